@@ -1,0 +1,2 @@
+//! ca-service
+fn main() {}

@@ -1,0 +1,2 @@
+//! executor-compiler
+fn main() {}

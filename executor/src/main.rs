@@ -1,0 +1,2 @@
+//! executor
+fn main() {}

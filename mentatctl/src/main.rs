@@ -1,0 +1,2 @@
+//! mentatctl
+fn main() {}

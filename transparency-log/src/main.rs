@@ -1,0 +1,2 @@
+//! transparency-log
+fn main() {}
