@@ -1,1 +1,43 @@
-//! tlog
+//! Transparency-log maths and formats: RFC 6962 trees and the C2SP family of log specifications.
+//!
+//! Everything here is a pure function of its arguments: no sockets, files, clock or random numbers. The crate
+//! is `no_std` with `alloc` and holds no signature algorithm: callers pass a [`SignatureVerifier`].
+//!
+//! One module per specification or noun of it:
+//!
+//! | module | in scope |
+//! |---|---|
+//! | [`hash`], [`node`], [`compact`] | SHA-256 tree hashing, perfect subtrees, the right edge of a growing tree |
+//! | [`inclusion`], [`consistency`], [`subtree`] | proofs: exact length and index checks, building, verifying |
+//! | [`tile`] | hash tiles, bundles' places, the path grammar |
+//!
+//! Three types are easily confused: a [`Hash`] is any 32 bytes of SHA-256, a [`LeafHash`] is the hash of an entry
+//! and the only thing an inclusion proof starts from, a [`TreeHead`] is a size with its root and is as trustworthy
+//! as the place it came from.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod compact;
+pub mod consistency;
+mod decimal;
+pub mod error;
+pub mod hash;
+pub mod inclusion;
+pub mod node;
+mod path;
+pub mod signature;
+pub mod subtree;
+pub mod tile;
+
+pub use compact::CompactRange;
+pub use consistency::ConsistencyProof;
+pub use error::Error;
+pub use hash::{EMPTY_ROOT, HASH_SIZE, Hash, LeafHash, MAX_SIZE, TreeHead, leaf_hash, node_hash};
+pub use inclusion::{InclusionProof, VerifiedInclusion};
+pub use node::{MemoryTree, NodeId, NodeReader};
+pub use path::MAX_PROOF_HASHES;
+pub use signature::{Algorithm, InvalidSignature, SignatureVerifier};
+pub use subtree::{Subtree, SubtreeProof};
+pub use tile::{BundleId, TileId, TilePath};
