@@ -1,0 +1,185 @@
+//! `PublicKeyDetails` of the Sigstore protocol: key type and hash in one name.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use tlog::signature::Algorithm;
+
+use crate::error::Error;
+
+/// A hash algorithm of the Sigstore protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HashAlgorithm {
+    /// SHA-256.
+    #[serde(rename = "SHA2_256")]
+    Sha256,
+    /// SHA-384.
+    #[serde(rename = "SHA2_384")]
+    Sha384,
+    /// SHA-512.
+    #[serde(rename = "SHA2_512")]
+    Sha512,
+}
+
+impl HashAlgorithm {
+    /// The protocol's name, for example `SHA2_256`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA2_256",
+            Self::Sha384 => "SHA2_384",
+            Self::Sha512 => "SHA2_512",
+        }
+    }
+
+    /// The algorithm of a protocol name, in lower case without underscore too (`sha256`, as Rekor v1 writes it).
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "SHA2_256" | "sha256" => Some(Self::Sha256),
+            "SHA2_384" | "sha384" => Some(Self::Sha384),
+            "SHA2_512" | "sha512" => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+
+    /// Length of a digest in bytes.
+    pub fn output_length(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// The digest of `message`.
+    pub fn digest(self, message: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Sha256 => Sha256::digest(message).to_vec(),
+            Self::Sha384 => Sha384::digest(message).to_vec(),
+            Self::Sha512 => Sha512::digest(message).to_vec(),
+        }
+    }
+}
+
+/// Key type and hash of a signature, as entries and trusted roots name them.
+///
+/// `PKIX_ED25519_PH` (the pre-hashed form) is known but no signature of it is verified here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the serialised name says it all")]
+pub enum KeyDetails {
+    #[serde(rename = "PKIX_ECDSA_P256_SHA_256")]
+    EcdsaP256Sha256,
+    #[serde(rename = "PKIX_ECDSA_P384_SHA_384")]
+    EcdsaP384Sha384,
+    #[serde(rename = "PKIX_ECDSA_P521_SHA_512")]
+    EcdsaP521Sha512,
+    #[serde(rename = "PKIX_ED25519")]
+    Ed25519,
+    #[serde(rename = "PKIX_ED25519_PH")]
+    Ed25519Ph,
+    #[serde(rename = "PKIX_RSA_PKCS1V15_2048_SHA256")]
+    RsaPkcs1v15_2048Sha256,
+    #[serde(rename = "PKIX_RSA_PKCS1V15_3072_SHA256")]
+    RsaPkcs1v15_3072Sha256,
+    #[serde(rename = "PKIX_RSA_PKCS1V15_4096_SHA256")]
+    RsaPkcs1v15_4096Sha256,
+    #[serde(rename = "PKIX_RSA_PSS_2048_SHA256")]
+    RsaPss2048Sha256,
+    #[serde(rename = "PKIX_RSA_PSS_3072_SHA256")]
+    RsaPss3072Sha256,
+    #[serde(rename = "PKIX_RSA_PSS_4096_SHA256")]
+    RsaPss4096Sha256,
+    #[serde(rename = "ML_DSA_44")]
+    MlDsa44,
+    #[serde(rename = "ML_DSA_65")]
+    MlDsa65,
+    #[serde(rename = "ML_DSA_87")]
+    MlDsa87,
+}
+
+impl KeyDetails {
+    const ALL: [(Self, &'static str); 14] = [
+        (Self::EcdsaP256Sha256, "PKIX_ECDSA_P256_SHA_256"),
+        (Self::EcdsaP384Sha384, "PKIX_ECDSA_P384_SHA_384"),
+        (Self::EcdsaP521Sha512, "PKIX_ECDSA_P521_SHA_512"),
+        (Self::Ed25519, "PKIX_ED25519"),
+        (Self::Ed25519Ph, "PKIX_ED25519_PH"),
+        (Self::RsaPkcs1v15_2048Sha256, "PKIX_RSA_PKCS1V15_2048_SHA256"),
+        (Self::RsaPkcs1v15_3072Sha256, "PKIX_RSA_PKCS1V15_3072_SHA256"),
+        (Self::RsaPkcs1v15_4096Sha256, "PKIX_RSA_PKCS1V15_4096_SHA256"),
+        (Self::RsaPss2048Sha256, "PKIX_RSA_PSS_2048_SHA256"),
+        (Self::RsaPss3072Sha256, "PKIX_RSA_PSS_3072_SHA256"),
+        (Self::RsaPss4096Sha256, "PKIX_RSA_PSS_4096_SHA256"),
+        (Self::MlDsa44, "ML_DSA_44"),
+        (Self::MlDsa65, "ML_DSA_65"),
+        (Self::MlDsa87, "ML_DSA_87"),
+    ];
+
+    /// The protocol's name, for example `PKIX_ECDSA_P256_SHA_256`.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(details, _)| *details == self).map_or("", |(_, name)| name)
+    }
+
+    /// The details of a protocol name.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for any other name.
+    pub fn from_name(name: &str) -> Result<Self, Error> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == name);
+        found.map(|(details, _)| *details).ok_or_else(|| {
+            Error::unsupported("key details", format!("`{}`", name.chars().take(64).collect::<String>()))
+        })
+    }
+
+    /// The signature algorithm to verify with.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for the pre-hashed Ed25519 form.
+    pub fn algorithm(self) -> Result<Algorithm, Error> {
+        Ok(match self {
+            Self::EcdsaP256Sha256 => Algorithm::EcdsaP256Sha256,
+            Self::EcdsaP384Sha384 => Algorithm::EcdsaP384Sha384,
+            Self::EcdsaP521Sha512 => Algorithm::EcdsaP521Sha512,
+            Self::Ed25519 => Algorithm::Ed25519,
+            Self::Ed25519Ph => return Err(Error::unsupported("key details", "Ed25519ph; sign with Ed25519 or ECDSA")),
+            Self::RsaPkcs1v15_2048Sha256 | Self::RsaPkcs1v15_3072Sha256 | Self::RsaPkcs1v15_4096Sha256 => {
+                Algorithm::RsaPkcs1Sha256
+            }
+            Self::RsaPss2048Sha256 | Self::RsaPss3072Sha256 | Self::RsaPss4096Sha256 => Algorithm::RsaPssSha256,
+            Self::MlDsa44 => Algorithm::MlDsa44,
+            Self::MlDsa65 => Algorithm::MlDsa65,
+            Self::MlDsa87 => Algorithm::MlDsa87,
+        })
+    }
+
+    /// The hash of the data in a log entry of this key: that of the signature algorithm, SHA-512 for the others.
+    pub fn hash(self) -> HashAlgorithm {
+        match self {
+            Self::EcdsaP384Sha384 => HashAlgorithm::Sha384,
+            Self::EcdsaP521Sha512
+            | Self::Ed25519
+            | Self::Ed25519Ph
+            | Self::MlDsa44
+            | Self::MlDsa65
+            | Self::MlDsa87 => HashAlgorithm::Sha512,
+            _ => HashAlgorithm::Sha256,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    #[test]
+    fn names_agree_with_the_serialised_form() {
+        for (details, name) in KeyDetails::ALL {
+            assert_eq!(json::write("x", &details).unwrap(), format!("\"{name}\"").into_bytes());
+            assert_eq!(KeyDetails::from_name(details.as_str()).unwrap(), details);
+        }
+        assert!(KeyDetails::from_name("PKIX_RSA").is_err());
+    }
+}
