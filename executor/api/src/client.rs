@@ -1,0 +1,158 @@
+//! The executor over HTTP/JSON.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    AgentSummary, Base64Bytes, Execute, Executed, Explanation, Problem, Status, Stop, Stopped, Upload,
+};
+
+/// Largest answer this client reads, bytes (80 MiB: an output of the largest size in base64, and its envelope).
+const MAX_ANSWER: usize = 80 << 20;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The executor refused, and says why.
+    #[error("{} (step {}, code {})", .0.detail, .0.step, .0.code)]
+    Refused(Box<Problem>),
+    /// The executor could not be reached or the connection broke.
+    #[error("the executor cannot be reached")]
+    Transport(#[source] reqwest::Error),
+    /// The answer is not of the documented form.
+    #[error("unexpected answer from the executor (HTTP {status})")]
+    Answer {
+        /// HTTP status of the answer.
+        status: u16,
+    },
+}
+
+impl ClientError {
+    /// The stable reason code of a refusal.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) => Some(&problem.code),
+            _ => None,
+        }
+    }
+}
+
+/// A client of one executor.
+#[derive(Debug, Clone)]
+pub struct ExecutorClient {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl ExecutorClient {
+    /// `base` is scheme and authority, such as `https://executor.example:8443`.
+    pub fn new(http: reqwest::Client, base: &str) -> Self {
+        Self { http, base: base.trim_end_matches('/').to_owned(), token: None }
+    }
+
+    /// Sends `token` as bearer token with every request.
+    #[must_use]
+    pub fn with_token(mut self, token: String) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Uploads and admits a module.
+    pub async fn load(
+        &self,
+        manifest: &str,
+        attestation: Option<&str>,
+        module: &[u8],
+    ) -> Result<AgentSummary, ClientError> {
+        self.post("/api/v1/agents", &upload(manifest, attestation, module)).await
+    }
+
+    /// The verdict on a module, with nothing loaded.
+    pub async fn explain(
+        &self,
+        manifest: &str,
+        attestation: Option<&str>,
+        module: &[u8],
+    ) -> Result<Explanation, ClientError> {
+        self.post("/api/v1/explain", &upload(manifest, attestation, module)).await
+    }
+
+    /// Runs an admitted agent (id or digest) once.
+    pub async fn execute(
+        &self,
+        agent: &str,
+        input: &[u8],
+        deadline_ms: Option<u64>,
+    ) -> Result<Executed, ClientError> {
+        let request = Execute { input: Base64Bytes(input.to_vec()), deadline_ms };
+        self.post(&format!("/api/v1/agents/{agent}/execute"), &request).await
+    }
+
+    /// Every admitted agent.
+    pub async fn agents(&self) -> Result<Vec<AgentSummary>, ClientError> {
+        self.send(self.http.get(self.url("/api/v1/agents"))).await
+    }
+
+    /// Forgets an agent. Running instances finish.
+    pub async fn unload(&self, agent: &str) -> Result<(), ClientError> {
+        let request = self.http.delete(self.url(&format!("/api/v1/agents/{agent}")));
+        self.send::<Option<()>>(request).await.map(drop)
+    }
+
+    /// Stops running instances.
+    pub async fn stop(&self, stop: &Stop) -> Result<Stopped, ClientError> {
+        self.post("/api/v1/instances/stop", stop).await
+    }
+
+    /// The executor's own state.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.send(self.http.get(self.url("/api/v1/status"))).await
+    }
+
+    /// Fetches all evidence now instead of at the next interval.
+    pub async fn refresh_evidence(&self) -> Result<Status, ClientError> {
+        self.post("/api/v1/evidence/refresh", &serde_json::json!({})).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.send(self.http.post(self.url(path)).json(body)).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, ClientError> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let mut response = request.send().await.map_err(ClientError::Transport)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(ClientError::Transport)? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(ClientError::Answer { status: status.as_u16() });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let unexpected = ClientError::Answer { status: status.as_u16() };
+        if status.is_success() {
+            let text: &[u8] = if body.is_empty() { b"null" } else { &body };
+            return serde_json::from_slice(text).map_err(|_| unexpected);
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if !problem.code.is_empty() => Err(ClientError::Refused(Box::new(problem))),
+            _ => Err(unexpected),
+        }
+    }
+}
+
+fn upload(manifest: &str, attestation: Option<&str>, module: &[u8]) -> Upload {
+    Upload {
+        manifest: manifest.to_owned(),
+        attestation: attestation.map(str::to_owned),
+        module: Base64Bytes(module.to_vec()),
+    }
+}

@@ -1,0 +1,86 @@
+//! The instance pool: every slot that a guest can occupy is reserved before the first guest arrives.
+
+use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::limits;
+
+/// Sizes of the pool. One memory slot reserves 4 GiB of address space (not of memory).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Guests that can live at once: memories, component instances and stacks.
+    pub slots: u32,
+    /// Bytes of a memory that stay resident between two tenants of a slot (they are zeroed, not unmapped).
+    pub keep_resident: usize,
+    /// Largest memory of one guest, bytes; at most [`limits::MAX_GUEST_MEMORY`].
+    pub max_memory: usize,
+    /// Elements of one table.
+    pub table_elements: usize,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            slots: 1_000,
+            keep_resident: 64 << 10,
+            max_memory: limits::MAX_GUEST_MEMORY,
+            table_elements: 20_000,
+        }
+    }
+}
+
+impl PoolLimits {
+    /// Fewest slots worth starting with; a host that cannot reserve these cannot run guests.
+    pub const MIN_SLOTS: u32 = 8;
+
+    /// A pool for tests and for the idle footprint of small hosts.
+    pub fn small() -> Self {
+        Self { slots: 16, ..Self::default() }
+    }
+
+    /// The same pool with half the slots, or `None` below [`Self::MIN_SLOTS`]: what the start-up probe tries
+    /// next when the address space cannot be reserved.
+    pub fn halved(self) -> Option<Self> {
+        let slots = self.slots / 2;
+        (slots >= Self::MIN_SLOTS).then_some(Self { slots, ..self })
+    }
+
+    /// wasmtime's settings for this pool. Every limit that would default to "unlimited" is set.
+    pub fn strategy(self) -> InstanceAllocationStrategy {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_memories(self.slots)
+            .total_component_instances(self.slots)
+            .total_stacks(self.slots)
+            .total_core_instances(self.slots.saturating_mul(5))
+            .total_tables(self.slots.saturating_mul(4))
+            .max_memory_size(self.max_memory.min(limits::MAX_GUEST_MEMORY))
+            .max_memories_per_module(1)
+            .max_tables_per_module(2)
+            .table_elements(self.table_elements)
+            .max_core_instances_per_component(16)
+            .max_memories_per_component(4)
+            .max_tables_per_component(16)
+            .linear_memory_keep_resident(self.keep_resident)
+            .pagemap_scan(Enabled::Auto)
+            // More than one would use process_madvise, which the sandbox does not allow.
+            .decommit_batch_size(1);
+        InstanceAllocationStrategy::Pooling(pool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halving_ends() {
+        let mut pool = PoolLimits::default();
+        let mut steps = 0;
+        while let Some(next) = pool.halved() {
+            assert!(next.slots < pool.slots);
+            pool = next;
+            steps += 1;
+        }
+        assert!(pool.slots < 2 * PoolLimits::MIN_SLOTS);
+        assert!(steps < 12);
+    }
+}

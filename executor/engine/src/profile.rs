@@ -1,0 +1,120 @@
+//! Engine settings, one function for both binaries.
+
+use std::fmt;
+
+use wasmtime::Config;
+
+/// The wasmtime release that this build links, as locked in the workspace.
+///
+/// wasmtime itself compares major versions only when it loads an artifact; ours binds the patch release.
+pub const WASMTIME_VERSION: &str = "48.0.8";
+
+/// Which promises a guest is run under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Profile {
+    /// Processor time is bounded by epochs: the fast default.
+    Standard,
+    /// Fuel is counted, so the same input ends after the same number of operations on every machine.
+    Deterministic,
+}
+
+/// The stable name of a profile's settings: part of every cache key and every receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProfileId(&'static str);
+
+impl Profile {
+    /// Every profile of this build.
+    pub const ALL: [Self; 2] = [Self::Standard, Self::Deterministic];
+
+    /// The profile's name. The number rises when [`engine_config`] changes what it sets.
+    pub const fn id(self) -> ProfileId {
+        match self {
+            Self::Standard => ProfileId("standard-1"),
+            Self::Deterministic => ProfileId("deterministic-1"),
+        }
+    }
+
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Standard => 1,
+            Self::Deterministic => 2,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.code() == code)
+    }
+}
+
+impl ProfileId {
+    /// The name as text.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for ProfileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// The engine settings of `profile`, allocation strategy excepted.
+///
+/// The worker adds its code-generation settings, the executor adds the pool of [`crate::pool`]; everything
+/// that decides which modules are valid and how their code behaves is set here and only here. Guard sizes and
+/// memory reservation keep wasmtime's defaults: they remove bounds checks, and other values were the subject of
+/// an advisory.
+pub fn engine_config(profile: Profile) -> Config {
+    let mut config = Config::new();
+    // Proposals that are on by default but that nobody was granted: less surface, fewer surprises.
+    config
+        .wasm_gc(false)
+        .wasm_stack_switching(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_component_model(true);
+    // Shared memories and concurrent guests stay out; their APIs panic when switched off, and none is called.
+    config.shared_memory(false).concurrency_support(false);
+    // Epochs bound time in every profile; fuel only where reproducible counts are part of the promise.
+    config.epoch_interruption(true).consume_fuel(matches!(profile, Profile::Deterministic));
+    // A pooled stack must not carry one tenant's frames to the next.
+    config.async_stack_zeroing(true);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_profiles_are_distinct_and_codes_round_trip() {
+        for profile in Profile::ALL {
+            assert_eq!(Profile::from_code(profile.code()), Some(profile));
+        }
+        assert_ne!(Profile::Standard.id(), Profile::Deterministic.id());
+        assert_eq!(Profile::from_code(0), None);
+    }
+
+    #[test]
+    fn version_is_the_locked_one() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(
+            lock.contains(&format!("name = \"wasmtime\"\nversion = \"{WASMTIME_VERSION}\"")),
+            "WASMTIME_VERSION must follow Cargo.lock"
+        );
+    }
+
+    #[test]
+    fn every_profile_makes_an_engine() {
+        for profile in Profile::ALL {
+            let mut config = engine_config(profile);
+            config.allocation_strategy(crate::pool::PoolLimits::small().strategy());
+            wasmtime::Engine::new(&config).expect("engine");
+        }
+    }
+}
