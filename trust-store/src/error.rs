@@ -2,8 +2,10 @@
 //!
 //! A reading error is step 1 of the verification order; [`Error::code`] says which of its three reason codes applies.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use core::fmt;
+
+use crate::reason::{Denial, ReasonCode};
 
 /// Why bytes were refused while they were being read. Nothing of a secret ever enters a `detail`: this crate reads
 /// public material only.
@@ -34,6 +36,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The reason code of verification step 1 that this error stands for.
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::Malformed { .. } => ReasonCode::Malformed,
+            Self::TooLarge { .. } => ReasonCode::TooLarge,
+            Self::Unsupported { .. } => ReasonCode::Unsupported,
+        }
+    }
+
     /// A broken rule of the format of `what`.
     pub fn malformed(what: &'static str, detail: impl Into<String>) -> Self {
         Self::Malformed { what, detail: detail.into() }
@@ -56,3 +67,9 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+impl From<Error> for Denial {
+    fn from(error: Error) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}

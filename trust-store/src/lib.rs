@@ -35,6 +35,23 @@ pub mod reason;
 pub mod time;
 pub mod x690;
 
+// The evidence half.
+pub mod bundle;
+mod bundle_json;
+pub mod capability;
+pub mod dsse;
+pub mod error;
+pub mod jcs;
+pub mod json;
+pub mod key_details;
+pub mod log_entry;
+pub mod manifest;
+pub mod rekor;
+pub mod signing_config;
+pub mod statement;
+pub mod trusted_root;
+pub mod validity;
+
 pub use certificate::Certificate;
 pub use reason::{Denial, ReasonCode};
 pub use time::UnixTime;
