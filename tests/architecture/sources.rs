@@ -1,0 +1,130 @@
+//! Rules over the source text: sizes, names, what weakens a check, where the clock is read.
+
+use std::path::{Path, PathBuf};
+
+use crate::{root, rust_sources, text};
+
+/// The hard limit of a file, in lines.
+const MAX_LINES: usize = 500;
+
+/// Every item whose name says that it weakens a check. A new one belongs into this list and into SECURITY.md.
+const DANGER: &[(&str, &str)] = &[
+    ("hsm/src/danger.rs", "parse_uri_with_pin_value"),
+    ("hsm/src/software/kdf.rs", "DangerForTests"),
+];
+
+/// The source without its unit tests: everything before the first `#[cfg(test)]` that opens a module.
+fn product_part(text: &str) -> &str {
+    match text.find("#[cfg(test)]\nmod ") {
+        Some(at) => &text[..at],
+        None => text,
+    }
+}
+
+fn is_product(path: &Path) -> bool {
+    let parts: Vec<String> = path.iter().map(|p| p.to_string_lossy().into_owned()).collect();
+    let file = parts.last().cloned().unwrap_or_default();
+    !parts.iter().any(|p| matches!(p.as_str(), "tests" | "benches" | "examples" | "fuzz"))
+        && file != "tests.rs"
+        && !file.ends_with("_tests.rs")
+}
+
+#[test]
+fn no_file_is_longer_than_the_limit() {
+    let long: Vec<String> = rust_sources()
+        .iter()
+        .map(|path| (text(path).lines().count(), path))
+        .filter(|(lines, _)| *lines > MAX_LINES)
+        .map(|(lines, path)| format!("{lines} lines: {}", path.display()))
+        .collect();
+    assert!(long.is_empty(), "split by the standard's nouns:\n{}", long.join("\n"));
+}
+
+#[test]
+fn no_file_has_a_name_that_says_nothing() {
+    let vague: Vec<PathBuf> = rust_sources()
+        .into_iter()
+        .filter(|path| {
+            path.iter().any(|part| {
+                let part = part.to_string_lossy();
+                matches!(part.trim_end_matches(".rs"), "util" | "utils" | "helper" | "helpers" | "common" | "misc" | "manager")
+            })
+        })
+        .collect();
+    assert!(vague.is_empty(), "{vague:?}");
+}
+
+#[test]
+fn the_clock_is_read_only_in_clock_rs() {
+    // Spelled in two parts so that this file does not find itself.
+    let calls = [["SystemTime", "::now"].concat(), ["Instant", "::now"].concat()];
+    let found: Vec<String> = rust_sources()
+        .iter()
+        .filter(|path| is_product(path) && path.file_name().is_some_and(|name| name != "clock.rs"))
+        .filter(|path| calls.iter().any(|call| product_part(&text(path)).contains(call.as_str())))
+        .map(|path| path.display().to_string())
+        .collect();
+    assert!(found.is_empty(), "time is an argument; only clock.rs reads it: {}", found.join(", "));
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let words = [["todo", "!("].concat(), ["unimplemented", "!("].concat(), ["#[ig", "nore"].concat()];
+    let mut found = Vec::new();
+    for path in rust_sources() {
+        let text = text(&path);
+        for word in &words {
+            if text.contains(word.as_str()) {
+                found.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn every_item_that_weakens_a_check_is_listed_here_and_in_security_md() {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for path in rust_sources().iter().filter(|p| is_product(p)) {
+        for line in product_part(&text(path)).lines() {
+            let line = line.trim_start();
+            if line.starts_with("//") {
+                continue;
+            }
+            let Some(item) = defined_item(line) else { continue };
+            // The module itself is only a path; what it holds is listed.
+            let in_module = path.file_stem().is_some_and(|stem| stem == "danger") && line.starts_with("pub ");
+            if in_module || item.to_lowercase().contains("danger") && item != "danger" {
+                found.push((path.display().to_string(), item));
+            }
+        }
+    }
+    found.sort();
+    let listed: Vec<(String, String)> = DANGER.iter().map(|(p, i)| ((*p).to_owned(), (*i).to_owned())).collect();
+    assert_eq!(found, listed, "the list in this test and the sources differ");
+    let security = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    for (_, item) in &listed {
+        assert!(security.contains(&format!("`{item}`")), "SECURITY.md does not name {item}");
+    }
+}
+
+/// The name that a line defines: a function, type, module, constant, field or variant.
+fn defined_item(line: &str) -> Option<String> {
+    let name = |text: &str| {
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+    };
+    let mut rest = line;
+    for prefix in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
+        rest = rest.strip_prefix(prefix).unwrap_or(rest);
+    }
+    for keyword in ["fn ", "struct ", "enum ", "trait ", "mod ", "type ", "static "] {
+        if let Some(after) = rest.strip_prefix(keyword) {
+            return Some(name(after));
+        }
+    }
+    // Fields (`danger_x: bool,`), variants (`DangerX,`) and constants (`DANGER_X: …`).
+    let first = name(rest);
+    let after = rest.get(first.len()..)?.trim_start();
+    (!first.is_empty() && (after.starts_with(':') && !after.starts_with("::") || after == "," || after.starts_with('{')))
+        .then_some(first)
+}
