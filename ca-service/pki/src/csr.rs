@@ -1,0 +1,128 @@
+//! PKCS #10 requests (RFC 2986): the key and its proof of possession are taken, everything else is ignored (E3).
+
+use der::{Decode, Encode, Reader, SliceReader};
+use trust_store::signature::SignatureVerifier;
+use x509_cert::request::CertReq;
+
+use crate::error::Error;
+use crate::key::{KeyUse, SubjectPublicKey};
+use crate::pem;
+
+/// Largest request read, in octets of DER.
+pub const MAX_REQUEST: usize = 16 * 1024;
+
+/// A request whose signature was verified with the key that it carries.
+#[derive(Debug, Clone)]
+pub struct VerifiedRequest {
+    public_key: SubjectPublicKey,
+    carries_extensions: bool,
+}
+
+impl VerifiedRequest {
+    /// Parses a DER request, judges its key (C9) and verifies its self-signature.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Malformed`], [`Error::KeyNotAllowed`], [`Error::Unsupported`] for a signature
+    /// algorithm outside the list (SHA-1, MD5, PSS), [`Error::ProofOfPossession`].
+    pub fn from_der(der: &[u8], verifier: &dyn SignatureVerifier) -> Result<Self, Error> {
+        if der.len() > MAX_REQUEST {
+            return Err(Error::TooLarge { what: "certificate request", limit: MAX_REQUEST });
+        }
+        let malformed = Error::malformed("certificate request");
+        let request = CertReq::from_der(der).map_err(&malformed)?;
+        let spki = request.info.public_key.to_der().map_err(&malformed)?;
+        let public_key = SubjectPublicKey::from_spki(&spki, KeyUse::Subscriber)?;
+        let parameters = request.algorithm.parameters.as_ref().map(der::Any::to_ref);
+        let algorithm = public_key.verification_algorithm(&request.algorithm.oid, parameters).ok_or(
+            Error::Unsupported("the request's signature algorithm: use SHA-256, SHA-384 or SHA-512"),
+        )?;
+        let signature = request.signature.as_bytes().ok_or(Error::ProofOfPossession)?;
+        let signed = signed_part(der).map_err(&malformed)?;
+        verifier
+            .verify(algorithm, public_key.bits(), signed, signature)
+            .map_err(|_| Error::ProofOfPossession)?;
+        Ok(Self { public_key, carries_extensions: !request.info.attributes.is_empty() })
+    }
+
+    /// The same from PEM text (`CERTIFICATE REQUEST` or the older `NEW CERTIFICATE REQUEST`).
+    ///
+    /// # Errors
+    /// As [`VerifiedRequest::from_der`].
+    pub fn from_pem(text: &str, verifier: &dyn SignatureVerifier) -> Result<Self, Error> {
+        let labels = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
+        let der = pem::decode("certificate request", &labels, text, 2 * MAX_REQUEST)?;
+        Self::from_der(&der, verifier)
+    }
+
+    /// The key to certify.
+    #[must_use]
+    pub fn public_key(&self) -> &SubjectPublicKey {
+        &self.public_key
+    }
+
+    /// Whether the request asked for attributes or extensions, all of which are ignored.
+    #[must_use]
+    pub fn carries_attributes(&self) -> bool {
+        self.carries_extensions
+    }
+}
+
+/// The CertificationRequestInfo exactly as received: what the signature covers.
+fn signed_part(der: &[u8]) -> der::Result<&[u8]> {
+    let mut reader = SliceReader::new(der)?;
+    reader.sequence(|inner| {
+        let signed = inner.tlv_bytes()?;
+        inner.tlv_bytes()?;
+        inner.tlv_bytes()?;
+        Ok::<_, der::Error>(signed)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::KeyRefusal;
+    use rcgen::{CertificateParams, KeyPair};
+    use std::vec::Vec;
+    use trust_store::provider::AwsLc;
+
+    fn request(pair: &KeyPair, params: CertificateParams) -> Vec<u8> {
+        params.serialize_request(pair).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn takes_the_key_and_nothing_else() {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let params = CertificateParams::new(std::vec!["evil.example".into()]).unwrap();
+        let verified = VerifiedRequest::from_der(&request(&pair, params), &AwsLc).unwrap();
+        assert_eq!(verified.public_key().spki(), rcgen::PublicKeyData::subject_public_key_info(&pair));
+        assert!(verified.carries_attributes());
+    }
+
+    #[test]
+    fn an_altered_request_has_no_proof_of_possession() {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let mut der = request(&pair, CertificateParams::default());
+        let name = der.windows(5).position(|window| window == b"rcgen").unwrap();
+        der[name] ^= 1;
+        assert_eq!(VerifiedRequest::from_der(&der, &AwsLc).unwrap_err(), Error::ProofOfPossession);
+    }
+
+    #[test]
+    fn truncated_oversized_and_foreign_keys_are_refused() {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let der = request(&pair, CertificateParams::default());
+        for length in 0..der.len() {
+            assert!(VerifiedRequest::from_der(&der[..length], &AwsLc).is_err());
+        }
+        let mut trailing = der.clone();
+        trailing.push(0);
+        assert!(matches!(VerifiedRequest::from_der(&trailing, &AwsLc), Err(Error::Malformed { .. })));
+        let large = std::vec![0x30; MAX_REQUEST + 1];
+        assert!(matches!(VerifiedRequest::from_der(&large, &AwsLc), Err(Error::TooLarge { .. })));
+        let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let refused =
+            VerifiedRequest::from_der(&request(&ed25519, CertificateParams::default()), &AwsLc).unwrap_err();
+        assert_eq!(refused, Error::KeyNotAllowed(KeyRefusal::Algorithm));
+    }
+}

@@ -1,0 +1,443 @@
+//! OCSP on the responder's side (RFC 6960, profile of RFC 9919, nonces of RFC 9654; requirements O1 to O4).
+
+use alloc::vec::Vec;
+
+use const_oid::ObjectIdentifier;
+use der::asn1::{AnyRef, OctetStringRef, UintRef};
+use der::{Decode, Reader, SliceReader, Tag};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+use crate::crl::RevocationReason;
+use crate::error::Error;
+use crate::key::SubjectPublicKey;
+use crate::name::DistinguishedName;
+use crate::serial::SerialNumber;
+use crate::signed::ToBeSigned;
+use crate::time::{self, UnixTime};
+use crate::{SignatureAlgorithm, encoding, oid};
+
+/// Largest request read, in octets; a request for one certificate needs about 100.
+pub const MAX_REQUEST: usize = 2048;
+/// RFC 9654 §2.1: nonces have 1 to 128 octets.
+pub const MAX_NONCE: usize = 128;
+
+/// Hash of a certificate id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CertIdHash {
+    /// For old clients.
+    Sha1,
+    /// Recommended by RFC 9919.
+    Sha256,
+}
+
+/// Which certificate is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertId {
+    /// Hash of the two values below.
+    pub hash: CertIdHash,
+    /// Hash of the issuer's DER name.
+    pub issuer_name_hash: Vec<u8>,
+    /// Hash of the issuer's public key bits.
+    pub issuer_key_hash: Vec<u8>,
+    /// The certificate's serial number.
+    pub serial: SerialNumber,
+}
+
+impl CertId {
+    /// The id of a certificate of an issuer.
+    #[must_use]
+    pub fn new(
+        hash: CertIdHash,
+        issuer: &DistinguishedName,
+        key: &SubjectPublicKey,
+        serial: SerialNumber,
+    ) -> Self {
+        let digest = |bytes: &[u8]| match hash {
+            CertIdHash::Sha1 => Sha1::digest(bytes).to_vec(),
+            CertIdHash::Sha256 => Sha256::digest(bytes).to_vec(),
+        };
+        Self { hash, issuer_name_hash: digest(issuer.as_der()), issuer_key_hash: digest(key.bits()), serial }
+    }
+
+    /// True when the id names this issuer.
+    #[must_use]
+    pub fn names_issuer(&self, issuer: &DistinguishedName, key: &SubjectPublicKey) -> bool {
+        Self::new(self.hash, issuer, key, self.serial.clone()) == *self
+    }
+
+    fn to_der(&self) -> Vec<u8> {
+        // RFC 9919 §3.1.1 has NULL parameters for SHA-1; RFC 5754 has none for SHA-256.
+        let algorithm = match self.hash {
+            CertIdHash::Sha1 => encoding::tlv(encoding::SEQUENCE, &[&encoding::oid(&oid::SHA1), &[5, 0]]),
+            CertIdHash::Sha256 => encoding::tlv(encoding::SEQUENCE, &[&encoding::oid(&oid::SHA256)]),
+        };
+        encoding::tlv(
+            encoding::SEQUENCE,
+            &[
+                &algorithm,
+                &encoding::tlv(encoding::OCTET_STRING, &[&self.issuer_name_hash]),
+                &encoding::tlv(encoding::OCTET_STRING, &[&self.issuer_key_hash]),
+                &self.serial.to_der(),
+            ],
+        )
+    }
+}
+
+/// A request for the status of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OcspRequest {
+    /// The certificate.
+    pub cert_id: CertId,
+    /// The certificate id exactly as received, to be echoed.
+    encoded_id: Vec<u8>,
+    /// The nonce's octets, to be echoed byte for byte.
+    pub nonce: Option<Vec<u8>>,
+}
+
+impl OcspRequest {
+    /// A request as a scheduler makes it for an answer that is signed beforehand.
+    #[must_use]
+    pub fn for_certificate(cert_id: CertId) -> Self {
+        let encoded_id = cert_id.to_der();
+        Self { cert_id, encoded_id, nonce: None }
+    }
+
+    /// The certificate id exactly as received.
+    #[must_use]
+    pub fn encoded_id(&self) -> &[u8] {
+        &self.encoded_id
+    }
+
+    /// Parses a request. Signatures, requestor names and unknown non-critical extensions are ignored.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`]; [`Error::Malformed`] (a wrong version, no or several certificates, a bad nonce, a critical
+    /// extension); [`Error::Unsupported`] for another hash.
+    pub fn from_der(request: &[u8]) -> Result<Self, Error> {
+        if request.len() > MAX_REQUEST {
+            return Err(Error::TooLarge { what: "OCSP request", limit: MAX_REQUEST });
+        }
+        let malformed = Error::malformed("OCSP request");
+        let outer = AnyRef::from_der(request).map_err(&malformed)?;
+        let tbs = first_element(outer).map_err(&malformed)?;
+        let mut reader = sequence_reader(tbs).map_err(&malformed)?;
+        let mut list = None;
+        let mut extensions = None;
+        while !reader.is_finished() {
+            let element = AnyRef::decode(&mut reader).map_err(&malformed)?;
+            match element.header().tag() {
+                Tag::Sequence if list.is_none() => list = Some(element),
+                tag => match context_number(tag) {
+                    // version [0]: only v1, which DER leaves out.
+                    Some(0) => return Err(bad("version")),
+                    Some(1) => {}
+                    Some(2) => extensions = Some(element),
+                    _ => return Err(bad("unexpected element")),
+                },
+            }
+        }
+        let list = list.ok_or_else(|| bad("no certificate id"))?;
+        let (cert_id, encoded_id) = single_request(list)?;
+        let nonce = match extensions {
+            None => None,
+            Some(wrapper) => nonce(wrapper)?,
+        };
+        Ok(Self { cert_id, encoded_id, nonce })
+    }
+}
+
+fn bad(detail: &'static str) -> Error {
+    Error::Malformed { what: "OCSP request", detail: detail.into() }
+}
+
+fn context_number(tag: Tag) -> Option<u32> {
+    match tag {
+        Tag::ContextSpecific { number, .. } => Some(number.value()),
+        _ => None,
+    }
+}
+
+fn sequence_reader(any: AnyRef<'_>) -> der::Result<SliceReader<'_>> {
+    if any.header().tag() == Tag::Sequence {
+        SliceReader::new(any.value())
+    } else {
+        Err(Tag::Sequence.value_error().into())
+    }
+}
+
+fn first_element(any: AnyRef<'_>) -> der::Result<AnyRef<'_>> {
+    AnyRef::decode(&mut sequence_reader(any)?)
+}
+
+/// The only request of the list (RFC 9919 §3.1.1), parsed and as received.
+fn single_request(list: AnyRef<'_>) -> Result<(CertId, Vec<u8>), Error> {
+    let malformed = Error::malformed("OCSP request");
+    let mut reader = sequence_reader(list).map_err(&malformed)?;
+    let request = AnyRef::decode(&mut reader).map_err(&malformed)?;
+    if !reader.is_finished() {
+        return Err(bad("several certificate ids"));
+    }
+    let mut inside = sequence_reader(request).map_err(&malformed)?;
+    let encoded = inside.tlv_bytes().map_err(&malformed)?;
+    let id = AnyRef::from_der(encoded).map_err(&malformed)?;
+    let mut reader = sequence_reader(id).map_err(&malformed)?;
+    let algorithm = first_oid(AnyRef::decode(&mut reader).map_err(&malformed)?).map_err(&malformed)?;
+    let name = <&OctetStringRef>::decode(&mut reader).map_err(&malformed)?;
+    let key = <&OctetStringRef>::decode(&mut reader).map_err(&malformed)?;
+    let serial = UintRef::decode(&mut reader).map_err(&malformed)?;
+    reader.finish().map_err(&malformed)?;
+    let (hash, length) = match algorithm {
+        oid::SHA1 => (CertIdHash::Sha1, 20),
+        oid::SHA256 => (CertIdHash::Sha256, 32),
+        _ => return Err(Error::Unsupported("the certificate id's hash: use SHA-256 or SHA-1")),
+    };
+    if name.as_bytes().len() != length || key.as_bytes().len() != length {
+        return Err(bad("hash of the wrong length"));
+    }
+    let cert_id = CertId {
+        hash,
+        issuer_name_hash: name.as_bytes().to_vec(),
+        issuer_key_hash: key.as_bytes().to_vec(),
+        serial: SerialNumber::from_magnitude(serial.as_bytes())?,
+    };
+    Ok((cert_id, encoded.to_vec()))
+}
+
+fn first_oid(any: AnyRef<'_>) -> der::Result<ObjectIdentifier> {
+    ObjectIdentifier::decode(&mut sequence_reader(any)?)
+}
+
+fn nonce(wrapper: AnyRef<'_>) -> Result<Option<Vec<u8>>, Error> {
+    let malformed = Error::malformed("OCSP request");
+    let list = AnyRef::from_der(wrapper.value()).map_err(&malformed)?;
+    let mut reader = sequence_reader(list).map_err(&malformed)?;
+    let mut nonce = None;
+    while !reader.is_finished() {
+        let extension = x509_cert::ext::Extension::decode(&mut reader).map_err(&malformed)?;
+        if extension.extn_id == oid::OCSP_NONCE {
+            let value = <&OctetStringRef>::from_der(extension.extn_value.as_bytes()).map_err(&malformed)?;
+            if value.is_empty() || value.as_bytes().len() > MAX_NONCE || nonce.is_some() {
+                return Err(bad("nonce of a wrong length or number"));
+            }
+            nonce = Some(value.as_bytes().to_vec());
+        } else if extension.critical {
+            return Err(bad("unknown critical extension"));
+        }
+    }
+    Ok(nonce)
+}
+
+/// Status of a certificate at `this_update`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertStatus {
+    /// Issued, not revoked, within its validity.
+    Good,
+    /// Revoked.
+    Revoked {
+        /// From when on.
+        at: UnixTime,
+        /// Why.
+        reason: RevocationReason,
+    },
+    /// Not assigned, or never finished: never `good` (CSBR §4.9.10).
+    Unknown,
+}
+
+/// The times and status of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: CertStatus,
+    /// When the status was true.
+    pub this_update: UnixTime,
+    /// When a newer one will be available; always present (O3).
+    pub next_update: UnixTime,
+    /// When the answer was made: not before `this_update`.
+    pub produced_at: UnixTime,
+}
+
+/// An answer before its signature: ResponseData and what surrounds it.
+#[derive(Debug, Clone)]
+pub struct ResponseDraft {
+    data: ToBeSigned,
+    responder: Vec<u8>,
+}
+
+/// Builds the ResponseData for one request; the nonce is echoed byte for byte when the request had one.
+///
+/// `responder` is the delegated responder's certificate, `key` its key.
+///
+/// # Errors
+/// [`Error::Unsupported`] when the times are out of order, [`Error::UnrepresentableTime`].
+pub fn draft(
+    request: &OcspRequest,
+    answer: &Answer,
+    responder: &[u8],
+    key: &SubjectPublicKey,
+    algorithm: SignatureAlgorithm,
+) -> Result<ResponseDraft, Error> {
+    if answer.next_update <= answer.this_update || answer.produced_at < answer.this_update {
+        return Err(Error::Unsupported("an OCSP answer whose times are out of order"));
+    }
+    // ResponderID byKey: SHA-1 of the responder's key bits (RFC 6960 §4.2.2.3); an identifier, not a protection.
+    let key_hash = encoding::tlv(encoding::OCTET_STRING, &[&Sha1::digest(key.bits())]);
+    let responder_id = encoding::tlv(encoding::context_constructed(2), &[&key_hash]);
+    let status = match answer.status {
+        CertStatus::Good => encoding::tlv(encoding::context_primitive(0), &[]),
+        CertStatus::Unknown => encoding::tlv(encoding::context_primitive(2), &[]),
+        CertStatus::Revoked { at, reason } => {
+            let reason = match reason {
+                RevocationReason::Unspecified => Vec::new(),
+                given => encoding::tlv(
+                    encoding::context_constructed(0),
+                    &[&encoding::tlv(encoding::ENUMERATED, &[&[given.code()]])],
+                ),
+            };
+            encoding::tlv(encoding::context_constructed(1), &[&time::generalized(at)?, &reason])
+        }
+    };
+    let next = encoding::tlv(encoding::context_constructed(0), &[&time::generalized(answer.next_update)?]);
+    let single = encoding::tlv(
+        encoding::SEQUENCE,
+        &[&request.encoded_id, &status, &time::generalized(answer.this_update)?, &next],
+    );
+    let extensions = request.nonce.as_deref().map(nonce_extension).unwrap_or_default();
+    let data = encoding::tlv(
+        encoding::SEQUENCE,
+        &[
+            &responder_id,
+            &time::generalized(answer.produced_at)?,
+            &encoding::tlv(encoding::SEQUENCE, &[&single]),
+            &extensions,
+        ],
+    );
+    Ok(ResponseDraft { data: ToBeSigned::new(data, algorithm), responder: responder.to_vec() })
+}
+
+fn nonce_extension(nonce: &[u8]) -> Vec<u8> {
+    let inner = encoding::tlv(encoding::OCTET_STRING, &[nonce]);
+    let value = encoding::tlv(encoding::OCTET_STRING, &[&inner]);
+    let extension = encoding::tlv(encoding::SEQUENCE, &[&encoding::oid(&oid::OCSP_NONCE), &value]);
+    encoding::tlv(encoding::context_constructed(1), &[&encoding::tlv(encoding::SEQUENCE, &[&extension])])
+}
+
+impl ResponseDraft {
+    /// The bytes to sign.
+    #[must_use]
+    pub fn to_be_signed(&self) -> &[u8] {
+        self.data.as_der()
+    }
+
+    /// The complete OCSPResponse with the responder's certificate inside.
+    #[must_use]
+    pub fn assemble(&self, signature: &[u8]) -> Vec<u8> {
+        let certificates = encoding::tlv(
+            encoding::context_constructed(0),
+            &[&encoding::tlv(encoding::SEQUENCE, &[&self.responder])],
+        );
+        let basic = encoding::tlv(
+            encoding::SEQUENCE,
+            &[
+                self.data.as_der(),
+                &self.data.algorithm().identifier(),
+                &encoding::bit_string(signature),
+                &certificates,
+            ],
+        );
+        let bytes = encoding::tlv(
+            encoding::SEQUENCE,
+            &[&encoding::oid(&oid::OCSP_BASIC), &encoding::tlv(encoding::OCTET_STRING, &[&basic])],
+        );
+        encoding::tlv(
+            encoding::SEQUENCE,
+            &[&[encoding::ENUMERATED, 1, 0], &encoding::tlv(encoding::context_constructed(0), &[&bytes])],
+        )
+    }
+}
+
+/// An answer without a signature: why there is no status (RFC 6960 §2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OcspFailure {
+    /// malformedRequest (1).
+    MalformedRequest,
+    /// internalError (2).
+    InternalError,
+    /// tryLater (3).
+    TryLater,
+    /// unauthorized (6): not an issuer this responder speaks for.
+    Unauthorized,
+}
+
+impl OcspFailure {
+    /// The complete OCSPResponse.
+    #[must_use]
+    pub fn to_der(self) -> Vec<u8> {
+        let status = match self {
+            Self::MalformedRequest => 1,
+            Self::InternalError => 2,
+            Self::TryLater => 3,
+            Self::Unauthorized => 6,
+        };
+        encoding::tlv(encoding::SEQUENCE, &[&[encoding::ENUMERATED, 1, status]])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request_der(nonce: Option<&[u8]>) -> Vec<u8> {
+        let id = CertId {
+            hash: CertIdHash::Sha256,
+            issuer_name_hash: alloc::vec![1; 32],
+            issuer_key_hash: alloc::vec![2; 32],
+            serial: SerialNumber::from_hex("0a0b").unwrap(),
+        };
+        let list = encoding::tlv(encoding::SEQUENCE, &[&encoding::tlv(encoding::SEQUENCE, &[&id.to_der()])]);
+        let extensions = nonce
+            .map(|nonce| {
+                let mut bytes = nonce_extension(nonce);
+                bytes[0] = encoding::context_constructed(2);
+                bytes
+            })
+            .unwrap_or_default();
+        let tbs = encoding::tlv(encoding::SEQUENCE, &[&list, &extensions]);
+        encoding::tlv(encoding::SEQUENCE, &[&tbs])
+    }
+
+    #[test]
+    fn reads_a_request_with_and_without_nonce() {
+        let request = OcspRequest::from_der(&request_der(None)).unwrap();
+        assert_eq!(request.nonce, None);
+        assert_eq!(alloc::format!("{}", request.cert_id.serial), "0a0b");
+        let request = OcspRequest::from_der(&request_der(Some(&[9; 16]))).unwrap();
+        assert_eq!(request.nonce.as_deref(), Some(&[9; 16][..]));
+    }
+
+    #[test]
+    fn nonces_outside_1_to_128_octets_are_malformed() {
+        assert!(OcspRequest::from_der(&request_der(Some(&[1]))).is_ok());
+        assert!(OcspRequest::from_der(&request_der(Some(&[1; 128]))).is_ok());
+        for nonce in [&[][..], &[1; 129]] {
+            assert!(matches!(OcspRequest::from_der(&request_der(Some(nonce))), Err(Error::Malformed { .. })));
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_every_oversize_is_refused() {
+        let whole = request_der(Some(&[9; 16]));
+        for length in 0..whole.len() {
+            assert!(OcspRequest::from_der(&whole[..length]).is_err());
+        }
+        let mut trailing = whole;
+        trailing.push(0);
+        assert!(OcspRequest::from_der(&trailing).is_err());
+        assert!(matches!(OcspRequest::from_der(&[0x30; MAX_REQUEST + 1]), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn failures_have_no_response_bytes() {
+        assert_eq!(OcspFailure::Unauthorized.to_der(), [0x30, 3, 0x0a, 1, 6]);
+    }
+}

@@ -1,0 +1,76 @@
+//! PEM (RFC 7468) in and out, bounded.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use der::pem::{LineEnding, decode_vec, encode_string};
+
+use crate::error::Error;
+
+/// Encodes one DER object with LF line ends.
+///
+/// # Errors
+/// [`Error::Malformed`] when the label is not one of RFC 7468.
+pub fn encode(label: &'static str, der: &[u8]) -> Result<String, Error> {
+    encode_string(label, LineEnding::LF, der)
+        .map_err(|error| Error::Malformed { what: label, detail: alloc::format!("{error}") })
+}
+
+/// Decodes exactly one object with one of `labels`; text before or after it is not accepted.
+///
+/// # Errors
+/// [`Error::TooLarge`] above `limit` characters, [`Error::Malformed`] for anything that is not such an object.
+pub fn decode(what: &'static str, labels: &[&str], text: &str, limit: usize) -> Result<Vec<u8>, Error> {
+    if text.len() > limit {
+        return Err(Error::TooLarge { what, limit });
+    }
+    let (label, der) = decode_vec(text.trim().as_bytes())
+        .map_err(|error| Error::Malformed { what, detail: alloc::format!("{error}") })?;
+    if labels.contains(&label) {
+        Ok(der)
+    } else {
+        Err(Error::Malformed { what, detail: "unexpected PEM label".into() })
+    }
+}
+
+/// Splits a text of several PEM objects of one label into their DER.
+///
+/// # Errors
+/// [`Error::TooLarge`] above `limit` characters, [`Error::Malformed`] when an object does not decode or none is there.
+pub fn decode_all(what: &'static str, label: &str, text: &str, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
+    if text.len() > limit {
+        return Err(Error::TooLarge { what, limit });
+    }
+    let end = alloc::format!("-----END {label}-----");
+    let mut objects = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let Some(at) = rest.find(&end) else {
+            return Err(Error::Malformed { what, detail: "PEM object without an end".into() });
+        };
+        let (object, tail) = rest.split_at(at + end.len());
+        objects.push(decode(what, &[label], object, limit)?);
+        rest = tail.trim();
+    }
+    if objects.is_empty() {
+        return Err(Error::Malformed { what, detail: "no PEM object".into() });
+    }
+    Ok(objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_objects_round_trip() {
+        let text = [encode("CERTIFICATE", &[1, 2]).unwrap(), encode("CERTIFICATE", &[3]).unwrap()].concat();
+        assert_eq!(
+            decode_all("chain", "CERTIFICATE", &text, 1000).unwrap(),
+            [alloc::vec![1, 2], alloc::vec![3]]
+        );
+        assert!(decode_all("chain", "CERTIFICATE", "", 1000).is_err());
+        assert!(matches!(decode_all("chain", "CERTIFICATE", &text, 10), Err(Error::TooLarge { .. })));
+        assert!(decode("request", &["CERTIFICATE REQUEST"], &text, 1000).is_err());
+    }
+}

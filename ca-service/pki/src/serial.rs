@@ -1,0 +1,200 @@
+//! Serial numbers (requirement C1): the instance's prefix byte, then 136 random bits; and the CRL shard they fix.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::encoding;
+use crate::error::Error;
+
+/// Random octets of a serial number that this CA chooses.
+pub const RANDOM_OCTETS: usize = 17;
+/// RFC 5280 §4.1.2.2: no more than 20 octets.
+pub const MAX_OCTETS: usize = 20;
+
+/// First octet of every serial number of one CA instance: 1 to 127, so that the number is positive and its length fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InstancePrefix(u8);
+
+impl InstancePrefix {
+    /// # Errors
+    /// [`Error::Unsupported`] unless 1 ≤ `value` ≤ 127.
+    pub fn new(value: u8) -> Result<Self, Error> {
+        if (1..=127).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(Error::Unsupported("the instance prefix must be 1 to 127"))
+        }
+    }
+
+    /// The octet.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// A positive certificate serial number of at most 20 octets, as its minimal big-endian magnitude.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SerialNumber(Vec<u8>);
+
+impl SerialNumber {
+    /// The serial number of a new certificate: `prefix` and 136 bits from a CSPRNG.
+    #[must_use]
+    pub fn from_random(prefix: InstancePrefix, random: &[u8; RANDOM_OCTETS]) -> Self {
+        let mut octets = Vec::with_capacity(RANDOM_OCTETS + 1);
+        octets.push(prefix.0);
+        octets.extend_from_slice(random);
+        Self(octets)
+    }
+
+    /// A serial number from a magnitude, leading zeros dropped.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for zero, or more than 20 octets once encoded as a positive INTEGER.
+    pub fn from_magnitude(magnitude: &[u8]) -> Result<Self, Error> {
+        let skip = magnitude.iter().take_while(|octet| **octet == 0).count();
+        let significant = magnitude.get(skip..).unwrap_or_default();
+        let sign_octet = usize::from(significant.first().is_some_and(|first| *first >= 0x80));
+        if significant.is_empty() || significant.len() + sign_octet > MAX_OCTETS {
+            return Err(Error::Malformed { what: "serial number", detail: "not 1 to 20 octets".into() });
+        }
+        Ok(Self(significant.to_vec()))
+    }
+
+    /// Reads lower- or upper-case hexadecimal without separators, as [`fmt::Display`] writes it.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for other characters, zero, or a number that is too long.
+    pub fn from_hex(text: &str) -> Result<Self, Error> {
+        let malformed = || Error::Malformed { what: "serial number", detail: "not hexadecimal".into() };
+        if text.is_empty() || text.len() > 2 * (MAX_OCTETS + 1) {
+            return Err(malformed());
+        }
+        let mut octets = Vec::with_capacity(text.len().div_ceil(2));
+        let mut pending = (text.len() % 2 == 1).then_some(0u8);
+        for character in text.chars() {
+            let nibble =
+                character.to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or_else(malformed)?;
+            pending = match pending {
+                None => Some(nibble),
+                Some(high) => {
+                    octets.push(high << 4 | nibble);
+                    None
+                }
+            };
+        }
+        Self::from_magnitude(&octets)
+    }
+
+    /// The minimal big-endian magnitude.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// INTEGER with tag and length.
+    #[must_use]
+    pub fn to_der(&self) -> Vec<u8> {
+        encoding::unsigned(&self.0)
+    }
+
+    /// The CRL shard: the number modulo `shards`, fixed at issuance and named in the certificate (ca-requirements §8).
+    #[must_use]
+    pub fn shard(&self, shards: ShardCount) -> Shard {
+        let modulus = u64::from(shards.0);
+        let remainder = self.0.iter().fold(0u64, |value, octet| (value << 8 | u64::from(*octet)) % modulus);
+        // The remainder is below a u16.
+        Shard(u16::try_from(remainder).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for SerialNumber {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for octet in &self.0 {
+            write!(formatter, "{octet:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SerialNumber {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SerialNumber({self})")
+    }
+}
+
+impl From<&SerialNumber> for String {
+    fn from(serial: &SerialNumber) -> Self {
+        alloc::format!("{serial}")
+    }
+}
+
+/// How many CRL shards an issuer has: 1 to 4096, never changed during an issuer's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardCount(u16);
+
+impl ShardCount {
+    /// One complete CRL without an issuing distribution point.
+    pub const ONE: Self = Self(1);
+
+    /// # Errors
+    /// [`Error::Unsupported`] unless 1 ≤ `value` ≤ 4096.
+    pub fn new(value: u16) -> Result<Self, Error> {
+        if (1..=4096).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(Error::Unsupported("an issuer has 1 to 4096 CRL shards"))
+        }
+    }
+
+    /// The number of shards.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// Index of a CRL shard of an issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub u16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_are_positive_with_fixed_length_and_prefix() {
+        let prefix = InstancePrefix::new(0x7f).unwrap();
+        let serial = SerialNumber::from_random(prefix, &[0xff; RANDOM_OCTETS]);
+        assert_eq!(serial.as_bytes().len(), 18);
+        assert_eq!(serial.to_der().get(..3), Some(&[2, 18, 0x7f][..]));
+        assert!(InstancePrefix::new(0).is_err());
+        assert!(InstancePrefix::new(128).is_err());
+    }
+
+    #[test]
+    fn hexadecimal_round_trips_and_odd_lengths_are_read() {
+        let serial = SerialNumber::from_hex("0a0b0c").unwrap();
+        assert_eq!(serial.as_bytes(), [0x0a, 0x0b, 0x0c]);
+        assert_eq!(SerialNumber::from_hex("A0B0C").unwrap(), serial);
+        assert_eq!(alloc::format!("{serial}"), "0a0b0c");
+        for bad in ["", "0", "000", "xy", "0x12", "-1", "ffffffffffffffffffffffffffffffffffffffff"] {
+            assert!(SerialNumber::from_hex(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shard_is_the_number_modulo_the_count() {
+        let serial = SerialNumber::from_hex("0102030405060708090a0b0c0d0e0f1011").unwrap();
+        let number = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10u128;
+        for count in [1u16, 2, 7, 128, 4096] {
+            let modulus = u128::from(count);
+            let expected = ((number % modulus) * (256 % modulus) + 0x11) % modulus;
+            let shard = serial.shard(ShardCount::new(count).unwrap());
+            assert_eq!(u128::from(shard.0), expected);
+        }
+        assert!(ShardCount::new(0).is_err());
+        assert!(ShardCount::new(4097).is_err());
+    }
+}
