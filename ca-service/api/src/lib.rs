@@ -1,1 +1,38 @@
-//! ca-api
+//! What travels between the certificate authority and its clients: JSON types, and with the feature `client` an HTTP
+//! client for them.
+//!
+//! Every request type refuses unknown fields and bounds its texts ([`limits`]). Times are seconds since
+//! 1970-01-01T00:00:00Z. Certificates and requests are PEM, serial numbers lower-case hexadecimal.
+//!
+//! | call | types |
+//! |---|---|
+//! | `POST /api/v1/tokens` (administrator) | [`CreateToken`] → [`EnrolmentToken`] |
+//! | `POST /api/v1/certificates` | [`Enrol`] → [`IssuedCertificate`] |
+//! | `GET /api/v1/certificates` (administrator) | [`ListQuery`] → [`CertificateList`] |
+//! | `GET /api/v1/certificates/SERIAL` (administrator) | [`CertificateRecord`] |
+//! | `POST /api/v1/certificates/SERIAL/revoke` (administrator) | [`Revoke`] → [`Revocation`] |
+//! | `GET /api/v1/authorities` | [`Authorities`] |
+//! | `POST /api/v1/timestamp` | RFC 3161 DER, or [`TimestampJson`] → DER |
+//! | `GET /crl/…`, `GET /ca/…`, `/ocsp` | RFC 5280, RFC 6960 DER |
+#![forbid(unsafe_code)]
+
+mod authority;
+mod certificate;
+#[cfg(feature = "client")]
+pub mod client;
+mod identity;
+pub mod limits;
+mod problem;
+mod revocation;
+mod timestamp;
+mod token;
+
+pub use authority::{Authorities, Authority, AuthorityRole};
+pub use certificate::{
+    CertificateList, CertificateRecord, CertificateState, Enrol, IssuedCertificate, ListQuery,
+};
+pub use identity::Identity;
+pub use problem::Problem;
+pub use revocation::{Revocation, RevocationReason, Revoke};
+pub use timestamp::{DigestAlgorithm, TimestampJson};
+pub use token::{CreateToken, EnrolmentToken};

@@ -1,0 +1,233 @@
+//! An HTTP client for the CA. The caller brings a ready `reqwest::Client` (its TLS roots, client certificate, timeouts).
+
+use std::fmt;
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::limits::MAX_ANSWER;
+use crate::{
+    Authorities, CertificateList, CertificateRecord, CreateToken, Enrol, EnrolmentToken, IssuedCertificate,
+    ListQuery, Problem, Revocation, Revoke,
+};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The answer is not what the call promises.
+    #[error("the CA's answer is not understood: {0}")]
+    Answer(String),
+    /// The CA refused or failed; the problem says why.
+    #[error("{}: {} ({})", .0.code, .0.detail, .0.status)]
+    Problem(Problem),
+    /// The answer is longer than 128 MiB.
+    #[error("the CA's answer is too large")]
+    TooLarge,
+    /// No answer.
+    #[error("the CA cannot be reached at {url}: {source}")]
+    Transport {
+        /// The address.
+        url: String,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+}
+
+impl ClientError {
+    /// The stable code of a problem document, `None` for failures without one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Problem(problem) => Some(&problem.code),
+            _ => None,
+        }
+    }
+}
+
+/// Calls a CA.
+#[derive(Clone)]
+pub struct CaClient {
+    http: reqwest::Client,
+    base: String,
+    admin_token: Option<String>,
+}
+
+impl fmt::Debug for CaClient {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("CaClient").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl CaClient {
+    /// A client for the CA at `base`, such as `https://ca.example.org:8443`.
+    #[must_use]
+    pub fn new(http: reqwest::Client, base: &str) -> Self {
+        Self { http, base: base.trim_end_matches('/').to_owned(), admin_token: None }
+    }
+
+    /// The same client with an administrator's bearer token for the calls that need it.
+    #[must_use]
+    pub fn with_admin_token(mut self, token: &str) -> Self {
+        self.admin_token = Some(token.trim().to_owned());
+        self
+    }
+
+    /// Makes a one-time enrolment token. Administrator.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn create_token(&self, request: &CreateToken) -> Result<EnrolmentToken, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/tokens").json(request)).await
+    }
+
+    /// Enrols: proves possession of the key in the request and gets its certificate.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `issuance_pending` asks to repeat the call with the same `request_id`.
+    pub async fn enrol(&self, request: &Enrol) -> Result<IssuedCertificate, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/certificates").json(request)).await
+    }
+
+    /// Lists certificates. Administrator.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list(&self, query: &ListQuery) -> Result<CertificateList, ClientError> {
+        self.json(self.request(Method::GET, "/api/v1/certificates").query(query)).await
+    }
+
+    /// Shows one certificate. Administrator.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `certificate_unknown` when there is none.
+    pub async fn show(&self, serial: &str) -> Result<CertificateRecord, ClientError> {
+        self.json(self.request(Method::GET, &format!("/api/v1/certificates/{}", segment(serial)))).await
+    }
+
+    /// Revokes one certificate; repeating it is harmless. Administrator.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `certificate_unknown` when there is none.
+    pub async fn revoke(&self, serial: &str, request: &Revoke) -> Result<Revocation, ClientError> {
+        let path = format!("/api/v1/certificates/{}/revoke", segment(serial));
+        self.json(self.request(Method::POST, &path).json(request)).await
+    }
+
+    /// The CA's own certificates.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn authorities(&self) -> Result<Authorities, ClientError> {
+        self.json(self.request(Method::GET, "/api/v1/authorities")).await
+    }
+
+    /// Sends a DER TimeStampReq and returns the DER TimeStampResp, whose status the caller checks.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn timestamp(&self, request: Vec<u8>) -> Result<Vec<u8>, ClientError> {
+        let builder = self.request(Method::POST, "/api/v1/timestamp");
+        self.der(builder.header("content-type", "application/timestamp-query").body(request)).await
+    }
+
+    /// Sends a DER OCSPRequest and returns the DER OCSPResponse, whose status the caller checks.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn ocsp(&self, request: Vec<u8>) -> Result<Vec<u8>, ClientError> {
+        let builder = self.request(Method::POST, "/ocsp");
+        self.der(builder.header("content-type", "application/ocsp-request").body(request)).await
+    }
+
+    /// Fetches a CRL: of a shard, or complete.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn crl(&self, issuer: &str, shard: Option<u16>) -> Result<Vec<u8>, ClientError> {
+        let path = match shard {
+            Some(shard) => format!("/crl/{}/{shard}.crl", segment(issuer)),
+            None => format!("/crl/{}.crl", segment(issuer)),
+        };
+        self.der(self.request(Method::GET, &path)).await
+    }
+
+    /// Fetches a published object from any URL, such as the CRL a certificate names.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn fetch(&self, url: &str) -> Result<Vec<u8>, ClientError> {
+        // Not through `request`: another host must not see the administrator's token.
+        self.der(self.http.get(url)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let builder = self.http.request(method, format!("{}{path}", self.base));
+        match &self.admin_token {
+            Some(token) => builder.bearer_auth(token),
+            None => builder,
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, builder: RequestBuilder) -> Result<T, ClientError> {
+        let body = self.der(builder).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Answer(error.to_string()))
+    }
+
+    async fn der(&self, builder: RequestBuilder) -> Result<Vec<u8>, ClientError> {
+        let transport = |source| ClientError::Transport { url: self.base.clone(), source };
+        let response = builder.send().await.map_err(transport)?;
+        let status = response.status();
+        let body = self.body(response).await?;
+        if status.is_success() { Ok(body) } else { Err(problem(status, &body)) }
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
+        let transport = |source| ClientError::Transport { url: self.base.clone(), source };
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(transport)? {
+            if body.len().saturating_add(chunk.len()) > MAX_ANSWER {
+                return Err(ClientError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+/// A path segment without anything that could leave it.
+fn segment(text: &str) -> String {
+    text.chars().filter(|each| each.is_ascii_alphanumeric() || "-_".contains(*each)).collect()
+}
+
+fn problem(status: StatusCode, body: &[u8]) -> ClientError {
+    let mut problem: Problem = serde_json::from_slice(body).unwrap_or_default();
+    problem.status = status.as_u16();
+    if problem.code.is_empty() {
+        problem.code = "http_error".to_owned();
+    }
+    if problem.detail.is_empty() {
+        problem.detail = status.to_string();
+    }
+    ClientError::Problem(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_without_a_problem_document_still_have_a_code() {
+        let error = problem(StatusCode::BAD_GATEWAY, b"<html>");
+        assert_eq!(error.code(), Some("http_error"));
+        let error =
+            problem(StatusCode::CONFLICT, br#"{"type":"x","code":"token_used","detail":"d","more":1}"#);
+        assert_eq!(error.code(), Some("token_used"));
+        assert_eq!(error.to_string(), "token_used: d (409)");
+    }
+
+    #[test]
+    fn serial_numbers_cannot_leave_their_path_segment() {
+        assert_eq!(segment("../x?y#z"), "xyz");
+    }
+}
