@@ -41,6 +41,10 @@ impl Extension {
         self.critical
     }
 
+    pub(crate) fn value_span(&self) -> Span {
+        self.value
+    }
+
     pub(crate) fn id_span(&self) -> Span {
         self.id
     }

@@ -160,7 +160,7 @@ mod tests {
             assert_eq!(ReasonCode::from_text(a.as_str()), Some(*a));
             assert!(ReasonCode::ALL[i + 1..].iter().all(|b| b.as_str() != a.as_str()));
         }
-        assert_eq!(ReasonCode::ALL.len(), 38);
+        assert_eq!(ReasonCode::ALL.len(), 37);
     }
 
     #[test]

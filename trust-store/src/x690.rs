@@ -279,6 +279,11 @@ impl<'a> Reader<'a> {
         Self { whole, position: (span.start as usize).min(end), end }
     }
 
+    /// A reader from an offset to the end of an input that was parsed before.
+    pub(crate) fn from_offset(whole: &'a [u8], offset: usize) -> Self {
+        Self { whole, position: offset.min(whole.len()), end: whole.len() }
+    }
+
     /// True when everything was read.
     pub fn is_empty(&self) -> bool {
         self.position >= self.end
