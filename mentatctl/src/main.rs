@@ -1,2 +1,45 @@
-//! mentatctl
-fn main() {}
+//! `mentatctl`: one tool for developers, CI, operators and auditors.
+//!
+//! In scope: talking to the three services, making and checking evidence on disk, running the whole stack on loopback.
+//! Out of scope: every decision. Verification is `trust-store`'s, the same code that the executor runs.
+#![forbid(unsafe_code)]
+
+mod chain_file;
+mod cli;
+mod clock;
+mod csr;
+mod exit;
+mod home;
+mod net;
+mod output;
+mod pki;
+mod stack;
+mod tls;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+use crate::exit::Exit;
+use crate::output::{Format, Output};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap prints both to the right stream.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    let out = Output::new(if cli.json { Format::Json } else { Format::Text });
+    match cli::run(&cli, &out) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            out.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}

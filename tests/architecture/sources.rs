@@ -128,3 +128,26 @@ fn defined_item(line: &str) -> Option<String> {
     (!first.is_empty() && (after.starts_with(':') && !after.starts_with("::") || after == "," || after.starts_with('{')))
         .then_some(first)
 }
+
+#[test]
+fn every_reason_code_is_explained_to_operators_with_its_step() {
+    let source = text(Path::new("trust-store/src/reason.rs"));
+    let codes: Vec<(String, String)> = source
+        .lines()
+        .filter_map(|line| {
+            let (code, step) = line.split_once("= \"")?.1.split_once("\", step ")?;
+            Some((code.to_owned(), step.trim_end_matches(';').to_owned()))
+        })
+        .collect();
+    assert!(codes.len() > 30, "the list of codes was not found");
+    let page = text(Path::new("docs/operations/denials.md"));
+    let explained: Vec<(String, String)> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let mut cells = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+            (cells.next().unwrap(), cells.next().unwrap())
+        })
+        .collect();
+    assert_eq!(explained, codes, "docs/operations/denials.md and the codes differ");
+}

@@ -1,0 +1,153 @@
+//! Exit codes, and the one line that every failure prints: what is wrong and what to do.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; for verdicts: accepted |
+//! | 1 | failed, or a finding |
+//! | 2 | the command line is wrong, or a file it names cannot be read |
+//! | 3 | denied by verification; the reason code is in the message |
+//! | 69 | a service cannot be reached or cannot answer now; trying again later may work |
+//! | 78 | refusal to start: configuration, ports or data do not allow it |
+
+use std::error::Error;
+use std::fmt::{Display, Write as _};
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Failed, or something was found.
+    Failure = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// A verifier denied.
+    Denied = 3,
+    /// A service is unavailable.
+    Unavailable = 69,
+    /// Refused to start.
+    Refused = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure on its way to the terminal.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// A stable code, where there is one: a denial's reason, a problem document's code.
+    pub code: Option<String>,
+    /// What is wrong, one sentence without a full stop.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// The result of a command.
+pub type Outcome<T = Exit> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure with exit code and text.
+    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, code: None, what: one_line(&what.into()), hint: None }
+    }
+
+    /// Exit code 1.
+    pub fn failed(what: impl Into<String>) -> Self {
+        Self::new(Exit::Failure, what)
+    }
+
+    /// Exit code 2.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, what)
+    }
+
+    /// Exit code 78.
+    pub fn refused(what: impl Into<String>) -> Self {
+        Self::new(Exit::Refused, what)
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(one_line(&hint.into()));
+        self
+    }
+
+    /// Adds a stable code.
+    #[must_use]
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// The one line: `what [code]; hint`.
+    pub fn line(&self) -> String {
+        let mut line = self.what.clone();
+        if let Some(code) = &self.code {
+            let _ = write!(line, " [{code}]");
+        }
+        if let Some(hint) = &self.hint {
+            let _ = write!(line, "; {hint}");
+        }
+        line
+    }
+}
+
+/// Text of an error with all its sources, on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some errors repeat their source in their own text.
+        if !text.contains(&cause_text) {
+            let _ = write!(text, ": {cause_text}");
+        }
+        source = cause.source();
+    }
+    one_line(&text)
+}
+
+/// Turns the error of a result into a [`Failure`] that says what was tried.
+pub trait OrFail<T> {
+    /// `what` names what was tried, such as `reading key.pem`.
+    ///
+    /// # Errors
+    /// The failure, when the result is one.
+    fn or_fail(self, exit: Exit, what: impl Display) -> Outcome<T>;
+}
+
+impl<T, E: Error + 'static> OrFail<T> for Result<T, E> {
+    fn or_fail(self, exit: Exit, what: impl Display) -> Outcome<T> {
+        self.map_err(|error| Failure::new(exit, format!("{what}: {}", chain(&error))))
+    }
+}
+
+/// Control characters and line breaks would let foreign text forge lines of ours.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ").replace(|c: char| c.is_control(), "?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_with_code_and_hint() {
+        let failure = Failure::failed("it\nbroke\u{7}").code("revoked").hint("ask the signer");
+        assert_eq!(failure.line(), "it broke? [revoked]; ask the signer");
+    }
+
+    #[test]
+    fn exit_codes_are_stable() {
+        let codes = [Exit::Ok, Exit::Failure, Exit::Usage, Exit::Denied, Exit::Unavailable, Exit::Refused];
+        assert_eq!(codes.map(|c| c as u8), [0, 1, 2, 3, 69, 78]);
+    }
+}

@@ -1,0 +1,251 @@
+//! Defaults: the folder `~/.mentat` (or `MENTAT_HOME`), its `config.toml`, and the stack of `mentatctl up`.
+//!
+//! A value comes from the command line, else from the stack named by `--stack` (or `MENTAT_STACK`), else from
+//! `config.toml`. Nothing is guessed beyond that: a missing address is an error that names all three.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::stack::StackFile;
+
+/// Largest configuration or trust file that is read, bytes.
+pub const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// `config.toml` of the home folder. Every key may be absent.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Base URL of the certificate authority.
+    pub ca_url: Option<String>,
+    /// Base URL of the signing log.
+    pub log_url: Option<String>,
+    /// Full URL of the timestamp authority.
+    pub tsa_url: Option<String>,
+    /// Base URL of the executor.
+    pub executor_url: Option<String>,
+    /// Folder of a stack that `mentatctl up` made; its `stack.json` is used.
+    pub stack: Option<PathBuf>,
+    /// `trusted_root.json`.
+    pub trusted_root: Option<PathBuf>,
+    /// Trust policy (`policy.yaml`).
+    pub policy: Option<PathBuf>,
+    /// Bearer token of an administrator.
+    pub admin_token_file: Option<PathBuf>,
+    /// PEM file with the certificate authorities of the servers' TLS certificates.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM file with the client certificate chain for mutual TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the client key for mutual TLS.
+    pub tls_key: Option<PathBuf>,
+}
+
+/// Everything a command may take from its surroundings.
+#[derive(Clone, Debug)]
+pub struct Home {
+    dir: PathBuf,
+    config: ConfigFile,
+    stack: Option<StackFile>,
+}
+
+impl Home {
+    /// Reads the folder of defaults and, where one is named, the stack.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be read or is not of its form.
+    pub fn load(stack: Option<&Path>) -> Outcome<Self> {
+        let dir = match std::env::var_os("MENTAT_HOME") {
+            Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+            _ => std::env::home_dir()
+                .map(|home| home.join(".mentat"))
+                .ok_or_else(|| Failure::usage("there is no home folder").hint("set MENTAT_HOME"))?,
+        };
+        let path = dir.join("config.toml");
+        let config: ConfigFile = match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => ConfigFile::default(),
+            _ => {
+                let text = read_text(&path)?;
+                toml::from_str(&text).or_fail(Exit::Refused, path.display())?
+            }
+        };
+        let folder = stack.map(Path::to_path_buf).or_else(|| config.stack.clone());
+        let stack = folder.as_deref().map(StackFile::load).transpose()?;
+        Ok(Self { dir, config, stack })
+    }
+
+    /// The folder of defaults.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The stack, where one is named.
+    pub fn stack(&self) -> Option<&StackFile> {
+        self.stack.as_ref()
+    }
+
+    /// Settings of the home folder.
+    pub fn config(&self) -> &ConfigFile {
+        &self.config
+    }
+
+    /// Where the developer certificate is unless the command line says otherwise.
+    pub fn signing_certificate(&self) -> PathBuf {
+        self.dir.join("signing.crt")
+    }
+
+    /// Where the developer key is unless the command line says otherwise.
+    pub fn signing_key(&self) -> PathBuf {
+        self.dir.join("signing.key")
+    }
+
+    /// Base URL of the certificate authority.
+    pub fn ca_url(&self, given: Option<&str>) -> Outcome<String> {
+        let stack = self.stack.as_ref().and_then(|s| s.ca.as_ref()).map(|ca| ca.url.clone());
+        pick(given, stack, self.config.ca_url.clone(), "the certificate authority", "--ca-url", "ca_url")
+    }
+
+    /// Base URL of the signing log.
+    pub fn log_url(&self, given: Option<&str>) -> Outcome<String> {
+        let stack = self.stack.as_ref().and_then(|s| s.log.as_ref()).map(|log| log.url.clone());
+        pick(given, stack, self.config.log_url.clone(), "the transparency log", "--log-url", "log_url")
+    }
+
+    /// Full URL of the timestamp authority.
+    pub fn tsa_url(&self, given: Option<&str>) -> Outcome<String> {
+        let stack = self.stack.as_ref().and_then(|s| s.tsa.as_ref()).map(|tsa| tsa.url.clone());
+        pick(given, stack, self.config.tsa_url.clone(), "the timestamp authority", "--tsa-url", "tsa_url")
+    }
+
+    /// Base URL of the executor.
+    pub fn executor_url(&self, given: Option<&str>) -> Outcome<String> {
+        let stack = self.stack.as_ref().and_then(|s| s.executor.as_ref()).map(|executor| executor.url.clone());
+        pick(given, stack, self.config.executor_url.clone(), "the executor", "--executor-url", "executor_url")
+    }
+
+    /// The trusted root file.
+    pub fn trusted_root(&self, given: Option<&Path>) -> Outcome<PathBuf> {
+        let stack = self.stack.as_ref().and_then(|s| s.trusted_root.clone());
+        let default = self.existing("trusted_root.json");
+        pick_path(given, stack, self.config.trusted_root.clone().or(default), "trusted root", "--trusted-root", "trusted_root")
+    }
+
+    /// The trust policy file.
+    pub fn policy(&self, given: Option<&Path>) -> Outcome<PathBuf> {
+        let stack = self.stack.as_ref().and_then(|s| s.policy.clone());
+        let default = self.existing("policy.yaml");
+        pick_path(given, stack, self.config.policy.clone().or(default), "trust policy", "--policy", "policy")
+    }
+
+    /// The administrator's bearer token, where one is configured.
+    pub fn admin_token(&self, given: Option<&Path>) -> Outcome<Option<String>> {
+        let stack = self.stack.as_ref().and_then(|s| s.admin_token_file.clone());
+        let path = given.map(Path::to_path_buf).or(stack).or_else(|| self.config.admin_token_file.clone());
+        path.map(|path| read_text(&path).map(|text| text.trim().to_owned())).transpose()
+    }
+
+    fn existing(&self, name: &str) -> Option<PathBuf> {
+        Some(self.dir.join(name)).filter(|path| path.is_file())
+    }
+}
+
+fn pick(
+    given: Option<&str>,
+    stack: Option<String>,
+    config: Option<String>,
+    what: &str,
+    flag: &str,
+    key: &str,
+) -> Outcome<String> {
+    given.map(str::to_owned).or(stack).or(config).map(|url| url.trim_end_matches('/').to_owned()).ok_or_else(|| {
+        Failure::usage(format!("the address of {what} is not known"))
+            .hint(format!("give {flag} URL, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"))
+    })
+}
+
+fn pick_path(
+    given: Option<&Path>,
+    stack: Option<PathBuf>,
+    config: Option<PathBuf>,
+    what: &str,
+    flag: &str,
+    key: &str,
+) -> Outcome<PathBuf> {
+    given.map(Path::to_path_buf).or(stack).or(config).ok_or_else(|| {
+        Failure::usage(format!("no {what} is known"))
+            .hint(format!("give {flag} FILE, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"))
+    })
+}
+
+/// Reads a file of bounded size.
+///
+/// # Errors
+/// Exit code 2 with the path and the reason.
+pub fn read_file(path: &Path) -> Outcome<Vec<u8>> {
+    let open = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = open().or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Failure::usage(format!("{} is larger than {} MiB", path.display(), MAX_FILE_BYTES >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// Reads a text file of bounded size.
+///
+/// # Errors
+/// Exit code 2 with the path and the reason.
+pub fn read_text(path: &Path) -> Outcome<String> {
+    String::from_utf8(read_file(path)?)
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))
+}
+
+/// Who may read a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrecy {
+    /// Mode 0644.
+    Public,
+    /// Mode 0600.
+    Secret,
+}
+
+/// Writes a file so that a crash leaves the old or the new contents: temporary file, sync, rename, sync of the folder.
+///
+/// # Errors
+/// Exit code 1 with the path and the reason.
+pub fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Outcome<()> {
+    let mode = if secrecy == Secrecy::Secret { 0o600 } else { 0o644 };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().or_fail(Exit::Failure, format!("cannot write {}", path.display()))
+}
+
+/// Makes a folder and its parents; `Secret` folders are for the owner alone.
+///
+/// # Errors
+/// Exit code 1 with the path and the reason.
+pub fn make_folder(path: &Path, secrecy: Secrecy) -> Outcome<()> {
+    let make = || -> std::io::Result<()> {
+        std::fs::create_dir_all(path)?;
+        if secrecy == Secrecy::Secret {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    };
+    make().or_fail(Exit::Failure, format!("cannot make the folder {}", path.display()))
+}

@@ -1,0 +1,77 @@
+//! The HTTP client that every command shares, and the runtime it runs on.
+
+use std::future::Future;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::{Certificate, Client, Identity, redirect};
+use std::path::PathBuf;
+
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::{Home, read_file};
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one request may take; the log answers when a checkpoint covers the entry.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Flags of every command that speaks TLS.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TlsFlags {
+    /// PEM file with the authorities of the servers' TLS certificates
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    tls_ca: Option<PathBuf>,
+    /// PEM file with the client certificate for mutual TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "TLS")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "TLS")]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsFlags {
+    /// The client. With a private authority given, only that authority is trusted.
+    ///
+    /// # Errors
+    /// Exit code 2 when a file cannot be used.
+    pub fn client(&self, home: &Home) -> Outcome<Client> {
+        let config = home.config();
+        let ca = self.tls_ca.as_ref().or(config.tls_ca.as_ref());
+        let cert = self.tls_cert.as_ref().or(config.tls_cert.as_ref());
+        let key = self.tls_key.as_ref().or(config.tls_key.as_ref());
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("mentatctl/", env!("CARGO_PKG_VERSION")))
+            .no_proxy();
+        if let Some(path) = ca {
+            let certificates = Certificate::from_pem_bundle(&read_file(path)?).or_fail(Exit::Usage, path.display())?;
+            if certificates.is_empty() {
+                return Err(Failure::usage(format!("{} holds no certificate", path.display())));
+            }
+            builder = builder.tls_certs_only(certificates);
+        }
+        if let (Some(cert), Some(key)) = (cert, key) {
+            let mut pem = read_file(cert)?;
+            pem.push(b'\n');
+            pem.extend(read_file(key)?);
+            let identity = Identity::from_pem(&pem)
+                .or_fail(Exit::Usage, format!("{} with {}", cert.display(), key.display()))?;
+            builder = builder.identity(identity);
+        }
+        builder.build().or_fail(Exit::Failure, "making the HTTP client")
+    }
+}
+
+/// Runs asynchronous work to its end.
+///
+/// # Errors
+/// What the work reports, and exit code 1 when the runtime cannot be made.
+pub fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .or_fail(Exit::Failure, "starting the asynchronous runtime")?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,158 @@
+//! What a person or a script sees: text with colours on a terminal, JSON with `--json`, progress on standard error.
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+
+/// Text or JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON value (or one a line, where a command reports several things) on standard output.
+    Json,
+}
+
+/// Where a command writes.
+#[derive(Clone, Debug)]
+pub struct Output {
+    format: Format,
+    colour: bool,
+    progress: bool,
+}
+
+/// A colour that carries meaning.
+#[derive(Clone, Copy, Debug)]
+pub enum Tone {
+    /// Accepted.
+    Good,
+    /// Denied or failed.
+    Bad,
+    /// Headings.
+    Strong,
+    /// Secondary text.
+    Faint,
+}
+
+impl Output {
+    /// Colours and progress only on a terminal, and not when `NO_COLOR` asks for none.
+    pub fn new(format: Format) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let colour = format == Format::Text && !plain && std::io::stdout().is_terminal();
+        let progress = format == Format::Text && std::io::stderr().is_terminal();
+        Self { format, colour, progress }
+    }
+
+    /// Whether a script reads.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// A line for people; nothing in JSON.
+    pub fn line(&self, text: impl Display) {
+        if self.format == Format::Text {
+            write_line(&text.to_string());
+        }
+    }
+
+    /// A value for scripts; nothing in text.
+    pub fn value(&self, value: &Value) {
+        if self.format == Format::Json {
+            write_line(&value.to_string());
+        }
+    }
+
+    /// The raw text in both forms: what a command exists to print.
+    pub fn raw(&self, bytes: &[u8]) {
+        let mut stdout = std::io::stdout().lock();
+        // A reader that has gone away is no failure of ours.
+        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    }
+
+    /// A note on standard error, in both forms.
+    pub fn note(&self, text: impl Display) {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// Text in a colour, when colours are on.
+    pub fn paint(&self, tone: Tone, text: impl Display) -> String {
+        if !self.colour {
+            return text.to_string();
+        }
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Bad => "31",
+            Tone::Strong => "1",
+            Tone::Faint => "2",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// A spinner on a terminal, silent elsewhere. It disappears when dropped.
+    pub fn spinner(&self, text: impl Display) -> Spinner {
+        let bar = if self.progress {
+            let bar = ProgressBar::new_spinner().with_message(text.to_string());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        } else {
+            ProgressBar::hidden()
+        };
+        Spinner(bar)
+    }
+
+    /// A counting bar on a terminal, silent elsewhere.
+    pub fn bar(&self, total: u64, text: impl Display) -> Spinner {
+        if !self.progress {
+            return Spinner(ProgressBar::hidden());
+        }
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        Spinner(ProgressBar::new(total).with_style(style).with_message(text.to_string()))
+    }
+
+    /// The failure line: text on standard error, an object on standard output with `--json`.
+    pub fn failure(&self, failure: &Failure) {
+        match self.format {
+            Format::Text => self.note(format!("{} {}", self.paint(Tone::Bad, "error:"), failure.line())),
+            Format::Json => self.value(&json!({
+                "ok": false,
+                "exit": failure.exit as u8,
+                "code": failure.code,
+                "error": failure.what,
+                "hint": failure.hint,
+            })),
+        }
+    }
+}
+
+/// Progress that vanishes when it is dropped.
+#[derive(Debug)]
+pub struct Spinner(ProgressBar);
+
+impl Spinner {
+    /// Changes the text.
+    pub fn say(&self, text: impl Display) {
+        self.0.set_message(text.to_string());
+    }
+
+    /// Counts up to this position.
+    pub fn reach(&self, position: u64) {
+        self.0.set_position(position);
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn write_line(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}

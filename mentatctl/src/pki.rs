@@ -1,0 +1,449 @@
+//! `pki`: certificates of developers, and what administrators do with them.
+
+use std::path::{Path, PathBuf};
+
+use ca_api::client::{CaClient, ClientError};
+use ca_api::{
+    CertificateRecord, CertificateState, CreateToken, Enrol, Identity, ListQuery, RevocationReason, Revoke,
+};
+use clap::{Args, Subcommand, ValueEnum};
+use hsm::developer::DeveloperKey;
+use hsm::software::KdfProfile;
+use hsm::{KeyAlgorithm, Passphrase};
+use serde_json::json;
+use trust_store::UnixTime;
+
+use crate::csr;
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::{Home, Secrecy, make_folder, read_text, write_file};
+use crate::net::{TlsFlags, block_on};
+use crate::output::{Output, Tone};
+
+/// `pki` subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a key and get a certificate for it with a one-time token
+    RequestCert(RequestCert),
+    /// One-time enrolment tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// List certificates (administrator)
+    List(List),
+    /// Revoke a certificate (administrator)
+    Revoke(RevokeCommand),
+    /// Replace the developer certificate with a new one for a new key, with a one-time token
+    Renew(RequestCert),
+}
+
+/// `pki token` subcommands.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token that lets its holder enrol once (administrator); prints the token
+    Create(TokenCreate),
+}
+
+/// Where the authority is and who asks.
+#[derive(Debug, Args)]
+pub struct CaFlags {
+    /// Base URL of the certificate authority
+    #[arg(long, value_name = "URL")]
+    ca_url: Option<String>,
+    /// File with the administrator's bearer token
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFlags,
+}
+
+impl CaFlags {
+    /// A client, with the administrator's token where one is known.
+    ///
+    /// # Errors
+    /// When the address is not known or a file cannot be read.
+    pub fn client(&self, home: &Home) -> Outcome<CaClient> {
+        let client = CaClient::new(self.tls.client(home)?, &home.ca_url(self.ca_url.as_deref())?);
+        Ok(match home.admin_token(self.admin_token_file.as_deref())? {
+            Some(token) => client.with_admin_token(&token),
+            None => client,
+        })
+    }
+}
+
+/// Exactly one identity.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct IdentityFlags {
+    /// E-mail address the certificate carries
+    #[arg(long, value_name = "ADDRESS")]
+    email: Option<String>,
+    /// URI the certificate carries, such as that of a CI workflow
+    #[arg(long, value_name = "URI")]
+    uri: Option<String>,
+}
+
+impl IdentityFlags {
+    fn identity(&self) -> Outcome<Identity> {
+        match (&self.email, &self.uri) {
+            (Some(email), None) => Ok(Identity::Email(email.clone())),
+            (None, Some(uri)) => Ok(Identity::Uri(uri.clone())),
+            _ => Err(Failure::usage("give exactly one of --email and --uri")),
+        }
+    }
+}
+
+/// `pki request-cert` and `pki renew`.
+#[derive(Debug, Args)]
+pub struct RequestCert {
+    #[command(flatten)]
+    identity: IdentityFlags,
+    /// The one-time token; read from standard input when absent
+    #[arg(long)]
+    token: Option<String>,
+    /// Where the certificate and its issuers go [default: ~/.mentat/signing.crt]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Where the key goes, or is read from when it exists [default: ~/.mentat/signing.key]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Type of a new key
+    #[arg(long, value_enum, default_value = "ecdsa-p256")]
+    algorithm: KeyType,
+    /// Encrypt a new key with the passphrase in this file
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    ca: CaFlags,
+}
+
+/// Key types of developers.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KeyType {
+    /// ECDSA on P-256: works with every client
+    EcdsaP256,
+    /// ECDSA on P-384
+    EcdsaP384,
+    /// RSA with 3072 bits, where a profile allows it
+    Rsa3072,
+    /// RSA with 4096 bits, where a profile allows it
+    Rsa4096,
+}
+
+/// `pki token create`.
+#[derive(Debug, Args)]
+pub struct TokenCreate {
+    #[command(flatten)]
+    identity: IdentityFlags,
+    /// Certificate profile
+    #[arg(long, default_value = "developer")]
+    profile: String,
+    /// Minutes until the token expires
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    minutes: u32,
+    #[command(flatten)]
+    ca: CaFlags,
+}
+
+/// `pki list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only certificates of this identity
+    #[arg(long, value_name = "IDENTITY")]
+    identity: Option<String>,
+    /// Only revoked ones
+    #[arg(long)]
+    revoked: bool,
+    /// Most certificates to show
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    #[command(flatten)]
+    ca: CaFlags,
+}
+
+/// `pki revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeCommand {
+    /// Serial number in hexadecimal
+    #[arg(long, required_unless_present = "cert", conflicts_with = "cert")]
+    serial: Option<String>,
+    /// Certificate file whose serial number is taken
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Why
+    #[arg(long, value_enum, default_value = "unspecified")]
+    reason: Reason,
+    /// From when on it must not be trusted, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    compromised_at: Option<String>,
+    #[command(flatten)]
+    ca: CaFlags,
+}
+
+/// Revocation reasons (RFC 5280 section 5.3.1).
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[allow(missing_docs, reason = "the standard's names")]
+pub enum Reason {
+    Unspecified,
+    KeyCompromise,
+    AffiliationChanged,
+    Superseded,
+    CessationOfOperation,
+    PrivilegeWithdrawn,
+}
+
+/// Runs a `pki` command.
+///
+/// # Errors
+/// What the command reports.
+pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
+    match command {
+        Command::RequestCert(request) => request_cert(request, KeyUse::KeepExisting, home, out),
+        Command::Renew(request) => request_cert(request, KeyUse::MakeNew, home, out),
+        Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
+        Command::List(list) => list_certificates(list, home, out),
+        Command::Revoke(revoke) => revoke_certificate(revoke, home, out),
+    }
+}
+
+/// What happens to a key file that exists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeyUse {
+    KeepExisting,
+    MakeNew,
+}
+
+fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &Output) -> Outcome {
+    let certificate_path = request.output.clone().unwrap_or_else(|| home.signing_certificate());
+    let key_path = request.key.clone().unwrap_or_else(|| home.signing_key());
+    let identity = request.identity.identity()?;
+    let passphrase = request.passphrase_file.as_deref().map(passphrase_from).transpose()?;
+    let token = match &request.token {
+        Some(token) => token.clone(),
+        None => std::io::read_to_string(std::io::stdin()).or_fail(Exit::Usage, "reading the token from standard input")?,
+    };
+    let token = token.trim().to_owned();
+    if token.is_empty() {
+        return Err(Failure::usage("no one-time token")
+            .hint("an administrator makes one with: mentatctl pki token create --email ADDRESS"));
+    }
+    let client = request.ca.client(home)?;
+    let (key, fresh) = if key_use == KeyUse::KeepExisting && key_path.exists() {
+        (read_key(&key_path, passphrase.as_ref())?, false)
+    } else {
+        (DeveloperKey::generate(request.algorithm.into()).or_fail(Exit::Failure, "making a key")?, true)
+    };
+    let pem = csr::request_pem(&key, identity.as_str())?;
+    if fresh {
+        if let Some(folder) = key_path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            make_folder(folder, Secrecy::Secret)?;
+        }
+        // The key reaches the disk before the request leaves, under another name while an older pair is in use: a crash
+        // in between loses neither the new certificate's key nor the old pair.
+        write_file(&pending(&key_path), &key_text(&key, passphrase.as_ref())?, Secrecy::Secret)?;
+    }
+    let spinner = out.spinner("waiting for the certificate authority");
+    let request_id = Some(uuid::Uuid::new_v4().to_string());
+    let issued = block_on(async {
+        client.enrol(&Enrol { token, csr: pem, request_id }).await.map_err(ca_failure)
+    })?;
+    drop(spinner);
+    let mut chain = issued.certificate.clone();
+    // The root is a trust anchor: relying parties have it, and a chain that carries it proves nothing more.
+    for pem in issued.chain.iter().take(issued.chain.len().saturating_sub(1)) {
+        chain.push_str(pem);
+    }
+    write_file(&certificate_path, chain.as_bytes(), Secrecy::Public)?;
+    if fresh {
+        std::fs::rename(pending(&key_path), &key_path)
+            .or_fail(Exit::Failure, format!("cannot write {}", key_path.display()))?;
+    }
+    out.line(format!("certificate {} for {identity}, valid to {}", issued.serial, time_text(issued.not_after)));
+    out.line(format!("wrote {} and {}", certificate_path.display(), key_path.display()));
+    out.value(&json!({
+        "ok": true, "serial": issued.serial, "certificate": certificate_path, "key": key_path,
+        "not_before": issued.not_before, "not_after": issued.not_after, "log_index": issued.log_index,
+    }));
+    Ok(Exit::Ok)
+}
+
+fn token_create(create: &TokenCreate, home: &Home, out: &Output) -> Outcome {
+    let client = create.ca.client(home)?;
+    let request = CreateToken {
+        identity: create.identity.identity()?,
+        profile: create.profile.clone(),
+        ttl_seconds: create.minutes.saturating_mul(60),
+    };
+    let token = block_on(async { client.create_token(&request).await.map_err(ca_failure) })?;
+    out.line(&token.token);
+    out.value(&json!({
+        "ok": true, "token": token.token, "identity": token.identity, "profile": token.profile, "expires_at": token.expires_at,
+    }));
+    Ok(Exit::Ok)
+}
+
+fn list_certificates(list: &List, home: &Home, out: &Output) -> Outcome {
+    let client = list.ca.client(home)?;
+    let mut left = list.limit;
+    let mut after = None;
+    let mut shown = 0_u32;
+    while left > 0 {
+        let query = ListQuery {
+            identity: list.identity.clone(),
+            state: list.revoked.then_some(CertificateState::Revoked),
+            limit: Some(left.min(1000)),
+            after,
+            ..ListQuery::default()
+        };
+        let page = block_on(async { client.list(&query).await.map_err(ca_failure) })?;
+        for record in &page.certificates {
+            show(record, out)?;
+            shown += 1;
+        }
+        left = left.saturating_sub(u32::try_from(page.certificates.len()).unwrap_or(u32::MAX));
+        after = page.next;
+        if after.is_none() || page.certificates.is_empty() {
+            break;
+        }
+    }
+    if shown == 0 {
+        out.line("no certificates");
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(record: &CertificateRecord, out: &Output) -> Outcome<()> {
+    let state = serde_json::to_value(record.state).or_fail(Exit::Failure, "writing a state")?;
+    let state = state.as_str().unwrap_or_default().to_owned();
+    let tone = if record.revocation.is_some() { Tone::Bad } else { Tone::Good };
+    let identity = record.identity.as_ref().map_or("", Identity::as_str);
+    out.line(format!(
+        "{}  {:<14} {:<10} to {}  {identity}",
+        record.serial,
+        out.paint(tone, &state),
+        record.profile,
+        time_text(record.not_after),
+    ));
+    out.value(&serde_json::to_value(record).or_fail(Exit::Failure, "writing a record")?);
+    Ok(())
+}
+
+fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outcome {
+    let serial = match (&revoke.serial, &revoke.cert) {
+        (Some(serial), _) => serial.trim().to_lowercase(),
+        (None, Some(path)) => serial_of(path)?,
+        (None, None) => return Err(Failure::usage("give --serial or --cert")),
+    };
+    let compromised_at = revoke.compromised_at.as_deref().map(parse_time).transpose()?.map(|time| time.0);
+    let client = revoke.ca.client(home)?;
+    let request = Revoke { reason: revoke.reason.into(), compromised_at };
+    let revocation = block_on(async { client.revoke(&serial, &request).await.map_err(ca_failure) })?;
+    out.line(format!("revoked {} as of {}", revocation.serial, time_text(revocation.revoked_at)));
+    out.value(&json!({ "ok": true, "revocation": revocation }));
+    Ok(Exit::Ok)
+}
+
+/// Reads a developer key.
+///
+/// # Errors
+/// Exit code 2 when the file is no key, or the passphrase is wrong or missing.
+pub fn read_key(path: &Path, passphrase: Option<&Passphrase>) -> Outcome<DeveloperKey> {
+    DeveloperKey::from_pem(&read_text(path)?, passphrase).or_fail(Exit::Usage, path.display())
+}
+
+/// Reads a passphrase file; a final line break does not count.
+///
+/// # Errors
+/// Exit code 2 when it cannot be read or is empty.
+pub fn passphrase_from(path: &Path) -> Outcome<Passphrase> {
+    hsm::PassphraseSource::File(path.to_path_buf()).read().or_fail(Exit::Usage, path.display())
+}
+
+/// The serial number of the first certificate in a PEM file.
+///
+/// # Errors
+/// Exit code 2 when the file holds no certificate.
+pub fn serial_of(path: &Path) -> Outcome<String> {
+    let certificate = crate::chain_file::read(path)?.remove(0);
+    Ok(hex::encode(certificate.serial()))
+}
+
+/// Reads a time in RFC 3339.
+///
+/// # Errors
+/// Exit code 2 with the form that is expected.
+pub fn parse_time(text: &str) -> Outcome<UnixTime> {
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+    OffsetDateTime::parse(text, &Rfc3339).map(|time| UnixTime(time.unix_timestamp())).map_err(|_| {
+        Failure::usage(format!("`{text}` is no time")).hint("write it as in RFC 3339, for example 2026-01-31T12:00:00Z")
+    })
+}
+
+/// A time for people.
+pub fn time_text(seconds: i64) -> String {
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| seconds.to_string())
+}
+
+/// The exit code and line of a failed call to the authority.
+pub fn ca_failure(error: ClientError) -> Failure {
+    match &error {
+        ClientError::Problem(problem) => {
+            let exit = if problem.status >= 500 { Exit::Unavailable } else { Exit::Failure };
+            let failure = Failure::new(exit, format!("the certificate authority says: {}", problem.detail));
+            let hint = match problem.status {
+                401 | 403 => Some("give --admin-token-file FILE, or use the administrator's stack"),
+                429 | 503 => Some("wait a little and try again"),
+                _ => None,
+            };
+            let failure = failure.code(problem.code.clone());
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
+        ClientError::Transport { .. } => {
+            Failure::new(Exit::Unavailable, crate::exit::chain(&error)).hint("is ca-service running at that address?")
+        }
+        _ => Failure::failed(crate::exit::chain(&error)),
+    }
+}
+
+fn pending(path: &Path) -> PathBuf {
+    path.with_extension("key.pending")
+}
+
+fn key_text(key: &DeveloperKey, passphrase: Option<&Passphrase>) -> Outcome<Vec<u8>> {
+    Ok(match passphrase {
+        Some(passphrase) => key
+            .to_encrypted_pem(passphrase, KdfProfile::Strong)
+            .or_fail(Exit::Usage, "encrypting the key")?
+            .into_bytes(),
+        None => key.to_pem().as_bytes().to_vec(),
+    })
+}
+
+impl From<KeyType> for KeyAlgorithm {
+    fn from(key_type: KeyType) -> Self {
+        match key_type {
+            KeyType::EcdsaP256 => Self::EcdsaP256,
+            KeyType::EcdsaP384 => Self::EcdsaP384,
+            KeyType::Rsa3072 => Self::Rsa3072,
+            KeyType::Rsa4096 => Self::Rsa4096,
+        }
+    }
+}
+
+impl From<Reason> for RevocationReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Unspecified => Self::Unspecified,
+            Reason::KeyCompromise => Self::KeyCompromise,
+            Reason::AffiliationChanged => Self::AffiliationChanged,
+            Reason::Superseded => Self::Superseded,
+            Reason::CessationOfOperation => Self::CessationOfOperation,
+            Reason::PrivilegeWithdrawn => Self::PrivilegeWithdrawn,
+        }
+    }
+}

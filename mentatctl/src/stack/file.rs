@@ -1,0 +1,112 @@
+//! `stack.json`: where a stack's parts are, for scripts and for `--stack DIR`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::read_text;
+
+/// Name of the file below the stack's folder.
+pub const STACK_FILE: &str = "stack.json";
+
+/// The only version that exists.
+const VERSION: u32 = 1;
+
+/// The addresses and files of one stack. Parts that do not exist are absent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StackFile {
+    /// Version of this file's form.
+    pub version: u32,
+    /// The certificate authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Service>,
+    /// The signing log, the same as `logs.signing`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
+    /// Every log by its kind.
+    #[serde(default)]
+    pub logs: BTreeMap<String, Log>,
+    /// The executor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executor: Option<ExecutorService>,
+    /// The timestamp authority; its URL is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tsa: Option<Service>,
+    /// Trust anchors, log keys and timestamp authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_root: Option<PathBuf>,
+    /// Addresses for stock signing clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing_config: Option<PathBuf>,
+    /// The executor's trust policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
+    /// Bearer token of the administrator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+/// A service with one address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// Its URL.
+    pub url: String,
+}
+
+/// The executor's addresses: both surfaces share one port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecutorService {
+    /// HTTP/JSON.
+    pub url: String,
+    /// gRPC.
+    pub grpc: String,
+}
+
+/// One log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Log {
+    /// Base URL: `checkpoint` and `tile/…` are below it.
+    pub url: String,
+    /// First line of its checkpoints.
+    pub origin: String,
+    /// Its verifier key for signed notes (Ed25519, or the issuance log's RFC 6962 key).
+    pub vkey: String,
+}
+
+impl StackFile {
+    /// Reads `DIR/stack.json`.
+    ///
+    /// # Errors
+    /// Exit code 78 when the folder holds no stack or a damaged one.
+    pub fn load(dir: &Path) -> Outcome<Self> {
+        let path = dir.join(STACK_FILE);
+        if !path.is_file() {
+            return Err(Failure::refused(format!("{} holds no stack", dir.display()))
+                .hint(format!("make one with: mentatctl up --dir {}", dir.display())));
+        }
+        let file: Self = serde_json::from_str(&read_text(&path)?).or_fail(Exit::Refused, path.display())?;
+        if file.version != VERSION {
+            return Err(Failure::refused(format!("{} has version {}", path.display(), file.version))
+                .hint(format!("this mentatctl reads version {VERSION}")));
+        }
+        Ok(file)
+    }
+
+    /// An empty file of the present version.
+    pub fn new() -> Self {
+        Self {
+            version: VERSION,
+            ca: None,
+            log: None,
+            logs: BTreeMap::new(),
+            executor: None,
+            tsa: None,
+            trusted_root: None,
+            signing_config: None,
+            policy: None,
+            admin_token_file: None,
+        }
+    }
+}
