@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
-use super::V1;
+use super::{SignedEntry, TimestampedEntry, V1};
 use crate::error::Error;
 use crate::hash::{Hash, MAX_SIZE};
+use crate::signature::{Algorithm, InvalidSignature, SignatureVerifier};
 use crate::wire::{Reader, push_uint, push_vector};
 
 /// Largest index the `leaf_index` extension can say: 2^40-1.
@@ -48,10 +49,8 @@ impl Extensions {
             let before = reader.clone();
             let [kind] = reader.array::<1>()?;
             let data = reader.vector::<2>()?;
-            if let Some(seen) = seen.get_mut(usize::from(kind)) {
-                if core::mem::replace(seen, true) {
-                    return Err(before.malformed());
-                }
+            if seen.get_mut(usize::from(kind)).is_some_and(|seen| core::mem::replace(seen, true)) {
+                return Err(before.malformed());
             }
             if kind == LEAF_INDEX {
                 let mut data = Reader::new(data, "leaf_index extension is not 5 bytes long");
@@ -159,6 +158,28 @@ impl SignedCertificateTimestamp {
             return Err(Error::SizeTooLarge { value: timestamp });
         }
         Ok(Self { log_id, timestamp, extensions, signature })
+    }
+
+    /// Verifies the signature over an entry. `public_key` is the log's P-256 point, uncompressed; that it is the
+    /// key of [`log_id`](Self::log_id) is for the caller to know.
+    ///
+    /// # Errors
+    /// [`Error::SignatureInvalid`], [`Error::UnsupportedKey`] for another algorithm than ECDSA with SHA-256,
+    /// [`Error::TooLarge`] for a certificate of 16 MiB or more.
+    pub fn verify(
+        &self,
+        entry: SignedEntry,
+        public_key: &[u8],
+        verifier: &dyn SignatureVerifier,
+    ) -> Result<(), Error> {
+        if (self.signature.hash, self.signature.algorithm) != (super::SHA256, super::ECDSA) {
+            return Err(Error::UnsupportedKey { kind: self.signature.algorithm });
+        }
+        let signed =
+            TimestampedEntry { timestamp: self.timestamp, entry, extensions: self.extensions.clone() };
+        verifier
+            .verify(Algorithm::EcdsaP256Sha256, public_key, &signed.sct_message()?, &self.signature.signature)
+            .map_err(|InvalidSignature| Error::SignatureInvalid { name: self.log_id.to_base64() })
     }
 
     /// The serialised SCT.

@@ -1,0 +1,136 @@
+//! Requests with bounded answers and patient retries.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Method, StatusCode};
+
+use crate::error::Error;
+
+/// Most of a refusal's body that is kept for the error text.
+const DETAIL_LIMIT: usize = 2048;
+
+/// How patient a client is with a log that answers 429, 502, 503 or 504, or cannot be reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in all, at least 1.
+    pub attempts: u32,
+    /// Wait before the second attempt when the log does not name one; doubled for each further attempt.
+    pub wait: Duration,
+    /// Longest wait between two attempts, also when the log asks for more.
+    pub max_wait: Duration,
+    /// Longest time for one attempt, from connecting to the last byte of the answer.
+    pub timeout: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// Five attempts, one second apart and growing to at most ten, each at most 30 seconds long.
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            wait: Duration::from_secs(1),
+            max_wait: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A request that can be repeated.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) body: Option<(&'static str, Bytes)>,
+    pub(crate) bearer: Option<String>,
+    /// Largest answer that is read.
+    pub(crate) limit: usize,
+}
+
+/// An answer whose body was read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The answer as an error, for a status the caller does not expect.
+    pub(crate) fn into_error(self) -> Error {
+        let body = self.body.get(..DETAIL_LIMIT).unwrap_or(&self.body);
+        let detail = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).collect();
+        Error::Status { status: self.status.as_u16(), detail }
+    }
+
+    /// Demands one of the given statuses.
+    pub(crate) fn expect(self, statuses: &[StatusCode]) -> Result<Self, Error> {
+        if statuses.contains(&self.status) { Ok(self) } else { Err(self.into_error()) }
+    }
+}
+
+/// Sends a request until it is answered with something else than overload.
+pub(crate) async fn send(client: &Client, policy: &RetryPolicy, request: &Request) -> Result<Answer, Error> {
+    let mut wait = policy.wait;
+    let mut attempt = 1;
+    loop {
+        let last = attempt >= policy.attempts.max(1);
+        let pause = match send_once(client, policy, request).await {
+            Ok(answer) if is_overload(answer.status) => {
+                if last {
+                    return Err(Error::Overloaded { status: answer.status.as_u16(), attempts: attempt });
+                }
+                retry_after(&answer.headers).unwrap_or(wait)
+            }
+            Ok(answer) => return Ok(answer),
+            // Reads may always be repeated; writes only when nothing can have reached the log.
+            Err(Error::Transport(error))
+                if !last && (error.is_connect() || request.method == Method::GET) =>
+            {
+                wait
+            }
+            Err(error) => return Err(error),
+        };
+        tokio::time::sleep(pause.min(policy.max_wait)).await;
+        wait = wait.saturating_mul(2).min(policy.max_wait);
+        attempt += 1;
+    }
+}
+
+async fn send_once(client: &Client, policy: &RetryPolicy, request: &Request) -> Result<Answer, Error> {
+    let mut builder = client
+        .request(request.method.clone(), &request.url)
+        .timeout(policy.timeout)
+        .header(ACCEPT_ENCODING, "identity");
+    if let Some((content_type, body)) = &request.body {
+        builder = builder.header(CONTENT_TYPE, *content_type).body(body.clone());
+    }
+    if let Some(token) = &request.bearer {
+        builder = builder.bearer_auth(token);
+    }
+    let mut response = builder.send().await.map_err(Error::Transport)?;
+    let status = response.status();
+    let headers = response.headers().clone();
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Error::Answer { what: "of the encoding asked for" });
+    }
+    let limit = if status.is_success() { request.limit } else { request.limit.max(DETAIL_LIMIT) };
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(Error::Transport)? {
+        if body.len() + chunk.len() > limit {
+            return Err(Error::TooLarge { limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, headers, body: body.freeze() })
+}
+
+fn is_overload(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
+}
+
+/// The wait a log asks for, in its form of whole seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}

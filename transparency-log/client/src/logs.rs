@@ -1,0 +1,78 @@
+//! The logs of one server, as it describes them.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use tlog::VerifierKey;
+
+use crate::client::LogClient;
+use crate::error::Error;
+
+/// What a server says of one of its logs. Keys learnt this way are worth as much as the connection: where it
+/// matters they come from a trusted root.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogDescription {
+    /// Name within the server, such as `signing`.
+    pub name: String,
+    /// What the log is for: `signing`, `issuance`, `event` or `raw`.
+    pub kind: String,
+    /// Base URL to dial.
+    pub url: String,
+    /// First line of its checkpoints.
+    pub origin: String,
+    /// Verifier keys in text form.
+    pub vkeys: Vec<String>,
+    /// DER SubjectPublicKeyInfo of its first key, in base64.
+    pub public_key: String,
+    /// ID by which entries and SCTs name the log.
+    pub log_id: String,
+}
+
+impl LogDescription {
+    /// The keys that verify the log's checkpoints. The key of a certificate log (type 0x05) has no text form that
+    /// holds the key; it is taken from `public_key`.
+    ///
+    /// # Errors
+    /// [`Error::Log`] when a key cannot be read, [`Error::Answer`] when `public_key` is not base64.
+    pub fn verifier_keys(&self) -> Result<Vec<VerifierKey>, Error> {
+        let mut keys = Vec::with_capacity(self.vkeys.len());
+        for text in &self.vkeys {
+            match VerifierKey::parse(text) {
+                Err(tlog::Error::UnsupportedKey { kind: 0x05 }) => {
+                    keys.push(VerifierKey::tree_head(&self.origin, &self.spki()?)?);
+                }
+                key => keys.push(key?),
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The DER SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// [`Error::Answer`] when it is not base64.
+    pub fn spki(&self) -> Result<Vec<u8>, Error> {
+        STANDARD.decode(&self.public_key).map_err(|_| Error::Answer { what: "a description of a log" })
+    }
+}
+
+/// All logs of one server.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct LogSet(pub Vec<LogDescription>);
+
+impl LogSet {
+    /// Asks the server at `base_url` for its logs.
+    ///
+    /// # Errors
+    /// As [`LogClient::new`], [`Error::Status`], [`Error::Answer`], and transport errors.
+    pub async fn fetch(http: reqwest::Client, base_url: &str) -> Result<Self, Error> {
+        LogClient::new(http, base_url)?.get_json("api/v1/logs", "a list of logs").await
+    }
+
+    /// The first log of a kind.
+    #[must_use]
+    pub fn of_kind(&self, kind: &str) -> Option<&LogDescription> {
+        self.0.iter().find(|log| log.kind == kind)
+    }
+}

@@ -1,0 +1,60 @@
+//! Proofs from the server's proof endpoint: small answers, verified like everything else.
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+use tlog::{
+    Hash, InclusionProof, LeafHash, SignatureVerifier, VerifiedCheckpoint, VerifiedInclusion, VerifierKey,
+};
+
+use crate::client::{JSON_LIMIT, LogClient};
+use crate::error::Error;
+
+#[derive(Deserialize)]
+struct ProofAnswer {
+    leaf_index: u64,
+    hashes: Vec<String>,
+    checkpoint: String,
+}
+
+/// An inclusion proof with the checkpoint it leads to, both verified.
+#[derive(Clone, Debug)]
+pub struct ProvenEntry {
+    /// The proof.
+    pub proof: InclusionProof,
+    /// What it proves.
+    pub inclusion: VerifiedInclusion,
+    /// The checkpoint.
+    pub checkpoint: VerifiedCheckpoint,
+}
+
+impl LogClient {
+    /// Asks the server where a leaf stands and verifies its answer; `None` when the log does not have the leaf
+    /// in its published tree.
+    ///
+    /// # Errors
+    /// As [`VerifiedCheckpoint::open`] and [`InclusionProof::verify`], [`Error::Answer`], and transport errors.
+    pub async fn prove_leaf(
+        &self,
+        leaf: &LeafHash,
+        origin: &str,
+        keys: &[VerifierKey],
+        verifier: &dyn SignatureVerifier,
+    ) -> Result<Option<ProvenEntry>, Error> {
+        let path = format!("api/v1/proof?leaf={}", leaf.hash());
+        let answer = self.get(&path, JSON_LIMIT).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let answer = answer.expect(&[StatusCode::OK])?;
+        let answer: ProofAnswer =
+            serde_json::from_slice(&answer.body).map_err(|_| Error::Answer { what: "a proof" })?;
+        if answer.hashes.len() > tlog::MAX_PROOF_HASHES {
+            return Err(Error::Answer { what: "a proof" });
+        }
+        let checkpoint = VerifiedCheckpoint::open(answer.checkpoint.as_bytes(), origin, keys, verifier)?;
+        let path = answer.hashes.iter().map(|hash| Hash::from_base64(hash)).collect::<Result<_, _>>()?;
+        let proof = InclusionProof { leaf_index: answer.leaf_index, path };
+        let inclusion = proof.verify(leaf, checkpoint.head())?;
+        Ok(Some(ProvenEntry { proof, inclusion, checkpoint }))
+    }
+}
