@@ -1,0 +1,151 @@
+//! One connection from its first byte to its last.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch::Receiver;
+use tokio::time::timeout;
+
+use crate::config::Limits;
+use crate::dispatch::{App, Dispatcher, Shared};
+use crate::peer::Peer;
+use crate::stream::{Protocol, Stream, detect};
+use crate::watch::{self, Activity, HeaderRule, Verdict};
+
+/// How far a stop has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Serving,
+    /// No new requests; those under way finish.
+    Draining,
+    /// Whatever is left is cut off.
+    Aborted,
+}
+
+/// Serves a connection whose TLS handshake, if any, is done.
+///
+/// The protocol is detected here and not by hyper-util's automatic connection, which waits for ever for a client that
+/// sends nothing or half of the HTTP/2 preface.
+pub(crate) async fn serve<A: App, I>(
+    mut io: I,
+    peer: Peer,
+    app: A,
+    shared: Arc<Shared>,
+    stop: Receiver<Phase>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = shared.limits;
+    let mut before_first_byte = stop.clone();
+    let detected = tokio::select! {
+        detected = timeout(limits.header_timeout, detect(&mut io)) => detected,
+        _ = before_first_byte.wait_for(|phase| *phase != Phase::Serving) => return,
+    };
+    let Ok(Ok((protocol, prefix))) = detected else { return };
+    let activity = Arc::new(Activity::new());
+    let io = TokioIo::new(Stream::new(io, prefix, Arc::clone(&activity), limits.stall_timeout));
+    let dispatcher =
+        Arc::new(Dispatcher { shared, app: Mutex::new(app), peer, activity: Arc::clone(&activity) });
+    let service = service_fn(move |request| Arc::clone(&dispatcher).handle(request));
+    match protocol {
+        Protocol::Http1 => {
+            let connection = http1_builder(&limits).serve_connection(io, service);
+            let watcher = Watcher { activity, limits, rule: HeaderRule::Timed, stop };
+            watcher.drive(connection, http1::Connection::graceful_shutdown).await;
+        }
+        Protocol::Http2 => {
+            let connection = http2_builder(&limits).serve_connection(io, service);
+            let watcher = Watcher { activity, limits, rule: HeaderRule::IdleOnly, stop };
+            watcher.drive(connection, http2::Connection::graceful_shutdown).await;
+        }
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+    // No timer: hyper would set one for every request; the watcher below keeps the same limit with one a connection.
+    builder
+        .header_read_timeout(None)
+        .max_headers(100)
+        .max_header_size(header_bytes)
+        .max_buf_size(header_bytes.max(64 * 1024))
+        .pipeline_flush(true);
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(limits.header_bytes)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(256 * 1024)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(64)
+        .keep_alive_interval(limits.stall_timeout)
+        .keep_alive_timeout(limits.stall_timeout);
+    builder
+}
+
+struct Watcher {
+    activity: Arc<Activity>,
+    limits: Limits,
+    rule: HeaderRule,
+    stop: Receiver<Phase>,
+}
+
+impl Watcher {
+    async fn drive<C>(mut self, connection: C, say_goodbye: fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut connection = pin!(connection);
+        let (idle, headers) = (self.limits.idle_timeout, self.limits.header_timeout);
+        let mut ticks = tokio::time::interval(watch::interval(idle, headers));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut said_goodbye = false;
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = connection.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "connection ended with an error");
+                    }
+                    return;
+                }
+                changed = self.stop.changed(), if !draining || *self.stop.borrow() != Phase::Aborted => {
+                    let phase = *self.stop.borrow_and_update();
+                    match phase {
+                        // A closed channel means the server is gone.
+                        _ if changed.is_err() => return,
+                        Phase::Serving => {}
+                        Phase::Draining => {
+                            draining = true;
+                            say_goodbye(connection.as_mut());
+                        }
+                        Phase::Aborted => return,
+                    }
+                }
+                _ = ticks.tick() => match self.activity.judge(idle, headers, self.rule) {
+                    Verdict::Keep => {}
+                    Verdict::SlowHeaders => return,
+                    // Goodbye was said and the peer has had a tick to hear it.
+                    Verdict::Idle if said_goodbye => return,
+                    Verdict::Idle => {
+                        said_goodbye = true;
+                        say_goodbye(connection.as_mut());
+                    }
+                },
+            }
+        }
+    }
+}

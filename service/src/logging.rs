@@ -1,0 +1,50 @@
+//! Logs, to stderr, as text or JSON lines.
+
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::StartRefusal;
+
+/// Environment variable that overrides the configured filter.
+pub const FILTER_VARIABLE: &str = "MENTAT_LOG";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    #[default]
+    Text,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("write json or text".to_owned()),
+        }
+    }
+}
+
+/// Starts logging. `filter` is in the syntax of `tracing` (`info,access=debug`); `MENTAT_LOG` overrides it.
+///
+/// # Errors
+/// [`StartRefusal`] for a filter that does not parse, and when logging was started before.
+pub fn init(format: Format, filter: &str) -> Result<(), StartRefusal> {
+    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| filter.to_owned());
+    let parsed = EnvFilter::try_new(&filter).map_err(|error| {
+        StartRefusal::new(format!("the log filter {filter:?} does not parse"), "write for example info,access=debug")
+            .because(error)
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let started = match format {
+        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+    };
+    started.map_err(|error| StartRefusal::new("logging cannot be started", "start it once").because(error))
+}

@@ -1,0 +1,97 @@
+//! Who is at the other end of a connection.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use warp::Filter;
+use x509_cert::der::Decode;
+
+/// Which listener a request came in on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenerKind {
+    /// The main listener.
+    Primary,
+    /// The plain listener for published objects.
+    ReadOnly,
+}
+
+/// The certificate a client proved to own during the TLS handshake. Its chain was verified against the configured
+/// client authorities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    der: CertificateDer<'static>,
+    subject: String,
+}
+
+impl ClientCertificate {
+    /// Takes a verified certificate.
+    ///
+    /// # Errors
+    /// The parser's error when it is no X.509 certificate.
+    pub fn new(der: CertificateDer<'static>) -> Result<Self, x509_cert::der::Error> {
+        let subject = x509_cert::Certificate::from_der(&der)?.tbs_certificate().subject().to_string();
+        Ok(Self { der, subject })
+    }
+
+    /// The certificate, DER.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The subject, as RFC 4514 writes it (`CN=executor-1,O=Example`).
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    address: SocketAddr,
+    listener: ListenerKind,
+    certificate: Option<ClientCertificate>,
+}
+
+/// The other end of a connection. In the extensions of every request; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<Inner>);
+
+impl Peer {
+    /// A peer as the listener found it.
+    #[must_use]
+    pub fn new(address: SocketAddr, listener: ListenerKind, certificate: Option<ClientCertificate>) -> Self {
+        Self(Arc::new(Inner { address, listener, certificate }))
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// The listener it connected to.
+    #[must_use]
+    pub fn listener(&self) -> ListenerKind {
+        self.0.listener
+    }
+
+    /// The certificate it proved to own, if the connection is TLS and it sent one.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.0.certificate.as_ref()
+    }
+}
+
+/// Gives a route the peer.
+pub fn peer() -> impl Filter<Extract = (Peer,), Error = warp::Rejection> + Copy + Send + Sync {
+    warp::ext::get::<Peer>()
+}
+
+/// Gives a route the peer's certificate, if it has one.
+pub fn client_certificate()
+-> impl Filter<Extract = (Option<ClientCertificate>,), Error = Infallible> + Copy + Send + Sync {
+    warp::ext::optional::<Peer>().map(|peer: Option<Peer>| peer.and_then(|p| p.certificate().cloned()))
+}

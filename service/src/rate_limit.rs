@@ -1,0 +1,196 @@
+//! Token buckets per client.
+//!
+//! The table is bounded: when it is full, buckets that have filled up again (clients that were quiet) make room, and if
+//! there are none, newcomers share one bucket. An attacker with many addresses can therefore slow newcomers down, but
+//! cannot make the table grow.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::peer::Peer;
+
+const SHARDS: usize = 16;
+/// Clients remembered per shard; 16 x 4096 buckets are about 4 MiB.
+const SHARD_CAPACITY: usize = 4096;
+
+/// How many requests a client may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    per_second: NonZeroU32,
+    burst: NonZeroU32,
+}
+
+impl Rate {
+    /// `per_second` in the long run, `burst` at once after a pause.
+    #[must_use]
+    pub const fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self { per_second, burst }
+    }
+}
+
+/// Who is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ClientKey {
+    /// An address; of IPv6 the /64, which is what one customer has.
+    Address(IpAddr),
+    /// The subject of a verified client certificate.
+    Certificate(Box<str>),
+    /// Anything a server counts by: an account, a token's id.
+    Named(Box<str>),
+}
+
+impl ClientKey {
+    /// The key of a peer: its certificate if it has one, else its address.
+    #[must_use]
+    pub fn of(peer: &Peer) -> Self {
+        match peer.certificate() {
+            Some(certificate) => Self::Certificate(certificate.subject().into()),
+            None => Self::of_address(peer.address()),
+        }
+    }
+
+    /// The key of an address.
+    #[must_use]
+    pub fn of_address(address: SocketAddr) -> Self {
+        Self::Address(match address.ip().to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Tokens, in billionths.
+    nanotokens: u64,
+    updated: Duration,
+}
+
+/// The request was one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Whole seconds after which one token is there again; at least 1.
+    pub retry_after_seconds: u32,
+}
+
+/// Token buckets of one rate. The caller passes the time, so one limiter serves tests and servers.
+#[derive(Debug)]
+pub struct RateLimiter {
+    rate: Rate,
+    hasher: RandomState,
+    shards: [Mutex<HashMap<ClientKey, Bucket>>; SHARDS],
+    overflow: Mutex<Bucket>,
+}
+
+impl RateLimiter {
+    /// A limiter with every bucket full.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        let full = Bucket { nanotokens: full_bucket(rate), updated: Duration::ZERO };
+        Self {
+            rate,
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+            overflow: Mutex::new(full),
+        }
+    }
+
+    /// Takes one token of `client` at `now`, a monotonic time.
+    ///
+    /// # Errors
+    /// [`Exceeded`] with the time to wait when none is left.
+    pub fn take(&self, client: ClientKey, now: Duration) -> Result<(), Exceeded> {
+        let index = usize::try_from(self.hasher.hash_one(&client) % SHARDS as u64).unwrap_or(0);
+        let Some(shard) = self.shards.get(index) else { return Ok(()) };
+        let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(&client) {
+            return self.take_from(bucket, now);
+        }
+        if buckets.len() >= SHARD_CAPACITY {
+            buckets.retain(|_, bucket| self.refilled(bucket, now) < full_bucket(self.rate));
+        }
+        if buckets.len() >= SHARD_CAPACITY {
+            drop(buckets);
+            return self.take_from(&mut self.overflow.lock().unwrap_or_else(PoisonError::into_inner), now);
+        }
+        let mut bucket = Bucket { nanotokens: full_bucket(self.rate), updated: now };
+        let outcome = self.take_from(&mut bucket, now);
+        buckets.insert(client, bucket);
+        outcome
+    }
+
+    fn refilled(&self, bucket: &Bucket, now: Duration) -> u64 {
+        let elapsed = u64::try_from(now.saturating_sub(bucket.updated).as_nanos()).unwrap_or(u64::MAX);
+        let gained = elapsed.saturating_mul(u64::from(self.rate.per_second.get()));
+        bucket.nanotokens.saturating_add(gained).min(full_bucket(self.rate))
+    }
+
+    fn take_from(&self, bucket: &mut Bucket, now: Duration) -> Result<(), Exceeded> {
+        let tokens = self.refilled(bucket, now);
+        bucket.updated = now.max(bucket.updated);
+        bucket.nanotokens = tokens;
+        if let Some(left) = tokens.checked_sub(TOKEN) {
+            bucket.nanotokens = left;
+            return Ok(());
+        }
+        let missing = TOKEN.saturating_sub(tokens);
+        let seconds = missing.div_ceil(u64::from(self.rate.per_second.get())).div_ceil(TOKEN);
+        Err(Exceeded { retry_after_seconds: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) })
+    }
+}
+
+const TOKEN: u64 = 1_000_000_000;
+
+const fn full_bucket(rate: Rate) -> u64 {
+    rate.burst.get() as u64 * TOKEN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(per_second: u32, burst: u32) -> RateLimiter {
+        RateLimiter::new(Rate::new(NonZeroU32::new(per_second).unwrap(), NonZeroU32::new(burst).unwrap()))
+    }
+
+    fn client(number: u32) -> ClientKey {
+        ClientKey::Address(IpAddr::from(number.to_be_bytes()))
+    }
+
+    #[test]
+    fn a_client_gets_its_burst_and_then_its_rate() {
+        let limiter = limiter(2, 3);
+        let at = |millis| Duration::from_secs(1000) + Duration::from_millis(millis);
+        for _ in 0..3 {
+            assert_eq!(limiter.take(client(1), at(0)), Ok(()));
+        }
+        assert_eq!(limiter.take(client(1), at(0)), Err(Exceeded { retry_after_seconds: 1 }));
+        assert_eq!(limiter.take(client(2), at(0)), Ok(()));
+        assert_eq!(limiter.take(client(1), at(500)), Ok(()));
+        assert!(limiter.take(client(1), at(500)).is_err());
+    }
+
+    #[test]
+    fn a_full_table_shares_one_bucket_and_makes_room_for_the_active() {
+        let limiter = limiter(1, 1);
+        let now = Duration::from_secs(10);
+        let population = u32::try_from(SHARDS * SHARD_CAPACITY * 2).unwrap();
+        let admitted = (0..population).filter(|n| limiter.take(client(*n), now).is_ok()).count();
+        assert!(admitted <= SHARDS * SHARD_CAPACITY + 1, "{admitted}");
+        let remembered: usize = limiter.shards.iter().map(|s| s.lock().unwrap().len()).sum();
+        assert!(remembered <= SHARDS * SHARD_CAPACITY);
+        assert_eq!(limiter.take(client(population + 1), now + Duration::from_secs(5)), Ok(()));
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_one_client() {
+        let key = |text: &str| ClientKey::of_address(text.parse().unwrap());
+        assert_eq!(key("[2001:db8::1]:1"), key("[2001:db8::ffff]:2"));
+        assert_ne!(key("[2001:db8::1]:1"), key("[2001:db8:0:1::1]:1"));
+        assert_eq!(key("[::ffff:192.0.2.1]:1"), key("192.0.2.1:9"));
+    }
+}

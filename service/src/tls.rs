@@ -1,0 +1,88 @@
+//! TLS with rustls on aws-lc: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, client certificates where configured.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::{ClientCertificates, TlsConfig};
+use crate::exit::StartRefusal;
+use crate::secret;
+
+/// Longest PEM file that is read, in bytes.
+const MAX_PEM_LEN: usize = 1024 * 1024;
+
+pub(crate) fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, StartRefusal> {
+    let chain = certificates(&config.certificate_file)?;
+    let key = private_key(&config.key_file)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let refuse = |path: &Path, what: &str, error: rustls::Error| {
+        StartRefusal::new(format!("{} {what}", path.display()), "check that certificate and key belong together")
+            .because(error)
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| refuse(&config.certificate_file, "cannot be used", error))?;
+    let builder = match (&config.client_ca_file, config.client_certificates) {
+        (None, _) => builder.with_no_client_auth(),
+        (Some(path), policy) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| refuse(path, "holds an unusable authority", error))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match policy {
+                ClientCertificates::Required => verifier,
+                ClientCertificates::Optional => verifier.allow_unauthenticated(),
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| {
+                StartRefusal::new(
+                    format!("{} cannot be used to verify clients", path.display()),
+                    "put the authorities' certificates into it",
+                )
+                .because(error)
+            })?)
+        }
+    };
+    let mut server = builder
+        .with_single_cert(chain, key)
+        .map_err(|error| refuse(&config.certificate_file, "and its key cannot be used", error))?;
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(server))
+}
+
+/// The certificates of a PEM file, at least one.
+///
+/// # Errors
+/// [`StartRefusal`] naming the file.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartRefusal> {
+    let refuse = |what: &str| {
+        StartRefusal::new(format!("{} {what}", path.display()), "give a PEM file with CERTIFICATE blocks")
+    };
+    let length = std::fs::metadata(path).map_err(|e| refuse("cannot be read").because(e))?.len();
+    if length > MAX_PEM_LEN as u64 {
+        return Err(refuse("is longer than 1 MiB"));
+    }
+    let pem = std::fs::read(path).map_err(|e| refuse("cannot be read").because(e))?;
+    let found = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| refuse("is not valid PEM"))?;
+    if found.is_empty() { Err(refuse("holds no certificate")) } else { Ok(found) }
+}
+
+/// The private key of a PEM file that only its owner can read.
+///
+/// # Errors
+/// [`StartRefusal`] naming the file.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, StartRefusal> {
+    let pem = secret::read(path, MAX_PEM_LEN)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        StartRefusal::new(
+            format!("{} holds no private key", path.display()),
+            "give a PEM file with an unencrypted PRIVATE KEY block",
+        )
+    })
+}
