@@ -198,7 +198,8 @@ mod tests {
     use super::*;
 
     fn bundle() -> Bundle {
-        let mut bundle = Bundle::for_envelope(b"cert".to_vec(), Envelope::new("t", b"p".to_vec(), b"s".to_vec()));
+        let mut bundle =
+            Bundle::for_envelope(b"cert".to_vec(), Envelope::new("t", b"p".to_vec(), b"s".to_vec()));
         bundle.timestamps.push(b"tsr".to_vec());
         bundle
     }

@@ -58,7 +58,12 @@ struct PublicKeyHint {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Timestamps {
-    #[serde(rename = "rfc3161Timestamps", alias = "rfc3161_timestamps", default, deserialize_with = "null_as_default")]
+    #[serde(
+        rename = "rfc3161Timestamps",
+        alias = "rfc3161_timestamps",
+        default,
+        deserialize_with = "null_as_default"
+    )]
     rfc3161_timestamps: Vec<Timestamp>,
 }
 
@@ -88,7 +93,10 @@ impl Wire {
     pub(crate) fn into_bundle(self) -> Result<Bundle, Error> {
         let Some(version) = BundleVersion::from_media_type(&self.media_type) else {
             let shown: String = self.media_type.chars().take(80).collect();
-            return Err(Error::unsupported("bundle", format!("media type `{shown}`; versions 0.1 to 0.3 are read")));
+            return Err(Error::unsupported(
+                "bundle",
+                format!("media type `{shown}`; versions 0.1 to 0.3 are read"),
+            ));
         };
         let material = self.verification_material;
         let timestamps = material.timestamp_verification_data.rfc3161_timestamps;
@@ -103,11 +111,15 @@ impl Wire {
             (None, Some(chain), None) if chain.certificates.len() > MAX_CHAIN => {
                 return Err(Error::TooLarge { what: "certificate chain of a bundle", limit: MAX_CHAIN });
             }
-            (None, Some(chain), None) => {
-                KeyMaterial::Chain(chain.certificates.into_iter().map(|certificate| certificate.raw_bytes.0).collect())
-            }
+            (None, Some(chain), None) => KeyMaterial::Chain(
+                chain.certificates.into_iter().map(|certificate| certificate.raw_bytes.0).collect(),
+            ),
             (None, None, Some(key)) => KeyMaterial::PublicKey { hint: key.hint },
-            _ => return Err(malformed("exactly one of certificate, x509CertificateChain and publicKey is needed")),
+            _ => {
+                return Err(malformed(
+                    "exactly one of certificate, x509CertificateChain and publicKey is needed",
+                ));
+            }
         };
         let content = match (self.message_signature, self.dsse_envelope) {
             (Some(message), None) => Content::Message {
@@ -156,7 +168,8 @@ impl From<Bundle> for Wire {
         let (message_signature, dsse_envelope) = match bundle.content {
             Content::Dsse(envelope) => (None, Some(envelope)),
             Content::Message { digest, signature } => {
-                let message_digest = digest.map(|(algorithm, digest)| MessageDigest { algorithm, digest: Bytes(digest) });
+                let message_digest =
+                    digest.map(|(algorithm, digest)| MessageDigest { algorithm, digest: Bytes(digest) });
                 (Some(MessageSignature { message_digest, signature: Bytes(signature) }), None)
             }
         };

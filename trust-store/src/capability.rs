@@ -157,9 +157,10 @@ impl Capability {
         match (self, request) {
             (Self::Compute(granted), Self::Compute(asked)) => granted.covers(asked),
             (Self::Env(granted), Self::Env(asked)) => granted == asked,
-            (Self::Extension { name, argument }, Self::Extension { name: asked, argument: asked_argument }) => {
-                name == asked && (argument.is_none() || argument == asked_argument)
-            }
+            (
+                Self::Extension { name, argument },
+                Self::Extension { name: asked, argument: asked_argument },
+            ) => name == asked && (argument.is_none() || argument == asked_argument),
             (Self::Filesystem { access, path }, Self::Filesystem { access: asked, path: asked_path }) => {
                 access >= asked && path.contains(asked_path)
             }
@@ -201,7 +202,8 @@ impl FromStr for Capability {
             "env" => Ok(Self::Env(EnvName::new(rest)?)),
             "extension" => parse_extension(text, rest),
             "filesystem" => {
-                let (mode, path) = rest.split_once(':').ok_or_else(|| malformed(text, "`mode:path` is missing"))?;
+                let (mode, path) =
+                    rest.split_once(':').ok_or_else(|| malformed(text, "`mode:path` is missing"))?;
                 let access = match mode {
                     "read" => FileAccess::Read,
                     "write" => FileAccess::Write,
@@ -210,9 +212,10 @@ impl FromStr for Capability {
                 Ok(Self::Filesystem { access, path: GuestPath::new(path)? })
             }
             "network" => parse_network(text, rest),
-            _ => {
-                Err(malformed(text, "the kind is one of `compute`, `env`, `extension`, `filesystem` and `network`"))
-            }
+            _ => Err(malformed(
+                text,
+                "the kind is one of `compute`, `env`, `extension`, `filesystem` and `network`",
+            )),
         }
     }
 }
@@ -224,10 +227,12 @@ fn parse_extension(text: &str, rest: &str) -> Result<Capability, Error> {
     };
     let mut bytes = name.bytes();
     let starts = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
-    if !starts || name.len() > 64 || !bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+    if !starts || name.len() > 64 || !bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
         return Err(malformed(text, "an extension name is [a-z][a-z0-9-]*"));
     }
-    if argument.is_some_and(|argument| argument.is_empty() || !argument.bytes().all(|b| b.is_ascii_graphic())) {
+    if argument.is_some_and(|argument| argument.is_empty() || !argument.bytes().all(|b| b.is_ascii_graphic()))
+    {
         return Err(malformed(text, "an extension argument is visible ASCII without spaces"));
     }
     Ok(Capability::Extension { name: name.to_owned(), argument: argument.map(ToOwned::to_owned) })

@@ -170,7 +170,11 @@ impl<'de> Deserialize<'de> for Int64 {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Int64, E> {
                 let value: i64 = text.parse().map_err(E::custom)?;
                 // One spelling per value: no plus sign, no leading zeros.
-                if value.to_string() == text { Ok(Int64(value)) } else { Err(E::custom("not a plain decimal")) }
+                if value.to_string() == text {
+                    Ok(Int64(value))
+                } else {
+                    Err(E::custom("not a plain decimal"))
+                }
             }
         }
         deserializer.deserialize_any(Number)
@@ -196,7 +200,9 @@ impl Serialize for Value {
             Self::Null => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Integer(value) => serializer.serialize_i64(*value),
-            Self::Inexact => Err(serde::ser::Error::custom("a non-integer number was read; its value is not kept")),
+            Self::Inexact => {
+                Err(serde::ser::Error::custom("a non-integer number was read; its value is not kept"))
+            }
             Self::String(text) => serializer.serialize_str(text),
             Self::Array(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;

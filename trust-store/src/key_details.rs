@@ -143,11 +143,15 @@ impl KeyDetails {
             Self::EcdsaP384Sha384 => Algorithm::EcdsaP384Sha384,
             Self::EcdsaP521Sha512 => Algorithm::EcdsaP521Sha512,
             Self::Ed25519 => Algorithm::Ed25519,
-            Self::Ed25519Ph => return Err(Error::unsupported("key details", "Ed25519ph; sign with Ed25519 or ECDSA")),
+            Self::Ed25519Ph => {
+                return Err(Error::unsupported("key details", "Ed25519ph; sign with Ed25519 or ECDSA"));
+            }
             Self::RsaPkcs1v15_2048Sha256 | Self::RsaPkcs1v15_3072Sha256 | Self::RsaPkcs1v15_4096Sha256 => {
                 Algorithm::RsaPkcs1Sha256
             }
-            Self::RsaPss2048Sha256 | Self::RsaPss3072Sha256 | Self::RsaPss4096Sha256 => Algorithm::RsaPssSha256,
+            Self::RsaPss2048Sha256 | Self::RsaPss3072Sha256 | Self::RsaPss4096Sha256 => {
+                Algorithm::RsaPssSha256
+            }
             Self::MlDsa44 => Algorithm::MlDsa44,
             Self::MlDsa65 => Algorithm::MlDsa65,
             Self::MlDsa87 => Algorithm::MlDsa87,

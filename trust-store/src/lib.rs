@@ -14,6 +14,18 @@
 //! | [`crl`], [`ocsp`], [`revocation`] | revocation evidence and the decision over it |
 //! | [`provider`] | signature verification by aws-lc-rs or RustCrypto |
 //! | [`reason`] | the denial codes and the numbered steps they belong to |
+//!
+//! The evidence half: what was signed, where it is logged, and the decision.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`verifier`] | the one decision: the numbered steps 1 to 14, giving a [`VerifiedArtifact`] or a [`Denial`] |
+//! | [`attestation`], [`bundle`], [`dsse`], [`statement`] | an artifact's attestation: Sigstore bundle, envelope, in-toto |
+//! | [`rekor`], [`log_entry`], [`rekor_v1`] | log entries: requests and canonical bodies, answers, version 1 for reading |
+//! | [`tsp`], [`sct`] | RFC 3161 tokens, embedded certificate timestamps (RFC 6962) |
+//! | [`manifest`], [`capability`], [`jcs`] | the manifest, its capability grammar, its canonical form |
+//! | [`trusted_root`], [`signing_config`], [`trust_material`] | Sigstore trust files, and what they become |
+//! | [`policy`], [`policy_document`], [`evidence`], [`identity`] | what is demanded, and what is known |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -24,8 +36,10 @@ extern crate std;
 pub mod algorithm;
 pub mod budget;
 pub mod certificate;
+mod certificate_parsing;
 pub mod crl;
 mod crl_entry;
+mod crl_status;
 pub mod extension;
 mod extension_distribution;
 mod extension_policy;
@@ -33,6 +47,8 @@ pub mod general_name;
 pub mod name;
 mod name_constraints;
 mod name_match;
+pub mod ocsp;
+mod ocsp_parsing;
 pub mod oid;
 pub mod path;
 mod path_building;
@@ -41,27 +57,46 @@ pub mod pem;
 mod policy_tree;
 pub mod provider;
 pub mod reason;
+pub mod revocation;
+mod revocation_assessment;
 pub mod time;
 pub mod x690;
 
 // The evidence half.
+pub mod attestation;
 pub mod bundle;
 mod bundle_json;
 pub mod capability;
 pub mod dsse;
+mod encode;
+mod entry_body;
 pub mod error;
+pub mod evidence;
+pub mod identity;
 pub mod jcs;
 pub mod json;
 pub mod key_details;
 pub mod log_entry;
 pub mod manifest;
+pub mod pattern;
+pub mod policy;
+pub mod policy_document;
 pub mod rekor;
+pub mod rekor_v1;
+pub mod sct;
+pub mod signature_cache;
 pub mod signing_config;
 pub mod statement;
+pub mod trust_material;
 pub mod trusted_root;
+pub mod tsp;
 pub mod validity;
+pub mod verified;
+pub mod verifier;
 
 pub use certificate::Certificate;
 pub use reason::{Denial, ReasonCode};
 pub use time::UnixTime;
 pub use tlog::signature;
+pub use verified::{ArtifactDigest, VerifiedArtifact};
+pub use verifier::Verifier;

@@ -195,8 +195,10 @@ fn signed(value: u64) -> Int64 {
 }
 
 fn hash(bytes: Bytes) -> Result<Hash, Error> {
-    let array: [u8; 32] =
-        bytes.0.try_into().map_err(|_| Error::malformed("transparency log entry", "a hash is not 32 bytes"))?;
+    let array: [u8; 32] = bytes
+        .0
+        .try_into()
+        .map_err(|_| Error::malformed("transparency log entry", "a hash is not 32 bytes"))?;
     Ok(Hash(array))
 }
 
@@ -249,7 +251,8 @@ mod tests {
         ] {
             assert!(TransparencyLogEntry::parse(bad.as_bytes()).is_err(), "{bad}");
         }
-        let null = text.replace("\"integratedTime\":\"0\"", "\"integratedTime\":null,\"inclusionPromise\":null");
+        let null =
+            text.replace("\"integratedTime\":\"0\"", "\"integratedTime\":null,\"inclusionPromise\":null");
         assert_eq!(TransparencyLogEntry::parse(null.as_bytes()).unwrap(), entry());
     }
 }

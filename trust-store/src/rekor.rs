@@ -62,7 +62,8 @@ impl HashedRekord {
     ) -> Result<Self, Error> {
         let expected = key_details.hash().output_length();
         if digest.len() != expected {
-            let detail = format!("the digest has {} bytes, {} demands {expected}", digest.len(), key_details.as_str());
+            let detail =
+                format!("the digest has {} bytes, {} demands {expected}", digest.len(), key_details.as_str());
             return Err(Error::malformed("log entry", detail));
         }
         let (VerifierKey::Certificate(key) | VerifierKey::PublicKey(key)) = &verifier;
@@ -101,7 +102,10 @@ impl HashedRekord {
             Request { hashed_rekord_request_v002: None, dsse_request_v002: Some(request) } => {
                 let mut verifiers = request.verifiers.into_iter();
                 let (Some(verifier), None) = (verifiers.next(), verifiers.next()) else {
-                    return Err(Error::malformed("log entry request", "an envelope needs exactly one verifier"));
+                    return Err(Error::malformed(
+                        "log entry request",
+                        "an envelope needs exactly one verifier",
+                    ));
                 };
                 let (verifier, key_details) = verifier.into_parts()?;
                 Self::for_envelope(&request.envelope, verifier, key_details)
@@ -291,7 +295,8 @@ mod tests {
 
     fn entry() -> HashedRekord {
         let certificate = VerifierKey::Certificate(b"cert".to_vec());
-        HashedRekord::new([7; 32].to_vec(), b"sig".to_vec(), certificate, KeyDetails::EcdsaP256Sha256).unwrap()
+        HashedRekord::new([7; 32].to_vec(), b"sig".to_vec(), certificate, KeyDetails::EcdsaP256Sha256)
+            .unwrap()
     }
 
     const FROZEN: &str = concat!(
@@ -314,7 +319,9 @@ mod tests {
         let key = VerifierKey::PublicKey(b"key".to_vec());
         let entry = HashedRekord::new([1; 64].to_vec(), b"s".to_vec(), key, KeyDetails::Ed25519).unwrap();
         let text = String::from_utf8(entry.canonical_body().unwrap()).unwrap();
-        assert!(text.ends_with(r#""verifier":{"keyDetails":"PKIX_ED25519","publicKey":{"rawBytes":"a2V5"}}}}}}"#));
+        assert!(
+            text.ends_with(r#""verifier":{"keyDetails":"PKIX_ED25519","publicKey":{"rawBytes":"a2V5"}}}}}}"#)
+        );
         assert!(text.contains(r#""algorithm":"SHA2_512""#));
     }
 

@@ -125,7 +125,9 @@ impl SigningConfig {
 
     /// The first service of `list` with this major version that is valid at `time`.
     pub fn select(list: &[Service], major_api_version: u32, time: UnixTime) -> Option<&Service> {
-        list.iter().find(|service| service.major_api_version == major_api_version && service.valid_for.contains(time))
+        list.iter().find(|service| {
+            service.major_api_version == major_api_version && service.valid_for.contains(time)
+        })
     }
 
     fn validate(&self) -> Result<(), Error> {
@@ -214,7 +216,10 @@ mod tests {
     #[test]
     fn refuses_other_versions_and_unknown_fields() {
         let text = String::from_utf8(SigningConfig::new().to_json().unwrap()).unwrap();
-        assert!(matches!(SigningConfig::parse(text.replace("v0.2", "v0.1").as_bytes()), Err(Error::Unsupported { .. })));
+        assert!(matches!(
+            SigningConfig::parse(text.replace("v0.2", "v0.1").as_bytes()),
+            Err(Error::Unsupported { .. })
+        ));
         assert!(SigningConfig::parse(text.replace("\"caUrls\"", "\"x\": 1, \"caUrls\"").as_bytes()).is_err());
         assert!(SigningConfig::parse(text.replace("ANY", "SOME").as_bytes()).is_err());
     }

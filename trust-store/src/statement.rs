@@ -21,6 +21,8 @@ use crate::manifest::Manifest;
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// `predicateType` of a release of an agent.
 pub const AGENT_RELEASE_TYPE: &str = "https://mentat.internal/agent-release/v1";
+/// `predicateType` of an endorsement: another signer vouches for the same module and manifest.
+pub const ENDORSEMENT_TYPE: &str = "https://mentat.internal/endorsement/v1";
 /// `predicateType` of SLSA provenance.
 pub const SLSA_PROVENANCE_TYPE: &str = "https://slsa.dev/provenance/v1";
 /// Name of the subject that stands for the manifest.
@@ -94,7 +96,12 @@ impl Subject {
 impl Statement {
     /// A statement about `subject`.
     pub fn new(subject: Vec<Subject>, predicate_type: &str, predicate: Value) -> Self {
-        Self { statement_type: STATEMENT_TYPE.to_owned(), subject, predicate_type: predicate_type.to_owned(), predicate }
+        Self {
+            statement_type: STATEMENT_TYPE.to_owned(),
+            subject,
+            predicate_type: predicate_type.to_owned(),
+            predicate,
+        }
     }
 
     /// The statement that releases a module (or an image, by its digest) with its manifest.
@@ -104,9 +111,17 @@ impl Statement {
             (None, Some(image)) => image.as_str(),
             (None, None) => "artifact",
         };
-        let subject =
-            vec![Subject::sha256(artifact, artifact_digest), Subject::sha256(MANIFEST_SUBJECT, manifest.digest())];
+        let subject = vec![
+            Subject::sha256(artifact, artifact_digest),
+            Subject::sha256(MANIFEST_SUBJECT, manifest.digest()),
+        ];
         Self::new(subject, AGENT_RELEASE_TYPE, release_predicate(manifest))
+    }
+
+    /// The statement by which another signer endorses a release: the same subjects, an empty predicate.
+    pub fn endorsement(manifest: &Manifest, artifact_digest: &[u8; 32]) -> Self {
+        let release = Self::agent_release(manifest, artifact_digest);
+        Self::new(release.subject, ENDORSEMENT_TYPE, empty_object())
     }
 
     /// Reads a statement.
@@ -118,13 +133,19 @@ impl Statement {
         let statement: Self = json::parse("in-toto statement", bytes, MAX_STATEMENT_BYTES)?;
         if statement.statement_type != STATEMENT_TYPE {
             let shown: String = statement.statement_type.chars().take(80).collect();
-            return Err(Error::unsupported("in-toto statement", alloc::format!("_type {shown}; known is {STATEMENT_TYPE}")));
+            return Err(Error::unsupported(
+                "in-toto statement",
+                alloc::format!("_type {shown}; known is {STATEMENT_TYPE}"),
+            ));
         }
         if statement.subject.len() > MAX_SUBJECTS {
             return Err(Error::TooLarge { what: "list of subjects", limit: MAX_SUBJECTS });
         }
         if statement.subject.is_empty() || statement.subject.iter().any(|subject| subject.digest.is_empty()) {
-            return Err(Error::malformed("in-toto statement", "every statement has a subject, and every subject a digest"));
+            return Err(Error::malformed(
+                "in-toto statement",
+                "every statement has a subject, and every subject a digest",
+            ));
         }
         Ok(statement)
     }
@@ -147,18 +168,24 @@ impl Statement {
     /// Whether this is the release of exactly this manifest: the predicate type, one manifest subject with its digest,
     /// and a predicate equal to the one derived from it.
     pub fn releases_manifest(&self, manifest: &Manifest) -> bool {
+        self.predicate_type == AGENT_RELEASE_TYPE
+            && self.names_manifest(manifest)
+            && self.predicate == release_predicate(manifest)
+    }
+
+    /// Whether exactly one subject stands for a manifest, and it is this one.
+    pub fn names_manifest(&self, manifest: &Manifest) -> bool {
         let mut named = self.subject.iter().filter(|subject| subject.name == MANIFEST_SUBJECT);
         let (Some(subject), None) = (named.next(), named.next()) else { return false };
-        self.predicate_type == AGENT_RELEASE_TYPE
-            && subject.has_sha256(manifest.digest())
-            && self.predicate == release_predicate(manifest)
+        subject.has_sha256(manifest.digest())
     }
 }
 
 /// The predicate of a release: `id`, `version`, `runtime`, `capabilities`, and for WebAssembly `wasi` and `limits`.
 fn release_predicate(manifest: &Manifest) -> Value {
     let text = |text: &str| Value::String(text.to_owned());
-    let capabilities = manifest.requested_capabilities().iter().map(|item| Value::String(item.to_string())).collect();
+    let capabilities =
+        manifest.requested_capabilities().iter().map(|item| Value::String(item.to_string())).collect();
     let mut predicate = Object::from([
         ("id".to_owned(), text(manifest.id().as_str())),
         ("version".to_owned(), text(manifest.version().as_str())),
@@ -221,7 +248,10 @@ mod tests {
         assert!(!statement.releases_manifest(&manifest("1.0.1")));
         let mut other = statement.clone();
         other.predicate = release_predicate(&manifest("1.0.1"));
-        assert!(!other.releases_manifest(&manifest("1.0.0")), "the predicate must say what the manifest says");
+        assert!(
+            !other.releases_manifest(&manifest("1.0.0")),
+            "the predicate must say what the manifest says"
+        );
         let mut twice = statement.clone();
         twice.subject.push(Subject::sha256(MANIFEST_SUBJECT, &[3; 32]));
         assert!(!twice.releases_manifest(&manifest("1.0.0")));
@@ -231,11 +261,18 @@ mod tests {
     fn refuses_other_types_and_empty_subjects() {
         let payload = Statement::agent_release(&manifest("1.0.0"), &[1; 32]).to_payload().unwrap();
         let text = String::from_utf8(payload).unwrap();
-        assert!(matches!(Statement::parse(text.replace("Statement/v1", "Statement/v0.1").as_bytes()), Err(Error::Unsupported { .. })));
-        for bad in [text.replace("\"_type\"", "\"x\":1,\"_type\""), text.replace("\"digest\":{\"sha256\":", "\"digest\":{},\"x\":{\"y\":")] {
+        assert!(matches!(
+            Statement::parse(text.replace("Statement/v1", "Statement/v0.1").as_bytes()),
+            Err(Error::Unsupported { .. })
+        ));
+        for bad in [
+            text.replace("\"_type\"", "\"x\":1,\"_type\""),
+            text.replace("\"digest\":{\"sha256\":", "\"digest\":{},\"x\":{\"y\":"),
+        ] {
             assert!(matches!(Statement::parse(bad.as_bytes()), Err(Error::Malformed { .. })));
         }
-        let none = br#"{"_type":"https://in-toto.io/Statement/v1","subject":[],"predicateType":"p","predicate":{}}"#;
+        let none =
+            br#"{"_type":"https://in-toto.io/Statement/v1","subject":[],"predicateType":"p","predicate":{}}"#;
         assert!(Statement::parse(none).is_err());
     }
 }

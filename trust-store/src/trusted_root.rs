@@ -137,7 +137,12 @@ pub struct RawCertificate {
 impl CertificateChain {
     /// A chain of DER certificates, end-entity side first.
     pub fn new(certificates: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self { certificates: certificates.into_iter().map(|der| RawCertificate { raw_bytes: Bytes(der) }).collect() }
+        Self {
+            certificates: certificates
+                .into_iter()
+                .map(|der| RawCertificate { raw_bytes: Bytes(der) })
+                .collect(),
+        }
     }
 
     /// The DER certificates.
@@ -193,8 +198,12 @@ impl TrustedRoot {
             let shown: String = self.media_type.chars().take(80).collect();
             return Err(Error::unsupported("trusted root", format!("media type `{shown}`")));
         }
-        let counts =
-            [self.tlogs.len(), self.ctlogs.len(), self.certificate_authorities.len(), self.timestamp_authorities.len()];
+        let counts = [
+            self.tlogs.len(),
+            self.ctlogs.len(),
+            self.certificate_authorities.len(),
+            self.timestamp_authorities.len(),
+        ];
         if counts.into_iter().any(|count| count > MAX_INSTANCES) {
             return Err(Error::TooLarge { what: "list of trusted instances", limit: MAX_INSTANCES });
         }
@@ -214,7 +223,10 @@ impl TrustedRoot {
         }
         for authority in self.certificate_authorities.iter().chain(&self.timestamp_authorities) {
             if authority.cert_chain.certificates.is_empty() {
-                return Err(Error::malformed("trusted root", format!("authority `{}` has no chain", authority.uri)));
+                return Err(Error::malformed(
+                    "trusted root",
+                    format!("authority `{}` has no chain", authority.uri),
+                ));
             }
         }
         Ok(())
@@ -268,7 +280,9 @@ mod tests {
 
     #[test]
     fn host_is_without_scheme_port_and_path() {
-        for (url, host) in [("https://a.b", "a.b"), ("http://a.b:80/c", "a.b"), ("a.b/c", "a.b"), ("https://", "")] {
+        for (url, host) in
+            [("https://a.b", "a.b"), ("http://a.b:80/c", "a.b"), ("a.b/c", "a.b"), ("https://", "")]
+        {
             let log = LogInstance { base_url: url.into(), ..root().tlogs.remove(0) };
             assert_eq!(log.host(), host, "{url}");
         }

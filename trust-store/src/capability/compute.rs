@@ -40,15 +40,17 @@ impl FromStr for ComputeLimits {
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut limits = Self::default();
         for item in text.split(',') {
-            let (key, value) = item.split_once('=').ok_or_else(|| malformed(text, "`key=value` is missing"))?;
+            let (key, value) =
+                item.split_once('=').ok_or_else(|| malformed(text, "`key=value` is missing"))?;
             let (slot, parsed) = match key {
                 "memory" => (&mut limits.memory_bytes, memory(value)),
                 "cpu_ms" => (&mut limits.cpu_ms, number(value)),
                 "wall_ms" => (&mut limits.wall_ms, number(value)),
                 _ => return Err(malformed(text, "the keys are `memory`, `cpu_ms` and `wall_ms`")),
             };
-            let parsed = parsed
-                .ok_or_else(|| malformed(text, &format!("`{key}` is no whole number above zero in its unit")))?;
+            let parsed = parsed.ok_or_else(|| {
+                malformed(text, &format!("`{key}` is no whole number above zero in its unit"))
+            })?;
             if slot.replace(parsed).is_some() {
                 return Err(malformed(text, "a key stands twice"));
             }
@@ -73,7 +75,8 @@ impl fmt::Display for ComputeLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         if let Some(bytes) = self.memory_bytes {
-            let (unit, factor) = UNITS.into_iter().find(|(_, factor)| bytes % factor == 0).unwrap_or(("KiB", 1 << 10));
+            let (unit, factor) =
+                UNITS.into_iter().find(|(_, factor)| bytes % factor == 0).unwrap_or(("KiB", 1 << 10));
             write!(f, "memory={}{unit}", bytes / factor)?;
             separator = ",";
         }

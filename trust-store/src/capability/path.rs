@@ -37,7 +37,8 @@ impl GuestPath {
 
     /// Whether `other` is this path or lies below it, component by component.
     pub fn contains(&self, other: &Self) -> bool {
-        self.0 == "/" || other.0.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.0 == "/"
+            || other.0.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 

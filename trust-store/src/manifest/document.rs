@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 
 use super::{
-    AgentId, ImageReference, MAX_CAPABILITIES, MAX_MEMORY_MB, Manifest, Memory, Metering, ModuleName, Runtime, SCHEMA,
-    Version, WasiVersion, Wasm, malformed,
+    AgentId, ImageReference, MAX_CAPABILITIES, MAX_MEMORY_MB, Manifest, Memory, Metering, ModuleName,
+    Runtime, SCHEMA, Version, WasiVersion, Wasm, malformed,
 };
 use crate::capability::{Capability, EnvName, FileAccess, GuestPath};
 use crate::error::Error;
@@ -59,13 +59,18 @@ struct WasiBlock {
 impl Document {
     pub(super) fn into_manifest(self, canonical: Vec<u8>, digest: [u8; 32]) -> Result<Manifest, Error> {
         if let Some(other) = self.schema.filter(|schema| *schema != SCHEMA) {
-            return Err(Error::unsupported("manifest", format!("schema {other}; this version reads schema {SCHEMA}")));
+            return Err(Error::unsupported(
+                "manifest",
+                format!("schema {other}; this version reads schema {SCHEMA}"),
+            ));
         }
         let runtime = runtime(&self.runtime)?;
         let module = self.module.as_deref().map(module_name).transpose()?;
         let image = self.image.as_deref().map(image_reference).transpose()?;
         match runtime {
-            Runtime::Wasm if module.is_none() => return Err(malformed("runtime `wasm` needs the key `module`")),
+            Runtime::Wasm if module.is_none() => {
+                return Err(malformed("runtime `wasm` needs the key `module`"));
+            }
             Runtime::Java(_) | Runtime::Node(_) | Runtime::Python(_) => {
                 if image.is_none() {
                     return Err(malformed("a container runtime needs the key `image`, by digest"));
@@ -103,7 +108,8 @@ impl WasmBlock {
             None | Some("preview2") => WasiVersion::Preview2,
             Some("preview1") => WasiVersion::Preview1,
             Some(other) => {
-                let detail = format!("wasm.wasi.version {}; known are `preview2` and `preview1`", quoted(other));
+                let detail =
+                    format!("wasm.wasi.version {}; known are `preview2` and `preview1`", quoted(other));
                 return Err(Error::unsupported("manifest", detail));
             }
         };
@@ -122,7 +128,9 @@ impl MemoryBlock {
         let megabytes = |value: Option<i64>| {
             let Some(value) = value else { return Ok(None) };
             let valid = u32::try_from(value).ok().filter(|mb| (1..=MAX_MEMORY_MB).contains(mb));
-            valid.map(Some).ok_or_else(|| malformed(format!("wasm.memory is {value}; it is 1 to {MAX_MEMORY_MB} MB")))
+            valid
+                .map(Some)
+                .ok_or_else(|| malformed(format!("wasm.memory is {value}; it is 1 to {MAX_MEMORY_MB} MB")))
         };
         let (initial_mb, maximum_mb) = (megabytes(self.initial)?, megabytes(self.maximum)?);
         if let (Some(initial), Some(maximum)) = (initial_mb, maximum_mb)
@@ -138,13 +146,16 @@ fn preopen((path, access): (&String, &String)) -> Result<(GuestPath, FileAccess)
     let access = match access.as_str() {
         "read-only" => FileAccess::Read,
         "read-write" => FileAccess::Write,
-        other => return Err(malformed(format!("preopen mode {}; it is read-only or read-write", quoted(other)))),
+        other => {
+            return Err(malformed(format!("preopen mode {}; it is read-only or read-write", quoted(other))));
+        }
     };
     Ok((GuestPath::new(path)?, access))
 }
 
 fn environment(item: &str) -> Result<(EnvName, String), Error> {
-    let (name, value) = item.split_once('=').ok_or_else(|| malformed("wasm.wasi.env holds `NAME=value` texts"))?;
+    let (name, value) =
+        item.split_once('=').ok_or_else(|| malformed("wasm.wasi.env holds `NAME=value` texts"))?;
     if value.contains('\0') {
         return Err(malformed("a value of wasm.wasi.env holds a NUL"));
     }
@@ -167,9 +178,13 @@ fn agent_id(text: &str) -> Result<AgentId, Error> {
 fn version(text: &str) -> Result<Version, Error> {
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
-    let number =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
-    let identifier = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let number = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
+    };
+    let identifier =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let pre_identifier =
         |part: &str| identifier(part) && (!part.bytes().all(|b| b.is_ascii_digit()) || number(part));
     let valid = text.len() <= 128
@@ -184,7 +199,8 @@ fn version(text: &str) -> Result<Version, Error> {
 }
 
 fn runtime(text: &str) -> Result<Runtime, Error> {
-    let plain = text.len() <= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'));
+    let plain = text.len() <= 32
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'));
     match text {
         "wasm" => Ok(Runtime::Wasm),
         _ if plain && text.starts_with("python") => Ok(Runtime::Python(text.to_owned())),
@@ -215,7 +231,10 @@ fn image_reference(text: &str) -> Result<ImageReference, Error> {
             && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     });
     if digest.is_none() || text.len() > 512 {
-        return Err(malformed(format!("image {}: it is named by digest, name@sha256:<64 hex digits>", quoted(text))));
+        return Err(malformed(format!(
+            "image {}: it is named by digest, name@sha256:<64 hex digits>",
+            quoted(text)
+        )));
     }
     Ok(ImageReference(text.to_owned()))
 }

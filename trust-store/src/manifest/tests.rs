@@ -106,7 +106,10 @@ fn names_what_is_not_supported() {
 
 #[test]
 fn a_container_runtime_needs_an_image_by_digest() {
-    let good = format!(r#"{{"id":"a","version":"1.0.0-rc.1+b","runtime":"python3.12","image":"r/x@sha256:{}"}}"#, "a".repeat(64));
+    let good = format!(
+        r#"{{"id":"a","version":"1.0.0-rc.1+b","runtime":"python3.12","image":"r/x@sha256:{}"}}"#,
+        "a".repeat(64)
+    );
     assert!(matches!(read(&good).unwrap().runtime(), Runtime::Python(text) if text == "python3.12"));
     assert!(read(&good.replace("@sha256:", ":latest")).is_err());
     assert!(read(&good.replace("\"image\"", "\"module\"")).is_err());

@@ -1,0 +1,245 @@
+//! Is a certificate revoked? The decision over CRLs (RFC 5280 §6.3) and OCSP responses (RFC 6960 §3.2).
+//!
+//! * Evidence counts only if its signer is authorised: for a CRL the certificate's issuer or another key with a valid
+//!   path to the same trust anchor, not itself revoked; for OCSP the issuer or its direct delegate.
+//! * Any valid "revoked" wins over any "good"; among the good ones the newest decides; "unknown" is no evidence.
+//! * Evidence that is not current, or older than the policy's maximum age, is [`RevocationStatus::Unknown`]. An
+//!   authentic old "revoked" still denies a chain: revocations are not taken back.
+//! * Past a certificate's expiry, absence from a CRL means "good" only if the CRL carries `expiredCertsOnCRL` that
+//!   reaches back to the expiry, and no OCSP "good" counts.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use tlog::signature::SignatureVerifier;
+
+use crate::budget::Budget;
+use crate::certificate::Certificate;
+use crate::crl::{Crl, RevocationReason};
+use crate::ocsp::OcspResponse;
+use crate::path::VerifiedChain;
+use crate::reason::{Denial, ReasonCode};
+use crate::revocation_assessment::{Assessor, Scope};
+use crate::time::UnixTime;
+
+/// How far apart the clocks of the issuer and the verifier may be by default, in seconds.
+pub const DEFAULT_CLOCK_SKEW_SECONDS: i64 = 300;
+
+/// What is known about a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RevocationStatus {
+    /// Not revoked, as of the newest current evidence.
+    Good {
+        /// When that evidence was issued.
+        this_update: UnixTime,
+        /// Until when it may be relied on.
+        next_update: UnixTime,
+    },
+    /// Revoked.
+    Revoked {
+        /// From when signatures are not trusted: the revocation date, or the invalidity date if that is earlier.
+        at: UnixTime,
+        /// Why.
+        reason: RevocationReason,
+    },
+    /// No current and authentic evidence.
+    Unknown,
+}
+
+/// What "unknown" means for a chain. The default denies.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum RevocationMode {
+    /// Every certificate below the anchor needs a "good".
+    #[default]
+    Require,
+    /// Only "revoked" denies; "unknown" passes. Weakens the check.
+    DangerIfPresent,
+    /// Nothing is checked. Weakens the check.
+    DangerSkip,
+}
+
+/// What a revocation means for a signature that provably existed before it. The default denies.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum EarlierSignatures {
+    /// A revoked certificate denies, whenever the signature was made.
+    #[default]
+    Reject,
+    /// A signature whose existence is proven for a time before the revocation takes effect stays good.
+    AcceptProvenBefore,
+}
+
+/// The rules of a revocation check.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RevocationPolicy {
+    /// What "unknown" means.
+    pub mode: RevocationMode,
+    /// The greatest age of evidence in seconds, besides its own next update; `None` for no further limit.
+    pub max_age_seconds: Option<i64>,
+    /// How many seconds the clocks may differ.
+    pub clock_skew_seconds: i64,
+    /// What a revocation means for earlier signatures.
+    pub earlier_signatures: EarlierSignatures,
+}
+
+impl Default for RevocationPolicy {
+    fn default() -> Self {
+        Self {
+            mode: RevocationMode::Require,
+            max_age_seconds: None,
+            clock_skew_seconds: DEFAULT_CLOCK_SKEW_SECONDS,
+            earlier_signatures: EarlierSignatures::Reject,
+        }
+    }
+}
+
+/// CRLs, OCSP responses and the certificates of their signers, in any order. Nothing in it needs to be trusted.
+#[derive(Clone, Debug, Default)]
+pub struct RevocationEvidence {
+    /// Complete and delta lists. Big ones should be [authenticated](Crl::authenticate) once, on load.
+    pub crls: Vec<Crl>,
+    /// OCSP responses.
+    pub ocsp: Vec<OcspResponse>,
+    /// Certificates that may be needed for the paths of CRL issuers.
+    pub certificates: Vec<Certificate>,
+}
+
+/// One check: evidence, rules and times.
+#[derive(Clone, Copy)]
+pub struct RevocationCheck<'a> {
+    /// What is known.
+    pub evidence: &'a RevocationEvidence,
+    /// The rules.
+    pub policy: &'a RevocationPolicy,
+    /// The time at which the evidence must be current.
+    pub now: UnixTime,
+    /// A time at which the signature in question provably existed already (trusted timestamp or log), if any.
+    pub proven_at: Option<UnixTime>,
+    /// Candidates for the paths of CRL issuers, besides the chain and the evidence's certificates.
+    pub intermediates: &'a [Certificate],
+    /// Who checks signatures.
+    pub verifier: &'a dyn SignatureVerifier,
+}
+
+/// The proof that a chain was checked under a policy and not found revoked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotRevoked {
+    statuses: Vec<RevocationStatus>,
+    mode: RevocationMode,
+}
+
+impl NotRevoked {
+    /// The status of every certificate below the anchor, from the first one up; empty if nothing was checked.
+    pub fn statuses(&self) -> &[RevocationStatus] {
+        &self.statuses
+    }
+
+    /// The mode the check was made in.
+    pub fn mode(&self) -> RevocationMode {
+        self.mode
+    }
+
+    /// Until when the evidence of every certificate may be relied on; `None` if some have none.
+    pub fn current_until(&self) -> Option<UnixTime> {
+        let each = self.statuses.iter().map(|status| match status {
+            RevocationStatus::Good { next_update, .. } => Some(*next_update),
+            _ => None,
+        });
+        each.collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+}
+
+/// What the evidence says about one certificate, and why it says no more.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Assessment {
+    /// The status by current evidence.
+    pub status: RevocationStatus,
+    /// Authentic evidence that is not current says that the certificate is revoked.
+    pub revoked_by_old_evidence: Option<(UnixTime, RevocationReason)>,
+    /// For [`RevocationStatus::Unknown`]: the best explanation, `revocation_stale` if there was evidence that is
+    /// not current, the failure of a signature or a signer if that kept evidence from counting, else
+    /// `revocation_unknown`.
+    pub shortfall: Option<Denial>,
+}
+
+impl RevocationCheck<'_> {
+    /// Checks every certificate of a chain below its anchor.
+    ///
+    /// # Errors
+    /// `revoked`, `revocation_stale`, `revocation_unknown` or `budget_exceeded`; `revoked` wins.
+    pub fn check_chain(&self, chain: &VerifiedChain, budget: &mut Budget) -> Result<NotRevoked, Denial> {
+        let mode = self.policy.mode;
+        if mode == RevocationMode::DangerSkip {
+            return Ok(NotRevoked { statuses: Vec::new(), mode });
+        }
+        let mut statuses = Vec::new();
+        let mut shortfall: Option<Denial> = None;
+        let scope = Scope { chain: chain.certificates() };
+        for (certificate, issuer) in chain.links() {
+            let assessment = Assessor::new(self, scope, budget).assess(certificate, issuer)?;
+            let revoked = match assessment.status {
+                RevocationStatus::Revoked { at, reason } => Some((at, reason)),
+                _ => assessment.revoked_by_old_evidence,
+            };
+            if let Some((at, reason)) = revoked
+                && !self.is_proven_before(at)
+            {
+                let serial = hex::encode(certificate.serial());
+                let reason = reason.as_str();
+                return Err(Denial::new(
+                    ReasonCode::Revoked,
+                    format!("certificate {serial} is revoked since {at} ({reason})"),
+                ));
+            }
+            if assessment.status == RevocationStatus::Unknown && shortfall.is_none() {
+                shortfall = Some(denial_of_unknown(certificate, assessment.shortfall));
+            }
+            statuses.push(assessment.status);
+        }
+        match shortfall {
+            Some(denial) if mode == RevocationMode::Require => Err(denial),
+            _ => Ok(NotRevoked { statuses, mode }),
+        }
+    }
+
+    /// What the evidence says about one certificate of this issuer. CRLs of other issuers need a path to `issuer`.
+    ///
+    /// # Errors
+    /// `budget_exceeded`
+    pub fn assess(
+        &self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+        budget: &mut Budget,
+    ) -> Result<Assessment, Denial> {
+        let chain = [certificate.clone(), issuer.clone()];
+        Assessor::new(self, Scope { chain: &chain }, budget).assess(certificate, issuer)
+    }
+
+    fn is_proven_before(&self, revoked_at: UnixTime) -> bool {
+        self.policy.earlier_signatures == EarlierSignatures::AcceptProvenBefore
+            && self.proven_at.is_some_and(|proven| proven < revoked_at)
+    }
+
+    /// True if evidence with these updates is current under the policy.
+    pub(crate) fn is_current(&self, this_update: UnixTime, next_update: Option<UnixTime>) -> bool {
+        let skew = self.policy.clock_skew_seconds.max(0);
+        let young = self.policy.max_age_seconds.is_none_or(|limit| self.now.since(this_update) <= limit);
+        this_update <= self.now.plus(skew)
+            && next_update.is_some_and(|next| self.now <= next.plus(skew))
+            && young
+    }
+}
+
+/// The denial for a chain: only the two codes of step 12, with what stood in the way as detail.
+fn denial_of_unknown(certificate: &Certificate, shortfall: Option<Denial>) -> Denial {
+    let serial = hex::encode(certificate.serial());
+    match shortfall {
+        Some(Denial { code: ReasonCode::RevocationStale, detail }) => {
+            Denial::new(ReasonCode::RevocationStale, format!("certificate {serial}: {detail}"))
+        }
+        Some(Denial { detail, .. }) => {
+            Denial::new(ReasonCode::RevocationUnknown, format!("certificate {serial}: {detail}"))
+        }
+        None => Denial::new(ReasonCode::RevocationUnknown, format!("certificate {serial}: no evidence")),
+    }
+}

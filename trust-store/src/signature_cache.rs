@@ -1,0 +1,138 @@
+//! Remembering which signatures were verified, so that certificates, SCTs, CRLs, OCSP responses and newer checkpoints
+//! are verified once and not once per artifact.
+//!
+//! Only successes are remembered, under a hash of algorithm, key, message and signature: a hit means that exactly this
+//! check succeeded before, whoever asks and whatever has changed since. Validity, revocation and policy are evaluated
+//! anew every time.
+
+use alloc::format;
+
+use sha2::{Digest as _, Sha256};
+use tlog::signature::{Algorithm, InvalidSignature, SignatureVerifier};
+
+/// A set of verified signatures, kept by the caller, who bounds it.
+///
+/// `insert` is called only after a successful verification. An implementation MAY forget anything at any time, MUST NOT
+/// answer `true` for a key that was never inserted, and is used from several threads at once.
+pub trait SignatureCache: Send + Sync {
+    /// Whether this check succeeded before.
+    fn contains(&self, key: &[u8; 32]) -> bool;
+    /// Remembers a success.
+    fn insert(&self, key: [u8; 32]);
+}
+
+/// A [`SignatureVerifier`] that asks a cache first.
+pub struct CachedVerifier<'a> {
+    inner: &'a dyn SignatureVerifier,
+    cache: &'a dyn SignatureCache,
+}
+
+impl<'a> CachedVerifier<'a> {
+    /// Puts `cache` in front of `inner`.
+    pub fn new(inner: &'a dyn SignatureVerifier, cache: &'a dyn SignatureCache) -> Self {
+        Self { inner, cache }
+    }
+
+    fn remembered(
+        &self,
+        kind: &str,
+        (algorithm, public_key, message, signature): (Algorithm, &[u8], &[u8], &[u8]),
+        verify: impl FnOnce() -> Result<(), InvalidSignature>,
+    ) -> Result<(), InvalidSignature> {
+        let mut hasher = Sha256::new();
+        // Lengths first, so that no two different checks have the same input.
+        hasher.update(format!(
+            "{kind} {algorithm:?} {} {} {}\n",
+            public_key.len(),
+            message.len(),
+            signature.len()
+        ));
+        hasher.update(public_key);
+        hasher.update(message);
+        hasher.update(signature);
+        let key: [u8; 32] = hasher.finalize().into();
+        if self.cache.contains(&key) {
+            return Ok(());
+        }
+        verify()?;
+        self.cache.insert(key);
+        Ok(())
+    }
+}
+
+impl SignatureVerifier for CachedVerifier<'_> {
+    fn verify(
+        &self,
+        algorithm: Algorithm,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        self.remembered("message", (algorithm, public_key, message, signature), || {
+            self.inner.verify(algorithm, public_key, message, signature)
+        })
+    }
+
+    fn verify_digest(
+        &self,
+        algorithm: Algorithm,
+        public_key: &[u8],
+        digest: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        self.remembered("digest", (algorithm, public_key, digest, signature), || {
+            self.inner.verify_digest(algorithm, public_key, digest, signature)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Set(Mutex<HashSet<[u8; 32]>>);
+
+    impl SignatureCache for Set {
+        fn contains(&self, key: &[u8; 32]) -> bool {
+            self.0.lock().unwrap().contains(key)
+        }
+        fn insert(&self, key: [u8; 32]) {
+            self.0.lock().unwrap().insert(key);
+        }
+    }
+
+    /// Accepts the signature `ok` and counts the calls.
+    #[derive(Default)]
+    struct Counting(Mutex<usize>);
+
+    impl SignatureVerifier for Counting {
+        fn verify(&self, _: Algorithm, _: &[u8], _: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+            *self.0.lock().unwrap() += 1;
+            if signature == b"ok" { Ok(()) } else { Err(InvalidSignature) }
+        }
+        fn verify_digest(&self, a: Algorithm, k: &[u8], d: &[u8], s: &[u8]) -> Result<(), InvalidSignature> {
+            self.verify(a, k, d, s)
+        }
+    }
+
+    #[test]
+    fn remembers_successes_only_and_only_the_exact_check() {
+        let (inner, cache) = (Counting::default(), Set::default());
+        let verifier = CachedVerifier::new(&inner, &cache);
+        let a = Algorithm::Ed25519;
+        assert!(verifier.verify(a, b"k", b"m", b"ok").is_ok());
+        assert!(verifier.verify(a, b"k", b"m", b"ok").is_ok());
+        assert_eq!(*inner.0.lock().unwrap(), 1);
+        assert!(verifier.verify(a, b"k", b"m", b"no").is_err());
+        assert!(verifier.verify(a, b"k", b"m", b"no").is_err());
+        assert_eq!(*inner.0.lock().unwrap(), 3, "a failure is not remembered");
+        // Each differs from the remembered check in one respect, also in where key and message meet.
+        assert!(verifier.verify(Algorithm::MlDsa44, b"k", b"m", b"ok").is_ok());
+        assert!(verifier.verify(a, b"km", b"", b"ok").is_ok());
+        assert!(verifier.verify_digest(a, b"k", b"m", b"ok").is_ok());
+        assert_eq!(*inner.0.lock().unwrap(), 6);
+    }
+}

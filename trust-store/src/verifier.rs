@@ -1,0 +1,214 @@
+//! The one offline decision: may this artifact run?
+//!
+//! [`Verifier::verify`] runs the numbered steps in their order. Each step takes what the one before proved and gives a
+//! value that only it can make. The first failure is reported, except that `revoked` wins over every failure after
+//! step 5: whoever holds a revoked key must not be able to hide behind another fault.
+//!
+//! | step | what |
+//! |---|---|
+//! | 1 | limits, parsing, shape of the attestation |
+//! | 2 | artifact and manifest digests, copies for readers |
+//! | 3 | signature over the statement, algorithm |
+//! | 4 | signing time |
+//! | 5 | certificate chain at that time |
+//! | 6 | identity |
+//! | 7 | certificate transparency |
+//! | 8 | log entry and inclusion |
+//! | 9 | checkpoint |
+//! | 10 | witnesses |
+//! | 11 | freshness and memory |
+//! | 12 | revocation |
+//! | 13 | trust policy |
+//! | 14 | capabilities |
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use tlog::signature::SignatureVerifier;
+
+use crate::attestation::Attestation;
+use crate::bundle::Bundle;
+use crate::certificate::Certificate;
+use crate::evidence::Evidence;
+use crate::policy::{IdentityRule, TrustPolicy};
+use crate::reason::{Denial, ReasonCode};
+use crate::revocation::RevocationEvidence;
+use crate::signature_cache::{CachedVerifier, SignatureCache};
+use crate::time::UnixTime;
+use crate::trust_material::TrustMaterial;
+use crate::trusted_root::TrustedRoot;
+use crate::verified::VerifiedSigning;
+
+pub use crate::verified::{ArtifactDigest, VerifiedArtifact, VerifiedLogEntry};
+
+mod chain;
+mod content;
+mod log;
+mod log_view;
+mod revocation;
+mod signing_time;
+mod trust;
+
+/// Verifies attestations against one trusted root. Cheap to share; holds no mutable state of its own.
+#[derive(Clone)]
+pub struct Verifier {
+    crypto: Arc<dyn SignatureVerifier>,
+    cache: Option<Arc<dyn SignatureCache>>,
+    material: TrustMaterial,
+    #[cfg(test)]
+    skipped_step: Option<u8>,
+}
+
+impl Verifier {
+    /// A verifier that trusts `root` and checks signatures with `crypto`.
+    ///
+    /// # Errors
+    /// `malformed` for a root with a certificate or key that cannot be read.
+    pub fn new(crypto: Arc<dyn SignatureVerifier>, root: &TrustedRoot) -> Result<Self, Denial> {
+        Ok(Self {
+            crypto,
+            cache: None,
+            material: TrustMaterial::new(root)?,
+            #[cfg(test)]
+            skipped_step: None,
+        })
+    }
+
+    /// Puts a cache in front of the signatures that do not belong to one artifact: certificates, SCTs, CRLs, OCSP
+    /// responses, and checkpoints from the evidence.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<dyn SignatureCache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Verifies the signatures of the CRLs in `evidence` once, where their issuer is an authority of the trusted root.
+    /// For evidence that serves many verifications; what does not verify stays as it is and is judged later.
+    pub fn prepare(&self, evidence: &mut Evidence) {
+        let authorities = || {
+            let list = &self.material.certificate_authorities;
+            list.iter().flat_map(|authority| authority.candidates.iter().chain([&authority.anchor]))
+        };
+        for crl in &mut evidence.revocation_mut().crls {
+            let issuers = authorities().filter(|issuer| issuer.subject_name() == crl.issuer_name());
+            let prepared = issuers.filter_map(|issuer| crl.clone().authenticate(issuer, &*self.crypto).ok()).next();
+            if let Some(prepared) = prepared {
+                *crl = prepared;
+            }
+        }
+    }
+
+    /// What this verifier trusts.
+    pub fn material(&self) -> &TrustMaterial {
+        &self.material
+    }
+
+    /// Decides whether the artifact with `digest` may be used, at `now`, under `policy`.
+    ///
+    /// # Errors
+    /// The [`Denial`] of the first step that fails, or `revoked`; its code names the step.
+    pub fn verify(
+        &self,
+        attestation: &Attestation,
+        digest: ArtifactDigest,
+        policy: &TrustPolicy,
+        evidence: &Evidence,
+        now: UnixTime,
+    ) -> Result<VerifiedArtifact, Denial> {
+        let cached = self.cache.as_deref().map(|cache| CachedVerifier::new(&*self.crypto, cache));
+        let session = Session {
+            verifier: self,
+            cached: cached.as_ref().map_or(&*self.crypto, |cached| cached as &dyn SignatureVerifier),
+            policy,
+            evidence,
+            revocation: evidence.with_staples(attestation),
+            issuers: attestation.issuers(),
+            digest,
+            now,
+        };
+        let statement = session.step_1_shape(attestation)?;
+        session.step_2_digests(attestation, statement.as_ref())?;
+        let part = Part { bundle: attestation.bundle(), certificate: attestation.certificate() };
+        let signed = session.verify_signing(&part, &policy.identities)?;
+        let standing = session.step_13_trust(attestation, &signed)?;
+        let requested = session.step_14_capabilities(attestation.manifest())?;
+        Ok(VerifiedArtifact {
+            digest,
+            signed,
+            level: standing.level,
+            endorsers: standing.endorsers,
+            statement,
+            manifest: attestation.manifest().cloned(),
+            requested,
+        })
+    }
+}
+
+/// One bundle to be verified: the attestation's own, or one of its further ones.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    bundle: &'a Bundle,
+    certificate: Option<&'a Certificate>,
+}
+
+/// Everything that stays the same during one verification.
+struct Session<'a> {
+    verifier: &'a Verifier,
+    cached: &'a dyn SignatureVerifier,
+    policy: &'a TrustPolicy,
+    evidence: &'a Evidence,
+    revocation: RevocationEvidence,
+    issuers: &'a [Certificate],
+    digest: ArtifactDigest,
+    now: UnixTime,
+}
+
+impl Session<'_> {
+    /// Steps 3 to 12 for one bundle.
+    fn verify_signing(&self, part: &Part<'_>, accepted: &[IdentityRule]) -> Result<VerifiedSigning, Denial> {
+        let signer = self.step_3_signature(part)?;
+        let times = self.step_4_signing_time(part)?;
+        let chain = self.step_5_chain(&signer, &times)?;
+        let result = self.steps_6_to_11(part, accepted, &signer, chain.as_ref());
+        let revocation = self.step_12_revocation(chain.as_ref(), &times);
+        let (standing, logs) = match (result, revocation) {
+            // Not only when everything else passed: a revocation that is shown is always what is reported.
+            (_, Err(revoked)) if revoked.code == ReasonCode::Revoked => return Err(revoked),
+            (Err(denial), _) => return Err(denial),
+            (Ok(_), Err(denial)) => return Err(denial),
+            (Ok(passed), Ok(_)) => passed,
+        };
+        Ok(VerifiedSigning { identity: standing.identity, level: standing.level, times: times.all(), chain, logs })
+    }
+
+    fn steps_6_to_11(
+        &self,
+        part: &Part<'_>,
+        accepted: &[IdentityRule],
+        signer: &content::VerifiedSignature<'_>,
+        chain: Option<&crate::path::VerifiedChain>,
+    ) -> Result<(chain::AcceptedIdentity, Vec<VerifiedLogEntry>), Denial> {
+        let standing = self.step_6_identity(signer, accepted)?;
+        self.step_7_certificate_transparency(chain)?;
+        let included = self.step_8_inclusion(part, signer)?;
+        let views = self.step_9_checkpoints(included)?;
+        self.step_10_witnesses(&views)?;
+        let logs = self.step_11_freshness(views)?;
+        Ok((standing, logs))
+    }
+
+    /// The only gate between a check and its consequence. A build for this crate's own tests can open the gate of one
+    /// step, to show that exactly that step's tests then fail; no other build has the switch.
+    fn enforce(&self, step: u8, result: Result<(), Denial>) -> Result<(), Denial> {
+        #[cfg(test)]
+        if self.verifier.skipped_step == Some(step) {
+            return Ok(());
+        }
+        debug_assert!((1..=14).contains(&step), "steps are numbered 1 to 14");
+        result
+    }
+}
+
+fn denied(code: ReasonCode, detail: impl Into<alloc::borrow::Cow<'static, str>>) -> Denial {
+    Denial::new(code, detail)
+}

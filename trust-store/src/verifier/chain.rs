@@ -1,0 +1,145 @@
+//! Steps 5 to 7: the signer's certificate chain, identity, and certificate transparency.
+
+use alloc::format;
+
+use super::content::{Signer, VerifiedSignature};
+use super::signing_time::SigningTimes;
+use super::{Session, denied};
+use crate::certificate::Certificate;
+use crate::extension::KeyUsage;
+use crate::identity::Identity;
+use crate::oid;
+use crate::path::{PathPolicy, VerifiedChain, build_path};
+use crate::policy::{IdentityRule, MAX_CLOCK_SKEW, SctPolicy, TrustLevel};
+use crate::reason::{Denial, ReasonCode};
+use crate::sct;
+use crate::time::UnixTime;
+use crate::trust_material::TrustMaterial;
+
+/// An identity that the policy lists, with the level that it earns.
+pub(super) struct AcceptedIdentity {
+    pub(super) identity: Identity,
+    pub(super) level: TrustLevel,
+}
+
+impl Session<'_> {
+    /// Step 5: a path from the signer's certificate to an authority that was in service, valid at every signing time.
+    /// `None` for a bare key, which has no chain.
+    pub(super) fn step_5_chain(
+        &self,
+        signature: &VerifiedSignature<'_>,
+        times: &SigningTimes,
+    ) -> Result<Option<VerifiedChain>, Denial> {
+        let Signer::Certificate(leaf) = signature.signer else { return Ok(None) };
+        let mut last = None;
+        for time in times.iter() {
+            // Every time must hold; they are almost always one and the same second.
+            if last.as_ref().is_some_and(|chain: &VerifiedChain| valid_at(chain, time)) {
+                continue;
+            }
+            match self.chain_at(leaf, time) {
+                Ok(chain) => last = Some(chain),
+                Err(denial) => {
+                    self.enforce(5, Err(denial))?;
+                    return Ok(self.unverified_chain(leaf, time));
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    fn chain_at(&self, leaf: &Certificate, time: UnixTime) -> Result<VerifiedChain, Denial> {
+        let material = &self.verifier.material;
+        let (anchors, mut candidates) = TrustMaterial::in_service(&material.certificate_authorities, time);
+        if anchors.is_empty() {
+            let detail = "the trusted root has no certificate authority for the signing time";
+            return Err(denied(ReasonCode::UnknownIssuer, detail));
+        }
+        candidates.extend_from_slice(self.issuers);
+        let policy = PathPolicy {
+            required_eku: Some(oid::KP_CODE_SIGNING),
+            required_key_usage: KeyUsage::DIGITAL_SIGNATURE,
+            ..PathPolicy::default()
+        };
+        build_path(leaf, &candidates, &anchors, time, &policy, self.cached)
+    }
+
+    /// What the steps after a step 5 that a test switched off work with.
+    fn unverified_chain(&self, leaf: &Certificate, time: UnixTime) -> Option<VerifiedChain> {
+        let material = &self.verifier.material;
+        let (_, candidates) = TrustMaterial::in_service(&material.certificate_authorities, time);
+        let issuer = self.issuers.iter().chain(&candidates).find(|issuer| issuer.subject_name() == leaf.issuer_name());
+        #[cfg(test)]
+        return issuer.map(|issuer| {
+            let policies = crate::path::ValidPolicies::default();
+            VerifiedChain::assert_verified(alloc::vec![leaf.clone(), issuer.clone()], time, policies)
+        });
+        #[cfg(not(test))]
+        {
+            let _ = issuer;
+            None
+        }
+    }
+
+    /// Step 6: the signer is one that the policy accepts.
+    pub(super) fn step_6_identity(
+        &self,
+        signature: &VerifiedSignature<'_>,
+        accepted: &[IdentityRule],
+    ) -> Result<AcceptedIdentity, Denial> {
+        let certificate = match signature.signer {
+            Signer::Key(key) => return Ok(AcceptedIdentity { identity: Identity::of_key(&key.name), level: key.level }),
+            Signer::Certificate(certificate) => certificate,
+        };
+        let identity = Identity::of_certificate(certificate)?;
+        let level = accepted.iter().filter(|rule| rule.accepts(&identity)).map(|rule| rule.level).max();
+        let refusal = || {
+            let detail = format!("the signer {identity} is not accepted; {} accepted identities are listed", accepted.len());
+            denied(ReasonCode::IdentityDenied, detail)
+        };
+        self.enforce(6, level.map(|_| ()).ok_or_else(refusal))?;
+        Ok(AcceptedIdentity { identity, level: level.unwrap_or(TrustLevel::Verified) })
+    }
+
+    /// Step 7: the certificate was promised to a trusted certificate log before it was used.
+    pub(super) fn step_7_certificate_transparency(&self, chain: Option<&VerifiedChain>) -> Result<(), Denial> {
+        let Some(chain) = chain else { return Ok(()) };
+        self.enforce(7, self.timestamps_verify(chain))
+    }
+
+    fn timestamps_verify(&self, chain: &VerifiedChain) -> Result<(), Denial> {
+        let timestamps = sct::embedded(chain.leaf())?;
+        if timestamps.is_empty() {
+            return match self.policy.sct {
+                SctPolicy::AcceptAbsent => Ok(()),
+                SctPolicy::Require => {
+                    let detail = "the certificate embeds no signed certificate timestamp; request one from an authority that logs its certificates";
+                    Err(denied(ReasonCode::SctMissing, detail))
+                }
+            };
+        }
+        let mut known = 0_usize;
+        for timestamp in &timestamps {
+            let logs = &self.verifier.material.certificate_logs;
+            let serving = logs.iter().find(|log| {
+                log.log_id == timestamp.log_id && log.validity.contains(timestamp.time())
+            });
+            let Some(log) = serving else { continue };
+            if timestamp.time() > self.now.plus(MAX_CLOCK_SKEW) {
+                return Err(denied(ReasonCode::SctInvalid, "a certificate timestamp lies in the future"));
+            }
+            timestamp.verify(chain.leaf(), chain.issuer(), &log.key, self.cached)?;
+            known += 1;
+        }
+        if known == 0 {
+            let detail = "no certificate timestamp is of a certificate log in the trusted root";
+            return Err(denied(ReasonCode::SctInvalid, detail));
+        }
+        Ok(())
+    }
+}
+
+/// The validity period is all of a path that depends on time.
+fn valid_at(chain: &VerifiedChain, time: UnixTime) -> bool {
+    chain.time() == time || chain.certificates().iter().all(|certificate| certificate.is_valid_at(time))
+}

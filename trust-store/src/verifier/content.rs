@@ -1,0 +1,186 @@
+//! Steps 1 to 3: what was signed, about what, and by which key.
+
+use alloc::format;
+
+use super::{Part, Session, denied};
+use crate::algorithm::{KeyAlgorithm, SubjectPublicKey};
+use crate::attestation::{Attestation, Derived};
+use crate::bundle::{Content, KeyMaterial};
+use crate::certificate::Certificate;
+use crate::dsse::IN_TOTO_PAYLOAD_TYPE;
+use crate::key_details::KeyDetails;
+use crate::policy::{ArtifactPolicy, TrustedKey};
+use crate::provider::rsa_modulus_and_exponent;
+use crate::reason::{Denial, ReasonCode};
+use crate::statement::Statement;
+
+/// A signature that verified, with the key it verified under. The key is not trusted yet.
+pub(super) struct VerifiedSignature<'a> {
+    pub(super) signer: Signer<'a>,
+    pub(super) details: KeyDetails,
+}
+
+/// Whose key it is.
+#[derive(Clone, Copy)]
+pub(super) enum Signer<'a> {
+    /// A certificate's, to be validated by the next steps.
+    Certificate(&'a Certificate),
+    /// One that the policy names.
+    Key(&'a TrustedKey),
+}
+
+impl Session<'_> {
+    /// Step 1: the attestation has the shape that the policy asks for. Its bytes were bounded and parsed when it was
+    /// made; here its content is read.
+    pub(super) fn step_1_shape(&self, attestation: &Attestation) -> Result<Option<Statement>, Denial> {
+        let statement = match &attestation.bundle().content {
+            Content::Dsse(envelope) => {
+                let typed = envelope.payload_type == IN_TOTO_PAYLOAD_TYPE;
+                let denial = || denied(ReasonCode::Unsupported, "the payload is not an in-toto statement");
+                self.enforce(1, if typed { Ok(()) } else { Err(denial()) })?;
+                Some(Statement::parse(&envelope.payload)?)
+            }
+            Content::Message { .. } => None,
+        };
+        let shape = match self.policy.artifact {
+            ArtifactPolicy::AgentRelease if attestation.manifest().is_none() => {
+                Err(denied(ReasonCode::Malformed, "the policy demands an agent release: a manifest must come along"))
+            }
+            ArtifactPolicy::AgentRelease if statement.is_none() => {
+                Err(denied(ReasonCode::Unsupported, "the policy demands an agent release: a signed in-toto statement"))
+            }
+            _ => Ok(()),
+        };
+        self.enforce(1, shape)?;
+        Ok(statement)
+    }
+
+    /// Step 2: the statement is about this artifact and this manifest, and the copies for readers are true.
+    pub(super) fn step_2_digests(
+        &self,
+        attestation: &Attestation,
+        statement: Option<&Statement>,
+    ) -> Result<(), Denial> {
+        self.enforce(2, self.artifact_is_named(attestation, statement))?;
+        self.enforce(2, manifest_is_released(attestation, statement))?;
+        let copies = if !attestation.chain_agrees {
+            Err("certificate_chain starts with another certificate than the bundle's".into())
+        } else {
+            let actual = Derived::of(attestation.bundle(), attestation.certificate());
+            match attestation.derived.difference(&actual) {
+                Some(field) => Err(format!("the copy `{field}` differs from what the bundle says")),
+                None => Ok(()),
+            }
+        };
+        self.enforce(2, copies.map_err(|detail| denied(ReasonCode::ManifestMismatch, detail)))
+    }
+
+    fn artifact_is_named(&self, attestation: &Attestation, statement: Option<&Statement>) -> Result<(), Denial> {
+        let mismatch = |detail: &'static str| Err(denied(ReasonCode::DigestMismatch, detail));
+        match (&attestation.bundle().content, statement) {
+            (Content::Dsse(_), Some(statement)) if statement.names_artifact(self.digest.as_bytes()) => Ok(()),
+            (Content::Dsse(_), _) => mismatch("no subject of the signed statement has the artifact's SHA-256"),
+            (Content::Message { digest: Some((algorithm, digest)), .. }, _) => match self.digest.by(*algorithm) {
+                Some(actual) if actual == digest => Ok(()),
+                Some(_) => mismatch("the bundle is about an artifact with another digest"),
+                None => Ok(()), // a hint by a hash that nobody computed; the signature decides
+            },
+            (Content::Message { digest: None, .. }, _) => Ok(()),
+        }
+    }
+
+    /// Step 3: the signature verifies, by an algorithm that the policy accepts.
+    pub(super) fn step_3_signature<'p>(&'p self, part: &Part<'p>) -> Result<VerifiedSignature<'p>, Denial> {
+        match (&part.bundle.key, part.certificate) {
+            (KeyMaterial::PublicKey { hint }, _) => self.signature_by_key(part, hint),
+            (_, Some(certificate)) => {
+                let details = key_details(certificate.key_algorithm(), certificate.public_key())?;
+                self.enforce(3, self.algorithm_is_accepted(details))?;
+                self.enforce(3, self.signature_verifies(part, details, certificate.public_key()))?;
+                Ok(VerifiedSignature { signer: Signer::Certificate(certificate), details })
+            }
+            (_, None) => Err(denied(ReasonCode::Malformed, "the bundle holds no certificate")),
+        }
+    }
+
+    /// A bare key: the policy's key of the hinted name, else whichever of its keys verifies.
+    fn signature_by_key<'p>(&'p self, part: &Part<'p>, hint: &str) -> Result<VerifiedSignature<'p>, Denial> {
+        let mut refusal = denied(
+            ReasonCode::IdentityDenied,
+            "the signature is by a bare key and the policy lists none; add it under `keys` or sign with a certificate",
+        );
+        let named = self.policy.keys.iter().any(|key| key.name == hint);
+        for key in self.policy.keys.iter().filter(|key| !named || key.name == hint) {
+            let spki = SubjectPublicKey::from_der(&key.spki).map_err(|error| error.denial("policy key"))?;
+            let verified = self
+                .algorithm_is_accepted(key.details)
+                .and_then(|()| self.signature_verifies(part, key.details, spki.key));
+            match self.enforce(3, verified) {
+                Ok(()) => return Ok(VerifiedSignature { signer: Signer::Key(key), details: key.details }),
+                Err(denial) => refusal = denial,
+            }
+        }
+        Err(refusal)
+    }
+
+    fn algorithm_is_accepted(&self, details: KeyDetails) -> Result<(), Denial> {
+        if self.policy.algorithms.contains(&details) {
+            return Ok(());
+        }
+        let detail = format!("{} is not among the policy's algorithms", details.as_str());
+        Err(denied(ReasonCode::AlgorithmNotAllowed, detail))
+    }
+
+    fn signature_verifies(&self, part: &Part<'_>, details: KeyDetails, key: &[u8]) -> Result<(), Denial> {
+        let crypto = &*self.verifier.crypto;
+        let algorithm = details.algorithm()?;
+        let (verified, what) = match &part.bundle.content {
+            Content::Dsse(envelope) => {
+                let signature = &envelope.single_signature()?.sig;
+                (crypto.verify(algorithm, key, &envelope.pae(), signature), "statement")
+            }
+            Content::Message { signature, .. } => {
+                let Some(digest) = self.digest.by(details.hash()) else {
+                    let detail = format!("a {} signature needs the artifact's bytes, not its SHA-256", details.as_str());
+                    return Err(denied(ReasonCode::Unsupported, detail));
+                };
+                (crypto.verify_digest(algorithm, key, digest, signature), "artifact")
+            }
+        };
+        verified.map_err(|_| {
+            denied(ReasonCode::SignatureInvalid, format!("the signature over the {what} does not verify with the key"))
+        })
+    }
+}
+
+fn manifest_is_released(attestation: &Attestation, statement: Option<&Statement>) -> Result<(), Denial> {
+    match (attestation.manifest(), statement) {
+        (None, _) => Ok(()),
+        (Some(manifest), Some(statement)) if statement.releases_manifest(manifest) => Ok(()),
+        (Some(_), _) => {
+            let detail = "the signed statement does not release this manifest: id, capabilities or another value was changed after signing";
+            Err(denied(ReasonCode::ManifestMismatch, detail))
+        }
+    }
+}
+
+/// The details of a certificate's key, with the hash that goes with its size.
+fn key_details(algorithm: KeyAlgorithm, key: &[u8]) -> Result<KeyDetails, Denial> {
+    let refused = |detail| Err(denied(ReasonCode::AlgorithmNotAllowed, detail));
+    Ok(match algorithm {
+        KeyAlgorithm::EcdsaP256 => KeyDetails::EcdsaP256Sha256,
+        KeyAlgorithm::EcdsaP384 => KeyDetails::EcdsaP384Sha384,
+        KeyAlgorithm::EcdsaP521 => KeyDetails::EcdsaP521Sha512,
+        KeyAlgorithm::Ed25519 => KeyDetails::Ed25519,
+        KeyAlgorithm::MlDsa44 => KeyDetails::MlDsa44,
+        KeyAlgorithm::MlDsa65 => KeyDetails::MlDsa65,
+        KeyAlgorithm::MlDsa87 => KeyDetails::MlDsa87,
+        KeyAlgorithm::Rsa => match rsa_modulus_and_exponent(key).map(|(modulus, _)| modulus.len() * 8) {
+            Some(2048) => KeyDetails::RsaPkcs1v15_2048Sha256,
+            Some(3072) => KeyDetails::RsaPkcs1v15_3072Sha256,
+            Some(4096) => KeyDetails::RsaPkcs1v15_4096Sha256,
+            _ => return refused("the signer's RSA key has none of the sizes 2048, 3072 and 4096"),
+        },
+        _ => return refused("the signer's key is of an unknown type"),
+    })
+}

@@ -1,0 +1,198 @@
+//! Steps 10 and 11: what else is known of the log, who witnessed it, and how fresh that knowledge is.
+//!
+//! The attested checkpoint and those of the evidence are tied together by consistency proofs. A newer checkpoint
+//! counts only if it is shown to contain the attested one (or the entry itself); one that contradicts it is a fork.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use tlog::{LeafHash, TreeHead};
+
+use super::{Session, denied};
+use crate::evidence::{LogEvidence, MAX_CHECKPOINTS};
+use crate::policy::{FreshnessPolicy, MAX_CLOCK_SKEW, WitnessPolicy};
+use crate::reason::{Denial, ReasonCode};
+use crate::verified::VerifiedLogEntry;
+
+/// A checkpoint that a trusted log signed.
+#[derive(Clone, Debug)]
+pub(super) struct OpenedCheckpoint {
+    pub(super) head: TreeHead,
+    /// The log's own signing time, seconds.
+    pub(super) log_time: Option<u64>,
+    /// Witnesses, by their place in the quorum, with the time of their cosignature.
+    pub(super) cosigned: Vec<(usize, u64)>,
+}
+
+/// An entry in a trusted log, with the checkpoint of the bundle.
+pub(super) struct LogView {
+    pub(super) origin: String,
+    pub(super) log_id: Vec<u8>,
+    pub(super) index: u64,
+    pub(super) leaf: LeafHash,
+    /// `None` for an entry with a signed timestamp only.
+    pub(super) attested: Option<OpenedCheckpoint>,
+}
+
+/// How another head stands to the attested one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    /// Proven to be of the same growing tree.
+    Consistent,
+    /// Proven not to be.
+    Contradicts,
+    /// Nothing was shown.
+    NotShown,
+}
+
+impl Session<'_> {
+    /// Step 10: a quorum cosigned the attested checkpoint, or a newer one that contains it.
+    pub(super) fn step_10_witnesses(&self, views: &[LogView]) -> Result<(), Denial> {
+        let WitnessPolicy::Quorum(quorum) = &self.policy.witnesses else { return Ok(()) };
+        for view in views {
+            let reached = self.known_checkpoints(view).iter().any(|(checkpoint, relation)| {
+                *relation == Relation::Consistent
+                    && view.attested.as_ref().is_none_or(|attested| checkpoint.head.size >= attested.head.size)
+                    && quorum.is_reached(|witness| checkpoint.cosigned.iter().any(|(cosigner, _)| *cosigner == witness))
+            });
+            let refusal = || {
+                let detail = format!("no quorum of witnesses cosigned a checkpoint of {} that covers the entry", view.origin);
+                denied(ReasonCode::WitnessQuorum, detail)
+            };
+            self.enforce(10, reached.then_some(()).ok_or_else(refusal))?;
+        }
+        Ok(())
+    }
+
+    /// Step 11: nothing that is known contradicts the checkpoint, and the newest of them is young enough.
+    pub(super) fn step_11_freshness(&self, views: Vec<LogView>) -> Result<Vec<VerifiedLogEntry>, Denial> {
+        let mut entries = Vec::with_capacity(views.len());
+        for view in views {
+            let known = self.known_checkpoints(&view);
+            self.enforce(11, self.memory_agrees(&view, &known))?;
+            if let FreshnessPolicy::WithinSeconds(max_age) = self.policy.freshness {
+                self.enforce(11, self.is_fresh(&view, &known, i64::from(max_age)))?;
+            }
+            let mut observed: Vec<TreeHead> = known
+                .iter()
+                .filter(|(_, relation)| *relation == Relation::Consistent)
+                .map(|(checkpoint, _)| checkpoint.head)
+                .collect();
+            observed.sort_by_key(|head| head.size);
+            observed.dedup();
+            let LogView { origin, log_id, index, .. } = view;
+            entries.push(VerifiedLogEntry { origin, log_id, index, observed });
+        }
+        Ok(entries)
+    }
+
+    /// The attested checkpoint and every readable one of the evidence, with their relation to it. A checkpoint of the
+    /// evidence that does not verify is no evidence.
+    fn known_checkpoints(&self, view: &LogView) -> Vec<(OpenedCheckpoint, Relation)> {
+        let Some(attested) = &view.attested else { return Vec::new() };
+        let mut known: Vec<_> = Vec::from([(attested.clone(), Relation::Consistent)]);
+        let Some(evidence) = self.evidence.log(&view.origin) else { return known };
+        let Some(log) = self.verifier.material.log(&view.log_id) else { return known };
+        for note in evidence.checkpoints.iter().rev().take(MAX_CHECKPOINTS) {
+            if let Ok(checkpoint) = self.open_checkpoint(log, note.as_bytes(), self.cached) {
+                let relation = relation_of_checkpoint(view, &attested.head, &checkpoint.head, evidence);
+                known.push((checkpoint, relation));
+            }
+        }
+        known
+    }
+
+    fn memory_agrees(&self, view: &LogView, known: &[(OpenedCheckpoint, Relation)]) -> Result<(), Denial> {
+        let inconsistent = |size: u64| {
+            let detail = format!("{} showed trees that contradict each other (one of size {size}); keep both as proof", view.origin);
+            denied(ReasonCode::LogInconsistent, detail)
+        };
+        if let Some((fork, _)) = known.iter().find(|(_, relation)| *relation == Relation::Contradicts) {
+            return Err(inconsistent(fork.head.size));
+        }
+        let Some(remembered) = self.evidence.remembered_head(&view.origin, &view.log_id) else { return Ok(()) };
+        let evidence = self.evidence.log(&view.origin);
+        // The remembered head may be tied to any head that is itself tied to the attested one.
+        let mut shown = false;
+        for (checkpoint, _) in known.iter().filter(|(_, relation)| *relation == Relation::Consistent) {
+            match relation(&remembered, &checkpoint.head, evidence) {
+                Relation::Contradicts => return Err(inconsistent(remembered.size)),
+                Relation::Consistent => shown = true,
+                Relation::NotShown => {}
+            }
+        }
+        if shown {
+            return Ok(());
+        }
+        let detail = format!(
+            "consistency of {} with the remembered tree of size {} was not shown; fetch its consistency proof",
+            view.origin, remembered.size
+        );
+        Err(denied(ReasonCode::CheckpointStale, detail))
+    }
+
+    fn is_fresh(&self, view: &LogView, known: &[(OpenedCheckpoint, Relation)], max_age: i64) -> Result<(), Denial> {
+        let stale = |detail: String| Err(denied(ReasonCode::CheckpointStale, detail));
+        let newest = known.iter().map(|(checkpoint, _)| checkpoint.head.size).max();
+        let mut newest_known = known.iter().filter(|(checkpoint, _)| Some(checkpoint.head.size) == newest);
+        if newest_known.clone().any(|(_, relation)| *relation == Relation::NotShown) {
+            return stale(format!(
+                "a newer checkpoint of {} is known, but not shown to contain the entry; fetch its consistency proof",
+                view.origin
+            ));
+        }
+        if newest_known.any(|(checkpoint, _)| self.is_recent(checkpoint, max_age)) {
+            return Ok(());
+        }
+        stale(format!(
+            "no verified time of the newest known checkpoint of {} lies within {max_age} seconds; fetch a newer checkpoint",
+            view.origin
+        ))
+    }
+
+    /// With a quorum its fresh cosignatures decide, else any verified time of the log or a witness.
+    fn is_recent(&self, checkpoint: &OpenedCheckpoint, max_age: i64) -> bool {
+        let recent = |time: u64| {
+            let time = i64::try_from(time).unwrap_or(i64::MAX);
+            time <= self.now.plus(MAX_CLOCK_SKEW).0 && self.now.0.saturating_sub(time) <= max_age
+        };
+        match &self.policy.witnesses {
+            WitnessPolicy::Quorum(quorum) => quorum.is_reached(|witness| {
+                checkpoint.cosigned.iter().any(|(cosigner, time)| *cosigner == witness && recent(*time))
+            }),
+            WitnessPolicy::NotRequired => {
+                checkpoint.log_time.into_iter().chain(checkpoint.cosigned.iter().map(|(_, time)| *time)).any(recent)
+            }
+        }
+    }
+}
+
+/// A checkpoint of the evidence also contains the attested one, for this entry's purpose, if it contains the entry.
+fn relation_of_checkpoint(view: &LogView, attested: &TreeHead, other: &TreeHead, evidence: &LogEvidence) -> Relation {
+    let by_consistency = relation(attested, other, Some(evidence));
+    if by_consistency != Relation::NotShown || other.size < attested.size {
+        return by_consistency;
+    }
+    match evidence.inclusion(view.index, other.size) {
+        Some(proof) if proof.verify(&view.leaf, other).is_ok() => Relation::Consistent,
+        Some(_) => Relation::Contradicts,
+        None => Relation::NotShown,
+    }
+}
+
+/// Two heads of one log: of equal size they must be equal, else a proof from the smaller to the larger decides.
+fn relation(a: &TreeHead, b: &TreeHead, evidence: Option<&LogEvidence>) -> Relation {
+    let (old, new) = if a.size <= b.size { (a, b) } else { (b, a) };
+    if old.size == new.size {
+        return if old.root == new.root { Relation::Consistent } else { Relation::Contradicts };
+    }
+    if old.size == 0 {
+        return Relation::Consistent;
+    }
+    match evidence.and_then(|evidence| evidence.consistency(old.size, new.size)) {
+        Some(proof) if proof.verify(old, new).is_ok() => Relation::Consistent,
+        Some(_) => Relation::Contradicts,
+        None => Relation::NotShown,
+    }
+}

@@ -1,0 +1,164 @@
+//! Steps 13 and 14: trust level, endorsements, provenance, agent ids, capabilities.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::{Part, Session, denied};
+use crate::attestation::Attestation;
+use crate::bundle::{Bundle, Content};
+use crate::capability::Capability;
+use crate::certificate::Certificate;
+use crate::dsse::IN_TOTO_PAYLOAD_TYPE;
+use crate::identity::Identity;
+use crate::json::Value;
+use crate::manifest::Manifest;
+use crate::policy::{CapabilityPolicy, EndorsementPolicy, FieldRule, IdentityRule, ProvenancePolicy, TrustLevel};
+use crate::reason::{Denial, ReasonCode};
+use crate::statement::{ENDORSEMENT_TYPE, Statement};
+use crate::verified::VerifiedSigning;
+
+/// The level that was reached, and who lifted the artifact there.
+pub(super) struct Standing {
+    pub(super) level: TrustLevel,
+    pub(super) endorsers: Vec<Identity>,
+}
+
+impl Session<'_> {
+    /// Step 13.
+    pub(super) fn step_13_trust(
+        &self,
+        attestation: &Attestation,
+        signed: &VerifiedSigning,
+    ) -> Result<Standing, Denial> {
+        self.enforce(13, self.agent_is_admitted(attestation.manifest()))?;
+        self.enforce(13, self.provenance_is_shown(attestation))?;
+        let (endorsers, demanded) = match &self.policy.endorsements {
+            EndorsementPolicy::NobodyEndorses => (Vec::new(), None),
+            EndorsementPolicy::AtLeast { count, endorsers } => {
+                (self.endorsers(attestation, &signed.identity, endorsers)?, Some(usize::from(count.get())))
+            }
+        };
+        let endorsed = demanded.is_some_and(|count| endorsers.len() >= count);
+        let level = if endorsed { signed.level.max(TrustLevel::Community) } else { signed.level };
+        let required = self.policy.required_level;
+        let reached = match demanded {
+            _ if level >= required => Ok(()),
+            Some(count) if required == TrustLevel::Community => {
+                let detail = format!("{} of {count} accepted signers endorsed the artifact", endorsers.len());
+                Err(denied(ReasonCode::EndorsementMissing, detail))
+            }
+            _ => {
+                let detail = format!(
+                    "the level reached is {level}, the policy demands {required}; list {} at that level to accept it",
+                    signed.identity
+                );
+                Err(denied(ReasonCode::TrustLevel, detail))
+            }
+        };
+        self.enforce(13, reached)?;
+        Ok(Standing { level, endorsers })
+    }
+
+    fn agent_is_admitted(&self, manifest: Option<&Manifest>) -> Result<(), Denial> {
+        let Some(manifest) = manifest else { return Ok(()) };
+        let id = manifest.id().as_str();
+        let rule = if self.policy.agents.deny.iter().any(|pattern| pattern.matches(id)) {
+            "a pattern of `agents.deny` matches it"
+        } else if !self.policy.agents.allow.iter().any(|pattern| pattern.matches(id)) {
+            "no pattern of `agents.allow` matches it"
+        } else {
+            return Ok(());
+        };
+        Err(denied(ReasonCode::PolicyDenied, format!("the agent `{id}` is not admitted: {rule}")))
+    }
+
+    fn provenance_is_shown(&self, attestation: &Attestation) -> Result<(), Denial> {
+        let ProvenancePolicy::Required { predicate_type, builders, fields } = &self.policy.provenance else {
+            return Ok(());
+        };
+        let mut found = None;
+        for bundle in attestation.further.iter().chain([&attestation.bundle]) {
+            match self.statement_of(bundle, predicate_type, builders) {
+                Some(Ok((statement, _))) => match fields.iter().find(|rule| !holds(rule, &statement)) {
+                    None => return Ok(()),
+                    Some(rule) => found = Some(format!("`{}` does not match `{}`", rule.path, rule.matches)),
+                },
+                Some(Err(denial)) => found = Some(denial.to_string()),
+                None => {}
+            }
+        }
+        let detail = match found {
+            Some(reason) => format!("provenance of type {predicate_type} does not satisfy the policy: {reason}"),
+            None => format!("provenance of type {predicate_type} is demanded and none came along"),
+        };
+        Err(denied(ReasonCode::ProvenanceMissing, detail))
+    }
+
+    /// Distinct accepted signers, other than the artifact's own, of verified endorsements.
+    fn endorsers(
+        &self,
+        attestation: &Attestation,
+        own: &Identity,
+        accepted: &[IdentityRule],
+    ) -> Result<Vec<Identity>, Denial> {
+        let mut endorsers: Vec<Identity> = Vec::new();
+        for bundle in &attestation.further {
+            match self.statement_of(bundle, ENDORSEMENT_TYPE, accepted) {
+                Some(Ok((statement, identity))) => {
+                    let same_manifest = attestation.manifest().is_none_or(|manifest| statement.names_manifest(manifest));
+                    if same_manifest && identity != *own && !endorsers.contains(&identity) {
+                        endorsers.push(identity);
+                    }
+                }
+                // A revoked endorser is a warning, not a missing voice.
+                Some(Err(denial)) if denial.code == ReasonCode::Revoked => return Err(denial),
+                _ => {}
+            }
+        }
+        Ok(endorsers)
+    }
+
+    /// A statement of this type about this artifact, verified like the artifact's own; `None` if the bundle is
+    /// something else.
+    fn statement_of(
+        &self,
+        bundle: &Bundle,
+        predicate_type: &str,
+        accepted: &[IdentityRule],
+    ) -> Option<Result<(Statement, Identity), Denial>> {
+        let Content::Dsse(envelope) = &bundle.content else { return None };
+        if envelope.payload_type != IN_TOTO_PAYLOAD_TYPE {
+            return None;
+        }
+        let statement = Statement::parse(&envelope.payload).ok()?;
+        if statement.predicate_type != predicate_type || !statement.names_artifact(self.digest.as_bytes()) {
+            return None;
+        }
+        let certificate = match bundle.certificate().map(Certificate::from_der).transpose() {
+            Ok(certificate) => certificate,
+            Err(denial) => return Some(Err(denial)),
+        };
+        let part = Part { bundle, certificate: certificate.as_ref() };
+        Some(self.verify_signing(&part, accepted).map(|signed| (statement, signed.identity)))
+    }
+
+    /// Step 14: everything the signed manifest requests is covered by what may be granted.
+    pub(super) fn step_14_capabilities(&self, manifest: Option<&Manifest>) -> Result<Vec<Capability>, Denial> {
+        let requested = manifest.map(Manifest::requested_capabilities).unwrap_or_default();
+        if let CapabilityPolicy::Within(granted) = &self.policy.capabilities {
+            let beyond = requested.iter().find(|capability| !capability.is_covered_by(granted));
+            let refusal = beyond.map_or(Ok(()), |capability| {
+                let detail = format!("the capability `{capability}` is not granted; add it to the policy or remove it from the manifest and sign again");
+                Err(denied(ReasonCode::CapabilityDenied, detail))
+            });
+            self.enforce(14, refusal)?;
+        }
+        Ok(requested)
+    }
+}
+
+fn holds(rule: &FieldRule, statement: &Statement) -> bool {
+    let found = rule.path.split('.').try_fold(&statement.predicate, |value, key| value.member(key));
+    found.and_then(Value::as_str).is_some_and(|text| rule.matches.matches(text))
+}
