@@ -1,0 +1,201 @@
+//! What the threads of one log share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::certificate::CertificateRecord;
+use crate::clock::Clock;
+use crate::dedup::Dedup;
+use crate::disk::Disk;
+use crate::edge::Edge;
+use crate::entry_file::EntryFile;
+use crate::error::Error;
+use crate::head_file::Head;
+use crate::kind::{Deduplication, LogKind};
+use crate::publication::Publication;
+use crate::publisher::PublisherQueue;
+use crate::queue::{End, Queue};
+use crate::tile_store::TileStore;
+
+/// A committed head with the edge of its tree.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) head: Head,
+    pub(crate) edge: Edge,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) origin: String,
+    pub(crate) kind: LogKind,
+    pub(crate) deduplication: Deduplication,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) queue: Queue,
+    pub(crate) entries: Arc<EntryFile>,
+    pub(crate) tiles: TileStore,
+    pub(crate) dedup: Mutex<Dedup>,
+    pub(crate) publisher: PublisherQueue,
+    pub(crate) metrics: Metrics,
+    committed: RwLock<Committed>,
+    published: RwLock<Option<Arc<Publication>>>,
+    failure: RwLock<Option<String>>,
+    /// Everything derived from the first so many entries is durable.
+    pub(crate) derived: AtomicU64,
+}
+
+/// The parts of [`Shared`] that recovery found.
+pub(crate) struct SharedParts {
+    pub(crate) origin: String,
+    pub(crate) kind: LogKind,
+    pub(crate) deduplication: Deduplication,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) queue: Queue,
+    pub(crate) entries: Arc<EntryFile>,
+    pub(crate) tiles: TileStore,
+    pub(crate) dedup: Dedup,
+    pub(crate) committed: Committed,
+    pub(crate) derived: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: SharedParts) -> Self {
+        let metrics = Metrics::default();
+        metrics.size.store(parts.committed.head.tree.size, Ordering::Relaxed);
+        Self {
+            origin: parts.origin,
+            kind: parts.kind,
+            deduplication: parts.deduplication,
+            disk: parts.disk,
+            clock: parts.clock,
+            queue: parts.queue,
+            entries: parts.entries,
+            tiles: parts.tiles,
+            dedup: Mutex::new(parts.dedup),
+            publisher: PublisherQueue::default(),
+            metrics,
+            committed: RwLock::new(parts.committed),
+            published: RwLock::new(None),
+            failure: RwLock::new(None),
+            derived: AtomicU64::new(parts.derived),
+        }
+    }
+
+    pub(crate) fn committed(&self) -> Committed {
+        self.committed.read().clone()
+    }
+
+    pub(crate) fn set_committed(&self, committed: Committed) {
+        *self.committed.write() = committed;
+        self.publisher.committed();
+    }
+
+    pub(crate) fn published(&self) -> Option<Arc<Publication>> {
+        self.published.read().clone()
+    }
+
+    pub(crate) fn set_published(&self, publication: Arc<Publication>) {
+        self.metrics.published.store(publication.tree.size, Ordering::Relaxed);
+        self.metrics.publications.fetch_add(1, Ordering::Relaxed);
+        *self.published.write() = Some(publication);
+    }
+
+    /// Stops writing for good. The first cause is kept.
+    pub(crate) fn fail(&self, error: &Error) {
+        let cause = error.to_string();
+        tracing::error!(log = %self.origin, %error, "the log stops accepting entries");
+        self.failure.write().get_or_insert_with(|| cause.clone());
+        self.queue.end(End::Failed(cause.clone()));
+        self.publisher.fail(&cause);
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.read().clone()
+    }
+
+    /// The time bound to a stored certificate entry.
+    pub(crate) fn time_of(&self, index: u64) -> Option<u64> {
+        if self.kind != LogKind::Issuance {
+            return None;
+        }
+        let stored = self.entries.entry(index).ok()?;
+        CertificateRecord::parse(&stored).map(|record| record.time_millis)
+    }
+}
+
+/// Counters of a log; read with [`Metrics::snapshot`].
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    size: AtomicU64,
+    published: AtomicU64,
+    publications: AtomicU64,
+    batches: AtomicU64,
+    appended: AtomicU64,
+    refused: AtomicU64,
+    publication_failures: AtomicU64,
+    pub(crate) scrubbed: AtomicU64,
+}
+
+/// Figures of a log at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MetricsSnapshot {
+    /// Committed entries.
+    pub size: u64,
+    /// Entries covered by the published checkpoint.
+    pub published: u64,
+    /// Checkpoints published since the start.
+    pub publications: u64,
+    /// Batches committed since the start.
+    pub batches: u64,
+    /// Entries appended since the start.
+    pub appended: u64,
+    /// Entries refused for want of space since the start.
+    pub refused: u64,
+    /// Attempts to publish that failed since the start.
+    pub publication_failures: u64,
+    /// Entries re-read and re-verified by the background self-check since the start.
+    pub scrubbed: u64,
+    /// Entries waiting for the sequencer.
+    pub queued: u64,
+    /// Full tiles waiting for the follower.
+    pub tile_backlog: u64,
+    /// Whether the writer has stopped after a fatal failure.
+    pub failed: bool,
+}
+
+impl Metrics {
+    pub(crate) fn batch(&self, appended: u64, size: u64) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.appended.fetch_add(appended, Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self, count: usize) {
+        self.refused.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn publication_failed(&self) {
+        self.publication_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self, shared: &Shared) -> MetricsSnapshot {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MetricsSnapshot {
+            size: load(&self.size),
+            published: load(&self.published),
+            publications: load(&self.publications),
+            batches: load(&self.batches),
+            appended: load(&self.appended),
+            refused: load(&self.refused),
+            publication_failures: load(&self.publication_failures),
+            scrubbed: load(&self.scrubbed),
+            queued: shared.queue.len() as u64,
+            tile_backlog: shared.tiles.backlog() as u64,
+            failed: shared.failure().is_some(),
+        }
+    }
+}
