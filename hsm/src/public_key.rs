@@ -274,3 +274,65 @@ fn rsa_verifier(algorithm: SignatureAlgorithm) -> Option<&'static RsaParameters>
 fn invalid(reason: &str) -> Error {
     Error::Invalid { what: "public key", reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::developer::DeveloperKey;
+    use crate::signer::Signer as _;
+
+    #[test]
+    fn every_key_type_round_trips_through_its_spki() {
+        for algorithm in KeyAlgorithm::ALL {
+            let key = DeveloperKey::generate(algorithm).unwrap();
+            let again = PublicKey::from_spki_der(key.public_key().spki_der()).unwrap();
+            assert_eq!((again.algorithm(), &again), (algorithm, key.public_key()));
+            assert_eq!(again.spki_sha256_hex().len(), 64);
+        }
+    }
+
+    #[test]
+    fn damaged_keys_never_parse_as_the_same_key() {
+        let key = DeveloperKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let spki = key.public_key().spki_der();
+        for position in 0..spki.len() {
+            let mut damaged = spki.to_vec();
+            damaged[position] ^= 1;
+            if let Ok(parsed) = PublicKey::from_spki_der(&damaged) {
+                assert_ne!(&parsed, key.public_key());
+            }
+            assert!(PublicKey::from_spki_der(&spki[..position]).is_err());
+        }
+        let mut trailing = spki.to_vec();
+        trailing.push(0);
+        assert!(PublicKey::from_spki_der(&trailing).is_err());
+    }
+
+    #[test]
+    fn a_point_off_the_curve_is_refused() {
+        let key = DeveloperKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let mut spki = key.public_key().spki_der().to_vec();
+        let y = spki.len() - 32;
+        spki[y..].fill(0x11);
+        assert!(PublicKey::from_spki_der(&spki).is_err());
+    }
+
+    #[test]
+    fn keys_of_another_key_do_not_verify() {
+        let (one, two) = (
+            DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap(),
+            DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap(),
+        );
+        let intent = crate::SigningIntent::fresh(crate::Purpose::Statement).unwrap();
+        let signature = one.sign_message(b"m", &intent).unwrap();
+        let algorithm = SignatureAlgorithm::Ed25519;
+        assert_eq!(
+            two.public_key().verify(algorithm, Input::Message(b"m"), signature.as_bytes()),
+            Err(InvalidSignature)
+        );
+        assert_eq!(
+            one.public_key().verify(algorithm, Input::Message(b"m"), &signature.as_bytes()[..63]),
+            Err(InvalidSignature)
+        );
+    }
+}

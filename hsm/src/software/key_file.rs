@@ -198,12 +198,19 @@ mod tests {
         let file = frozen();
         assert_eq!(
             file.escape_ascii().to_string(),
-            FROZEN,
+            FROZEN.concat().escape_ascii().to_string(),
             "the key file format is durable: old files must stay readable"
         );
+        let old = KeyFile::parse(Path::new("log.key"), &label(), [1; 16], &FROZEN.concat()).unwrap();
+        assert_eq!(old.unseal(Path::new("log.key"), &Zeroizing::new([2; 32])).unwrap().as_slice(), PKCS8);
     }
 
-    const FROZEN: &str = "unset";
+    const FROZEN: [&[u8]; 4] = [
+        b"MENTATKY\x00\x00\x00\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x8d",
+        br#"{"label":"log","algorithm":"ed25519","purposes":["audit","checkpoint"],"spki":"MCowBQYDK2VwAyEA/RckOFqgx1tk+3jNYC+h2ZH96/drE8WO1wLqyDXp9hg="}"#,
+        &[4; 24],
+        b"\xac\xed\xcf\x1e\\\xe1\x82\x82\x9f\xde\xe8\x0b\x01\xf8\x0a\xb6A\xac\xe90XC\x05\xb7%Q\xd0\xde\x11\xf5\xf2\xd9\x09\xda\x9d\xb8n\x89\x186Q \x02\x03\x0c;/N\xe4bsA\xd3\x1d\x18\x08\xfa\x04\x18\xd1\xdb\xea\x15m",
+    ];
 
     #[test]
     fn every_flipped_byte_is_reported_as_damage() {
