@@ -1,0 +1,8 @@
+#![no_main]
+
+#[path = "../properties/tlog.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    properties::verifier_key(data);
+});
