@@ -18,8 +18,11 @@ use tlog::{
     Policy, ProofFile, Subtree, SubtreeProof, TileId, TilePath, TilePlan, TreeHead, VerifierKey,
 };
 
+/// What a target runs; says whether the bytes were accepted.
+pub(crate) type Property = fn(&[u8]) -> bool;
+
 /// The name and function of every target.
-pub(crate) const TARGETS: &[(&str, fn(&[u8]) -> bool)] = &[
+pub(crate) const TARGETS: &[(&str, Property)] = &[
     ("tlog_checkpoint", checkpoint),
     ("tlog_cosignature", cosignature),
     ("tlog_data_tile", data_tile),

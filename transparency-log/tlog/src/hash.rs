@@ -8,6 +8,7 @@ use core::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
@@ -145,16 +146,39 @@ pub fn leaf_hash(entry: &[u8]) -> LeafHash {
 }
 
 /// Hash of an inner node: `SHA-256(0x01 ‖ left ‖ right)`. Allocates nothing.
+///
+/// The message always has 65 bytes, that is two blocks, of which the second is one byte of `right`, padding and a
+/// constant length. Laying out the blocks here saves the hasher's buffering, a quarter of the time of what a log does
+/// most.
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut message = [0u8; 1 + 2 * HASH_SIZE];
-    let (prefix, children) = message.split_at_mut(1);
+    let [right_start @ .., right_end] = &right.0;
+    let mut blocks = [[0u8; 64]; 2];
+    let [first, second] = &mut blocks;
+    let [prefix, children @ ..] = first;
     let (left_half, right_half) = children.split_at_mut(HASH_SIZE);
-    prefix.fill(0x01);
+    *prefix = 0x01;
     left_half.copy_from_slice(&left.0);
-    right_half.copy_from_slice(&right.0);
-    Hash(Sha256::digest(message).into())
+    right_half.copy_from_slice(right_start);
+    let [last, padding, .., length_high, length_low] = second;
+    *last = *right_end;
+    *padding = 0x80;
+    [*length_high, *length_low] = NODE_BITS.to_be_bytes();
+    let mut state = INITIAL_STATE;
+    compress256(&mut state, &blocks);
+    let mut hash = [0u8; HASH_SIZE];
+    for (bytes, word) in hash.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    Hash(hash)
 }
+
+/// Length of a node's message in bits.
+const NODE_BITS: u16 = 8 * (1 + 2 * HASH_SIZE as u16);
+
+/// Initial state of SHA-256 (FIPS 180-4 section 5.3.3).
+const INITIAL_STATE: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 #[cfg(test)]
 mod tests {
@@ -188,9 +212,16 @@ mod tests {
         as_entry[..32].copy_from_slice(a.as_bytes());
         as_entry[32..].copy_from_slice(b.as_bytes());
         assert_ne!(leaf_hash(&as_entry).hash(), node_hash(&a, &b));
-        let mut prefixed = alloc::vec![1u8];
-        prefixed.extend_from_slice(&as_entry);
-        assert_eq!(Hash::digest(&prefixed), node_hash(&a, &b));
         assert_eq!(Hash::digest(b"\0a"), a);
+    }
+
+    #[test]
+    fn nodes_are_what_a_plain_hasher_says() {
+        let (mut left, mut right) = (Hash([0x00; 32]), Hash([0xff; 32]));
+        for _ in 0..200 {
+            let plain = Hash::digest(&[b"\x01".as_slice(), &left.0, &right.0].concat());
+            assert_eq!(node_hash(&left, &right), plain);
+            (left, right) = (right, plain);
+        }
     }
 }

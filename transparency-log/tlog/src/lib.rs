@@ -15,7 +15,7 @@
 //! | [`static_ct`] | certificate logs: RFC 6962 leaves, SCTs, data tiles, tree head signatures |
 //! | [`signature`] | the trait through which callers supply cryptography |
 //!
-//! Three types are easily confused: a [`Hash`] is any 32 bytes of SHA-256, a [`LeafHash`] is the hash of an entry
+//! Three types are easily confused: a [`struct@Hash`] is any 32 bytes of SHA-256, a [`LeafHash`] is the hash of an entry
 //! and the only thing an inclusion proof starts from, a [`TreeHead`] is a size with its root and is as trustworthy
 //! as the place it came from.
 #![no_std]
