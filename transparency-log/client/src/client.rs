@@ -160,6 +160,20 @@ impl LogClient {
         serde_json::from_slice(&answer.body).map_err(|_| Error::Answer { what })
     }
 
+    pub(crate) async fn get_query_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        what: &'static str,
+    ) -> Result<T, Error> {
+        let query = query.iter().map(|(name, value)| {
+            let value: String = url_encode(value);
+            format!("{name}={value}")
+        });
+        let query: Vec<String> = query.collect();
+        self.get_json(&format!("{path}?{}", query.join("&")), what).await
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -193,6 +207,19 @@ impl LogClient {
         }
         Ok(answer.expect(&[StatusCode::OK])?.body)
     }
+}
+
+/// A value of a query: everything but unreserved characters (RFC 3986 section 2.3) as percent and hexadecimal.
+fn url_encode(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 fn is_gone(status: StatusCode) -> bool {

@@ -6,6 +6,9 @@
 //! state()         what to store; store it after the entries were dealt with
 //! ```
 
+use std::collections::VecDeque;
+
+use futures_util::future::join_all;
 use tlog::checkpoint::VerifiedCheckpoint;
 use tlog::{BundleId, Error as LogError, SignatureVerifier, TreeHead, VerifierKey, tile::TILE_WIDTH};
 
@@ -13,6 +16,9 @@ use crate::client::LogClient;
 use crate::error::{Error, ForkEvidence};
 use crate::state::MonitorState;
 use crate::tiles::{EntryFormat, VerifiedEntry};
+
+/// Bundles fetched at once while walking.
+const BUNDLES_AHEAD: u64 = 8;
 
 /// Looks at entries and names what it recognises.
 pub trait Watcher {
@@ -51,6 +57,8 @@ pub struct Monitor<'a> {
     verifier: &'a dyn SignatureVerifier,
     format: EntryFormat,
     known: Option<VerifiedCheckpoint>,
+    /// Bundles that were fetched and proven but not yet walked, in order; an error is the last one.
+    ahead: VecDeque<Result<Vec<VerifiedEntry>, Error>>,
     state: MonitorState,
 }
 
@@ -75,7 +83,7 @@ impl<'a> Monitor<'a> {
         if state.walked() > size {
             return Err(LogError::IndexOutOfRange { index: state.walked(), size }.into());
         }
-        Ok(Self { client, keys, verifier, format, known, state })
+        Ok(Self { client, keys, verifier, format, known, ahead: VecDeque::new(), state })
     }
 
     /// What to remember.
@@ -124,13 +132,13 @@ impl<'a> Monitor<'a> {
         let Some(known) = &self.known else { return Ok(None) };
         let head = *known.head();
         let walked = self.state.walked();
-        let Some(bundle) = BundleId::in_tree(walked / u64::from(TILE_WIDTH), head.size) else {
-            return Ok(None);
-        };
         if walked >= head.size {
             return Ok(None);
         }
-        let entries = self.client.tree(head).entries(bundle, self.format).await?;
+        if self.ahead.is_empty() {
+            self.fetch_ahead(head, walked).await;
+        }
+        let Some(entries) = self.ahead.pop_front().transpose()? else { return Ok(None) };
         let new: Vec<WatchedEntry> = entries
             .into_iter()
             .filter(|entry| entry.index >= walked)
@@ -138,6 +146,21 @@ impl<'a> Monitor<'a> {
             .collect();
         self.state.set_walked(new.last().map_or(walked, |last| last.entry.index + 1));
         Ok(Some(new))
+    }
+
+    /// Fetches the next bundles in parallel, up to the first that cannot be had.
+    async fn fetch_ahead(&mut self, head: TreeHead, walked: u64) {
+        let first = walked / u64::from(TILE_WIDTH);
+        let bundles = (first..first + BUNDLES_AHEAD).map_while(|index| BundleId::in_tree(index, head.size));
+        let tree = self.client.tree(head);
+        let format = self.format;
+        for fetched in join_all(bundles.map(|bundle| tree.entries(bundle, format))).await {
+            let failed = fetched.is_err();
+            self.ahead.push_back(fetched);
+            if failed {
+                break;
+            }
+        }
     }
 
     async fn compare(&self, known: &VerifiedCheckpoint, served: &VerifiedCheckpoint) -> Result<(), Error> {

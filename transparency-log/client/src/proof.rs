@@ -2,6 +2,7 @@
 
 use reqwest::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 use tlog::{
     Hash, InclusionProof, LeafHash, SignatureVerifier, VerifiedCheckpoint, VerifiedInclusion, VerifierKey,
 };
@@ -28,6 +29,25 @@ pub struct ProvenEntry {
 }
 
 impl LogClient {
+    /// Asks the server's index (`GET {base}/api/v1/lookup`) for entries by `digest`, `identity`, `serial` or
+    /// `publisher`. The answer is the server's word; entries it names are proven with
+    /// [`RemoteTree::entry`](crate::RemoteTree::entry).
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Answer`] when it is not JSON, and transport errors.
+    pub async fn lookup(&self, field: &str, value: &str) -> Result<Value, Error> {
+        self.get_query_json("api/v1/lookup", &[(field, value)], "a list of entries").await
+    }
+
+    /// The entry at an index as a write would have answered it (`GET {base}/api/v1/entry`), with a fresh proof. Not
+    /// verified.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Answer`] when it is not JSON, and transport errors.
+    pub async fn log_entry(&self, index: u64) -> Result<Value, Error> {
+        self.get_query_json("api/v1/entry", &[("index", &index.to_string())], "a log entry in JSON").await
+    }
+
     /// Asks the server where a leaf stands and verifies its answer; `None` when the log does not have the leaf
     /// in its published tree.
     ///

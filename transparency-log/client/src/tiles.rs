@@ -14,10 +14,11 @@ use tlog::{
 use crate::client::LogClient;
 use crate::error::Error;
 
-/// Full tiles kept per client: 8 KiB each.
+/// Tiles kept per client: at most 8 KiB each.
 const CACHED_TILES: usize = 1024;
 
-/// Verified full tiles. They never change, so nothing is ever invalidated; partial tiles are not kept.
+/// Tiles that were proven to belong to some verified head. A tile's width is part of its name, so within one history
+/// its content never changes; whoever finds that a cached tile does not fit asks the log again before he judges.
 #[derive(Debug, Default)]
 pub(crate) struct TileCache(Mutex<BTreeMap<TileId, Vec<u8>>>);
 
@@ -28,17 +29,11 @@ impl TileCache {
 
     fn save(&self, id: TileId, bytes: &[u8]) {
         let mut tiles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if id.is_full() && !tiles.contains_key(&id) {
-            if tiles.len() >= CACHED_TILES {
-                // Keys are ordered by level: the oldest tile next to the leaves goes, upper levels stay.
-                tiles.pop_first();
-            }
-            tiles.insert(id, bytes.to_vec());
+        if tiles.len() >= CACHED_TILES && !tiles.contains_key(&id) {
+            // Keys are ordered by level: the leftmost tile next to the leaves goes, upper levels stay.
+            tiles.pop_first();
         }
-    }
-
-    fn forget(&self, id: TileId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        tiles.insert(id, bytes.to_vec());
     }
 }
 
@@ -90,23 +85,29 @@ impl RemoteTree<'_> {
     /// # Errors
     /// Transport errors, and as [`TilePlan::verify`].
     pub async fn fetch(&self, plan: &TilePlan) -> Result<VerifiedTiles, Error> {
-        let cache = self.client.cache();
-        let data = try_join_all(plan.tiles().iter().map(async |id| match cache.load(*id) {
+        let cached: Vec<Option<Vec<u8>>> =
+            plan.tiles().iter().map(|id| self.client.cache().load(*id)).collect();
+        let from_cache = cached.iter().any(Option::is_some);
+        match self.fetch_with(plan, cached).await {
+            // The cache may remember another history: what the log serves now decides whether this one fits.
+            Err(Error::Log(_)) if from_cache => self.fetch_with(plan, vec![None; plan.tiles().len()]).await,
+            fetched => fetched,
+        }
+    }
+
+    async fn fetch_with(
+        &self,
+        plan: &TilePlan,
+        cached: Vec<Option<Vec<u8>>>,
+    ) -> Result<VerifiedTiles, Error> {
+        let data = try_join_all(plan.tiles().iter().zip(cached).map(async |(id, cached)| match cached {
             Some(bytes) => Ok::<_, Error>(bytes),
             None => Ok(self.client.tile(*id).await?.to_vec()),
         }))
         .await?;
-        match plan.verify(&self.head, &data) {
-            Ok(tiles) => {
-                plan.tiles().iter().zip(&data).for_each(|(id, bytes)| cache.save(*id, bytes));
-                Ok(tiles)
-            }
-            Err(error) => {
-                // A tile cached under a head that turned out to be of another history must not stay.
-                plan.tiles().iter().for_each(|id| cache.forget(*id));
-                Err(error.into())
-            }
-        }
+        let tiles = plan.verify(&self.head, &data)?;
+        plan.tiles().iter().zip(&data).for_each(|(id, bytes)| self.client.cache().save(*id, bytes));
+        Ok(tiles)
     }
 
     /// Root of the tree when it had `size` leaves, computed from this tree.

@@ -43,7 +43,7 @@ async fn follows_growth_and_walks_every_entry_once() {
     assert_eq!(monitor.update().await.unwrap(), Growth { old: TreeHead::EMPTY, new: TreeHead::EMPTY });
     assert_eq!(walk(&mut monitor).await, Vec::<u64>::new());
     let mut expected = 0..;
-    for size in [1, 200, 256, 257, 900] {
+    for size in [1, 200, 256, 257, 900, 3000] {
         let old = server.head();
         server.change(|log| (old.size..size).for_each(|index| log.push(entry(index))));
         assert_eq!(monitor.update().await.unwrap(), Growth { old, new: server.head() });
@@ -81,6 +81,8 @@ async fn a_fork_is_reported_with_both_notes() {
         let server = Server::start(honest(300)).await;
         let mut monitor = monitor(&server, MonitorState::new(ORIGIN));
         monitor.update().await.unwrap();
+        // Tiles of the honest history are remembered: they must not hide what the log says now.
+        walk(&mut monitor).await;
         let before = monitor.state().clone();
         // For the smaller tree the honest tiles are still served: only the checkpoint is of the other history.
         let other = forked(from, size);

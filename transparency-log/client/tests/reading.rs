@@ -133,6 +133,14 @@ async fn proofs_of_the_server_are_verified() {
 }
 
 #[tokio::test]
+async fn lookups_are_encoded() {
+    let server = Server::start(log(1)).await;
+    let found = server.client.lookup("identity", "a b&c@d/\u{e9}").await.unwrap();
+    assert_eq!(found, json!({ "query": "identity=a%20b%26c%40d%2F%C3%A9" }));
+    assert_eq!(server.client.log_entry(0).await.unwrap_err().code(), "status");
+}
+
+#[tokio::test]
 async fn overload_is_waited_for_and_nothing_else() {
     let server = Server::start(log(3)).await;
     for status in [429, 502, 503, 504] {
