@@ -1,1 +1,24 @@
-//! trust-store-files
+//! Files around the offline verifier: manifests in YAML, attestation and bundle files, trust and policy files.
+//!
+//! `trust-store` takes values and bytes; this crate reads and writes them. Every size is checked before a file is
+//! parsed, only regular files are read, and every write is atomic and durable: temporary file, sync, rename, sync of
+//! the directory.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`manifest_file`] | `manifest.yaml`: load, verify against its module, insert the attestation block |
+//! | [`yaml`] | YAML 1.2 core types as a strict model; no anchors, aliases, tags, merge keys, duplicate keys |
+//! | [`trust_files`] | `trusted_root.json`, `signing_config.json`, policies, evidence |
+//! | [`atomic`] | bounded reads and durable writes |
+//! | [`error`] | the one error |
+#![forbid(unsafe_code)]
+
+pub mod atomic;
+pub mod error;
+pub mod manifest_file;
+mod splice;
+pub mod trust_files;
+pub mod yaml;
+
+pub use error::Error;
+pub use manifest_file::ManifestFile;
