@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tlog::signature::SignatureVerifier;
 
 use crate::algorithm::{KeyAlgorithm, SignatureAlgorithm};
+use crate::certificate_parsing::{UNKNOWN_VERSION, parse};
 use crate::extension::{
     AccessDescriptions, AuthorityKeyIdentifier, BasicConstraints, CertificatePolicies, DistributionPoints,
     ExtendedKeyUsage, Extension, KeyUsage, NameConstraints, PolicyConstraints, PolicyMappings,
@@ -27,7 +28,6 @@ use crate::oid;
 use crate::pem;
 use crate::reason::{Denial, ReasonCode};
 use crate::time::UnixTime;
-use crate::certificate_parsing::{UNKNOWN_VERSION, parse};
 use crate::x690::{Reader, Span};
 
 /// The largest certificate that is read, in octets. An ML-DSA-87 certificate has about 8,000.

@@ -7,8 +7,8 @@ use const_oid::ObjectIdentifier;
 use crate::algorithm::{KeyAlgorithm, SignatureAlgorithm};
 use crate::certificate::{KnownExtensions, MAX_SERIAL_LENGTH, Parts, Version};
 use crate::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, CertificatePolicies, DistributionPoints, ExtendedKeyUsage, Extension,
-    KeyUsage, NameConstraints, PolicyConstraints, PolicyMappings, read_extensions,
+    AuthorityKeyIdentifier, BasicConstraints, CertificatePolicies, DistributionPoints, ExtendedKeyUsage,
+    Extension, KeyUsage, NameConstraints, PolicyConstraints, PolicyMappings, read_extensions,
 };
 use crate::general_name::GeneralNames;
 use crate::name::CanonicalName;

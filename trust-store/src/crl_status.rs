@@ -30,8 +30,10 @@ impl Assessor<'_, '_> {
         findings: &mut Findings,
     ) -> Result<(), Denial> {
         let check = self.check;
+        let given = self.points_of_leaf.filter(|_| self.scope.chain.first() == Some(certificate));
+        let points = given.or(certificate.crl_distribution_points());
         let points: Vec<DistributionPoint<'_>> =
-            certificate.crl_distribution_points().map(|points| points.iter().collect()).unwrap_or_default();
+            points.map(|points| points.iter().collect()).unwrap_or_default();
         let mut partial: Option<Covered> = None;
         for crl in check.evidence.crls.iter().filter(|crl| crl.base_number().is_none()) {
             self.budget.spend_comparison(crl.issuer_der().len())?;

@@ -26,10 +26,12 @@
 //! | [`manifest`], [`capability`], [`jcs`] | the manifest, its capability grammar, its canonical form |
 //! | [`trusted_root`], [`signing_config`], [`trust_material`] | Sigstore trust files, and what they become |
 //! | [`policy`], [`policy_document`], [`evidence`], [`identity`] | what is demanded, and what is known |
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate self as trust_store; // the test fixture is shared with the integration tests
 #[cfg(test)]
 extern crate std;
 
@@ -37,6 +39,7 @@ pub mod algorithm;
 pub mod budget;
 pub mod certificate;
 mod certificate_parsing;
+pub mod conformance;
 pub mod crl;
 mod crl_entry;
 mod crl_status;
@@ -47,6 +50,7 @@ pub mod general_name;
 pub mod name;
 mod name_constraints;
 mod name_match;
+pub mod name_text;
 pub mod ocsp;
 mod ocsp_parsing;
 pub mod oid;

@@ -17,11 +17,11 @@ use crate::certificate::Certificate;
 use crate::crl_entry::RevocationReason;
 use crate::extension::{Extension, KeyUsage};
 use crate::name::CanonicalName;
+use crate::ocsp_parsing::{NOT_BASIC, basic_response, parse, read_certificates};
 use crate::oid;
 use crate::path_validation::check_critical_extensions;
 use crate::reason::{Denial, ReasonCode};
 use crate::time::UnixTime;
-use crate::ocsp_parsing::{NOT_BASIC, basic_response, parse, read_certificates};
 use crate::x690::{Span, tag};
 
 pub use crate::ocsp_parsing::response_status;

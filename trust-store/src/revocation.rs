@@ -16,11 +16,14 @@ use tlog::signature::SignatureVerifier;
 use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::crl::{Crl, RevocationReason};
+use crate::extension::DistributionPoints;
+use crate::name_text::wrap;
 use crate::ocsp::OcspResponse;
 use crate::path::VerifiedChain;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation_assessment::{Assessor, Scope};
 use crate::time::UnixTime;
+use crate::x690::{Reader, tag};
 
 /// How far apart the clocks of the issuer and the verifier may be by default, in seconds.
 pub const DEFAULT_CLOCK_SKEW_SECONDS: i64 = 300;
@@ -215,6 +218,27 @@ impl RevocationCheck<'_> {
         Assessor::new(self, Scope { chain: &chain }, budget).assess(certificate, issuer)
     }
 
+    /// Like [`RevocationCheck::assess`], with one distribution point URI in the place of those that the certificate
+    /// names.
+    ///
+    /// # Errors
+    /// `budget_exceeded`, `malformed` for a URI that cannot be one.
+    pub fn assess_at(
+        &self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+        distribution_point: &str,
+        budget: &mut Budget,
+    ) -> Result<Assessment, Denial> {
+        let value = distribution_points_der(distribution_point);
+        let points = Reader::new(&value).and_then(DistributionPoints::read);
+        let points = points.map_err(|error| error.denial("distribution point"))?;
+        let chain = [certificate.clone(), issuer.clone()];
+        let mut assessor = Assessor::new(self, Scope { chain: &chain }, budget);
+        assessor.points_of_leaf = Some(points);
+        assessor.assess(certificate, issuer)
+    }
+
     fn is_proven_before(&self, revoked_at: UnixTime) -> bool {
         self.policy.earlier_signatures == EarlierSignatures::AcceptProvenBefore
             && self.proven_at.is_some_and(|proven| proven < revoked_at)
@@ -228,6 +252,14 @@ impl RevocationCheck<'_> {
             && next_update.is_some_and(|next| self.now <= next.plus(skew))
             && young
     }
+}
+
+/// The DER value of a cRLDistributionPoints extension with one URI.
+fn distribution_points_der(uri: &str) -> Vec<u8> {
+    // uniformResourceIdentifier, fullName, distributionPoint, DistributionPoint, CRLDistributionPoints
+    [0x86, 0xa0, 0xa0, tag::SEQUENCE, tag::SEQUENCE]
+        .iter()
+        .fold(uri.as_bytes().to_vec(), |content, tag| wrap(*tag, &content))
 }
 
 /// The denial for a chain: only the two codes of step 12, with what stood in the way as detail.

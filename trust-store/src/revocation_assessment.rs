@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::crl::{Crl, RevocationReason};
+use crate::extension::DistributionPoints;
 use crate::ocsp::{CertificateStatus, OcspResponse, Responder};
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::{Assessment, RevocationCheck, RevocationStatus};
@@ -27,6 +28,8 @@ pub(crate) struct Assessor<'a, 'b> {
     /// CRLs with the signer whose own status is being looked up because of them: a list may speak about the
     /// certificate of its own signer.
     pub(crate) in_progress: Vec<(Crl, Certificate)>,
+    /// Stands for the distribution points of the first certificate of the chain.
+    pub(crate) points_of_leaf: Option<DistributionPoints<'a>>,
 }
 
 /// What was found so far.
@@ -74,7 +77,7 @@ fn keep_earliest(kept: &mut Option<(UnixTime, RevocationReason)>, at: UnixTime, 
 
 impl<'a, 'b> Assessor<'a, 'b> {
     pub(crate) fn new(check: &'a RevocationCheck<'a>, scope: Scope<'a>, budget: &'b mut Budget) -> Self {
-        Self { check, scope, budget, in_progress: Vec::new() }
+        Self { check, scope, budget, in_progress: Vec::new(), points_of_leaf: None }
     }
 
     /// The verdict over all evidence.

@@ -5,11 +5,13 @@
 
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
+mod p1363;
 #[cfg(feature = "rustcrypto")]
 mod rustcrypto;
 
 #[cfg(feature = "aws-lc")]
 pub use aws_lc::AwsLc;
+pub use p1363::ecdsa_signature_from_p1363;
 #[cfg(feature = "rustcrypto")]
 pub use rustcrypto::RustCrypto;
 pub use tlog::signature::{Algorithm, InvalidSignature, SignatureVerifier};

@@ -133,10 +133,10 @@ fn rsa_digest(
 ) -> Result<(), InvalidSignature> {
     use Algorithm as A;
     let (modulus, exponent) = super::rsa_modulus_and_exponent(public_key).ok_or(InvalidSignature)?;
-    let key = rsa::RsaPublicKey::new_with_max_size(
+    let key = rsa::RsaPublicKey::new_with_size_limits(
         rsa::BoxedUint::from_be_slice_vartime(modulus),
         rsa::BoxedUint::from_be_slice_vartime(exponent),
-        8_192,
+        2_048..=8_192,
     )
     .map_err(|_| InvalidSignature)?;
     match algorithm {
