@@ -1,2 +1,75 @@
-//! executor
-fn main() {}
+//! `executor serve --config FILE`: the server process.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use executor::config::ExecutorConfig;
+use executor::{confinement, start};
+use service::exit::{Failure, finish};
+use service::logging::{self, Format};
+use service::{ready, shutdown};
+
+/// Runs WebAssembly modules that were signed, logged and not revoked; nothing else.
+#[derive(Parser)]
+#[command(name = "executor", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until a signal.
+    Serve {
+        /// The configuration, see docs/operations/executor.toml.
+        #[arg(long)]
+        config: PathBuf,
+        /// Stop when standard input ends: for a parent process.
+        #[arg(long)]
+        exit_with_stdin: bool,
+        /// `text` or `json`.
+        #[arg(long, default_value = "text")]
+        log_format: Format,
+    },
+    /// Check the configuration and say what would be used; nothing is started or written.
+    Check {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve { config, exit_with_stdin, log_format } => {
+            finish(serve(&config, exit_with_stdin, log_format))
+        }
+        Command::Check { config } => finish(read(&config).map(drop)),
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<executor::config::Settings, Failure> {
+    let base = path.parent().map(std::path::Path::to_owned).unwrap_or_default();
+    Ok(ExecutorConfig::read(path)?.validate(&base)?)
+}
+
+fn serve(config: &std::path::Path, exit_with_stdin: bool, format: Format) -> Result<(), Failure> {
+    logging::init(format, "info")?;
+    let settings = read(config)?;
+    start::make_folders(&settings)?;
+    // Before the first further thread: what is closed here is closed for all of them.
+    let confinement = confinement::close(&start::places(&settings))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    runtime.block_on(async {
+        let (running, executor) = start::start(settings, confinement).await?;
+        ready::announce(&running)?;
+        shutdown::signal(exit_with_stdin).await;
+        executor.shut_down();
+        running.stop().await;
+        Ok(())
+    })
+}

@@ -63,8 +63,16 @@ impl TrustMaterial {
         let canonical = crate::json::write("trusted root", root)?;
         Ok(Self {
             version: Sha256::digest(&canonical).into(),
-            certificate_authorities: root.certificate_authorities.iter().map(authority).collect::<Result<_, _>>()?,
-            timestamp_authorities: root.timestamp_authorities.iter().map(authority).collect::<Result<_, _>>()?,
+            certificate_authorities: root
+                .certificate_authorities
+                .iter()
+                .map(authority)
+                .collect::<Result<_, _>>()?,
+            timestamp_authorities: root
+                .timestamp_authorities
+                .iter()
+                .map(authority)
+                .collect::<Result<_, _>>()?,
             logs: root.tlogs.iter().filter_map(|log| log_of(log).transpose()).collect::<Result<_, _>>()?,
             certificate_logs: root
                 .ctlogs
@@ -82,6 +90,11 @@ impl TrustMaterial {
     /// Origins of the trusted logs of signatures.
     pub fn log_origins(&self) -> impl Iterator<Item = &str> {
         self.logs.iter().map(|log| log.origin.as_str())
+    }
+
+    /// Origin, `logId` and checkpoint key of each trusted log of signatures: for whoever fetches checkpoints.
+    pub fn checkpoint_keys(&self) -> impl Iterator<Item = (&str, &[u8], &VerifierKey)> {
+        self.logs.iter().map(|log| (log.origin.as_str(), log.log_id.as_slice(), &log.checkpoint_key))
     }
 
     /// The trusted log with this id.
@@ -117,8 +130,9 @@ impl TrustedLog {
 fn authority(authority: &Authority) -> Result<TrustedAuthority, Denial> {
     let mut chain: Vec<Certificate> =
         authority.cert_chain.iter().map(Certificate::from_der).collect::<Result<_, _>>()?;
-    let anchor =
-        chain.pop().ok_or(Denial::new(ReasonCode::Malformed, "an authority of the trusted root has no chain"))?;
+    let anchor = chain
+        .pop()
+        .ok_or(Denial::new(ReasonCode::Malformed, "an authority of the trusted root has no chain"))?;
     Ok(TrustedAuthority { candidates: chain, anchor, validity: authority.valid_for })
 }
 

@@ -1,0 +1,225 @@
+//! The host functions themselves.
+
+use trust_store::capability::Capability;
+use wasmtime::{Caller, Linker};
+
+use super::handles::Resource;
+use super::sinks::Level;
+use super::{ErrorCode, MAX_NAME_BYTES, MODULE, range};
+use crate::admission::Lookup;
+use crate::runtime::{GuestState, KillCause};
+
+type Answer<T> = Result<T, ErrorCode>;
+
+/// Functions every guest has.
+pub(super) fn link_always(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker
+        .func_wrap(MODULE, "input_len", |caller: Caller<'_, GuestState>| caller.data().input.len() as i64)?;
+    linker.func_wrap(
+        MODULE,
+        "read_input",
+        |mut caller: Caller<'_, GuestState>, ptr: i32, cap: i32, offset: i32| {
+            with_memory(&mut caller, |memory, state| {
+                range::copy_out(memory, ptr, cap, &state.input, u64::from(offset.cast_unsigned()))
+            })
+        },
+    )?;
+    linker.func_wrap(MODULE, "write_output", |mut caller: Caller<'_, GuestState>, ptr: i32, len: i32| {
+        with_memory(&mut caller, |memory, state| {
+            let bytes = range::read(memory, ptr, len)?;
+            if state.output.len().saturating_add(bytes.len()) > state.limits.output {
+                return Err(ErrorCode::Limit);
+            }
+            state.output.extend_from_slice(bytes);
+            Ok(len)
+        })
+    })?;
+    linker.func_wrap(
+        MODULE,
+        "log",
+        |mut caller: Caller<'_, GuestState>, level: i32, ptr: i32, len: i32| {
+            let _ = with_memory(&mut caller, |memory, state| {
+                let limits = state.limits;
+                // A line longer than the whole allowance cannot be kept; refusing it early saves the copy.
+                state.log.push(
+                    &limits,
+                    Level::from_code(level),
+                    range::text(memory, ptr, len, limits.log_bytes),
+                );
+                Ok(0)
+            });
+        },
+    )?;
+    linker.func_wrap(
+        MODULE,
+        "record_metric",
+        |mut caller: Caller<'_, GuestState>, name_ptr: i32, name_len: i32, value: f64| {
+            with_memory(&mut caller, |memory, state| {
+                let limits = state.limits;
+                let name = range::text(memory, name_ptr, name_len, MAX_NAME_BYTES)?;
+                state.metrics.record(&limits, name, value).map(|()| 0)
+            })
+        },
+    )?;
+    linker.func_wrap(MODULE, "buffer_len", |caller: Caller<'_, GuestState>, buffer: i32| {
+        match caller.data().handles.buffer(buffer) {
+            Ok(bytes) => bytes.len() as i64,
+            Err(code) => i64::from(code as i32),
+        }
+    })?;
+    linker.func_wrap(
+        MODULE,
+        "buffer_read",
+        |mut caller: Caller<'_, GuestState>, buffer: i32, ptr: i32, cap: i32, offset: i64| {
+            with_memory(&mut caller, |memory, state| {
+                let offset = u64::try_from(offset).map_err(|_| ErrorCode::InvalidArgument)?;
+                range::copy_out(memory, ptr, cap, state.handles.buffer(buffer)?, offset)
+            })
+        },
+    )?;
+    linker.func_wrap(MODULE, "close", |mut caller: Caller<'_, GuestState>, handle: i32| {
+        code(caller.data_mut().handles.close(handle).map(|()| 0))
+    })?;
+    Ok(())
+}
+
+/// Asking for and using what policy granted.
+pub(super) fn link_capability(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        MODULE,
+        "request_capability",
+        |mut caller: Caller<'_, GuestState>, ptr: i32, len: i32| {
+            with_memory(&mut caller, |memory, state| {
+                revoked(state)?;
+                let text = range::text(memory, ptr, len, MAX_NAME_BYTES)?;
+                let capability: Capability = text.parse().map_err(|_| ErrorCode::InvalidArgument)?;
+                match state.grants.lookup(&capability) {
+                    Lookup::Granted => {
+                        state.handles.insert(Resource::Capability(capability), state.limits.handles)
+                    }
+                    Lookup::NotInManifest => Err(ErrorCode::NotInManifest),
+                    Lookup::NotGranted => Err(ErrorCode::PolicyDenied),
+                }
+            })
+        },
+    )?;
+    linker.func_wrap(
+        MODULE,
+        "invoke_capability",
+        |mut caller: Caller<'_, GuestState>,
+         handle: i32,
+         op_ptr: i32,
+         op_len: i32,
+         args_ptr: i32,
+         args_len: i32| {
+            with_memory(&mut caller, |memory, state| {
+                revoked(state)?;
+                let operation = range::text(memory, op_ptr, op_len, MAX_NAME_BYTES)?;
+                let arguments = range::read(memory, args_ptr, args_len)?;
+                let Resource::Capability(capability) = state.handles.get(handle)? else {
+                    return Err(ErrorCode::BadHandle);
+                };
+                // Checked on every use: the grant may be narrower than the handle's text was when it was given.
+                if state.grants.lookup(capability) != Lookup::Granted {
+                    return Err(ErrorCode::PolicyDenied);
+                }
+                let result = state.grants.invoke(capability, operation, arguments)?;
+                buffer(state, result)
+            })
+        },
+    )?;
+    Ok(())
+}
+
+/// Content-addressed media.
+pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        MODULE,
+        "download_media",
+        |mut caller: Caller<'_, GuestState>, ptr: i32, len: i32| {
+            with_memory(&mut caller, |memory, state| {
+                revoked(state)?;
+                let reference = range::text(memory, ptr, len, MAX_NAME_BYTES)?;
+                let bytes = state.grants.media()?.download(reference)?;
+                buffer(state, bytes)
+            })
+        },
+    )?;
+    linker.func_wrap(
+        MODULE,
+        "upload_media",
+        |mut caller: Caller<'_, GuestState>, type_ptr: i32, type_len: i32, ptr: i32, len: i32| {
+            with_memory(&mut caller, |memory, state| {
+                revoked(state)?;
+                let media_type = range::text(memory, type_ptr, type_len, 128)?;
+                let reference = state.grants.media()?.upload(media_type, range::read(memory, ptr, len)?)?;
+                buffer(state, reference.into_bytes())
+            })
+        },
+    )?;
+    Ok(())
+}
+
+/// Streams exist only in calls that have a reader; a call with one answer says so.
+pub(super) fn link_stream(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker.func_wrap(MODULE, "start_stream", |mut caller: Caller<'_, GuestState>, ptr: i32, len: i32| {
+        with_memory(&mut caller, |memory, _| {
+            range::text(memory, ptr, len, MAX_NAME_BYTES)?;
+            Err(ErrorCode::NotSupported)
+        })
+    })?;
+    linker.func_wrap(
+        MODULE,
+        "write_stream",
+        |mut caller: Caller<'_, GuestState>, _: i32, ptr: i32, len: i32| {
+            with_memory(&mut caller, |memory, _| {
+                range::read(memory, ptr, len)?;
+                Err(ErrorCode::BadHandle)
+            })
+        },
+    )?;
+    linker
+        .func_wrap(MODULE, "end_stream", |_: Caller<'_, GuestState>, _: i32| ErrorCode::BadHandle as i32)?;
+    Ok(())
+}
+
+/// Runs `f` with the guest's memory and the call's state, and turns its answer into the ABI's number.
+fn with_memory(
+    caller: &mut Caller<'_, GuestState>,
+    f: impl FnOnce(&mut [u8], &mut GuestState) -> Answer<i32>,
+) -> i32 {
+    // Before the instance is complete (a start function that calls the host) the export is looked up by name.
+    let memory = match caller.data().memory {
+        Some(memory) => Some(memory),
+        None => caller.get_export("memory").and_then(wasmtime::Extern::into_memory),
+    };
+    code(match memory {
+        Some(memory) => {
+            let (bytes, state) = memory.data_and_store_mut(caller);
+            f(bytes, state)
+        }
+        None => Err(ErrorCode::OutOfRange),
+    })
+}
+
+fn code(answer: Answer<i32>) -> i32 {
+    match answer {
+        Ok(value) => value,
+        Err(code) => code as i32,
+    }
+}
+
+fn revoked(state: &GuestState) -> Answer<()> {
+    match state.killed() {
+        Some(KillCause::Revoked) => Err(ErrorCode::Revoked),
+        Some(_) => Err(ErrorCode::Limit),
+        None => Ok(()),
+    }
+}
+
+fn buffer(state: &mut GuestState, bytes: Vec<u8>) -> Answer<i32> {
+    if state.handles.buffered_bytes().saturating_add(bytes.len()) > state.limits.hostcall_bytes {
+        return Err(ErrorCode::Limit);
+    }
+    state.handles.insert(Resource::Buffer(bytes), state.limits.handles)
+}

@@ -1,0 +1,47 @@
+//! A refusal, as the operator's log and the caller see it.
+
+use trust_store::Denial;
+
+/// Why something was not admitted or not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Denied {
+    /// Number of the verification step; 0 for refusals outside the numbered steps.
+    pub step: u8,
+    /// Stable reason code.
+    pub code: &'static str,
+    /// One sentence for the caller.
+    pub message: String,
+    /// What only the operator reads; empty when there is no more to say.
+    pub operator: String,
+}
+
+impl Denied {
+    /// A refusal outside the numbered steps.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { step: 0, code, message: message.into(), operator: String::new() }
+    }
+
+    /// Adds what only the operator reads.
+    #[must_use]
+    pub fn for_operator(mut self, text: impl Into<String>) -> Self {
+        self.operator = text.into();
+        self
+    }
+
+    /// A refusal in a numbered step.
+    pub fn in_step(step: u8, code: &'static str, message: impl Into<String>) -> Self {
+        Self { step, ..Self::new(code, message) }
+    }
+
+    /// Whether evidence may arrive that changes the answer, without anybody touching the module.
+    pub fn is_about_evidence(&self) -> bool {
+        matches!(self.code, "checkpoint_stale" | "revocation_stale" | "revocation_unknown")
+    }
+}
+
+impl From<Denial> for Denied {
+    fn from(denial: Denial) -> Self {
+        Self::in_step(denial.code.step(), denial.code.as_str(), denial.detail.into_owned())
+    }
+}

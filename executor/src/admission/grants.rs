@@ -1,0 +1,225 @@
+//! What a guest may do: its manifest's requests, cut down to what policy grants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use trust_store::capability::Capability;
+
+use crate::abi::ErrorCode;
+use crate::media::MediaStore;
+
+/// The grants of one admitted module: immutable, shared by all its instances.
+#[derive(Debug, Default)]
+pub struct GrantSet {
+    requested: Vec<Capability>,
+    granted: Vec<Capability>,
+    env: BTreeMap<String, String>,
+    media: Option<Arc<MediaStore>>,
+}
+
+/// What is known about a capability that a running guest asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// It may have it.
+    Granted,
+    /// Its manifest asks for it, policy does not grant it.
+    NotGranted,
+    /// Its manifest does not ask for it.
+    NotInManifest,
+}
+
+/// A request that is not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the capability {capability} is not granted: {why}")]
+pub struct Refused {
+    /// What was asked for.
+    pub capability: Capability,
+    /// Why not.
+    pub why: &'static str,
+}
+
+/// Where granted things come from. Built from the operator's configuration.
+#[derive(Debug, Default)]
+pub struct GrantSources {
+    /// Capabilities that policy grants to every admitted module.
+    pub granted: Vec<Capability>,
+    /// Values of environment variables, by name.
+    pub env: BTreeMap<String, String>,
+    /// The media store behind `extension:media`.
+    pub media: Option<Arc<MediaStore>>,
+}
+
+impl GrantSources {
+    /// Intersects a manifest's requests with policy.
+    ///
+    /// # Errors
+    ///
+    /// The first request that policy does not cover or that this executor cannot provide. A module that was signed for more than it may have here is
+    /// refused as a whole, so that it never runs with less than its author expected.
+    pub(crate) fn grant(
+        &self,
+        requested: Vec<Capability>,
+        own_env: &[(String, String)],
+    ) -> Result<GrantSet, Refused> {
+        for request in &requested {
+            if !self.covers(request) {
+                return Err(Refused { capability: request.clone(), why: "policy does not grant it" });
+            }
+            if let Some(why) = self.lacks(request, own_env) {
+                return Err(Refused { capability: request.clone(), why });
+            }
+        }
+        // The operator's value wins over the one the signed manifest carries.
+        let mut env: BTreeMap<String, String> = own_env.iter().cloned().collect();
+        env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+        env.retain(|name, _| {
+            requested
+                .iter()
+                .any(|request| matches!(request, Capability::Env(asked) if asked.as_str() == name))
+        });
+        let media = self.media.clone().filter(|_| {
+            requested
+                .iter()
+                .any(|request| matches!(request, Capability::Extension { name, .. } if name == "media"))
+        });
+        Ok(GrantSet { granted: requested.clone(), requested, env, media })
+    }
+
+    /// Why this executor cannot provide what policy would grant.
+    fn lacks(&self, request: &Capability, own_env: &[(String, String)]) -> Option<&'static str> {
+        match request {
+            Capability::Compute(_) => None,
+            Capability::Env(name) => {
+                let known = self.env.contains_key(name.as_str())
+                    || own_env.iter().any(|(own, _)| own == name.as_str());
+                (!known).then_some("the operator has given it no value")
+            }
+            Capability::Extension { name, .. } if name == "media" => {
+                self.media.is_none().then_some("no media store is configured")
+            }
+            Capability::Extension { name, .. } if name == "stream" => None,
+            Capability::Extension { .. } => Some("this executor has no such extension"),
+            Capability::Filesystem { .. } => Some("this executor maps no directories into guests"),
+            Capability::Network { .. } => Some("this executor offers guests no network"),
+        }
+    }
+
+    fn covers(&self, request: &Capability) -> bool {
+        match request {
+            // A compute request is a limit the guest accepts; it is applied as the smaller of all limits.
+            Capability::Compute(_) => true,
+            other => other.is_covered_by(&self.granted),
+        }
+    }
+}
+
+impl GrantSet {
+    /// What the manifest asks for.
+    pub fn requested(&self) -> &[Capability] {
+        &self.requested
+    }
+
+    /// What was granted.
+    pub fn granted(&self) -> &[Capability] {
+        &self.granted
+    }
+
+    /// Whether anything granted is used through a handle.
+    pub(crate) fn has_handles(&self) -> bool {
+        self.granted.iter().any(|capability| {
+            !matches!(capability, Capability::Compute(_))
+                && !matches!(capability, Capability::Extension { name, .. } if name == "media" || name == "stream")
+        })
+    }
+
+    /// Whether the extension `name` was granted.
+    pub(crate) fn extension(&self, name: &str) -> bool {
+        self.granted
+            .iter()
+            .any(|granted| matches!(granted, Capability::Extension { name: n, .. } if n == name))
+    }
+
+    pub(crate) fn lookup(&self, capability: &Capability) -> Lookup {
+        if !capability.is_covered_by(&self.requested) {
+            return Lookup::NotInManifest;
+        }
+        if capability.is_covered_by(&self.granted) { Lookup::Granted } else { Lookup::NotGranted }
+    }
+
+    pub(crate) fn media(&self) -> Result<&MediaStore, ErrorCode> {
+        self.media.as_deref().ok_or(ErrorCode::PolicyDenied)
+    }
+
+    /// Uses a granted capability.
+    pub(crate) fn invoke(
+        &self,
+        capability: &Capability,
+        operation: &str,
+        _: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
+        match (capability, operation) {
+            (Capability::Env(name), "get") => {
+                self.env.get(name.as_str()).map(|value| value.clone().into_bytes()).ok_or(ErrorCode::Io)
+            }
+            (Capability::Env(_), _) => Err(ErrorCode::InvalidArgument),
+            _ => Err(ErrorCode::NotSupported),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capabilities(texts: &[&str]) -> Vec<Capability> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_is_granted_by_default() {
+        let sources = GrantSources::default();
+        for text in ["env:HOME", "filesystem:read:/tmp", "network:https:example.com", "extension:media"] {
+            let refused = sources.grant(capabilities(&[text]), &[]).unwrap_err();
+            assert_eq!(
+                (refused.capability.to_string().as_str(), refused.why),
+                (text, "policy does not grant it")
+            );
+        }
+        assert!(sources.grant(capabilities(&["compute:cpu_ms=5"]), &[]).is_ok());
+    }
+
+    #[test]
+    fn what_policy_grants_and_nobody_provides_is_refused() {
+        for text in [
+            "env:HOME",
+            "filesystem:read:/tmp",
+            "network:https:example.com",
+            "extension:media",
+            "extension:x",
+        ] {
+            let sources = GrantSources { granted: capabilities(&[text]), ..GrantSources::default() };
+            let refused = sources.grant(capabilities(&[text]), &[]).unwrap_err();
+            assert_ne!(refused.why, "policy does not grant it", "{text}");
+        }
+    }
+
+    #[test]
+    fn one_request_too_many_refuses_all() {
+        let sources = GrantSources { granted: capabilities(&["env:A"]), ..GrantSources::default() };
+        assert!(sources.grant(capabilities(&["env:A", "env:B"]), &[]).is_err());
+    }
+
+    #[test]
+    fn a_guest_gets_only_values_it_asked_for() {
+        let sources = GrantSources {
+            granted: capabilities(&["env:A", "env:B"]),
+            env: [("A", "operator"), ("B", "secret")].map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
+            media: None,
+        };
+        let grants = sources.grant(capabilities(&["env:A"]), &[("A".into(), "manifest".into())]).unwrap();
+        let invoke = |text: &str| grants.invoke(&text.parse().unwrap(), "get", b"");
+        assert_eq!(invoke("env:A"), Ok(b"operator".to_vec()));
+        assert_eq!(invoke("env:B"), Err(ErrorCode::Io));
+        assert_eq!(grants.lookup(&"env:B".parse().unwrap()), Lookup::NotInManifest);
+    }
+}

@@ -1,0 +1,347 @@
+//! Admission: the only door.
+//!
+//! ```text
+//! bytes ─read─▶ Submission ─decide─▶ AdmissionVerdict::Admit(AdmittedModule) ─▶ code ─▶ instances
+//!                                   └─▶ AdmissionVerdict::Deny(Denied)
+//! ```
+//!
+//! [`Admission::decide`] hands the submission to `trust_store::Verifier`, whose fourteen steps need no network, and
+//! intersects what the signed manifest asks for with what policy grants and this executor can provide. Only that
+//! function makes an [`AdmittedModule`], and nothing else is compiled, loaded or run.
+
+mod denied;
+mod grants;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use executor_engine::job::ModuleKind;
+use executor_engine::{ModuleDigest, Profile};
+use trust_store::attestation::{Attestation, BundleSource};
+use trust_store::capability::Capability;
+use trust_store::evidence::Evidence;
+use trust_store::manifest::{Manifest, Metering, Runtime};
+use trust_store::policy::TrustPolicy;
+use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
+use trust_store::{Denial, UnixTime};
+
+pub use denied::Denied;
+pub(crate) use grants::Lookup;
+pub use grants::{GrantSet, GrantSources, Refused};
+
+use crate::runtime::{CallLimits, Lowered, Owner};
+
+/// Largest manifest text, bytes.
+const MAX_MANIFEST_TEXT: usize = 32 << 20;
+
+/// Uploaded bytes, read and not yet judged.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    digest: ModuleDigest,
+    kind: ModuleKind,
+    module: Bytes,
+    attestation: Arc<Attestation>,
+}
+
+/// The answer of the door.
+#[must_use]
+#[derive(Debug)]
+pub enum AdmissionVerdict {
+    /// It may run, with these grants and limits.
+    Admit(Box<AdmittedModule>),
+    /// It may not.
+    Deny(Denied),
+}
+
+/// A module that passed every check. Only [`Admission::decide`] makes one.
+#[derive(Debug, Clone)]
+pub struct AdmittedModule {
+    digest: ModuleDigest,
+    kind: ModuleKind,
+    module: Bytes,
+    owner: Arc<Owner>,
+    grants: Arc<GrantSet>,
+    limits: CallLimits,
+    facts: Arc<Facts>,
+}
+
+/// What was verified about a module, for answers and audit records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Version of the signed manifest.
+    pub version: String,
+    /// Issuer that vouched for the signer's name; empty if the certificate does not say.
+    pub issuer: String,
+    /// Trust level reached.
+    pub trust_level: &'static str,
+    /// Index of the entry in the log.
+    pub log_index: Option<u64>,
+}
+
+/// The door: verifier, policy and what this executor can provide.
+pub struct Admission {
+    verifier: Verifier,
+    policy: TrustPolicy,
+    policy_digest: [u8; 32],
+    sources: GrantSources,
+    limits: CallLimits,
+    profile: Profile,
+}
+
+impl Submission {
+    /// Step 1 on everything that came with an upload: sizes, kinds, shapes.
+    ///
+    /// # Errors
+    ///
+    /// `too_large`, `malformed`, `unsupported`, or `native_code_refused` for machine code.
+    pub fn read(manifest: &str, attestation: Option<&str>, module: Bytes) -> Result<Self, Denied> {
+        use executor_engine::limits::MAX_MODULE_BYTES;
+        if module.len() > MAX_MODULE_BYTES {
+            return Err(Denied::in_step(
+                1,
+                "too_large",
+                format!("a module has at most {MAX_MODULE_BYTES} bytes"),
+            ));
+        }
+        if manifest.len() > MAX_MANIFEST_TEXT {
+            let text = format!("a manifest with its attestation has at most {MAX_MANIFEST_TEXT} bytes");
+            return Err(Denied::in_step(1, "too_large", text));
+        }
+        if module.starts_with(b"\x7fELF") || wasmtime::Engine::detect_precompiled(&module).is_some() {
+            let text = "machine code is never accepted from outside; upload the WebAssembly module";
+            return Err(Denied::in_step(1, "native_code_refused", text));
+        }
+        let Some(kind) = ModuleKind::of(&module) else {
+            let text = "the module is neither a WebAssembly core module nor a component";
+            return Err(Denied::in_step(1, "malformed", text));
+        };
+        let (document, block) =
+            trust_store_files::manifest_file::parse(manifest.as_bytes()).map_err(Denial::from)?;
+        let Some(block) = block else {
+            let text = "the manifest has no attestation block; sign it with `mentatctl sign`";
+            return Err(Denied::in_step(1, "malformed", text));
+        };
+        let bundle = match (block.bundle().map_err(Denial::from)?, attestation) {
+            (BundleSource::Inline(bundle), None) => bundle,
+            (BundleSource::Sidecar(_), Some(sidecar)) => sidecar.as_bytes().to_vec(),
+            (BundleSource::Inline(_), Some(_)) => {
+                let text = "the manifest carries its bundle and another one came beside it; send one of them";
+                return Err(Denied::in_step(1, "malformed", text));
+            }
+            (BundleSource::Sidecar(name), None) => {
+                let text =
+                    format!("the manifest names the bundle file {name}; send its content as `attestation`");
+                return Err(Denied::in_step(1, "malformed", text));
+            }
+        };
+        let attestation = Attestation::for_manifest(document, &block, &bundle)?;
+        Ok(Self { digest: ModuleDigest::of(&module), kind, module, attestation: Arc::new(attestation) })
+    }
+
+    /// SHA-256 of the module's bytes as they came.
+    pub fn digest(&self) -> ModuleDigest {
+        self.digest
+    }
+
+    /// The attestation, read and not verified.
+    pub fn attestation(&self) -> &Arc<Attestation> {
+        &self.attestation
+    }
+}
+
+impl Admission {
+    /// A door with these rules. Nothing weaker than `policy` exists here: no argument of [`Self::decide`] lowers it.
+    pub fn new(
+        verifier: Verifier,
+        policy: TrustPolicy,
+        policy_digest: [u8; 32],
+        sources: GrantSources,
+        limits: CallLimits,
+        profile: Profile,
+    ) -> Self {
+        Self { verifier, policy, policy_digest, sources, limits, profile }
+    }
+
+    /// SHA-256 of the policy in force.
+    pub fn policy_digest(&self) -> &[u8; 32] {
+        &self.policy_digest
+    }
+
+    /// The verifier, for preparing evidence.
+    pub(crate) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// Judges a submission by the evidence at hand. Pure computation, about a millisecond.
+    pub fn decide(&self, submission: &Submission, evidence: &Evidence, now: UnixTime) -> AdmissionVerdict {
+        match self.judge(submission, evidence, now) {
+            Ok(admitted) => AdmissionVerdict::Admit(Box::new(admitted)),
+            Err(denied) => AdmissionVerdict::Deny(denied),
+        }
+    }
+
+    /// Judges again what was admitted before: the same verification on the same attestation, by newer evidence.
+    pub(crate) fn recheck(
+        &self,
+        digest: ModuleDigest,
+        attestation: &Attestation,
+        evidence: &Evidence,
+        now: UnixTime,
+    ) -> Result<(), Denied> {
+        let artifact = ArtifactDigest::sha256(digest.0);
+        let verified = self.verifier.verify(attestation, artifact, &self.policy, evidence, now)?;
+        drop(verified);
+        Ok(())
+    }
+
+    fn judge(
+        &self,
+        submission: &Submission,
+        evidence: &Evidence,
+        now: UnixTime,
+    ) -> Result<AdmittedModule, Denied> {
+        let artifact = ArtifactDigest::sha256(submission.digest.0);
+        let verified =
+            self.verifier.verify(&submission.attestation, artifact, &self.policy, evidence, now)?;
+        let Some(manifest) = verified.manifest() else {
+            return Err(Denied::in_step(2, "manifest_mismatch", "an agent runs with a signed manifest only"));
+        };
+        self.runtime_fits(manifest)?;
+        let own_env: Vec<(String, String)> = manifest
+            .wasm()
+            .env
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), value.clone()))
+            .collect();
+        let requested = verified.requested_capabilities().to_vec();
+        let limits = self.limits.lowered(limits_of(manifest, &requested));
+        let grants = self
+            .sources
+            .grant(requested, &own_env)
+            .map_err(|refused| Denied::in_step(14, "capability_denied", refused.to_string()))?;
+        Ok(AdmittedModule {
+            digest: submission.digest,
+            kind: submission.kind,
+            module: submission.module.clone(),
+            owner: Arc::new(Owner {
+                agent: manifest.id().as_str().to_owned(),
+                digest: submission.digest,
+                signer: verified.identity().subject().to_owned(),
+            }),
+            facts: Arc::new(Facts::of(&verified, manifest)),
+            grants: Arc::new(grants),
+            limits,
+        })
+    }
+
+    fn runtime_fits(&self, manifest: &Manifest) -> Result<(), Denied> {
+        match manifest.runtime() {
+            Runtime::Wasm => {}
+            other => {
+                let text = format!(
+                    "the manifest asks for the container runtime `{}`; no container engine is configured here",
+                    other.as_str()
+                );
+                return Err(Denied::new("container_engine_unavailable", text));
+            }
+        }
+        match (manifest.wasm().metering, self.profile) {
+            (Metering::Epoch, _) | (Metering::Deterministic, Profile::Deterministic) => Ok(()),
+            (Metering::Deterministic, Profile::Standard) => {
+                let text =
+                    "the manifest demands deterministic metering; this executor runs the profile `standard`";
+                Err(Denied::new("profile_unavailable", text))
+            }
+        }
+    }
+}
+
+impl Facts {
+    fn of(verified: &VerifiedArtifact, manifest: &Manifest) -> Self {
+        Self {
+            version: manifest.version().as_str().to_owned(),
+            issuer: verified.issuer().unwrap_or_default().to_owned(),
+            trust_level: verified.trust_level().as_str(),
+            log_index: verified.log_index(),
+        }
+    }
+}
+
+/// What the signed manifest lowers.
+fn limits_of(manifest: &Manifest, requested: &[Capability]) -> Lowered {
+    let mib = |mb: u32| usize::try_from(u64::from(mb) << 20).unwrap_or(usize::MAX);
+    let mut lowered = Lowered { memory: manifest.wasm().memory.maximum_mb.map(mib), ..Lowered::default() };
+    for capability in requested {
+        if let Capability::Compute(asked) = capability {
+            let memory = asked.memory_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+            lowered.memory = smaller(lowered.memory, memory);
+            lowered.cpu = smaller(lowered.cpu, asked.cpu_ms.map(Duration::from_millis));
+            lowered.wall = smaller(lowered.wall, asked.wall_ms.map(Duration::from_millis));
+        }
+    }
+    lowered
+}
+
+fn smaller<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl AdmittedModule {
+    /// Digest of the module.
+    pub fn digest(&self) -> ModuleDigest {
+        self.digest
+    }
+
+    /// Core module or component.
+    pub fn kind(&self) -> ModuleKind {
+        self.kind
+    }
+
+    /// Agent id, digest and signer.
+    pub fn owner(&self) -> &Arc<Owner> {
+        &self.owner
+    }
+
+    /// What it may do.
+    pub fn grants(&self) -> &Arc<GrantSet> {
+        &self.grants
+    }
+
+    /// What one call of it may use.
+    pub fn limits(&self) -> &CallLimits {
+        &self.limits
+    }
+
+    /// What was verified.
+    pub fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    pub(crate) fn module(&self) -> &Bytes {
+        &self.module
+    }
+
+    /// The door of this crate's own tests.
+    #[cfg(test)]
+    pub(crate) fn for_test(module: Vec<u8>, grants: GrantSet, limits: CallLimits) -> Self {
+        let digest = ModuleDigest::of(&module);
+        Self {
+            digest,
+            kind: ModuleKind::of(&module).unwrap_or(ModuleKind::Core),
+            module: module.into(),
+            owner: Arc::new(Owner { agent: "test.agent".into(), digest, signer: "test@example.org".into() }),
+            grants: Arc::new(grants),
+            limits,
+            facts: Arc::new(Facts {
+                version: "1.0.0".into(),
+                issuer: String::new(),
+                trust_level: "verified",
+                log_index: None,
+            }),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! HTTP/JSON.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use executor_api::{Execute, Stop, Stopped, Upload};
+use executor_engine::ModuleDigest;
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service::{Peer, Problem};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use super::access::{Access, Role};
+use crate::admission::Denied;
+use crate::executor::Executor;
+use crate::runtime::Selector;
+
+/// Request paths by which requests are counted.
+pub const ROUTES: &[&str] =
+    &["/api/v1/agents", "/api/v1/explain", "/api/v1/status", "/api/v1/evidence", "/api/v1/instances"];
+
+/// Every route.
+pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,)> {
+    let context = {
+        let (executor, access) = (executor, access);
+        warp::any()
+            .map(move || (Arc::clone(&executor), access.clone()))
+            .and(warp::header::headers_cloned())
+            .and(service::peer::peer())
+            .map(|(executor, access), headers, peer| Context { executor, access, headers, peer })
+    };
+    let api = warp::path!("api" / "v1" / ..);
+    let body = warp::body::bytes;
+
+    let load = warp::path!("agents").and(warp::post()).and(context.clone()).and(body()).and_then(load);
+    let list = warp::path!("agents")
+        .and(warp::get())
+        .and(context.clone())
+        .map(|c: Context| json(&c.executor.list()));
+    let one = warp::path!("agents" / String).and(warp::get()).and(context.clone()).map(one);
+    let unload = warp::path!("agents" / String).and(warp::delete()).and(context.clone()).map(unload);
+    let execute = warp::path!("agents" / String / "execute")
+        .and(warp::post())
+        .and(context.clone())
+        .and(body())
+        .and_then(execute);
+    let explain = warp::path!("explain").and(warp::post()).and(context.clone()).and(body()).and_then(explain);
+    let stop = warp::path!("instances" / "stop").and(warp::post()).and(context.clone()).and(body()).map(stop);
+    let status = warp::path!("status")
+        .and(warp::get())
+        .and(context.clone())
+        .map(|c: Context| json(&c.executor.status()));
+    let refresh = warp::path!("evidence" / "refresh").and(warp::post()).and(context).and_then(refresh);
+
+    let routes = load.or(list).unify().or(execute).unify().or(one).unify().or(unload).unify();
+    let routes = routes.or(explain).unify().or(stop).unify().or(status).unify().or(refresh).unify();
+    api.and(routes).boxed()
+}
+
+/// What every handler needs.
+struct Context {
+    executor: Arc<Executor>,
+    access: Access,
+    headers: HeaderMap,
+    peer: Peer,
+}
+
+impl Context {
+    fn allow(&self, role: Role) -> Result<(), Problem> {
+        self.access.check(role, &self.headers, &self.peer)
+    }
+}
+
+async fn load(context: Context, body: Bytes) -> Result<Response, Rejection> {
+    Ok(answer(
+        async {
+            context.allow(Role::Administer)?;
+            let upload: Upload = parse(&body)?;
+            drop(body);
+            let module = Bytes::from(upload.module.0);
+            let loaded = context.executor.load(&upload.manifest, upload.attestation.as_deref(), module).await;
+            Ok(with_status(StatusCode::CREATED, &loaded.map_err(|denied| problem(&denied))?))
+        }
+        .await,
+    ))
+}
+
+async fn explain(context: Context, body: Bytes) -> Result<Response, Rejection> {
+    Ok(answer(
+        async {
+            context.allow(Role::Execute)?;
+            let upload: Upload = parse(&body)?;
+            drop(body);
+            let module = Bytes::from(upload.module.0);
+            Ok(json(&context.executor.explain(&upload.manifest, upload.attestation.as_deref(), module).await))
+        }
+        .await,
+    ))
+}
+
+async fn execute(agent: String, context: Context, body: Bytes) -> Result<Response, Rejection> {
+    Ok(answer(
+        async {
+            context.allow(Role::Execute)?;
+            let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
+            let deadline = call.deadline_ms.map(Duration::from_millis);
+            let done = context.executor.execute(&agent, Bytes::from(call.input.0), deadline).await;
+            Ok(json(&super::executed(done.map_err(|denied| problem(&denied))?)))
+        }
+        .await,
+    ))
+}
+
+async fn refresh(context: Context) -> Result<Response, Rejection> {
+    Ok(answer(
+        async {
+            context.allow(Role::Administer)?;
+            Ok(json(&context.executor.refresh().await))
+        }
+        .await,
+    ))
+}
+
+fn one(agent: String, context: Context) -> Response {
+    match context.executor.find(&agent) {
+        Some(summary) => json(&summary),
+        None => Problem::not_found("no admitted agent has this id or digest").into_response(),
+    }
+}
+
+fn unload(agent: String, context: Context) -> Response {
+    match context.allow(Role::Administer) {
+        Err(refused) => refused.into_response(),
+        Ok(()) if context.executor.unload(&agent) => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) => Problem::not_found("no admitted agent has this id or digest").into_response(),
+    }
+}
+
+fn stop(context: Context, body: Bytes) -> Response {
+    let stopped = || {
+        context.allow(Role::Administer)?;
+        let stop: Stop = parse(&body)?;
+        let digest = match stop.digest {
+            None => None,
+            Some(text) => Some(ModuleDigest::parse(&text).ok_or_else(|| {
+                Problem::bad_request("invalid_argument", "`digest` is 64 hexadecimal digits")
+            })?),
+        };
+        let selector = Selector { agent: stop.agent, digest, signer: stop.signer };
+        let stopped = context.executor.stop(&selector).map_err(|denied| problem(&denied))?;
+        Ok(json(&Stopped { stopped }))
+    };
+    answer(stopped())
+}
+
+fn answer(result: Result<Response, Problem>) -> Response {
+    result.unwrap_or_else(Reply::into_response)
+}
+
+fn json<T: Serialize>(value: &T) -> Response {
+    warp::reply::json(value).into_response()
+}
+
+fn with_status<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    warp::reply::with_status(warp::reply::json(value), status).into_response()
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::bad_request("malformed", format!("the request body is not of the documented form: {error}"))
+    })
+}
+
+/// A refusal as problem document: code, step and the caller's text; the operator's text goes to the log.
+pub(crate) fn problem(denied: &Denied) -> Problem {
+    let problem = Problem::new(status_of(denied), denied.code)
+        .with_detail(denied.message.clone())
+        .with_member("step", denied.step);
+    if denied.operator.is_empty() { problem } else { problem.with_internal(&denied.operator) }
+}
+
+fn status_of(denied: &Denied) -> StatusCode {
+    match denied.code {
+        "too_large" | "input_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "malformed"
+        | "unsupported"
+        | "invalid_module"
+        | "native_code_refused"
+        | "abi_signature_mismatch"
+        | "export_missing"
+        | "import_not_granted"
+        | "invalid_argument"
+        | "compile_budget" => StatusCode::UNPROCESSABLE_ENTITY,
+        "not_loaded" => StatusCode::NOT_FOUND,
+        "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
+        "audit_unavailable" | "compiler_unavailable" | "shutdown" => StatusCode::SERVICE_UNAVAILABLE,
+        "deadline_exceeded" | "cpu_budget" => StatusCode::GATEWAY_TIMEOUT,
+        "trap" | "stopped" | "memory_limit" | "caller_gone" => StatusCode::CONFLICT,
+        "container_engine_unavailable" | "profile_unavailable" => StatusCode::NOT_IMPLEMENTED,
+        "internal" | "engine_mismatch" | "compile_failed" => StatusCode::INTERNAL_SERVER_ERROR,
+        // Everything else is a denial by a numbered step.
+        _ => StatusCode::FORBIDDEN,
+    }
+}

@@ -1,0 +1,41 @@
+//! The two transports over one set of operations, and who may use which.
+
+mod access;
+pub mod grpc;
+pub mod http;
+
+pub use access::Access;
+
+use executor_api::{Base64Bytes, Executed as WireExecuted, LogLine, Metric, Usage};
+
+use crate::executor::Executed;
+
+/// The wire form of a finished call.
+fn executed(done: Executed) -> WireExecuted {
+    let outcome = done.outcome;
+    WireExecuted {
+        digest: done.digest.to_string(),
+        instance_id: outcome.instance.to_string(),
+        text: core::str::from_utf8(&outcome.output).ok().map(str::to_owned),
+        output: Base64Bytes(outcome.output),
+        exit_code: outcome.exit_code,
+        usage: Usage {
+            wall_us: outcome.usage.wall_us,
+            memory_bytes: outcome.usage.memory_bytes,
+            epoch_ticks: outcome.usage.epoch_ticks,
+            fuel: outcome.usage.fuel,
+            dropped_log_lines: outcome.usage.dropped_log_lines,
+            refused_growths: outcome.usage.refused_growths,
+        },
+        log: outcome
+            .log
+            .into_iter()
+            .map(|line| LogLine { level: line.level.as_str().into(), text: line.text })
+            .collect(),
+        metrics: outcome
+            .metrics
+            .into_iter()
+            .map(|metric| Metric { name: metric.name, value: metric.value })
+            .collect(),
+    }
+}

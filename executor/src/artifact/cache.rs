@@ -1,0 +1,283 @@
+//! The authenticated cache of machine code.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use executor_engine::artifact::{MAX_HEAD, RecordHead, TAG_SIZE};
+use executor_engine::job::ModuleKind;
+use executor_engine::limits::MAX_ARTIFACT_BYTES;
+use executor_engine::{ModuleDigest, Profile, WASMTIME_VERSION, host_features};
+use parking_lot::Mutex;
+use wasmtime::Engine;
+
+use super::Loaded;
+use super::key::{self, KeyError};
+use super::worker::{Artifact, Worker, WorkerError};
+use crate::admission::AdmittedModule;
+use crate::artifact_map::{SealError, Sealed};
+
+/// Machine code on disk, believed only with this node's tag.
+pub struct ArtifactCache {
+    directory: PathBuf,
+    key: hmac::Key,
+    cpu: String,
+    worker: Worker,
+    max_bytes: u64,
+    flights: Mutex<HashMap<ModuleDigest, Arc<tokio::sync::Mutex<()>>>>,
+    refused: moka::sync::Cache<ModuleDigest, WorkerError>,
+}
+
+/// What the cache did for one load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheEvent {
+    /// The record on disk was genuine.
+    Hit,
+    /// There was none; the module was compiled.
+    Compiled,
+    /// There was one that is not believed; it was removed and the module was compiled.
+    Replaced {
+        /// Why the record was not believed.
+        why: String,
+    },
+}
+
+/// Why code could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The engine refused code that the worker made; the two binaries differ.
+    #[error(
+        "the engine refused freshly compiled code (are executor and executor-compiler of one build?): {detail}"
+    )]
+    Engine {
+        /// What the engine said.
+        detail: String,
+    },
+    /// The host could not store or map code.
+    #[error("machine code cannot be stored or mapped")]
+    Host(#[source] std::io::Error),
+    /// Compiling failed.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+impl LoadError {
+    /// The stable reason code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Engine { .. } => "engine_mismatch",
+            Self::Host(_) => "internal",
+            Self::Worker(error) => error.code(),
+        }
+    }
+}
+
+impl ArtifactCache {
+    /// Opens the cache below `state`: records in `state/artifacts`, the key beside the folder, not in it.
+    pub fn open(state: &Path, worker: Worker, max_bytes: u64) -> Result<Self, KeyError> {
+        let directory = state.join("artifacts");
+        std::fs::create_dir_all(&directory)
+            .map_err(|source| KeyError::File { path: directory.clone(), source })?;
+        Ok(Self {
+            directory,
+            key: key::open_or_create(&state.join("artifacts.key"))?,
+            cpu: host_features(),
+            worker,
+            max_bytes,
+            flights: Mutex::default(),
+            refused: moka::sync::Cache::new(1024),
+        })
+    }
+
+    /// Loads the code of an admitted module, compiling it if need be.
+    pub(crate) async fn load(
+        &self,
+        engine: &Engine,
+        profile: Profile,
+        admitted: &AdmittedModule,
+    ) -> Result<(Loaded, CacheEvent), LoadError> {
+        let digest = admitted.digest();
+        let flight = Arc::clone(self.flights.lock().entry(digest).or_default());
+        let _single = flight.lock().await;
+        let outcome = self.load_alone(engine, profile, admitted.kind(), digest, admitted.module()).await;
+        self.flights.lock().remove(&digest);
+        outcome
+    }
+
+    async fn load_alone(
+        &self,
+        engine: &Engine,
+        profile: Profile,
+        kind: ModuleKind,
+        digest: ModuleDigest,
+        module: &[u8],
+    ) -> Result<(Loaded, CacheEvent), LoadError> {
+        let path = self.path(digest, profile);
+        let event = match self.open_record(&path, digest, kind, profile) {
+            Ok(None) => CacheEvent::Compiled,
+            Ok(Some(sealed)) => match map(sealed, kind, engine) {
+                Ok(loaded) => return Ok((loaded, CacheEvent::Hit)),
+                Err(error) => CacheEvent::Replaced { why: format!("{error:#}") },
+            },
+            Err(why) => CacheEvent::Replaced { why },
+        };
+        if matches!(event, CacheEvent::Replaced { .. }) {
+            // Whatever it was, it is not loaded; a copy for the curious would be one more thing to misuse.
+            let _ = std::fs::remove_file(&path);
+        }
+        if let Some(known) = self.refused.get(&digest) {
+            return Err(known.into());
+        }
+        let artifact = match self.worker.compile(profile, kind, digest, module).await {
+            Ok(artifact) => artifact,
+            Err(error) => {
+                if error.is_about_the_module() {
+                    self.refused.insert(digest, error.clone());
+                }
+                return Err(error.into());
+            }
+        };
+        let (head, tag) = self.authenticate(&artifact, digest, kind, profile);
+        let sealed = Sealed::authenticate(
+            &head,
+            &mut artifact.code.as_slice(),
+            artifact.code.len() as u64,
+            &tag,
+            &self.key,
+        )
+        .map_err(|error| LoadError::Host(std::io::Error::other(error)))?;
+        let loaded =
+            map(sealed, kind, engine).map_err(|error| LoadError::Engine { detail: format!("{error:#}") })?;
+        self.publish(&path, &[&head, &artifact.code, &tag]).map_err(LoadError::Host)?;
+        self.evict();
+        Ok((loaded, event))
+    }
+
+    /// Forgets the code of a module, for example because it was revoked.
+    pub fn purge(&self, digest: ModuleDigest) {
+        for profile in Profile::ALL {
+            let _ = std::fs::remove_file(self.path(digest, profile));
+        }
+        self.refused.invalidate(&digest);
+    }
+
+    /// Whether a module was refused for what it is, so that it will not be compiled again.
+    pub fn remembers_refusal(&self, digest: ModuleDigest) -> bool {
+        self.refused.contains_key(&digest)
+    }
+
+    fn path(&self, digest: ModuleDigest, profile: Profile) -> PathBuf {
+        self.directory.join(format!("{digest}.{}", profile.id()))
+    }
+
+    fn authenticate(
+        &self,
+        artifact: &Artifact,
+        digest: ModuleDigest,
+        kind: ModuleKind,
+        profile: Profile,
+    ) -> (Vec<u8>, [u8; TAG_SIZE]) {
+        let head = RecordHead {
+            kind,
+            digest,
+            profile: profile.id().as_str().into(),
+            wasmtime: WASMTIME_VERSION.into(),
+            target: artifact.target.clone(),
+            cpu: self.cpu.clone(),
+            compatibility: artifact.compatibility,
+            length: artifact.code.len() as u64,
+        }
+        .encode();
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&head);
+        context.update(&artifact.code);
+        let mut tag = [0u8; TAG_SIZE];
+        for (to, from) in tag.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        (head, tag)
+    }
+
+    /// `Ok(None)` when there is no record; `Err` says why one is not believed.
+    fn open_record(
+        &self,
+        path: &Path,
+        digest: ModuleDigest,
+        kind: ModuleKind,
+        profile: Profile,
+    ) -> Result<Option<Sealed>, String> {
+        let mut file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let size = file.metadata().map_err(|error| error.to_string())?.len();
+        if size > (MAX_ARTIFACT_BYTES + MAX_HEAD + TAG_SIZE) as u64 {
+            return Err("the record is too large".into());
+        }
+        let mut start = Vec::with_capacity(MAX_HEAD);
+        (&mut file).take(MAX_HEAD as u64).read_to_end(&mut start).map_err(|error| error.to_string())?;
+        let (head, head_length) = RecordHead::decode(&start).map_err(|error| error.to_string())?;
+        if size != head_length as u64 + head.length + TAG_SIZE as u64 {
+            return Err("the record is truncated or has trailing bytes".into());
+        }
+        let (head_bytes, body_start) = start.split_at_checked(head_length).ok_or("the head is incomplete")?;
+        let mut tag = [0u8; TAG_SIZE];
+        {
+            use std::os::unix::fs::FileExt as _;
+            file.read_exact_at(&mut tag, size - TAG_SIZE as u64).map_err(|error| error.to_string())?;
+        }
+        let mut artifact = body_start.chain(&mut file).take(head.length);
+        let sealed = Sealed::authenticate(head_bytes, &mut artifact, head.length, &tag, &self.key)
+            .map_err(|error: SealError| error.to_string())?;
+        // Genuine, but is it the one that was asked for? A copied file has a valid tag and another digest.
+        head.expect(digest, kind, profile.id(), WASMTIME_VERSION, &self.cpu)
+            .map_err(|error| error.to_string())?;
+        Ok(Some(sealed))
+    }
+
+    fn publish(&self, path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
+        let temporary = path.with_extension("new");
+        let write = || {
+            let mut file = std::fs::File::create(&temporary)?;
+            parts.iter().try_for_each(|part| file.write_all(part))?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, path)
+        };
+        write().inspect_err(|_| {
+            let _ = std::fs::remove_file(&temporary);
+        })
+    }
+
+    /// Removes the records that were used longest ago until the folder fits its limit.
+    fn evict(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
+        let mut records: Vec<(std::time::SystemTime, u64, PathBuf)> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let meta = entry.metadata().ok()?;
+                Some((meta.accessed().or_else(|_| meta.modified()).ok()?, meta.len(), entry.path()))
+            })
+            .collect();
+        let mut total: u64 = records.iter().map(|(_, size, _)| size).sum();
+        records.sort();
+        for (_, size, path) in records {
+            if total <= self.max_bytes {
+                return;
+            }
+            if std::fs::remove_file(&path).is_ok() {
+                total = total.saturating_sub(size);
+            }
+        }
+    }
+}
+
+fn map(sealed: Sealed, kind: ModuleKind, engine: &Engine) -> wasmtime::Result<Loaded> {
+    match kind {
+        ModuleKind::Component => sealed.component(engine).map(Loaded::Component),
+        ModuleKind::Core => sealed.core(engine).map(Loaded::Core),
+    }
+}

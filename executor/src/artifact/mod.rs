@@ -1,0 +1,26 @@
+//! From an admitted module's bytes to code that can be instantiated.
+//!
+//! Order: look up the cache → otherwise compile in the confined worker, authenticate, store → seal, check, map.
+//! What comes from the worker takes the same way through a sealed file as what comes from disk.
+
+mod cache;
+mod key;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use cache::{ArtifactCache, CacheEvent, LoadError};
+pub use key::KeyError;
+pub use worker::{Worker, WorkerError};
+
+use wasmtime::Module;
+use wasmtime::component::Component;
+
+/// Loaded code.
+#[derive(Clone)]
+pub(crate) enum Loaded {
+    /// A component.
+    Component(Component),
+    /// A core module.
+    Core(Module),
+}

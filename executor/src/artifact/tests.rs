@@ -1,0 +1,132 @@
+//! The cache against files that somebody else touched.
+
+use executor_engine::{ModuleDigest, Profile};
+
+use super::{ArtifactCache, CacheEvent, LoadError};
+use crate::admission::{AdmittedModule, GrantSet};
+use crate::runtime::CallLimits;
+use crate::testing::{cache, runtime};
+
+struct Fixture {
+    state: tempfile::TempDir,
+    cache: ArtifactCache,
+    tokio: tokio::runtime::Runtime,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let cache = cache(state.path());
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { state, cache, tokio }
+    }
+
+    fn load(&self, module: &[u8]) -> Result<CacheEvent, LoadError> {
+        let admitted = AdmittedModule::for_test(module.to_vec(), GrantSet::default(), CallLimits::default());
+        self.tokio
+            .block_on(self.cache.load(runtime().engine(), Profile::Standard, &admitted))
+            .map(|(_, event)| event)
+    }
+
+    fn record(&self, module: &[u8]) -> std::path::PathBuf {
+        self.state.path().join("artifacts").join(format!("{}.standard-1", ModuleDigest::of(module)))
+    }
+}
+
+fn module(value: i32) -> Vec<u8> {
+    wat::parse_str(format!("(module (func (export \"process\") (result i32) i32.const {value}))")).unwrap()
+}
+
+#[test]
+fn a_second_load_comes_from_the_cache() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.load(&module(1)).unwrap(), CacheEvent::Compiled);
+    assert_eq!(fixture.load(&module(1)).unwrap(), CacheEvent::Hit);
+    let component = wat::parse_str("(component (core module (func)))").unwrap();
+    assert_eq!(fixture.load(&component).unwrap(), CacheEvent::Compiled);
+    assert_eq!(fixture.load(&component).unwrap(), CacheEvent::Hit);
+    fixture.cache.purge(ModuleDigest::of(&component));
+    assert_eq!(fixture.load(&component).unwrap(), CacheEvent::Compiled);
+}
+
+#[test]
+fn an_edited_record_is_replaced_not_loaded() {
+    let fixture = Fixture::new();
+    fixture.load(&module(1)).unwrap();
+    let path = fixture.record(&module(1));
+    let genuine = std::fs::read(&path).unwrap();
+    let spots = [0, 5, 40, 60, 100, genuine.len() / 2, genuine.len() - 33, genuine.len() - 1];
+    for spot in spots {
+        let mut edited = genuine.clone();
+        edited[spot] ^= 1;
+        std::fs::write(&path, &edited).unwrap();
+        assert!(matches!(fixture.load(&module(1)).unwrap(), CacheEvent::Replaced { .. }), "byte {spot}");
+        assert_eq!(fixture.load(&module(1)).unwrap(), CacheEvent::Hit);
+    }
+}
+
+#[test]
+fn a_truncated_or_extended_record_is_replaced() {
+    let fixture = Fixture::new();
+    fixture.load(&module(1)).unwrap();
+    let path = fixture.record(&module(1));
+    let genuine = std::fs::read(&path).unwrap();
+    let extended = [&genuine[..], b"x"].concat();
+    for bytes in [&genuine[..0], &genuine[..10], &genuine[..genuine.len() - 1], &extended[..]] {
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(fixture.load(&module(1)).unwrap(), CacheEvent::Replaced { .. }), "{}", bytes.len());
+    }
+}
+
+#[test]
+fn a_genuine_record_of_another_module_is_replaced() {
+    let fixture = Fixture::new();
+    fixture.load(&module(1)).unwrap();
+    fixture.load(&module(2)).unwrap();
+    std::fs::copy(fixture.record(&module(2)), fixture.record(&module(1))).unwrap();
+    let CacheEvent::Replaced { why } = fixture.load(&module(1)).unwrap() else { panic!("believed") };
+    assert!(why.contains("digest"), "{why}");
+}
+
+#[test]
+fn a_record_of_another_node_is_replaced() {
+    let (here, there) = (Fixture::new(), Fixture::new());
+    there.load(&module(1)).unwrap();
+    std::fs::copy(there.record(&module(1)), here.record(&module(1))).unwrap();
+    let CacheEvent::Replaced { why } = here.load(&module(1)).unwrap() else { panic!("believed") };
+    assert!(why.contains("tag"), "{why}");
+}
+
+#[test]
+fn machine_code_is_made_here_and_nowhere_else() {
+    let fixture = Fixture::new();
+    fixture.load(&module(1)).unwrap();
+    let record = std::fs::read(fixture.record(&module(1))).unwrap();
+    let start = record.windows(4).position(|window| window == b"\x7fELF").unwrap();
+    let refused = fixture.load(&record[start..record.len() - 32]).unwrap_err();
+    assert_eq!(refused.code(), "native_code_refused");
+}
+
+#[test]
+fn a_refused_module_is_remembered() {
+    let fixture = Fixture::new();
+    let invalid = b"\0asm\x01\0\0\0\x01\x02\x03".as_slice();
+    for _ in 0..2 {
+        assert_eq!(fixture.load(invalid).unwrap_err().code(), "invalid_module");
+    }
+    assert!(fixture.cache.remembers_refusal(ModuleDigest::of(invalid)));
+}
+
+#[test]
+fn a_compile_bomb_ends_within_its_budget_or_compiles() {
+    let fixture = Fixture::new();
+    // 20,000 functions with a large branch table each would take minutes; the worker's limits end it.
+    let table: String = (0..2_000).map(|_| "0 ").collect();
+    let function = format!("(func (param i32) (block (br_table {table} (local.get 0))))");
+    let bomb = wat::parse_str(format!("(module {})", function.repeat(50))).unwrap();
+    match fixture.load(&bomb) {
+        Ok(event) => assert_eq!(event, CacheEvent::Compiled),
+        Err(error) => assert_eq!(error.code(), "compile_budget"),
+    }
+    assert_eq!(fixture.load(&module(3)).unwrap(), CacheEvent::Compiled, "the executor is unaffected");
+}

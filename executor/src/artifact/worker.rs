@@ -1,0 +1,181 @@
+//! The parent's side of the compile worker.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use executor_engine::job::{JobHeader, ModuleKind, RefusalCode, Reply};
+use executor_engine::limits::{COMPILE_CPU_SECONDS, MAX_ARTIFACT_BYTES};
+use executor_engine::{ModuleDigest, Profile};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+/// Starts one worker process for each module.
+#[derive(Debug)]
+pub struct Worker {
+    binary: PathBuf,
+    slots: Semaphore,
+}
+
+/// What a worker made.
+#[derive(Debug)]
+pub(crate) struct Artifact {
+    pub(crate) target: String,
+    pub(crate) compatibility: [u8; 32],
+    pub(crate) code: Vec<u8>,
+}
+
+/// Why there is no artifact.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The worker ended without an answer: it used up its time or memory, or did what its sandbox forbids.
+    #[error("compiling used more than it may: {detail}")]
+    Budget {
+        /// How it ended.
+        detail: String,
+    },
+    /// The worker refused the module.
+    #[error("the module was refused: {detail}")]
+    Refused {
+        /// The worker's code.
+        code: RefusalCode,
+        /// For the operator: section and offset where they are known.
+        detail: String,
+    },
+    /// The worker cannot be started or its answer cannot be read.
+    #[error("the compile worker is not available: {detail}")]
+    Unavailable {
+        /// What to do.
+        detail: String,
+    },
+}
+
+impl WorkerError {
+    /// The stable reason code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Budget { .. } => "compile_budget",
+            Self::Refused { code, .. } => code.as_str(),
+            Self::Unavailable { .. } => "compiler_unavailable",
+        }
+    }
+
+    /// Whether the same bytes would be refused again, so that the answer may be remembered.
+    pub(crate) const fn is_about_the_module(&self) -> bool {
+        match self {
+            Self::Budget { .. } => true,
+            Self::Refused { code, .. } => !matches!(code, RefusalCode::Internal),
+            Self::Unavailable { .. } => false,
+        }
+    }
+}
+
+/// Wall time after which a worker is killed: its processor-time limit and room for a busy machine.
+const WALL: Duration = Duration::from_secs(2 * COMPILE_CPU_SECONDS);
+
+impl Worker {
+    /// Uses the worker at `binary`; at most `parallel` run at once.
+    ///
+    /// # Errors
+    ///
+    /// When there is no executable file.
+    pub fn new(binary: PathBuf, parallel: usize) -> Result<Self, WorkerError> {
+        let meta = std::fs::metadata(&binary);
+        if !meta.is_ok_and(|meta| meta.is_file()) {
+            return Err(WorkerError::Unavailable {
+                detail: format!(
+                    "{} does not exist: run `cargo build -p executor-compiler`",
+                    binary.display()
+                ),
+            });
+        }
+        Ok(Self { binary, slots: Semaphore::new(parallel.max(1)) })
+    }
+
+    /// Where the worker is.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// Compiles one module in a process of its own.
+    pub(crate) async fn compile(
+        &self,
+        profile: Profile,
+        kind: ModuleKind,
+        digest: ModuleDigest,
+        module: &[u8],
+    ) -> Result<Artifact, WorkerError> {
+        let unavailable = |detail: String| WorkerError::Unavailable { detail };
+        let _slot = self.slots.acquire().await.map_err(|_| unavailable("shutting down".into()))?;
+        let mut child = Command::new(&self.binary)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| unavailable(format!("{}: {error}", self.binary.display())))?;
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(unavailable("no pipes".into()));
+        };
+        let header = JobHeader { profile, kind, digest, length: module.len() as u64 }.encode();
+        let send = async move {
+            // A worker that refuses early closes its end; its reply says why.
+            let _ = stdin.write_all(&header).await;
+            let _ = stdin.write_all(module).await;
+            let _ = stdin.shutdown().await;
+        };
+        let mut answer = Vec::new();
+        let mut complaint = Vec::new();
+        let mut limited = stdout.take(MAX_ARTIFACT_BYTES as u64 + 16 * 1024);
+        let mut limited_complaint = stderr.take(4096);
+        let talk = async {
+            tokio::join!(
+                send,
+                limited.read_to_end(&mut answer),
+                limited_complaint.read_to_end(&mut complaint)
+            )
+        };
+        let Ok((_, received, _)) = tokio::time::timeout(WALL, talk).await else {
+            let _ = child.kill().await;
+            return Err(WorkerError::Budget { detail: format!("no answer within {} s", WALL.as_secs()) });
+        };
+        received.map_err(|error| unavailable(error.to_string()))?;
+        let status = match tokio::time::timeout(Duration::from_secs(5), child.wait()).await {
+            Ok(status) => status.map_err(|error| unavailable(error.to_string()))?,
+            Err(_) => {
+                let _ = child.kill().await;
+                return Err(WorkerError::Budget { detail: "the worker did not exit".into() });
+            }
+        };
+        if !status.success() {
+            return Err(ended_badly(status, &complaint));
+        }
+        match Reply::decode(&answer) {
+            Ok(Reply::Compiled { target, compatibility, artifact }) => {
+                Ok(Artifact { target: target.to_owned(), compatibility, code: artifact.to_vec() })
+            }
+            Ok(Reply::Refused { code, detail }) => {
+                Err(WorkerError::Refused { code, detail: detail.to_owned() })
+            }
+            Err(error) => Err(unavailable(format!("unreadable answer: {error}"))),
+        }
+    }
+}
+
+fn ended_badly(status: ExitStatus, complaint: &[u8]) -> WorkerError {
+    use std::os::unix::process::ExitStatusExt as _;
+    let said = String::from_utf8_lossy(complaint);
+    let said = said.lines().next().unwrap_or_default().escape_default();
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => WorkerError::Budget { detail: format!("ended by signal {signal}: {said}") },
+        // 70: the sandbox could not be closed. Nothing was compiled and the host is at fault.
+        (_, Some(70)) => WorkerError::Unavailable { detail: said.to_string() },
+        _ => WorkerError::Budget { detail: format!("{status}: {said}") },
+    }
+}

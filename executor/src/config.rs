@@ -1,0 +1,421 @@
+//! The configuration: as it is written ([`ExecutorConfig`]) and as it is used ([`Settings`]).
+//!
+//! There is no field that skips a check. What weakens a decision is refused when the policy is loaded.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use executor_engine::limits::{COMPILE_CPU_SECONDS, MAX_GUEST_MEMORY, MAX_MODULE_BYTES};
+use executor_engine::pool::PoolLimits;
+use executor_engine::{ModuleDigest, Profile};
+use serde::Deserialize;
+use service::StartRefusal;
+use service::admin::AdminConfig;
+use trust_store::policy::{ArtifactPolicy, CapabilityPolicy, FreshnessPolicy, RevocationMode, TrustPolicy};
+
+use crate::evidence::EvidenceConfig;
+use crate::runtime::CallLimits;
+
+/// The file as it is written (TOML). Unknown fields are errors; paths may be relative to the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutorConfig {
+    /// Folder for the cache of machine code, its key, the audit log and remembered checkpoints. Made at the first start.
+    pub state_dir: PathBuf,
+    /// `trusted_root.json`: the authorities and logs that are believed.
+    pub trusted_root: PathBuf,
+    /// `policy.yaml`: what is demanded and what may be granted.
+    pub policy: PathBuf,
+    /// The compile worker; absent: `executor-compiler` beside this executable.
+    pub compiler: Option<PathBuf>,
+    /// Workers at the same time.
+    #[serde(default = "two")]
+    pub compilers: usize,
+    /// `standard` (epochs) or `deterministic` (fuel).
+    #[serde(default)]
+    pub profile: ProfileName,
+    /// Listener, TLS, limits of peers.
+    #[serde(default)]
+    pub server: service::ServerConfig,
+    /// Who may load, unload, stop and refresh. Needed unless the listener is on loopback.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// Where evidence comes from.
+    #[serde(default)]
+    pub evidence: EvidenceSection,
+    /// Size of the instance pool.
+    #[serde(default)]
+    pub pool: PoolSection,
+    /// What one call may use; manifests only lower it.
+    #[serde(default)]
+    pub limits: LimitsSection,
+    /// What granted capabilities are made of.
+    #[serde(default)]
+    pub grants: GrantsSection,
+    /// Cache of machine code.
+    #[serde(default)]
+    pub cache: CacheSection,
+}
+
+fn two() -> usize {
+    2
+}
+
+/// Name of a profile.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileName {
+    /// Fuel.
+    Deterministic,
+    /// Epochs.
+    #[default]
+    Standard,
+}
+
+/// `[evidence]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvidenceSection {
+    /// Seconds between two refreshes. A revocation reaches running instances within this time and two ticks.
+    pub refresh_seconds: u64,
+    /// Seconds one request may take.
+    pub timeout_seconds: u64,
+    /// CRLs that are always fetched.
+    pub crl_urls: Vec<String>,
+    /// Beginnings of URLs below which CRLs named in certificates are fetched.
+    pub status_bases: Vec<String>,
+    /// Logs whose checkpoints are fetched.
+    pub logs: Vec<LogSection>,
+    /// PEM file with the authorities of TLS servers that evidence comes from; absent: the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for EvidenceSection {
+    fn default() -> Self {
+        Self {
+            refresh_seconds: 30,
+            timeout_seconds: 10,
+            crl_urls: Vec::new(),
+            status_bases: Vec::new(),
+            logs: Vec::new(),
+            ca_file: None,
+        }
+    }
+}
+
+/// `[[evidence.logs]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// Origin, as the trusted root names it.
+    pub origin: String,
+    /// Base URL to read from.
+    pub url: String,
+}
+
+/// `[pool]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolSection {
+    /// Guests that can live at once. Each reserves 4 GiB of address space, not of memory.
+    pub slots: u32,
+}
+
+impl Default for PoolSection {
+    fn default() -> Self {
+        Self { slots: PoolLimits::default().slots }
+    }
+}
+
+/// `[limits]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// MiB of linear memory.
+    pub memory_mib: u32,
+    /// Milliseconds of processor time.
+    pub cpu_ms: u64,
+    /// Milliseconds of wall time.
+    pub wall_ms: u64,
+    /// Bytes of input.
+    pub input_bytes: usize,
+    /// Bytes of output.
+    pub output_bytes: usize,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        let limits = CallLimits::default();
+        Self {
+            memory_mib: 64,
+            cpu_ms: 5_000,
+            wall_ms: 10_000,
+            input_bytes: limits.input,
+            output_bytes: limits.output,
+        }
+    }
+}
+
+/// `[grants]`. The policy says what may be granted; this section says what it is made of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrantsSection {
+    /// Environment variables: name and the file that holds the value.
+    pub env: BTreeMap<String, PathBuf>,
+    /// Whether there is a media store, in the state folder.
+    pub media: MediaSection,
+}
+
+/// `[grants.media]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MediaSection {
+    /// Objects as files in the state folder.
+    LocalFiles,
+    /// None: `extension:media` is refused.
+    #[default]
+    None,
+}
+
+/// `[cache]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSection {
+    /// MiB of machine code kept on disk.
+    pub max_mib: u64,
+}
+
+impl Default for CacheSection {
+    fn default() -> Self {
+        Self { max_mib: 2048 }
+    }
+}
+
+/// The validated configuration.
+#[derive(Debug)]
+pub struct Settings {
+    /// Folder of state.
+    pub state: PathBuf,
+    /// Trusted root file.
+    pub trusted_root: PathBuf,
+    /// Policy file.
+    pub policy: PathBuf,
+    /// Worker binary.
+    pub compiler: PathBuf,
+    /// Workers at once.
+    pub compilers: usize,
+    /// Profile.
+    pub profile: Profile,
+    /// Listener.
+    pub server: service::ServerConfig,
+    /// Administrators.
+    pub admin: AdminConfig,
+    /// Evidence.
+    pub evidence: EvidenceConfig,
+    /// Authorities of evidence servers.
+    pub evidence_ca: Option<PathBuf>,
+    /// Between two refreshes.
+    pub refresh: Duration,
+    /// Pool.
+    pub pool: PoolLimits,
+    /// Calls.
+    pub limits: CallLimits,
+    /// Environment values by name: files.
+    pub env: BTreeMap<String, PathBuf>,
+    /// Media.
+    pub media: MediaSection,
+    /// Bytes of the cache.
+    pub cache_bytes: u64,
+}
+
+impl ExecutorConfig {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// A refusal that names the file, and the line where there is one.
+    pub fn read(path: &Path) -> Result<Self, StartRefusal> {
+        let refuse = |error: Box<dyn std::error::Error + Send + Sync>| {
+            let remedy = "see docs/operations/executor.toml for every field";
+            StartRefusal::new(format!("{} cannot be used", path.display()), remedy).because(error)
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.into()))?;
+        toml::from_str(&text).map_err(|error| refuse(error.into()))
+    }
+
+    /// Checks every value and combination. `base` is the folder that relative paths start from.
+    ///
+    /// # Errors
+    ///
+    /// The first value that cannot be used.
+    pub fn validate(self, base: &Path) -> Result<Settings, StartRefusal> {
+        let in_range = |name: &str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) {
+                return Ok(value);
+            }
+            let what = format!("{name} = {value} is out of range");
+            Err(StartRefusal::new(what, format!("choose a value from {low} to {high}")))
+        };
+        let compiler = match self.compiler {
+            Some(path) => base.join(path),
+            None => beside_this_executable("executor-compiler")?,
+        };
+        let refresh = in_range("evidence.refresh_seconds", self.evidence.refresh_seconds, 1, 3600)?;
+        let timeout = in_range("evidence.timeout_seconds", self.evidence.timeout_seconds, 1, 300)?;
+        let slots = in_range("pool.slots", self.pool.slots.into(), PoolLimits::MIN_SLOTS.into(), 10_000)?;
+        let limit_mib = (MAX_GUEST_MEMORY >> 20) as u64;
+        let memory = in_range("limits.memory_mib", self.limits.memory_mib.into(), 1, limit_mib)?;
+        let largest = MAX_MODULE_BYTES as u64;
+        let limits = CallLimits {
+            memory: usize::try_from(memory << 20).unwrap_or(MAX_GUEST_MEMORY),
+            cpu: Duration::from_millis(in_range("limits.cpu_ms", self.limits.cpu_ms, 1, 3_600_000)?),
+            wall: Duration::from_millis(in_range("limits.wall_ms", self.limits.wall_ms, 1, 3_600_000)?),
+            input: in_range("limits.input_bytes", self.limits.input_bytes as u64, 0, largest)? as usize,
+            output: in_range("limits.output_bytes", self.limits.output_bytes as u64, 0, largest)? as usize,
+            ..CallLimits::default()
+        };
+        let loopback = self.server.validate()?.primary().address().ip().is_loopback();
+        if !loopback && self.admin == AdminConfig::default() {
+            return Err(StartRefusal::new(
+                format!(
+                    "server.listen = {} is reachable by others and nobody is an administrator",
+                    self.server.listen
+                ),
+                "add an [admin] section with token_file or subjects",
+            ));
+        }
+        for base in self.evidence.status_bases.iter().chain(&self.evidence.crl_urls) {
+            if !(base.starts_with("http://") || base.starts_with("https://")) {
+                return Err(StartRefusal::new(
+                    format!("evidence: {base} is no http or https URL"),
+                    "write a whole URL",
+                ));
+            }
+        }
+        let state = base.join(self.state_dir);
+        Ok(Settings {
+            trusted_root: base.join(self.trusted_root),
+            policy: base.join(self.policy),
+            compiler,
+            compilers: in_range("compilers", self.compilers as u64, 1, 64)? as usize,
+            profile: match self.profile {
+                ProfileName::Deterministic => Profile::Deterministic,
+                ProfileName::Standard => Profile::Standard,
+            },
+            server: self.server,
+            admin: self.admin,
+            evidence: EvidenceConfig {
+                crl_urls: self.evidence.crl_urls,
+                status_bases: self.evidence.status_bases,
+                logs: self.evidence.logs.into_iter().map(|log| (log.origin, log.url)).collect(),
+                state: state.clone(),
+                timeout: Duration::from_secs(timeout),
+            },
+            evidence_ca: self.evidence.ca_file.map(|path| base.join(path)),
+            refresh: Duration::from_secs(refresh),
+            pool: PoolLimits {
+                slots: u32::try_from(slots).unwrap_or(PoolLimits::MIN_SLOTS),
+                ..PoolLimits::default()
+            },
+            limits,
+            env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
+            media: self.grants.media,
+            cache_bytes: in_range("cache.max_mib", self.cache.max_mib, 1, 1 << 20)? << 20,
+            state,
+        })
+    }
+}
+
+/// Refuses a policy under which something could run that was not verified completely.
+///
+/// # Errors
+///
+/// The first demand that is missing.
+pub fn refuse_weak_policy(policy: &TrustPolicy) -> Result<(), StartRefusal> {
+    let refuse =
+        |what: &str, remedy: &str| Err(StartRefusal::new(format!("the trust policy {what}"), remedy));
+    if policy.artifact != ArtifactPolicy::AgentRelease {
+        return refuse("accepts signatures without a manifest", "set `artifact: agent-release`");
+    }
+    if policy.revocation.mode != RevocationMode::Require {
+        return refuse("does not demand evidence about revocation", "set `revocation: { mode: require }`");
+    }
+    if !matches!(policy.freshness, FreshnessPolicy::WithinSeconds(_)) {
+        return refuse("accepts checkpoints of any age", "set `freshness: { within-seconds: 3600 }`");
+    }
+    if !policy.keys.is_empty() {
+        return refuse("accepts bare keys, which cannot be revoked", "remove `keys`; sign with certificates");
+    }
+    if !matches!(policy.capabilities, CapabilityPolicy::Within(_)) {
+        return refuse(
+            "does not say which capabilities may be granted",
+            "set `capabilities: { within: [] }`",
+        );
+    }
+    Ok(())
+}
+
+/// SHA-256 of the policy file: its version in every decision.
+pub fn policy_version(file: &[u8]) -> [u8; 32] {
+    ModuleDigest::of(file).0
+}
+
+/// Longest time a compile may take, for whoever waits for a load.
+pub const MAX_COMPILE: Duration = Duration::from_secs(2 * COMPILE_CPU_SECONDS);
+
+fn beside_this_executable(name: &str) -> Result<PathBuf, StartRefusal> {
+    let own = std::env::current_exe().map_err(|error| {
+        StartRefusal::new("the path of this executable is not known", "set `compiler`").because(error)
+    })?;
+    Ok(own.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let text = format!("state_dir = 's'\ntrusted_root = 't'\npolicy = 'p'\n{text}");
+        match toml::from_str::<ExecutorConfig>(&text) {
+            Ok(config) => config.validate(Path::new("/etc")).unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_minimal_file_is_enough_and_paths_are_relative_to_it() {
+        let config: ExecutorConfig =
+            toml::from_str("state_dir = 's'\ntrusted_root = '/t.json'\npolicy = 'p.yaml'").unwrap();
+        let settings = config.validate(Path::new("/etc/mentat")).unwrap();
+        assert_eq!(settings.state, Path::new("/etc/mentat/s"));
+        assert_eq!(settings.trusted_root, Path::new("/t.json"));
+        assert_eq!(settings.refresh, Duration::from_secs(30));
+        assert!(settings.compiler.ends_with("executor-compiler"));
+    }
+
+    #[test]
+    fn impossible_values_are_refused_with_a_remedy() {
+        assert!(refusal("[limits]\nmemory_mib = 1000").contains("choose a value from 1 to 512"));
+        assert!(refusal("[pool]\nslots = 1").contains("pool.slots"));
+        assert!(refusal("[evidence]\nrefresh_seconds = 0").contains("evidence.refresh_seconds"));
+        assert!(refusal("[evidence]\nstatus_bases = ['ftp://x']").contains("no http or https URL"));
+        assert!(refusal("skip_verification = true").contains("unknown field"));
+        assert!(refusal("[server]\nlisten = '10.0.0.1:80'").contains("plain HTTP"));
+    }
+
+    #[test]
+    fn a_policy_that_skips_a_check_is_refused() {
+        let strict = TrustPolicy::default();
+        assert!(refuse_weak_policy(&strict).is_ok());
+        let mut weak = strict.clone();
+        weak.revocation.mode = RevocationMode::DangerSkip;
+        assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("revocation"));
+        let weak = TrustPolicy { freshness: FreshnessPolicy::AttestedCheckpointSuffices, ..strict.clone() };
+        assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("any age"));
+        let weak = TrustPolicy { artifact: ArtifactPolicy::AnySignedArtifact, ..strict.clone() };
+        assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("manifest"));
+        let weak = TrustPolicy { capabilities: CapabilityPolicy::LeftToTheExecutor, ..strict };
+        assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("capabilities"));
+    }
+}

@@ -1,0 +1,189 @@
+//! Evidence that does not travel with a module: revocation lists and checkpoints, kept fresh in the background.
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`Collector`] | everything that touches the network: fetches, remembers, publishes snapshots |
+//! | [`Snapshot`] | one immutable state of the evidence, with its epoch; what verifications read |
+//! | [`EvidenceConfig`] | where evidence may come from |
+//!
+//! Nothing here decides: the verifier checks every piece again. What cannot be fetched keeps its old state, grows
+//! stale by policy, and then denies.
+
+mod checkpoints;
+mod crls;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use trust_store::attestation::Attestation;
+use trust_store::evidence::Evidence;
+use trust_store::verifier::Verifier;
+
+use checkpoints::Logs;
+use crls::Crls;
+
+use crate::clock;
+
+/// Where evidence comes from, validated.
+#[derive(Debug, Clone, Default)]
+pub struct EvidenceConfig {
+    /// CRLs that are always fetched.
+    pub crl_urls: Vec<String>,
+    /// Beginnings of URLs from which CRLs named in certificates may be fetched. An upload chooses no other address.
+    pub status_bases: Vec<String>,
+    /// Base URLs of logs, by origin.
+    pub logs: BTreeMap<String, String>,
+    /// Where the last verified checkpoint of each log is remembered.
+    pub state: PathBuf,
+    /// Time one request may take.
+    pub timeout: Duration,
+}
+
+/// One state of the evidence.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// What verifications read.
+    pub evidence: Evidence,
+    /// Rises whenever the evidence changed.
+    pub epoch: u64,
+    /// When every source was last fetched without failure, seconds since 1970.
+    pub complete_at: Option<i64>,
+    /// Every source.
+    pub sources: Vec<Source>,
+    /// A log that contradicted itself, if one did: nothing is admitted any more.
+    pub fork: Option<String>,
+}
+
+/// The state of one source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    /// `crl` or `checkpoint`.
+    pub kind: &'static str,
+    /// Where it comes from.
+    pub url: String,
+    /// What the last attempt said; empty when it succeeded.
+    pub problem: String,
+    /// Last success, seconds since 1970.
+    pub fetched_at: Option<i64>,
+}
+
+/// Why the collector cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvidenceError {
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client for evidence cannot be made")]
+    Client(#[source] reqwest::Error),
+    /// A log that was configured is not one that the trusted root names.
+    #[error(
+        "the log {origin} is configured for evidence, but the trusted root does not name it (it names: {known})"
+    )]
+    UnknownLog {
+        /// Origin as configured.
+        origin: String,
+        /// Origins of the trusted root.
+        known: String,
+    },
+    /// A log's state or address cannot be used.
+    #[error("log {origin}: {source}")]
+    Log {
+        /// Origin of the log.
+        origin: String,
+        /// What is wrong.
+        #[source]
+        source: tlog_client::Error,
+    },
+}
+
+/// Fetches evidence and publishes it.
+pub struct Collector {
+    verifier: Verifier,
+    crls: Crls,
+    logs: Logs,
+    snapshot: ArcSwap<Snapshot>,
+    epoch: AtomicU64,
+    publishing: tokio::sync::Mutex<()>,
+}
+
+impl Collector {
+    /// A collector that fetches nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`EvidenceError`].
+    pub fn new(
+        verifier: Verifier,
+        http: reqwest::Client,
+        config: &EvidenceConfig,
+    ) -> Result<Self, EvidenceError> {
+        let logs = Logs::new(&verifier, &http, config)?;
+        let crls = Crls::new(http, config);
+        Ok(Self {
+            verifier,
+            crls,
+            logs,
+            snapshot: ArcSwap::default(),
+            epoch: AtomicU64::new(0),
+            publishing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The evidence now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Fetches every source once and publishes what came.
+    pub async fn refresh(&self) -> Arc<Snapshot> {
+        let (_, _) = tokio::join!(self.crls.refresh(), self.logs.refresh());
+        self.publish().await
+    }
+
+    /// Fetches what this attestation needs and is not there yet: lists its certificates name (at allowed addresses
+    /// only) and the proofs from its checkpoints to the newest one.
+    pub async fn prepare_for(&self, attestation: &Attestation) -> Arc<Snapshot> {
+        let (lists, proofs) = tokio::join!(self.crls.want(attestation), self.logs.want(attestation));
+        if lists || proofs { self.publish().await } else { self.snapshot() }
+    }
+
+    /// Adds evidence that an operator brought by hand, for the time without a network. Each piece is judged by the
+    /// verifier like any other.
+    pub async fn import(&self, evidence: &Evidence) -> Arc<Snapshot> {
+        self.crls.import(evidence);
+        self.publish().await
+    }
+
+    async fn publish(&self) -> Arc<Snapshot> {
+        let _one_at_a_time = self.publishing.lock().await;
+        let mut evidence = Evidence::none();
+        let mut sources = Vec::new();
+        self.crls.collect(&mut evidence, &mut sources);
+        let fork = self.logs.collect(&mut evidence, &mut sources).await;
+        self.verifier.prepare(&mut evidence);
+        let old = self.snapshot.load();
+        let complete = sources.iter().all(|source| source.problem.is_empty() && source.fetched_at.is_some());
+        let changed = fork != old.fork || !same(&evidence, &old.evidence);
+        let epoch = if changed { self.epoch.fetch_add(1, Ordering::Relaxed) + 1 } else { old.epoch };
+        let snapshot = Arc::new(Snapshot {
+            evidence,
+            epoch,
+            complete_at: if complete { Some(clock::unix_seconds()) } else { old.complete_at },
+            sources,
+            fork,
+        });
+        self.snapshot.store(Arc::clone(&snapshot));
+        snapshot
+    }
+}
+
+fn same(one: &Evidence, other: &Evidence) -> bool {
+    let (ours, theirs) = (&one.revocation().crls, &other.revocation().crls);
+    one.logs() == other.logs()
+        && one.remembered() == other.remembered()
+        && ours.len() == theirs.len()
+        && ours.iter().zip(theirs).all(|(a, b)| a.der() == b.der())
+}

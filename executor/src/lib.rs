@@ -1,0 +1,42 @@
+//! The executor: runs nothing that was not vouched for.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`admission`] | the only door: from bytes and evidence to an `AdmittedModule`, or a denial with its reason |
+//! | [`evidence`] | keeps revocation lists and checkpoints fresh in the background and remembers what it saw |
+//! | [`artifact`] | machine code: the confined compile worker and the authenticated cache |
+//! | [`runtime`] | wasmtime with a pool, epochs and limits; one fresh instance for each call |
+//! | [`abi`] | the `mentat` functions of core modules |
+//! | [`audit`] | the hash-chained audit log |
+//! | [`confinement`] | what the operating system takes away from this process |
+//! | [`api`] | HTTP and gRPC |
+//! | [`config`] | configuration: raw as written, validated as used |
+//!
+//! Verification itself lives in `trust-store`; compiling lives in `executor-compiler`. This crate has no code that
+//! runs a module whose chain, revocation status or log inclusion was not verified, and no switch for it.
+
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod admission;
+mod agents;
+pub mod api;
+pub mod artifact;
+mod artifact_map;
+pub mod audit;
+mod clock;
+pub mod config;
+pub mod confinement;
+pub mod evidence;
+pub mod executor;
+mod media;
+mod metrics;
+mod records;
+pub mod runtime;
+mod signatures;
+pub mod start;
+#[cfg(test)]
+mod testing;
+
+pub use media::MediaStore;
+pub use metrics::Metrics;

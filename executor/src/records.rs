@@ -1,0 +1,100 @@
+//! Forms in which decisions leave the executor: summaries, audit records, refusals.
+
+use executor_api::AgentSummary;
+use executor_api::audit::{AuditAgent, AuditAttestation};
+use executor_engine::job::ModuleKind;
+use trust_store::capability::Capability;
+
+use crate::admission::{Denied, Facts, GrantSet};
+use crate::agents::Agent;
+use crate::evidence::Snapshot;
+use crate::runtime::{CallError, Owner};
+
+/// Longest free text of an audit record, bytes.
+const MAX_DETAIL: usize = 4096;
+
+pub(crate) fn summarise(
+    owner: &Owner,
+    kind: ModuleKind,
+    facts: &Facts,
+    grants: &GrantSet,
+    policy: &[u8; 32],
+) -> AgentSummary {
+    AgentSummary {
+        agent_id: owner.agent.clone(),
+        version: facts.version.clone(),
+        digest: owner.digest.to_string(),
+        signer: owner.signer.clone(),
+        issuer: facts.issuer.clone(),
+        trust_level: facts.trust_level.into(),
+        requested: texts(grants.requested()),
+        granted: texts(grants.granted()),
+        log_index: facts.log_index,
+        policy: hex::encode(policy),
+        kind: match kind {
+            ModuleKind::Component => "component",
+            ModuleKind::Core => "core",
+        }
+        .into(),
+    }
+}
+
+pub(crate) fn audit_agent(agent: &Agent) -> AuditAgent {
+    AuditAgent {
+        id: agent.prepared.agent().to_owned(),
+        version: agent.facts.version.clone(),
+        runtime: "wasm".into(),
+        digest: agent.digest.to_string(),
+        log_index: agent.facts.log_index,
+        attestation: AuditAttestation {
+            verified: true,
+            signer: agent.prepared.owner.signer.clone(),
+            trust_level: agent.facts.trust_level.into(),
+        },
+    }
+}
+
+pub(crate) fn texts(capabilities: &[Capability]) -> Vec<String> {
+    capabilities.iter().map(ToString::to_string).collect()
+}
+
+/// Free text for an audit record, cut to its limit.
+pub(crate) fn cut(text: &str) -> String {
+    let mut end = text.len().min(MAX_DETAIL);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().trim_end().to_owned()
+}
+
+pub(crate) fn audit_unavailable() -> Denied {
+    Denied::new("audit_unavailable", "the audit log cannot be written; nothing new is done until it can")
+}
+
+pub(crate) fn not_loaded(name: &str) -> Denied {
+    let shown: String = name.chars().take(128).flat_map(char::escape_default).collect();
+    Denied::new("not_loaded", format!("no admitted agent is called {shown}; load it first"))
+}
+
+/// A log that contradicted itself vouches for nothing, whatever else is in order.
+pub(crate) fn no_fork(snapshot: &Snapshot) -> Result<(), Denied> {
+    match &snapshot.fork {
+        Some(fork) => Err(Denied::in_step(11, "log_inconsistent", fork.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What a caller is told when a call has no result.
+pub(crate) fn call_denied(error: &CallError, agent: &Agent) -> Denied {
+    // A guest that was killed because it may not run any more: the caller learns the verdict itself.
+    if error.code() == "revoked"
+        && let Some(denied) = agent.verdict().denied
+    {
+        return denied;
+    }
+    let operator = match error {
+        CallError::Pool { detail } | CallError::Host { detail } => detail.clone(),
+        _ => String::new(),
+    };
+    Denied::new(error.code(), error.to_string()).for_operator(operator)
+}

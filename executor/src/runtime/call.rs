@@ -1,0 +1,238 @@
+//! One call: a fresh instance, `process`, and what came back.
+
+use bytes::Bytes;
+use wasmtime::{Instance, Store, Trap};
+
+use super::control::InstanceId;
+use super::engine::Runtime;
+use super::limits::Lowered;
+use super::prepared::{Code, CoreModule, Prepared};
+use super::state::{GuestState, Stop, on_tick};
+use crate::abi::sinks::{LogRecord, MetricRecord};
+use crate::clock;
+
+/// Input of one call.
+#[derive(Debug, Clone, Default)]
+pub struct Call {
+    /// Bytes the guest reads.
+    pub input: Bytes,
+    /// What this caller lowers.
+    pub lowered: Lowered,
+}
+
+/// What one call used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Wall time, microseconds.
+    pub wall_us: u64,
+    /// Largest total memory, bytes.
+    pub memory_bytes: u64,
+    /// Epoch ticks that passed while the guest ran.
+    pub epoch_ticks: u64,
+    /// Fuel used, in the deterministic profile.
+    pub fuel: Option<u64>,
+    /// Log lines dropped.
+    pub dropped_log_lines: u64,
+    /// Growths of memory or tables refused.
+    pub refused_growths: u64,
+}
+
+/// The result of a call that ran to its end.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Name of the instance.
+    pub instance: InstanceId,
+    /// What the guest wrote.
+    pub output: Vec<u8>,
+    /// What `process` returned.
+    pub exit_code: i32,
+    /// What was used.
+    pub usage: Usage,
+    /// Log lines, in order.
+    pub log: Vec<LogRecord>,
+    /// Metric records, in order.
+    pub metrics: Vec<MetricRecord>,
+}
+
+/// Why a call has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The input is larger than this executor accepts.
+    #[error("the input is larger than {limit} bytes")]
+    InputTooLarge {
+        /// The limit, bytes.
+        limit: usize,
+    },
+    /// The instance needs more memory or table elements at its start than this call may use.
+    #[error("the guest starts with more memory than it may use")]
+    MemoryLimit,
+    /// No slot of the pool was free, or the instance needs more than one slot holds.
+    #[error("no instance slot is available")]
+    Pool {
+        /// For the operator.
+        detail: String,
+    },
+    /// The host ended the guest.
+    #[error(transparent)]
+    Stopped(#[from] Stop),
+    /// The guest trapped.
+    #[error("the guest trapped: {trap}")]
+    Trapped {
+        /// wasmtime's name of the trap.
+        trap: &'static str,
+    },
+    /// Something else went wrong on the host's side.
+    #[error("the call failed")]
+    Host {
+        /// For the operator; never sent to callers.
+        detail: String,
+    },
+}
+
+impl CallError {
+    /// The stable reason code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InputTooLarge { .. } => "input_too_large",
+            Self::MemoryLimit => "memory_limit",
+            Self::Pool { .. } => "pool_exhausted",
+            Self::Stopped(Stop::CpuBudget) => "cpu_budget",
+            Self::Stopped(Stop::WallDeadline) => "deadline_exceeded",
+            Self::Stopped(Stop::Killed(cause)) => cause.as_str(),
+            Self::Trapped { .. } => "trap",
+            Self::Host { .. } => "internal",
+        }
+    }
+}
+
+impl Runtime {
+    /// Runs `prepared` once, in a fresh instance, on the calling thread. Blocks until the guest ends or is ended.
+    ///
+    /// # Errors
+    ///
+    /// Every way in which there is no result; the instance is gone in each case.
+    pub fn call(&self, prepared: &Prepared, call: Call) -> Result<Outcome, CallError> {
+        let limits = prepared.limits.lowered(call.lowered);
+        if call.input.len() > limits.input {
+            return Err(CallError::InputTooLarge { limit: limits.input });
+        }
+        let started = clock::monotonic();
+        let registration = self.live().register(&prepared.owner);
+        let state = GuestState::new(
+            call.input,
+            limits,
+            std::sync::Arc::clone(&prepared.grants),
+            std::sync::Arc::clone(&registration.flag),
+            started,
+        );
+        let mut store = Store::new(self.engine(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(on_tick);
+        let fuel = matches!(self.profile(), executor_engine::Profile::Deterministic).then_some(limits.fuel);
+        if let Some(fuel) = fuel {
+            store.set_fuel(fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
+        }
+        let result = match &prepared.code {
+            Code::Core(core) => run_core(core, &mut store),
+        };
+        let fuel = fuel.map(|given| given.saturating_sub(store.get_fuel().unwrap_or_default()));
+        let exit_code = match result {
+            Ok(code) => code,
+            // Growing past a limit is no error; being created past it is, and only the account knows which it was.
+            Err(Failed::Instantiate(_)) if store.data().limiter.refused() > 0 => {
+                return Err(CallError::MemoryLimit);
+            }
+            Err(Failed::Instantiate(error) | Failed::Run(error)) => return Err(classify(&error)),
+        };
+        let state = store.into_data();
+        Ok(Outcome {
+            instance: registration.id,
+            usage: Usage {
+                wall_us: clock::monotonic()
+                    .saturating_duration_since(started)
+                    .as_micros()
+                    .try_into()
+                    .unwrap_or(u64::MAX),
+                memory_bytes: state.limiter.memory() as u64,
+                epoch_ticks: state.ticks(),
+                fuel,
+                dropped_log_lines: state.log.dropped(),
+                refused_growths: state.limiter.refused(),
+            },
+            exit_code,
+            output: state.output,
+            log: state.log.into_records(),
+            metrics: state.metrics.into_records(),
+        })
+    }
+}
+
+/// Where a call failed.
+enum Failed {
+    Instantiate(wasmtime::Error),
+    Run(wasmtime::Error),
+}
+
+fn run_core(core: &CoreModule, store: &mut Store<GuestState>) -> Result<i32, Failed> {
+    let instance = core.pre.instantiate(&mut *store).map_err(Failed::Instantiate)?;
+    process(core, &instance, store).map_err(Failed::Run)
+}
+
+fn process(core: &CoreModule, instance: &Instance, store: &mut Store<GuestState>) -> wasmtime::Result<i32> {
+    store.data_mut().memory =
+        instance.get_module_export(&mut *store, &core.memory).and_then(wasmtime::Extern::into_memory);
+    if let Some(initialize) = &core.initialize {
+        typed::<()>(instance, store, initialize)?.call(&mut *store, ())?;
+    }
+    typed::<i32>(instance, store, &core.process)?.call(store, ())
+}
+
+fn typed<R: wasmtime::WasmResults>(
+    instance: &Instance,
+    store: &mut Store<GuestState>,
+    export: &wasmtime::ModuleExport,
+) -> wasmtime::Result<wasmtime::TypedFunc<(), R>> {
+    instance
+        .get_module_export(&mut *store, export)
+        .and_then(wasmtime::Extern::into_func)
+        .ok_or_else(|| wasmtime::Error::msg("an export that was checked at load is missing"))?
+        .typed(store)
+}
+
+/// Sorts what the engine reports by type, never by text.
+fn classify(error: &wasmtime::Error) -> CallError {
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return CallError::Stopped(*stop);
+    }
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return match trap {
+            Trap::OutOfFuel => CallError::Stopped(Stop::CpuBudget),
+            other => CallError::Trapped { trap: trap_name(*other) },
+        };
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return CallError::Pool { detail: format!("{error:#}") };
+    }
+    CallError::Host { detail: format!("{error:#}") }
+}
+
+/// Names of traps: part of the answers to callers, so they are ours and do not change with a library's wording.
+const fn trap_name(trap: Trap) -> &'static str {
+    match trap {
+        Trap::StackOverflow => "stack overflow",
+        Trap::MemoryOutOfBounds => "memory access out of bounds",
+        Trap::HeapMisaligned => "misaligned memory access",
+        Trap::TableOutOfBounds => "table access out of bounds",
+        Trap::IndirectCallToNull => "call of an empty table element",
+        Trap::BadSignature => "indirect call with another signature",
+        Trap::IntegerOverflow => "integer overflow",
+        Trap::IntegerDivisionByZero => "division by zero",
+        Trap::BadConversionToInteger => "conversion of a float outside the integer range",
+        Trap::UnreachableCodeReached => "unreachable",
+        Trap::OutOfFuel => "out of fuel",
+        Trap::AllocationTooLarge => "allocation too large",
+        _ => "trap",
+    }
+}

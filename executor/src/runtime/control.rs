@@ -1,0 +1,233 @@
+//! Live instances and how they are stopped.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use executor_engine::ModuleDigest;
+use parking_lot::Mutex;
+
+/// Why the host killed an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KillCause {
+    /// An operator stopped it.
+    Operator = 1,
+    /// Something that vouched for it was revoked, or the evidence says so now.
+    Revoked = 2,
+    /// The executor is shutting down.
+    Shutdown = 3,
+    /// The caller went away.
+    CallerGone = 4,
+}
+
+impl KillCause {
+    /// The stable text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "stopped",
+            Self::Revoked => "revoked",
+            Self::Shutdown => "shutdown",
+            Self::CallerGone => "caller_gone",
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Operator, Self::Revoked, Self::Shutdown, Self::CallerGone]
+            .into_iter()
+            .find(|cause| *cause as u8 == code)
+    }
+}
+
+/// The name of one instance: a counter of this process behind a random start, unique in its audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InstanceId(u64);
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "i-{:016x}", self.0)
+    }
+}
+
+/// Whose module an instance runs: shared by all instances of one admission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Agent id of the signed manifest.
+    pub agent: String,
+    /// Digest of the module.
+    pub digest: ModuleDigest,
+    /// Verified signer name.
+    pub signer: String,
+}
+
+/// The flag that the guest's next tick and each of its host calls read.
+#[derive(Debug, Default)]
+pub(crate) struct KillFlag(AtomicU8);
+
+impl KillFlag {
+    pub(crate) fn raise(&self, cause: KillCause) {
+        // The first cause stays: a shutdown after a revocation must not hide it.
+        let _ = self.0.compare_exchange(0, cause as u8, Ordering::Release, Ordering::Relaxed);
+    }
+
+    pub(crate) fn raised(&self) -> Option<KillCause> {
+        KillCause::from_code(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// One running instance, as listed.
+#[derive(Debug, Clone)]
+pub struct LiveInstance {
+    /// Its name.
+    pub id: InstanceId,
+    /// Whose it is.
+    pub owner: Arc<Owner>,
+}
+
+/// Which instances to stop: those that match every field given.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    /// Agent id.
+    pub agent: Option<String>,
+    /// Module digest.
+    pub digest: Option<ModuleDigest>,
+    /// Verified signer name.
+    pub signer: Option<String>,
+}
+
+impl Selector {
+    /// Whether the selector names anything; one that does not would match everything and is refused by callers.
+    pub fn is_empty(&self) -> bool {
+        self.agent.is_none() && self.digest.is_none() && self.signer.is_none()
+    }
+
+    fn matches(&self, owner: &Owner) -> bool {
+        self.agent.as_ref().is_none_or(|agent| *agent == owner.agent)
+            && self.digest.is_none_or(|digest| digest == owner.digest)
+            && self.signer.as_ref().is_none_or(|signer| *signer == owner.signer)
+    }
+}
+
+/// Every instance that runs in this process.
+///
+/// Split over several locks: instances begin and end some hundred thousand times a second, and a stop may take
+/// its time to look through all of them.
+#[derive(Debug)]
+pub struct LiveInstances {
+    next: AtomicU64,
+    shards: [Mutex<HashMap<u64, Entry>>; SHARDS],
+}
+
+const SHARDS: usize = 16;
+
+#[derive(Debug)]
+struct Entry {
+    owner: Arc<Owner>,
+    flag: Arc<KillFlag>,
+}
+
+/// Keeps an instance in the list until it is dropped.
+pub(crate) struct Registration<'a> {
+    list: &'a LiveInstances,
+    pub(crate) id: InstanceId,
+    pub(crate) flag: Arc<KillFlag>,
+}
+
+impl LiveInstances {
+    pub(crate) fn new(start: u64) -> Self {
+        Self { next: AtomicU64::new(start), shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    fn shard(&self, id: u64) -> Option<&Mutex<HashMap<u64, Entry>>> {
+        self.shards.get(usize::try_from(id).unwrap_or_default() % SHARDS)
+    }
+
+    pub(crate) fn register(&self, owner: &Arc<Owner>) -> Registration<'_> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let flag = Arc::new(KillFlag::default());
+        if let Some(shard) = self.shard(id) {
+            shard.lock().insert(id, Entry { owner: Arc::clone(owner), flag: Arc::clone(&flag) });
+        }
+        Registration { list: self, id: InstanceId(id), flag }
+    }
+
+    /// Raises the kill flag of every instance that matches; returns how many.
+    pub fn stop(&self, selector: &Selector, cause: KillCause) -> u64 {
+        let mut stopped = 0;
+        for shard in &self.shards {
+            for entry in shard.lock().values() {
+                if selector.matches(&entry.owner) {
+                    entry.flag.raise(cause);
+                    stopped += 1;
+                }
+            }
+        }
+        stopped
+    }
+
+    /// The instances running now.
+    pub fn list(&self) -> Vec<LiveInstance> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            all.extend(
+                shard
+                    .iter()
+                    .map(|(id, entry)| LiveInstance { id: InstanceId(*id), owner: Arc::clone(&entry.owner) }),
+            );
+        }
+        all
+    }
+
+    /// How many run now.
+    pub fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        if let Some(shard) = self.list.shard(self.id.0) {
+            shard.lock().remove(&self.id.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(agent: &str, signer: &str) -> Arc<Owner> {
+        Arc::new(Owner {
+            agent: agent.into(),
+            digest: ModuleDigest::of(agent.as_bytes()),
+            signer: signer.into(),
+        })
+    }
+
+    #[test]
+    fn a_stop_reaches_exactly_what_it_names() {
+        let live = LiveInstances::new(7);
+        let first = live.register(&owner("a", "x@example.org"));
+        let second = live.register(&owner("b", "x@example.org"));
+        let third = live.register(&owner("b", "y@example.org"));
+        let selector =
+            Selector { agent: Some("b".into()), signer: Some("x@example.org".into()), ..Selector::default() };
+        assert_eq!(live.stop(&selector, KillCause::Revoked), 1);
+        assert_eq!(first.flag.raised(), None);
+        assert_eq!(second.flag.raised(), Some(KillCause::Revoked));
+        assert_eq!(third.flag.raised(), None);
+        assert_eq!(live.count(), 3);
+        drop((first, second, third));
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn the_first_cause_stays() {
+        let flag = KillFlag::default();
+        flag.raise(KillCause::Revoked);
+        flag.raise(KillCause::Shutdown);
+        assert_eq!(flag.raised(), Some(KillCause::Revoked));
+    }
+}

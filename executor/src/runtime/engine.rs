@@ -1,0 +1,127 @@
+//! The engine of this process.
+
+use std::sync::Arc;
+
+use executor_engine::pool::PoolLimits;
+use executor_engine::{Profile, ProfileId, engine_config};
+use wasmtime::Engine;
+
+use super::control::{KillCause, LiveInstances, Selector};
+use super::epoch::Ticker;
+use crate::abi::CoreLinkers;
+
+/// One engine, its pool, its tick and its linkers.
+pub struct Runtime {
+    engine: Engine,
+    profile: Profile,
+    pool: PoolLimits,
+    pool_reduced: bool,
+    ticker: Ticker,
+    live: LiveInstances,
+    core_linkers: CoreLinkers,
+}
+
+/// Why the runtime did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Not even the smallest pool fits the address space.
+    #[error(
+        "the host cannot reserve address space for {slots} guests (check `ulimit -v` and vm.overcommit_memory): {detail}"
+    )]
+    AddressSpace {
+        /// The smallest number tried.
+        slots: u32,
+        /// What the engine said.
+        detail: String,
+    },
+    /// The linker refused a host function; a defect of this build.
+    #[error("host functions cannot be linked: {0}")]
+    Linker(String),
+    /// No random bytes.
+    #[error("the system gave no random bytes")]
+    Random,
+    /// No thread for the tick.
+    #[error("the epoch thread cannot start")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Runtime {
+    /// Builds the engine, probing for the largest pool the host can reserve, at most `pool`.
+    pub fn new(profile: Profile, pool: PoolLimits) -> Result<Arc<Self>, RuntimeError> {
+        let (engine, reserved) = probe(profile, pool)?;
+        let ticker = Ticker::start(&engine).map_err(RuntimeError::Thread)?;
+        let core_linkers =
+            CoreLinkers::new(&engine).map_err(|error| RuntimeError::Linker(format!("{error:#}")))?;
+        let mut start = [0u8; 8];
+        aws_lc_rs::rand::fill(&mut start).map_err(|_| RuntimeError::Random)?;
+        Ok(Arc::new(Self {
+            engine,
+            profile,
+            pool: reserved,
+            pool_reduced: reserved != pool,
+            ticker,
+            live: LiveInstances::new(u64::from_le_bytes(start)),
+            core_linkers,
+        }))
+    }
+
+    /// The engine.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Linkers for core modules.
+    pub(crate) fn core_linkers(&self) -> &CoreLinkers {
+        &self.core_linkers
+    }
+
+    /// The profile in force.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Its stable name.
+    pub fn profile_id(&self) -> ProfileId {
+        self.profile.id()
+    }
+
+    /// The pool that was reserved.
+    pub fn pool(&self) -> PoolLimits {
+        self.pool
+    }
+
+    /// Whether the pool is smaller than configured because the host could not reserve more.
+    pub fn pool_reduced(&self) -> bool {
+        self.pool_reduced
+    }
+
+    /// The instances running now.
+    pub fn live(&self) -> &LiveInstances {
+        &self.live
+    }
+
+    /// The largest lateness of the tick since the last call, microseconds.
+    pub fn take_epoch_lateness_micros(&self) -> u64 {
+        self.ticker.take_lateness_micros()
+    }
+
+    /// Stops matching instances; they end within two ticks.
+    pub fn stop(&self, selector: &Selector, cause: KillCause) -> u64 {
+        self.live.stop(selector, cause)
+    }
+}
+
+fn probe(profile: Profile, pool: PoolLimits) -> Result<(Engine, PoolLimits), RuntimeError> {
+    let mut pool = pool;
+    loop {
+        let mut config = engine_config(profile);
+        config.allocation_strategy(pool.strategy());
+        match (Engine::new(&config), pool.halved()) {
+            (Ok(engine), _) => return Ok((engine, pool)),
+            (Err(_), Some(smaller)) => pool = smaller,
+            (Err(error), None) => {
+                return Err(RuntimeError::AddressSpace { slots: pool.slots, detail: format!("{error:#}") });
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Memory and tables, accounted as totals of a store.
+//!
+//! wasmtime's own limits bound each memory and each table; a guest with many of them would multiply its share.
+
+use wasmtime::ResourceLimiter;
+
+use super::limits::CallLimits;
+
+/// The account of one store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limiter {
+    memory_limit: usize,
+    table_limit: usize,
+    instance_limit: usize,
+    memory: usize,
+    table: usize,
+    refused: u64,
+}
+
+impl Limiter {
+    pub(crate) fn new(limits: &CallLimits) -> Self {
+        Self {
+            memory_limit: limits.memory,
+            table_limit: limits.table_elements,
+            instance_limit: limits.instances,
+            memory: 0,
+            table: 0,
+            refused: 0,
+        }
+    }
+
+    /// Bytes of memory now. Memories cannot shrink, so this is also the largest total of the call.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Growths that were refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn account(total: &mut usize, limit: usize, refused: &mut u64, current: usize, desired: usize) -> bool {
+        let next = total.saturating_add(desired.saturating_sub(current));
+        if next > limit {
+            *refused += 1;
+            return false;
+        }
+        *total = next;
+        true
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // wasmtime refuses this one whatever we answer; it must not count against the total.
+            self.refused += 1;
+            return Ok(false);
+        }
+        Ok(Self::account(&mut self.memory, self.memory_limit, &mut self.refused, current, desired))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused += 1;
+            return Ok(false);
+        }
+        Ok(Self::account(&mut self.table, self.table_limit, &mut self.refused, current, desired))
+    }
+
+    fn instances(&self) -> usize {
+        self.instance_limit
+    }
+
+    fn tables(&self) -> usize {
+        self.instance_limit
+    }
+
+    fn memories(&self) -> usize {
+        self.instance_limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_of_the_store_not_of_each_memory() {
+        let mut limiter = Limiter::new(&CallLimits { memory: 100, ..CallLimits::default() });
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(!limiter.memory_growing(0, 60, None).unwrap(), "a second memory shares the limit");
+        assert!(limiter.memory_growing(60, 100, None).unwrap());
+        assert_eq!((limiter.memory(), limiter.refused()), (100, 1));
+    }
+
+    #[test]
+    fn a_growth_that_the_module_itself_forbids_is_not_accounted() {
+        let mut limiter = Limiter::new(&CallLimits::default());
+        assert!(!limiter.memory_growing(0, 60, Some(10)).unwrap());
+        assert_eq!(limiter.memory(), 0);
+    }
+}

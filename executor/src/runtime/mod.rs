@@ -1,0 +1,29 @@
+//! wasmtime, with every limit on.
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`Runtime`] | one engine with its pool, its epoch thread and its linkers; one for each process |
+//! | [`Prepared`] | a loaded module whose imports were checked against its grants: ready to instantiate |
+//! | [`Call`] | input and limits of one call |
+//! | [`Outcome`] | what came back: output, exit code, usage |
+//! | [`Stop`] | why the host ended a guest |
+//!
+//! A fresh instance serves each call and is dropped after it, whatever happened: no guest sees what another one
+//! left behind, and a store that trapped is never used again.
+
+mod call;
+mod control;
+mod engine;
+mod epoch;
+mod limiter;
+mod limits;
+mod prepared;
+mod state;
+
+pub use call::{Call, CallError, Outcome, Usage};
+pub use control::{InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
+pub use engine::{Runtime, RuntimeError};
+pub use limits::{CallLimits, Lowered};
+pub use prepared::{PrepareError, Prepared};
+pub(crate) use state::GuestState;
+pub use state::Stop;

@@ -1,0 +1,155 @@
+//! A module that is ready to be instantiated: loaded, its imports checked, its functions linked.
+
+use std::sync::Arc;
+
+use executor_engine::ModuleDigest;
+use executor_engine::limits::WASM_PAGE;
+use wasmtime::{ExternType, InstancePre, Module, ModuleExport};
+
+use super::control::Owner;
+use super::engine::Runtime;
+use super::limits::CallLimits;
+use super::state::GuestState;
+use crate::abi::census;
+use crate::admission::{AdmittedModule, GrantSet};
+use crate::artifact::Loaded;
+
+/// A loaded module with its grants. Cheap to share; holds no guest state.
+pub struct Prepared {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) grants: Arc<GrantSet>,
+    pub(crate) limits: CallLimits,
+    pub(crate) code: Code,
+}
+
+/// The two kinds of guests.
+pub(crate) enum Code {
+    /// A core module on the `mentat` ABI.
+    Core(CoreModule),
+}
+
+pub(crate) struct CoreModule {
+    pub(crate) pre: InstancePre<GuestState>,
+    pub(crate) process: ModuleExport,
+    pub(crate) memory: ModuleExport,
+    pub(crate) initialize: Option<ModuleExport>,
+}
+
+/// Why a loaded module cannot be run under its grants.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// An import has the name of a host function and another type.
+    #[error("{name} has an unexpected signature: {hint}")]
+    AbiSignatureMismatch {
+        /// `module.name` of the import.
+        name: String,
+        /// What is expected, and where the difference is known to come from.
+        hint: String,
+    },
+    /// A required export is missing or of another type.
+    #[error("the module does not export {name}")]
+    ExportMissing {
+        /// The export with its type.
+        name: &'static str,
+    },
+    /// An import belongs to an interface that was not granted, or to none.
+    #[error("the import {name} was not granted")]
+    ImportNotGranted {
+        /// `module.name` of the import.
+        name: String,
+    },
+    /// The module needs more than one pool slot holds.
+    #[error("the module needs more than the pool allows: {detail}")]
+    PoolLimit {
+        /// What the engine said.
+        detail: String,
+    },
+}
+
+impl PrepareError {
+    /// The stable reason code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::AbiSignatureMismatch { .. } => "abi_signature_mismatch",
+            Self::ExportMissing { .. } => "export_missing",
+            Self::ImportNotGranted { .. } => "import_not_granted",
+            Self::PoolLimit { .. } => "pool_limit",
+        }
+    }
+}
+
+impl Prepared {
+    /// Checks and links the loaded code of an admitted module. Nothing of the guest runs.
+    pub(crate) fn new(
+        runtime: &Runtime,
+        loaded: &Loaded,
+        admitted: &AdmittedModule,
+    ) -> Result<Self, PrepareError> {
+        let (owner, grants) = (Arc::clone(admitted.owner()), Arc::clone(admitted.grants()));
+        match loaded {
+            Loaded::Core(module) => Self::core(runtime, module, owner, grants, *admitted.limits()),
+            Loaded::Component(_) => Err(PrepareError::ExportMissing { name: "process: func() -> i32" }),
+        }
+    }
+
+    fn core(
+        runtime: &Runtime,
+        module: &Module,
+        owner: Arc<Owner>,
+        grants: Arc<GrantSet>,
+        limits: CallLimits,
+    ) -> Result<Self, PrepareError> {
+        let interfaces = census::check_imports(module, &grants)?;
+        let process = export(module, "process", "process: func() -> i32", |ty| {
+            ty.func().is_some_and(|func| {
+                func.params().len() == 0
+                    && func.results().len() == 1
+                    && func.results().all(|result| result.is_i32())
+            })
+        })?;
+        let memory = export(module, "memory", "memory: memory", |ty| {
+            ty.memory().is_some_and(|memory| !memory.is_shared() && !memory.is_64())
+        })?;
+        let initial = module.get_export("memory").and_then(|ty| ty.memory().map(|memory| memory.minimum()));
+        if initial.is_some_and(|pages| pages.saturating_mul(WASM_PAGE as u64) > limits.memory as u64) {
+            return Err(PrepareError::PoolLimit {
+                detail: format!("it starts with more memory than its limit of {} bytes", limits.memory),
+            });
+        }
+        let initialize = match module.get_export("_initialize") {
+            None => None,
+            Some(_) => Some(export(module, "_initialize", "_initialize: func()", |ty| {
+                ty.func().is_some_and(|func| func.params().len() == 0 && func.results().len() == 0)
+            })?),
+        };
+        let pre = runtime
+            .core_linkers()
+            .instantiate_pre(interfaces, module)
+            .map_err(|error| PrepareError::PoolLimit { detail: format!("{error:#}") })?;
+        Ok(Self { owner, grants, limits, code: Code::Core(CoreModule { pre, process, memory, initialize }) })
+    }
+
+    /// Digest of the module.
+    pub fn digest(&self) -> ModuleDigest {
+        self.owner.digest
+    }
+
+    /// Agent id of the signed manifest.
+    pub fn agent(&self) -> &str {
+        &self.owner.agent
+    }
+}
+
+fn export(
+    module: &Module,
+    name: &str,
+    described: &'static str,
+    fits: impl FnOnce(&ExternType) -> bool,
+) -> Result<ModuleExport, PrepareError> {
+    module
+        .get_export(name)
+        .filter(fits)
+        .and_then(|_| module.get_export_index(name))
+        .ok_or(PrepareError::ExportMissing { name: described })
+}

@@ -1,0 +1,202 @@
+//! From validated configuration to a running server. Everything that can be refused is refused here, before the
+//! listener answers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use executor_engine::limits::MAX_MODULE_BYTES;
+use service::{Readiness, Running, Server, StartRefusal};
+use trust_store::policy::CapabilityPolicy;
+use trust_store::provider::AwsLc;
+use trust_store::verifier::Verifier;
+
+use crate::admission::{Admission, GrantSources};
+use crate::api::{Access, grpc, http};
+use crate::artifact::{ArtifactCache, Worker};
+use crate::audit::Audit;
+use crate::config::{MediaSection, Settings, policy_version, refuse_weak_policy};
+use crate::confinement::{Confinement, Places, system_places};
+use crate::evidence::Collector;
+use crate::executor::{Executor, Parts};
+use crate::media::MediaStore;
+use crate::metrics::Metrics;
+use crate::runtime::Runtime;
+use crate::signatures::SignatureMemory;
+
+/// Largest media object, bytes.
+const MAX_MEDIA: usize = 64 << 20;
+
+/// Largest request body: a module of the largest size in base64, its manifest, and room.
+const MAX_BODY: u64 = (MAX_MODULE_BYTES as u64) / 3 * 4 + (36 << 20);
+
+/// Largest value of an environment variable, bytes.
+const MAX_ENV: usize = 64 << 10;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes the folders the executor writes to, so that they exist when the sandbox closes.
+///
+/// # Errors
+///
+/// When a folder cannot be made.
+pub fn make_folders(settings: &Settings) -> Result<(), StartRefusal> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.state).map_err(|error| {
+        StartRefusal::new(format!("{} cannot be made", settings.state.display()), "choose another state_dir")
+            .because(error)
+    })
+}
+
+/// What the executor touches, for the sandbox.
+pub fn places(settings: &Settings) -> Places {
+    let mut places = system_places(&settings.compiler);
+    places.state.push(settings.state.clone());
+    let mut read = vec![settings.trusted_root.clone(), settings.policy.clone()];
+    read.extend(settings.evidence_ca.clone());
+    read.extend(settings.admin.token_file.clone());
+    read.extend(settings.env.values().cloned());
+    if let Some(tls) = &settings.server.tls {
+        read.extend([tls.certificate_file.clone(), tls.key_file.clone()]);
+        read.extend(tls.client_ca_file.clone());
+    }
+    places.read.extend(read);
+    places
+}
+
+/// Builds the executor and starts its listener.
+///
+/// # Errors
+///
+/// The first thing that is missing or cannot be used.
+pub async fn start(
+    settings: Settings,
+    confinement: Confinement,
+) -> Result<(Running, Arc<Executor>), StartRefusal> {
+    let loopback = settings.server.validate()?.primary().address().ip().is_loopback();
+    let access = Access::new(&settings.admin, loopback)?;
+    let (verifier, admission) = admission(&settings)?;
+    let collector = collector(&settings, verifier)?;
+    let worker = Worker::new(settings.compiler.clone(), settings.compilers)
+        .map_err(|error| refuse("the compile worker cannot be used", "install executor-compiler", error))?;
+    let cache = ArtifactCache::open(&settings.state, worker, settings.cache_bytes)
+        .map_err(|error| refuse("the artifact cache cannot be opened", "see the reason", error))?;
+    let audit = Audit::open(&settings.state)
+        .map_err(|error| refuse("the audit log cannot be opened", "see the reason", error))?;
+    let runtime = Runtime::new(settings.profile, settings.pool)
+        .map_err(|error| refuse("wasmtime cannot start", "see the reason", error))?;
+    if runtime.pool_reduced() {
+        tracing::warn!(
+            slots = runtime.pool().slots,
+            configured = settings.pool.slots,
+            "the instance pool is smaller"
+        );
+    }
+    tracing::info!(enforced = ?confinement.enforced, missing = ?confinement.missing, "sandbox");
+
+    let metrics = Metrics::default();
+    let executor = Executor::new(Parts {
+        admission,
+        collector,
+        cache,
+        runtime,
+        audit,
+        confinement,
+        metrics: metrics.clone(),
+        verdict_age: 2 * settings.refresh,
+    });
+    executor.started()?;
+    executor.refresh().await;
+    tokio::spawn(Arc::clone(&executor).keep_fresh(settings.refresh));
+
+    let mut server = settings.server;
+    server.limits.body_bytes = server.limits.body_bytes.max(MAX_BODY);
+    let registry = service::metrics::Metrics::new(http::ROUTES);
+    registry.register(|registry| metrics.register(registry));
+    let ready = Arc::clone(&executor);
+    let running = Server::new(&server)?
+        .route(http::routes(Arc::clone(&executor), access.clone()))
+        .grpc(grpc::routes(Arc::clone(&executor), access))
+        .metrics(registry)
+        .readiness(move || match ready.problems() {
+            problems if problems.is_empty() => Readiness::Ready,
+            problems => Readiness::NotReady(problems.join("; ")),
+        })
+        .start()
+        .await?;
+    Ok((running, executor))
+}
+
+fn admission(settings: &Settings) -> Result<(Verifier, Admission), StartRefusal> {
+    let root =
+        trust_store_files::trust_files::load_trusted_root(&settings.trusted_root).map_err(|error| {
+            refuse("the trusted root cannot be used", "get it with `mentatctl trust export`", error)
+        })?;
+    let policy = trust_store_files::trust_files::load_policy(&settings.policy)
+        .map_err(|error| refuse("the trust policy cannot be used", "see docs/operations", error))?;
+    refuse_weak_policy(&policy)?;
+    let version = std::fs::read(&settings.policy)
+        .map(|bytes| policy_version(&bytes))
+        .map_err(|error| refuse("the trust policy cannot be read", "check its path", error))?;
+    let verifier = Verifier::new(Arc::new(AwsLc), &root)
+        .map_err(|error| {
+            refuse("the trusted root cannot be used", "get it with `mentatctl trust export`", error)
+        })?
+        .with_cache(Arc::new(SignatureMemory::default()));
+    let CapabilityPolicy::Within(granted) = policy.capabilities.clone() else {
+        return Err(StartRefusal::new(
+            "the trust policy names no capabilities",
+            "set `capabilities: { within: [] }`",
+        ));
+    };
+    let media = match settings.media {
+        MediaSection::None => None,
+        MediaSection::LocalFiles => {
+            let store = MediaStore::open(settings.state.join("media"), MAX_MEDIA)
+                .map_err(|error| refuse("the media store cannot be opened", "check state_dir", error))?;
+            Some(Arc::new(store))
+        }
+    };
+    let sources = GrantSources { granted, env: environment(&settings.env)?, media };
+    let admission =
+        Admission::new(verifier.clone(), policy, version, sources, settings.limits, settings.profile);
+    Ok((verifier, admission))
+}
+
+fn environment(
+    files: &BTreeMap<String, std::path::PathBuf>,
+) -> Result<BTreeMap<String, String>, StartRefusal> {
+    let read = |path: &Path| {
+        let bytes = service::secret::read_line(path, MAX_ENV)?;
+        String::from_utf8(bytes.to_vec())
+            .map_err(|_| StartRefusal::new(format!("{} is not UTF-8", path.display()), "write text into it"))
+    };
+    files.iter().map(|(name, path)| read(path).map(|value| (name.clone(), value))).collect()
+}
+
+fn collector(settings: &Settings, verifier: Verifier) -> Result<Collector, StartRefusal> {
+    let mut client = reqwest::Client::builder()
+        .timeout(settings.evidence.timeout)
+        // An address that was allowed must not lead to one that was not.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    if let Some(path) = &settings.evidence_ca {
+        let unusable =
+            |error: BoxError| refuse("evidence.ca_file cannot be used", "write PEM certificates", error);
+        let pem = std::fs::read(path).map_err(|error| unusable(error.into()))?;
+        for certificate in
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.into()))?
+        {
+            client = client.add_root_certificate(certificate);
+        }
+    }
+    let client = client.build().map_err(|error| {
+        refuse("the HTTP client for evidence cannot be made", "check evidence.ca_file", error)
+    })?;
+    Collector::new(verifier, client, &settings.evidence)
+        .map_err(|error| refuse("evidence cannot be collected", "check [evidence]", error))
+}
+
+fn refuse(what: &str, remedy: &str, error: impl Into<BoxError>) -> StartRefusal {
+    StartRefusal::new(what, remedy).because(error)
+}
