@@ -3,7 +3,7 @@
 
 mod naive_log;
 
-use naive_log::{Ed25519, NaiveLog, ORIGIN, Server, entry, key, record};
+use naive_log::{Ed25519, Gzip, NaiveLog, ORIGIN, Server, entry, key, record};
 use serde_json::json;
 use tlog::static_ct::DataTileRecord;
 use tlog::{BundleId, InclusionProof, MemoryTree, TileId, TreeHead, leaf_hash};
@@ -103,6 +103,22 @@ async fn data_tiles_of_a_certificate_log() {
     server.change(|log| log.damage("tile/data/001.p/4", 20));
     let refused = tree.entry(259, EntryFormat::DataTiles).await.unwrap_err();
     assert_eq!(refused.code(), "tile_mismatch");
+}
+
+#[tokio::test]
+async fn compressed_answers_are_read_up_to_their_limit() {
+    let server = Server::start(log(300)).await;
+    server.change(|log| log.gzip = Some(Gzip::Compressed));
+    let tree = server.client.tree(server.head());
+    assert_eq!(tree.entry(299, EntryFormat::Bundles).await.unwrap().bytes, entry(299));
+    // A kilobyte that stands for a megabyte.
+    server.change(|log| log.checkpoint = Some(vec![b'a'; 1 << 20]));
+    assert_eq!(server.client.checkpoint_note().await.unwrap_err().code(), "too_large");
+    server.change(|log| {
+        log.checkpoint = None;
+        log.gzip = Some(Gzip::Claimed);
+    });
+    assert_eq!(server.client.checkpoint_note().await.unwrap_err().code(), "bad_answer");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -64,6 +67,13 @@ pub(crate) fn record(index: u64) -> DataTileRecord {
     }
 }
 
+/// What a log does that says `Content-Encoding: gzip`.
+#[derive(Clone, Copy)]
+pub(crate) enum Gzip {
+    Compressed,
+    Claimed,
+}
+
 /// The log and its misbehaviours.
 #[derive(Default)]
 pub(crate) struct NaiveLog {
@@ -78,6 +88,8 @@ pub(crate) struct NaiveLog {
     pub(crate) damaged: BTreeMap<String, usize>,
     /// So many requests are answered with this status first.
     pub(crate) overload: Option<(u16, u32)>,
+    /// Content is compressed and marked so; or not compressed and marked so all the same.
+    pub(crate) gzip: Option<Gzip>,
     /// Answers the checkpoint with this instead.
     pub(crate) checkpoint: Option<Vec<u8>>,
     /// Paths asked for.
@@ -238,8 +250,21 @@ impl NaiveLog {
         if let Some(index) = duplicate {
             builder = builder.header("x-log-index", index);
         }
+        let body = match self.gzip {
+            None => body,
+            Some(gzip) => {
+                builder = builder.header("content-encoding", "gzip");
+                if matches!(gzip, Gzip::Compressed) { compress(&body) } else { body }
+            }
+        };
         builder.body(Full::new(body.into())).unwrap()
     }
+}
+
+fn compress(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn key_pair() -> Ed25519KeyPair {
