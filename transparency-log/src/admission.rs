@@ -1,0 +1,321 @@
+//! Who may write what.
+//!
+//! A signing log takes an entry when its signature verifies over the digest and its certificate chains to a configured
+//! CA for code signing (or its key is registered); an issuance log takes chains of its own CA; an event log takes
+//! statements signed by a key configured for that event type. Everything else is refused with a stable code.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use service::StartRefusal;
+use tlog::signature::{Algorithm, SignatureVerifier as _};
+use trust_store::UnixTime;
+use trust_store::algorithm::{KeyAlgorithm, SubjectPublicKey};
+use trust_store::certificate::Certificate;
+use trust_store::dsse::Envelope;
+use trust_store::oid;
+use trust_store::path::{PathPolicy, Precertificates, VerifiedChain, build_path};
+use trust_store::pem;
+use trust_store::provider::AwsLc;
+use trust_store::reason::Denial;
+use trust_store::rekor::{HashedRekord, VerifierKey};
+use trust_store::statement::Statement;
+
+use crate::config::{EventConfig, LogSettings};
+
+/// Media type of the statements an event log takes.
+pub(crate) const STATEMENT: &str = "application/vnd.in-toto+json";
+/// Seconds that a verified chain is remembered for further entries of the same certificate.
+const REMEMBER: i64 = 300;
+/// Certificates remembered; about 64 bytes each.
+const REMEMBERED: usize = 65_536;
+const MAX_PEM: u64 = 1 << 20;
+const MAX_CERTIFICATES: usize = 64;
+
+/// Why an entry is not taken: a stable code and a text for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) code: &'static str,
+    pub(crate) detail: String,
+}
+
+impl Refused {
+    pub(crate) fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        Self::new(denial.code.as_str(), denial.detail.to_string())
+    }
+}
+
+impl From<trust_store::error::Error> for Refused {
+    fn from(error: trust_store::error::Error) -> Self {
+        Self::new("malformed", error.to_string())
+    }
+}
+
+/// The admission rule of one log.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// Any bytes.
+    Raw,
+    /// Signatures of certificates, or of registered keys (SPKI, DER).
+    Signing { authorities: Authorities, registered: Vec<Vec<u8>> },
+    /// Chains of the own CA.
+    Issuance(Authorities),
+    /// Statements, by type.
+    Event(Vec<EventRule>),
+}
+
+impl Admission {
+    /// Loads what the configuration names.
+    pub(crate) fn load(log: &LogSettings) -> Result<Self, StartRefusal> {
+        use log_store::LogKind;
+        Ok(match log.kind {
+            LogKind::Signing => {
+                let mut registered = Vec::new();
+                for path in &log.raw.registered_keys {
+                    registered.extend(load_keys(path)?);
+                }
+                Self::Signing { authorities: Authorities::load(&log.raw.authorities)?, registered }
+            }
+            LogKind::Issuance => Self::Issuance(Authorities::load(&log.raw.authorities)?),
+            LogKind::Event => {
+                Self::Event(log.raw.events.iter().map(EventRule::load).collect::<Result<_, _>>()?)
+            }
+            _ => Self::Raw,
+        })
+    }
+}
+
+/// Accepted CAs.
+#[derive(Debug)]
+pub(crate) struct Authorities {
+    anchors: Vec<Certificate>,
+    intermediates: Vec<Certificate>,
+    /// Fingerprint → the chain was verified at this time and lasts until that.
+    verified: Mutex<HashMap<[u8; 32], (i64, i64)>>,
+}
+
+impl Authorities {
+    /// Certificates from PEM files: self-issued ones are anchors.
+    pub(crate) fn load(files: &[PathBuf]) -> Result<Self, StartRefusal> {
+        let (mut anchors, mut intermediates) = (Vec::new(), Vec::new());
+        for path in files {
+            let certificates = Certificate::from_pem_chain(&read_text(path)?)
+                .map_err(|denial| unusable(path, &denial.to_string()))?;
+            for certificate in certificates {
+                let list = if certificate.is_self_issued() { &mut anchors } else { &mut intermediates };
+                if !list.contains(&certificate) {
+                    list.push(certificate);
+                }
+            }
+        }
+        if anchors.is_empty() {
+            return Err(StartRefusal::new(
+                "the authorities hold no self-issued certificate",
+                "add the root's certificate to the files",
+            ));
+        }
+        Ok(Self { anchors, intermediates, verified: Mutex::default() })
+    }
+
+    /// The trust anchors.
+    pub(crate) fn anchors(&self) -> &[Certificate] {
+        &self.anchors
+    }
+
+    /// Finds the chain of a code-signing certificate, valid now.
+    pub(crate) fn code_signing(&self, leaf: &Certificate, now: UnixTime) -> Result<(), Refused> {
+        let fingerprint = leaf.fingerprint();
+        if let Some((since, until)) = self.verified.lock().get(&fingerprint)
+            && (*since..=*since + REMEMBER).contains(&now.0)
+            && now.0 <= *until
+        {
+            return Ok(());
+        }
+        let policy = PathPolicy { required_eku: Some(oid::KP_CODE_SIGNING), ..PathPolicy::default() };
+        let chain = build_path(leaf, &self.intermediates, &self.anchors, now, &policy, &AwsLc)?;
+        let until =
+            chain.certificates().iter().map(|certificate| certificate.not_after().0).min().unwrap_or(0);
+        let mut verified = self.verified.lock();
+        if verified.len() >= REMEMBERED {
+            verified.clear();
+        }
+        verified.insert(fingerprint, (now.0, until));
+        Ok(())
+    }
+
+    /// Finds the chain of any certificate of the own CA, with the submitted issuers as candidates.
+    pub(crate) fn submitted(
+        &self,
+        leaf: &Certificate,
+        issuers: &[Certificate],
+        now: UnixTime,
+        precertificates: Precertificates,
+    ) -> Result<VerifiedChain, Refused> {
+        let candidates = [issuers, &self.intermediates].concat();
+        let policy = PathPolicy { precertificates, ..PathPolicy::default() };
+        Ok(build_path(leaf, &candidates, &self.anchors, now, &policy, &AwsLc)?)
+    }
+}
+
+/// Verifies a signing-log entry: the signature over the digest, and who made it.
+pub(crate) fn verify_signing(
+    entry: &HashedRekord,
+    authorities: &Authorities,
+    registered: &[Vec<u8>],
+    now: UnixTime,
+) -> Result<(), Refused> {
+    let algorithm = entry.key_details.algorithm()?;
+    match &entry.verifier {
+        VerifierKey::Certificate(der) => {
+            let certificate = Certificate::from_der(der)?;
+            verify_digest(algorithm, certificate.key_algorithm(), certificate.public_key(), entry)?;
+            authorities.code_signing(&certificate, now)
+        }
+        VerifierKey::PublicKey(spki) => {
+            if !registered.contains(spki) {
+                return Err(Refused::new(
+                    "unknown_issuer",
+                    "the key is not registered with this log; sign with a certificate",
+                ));
+            }
+            let key = SubjectPublicKey::from_der(spki)
+                .map_err(|_| Refused::new("malformed", "the public key is no SubjectPublicKeyInfo"))?;
+            verify_digest(algorithm, key.algorithm, key.key, entry)
+        }
+    }
+}
+
+fn verify_digest(
+    algorithm: Algorithm,
+    key: KeyAlgorithm,
+    bits: &[u8],
+    entry: &HashedRekord,
+) -> Result<(), Refused> {
+    if !fits(key, algorithm) {
+        return Err(Refused::new("algorithm_not_allowed", "keyDetails are not those of the key"));
+    }
+    AwsLc
+        .verify_digest(algorithm, bits, &entry.digest, &entry.signature)
+        .map_err(|_| Refused::new("signature_invalid", "the signature does not verify over the digest"))
+}
+
+/// One event type.
+#[derive(Debug)]
+pub(crate) struct EventRule {
+    predicate_type: String,
+    keys: Vec<Vec<u8>>,
+}
+
+impl EventRule {
+    fn load(config: &EventConfig) -> Result<Self, StartRefusal> {
+        let mut keys = Vec::new();
+        for path in &config.keys {
+            keys.extend(load_keys(path)?);
+        }
+        if keys.is_empty() || config.predicate_type.is_empty() {
+            return Err(StartRefusal::new(
+                format!("event type {:?} has no key", config.predicate_type),
+                "name the PEM file of the key that reports it",
+            ));
+        }
+        Ok(Self { predicate_type: config.predicate_type.clone(), keys })
+    }
+}
+
+/// Verifies an event: one signature by a key configured for the statement's type.
+pub(crate) fn verify_event(envelope: &Envelope, rules: &[EventRule]) -> Result<Statement, Refused> {
+    let signature = envelope.single_signature()?;
+    if envelope.payload_type != STATEMENT {
+        return Err(Refused::new("unsupported", format!("an event is an in-toto statement ({STATEMENT})")));
+    }
+    let statement = Statement::parse(&envelope.payload)?;
+    let mut known = false;
+    for rule in rules.iter().filter(|rule| rule.predicate_type == statement.predicate_type) {
+        known = true;
+        for spki in &rule.keys {
+            let Ok(key) = SubjectPublicKey::from_der(spki) else { continue };
+            let Some(algorithm) = default_algorithm(key.algorithm) else { continue };
+            if AwsLc.verify(algorithm, key.key, &envelope.pae(), &signature.sig).is_ok() {
+                return Ok(statement);
+            }
+        }
+    }
+    Err(if known {
+        Refused::new("signature_invalid", "no key configured for this event type made the signature")
+    } else {
+        Refused::new("policy_denied", "this event type is not configured")
+    })
+}
+
+/// The algorithm with which a key of this kind signs statements.
+fn default_algorithm(key: KeyAlgorithm) -> Option<Algorithm> {
+    Some(match key {
+        KeyAlgorithm::EcdsaP256 => Algorithm::EcdsaP256Sha256,
+        KeyAlgorithm::EcdsaP384 => Algorithm::EcdsaP384Sha384,
+        KeyAlgorithm::Ed25519 => Algorithm::Ed25519,
+        KeyAlgorithm::MlDsa44 => Algorithm::MlDsa44,
+        _ => return None,
+    })
+}
+
+fn fits(key: KeyAlgorithm, algorithm: Algorithm) -> bool {
+    use Algorithm as A;
+    match key {
+        KeyAlgorithm::EcdsaP256 => {
+            matches!(algorithm, A::EcdsaP256Sha256 | A::EcdsaP256Sha384 | A::EcdsaP256Sha512)
+        }
+        KeyAlgorithm::EcdsaP384 => {
+            matches!(algorithm, A::EcdsaP384Sha256 | A::EcdsaP384Sha384 | A::EcdsaP384Sha512)
+        }
+        KeyAlgorithm::EcdsaP521 => algorithm == A::EcdsaP521Sha512,
+        KeyAlgorithm::Rsa => matches!(
+            algorithm,
+            A::RsaPkcs1Sha256
+                | A::RsaPkcs1Sha384
+                | A::RsaPkcs1Sha512
+                | A::RsaPssSha256
+                | A::RsaPssSha384
+                | A::RsaPssSha512
+        ),
+        _ => false,
+    }
+}
+
+/// Public keys (SPKI, DER) of a PEM file with keys or certificates.
+fn load_keys(path: &Path) -> Result<Vec<Vec<u8>>, StartRefusal> {
+    let text = read_text(path)?;
+    let keys = if text.contains("BEGIN CERTIFICATE") {
+        let certificates =
+            Certificate::from_pem_chain(&text).map_err(|denial| unusable(path, &denial.to_string()))?;
+        certificates.iter().map(|certificate| certificate.spki_der().to_vec()).collect()
+    } else {
+        pem::decode(&text, "PUBLIC KEY", MAX_CERTIFICATES)
+            .map_err(|denial| unusable(path, &denial.to_string()))?
+    };
+    for spki in &keys {
+        SubjectPublicKey::from_der(spki).map_err(|_| unusable(path, "not a supported public key"))?;
+    }
+    Ok(keys)
+}
+
+fn read_text(path: &Path) -> Result<String, StartRefusal> {
+    let large = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_PEM);
+    if large {
+        return Err(unusable(path, "it is larger than 1 MiB"));
+    }
+    std::fs::read_to_string(path).map_err(|error| unusable(path, &error.to_string()))
+}
+
+fn unusable(path: &Path, why: &str) -> StartRefusal {
+    StartRefusal::new(
+        format!("cannot use {}: {why}", path.display()),
+        "name a readable PEM file in the configuration",
+    )
+}

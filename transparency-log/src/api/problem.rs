@@ -1,0 +1,47 @@
+//! Failures of a log as problem documents: the statuses of the write endpoints.
+
+use http::StatusCode;
+use log_store::Error;
+use service::Problem;
+
+use crate::admission::Refused;
+
+/// Status of an entry that is too large: 413 on a raw log, 400 elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Oversize {
+    /// 413.
+    PayloadTooLarge,
+    /// 400.
+    BadRequest,
+}
+
+pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
+    let text = error.to_string();
+    match error {
+        Error::Overloaded { retry_after } => {
+            let seconds = u32::try_from(retry_after.as_secs()).unwrap_or(1).max(1);
+            Problem::unavailable("overloaded", seconds).with_detail("the log is at capacity; retry later")
+        }
+        Error::Frozen => Problem::new(StatusCode::METHOD_NOT_ALLOWED, "frozen").with_detail(text),
+        Error::TooLarge { limit, .. } => match oversize {
+            Oversize::PayloadTooLarge => Problem::too_large(limit as u64),
+            Oversize::BadRequest => Problem::bad_request("too_large", text),
+        },
+        Error::NotFound => Problem::not_found("the published log has no such entry, tile or tree size"),
+        Error::Pending { .. } | Error::WitnessQuorum(_) => {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_acknowledged")
+                .with_detail(text)
+                .with_retry_after(1)
+        }
+        Error::DiskFull { .. } | Error::Stopped(_) | Error::Signer(_) | Error::ClockBackwards { .. } => {
+            Problem::unavailable("log_stopped", 10)
+                .with_detail("the log takes no entries now")
+                .with_internal(text)
+        }
+        _ => Problem::internal(text),
+    }
+}
+
+pub(crate) fn of_refused(refused: Refused) -> Problem {
+    Problem::bad_request(refused.code, refused.detail)
+}

@@ -1,0 +1,96 @@
+//! Makes keys and empty logs, once. Prints what clients must know of them.
+
+use std::sync::Arc;
+
+use hsm::software::Keystore;
+use hsm::{KeyProvider, Passphrase, PassphraseSource};
+use log_store::{Disk, Log, OsDisk};
+use serde_json::{Value, json};
+use service::{StartRefusal, secret};
+
+use crate::clock::LogClock;
+use crate::config::Settings;
+use crate::keys;
+use crate::logs::{describe, options};
+
+/// Creates the keystore (with a random passphrase, when its file does not exist) and every log. Nothing that exists is
+/// ever overwritten; logs that were added to the configuration later are added to an existing keystore.
+///
+/// Returns the JSON line to print.
+///
+/// # Errors
+/// [`StartRefusal`] when nothing is left to initialise, or something cannot be made.
+pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
+    let remaining: Vec<_> =
+        settings.logs.iter().filter(|log| !settings.data.join(&log.name).exists()).collect();
+    if remaining.is_empty() {
+        return Err(StartRefusal::new(
+            format!("all logs exist already in {}", settings.data.display()),
+            "run `serve`; a log is initialised once and never overwritten",
+        ));
+    }
+    let keystore = keystore(settings)?;
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    for log in &remaining {
+        for spec in keys::key_specs(log)? {
+            keystore.generate(&spec).map_err(|error| {
+                StartRefusal::new(
+                    format!("cannot make the key {}", spec.label.as_str()),
+                    "if an earlier init was interrupted, remove the keys of this log from the keystore",
+                )
+                .because(error)
+            })?;
+        }
+        let keys = keys::open(&keystore, log)?;
+        Log::create(&options(settings, log, keys.origin()), &disk, &LogClock).map_err(|error| {
+            StartRefusal::new(
+                format!("cannot create log {:?}", log.name),
+                "remove what is named and run init again",
+            )
+            .because(error)
+        })?;
+    }
+    let mut described = Vec::new();
+    for log in &settings.logs {
+        let keys = keys::open(&keystore, log)?;
+        described.push(json!(describe(log, &keys, settings.public_url.as_deref().unwrap_or_default())));
+    }
+    Ok(json!({ "initialized": true, "logs": described }))
+}
+
+fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
+    if let PassphraseSource::File(path) = &settings.passphrase
+        && !path.exists()
+    {
+        let passphrase = Passphrase::random().map_err(|error| {
+            StartRefusal::new("no random passphrase", "check the system's random source").because(error)
+        })?;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| {
+                StartRefusal::new(format!("cannot create {}", parent.display()), "check its permissions")
+                    .because(error)
+            })?;
+        }
+        secret::write_new(path, passphrase.expose())?;
+    }
+    let passphrase = read_passphrase(settings)?;
+    let made = if settings.keystore.exists() {
+        Keystore::open(&settings.keystore, &passphrase)
+    } else {
+        Keystore::create(&settings.keystore, &passphrase)
+    };
+    made.map_err(|error| {
+        StartRefusal::new(
+            format!("cannot open the keystore {}", settings.keystore.display()),
+            "check keystore.directory and keystore.passphrase",
+        )
+        .because(error)
+    })
+}
+
+/// Reads the keystore's passphrase.
+pub(crate) fn read_passphrase(settings: &Settings) -> Result<Passphrase, StartRefusal> {
+    settings.passphrase.read().map_err(|error| {
+        StartRefusal::new("cannot read the keystore's passphrase", "check keystore.passphrase").because(error)
+    })
+}

@@ -1,0 +1,26 @@
+//! The transparency log server and its witness.
+//!
+//! In scope: who may write what to which log, the write endpoints of each kind of log, reads (C2SP tlog-tiles,
+//! static-ct-api), proofs and lookups, witnessing. Out of scope: durability and order of writes (crate `log-store`),
+//! hashing and formats (crate `tlog`), listener and limits (crate `service`).
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`config`] | the configuration file, raw and validated |
+//! | [`init`] | makes keys and empty logs, once |
+//! | [`serve`] | opens the logs and serves them |
+//! | `admission` | which signatures, chains and statements are accepted |
+//! | `api` | HTTP in and out; the only place that knows status codes |
+#![forbid(unsafe_code)]
+
+mod admission;
+mod api;
+pub mod clock;
+pub mod config;
+pub mod init;
+mod issuers;
+mod keys;
+mod logs;
+mod lookup;
+mod metrics;
+pub mod serve;
