@@ -43,7 +43,7 @@ pub use algorithm::{DigestAlgorithm, KeyAlgorithm, SignatureAlgorithm};
 pub use error::{DeniedReason, Error, ErrorClass};
 pub use intent::{IntentId, Purpose, PurposeSet, SigningIntent};
 pub use passphrase::{Passphrase, PassphraseSource};
-pub use pool::SigningPool;
+pub use pool::{OwnedInput, PendingSignature, SigningPool};
 pub use provider::{Capabilities, Health, KeyInfo, KeyLabel, KeyProvider, KeySpec};
 pub use public_key::{InvalidSignature, PublicKey, verify};
 pub use signer::{Input, ProtectionLevel, Signature, Signer};

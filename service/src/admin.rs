@@ -31,6 +31,15 @@ pub struct AdminConfig {
     pub subjects: Vec<String>,
 }
 
+impl AdminConfig {
+    /// Makes relative paths start at `base`, the folder of the configuration file.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        if let Some(file) = &mut self.token_file {
+            *file = base.join(&*file);
+        }
+    }
+}
+
 /// Who an administrator was recognised as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminIdentity {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -181,6 +181,16 @@ pub(crate) struct Limits {
 }
 
 impl ServerConfig {
+    /// Makes relative paths start at `base`, the folder of the configuration file.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        if let Some(tls) = &mut self.tls {
+            let files = [&mut tls.certificate_file, &mut tls.key_file];
+            for file in files.into_iter().chain(&mut tls.client_ca_file) {
+                *file = base.join(&*file);
+            }
+        }
+    }
+
     /// Checks the section and loads what it names.
     ///
     /// # Errors
@@ -193,7 +203,9 @@ impl ServerConfig {
             None if address.ip().is_loopback() => Listen::Plain(address),
             None => {
                 return Err(StartRefusal::new(
-                    format!("server.listen = {address} would speak plain HTTP on an address others can reach"),
+                    format!(
+                        "server.listen = {address} would speak plain HTTP on an address others can reach"
+                    ),
                     "add a [server.tls] section or listen on 127.0.0.1",
                 ));
             }
@@ -217,12 +229,7 @@ impl ServerConfig {
             read_only,
             limits: self.limits.validate()?,
             rate: self.rate_limit.map(|rate| Rate::new(rate.per_second, rate.burst)),
-            drain: Duration::from_secs(u64::from(in_range(
-                "drain_seconds",
-                u64::from(self.drain_seconds),
-                0,
-                3600,
-            )? as u32)),
+            drain: Duration::from_secs(in_range("drain_seconds", u64::from(self.drain_seconds), 0, 3600)?),
         })
     }
 }
@@ -232,9 +239,8 @@ impl LimitsConfig {
         let check = |name: &str, value: u64, low: u64, high: u64| {
             in_range(&format!("limits.{name}"), value, low, high)
         };
-        let millis = |name: &str, value: u32| {
-            check(name, u64::from(value), 50, 3_600_000).map(Duration::from_millis)
-        };
+        let millis =
+            |name: &str, value: u32| check(name, u64::from(value), 50, 3_600_000).map(Duration::from_millis);
         check("connections_per_peer", u64::from(self.connections_per_peer), 1, 1_000_000)?;
         check("header_bytes", u64::from(self.header_bytes), 8192, 1024 * 1024)?;
         check("http2_streams", u64::from(self.http2_streams), 1, 10_000)?;
@@ -315,6 +321,19 @@ mod tests {
         assert!(
             refusal("listen = '127.0.0.1:80'\nread_only_listen = '127.0.0.1:80'").contains("different ports")
         );
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_configuration_file() {
+        let mut config: ServerConfig = toml::from_str(
+            "[tls]\ncertificate_file = 'tls/a.pem'\nkey_file = '/abs/a.key'\nclient_ca_file = 'ca.pem'",
+        )
+        .unwrap();
+        config.resolve_paths(Path::new("/etc/x"));
+        let tls = config.tls.unwrap();
+        assert_eq!(tls.certificate_file, Path::new("/etc/x/tls/a.pem"));
+        assert_eq!(tls.key_file, Path::new("/abs/a.key"));
+        assert_eq!(tls.client_ca_file.as_deref(), Some(Path::new("/etc/x/ca.pem")));
     }
 
     #[test]

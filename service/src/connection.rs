@@ -74,8 +74,7 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(None)
         .max_headers(100)
         .max_header_size(header_bytes)
-        .max_buf_size(header_bytes.max(64 * 1024))
-        .pipeline_flush(true);
+        .max_buf_size(header_bytes.max(64 * 1024));
     builder
 }
 
@@ -112,7 +111,6 @@ impl Watcher {
         let mut ticks = tokio::time::interval(watch::interval(idle, headers));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut said_goodbye = false;
-        let mut draining = false;
         loop {
             tokio::select! {
                 biased;
@@ -122,16 +120,13 @@ impl Watcher {
                     }
                     return;
                 }
-                changed = self.stop.changed(), if !draining || *self.stop.borrow() != Phase::Aborted => {
+                changed = self.stop.changed() => {
                     let phase = *self.stop.borrow_and_update();
                     match phase {
                         // A closed channel means the server is gone.
                         _ if changed.is_err() => return,
                         Phase::Serving => {}
-                        Phase::Draining => {
-                            draining = true;
-                            say_goodbye(connection.as_mut());
-                        }
+                        Phase::Draining => say_goodbye(connection.as_mut()),
                         Phase::Aborted => return,
                     }
                 }

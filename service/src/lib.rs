@@ -45,7 +45,7 @@ pub mod rate_limit;
 pub mod ready;
 mod rejection;
 pub mod secret;
-mod server;
+pub mod server;
 pub mod shutdown;
 mod stream;
 pub mod tls;

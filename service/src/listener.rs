@@ -152,7 +152,12 @@ impl<A: App> Acceptor<A> {
             }
             Some(tls) => {
                 tokio::spawn(async move {
-                    if let Some((stream, peer)) = handshake(&tls, stream, address, kind, &shared).await {
+                    let mut before_handshake = stop.clone();
+                    let secured = tokio::select! {
+                        secured = handshake(&tls, stream, address, kind, &shared) => secured,
+                        _ = before_handshake.wait_for(|phase| *phase != Phase::Serving) => None,
+                    };
+                    if let Some((stream, peer)) = secured {
                         serve(stream, peer, app, shared, stop).await;
                     }
                     drop((admitted, alive));

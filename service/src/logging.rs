@@ -38,8 +38,11 @@ impl FromStr for Format {
 pub fn init(format: Format, filter: &str) -> Result<(), StartRefusal> {
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| filter.to_owned());
     let parsed = EnvFilter::try_new(&filter).map_err(|error| {
-        StartRefusal::new(format!("the log filter {filter:?} does not parse"), "write for example info,access=debug")
-            .because(error)
+        StartRefusal::new(
+            format!("the log filter {filter:?} does not parse"),
+            "write for example info,access=debug",
+        )
+        .because(error)
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
     let started = match format {

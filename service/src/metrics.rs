@@ -159,7 +159,9 @@ impl Collector for RequestCollector {
                     let sum = route.nanos.load(Ordering::Relaxed) as f64 / 1e9;
                     latency
                         .encode_family(&labels)?
-                        .encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, count, &buckets, None)?;
+                        .encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+                            sum, count, &buckets, None,
+                        )?;
                 }
             }
         }
@@ -173,7 +175,12 @@ impl Collector for RequestCollector {
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         let open = ConstGauge::new(self.0.connections.load(Ordering::Relaxed));
-        open.encode(encoder.encode_descriptor("http_connections", "Open connections", None, MetricType::Gauge)?)
+        open.encode(encoder.encode_descriptor(
+            "http_connections",
+            "Open connections",
+            None,
+            MetricType::Gauge,
+        )?)
     }
 }
 

@@ -70,6 +70,13 @@ struct Bucket {
     updated: Duration,
 }
 
+#[derive(Debug, Default)]
+struct Shard {
+    buckets: HashMap<ClientKey, Bucket>,
+    /// When quiet clients were last forgotten; at most once a second, or a full table would be searched every time.
+    swept: Option<Duration>,
+}
+
 /// The request was one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
@@ -82,7 +89,7 @@ pub struct Exceeded {
 pub struct RateLimiter {
     rate: Rate,
     hasher: RandomState,
-    shards: [Mutex<HashMap<ClientKey, Bucket>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     overflow: Mutex<Bucket>,
 }
 
@@ -94,7 +101,7 @@ impl RateLimiter {
         Self {
             rate,
             hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+            shards: std::array::from_fn(|_| Mutex::default()),
             overflow: Mutex::new(full),
         }
     }
@@ -106,20 +113,22 @@ impl RateLimiter {
     pub fn take(&self, client: ClientKey, now: Duration) -> Result<(), Exceeded> {
         let index = usize::try_from(self.hasher.hash_one(&client) % SHARDS as u64).unwrap_or(0);
         let Some(shard) = self.shards.get(index) else { return Ok(()) };
-        let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.get_mut(&client) {
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = shard.buckets.get_mut(&client) {
             return self.take_from(bucket, now);
         }
-        if buckets.len() >= SHARD_CAPACITY {
-            buckets.retain(|_, bucket| self.refilled(bucket, now) < full_bucket(self.rate));
+        let long_ago = |swept: Duration| now.saturating_sub(swept) >= Duration::from_secs(1);
+        if shard.buckets.len() >= SHARD_CAPACITY && shard.swept.is_none_or(long_ago) {
+            shard.swept = Some(now);
+            shard.buckets.retain(|_, bucket| self.refilled(bucket, now) < full_bucket(self.rate));
         }
-        if buckets.len() >= SHARD_CAPACITY {
-            drop(buckets);
+        if shard.buckets.len() >= SHARD_CAPACITY {
+            drop(shard);
             return self.take_from(&mut self.overflow.lock().unwrap_or_else(PoisonError::into_inner), now);
         }
         let mut bucket = Bucket { nanotokens: full_bucket(self.rate), updated: now };
         let outcome = self.take_from(&mut bucket, now);
-        buckets.insert(client, bucket);
+        shard.buckets.insert(client, bucket);
         outcome
     }
 
@@ -181,7 +190,7 @@ mod tests {
         let population = u32::try_from(SHARDS * SHARD_CAPACITY * 2).unwrap();
         let admitted = (0..population).filter(|n| limiter.take(client(*n), now).is_ok()).count();
         assert!(admitted <= SHARDS * SHARD_CAPACITY + 1, "{admitted}");
-        let remembered: usize = limiter.shards.iter().map(|s| s.lock().unwrap().len()).sum();
+        let remembered: usize = limiter.shards.iter().map(|s| s.lock().unwrap().buckets.len()).sum();
         assert!(remembered <= SHARDS * SHARD_CAPACITY);
         assert_eq!(limiter.take(client(population + 1), now + Duration::from_secs(5)), Ok(()));
     }

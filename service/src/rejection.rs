@@ -103,7 +103,8 @@ mod tests {
                 Err::<String, _>(Rejection::from(Problem::conflict("taken", "it is taken")))
             }))
             .unify()
-            .or(warp::path("surprise").and_then(|| async { Err::<String, _>(warp::reject::custom(Surprise)) }))
+            .or(warp::path("surprise")
+                .and_then(|| async { Err::<String, _>(warp::reject::custom(Surprise)) }))
             .unify();
         let cases = [
             (request(Method::POST, "/json", "not json"), (400, "malformed_body")),
@@ -114,7 +115,7 @@ mod tests {
             (request(Method::GET, "/elsewhere", ""), (404, "not_found")),
         ];
         for (request, (status, code)) in cases {
-            assert_eq!(code_of(routes.clone(), request).await, (status, code.to_owned()));
+            assert_eq!(code_of(routes, request).await, (status, code.to_owned()));
         }
     }
 

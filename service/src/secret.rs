@@ -18,11 +18,12 @@ pub fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, StartRefusa
     let shown = path.display();
     let refuse = |what: String, remedy: &str| StartRefusal::new(format!("{shown} {what}"), remedy);
     let file = File::open(path).map_err(|error| {
-        refuse("cannot be opened".to_owned(), "create it or correct the path in the configuration").because(error)
+        refuse("cannot be opened".to_owned(), "create it or correct the path in the configuration")
+            .because(error)
     })?;
-    let metadata = file.metadata().map_err(|error| {
-        refuse("cannot be examined".to_owned(), "check the file system").because(error)
-    })?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| refuse("cannot be examined".to_owned(), "check the file system").because(error))?;
     if !metadata.is_file() {
         return Err(refuse("is not a regular file".to_owned(), "give the path of a file"));
     }
@@ -77,8 +78,11 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<(), StartRefusal> {
         .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
         .and_then(|()| File::open(parent)?.sync_all())
         .map_err(|error| {
-            StartRefusal::new(format!("{} cannot be written", path.display()), "choose a path that does not exist")
-                .because(error)
+            StartRefusal::new(
+                format!("{} cannot be written", path.display()),
+                "choose a path that does not exist",
+            )
+            .because(error)
         })
 }
 

@@ -126,7 +126,8 @@ impl<A: App, R: App> Server<A, R> {
     pub async fn start(self) -> Result<Running, StartRefusal> {
         let Self { settings, app, read_only, grpc, metrics, readiness } = self;
         let refuse = |error: std::io::Error| {
-            StartRefusal::new("a bound address cannot be read back", "check the system's limits").because(error)
+            StartRefusal::new("a bound address cannot be read back", "check the system's limits")
+                .because(error)
         };
         let primary = bind("server.listen", settings.primary.address())?;
         let addr = primary.local_addr().map_err(refuse)?;

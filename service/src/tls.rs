@@ -20,8 +20,11 @@ pub(crate) fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, Sta
     let key = private_key(&config.key_file)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let refuse = |path: &Path, what: &str, error: rustls::Error| {
-        StartRefusal::new(format!("{} {what}", path.display()), "check that certificate and key belong together")
-            .because(error)
+        StartRefusal::new(
+            format!("{} {what}", path.display()),
+            "check that certificate and key belong together",
+        )
+        .because(error)
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -36,7 +36,11 @@ fn now() -> u64 {
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self { active: AtomicU32::new(0), idle_since: AtomicU64::new(now()), headers_since: AtomicU64::new(0) }
+        Self {
+            active: AtomicU32::new(0),
+            idle_since: AtomicU64::new(now()),
+            headers_since: AtomicU64::new(0),
+        }
     }
 
     /// Bytes came in. Only the first of a request without headers yet is noted.
