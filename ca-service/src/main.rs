@@ -1,2 +1,102 @@
-//! ca-service
-fn main() {}
+//! The certificate authority's program: `init` holds the ceremony, `serve` answers, `check` proves the whole state.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ca_service::{Config, ceremony, check, serve};
+use clap::{Args, Parser, Subcommand};
+use service::exit::{Failure, finish};
+use service::{SystemClock, logging, ready, shutdown};
+
+/// Certificate authority for code signing.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// How log lines on stderr look: text or json.
+    #[arg(long, global = true, default_value = "text")]
+    log_format: logging::Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hold the key ceremony: keys, hierarchy, first revocation lists. Never overwrites.
+    Init(ConfigFile),
+    /// Answer requests until SIGTERM or SIGINT.
+    Serve {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Stop when stdin ends, so that a parent that dies takes the server with it.
+        #[arg(long)]
+        exit_with_stdin: bool,
+    },
+    /// Re-read every record and check it against certificates, revocation lists and the audit trail.
+    Check(ConfigFile),
+}
+
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration file (TOML).
+    #[arg(long)]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(service::exit::USAGE);
+            // Help goes to stdout, errors to stderr; neither can be reported anywhere else when that fails.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    finish(run(arguments))
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    logging::init(arguments.log_format, "info")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    match arguments.command {
+        Command::Init(file) => runtime.block_on(init(&file)),
+        Command::Serve { config, exit_with_stdin } => runtime.block_on(answer(&config, exit_with_stdin)),
+        Command::Check(file) => runtime.block_on(prove(&file)),
+    }
+}
+
+async fn init(file: &ConfigFile) -> Result<(), Failure> {
+    let settings = Config::read(&file.config)?.validate()?;
+    let outcome = ceremony::run(&settings, Arc::new(SystemClock), hsm::software::KeystoreOptions::default()).await?;
+    print(&outcome)
+}
+
+async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure> {
+    let settings = Config::read(&file.config)?.validate()?;
+    let authority = serve::open(settings, Arc::new(SystemClock)).await?;
+    let serving = serve::start(authority).await?;
+    ready::announce(&serving.running)?;
+    shutdown::signal(exit_with_stdin).await;
+    serving.stop().await;
+    Ok(())
+}
+
+async fn prove(file: &ConfigFile) -> Result<(), Failure> {
+    let settings = Config::read(&file.config)?.validate()?;
+    let authority = serve::open(settings, Arc::new(SystemClock)).await?;
+    let report = check::run(&authority).await.map_err(Failure::failed)?;
+    print(&report)?;
+    if report.findings.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("{} records are not consistent", report.findings.len())))
+    }
+}
+
+/// One JSON object on one line of stdout.
+fn print<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let text = serde_json::to_string(value).map_err(Failure::failed)?;
+    writeln!(std::io::stdout().lock(), "{text}").map_err(Failure::failed)
+}

@@ -108,7 +108,8 @@ pub struct ProfileConfig {
     /// Validity in seconds, the last second included. Defaults: csbr 460 days, internal 365 days, keyless 600 s.
     #[serde(default)]
     pub lifetime_seconds: Option<u64>,
-    /// Fixed attributes of the subject; the common name is always the verified identity.
+    /// Fixed attributes of the subject; the common name is always the verified identity. Default for `internal`:
+    /// `O=MentatLab,C=US`, as the default hierarchy is named.
     #[serde(default)]
     pub subject: NameFields,
     /// Policy OIDs; default is the example arc of RFC 5612, to be replaced by one's own.
@@ -117,6 +118,11 @@ pub struct ProfileConfig {
     /// Whether an SCT is embedded. Default: embedded.
     #[serde(default = "embedded")]
     pub sct: SctPolicy,
+}
+
+/// A subject is never empty, also where an identity is too long for a common name.
+fn default_subject() -> NameFields {
+    NameFields { country: Some("US".into()), organization: Some("MentatLab".into()), ..NameFields::default() }
 }
 
 fn embedded() -> SctPolicy {
@@ -155,7 +161,8 @@ impl Profile {
         if lifetime < 60 || lifetime > most_seconds {
             return refuse("the lifetime is not between a minute and what the rules allow");
         }
-        let subject = &config.subject;
+        let named = kind == Kind::Internal && config.subject == NameFields::default();
+        let subject = &if named { default_subject() } else { config.subject.clone() };
         if subject.common_name.is_some() {
             return refuse("the common name is the requester's identity and cannot be configured");
         }

@@ -6,10 +6,13 @@ use alloc::vec::Vec;
 use der::asn1::{AnyRef, OctetStringRef};
 use der::{Decode, Reader, SliceReader, Tag};
 use spki::ObjectIdentifier;
+use trust_store::signature::{Algorithm, SignatureVerifier};
 
 use crate::encoding;
 use crate::error::Error;
+use crate::key::SubjectPublicKey;
 use crate::signed::ToBeSigned;
+use crate::time::UnixTime;
 use crate::{certificate::MAX_CERTIFICATE, oid};
 
 /// A signed certificate timestamp as a log returns it (RFC 6962 §3.2), version 1.
@@ -21,25 +24,118 @@ pub struct SignedCertificateTimestamp {
     pub timestamp_ms: u64,
     /// CtExtensions, such as the leaf index of a static-ct log; part of what is signed.
     pub extensions: Vec<u8>,
-    /// TLS `digitally-signed`: hash and signature algorithm, two octets of length, signature.
+    /// DER ECDSA signature; SHA-256 with ECDSA is the only algorithm here (sigstore-contract §5).
     pub signature: Vec<u8>,
 }
 
+/// TLS numbers of SHA-256 and ECDSA (RFC 5246 §7.4.1.4.1).
+const SHA256_ECDSA: [u8; 2] = [4, 3];
+
 impl SignedCertificateTimestamp {
-    /// The serialized SCT (RFC 6962 §3.2).
+    /// Parses a serialized SCT.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when the extensions do not fit their two octets of length.
+    /// [`Error::Malformed`] when lengths do not add up, [`Error::Unsupported`] for another version or algorithm.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let malformed = || Error::Malformed { what: "SCT", detail: "lengths do not add up".into() };
+        let (version, rest) = bytes.split_first().ok_or_else(malformed)?;
+        if *version != 0 {
+            return Err(Error::Unsupported("an SCT of another version than 1"));
+        }
+        let (log_id, rest) = rest.split_first_chunk::<32>().ok_or_else(malformed)?;
+        let (timestamp, rest) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(malformed)?;
+        let (extensions, rest) =
+            rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(malformed)?;
+        let (algorithm, rest) = rest.split_first_chunk::<2>().ok_or_else(malformed)?;
+        if *algorithm != SHA256_ECDSA {
+            return Err(Error::Unsupported("an SCT that is not signed by ECDSA with SHA-256"));
+        }
+        let (length, signature) = rest.split_first_chunk::<2>().ok_or_else(malformed)?;
+        if usize::from(u16::from_be_bytes(*length)) != signature.len() {
+            return Err(malformed());
+        }
+        Ok(Self {
+            log_id: *log_id,
+            timestamp_ms: u64::from_be_bytes(*timestamp),
+            extensions: extensions.to_vec(),
+            signature: signature.to_vec(),
+        })
+    }
+
+    /// The serialized SCT.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when extensions or signature do not fit their two octets of length.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let length = u16::try_from(self.extensions.len())
-            .map_err(|_| Error::TooLarge { what: "SCT extensions", limit: usize::from(u16::MAX) })?;
+        let length = |bytes: &[u8]| {
+            u16::try_from(bytes.len())
+                .map(u16::to_be_bytes)
+                .map_err(|_| Error::TooLarge { what: "SCT", limit: usize::from(u16::MAX) })
+        };
         let mut out = vec![0];
         out.extend_from_slice(&self.log_id);
         out.extend_from_slice(&self.timestamp_ms.to_be_bytes());
-        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&length(&self.extensions)?);
         out.extend_from_slice(&self.extensions);
+        out.extend_from_slice(&SHA256_ECDSA);
+        out.extend_from_slice(&length(&self.signature)?);
         out.extend_from_slice(&self.signature);
         Ok(out)
+    }
+
+    /// The leaf index of a static-ct log (extension type 0, five octets), when it is there.
+    #[must_use]
+    pub fn leaf_index(&self) -> Option<u64> {
+        match self.extensions.as_slice() {
+            [0, 0, 5, index @ ..] => {
+                let index: [u8; 5] = index.try_into().ok()?;
+                Some(index.iter().fold(0, |value, octet| value << 8 | u64::from(*octet)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Verifies that the log `log_key` promised this precertificate under an issuer (RFC 6962 §3.2).
+    ///
+    /// # Errors
+    /// [`Error::SctMismatch`] when the log is another, the time is in the future of `now`, or the signature fails.
+    pub fn verify(
+        &self,
+        precertificate_tbs: &[u8],
+        issuer: &SubjectPublicKey,
+        log_key: &SubjectPublicKey,
+        now: UnixTime,
+        verifier: &dyn SignatureVerifier,
+    ) -> Result<(), Error> {
+        if self.log_id != log_key.spki_sha256() {
+            return Err(Error::SctMismatch("another log's SCT"));
+        }
+        // A second of tolerance: the log rounds to milliseconds, this clock to seconds.
+        let latest_ms = u64::try_from(now.0).unwrap_or(0).saturating_add(2).saturating_mul(1000);
+        if self.timestamp_ms > latest_ms {
+            return Err(Error::SctMismatch("an SCT from the future"));
+        }
+        let entry = covered(precertificate_tbs)?;
+        let length = u32::try_from(entry.len())
+            .map_err(|_| Error::TooLarge { what: "certificate", limit: MAX_CERTIFICATE })?
+            .to_be_bytes();
+        let extensions = u16::try_from(self.extensions.len())
+            .map_err(|_| Error::TooLarge { what: "SCT", limit: usize::from(u16::MAX) })?
+            .to_be_bytes();
+        let [_, length @ ..] = length;
+        // version 1, certificate_timestamp, time, precert_entry
+        let mut message = vec![0, 0];
+        message.extend_from_slice(&self.timestamp_ms.to_be_bytes());
+        message.extend_from_slice(&[0, 1]);
+        message.extend_from_slice(&issuer.spki_sha256());
+        message.extend_from_slice(&length);
+        message.extend_from_slice(&entry);
+        message.extend_from_slice(&extensions);
+        message.extend_from_slice(&self.extensions);
+        verifier
+            .verify(Algorithm::EcdsaP256Sha256, log_key.bits(), &message, &self.signature)
+            .map_err(|_| Error::SctMismatch("the log's signature"))
     }
 }
 
@@ -62,6 +158,25 @@ pub fn embed(precertificate: &ToBeSigned, sct: &SignedCertificateTimestamp) -> R
     let removed = without_extension(precertificate.as_der(), &oid::PRECERTIFICATE_POISON)?
         .ok_or(Error::SctMismatch("no poison extension"))?;
     Ok(ToBeSigned::new(with_last_extension(&removed, &extension)?, precertificate.algorithm()))
+}
+
+/// The to-be-signed bytes of the precertificate that announced a certificate: SCT list out, poison in.
+///
+/// # Errors
+/// [`Error::SctMismatch`] when the certificate has no SCT list, [`Error::Malformed`], [`Error::TooLarge`].
+pub fn precertificate_of(certificate_tbs: &[u8]) -> Result<Vec<u8>, Error> {
+    let removed =
+        without_extension(certificate_tbs, &oid::SCT_LIST)?.ok_or(Error::SctMismatch("no SCT list"))?;
+    let critical = [1, 1, 0xff];
+    let poison = encoding::tlv(
+        encoding::SEQUENCE,
+        &[
+            &encoding::oid(&oid::PRECERTIFICATE_POISON),
+            &critical,
+            &encoding::tlv(encoding::OCTET_STRING, &[&[5, 0]]),
+        ],
+    );
+    with_last_extension(&removed, &poison)
 }
 
 /// The bytes an SCT covers: the to-be-signed bytes without poison and without SCT list (RFC 6962 §3.2).
@@ -207,7 +322,7 @@ mod tests {
             log_id: [7; 32],
             timestamp_ms: 1_700_000_000_123,
             extensions: vec![0, 0, 5, 0, 0, 0, 0, 9],
-            signature: vec![4, 3, 0, 1, 0xaa],
+            signature: vec![0xaa],
         }
     }
 
@@ -224,6 +339,19 @@ mod tests {
         let value = AnyRef::from_der(extensions[1]).unwrap().value()[12..].to_vec();
         let value = AnyRef::from_der(&value).unwrap().value().to_vec();
         assert_eq!(list(&value).unwrap(), [sct().to_bytes().unwrap()]);
+        assert_eq!(SignedCertificateTimestamp::parse(list(&value).unwrap()[0]).unwrap(), sct());
+        assert_eq!(sct().leaf_index(), Some(9));
+    }
+
+    #[test]
+    fn every_truncation_of_an_sct_is_malformed() {
+        let whole = sct().to_bytes().unwrap();
+        for length in 0..whole.len() {
+            assert!(SignedCertificateTimestamp::parse(&whole[..length]).is_err());
+        }
+        let mut version = whole.clone();
+        version[0] = 1;
+        assert!(matches!(SignedCertificateTimestamp::parse(&version), Err(Error::Unsupported(_))));
     }
 
     #[test]

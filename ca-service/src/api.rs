@@ -1,0 +1,74 @@
+//! The HTTP surface: routes, and nothing that decides.
+
+mod authorities;
+mod certificates;
+mod problem;
+mod request;
+mod status;
+mod timestamp;
+mod tokens;
+
+use std::sync::Arc;
+
+use service::admin::AdminAuth;
+use warp::filters::BoxedFilter;
+use warp::{Filter, Reply};
+
+use crate::CertificateAuthority;
+
+pub use problem::problem;
+
+/// Route prefixes by which requests are counted.
+pub const ROUTES: &[&str] =
+    &["/api/v1/certificates", "/api/v1/tokens", "/api/v1/timestamp", "/api/v1/authorities", "/ocsp", "/crl", "/ca"];
+
+/// Everything the main listener answers.
+#[must_use]
+pub fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -> BoxedFilter<(warp::reply::Response,)> {
+    status_routes(authority)
+        .or(certificates::routes(authority, admin))
+        .unify()
+        .or(timestamp::routes(authority))
+        .unify()
+        .or(tokens::routes(authority, admin))
+        .unify()
+        .or(authorities::routes(authority))
+        .unify()
+        .boxed()
+}
+
+/// What the read-only listener answers, and the main one too: CRLs, CA certificates, OCSP.
+#[must_use]
+pub fn status_routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(warp::reply::Response,)> {
+    status::routes(authority)
+}
+
+/// Gives a handler the CA.
+fn with(
+    authority: &Arc<CertificateAuthority>,
+) -> impl Filter<Extract = (Arc<CertificateAuthority>,), Error = std::convert::Infallible> + Clone + use<> {
+    let authority = Arc::clone(authority);
+    warp::any().map(move || Arc::clone(&authority))
+}
+
+/// A JSON answer that no cache keeps.
+fn json<T: serde::Serialize>(status: http::StatusCode, value: &T) -> warp::reply::Response {
+    let mut response = warp::reply::json(value).into_response();
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A binary answer of a media type.
+fn binary(content_type: &'static str, body: impl Into<bytes::Bytes>) -> warp::reply::Response {
+    let mut response = warp::reply::Response::new(body.into().into());
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}
+
+/// The answer of a handler, or its problem document.
+fn answer(
+    outcome: Result<warp::reply::Response, service::Problem>,
+) -> Result<warp::reply::Response, std::convert::Infallible> {
+    Ok(outcome.unwrap_or_else(Reply::into_response))
+}

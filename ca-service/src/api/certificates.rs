@@ -1,0 +1,211 @@
+//! `/api/v1/certificates`: enrol, list, show, revoke.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ca_api::limits::{DEFAULT_PAGE, MAX_PAGE};
+use ca_api::{
+    CertificateList, CertificateRecord, CertificateState, Enrol, Identity, IssuedCertificate, ListQuery, Revocation, Revoke,
+};
+use ca_pki::crl::RevocationReason;
+use ca_pki::{SerialNumber, UnixTime, pem};
+use http::StatusCode;
+use service::Problem;
+use service::admin::{AdminAuth, AdminIdentity};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::{answer, json, request, with};
+use crate::CertificateAuthority;
+use crate::error::CaError;
+use crate::issuance::Issued;
+use crate::storage::{Search, State, Step, StoredCertificate, StoredRevocation};
+
+pub(super) fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -> BoxedFilter<(Response,)> {
+    let enrol = warp::path!("api" / "v1" / "certificates")
+        .and(warp::post())
+        .and(request::json_body())
+        .and(with(authority))
+        .and_then(|body, authority| async move { answer(enrol(body, authority).await) });
+    let list = warp::path!("api" / "v1" / "certificates")
+        .and(warp::get())
+        .and(admin.filter())
+        .and(warp::query::<ListQuery>())
+        .and(with(authority))
+        .and_then(|_, query, authority| async move { answer(list(query, authority).await) });
+    let show = warp::path!("api" / "v1" / "certificates" / String)
+        .and(warp::get())
+        .and(admin.filter())
+        .and(with(authority))
+        .and_then(|serial, _, authority| async move { answer(show(serial, authority).await) });
+    let revoke = warp::path!("api" / "v1" / "certificates" / String / "revoke")
+        .and(warp::post())
+        .and(admin.filter())
+        .and(request::json_body())
+        .and(with(authority))
+        .and_then(|serial, admin, body, authority| async move { answer(revoke(serial, admin, body, authority).await) });
+    enrol.or(list).unify().or(show).unify().or(revoke).unify().boxed()
+}
+
+async fn enrol(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+    let asked: Enrol = request::parse(&body)?;
+    let issued = authority.enrol(&asked).await?;
+    Ok(json(StatusCode::CREATED, &delivered(&issued)?))
+}
+
+async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(CaError::OutOfRange { field: "limit", reason: "must be 1 to 1000" }.into());
+    }
+    let spki_sha256 = match query.spki_sha256.as_deref() {
+        None => None,
+        Some(text) => Some(
+            hex::decode(text)
+                .ok()
+                .and_then(|octets| octets.try_into().ok())
+                .ok_or(CaError::OutOfRange { field: "spki_sha256", reason: "must be 64 hexadecimal digits" })?,
+        ),
+    };
+    let search = Search {
+        identity: query.identity,
+        spki_sha256,
+        state: query.state.map(stored_state),
+        below: query.after,
+        // One more than asked for says whether there is another page.
+        limit: limit + 1,
+    };
+    let mut found = authority.store().search(search).await.map_err(CaError::from)?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| more).map(|last| last.row);
+    let certificates = found.iter().map(|stored| record(&authority, stored)).collect::<Result<_, Problem>>()?;
+    Ok(json(StatusCode::OK, &CertificateList { certificates, next }))
+}
+
+async fn show(serial: String, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+    let serial = parse_serial(&serial)?;
+    let stored = authority.store().certificate(&serial).await.map_err(CaError::from)?;
+    let stored = stored.ok_or(CaError::CertificateUnknown)?;
+    Ok(json(StatusCode::OK, &record(&authority, &stored)?))
+}
+
+async fn revoke(
+    serial: String,
+    admin: AdminIdentity,
+    body: Bytes,
+    authority: Arc<CertificateAuthority>,
+) -> Result<Response, Problem> {
+    let serial = parse_serial(&serial)?;
+    let asked: Revoke = request::parse(&body)?;
+    let actor = format!("admin:{}", admin.name());
+    let stored =
+        authority.revoke(&serial, stored_reason(asked.reason), asked.compromised_at.map(UnixTime), &actor).await?;
+    Ok(json(StatusCode::OK, &revocation(&stored)))
+}
+
+fn parse_serial(text: &str) -> Result<SerialNumber, Problem> {
+    // Whatever is not a serial number is not one of ours.
+    SerialNumber::from_hex(text).map_err(|_| CaError::CertificateUnknown.into())
+}
+
+fn certificate_pem(der: &[u8]) -> Result<String, Problem> {
+    pem::encode("CERTIFICATE", der).map_err(|error| CaError::from(error).into())
+}
+
+fn delivered(issued: &Issued) -> Result<IssuedCertificate, Problem> {
+    Ok(IssuedCertificate {
+        serial: issued.serial.to_string(),
+        certificate: certificate_pem(&issued.certificate)?,
+        chain: issued.chain.iter().map(|der| certificate_pem(der)).collect::<Result<_, _>>()?,
+        not_before: issued.not_before.0,
+        not_after: issued.not_after.0,
+        log_index: issued.log_index,
+    })
+}
+
+fn record(authority: &CertificateAuthority, stored: &StoredCertificate) -> Result<CertificateRecord, Problem> {
+    let finished = stored.step == Step::Certificate && stored.signature.is_some();
+    let certificate = if finished { Some(certificate_pem(&authority.assembled(stored)?)?) } else { None };
+    Ok(CertificateRecord {
+        serial: stored.serial.to_string(),
+        issuer: stored.issuer.clone(),
+        profile: stored.profile.clone(),
+        identity: stored.identity.as_ref().map(|identity| match identity {
+            ca_pki::Identity::Email(address) => Identity::Email(address.clone()),
+            ca_pki::Identity::Uri(uri) => Identity::Uri(uri.clone()),
+        }),
+        state: wire_state(stored.state),
+        not_before: stored.not_before.0,
+        not_after: stored.not_after.0,
+        crl_shard: stored.shard.0,
+        created_at: stored.created_at.0,
+        spki_sha256: hex::encode(stored.spki_sha256),
+        certificate,
+        log_index: stored.log_index,
+        revocation: stored.revocation.as_ref().map(revocation),
+    })
+}
+
+fn revocation(stored: &StoredRevocation) -> Revocation {
+    Revocation {
+        serial: stored.serial.to_string(),
+        issuer: stored.issuer.clone(),
+        reason: wire_reason(stored.reason),
+        revoked_at: stored.revoked_at.0,
+        recorded_at: stored.recorded_at.0,
+        crl_shard: stored.shard.0,
+        event_log_index: stored.event_index,
+    }
+}
+
+fn wire_state(state: State) -> CertificateState {
+    match state {
+        State::Intent => CertificateState::Intent,
+        State::Signing => CertificateState::Signing,
+        State::MaybeIssued => CertificateState::MaybeIssued,
+        State::Signed => CertificateState::Signed,
+        State::Logged => CertificateState::Logged,
+        State::Delivered => CertificateState::Delivered,
+        State::Abandoned => CertificateState::Abandoned,
+        State::Revoked => CertificateState::Revoked,
+    }
+}
+
+fn stored_state(state: CertificateState) -> State {
+    match state {
+        CertificateState::Intent => State::Intent,
+        CertificateState::Signing => State::Signing,
+        CertificateState::MaybeIssued => State::MaybeIssued,
+        CertificateState::Signed => State::Signed,
+        CertificateState::Logged => State::Logged,
+        CertificateState::Delivered => State::Delivered,
+        CertificateState::Abandoned => State::Abandoned,
+        CertificateState::Revoked => State::Revoked,
+    }
+}
+
+fn stored_reason(reason: ca_api::RevocationReason) -> RevocationReason {
+    match reason {
+        ca_api::RevocationReason::Unspecified => RevocationReason::Unspecified,
+        ca_api::RevocationReason::KeyCompromise => RevocationReason::KeyCompromise,
+        ca_api::RevocationReason::CaCompromise => RevocationReason::CaCompromise,
+        ca_api::RevocationReason::AffiliationChanged => RevocationReason::AffiliationChanged,
+        ca_api::RevocationReason::Superseded => RevocationReason::Superseded,
+        ca_api::RevocationReason::CessationOfOperation => RevocationReason::CessationOfOperation,
+        ca_api::RevocationReason::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
+    }
+}
+
+fn wire_reason(reason: RevocationReason) -> ca_api::RevocationReason {
+    match reason {
+        RevocationReason::KeyCompromise => ca_api::RevocationReason::KeyCompromise,
+        RevocationReason::CaCompromise => ca_api::RevocationReason::CaCompromise,
+        RevocationReason::AffiliationChanged => ca_api::RevocationReason::AffiliationChanged,
+        RevocationReason::Superseded => ca_api::RevocationReason::Superseded,
+        RevocationReason::CessationOfOperation => ca_api::RevocationReason::CessationOfOperation,
+        RevocationReason::PrivilegeWithdrawn => ca_api::RevocationReason::PrivilegeWithdrawn,
+        _ => ca_api::RevocationReason::Unspecified,
+    }
+}

@@ -1,0 +1,83 @@
+//! The one place where a domain error becomes an answer for the outside.
+
+use http::StatusCode;
+use service::Problem;
+
+use crate::error::CaError;
+use crate::storage::StoreError;
+
+/// The problem document of an error. Internal texts go to the log only.
+#[must_use]
+pub fn problem(error: &CaError) -> Problem {
+    let refused = |status, code, detail: String| Problem::new(status, code).with_detail(detail);
+    match error {
+        CaError::CertificateUnknown => {
+            refused(StatusCode::NOT_FOUND, "certificate_unknown", error.to_string())
+        }
+        CaError::Clock(_) => Problem::unavailable("clock_untrusted", 10)
+            .with_detail("the CA's clock is being checked; nothing is signed meanwhile")
+            .with_internal(error),
+        CaError::KeyEvidenceMissing => {
+            refused(StatusCode::UNPROCESSABLE_ENTITY, "key_evidence_missing", error.to_string())
+        }
+        CaError::IssuancePending => Problem::unavailable("issuance_pending", 2)
+            .with_detail("the certificate is being issued; repeat the call with the same request_id"),
+        CaError::IssuanceFailed => refused(
+            StatusCode::CONFLICT,
+            "issuance_failed",
+            "the issuance ended without a certificate; ask for a new token".to_owned(),
+        ),
+        CaError::Log(_) => Problem::unavailable("log_unavailable", 5)
+            .with_detail("the transparency log did not answer; repeat the call with the same request_id")
+            .with_internal(error),
+        CaError::OutOfRange { field, reason } => {
+            refused(StatusCode::BAD_REQUEST, "out_of_range", format!("{field} {reason}"))
+        }
+        CaError::Pki(error) => refusal(error),
+        CaError::ProfileUnknown => refused(
+            StatusCode::BAD_REQUEST,
+            "profile_unknown",
+            "there is no such profile; GET /api/v1/authorities lists them".to_owned(),
+        ),
+        CaError::RequestConflict => refused(StatusCode::CONFLICT, "request_conflict", error.to_string()),
+        CaError::Signing(_) => Problem::unavailable("signing_unavailable", 5)
+            .with_detail("the signing key cannot be used at the moment")
+            .with_internal(error),
+        CaError::Store(StoreError::Unavailable(_)) => Problem::unavailable("store_unavailable", 5)
+            .with_detail("the database cannot be written at the moment; nothing was signed")
+            .with_internal(error),
+        CaError::Store(_) | CaError::Inconsistent(_) => Problem::internal(error),
+        CaError::TokenExpired => refused(StatusCode::UNAUTHORIZED, "token_expired", error.to_string()),
+        CaError::TokenUnknown => refused(StatusCode::UNAUTHORIZED, "token_unknown", error.to_string()),
+        CaError::TokenUsed => refused(
+            StatusCode::CONFLICT,
+            "token_used",
+            "the token was used; tokens are good for one certificate".to_owned(),
+        ),
+        CaError::NothingToRevoke => refused(StatusCode::CONFLICT, "nothing_to_revoke", error.to_string()),
+    }
+}
+
+/// A refusal by rules of the formats: the requester's to mend, except where the CA's own objects break them.
+fn refusal(error: &ca_pki::Error) -> Problem {
+    let status = match error {
+        ca_pki::Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ca_pki::Error::Malformed { .. } => StatusCode::BAD_REQUEST,
+        ca_pki::Error::SctMismatch(_) => {
+            return Problem::unavailable("log_unavailable", 5)
+                .with_detail("the transparency log's answer cannot be used")
+                .with_internal(error);
+        }
+        ca_pki::Error::Profile { .. } | ca_pki::Error::SignedBytesDiffer | ca_pki::Error::UnrepresentableTime(_) => {
+            return Problem::internal(error);
+        }
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    Problem::new(status, error.code()).with_detail(error.to_string())
+}
+
+impl From<CaError> for Problem {
+    fn from(error: CaError) -> Self {
+        problem(&error)
+    }
+}

@@ -1,0 +1,296 @@
+//! The CA's own certificates with their signers, and everything the domain modules share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use ca_api::AuthorityRole;
+use ca_pki::certificate::{Issuer, StatusUrls};
+use ca_pki::profile::Profile;
+use ca_pki::serial::{InstancePrefix, RANDOM_OCTETS, ShardCount};
+use ca_pki::{SerialNumber, SignatureAlgorithm, SubjectPublicKey};
+use hsm::pool::OwnedInput;
+use hsm::{IntentId, Purpose, Signer, SigningIntent, SigningPool};
+use tokio::sync::Notify;
+
+use crate::clock::ClockGuard;
+use crate::config::Settings;
+use crate::error::CaError;
+use crate::publisher::PublishedCrl;
+use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
+use crate::transparency::{EventLog, IssuanceLog};
+
+/// Names of the authorities, in paths and records.
+pub mod names {
+    /// Trust anchor.
+    pub const ROOT: &str = "root";
+    /// CA for code signing.
+    pub const CODE_SIGNING: &str = "code-signing";
+    /// CA for time stamps.
+    pub const TIME_STAMPING: &str = "time-stamping";
+    /// OCSP responder of the CA for code signing.
+    pub const OCSP_RESPONDER: &str = "ocsp-responder";
+    /// Time-stamp authority.
+    pub const TIMESTAMP_AUTHORITY: &str = "timestamp-authority";
+    /// Key for statements about revocations.
+    pub const STATEMENT: &str = "statement";
+}
+
+/// One certificate or key of the CA, opened.
+pub struct LoadedAuthority {
+    /// Name in paths and records.
+    pub name: String,
+    /// What it is for.
+    pub role: AuthorityRole,
+    /// Its certificate; empty for a bare key.
+    pub certificate: Vec<u8>,
+    /// The certificate and its issuers up to the root, in DER; empty for a bare key.
+    pub chain: Vec<Vec<u8>>,
+    /// What builders need of it, for those that issue.
+    pub issuer: Option<Issuer>,
+    /// Its public key.
+    pub public_key: SubjectPublicKey,
+    /// The algorithm it signs with.
+    pub algorithm: SignatureAlgorithm,
+    /// Number of CRL shards; 0 for those that issue nothing.
+    pub shards: u16,
+    /// Its private key.
+    pub signer: Arc<dyn Signer>,
+}
+
+impl LoadedAuthority {
+    /// The lists it publishes.
+    pub fn parts(&self) -> impl Iterator<Item = CrlPart> {
+        let shards = if self.shards > 1 { self.shards } else { 0 };
+        let complete = (self.shards > 0).then_some(CrlPart::Complete);
+        complete.into_iter().chain((0..shards).map(|shard| CrlPart::Shard(ca_pki::serial::Shard(shard))))
+    }
+}
+
+/// Everything the CA works with while it runs.
+pub struct CertificateAuthority {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn CertificateStore>,
+    pub(crate) clock: ClockGuard,
+    pub(crate) authorities: BTreeMap<String, LoadedAuthority>,
+    pub(crate) pool: SigningPool,
+    pub(crate) issuance_log: Option<LoggedTo>,
+    pub(crate) event_log: Option<Arc<dyn EventLog>>,
+    pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
+    pub(crate) changed: Notify,
+}
+
+/// The issuance log and the key its promises are verified with.
+#[derive(Clone)]
+pub struct LoggedTo {
+    /// The log.
+    pub log: Arc<dyn IssuanceLog>,
+    /// Its key.
+    pub public_key: SubjectPublicKey,
+}
+
+impl CertificateAuthority {
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn CertificateStore> {
+        &self.store
+    }
+
+    /// The authorities by name.
+    #[must_use]
+    pub fn authorities(&self) -> &BTreeMap<String, LoadedAuthority> {
+        &self.authorities
+    }
+
+    /// The authority of this name.
+    ///
+    /// # Errors
+    /// [`CaError::Inconsistent`] when a record names an authority that there is not.
+    pub fn authority(&self, name: &str) -> Result<&LoadedAuthority, CaError> {
+        self.authorities.get(name).ok_or(CaError::Inconsistent("a record names an unknown authority"))
+    }
+
+    /// The authority of this name as an issuer.
+    ///
+    /// # Errors
+    /// [`CaError::Inconsistent`] when it issues nothing.
+    pub fn issuer(&self, name: &str) -> Result<(&LoadedAuthority, &Issuer), CaError> {
+        let authority = self.authority(name)?;
+        let issuer = authority.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
+        Ok((authority, issuer))
+    }
+
+    /// The subscriber profile of this name.
+    ///
+    /// # Errors
+    /// [`CaError::ProfileUnknown`].
+    pub fn profile(&self, name: &str) -> Result<&Profile, CaError> {
+        self.settings.profiles.get(name).ok_or(CaError::ProfileUnknown)
+    }
+
+    /// A fresh serial number.
+    pub(crate) fn serial(&self) -> Result<SerialNumber, CaError> {
+        random_serial(self.settings.prefix)
+    }
+
+    /// Has one of the CA's keys sign, off the async threads.
+    pub(crate) async fn sign(
+        &self,
+        authority: &LoadedAuthority,
+        purpose: Purpose,
+        intent: &[u8],
+        message: &[u8],
+    ) -> Result<Vec<u8>, hsm::Error> {
+        let intent = SigningIntent::new(purpose, IntentId::new(intent)?);
+        let algorithm = authority.signer.public_key().algorithm().default_signature();
+        let input = OwnedInput::Message(message.to_vec());
+        let signature = self.pool.submit(Arc::clone(&authority.signer), input, algorithm, intent)?.await?;
+        Ok(signature.into_vec())
+    }
+}
+
+/// Random octets of the system.
+///
+/// # Errors
+/// [`CaError::Signing`] when the system's source fails.
+pub fn random<const N: usize>() -> Result<[u8; N], CaError> {
+    let mut octets = [0; N];
+    aws_lc_rs::rand::fill(&mut octets)
+        .map_err(|_| CaError::Signing(hsm::Error::Transient { detail: "the random source failed".to_owned() }))?;
+    Ok(octets)
+}
+
+/// A serial number: the instance's prefix and 136 random bits (C1).
+///
+/// # Errors
+/// As [`random`].
+pub fn random_serial(prefix: InstancePrefix) -> Result<SerialNumber, CaError> {
+    Ok(SerialNumber::from_random(prefix, &random::<RANDOM_OCTETS>()?))
+}
+
+/// The algorithm an authority's key signs with, as certificates name it.
+///
+/// # Errors
+/// [`CaError::Inconsistent`] for a key type that CAs do not use.
+pub fn signature_algorithm(signer: &dyn Signer) -> Result<SignatureAlgorithm, CaError> {
+    match signer.public_key().algorithm().default_signature() {
+        hsm::SignatureAlgorithm::EcdsaP256Sha256 => Ok(SignatureAlgorithm::EcdsaP256Sha256),
+        hsm::SignatureAlgorithm::EcdsaP384Sha384 => Ok(SignatureAlgorithm::EcdsaP384Sha384),
+        hsm::SignatureAlgorithm::RsaPkcs1Sha256 => Ok(SignatureAlgorithm::RsaPkcs1Sha256),
+        hsm::SignatureAlgorithm::RsaPkcs1Sha384 => Ok(SignatureAlgorithm::RsaPkcs1Sha384),
+        _ => Err(CaError::Inconsistent("a key of a type that the CA does not sign with")),
+    }
+}
+
+/// Status URLs of an authority.
+///
+/// # Errors
+/// [`CaError::Pki`] for a number of shards out of range.
+pub fn status_urls(base: &str, name: &str, shards: u16) -> Result<StatusUrls, CaError> {
+    Ok(StatusUrls { base: base.to_owned(), issuer: name.to_owned(), shards: ShardCount::new(shards.max(1))? })
+}
+
+/// Puts the stored authorities together with their signers. Refuses when key and certificate differ.
+///
+/// # Errors
+/// [`CaError`] when a record cannot be used.
+pub fn load(
+    stored: &[StoredAuthority],
+    base: &str,
+    mut open: impl FnMut(&StoredAuthority) -> Result<Arc<dyn Signer>, CaError>,
+) -> Result<BTreeMap<String, LoadedAuthority>, CaError> {
+    let mut loaded = BTreeMap::new();
+    for record in stored {
+        let signer = open(record)?;
+        let algorithm = signature_algorithm(&*signer)?;
+        let public_key =
+            SubjectPublicKey::from_spki(signer.public_key().spki_der(), ca_pki::key::KeyUse::Subscriber)?;
+        let certificate = record.certificate.clone().unwrap_or_default();
+        let issuer = if record.shards > 0 {
+            let urls = status_urls(base, &record.name, record.shards)?;
+            Some(Issuer::from_certificate(&certificate, algorithm, urls)?)
+        } else {
+            None
+        };
+        if !certificate.is_empty() && !contains_key(&certificate, &public_key)? {
+            return Err(CaError::Inconsistent("a certificate of the CA is not for the key it names"));
+        }
+        loaded.insert(
+            record.name.clone(),
+            LoadedAuthority {
+                name: record.name.clone(),
+                role: role(&record.role)?,
+                chain: chain(stored, record)?,
+                certificate,
+                issuer,
+                public_key,
+                algorithm,
+                shards: record.shards,
+                signer,
+            },
+        );
+    }
+    Ok(loaded)
+}
+
+fn contains_key(certificate: &[u8], key: &SubjectPublicKey) -> Result<bool, CaError> {
+    use der::Encode;
+    let parsed = ca_pki::certificate::parse(certificate)?;
+    let spki = parsed.tbs_certificate().subject_public_key_info().to_der();
+    Ok(spki.is_ok_and(|spki| spki == key.spki()))
+}
+
+/// A certificate and its issuers up to the root.
+fn chain(stored: &[StoredAuthority], record: &StoredAuthority) -> Result<Vec<Vec<u8>>, CaError> {
+    let mut chain = Vec::new();
+    let mut next = Some(record);
+    while let Some(current) = next {
+        chain.extend(current.certificate.clone());
+        next = match &current.issuer {
+            None => None,
+            Some(name) => Some(
+                stored
+                    .iter()
+                    .find(|candidate| candidate.name == *name)
+                    .ok_or(CaError::Inconsistent("an authority's issuer is missing"))?,
+            ),
+        };
+        // Three levels exist; more would be a loop of records.
+        if chain.len() > 4 {
+            return Err(CaError::Inconsistent("the authorities' records form a loop"));
+        }
+    }
+    Ok(chain)
+}
+
+/// The role as records write it.
+#[must_use]
+pub fn role_name(role: AuthorityRole) -> &'static str {
+    match role {
+        AuthorityRole::Root => "root",
+        AuthorityRole::CodeSigning => "code-signing",
+        AuthorityRole::TimeStamping => "time-stamping",
+        AuthorityRole::TimestampAuthority => "timestamp-authority",
+        AuthorityRole::OcspResponder => "ocsp-responder",
+        AuthorityRole::Statement => "statement",
+    }
+}
+
+fn role(name: &str) -> Result<AuthorityRole, CaError> {
+    [
+        AuthorityRole::Root,
+        AuthorityRole::CodeSigning,
+        AuthorityRole::TimeStamping,
+        AuthorityRole::TimestampAuthority,
+        AuthorityRole::OcspResponder,
+        AuthorityRole::Statement,
+    ]
+    .into_iter()
+    .find(|role| role_name(*role) == name)
+    .ok_or(CaError::Inconsistent("an authority has an unknown role"))
+}

@@ -1,0 +1,206 @@
+//! The whole-state checker: every record against certificates, revocation lists and the audit trail.
+//!
+//! It trusts nothing that the writing code derived: signatures are verified, objects linted, hashes recomputed.
+
+use std::collections::BTreeSet;
+
+use ca_pki::lint::{self, CertificateRules, CrlRules};
+use ca_pki::profile::Kind;
+use ca_pki::{sct, signed};
+use serde::Serialize;
+use trust_store::provider::AwsLc;
+use trust_store::signature::SignatureVerifier as _;
+
+use crate::authority::{CertificateAuthority, LoadedAuthority, names};
+use crate::error::CaError;
+use crate::storage::{CrlPart, Search, State, Step, StoredCertificate, audit};
+
+/// Rows read at once.
+const PAGE: u32 = 500;
+
+/// What the checker saw.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Certificates and open issuances.
+    pub certificates: u64,
+    /// Revoked certificates.
+    pub revoked: u64,
+    /// Published lists.
+    pub lists: u64,
+    /// Audit records.
+    pub audit_records: u64,
+    /// What is wrong; empty when everything agrees.
+    pub findings: Vec<String>,
+}
+
+/// Checks everything.
+///
+/// # Errors
+/// [`CaError`] when the store cannot be read.
+pub async fn run(authority: &CertificateAuthority) -> Result<Report, CaError> {
+    let mut report = Report::default();
+    let revoked = certificates(authority, &mut report).await?;
+    lists(authority, &revoked, &mut report).await?;
+    audit_trail(authority, &mut report).await?;
+    Ok(report)
+}
+
+/// Issuer, shard and serial number of what is revoked.
+type Revoked = BTreeSet<(String, u16, Vec<u8>)>;
+
+async fn certificates(authority: &CertificateAuthority, report: &mut Report) -> Result<Revoked, CaError> {
+    let mut revoked = Revoked::new();
+    let mut below = None;
+    loop {
+        let page = authority.store().search(Search { below, limit: PAGE, ..Search::default() }).await?;
+        let Some(last) = page.last() else { return Ok(revoked) };
+        below = Some(last.row);
+        for record in &page {
+            report.certificates += 1;
+            if record.revocation.is_some() {
+                report.revoked += 1;
+                revoked.insert((record.issuer.clone(), record.shard.0, record.serial.as_bytes().to_vec()));
+            }
+            if let Err(finding) = certificate(authority, record) {
+                report.findings.push(format!("certificate {}: {finding}", record.serial));
+            }
+        }
+    }
+}
+
+fn certificate(authority: &CertificateAuthority, record: &StoredCertificate) -> Result<(), String> {
+    let text = |error: CaError| error.to_string();
+    let loaded = authority.authority(&record.issuer).map_err(text)?;
+    let (_, issuer) = authority.issuer(&record.issuer).map_err(text)?;
+    if record.serial.shard(issuer.status.shards) != record.shard {
+        return Err("its shard is not that of its serial number".to_owned());
+    }
+    if (record.state == State::Revoked) != record.revocation.is_some() {
+        return Err("state and revocation disagree".to_owned());
+    }
+    let Some(signature) = &record.signature else {
+        let may_lack = matches!(record.state, State::Intent | State::Signing | State::Abandoned | State::MaybeIssued | State::Revoked);
+        return if may_lack { Ok(()) } else { Err("its signature is missing".to_owned()) };
+    };
+    let object = authority.assembled(record).map_err(text)?;
+    verify(loaded, &record.tbs, signature)?;
+    let kind = kind(authority, record);
+    let self_issued = kind == Kind::Root;
+    let rules = CertificateRules { kind, issuer: if self_issued { None } else { Some(issuer) } };
+    lint::certificate(&object, &rules).into_result().map_err(|error| error.to_string())?;
+    let parsed = ca_pki::certificate::parse(&object).map_err(|error| error.to_string())?;
+    let tbs = parsed.tbs_certificate();
+    if ca_pki::SerialNumber::from_magnitude(tbs.serial_number().as_bytes()).ok().as_ref() != Some(&record.serial) {
+        return Err("its serial number is not the recorded one".to_owned());
+    }
+    if ca_pki::time::unix_time(tbs.validity().not_before) != record.not_before
+        || ca_pki::time::unix_time(tbs.validity().not_after) != record.not_after
+    {
+        return Err("its validity is not the recorded one".to_owned());
+    }
+    if record.step == Step::Certificate
+        && let Some((hash, signature)) = &record.precertificate
+    {
+        let announced = sct::precertificate_of(&record.tbs).map_err(|error| error.to_string())?;
+        if *hash != <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(&announced)) {
+            return Err("it does not correspond to its precertificate".to_owned());
+        }
+        verify(loaded, &announced, signature)?;
+    }
+    Ok(())
+}
+
+fn verify(issuer: &LoadedAuthority, message: &[u8], signature: &[u8]) -> Result<(), String> {
+    let (oid, parameters) = (issuer.algorithm.oid(), None);
+    let algorithm = issuer
+        .public_key
+        .verification_algorithm(&oid, parameters)
+        .ok_or("the issuer's key does not fit its algorithm")?;
+    AwsLc
+        .verify(algorithm, issuer.public_key.bits(), message, signature)
+        .map_err(|_| "its signature is not the issuer's".to_owned())
+}
+
+fn kind(authority: &CertificateAuthority, record: &StoredCertificate) -> Kind {
+    let infrastructure = [
+        Kind::Root,
+        Kind::CodeSigningIssuer,
+        Kind::TimeStampingIssuer,
+        Kind::OcspResponder,
+        Kind::TimestampAuthority,
+    ];
+    infrastructure.into_iter().find(|kind| kind.as_str() == record.profile).unwrap_or_else(|| {
+        authority.settings().profiles.get(&record.profile).map_or(Kind::Internal, ca_pki::profile::Profile::kind)
+    })
+}
+
+async fn lists(authority: &CertificateAuthority, revoked: &Revoked, report: &mut Report) -> Result<(), CaError> {
+    let published = authority.store().published_crls().await?;
+    // A list that is due may lack the newest revocations; everything else must have them.
+    let due = authority.store().due_crls(ca_pki::UnixTime(0)).await?;
+    for loaded in authority.authorities().values() {
+        let Ok((_, issuer)) = authority.issuer(&loaded.name) else { continue };
+        for part in loaded.parts() {
+            let name = format!("list {} {part:?}", loaded.name);
+            let Some(crl) = published.iter().find(|crl| crl.issuer == loaded.name && crl.part == part) else {
+                report.findings.push(format!("{name}: never published"));
+                continue;
+            };
+            report.lists += 1;
+            let url = match part {
+                CrlPart::Complete => None,
+                CrlPart::Shard(shard) => Some(issuer.status.crl(shard)),
+            };
+            let longest =
+                if loaded.name == names::ROOT { 366 * 86_400 } else { 10 * 86_400 };
+            let rules = CrlRules { issuer, shard_url: url.as_deref(), longest_validity: longest };
+            if let Err(error) = lint::crl(&crl.der, &rules).into_result() {
+                report.findings.push(format!("{name}: {error}"));
+            }
+            match signed::take_apart(&crl.der) {
+                Err(error) => report.findings.push(format!("{name}: {error}")),
+                Ok((tbs, _, signature)) => {
+                    if let Err(finding) = verify(loaded, tbs, signature) {
+                        report.findings.push(format!("{name}: {finding}"));
+                    }
+                }
+            }
+            let listed = match trust_store::crl::Crl::from_der(&crl.der) {
+                Ok(listed) => listed,
+                Err(error) => {
+                    report.findings.push(format!("{name}: {error:?}"));
+                    continue;
+                }
+            };
+            let expected = revoked.iter().filter(|(issuer, shard, _)| {
+                *issuer == loaded.name && (part == CrlPart::Complete || part == CrlPart::Shard(ca_pki::serial::Shard(*shard)))
+            });
+            let is_due = due.contains(&(loaded.name.clone(), part));
+            for (_, _, serial) in expected {
+                if listed.entry(serial, listed.issuer_name()).is_none() && !is_due {
+                    report.findings.push(format!("{name}: {} is missing", hex::encode(serial)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn audit_trail(authority: &CertificateAuthority, report: &mut Report) -> Result<(), CaError> {
+    let mut previous: Option<audit::Record> = None;
+    loop {
+        let after = previous.as_ref().map_or(0, |record| record.sequence);
+        let page = authority.store().audit_records(after, PAGE).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for record in page {
+            if !audit::follows(previous.as_ref(), &record) {
+                report.findings.push(format!("audit record {} does not follow", record.sequence));
+                return Ok(());
+            }
+            report.audit_records += 1;
+            previous = Some(record);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Time for what is signed: refused while the machine's clock is not trustworthy (rule g, T3).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use ca_pki::UnixTime;
+use service::clock::{Clock, JumpDetector};
+
+/// Differences between wall and monotonic clock that are forgiven between two looks.
+const TOLERANCE: Duration = Duration::from_secs(2);
+/// How long nothing is signed after the clock ran ahead: time for the time daemon to say whether it was right.
+const SETTLE_SECONDS: i64 = 10;
+
+/// Why there is no time to sign with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClockFailure {
+    /// The wall clock shows an earlier time than was already used.
+    #[error("the clock was turned back: it shows {now}, but {latest} was already used")]
+    TurnedBack {
+        /// What it shows.
+        now: i64,
+        /// The latest time used.
+        latest: i64,
+    },
+    /// The wall clock ran ahead a moment ago.
+    #[error("the clock jumped ahead; signing goes on when it has been steady for {0} s")]
+    Unsettled(i64),
+}
+
+/// Gives the time, or refuses.
+pub struct ClockGuard {
+    clock: Arc<dyn Clock>,
+    detector: JumpDetector,
+    /// The latest time that was given out or found in the store.
+    latest: AtomicI64,
+    /// Monotonic milliseconds until which nothing is signed.
+    settled_at: AtomicI64,
+}
+
+impl ClockGuard {
+    /// A guard over a clock; `latest` is the newest time the store knows.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, latest: UnixTime) -> Self {
+        let guard = Self {
+            detector: JumpDetector::new(TOLERANCE),
+            latest: AtomicI64::new(latest.0),
+            settled_at: AtomicI64::new(0),
+            clock,
+        };
+        // The first look only remembers.
+        let _ = guard.detector.check(&*guard.clock);
+        guard
+    }
+
+    /// The time, for something that will be signed.
+    ///
+    /// # Errors
+    /// [`ClockFailure`]; nothing may be signed then.
+    pub fn now(&self) -> Result<UnixTime, ClockFailure> {
+        let monotonic = i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX);
+        if let Err(jump) = self.detector.check(&*self.clock) {
+            tracing::error!(%jump, "the clock jumped");
+            if matches!(jump, service::clock::ClockJump::Ahead { .. }) {
+                self.settled_at.store(monotonic.saturating_add(SETTLE_SECONDS * 1000), Ordering::SeqCst);
+            }
+        }
+        let now = self.clock.unix_seconds();
+        if monotonic < self.settled_at.load(Ordering::SeqCst) {
+            return Err(ClockFailure::Unsettled(SETTLE_SECONDS));
+        }
+        let latest = self.latest.fetch_max(now, Ordering::SeqCst);
+        // Two seconds of slewing are no reason to stop.
+        if now.saturating_add(2) < latest { Err(ClockFailure::TurnedBack { now, latest }) } else { Ok(UnixTime(now)) }
+    }
+
+    /// The time, for records about things that were signed already or never will be.
+    #[must_use]
+    pub fn for_records(&self) -> UnixTime {
+        UnixTime(self.clock.unix_seconds())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use service::clock::TestClock;
+
+    #[test]
+    fn a_clock_turned_back_gives_no_time_until_it_has_caught_up() {
+        let clock = Arc::new(TestClock::at_unix_seconds(1_000));
+        let guard = ClockGuard::new(clock.clone(), UnixTime(900));
+        assert_eq!(guard.now(), Ok(UnixTime(1_000)));
+        clock.set_unix_seconds(500);
+        assert_eq!(guard.now(), Err(ClockFailure::TurnedBack { now: 500, latest: 1_000 }));
+        assert_eq!(guard.now(), Err(ClockFailure::TurnedBack { now: 500, latest: 1_000 }));
+        clock.advance(Duration::from_secs(499));
+        assert_eq!(guard.now(), Ok(UnixTime(999)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_must_settle() {
+        let clock = Arc::new(TestClock::at_unix_seconds(1_000));
+        let guard = ClockGuard::new(clock.clone(), UnixTime(0));
+        clock.set_unix_seconds(5_000);
+        assert_eq!(guard.now(), Err(ClockFailure::Unsettled(10)));
+        clock.advance(Duration::from_secs(11));
+        assert_eq!(guard.now(), Ok(UnixTime(5_011)));
+    }
+
+    #[test]
+    fn a_store_from_the_future_stops_the_start() {
+        let guard = ClockGuard::new(Arc::new(TestClock::at_unix_seconds(1_000)), UnixTime(2_000));
+        assert_eq!(guard.now(), Err(ClockFailure::TurnedBack { now: 1_000, latest: 2_000 }));
+    }
+}

@@ -1,0 +1,418 @@
+//! The configuration file (TOML): raw as written ([`Config`]), and validated ([`Settings`]).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ca_pki::NameFields;
+use ca_pki::oid::ObjectIdentifier;
+use ca_pki::profile::{EXAMPLE_TIME_STAMP_POLICY, Kind, Profile, ProfileConfig, SctPolicy};
+use ca_pki::serial::{InstancePrefix, ShardCount};
+use hsm::{KeyAlgorithm, PassphraseSource};
+use serde::Deserialize;
+use service::admin::AdminConfig;
+use service::{ServerConfig, StartRefusal};
+
+/// Largest configuration file in bytes.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// The file as it is written. Unknown fields are errors. `docs/operations/ca-service.toml` shows every field.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of database, keystore, transcript and chain files. Relative paths below are relative to it.
+    pub data_dir: PathBuf,
+    /// Base of the status URLs that certificates carry, `http://HOST[:PORT]`, without a trailing slash. Fixed at `init`.
+    pub status_url: String,
+    /// URL that certificates name as the issuer of token identities (Sigstore extensions .1 and .8). Fixed at `init`.
+    pub identity_issuer: String,
+    /// Listeners.
+    #[serde(default)]
+    pub server: ServerConfig,
+    /// Who administers.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// Keys.
+    pub keys: KeysConfig,
+    /// The hierarchy that `init` makes.
+    #[serde(default)]
+    pub hierarchy: HierarchyConfig,
+    /// Subscriber profiles by name; at least one.
+    pub profiles: BTreeMap<String, ProfileConfig>,
+    /// The issuance log; needed by profiles with an embedded SCT.
+    #[serde(default)]
+    pub issuance_log: Option<IssuanceLogConfig>,
+    /// The event log, where revocations are recorded.
+    #[serde(default)]
+    pub event_log: Option<EventLogConfig>,
+    /// Revocation lists and status answers.
+    #[serde(default)]
+    pub status: StatusConfig,
+    /// Time stamps.
+    #[serde(default)]
+    pub timestamp: TimestampConfig,
+}
+
+/// Keys as they are written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// Where the keystore's passphrase is read from: `file:PATH`, `env:NAME` or `credential:NAME`.
+    pub passphrase: String,
+    /// Folder of the keystore. Default `keys`.
+    #[serde(default = "default_keystore")]
+    pub keystore: PathBuf,
+    /// Threads that sign. Default 2.
+    #[serde(default = "default_threads")]
+    pub threads: usize,
+}
+
+fn default_keystore() -> PathBuf {
+    PathBuf::from("keys")
+}
+
+fn default_threads() -> usize {
+    2
+}
+
+/// The hierarchy as it is written; used by `init` only, except for the serial prefix.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HierarchyConfig {
+    /// Subject of the root. Default `CN=MentatLab Root CA,O=MentatLab,C=US`.
+    pub root: NameFields,
+    /// Subject of the CA for code signing. Default `CN=MentatLab Agent CA,…`.
+    pub code_signing: NameFields,
+    /// Subject of the CA for time stamps. Default `CN=MentatLab Time Stamping CA,…`.
+    pub time_stamping: NameFields,
+    /// Subject of the OCSP responder. Default `CN=MentatLab OCSP Responder,…`.
+    pub ocsp_responder: NameFields,
+    /// Subject of the time-stamp authority. Default `CN=MentatLab Time Stamp Authority,…`.
+    pub timestamp_authority: NameFields,
+    /// Key of the root: `ecdsa-p384` (default), `ecdsa-p256`, `rsa-4096`.
+    pub root_key: String,
+    /// Keys of the two issuing CAs: `ecdsa-p256` (default), `ecdsa-p384`, `rsa-4096`.
+    pub issuer_key: String,
+    /// Validity of the root in days. Default 3650.
+    pub root_days: u32,
+    /// Validity of the issuing CAs in days. Default 1825.
+    pub issuer_days: u32,
+    /// Validity of the OCSP responder in days, at most 366. Default 365.
+    pub ocsp_responder_days: u32,
+    /// Validity of the time-stamp authority in days. Default 1825.
+    pub timestamp_authority_days: u32,
+    /// CRL shards of the CA for code signing, 1 to 4096, never changed afterwards. Default 128.
+    pub crl_shards: u16,
+    /// First octet of this instance's serial numbers, 1 to 127; different for every instance of one CA. Default 1.
+    pub serial_prefix: u8,
+    /// Policy OIDs of the CA for code signing. Default: an example arc of RFC 5612, to be replaced by one's own.
+    pub policies: Vec<String>,
+}
+
+impl Default for HierarchyConfig {
+    fn default() -> Self {
+        let named = |common_name: &str| NameFields {
+            country: Some("US".to_owned()),
+            organization: Some("MentatLab".to_owned()),
+            common_name: Some(common_name.to_owned()),
+            ..NameFields::default()
+        };
+        Self {
+            root: named("MentatLab Root CA"),
+            code_signing: named("MentatLab Agent CA"),
+            time_stamping: named("MentatLab Time Stamping CA"),
+            ocsp_responder: named("MentatLab OCSP Responder"),
+            timestamp_authority: named("MentatLab Time Stamp Authority"),
+            root_key: "ecdsa-p384".to_owned(),
+            issuer_key: "ecdsa-p256".to_owned(),
+            root_days: 3650,
+            issuer_days: 1825,
+            ocsp_responder_days: 365,
+            timestamp_authority_days: 1825,
+            crl_shards: 128,
+            serial_prefix: 1,
+            policies: Vec::new(),
+        }
+    }
+}
+
+/// The issuance log as it is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuanceLogConfig {
+    /// Base URL: `…/ct/v1/add-pre-chain` is below it.
+    pub url: String,
+    /// PEM file with the log's public key (SubjectPublicKeyInfo); SCTs are verified with it. Read by `serve` only.
+    pub public_key_file: PathBuf,
+    /// PEM file with authorities for the log's TLS certificate; absent: those of the system.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+/// The event log as it is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventLogConfig {
+    /// Base URL: `…/api/v1/entries` is below it.
+    pub url: String,
+    /// PEM file with authorities for the log's TLS certificate; absent: those of the system.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+/// Revocation lists and status answers as they are written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatusConfig {
+    /// Seconds after which a changed list is signed again. Default 60.
+    pub publish_interval_seconds: u64,
+    /// Hours after which an unchanged list is signed again, at most 168 (R3). Default 24.
+    pub refresh_hours: u32,
+    /// Days from thisUpdate to nextUpdate of lists of the issuing CAs, at most 10 (R3). Default 7.
+    pub crl_days: u32,
+    /// Days from thisUpdate to nextUpdate of the root's list, at most 365. Default 180.
+    pub root_crl_days: u32,
+    /// Hours an OCSP answer lives, at most 240 (O2). Default 24.
+    pub ocsp_hours: u32,
+}
+
+impl Default for StatusConfig {
+    fn default() -> Self {
+        Self { publish_interval_seconds: 60, refresh_hours: 24, crl_days: 7, root_crl_days: 180, ocsp_hours: 24 }
+    }
+}
+
+/// Time stamps as they are written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimestampConfig {
+    /// Policy OID of tokens. Default: an example arc of RFC 5612, to be replaced by one's own.
+    pub policy: String,
+    /// Accuracy that tokens state, in seconds, 1 to 60. Default 1.
+    pub accuracy_seconds: u8,
+}
+
+impl Default for TimestampConfig {
+    fn default() -> Self {
+        Self { policy: EXAMPLE_TIME_STAMP_POLICY.to_owned(), accuracy_seconds: 1 }
+    }
+}
+
+/// The validated configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The raw file, for the parts that other crates validate.
+    pub config: Config,
+    /// `data_dir`, absolute or relative to the working folder.
+    pub data_dir: PathBuf,
+    /// Keystore folder.
+    pub keystore: PathBuf,
+    /// Source of the passphrase.
+    pub passphrase: PassphraseSource,
+    /// Subscriber profiles by name.
+    pub profiles: BTreeMap<String, Profile>,
+    /// Shards of the CA for code signing.
+    pub shards: ShardCount,
+    /// First octet of serial numbers.
+    pub prefix: InstancePrefix,
+    /// Key of the root.
+    pub root_key: KeyAlgorithm,
+    /// Keys of the issuing CAs.
+    pub issuer_key: KeyAlgorithm,
+    /// Policy of time-stamp tokens.
+    pub timestamp_policy: ObjectIdentifier,
+    /// When changed lists are signed again.
+    pub publish_interval: Duration,
+    /// Seconds after which unchanged lists are signed again.
+    pub refresh_seconds: i64,
+    /// Seconds a list of an issuing CA lives.
+    pub crl_seconds: i64,
+    /// Seconds the root's list lives.
+    pub root_crl_seconds: i64,
+    /// Seconds an OCSP answer lives.
+    pub ocsp_seconds: i64,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when it cannot be read or does not parse.
+    pub fn read(path: &Path) -> Result<Self, StartRefusal> {
+        let shown = path.display();
+        let unreadable = |error: std::io::Error| {
+            StartRefusal::new(format!("{shown} cannot be read"), "correct the path after --config").because(error)
+        };
+        if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE {
+            return Err(StartRefusal::new(
+                format!("{shown} is larger than {MAX_FILE} bytes"),
+                "this is not the file that was meant",
+            ));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(&text).map_err(|refusal| {
+            StartRefusal::new(format!("{shown}: {}", refusal.what()), refusal.remedy().to_owned())
+        })
+    }
+
+    /// Parses the text of a file.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when it does not parse.
+    pub fn parse(text: &str) -> Result<Self, StartRefusal> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.to_string().lines().collect::<Vec<_>>().join(" ");
+            StartRefusal::new(format!("the configuration does not parse: {line}"), "compare it with the example file")
+        })
+    }
+
+    /// Validates the file as a whole.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] naming the field and what it must be.
+    pub fn validate(self) -> Result<Settings, StartRefusal> {
+        let refuse = |what: &str, remedy: &str| Err(StartRefusal::new(what.to_owned(), remedy.to_owned()));
+        check_status_url(&self.status_url)?;
+        if ca_pki::Identity::uri(&self.identity_issuer).is_err() {
+            return refuse("identity_issuer is not a URL", "write for example https://ca.example.org");
+        }
+        if self.profiles.is_empty() {
+            return refuse("there is no profile", "add a section such as [profiles.developer]");
+        }
+        let mut profiles = BTreeMap::new();
+        for (name, raw) in &self.profiles {
+            let valid = !name.is_empty()
+                && name.len() <= ca_api::limits::MAX_PROFILE
+                && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet));
+            if !valid {
+                return refuse("a profile's name is not 1 to 64 letters, digits, - and _", "rename the section");
+            }
+            let profile = Profile::subscriber(name, raw).map_err(|error| pki_refusal("profiles", &error))?;
+            if profile.sct() == SctPolicy::Embedded && self.issuance_log.is_none() {
+                return Err(StartRefusal::new(
+                    format!("profile {name} embeds an SCT, but there is no [issuance_log]"),
+                    "add the section, or write sct = \"absent\" in the profile",
+                ));
+            }
+            profiles.insert(name.clone(), profile);
+        }
+        let status = &self.status;
+        in_range("status.publish_interval_seconds", status.publish_interval_seconds, 1, 3_600)?;
+        in_range("status.refresh_hours", u64::from(status.refresh_hours), 1, 168)?;
+        in_range("status.crl_days", u64::from(status.crl_days), 1, 10)?;
+        in_range("status.root_crl_days", u64::from(status.root_crl_days), 1, 365)?;
+        in_range("status.ocsp_hours", u64::from(status.ocsp_hours), 1, 240)?;
+        if status.refresh_hours / 24 >= status.crl_days {
+            return refuse("status.refresh_hours is not below status.crl_days", "refresh lists before they expire");
+        }
+        in_range("timestamp.accuracy_seconds", u64::from(self.timestamp.accuracy_seconds), 1, 60)?;
+        in_range("keys.threads", self.keys.threads as u64, 1, 64)?;
+        let Ok(timestamp_policy) = ObjectIdentifier::new(&self.timestamp.policy) else {
+            return refuse("timestamp.policy is not an OID", "write for example 1.3.6.1.4.1.32473.1.2");
+        };
+        let data_dir = self.data_dir.clone();
+        Ok(Settings {
+            keystore: data_dir.join(&self.keys.keystore),
+            passphrase: passphrase(&self.keys.passphrase, &data_dir)?,
+            shards: ShardCount::new(self.hierarchy.crl_shards).map_err(|error| pki_refusal("hierarchy.crl_shards", &error))?,
+            prefix: InstancePrefix::new(self.hierarchy.serial_prefix)
+                .map_err(|error| pki_refusal("hierarchy.serial_prefix", &error))?,
+            root_key: authority_key("hierarchy.root_key", &self.hierarchy.root_key)?,
+            issuer_key: authority_key("hierarchy.issuer_key", &self.hierarchy.issuer_key)?,
+            timestamp_policy,
+            publish_interval: Duration::from_secs(status.publish_interval_seconds),
+            refresh_seconds: i64::from(status.refresh_hours) * 3_600,
+            crl_seconds: i64::from(status.crl_days) * 86_400,
+            root_crl_seconds: i64::from(status.root_crl_days) * 86_400,
+            ocsp_seconds: i64::from(status.ocsp_hours) * 3_600,
+            data_dir,
+            profiles,
+            config: self,
+        })
+    }
+}
+
+impl Settings {
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.join("ca.sqlite")
+    }
+
+    /// A path of the configuration: relative ones are relative to `data_dir`.
+    #[must_use]
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.data_dir.join(path)
+    }
+
+    /// The infrastructure profile of a kind.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when a lifetime is out of its range.
+    pub fn infrastructure(&self, kind: Kind) -> Result<Profile, StartRefusal> {
+        let hierarchy = &self.config.hierarchy;
+        let time_stamp_policies = [self.config.timestamp.policy.clone()];
+        let (days, policies) = match kind {
+            Kind::Root => (hierarchy.root_days, &[][..]),
+            Kind::CodeSigningIssuer => (hierarchy.issuer_days, &hierarchy.policies[..]),
+            Kind::TimeStampingIssuer => (hierarchy.issuer_days, &time_stamp_policies[..]),
+            Kind::OcspResponder => (hierarchy.ocsp_responder_days, &[][..]),
+            _ => (hierarchy.timestamp_authority_days, &time_stamp_policies[..]),
+        };
+        Profile::infrastructure(kind, days, policies).map_err(|error| pki_refusal("hierarchy", &error))
+    }
+}
+
+/// Status URLs stand in certificates: plain `http`, a host, nothing that a path could be confused with.
+fn check_status_url(url: &str) -> Result<(), StartRefusal> {
+    let host = url.strip_prefix("http://").unwrap_or_default();
+    let valid = !host.is_empty()
+        && !host.ends_with('/')
+        && host.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._:[]/".contains(&octet));
+    if valid {
+        Ok(())
+    } else {
+        Err(StartRefusal::new(
+            "status_url is not http://HOST[:PORT][/PATH]",
+            "relying parties fetch CRLs over plain http (they are signed); do not end it with a slash",
+        ))
+    }
+}
+
+fn passphrase(text: &str, data_dir: &Path) -> Result<PassphraseSource, StartRefusal> {
+    let source: PassphraseSource = text.parse().map_err(|error: hsm::Error| {
+        StartRefusal::new("keys.passphrase does not parse", "write file:PATH, env:NAME or credential:NAME").because(error)
+    })?;
+    Ok(match source {
+        PassphraseSource::File(path) => PassphraseSource::File(data_dir.join(path)),
+        other => other,
+    })
+}
+
+fn authority_key(field: &str, text: &str) -> Result<KeyAlgorithm, StartRefusal> {
+    match text {
+        "ecdsa-p256" => Ok(KeyAlgorithm::EcdsaP256),
+        "ecdsa-p384" => Ok(KeyAlgorithm::EcdsaP384),
+        "rsa-4096" => Ok(KeyAlgorithm::Rsa4096),
+        "rsa-2048" | "rsa-3072" => Err(StartRefusal::new(
+            format!("{field} = {text}: RSA keys of a CA need at least 4096 bits"),
+            "write rsa-4096, or ecdsa-p256 or ecdsa-p384",
+        )),
+        _ => Err(StartRefusal::new(
+            format!("{field} is not a key type for a CA"),
+            "write ecdsa-p256, ecdsa-p384 or rsa-4096",
+        )),
+    }
+}
+
+fn in_range(field: &str, value: u64, low: u64, high: u64) -> Result<(), StartRefusal> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(StartRefusal::new(format!("{field} = {value} is out of range"), format!("choose {low} to {high}")))
+    }
+}
+
+fn pki_refusal(field: &str, error: &ca_pki::Error) -> StartRefusal {
+    StartRefusal::new(format!("{field}: {error}"), "correct the configuration")
+}

@@ -1,0 +1,135 @@
+//! Enrolment by one-time token: the certificate carries the identity bound to the token, never what the request says.
+
+use std::sync::Arc;
+
+use ca_api::limits::{MAX_REQUEST_ID, MAX_TOKEN};
+use ca_api::{CreateToken, Enrol, EnrolmentToken};
+use ca_pki::Identity;
+use ca_pki::csr::VerifiedRequest;
+use sha2::{Digest, Sha256};
+use trust_store::provider::AwsLc;
+
+use crate::authority::{CertificateAuthority, random};
+use crate::error::CaError;
+use crate::issuance::{AuthorisedRequest, Issued};
+use crate::storage::{State, StoreError, StoredToken};
+
+/// What tokens begin with, so that scanners for leaked secrets can recognise them.
+const TOKEN_PREFIX: &str = "mentat_enrol_";
+
+impl CertificateAuthority {
+    /// Makes a one-time token; only its hash is kept.
+    ///
+    /// # Errors
+    /// [`CaError::ProfileUnknown`], [`CaError::OutOfRange`], [`CaError::Pki`] for an identity no certificate may carry,
+    /// [`CaError::Store`].
+    pub async fn create_token(&self, request: &CreateToken, actor: &str) -> Result<EnrolmentToken, CaError> {
+        let identity = identity(&request.identity)?;
+        // What enrolment would refuse later is refused now, while the administrator is looking.
+        self.profile(&request.profile)?.subject_for(&identity)?;
+        if !(60..=604_800).contains(&request.ttl_seconds) {
+            return Err(CaError::OutOfRange { field: "ttl_seconds", reason: "must be 60 to 604800" });
+        }
+        let secret = format!("{TOKEN_PREFIX}{}", hex::encode(random::<24>()?));
+        let now = self.clock.now()?;
+        let expires_at = now.plus(i64::from(request.ttl_seconds));
+        let token = StoredToken {
+            hash: Sha256::digest(secret.as_bytes()).into(),
+            identity,
+            profile: request.profile.clone(),
+            expires_at,
+            used_by: None,
+        };
+        self.store.create_token(token, actor, now).await?;
+        Ok(EnrolmentToken {
+            token: secret,
+            identity: request.identity.clone(),
+            profile: request.profile.clone(),
+            expires_at: expires_at.0,
+        })
+    }
+
+    /// Enrols with a token and a certificate request.
+    ///
+    /// # Errors
+    /// [`CaError`]; the token is used up only by an issuance that was recorded.
+    pub async fn enrol(self: &Arc<Self>, request: &Enrol) -> Result<Issued, CaError> {
+        check_request_id(request.request_id.as_deref())?;
+        if request.token.len() > MAX_TOKEN {
+            return Err(CaError::TokenUnknown);
+        }
+        let hash: [u8; 32] = Sha256::digest(request.token.as_bytes()).into();
+        let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;
+        let csr = VerifiedRequest::from_pem(&request.csr, &AwsLc)?;
+        if token.used_by.is_some() {
+            return self.repeated(&token, request, &csr).await;
+        }
+        let authorised = AuthorisedRequest {
+            identity: token.identity.clone(),
+            public_key: csr.public_key().clone(),
+            profile: token.profile.clone(),
+            identity_issuer: self.settings.config.identity_issuer.clone(),
+            requester: format!("token:{}", hex::encode(hash)),
+            request_id: request.request_id.clone(),
+            token: Some(hash),
+            evidence: serde_json::json!({
+                "method": "one-time-token",
+                "request_attributes_ignored": csr.carries_attributes(),
+            })
+            .to_string(),
+        };
+        match self.prepare(authorised).await {
+            Ok(permission) => self.issue(permission).await,
+            // Another call with the same token was faster; it may be our own first attempt.
+            Err(CaError::Store(StoreError::TokenUsed)) => {
+                let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;
+                self.repeated(&token, request, &csr).await
+            }
+            Err(CaError::Store(StoreError::TokenExpired)) => Err(CaError::TokenExpired),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The outcome of the issuance that used the token, for its own requester only: same request id, same key.
+    async fn repeated(&self, token: &StoredToken, request: &Enrol, csr: &VerifiedRequest) -> Result<Issued, CaError> {
+        let Some(intent) = token.used_by else { return Err(CaError::TokenUsed) };
+        let record = self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
+        if request.request_id.is_none() || record.request_id != request.request_id {
+            return Err(CaError::TokenUsed);
+        }
+        if record.spki_sha256 != csr.public_key().spki_sha256() {
+            return Err(CaError::RequestConflict);
+        }
+        if let Some(issued) = self.deliver(intent).await? {
+            return Ok(issued);
+        }
+        match record.state {
+            State::Abandoned | State::MaybeIssued | State::Revoked => Err(CaError::IssuanceFailed),
+            _ => Err(CaError::IssuancePending),
+        }
+    }
+}
+
+/// Validates an identity of the wire.
+///
+/// # Errors
+/// [`CaError::Pki`].
+pub fn identity(wire: &ca_api::Identity) -> Result<Identity, CaError> {
+    Ok(match wire {
+        ca_api::Identity::Email(address) => Identity::email(address)?,
+        ca_api::Identity::Uri(uri) => Identity::uri(uri)?,
+    })
+}
+
+fn check_request_id(id: Option<&str>) -> Result<(), CaError> {
+    let valid = id.is_none_or(|id| {
+        !id.is_empty()
+            && id.len() <= MAX_REQUEST_ID
+            && id.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet))
+    });
+    if valid {
+        Ok(())
+    } else {
+        Err(CaError::OutOfRange { field: "request_id", reason: "must be 1 to 64 letters, digits, -, _ and ." })
+    }
+}

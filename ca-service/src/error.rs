@@ -1,0 +1,67 @@
+//! What a domain call can end in. The HTTP side maps it to problem documents in one place (`api::problem`).
+
+use crate::clock::ClockFailure;
+use crate::storage::StoreError;
+use crate::transparency::LogError;
+
+/// Why the CA did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaError {
+    /// No certificate has this serial number.
+    #[error("no certificate has this serial number")]
+    CertificateUnknown,
+    /// The clock cannot be trusted; nothing is signed.
+    #[error(transparent)]
+    Clock(#[from] ClockFailure),
+    /// The profile needs evidence of a hardware key, which the request does not have (K1).
+    #[error("the profile needs evidence that the key is in hardware")]
+    KeyEvidenceMissing,
+    /// Issuance began and is not finished; repeating the call with the same request id returns the certificate.
+    #[error("the certificate is being issued")]
+    IssuancePending,
+    /// Issuance began and ended without a certificate; the serial number is burnt.
+    #[error("the issuance ended without a certificate")]
+    IssuanceFailed,
+    /// A transparency log did not do its part.
+    #[error("transparency log: {0}")]
+    Log(#[from] LogError),
+    /// A value of the request is out of its range.
+    #[error("{field}: {reason}")]
+    OutOfRange {
+        /// Which one.
+        field: &'static str,
+        /// What it must be.
+        reason: &'static str,
+    },
+    /// The request or the object to be signed is refused.
+    #[error(transparent)]
+    Pki(#[from] ca_pki::Error),
+    /// There is no such subscriber profile.
+    #[error("no such profile")]
+    ProfileUnknown,
+    /// The request id was used for another key.
+    #[error("the request id was used for another key")]
+    RequestConflict,
+    /// The key could not sign.
+    #[error("signing key: {0}")]
+    Signing(#[from] hsm::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The token expired.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The token is not one of ours.
+    #[error("the token is not known")]
+    TokenUnknown,
+    /// The token was used.
+    #[error("the token was used")]
+    TokenUsed,
+    /// The certificate never existed, so it cannot be revoked.
+    #[error("nothing was signed under this serial number")]
+    NothingToRevoke,
+    /// A record lacks what it must have; the checker reports which.
+    #[error("inconsistent record: {0}")]
+    Inconsistent(&'static str),
+}

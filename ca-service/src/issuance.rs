@@ -1,0 +1,285 @@
+//! Issuance in the order of ca-requirements §3: nothing is signed before its record is durable.
+//!
+//! [`CertificateAuthority::prepare`] decides, builds, lints and records; it returns an [`IssuanceToken`] that
+//! [`CertificateAuthority::issue`] consumes. A token exists once, so one intent is signed once.
+
+use std::sync::Arc;
+
+use ca_pki::certificate::{Decided, Form, build};
+use ca_pki::lint::{self, CertificateRules};
+use ca_pki::profile::{Kind, Profile, SctPolicy};
+use ca_pki::sct::{self, SignedCertificateTimestamp};
+use ca_pki::{Identity, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
+use hsm::Purpose;
+use trust_store::provider::AwsLc;
+
+use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, names, random};
+use crate::error::CaError;
+use crate::storage::{IntentId, NewIntent, State, Step, StoredCertificate};
+
+/// A request whose requester was authenticated and authorised.
+#[derive(Debug, Clone)]
+pub struct AuthorisedRequest {
+    /// The identity that was proven.
+    pub identity: Identity,
+    /// The key whose possession was proven.
+    pub public_key: SubjectPublicKey,
+    /// Name of the profile.
+    pub profile: String,
+    /// Who vouches for the identity, a URL.
+    pub identity_issuer: String,
+    /// Who asks, for records.
+    pub requester: String,
+    /// The requester's own id of the request.
+    pub request_id: Option<String>,
+    /// SHA-256 of the one-time token to use up.
+    pub token: Option<[u8; 32]>,
+    /// What the decision was based on, JSON.
+    pub evidence: String,
+}
+
+/// Permission to sign one recorded intent, once.
+#[must_use = "an intent that is not issued is abandoned by the reconciler"]
+#[derive(Debug)]
+pub struct IssuanceToken {
+    pub(crate) intent: IntentId,
+    pub(crate) serial: SerialNumber,
+    pub(crate) issuer: String,
+    pub(crate) kind: Kind,
+    pub(crate) step: Step,
+    pub(crate) tbs: ToBeSigned,
+}
+
+/// A finished certificate.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// Id of the issuance.
+    pub intent: IntentId,
+    /// Serial number.
+    pub serial: SerialNumber,
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its issuers, nearest first, the root last, DER.
+    pub chain: Vec<Vec<u8>>,
+    /// First second of validity.
+    pub not_before: UnixTime,
+    /// Last second of validity.
+    pub not_after: UnixTime,
+    /// Index in the issuance log.
+    pub log_index: Option<u64>,
+}
+
+impl CertificateAuthority {
+    /// Decides, builds, lints and records a subscriber's certificate (steps 1 to 5).
+    ///
+    /// # Errors
+    /// [`CaError`]; nothing was signed, and nothing is recorded unless the store says [`crate::storage::StoreError::Unavailable`].
+    pub async fn prepare(&self, request: AuthorisedRequest) -> Result<IssuanceToken, CaError> {
+        let now = self.clock.now()?;
+        let profile = self.profile(&request.profile)?;
+        if profile.kind() == Kind::CodeSigningBaseline {
+            return Err(CaError::KeyEvidenceMissing);
+        }
+        let (_, issuer) = self.issuer(names::CODE_SIGNING)?;
+        let serial = self.serial()?;
+        let subject = profile.subject_for(&request.identity)?;
+        let (form, step) = match profile.sct() {
+            SctPolicy::Embedded => (Form::Precertificate, Step::Precertificate),
+            SctPolicy::Absent => (Form::Certificate, Step::Certificate),
+        };
+        let decided = Decided {
+            serial: &serial,
+            subject: &subject,
+            identity: Some(&request.identity),
+            public_key: &request.public_key,
+            not_before: now,
+            identity_issuer: Some(&request.identity_issuer),
+            claims: &[],
+        };
+        let tbs = build(profile, issuer, &decided, form)?;
+        let rules = CertificateRules { kind: profile.kind(), issuer: Some(issuer) };
+        lint::certificate(&tbs.unsigned(), &rules).into_result()?;
+        let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
+        let intent = random::<16>()?;
+        self.store
+            .record_intent(NewIntent {
+                intent,
+                shard: serial.shard(issuer.status.shards),
+                serial: serial.clone(),
+                issuer: names::CODE_SIGNING.to_owned(),
+                profile: profile.name().to_owned(),
+                spki_sha256: request.public_key.spki_sha256(),
+                identity: Some(request.identity),
+                requester: request.requester,
+                request_id: request.request_id,
+                evidence: request.evidence,
+                token: request.token,
+                not_before: now,
+                not_after,
+                step,
+                tbs: tbs.as_der().to_vec(),
+                at: now,
+            })
+            .await?;
+        Ok(IssuanceToken {
+            intent,
+            serial,
+            issuer: names::CODE_SIGNING.to_owned(),
+            kind: profile.kind(),
+            step,
+            tbs,
+        })
+    }
+
+    /// Signs, records, logs (steps 6 to 10). Runs to its end even when the caller goes away.
+    ///
+    /// # Errors
+    /// [`CaError`]; what was recorded stays, and the reconciler closes it.
+    pub async fn issue(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move { this.sign_and_log(token).await });
+        match task.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CaError::Inconsistent("the issuance task ended early")),
+        }
+    }
+
+    async fn sign_and_log(&self, token: IssuanceToken) -> Result<Issued, CaError> {
+        let IssuanceToken { intent, serial, issuer, kind, step, tbs } = token;
+        let detail = serde_json::json!({
+            "intent": hex::encode(intent),
+            "serial": serial.to_string(),
+            "issuer": issuer,
+            "profile": kind.as_str(),
+            "tbs_sha256": hex::encode(tbs.sha256()),
+        });
+        let now = self.clock.now()?;
+        self.store.begin_signing(intent, detail.to_string(), now).await?;
+        let signature = self.sign_recorded(&issuer, &intent, &tbs).await?;
+        match step {
+            Step::Certificate => {
+                self.store.record_signed(intent, signature, self.clock.for_records()).await?;
+            }
+            Step::Precertificate => {
+                self.store.record_precertificate(intent, signature.clone(), self.clock.for_records()).await?;
+                self.finish_precertificate(&intent, &issuer, kind, &tbs, &signature).await?;
+            }
+        }
+        let record = self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
+        self.log_certificate(&record).await?;
+        self.deliver(intent).await?.ok_or(CaError::IssuanceFailed)
+    }
+
+    /// Signs bytes whose record is durable, and proves that the result contains exactly them (C12).
+    async fn sign_recorded(&self, issuer: &str, intent: &IntentId, tbs: &ToBeSigned) -> Result<Vec<u8>, CaError> {
+        let authority = self.authority(issuer)?;
+        match self.sign(authority, Purpose::Certificate, intent, tbs.as_der()).await {
+            Ok(signature) => {
+                tbs.assemble(&signature)?;
+                Ok(signature)
+            }
+            Err(error) => {
+                // Whether a signature exists is known to the key's device alone; the record says so.
+                let reason = error.to_string();
+                self.store.mark_maybe_issued(*intent, &reason, self.clock.for_records()).await?;
+                tracing::error!(intent = hex::encode(intent), reason, "a signature may exist without a record");
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes a signed precertificate to its certificate: log, verify the SCT, embed, check, lint, record, sign, record.
+    pub(crate) async fn finish_precertificate(
+        &self,
+        intent: &IntentId,
+        issuer_name: &str,
+        kind: Kind,
+        tbs: &ToBeSigned,
+        signature: &[u8],
+    ) -> Result<(), CaError> {
+        let LoggedTo { log, public_key } =
+            self.issuance_log.as_ref().ok_or(CaError::Inconsistent("a precertificate without an issuance log"))?;
+        let (authority, issuer) = self.issuer(issuer_name)?;
+        let mut chain = vec![tbs.assemble(signature)?];
+        chain.extend(authority.chain.iter().cloned());
+        let serialized = log.add_precertificate(chain).await?;
+        let promise = SignedCertificateTimestamp::parse(&serialized)?;
+        let now = self.clock.now()?;
+        promise.verify(tbs.as_der(), &issuer.public_key, public_key, now, &AwsLc)?;
+        let certificate = sct::embed(tbs, &promise)?;
+        sct::corresponds(tbs.as_der(), certificate.as_der())?;
+        let rules = CertificateRules { kind, issuer: Some(issuer) };
+        lint::certificate(&certificate.unsigned(), &rules).into_result()?;
+        let bytes = certificate.as_der().to_vec();
+        self.store.begin_certificate(*intent, serialized, promise.leaf_index(), bytes, now).await?;
+        let signature = self.sign_recorded(issuer_name, intent, &certificate).await?;
+        self.store.record_signed(*intent, signature, self.clock.for_records()).await?;
+        Ok(())
+    }
+
+    /// Logs a certificate without an embedded SCT, where a log is configured (rule c: before delivery).
+    pub(crate) async fn log_certificate(&self, record: &StoredCertificate) -> Result<(), CaError> {
+        let Some(LoggedTo { log, .. }) = &self.issuance_log else { return Ok(()) };
+        if record.state != State::Signed || record.step != Step::Certificate {
+            return Ok(());
+        }
+        let authority = self.authority(&record.issuer)?;
+        let mut chain = vec![self.assembled(record)?];
+        chain.extend(authority.chain.iter().cloned());
+        let promise = SignedCertificateTimestamp::parse(&log.add_certificate(chain).await?)?;
+        let index = promise.leaf_index().ok_or(CaError::Inconsistent("the log's answer names no index"))?;
+        self.store.record_logged(record.intent, index, self.clock.for_records()).await?;
+        Ok(())
+    }
+
+    /// The certificate of an issuance, marked delivered; `None` when it has none that may be delivered.
+    pub(crate) async fn deliver(&self, intent: IntentId) -> Result<Option<Issued>, CaError> {
+        let Some(record) = self.store.issuance(intent).await? else { return Ok(None) };
+        let deliverable = match record.state {
+            State::Logged | State::Delivered => true,
+            State::Signed => self.issuance_log.is_none(),
+            _ => false,
+        };
+        if !deliverable || record.step != Step::Certificate {
+            return Ok(None);
+        }
+        if record.state != State::Delivered {
+            match self.store.mark_delivered(intent, self.clock.for_records()).await {
+                // Somebody else delivered or revoked it meanwhile.
+                Ok(()) | Err(crate::storage::StoreError::StateConflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let authority = self.authority(&record.issuer)?;
+        Ok(Some(Issued {
+            certificate: self.assembled(&record)?,
+            chain: authority.chain.clone(),
+            intent,
+            serial: record.serial,
+            not_before: record.not_before,
+            not_after: record.not_after,
+            log_index: record.log_index,
+        }))
+    }
+
+    /// The signed object of a record's present step.
+    ///
+    /// # Errors
+    /// [`CaError::Inconsistent`] when it has no signature.
+    pub fn assembled(&self, record: &StoredCertificate) -> Result<Vec<u8>, CaError> {
+        let authority = self.authority(&record.issuer)?;
+        let signature =
+            record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
+        Ok(recorded_tbs(authority, record).assemble(signature)?)
+    }
+}
+
+/// The to-be-signed bytes of a record.
+pub(crate) fn recorded_tbs(issuer: &LoadedAuthority, record: &StoredCertificate) -> ToBeSigned {
+    ToBeSigned::from_record(record.tbs.clone(), issuer.algorithm)
+}
+
+/// The profile of a record, when it is a subscriber's and still configured.
+pub(crate) fn recorded_kind(profile: Option<&Profile>) -> Kind {
+    profile.map_or(Kind::Internal, Profile::kind)
+}

@@ -1,0 +1,40 @@
+//! The certificate authority's server: enrolment, issuance, revocation, status, time stamps.
+//!
+//! `api` (HTTP) → domain modules → [`storage`]. Domain modules know neither warp nor SQL.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | the configuration file, raw and validated |
+//! | [`ceremony`] | `init`: hierarchy, first CRLs, transcript |
+//! | [`authority`] | the CA's own certificates and signers, and [`authority::CertificateAuthority`] that holds them all |
+//! | [`issuance`] | prepare → issue, in the order of ca-requirements §3 |
+//! | [`enrolment`] | one-time tokens and certificate requests |
+//! | [`reconciler`] | closes every open issuance after a crash |
+//! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
+//! | [`timestamping`] | RFC 3161 |
+//! | [`transparency`] | the issuance and event logs, behind traits |
+//! | [`check`] | the whole-state checker (`ca-service check`) |
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod authority;
+pub mod ceremony;
+pub mod check;
+pub mod clock;
+pub mod config;
+pub mod enrolment;
+pub mod error;
+pub mod issuance;
+pub mod publisher;
+pub mod reconciler;
+pub mod responder;
+pub mod revocation;
+pub mod serve;
+pub mod storage;
+pub mod timestamping;
+pub mod transcript;
+pub mod transparency;
+
+pub use authority::CertificateAuthority;
+pub use config::{Config, Settings};
+pub use error::CaError;

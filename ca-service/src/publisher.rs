@@ -1,0 +1,148 @@
+//! CRLs on schedule: changed ones within the publish interval, the others before they grow old (R3, R5, §8).
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use ca_pki::crl::{CrlPlan, CrlScope, build};
+use ca_pki::lint::{self, CrlRules};
+use hsm::Purpose;
+use sha2::{Digest, Sha256};
+
+use crate::authority::{CertificateAuthority, LoadedAuthority, names};
+use crate::error::CaError;
+use crate::storage::{CrlPart, StoreError, StoredCrl};
+
+/// A list as it is served.
+#[derive(Debug, Clone)]
+pub struct PublishedCrl {
+    /// cRLNumber.
+    pub number: u64,
+    /// thisUpdate, seconds since 1970.
+    pub this_update: i64,
+    /// nextUpdate, seconds since 1970.
+    pub next_update: i64,
+    /// The list.
+    pub der: bytes::Bytes,
+    /// Strong entity tag.
+    pub etag: String,
+}
+
+impl CertificateAuthority {
+    /// Puts the stored lists into memory; called before anything is served.
+    ///
+    /// # Errors
+    /// [`CaError::Store`].
+    pub async fn load_published(&self) -> Result<(), CaError> {
+        for crl in self.store.published_crls().await? {
+            self.show(crl);
+        }
+        Ok(())
+    }
+
+    /// A published list.
+    #[must_use]
+    pub fn published_crl(&self, issuer: &str, part: CrlPart) -> Option<Arc<PublishedCrl>> {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.get(&(issuer.to_owned(), part)).cloned()
+    }
+
+    /// Signs every list that is due; returns how many.
+    ///
+    /// # Errors
+    /// The first failure; lists signed before it are published.
+    pub async fn publish_due(&self) -> Result<usize, CaError> {
+        let now = self.clock.now()?;
+        let due = self.store.due_crls(now.plus(-self.settings.refresh_seconds)).await?;
+        for (issuer, part) in &due {
+            self.publish(issuer, *part).await?;
+        }
+        Ok(due.len())
+    }
+
+    async fn publish(&self, name: &str, part: CrlPart) -> Result<(), CaError> {
+        let (authority, issuer) = self.issuer(name)?;
+        let now = self.clock.now()?;
+        let lifetime =
+            if name == names::ROOT { self.settings.root_crl_seconds } else { self.settings.crl_seconds };
+        let scope = match part {
+            CrlPart::Complete => CrlScope::Complete,
+            CrlPart::Shard(shard) => CrlScope::Shard { url: issuer.status.crl(shard) },
+        };
+        let started = self.store.start_crl(name, part, now).await?;
+        let plan = CrlPlan {
+            number: started.number,
+            this_update: now,
+            next_update: now.plus(lifetime),
+            scope,
+            base: None,
+            // Nothing was ever dropped since the issuer began.
+            expired_since: issuer.not_before,
+        };
+        let tbs = build(issuer, &plan, started.entries.iter())?;
+        let shard_url = match &plan.scope {
+            CrlScope::Complete => None,
+            CrlScope::Shard { url } => Some(url.as_str()),
+        };
+        let rules = CrlRules { issuer, shard_url, longest_validity: lifetime };
+        lint::crl(&tbs.unsigned(), &rules).into_result()?;
+        let signature = self.sign(authority, Purpose::Crl, &crl_intent(name, part, started.number), tbs.as_der()).await?;
+        let crl = StoredCrl {
+            issuer: name.to_owned(),
+            part,
+            number: started.number,
+            this_update: now,
+            next_update: plan.next_update,
+            der: tbs.assemble(&signature)?,
+        };
+        match self.store.publish_crl(crl.clone()).await {
+            Ok(()) => self.show(crl),
+            // A newer one was published meanwhile, by another instance.
+            Err(StoreError::StateConflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn show(&self, crl: StoredCrl) {
+        let served = PublishedCrl {
+            number: crl.number,
+            this_update: crl.this_update.0,
+            next_update: crl.next_update.0,
+            etag: format!("\"{}\"", hex::encode(Sha256::digest(&crl.der))),
+            der: crl.der.into(),
+        };
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        published.insert((crl.issuer, crl.part), Arc::new(served));
+    }
+
+    /// Publishes for ever: at every interval, and after a revocation as soon as the interval allows.
+    pub async fn run_publisher(self: Arc<Self>) {
+        let interval = self.settings.publish_interval;
+        // Unchanged lists grow old slowly; looking for them rarely keeps an idle CA idle.
+        let quiet = interval.max(Duration::from_secs(60));
+        loop {
+            match self.publish_due().await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "revocation lists published"),
+                Err(error) => tracing::error!(%error, "revocation lists could not be published"),
+            }
+            tokio::time::sleep(interval).await;
+            // A timeout is as good as a notice: look again.
+            let _ = tokio::time::timeout(quiet, self.changed.notified()).await;
+        }
+    }
+}
+
+/// The intent of a list is the list: issuer, part and number, which exist once.
+fn crl_intent(issuer: &str, part: CrlPart, number: u64) -> [u8; 32] {
+    let part = match part {
+        CrlPart::Complete => "complete".to_owned(),
+        CrlPart::Shard(shard) => shard.0.to_string(),
+    };
+    Sha256::digest(format!("crl {issuer} {part} {number}")).into()
+}
+
+/// Every list that an issuer must have, for the checker.
+pub(crate) fn expected_parts(authority: &LoadedAuthority) -> Vec<CrlPart> {
+    authority.parts().collect()
+}

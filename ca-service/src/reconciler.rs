@@ -1,0 +1,166 @@
+//! Closes every open issuance (ca-requirements §4), logs pending revocations. Idempotent; runs at start and for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_pki::UnixTime;
+use ca_pki::crl::RevocationReason;
+
+use crate::authority::CertificateAuthority;
+use crate::error::CaError;
+use crate::issuance::{recorded_kind, recorded_tbs};
+use crate::storage::{State, Step, StoreError, StoredCertificate};
+
+/// Issuances younger than this are left to the request that makes them.
+const GRACE_SECONDS: i64 = 60;
+/// A precertificate that the log does not take for this long is given up: revoked, never signed.
+const LOG_DEADLINE_SECONDS: i64 = 3_600;
+/// Issuances closed in one pass.
+const BATCH: u32 = 500;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// `intent` → `abandoned`.
+    pub abandoned: usize,
+    /// `signing` → `maybe-issued`.
+    pub maybe_issued: usize,
+    /// Finished: logged or delivered.
+    pub finished: usize,
+    /// Precertificates given up.
+    pub given_up: usize,
+    /// Left for the next pass, because a log was not available.
+    pub waiting: usize,
+}
+
+/// Which issuances a pass looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// At start nothing is in flight: all of them.
+    Everything,
+    /// While serving: only those that no request can still be working on.
+    OlderThanGrace,
+}
+
+impl CertificateAuthority {
+    /// One pass over the open issuances.
+    ///
+    /// # Errors
+    /// [`CaError::Store`]; a log that is not available is not an error.
+    pub async fn reconcile(&self, reach: Reach) -> Result<Reconciled, CaError> {
+        let mut done = Reconciled::default();
+        for record in self.store.open_issuances(self.before(reach), BATCH).await? {
+            match self.close(&record, &mut done).await {
+                // Its request, or another instance, moved it meanwhile.
+                Ok(()) | Err(CaError::Store(StoreError::StateConflict)) => {}
+                Err(CaError::Log(error)) => {
+                    tracing::warn!(%error, serial = %record.serial, "an issuance waits for its log");
+                    done.waiting += 1;
+                }
+                Err(error @ CaError::Store(_)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, serial = %record.serial, "an issuance cannot be closed");
+                    done.waiting += 1;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// The part of a pass that needs no log: intents without a signature, and interrupted signatures. At start it comes
+    /// before the first request, so that nothing in flight is mistaken for a leftover.
+    ///
+    /// # Errors
+    /// [`CaError::Store`].
+    pub async fn reconcile_local(&self, reach: Reach) -> Result<Reconciled, CaError> {
+        let mut done = Reconciled::default();
+        loop {
+            let before = done;
+            for record in self.store.open_issuances(self.before(reach), BATCH).await? {
+                if matches!(record.state, State::Intent | State::Signing) {
+                    self.close(&record, &mut done).await?;
+                }
+            }
+            if done == before {
+                return Ok(done);
+            }
+        }
+    }
+
+    fn before(&self, reach: Reach) -> UnixTime {
+        match reach {
+            Reach::Everything => UnixTime(i64::MAX),
+            Reach::OlderThanGrace => self.clock.for_records().plus(-GRACE_SECONDS),
+        }
+    }
+
+    async fn close(&self, record: &StoredCertificate, done: &mut Reconciled) -> Result<(), CaError> {
+        let now = self.clock.for_records();
+        match (record.state, record.step) {
+            (State::Intent, _) => {
+                self.store.abandon(record.intent, "no signing attempt was recorded", now).await?;
+                done.abandoned += 1;
+            }
+            (State::Signing, _) => {
+                self.store.mark_maybe_issued(record.intent, "interrupted while signing", now).await?;
+                tracing::error!(serial = %record.serial, "a signature may exist without a record");
+                done.maybe_issued += 1;
+            }
+            (State::Signed, Step::Precertificate) => {
+                self.close_precertificate(record).await.inspect(|finished| {
+                    done.finished += usize::from(*finished);
+                    done.given_up += usize::from(!*finished);
+                })?;
+            }
+            (State::Signed | State::Logged, Step::Certificate) => {
+                self.log_certificate(record).await?;
+                self.deliver(record.intent).await?;
+                done.finished += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// True when the certificate was finished, false when the precertificate was given up.
+    async fn close_precertificate(&self, record: &StoredCertificate) -> Result<bool, CaError> {
+        let authority = self.authority(&record.issuer)?;
+        let signature =
+            record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
+        let kind = recorded_kind(self.settings.profiles.get(&record.profile));
+        let tbs = recorded_tbs(authority, record);
+        let outcome = self.finish_precertificate(&record.intent, &record.issuer, kind, &tbs, signature).await;
+        let age = self.clock.for_records().since(record.created_at);
+        match outcome {
+            Ok(()) => {
+                self.deliver(record.intent).await?;
+                Ok(true)
+            }
+            Err(CaError::Log(error)) if age > LOG_DEADLINE_SECONDS => {
+                tracing::error!(%error, serial = %record.serial, "a precertificate is given up");
+                let reason = RevocationReason::CessationOfOperation;
+                self.revoke(&record.serial, reason, None, "reconciler").await?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reconciles for ever.
+    pub async fn run_reconciler(self: Arc<Self>) {
+        loop {
+            match self.reconcile(Reach::OlderThanGrace).await {
+                Ok(done) if done == Reconciled::default() => {}
+                Ok(done) => tracing::info!(?done, "open issuances reconciled"),
+                Err(error) => tracing::error!(%error, "open issuances could not be reconciled"),
+            }
+            match self.log_revocations().await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "revocations recorded in the event log"),
+                Err(error) => tracing::warn!(%error, "revocations wait for the event log"),
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Revocation: one durable row, visible at once in OCSP, within the publish interval in CRLs, and in the event log.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ca_pki::crl::RevocationReason;
+use ca_pki::{SerialNumber, UnixTime};
+use hsm::Purpose;
+
+use crate::authority::{CertificateAuthority, names, random};
+use crate::error::CaError;
+use crate::storage::{NewRevocation, StoreError, StoredRevocation};
+
+/// Media type of the DSSE payload of a revocation.
+pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+/// Predicate type of a revocation statement.
+pub const PREDICATE_TYPE: &str = "https://mentat.internal/revocation/v1";
+
+impl CertificateAuthority {
+    /// Revokes a certificate, an issuing CA's own included. Repeating is harmless; an earlier date moves it back (R2).
+    ///
+    /// # Errors
+    /// [`CaError::CertificateUnknown`], [`CaError::NothingToRevoke`], [`CaError::OutOfRange`] for a date in the future or
+    /// before the certificate, [`CaError::Store`].
+    pub async fn revoke(
+        &self,
+        serial: &SerialNumber,
+        reason: RevocationReason,
+        compromised_at: Option<UnixTime>,
+        actor: &str,
+    ) -> Result<StoredRevocation, CaError> {
+        // A revocation is a protection: it is recorded even when the clock is in doubt.
+        let now = self.clock.for_records();
+        let record = self.store.certificate(serial).await?.ok_or(CaError::CertificateUnknown)?;
+        let revoked_at = compromised_at.unwrap_or(now);
+        if revoked_at > now {
+            return Err(CaError::OutOfRange { field: "compromised_at", reason: "must not be in the future" });
+        }
+        if revoked_at < record.not_before {
+            return Err(CaError::OutOfRange {
+                field: "compromised_at",
+                reason: "must not be before the certificate's validity",
+            });
+        }
+        let new =
+            NewRevocation { serial: serial.clone(), revoked_at, reason, actor: actor.to_owned(), at: now };
+        let stored = match self.store.revoke(new).await {
+            Err(StoreError::NotFound) => return Err(CaError::CertificateUnknown),
+            Err(StoreError::StateConflict) => return Err(CaError::NothingToRevoke),
+            other => other?,
+        };
+        self.changed.notify_one();
+        Ok(stored)
+    }
+
+    /// Submits the statements of revocations that the event log does not have yet.
+    ///
+    /// # Errors
+    /// The first failure; what was logged before it stays noted.
+    pub async fn log_revocations(&self) -> Result<usize, CaError> {
+        let Some(log) = &self.event_log else { return Ok(0) };
+        let pending = self.store.unlogged_revocations(100).await?;
+        for revocation in &pending {
+            let envelope = self.revocation_envelope(revocation).await?;
+            let index = log.submit(envelope).await?;
+            self.store.record_revocation_logged(&revocation.serial, revocation.recorded_at, index).await?;
+        }
+        Ok(pending.len())
+    }
+
+    /// The DSSE envelope of a revocation: an in-toto statement about the certificate, signed by the statement key.
+    async fn revocation_envelope(&self, revocation: &StoredRevocation) -> Result<serde_json::Value, CaError> {
+        let record =
+            self.store.certificate(&revocation.serial).await?.ok_or(CaError::Inconsistent("a revoked record is missing"))?;
+        // The to-be-signed bytes name the certificate even where a signature was never recorded.
+        let digest = match &record.signature {
+            Some(_) => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(self.assembled(&record)?)),
+            None => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&record.tbs)),
+        };
+        let statement = serde_json::json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{
+                "name": format!("{}/{}", revocation.issuer, revocation.serial),
+                "digest": { "sha256": digest },
+            }],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": {
+                "issuer": revocation.issuer,
+                "serial": revocation.serial.to_string(),
+                "reason": revocation.reason.code(),
+                "revokedAt": revocation.revoked_at.0,
+                "recordedAt": revocation.recorded_at.0,
+            },
+        });
+        let payload = statement.to_string();
+        let mut message =
+            format!("DSSEv1 {} {STATEMENT_TYPE} {} ", STATEMENT_TYPE.len(), payload.len()).into_bytes();
+        message.extend_from_slice(payload.as_bytes());
+        let authority = self.authority(names::STATEMENT)?;
+        let signature = self.sign(authority, Purpose::Statement, &random::<16>()?, &message).await?;
+        Ok(serde_json::json!({
+            "payload": STANDARD.encode(&payload),
+            "payloadType": STATEMENT_TYPE,
+            "signatures": [{
+                "keyid": hex::encode(authority.public_key.spki_sha256()),
+                "sig": STANDARD.encode(signature),
+            }],
+        }))
+    }
+}

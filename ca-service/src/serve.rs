@@ -1,0 +1,167 @@
+//! `serve`: opens what `init` made, reconciles, then answers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use ca_pki::SubjectPublicKey;
+use ca_pki::UnixTime;
+use ca_pki::key::KeyUse;
+use hsm::software::Keystore;
+use hsm::{KeyProvider, KeyUri, SigningPool};
+use service::admin::AdminAuth;
+use service::clock::Clock;
+use service::{Running, Server, StartRefusal};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::api;
+use crate::authority::{CertificateAuthority, LoggedTo, load};
+use crate::clock::ClockGuard;
+use crate::config::Settings;
+use crate::error::CaError;
+use crate::reconciler::Reach;
+use crate::storage::CertificateStore;
+use crate::storage::sqlite::SqliteStore;
+use crate::transparency::{EventLog, HttpLog};
+
+/// Signatures that may wait for a signing thread.
+const SIGNING_QUEUE: usize = 4096;
+/// Largest PEM public key in bytes.
+const MAX_KEY_FILE: usize = 8192;
+
+/// What a CA stands on; tests put their own in.
+pub struct Parts {
+    /// The store.
+    pub store: Arc<dyn CertificateStore>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The issuance log and its key.
+    pub issuance_log: Option<LoggedTo>,
+    /// The event log.
+    pub event_log: Option<Arc<dyn EventLog>>,
+}
+
+/// Puts a CA together. Opens every key by its pinned reference.
+///
+/// # Errors
+/// [`CaError`] when a record, a key or the store cannot be used.
+pub async fn assemble(
+    settings: Settings,
+    parts: Parts,
+    keys: &dyn KeyProvider,
+) -> Result<CertificateAuthority, CaError> {
+    let stored = parts.store.authorities().await?;
+    let authorities = load(&stored, &settings.config.status_url, |record| {
+        Ok(keys.open(&KeyUri::parse(&record.key_uri)?)?)
+    })?;
+    let latest = parts.store.latest_audit().await?.map_or(UnixTime(0), |record| record.at);
+    let authority = CertificateAuthority {
+        pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
+        settings,
+        store: parts.store,
+        clock: ClockGuard::new(parts.clock, latest),
+        authorities,
+        issuance_log: parts.issuance_log,
+        event_log: parts.event_log,
+        published: RwLock::new(BTreeMap::new()),
+        changed: Notify::new(),
+    };
+    authority.load_published().await?;
+    Ok(authority)
+}
+
+/// Opens the CA that the settings name.
+///
+/// # Errors
+/// [`StartRefusal`] naming what cannot be opened and what to do.
+pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<CertificateAuthority>, StartRefusal> {
+    let database = settings.database();
+    let store = SqliteStore::open(&database).await.map_err(|error| {
+        StartRefusal::new(
+            format!("{} cannot be opened", database.display()),
+            "hold the ceremony first: ca-service init; the server never makes a database by itself",
+        )
+        .because(error)
+    })?;
+    let passphrase = settings.passphrase.read().map_err(|error| {
+        StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase").because(error)
+    })?;
+    let keys = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
+        StartRefusal::new("the keystore cannot be opened", "correct keys.keystore and keys.passphrase").because(error)
+    })?;
+    let issuance_log = match &settings.config.issuance_log {
+        None => None,
+        Some(config) => Some(LoggedTo {
+            log: Arc::new(HttpLog::issuance(&settings, config)?),
+            public_key: log_key(&settings.path(&config.public_key_file))?,
+        }),
+    };
+    let event_log: Option<Arc<dyn EventLog>> = match &settings.config.event_log {
+        None => None,
+        Some(config) => Some(Arc::new(HttpLog::event(&settings, config)?)),
+    };
+    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log };
+    let authority = assemble(settings, parts, &keys).await.map_err(|error| {
+        StartRefusal::new("the CA's records and keys do not fit together", "restore database and keystore of one backup")
+            .because(error)
+    })?;
+    Ok(Arc::new(authority))
+}
+
+/// Reads a PEM public key.
+fn log_key(path: &std::path::Path) -> Result<SubjectPublicKey, StartRefusal> {
+    let refuse = |detail: String| {
+        StartRefusal::new(
+            format!("issuance_log.public_key_file {}: {detail}", path.display()),
+            "give the PEM public key of the issuance log",
+        )
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let spki = ca_pki::pem::decode("public key", &["PUBLIC KEY"], &text, MAX_KEY_FILE)
+        .map_err(|error| refuse(error.to_string()))?;
+    SubjectPublicKey::from_spki(&spki, KeyUse::Subscriber).map_err(|error| refuse(error.to_string()))
+}
+
+/// A CA that answers, with its background tasks.
+pub struct Serving {
+    /// The listeners.
+    pub running: Running,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Stops answering, then the background tasks.
+    pub async fn stop(self) {
+        self.running.stop().await;
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Reconciles, publishes what is due, then answers requests and keeps both going.
+///
+/// # Errors
+/// [`StartRefusal`] when the store or a listener fails.
+pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, StartRefusal> {
+    let store_failed = |error: CaError| {
+        StartRefusal::new("the database cannot be used", "check the file system and the clock").because(error)
+    };
+    // A full disk or a read-only file system is a reason not to start, and found out now.
+    authority.store.probe().await.map_err(|error| store_failed(error.into()))?;
+    let reconciled = authority.reconcile_local(Reach::Everything).await.map_err(store_failed)?;
+    tracing::info!(?reconciled, "open issuances reconciled");
+    authority.publish_due().await.map_err(store_failed)?;
+    let config = &authority.settings().config;
+    let admin = AdminAuth::new(&config.admin)?;
+    let server = Server::new(&config.server)?
+        .route(api::routes(&authority, &admin))
+        .read_only_route(api::status_routes(&authority))
+        .metrics(service::metrics::Metrics::new(api::ROUTES));
+    let running = server.start().await?;
+    let tasks = vec![
+        tokio::spawn(Arc::clone(&authority).run_publisher()),
+        tokio::spawn(Arc::clone(&authority).run_reconciler()),
+    ];
+    Ok(Serving { running, tasks })
+}

@@ -1,0 +1,422 @@
+//! What the CA must not forget, behind one trait. Domain modules see no SQL.
+//!
+//! A certificate's row moves through the states of ca-requirements §4; [`CertificateStore`]'s methods are its only
+//! transitions, each conditional on the state it starts from, so that two instances or a late retry cannot take one twice.
+
+pub mod audit;
+mod authorities;
+mod crls;
+mod issuance;
+mod revocations;
+mod rows;
+pub mod sqlite;
+mod tokens;
+mod writer;
+
+use ca_pki::crl::{RevocationReason, RevokedEntry};
+use ca_pki::serial::Shard;
+use ca_pki::{Identity, SerialNumber, UnixTime};
+use futures_util::future::BoxFuture;
+
+/// Answer of a store call.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Why a store call did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A row does not say what this program writes; nothing was changed.
+    #[error("the database is damaged: {0}")]
+    Corrupted(String),
+    /// There is no such row.
+    #[error("no such record")]
+    NotFound,
+    /// The row is not in the state this transition starts from; nothing was changed.
+    #[error("the record is not in the expected state")]
+    StateConflict,
+    /// The token expired; nothing was changed.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The token was used by another issuance; nothing was changed.
+    #[error("the token was used")]
+    TokenUsed,
+    /// The store failed, or could not make the change durable. Whether it was made is unknown to the caller, who must
+    /// look before acting again.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+}
+
+/// Id of an issuance: what `hsm` is told as the reason for a signature.
+pub type IntentId = [u8; 16];
+
+/// Where an issuance stands. The numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Recorded; nothing was signed.
+    Intent = 0,
+    /// Handed to the signer.
+    Signing = 1,
+    /// A signature may exist without a record of it.
+    MaybeIssued = 2,
+    /// The signature of the present step is stored.
+    Signed = 3,
+    /// In the issuance log.
+    Logged = 4,
+    /// Delivered.
+    Delivered = 5,
+    /// Given up before any signature; the serial number is burnt.
+    Abandoned = 6,
+    /// Revoked.
+    Revoked = 7,
+}
+
+impl State {
+    /// Every state, in the order of the numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Intent,
+        Self::Signing,
+        Self::MaybeIssued,
+        Self::Signed,
+        Self::Logged,
+        Self::Delivered,
+        Self::Abandoned,
+        Self::Revoked,
+    ];
+
+    /// True for states that a reconciler must move on.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Intent | Self::Signing | Self::Signed | Self::Logged)
+    }
+}
+
+/// Which object of an issuance the state is about. The numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The precertificate, which is not a certificate: status answers are never good.
+    Precertificate = 0,
+    /// The certificate.
+    Certificate = 1,
+}
+
+/// An issuance to be recorded before anything is signed.
+#[derive(Debug, Clone)]
+pub struct NewIntent {
+    /// Its id.
+    pub intent: IntentId,
+    /// Serial number, reserved for ever by this record.
+    pub serial: SerialNumber,
+    /// Name of the issuing authority.
+    pub issuer: String,
+    /// Profile.
+    pub profile: String,
+    /// The identity it will carry.
+    pub identity: Option<Identity>,
+    /// SHA-256 of the subject's SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// Who asked, such as `token:` and the token's hash.
+    pub requester: String,
+    /// The requester's own id of the request.
+    pub request_id: Option<String>,
+    /// What the decision was based on, JSON.
+    pub evidence: String,
+    /// The token to use up in the same transaction.
+    pub token: Option<[u8; 32]>,
+    /// First second of validity.
+    pub not_before: UnixTime,
+    /// Last second of validity.
+    pub not_after: UnixTime,
+    /// CRL shard.
+    pub shard: Shard,
+    /// What is signed first.
+    pub step: Step,
+    /// The linted bytes.
+    pub tbs: Vec<u8>,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// A certificate's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCertificate {
+    /// Ascending number of the row.
+    pub row: i64,
+    /// Id of the issuance.
+    pub intent: IntentId,
+    /// Serial number.
+    pub serial: SerialNumber,
+    /// Name of the issuing authority.
+    pub issuer: String,
+    /// Profile.
+    pub profile: String,
+    /// The identity it carries.
+    pub identity: Option<Identity>,
+    /// SHA-256 of the subject's SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// Who asked.
+    pub requester: String,
+    /// The requester's own id of the request.
+    pub request_id: Option<String>,
+    /// First second of validity.
+    pub not_before: UnixTime,
+    /// Last second of validity.
+    pub not_after: UnixTime,
+    /// CRL shard.
+    pub shard: Shard,
+    /// Where it stands.
+    pub state: State,
+    /// What the state is about.
+    pub step: Step,
+    /// The to-be-signed bytes of the present step.
+    pub tbs: Vec<u8>,
+    /// The signature of the present step, once stored.
+    pub signature: Option<Vec<u8>>,
+    /// SHA-256 of the precertificate's to-be-signed bytes and its signature, once the certificate's step began.
+    pub precertificate: Option<([u8; 32], Vec<u8>)>,
+    /// The embedded SCT, serialized.
+    pub sct: Option<Vec<u8>>,
+    /// Index of the entry in the issuance log.
+    pub log_index: Option<u64>,
+    /// When the intent was recorded.
+    pub created_at: UnixTime,
+    /// Its revocation.
+    pub revocation: Option<StoredRevocation>,
+}
+
+/// A revocation's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRevocation {
+    /// Serial number.
+    pub serial: SerialNumber,
+    /// Name of the issuing authority.
+    pub issuer: String,
+    /// CRL shard.
+    pub shard: Shard,
+    /// From when on it must not be trusted.
+    pub revoked_at: UnixTime,
+    /// When it was recorded or last changed.
+    pub recorded_at: UnixTime,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Index of its statement in the event log.
+    pub event_index: Option<u64>,
+}
+
+/// A revocation to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewRevocation {
+    /// The certificate.
+    pub serial: SerialNumber,
+    /// From when on it must not be trusted.
+    pub revoked_at: UnixTime,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Who asked.
+    pub actor: String,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// What a status answer needs of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredStatus {
+    /// Where it stands.
+    pub state: State,
+    /// What the state is about.
+    pub step: Step,
+    /// First second of validity.
+    pub not_before: UnixTime,
+    /// Last second of validity.
+    pub not_after: UnixTime,
+    /// Its revocation: from when on, and why.
+    pub revocation: Option<(UnixTime, RevocationReason)>,
+}
+
+/// One list of an issuer: a shard, or the complete one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CrlPart {
+    /// Everything the issuer issued.
+    Complete,
+    /// One shard.
+    Shard(Shard),
+}
+
+/// A list that was started: its number and its entries, fixed together.
+#[derive(Debug, Clone)]
+pub struct StartedCrl {
+    /// cRLNumber.
+    pub number: u64,
+    /// The revoked certificates, ordered by serial number.
+    pub entries: Vec<RevokedEntry>,
+}
+
+/// A published list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCrl {
+    /// Name of the issuing authority.
+    pub issuer: String,
+    /// Which list.
+    pub part: CrlPart,
+    /// cRLNumber.
+    pub number: u64,
+    /// thisUpdate.
+    pub this_update: UnixTime,
+    /// nextUpdate.
+    pub next_update: UnixTime,
+    /// The list.
+    pub der: Vec<u8>,
+}
+
+/// A one-time token's row; the secret itself is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredToken {
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// The identity it certifies.
+    pub identity: Identity,
+    /// Under which profile.
+    pub profile: String,
+    /// When it expires.
+    pub expires_at: UnixTime,
+    /// The issuance that used it.
+    pub used_by: Option<IntentId>,
+}
+
+/// One of the CA's own certificates or keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAuthority {
+    /// Name in paths and records.
+    pub name: String,
+    /// What it is for, as `ca_api::AuthorityRole` writes it.
+    pub role: String,
+    /// Its certificate, DER; none for a bare key.
+    pub certificate: Option<Vec<u8>>,
+    /// Name of the authority that issued it; none for a root or a bare key.
+    pub issuer: Option<String>,
+    /// Reference of its key, with the public key pinned.
+    pub key_uri: String,
+    /// Number of CRL shards; 0 for those that issue nothing.
+    pub shards: u16,
+}
+
+/// Which rows to list; all given conditions hold.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Exactly this identity's text.
+    pub identity: Option<String>,
+    /// Exactly this key.
+    pub spki_sha256: Option<[u8; 32]>,
+    /// Exactly this state.
+    pub state: Option<State>,
+    /// Rows below this number.
+    pub below: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// The CA's memory.
+///
+/// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
+/// its audit record, MUST refuse without writing anything where the documentation says "nothing was changed", and MUST
+/// keep serial numbers and (issuer, list, CRL number) unique for ever. Calls may come from many tasks at once.
+pub trait CertificateStore: Send + Sync {
+    /// Records a token. `actor` asked for it.
+    fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
+
+    /// Looks a token up by the hash of its secret.
+    fn token<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Option<StoredToken>>;
+
+    /// Reserves the serial number, records the intent and uses up its token, in one transaction.
+    fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()>;
+
+    /// `intent` → `signing`, with the audit record that must be durable before the signature.
+    fn begin_signing<'a>(&'a self, intent: IntentId, detail: String, at: UnixTime) -> Answer<'a, ()>;
+
+    /// Step precertificate: `signing` → `signed`.
+    fn record_precertificate(&self, intent: IntentId, signature: Vec<u8>, at: UnixTime) -> Answer<'_, ()>;
+
+    /// Step precertificate, `signed` → step certificate, `signing`: stores the SCT, the log index and the certificate's
+    /// to-be-signed bytes, with the audit record. Happens once per issuance.
+    fn begin_certificate<'a>(
+        &'a self,
+        intent: IntentId,
+        sct: Vec<u8>,
+        log_index: Option<u64>,
+        tbs: Vec<u8>,
+        at: UnixTime,
+    ) -> Answer<'a, ()>;
+
+    /// Step certificate: `signing` → `signed`, or → `logged` when the precertificate's entry is the log's record.
+    fn record_signed(&self, intent: IntentId, signature: Vec<u8>, at: UnixTime) -> Answer<'_, ()>;
+
+    /// `signed` → `logged`.
+    fn record_logged(&self, intent: IntentId, log_index: u64, at: UnixTime) -> Answer<'_, ()>;
+
+    /// `signed` or `logged` → `delivered`.
+    fn mark_delivered(&self, intent: IntentId, at: UnixTime) -> Answer<'_, ()>;
+
+    /// `intent` → `abandoned`.
+    fn abandon<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()>;
+
+    /// `signing` → `maybe-issued`.
+    fn mark_maybe_issued<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()>;
+
+    /// Issuances in an open state that were recorded before `before`, oldest first.
+    fn open_issuances(&self, before: UnixTime, limit: u32) -> Answer<'_, Vec<StoredCertificate>>;
+
+    /// A certificate by serial number.
+    fn certificate<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<StoredCertificate>>;
+
+    /// A certificate by the id of its issuance.
+    fn issuance(&self, intent: IntentId) -> Answer<'_, Option<StoredCertificate>>;
+
+    /// Certificates, newest first.
+    fn search(&self, search: Search) -> Answer<'_, Vec<StoredCertificate>>;
+
+    /// What a status answer needs; `None` for a serial number this issuer never assigned.
+    fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>>;
+
+    /// Revokes. Repeating returns what is recorded; an earlier date moves the date back (R2).
+    fn revoke(&self, revocation: NewRevocation) -> Answer<'_, StoredRevocation>;
+
+    /// Revocations whose statement is not yet in the event log, oldest first.
+    fn unlogged_revocations(&self, limit: u32) -> Answer<'_, Vec<StoredRevocation>>;
+
+    /// Notes the event log's index of a revocation as it was recorded at `recorded_at`.
+    fn record_revocation_logged<'a>(
+        &'a self,
+        serial: &'a SerialNumber,
+        recorded_at: UnixTime,
+        index: u64,
+    ) -> Answer<'a, ()>;
+
+    /// The lists that must be signed: changed, never published, interrupted, or with a thisUpdate before `older_than`.
+    fn due_crls(&self, older_than: UnixTime) -> Answer<'_, Vec<(String, CrlPart)>>;
+
+    /// Allots the next number and fixes the entries, in one transaction.
+    fn start_crl<'a>(&'a self, issuer: &'a str, part: CrlPart, at: UnixTime) -> Answer<'a, StartedCrl>;
+
+    /// Stores a signed list. Nothing is changed unless its number is above the published one's.
+    fn publish_crl(&self, crl: StoredCrl) -> Answer<'_, ()>;
+
+    /// Every published list.
+    fn published_crls(&self) -> Answer<'_, Vec<StoredCrl>>;
+
+    /// Records one of the CA's own certificates or keys, and the rows of its lists. Never overwrites.
+    fn add_authority<'a>(&'a self, authority: StoredAuthority, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
+
+    /// The CA's own certificates and keys in the order in which they were made.
+    fn authorities(&self) -> Answer<'_, Vec<StoredAuthority>>;
+
+    /// Appends an audit record.
+    fn audit<'a>(&'a self, event: &'a str, actor: &'a str, detail: String, at: UnixTime) -> Answer<'a, ()>;
+
+    /// Audit records above `after`, in order.
+    fn audit_records(&self, after: u64, limit: u32) -> Answer<'_, Vec<audit::Record>>;
+
+    /// The newest audit record.
+    fn latest_audit(&self) -> Answer<'_, Option<audit::Record>>;
+
+    /// Fails unless a write transaction can be made durable now.
+    fn probe(&self) -> Answer<'_, ()>;
+}

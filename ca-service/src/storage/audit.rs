@@ -1,0 +1,172 @@
+//! The audit trail (A1, A2): every record carries the hash of the one before.
+//!
+//! `hash = SHA-256("mentat audit 1\n" ‖ sequence ‖ previous ‖ at ‖ len ‖ event ‖ len ‖ actor ‖ len ‖ detail)`; numbers are
+//! big-endian, `sequence` and `at` of eight octets, lengths of four. The first record's `previous` is 32 zero octets.
+
+use ca_pki::UnixTime;
+use sha2::{Digest, Sha256};
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::StoreError;
+use super::rows::{column, corrupted, get, unavailable};
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Position, from 1, without gaps.
+    pub sequence: u64,
+    /// When.
+    pub at: UnixTime,
+    /// What happened, such as `certificate.signing`.
+    pub event: String,
+    /// Who caused it.
+    pub actor: String,
+    /// The particulars, JSON.
+    pub detail: String,
+    /// Hash of the record before.
+    pub previous: [u8; 32],
+    /// Hash of this record.
+    pub hash: [u8; 32],
+}
+
+impl Record {
+    /// The hash these fields must have.
+    #[must_use]
+    pub fn expected_hash(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        hasher.update(b"mentat audit 1\n");
+        hasher.update(self.sequence.to_be_bytes());
+        hasher.update(self.previous);
+        hasher.update(self.at.0.to_be_bytes());
+        for text in [&self.event, &self.actor, &self.detail] {
+            hasher.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+            hasher.update(text.as_bytes());
+        }
+        hasher.finalize().into()
+    }
+}
+
+/// Appends a record inside the caller's transaction.
+pub(super) async fn append(
+    connection: &mut SqliteConnection,
+    event: &str,
+    actor: &str,
+    detail: &str,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let last = sqlx::query("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(unavailable)?;
+    let (sequence, previous) = match last {
+        None => (1, [0; 32]),
+        Some(row) => (get::<i64>(&row, 0)?.saturating_add(1), column::<32>(&row, 1)?),
+    };
+    let mut record = Record {
+        sequence: u64::try_from(sequence).map_err(|_| corrupted("audit sequence"))?,
+        at,
+        event: event.to_owned(),
+        actor: actor.to_owned(),
+        detail: detail.to_owned(),
+        previous,
+        hash: [0; 32],
+    };
+    record.hash = record.expected_hash();
+    sqlx::query("INSERT INTO audit (sequence, at, event, actor, detail, previous, hash) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(sequence)
+        .bind(at.0)
+        .bind(&record.event)
+        .bind(&record.actor)
+        .bind(&record.detail)
+        .bind(record.previous.as_slice())
+        .bind(record.hash.as_slice())
+        .execute(connection)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+/// The newest record.
+pub(super) async fn latest(pool: &SqlitePool) -> Result<Option<Record>, StoreError> {
+    let row = sqlx::query("SELECT max(sequence) FROM audit").fetch_one(pool).await.map_err(unavailable)?;
+    let Some(last) = get::<Option<i64>>(&row, 0)? else { return Ok(None) };
+    let before = u64::try_from(last - 1).map_err(|_| corrupted("audit sequence"))?;
+    Ok(read(pool, before, 1).await?.pop())
+}
+
+/// Records above `after`, in order.
+pub(super) async fn read(pool: &SqlitePool, after: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
+    let after = i64::try_from(after).map_err(|_| corrupted("audit sequence"))?;
+    let found = sqlx::query(
+        "SELECT sequence, at, event, actor, detail, previous, hash FROM audit WHERE sequence > ? \
+         ORDER BY sequence LIMIT ?",
+    )
+    .bind(after)
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await
+    .map_err(unavailable)?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(Record {
+                sequence: u64::try_from(get::<i64>(row, 0)?).map_err(|_| corrupted("audit sequence"))?,
+                at: UnixTime(get(row, 1)?),
+                event: get(row, 2)?,
+                actor: get(row, 3)?,
+                detail: get(row, 4)?,
+                previous: column(row, 5)?,
+                hash: column(row, 6)?,
+            })
+        })
+        .collect()
+}
+
+/// Checks one record against the one before it: position, link and hash.
+#[must_use]
+pub fn follows(previous: Option<&Record>, record: &Record) -> bool {
+    let (sequence, hash) = previous.map_or((0, [0; 32]), |previous| (previous.sequence, previous.hash));
+    record.sequence == sequence + 1 && record.previous == hash && record.hash == record.expected_hash()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            sequence: 1,
+            at: UnixTime(1_700_000_000),
+            event: "certificate.signing".into(),
+            actor: "token:00".into(),
+            detail: "{}".into(),
+            previous: [0; 32],
+            hash: [0; 32],
+        }
+    }
+
+    #[test]
+    fn the_chained_bytes_are_frozen() {
+        assert_eq!(
+            hex::encode(record().expected_hash()),
+            "46efda24bf3c71420dc66a4a34102053448bcad75a4f6bc4ccf706ef25767e1a"
+        );
+    }
+
+    #[test]
+    fn a_gap_an_edit_and_a_wrong_link_are_detected() {
+        let mut first = record();
+        first.hash = first.expected_hash();
+        assert!(follows(None, &first));
+        let mut second = Record { sequence: 2, previous: first.hash, ..record() };
+        second.hash = second.expected_hash();
+        assert!(follows(Some(&first), &second));
+        assert!(!follows(None, &second));
+        let mut edited = second.clone();
+        edited.actor = "admin".into();
+        assert!(!follows(Some(&first), &edited));
+        let mut relinked = Record { previous: [9; 32], ..second };
+        relinked.hash = relinked.expected_hash();
+        assert!(!follows(Some(&first), &relinked));
+    }
+}

@@ -1,0 +1,125 @@
+//! The transparency logs as the CA sees them: traits, and their implementation over HTTP.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use service::StartRefusal;
+use tlog_client::{LogClient, Submission};
+
+use crate::config::{EventLogConfig, IssuanceLogConfig, Settings};
+
+/// How long one submission may take before the client is told to come back.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a log has no answer that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// It cannot be reached or is overloaded; the reconciler tries again.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// It refused, or answered something that cannot be used.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// A certificate transparency log. Submitting the same chain twice returns the same promise.
+pub trait IssuanceLog: Send + Sync {
+    /// Submits a precertificate with its issuers, in DER; returns the serialized SCT, not yet verified.
+    fn add_precertificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>>;
+
+    /// Submits a certificate with its issuers, in DER; returns the serialized SCT, not yet verified.
+    fn add_certificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>>;
+}
+
+/// A log of signed statements.
+pub trait EventLog: Send + Sync {
+    /// Submits a DSSE envelope; returns the index of its entry.
+    fn submit(&self, envelope: serde_json::Value) -> BoxFuture<'_, Result<u64, LogError>>;
+}
+
+/// Both kinds of log over HTTP.
+pub struct HttpLog(LogClient);
+
+impl HttpLog {
+    /// The configured issuance log.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] for an unusable URL or TLS file.
+    pub fn issuance(settings: &Settings, config: &IssuanceLogConfig) -> Result<Self, StartRefusal> {
+        Self::connect(settings, "issuance_log", &config.url, config.tls_ca_file.as_deref())
+    }
+
+    /// The configured event log.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] for an unusable URL or TLS file.
+    pub fn event(settings: &Settings, config: &EventLogConfig) -> Result<Self, StartRefusal> {
+        Self::connect(settings, "event_log", &config.url, config.tls_ca_file.as_deref())
+    }
+
+    fn connect(settings: &Settings, section: &str, url: &str, tls_ca: Option<&Path>) -> Result<Self, StartRefusal> {
+        let mut builder = reqwest::Client::builder().timeout(PATIENCE).no_proxy();
+        if let Some(path) = tls_ca {
+            let path = settings.path(path);
+            let refuse = |error: Box<dyn std::error::Error + Send + Sync>| {
+                StartRefusal::new(format!("{section}.tls_ca_file {} cannot be used", path.display()), "give a PEM file")
+                    .because(error)
+            };
+            let pem = std::fs::read(&path).map_err(|error| refuse(error.into()))?;
+            let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(error.into()))?;
+            builder = builder.tls_certs_only(roots);
+        }
+        let client = builder.build().map_err(|error| {
+            StartRefusal::new(format!("{section}: no HTTP client can be made"), "check the TLS settings").because(error)
+        })?;
+        LogClient::new(client, url).map(Self).map_err(|error| {
+            StartRefusal::new(format!("{section}.url cannot be used"), "write http://HOST:PORT or https://HOST").because(error)
+        })
+    }
+}
+
+fn log_error(error: tlog_client::Error) -> LogError {
+    match error {
+        tlog_client::Error::Overloaded { .. } | tlog_client::Error::Transport(_) => {
+            LogError::Unavailable(error.to_string())
+        }
+        other => LogError::Refused(other.to_string()),
+    }
+}
+
+fn slices(chain: &[Vec<u8>]) -> Vec<&[u8]> {
+    chain.iter().map(Vec::as_slice).collect()
+}
+
+impl IssuanceLog for HttpLog {
+    fn add_precertificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>> {
+        Box::pin(async move {
+            let sct = self.0.add_pre_chain(&slices(&chain)).await.map_err(log_error)?;
+            sct.to_bytes().map_err(|error| LogError::Refused(error.to_string()))
+        })
+    }
+
+    fn add_certificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>> {
+        Box::pin(async move {
+            let sct = self.0.add_chain(&slices(&chain)).await.map_err(log_error)?;
+            sct.to_bytes().map_err(|error| LogError::Refused(error.to_string()))
+        })
+    }
+}
+
+impl EventLog for HttpLog {
+    fn submit(&self, envelope: serde_json::Value) -> BoxFuture<'_, Result<u64, LogError>> {
+        Box::pin(async move {
+            match self.0.submit_event(&envelope).await.map_err(log_error)? {
+                Submission::Duplicate { index } => Ok(index),
+                Submission::Accepted(entry) => {
+                    let index = entry.get("logIndex").and_then(|value| {
+                        value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+                    });
+                    index.ok_or_else(|| LogError::Refused("the answer has no logIndex".to_owned()))
+                }
+            }
+        })
+    }
+}
