@@ -133,7 +133,11 @@ impl AttestationBlock {
     ) -> Result<Self, Error> {
         let bundle_text = match sidecar {
             Some(name) if is_sidecar_name(name) => name.to_owned(),
-            Some(_) => return Err(malformed("a bundle file stands beside the manifest and its name contains a dot")),
+            Some(_) => {
+                return Err(malformed(
+                    "a bundle file stands beside the manifest and its name contains a dot",
+                ));
+            }
             None => json::base64_encode(&bundle.to_json()?),
         };
         Ok(Self {
@@ -159,11 +163,24 @@ impl AttestationBlock {
                 return Err(Error::unsupported("attestation", hint));
             }
             Some(Value::Integer(other)) => {
-                return Err(Error::unsupported("attestation", format!("version {other}; this version reads {VERSION}")));
+                return Err(Error::unsupported(
+                    "attestation",
+                    format!("version {other}; this version reads {VERSION}"),
+                ));
             }
             _ => return Err(malformed("the integer `version` is missing")),
         }
-        let members = ["version", "bundle", "certificate_chain", "revocation", "further_bundles", "signer", "algorithm", "timestamp", "signature"];
+        let members = [
+            "version",
+            "bundle",
+            "certificate_chain",
+            "revocation",
+            "further_bundles",
+            "signer",
+            "algorithm",
+            "timestamp",
+            "signature",
+        ];
         if let Value::Object(found) = value
             && let Some(unknown) = found.keys().find(|key| !members.contains(&key.as_str()))
         {
@@ -258,7 +275,11 @@ impl Attestation {
     ///
     /// # Errors
     /// `too_large`, `malformed` or `unsupported` for a bundle or certificate that cannot be read.
-    pub fn for_manifest(manifest: Manifest, block: &AttestationBlock, bundle_json: &[u8]) -> Result<Self, Denial> {
+    pub fn for_manifest(
+        manifest: Manifest,
+        block: &AttestationBlock,
+        bundle_json: &[u8],
+    ) -> Result<Self, Denial> {
         let mut attestation = Self::for_bundle(Bundle::parse(bundle_json)?)?;
         let mut chain = Vec::with_capacity(block.certificate_chain.len());
         for pem in &block.certificate_chain {
@@ -281,7 +302,8 @@ impl Attestation {
     /// `malformed` or `unsupported` for a certificate that cannot be read.
     pub fn for_bundle(bundle: Bundle) -> Result<Self, Denial> {
         let certificate = bundle.certificate().map(Certificate::from_der).transpose()?;
-        let issuers = bundle.key.issuers().iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?;
+        let issuers =
+            bundle.key.issuers().iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?;
         Ok(Self {
             manifest: None,
             bundle,

@@ -63,9 +63,9 @@ impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u8::deserialize(deserializer)? {
             1 => Ok(Self),
-            other => {
-                Err(serde::de::Error::custom(alloc::format!("evidence version {other}; this version reads 1")))
-            }
+            other => Err(serde::de::Error::custom(alloc::format!(
+                "evidence version {other}; this version reads 1"
+            ))),
         }
     }
 }
@@ -130,15 +130,18 @@ impl Evidence {
     /// cannot be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, Denial> {
         let evidence: File = json::parse("evidence", bytes, MAX_EVIDENCE_BYTES)?;
-        let counts = [evidence.crls.len(), evidence.ocsp.len(), evidence.logs.len(), evidence.remembered.len()];
-        let of_logs = evidence.logs.iter().flat_map(|log| {
-            [log.checkpoints.len(), log.consistency.len(), log.inclusion.len()]
-        });
+        let counts =
+            [evidence.crls.len(), evidence.ocsp.len(), evidence.logs.len(), evidence.remembered.len()];
+        let of_logs = evidence
+            .logs
+            .iter()
+            .flat_map(|log| [log.checkpoints.len(), log.consistency.len(), log.inclusion.len()]);
         if counts.into_iter().chain(of_logs).any(|count| count > MAX_PIECES) {
             return Err(Error::TooLarge { what: "list of evidence", limit: MAX_PIECES }.into());
         }
         let crls = evidence.crls.iter().map(|der| Crl::from_der(&der.0)).collect::<Result<_, _>>()?;
-        let ocsp = evidence.ocsp.iter().map(|der| OcspResponse::from_der(&der.0)).collect::<Result<_, _>>()?;
+        let ocsp =
+            evidence.ocsp.iter().map(|der| OcspResponse::from_der(&der.0)).collect::<Result<_, _>>()?;
         let revocation = RevocationEvidence { crls, ocsp, certificates: Vec::new() };
         Ok(Self { revocation, logs: evidence.logs, remembered: evidence.remembered })
     }
@@ -221,7 +224,8 @@ impl Evidence {
 
     /// Remembers a head that was accepted; one head is kept for each log, the largest.
     pub fn remember(&mut self, origin: &str, log_id: &[u8], head: &TreeHead) {
-        let known = self.remembered.iter_mut().find(|known| known.origin == origin && known.log_id.0 == log_id);
+        let known =
+            self.remembered.iter_mut().find(|known| known.origin == origin && known.log_id.0 == log_id);
         match known {
             Some(known) if known.head().is_some_and(|old| old.size >= head.size) => {}
             Some(known) => *known = RememberedHead::new(origin, log_id, head),
@@ -256,18 +260,24 @@ impl LogEvidence {
     /// Adds an inclusion proof of an entry in the tree of size `size`.
     pub fn add_inclusion(&mut self, size: u64, proof: &InclusionProof) {
         let hashes = proof.path.iter().map(|hash| Bytes(hash.0.to_vec())).collect();
-        self.inclusion.push(InclusionEvidence { index: signed(proof.leaf_index), size: signed(size), hashes });
+        self.inclusion.push(InclusionEvidence {
+            index: signed(proof.leaf_index),
+            size: signed(size),
+            hashes,
+        });
     }
 
     /// The consistency proof between two sizes, if there is one.
     pub fn consistency(&self, from: u64, to: u64) -> Option<ConsistencyProof> {
-        let found = self.consistency.iter().find(|proof| (proof.from, proof.to) == (signed(from), signed(to)))?;
+        let found =
+            self.consistency.iter().find(|proof| (proof.from, proof.to) == (signed(from), signed(to)))?;
         Some(ConsistencyProof { path: hashes(&found.hashes)? })
     }
 
     /// The inclusion proof of an index in the tree of a size, if there is one.
     pub fn inclusion(&self, index: u64, size: u64) -> Option<InclusionProof> {
-        let found = self.inclusion.iter().find(|proof| (proof.index, proof.size) == (signed(index), signed(size)))?;
+        let found =
+            self.inclusion.iter().find(|proof| (proof.index, proof.size) == (signed(index), signed(size)))?;
         Some(InclusionProof { leaf_index: index, path: hashes(&found.hashes)? })
     }
 }

@@ -153,7 +153,9 @@ fn escape(text: &str) -> String {
             }
             continue;
         }
-        if edge_space || (character == '#' && index == 0) || matches!(character, '"' | '+' | ',' | ';' | '<' | '>' | '\\')
+        if edge_space
+            || (character == '#' && index == 0)
+            || matches!(character, '"' | '+' | ',' | ';' | '<' | '>' | '\\')
         {
             out.push('\\');
         }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use tlog::signature::Algorithm;
 
+use crate::algorithm::KeyAlgorithm;
 use crate::error::Error;
+use crate::provider::rsa_modulus_and_exponent;
 
 /// A hash algorithm of the Sigstore protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +102,8 @@ pub enum KeyDetails {
 }
 
 impl KeyDetails {
-    const ALL: [(Self, &'static str); 14] = [
+    /// Every value with its protocol name.
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::EcdsaP256Sha256, "PKIX_ECDSA_P256_SHA_256"),
         (Self::EcdsaP384Sha384, "PKIX_ECDSA_P384_SHA_384"),
         (Self::EcdsaP521Sha512, "PKIX_ECDSA_P521_SHA_512"),
@@ -130,6 +133,37 @@ impl KeyDetails {
         let found = Self::ALL.iter().find(|(_, known)| *known == name);
         found.map(|(details, _)| *details).ok_or_else(|| {
             Error::unsupported("key details", format!("`{}`", name.chars().take(64).collect::<String>()))
+        })
+    }
+
+    /// The details of a key, with the hash that goes with its type or size.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a key of another type, or an RSA key of another size than 2048, 3072 and 4096 bits.
+    pub fn of_key(algorithm: KeyAlgorithm, public_key: &[u8]) -> Result<Self, Error> {
+        Ok(match algorithm {
+            KeyAlgorithm::EcdsaP256 => Self::EcdsaP256Sha256,
+            KeyAlgorithm::EcdsaP384 => Self::EcdsaP384Sha384,
+            KeyAlgorithm::EcdsaP521 => Self::EcdsaP521Sha512,
+            KeyAlgorithm::Ed25519 => Self::Ed25519,
+            KeyAlgorithm::MlDsa44 => Self::MlDsa44,
+            KeyAlgorithm::MlDsa65 => Self::MlDsa65,
+            KeyAlgorithm::MlDsa87 => Self::MlDsa87,
+            KeyAlgorithm::Rsa => {
+                match rsa_modulus_and_exponent(public_key).map(|(modulus, _)| modulus.len().saturating_mul(8))
+                {
+                    Some(2048) => Self::RsaPkcs1v15_2048Sha256,
+                    Some(3072) => Self::RsaPkcs1v15_3072Sha256,
+                    Some(4096) => Self::RsaPkcs1v15_4096Sha256,
+                    _ => {
+                        return Err(Error::unsupported(
+                            "key",
+                            "RSA of another size than 2048, 3072 and 4096 bits",
+                        ));
+                    }
+                }
+            }
+            KeyAlgorithm::Unsupported => return Err(Error::unsupported("key", "an unknown type")),
         })
     }
 

@@ -34,7 +34,10 @@ impl Pattern {
         }
         if text.is_empty() || text.contains("***") || text.chars().any(char::is_control) {
             let shown: String = text.chars().take(64).flat_map(char::escape_default).collect();
-            return Err(Error::malformed("pattern", format!("`{shown}` is empty, or holds `***` or a control character")));
+            return Err(Error::malformed(
+                "pattern",
+                format!("`{shown}` is empty, or holds `***` or a control character"),
+            ));
         }
         Ok(Self(text.to_owned()))
     }

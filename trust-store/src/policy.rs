@@ -125,6 +125,25 @@ impl Default for TrustPolicy {
     }
 }
 
+impl TrustPolicy {
+    /// What a stock Sigstore client demands of a bundle, for verifying foreign ones: any signed artifact, time from a
+    /// token or a Rekor v1 entry, a certificate timestamp, one log. It asks nobody about revocation, witnesses or
+    /// freshness; the executor never uses it. Who is accepted is for the caller to fill in.
+    pub fn danger_stock_client() -> Self {
+        Self {
+            artifact: ArtifactPolicy::AnySignedArtifact,
+            algorithms: KeyDetails::ALL.iter().map(|(details, _)| *details).collect(),
+            signing_time: SigningTimePolicy::TokenOrLogTime,
+            witnesses: WitnessPolicy::NotRequired,
+            freshness: FreshnessPolicy::AttestedCheckpointSuffices,
+            revocation: RevocationPolicy { mode: RevocationMode::DangerSkip, ..RevocationPolicy::default() },
+            required_level: TrustLevel::Signed,
+            capabilities: CapabilityPolicy::LeftToTheExecutor,
+            ..Self::default()
+        }
+    }
+}
+
 /// What the signature must be about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArtifactPolicy {
@@ -161,7 +180,9 @@ impl IdentityRule {
         self.subject.matches(identity.subject())
             && match &self.issuer {
                 IssuerRule::AnyOfTheAuthority => true,
-                IssuerRule::Matching(pattern) => identity.issuer().is_some_and(|issuer| pattern.matches(issuer)),
+                IssuerRule::Matching(pattern) => {
+                    identity.issuer().is_some_and(|issuer| pattern.matches(issuer))
+                }
             }
     }
 }

@@ -34,9 +34,9 @@ use crate::error::Error;
 use crate::json::{self, Bytes, Value};
 use crate::key_details::KeyDetails;
 use crate::policy::{
-    AgentPolicy, ArtifactPolicy, CapabilityPolicy, EarlierSignatures, EndorsementPolicy, FreshnessPolicy, IdentityRule,
-    ProvenancePolicy, RevocationMode, RevocationPolicy, SctPolicy, SigningTimePolicy, TrustLevel, TrustPolicy,
-    TrustedKey, WitnessPolicy, WitnessQuorum,
+    AgentPolicy, ArtifactPolicy, CapabilityPolicy, EarlierSignatures, EndorsementPolicy, FreshnessPolicy,
+    IdentityRule, ProvenancePolicy, RevocationMode, RevocationPolicy, SctPolicy, SigningTimePolicy,
+    TrustLevel, TrustPolicy, TrustedKey, WitnessPolicy, WitnessQuorum,
 };
 
 /// Largest policy document, in bytes.
@@ -248,7 +248,10 @@ impl PolicyDocument {
             (self.identities.len(), "list of identities"),
             (self.keys.len(), "list of keys"),
             (rules.len(), "list of endorsers"),
-            (self.agents.as_ref().map_or(0, |agents| agents.allow.len().max(agents.deny.len())), "list of agents"),
+            (
+                self.agents.as_ref().map_or(0, |agents| agents.allow.len().max(agents.deny.len())),
+                "list of agents",
+            ),
         ] {
             if count > MAX_RULES {
                 return Err(Error::TooLarge { what, limit: MAX_RULES });
@@ -261,7 +264,9 @@ impl PolicyDocument {
             }
         }
         if self.required_level == Some(TrustLevel::Untrusted) {
-            return Err(malformed("nothing untrusted is ever admitted; the lowest required_level is `signed`"));
+            return Err(malformed(
+                "nothing untrusted is ever admitted; the lowest required_level is `signed`",
+            ));
         }
         Ok(TrustPolicy {
             artifact: match self.artifact {
@@ -377,9 +382,13 @@ mod tests {
         assert_eq!(policy.freshness, FreshnessPolicy::WithinSeconds(60));
         assert_eq!(policy.revocation.max_age_seconds, Some(5));
         assert_eq!(policy.required_level, TrustLevel::Community);
-        assert!(matches!(&policy.identities[1].issuer, IssuerRule::Matching(pattern) if pattern.as_str() == "https://id"));
+        assert!(
+            matches!(&policy.identities[1].issuer, IssuerRule::Matching(pattern) if pattern.as_str() == "https://id")
+        );
         assert!(matches!(&policy.capabilities, CapabilityPolicy::Within(list) if list.len() == 1));
-        let lenient = parse(r#"{"version":1,"freshness":"attested-checkpoint-suffices","capabilities":"left-to-the-executor"}"#);
+        let lenient = parse(
+            r#"{"version":1,"freshness":"attested-checkpoint-suffices","capabilities":"left-to-the-executor"}"#,
+        );
         assert_eq!(lenient.unwrap().freshness, FreshnessPolicy::AttestedCheckpointSuffices);
     }
 

@@ -48,7 +48,8 @@ impl SignedObject {
     /// [`Error::Unsupported`] for another kind or version; [`Error::Malformed`] or [`Error::TooLarge`] for a body that
     /// is not one of these.
     pub fn from_entry(entry: &TransparencyLogEntry) -> Result<Self, Error> {
-        let body: Value = json::parse("log entry", &entry.canonicalized_body, crate::log_entry::MAX_ENTRY_BYTES)?;
+        let body: Value =
+            json::parse("log entry", &entry.canonicalized_body, crate::log_entry::MAX_ENTRY_BYTES)?;
         let (kind, version) = (text(&body, &["kind"])?, text(&body, &["apiVersion"])?);
         if (kind, version) != (entry.kind.as_str(), entry.version.as_str()) {
             return Err(malformed("kind or version of the body differ from the entry's"));
@@ -122,7 +123,8 @@ pub fn verify_promise(
     public_key: &[u8],
     verifier: &dyn SignatureVerifier,
 ) -> Result<(), Error> {
-    let promise = entry.inclusion_promise.as_ref().ok_or_else(|| malformed("the entry has no signed timestamp"))?;
+    let promise =
+        entry.inclusion_promise.as_ref().ok_or_else(|| malformed("the entry has no signed timestamp"))?;
     let message = promise_message(entry)?;
     let verified = verifier.verify(details.algorithm()?, public_key, &message, promise);
     verified.map_err(|_| malformed("the signed entry timestamp does not verify"))
@@ -152,7 +154,8 @@ fn digest(value: &Value, path: &[&str]) -> Result<(HashAlgorithm, Vec<u8>), Erro
     let hash = member(value, path)?;
     let algorithm = HashAlgorithm::from_name(text(hash, &["algorithm"])?)
         .ok_or_else(|| malformed("the hash algorithm is not SHA-2"))?;
-    let digest = hex::decode(text(hash, &["value"])?).map_err(|_| malformed("a digest is not hexadecimal"))?;
+    let digest =
+        hex::decode(text(hash, &["value"])?).map_err(|_| malformed("a digest is not hexadecimal"))?;
     Ok((algorithm, digest))
 }
 
@@ -191,7 +194,8 @@ mod tests {
             integrated_time: 1_700_000_000,
             inclusion_promise: None,
             inclusion_proof: None,
-            canonicalized_body: format!(r#"{{"apiVersion":"{version}","kind":"{kind}","spec":{spec}}}"#).into_bytes(),
+            canonicalized_body: format!(r#"{{"apiVersion":"{version}","kind":"{kind}","spec":{spec}}}"#)
+                .into_bytes(),
         }
     }
 
@@ -215,19 +219,25 @@ mod tests {
             (
                 "hashedrekord",
                 "0.0.1",
-                format!(r#"{{"data":{{"hash":{hash}}},"signature":{{"content":"c2ln","publicKey":{{"content":"{key}"}}}}}}"#),
+                format!(
+                    r#"{{"data":{{"hash":{hash}}},"signature":{{"content":"c2ln","publicKey":{{"content":"{key}"}}}}}}"#
+                ),
                 DigestOf::Message,
             ),
             (
                 "dsse",
                 "0.0.1",
-                format!(r#"{{"envelopeHash":{hash},"payloadHash":{hash},"signatures":[{{"signature":"c2ln","verifier":"{key}"}}]}}"#),
+                format!(
+                    r#"{{"envelopeHash":{hash},"payloadHash":{hash},"signatures":[{{"signature":"c2ln","verifier":"{key}"}}]}}"#
+                ),
                 DigestOf::Payload,
             ),
             (
                 "intoto",
                 "0.0.2",
-                format!(r#"{{"content":{{"envelope":{{"payloadType":"t","signatures":[{{"sig":"{twice}","publicKey":"{key}"}}]}},"payloadHash":{hash}}}}}"#),
+                format!(
+                    r#"{{"content":{{"envelope":{{"payloadType":"t","signatures":[{{"sig":"{twice}","publicKey":"{key}"}}]}},"payloadHash":{hash}}}}}"#
+                ),
                 DigestOf::Payload,
             ),
         ] {
@@ -238,17 +248,24 @@ mod tests {
 
     #[test]
     fn refuses_other_kinds_and_several_signatures() {
-        assert!(matches!(SignedObject::from_entry(&entry("rpm", "0.0.1", "{}")), Err(Error::Unsupported { .. })));
+        assert!(matches!(
+            SignedObject::from_entry(&entry("rpm", "0.0.1", "{}")),
+            Err(Error::Unsupported { .. })
+        ));
         let mut other = entry("dsse", "0.0.1", "{}");
         other.kind = "intoto".into();
         assert!(matches!(SignedObject::from_entry(&other), Err(Error::Malformed { .. })));
         let two = r#"{"payloadHash":{"algorithm":"sha256","value":"01"},"signatures":[{},{}]}"#;
-        assert!(matches!(SignedObject::from_entry(&entry("dsse", "0.0.1", two)), Err(Error::Malformed { .. })));
+        assert!(matches!(
+            SignedObject::from_entry(&entry("dsse", "0.0.1", two)),
+            Err(Error::Malformed { .. })
+        ));
     }
 
     #[test]
     fn promise_bytes_are_frozen() {
-        let entry = TransparencyLogEntry { canonicalized_body: b"{}".to_vec(), ..entry("dsse", "0.0.1", "{}") };
+        let entry =
+            TransparencyLogEntry { canonicalized_body: b"{}".to_vec(), ..entry("dsse", "0.0.1", "{}") };
         let expected = format!(
             r#"{{"body":"e30=","integratedTime":1700000000,"logID":"{}","logIndex":7}}"#,
             "ab".repeat(32)

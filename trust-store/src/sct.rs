@@ -202,7 +202,8 @@ mod tests {
     }
 
     fn list(items: &[Vec<u8>]) -> Vec<u8> {
-        let prefixed = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+        let prefixed =
+            |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
         prefixed(&items.iter().flat_map(|item| prefixed(item)).collect::<Vec<u8>>())
     }
 

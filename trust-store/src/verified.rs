@@ -60,7 +60,6 @@ impl ArtifactDigest {
     }
 }
 
-
 /// An artifact that passed every step. Only [`crate::verifier::Verifier::verify`] makes one.
 #[derive(Clone, Debug)]
 #[must_use]

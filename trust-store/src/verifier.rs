@@ -49,6 +49,9 @@ mod revocation;
 mod signing_time;
 mod trust;
 
+#[cfg(test)]
+mod tests;
+
 /// Verifies attestations against one trusted root. Cheap to share; holds no mutable state of its own.
 #[derive(Clone)]
 pub struct Verifier {
@@ -91,7 +94,8 @@ impl Verifier {
         };
         for crl in &mut evidence.revocation_mut().crls {
             let issuers = authorities().filter(|issuer| issuer.subject_name() == crl.issuer_name());
-            let prepared = issuers.filter_map(|issuer| crl.clone().authenticate(issuer, &*self.crypto).ok()).next();
+            let prepared =
+                issuers.filter_map(|issuer| crl.clone().authenticate(issuer, &*self.crypto).ok()).next();
             if let Some(prepared) = prepared {
                 *crl = prepared;
             }
@@ -178,7 +182,13 @@ impl Session<'_> {
             (Ok(_), Err(denial)) => return Err(denial),
             (Ok(passed), Ok(_)) => passed,
         };
-        Ok(VerifiedSigning { identity: standing.identity, level: standing.level, times: times.all(), chain, logs })
+        Ok(VerifiedSigning {
+            identity: standing.identity,
+            level: standing.level,
+            times: times.all(),
+            chain,
+            logs,
+        })
     }
 
     fn steps_6_to_11(

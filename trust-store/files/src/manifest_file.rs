@@ -47,7 +47,10 @@ impl ManifestFile {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let mut file = Self::load_for_signing(path)?;
         let (_, block) = read_document(&file.path, file.text.as_bytes())?;
-        file.block = block.map(|block| AttestationBlock::from_value(&block)).transpose().map_err(Error::content(&file.path))?;
+        file.block = block
+            .map(|block| AttestationBlock::from_value(&block))
+            .transpose()
+            .map_err(Error::content(&file.path))?;
         Ok(file)
     }
 
@@ -104,7 +107,9 @@ impl ManifestFile {
                 (atomic::read(&path, MAX_BUNDLE_BYTES as u64)?, path)
             }
         };
-        Attestation::for_manifest(self.manifest.clone(), block, &bundle).map(Some).map_err(Error::content(&source))
+        Attestation::for_manifest(self.manifest.clone(), block, &bundle)
+            .map(Some)
+            .map_err(Error::content(&source))
     }
 
     /// Writes the attestation block into the file, in place of an earlier one; every other line stays as it is. A
@@ -113,7 +118,11 @@ impl ManifestFile {
     /// # Errors
     /// [`Error::NotPreserved`] if the text is not one that a block can be put into, or the result would not read back
     /// as the same manifest with this block; [`Error::Io`].
-    pub fn store_attestation(&mut self, block: &AttestationBlock, bundle: NewBundle<'_>) -> Result<(), Error> {
+    pub fn store_attestation(
+        &mut self,
+        block: &AttestationBlock,
+        bundle: NewBundle<'_>,
+    ) -> Result<(), Error> {
         let not_preserved = |detail| Error::NotPreserved { path: self.path.clone(), detail };
         let value = block.to_value().map_err(Error::content(&self.path))?;
         let text = splice::with_attestation(&self.text, &value)
@@ -123,12 +132,18 @@ impl ManifestFile {
             .and_then(|written| AttestationBlock::from_value(&written).ok())
             .is_some_and(|written| written == *block);
         if manifest != self.manifest || !same_block {
-            return Err(not_preserved("the result would read differently; put `attestation` last and sign again"));
+            return Err(not_preserved(
+                "the result would read differently; put `attestation` last and sign again",
+            ));
         }
         if let NewBundle::Sidecar { name, json } = bundle {
             match block.bundle() {
                 Ok(BundleSource::Sidecar(named)) if named == name => {}
-                _ => return Err(not_preserved("the block names another bundle file than the one to be written")),
+                _ => {
+                    return Err(not_preserved(
+                        "the block names another bundle file than the one to be written",
+                    ));
+                }
             }
             atomic::write(&self.beside(name), json, Readers::Everybody)?;
         }

@@ -20,9 +20,14 @@ pub(crate) fn with_attestation(text: &str, block: &Value) -> Option<String> {
     let (before, after) = match start {
         Some(start) => {
             let rest = lines.get(start + 1..)?;
-            let length = rest.iter().position(|line| starts_member(line) || is_end(line)).unwrap_or(rest.len());
+            let length =
+                rest.iter().position(|line| starts_member(line) || is_end(line)).unwrap_or(rest.len());
             // Comments and blank lines in front of the next member belong to it.
-            let own = rest.get(..length)?.iter().rposition(|line| !is_blank_or_comment(line)).map_or(0, |last| last + 1);
+            let own = rest
+                .get(..length)?
+                .iter()
+                .rposition(|line| !is_blank_or_comment(line))
+                .map_or(0, |last| last + 1);
             (lines.get(..start)?, rest.get(own..)?)
         }
         None => {
@@ -43,9 +48,9 @@ pub(crate) fn with_attestation(text: &str, block: &Value) -> Option<String> {
 }
 
 fn starts_attestation(line: &str) -> bool {
-    ["attestation", "\"attestation\"", "'attestation'"].iter().any(|key| {
-        line.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(' ').starts_with(':'))
-    })
+    ["attestation", "\"attestation\"", "'attestation'"]
+        .iter()
+        .any(|key| line.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(' ').starts_with(':')))
 }
 
 fn starts_member(line: &str) -> bool {
@@ -111,7 +116,9 @@ fn render_member(value: &Value, level: usize, out: &mut String) {
 fn is_literal(text: &str) -> bool {
     text.ends_with('\n')
         && text.lines().count() > 1
-        && text.lines().all(|line| !line.is_empty() && line.bytes().all(|b| (0x20..0x7f).contains(&b)) && !line.starts_with(' '))
+        && text.lines().all(|line| {
+            !line.is_empty() && line.bytes().all(|b| (0x20..0x7f).contains(&b)) && !line.starts_with(' ')
+        })
 }
 
 #[cfg(test)]
@@ -120,11 +127,11 @@ mod tests {
     use crate::yaml;
 
     fn block() -> Value {
-        yaml::parse("t", b"version: 2\nbundle: m.sigstore.json\nlist: [\"l1\\nl2\\n\", 'a: b']\n", 999).unwrap()
+        yaml::parse("t", b"version: 2\nbundle: m.sigstore.json\nlist: [\"l1\\nl2\\n\", 'a: b']\n", 999)
+            .unwrap()
     }
 
-    const RENDERED: &str =
-        "attestation:\n  bundle: \"m.sigstore.json\"\n  list:\n    - |\n      l1\n      l2\n    - \"a: b\"\n  version: 2\n";
+    const RENDERED: &str = "attestation:\n  bundle: \"m.sigstore.json\"\n  list:\n    - |\n      l1\n      l2\n    - \"a: b\"\n  version: 2\n";
 
     #[test]
     fn appends_or_replaces_the_block_only() {

@@ -151,7 +151,10 @@ mod tests {
     #[test]
     fn reads_core_types_only() {
         assert_eq!(
-            canonical("a: 1\nb: true\nc: no\nd: [x, 'y', \"z\\n\"]\ne: |\n  l1\n  l2\nf: 1_000\ng: -3\nh: 1.2.0\n").unwrap(),
+            canonical(
+                "a: 1\nb: true\nc: no\nd: [x, 'y', \"z\\n\"]\ne: |\n  l1\n  l2\nf: 1_000\ng: -3\nh: 1.2.0\n"
+            )
+            .unwrap(),
             r#"{"a":1,"b":true,"c":"no","d":["x","y","z\n"],"e":"l1\nl2\n","f":"1_000","g":-3,"h":"1.2.0"}"#
         );
         assert_eq!(canonical("--- # comment\na: {b: {}}\n").unwrap(), r#"{"a":{"b":{}}}"#);

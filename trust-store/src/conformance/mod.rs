@@ -12,7 +12,9 @@
 //! | ocsp | `good`, `revoked`, `unknown`, `error` | `{"id":3,"response":"MII…","issuer":"MII…","certificate":"MII…","time":"2026-01-01T00:00:00Z","max_age_seconds":86400}` |
 //! | signature | `valid`, `invalid` | `{"id":4,"algorithm":"ecdsa-p256-sha256","key":"MFk…","message":"aGk=","signature":"MEU…","encoding":"der"}` |
 //! | merkle | `valid`, `invalid` | `{"id":5,"kind":"inclusion","leaf_index":0,"tree_size":1,"leaf_hash":"…","root":"…","proof":[]}` |
+//! | bundle | `admit`, `deny` | `{"id":6,"bundle":{…},"trusted_root":{…},"artifact_digest":"sha256:…","identity":"dev@example.com","issuer":"https://id.example","key":null,"policy":null,"time":null,"revocation":{"mode":"none","crls":[],"ocsp":[]}}` |
 
+mod bundle;
 mod merkle;
 mod path;
 mod revocation;
@@ -33,6 +35,7 @@ use tlog::signature::SignatureVerifier;
 use crate::reason::{Denial, ReasonCode};
 use crate::time::UnixTime;
 
+pub use bundle::decide_bundle;
 pub use merkle::decide_merkle;
 pub use path::decide_path;
 pub use revocation::{decide_crl, decide_ocsp};
@@ -74,8 +77,12 @@ fn answer<Case: DeserializeOwned>(
     let (decision, denial) = outcome.unwrap_or_else(|denial| (negative, Some(denial)));
     let reason = denial.as_ref().map(|denial| denial.code.as_str());
     let detail = denial.map(|denial| denial.detail).unwrap_or_default();
-    // An answer holds nothing that does not serialise; the fallback keeps the promise of one line per line.
-    serde_json::to_string(&Answer { id, decision, reason, detail }).unwrap_or_else(|_| {
+    written(&Answer { id, decision, reason, detail }, negative)
+}
+
+/// An answer holds nothing that does not serialise; the fallback keeps the promise of one line per line.
+fn written(answer: &Answer, negative: &'static str) -> String {
+    serde_json::to_string(answer).unwrap_or_else(|_| {
         format!("{{\"id\":null,\"decision\":\"{negative}\",\"reason\":\"malformed\",\"detail\":\"\"}}")
     })
 }

@@ -68,7 +68,8 @@ impl Session<'_> {
     fn unverified_chain(&self, leaf: &Certificate, time: UnixTime) -> Option<VerifiedChain> {
         let material = &self.verifier.material;
         let (_, candidates) = TrustMaterial::in_service(&material.certificate_authorities, time);
-        let issuer = self.issuers.iter().chain(&candidates).find(|issuer| issuer.subject_name() == leaf.issuer_name());
+        let issuer =
+            self.issuers.iter().chain(&candidates).find(|issuer| issuer.subject_name() == leaf.issuer_name());
         #[cfg(test)]
         return issuer.map(|issuer| {
             let policies = crate::path::ValidPolicies::default();
@@ -88,13 +89,18 @@ impl Session<'_> {
         accepted: &[IdentityRule],
     ) -> Result<AcceptedIdentity, Denial> {
         let certificate = match signature.signer {
-            Signer::Key(key) => return Ok(AcceptedIdentity { identity: Identity::of_key(&key.name), level: key.level }),
+            Signer::Key(key) => {
+                return Ok(AcceptedIdentity { identity: Identity::of_key(&key.name), level: key.level });
+            }
             Signer::Certificate(certificate) => certificate,
         };
         let identity = Identity::of_certificate(certificate)?;
         let level = accepted.iter().filter(|rule| rule.accepts(&identity)).map(|rule| rule.level).max();
         let refusal = || {
-            let detail = format!("the signer {identity} is not accepted; {} accepted identities are listed", accepted.len());
+            let detail = format!(
+                "the signer {identity} is not accepted; {} accepted identities are listed",
+                accepted.len()
+            );
             denied(ReasonCode::IdentityDenied, detail)
         };
         self.enforce(6, level.map(|_| ()).ok_or_else(refusal))?;
@@ -102,7 +108,10 @@ impl Session<'_> {
     }
 
     /// Step 7: the certificate was promised to a trusted certificate log before it was used.
-    pub(super) fn step_7_certificate_transparency(&self, chain: Option<&VerifiedChain>) -> Result<(), Denial> {
+    pub(super) fn step_7_certificate_transparency(
+        &self,
+        chain: Option<&VerifiedChain>,
+    ) -> Result<(), Denial> {
         let Some(chain) = chain else { return Ok(()) };
         self.enforce(7, self.timestamps_verify(chain))
     }
@@ -121,9 +130,9 @@ impl Session<'_> {
         let mut known = 0_usize;
         for timestamp in &timestamps {
             let logs = &self.verifier.material.certificate_logs;
-            let serving = logs.iter().find(|log| {
-                log.log_id == timestamp.log_id && log.validity.contains(timestamp.time())
-            });
+            let serving = logs
+                .iter()
+                .find(|log| log.log_id == timestamp.log_id && log.validity.contains(timestamp.time()));
             let Some(log) = serving else { continue };
             if timestamp.time() > self.now.plus(MAX_CLOCK_SKEW) {
                 return Err(denied(ReasonCode::SctInvalid, "a certificate timestamp lies in the future"));

@@ -1,16 +1,16 @@
 //! Steps 1 to 3: what was signed, about what, and by which key.
 
 use alloc::format;
+use alloc::string::ToString;
 
 use super::{Part, Session, denied};
-use crate::algorithm::{KeyAlgorithm, SubjectPublicKey};
+use crate::algorithm::SubjectPublicKey;
 use crate::attestation::{Attestation, Derived};
 use crate::bundle::{Content, KeyMaterial};
 use crate::certificate::Certificate;
 use crate::dsse::IN_TOTO_PAYLOAD_TYPE;
 use crate::key_details::KeyDetails;
 use crate::policy::{ArtifactPolicy, TrustedKey};
-use crate::provider::rsa_modulus_and_exponent;
 use crate::reason::{Denial, ReasonCode};
 use crate::statement::Statement;
 
@@ -43,12 +43,14 @@ impl Session<'_> {
             Content::Message { .. } => None,
         };
         let shape = match self.policy.artifact {
-            ArtifactPolicy::AgentRelease if attestation.manifest().is_none() => {
-                Err(denied(ReasonCode::Malformed, "the policy demands an agent release: a manifest must come along"))
-            }
-            ArtifactPolicy::AgentRelease if statement.is_none() => {
-                Err(denied(ReasonCode::Unsupported, "the policy demands an agent release: a signed in-toto statement"))
-            }
+            ArtifactPolicy::AgentRelease if attestation.manifest().is_none() => Err(denied(
+                ReasonCode::Malformed,
+                "the policy demands an agent release: a manifest must come along",
+            )),
+            ArtifactPolicy::AgentRelease if statement.is_none() => Err(denied(
+                ReasonCode::Unsupported,
+                "the policy demands an agent release: a signed in-toto statement",
+            )),
             _ => Ok(()),
         };
         self.enforce(1, shape)?;
@@ -75,16 +77,24 @@ impl Session<'_> {
         self.enforce(2, copies.map_err(|detail| denied(ReasonCode::ManifestMismatch, detail)))
     }
 
-    fn artifact_is_named(&self, attestation: &Attestation, statement: Option<&Statement>) -> Result<(), Denial> {
+    fn artifact_is_named(
+        &self,
+        attestation: &Attestation,
+        statement: Option<&Statement>,
+    ) -> Result<(), Denial> {
         let mismatch = |detail: &'static str| Err(denied(ReasonCode::DigestMismatch, detail));
         match (&attestation.bundle().content, statement) {
             (Content::Dsse(_), Some(statement)) if statement.names_artifact(self.digest.as_bytes()) => Ok(()),
-            (Content::Dsse(_), _) => mismatch("no subject of the signed statement has the artifact's SHA-256"),
-            (Content::Message { digest: Some((algorithm, digest)), .. }, _) => match self.digest.by(*algorithm) {
-                Some(actual) if actual == digest => Ok(()),
-                Some(_) => mismatch("the bundle is about an artifact with another digest"),
-                None => Ok(()), // a hint by a hash that nobody computed; the signature decides
-            },
+            (Content::Dsse(_), _) => {
+                mismatch("no subject of the signed statement has the artifact's SHA-256")
+            }
+            (Content::Message { digest: Some((algorithm, digest)), .. }, _) => {
+                match self.digest.by(*algorithm) {
+                    Some(actual) if actual == digest => Ok(()),
+                    Some(_) => mismatch("the bundle is about an artifact with another digest"),
+                    None => Ok(()), // a hint by a hash that nobody computed; the signature decides
+                }
+            }
             (Content::Message { digest: None, .. }, _) => Ok(()),
         }
     }
@@ -94,7 +104,8 @@ impl Session<'_> {
         match (&part.bundle.key, part.certificate) {
             (KeyMaterial::PublicKey { hint }, _) => self.signature_by_key(part, hint),
             (_, Some(certificate)) => {
-                let details = key_details(certificate.key_algorithm(), certificate.public_key())?;
+                let details = KeyDetails::of_key(certificate.key_algorithm(), certificate.public_key())
+                    .map_err(|error| denied(ReasonCode::AlgorithmNotAllowed, error.to_string()))?;
                 self.enforce(3, self.algorithm_is_accepted(details))?;
                 self.enforce(3, self.signature_verifies(part, details, certificate.public_key()))?;
                 Ok(VerifiedSignature { signer: Signer::Certificate(certificate), details })
@@ -141,14 +152,20 @@ impl Session<'_> {
             }
             Content::Message { signature, .. } => {
                 let Some(digest) = self.digest.by(details.hash()) else {
-                    let detail = format!("a {} signature needs the artifact's bytes, not its SHA-256", details.as_str());
+                    let detail = format!(
+                        "a {} signature needs the artifact's bytes, not its SHA-256",
+                        details.as_str()
+                    );
                     return Err(denied(ReasonCode::Unsupported, detail));
                 };
                 (crypto.verify_digest(algorithm, key, digest, signature), "artifact")
             }
         };
         verified.map_err(|_| {
-            denied(ReasonCode::SignatureInvalid, format!("the signature over the {what} does not verify with the key"))
+            denied(
+                ReasonCode::SignatureInvalid,
+                format!("the signature over the {what} does not verify with the key"),
+            )
         })
     }
 }
@@ -162,25 +179,4 @@ fn manifest_is_released(attestation: &Attestation, statement: Option<&Statement>
             Err(denied(ReasonCode::ManifestMismatch, detail))
         }
     }
-}
-
-/// The details of a certificate's key, with the hash that goes with its size.
-fn key_details(algorithm: KeyAlgorithm, key: &[u8]) -> Result<KeyDetails, Denial> {
-    let refused = |detail| Err(denied(ReasonCode::AlgorithmNotAllowed, detail));
-    Ok(match algorithm {
-        KeyAlgorithm::EcdsaP256 => KeyDetails::EcdsaP256Sha256,
-        KeyAlgorithm::EcdsaP384 => KeyDetails::EcdsaP384Sha384,
-        KeyAlgorithm::EcdsaP521 => KeyDetails::EcdsaP521Sha512,
-        KeyAlgorithm::Ed25519 => KeyDetails::Ed25519,
-        KeyAlgorithm::MlDsa44 => KeyDetails::MlDsa44,
-        KeyAlgorithm::MlDsa65 => KeyDetails::MlDsa65,
-        KeyAlgorithm::MlDsa87 => KeyDetails::MlDsa87,
-        KeyAlgorithm::Rsa => match rsa_modulus_and_exponent(key).map(|(modulus, _)| modulus.len() * 8) {
-            Some(2048) => KeyDetails::RsaPkcs1v15_2048Sha256,
-            Some(3072) => KeyDetails::RsaPkcs1v15_3072Sha256,
-            Some(4096) => KeyDetails::RsaPkcs1v15_4096Sha256,
-            _ => return refused("the signer's RSA key has none of the sizes 2048, 3072 and 4096"),
-        },
-        _ => return refused("the signer's key is of an unknown type"),
-    })
 }

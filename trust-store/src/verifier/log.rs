@@ -57,7 +57,12 @@ impl Session<'_> {
             let (claimed, result) = inclusion(entry, part.bundle.version);
             self.enforce(8, result)?;
             let index = entry.inclusion_proof.as_ref().map_or(entry.log_index, |proof| proof.log_index);
-            included.push(IncludedEntry { entry, leaf: leaf_hash(&entry.canonicalized_body), index, claimed });
+            included.push(IncludedEntry {
+                entry,
+                leaf: leaf_hash(&entry.canonicalized_body),
+                index,
+                claimed,
+            });
         }
         Ok(IncludedEntries(included))
     }
@@ -88,7 +93,8 @@ impl Session<'_> {
         }
         let threshold = usize::from(self.policy.log_threshold.get());
         let enough = if views.len() < threshold {
-            let detail = format!("{} of the {threshold} demanded logs hold the entry and are trusted", views.len());
+            let detail =
+                format!("{} of the {threshold} demanded logs hold the entry and are trusted", views.len());
             Err(denied(ReasonCode::UnknownLog, detail))
         } else {
             Ok(())
@@ -97,13 +103,19 @@ impl Session<'_> {
         Ok(views)
     }
 
-    fn opened(&self, log: &TrustedLog, included: &IncludedEntry<'_>) -> Result<Option<OpenedCheckpoint>, Denial> {
+    fn opened(
+        &self,
+        log: &TrustedLog,
+        included: &IncludedEntry<'_>,
+    ) -> Result<Option<OpenedCheckpoint>, Denial> {
         let entry = included.entry;
         if included.claimed.is_none() || entry.inclusion_promise.is_some() {
             rekor_v1::verify_promise(entry, log.details, &log.key, &*self.verifier.crypto)
                 .map_err(|error| denied(ReasonCode::InclusionInvalid, error.to_string()))?;
         }
-        let (Some(proof), Some(claimed)) = (&entry.inclusion_proof, included.claimed) else { return Ok(None) };
+        let (Some(proof), Some(claimed)) = (&entry.inclusion_proof, included.claimed) else {
+            return Ok(None);
+        };
         let opened = self.open_checkpoint(log, proof.checkpoint.as_bytes(), &*self.verifier.crypto)?;
         if opened.head != claimed {
             let detail = "the inclusion proof leads to another tree than the checkpoint's";
@@ -182,5 +194,7 @@ fn unverified(included: &IncludedEntry<'_>) -> Option<OpenedCheckpoint> {
 /// `HOST - TREEID` with a decimal tree id: the origin of a Rekor v1 shard.
 fn is_rekor_v1_origin(origin: &str, host: &str) -> bool {
     let tree = origin.strip_prefix(host).and_then(|rest| rest.strip_prefix(" - "));
-    tree.is_some_and(|tree| !tree.is_empty() && tree.len() <= 20 && tree.bytes().all(|byte| byte.is_ascii_digit()))
+    tree.is_some_and(|tree| {
+        !tree.is_empty() && tree.len() <= 20 && tree.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }

@@ -53,11 +53,19 @@ impl Session<'_> {
         for view in views {
             let reached = self.known_checkpoints(view).iter().any(|(checkpoint, relation)| {
                 *relation == Relation::Consistent
-                    && view.attested.as_ref().is_none_or(|attested| checkpoint.head.size >= attested.head.size)
-                    && quorum.is_reached(|witness| checkpoint.cosigned.iter().any(|(cosigner, _)| *cosigner == witness))
+                    && view
+                        .attested
+                        .as_ref()
+                        .is_none_or(|attested| checkpoint.head.size >= attested.head.size)
+                    && quorum.is_reached(|witness| {
+                        checkpoint.cosigned.iter().any(|(cosigner, _)| *cosigner == witness)
+                    })
             });
             let refusal = || {
-                let detail = format!("no quorum of witnesses cosigned a checkpoint of {} that covers the entry", view.origin);
+                let detail = format!(
+                    "no quorum of witnesses cosigned a checkpoint of {} that covers the entry",
+                    view.origin
+                );
                 denied(ReasonCode::WitnessQuorum, detail)
             };
             self.enforce(10, reached.then_some(()).ok_or_else(refusal))?;
@@ -105,13 +113,18 @@ impl Session<'_> {
 
     fn memory_agrees(&self, view: &LogView, known: &[(OpenedCheckpoint, Relation)]) -> Result<(), Denial> {
         let inconsistent = |size: u64| {
-            let detail = format!("{} showed trees that contradict each other (one of size {size}); keep both as proof", view.origin);
+            let detail = format!(
+                "{} showed trees that contradict each other (one of size {size}); keep both as proof",
+                view.origin
+            );
             denied(ReasonCode::LogInconsistent, detail)
         };
         if let Some((fork, _)) = known.iter().find(|(_, relation)| *relation == Relation::Contradicts) {
             return Err(inconsistent(fork.head.size));
         }
-        let Some(remembered) = self.evidence.remembered_head(&view.origin, &view.log_id) else { return Ok(()) };
+        let Some(remembered) = self.evidence.remembered_head(&view.origin, &view.log_id) else {
+            return Ok(());
+        };
         let evidence = self.evidence.log(&view.origin);
         // The remembered head may be tied to any head that is itself tied to the attested one.
         let mut shown = false;
@@ -132,7 +145,12 @@ impl Session<'_> {
         Err(denied(ReasonCode::CheckpointStale, detail))
     }
 
-    fn is_fresh(&self, view: &LogView, known: &[(OpenedCheckpoint, Relation)], max_age: i64) -> Result<(), Denial> {
+    fn is_fresh(
+        &self,
+        view: &LogView,
+        known: &[(OpenedCheckpoint, Relation)],
+        max_age: i64,
+    ) -> Result<(), Denial> {
         let stale = |detail: String| Err(denied(ReasonCode::CheckpointStale, detail));
         let newest = known.iter().map(|(checkpoint, _)| checkpoint.head.size).max();
         let mut newest_known = known.iter().filter(|(checkpoint, _)| Some(checkpoint.head.size) == newest);
@@ -161,15 +179,22 @@ impl Session<'_> {
             WitnessPolicy::Quorum(quorum) => quorum.is_reached(|witness| {
                 checkpoint.cosigned.iter().any(|(cosigner, time)| *cosigner == witness && recent(*time))
             }),
-            WitnessPolicy::NotRequired => {
-                checkpoint.log_time.into_iter().chain(checkpoint.cosigned.iter().map(|(_, time)| *time)).any(recent)
-            }
+            WitnessPolicy::NotRequired => checkpoint
+                .log_time
+                .into_iter()
+                .chain(checkpoint.cosigned.iter().map(|(_, time)| *time))
+                .any(recent),
         }
     }
 }
 
 /// A checkpoint of the evidence also contains the attested one, for this entry's purpose, if it contains the entry.
-fn relation_of_checkpoint(view: &LogView, attested: &TreeHead, other: &TreeHead, evidence: &LogEvidence) -> Relation {
+fn relation_of_checkpoint(
+    view: &LogView,
+    attested: &TreeHead,
+    other: &TreeHead,
+    evidence: &LogEvidence,
+) -> Relation {
     let by_consistency = relation(attested, other, Some(evidence));
     if by_consistency != Relation::NotShown || other.size < attested.size {
         return by_consistency;

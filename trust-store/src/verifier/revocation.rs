@@ -25,10 +25,12 @@ impl Session<'_> {
             intermediates: self.issuers,
             verifier: self.cached,
         };
-        let result = check.check_chain(chain, &mut Budget::default()).map(|_| ()).map_err(|denial| match denial.code {
-            ReasonCode::Revoked | ReasonCode::RevocationStale | ReasonCode::RevocationUnknown => denial,
-            // Running out of budget leaves the status unknown; only the three codes belong to this step.
-            _ => Denial::new(ReasonCode::RevocationUnknown, denial.detail),
+        let result = check.check_chain(chain, &mut Budget::default()).map(|_| ()).map_err(|denial| {
+            match denial.code {
+                ReasonCode::Revoked | ReasonCode::RevocationStale | ReasonCode::RevocationUnknown => denial,
+                // Running out of budget leaves the status unknown; only the three codes belong to this step.
+                _ => Denial::new(ReasonCode::RevocationUnknown, denial.detail),
+            }
         });
         self.enforce(12, result)
     }

@@ -65,8 +65,10 @@ impl Session<'_> {
         if anchors.is_empty() {
             return Err(invalid("the trusted root has no timestamp authority for the time of the token"));
         }
-        let signers = || token.certificates().iter().chain(&candidates).filter(|signer| token.names_signer(signer));
-        let mut refusal = invalid("the certificate of the token's signer is neither in the token nor in the trusted root");
+        let signers =
+            || token.certificates().iter().chain(&candidates).filter(|signer| token.names_signer(signer));
+        let mut refusal =
+            invalid("the certificate of the token's signer is neither in the token nor in the trusted root");
         for signer in signers() {
             let checked = token
                 .verify(signature, signer, &*self.verifier.crypto)
@@ -94,11 +96,14 @@ impl Session<'_> {
             return Err(denied(ReasonCode::TimestampInvalid, detail));
         }
         let policy = PathPolicy { required_eku: Some(oid::KP_TIME_STAMPING), ..PathPolicy::default() };
-        let intermediates: Vec<Certificate> = candidates.iter().chain(token.certificates()).cloned().collect();
-        build_path(signer, &intermediates, anchors, token.time(), &policy, self.cached).map(|_| ()).map_err(|denial| {
-            let detail = format!("no trusted timestamp authority signed the token: {denial}");
-            denied(ReasonCode::TimestampInvalid, detail)
-        })
+        let intermediates: Vec<Certificate> =
+            candidates.iter().chain(token.certificates()).cloned().collect();
+        build_path(signer, &intermediates, anchors, token.time(), &policy, self.cached).map(|_| ()).map_err(
+            |denial| {
+                let detail = format!("no trusted timestamp authority signed the token: {denial}");
+                denied(ReasonCode::TimestampInvalid, detail)
+            },
+        )
     }
 
     /// Integration times of Rekor v1 entries whose signed entry timestamp verifies.
@@ -109,7 +114,8 @@ impl Session<'_> {
             usable
                 && self.verifier.material.log(&entry.log_id).is_some_and(|log| {
                     log.validity.contains(time)
-                        && rekor_v1::verify_promise(entry, log.details, &log.key, &*self.verifier.crypto).is_ok()
+                        && rekor_v1::verify_promise(entry, log.details, &log.key, &*self.verifier.crypto)
+                            .is_ok()
                 })
         };
         bundle.log_entries.iter().filter(promised).map(|entry| UnixTime(entry.integrated_time)).collect()

@@ -13,7 +13,9 @@ use crate::dsse::IN_TOTO_PAYLOAD_TYPE;
 use crate::identity::Identity;
 use crate::json::Value;
 use crate::manifest::Manifest;
-use crate::policy::{CapabilityPolicy, EndorsementPolicy, FieldRule, IdentityRule, ProvenancePolicy, TrustLevel};
+use crate::policy::{
+    CapabilityPolicy, EndorsementPolicy, FieldRule, IdentityRule, ProvenancePolicy, TrustLevel,
+};
 use crate::reason::{Denial, ReasonCode};
 use crate::statement::{ENDORSEMENT_TYPE, Statement};
 use crate::verified::VerifiedSigning;
@@ -89,7 +91,9 @@ impl Session<'_> {
             }
         }
         let detail = match found {
-            Some(reason) => format!("provenance of type {predicate_type} does not satisfy the policy: {reason}"),
+            Some(reason) => {
+                format!("provenance of type {predicate_type} does not satisfy the policy: {reason}")
+            }
             None => format!("provenance of type {predicate_type} is demanded and none came along"),
         };
         Err(denied(ReasonCode::ProvenanceMissing, detail))
@@ -106,7 +110,8 @@ impl Session<'_> {
         for bundle in &attestation.further {
             match self.statement_of(bundle, ENDORSEMENT_TYPE, accepted) {
                 Some(Ok((statement, identity))) => {
-                    let same_manifest = attestation.manifest().is_none_or(|manifest| statement.names_manifest(manifest));
+                    let same_manifest =
+                        attestation.manifest().is_none_or(|manifest| statement.names_manifest(manifest));
                     if same_manifest && identity != *own && !endorsers.contains(&identity) {
                         endorsers.push(identity);
                     }
@@ -144,7 +149,10 @@ impl Session<'_> {
     }
 
     /// Step 14: everything the signed manifest requests is covered by what may be granted.
-    pub(super) fn step_14_capabilities(&self, manifest: Option<&Manifest>) -> Result<Vec<Capability>, Denial> {
+    pub(super) fn step_14_capabilities(
+        &self,
+        manifest: Option<&Manifest>,
+    ) -> Result<Vec<Capability>, Denial> {
         let requested = manifest.map(Manifest::requested_capabilities).unwrap_or_default();
         if let CapabilityPolicy::Within(granted) = &self.policy.capabilities {
             let beyond = requested.iter().find(|capability| !capability.is_covered_by(granted));

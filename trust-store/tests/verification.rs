@@ -1,0 +1,272 @@
+//! The whole verification on a valid attestation, and one denial for every reason code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use fixture::authority::{Embedded, leaf};
+use fixture::cases::{self, provenance, sha256};
+use fixture::log::ORIGIN;
+use fixture::scenario::{EMAIL, MODULE, Scenario, World, rule};
+use fixture::{NOW, SIGNED_AT};
+use trust_store::evidence::Evidence;
+use trust_store::pattern::Pattern;
+use trust_store::policy::{
+    CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, ProvenancePolicy, RevocationMode,
+    SctPolicy, TrustLevel, WitnessPolicy,
+};
+use trust_store::signature_cache::SignatureCache;
+use trust_store::statement::{SLSA_PROVENANCE_TYPE, Statement};
+use trust_store::{ReasonCode, UnixTime};
+
+fn code(scenario: &Scenario) -> Option<ReasonCode> {
+    scenario.verify().err().map(|denial| denial.code)
+}
+
+#[test]
+fn admits_a_valid_attestation_and_says_what_was_proven() {
+    let scenario = Scenario::valid();
+    let verified = scenario.verify().unwrap();
+    assert_eq!(verified.digest().as_bytes(), &sha256(MODULE));
+    assert_eq!((verified.identity().subject(), verified.issuer()), (EMAIL, None));
+    assert_eq!(verified.trust_level(), TrustLevel::Verified);
+    assert_eq!((verified.log_origin(), verified.log_index()), (Some(ORIGIN), Some(5)));
+    assert_eq!(verified.signing_time(), Some(UnixTime(SIGNED_AT)));
+    assert_eq!(verified.manifest().unwrap(), &scenario.manifest);
+    assert_eq!(verified.requested_capabilities()[0].to_string(), "env:A");
+    assert_eq!(verified.chain().len(), 3);
+    assert_eq!(verified.log_entries()[0].observed_heads().len(), 1);
+    assert!(verified.endorsers().is_empty());
+}
+
+#[test]
+fn every_case_is_denied_with_its_own_code() {
+    for case in cases::all() {
+        let denial = (case.build)().verify().map(|_| ()).unwrap_err();
+        assert_eq!(denial.code, case.code, "{}: {denial}", case.name);
+        assert!(!denial.detail.is_empty(), "{}", case.name);
+    }
+}
+
+#[test]
+fn revoked_wins_over_every_failure_after_step_5() {
+    for case in cases::all() {
+        let mut scenario = (case.build)();
+        let leaf = scenario.signer.certificate.clone();
+        let Ok(crl) = scenario.evidence.add_crl(&scenario.world.intermediate.crl(SIGNED_AT - 5, &[&leaf]))
+        else {
+            panic!()
+        };
+        let () = crl;
+        let expected = if (6..=12).contains(&case.code.step()) { ReasonCode::Revoked } else { case.code };
+        // Steps 13 and 14 are only reached without a revocation.
+        let expected = if case.code.step() > 12 { ReasonCode::Revoked } else { expected };
+        assert_eq!(code(&scenario), Some(expected), "{}", case.name);
+    }
+}
+
+#[test]
+fn a_newer_checkpoint_that_contains_the_old_one_makes_it_fresh() {
+    for by_inclusion in [false, true] {
+        let mut scenario = Scenario::valid();
+        scenario.now = SIGNED_AT + 5 * 3600;
+        scenario.evidence = scenario.world.evidence(scenario.now - 60, &[]);
+        assert_eq!(code(&scenario), Some(ReasonCode::CheckpointStale));
+        let old = scenario.attested_size();
+        scenario.world.log.grow(7);
+        let log = &scenario.world.log;
+        let new = log.tree.size();
+        let evidence = scenario.evidence.log_mut(ORIGIN);
+        evidence.add_checkpoint(&log.checkpoint(SIGNED_AT + 5 * 3600 - 30));
+        if by_inclusion {
+            evidence.add_inclusion(new, &log.inclusion(5));
+        } else {
+            evidence.add_consistency(old, new, &log.consistency(old, new));
+        }
+        let verified = scenario.verify().unwrap();
+        let sizes: Vec<u64> =
+            verified.log_entries()[0].observed_heads().iter().map(|head| head.size).collect();
+        assert_eq!(sizes, [old, new]);
+        let file = scenario.evidence.to_json().unwrap();
+        scenario.evidence = Evidence::parse(&file).unwrap();
+        assert_eq!(code(&scenario), None, "evidence survives its file");
+    }
+}
+
+#[test]
+fn a_wrong_proof_to_a_newer_checkpoint_is_a_contradiction() {
+    let mut scenario = Scenario::valid();
+    let old = scenario.attested_size();
+    scenario.world.log.grow(7);
+    let new = scenario.world.log.tree.size();
+    let mut proof = scenario.world.log.consistency(old, new);
+    proof.path[0].0[0] ^= 1;
+    let checkpoint = scenario.world.log.checkpoint(NOW);
+    let evidence = scenario.evidence.log_mut(ORIGIN);
+    evidence.add_checkpoint(&checkpoint);
+    evidence.add_consistency(old, new, &proof);
+    assert_eq!(code(&scenario), Some(ReasonCode::LogInconsistent));
+}
+
+#[test]
+fn a_remembered_head_must_be_shown_to_be_a_part_of_the_tree() {
+    let mut scenario = Scenario::valid();
+    let id = scenario.world.log.key.key_hash().0;
+    let remembered = scenario.world.log.tree.head_at(3).unwrap();
+    scenario.evidence.remember(ORIGIN, &id, &remembered);
+    assert_eq!(code(&scenario), Some(ReasonCode::CheckpointStale));
+    let size = scenario.attested_size();
+    let proof = scenario.world.log.consistency(3, size);
+    scenario.evidence.log_mut(ORIGIN).add_consistency(3, size, &proof);
+    assert_eq!(code(&scenario), None);
+    // A log with a new key is a new log: what was remembered of the old one does not bind it.
+    let mut other = Scenario::valid();
+    other.evidence.remember(ORIGIN, &[0; 32], &remembered);
+    assert_eq!(code(&other), None);
+}
+
+#[test]
+fn freshness_needs_a_verified_time_that_is_not_in_the_future() {
+    let mut scenario = Scenario::valid();
+    scenario.policy.witnesses = WitnessPolicy::NotRequired;
+    assert_eq!(code(&scenario), None, "the ML-DSA line of the log carries the time");
+    scenario.policy.log_keys.clear();
+    assert_eq!(code(&scenario), Some(ReasonCode::CheckpointStale), "an Ed25519 line has none");
+    scenario.policy.freshness = FreshnessPolicy::AttestedCheckpointSuffices;
+    assert_eq!(code(&scenario), None);
+    let mut early = Scenario::valid();
+    let head = early.world.log.tree.head();
+    let proof = early.bundle.log_entries[0].inclusion_proof.as_mut().unwrap();
+    proof.checkpoint = early.world.log.checkpoint_of(head, NOW + 3600, 2);
+    assert_eq!(code(&early), Some(ReasonCode::CheckpointStale));
+}
+
+#[test]
+fn endorsements_of_distinct_accepted_signers_lift_to_community() {
+    let mut scenario = Scenario::valid();
+    scenario.policy.identities = vec![rule(EMAIL, TrustLevel::Signed)];
+    scenario.policy.required_level = TrustLevel::Community;
+    scenario.policy.endorsements = EndorsementPolicy::AtLeast {
+        count: 2.try_into().unwrap(),
+        endorsers: vec![rule("*@example.com", TrustLevel::Signed)],
+    };
+    let statement = Statement::endorsement(&scenario.manifest, &sha256(MODULE));
+    for email in ["a@example.com", "b@example.com", "c@elsewhere.org", EMAIL] {
+        let endorser = scenario.world.leaf(email);
+        let endorsement = scenario.world.sign_statement(&statement, &endorser);
+        scenario.further.push(endorsement);
+    }
+    // The log grew while they endorsed; the first bundle's checkpoint is now an older one, as in life.
+    let verified = scenario.verify().unwrap();
+    assert_eq!(verified.trust_level(), TrustLevel::Community);
+    let endorsers: Vec<&str> = verified.endorsers().iter().map(|identity| identity.subject()).collect();
+    assert_eq!(endorsers, ["a@example.com", "b@example.com"], "neither a stranger nor the signer counts");
+}
+
+#[test]
+fn provenance_fields_must_match() {
+    let mut scenario = Scenario::valid();
+    let statement = provenance(MODULE, "https://builder.example/v1");
+    let builder = scenario.world.leaf("ci@example.com");
+    let bundle = scenario.world.sign_statement(&statement, &builder);
+    scenario.further.push(bundle);
+    let mut demand = |pattern: &str, builder: &str| {
+        scenario.policy.provenance = ProvenancePolicy::Required {
+            predicate_type: SLSA_PROVENANCE_TYPE.into(),
+            builders: vec![rule(builder, TrustLevel::Signed)],
+            fields: vec![FieldRule {
+                path: "runDetails.builder.id".into(),
+                matches: Pattern::new(pattern).unwrap(),
+            }],
+        };
+        code(&scenario)
+    };
+    assert_eq!(demand("https://builder.example/*", "ci@example.com"), None);
+    assert_eq!(demand("https://other.example/*", "ci@example.com"), Some(ReasonCode::ProvenanceMissing));
+    assert_eq!(demand("https://builder.example/*", "other@example.com"), Some(ReasonCode::ProvenanceMissing));
+}
+
+#[test]
+fn what_the_policy_relaxes_in_words_is_relaxed_and_nothing_else() {
+    let world = World::new();
+    let signer = leaf(&world.intermediate, &world.certificate_log, EMAIL, Embedded::Nothing, |_| ());
+    let mut scenario = Scenario::signed_by(world, signer);
+    scenario.policy.sct = SctPolicy::AcceptAbsent;
+    assert_eq!(code(&scenario), None);
+    let world = World::new();
+    let signer = leaf(&world.intermediate, &world.certificate_log, EMAIL, Embedded::WrongTimestamp, |_| ());
+    let mut wrong = Scenario::signed_by(world, signer);
+    wrong.policy.sct = SctPolicy::AcceptAbsent;
+    assert_eq!(code(&wrong), Some(ReasonCode::SctInvalid), "a timestamp that is there must verify");
+    let mut no_evidence = Scenario::valid();
+    no_evidence.evidence = Evidence::none();
+    no_evidence.policy.revocation.mode = RevocationMode::DangerIfPresent;
+    assert_eq!(code(&no_evidence), None);
+    let mut left = Scenario::valid();
+    left.policy.capabilities = CapabilityPolicy::LeftToTheExecutor;
+    assert_eq!(left.verify().unwrap().requested_capabilities().len(), 1);
+}
+
+#[test]
+fn staples_count_like_fetched_evidence() {
+    let mut scenario = Scenario::valid();
+    let crls: Vec<Vec<u8>> =
+        [&scenario.world.root, &scenario.world.intermediate].map(|ca| ca.crl(SIGNED_AT, &[])).to_vec();
+    scenario.evidence = Evidence::none();
+    scenario.staples.crl = crls.into_iter().map(trust_store::json::Bytes).collect();
+    assert_eq!(code(&scenario), None);
+    let leaf = scenario.signer.certificate.clone();
+    scenario.evidence = scenario.world.evidence(SIGNED_AT, &[&leaf]);
+    assert_eq!(code(&scenario), Some(ReasonCode::Revoked), "revoked wins over a good staple");
+}
+
+#[derive(Default)]
+struct Set(Mutex<HashSet<[u8; 32]>>);
+
+impl SignatureCache for Set {
+    fn contains(&self, key: &[u8; 32]) -> bool {
+        self.0.lock().unwrap().contains(key)
+    }
+    fn insert(&self, key: [u8; 32]) {
+        self.0.lock().unwrap().insert(key);
+    }
+}
+
+#[test]
+fn a_cache_changes_no_decision() {
+    for case in cases::all() {
+        let scenario = (case.build)();
+        let Ok(verifier) = scenario.verifier() else { continue };
+        let cache = Arc::new(Set::default());
+        let verifier = verifier.with_cache(cache.clone());
+        for _ in 0..2 {
+            assert_eq!(
+                scenario.verify_with(&verifier).err().map(|denial| denial.code),
+                Some(case.code),
+                "{}",
+                case.name
+            );
+        }
+    }
+    let scenario = Scenario::valid();
+    let verifier = scenario.verifier().unwrap().with_cache(Arc::new(Set::default()));
+    assert!(scenario.verify_with(&verifier).is_ok() && scenario.verify_with(&verifier).is_ok());
+}
+
+#[test]
+fn prepared_evidence_decides_the_same() {
+    let mut scenario = Scenario::valid();
+    let verifier = scenario.verifier().unwrap();
+    verifier.prepare(&mut scenario.evidence);
+    assert!(
+        scenario
+            .evidence
+            .revocation()
+            .crls
+            .iter()
+            .any(|crl| crl.was_verified_with(&scenario.world.root.certificate))
+    );
+    assert!(scenario.verify_with(&verifier).is_ok());
+}
