@@ -20,7 +20,6 @@ use crate::certificate_parsing::{UNKNOWN_VERSION, parse};
 use crate::extension::{
     AccessDescriptions, AuthorityKeyIdentifier, BasicConstraints, CertificatePolicies, DistributionPoints,
     ExtendedKeyUsage, Extension, KeyUsage, NameConstraints, PolicyConstraints, PolicyMappings,
-    read_extensions,
 };
 use crate::general_name::{GeneralName, GeneralNames};
 use crate::name::CanonicalName;
