@@ -148,7 +148,17 @@ impl LogClient {
         content_type: &'static str,
         body: Bytes,
     ) -> Result<Answer, Error> {
-        self.send(Method::POST, path, Some((content_type, body)), JSON_LIMIT).await
+        self.post_with_limit(path, content_type, body, JSON_LIMIT).await
+    }
+
+    pub(crate) async fn post_with_limit(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        body: Bytes,
+        limit: usize,
+    ) -> Result<Answer, Error> {
+        self.send(Method::POST, path, Some((content_type, body)), limit).await
     }
 
     pub(crate) async fn get_json<T: DeserializeOwned>(

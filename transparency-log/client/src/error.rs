@@ -73,7 +73,7 @@ pub enum Error {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The beginning of the answer, control characters removed.
+        /// Code and detail of the problem document, or the beginning of the answer; without control characters.
         detail: String,
     },
     /// An answer was larger than it may be; the rest was not read.

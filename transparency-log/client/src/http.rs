@@ -7,11 +7,15 @@ use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode};
+use serde::Deserialize;
 
 use crate::error::Error;
 
-/// Most of a refusal's body that is kept for the error text.
+/// Most characters of a refusal that are kept for the error text.
 const DETAIL_LIMIT: usize = 2048;
+
+/// Refusals are read up to this size also where the answer proper would have to be smaller.
+const REFUSAL_LIMIT: usize = 64 * 1024;
 
 /// How patient a client is with a log that answers 429, 502, 503 or 504, or cannot be reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,6 +53,13 @@ pub(crate) struct Request {
     pub(crate) limit: usize,
 }
 
+/// The fields of a problem document (RFC 9457) that say why.
+#[derive(Deserialize)]
+struct Problem {
+    code: String,
+    detail: Option<String>,
+}
+
 /// An answer whose body was read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -60,8 +71,12 @@ pub(crate) struct Answer {
 impl Answer {
     /// The answer as an error, for a status the caller does not expect.
     pub(crate) fn into_error(self) -> Error {
-        let body = self.body.get(..DETAIL_LIMIT).unwrap_or(&self.body);
-        let detail = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).collect();
+        let text = match serde_json::from_slice(&self.body) {
+            Ok(Problem { code, detail: Some(detail) }) => format!("{code}: {detail}"),
+            Ok(Problem { code, detail: None }) => code,
+            Err(_) => String::from_utf8_lossy(&self.body).into_owned(),
+        };
+        let detail = text.chars().filter(|c| !c.is_control()).take(DETAIL_LIMIT).collect();
         Error::Status { status: self.status.as_u16(), detail }
     }
 
@@ -113,7 +128,7 @@ async fn send_once(client: &Client, policy: &RetryPolicy, request: &Request) -> 
     let mut response = builder.send().await.map_err(Error::Transport)?;
     let status = response.status();
     let headers = response.headers().clone();
-    let limit = if status.is_success() { request.limit } else { request.limit.max(DETAIL_LIMIT) };
+    let limit = if status.is_success() { request.limit } else { request.limit.max(REFUSAL_LIMIT) };
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(Error::Transport)? {
         if body.len() + chunk.len() > limit {

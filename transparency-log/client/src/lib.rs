@@ -7,7 +7,7 @@
 //! | need | start at |
 //! |---|---|
 //! | read a log | [`LogClient::checkpoint`], then [`LogClient::tree`] |
-//! | submit | [`LogClient::submit`], [`LogClient::submit_event`], [`LogClient::add_chain`], [`LogClient::add`] |
+//! | submit | [`LogClient::submit`], [`LogClient::submit_batch`], [`LogClient::submit_event`], [`LogClient::add_chain`], [`LogClient::add`] |
 //! | follow a log | [`Monitor`] |
 //! | find the logs of a server | [`LogSet::fetch`] |
 #![forbid(unsafe_code)]
@@ -30,5 +30,5 @@ pub use logs::{LogDescription, LogSet};
 pub use monitor::{Growth, Monitor, WatchedEntry, Watcher};
 pub use proof::ProvenEntry;
 pub use state::MonitorState;
-pub use submit::Submission;
+pub use submit::{BatchResult, Submission};
 pub use tiles::{EntryFormat, RemoteTree, VerifiedEntry};

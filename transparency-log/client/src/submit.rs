@@ -2,13 +2,17 @@
 
 use bytes::Bytes;
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::client::LogClient;
 use crate::error::Error;
 use crate::http::Answer;
 
 const JSON: &str = "application/json";
+
+/// Largest answer to a batch that is read: each entry comes with its proof and the checkpoint.
+const BATCH_LIMIT: usize = 64 * 1024 * 1024;
 
 /// What a log said to an entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +26,69 @@ pub enum Submission {
     },
 }
 
+/// What a log said to one entry of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BatchResult {
+    /// The log took it: a `TransparencyLogEntry` in JSON. Not verified.
+    Accepted(Value),
+    /// The log had it already: the entry as above.
+    Duplicate(Value),
+    /// The log refused it; the others of the batch are not affected.
+    Refused {
+        /// The HTTP status the entry alone would have got.
+        status: u16,
+        /// The log's problem document.
+        problem: Value,
+    },
+}
+
+#[derive(Deserialize)]
+struct BatchAnswer {
+    results: Vec<BatchItem>,
+}
+
+#[derive(Deserialize)]
+struct BatchItem {
+    entry: Option<Value>,
+    #[serde(default)]
+    duplicate: bool,
+    problem: Option<Value>,
+}
+
 impl LogClient {
+    /// Submits many entries in one call (`POST {base}/api/v1/batch`), each as [`submit`](Self::submit) or
+    /// [`submit_event`](Self::submit_event) takes it. One checkpoint covers all of them; the results are in the
+    /// order of the requests.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit) when the log refuses the whole batch; [`Error::Answer`] also when the number of
+    /// results is not that of the requests.
+    pub async fn submit_batch(&self, requests: &[Value]) -> Result<Vec<BatchResult>, Error> {
+        let body = json_bytes(&json!({ "entries": requests }));
+        let answer = self.post_with_limit("api/v1/batch", JSON, body, BATCH_LIMIT).await?;
+        let answer = answer.expect(&[StatusCode::OK])?;
+        let bad = || Error::Answer { what: "the results of a batch" };
+        let answer: BatchAnswer = serde_json::from_slice(&answer.body).map_err(|_| bad())?;
+        if answer.results.len() != requests.len() {
+            return Err(bad());
+        }
+        let results = answer.results.into_iter().map(|item| match item {
+            BatchItem { entry: Some(entry), duplicate: false, problem: None } => {
+                Some(BatchResult::Accepted(entry))
+            }
+            BatchItem { entry: Some(entry), duplicate: true, problem: None } => {
+                Some(BatchResult::Duplicate(entry))
+            }
+            BatchItem { entry: None, problem: Some(problem), .. } => {
+                let status =
+                    problem.get("status").and_then(Value::as_u64).and_then(|code| code.try_into().ok());
+                Some(BatchResult::Refused { status: status?, problem })
+            }
+            _ => None,
+        });
+        results.collect::<Option<_>>().ok_or_else(bad)
+    }
+
     /// Submits a hashedrekord request to a signing log (`POST /api/v2/log/entries`) and waits until the entry is
     /// published.
     ///
