@@ -19,7 +19,7 @@ use crate::peer::{ClientCertificate, ListenerKind, Peer};
 
 /// Answer to a plain connection over the limit, so that a client sees a status instead of a closed connection.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
-    Content-Type: application/problem+json\r\nContent-Length: 118\r\n\r\n\
+    Content-Type: application/problem+json\r\nContent-Length: 119\r\n\r\n\
     {\"type\":\"urn:mentat:problem:overloaded\",\"code\":\"overloaded\",\"title\":\"Service Unavailable\",\"status\":503,\"retry_after\":1}";
 
 /// Binds a listener.

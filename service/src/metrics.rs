@@ -150,7 +150,7 @@ impl Collector for RequestCollector {
                 MetricType::Histogram,
             )?;
             for (name, route) in names().zip(&self.0.routes) {
-                let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+                let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
                 let counts = route.buckets.iter().map(|b| b.load(Ordering::Relaxed));
                 let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
                 let count: u64 = buckets.iter().map(|(_, count)| count).sum();
