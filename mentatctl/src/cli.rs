@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
-use crate::{pki, tls};
+use crate::{audit_capabilities, conformance, demo, executor, lint, log, pki, publish, run, sign, stack, tls, trust, verify};
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
 #[derive(Debug, Parser)]
@@ -32,9 +32,38 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a whole stack on loopback from one folder: authority, log, executor
+    Up(stack::Up),
+    /// Show the whole path and every refusal on a stack in a temporary folder
+    Demo(demo::Demo),
     /// Certificates: request, list, revoke
     #[command(subcommand)]
     Pki(pki::Command),
+    /// Sign modules and record the signatures in the log
+    Sign(sign::Sign),
+    /// Verify signed modules offline, by the executor's own decision
+    Verify(verify::Verify),
+    /// Copy a verified release into a folder of releases
+    Publish(publish::Publish),
+    /// Hand a module to an executor and run it
+    Run(run::Run),
+    /// Ask an executor what it would decide, with nothing loaded
+    Explain(run::Explain),
+    /// Let an executor on another machine join
+    #[command(subcommand)]
+    Executor(executor::Command),
+    /// Proofs and monitoring of transparency logs
+    #[command(subcommand)]
+    Log(log::Command),
+    /// Files by which relying parties know an authority and its logs
+    #[command(subcommand)]
+    Trust(trust::Command),
+    /// Compare what modules import with what their manifests ask for
+    AuditCapabilities(audit_capabilities::Audit),
+    /// Decide cases of a test suite: JSON Lines in, JSON Lines out
+    Conformance(conformance::Conformance),
+    /// Judge certificates and tokens by the authority's own rules
+    Lint(lint::Lint),
     /// Make and issue TLS certificates for services on different machines
     #[command(subcommand)]
     Tls(tls::Command),
@@ -50,9 +79,22 @@ enum Command {
 /// # Errors
 /// Whatever the command reports; the exit code is in it.
 pub fn run(cli: &Cli, out: &Output) -> Outcome {
-    let home = Home::load(cli.stack.as_deref());
+    let home = || Home::load(cli.stack.as_deref());
     match &cli.command {
-        Command::Pki(command) => pki::run(command, &home?, out),
+        Command::Up(up) => stack::up(up, out),
+        Command::Demo(demo) => demo::run(demo, out),
+        Command::Pki(command) => pki::run(command, &home()?, out),
+        Command::Sign(sign) => sign::run(sign, &home()?, out),
+        Command::Verify(verify) => verify::run(verify, &home()?, out),
+        Command::Publish(publish) => publish::run(publish, &home()?, out),
+        Command::Run(run) => run::run(run, &home()?, out),
+        Command::Explain(explain) => run::explain(explain, &home()?, out),
+        Command::Executor(command) => executor::run(command, &home()?, out),
+        Command::Log(command) => log::run(command, &home()?, out),
+        Command::Trust(command) => trust::run(command, &home()?, out),
+        Command::AuditCapabilities(audit) => audit_capabilities::run(audit, out),
+        Command::Conformance(args) => conformance::run(args),
+        Command::Lint(lint) => lint::run(lint, out),
         Command::Tls(command) => tls::run(command, out),
         Command::Completion { shell } => completion(shell, out),
     }

@@ -139,6 +139,12 @@ impl Home {
         pick_path(given, stack, self.config.policy.clone().or(default), "trust policy", "--policy", "policy")
     }
 
+    /// The file with the logs' keys.
+    pub fn log_keys(&self, given: Option<&Path>) -> Outcome<PathBuf> {
+        let stack = self.stack.as_ref().and_then(|s| s.log_keys.clone());
+        pick_path(given, stack, self.existing("log_keys.json"), "log keys file", "--log-keys", "stack")
+    }
+
     /// The administrator's bearer token, where one is configured.
     pub fn admin_token(&self, given: Option<&Path>) -> Outcome<Option<String>> {
         let stack = self.stack.as_ref().and_then(|s| s.admin_token_file.clone());

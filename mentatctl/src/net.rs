@@ -30,6 +30,11 @@ pub struct TlsFlags {
 }
 
 impl TlsFlags {
+    /// The authorities of the servers' TLS certificates, where they were given.
+    pub fn ca(&self) -> Option<&std::path::Path> {
+        self.tls_ca.as_deref()
+    }
+
     /// The client. With a private authority given, only that authority is trusted.
     ///
     /// # Errors

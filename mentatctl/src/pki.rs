@@ -56,12 +56,33 @@ pub struct CaFlags {
 }
 
 impl CaFlags {
+    /// The authority's base URL.
+    ///
+    /// # Errors
+    /// When it is not known.
+    pub fn url(&self, home: &Home) -> Outcome<String> {
+        home.ca_url(self.ca_url.as_deref())
+    }
+
+    /// The authorities of the servers' TLS certificates, where they were given.
+    pub fn tls_ca(&self) -> Option<&Path> {
+        self.tls.ca()
+    }
+
+    /// The HTTP client with the TLS settings of the flags.
+    ///
+    /// # Errors
+    /// When a file cannot be used.
+    pub fn http(&self, home: &Home) -> Outcome<reqwest::Client> {
+        self.tls.client(home)
+    }
+
     /// A client, with the administrator's token where one is known.
     ///
     /// # Errors
     /// When the address is not known or a file cannot be read.
     pub fn client(&self, home: &Home) -> Outcome<CaClient> {
-        let client = CaClient::new(self.tls.client(home)?, &home.ca_url(self.ca_url.as_deref())?);
+        let client = CaClient::new(self.http(home)?, &self.url(home)?);
         Ok(match home.admin_token(self.admin_token_file.as_deref())? {
             Some(token) => client.with_admin_token(&token),
             None => client,

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use trust_store::attestation::{Attestation, BundleSource};
 use trust_store::manifest::{Manifest, Runtime};
+use trust_store_files::ManifestFile;
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::{Secrecy, read_file, read_text, write_file};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
+use crate::home::{Secrecy, read_text, write_file};
 
 /// Name of the manifest in a folder.
 pub const MANIFEST_FILE: &str = "manifest.yaml";
@@ -13,33 +15,51 @@ pub const MANIFEST_FILE: &str = "manifest.yaml";
 /// A manifest with its module's place.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// Path of the manifest.
-    pub manifest_path: PathBuf,
+    /// The manifest and its attestation block.
+    pub file: ManifestFile,
     /// The manifest's text as it is on disk.
     pub text: String,
-    /// The typed manifest, without the attestation block.
-    pub manifest: Manifest,
+}
+
+/// What a release is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To be signed: an attestation it carries already, of whatever version, is not looked at.
+    Sign,
+    /// To be verified or run.
+    Verify,
 }
 
 impl Release {
     /// Opens `DIR` (with its `manifest.yaml`) or a manifest file.
     ///
     /// # Errors
-    /// Exit code 2 when it cannot be read or is no valid manifest.
-    pub fn open(path: &Path) -> Outcome<Self> {
+    /// Exit code 2 when it cannot be read or is no valid manifest; 3 with the reason code when its attestation block is
+    /// of no known form.
+    pub fn open(path: &Path, purpose: Use) -> Outcome<Self> {
         let manifest_path = if path.is_dir() { path.join(MANIFEST_FILE) } else { path.to_path_buf() };
         if !manifest_path.exists() {
             return Err(Failure::usage(format!("{} does not exist", manifest_path.display()))
                 .hint("name a folder with a manifest.yaml, or the manifest itself"));
         }
-        let text = read_text(&manifest_path)?;
-        let file = trust_store_files::ManifestFile::parse(&text).or_fail(Exit::Usage, manifest_path.display())?;
-        Ok(Self { manifest: file.manifest().clone(), manifest_path, text })
+        let unattested = ManifestFile::load_for_signing(path).map_err(|error| file_failure(&error, Exit::Usage))?;
+        let file = match purpose {
+            Use::Sign => unattested,
+            // The manifest itself is readable, so what is wrong now is wrong with the evidence.
+            Use::Verify => ManifestFile::load(path).map_err(|error| file_failure(&error, Exit::Denied))?,
+        };
+        let text = read_text(file.path())?;
+        Ok(Self { file, text })
     }
 
-    /// The folder the manifest lies in.
-    pub fn folder(&self) -> &Path {
-        self.manifest_path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.file.manifest()
+    }
+
+    /// Where the manifest is.
+    pub fn path(&self) -> &Path {
+        self.file.path()
     }
 
     /// Where the module is.
@@ -47,11 +67,19 @@ impl Release {
     /// # Errors
     /// Exit code 2 when the manifest names none: a container is verified by its image digest, not run from here.
     pub fn module_path(&self) -> Outcome<PathBuf> {
-        match (self.manifest.runtime(), self.manifest.module()) {
-            (Runtime::Wasm, Some(module)) => Ok(self.folder().join(module.as_str())),
-            _ => Err(Failure::usage(format!("{} names no WebAssembly module", self.manifest_path.display()))
+        match (self.manifest().runtime(), self.file.module_path()) {
+            (Runtime::Wasm, Some(path)) => Ok(path),
+            _ => Err(Failure::usage(format!("{} names no WebAssembly module", self.path().display()))
                 .hint("only `runtime: wasm` manifests are handled here")),
         }
+    }
+
+    /// File name of the module.
+    ///
+    /// # Errors
+    /// As [`Release::module_path`].
+    pub fn module_name(&self) -> Outcome<String> {
+        Ok(self.module_path()?.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
     }
 
     /// The module's bytes.
@@ -59,7 +87,36 @@ impl Release {
     /// # Errors
     /// Exit code 2 when it cannot be read.
     pub fn module(&self) -> Outcome<Vec<u8>> {
-        read_file(&self.module_path()?)
+        self.module_path()?;
+        let module = self.file.read_module().map_err(|error| file_failure(&error, Exit::Usage))?;
+        module.ok_or_else(|| Failure::usage(format!("{} names no module", self.path().display())))
+    }
+
+    /// The attestation, ready to be verified.
+    ///
+    /// # Errors
+    /// Exit code 3 with the reason code when there is none, or it cannot be read.
+    pub fn attestation(&self) -> Outcome<Attestation> {
+        self.file.read_attestation().map_err(|error| file_failure(&error, Exit::Denied))?.ok_or_else(|| {
+            Failure::new(Exit::Denied, format!("{} is not signed", self.path().display()))
+                .code("inclusion_missing")
+                .hint("sign it with: mentatctl sign")
+        })
+    }
+
+    /// Name and bytes of the bundle file beside the manifest, where the attestation names one.
+    ///
+    /// # Errors
+    /// Exit code 2 when it cannot be read.
+    pub fn sidecar(&self) -> Outcome<Option<(String, String)>> {
+        let Some(block) = self.file.block() else { return Ok(None) };
+        match block.bundle().or_fail(Exit::Denied, self.path().display())? {
+            BundleSource::Inline(_) => Ok(None),
+            BundleSource::Sidecar(name) => {
+                let text = read_text(&self.path().with_file_name(&name))?;
+                Ok(Some((name, text)))
+            }
+        }
     }
 
     /// Makes the module from its text form (`.wat` beside it) when it is missing. Returns whether it was made.
@@ -76,5 +133,14 @@ impl Release {
             .map_err(|error| Failure::usage(format!("{} does not assemble: {error}", text.display())))?;
         write_file(&path, &binary, Secrecy::Public)?;
         Ok(true)
+    }
+}
+
+/// The failure of a file, with the reason code where the content has one.
+fn file_failure(error: &trust_store_files::Error, exit: Exit) -> Failure {
+    let failure = Failure::new(exit, chain(error));
+    match error.code() {
+        Some(code) => failure.code(code.as_str()),
+        None => Failure { exit: Exit::Usage, ..failure },
     }
 }

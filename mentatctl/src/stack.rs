@@ -1,5 +1,16 @@
-//! A whole stack on loopback in one folder.
+//! A whole stack on loopback in one folder: certificate authority, transparency log, executor.
+//!
+//! The first start creates keys, databases, logs, ports and trust files; later starts only start. `stack.json` is
+//! written last, so that an interrupted first start is recognised and refused instead of being half used.
 
+mod child;
+mod config;
+mod create;
 mod file;
+mod layout;
+mod ports;
+mod run;
 
-pub use file::{ExecutorService, Log, STACK_FILE, Service, StackFile};
+pub use config::Tempo;
+pub use file::StackFile;
+pub use run::{Running, Up, up};

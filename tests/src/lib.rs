@@ -12,6 +12,7 @@
     reason = "test harness: a failure must stop with the place it happened"
 )]
 
+pub mod agent;
 pub mod binary;
 pub mod clock;
 pub mod command;

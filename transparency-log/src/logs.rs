@@ -38,7 +38,12 @@ pub(crate) struct LogDescription {
 
 pub(crate) fn describe(log: &LogSettings, keys: &CheckpointKeys, server_url: &str) -> LogDescription {
     let (public_key, log_id) = keys.primary().map_or_else(Default::default, |(verifier, signer)| {
-        (STANDARD.encode(signer.public_key().spki_der()), verifier.key_hash().to_base64())
+        let id = match log.kind {
+            // SCTs name the log by the hash of its key (RFC 6962 section 3.2), entries by that of its note key.
+            LogKind::Issuance => STANDARD.encode(signer.public_key().spki_sha256()),
+            _ => verifier.key_hash().to_base64(),
+        };
+        (STANDARD.encode(signer.public_key().spki_der()), id)
     });
     LogDescription {
         name: log.name.clone(),

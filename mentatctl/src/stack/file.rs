@@ -37,6 +37,9 @@ pub struct StackFile {
     /// Trust anchors, log keys and timestamp authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trusted_root: Option<PathBuf>,
+    /// Keys of every log, as `trust export` writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_keys: Option<PathBuf>,
     /// Addresses for stock signing clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_config: Option<PathBuf>,
@@ -104,6 +107,7 @@ impl StackFile {
             executor: None,
             tsa: None,
             trusted_root: None,
+            log_keys: None,
             signing_config: None,
             policy: None,
             admin_token_file: None,

@@ -49,9 +49,11 @@ pub(crate) async fn add(log: &Arc<ServedLog>, writer: WriterId, body: Bytes, for
         .submit(writer, Entry::certificate(entry.clone()).map_err(store)?, Ack::Sequenced)
         .map_err(store)?;
     let receipt = entry::wait(answer, Ack::Sequenced).await.map_err(store)?;
-    let Some((verifier, signer)) = log.keys.primary() else {
+    let Some((_, signer)) = log.keys.primary() else {
         return Err(Problem::internal("the log has no key"));
     };
+    // RFC 6962 section 3.2: the log's id is the hash of its key, not that of its note key.
+    let log_id = STANDARD.encode(signer.public_key().spki_sha256());
     let input = entry.sct_input(receipt.index, receipt.time_millis);
     let (signer, digest) = (signer.clone(), Hash::digest(&input));
     let signature = tokio::task::spawn_blocking(move || {
@@ -67,7 +69,7 @@ pub(crate) async fn add(log: &Arc<ServedLog>, writer: WriterId, body: Bytes, for
         StatusCode::OK,
         &json!({
             "sct_version": 0,
-            "id": verifier.key_hash().to_base64(),
+            "id": log_id,
             "timestamp": receipt.time_millis,
             "extensions": STANDARD.encode(extensions(receipt.index)),
             "signature": STANDARD.encode(signature),

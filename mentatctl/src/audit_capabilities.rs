@@ -1,0 +1,205 @@
+//! `audit-capabilities`: compares what a module imports with what its manifest asks for. Offline, without an engine.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use trust_store::capability::{Capability, FileAccess, Protocol};
+use trust_store::manifest::Manifest;
+use wasmparser::{Parser, Payload};
+
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::output::{Output, Tone};
+use crate::release::{Release, Use};
+
+/// `audit-capabilities`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Folders with a manifest.yaml, or manifests
+    #[arg(required = true, value_name = "DIR|MANIFEST")]
+    releases: Vec<PathBuf>,
+}
+
+/// Runs `audit-capabilities`: exit code 0 when clean, 1 with findings, 2 when something cannot be read.
+///
+/// # Errors
+/// None: every release is reported by itself.
+pub fn run(audit: &Audit, out: &Output) -> Outcome {
+    let mut worst = Exit::Ok;
+    for path in &audit.releases {
+        match audit_one(path, out) {
+            Ok(0) => {}
+            Ok(_) if worst == Exit::Ok => worst = Exit::Failure,
+            Ok(_) => {}
+            Err(failure) => {
+                let failure = Failure { what: format!("{}: {}", path.display(), failure.what), ..failure };
+                out.failure(&failure);
+                worst = Exit::Usage;
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    code: &'static str,
+    text: String,
+}
+
+fn audit_one(path: &Path, out: &Output) -> Outcome<usize> {
+    let release = Release::open(path, Use::Sign)?;
+    release.assemble_missing_module()?;
+    let imports = imports(&release.module()?)?;
+    let findings = findings(release.manifest(), &imports);
+    let requested: Vec<String> =
+        release.manifest().requested_capabilities().iter().map(ToString::to_string).collect();
+    out.line(out.paint(Tone::Strong, format!("{} {}", release.manifest().id(), release.manifest().version())));
+    out.line(format!("  asks for  {}", if requested.is_empty() { "nothing".to_owned() } else { requested.join(", ") }));
+    let names: Vec<String> = imports.iter().map(|(module, name)| format!("{module}.{name}")).collect();
+    out.line(format!("  imports   {}", if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }));
+    for finding in &findings {
+        out.line(format!("  {} {} [{}]", out.paint(Tone::Bad, "finding"), finding.text, finding.code));
+    }
+    if findings.is_empty() {
+        out.line(format!("  {}", out.paint(Tone::Good, "nothing to remark")));
+    }
+    out.value(&json!({
+        "manifest": release.path(), "agent": release.manifest().id().as_str(),
+        "version": release.manifest().version().as_str(), "requested": requested, "imports": names,
+        "findings": findings.iter().map(|f| json!({ "code": f.code, "text": f.text })).collect::<Vec<_>>(),
+    }));
+    Ok(findings.len())
+}
+
+/// Module and name of every import of a core module, interface and nothing of a component.
+fn imports(bytes: &[u8]) -> Outcome<BTreeSet<(String, String)>> {
+    let mut found = BTreeSet::new();
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.or_fail(Exit::Usage, "the module")? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ImportSection(section) if depth == 0 => {
+                for import in section.into_imports() {
+                    let import = import.or_fail(Exit::Usage, "the module's imports")?;
+                    found.insert((import.module.to_owned(), import.name.to_owned()));
+                }
+            }
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    let import = import.or_fail(Exit::Usage, "the component's imports")?;
+                    let name = import.name.name;
+                    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+                    found.insert((interface.to_owned(), version.to_owned()));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn findings(manifest: &Manifest, imports: &BTreeSet<(String, String)>) -> Vec<Finding> {
+    let requested = manifest.requested_capabilities();
+    let mut found = Vec::new();
+    let mut add = |code, text: String| found.push(Finding { code, text });
+    let core = |name: &str| imports.contains(&("mentat".to_owned(), name.to_owned()));
+    let interface = |prefix: &str| imports.iter().any(|(module, _)| module.starts_with(prefix));
+
+    let uses_handles = core("request_capability") || interface("mentat:agent/capability");
+    let uses_media = core("download_media") || core("upload_media") || interface("mentat:agent/media");
+    let uses_streams = core("start_stream") || interface("mentat:agent/stream");
+    let uses_network = interface("wasi:http/outgoing") || interface("wasi:sockets/tcp");
+    let uses_files = interface("wasi:filesystem/preopens") || interface("wasi_snapshot_preview1");
+    let uses_env = interface("wasi:cli/environment") || interface("wasi_snapshot_preview1");
+
+    for (extension, used) in [("media", uses_media), ("stream", uses_streams)] {
+        let declared =
+            requested.iter().any(|c| matches!(c, Capability::Extension { name, .. } if name == extension));
+        if used && !declared {
+            add("undeclared", format!("imports {extension} functions but does not ask for extension:{extension}"));
+        }
+        if declared && !used {
+            add("unused", format!("asks for extension:{extension} but imports none of its functions"));
+        }
+    }
+    if uses_network && !requested.iter().any(|c| matches!(c, Capability::Network { .. })) {
+        add("undeclared", "imports network interfaces but asks for no network capability".to_owned());
+    }
+    for capability in &requested {
+        let reachable = match capability {
+            Capability::Compute(_) | Capability::Extension { .. } => true,
+            Capability::Network { .. } => uses_handles || uses_network,
+            Capability::Filesystem { .. } => uses_handles || uses_files,
+            Capability::Env(_) => uses_handles || uses_env,
+        };
+        if !reachable {
+            add("unused", format!("asks for {capability} but imports nothing that could use it"));
+        }
+        match capability {
+            Capability::Network { host, .. } if host.to_string().starts_with("*.") => {
+                add("wide", format!("{capability} names every host below a domain"));
+            }
+            _ => {}
+        }
+        if let Capability::Network { protocol: Protocol::Http, .. } = capability {
+            add("clear_text", format!("{capability} may be clear text where policy permits it; ask for https"));
+        }
+        if let Capability::Filesystem { access: FileAccess::Write, .. } = capability {
+            add("write", format!("{capability} means reading and writing"));
+        }
+    }
+    if uses_handles && requested.iter().all(|c| matches!(c, Capability::Compute(_) | Capability::Extension { .. })) {
+        add("undeclared", "requests capabilities at run time but the manifest asks for none".to_owned());
+    }
+    if manifest.wasm().memory.maximum_mb.is_none() {
+        add("no_limit", "wasm.memory.maximum is missing: the operator's limit decides alone".to_owned());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(capabilities: &str, memory: &str) -> Manifest {
+        let text = format!(
+            r#"{{"id":"a.b","module":"m.wasm","runtime":"wasm","version":"1.0.0","wasm":{{"capabilities":[{capabilities}]{memory}}}}}"#
+        );
+        Manifest::from_json(text.as_bytes()).unwrap()
+    }
+
+    fn codes(manifest: &Manifest, wat: &str) -> Vec<&'static str> {
+        let imports = imports(&wat::parse_str(wat).unwrap()).unwrap();
+        findings(manifest, &imports).into_iter().map(|f| f.code).collect()
+    }
+
+    const LIMIT: &str = r#","memory":{"maximum":8}"#;
+    const READS: &str = r#"(module (import "mentat" "input_len" (func (result i64))))"#;
+    const ASKS: &str = r#"(module (import "mentat" "request_capability" (func (param i32 i32) (result i32))))"#;
+
+    #[test]
+    fn a_module_that_asks_for_what_it_uses_is_clean() {
+        assert!(codes(&manifest("", LIMIT), READS).is_empty());
+        assert!(codes(&manifest(r#""network:https:api.example.com""#, LIMIT), ASKS).is_empty());
+    }
+
+    #[test]
+    fn unused_undeclared_and_wide_requests_are_found() {
+        assert_eq!(codes(&manifest(r#""env:KEY""#, LIMIT), READS), ["unused"]);
+        assert_eq!(codes(&manifest("", LIMIT), ASKS), ["undeclared"]);
+        assert_eq!(codes(&manifest(r#""network:https:*.example.com""#, LIMIT), ASKS), ["wide"]);
+        assert_eq!(codes(&manifest(r#""network:http:api.example.com""#, LIMIT), ASKS), ["clear_text"]);
+        assert_eq!(codes(&manifest("", ""), READS), ["no_limit"]);
+    }
+
+    #[test]
+    fn imports_of_nested_modules_are_not_the_components_own() {
+        let component = r#"(component (core module (import "mentat" "log" (func (param i32 i32 i32)))))"#;
+        assert!(imports(&wat::parse_str(component).unwrap()).unwrap().is_empty());
+        assert!(imports(b"not wasm").is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! One scene after another: runs this very program as a person would, times it, and asserts what it answers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use executor_api::client::ExecutorClient;
+use serde_json::Value;
+
+use crate::clock::Stopwatch;
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::{Secrecy, make_folder, write_file};
+use crate::net::TlsFlags;
+use crate::output::{Output, Tone};
+use crate::stack::{Running, StackFile};
+
+/// The module in text form, its manifest, and the text it reads: parts of this program, so that the demo needs no folder.
+const MODULE_TEXT: &str = include_str!("../../../sdk/examples/sentiment/sentiment.wat");
+const MANIFEST: &str = include_str!("../../../sdk/examples/sentiment/manifest.yaml");
+const README: &str = include_str!("../../../README.md");
+
+/// The demonstration's surroundings.
+pub struct Act<'a> {
+    out: &'a Output,
+    stack: PathBuf,
+    file: StackFile,
+    work: PathBuf,
+    steps: Vec<(String, Duration)>,
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    code: i32,
+    /// Its JSON lines.
+    pub lines: Vec<Value>,
+    stderr: String,
+}
+
+impl<'a> Act<'a> {
+    /// A demonstration on a running stack, with its own folder for homes and modules.
+    pub fn new(stack: &Running, work: &Path, out: &'a Output) -> Outcome<Self> {
+        make_folder(&work.join("home"), Secrecy::Secret)?;
+        let readme = work.join("README.md");
+        write_file(&readme, README.as_bytes(), Secrecy::Public)?;
+        Ok(Self {
+            out,
+            stack: stack.layout().root().to_path_buf(),
+            file: stack.file().clone(),
+            work: work.to_path_buf(),
+            steps: Vec::new(),
+        })
+    }
+
+    /// Where lines go.
+    pub fn out(&self) -> &Output {
+        self.out
+    }
+
+    /// What `stack.json` says.
+    pub fn file(&self) -> &StackFile {
+        &self.file
+    }
+
+    /// The stack's folder.
+    pub fn stack_dir(&self) -> &Path {
+        &self.stack
+    }
+
+    /// A path below the demonstration's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
+    /// Takes the timed steps out.
+    pub fn into_steps(self) -> Vec<(String, Duration)> {
+        self.steps
+    }
+
+    /// Records how long a step took.
+    pub fn timed(&mut self, step: &str, time: Duration) {
+        self.steps.push((step.to_owned(), time));
+    }
+
+    /// A client of the stack's executor, as its administrator.
+    pub fn executor(&self) -> Outcome<ExecutorClient> {
+        let home = crate::home::Home::load(Some(&self.stack))?;
+        let client = ExecutorClient::new(TlsFlags::default().client(&home)?, &home.executor_url(None)?);
+        Ok(match home.admin_token(None)? {
+            Some(token) => client.with_token(token),
+            None => client,
+        })
+    }
+
+    /// A copy of the example release in a folder of its own, with an optional change of its manifest.
+    pub fn release(&self, name: &str, change: impl FnOnce(String) -> String) -> Outcome<PathBuf> {
+        let folder = self.path(name);
+        make_folder(&folder, Secrecy::Public)?;
+        write_file(&folder.join("sentiment.wat"), MODULE_TEXT.as_bytes(), Secrecy::Public)?;
+        write_file(&folder.join("manifest.yaml"), change(MANIFEST.to_owned()).as_bytes(), Secrecy::Public)?;
+        Ok(folder)
+    }
+
+    /// Copies a release that was signed.
+    pub fn copy(&self, from: &Path, name: &str) -> Outcome<PathBuf> {
+        let folder = self.path(name);
+        make_folder(&folder, Secrecy::Public)?;
+        for file in ["sentiment.wasm", "manifest.yaml"] {
+            std::fs::copy(from.join(file), folder.join(file)).or_fail(Exit::Failure, format!("copying {file}"))?;
+        }
+        Ok(folder)
+    }
+
+    /// Runs `mentatctl ARGS` on the stack, shows the command as a person would type it, and times it under `step`.
+    pub fn ctl(&mut self, step: &str, args: &[&str]) -> Outcome<Answer> {
+        self.out.line(format!("  {} mentatctl {}", self.out.paint(Tone::Faint, "$"), self.shown(args)));
+        let watch = Stopwatch::start();
+        let answer = self.quietly(args)?;
+        self.timed(step, watch.elapsed());
+        Ok(answer)
+    }
+
+    /// The same without a line and without a time.
+    pub fn quietly(&self, args: &[&str]) -> Outcome<Answer> {
+        let own = std::env::current_exe().or_fail(Exit::Failure, "finding this executable")?;
+        let output = Command::new(own)
+            .arg("--json")
+            .arg("--stack")
+            .arg(&self.stack)
+            .args(args)
+            .env("MENTAT_HOME", self.work.join("home"))
+            .stdin(Stdio::null())
+            .output()
+            .or_fail(Exit::Failure, "running this executable")?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        Ok(Answer {
+            code: output.status.code().unwrap_or(-1),
+            lines: stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Prints a line below a command.
+    pub fn say(&self, text: impl std::fmt::Display) {
+        self.out.line(format!("      {text}"));
+    }
+
+    fn shown(&self, args: &[&str]) -> String {
+        let prefix = format!("{}/", self.work.display());
+        let mut shown: Vec<String> = args.iter().map(|arg| arg.replace(&prefix, "")).collect();
+        // The token is a secret even here.
+        if let Some(position) = args.iter().position(|arg| *arg == "--token")
+            && let Some(token) = shown.get_mut(position + 1)
+        {
+            "…".clone_into(token);
+        }
+        shown.join(" ")
+    }
+}
+
+impl Answer {
+    /// The first JSON line of a success.
+    ///
+    /// # Errors
+    /// When the command failed.
+    pub fn success(self) -> Outcome<Value> {
+        if self.code != 0 {
+            return Err(Failure::failed(format!("this should have succeeded: exit code {}, {}", self.code, self.said())));
+        }
+        Ok(self.lines.into_iter().next().unwrap_or(Value::Null))
+    }
+
+    /// The reason code of a denial, asserted.
+    ///
+    /// # Errors
+    /// When the command succeeded, or failed with another code.
+    pub fn denied(&self, code: &str) -> Outcome<String> {
+        let line = self.lines.iter().find(|line| line["ok"] == Value::Bool(false));
+        let found = line.and_then(|line| line["code"].as_str()).unwrap_or("none");
+        if self.code != Exit::Denied as i32 || found != code {
+            return Err(Failure::failed(format!(
+                "expected a denial with code {code}: exit code {}, code {found}, {}",
+                self.code,
+                self.said()
+            )));
+        }
+        Ok(line.and_then(|line| line["error"].as_str()).unwrap_or_default().to_owned())
+    }
+
+    /// Whether this is a denial with the code.
+    pub fn is_denied(&self, code: &str) -> bool {
+        self.denied(code).is_ok()
+    }
+
+    fn said(&self) -> String {
+        let lines: Vec<String> = self.lines.iter().map(Value::to_string).collect();
+        format!("{} {}", lines.join(" "), self.stderr)
+    }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> String {
+    path.display().to_string()
+}

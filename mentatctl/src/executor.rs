@@ -1,0 +1,126 @@
+//! `executor join`: the files by which an executor on another machine believes an authority and a log that exist already.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use toml::{Table, Value};
+use trust_store::policy::{CapabilityPolicy, FreshnessPolicy};
+use trust_store::policy_document::PolicyDocument;
+
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::{Home, Secrecy, make_folder, write_file};
+use crate::output::Output;
+use crate::trust::{self, ExportFlags};
+
+/// `executor` subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write trust files, a policy that accepts nobody, and executor.toml for an executor that joins
+    Join(Join),
+}
+
+/// `executor join`.
+#[derive(Debug, Args)]
+pub struct Join {
+    /// Folder for the files; nothing in it is overwritten
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// The executor's own folder of state
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// IP:PORT to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    listen: String,
+    /// The executor's TLS certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "server_key")]
+    server_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "server_cert")]
+    server_key: Option<PathBuf>,
+    /// Authorities whose client certificates are required, PEM
+    #[arg(long, value_name = "FILE", requires = "server_cert")]
+    client_ca: Option<PathBuf>,
+    /// Subject of an administrator's client certificate, such as CN=operator; may be repeated
+    #[arg(long, value_name = "SUBJECT")]
+    admin: Vec<String>,
+    #[command(flatten)]
+    export: ExportFlags,
+}
+
+/// Runs an `executor` command.
+///
+/// # Errors
+/// What the command reports.
+pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
+    let Command::Join(join) = command;
+    let sources = trust::ask(&join.export, home)?;
+    make_folder(&join.output, Secrecy::Public)?;
+    let path = |name: &str| join.output.join(name);
+    let signing = sources
+        .logs
+        .of_kind("signing")
+        .ok_or_else(|| Failure::failed("the log server has no signing log"))?;
+    let status = sources.status_base()?;
+    let mut policy = PolicyDocument::default();
+    policy.logs = Some(trust::log_policy(signing));
+    policy.freshness = Some(FreshnessPolicy::WithinSeconds(3600));
+    policy.capabilities = Some(CapabilityPolicy::Within(Vec::new()));
+    let mut files = trust::files(&sources)?;
+    files.push(("policy.yaml", policy.to_json().or_fail(Exit::Failure, "writing the policy")?));
+    files.push(("executor.toml", config(join, &signing.origin, &signing.url, &status)?.into_bytes()));
+    if let Some((name, _)) = files.iter().find(|(name, _)| path(name).exists()) {
+        return Err(Failure::failed(format!("{} exists already", path(name).display()))
+            .hint("choose an empty --output folder: what an executor trusts is not overwritten by accident"));
+    }
+    for (name, bytes) in &files {
+        write_file(&path(name), bytes, Secrecy::Public)?;
+        out.line(format!("wrote {}", path(name).display()));
+    }
+    out.line("next: compare the root's digest with what the ceremony printed, name accepted signers in policy.yaml, start the executor");
+    out.value(&json!({
+        "ok": true, "root_sha256": sources.root_sha256()?,
+        "files": files.iter().map(|(name, _)| path(name)).collect::<Vec<_>>(),
+    }));
+    out.line(format!("root SHA-256 {}", sources.root_sha256()?));
+    Ok(Exit::Ok)
+}
+
+fn config(join: &Join, origin: &str, log_url: &str, status: &str) -> Outcome<String> {
+    let absolute = |path: &Path| -> Outcome<Value> {
+        let path = std::path::absolute(path).or_fail(Exit::Usage, path.display())?;
+        Ok(Value::String(path.display().to_string()))
+    };
+    let mut server = Table::from_iter([("listen".to_owned(), Value::String(join.listen.clone()))]);
+    if let (Some(cert), Some(key)) = (&join.server_cert, &join.server_key) {
+        let mut tls = Table::new();
+        tls.insert("certificate_file".into(), absolute(cert)?);
+        tls.insert("key_file".into(), absolute(key)?);
+        if let Some(client_ca) = &join.client_ca {
+            tls.insert("client_ca_file".into(), absolute(client_ca)?);
+        }
+        server.insert("tls".into(), Value::Table(tls));
+    }
+    let log = Table::from_iter([
+        ("origin".to_owned(), Value::String(origin.to_owned())),
+        ("url".to_owned(), Value::String(log_url.to_owned())),
+    ]);
+    let mut evidence = Table::new();
+    evidence.insert("status_bases".into(), Value::Array(vec![Value::String(status.to_owned())]));
+    evidence.insert("logs".into(), Value::Array(vec![Value::Table(log)]));
+    if let Some(ca) = join.export.tls_ca() {
+        evidence.insert("ca_file".into(), absolute(ca)?);
+    }
+    let mut config = Table::new();
+    config.insert("state_dir".into(), absolute(&join.data_dir)?);
+    config.insert("trusted_root".into(), "trusted_root.json".into());
+    config.insert("policy".into(), "policy.yaml".into());
+    config.insert("server".into(), Value::Table(server));
+    if !join.admin.is_empty() {
+        let subjects = join.admin.iter().cloned().map(Value::String).collect();
+        config.insert("admin".into(), Value::Table(Table::from_iter([("subjects".to_owned(), Value::Array(subjects))])));
+    }
+    config.insert("evidence".into(), Value::Table(evidence));
+    let text = toml::to_string(&config).or_fail(Exit::Failure, "writing executor.toml")?;
+    Ok(format!("# Written by `mentatctl executor join`; docs/operations/executor.toml explains every field.\n{text}"))
+}

@@ -1,0 +1,182 @@
+//! `sign`: statement → envelope → timestamp → log → bundle → staples → attestation block.
+//!
+//! Nothing is written before everything was obtained and the finished evidence was checked to be about this module: an
+//! interrupted run leaves the manifest as it was.
+
+mod evidence;
+mod signer;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+use trust_store::attestation::AttestationBlock;
+use trust_store::bundle::Bundle;
+use trust_store::dsse::{self, Envelope, IN_TOTO_PAYLOAD_TYPE};
+use trust_store::rekor::{HashedRekord, VerifierKey};
+use trust_store::statement::Statement;
+use trust_store_files::manifest_file::NewBundle;
+
+pub use evidence::{Services, crl_url};
+pub use signer::{Signer, sha256};
+
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::Home;
+use crate::net::{TlsFlags, block_on};
+use crate::output::{Output, Tone};
+use crate::release::{Release, Use};
+
+/// `sign`.
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// Folders with a manifest.yaml, or manifests
+    #[arg(required = true, value_name = "DIR|MANIFEST")]
+    releases: Vec<PathBuf>,
+    /// Developer certificate with its issuers, PEM [default: ~/.mentat/signing.crt]
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its key, PEM [default: ~/.mentat/signing.key]
+    #[arg(long, value_name = "FILE", conflicts_with = "key_env")]
+    key: Option<PathBuf>,
+    /// Environment variable that holds the key in PEM
+    #[arg(long, value_name = "NAME")]
+    key_env: Option<String>,
+    /// Passphrase of an encrypted key
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Write the bundle to MODULE.sigstore.json beside the manifest instead of into it
+    #[arg(long)]
+    sidecar: bool,
+    #[command(flatten)]
+    services: ServiceFlags,
+}
+
+/// Where evidence comes from.
+#[derive(Debug, Args)]
+pub struct ServiceFlags {
+    /// Base URL of the signing log
+    #[arg(long, value_name = "URL")]
+    log_url: Option<String>,
+    /// Full URL of the timestamp authority
+    #[arg(long, value_name = "URL")]
+    tsa_url: Option<String>,
+    #[command(flatten)]
+    tls: TlsFlags,
+}
+
+/// Runs `sign`. Every release is tried; the exit code is that of the first failure.
+///
+/// # Errors
+/// When the key or certificate cannot be used.
+pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
+    let cert = sign.cert.clone().unwrap_or_else(|| home.signing_certificate());
+    let signer = Signer::load(&cert, sign.key.as_deref(), sign.key_env.as_deref(), sign.passphrase_file.as_deref(), home)?;
+    let services = Services::new(
+        sign.services.tls.client(home)?,
+        &home.log_url(sign.services.log_url.as_deref())?,
+        &home.tsa_url(sign.services.tsa_url.as_deref())?,
+    )?;
+    let mut worst = None;
+    for path in &sign.releases {
+        match sign_release(path, &signer, &services, sign.sidecar, out) {
+            Ok(()) => {}
+            Err(failure) => {
+                worst.get_or_insert(failure.exit);
+                let failure = Failure { what: format!("{}: {}", path.display(), failure.what), ..failure };
+                out.failure(&failure);
+            }
+        }
+    }
+    Ok(worst.unwrap_or(Exit::Ok))
+}
+
+fn sign_release(path: &Path, signer: &Signer, services: &Services, sidecar: bool, out: &Output) -> Outcome<()> {
+    let mut release = Release::open(path, Use::Sign)?;
+    if release.assemble_missing_module()? {
+        out.line(format!("assembled {}", release.module_path()?.display()));
+    }
+    let module = release.module()?;
+    let spinner = out.spinner(format!("signing {}", release.manifest().id()));
+    let signed = sign_module(&release, &module, signer, services)?;
+    drop(spinner);
+    let sidecar_name = if sidecar { Some(sidecar_name(&release)?) } else { None };
+    let block =
+        AttestationBlock::new(&signed.bundle, sidecar_name.as_deref(), &signer.chain, signed.staples.clone())
+            .or_fail(Exit::Failure, "making the attestation block")?;
+    let json = signed.bundle.to_json().or_fail(Exit::Failure, "writing the bundle")?;
+    let bundle = match &sidecar_name {
+        Some(name) => NewBundle::Sidecar { name, json: &json },
+        None => NewBundle::Inline,
+    };
+    release.file.store_attestation(&block, bundle).or_fail(Exit::Failure, "writing the attestation")?;
+    let index = signed.log_index;
+    out.line(format!(
+        "{} {} {} as {}, log index {index}",
+        out.paint(Tone::Good, "signed"),
+        release.manifest().id(),
+        release.manifest().version(),
+        signer.name(),
+    ));
+    out.value(&json!({
+        "ok": true, "manifest": release.path(), "agent": release.manifest().id().as_str(),
+        "version": release.manifest().version().as_str(), "signer": signer.name(), "log_index": index,
+        "sidecar": sidecar_name,
+    }));
+    Ok(())
+}
+
+/// What signing made.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// Revocation evidence for the chain, as far as its issuers publish it.
+    pub staples: trust_store::attestation::Staples,
+    /// Index of the entry in the log.
+    pub log_index: u64,
+}
+
+/// Signs one release and collects its evidence.
+///
+/// # Errors
+/// When the key cannot sign, or a service refuses or cannot be reached.
+pub fn sign_module(release: &Release, module: &[u8], signer: &Signer, services: &Services) -> Outcome<Signed> {
+    let digest = sha256(module);
+    let statement = Statement::agent_release(release.manifest(), &digest);
+    let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
+    let envelope = envelope(payload, signer)?;
+    let mut bundle = Bundle::for_envelope(signer.certificate().der().to_vec(), envelope.clone());
+    let entry = HashedRekord::for_envelope(
+        &envelope,
+        VerifierKey::Certificate(signer.certificate().der().to_vec()),
+        signer.key_details,
+    )
+    .or_fail(Exit::Failure, "making the log entry")?;
+    let signature = bundle.signature().or_fail(Exit::Failure, "reading the signature")?.to_vec();
+    let request: Value = serde_json::from_slice(&entry.request().or_fail(Exit::Failure, "writing the log entry")?)
+        .or_fail(Exit::Failure, "writing the log entry")?;
+    let (token, logged, staples) = block_on(async {
+        // The time is proven first: a log entry without a token would be on record and useless.
+        let token = services.timestamp(&signature).await?;
+        let logged = services.record(&request, &entry).await?;
+        let staples = services.staples(&signer.chain).await?;
+        Ok((token, logged, staples))
+    })?;
+    let log_index = logged.log_index;
+    bundle.timestamps.push(token);
+    bundle.log_entries.push(logged);
+    Ok(Signed { bundle, staples, log_index })
+}
+
+/// A DSSE envelope of a payload, signed.
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn envelope(payload: Vec<u8>, signer: &Signer) -> Outcome<Envelope> {
+    let signature = signer.sign(&dsse::pae(IN_TOTO_PAYLOAD_TYPE, &payload))?;
+    Ok(Envelope::new(IN_TOTO_PAYLOAD_TYPE, payload, signature))
+}
+
+fn sidecar_name(release: &Release) -> Outcome<String> {
+    Ok(format!("{}.sigstore.json", release.module_name()?))
+}

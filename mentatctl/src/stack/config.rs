@@ -1,0 +1,154 @@
+//! The configuration files of a stack's servers. They are ordinary files: an operator may edit them afterwards, and
+//! `docs/operations` explains every field.
+
+use std::path::Path;
+
+use tlog_client::LogSet;
+use toml::{Table, Value};
+
+use super::layout::Layout;
+use super::ports::Ports;
+use crate::exit::{Exit, OrFail as _, Outcome};
+use crate::home::{Secrecy, write_file};
+
+/// How eagerly status is published and refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tempo {
+    /// The defaults of the servers.
+    Normal,
+    /// Every second, so that a demonstration need not wait.
+    Demo,
+}
+
+impl Tempo {
+    fn seconds(self, normal: i64) -> i64 {
+        match self {
+            Self::Normal => normal,
+            Self::Demo => 1,
+        }
+    }
+}
+
+/// Writes the authority's configuration.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
+    let data = layout.data("ca-service");
+    let mut config = Table::new();
+    config.insert("data_dir".into(), path(&data));
+    config.insert("status_url".into(), format!("http://127.0.0.1:{}", ports.status).into());
+    config.insert("identity_issuer".into(), format!("http://127.0.0.1:{}", ports.ca).into());
+    config.insert(
+        "server".into(),
+        table([
+            ("listen", address(ports.ca)),
+            ("read_only_listen", address(ports.status)),
+        ]),
+    );
+    config.insert("admin".into(), table([("token_file", path(&layout.admin_token()))]));
+    config.insert("keys".into(), table([("passphrase", passphrase(layout, "ca-service"))]));
+    config.insert(
+        "issuance_log".into(),
+        table([
+            ("url", format!("http://127.0.0.1:{}/issuance", ports.log).into()),
+            ("public_key_file", path(&layout.trust("issuance_log.pub.pem"))),
+        ]),
+    );
+    config.insert("event_log".into(), table([("url", format!("http://127.0.0.1:{}/event", ports.log).into())]));
+    config.insert("status".into(), table([("publish_interval_seconds", tempo.seconds(60).into())]));
+    config.insert(
+        "profiles".into(),
+        table([("developer", table([("rules", "internal".into())])), ("keyless", table([("rules", "keyless".into())]))]),
+    );
+    write(layout, "ca-service", &config)
+}
+
+/// Writes the log server's configuration.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn log_server(layout: &Layout, ports: &Ports, authorities: &Path, statement_key: &Path) -> Outcome<()> {
+    let data = layout.data("transparency-log");
+    let authorities = Value::Array(vec![path(authorities)]);
+    let log = |name: &str, more: Vec<(&str, Value)>| {
+        let mut log = vec![("name", name.into()), ("kind", name.into())];
+        log.extend(more);
+        table(log)
+    };
+    let event = table([
+        ("predicate_type", REVOCATION_PREDICATE.into()),
+        ("keys", Value::Array(vec![path(statement_key)])),
+    ]);
+    let mut config = Table::new();
+    config.insert("public_url".into(), format!("http://127.0.0.1:{}", ports.log).into());
+    config.insert("data".into(), path(&data.join("logs")));
+    config.insert("head_copies".into(), path(&data.join("head-copies")));
+    config.insert("server".into(), table([("listen", address(ports.log))]));
+    config.insert(
+        "keystore".into(),
+        table([("directory", path(&data.join("keys"))), ("passphrase", passphrase(layout, "transparency-log"))]),
+    );
+    config.insert(
+        "log".into(),
+        Value::Array(vec![
+            log("signing", vec![("authorities", authorities.clone())]),
+            log("issuance", vec![("authorities", authorities)]),
+            log("event", vec![("event", Value::Array(vec![event]))]),
+        ]),
+    );
+    write(layout, "transparency-log", &config)
+}
+
+/// Writes the executor's configuration.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> Outcome<()> {
+    let logs = logs
+        .0
+        .iter()
+        .filter(|log| log.kind == "signing")
+        .map(|log| table([("origin", log.origin.clone().into()), ("url", log.url.clone().into())]))
+        .collect();
+    let mut config = Table::new();
+    config.insert("state_dir".into(), path(&layout.data("executor")));
+    config.insert("trusted_root".into(), path(&layout.trust("trusted_root.json")));
+    config.insert("policy".into(), path(&layout.trust("policy.yaml")));
+    config.insert("server".into(), table([("listen", address(ports.executor))]));
+    config.insert("admin".into(), table([("token_file", path(&layout.admin_token()))]));
+    config.insert(
+        "evidence".into(),
+        table([
+            ("refresh_seconds", tempo.seconds(30).into()),
+            ("status_bases", Value::Array(vec![format!("http://127.0.0.1:{}", ports.status).into()])),
+            ("logs", Value::Array(logs)),
+        ]),
+    );
+    write(layout, "executor", &config)
+}
+
+/// `predicateType` of the authority's statements about revocations.
+const REVOCATION_PREDICATE: &str = "https://mentat.internal/revocation/v1";
+
+fn write(layout: &Layout, server: &str, config: &Table) -> Outcome<()> {
+    let text = toml::to_string(config).or_fail(Exit::Failure, format!("writing the configuration of {server}"))?;
+    let head = format!("# Written by `mentatctl up` at its first start; docs/operations/{server}.toml explains every field.\n");
+    write_file(&layout.config(server), (head + &text).as_bytes(), Secrecy::Public)
+}
+
+fn table<K: Into<String>>(members: impl IntoIterator<Item = (K, Value)>) -> Value {
+    Value::Table(members.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+fn path(path: &Path) -> Value {
+    Value::String(path.display().to_string())
+}
+
+fn passphrase(layout: &Layout, server: &str) -> Value {
+    Value::String(format!("file:{}", layout.passphrase(server).display()))
+}
+
+fn address(port: u16) -> Value {
+    Value::String(format!("127.0.0.1:{port}"))
+}

@@ -1,0 +1,161 @@
+//! The first start: ports, secrets, configuration, keys, hierarchy, logs, trust files; `stack.json` last.
+
+use std::path::{Path, PathBuf};
+
+use hsm::Passphrase;
+use serde::Deserialize;
+use tlog_client::LogSet;
+use trust_store::policy::{AgentPolicy, CapabilityPolicy, FreshnessPolicy, IdentityRule, IssuerRule, SctPolicy, TrustLevel};
+use trust_store::policy_document::PolicyDocument;
+use trust_store::capability::Capability;
+use trust_store::pattern::Pattern;
+
+use super::child;
+use super::config::{self, Tempo};
+use super::file::{ExecutorService, Log, Service, StackFile};
+use super::layout::Layout;
+use super::ports::Ports;
+use crate::chain_file;
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::{Secrecy, make_folder, write_file};
+use crate::output::Output;
+use crate::trust::{self, Issues, TrustedChain};
+
+/// What `ca-service init` prints.
+#[derive(Debug, Deserialize)]
+struct Ceremony {
+    code_signing_chain: PathBuf,
+    time_stamping_chain: PathBuf,
+    statement_public_key: PathBuf,
+}
+
+/// What `transparency-log init` prints.
+#[derive(Debug, Deserialize)]
+struct NewLogs {
+    logs: LogSet,
+}
+
+/// Creates a stack in an empty folder.
+///
+/// # Errors
+/// Exit code 78 when the folder holds something else, an earlier first start was interrupted, a port is taken, or a
+/// server refuses.
+pub fn create(layout: &Layout, port_base: Option<u16>, tempo: Tempo, out: &Output) -> Outcome<()> {
+    let root = layout.root();
+    if layout.unfinished_marker().exists() {
+        return Err(Failure::refused(format!("the first start in {} was interrupted", root.display()))
+            .hint("nothing in it was ever used: remove the folder and start again"));
+    }
+    let lock = layout.lock_file();
+    let mut entries = std::fs::read_dir(root).or_fail(Exit::Refused, format!("cannot read {}", root.display()))?;
+    if let Some(other) = entries.find_map(|entry| entry.ok().map(|entry| entry.path()).filter(|path| *path != lock)) {
+        return Err(Failure::refused(format!("{} holds no stack but {}", root.display(), other.display()))
+            .hint("choose an empty folder; if stack.json was lost, restore it from a backup"));
+    }
+    let ports = Ports::choose(port_base)?;
+    write_file(&layout.unfinished_marker(), b"", Secrecy::Public)?;
+    let spinner = out.spinner("creating keys and hierarchy");
+    for (folder, secrecy) in [
+        ("secrets", Secrecy::Secret),
+        ("config", Secrecy::Public),
+        ("trust", Secrecy::Public),
+        ("output", Secrecy::Public),
+    ] {
+        make_folder(&root.join(folder), secrecy)?;
+    }
+    let ports_text = serde_json::to_vec(&ports).or_fail(Exit::Failure, "writing the ports")?;
+    write_file(&layout.ports_file(), &ports_text, Secrecy::Public)?;
+    for server in ["transparency-log", "ca-service"] {
+        secret(&layout.passphrase(server))?;
+    }
+    secret(&layout.admin_token())?;
+
+    config::authority(layout, &ports, tempo)?;
+    let ceremony: Ceremony = from_init("ca-service", layout)?;
+    spinner.say("creating the logs");
+    config::log_server(layout, &ports, &ceremony.code_signing_chain, &ceremony.statement_public_key)?;
+    let logs = from_init::<NewLogs>("transparency-log", layout)?.logs;
+    trust_files(layout, &ports, &ceremony, &logs)?;
+    config::executor(layout, &ports, tempo, &logs)?;
+    write_stack_file(layout, &ports, &logs)?;
+    std::fs::remove_file(layout.unfinished_marker()).or_fail(Exit::Failure, "finishing the first start")?;
+    drop(spinner);
+    Ok(())
+}
+
+fn from_init<T: for<'de> Deserialize<'de>>(server: &str, layout: &Layout) -> Outcome<T> {
+    let value = child::init(server, &layout.config(server))?;
+    serde_json::from_value(value).or_fail(Exit::Failure, format!("{server} init printed something unexpected"))
+}
+
+/// A random secret of 256 bits in text form.
+fn secret(path: &Path) -> Outcome<()> {
+    let secret = Passphrase::random().or_fail(Exit::Failure, "making a secret")?;
+    write_file(path, secret.expose(), Secrecy::Secret)
+}
+
+fn trust_files(layout: &Layout, ports: &Ports, ceremony: &Ceremony, logs: &LogSet) -> Outcome<()> {
+    let chain = |name: &str, issues, path: &Path| -> Outcome<TrustedChain> {
+        Ok(TrustedChain { name: name.to_owned(), issues, certificates: chain_file::read(path)? })
+    };
+    let chains = [
+        chain("code-signing", Issues::Certificates, &ceremony.code_signing_chain)?,
+        chain("timestamp", Issues::Timestamps, &ceremony.time_stamping_chain)?,
+    ];
+    let root = trust::trusted_root(&chains, logs)?;
+    let log_url = format!("http://127.0.0.1:{}", ports.log);
+    let signing = trust::signing_config(&format!("http://127.0.0.1:{}", ports.ca), &log_url, &root)?;
+    let write = |name: &str, bytes: &[u8]| write_file(&layout.trust(name), bytes, Secrecy::Public);
+    write("trusted_root.json", &root.to_json().or_fail(Exit::Failure, "writing the trusted root")?)?;
+    write("signing_config.json", &signing.to_json().or_fail(Exit::Failure, "writing the signing configuration")?)?;
+    write("log_keys.json", &serde_json::to_vec_pretty(logs).or_fail(Exit::Failure, "writing the log keys")?)?;
+    write("policy.yaml", &policy(logs)?.to_json().or_fail(Exit::Failure, "writing the policy")?)?;
+    if let Some(issuance) = logs.of_kind("issuance") {
+        let spki = issuance.spki().or_fail(Exit::Failure, &issuance.origin)?;
+        let key = hsm::PublicKey::from_spki_der(&spki).or_fail(Exit::Failure, &issuance.origin)?;
+        write("issuance_log.pub.pem", key.to_pem().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The policy of a fresh stack: whoever this authority certified may run agents that need computing time and nothing
+/// else. There are no witnesses on one machine, and the policy says so.
+fn policy(logs: &LogSet) -> Outcome<PolicyDocument> {
+    let pattern = |text: &str| Pattern::new(text).or_fail(Exit::Failure, "writing the policy");
+    let signing = logs.of_kind("signing").ok_or_else(|| Failure::failed("the log server made no signing log"))?;
+    let mut policy = PolicyDocument::default();
+    policy.identities = vec![IdentityRule {
+        subject: pattern("**")?,
+        issuer: IssuerRule::AnyOfTheAuthority,
+        level: TrustLevel::Verified,
+    }];
+    policy.sct = Some(SctPolicy::Require);
+    policy.logs = Some(trust::log_policy(signing));
+    policy.freshness = Some(FreshnessPolicy::WithinSeconds(3600));
+    policy.agents = Some(AgentPolicy { allow: vec![pattern("**")?], deny: Vec::new() });
+    let computing: Capability = "compute:memory=64MiB,cpu_ms=10000,wall_ms=30000"
+        .parse()
+        .or_fail(Exit::Failure, "writing the policy")?;
+    policy.capabilities = Some(CapabilityPolicy::Within(vec![computing]));
+    Ok(policy)
+}
+
+fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()> {
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let mut file = StackFile::new();
+    file.ca = Some(Service { url: url(ports.ca) });
+    file.tsa = Some(Service { url: format!("{}/api/v1/timestamp", url(ports.ca)) });
+    file.executor = Some(ExecutorService { url: url(ports.executor), grpc: url(ports.executor) });
+    for log in &logs.0 {
+        let vkey = log.vkeys.first().cloned().unwrap_or_default();
+        file.logs.insert(log.kind.clone(), Log { url: log.url.clone(), origin: log.origin.clone(), vkey });
+    }
+    file.log = file.logs.get("signing").cloned();
+    file.trusted_root = Some(layout.trust("trusted_root.json"));
+    file.signing_config = Some(layout.trust("signing_config.json"));
+    file.log_keys = Some(layout.trust("log_keys.json"));
+    file.policy = Some(layout.trust("policy.yaml"));
+    file.admin_token_file = Some(layout.admin_token());
+    let bytes = serde_json::to_vec_pretty(&file).or_fail(Exit::Failure, "writing stack.json")?;
+    write_file(&layout.stack_file(), &bytes, Secrecy::Public)
+}

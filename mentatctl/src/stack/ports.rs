@@ -1,0 +1,69 @@
+//! The ports of a stack: chosen at the first start, fixed from then on.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+
+/// Port of each listener on 127.0.0.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    /// Certificate authority.
+    pub ca: u16,
+    /// Its read-only status listener, whose address stands in certificates.
+    pub status: u16,
+    /// Transparency log.
+    pub log: u16,
+    /// Executor.
+    pub executor: u16,
+}
+
+impl Ports {
+    /// Four ports from `base` on, or four that the system says are free.
+    ///
+    /// # Errors
+    /// Exit code 78 when a port is in use.
+    pub fn choose(base: Option<u16>) -> Outcome<Self> {
+        let ports = match base {
+            Some(base) => {
+                let port = |offset: u16| {
+                    base.checked_add(offset).ok_or_else(|| Failure::usage("--port-base is too large").hint("use at most 65532"))
+                };
+                Self { ca: port(0)?, status: port(1)?, log: port(2)?, executor: port(3)? }
+            }
+            None => {
+                // All four are held at once, so that they differ.
+                let held = [bind(0)?, bind(0)?, bind(0)?, bind(0)?];
+                let number = |listener: &TcpListener| {
+                    listener.local_addr().map(|address| address.port()).or_fail(Exit::Refused, "asking for a free port")
+                };
+                let [a, b, c, d] = &held;
+                Self { ca: number(a)?, status: number(b)?, log: number(c)?, executor: number(d)? }
+            }
+        };
+        ports.check_free()?;
+        Ok(ports)
+    }
+
+    /// Refuses when one of them is taken.
+    ///
+    /// # Errors
+    /// Exit code 78 naming the port.
+    pub fn check_free(&self) -> Outcome<()> {
+        for port in [self.ca, self.status, self.log, self.executor] {
+            bind(port)?;
+        }
+        Ok(())
+    }
+}
+
+fn bind(port: u16) -> Outcome<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+        Failure::refused(format!("port {port} of 127.0.0.1 cannot be used: {error}")).hint(
+            "end the program that holds it (another `mentatctl up`?); the ports of a stack are fixed at its first start, \
+             choose others for a new one with --port-base",
+        )
+    })
+}

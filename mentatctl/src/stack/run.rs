@@ -1,0 +1,196 @@
+//! `up`: create the stack at its first start, then run its three servers until told to stop.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::child::Server;
+use super::file::{STACK_FILE, StackFile};
+use super::{config::Tempo, create, layout::Layout};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::{Secrecy, make_folder};
+use crate::net::block_on;
+use crate::output::{Output, Tone};
+
+/// `up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Folder of keys, databases, logs and configuration; made at the first start
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// First of four consecutive ports; only at the first start [default: free ports]
+    #[arg(long, value_name = "N")]
+    port_base: Option<u16>,
+    /// Stop when standard input ends (for programs that start this one)
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+/// Runs `up` until Ctrl-C, SIGTERM, or the end of standard input where that was asked for.
+///
+/// # Errors
+/// Exit code 78 when the folder, a port or a server does not allow the start; 1 when a server ends by itself.
+pub fn up(up: &Up, out: &Output) -> Outcome {
+    let stack = Running::start(&up.dir, up.port_base, Tempo::Normal, out)?;
+    out.line(stack.summary(out));
+    out.value(&json!({
+        "ready": true, "stack": stack.layout.stack_file(), "dir": stack.layout.root(), "pids": stack.pids(),
+    }));
+    stack.run_until_told(up.exit_with_stdin, out)
+}
+
+/// A running stack. Dropping it stops the servers, in reverse order of their start, and frees the folder.
+#[derive(Debug)]
+pub struct Running {
+    servers: Vec<Server>,
+    layout: Layout,
+    file: StackFile,
+    // Held for as long as the stack runs: two processes in one folder would sign two histories.
+    _lock: File,
+}
+
+impl Running {
+    /// Creates the stack if the folder holds none, then starts it.
+    ///
+    /// # Errors
+    /// Exit code 78 when the folder, a port or a server does not allow the start.
+    pub fn start(dir: &Path, port_base: Option<u16>, tempo: Tempo, out: &Output) -> Outcome<Self> {
+        make_folder(dir, Secrecy::Secret)?;
+        let dir = dir.canonicalize().or_fail(Exit::Refused, format!("cannot use {}", dir.display()))?;
+        let layout = Layout::new(&dir);
+        let lock = lock(&layout)?;
+        if layout.stack_file().is_file() {
+            if port_base.is_some() {
+                return Err(Failure::usage("--port-base is for the first start; the ports of this stack are fixed")
+                    .hint("leave it out, or make a new stack in another folder"));
+            }
+        } else {
+            create::create(&layout, port_base, tempo, out)?;
+        }
+        let file = StackFile::load(&dir)?;
+        layout.check()?;
+        layout.ports()?.check_free()?;
+        let spinner = out.spinner("starting");
+        let mut servers = Vec::new();
+        for name in ["transparency-log", "ca-service", "executor"] {
+            spinner.say(format!("starting {name}"));
+            // An error drops the servers that run already, which stops them; the newest first.
+            match Server::start(name, &layout.config(name), &layout.log_file(name)) {
+                Ok(server) => servers.push(server),
+                Err(failure) => {
+                    stop_all(&mut servers);
+                    return Err(failure);
+                }
+            }
+        }
+        drop(spinner);
+        Ok(Self { servers, layout, file, _lock: lock })
+    }
+
+    /// What `stack.json` says.
+    pub fn file(&self) -> &StackFile {
+        &self.file
+    }
+
+    /// Where everything is.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Process ids by server name.
+    pub fn pids(&self) -> serde_json::Value {
+        self.servers.iter().map(|server| (server.name.to_owned(), json!(server.id()))).collect()
+    }
+
+    /// Fails if a server has ended by itself.
+    ///
+    /// # Errors
+    /// Exit code 1 with the server's last line.
+    pub fn check(&mut self) -> Outcome<()> {
+        for server in &mut self.servers {
+            if let Some(status) = server.ended() {
+                let failure = server.failure(&format!("{} ended by itself ({status})", server.name));
+                return Err(Failure { exit: Exit::Failure, ..failure }
+                    .hint("start the stack again: nothing that was acknowledged is lost"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the servers, the executor first and the log last.
+    pub fn stop(mut self) {
+        stop_all(&mut self.servers);
+    }
+
+    fn run_until_told(mut self, exit_with_stdin: bool, out: &Output) -> Outcome {
+        let outcome = block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).or_fail(Exit::Failure, "listening for SIGTERM")?;
+            let mut interrupt = signal(SignalKind::interrupt()).or_fail(Exit::Failure, "listening for Ctrl-C")?;
+            let mut watch = tokio::time::interval(Duration::from_millis(200));
+            let mut stdin = tokio::io::stdin();
+            let mut buffer = [0_u8; 64];
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return Ok(()),
+                    _ = interrupt.recv() => return Ok(()),
+                    read = stdin.read(&mut buffer), if exit_with_stdin => {
+                        if !matches!(read, Ok(1..)) {
+                            return Ok(());
+                        }
+                    }
+                    _ = watch.tick() => self.check()?,
+                }
+            }
+        });
+        out.line("stopping");
+        self.stop();
+        outcome.map(|()| Exit::Ok)
+    }
+
+    fn summary(&self, out: &Output) -> String {
+        let mut lines = vec![out.paint(Tone::Strong, format!("stack in {}", self.layout.root().display()))];
+        let mut row = |name: &str, text: &str| lines.push(format!("  {name:<22} {text}"));
+        if let Some(ca) = &self.file.ca {
+            row("certificate authority", &ca.url);
+        }
+        for (kind, log) in &self.file.logs {
+            row(&format!("{kind} log"), &format!("{}  {}", log.url, log.origin));
+        }
+        if let Some(tsa) = &self.file.tsa {
+            row("timestamp authority", &tsa.url);
+        }
+        if let Some(executor) = &self.file.executor {
+            row("executor", &format!("{}  gRPC {}", executor.url, executor.grpc));
+        }
+        row("for scripts", &self.layout.root().join(STACK_FILE).display().to_string());
+        lines.push(format!("use it with: export MENTAT_STACK={}", self.layout.root().display()));
+        lines.push("Ctrl-C stops it".to_owned());
+        lines.join("\n")
+    }
+}
+
+fn stop_all(servers: &mut Vec<Server>) {
+    while let Some(mut server) = servers.pop() {
+        server.stop();
+    }
+}
+
+fn lock(layout: &Layout) -> Outcome<File> {
+    let path = layout.lock_file();
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .or_fail(Exit::Refused, format!("cannot write {}", path.display()))?;
+    file.try_lock().map_err(|_| {
+        Failure::refused(format!("another `mentatctl up` runs in {}", layout.root().display()))
+            .hint("stop it with Ctrl-C, or choose another --dir")
+    })?;
+    Ok(file)
+}

@@ -1,0 +1,225 @@
+//! `verify`: the executor's own decision, offline, by the same code.
+
+mod refresh;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+use trust_store::attestation::Attestation;
+use trust_store::evidence::Evidence;
+use trust_store::policy::TrustPolicy;
+use trust_store::provider::AwsLc;
+use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
+use trust_store::{Denial, UnixTime};
+
+use crate::clock;
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::{Home, Secrecy, read_file, write_file};
+use crate::net::{TlsFlags, block_on};
+use crate::output::{Output, Tone};
+use crate::pki::{parse_time, time_text};
+use crate::release::{Release, Use};
+
+/// Heads of logs that were accepted before, below the home folder.
+const MEMORY_FILE: &str = "remembered.json";
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Folders with a signed manifest.yaml, or manifests
+    #[arg(required = true, value_name = "DIR|MANIFEST")]
+    releases: Vec<PathBuf>,
+    #[command(flatten)]
+    flags: VerifyFlags,
+}
+
+/// What a verification stands on.
+#[derive(Debug, Args)]
+pub struct VerifyFlags {
+    /// trusted_root.json [default: of the stack, else ~/.mentat/trusted_root.json]
+    #[arg(long, value_name = "FILE")]
+    trusted_root: Option<PathBuf>,
+    /// Trust policy [default: of the stack, else ~/.mentat/policy.yaml]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// File with CRLs, OCSP answers and checkpoints
+    #[arg(long, value_name = "FILE")]
+    evidence: Option<PathBuf>,
+    /// Fetch fresh CRLs and a fresh checkpoint first, and prove that the log only grew since the last time; without it
+    /// nothing leaves this machine
+    #[arg(long)]
+    refresh: bool,
+    /// Decide as of this time, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Base URL of the signing log, for --refresh
+    #[arg(long, value_name = "URL")]
+    log_url: Option<String>,
+    #[command(flatten)]
+    tls: TlsFlags,
+}
+
+/// What was decided of an admitted release.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Name of the signer.
+    pub signer: String,
+    /// Who vouched for it.
+    pub issuer: Option<String>,
+    /// Trust level.
+    pub level: &'static str,
+    /// When it was signed.
+    pub signed_at: Option<UnixTime>,
+    /// Where its entry stands in the log.
+    pub log_index: Option<u64>,
+    /// Canonical texts of the capabilities it asks for.
+    pub requested: Vec<String>,
+}
+
+/// Runs `verify`. Every release is reported; the exit code is 0, or that of the worst.
+///
+/// # Errors
+/// None beyond what is reported.
+pub fn run(verify: &Verify, home: &Home, out: &Output) -> Outcome {
+    let mut worst = Exit::Ok;
+    for path in &verify.releases {
+        match verify_path(path, &verify.flags, home) {
+            Ok((release, verdict)) => report(&release, &verdict, out),
+            Err(failure) => {
+                if worst != Exit::Denied {
+                    worst = failure.exit;
+                }
+                let failure = Failure { what: format!("{}: {}", path.display(), failure.what), ..failure };
+                out.failure(&failure);
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// Verifies one release.
+///
+/// # Errors
+/// Exit code 3 with the reason code when it is denied.
+pub fn verify_release(release: &Release, module: &[u8], flags: &VerifyFlags, home: &Home) -> Outcome<Verdict> {
+    let root = trust_store_files::load_trusted_root(&home.trusted_root(flags.trusted_root.as_deref())?)
+        .or_fail(Exit::Usage, "the trusted root")?;
+    let policy: TrustPolicy = trust_store_files::load_policy(&home.policy(flags.policy.as_deref())?)
+        .or_fail(Exit::Usage, "the trust policy")?;
+    let attestation = release.attestation()?;
+    let memory_path = home.dir().join(MEMORY_FILE);
+    let mut evidence = match &flags.evidence {
+        Some(path) => trust_store_files::load_evidence(path).or_fail(Exit::Usage, "the evidence")?,
+        None => Evidence::none(),
+    };
+    if flags.refresh {
+        // What was accepted before counts where it can be tied to what is served now; without the log nothing could
+        // show that two sizes belong to one history, and nothing new is believed either.
+        recall(&load_memory(&memory_path)?, &attestation, &mut evidence);
+        let http = flags.tls.client(home)?;
+        let log_url = home.log_url(flags.log_url.as_deref())?;
+        block_on(refresh::refresh(&mut evidence, &attestation, http, &log_url))?;
+    }
+    let now = match &flags.at {
+        Some(text) => parse_time(text)?,
+        None => clock::now(),
+    };
+    let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
+    let artifact = verifier
+        .verify(&attestation, ArtifactDigest::of(module), &policy, &evidence, now)
+        .map_err(denied)?;
+    // A decision about another time must not move what is remembered of the present.
+    if flags.refresh && flags.at.is_none() {
+        remember(&memory_path, &artifact)?;
+    }
+    Ok(Verdict {
+        signer: artifact.identity().subject().to_owned(),
+        issuer: artifact.issuer().map(str::to_owned),
+        level: artifact.trust_level().as_str(),
+        signed_at: artifact.signing_time(),
+        log_index: artifact.log_index(),
+        requested: artifact.requested_capabilities().iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// The failure of a denial: exit code 3, the reason code, and where to look it up.
+pub fn denied(denial: Denial) -> Failure {
+    Failure::new(Exit::Denied, format!("denied at step {}: {}", denial.code.step(), denial.detail))
+        .code(denial.code.as_str())
+        .hint("docs/operations/denials.md says what to do about each code")
+}
+
+fn verify_path(path: &Path, flags: &VerifyFlags, home: &Home) -> Outcome<(Release, Verdict)> {
+    let release = Release::open(path, Use::Verify)?;
+    let module = release.module()?;
+    let verdict = verify_release(&release, &module, flags, home)?;
+    Ok((release, verdict))
+}
+
+fn report(release: &Release, verdict: &Verdict, out: &Output) {
+    out.line(format!(
+        "{} {} {} signed by {} at level {}",
+        out.paint(Tone::Good, "verified"),
+        release.manifest().id(),
+        release.manifest().version(),
+        verdict.signer,
+        verdict.level,
+    ));
+    if let (Some(time), Some(index)) = (verdict.signed_at, verdict.log_index) {
+        out.line(format!("  signed {} and recorded at log index {index}", time_text(time.0)));
+    }
+    let asks = if verdict.requested.is_empty() { "nothing".to_owned() } else { verdict.requested.join(", ") };
+    out.line(format!("  asks for {asks}"));
+    out.value(&json!({
+        "ok": true, "valid": true, "reason": null, "manifest": release.path(),
+        "agent": release.manifest().id().as_str(), "version": release.manifest().version().as_str(),
+        "signer": { "subject": verdict.signer, "issuer": verdict.issuer }, "trust_level": verdict.level,
+        "timestamp": verdict.signed_at.map(|time| time_text(time.0)), "log_index": verdict.log_index,
+        "requested": verdict.requested,
+    }));
+}
+
+/// Adds the heads that were accepted before of the logs that the attestation names.
+fn recall(memory: &Evidence, attestation: &Attestation, evidence: &mut Evidence) {
+    for entry in &attestation.bundle().log_entries {
+        let Some(proof) = &entry.inclusion_proof else { continue };
+        // The first line of a checkpoint is its origin; what is not one is remembered under no name.
+        let origin = proof.checkpoint.lines().next().unwrap_or_default();
+        if let Some(head) = memory.remembered_head(origin, &entry.log_id) {
+            evidence.remember(origin, &entry.log_id, &head);
+        }
+    }
+}
+
+fn load_memory(path: &Path) -> Outcome<Evidence> {
+    if !path.exists() {
+        return Ok(Evidence::none());
+    }
+    Evidence::parse(&read_file(path)?).or_fail(
+        Exit::Usage,
+        format!("{} (the log heads accepted before; move it away only if you know why it is damaged)", path.display()),
+    )
+}
+
+/// Remembers the heads that were seen, so that a log that goes back is noticed the next time.
+fn remember(path: &Path, artifact: &VerifiedArtifact) -> Outcome<()> {
+    let mut memory = load_memory(path)?;
+    let mut moved = false;
+    for entry in artifact.log_entries() {
+        for head in entry.observed_heads() {
+            let known = memory.remembered_head(entry.origin(), entry.log_id());
+            moved |= known.is_none_or(|known| known.size < head.size);
+            memory.remember(entry.origin(), entry.log_id(), head);
+        }
+    }
+    if moved {
+        if let Some(folder) = path.parent() {
+            crate::home::make_folder(folder, Secrecy::Secret)?;
+        }
+        let bytes = memory.to_json().or_fail(Exit::Failure, "writing the remembered log heads")?;
+        write_file(path, &bytes, Secrecy::Public)?;
+    }
+    Ok(())
+}
