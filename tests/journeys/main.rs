@@ -1,0 +1,15 @@
+//! Whole journeys on real processes: a developer, CI, an executor's operator, an auditor, and the split form over TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests: a failure must stop with the place it happened"
+)]
+
+mod auditor;
+mod ci;
+mod developer;
+mod executor;
+mod operator;
+mod split;
