@@ -23,10 +23,18 @@ use service::{Peer, Problem};
 
 use crate::logs::{ServedLog, describe};
 
+pub(crate) use entry::evidence;
+pub(crate) use reads::{parameter, published};
+
 /// A response with its whole body.
 pub(crate) type Answer = Response<Full<Bytes>>;
 /// What a handler returns.
 pub(crate) type Handled = Result<Answer, Problem>;
+
+/// A failure to read the log.
+pub(crate) fn of_store(error: log_store::Error) -> Problem {
+    problem::of_store(error, problem::Oversize::BadRequest)
+}
 
 /// Longest time that a submission waits for its acknowledgement.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

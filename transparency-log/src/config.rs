@@ -45,6 +45,27 @@ pub struct KeystoreConfig {
     pub passphrase: String,
 }
 
+impl KeystoreConfig {
+    /// Takes relative paths from `folder`.
+    pub(crate) fn resolve(&mut self, folder: &Path) {
+        self.directory = folder.join(&self.directory);
+        if let Some(file) = self.passphrase.strip_prefix("file:") {
+            self.passphrase = format!("file:{}", folder.join(file).display());
+        }
+    }
+
+    /// Where the passphrase comes from.
+    pub(crate) fn source(&self) -> Result<PassphraseSource, StartRefusal> {
+        self.passphrase.parse().map_err(|error: hsm::Error| {
+            StartRefusal::new(
+                "keystore.passphrase cannot be used",
+                "write file:PATH, env:NAME or credential:NAME",
+            )
+            .because(error)
+        })
+    }
+}
+
 /// One log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -246,12 +267,10 @@ impl Config {
 
     fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        resolve(&mut self.keystore.directory);
+        self.server.resolve_paths(folder);
+        self.keystore.resolve(folder);
         resolve(&mut self.data);
         resolve(&mut self.head_copies);
-        if let Some(file) = self.keystore.passphrase.strip_prefix("file:") {
-            self.keystore.passphrase = format!("file:{}", folder.join(file).display());
-        }
         for log in &mut self.logs {
             let events = log.events.iter_mut().flat_map(|event| &mut event.keys);
             let optional = [&mut log.head, &mut log.witness_policy, &mut log.add_token_file];
@@ -270,13 +289,7 @@ impl Config {
     /// [`StartRefusal`] naming the field.
     pub fn validate(self) -> Result<Settings, StartRefusal> {
         let refuse = |what: String, remedy: &str| Err(StartRefusal::new(what, remedy));
-        let passphrase = self.keystore.passphrase.parse::<PassphraseSource>().map_err(|error| {
-            StartRefusal::new(
-                "keystore.passphrase cannot be used",
-                "write file:PATH, env:NAME or credential:NAME",
-            )
-            .because(error)
-        })?;
+        let passphrase = self.keystore.source()?;
         if self.logs.is_empty() {
             return refuse("no [[log]] is configured".to_owned(), "configure at least one log");
         }

@@ -1,5 +1,6 @@
 //! Makes keys and empty logs, once. Prints what clients must know of them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use hsm::software::Keystore;
@@ -29,7 +30,7 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
             "run `serve`; a log is initialised once and never overwritten",
         ));
     }
-    let keystore = keystore(settings)?;
+    let keystore = open_keystore(&settings.keystore, &settings.passphrase)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     for log in &remaining {
         for spec in keys::key_specs(log)? {
@@ -58,8 +59,9 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
     Ok(json!({ "initialized": true, "logs": described }))
 }
 
-fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
-    if let PassphraseSource::File(path) = &settings.passphrase
+/// Opens a keystore, or creates it; a passphrase file that does not exist gets a random passphrase.
+pub(crate) fn open_keystore(directory: &Path, source: &PassphraseSource) -> Result<Keystore, StartRefusal> {
+    if let PassphraseSource::File(path) = source
         && !path.exists()
     {
         let passphrase = Passphrase::random().map_err(|error| {
@@ -73,15 +75,15 @@ fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
         }
         secret::write_new(path, passphrase.expose())?;
     }
-    let passphrase = read_passphrase(settings)?;
-    let made = if settings.keystore.exists() {
-        Keystore::open(&settings.keystore, &passphrase)
+    let passphrase = read_passphrase(source)?;
+    let made = if directory.exists() {
+        Keystore::open(directory, &passphrase)
     } else {
-        Keystore::create(&settings.keystore, &passphrase)
+        Keystore::create(directory, &passphrase)
     };
     made.map_err(|error| {
         StartRefusal::new(
-            format!("cannot open the keystore {}", settings.keystore.display()),
+            format!("cannot open the keystore {}", directory.display()),
             "check keystore.directory and keystore.passphrase",
         )
         .because(error)
@@ -89,8 +91,8 @@ fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
 }
 
 /// Reads the keystore's passphrase.
-pub(crate) fn read_passphrase(settings: &Settings) -> Result<Passphrase, StartRefusal> {
-    settings.passphrase.read().map_err(|error| {
+pub(crate) fn read_passphrase(source: &PassphraseSource) -> Result<Passphrase, StartRefusal> {
+    source.read().map_err(|error| {
         StartRefusal::new("cannot read the keystore's passphrase", "check keystore.passphrase").because(error)
     })
 }

@@ -10,6 +10,7 @@
 //! | [`init`] | makes keys and empty logs, once |
 //! | [`serve`] | opens the logs and serves them |
 //! | `admission` | which signatures, chains and statements are accepted |
+//! | [`witness`] | the witness server; the client for a witness policy is `witness_client` |
 //! | `api` | HTTP in and out; the only place that knows status codes |
 #![forbid(unsafe_code)]
 
@@ -24,3 +25,6 @@ mod logs;
 mod lookup;
 mod metrics;
 pub mod serve;
+mod terms;
+pub mod witness;
+mod witness_client;

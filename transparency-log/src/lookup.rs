@@ -1,23 +1,270 @@
-//! Finds entries by artifact digest, identity and serial. Derived, rebuilt from the log, checked before it answers.
+//! Finds entries by digest, identity, publisher, serial and type, in a derived SQLite index.
+//!
+//! A follower fills it from published entries. Every answer says how much of the log the index covers, and every entry is
+//! read from the log and checked to have the term before it is shown: the index only suggests. Deleting the file
+//! rebuilds it; so does finding that it was made from another tree.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use service::Problem;
+use http::StatusCode;
+use log_store::Publication;
+use serde_json::{Value, json};
+use service::{Problem, StartRefusal};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row as _, SqlitePool};
 
-use crate::api::Handled;
+use crate::api::{Handled, evidence, json as json_answer, of_store, parameter, published};
 use crate::logs::ServedLog;
+use crate::terms::{self, TermKind};
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS term (kind INTEGER NOT NULL, key BLOB NOT NULL, entry INTEGER NOT NULL,
+        PRIMARY KEY (kind, key, entry)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS covered (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL);
+";
+/// Entries per transaction.
+const STEP: u64 = 1000;
+/// Pause when there is nothing new.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Entries in one answer.
+const PAGE: i64 = 50;
 
 /// The index of one log.
 #[derive(Debug)]
-pub(crate) struct Lookup {}
+pub(crate) struct Lookup {
+    pool: SqlitePool,
+    covered: AtomicU64,
+}
 
 impl Lookup {
-    pub(crate) fn index_of_leaf(&self, _: &[u8; 32]) -> Option<u64> {
-        None
+    /// Opens or makes the index file.
+    pub(crate) async fn open(path: &Path) -> Result<Self, StartRefusal> {
+        let refuse = |error: sqlx::Error| {
+            StartRefusal::new(
+                format!("cannot use the lookup index {}", path.display()),
+                "delete the file: it is rebuilt from the log",
+            )
+            .because(error)
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // Derived data: after a power loss the follower looks where it was and goes on.
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(5));
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(refuse)?;
+        sqlx::raw_sql(SCHEMA).execute(&pool).await.map_err(refuse)?;
+        Ok(Self { pool, covered: AtomicU64::new(0) })
+    }
+
+    /// Entries of the log that the index holds.
+    pub(crate) fn covered(&self) -> u64 {
+        self.covered.load(Ordering::Acquire)
+    }
+
+    /// Follows a log until the task is dropped.
+    pub(crate) async fn follow(log: Arc<ServedLog>) {
+        let Some(lookup) = &log.lookup else { return };
+        if let Err(error) = lookup.resume(&log).await {
+            tracing::error!(
+                log = log.settings.name,
+                error,
+                "the lookup index cannot be read; delete it to rebuild it"
+            );
+            return;
+        }
+        loop {
+            match lookup.step(&log).await {
+                Ok(0) => tokio::time::sleep(PAUSE).await,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(log = log.settings.name, error, "the lookup index does not advance");
+                    tokio::time::sleep(PAUSE * 100).await;
+                }
+            }
+        }
+    }
+
+    /// Finds where the index ends; one that was made from another tree is emptied.
+    async fn resume(&self, log: &Arc<ServedLog>) -> Result<(), String> {
+        let row =
+            sqlx::query("SELECT size, root FROM covered").fetch_optional(&self.pool).await.map_err(text)?;
+        let Some(row) = row else { return Ok(()) };
+        let size = u64::try_from(row.try_get::<i64, _>(0).map_err(text)?).unwrap_or(u64::MAX);
+        let root: Vec<u8> = row.try_get(1).map_err(text)?;
+        let same = log
+            .log
+            .publication()
+            .and_then(|publication| log.log.root_at(size, &publication).ok())
+            .is_some_and(|expected| expected.0.as_slice() == root);
+        if same {
+            self.covered.store(size, Ordering::Release);
+            return Ok(());
+        }
+        tracing::warn!(
+            log = log.settings.name,
+            size,
+            "the lookup index was made from another tree; rebuilding it"
+        );
+        sqlx::raw_sql("BEGIN; DELETE FROM term; DELETE FROM covered; COMMIT;")
+            .execute(&self.pool)
+            .await
+            .map_err(text)?;
+        Ok(())
+    }
+
+    /// Indexes the next entries; returns how many.
+    async fn step(&self, log: &Arc<ServedLog>) -> Result<u64, String> {
+        let Some(publication) = log.log.publication() else { return Ok(0) };
+        let from = self.covered();
+        let count = publication.tree().size.saturating_sub(from).min(STEP);
+        if count == 0 {
+            return Ok(0);
+        }
+        let reader = log.clone();
+        let (found, root) = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            reader.log.read(from, count, &publication, |index, stored| {
+                found.push((index, terms::terms(reader.kind, stored)));
+            })?;
+            reader.log.root_at(from + count, &publication).map(|root| (found, root))
+        })
+        .await
+        .map_err(text)?
+        .map_err(text)?;
+        let mut transaction = self.pool.begin().await.map_err(text)?;
+        for (index, terms) in found {
+            for (kind, key) in terms {
+                sqlx::query("INSERT OR IGNORE INTO term (kind, key, entry) VALUES (?, ?, ?)")
+                    .bind(kind.code())
+                    .bind(key)
+                    .bind(i64::try_from(index).map_err(text)?)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(text)?;
+            }
+        }
+        sqlx::query("INSERT OR REPLACE INTO covered (one, size, root) VALUES (1, ?, ?)")
+            .bind(i64::try_from(from + count).map_err(text)?)
+            .bind(root.0.to_vec())
+            .execute(&mut *transaction)
+            .await
+            .map_err(text)?;
+        transaction.commit().await.map_err(text)?;
+        self.covered.store(from + count, Ordering::Release);
+        Ok(count)
+    }
+
+    /// Entries that may have a term, from an index on.
+    pub(crate) async fn candidates(
+        &self,
+        kind: TermKind,
+        key: &[u8],
+        from: u64,
+    ) -> Result<Vec<u64>, Problem> {
+        sqlx::query("SELECT entry FROM term WHERE kind = ? AND key = ? AND entry >= ? ORDER BY entry LIMIT ?")
+            .bind(kind.code())
+            .bind(key)
+            .bind(i64::try_from(from).unwrap_or(i64::MAX))
+            .bind(PAGE)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(Problem::internal)?
+            .iter()
+            .map(|row| row.try_get::<i64, _>(0).map(|entry| u64::try_from(entry).unwrap_or(u64::MAX)))
+            .collect::<Result<_, _>>()
+            .map_err(Problem::internal)
     }
 }
 
-pub(crate) async fn answer(log: &Arc<ServedLog>, _query: &str) -> Handled {
-    let _ = &log.lookup;
-    Err(Problem::not_found("this log has no lookup index"))
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// `GET <base>/api/v1/lookup?digest=HEX|identity=TEXT|publisher=TEXT|serial=HEX|type=TEXT[&from=N]`: entries with fresh
+/// proofs, oldest first; `next` says where to go on.
+pub(crate) async fn answer(log: &Arc<ServedLog>, query: &str) -> Handled {
+    let lookup = log.lookup.as_ref().ok_or_else(|| Problem::not_found("this log has no lookup index"))?;
+    let (kind, key) = term(query)?;
+    let from = match parameter(query, "from")? {
+        Some(text) => {
+            text.parse().map_err(|_| Problem::bad_request("malformed", "from is not a decimal number"))?
+        }
+        None => 0,
+    };
+    // Before the search, so that the answer never claims more than was looked at.
+    let covered = lookup.covered();
+    let publication = published(log)?;
+    let candidates = lookup.candidates(kind, &key, from).await?;
+    let next = match candidates.last() {
+        Some(last) if i64::try_from(candidates.len()) == Ok(PAGE) => Value::from(last + 1),
+        _ => Value::Null,
+    };
+    let mut entries = Vec::new();
+    for index in candidates {
+        if let Some(entry) = checked(log, index, kind, &key, &publication)? {
+            entries.push(entry);
+        }
+    }
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({ "covered_size": covered, "tree_size": publication.tree().size, "entries": entries, "next": next }),
+    ))
+}
+
+/// The entry, if it is published and really has the term.
+fn checked(
+    log: &ServedLog,
+    index: u64,
+    kind: TermKind,
+    key: &[u8],
+    publication: &Publication,
+) -> Result<Option<Value>, Problem> {
+    if index >= publication.tree().size {
+        return Ok(None);
+    }
+    let stored = log.log.entry(index, publication).map_err(of_store)?;
+    if !terms::terms(log.kind, &stored).iter().any(|(found, term)| *found == kind && term == key) {
+        tracing::warn!(
+            log = log.settings.name,
+            index,
+            "the lookup index names an entry that does not have the term"
+        );
+        return Ok(None);
+    }
+    let json = evidence(log, index, stored, publication)?.to_json().map_err(Problem::internal)?;
+    serde_json::from_slice(&json).map(Some).map_err(Problem::internal)
+}
+
+fn term(query: &str) -> Result<(TermKind, Vec<u8>), Problem> {
+    let malformed = |detail: &str| Problem::bad_request("malformed", detail.to_owned());
+    let mut found = None;
+    for (name, kind) in [
+        ("digest", TermKind::Digest),
+        ("identity", TermKind::Identity),
+        ("publisher", TermKind::Publisher),
+        ("serial", TermKind::Serial),
+        ("type", TermKind::Type),
+    ] {
+        if let Some(text) = parameter(query, name)? {
+            if found.is_some() || text.is_empty() {
+                return Err(malformed("give exactly one of digest, identity, publisher, serial and type"));
+            }
+            let hex = || {
+                let digits = text.strip_prefix("sha256:").unwrap_or(&text).replace(':', "");
+                let even = if digits.len() % 2 == 1 { format!("0{digits}") } else { digits };
+                hex::decode(even).map_err(|_| malformed("digests and serials are hexadecimal"))
+            };
+            found = Some(match kind {
+                TermKind::Digest => (kind, hex()?),
+                TermKind::Serial => (kind, terms::serial(&hex()?)),
+                _ => (kind, text.into_bytes()),
+            });
+        }
+    }
+    found.ok_or_else(|| malformed("give one of digest, identity, publisher, serial and type"))
 }

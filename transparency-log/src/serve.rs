@@ -1,12 +1,15 @@
 //! Opens the logs and serves them until asked to stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hsm::software::Keystore;
-use log_store::{Log, LogKind, LogParts, OsDisk};
+use log_store::{Cosigner, Log, LogKind, LogParts, OsDisk};
 use service::admin::{AdminAuth, AdminConfig};
 use service::metrics::Metrics;
 use service::{Failure, Readiness, Server, StartRefusal, ready, shutdown};
+
+use tokio::runtime::Handle;
 
 use crate::admission::Admission;
 use crate::api::{self, State};
@@ -16,7 +19,9 @@ use crate::init::read_passphrase;
 use crate::issuers::Issuers;
 use crate::keys;
 use crate::logs::{ServedLog, options};
+use crate::lookup::Lookup;
 use crate::metrics::LogCollector;
+use crate::witness_client::WitnessClient;
 
 /// Serves until a signal (or the end of stdin, when asked), then publishes what is committed and closes the logs.
 ///
@@ -24,8 +29,16 @@ use crate::metrics::LogCollector;
 /// [`Failure`] with its exit code.
 pub async fn serve(settings: Settings, exit_with_stdin: bool) -> Result<(), Failure> {
     let server = Server::new(&settings.server)?;
-    let mut logs = open_logs(&settings)?;
+    let opening = settings.clone();
+    let runtime = tokio::runtime::Handle::current();
+    // Opening reads files, and publishes through blocking calls.
+    let mut logs = tokio::task::spawn_blocking(move || open_logs(&opening, &runtime))
+        .await
+        .map_err(Failure::failed)??;
     logs.sort_by_key(|log| std::cmp::Reverse(log.base.len()));
+    for log in &logs {
+        tokio::spawn(Lookup::follow(log.clone()));
+    }
     let state = Arc::new(State { logs: logs.clone(), public_url: settings.public_url.clone() });
 
     let metrics = Metrics::new(&[
@@ -65,8 +78,8 @@ fn readiness(logs: &[Arc<ServedLog>]) -> Readiness {
     Readiness::Ready
 }
 
-fn open_logs(settings: &Settings) -> Result<Vec<Arc<ServedLog>>, StartRefusal> {
-    let passphrase = read_passphrase(settings)?;
+fn open_logs(settings: &Settings, runtime: &Handle) -> Result<Vec<Arc<ServedLog>>, StartRefusal> {
+    let passphrase = read_passphrase(&settings.passphrase)?;
     let keystore = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
         StartRefusal::new(
             format!("cannot open the keystore {}", settings.keystore.display()),
@@ -74,10 +87,15 @@ fn open_logs(settings: &Settings) -> Result<Vec<Arc<ServedLog>>, StartRefusal> {
         )
         .because(error)
     })?;
-    settings.logs.iter().map(|log| open_log(settings, log, &keystore).map(Arc::new)).collect()
+    settings.logs.iter().map(|log| open_log(settings, log, &keystore, runtime).map(Arc::new)).collect()
 }
 
-fn open_log(settings: &Settings, log: &LogSettings, keystore: &Keystore) -> Result<ServedLog, StartRefusal> {
+fn open_log(
+    settings: &Settings,
+    log: &LogSettings,
+    keystore: &Keystore,
+    runtime: &Handle,
+) -> Result<ServedLog, StartRefusal> {
     let admission = Admission::load(log)?;
     let keys = keys::open(keystore, log)?;
     let options = options(settings, log, keys.origin());
@@ -101,7 +119,13 @@ fn open_log(settings: &Settings, log: &LogSettings, keystore: &Keystore) -> Resu
         disk: Arc::new(OsDisk),
         clock: Arc::new(LogClock),
         signer: Arc::new(keys.clone()),
-        cosigner: None,
+        cosigner: match &log.raw.witness_policy {
+            Some(file) => {
+                let timeout = Duration::from_secs(log.raw.witness_timeout_seconds.clamp(1, 60));
+                WitnessClient::load(file, keys.origin(), timeout)?.map(|client| client as Arc<dyn Cosigner>)
+            }
+            None => None,
+        },
     };
     let opened = Log::open(&options, parts).map_err(|error| refusal(log, error))?;
     Ok(ServedLog {
@@ -112,7 +136,11 @@ fn open_log(settings: &Settings, log: &LogSettings, keystore: &Keystore) -> Resu
         admission,
         add_token,
         issuers,
-        lookup: None,
+        lookup: match log.kind {
+            // Raw entries say nothing to search for, and must not cost anything.
+            LogKind::Raw => None,
+            _ => Some(runtime.block_on(Lookup::open(&settings.data.join(&log.name).join("lookup.sqlite")))?),
+        },
         settings: log.clone(),
     })
 }

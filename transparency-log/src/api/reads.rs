@@ -15,6 +15,7 @@ use super::entry::evidence;
 use super::problem::{Oversize, of_store};
 use super::{Answer, Handled, issuance, json as json_answer, respond, unknown};
 use crate::logs::ServedLog;
+use crate::terms::TermKind;
 
 const BINARY: &str = "application/octet-stream";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -31,9 +32,9 @@ pub(crate) async fn read(log: &Arc<ServedLog>, rest: &str, query: &str) -> Handl
             let publication = published(log)?;
             Ok(respond(StatusCode::OK, TEXT, BRIEF, publication.note().clone()))
         }
-        "api/v1/proof" => proof(log, query),
+        "api/v1/proof" => proof(log, query).await,
         "api/v1/consistency" => consistency(log, query),
-        "api/v1/entry" => entry(log, query),
+        "api/v1/entry" => entry(log, query).await,
         "api/v1/lookup" => crate::lookup::answer(log, query).await,
         "ct/v1/get-roots" if log.kind == LogKind::Issuance => issuance::roots(log),
         _ => match rest.strip_prefix("issuer/") {
@@ -147,33 +148,34 @@ fn number(query: &str, name: &str) -> Result<Option<u64>, Problem> {
 }
 
 /// The index that `index=` gives or `leaf=` leads to.
-fn wanted(log: &ServedLog, query: &str, publication: &Publication) -> Result<u64, Problem> {
+async fn wanted(log: &ServedLog, query: &str, publication: &Publication) -> Result<u64, Problem> {
     let store = |error| of_store(error, Oversize::BadRequest);
-    match (number(query, "index")?, parameter(query, "leaf")?) {
-        (Some(index), None) => Ok(index),
-        (None, Some(leaf)) => {
-            let mut hash = [0; 32];
-            hex::decode_to_slice(&leaf, &mut hash)
-                .map_err(|_| Problem::bad_request("malformed", "leaf is not 64 hexadecimal digits"))?;
-            match log.log.index_of(&LeafHash::from_stored(Hash(hash)), publication) {
-                Err(Error::NotFound) => match &log.lookup {
-                    Some(lookup) => lookup
-                        .index_of_leaf(&hash)
-                        .filter(|index| *index < publication.tree().size)
-                        .ok_or_else(|| store(Error::NotFound)),
-                    None => Err(store(Error::NotFound)),
-                },
-                found => found.map_err(store),
-            }
+    let leaf = match (number(query, "index")?, parameter(query, "leaf")?) {
+        (Some(index), None) => return Ok(index),
+        (None, Some(leaf)) => leaf,
+        _ => return Err(Problem::bad_request("malformed", "give either index or leaf")),
+    };
+    let mut hash = [0; 32];
+    hex::decode_to_slice(&leaf, &mut hash)
+        .map_err(|_| Problem::bad_request("malformed", "leaf is not 64 hexadecimal digits"))?;
+    match (log.log.index_of(&LeafHash::from_stored(Hash(hash)), publication), &log.lookup) {
+        (Err(Error::NotFound), Some(lookup)) => {
+            // The hash that the proof leads to is computed from the entry, so a wrong candidate proves nothing.
+            let candidates = lookup.candidates(TermKind::Leaf, &hash, 0).await?;
+            let in_tree = |index: &u64| {
+                log.log.entry(*index, publication).ok().and_then(|stored| log.kind.leaf_hash(&stored))
+                    == Some(LeafHash::from_stored(Hash(hash)))
+            };
+            candidates.into_iter().find(in_tree).ok_or_else(|| store(Error::NotFound))
         }
-        _ => Err(Problem::bad_request("malformed", "give either index or leaf")),
+        (found, _) => found.map_err(store),
     }
 }
 
 /// `GET <base>/api/v1/proof?index=N` or `?leaf=HEX`.
-fn proof(log: &ServedLog, query: &str) -> Handled {
+async fn proof(log: &ServedLog, query: &str) -> Handled {
     let publication = published(log)?;
-    let index = wanted(log, query, &publication)?;
+    let index = wanted(log, query, &publication).await?;
     let store = |error| of_store(error, Oversize::BadRequest);
     let stored = log.log.entry(index, &publication).map_err(store)?;
     let entry = evidence(log, index, stored.clone(), &publication)?;
@@ -193,9 +195,9 @@ fn proof(log: &ServedLog, query: &str) -> Handled {
 }
 
 /// `GET <base>/api/v1/entry?index=N` or `?leaf=HEX`: the entry as a write answered it, with a fresh proof.
-fn entry(log: &ServedLog, query: &str) -> Handled {
+async fn entry(log: &ServedLog, query: &str) -> Handled {
     let publication = published(log)?;
-    let index = wanted(log, query, &publication)?;
+    let index = wanted(log, query, &publication).await?;
     let stored = log.log.entry(index, &publication).map_err(|error| of_store(error, Oversize::BadRequest))?;
     let json = evidence(log, index, stored, &publication)?.to_json().map_err(Problem::internal)?;
     Ok(respond(StatusCode::OK, "application/json", "no-store", json.into()))

@@ -98,7 +98,7 @@ impl Filter {
         let lines = (self.0.len() as u64 / (LINE_BITS / 64)).max(1);
         let low = u64::try_from(prefix & u128::from(u64::MAX)).unwrap_or_default();
         let line =
-            usize::try_from(u128::from(low.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(lines) >> 64)
+            usize::try_from((u128::from(low.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(lines)) >> 64)
                 .unwrap_or_default();
         let mut bits = low ^ u64::try_from(prefix >> 64).unwrap_or_default().rotate_left(40);
         (0..PROBES).map(move |_| {

@@ -59,7 +59,7 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// As the operating system reports.
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
     /// Reads until the buffer is full or the file ends; returns the bytes read.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ struct OsFile {
 }
 
 impl DiskFile for OsFile {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
@@ -177,7 +177,7 @@ impl DiskFile for OsFile {
             // A file system without reservation: grow the file, and let the write itself find out about space.
             Err(rustix::io::Errno::OPNOTSUPP) => {
                 let end = offset.saturating_add(length);
-                if self.len()? < end { self.file.set_len(end) } else { Ok(()) }
+                if self.length()? < end { self.file.set_len(end) } else { Ok(()) }
             }
             Err(error) => Err(error.into()),
         }

@@ -80,7 +80,7 @@ impl TileNodes {
 
     /// Rows are laid out one behind the other: 256 items, 128 nodes, 64, ...
     fn offset(row: usize, place: usize) -> usize {
-        2 * WIDTH - (2 * WIDTH >> row) + place
+        2 * WIDTH - ((2 * WIDTH) >> row) + place
     }
 
     fn get(&self, row: usize, place: usize) -> Option<Hash> {

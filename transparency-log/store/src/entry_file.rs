@@ -340,7 +340,7 @@ impl EntryWriter {
     pub(crate) fn push(&mut self, limit: usize, fill: impl FnOnce(&mut Vec<u8>)) -> u64 {
         let segment = self.file.sizes.segment;
         let room = segment - self.tail % segment;
-        if room < (record::HEADER + limit) as u64 || self.tail % segment == 0 {
+        if room < (record::HEADER + limit) as u64 || self.tail.is_multiple_of(segment) {
             self.tail = self.tail.next_multiple_of(segment) + SEGMENT_HEADER;
         }
         let contiguous =

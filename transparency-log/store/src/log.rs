@@ -125,10 +125,11 @@ impl Log {
         }
         let sequencer =
             Sequencer { shared: shared.clone(), head, writer, range, edge, follower: to_follower.clone() };
-        let mut threads = Vec::new();
-        threads.push(spawn("log-sequencer", move || sequencer.run())?);
-        threads.push(spawn("log-publisher", move || publisher.run())?);
-        threads.push(spawn("log-follower", move || follower.run())?);
+        let threads = vec![
+            spawn("log-sequencer", move || sequencer.run())?,
+            spawn("log-publisher", move || publisher.run())?,
+            spawn("log-follower", move || follower.run())?,
+        ];
         Ok(Self {
             shared,
             writing: options.writing,

@@ -53,7 +53,7 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
         note.current().map_or(0, |note| note.derived),
         head.load(),
     )?;
-    walk.to_head(head.load(), head.path())?;
+    walk.walk_to_head(head.load(), head.path())?;
     let expected = head.load().tree;
     if walk.root()? != expected.root {
         return Err(diagnose(options.kind, &entries, &tiles, &head).into());
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks the committed entries that the derived files do not cover.
-    fn to_head(&mut self, head: Head, head_path: &Path) -> Result<()> {
+    fn walk_to_head(&mut self, head: Head, head_path: &Path) -> Result<()> {
         let mut scan = Scan::new(self.entries, self.edge.size(), self.tail, None);
         while self.edge.size() < head.tree.size {
             let start = scan.position();

@@ -62,7 +62,7 @@ impl<'a> Scan<'a> {
             if self.stop.is_some_and(|stop| self.position >= stop) {
                 return Ok(Scanned::End { position: self.position });
             }
-            if self.position % segment == 0 {
+            if self.position.is_multiple_of(segment) {
                 self.position += SEGMENT_HEADER;
             }
             let room = segment - self.position % segment;

@@ -95,11 +95,12 @@ impl TileStore {
                 break;
             }
             let Some(file) = self.level(level) else { return Ok(false) };
-            if file.len().map_err(|error| Error::io("read", &self.level_path(level), error))? < want {
+            if file.length().map_err(|error| Error::io("read", &self.level_path(level), error))? < want {
                 return Ok(false);
             }
         }
-        let have = self.positions.len().map_err(|error| Error::io("read", &self.positions_path(), error))?;
+        let have =
+            self.positions.length().map_err(|error| Error::io("read", &self.positions_path(), error))?;
         Ok(have >= size / 256 * GROUP as u64)
     }
 

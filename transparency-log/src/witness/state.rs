@@ -1,0 +1,271 @@
+//! What the witness has cosigned, and the one atomic step that moves it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hsm::software::Keystore;
+use hsm::{Input, IntentId, KeyAlgorithm, KeyLabel, KeySpec, Purpose, Signer, SigningIntent};
+use log_store::{Clock, Disk, Head, HeadFile};
+use parking_lot::Mutex;
+use service::StartRefusal;
+use tlog::checkpoint::{Checkpoint, VerifiedCheckpoint};
+use tlog::cosignature::{SubtreeStatement, TimestampedSignature, v1_message};
+use tlog::hash::Hash;
+use tlog::note::{KeyKind, NoteSignature, VerifierKey};
+use tlog::witness::{AddCheckpointRequest, Refusal};
+use trust_store::provider::AwsLc;
+
+use super::config::Settings;
+
+/// The witness's keys: Ed25519 (`cosignature/v1`) for readers of today, ML-DSA-44 for those of tomorrow.
+#[derive(Debug)]
+pub struct WitnessKeys {
+    name: String,
+    keys: Vec<(VerifierKey, Arc<dyn Signer>)>,
+}
+
+/// Labels and algorithms of the keys.
+const KEYS: [(&str, KeyAlgorithm); 2] =
+    [("witness-ed25519", KeyAlgorithm::Ed25519), ("witness-mldsa44", KeyAlgorithm::MlDsa44)];
+
+impl WitnessKeys {
+    /// The keys to make at `init`.
+    ///
+    /// # Errors
+    /// None in practice: the labels are constant.
+    pub fn specs() -> Result<Vec<KeySpec>, hsm::Error> {
+        KEYS.iter().map(|(label, algorithm)| KeySpec::new(label, *algorithm, Purpose::Checkpoint)).collect()
+    }
+
+    /// Opens the keys.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when one is missing or cannot have the name.
+    pub fn open(keystore: &Keystore, name: &str) -> Result<Self, StartRefusal> {
+        let unusable = |error: Box<dyn std::error::Error + Send + Sync>| {
+            StartRefusal::new(
+                "the witness's keys cannot be used",
+                "run `witness init`, or restore the keystore",
+            )
+            .because(error)
+        };
+        let mut keys = Vec::new();
+        for (label, _) in KEYS {
+            let label = KeyLabel::new(label).map_err(|error| unusable(error.into()))?;
+            let signer = keystore.open_label(&label).map_err(|error| unusable(error.into()))?;
+            let raw = signer.public_key().raw().to_vec();
+            let verifier = match <&[u8; 32]>::try_from(raw.as_slice()) {
+                Ok(ed25519) => VerifierKey::cosignature_v1(name, ed25519),
+                Err(_) => VerifierKey::ml_dsa_44(name, &raw),
+            };
+            keys.push((verifier.map_err(|error| unusable(error.to_string().into()))?, signer));
+        }
+        Ok(Self { name: name.to_owned(), keys })
+    }
+
+    /// Verifier keys in text form.
+    #[must_use]
+    pub fn vkeys(&self) -> Vec<String> {
+        self.keys.iter().map(|(verifier, _)| verifier.to_string()).collect()
+    }
+
+    /// One line per key over a checkpoint.
+    fn cosign(&self, checkpoint: &Checkpoint, text: &str, time: u64) -> Result<Vec<NoteSignature>, String> {
+        let digest = Hash::digest(text.as_bytes());
+        let id = IntentId::new(digest.as_bytes()).map_err(|error| error.to_string())?;
+        let intent = SigningIntent::new(Purpose::Checkpoint, id);
+        let mut lines = Vec::with_capacity(self.keys.len());
+        for (verifier, signer) in &self.keys {
+            let message = match verifier.kind() {
+                KeyKind::MlDsa44 => SubtreeStatement::of_checkpoint(&self.name, time, checkpoint)
+                    .message()
+                    .map_err(|error| error.to_string())?,
+                _ => v1_message(time, text),
+            };
+            let algorithm = signer.public_key().algorithm().default_signature();
+            let signature = signer
+                .sign(Input::Message(&message), algorithm, &intent)
+                .map_err(|error| error.to_string())?
+                .into_vec();
+            let body = TimestampedSignature { time, signature }.to_bytes();
+            lines.push(
+                NoteSignature::new(&self.name, verifier.id(), body).map_err(|error| error.to_string())?,
+            );
+        }
+        Ok(lines)
+    }
+}
+
+/// Why there is no cosignature.
+#[derive(Debug)]
+pub enum NoCosignature {
+    /// 400: not a request.
+    Malformed(String),
+    /// 404: nobody configured this origin.
+    UnknownOrigin,
+    /// 403: no valid line of a trusted key, or an invalid one.
+    Untrusted,
+    /// What the protocol names: 400, 409, 422.
+    Refused(Refusal),
+    /// 503: the record cannot be written or the keys cannot sign.
+    Unavailable(String),
+}
+
+/// One origin.
+#[derive(Debug)]
+struct Record {
+    keys: Vec<VerifierKey>,
+    /// Size and root cosigned last.
+    head: Mutex<HeadFile>,
+    /// The newest cosigned note, for monitors.
+    note: Mutex<Option<Bytes>>,
+    note_file: PathBuf,
+    evidence: PathBuf,
+}
+
+/// All origins.
+#[derive(Debug)]
+pub struct WitnessState {
+    keys: WitnessKeys,
+    clock: Arc<dyn Clock>,
+    records: HashMap<String, Record>,
+    by_hash: HashMap<String, String>,
+}
+
+impl WitnessState {
+    /// Opens the records, making those of new origins.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when a record is damaged or locked.
+    pub fn open(
+        settings: &Settings,
+        keys: WitnessKeys,
+        disk: &Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartRefusal> {
+        let (mut records, mut by_hash) = (HashMap::new(), HashMap::new());
+        for (origin, verifiers) in &settings.logs {
+            let hash = hex::encode(Hash::digest(origin.as_bytes()).0);
+            let directory = settings.data.join(&hash);
+            let path = directory.join("record");
+            let identity = Hash::digest(format!("mentat witness\n{origin}\n").as_bytes()).0;
+            let head = if path.exists() {
+                HeadFile::open(&**disk, &path, identity)
+            } else {
+                HeadFile::create(&**disk, &path, identity, Head::empty(clock.unix_millis(), 0))
+            };
+            let head = head.map_err(|error| {
+                StartRefusal::new(
+                    format!("the record of {origin:?} cannot be used"),
+                    "restore it; never delete it: a witness without memory cosigns a fork",
+                )
+                .because(error)
+            })?;
+            let note_file = directory.join("checkpoint");
+            let record = Record {
+                keys: verifiers.clone(),
+                note: Mutex::new(stored_note(&note_file, origin, verifiers)),
+                note_file,
+                evidence: directory.join("evidence"),
+                head: Mutex::new(head),
+            };
+            by_hash.insert(hash, origin.clone());
+            records.insert(origin.clone(), record);
+        }
+        Ok(Self { keys, clock, records, by_hash })
+    }
+
+    /// `add-checkpoint`: blocking. The record is durable before the lines are returned.
+    ///
+    /// # Errors
+    /// [`NoCosignature`], in the order of the specification.
+    pub fn add_checkpoint(&self, body: &[u8]) -> Result<String, NoCosignature> {
+        let malformed = |error: tlog::Error| NoCosignature::Malformed(error.to_string());
+        let request = AddCheckpointRequest::parse(body).map_err(malformed)?;
+        let checkpoint = request.checkpoint().map_err(malformed)?;
+        let record = self.records.get(checkpoint.origin()).ok_or(NoCosignature::UnknownOrigin)?;
+        VerifiedCheckpoint::open(&request.note.to_bytes(), checkpoint.origin(), &record.keys, &AwsLc)
+            .map_err(|error| match error {
+                // The log did sign this; that it contradicts itself is for the checks that follow to say.
+                tlog::Error::RootMismatch { .. } => NoCosignature::Refused(Refusal::Inconsistent(error)),
+                _ => NoCosignature::Untrusted,
+            })?;
+
+        let time_millis = {
+            let mut head = record.head.lock();
+            let old = head.load();
+            let tree = request.evaluate(&old.tree).map_err(|refusal| {
+                if let Refusal::Inconsistent(error) = &refusal {
+                    keep_evidence(record, body, error);
+                }
+                NoCosignature::Refused(refusal)
+            })?;
+            let time_millis = self.clock.unix_millis().max(old.time_millis);
+            if tree != old.tree {
+                head.compare_and_swap(&old, Head { tree, time_millis, tail: 0 })
+                    .map_err(|error| NoCosignature::Unavailable(error.to_string()))?;
+            }
+            time_millis
+        };
+
+        let lines = self
+            .keys
+            .cosign(&checkpoint, request.note.text(), time_millis / 1000)
+            .map_err(NoCosignature::Unavailable)?;
+        let mut note = request.note.clone();
+        let mut answer = String::new();
+        for line in lines {
+            answer.push_str(&line.to_string());
+            note.push(line);
+        }
+        *record.note.lock() = Some(note.to_bytes().into());
+        Ok(answer)
+    }
+
+    /// The newest checkpoint cosigned for the origin with this SHA-256 in hex.
+    #[must_use]
+    pub fn checkpoint(&self, origin_hash: &str) -> Option<Bytes> {
+        self.records.get(self.by_hash.get(origin_hash)?)?.note.lock().clone()
+    }
+
+    /// Writes the notes for monitors to disk, so that a restart has something to show. They are evidence for others, not
+    /// state: the records are.
+    pub fn save_notes(&self) {
+        for record in self.records.values() {
+            let note = record.note.lock().clone();
+            if let Some(note) = note
+                && std::fs::read(&record.note_file).ok().as_deref() != Some(&note[..])
+            {
+                let temporary = record.note_file.with_extension("new");
+                let saved = std::fs::write(&temporary, &note)
+                    .and_then(|()| std::fs::rename(&temporary, &record.note_file));
+                if let Err(error) = saved {
+                    tracing::warn!(file = %record.note_file.display(), %error, "cosigned checkpoint not saved");
+                }
+            }
+        }
+    }
+}
+
+fn stored_note(path: &Path, origin: &str, keys: &[VerifierKey]) -> Option<Bytes> {
+    let note = std::fs::read(path).ok()?;
+    VerifiedCheckpoint::open(&note, origin, keys, &AwsLc).ok()?;
+    Some(note.into())
+}
+
+/// A log that signed something inconsistent has to explain itself: the request is kept, once per content.
+fn keep_evidence(record: &Record, body: &[u8], error: &tlog::Error) {
+    let name = hex::encode(Hash::digest(body).0);
+    let path = record.evidence.join(name);
+    tracing::error!(file = %path.display(), %error, "a log signed an inconsistent checkpoint; the request is kept");
+    let kept = std::fs::read_dir(&record.evidence).map_or(0, Iterator::count);
+    // Enough to prove the fault; more would let the log fill the disk.
+    if kept >= 100 {
+        return;
+    }
+    if let Err(error) = std::fs::create_dir_all(&record.evidence).and_then(|()| std::fs::write(&path, body)) {
+        tracing::error!(%error, "the evidence could not be written");
+    }
+}
