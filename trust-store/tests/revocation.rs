@@ -144,7 +144,10 @@ fn critical_extensions_that_are_not_recognised_make_a_crl_useless() {
     let ca = Ca::root("ca");
     let leaf = leaf(&ca);
     let odd = extension("1.2.3.4", true, &[5, 0]);
-    assert_eq!(shortfall(&crls(&[ca.crl(&[], &[odd.clone()])]), &leaf, &ca), ReasonCode::RevocationUnknown);
+    assert_eq!(
+        shortfall(&crls(&[ca.crl(&[], std::slice::from_ref(&odd))]), &leaf, &ca),
+        ReasonCode::RevocationUnknown
+    );
     let entry = ca.crl(&[(&[7], vec![odd])], &[]);
     assert_eq!(shortfall(&crls(&[entry]), &leaf, &ca), ReasonCode::RevocationUnknown);
 }
@@ -261,9 +264,15 @@ fn ocsp_answers_that_are_not_current_authentic_or_understood_do_not_count() {
         (one(single(&id, &good(), Some(NOW.plus(-1)), &[]), &[]), ReasonCode::RevocationStale),
         (one(single(&id, &good(), None, &[]), &[]), ReasonCode::RevocationStale),
         (one(single(&id, &tlv(0x82, &[]), Some(NOW.plus(DAY)), &[]), &[]), ReasonCode::RevocationUnknown),
-        (one(single(&id, &good(), Some(NOW.plus(DAY)), &[odd.clone()]), &[]), ReasonCode::RevocationUnknown),
+        (
+            one(single(&id, &good(), Some(NOW.plus(DAY)), std::slice::from_ref(&odd)), &[]),
+            ReasonCode::RevocationUnknown,
+        ),
         (one(fine.clone(), &[odd]), ReasonCode::RevocationUnknown),
-        (responses(&[ocsp("ca", &Key::new(), &[fine.clone()], &[], &[])]), ReasonCode::SignatureInvalid),
+        (
+            responses(&[ocsp("ca", &Key::new(), std::slice::from_ref(&fine), &[], &[])]),
+            ReasonCode::SignatureInvalid,
+        ),
         (responses(&[ocsp("x", &ca.key, &[fine], &[], &[])]), ReasonCode::UnknownIssuer),
     ] {
         assert_eq!(shortfall(&evidence, &leaf, &ca), reason);
