@@ -227,8 +227,11 @@ fn with_last_extension(tbs: &[u8], extension: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(join(&fields, &extensions))
 }
 
+/// Encoded elements of a sequence.
+type Elements<'a> = Vec<&'a [u8]>;
+
 /// The elements of a TBSCertificate before its extensions, and the extensions, each as encoded.
-fn split(tbs: &[u8]) -> Result<(Vec<&[u8]>, Vec<&[u8]>), Error> {
+fn split(tbs: &[u8]) -> Result<(Elements<'_>, Elements<'_>), Error> {
     if tbs.len() > MAX_CERTIFICATE {
         return Err(Error::TooLarge { what: "certificate", limit: MAX_CERTIFICATE });
     }
@@ -247,7 +250,7 @@ fn split(tbs: &[u8]) -> Result<(Vec<&[u8]>, Vec<&[u8]>), Error> {
     Ok((fields, extensions))
 }
 
-fn elements(sequence: &[u8]) -> der::Result<Vec<&[u8]>> {
+fn elements(sequence: &[u8]) -> der::Result<Elements<'_>> {
     let any = AnyRef::from_der(sequence)?;
     if any.header().tag() != Tag::Sequence {
         return Err(Tag::Sequence.value_error().into());

@@ -70,11 +70,14 @@ impl ToBeSigned {
     }
 }
 
+/// What was signed, the algorithm identifier, and the bits of the signature.
+pub type SignedParts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// Splits `SEQUENCE { signed, algorithm, BIT STRING }` into the first two as encoded and the bits of the third.
 ///
 /// # Errors
 /// [`Error::Malformed`] when the outer shape is another.
-pub fn take_apart(object: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Error> {
+pub fn take_apart(object: &[u8]) -> Result<SignedParts<'_>, Error> {
     use der::asn1::BitStringRef;
     use der::{Decode, Reader, SliceReader};
     let malformed = Error::malformed("signed object");
