@@ -19,12 +19,22 @@ use crate::CertificateAuthority;
 pub use problem::problem;
 
 /// Route prefixes by which requests are counted.
-pub const ROUTES: &[&str] =
-    &["/api/v1/certificates", "/api/v1/tokens", "/api/v1/timestamp", "/api/v1/authorities", "/ocsp", "/crl", "/ca"];
+pub const ROUTES: &[&str] = &[
+    "/api/v1/certificates",
+    "/api/v1/tokens",
+    "/api/v1/timestamp",
+    "/api/v1/authorities",
+    "/ocsp",
+    "/crl",
+    "/ca",
+];
 
 /// Everything the main listener answers.
 #[must_use]
-pub fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -> BoxedFilter<(warp::reply::Response,)> {
+pub fn routes(
+    authority: &Arc<CertificateAuthority>,
+    admin: &AdminAuth,
+) -> BoxedFilter<(warp::reply::Response,)> {
     status_routes(authority)
         .or(certificates::routes(authority, admin))
         .unify()

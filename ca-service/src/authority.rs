@@ -16,6 +16,7 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::publisher::PublishedCrl;
+use crate::responder::AnswerCache;
 use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
 use crate::transparency::{EventLog, IssuanceLog};
 
@@ -77,6 +78,7 @@ pub struct CertificateAuthority {
     pub(crate) event_log: Option<Arc<dyn EventLog>>,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
+    pub(crate) answers: AnswerCache,
 }
 
 /// The issuance log and the key its promises are verified with.
@@ -160,8 +162,9 @@ impl CertificateAuthority {
 /// [`CaError::Signing`] when the system's source fails.
 pub fn random<const N: usize>() -> Result<[u8; N], CaError> {
     let mut octets = [0; N];
-    aws_lc_rs::rand::fill(&mut octets)
-        .map_err(|_| CaError::Signing(hsm::Error::Transient { detail: "the random source failed".to_owned() }))?;
+    aws_lc_rs::rand::fill(&mut octets).map_err(|_| {
+        CaError::Signing(hsm::Error::Transient { detail: "the random source failed".to_owned() })
+    })?;
     Ok(octets)
 }
 

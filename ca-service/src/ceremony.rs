@@ -13,7 +13,8 @@ use ca_pki::profile::Kind;
 use ca_pki::{DistinguishedName, NameFields, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime, pem};
 use hsm::software::{Keystore, KeystoreOptions};
 use hsm::{
-    Input, IntentId, KeyAlgorithm, KeyLabel, KeyProvider as _, KeySpec, KeyUri, Purpose, Signer, SigningIntent,
+    Input, IntentId, KeyAlgorithm, KeyLabel, KeyProvider as _, KeySpec, KeyUri, Purpose, Signer,
+    SigningIntent,
 };
 use serde::Serialize;
 use service::StartRefusal;
@@ -84,17 +85,23 @@ pub async fn run(
 ) -> Result<Outcome, StartRefusal> {
     refuse_leftovers(settings)?;
     let passphrase = settings.passphrase.read().map_err(|error| {
-        StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase").because(error)
+        StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase")
+            .because(error)
     })?;
     let folder = &settings.data_dir;
     std::fs::create_dir_all(folder.join("chains")).map_err(|error| {
-        StartRefusal::new(format!("{} cannot be made", folder.display()), "choose a folder you may write").because(error)
+        StartRefusal::new(format!("{} cannot be made", folder.display()), "choose a folder you may write")
+            .because(error)
     })?;
     let transcript_path = folder.join("ceremony.jsonl");
-    let transcript = Transcript::create(&transcript_path).map_err(|error| io_refusal(&transcript_path, error))?;
+    let transcript =
+        Transcript::create(&transcript_path).map_err(|error| io_refusal(&transcript_path, error))?;
     let store = SqliteStore::create(&settings.database()).await.map_err(|error| {
-        StartRefusal::new(format!("{} cannot be made", settings.database().display()), "check the file system")
-            .because(error)
+        StartRefusal::new(
+            format!("{} cannot be made", settings.database().display()),
+            "check the file system",
+        )
+        .because(error)
     })?;
     let keys = Keystore::create_with(&settings.keystore, &passphrase, keystore).map_err(|error| {
         StartRefusal::new("the keystore cannot be made", "check keys.keystore").because(error)
@@ -102,8 +109,11 @@ pub async fn run(
     let now = UnixTime(clock.unix_seconds());
     let mut ceremony = Ceremony { settings, store: Arc::new(store), keys, transcript, made: Vec::new(), now };
     ceremony.hierarchy().await.map_err(|error| {
-        StartRefusal::new("the ceremony failed", "correct the configuration, empty the data folder and start again")
-            .because(error)
+        StartRefusal::new(
+            "the ceremony failed",
+            "correct the configuration, empty the data folder and start again",
+        )
+        .because(error)
     })?;
     let outcome = ceremony.write_chains(transcript_path)?;
     ceremony.first_lists(clock).await?;
@@ -255,7 +265,8 @@ impl Ceremony<'_> {
         };
         let rules = CertificateRules { kind: plan.kind, issuer };
         lint::certificate(&tbs.unsigned(), &rules).into_result()?;
-        let not_after = self.now.plus(profile.lifetime() - 1).min(issuer.map_or(UnixTime(i64::MAX), |it| it.not_after));
+        let not_after =
+            self.now.plus(profile.lifetime() - 1).min(issuer.map_or(UnixTime(i64::MAX), |it| it.not_after));
         let shard = issuer.map_or(ca_pki::serial::Shard(0), |it| serial.shard(it.status.shards));
         let issuer_name = plan.issuer.unwrap_or(plan.name);
         let intent = NewIntent {
@@ -277,7 +288,8 @@ impl Ceremony<'_> {
             at: self.now,
         };
         let certificate = self.sign(intent, &tbs, &*issuing, &serial).await?;
-        self.store_authority(plan.name, plan.role, Some(&certificate), plan.issuer, &*signer, plan.shards).await?;
+        self.store_authority(plan.name, plan.role, Some(&certificate), plan.issuer, &*signer, plan.shards)
+            .await?;
         let issuer = if plan.shards > 0 {
             Some(Issuer::from_certificate(&certificate, algorithm, urls)?)
         } else {
@@ -298,7 +310,8 @@ impl Ceremony<'_> {
     fn issuer(&self, name: &str) -> Result<(&Issuer, Arc<dyn Signer>), CaError> {
         let made = self.made.iter().find(|made| made.name == name);
         let made = made.ok_or(CaError::Inconsistent("the ceremony's steps are out of order"))?;
-        let issuer = made.issuer.as_ref().ok_or(CaError::Inconsistent("the ceremony's steps are out of order"))?;
+        let issuer =
+            made.issuer.as_ref().ok_or(CaError::Inconsistent("the ceremony's steps are out of order"))?;
         Ok((issuer, Arc::clone(&made.signer)))
     }
 
@@ -385,8 +398,11 @@ impl Ceremony<'_> {
     /// The first list of every issuer and shard, signed by the same code that signs all later ones.
     async fn first_lists(mut self, clock: Arc<dyn Clock>) -> Result<(), StartRefusal> {
         let failed = |error: CaError| {
-            StartRefusal::new("the first revocation lists cannot be made", "empty the data folder and start again")
-                .because(error)
+            StartRefusal::new(
+                "the first revocation lists cannot be made",
+                "empty the data folder and start again",
+            )
+            .because(error)
         };
         let parts = Parts { store: self.store.clone(), clock, issuance_log: None, event_log: None };
         let authority = assemble(self.settings.clone(), parts, &self.keys).await.map_err(failed)?;

@@ -79,7 +79,10 @@ fn certificate(authority: &CertificateAuthority, record: &StoredCertificate) -> 
         return Err("state and revocation disagree".to_owned());
     }
     let Some(signature) = &record.signature else {
-        let may_lack = matches!(record.state, State::Intent | State::Signing | State::Abandoned | State::MaybeIssued | State::Revoked);
+        let may_lack = matches!(
+            record.state,
+            State::Intent | State::Signing | State::Abandoned | State::MaybeIssued | State::Revoked
+        );
         return if may_lack { Ok(()) } else { Err("its signature is missing".to_owned()) };
     };
     let object = authority.assembled(record).map_err(text)?;
@@ -90,7 +93,9 @@ fn certificate(authority: &CertificateAuthority, record: &StoredCertificate) -> 
     lint::certificate(&object, &rules).into_result().map_err(|error| error.to_string())?;
     let parsed = ca_pki::certificate::parse(&object).map_err(|error| error.to_string())?;
     let tbs = parsed.tbs_certificate();
-    if ca_pki::SerialNumber::from_magnitude(tbs.serial_number().as_bytes()).ok().as_ref() != Some(&record.serial) {
+    if ca_pki::SerialNumber::from_magnitude(tbs.serial_number().as_bytes()).ok().as_ref()
+        != Some(&record.serial)
+    {
         return Err("its serial number is not the recorded one".to_owned());
     }
     if ca_pki::time::unix_time(tbs.validity().not_before) != record.not_before
@@ -130,11 +135,19 @@ fn kind(authority: &CertificateAuthority, record: &StoredCertificate) -> Kind {
         Kind::TimestampAuthority,
     ];
     infrastructure.into_iter().find(|kind| kind.as_str() == record.profile).unwrap_or_else(|| {
-        authority.settings().profiles.get(&record.profile).map_or(Kind::Internal, ca_pki::profile::Profile::kind)
+        authority
+            .settings()
+            .profiles
+            .get(&record.profile)
+            .map_or(Kind::Internal, ca_pki::profile::Profile::kind)
     })
 }
 
-async fn lists(authority: &CertificateAuthority, revoked: &Revoked, report: &mut Report) -> Result<(), CaError> {
+async fn lists(
+    authority: &CertificateAuthority,
+    revoked: &Revoked,
+    report: &mut Report,
+) -> Result<(), CaError> {
     let published = authority.store().published_crls().await?;
     // A list that is due may lack the newest revocations; everything else must have them.
     let due = authority.store().due_crls(ca_pki::UnixTime(0)).await?;
@@ -151,8 +164,7 @@ async fn lists(authority: &CertificateAuthority, revoked: &Revoked, report: &mut
                 CrlPart::Complete => None,
                 CrlPart::Shard(shard) => Some(issuer.status.crl(shard)),
             };
-            let longest =
-                if loaded.name == names::ROOT { 366 * 86_400 } else { 10 * 86_400 };
+            let longest = if loaded.name == names::ROOT { 366 * 86_400 } else { 10 * 86_400 };
             let rules = CrlRules { issuer, shard_url: url.as_deref(), longest_validity: longest };
             if let Err(error) = lint::crl(&crl.der, &rules).into_result() {
                 report.findings.push(format!("{name}: {error}"));
@@ -173,7 +185,8 @@ async fn lists(authority: &CertificateAuthority, revoked: &Revoked, report: &mut
                 }
             };
             let expected = revoked.iter().filter(|(issuer, shard, _)| {
-                *issuer == loaded.name && (part == CrlPart::Complete || part == CrlPart::Shard(ca_pki::serial::Shard(*shard)))
+                *issuer == loaded.name
+                    && (part == CrlPart::Complete || part == CrlPart::Shard(ca_pki::serial::Shard(*shard)))
             });
             let is_due = due.contains(&(loaded.name.clone(), part));
             for (_, _, serial) in expected {

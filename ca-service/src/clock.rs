@@ -71,7 +71,11 @@ impl ClockGuard {
         }
         let latest = self.latest.fetch_max(now, Ordering::SeqCst);
         // Two seconds of slewing are no reason to stop.
-        if now.saturating_add(2) < latest { Err(ClockFailure::TurnedBack { now, latest }) } else { Ok(UnixTime(now)) }
+        if now.saturating_add(2) < latest {
+            Err(ClockFailure::TurnedBack { now, latest })
+        } else {
+            Ok(UnixTime(now))
+        }
     }
 
     /// The time, for records about things that were signed already or never will be.

@@ -20,7 +20,8 @@ const MAX_FILE: u64 = 256 * 1024;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Folder of database, keystore, transcript and chain files. Relative paths below are relative to it.
+    /// Folder of database, keystore, transcript and chain files, relative to the configuration file. The paths of
+    /// `[keys]`, `[issuance_log]` and `[event_log]` are relative to it; those of `[server]` and `[admin]` to the file.
     pub data_dir: PathBuf,
     /// Base of the status URLs that certificates carry, `http://HOST[:PORT]`, without a trailing slash. Fixed at `init`.
     pub status_url: String,
@@ -178,7 +179,13 @@ pub struct StatusConfig {
 
 impl Default for StatusConfig {
     fn default() -> Self {
-        Self { publish_interval_seconds: 60, refresh_hours: 24, crl_days: 7, root_crl_days: 180, ocsp_hours: 24 }
+        Self {
+            publish_interval_seconds: 60,
+            refresh_hours: 24,
+            crl_days: 7,
+            root_crl_days: 180,
+            ocsp_hours: 24,
+        }
     }
 }
 
@@ -241,7 +248,8 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, StartRefusal> {
         let shown = path.display();
         let unreadable = |error: std::io::Error| {
-            StartRefusal::new(format!("{shown} cannot be read"), "correct the path after --config").because(error)
+            StartRefusal::new(format!("{shown} cannot be read"), "correct the path after --config")
+                .because(error)
         };
         if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE {
             return Err(StartRefusal::new(
@@ -250,9 +258,14 @@ impl Config {
             ));
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text).map_err(|refusal| {
+        let mut config = Self::parse(&text).map_err(|refusal| {
             StartRefusal::new(format!("{shown}: {}", refusal.what()), refusal.remedy().to_owned())
-        })
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        config.data_dir = folder.join(&config.data_dir);
+        config.server.resolve_paths(folder);
+        config.admin.resolve_paths(folder);
+        Ok(config)
     }
 
     /// Parses the text of a file.
@@ -262,7 +275,10 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, StartRefusal> {
         toml::from_str(text).map_err(|error| {
             let line = error.to_string().lines().collect::<Vec<_>>().join(" ");
-            StartRefusal::new(format!("the configuration does not parse: {line}"), "compare it with the example file")
+            StartRefusal::new(
+                format!("the configuration does not parse: {line}"),
+                "compare it with the example file",
+            )
         })
     }
 
@@ -285,7 +301,10 @@ impl Config {
                 && name.len() <= ca_api::limits::MAX_PROFILE
                 && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet));
             if !valid {
-                return refuse("a profile's name is not 1 to 64 letters, digits, - and _", "rename the section");
+                return refuse(
+                    "a profile's name is not 1 to 64 letters, digits, - and _",
+                    "rename the section",
+                );
             }
             let profile = Profile::subscriber(name, raw).map_err(|error| pki_refusal("profiles", &error))?;
             if profile.sct() == SctPolicy::Embedded && self.issuance_log.is_none() {
@@ -303,7 +322,10 @@ impl Config {
         in_range("status.root_crl_days", u64::from(status.root_crl_days), 1, 365)?;
         in_range("status.ocsp_hours", u64::from(status.ocsp_hours), 1, 240)?;
         if status.refresh_hours / 24 >= status.crl_days {
-            return refuse("status.refresh_hours is not below status.crl_days", "refresh lists before they expire");
+            return refuse(
+                "status.refresh_hours is not below status.crl_days",
+                "refresh lists before they expire",
+            );
         }
         in_range("timestamp.accuracy_seconds", u64::from(self.timestamp.accuracy_seconds), 1, 60)?;
         in_range("keys.threads", self.keys.threads as u64, 1, 64)?;
@@ -314,7 +336,8 @@ impl Config {
         Ok(Settings {
             keystore: data_dir.join(&self.keys.keystore),
             passphrase: passphrase(&self.keys.passphrase, &data_dir)?,
-            shards: ShardCount::new(self.hierarchy.crl_shards).map_err(|error| pki_refusal("hierarchy.crl_shards", &error))?,
+            shards: ShardCount::new(self.hierarchy.crl_shards)
+                .map_err(|error| pki_refusal("hierarchy.crl_shards", &error))?,
             prefix: InstancePrefix::new(self.hierarchy.serial_prefix)
                 .map_err(|error| pki_refusal("hierarchy.serial_prefix", &error))?,
             root_key: authority_key("hierarchy.root_key", &self.hierarchy.root_key)?,
@@ -381,7 +404,8 @@ fn check_status_url(url: &str) -> Result<(), StartRefusal> {
 
 fn passphrase(text: &str, data_dir: &Path) -> Result<PassphraseSource, StartRefusal> {
     let source: PassphraseSource = text.parse().map_err(|error: hsm::Error| {
-        StartRefusal::new("keys.passphrase does not parse", "write file:PATH, env:NAME or credential:NAME").because(error)
+        StartRefusal::new("keys.passphrase does not parse", "write file:PATH, env:NAME or credential:NAME")
+            .because(error)
     })?;
     Ok(match source {
         PassphraseSource::File(path) => PassphraseSource::File(data_dir.join(path)),
@@ -409,10 +433,72 @@ fn in_range(field: &str, value: u64, low: u64, high: u64) -> Result<(), StartRef
     if (low..=high).contains(&value) {
         Ok(())
     } else {
-        Err(StartRefusal::new(format!("{field} = {value} is out of range"), format!("choose {low} to {high}")))
+        Err(StartRefusal::new(
+            format!("{field} = {value} is out of range"),
+            format!("choose {low} to {high}"),
+        ))
     }
 }
 
 fn pki_refusal(field: &str, error: &ca_pki::Error) -> StartRefusal {
     StartRefusal::new(format!("{field}: {error}"), "correct the configuration")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../docs/operations/ca-service.toml");
+
+    fn refusal(from: &str, to: &str) -> String {
+        assert!(EXAMPLE.contains(from), "{from}");
+        match Config::parse(&EXAMPLE.replacen(from, to, 1)).and_then(Config::validate) {
+            Ok(_) => panic!("{to} was accepted"),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_example_file_is_valid_and_its_values_are_the_defaults() {
+        let settings = Config::parse(EXAMPLE).unwrap().validate().unwrap();
+        let defaults = HierarchyConfig::default();
+        let written = &settings.config.hierarchy;
+        assert_eq!(written.root, defaults.root);
+        assert_eq!(written.crl_shards, defaults.crl_shards);
+        assert_eq!(written.root_days, defaults.root_days);
+        let status = StatusConfig::default();
+        assert_eq!(settings.config.status.refresh_hours, status.refresh_hours);
+        assert_eq!(settings.config.status.publish_interval_seconds, status.publish_interval_seconds);
+        assert_eq!(settings.config.timestamp.policy, TimestampConfig::default().policy);
+        assert_eq!(settings.profiles.len(), 2);
+    }
+
+    #[test]
+    fn impossible_values_and_combinations_are_refused_at_start() {
+        for (from, to, reason) in [
+            ("http://status.example.org", "https://status.example.org", "status_url"),
+            ("http://status.example.org", "http://status.example.org/", "status_url"),
+            ("https://ca.example.org", "nothing", "identity_issuer"),
+            ("root_key = \"ecdsa-p384\"", "root_key = \"rsa-2048\"", "4096"),
+            ("crl_shards = 128", "crl_shards = 0", "crl_shards"),
+            ("serial_prefix = 1", "serial_prefix = 200", "serial_prefix"),
+            ("lifetime_seconds = 31536000", "lifetime_seconds = 99999999", "lifetime"),
+            ("refresh_hours = 24", "refresh_hours = 168", "refresh_hours"),
+            ("crl_days = 7", "crl_days = 11", "crl_days"),
+            ("ocsp_hours = 24", "ocsp_hours = 0", "ocsp_hours"),
+            ("threads = 2", "threads = 2\nunknown = 1", "unknown"),
+            ("credential:ca-keystore", "my passphrase", "passphrase"),
+            ("[issuance_log]", "[unknown]", "unknown"),
+        ] {
+            let text = refusal(from, to);
+            assert!(text.contains(reason), "{to}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_profile_with_an_embedded_sct_needs_the_log() {
+        let mut config = Config::parse(EXAMPLE).unwrap();
+        config.issuance_log = None;
+        assert!(config.validate().unwrap_err().to_string().contains("embeds an SCT"));
+    }
 }

@@ -91,9 +91,15 @@ impl CertificateAuthority {
     }
 
     /// The outcome of the issuance that used the token, for its own requester only: same request id, same key.
-    async fn repeated(&self, token: &StoredToken, request: &Enrol, csr: &VerifiedRequest) -> Result<Issued, CaError> {
+    async fn repeated(
+        &self,
+        token: &StoredToken,
+        request: &Enrol,
+        csr: &VerifiedRequest,
+    ) -> Result<Issued, CaError> {
         let Some(intent) = token.used_by else { return Err(CaError::TokenUsed) };
-        let record = self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
+        let record =
+            self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
         if request.request_id.is_none() || record.request_id != request.request_id {
             return Err(CaError::TokenUsed);
         }
@@ -130,6 +136,9 @@ fn check_request_id(id: Option<&str>) -> Result<(), CaError> {
     if valid {
         Ok(())
     } else {
-        Err(CaError::OutOfRange { field: "request_id", reason: "must be 1 to 64 letters, digits, -, _ and ." })
+        Err(CaError::OutOfRange {
+            field: "request_id",
+            reason: "must be 1 to 64 letters, digits, -, _ and .",
+        })
     }
 }

@@ -165,13 +165,19 @@ impl CertificateAuthority {
                 self.finish_precertificate(&intent, &issuer, kind, &tbs, &signature).await?;
             }
         }
-        let record = self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
+        let record =
+            self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
         self.log_certificate(&record).await?;
         self.deliver(intent).await?.ok_or(CaError::IssuanceFailed)
     }
 
     /// Signs bytes whose record is durable, and proves that the result contains exactly them (C12).
-    async fn sign_recorded(&self, issuer: &str, intent: &IntentId, tbs: &ToBeSigned) -> Result<Vec<u8>, CaError> {
+    async fn sign_recorded(
+        &self,
+        issuer: &str,
+        intent: &IntentId,
+        tbs: &ToBeSigned,
+    ) -> Result<Vec<u8>, CaError> {
         let authority = self.authority(issuer)?;
         match self.sign(authority, Purpose::Certificate, intent, tbs.as_der()).await {
             Ok(signature) => {
@@ -182,7 +188,11 @@ impl CertificateAuthority {
                 // Whether a signature exists is known to the key's device alone; the record says so.
                 let reason = error.to_string();
                 self.store.mark_maybe_issued(*intent, &reason, self.clock.for_records()).await?;
-                tracing::error!(intent = hex::encode(intent), reason, "a signature may exist without a record");
+                tracing::error!(
+                    intent = hex::encode(intent),
+                    reason,
+                    "a signature may exist without a record"
+                );
                 Err(error.into())
             }
         }
@@ -197,8 +207,10 @@ impl CertificateAuthority {
         tbs: &ToBeSigned,
         signature: &[u8],
     ) -> Result<(), CaError> {
-        let LoggedTo { log, public_key } =
-            self.issuance_log.as_ref().ok_or(CaError::Inconsistent("a precertificate without an issuance log"))?;
+        let LoggedTo { log, public_key } = self
+            .issuance_log
+            .as_ref()
+            .ok_or(CaError::Inconsistent("a precertificate without an issuance log"))?;
         let (authority, issuer) = self.issuer(issuer_name)?;
         let mut chain = vec![tbs.assemble(signature)?];
         chain.extend(authority.chain.iter().cloned());

@@ -58,7 +58,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
     logging::init(arguments.log_format, "info")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     match arguments.command {
         Command::Init(file) => runtime.block_on(init(&file)),
         Command::Serve { config, exit_with_stdin } => runtime.block_on(answer(&config, exit_with_stdin)),
@@ -68,7 +69,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 
 async fn init(file: &ConfigFile) -> Result<(), Failure> {
     let settings = Config::read(&file.config)?.validate()?;
-    let outcome = ceremony::run(&settings, Arc::new(SystemClock), hsm::software::KeystoreOptions::default()).await?;
+    let outcome =
+        ceremony::run(&settings, Arc::new(SystemClock), hsm::software::KeystoreOptions::default()).await?;
     print(&outcome)
 }
 

@@ -8,7 +8,7 @@ use ca_pki::lint::{self, CrlRules};
 use hsm::Purpose;
 use sha2::{Digest, Sha256};
 
-use crate::authority::{CertificateAuthority, LoadedAuthority, names};
+use crate::authority::{CertificateAuthority, names};
 use crate::error::CaError;
 use crate::storage::{CrlPart, StoreError, StoredCrl};
 
@@ -85,7 +85,8 @@ impl CertificateAuthority {
         };
         let rules = CrlRules { issuer, shard_url, longest_validity: lifetime };
         lint::crl(&tbs.unsigned(), &rules).into_result()?;
-        let signature = self.sign(authority, Purpose::Crl, &crl_intent(name, part, started.number), tbs.as_der()).await?;
+        let signature =
+            self.sign(authority, Purpose::Crl, &crl_intent(name, part, started.number), tbs.as_der()).await?;
         let crl = StoredCrl {
             issuer: name.to_owned(),
             part,
@@ -140,9 +141,4 @@ fn crl_intent(issuer: &str, part: CrlPart, number: u64) -> [u8; 32] {
         CrlPart::Shard(shard) => shard.0.to_string(),
     };
     Sha256::digest(format!("crl {issuer} {part} {number}")).into()
-}
-
-/// Every list that an issuer must have, for the checker.
-pub(crate) fn expected_parts(authority: &LoadedAuthority) -> Vec<CrlPart> {
-    authority.parts().collect()
 }

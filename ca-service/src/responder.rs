@@ -1,25 +1,86 @@
 //! OCSP (RFC 6960, RFC 9919, RFC 9654): answers from the store, signed by the delegated responder.
 
-use ca_pki::ocsp::{self, Answer, CertStatus, OcspFailure, OcspRequest};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use ca_pki::SerialNumber;
+use ca_pki::ocsp::{self, Answer, CertIdHash, CertStatus, OcspFailure, OcspRequest};
 use hsm::Purpose;
+use moka::sync::Cache;
 
 use crate::authority::{CertificateAuthority, names, random};
 use crate::error::CaError;
 use crate::storage::{State, Step, StoredStatus};
 
+/// Signed answers kept in memory.
+const CACHED_ANSWERS: u64 = 100_000;
+/// Longest time an answer is served from memory; the answer itself lives longer.
+const CACHED_FOR: Duration = Duration::from_secs(3_600);
+
 /// An answer with what HTTP caching needs of it.
 #[derive(Debug, Clone)]
 pub struct OcspAnswer {
     /// The OCSPResponse, DER.
-    pub der: Vec<u8>,
+    pub der: bytes::Bytes,
     /// thisUpdate and nextUpdate, seconds since 1970; none for answers that must not be cached.
     pub cacheable: Option<(i64, i64)>,
+}
+
+/// Signed answers to requests without a nonce. A revocation removes them before it returns (O6).
+pub(crate) struct AnswerCache {
+    answers: Cache<(CertIdHash, SerialNumber), Arc<Kept>>,
+    /// Counts revocations: an answer that was begun before one is not kept after it.
+    revocations: RwLock<u64>,
+}
+
+struct Kept {
+    encoded_id: Vec<u8>,
+    answer: OcspAnswer,
+}
+
+impl AnswerCache {
+    pub(crate) fn new() -> Self {
+        let answers = Cache::builder().max_capacity(CACHED_ANSWERS).time_to_live(CACHED_FOR).build();
+        Self { answers, revocations: RwLock::new(0) }
+    }
+
+    /// Forgets the answers about a certificate, those under way included.
+    pub(crate) fn forget(&self, serial: &SerialNumber) {
+        let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
+        *revocations += 1;
+        for hash in [CertIdHash::Sha1, CertIdHash::Sha256] {
+            self.answers.invalidate(&(hash, serial.clone()));
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        *self.revocations.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, request: &OcspRequest, now: i64) -> Option<OcspAnswer> {
+        if request.nonce.is_some() {
+            return None;
+        }
+        let kept = self.answers.get(&(request.cert_id.hash, request.cert_id.serial.clone()))?;
+        let (this_update, next_update) = kept.answer.cacheable?;
+        // Half of its life is left to whoever receives it.
+        let fresh = this_update <= now && now - this_update < next_update - now;
+        (fresh && kept.encoded_id == request.encoded_id()).then(|| kept.answer.clone())
+    }
+
+    fn keep(&self, request: &OcspRequest, answer: &OcspAnswer, epoch: u64) {
+        let revocations = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
+        if *revocations == epoch && answer.cacheable.is_some() {
+            let kept = Kept { encoded_id: request.encoded_id().to_vec(), answer: answer.clone() };
+            self.answers.insert((request.cert_id.hash, request.cert_id.serial.clone()), Arc::new(kept));
+        }
+    }
 }
 
 impl CertificateAuthority {
     /// Answers a request. Every request gets an answer.
     pub async fn ocsp(&self, request: &[u8]) -> OcspAnswer {
-        let failure = |failure: OcspFailure| OcspAnswer { der: failure.to_der(), cacheable: None };
+        let failure = |failure: OcspFailure| OcspAnswer { der: failure.to_der().into(), cacheable: None };
         let request = match OcspRequest::from_der(request) {
             Ok(request) => request,
             // Another hash is a question for another responder.
@@ -44,19 +105,35 @@ impl CertificateAuthority {
             return Ok(None);
         }
         let now = self.clock.now()?;
+        if let Some(answer) = self.answers.get(request, now.0) {
+            return Ok(Some(answer));
+        }
+        let epoch = self.answers.epoch();
         let stored = self.store.status(names::CODE_SIGNING, &request.cert_id.serial).await?;
         let responder = self.authority(names::OCSP_RESPONDER)?;
-        let answer = Answer {
-            status: stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0)),
-            this_update: now,
-            next_update: now.plus(self.settings.ocsp_seconds),
-            produced_at: now,
+        let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
+        let longest = now.plus(self.settings.ocsp_seconds);
+        let next_update = match (&stored, status) {
+            // "Good" ends with the certificate; after that the revocation list answers (R4).
+            (Some(stored), CertStatus::Good) => longest.min(stored.not_after).max(now.plus(1)),
+            _ => longest,
         };
-        let draft =
-            ocsp::draft(request, &answer, &responder.certificate, &responder.public_key, responder.algorithm)?;
+        let answer = Answer { status, this_update: now, next_update, produced_at: now };
+        let draft = ocsp::draft(
+            request,
+            &answer,
+            &responder.certificate,
+            &responder.public_key,
+            responder.algorithm,
+        )?;
         let signature = self.sign(responder, Purpose::Ocsp, &random::<16>()?, draft.to_be_signed()).await?;
         let cacheable = request.nonce.is_none().then_some((answer.this_update.0, answer.next_update.0));
-        Ok(Some(OcspAnswer { der: draft.assemble(&signature), cacheable }))
+        let answer = OcspAnswer { der: draft.assemble(&signature).into(), cacheable };
+        // What is unknown now may be good the next moment.
+        if status != CertStatus::Unknown {
+            self.answers.keep(request, &answer, epoch);
+        }
+        Ok(Some(answer))
     }
 }
 
@@ -88,8 +165,11 @@ mod tests {
                     revocation: None,
                 };
                 let finished = matches!(state, State::Signed | State::Logged | State::Delivered);
-                let expected =
-                    if finished && step == Step::Certificate { CertStatus::Good } else { CertStatus::Unknown };
+                let expected = if finished && step == Step::Certificate {
+                    CertStatus::Good
+                } else {
+                    CertStatus::Unknown
+                };
                 assert_eq!(status(&stored, 150), expected, "{state:?} {step:?}");
                 assert_eq!(status(&stored, 99), CertStatus::Unknown);
                 assert_eq!(status(&stored, 201), CertStatus::Unknown);

@@ -48,6 +48,7 @@ impl CertificateAuthority {
             Err(StoreError::StateConflict) => return Err(CaError::NothingToRevoke),
             other => other?,
         };
+        self.answers.forget(serial);
         self.changed.notify_one();
         Ok(stored)
     }
@@ -69,8 +70,11 @@ impl CertificateAuthority {
 
     /// The DSSE envelope of a revocation: an in-toto statement about the certificate, signed by the statement key.
     async fn revocation_envelope(&self, revocation: &StoredRevocation) -> Result<serde_json::Value, CaError> {
-        let record =
-            self.store.certificate(&revocation.serial).await?.ok_or(CaError::Inconsistent("a revoked record is missing"))?;
+        let record = self
+            .store
+            .certificate(&revocation.serial)
+            .await?
+            .ok_or(CaError::Inconsistent("a revoked record is missing"))?;
         // The to-be-signed bytes name the certificate even where a signature was never recorded.
         let digest = match &record.signature {
             Some(_) => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(self.assembled(&record)?)),

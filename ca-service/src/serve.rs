@@ -20,6 +20,7 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::reconciler::Reach;
+use crate::responder::AnswerCache;
 use crate::storage::CertificateStore;
 use crate::storage::sqlite::SqliteStore;
 use crate::transparency::{EventLog, HttpLog};
@@ -51,9 +52,12 @@ pub async fn assemble(
     keys: &dyn KeyProvider,
 ) -> Result<CertificateAuthority, CaError> {
     let stored = parts.store.authorities().await?;
-    let authorities = load(&stored, &settings.config.status_url, |record| {
-        Ok(keys.open(&KeyUri::parse(&record.key_uri)?)?)
-    })?;
+    let authorities =
+        load(
+            &stored,
+            &settings.config.status_url,
+            |record| Ok(keys.open(&KeyUri::parse(&record.key_uri)?)?),
+        )?;
     let latest = parts.store.latest_audit().await?.map_or(UnixTime(0), |record| record.at);
     let authority = CertificateAuthority {
         pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
@@ -65,6 +69,7 @@ pub async fn assemble(
         event_log: parts.event_log,
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
+        answers: AnswerCache::new(),
     };
     authority.load_published().await?;
     Ok(authority)
@@ -74,7 +79,10 @@ pub async fn assemble(
 ///
 /// # Errors
 /// [`StartRefusal`] naming what cannot be opened and what to do.
-pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<CertificateAuthority>, StartRefusal> {
+pub async fn open(
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<CertificateAuthority>, StartRefusal> {
     let database = settings.database();
     let store = SqliteStore::open(&database).await.map_err(|error| {
         StartRefusal::new(
@@ -84,10 +92,12 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Certi
         .because(error)
     })?;
     let passphrase = settings.passphrase.read().map_err(|error| {
-        StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase").because(error)
+        StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase")
+            .because(error)
     })?;
     let keys = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
-        StartRefusal::new("the keystore cannot be opened", "correct keys.keystore and keys.passphrase").because(error)
+        StartRefusal::new("the keystore cannot be opened", "correct keys.keystore and keys.passphrase")
+            .because(error)
     })?;
     let issuance_log = match &settings.config.issuance_log {
         None => None,
@@ -102,8 +112,11 @@ pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Certi
     };
     let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log };
     let authority = assemble(settings, parts, &keys).await.map_err(|error| {
-        StartRefusal::new("the CA's records and keys do not fit together", "restore database and keystore of one backup")
-            .because(error)
+        StartRefusal::new(
+            "the CA's records and keys do not fit together",
+            "restore database and keystore of one backup",
+        )
+        .because(error)
     })?;
     Ok(Arc::new(authority))
 }

@@ -403,7 +403,12 @@ pub trait CertificateStore: Send + Sync {
     fn published_crls(&self) -> Answer<'_, Vec<StoredCrl>>;
 
     /// Records one of the CA's own certificates or keys, and the rows of its lists. Never overwrites.
-    fn add_authority<'a>(&'a self, authority: StoredAuthority, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
+    fn add_authority<'a>(
+        &'a self,
+        authority: StoredAuthority,
+        actor: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()>;
 
     /// The CA's own certificates and keys in the order in which they were made.
     fn authorities(&self) -> Answer<'_, Vec<StoredAuthority>>;

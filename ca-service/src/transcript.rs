@@ -80,7 +80,8 @@ impl Transcript {
             previous: self.previous.clone(),
             hash: String::new(),
         };
-        line.hash = line.expected_hash().ok_or_else(|| std::io::Error::other("a transcript line is too long"))?;
+        line.hash =
+            line.expected_hash().ok_or_else(|| std::io::Error::other("a transcript line is too long"))?;
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
         self.file.write_all(text.as_bytes())?;
@@ -101,12 +102,17 @@ pub fn verify(path: &Path) -> std::io::Result<Vec<Line>> {
     let mut lines: Vec<Line> = Vec::new();
     for (index, text) in text.lines().enumerate() {
         let invalid = || {
-            std::io::Error::new(std::io::ErrorKind::InvalidData, format!("line {} does not follow", index + 1))
+            std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!("line {} does not follow", index + 1),
+            )
         };
         let line: Line = serde_json::from_str(text).map_err(|_| invalid())?;
         let (sequence, previous) =
             lines.last().map_or((0, hex::encode([0; 32])), |last| (last.sequence, last.hash.clone()));
-        if line.sequence != sequence + 1 || line.previous != previous || line.expected_hash() != Some(line.hash.clone())
+        if line.sequence != sequence + 1
+            || line.previous != previous
+            || line.expected_hash() != Some(line.hash.clone())
         {
             return Err(invalid());
         }
@@ -129,7 +135,10 @@ mod tests {
             previous: hex::encode([0; 32]),
             hash: String::new(),
         };
-        assert_eq!(line.expected_hash().unwrap(), "d275c0d959183eb34fbd195cd7d86a4d2c8511d4060c3d8abd024d89333c1af6");
+        assert_eq!(
+            line.expected_hash().unwrap(),
+            "d275c0d959183eb34fbd195cd7d86a4d2c8511d4060c3d8abd024d89333c1af6"
+        );
     }
 
     #[test]

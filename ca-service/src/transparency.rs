@@ -58,23 +58,36 @@ impl HttpLog {
         Self::connect(settings, "event_log", &config.url, config.tls_ca_file.as_deref())
     }
 
-    fn connect(settings: &Settings, section: &str, url: &str, tls_ca: Option<&Path>) -> Result<Self, StartRefusal> {
+    fn connect(
+        settings: &Settings,
+        section: &str,
+        url: &str,
+        tls_ca: Option<&Path>,
+    ) -> Result<Self, StartRefusal> {
         let mut builder = reqwest::Client::builder().timeout(PATIENCE).no_proxy();
         if let Some(path) = tls_ca {
             let path = settings.path(path);
             let refuse = |error: Box<dyn std::error::Error + Send + Sync>| {
-                StartRefusal::new(format!("{section}.tls_ca_file {} cannot be used", path.display()), "give a PEM file")
-                    .because(error)
+                StartRefusal::new(
+                    format!("{section}.tls_ca_file {} cannot be used", path.display()),
+                    "give a PEM file",
+                )
+                .because(error)
             };
             let pem = std::fs::read(&path).map_err(|error| refuse(error.into()))?;
             let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(error.into()))?;
             builder = builder.tls_certs_only(roots);
         }
         let client = builder.build().map_err(|error| {
-            StartRefusal::new(format!("{section}: no HTTP client can be made"), "check the TLS settings").because(error)
+            StartRefusal::new(format!("{section}: no HTTP client can be made"), "check the TLS settings")
+                .because(error)
         })?;
         LogClient::new(client, url).map(Self).map_err(|error| {
-            StartRefusal::new(format!("{section}.url cannot be used"), "write http://HOST:PORT or https://HOST").because(error)
+            StartRefusal::new(
+                format!("{section}.url cannot be used"),
+                "write http://HOST:PORT or https://HOST",
+            )
+            .because(error)
         })
     }
 }

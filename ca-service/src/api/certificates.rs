@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ca_api::limits::{DEFAULT_PAGE, MAX_PAGE};
 use ca_api::{
-    CertificateList, CertificateRecord, CertificateState, Enrol, Identity, IssuedCertificate, ListQuery, Revocation, Revoke,
+    CertificateList, CertificateRecord, CertificateState, Enrol, Identity, IssuedCertificate, ListQuery,
+    Revocation, Revoke,
 };
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime, pem};
@@ -44,7 +45,9 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -
         .and(admin.filter())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|serial, admin, body, authority| async move { answer(revoke(serial, admin, body, authority).await) });
+        .and_then(|serial, admin, body, authority| async move {
+            answer(revoke(serial, admin, body, authority).await)
+        });
     enrol.or(list).unify().or(show).unify().or(revoke).unify().boxed()
 }
 
@@ -59,15 +62,13 @@ async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(CaError::OutOfRange { field: "limit", reason: "must be 1 to 1000" }.into());
     }
-    let spki_sha256 = match query.spki_sha256.as_deref() {
-        None => None,
-        Some(text) => Some(
-            hex::decode(text)
-                .ok()
-                .and_then(|octets| octets.try_into().ok())
-                .ok_or(CaError::OutOfRange { field: "spki_sha256", reason: "must be 64 hexadecimal digits" })?,
-        ),
-    };
+    let spki_sha256 =
+        match query.spki_sha256.as_deref() {
+            None => None,
+            Some(text) => Some(hex::decode(text).ok().and_then(|octets| octets.try_into().ok()).ok_or(
+                CaError::OutOfRange { field: "spki_sha256", reason: "must be 64 hexadecimal digits" },
+            )?),
+        };
     let search = Search {
         identity: query.identity,
         spki_sha256,
@@ -80,7 +81,8 @@ async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().filter(|_| more).map(|last| last.row);
-    let certificates = found.iter().map(|stored| record(&authority, stored)).collect::<Result<_, Problem>>()?;
+    let certificates =
+        found.iter().map(|stored| record(&authority, stored)).collect::<Result<_, Problem>>()?;
     Ok(json(StatusCode::OK, &CertificateList { certificates, next }))
 }
 
@@ -100,8 +102,9 @@ async fn revoke(
     let serial = parse_serial(&serial)?;
     let asked: Revoke = request::parse(&body)?;
     let actor = format!("admin:{}", admin.name());
-    let stored =
-        authority.revoke(&serial, stored_reason(asked.reason), asked.compromised_at.map(UnixTime), &actor).await?;
+    let stored = authority
+        .revoke(&serial, stored_reason(asked.reason), asked.compromised_at.map(UnixTime), &actor)
+        .await?;
     Ok(json(StatusCode::OK, &revocation(&stored)))
 }
 
@@ -125,7 +128,10 @@ fn delivered(issued: &Issued) -> Result<IssuedCertificate, Problem> {
     })
 }
 
-fn record(authority: &CertificateAuthority, stored: &StoredCertificate) -> Result<CertificateRecord, Problem> {
+fn record(
+    authority: &CertificateAuthority,
+    stored: &StoredCertificate,
+) -> Result<CertificateRecord, Problem> {
     let finished = stored.step == Step::Certificate && stored.signature.is_some();
     let certificate = if finished { Some(certificate_pem(&authority.assembled(stored)?)?) } else { None };
     Ok(CertificateRecord {

@@ -44,7 +44,7 @@ pub fn problem(error: &CaError) -> Problem {
             .with_detail("the signing key cannot be used at the moment")
             .with_internal(error),
         CaError::Store(StoreError::Unavailable(_)) => Problem::unavailable("store_unavailable", 5)
-            .with_detail("the database cannot be written at the moment; nothing was signed")
+            .with_detail("the database is not available; repeat the call with the same request_id")
             .with_internal(error),
         CaError::Store(_) | CaError::Inconsistent(_) => Problem::internal(error),
         CaError::TokenExpired => refused(StatusCode::UNAUTHORIZED, "token_expired", error.to_string()),
@@ -68,7 +68,9 @@ fn refusal(error: &ca_pki::Error) -> Problem {
                 .with_detail("the transparency log's answer cannot be used")
                 .with_internal(error);
         }
-        ca_pki::Error::Profile { .. } | ca_pki::Error::SignedBytesDiffer | ca_pki::Error::UnrepresentableTime(_) => {
+        ca_pki::Error::Profile { .. }
+        | ca_pki::Error::SignedBytesDiffer
+        | ca_pki::Error::UnrepresentableTime(_) => {
             return Problem::internal(error);
         }
         _ => StatusCode::UNPROCESSABLE_ENTITY,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::Bytes;
 use ca_pki::ocsp::MAX_REQUEST;
 use ca_pki::serial::Shard;
@@ -27,7 +27,9 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
         .and(warp::header::optional::<String>("content-type"))
         .and(request::body(MAX_REQUEST))
         .and(with(authority))
-        .and_then(|content_type, body, authority| async move { answer(ocsp_post(content_type, body, authority).await) });
+        .and_then(|content_type, body, authority| async move {
+            answer(ocsp_post(content_type, body, authority).await)
+        });
     let ocsp_get = warp::path("ocsp")
         .and(warp::get())
         .and(warp::path::tail())
@@ -50,16 +52,21 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
         .and_then(|issuer: String, file: String, headers, authority: Arc<CertificateAuthority>| async move {
             answer(crl_shard(&issuer, &file, &headers, &authority))
         });
-    let certificate = warp::path!("ca" / String)
-        .and(warp::get())
-        .and(with(authority))
-        .and_then(|file: String, authority: Arc<CertificateAuthority>| async move { answer(ca_certificate(&file, &authority)) });
+    let certificate = warp::path!("ca" / String).and(warp::get()).and(with(authority)).and_then(
+        |file: String, authority: Arc<CertificateAuthority>| async move {
+            answer(ca_certificate(&file, &authority))
+        },
+    );
     ocsp_get.or(ocsp_post).unify().or(shard).unify().or(complete).unify().or(certificate).unify().boxed()
 }
 
 const UNKNOWN: &str = "no such revocation list or certificate";
 
-fn complete_crl(file: &str, headers: &HeaderMap, authority: &CertificateAuthority) -> Result<Response, Problem> {
+fn complete_crl(
+    file: &str,
+    headers: &HeaderMap,
+    authority: &CertificateAuthority,
+) -> Result<Response, Problem> {
     let issuer = file.strip_suffix(".crl").ok_or_else(|| Problem::not_found(UNKNOWN))?;
     crl(issuer, CrlPart::Complete, headers, authority)
 }
@@ -128,7 +135,11 @@ async fn ocsp_get(path: &str, headers: &HeaderMap, authority: Arc<CertificateAut
     // A revocation must be seen at once (O6), so caches ask again soon; the answer itself lives longer.
     let max_age = (next_update - this_update - 1).clamp(0, 10);
     let etag = format!("\"{}\"", hex::encode(Sha256::digest(&der)));
-    Caching { etag: &etag, this_update, next_update, max_age }.respond("application/ocsp-response", der.into(), headers)
+    Caching { etag: &etag, this_update, next_update, max_age }.respond(
+        "application/ocsp-response",
+        der,
+        headers,
+    )
 }
 
 fn uncached(mut response: Response) -> Response {
@@ -204,10 +215,12 @@ fn http_date(seconds: i64) -> String {
         (Some(year), Some(month), Some(day), Some(time)) => (year, month, day, time),
         _ => return String::new(),
     };
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     let month = month.parse::<usize>().ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)).copied());
-    let weekday = usize::try_from(seconds.div_euclid(86_400).rem_euclid(7)).ok().and_then(|day| DAYS.get(day).copied());
+    let weekday =
+        usize::try_from(seconds.div_euclid(86_400).rem_euclid(7)).ok().and_then(|day| DAYS.get(day).copied());
     format!("{}, {day} {} {year} {time} GMT", weekday.unwrap_or_default(), month.unwrap_or_default())
 }
 

@@ -23,7 +23,9 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
         .and(warp::header::optional::<String>("content-type"))
         .and(request::body(MAX_REQUEST))
         .and(with(authority))
-        .and_then(|content_type, body, authority| async move { answer(stamp(content_type, body, authority).await) })
+        .and_then(|content_type, body, authority| async move {
+            answer(stamp(content_type, body, authority).await)
+        })
         .boxed()
 }
 
@@ -50,7 +52,10 @@ async fn stamp(
                 DigestAlgorithm::Sha512 => ImprintHash::Sha512,
             };
             if digest.len() != hash.digest_length() {
-                return Err(Problem::bad_request("malformed_body", "artifactHash is not a digest of hashAlgorithm"));
+                return Err(Problem::bad_request(
+                    "malformed_body",
+                    "artifactHash is not a digest of hashAlgorithm",
+                ));
             }
             authority.timestamp_digest(hash, &digest).await
         }

@@ -72,17 +72,19 @@ pub(super) async fn append(
         hash: [0; 32],
     };
     record.hash = record.expected_hash();
-    sqlx::query("INSERT INTO audit (sequence, at, event, actor, detail, previous, hash) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(sequence)
-        .bind(at.0)
-        .bind(&record.event)
-        .bind(&record.actor)
-        .bind(&record.detail)
-        .bind(record.previous.as_slice())
-        .bind(record.hash.as_slice())
-        .execute(connection)
-        .await
-        .map_err(unavailable)?;
+    sqlx::query(
+        "INSERT INTO audit (sequence, at, event, actor, detail, previous, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(sequence)
+    .bind(at.0)
+    .bind(&record.event)
+    .bind(&record.actor)
+    .bind(&record.detail)
+    .bind(record.previous.as_slice())
+    .bind(record.hash.as_slice())
+    .execute(connection)
+    .await
+    .map_err(unavailable)?;
     Ok(())
 }
 

@@ -12,16 +12,18 @@ pub(super) async fn add(
     actor: &str,
     at: UnixTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO authority (name, role, certificate, issuer, key_uri, shards) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(&new.name)
-        .bind(&new.role)
-        .bind(&new.certificate)
-        .bind(&new.issuer)
-        .bind(&new.key_uri)
-        .bind(i64::from(new.shards))
-        .execute(&mut *connection)
-        .await
-        .map_err(unavailable)?;
+    sqlx::query(
+        "INSERT INTO authority (name, role, certificate, issuer, key_uri, shards) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&new.name)
+    .bind(&new.role)
+    .bind(&new.certificate)
+    .bind(&new.issuer)
+    .bind(&new.key_uri)
+    .bind(i64::from(new.shards))
+    .execute(&mut *connection)
+    .await
+    .map_err(unavailable)?;
     if new.shards > 0 {
         add_part(&mut *connection, &new.name, -1).await?;
     }
@@ -49,10 +51,12 @@ async fn add_part(connection: &mut SqliteConnection, issuer: &str, part: i64) ->
 }
 
 pub(super) async fn all(pool: &SqlitePool) -> Result<Vec<StoredAuthority>, StoreError> {
-    let found = sqlx::query("SELECT name, role, certificate, issuer, key_uri, shards FROM authority ORDER BY position")
-        .fetch_all(pool)
-        .await
-        .map_err(unavailable)?;
+    let found = sqlx::query(
+        "SELECT name, role, certificate, issuer, key_uri, shards FROM authority ORDER BY position",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(unavailable)?;
     found
         .iter()
         .map(|row| {

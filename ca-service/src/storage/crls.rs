@@ -8,7 +8,10 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::rows::{self, corrupted, get, part_number, unavailable};
 use super::{CrlPart, StartedCrl, StoreError, StoredCrl, audit};
 
-pub(super) async fn due(pool: &SqlitePool, older_than: UnixTime) -> Result<Vec<(String, CrlPart)>, StoreError> {
+pub(super) async fn due(
+    pool: &SqlitePool,
+    older_than: UnixTime,
+) -> Result<Vec<(String, CrlPart)>, StoreError> {
     let found = sqlx::query(
         "SELECT issuer, part FROM crl_part WHERE changed = 1 OR allotted <> published OR this_update < ? \
          ORDER BY changed DESC, this_update",
@@ -43,8 +46,12 @@ pub(super) async fn start(
             "SELECT serial, revoked_at, reason FROM revocation WHERE issuer = ? AND ? = -1 ORDER BY serial"
         }
     };
-    let found =
-        sqlx::query(query).bind(issuer).bind(part_number(part)).fetch_all(&mut *connection).await.map_err(unavailable)?;
+    let found = sqlx::query(query)
+        .bind(issuer)
+        .bind(part_number(part))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(unavailable)?;
     let entries = found
         .iter()
         .map(|row| {

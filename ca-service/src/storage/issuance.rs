@@ -5,9 +5,14 @@ use sha2::{Digest, Sha256};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::rows::{self, certificate_select, get, stored_index, unavailable};
-use super::{IntentId, NewIntent, Search, State, Step, StoreError, StoredCertificate, StoredStatus, audit, tokens};
+use super::{
+    IntentId, NewIntent, Search, State, Step, StoreError, StoredCertificate, StoredStatus, audit, tokens,
+};
 
-pub(super) async fn record_intent(connection: &mut SqliteConnection, new: &NewIntent) -> Result<(), StoreError> {
+pub(super) async fn record_intent(
+    connection: &mut SqliteConnection,
+    new: &NewIntent,
+) -> Result<(), StoreError> {
     if let Some(token) = &new.token {
         tokens::consume(&mut *connection, token, &new.intent, new.at).await?;
     }
@@ -49,15 +54,17 @@ async fn transition(
     to: State,
     at: UnixTime,
 ) -> Result<(), StoreError> {
-    let changed = sqlx::query("UPDATE certificate SET state = ?, updated_at = ? WHERE intent = ? AND state = ? AND step = ?")
-        .bind(to as i64)
-        .bind(at.0)
-        .bind(intent.as_slice())
-        .bind(from as i64)
-        .bind(step as i64)
-        .execute(connection)
-        .await
-        .map_err(unavailable)?;
+    let changed = sqlx::query(
+        "UPDATE certificate SET state = ?, updated_at = ? WHERE intent = ? AND state = ? AND step = ?",
+    )
+    .bind(to as i64)
+    .bind(at.0)
+    .bind(intent.as_slice())
+    .bind(from as i64)
+    .bind(step as i64)
+    .execute(connection)
+    .await
+    .map_err(unavailable)?;
     if changed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::StateConflict) }
 }
 
@@ -194,17 +201,18 @@ pub(super) async fn mark_delivered(
     intent: &IntentId,
     at: UnixTime,
 ) -> Result<(), StoreError> {
-    let changed =
-        sqlx::query("UPDATE certificate SET state = ?, updated_at = ? WHERE intent = ? AND state IN (?, ?) AND step = ?")
-            .bind(State::Delivered as i64)
-            .bind(at.0)
-            .bind(intent.as_slice())
-            .bind(State::Signed as i64)
-            .bind(State::Logged as i64)
-            .bind(Step::Certificate as i64)
-            .execute(connection)
-            .await
-            .map_err(unavailable)?;
+    let changed = sqlx::query(
+        "UPDATE certificate SET state = ?, updated_at = ? WHERE intent = ? AND state IN (?, ?) AND step = ?",
+    )
+    .bind(State::Delivered as i64)
+    .bind(at.0)
+    .bind(intent.as_slice())
+    .bind(State::Signed as i64)
+    .bind(State::Logged as i64)
+    .bind(Step::Certificate as i64)
+    .execute(connection)
+    .await
+    .map_err(unavailable)?;
     if changed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::StateConflict) }
 }
 
@@ -264,7 +272,10 @@ pub(super) async fn by_serial(
     found.as_ref().map(rows::certificate).transpose()
 }
 
-pub(super) async fn by_intent(pool: &SqlitePool, intent: &IntentId) -> Result<Option<StoredCertificate>, StoreError> {
+pub(super) async fn by_intent(
+    pool: &SqlitePool,
+    intent: &IntentId,
+) -> Result<Option<StoredCertificate>, StoreError> {
     let found = sqlx::query(certificate_select!("WHERE c.intent = ?"))
         .bind(intent.as_slice())
         .fetch_optional(pool)

@@ -10,9 +10,9 @@ use sqlx::{ConnectOptions, Connection, SqlitePool};
 use super::rows::{get, unavailable};
 use super::writer::Writer;
 use super::{
-    Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Search, StartedCrl, State, StoreError,
-    StoredAuthority, StoredCertificate, StoredCrl, StoredRevocation, StoredStatus, StoredToken, audit, authorities, crls,
-    issuance, revocations, tokens,
+    Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Search, StartedCrl, State,
+    StoreError, StoredAuthority, StoredCertificate, StoredCrl, StoredRevocation, StoredStatus, StoredToken,
+    audit, authorities, crls, issuance, revocations, tokens,
 };
 
 /// Number of the schema in `schema.sql`, kept in SQLite's `user_version`.
@@ -59,10 +59,13 @@ impl SqliteStore {
             return Err(StoreError::NotFound);
         }
         let mut connection = options(path).connect().await.map_err(unavailable)?;
-        for (pragma, expected) in [("PRAGMA application_id", APPLICATION_ID), ("PRAGMA user_version", SCHEMA)] {
+        for (pragma, expected) in [("PRAGMA application_id", APPLICATION_ID), ("PRAGMA user_version", SCHEMA)]
+        {
             let row = sqlx::query(pragma).fetch_one(&mut connection).await.map_err(unavailable)?;
             if get::<i64>(&row, 0)? != expected {
-                return Err(StoreError::Corrupted(format!("{pragma} is not {expected}: not a database of this version")));
+                return Err(StoreError::Corrupted(format!(
+                    "{pragma} is not {expected}: not a database of this version"
+                )));
             }
         }
         let readers = SqlitePoolOptions::new()
@@ -109,7 +112,9 @@ impl CertificateStore for SqliteStore {
 
     fn record_precertificate(&self, intent: IntentId, signature: Vec<u8>, at: UnixTime) -> Answer<'_, ()> {
         Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::record_precertificate(connection, &intent, &signature, at).await })
+            Box::pin(
+                async move { issuance::record_precertificate(connection, &intent, &signature, at).await },
+            )
         }))
     }
 
@@ -217,16 +222,22 @@ impl CertificateStore for SqliteStore {
     }
 
     fn publish_crl(&self, crl: StoredCrl) -> Answer<'_, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { crls::publish(connection, &crl).await })
-        }))
+        Box::pin(
+            self.writer
+                .change(move |connection| Box::pin(async move { crls::publish(connection, &crl).await })),
+        )
     }
 
     fn published_crls(&self) -> Answer<'_, Vec<StoredCrl>> {
         Box::pin(crls::published(&self.readers))
     }
 
-    fn add_authority<'a>(&'a self, authority: StoredAuthority, actor: &'a str, at: UnixTime) -> Answer<'a, ()> {
+    fn add_authority<'a>(
+        &'a self,
+        authority: StoredAuthority,
+        actor: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()> {
         let actor = actor.to_owned();
         Box::pin(self.writer.change(move |connection| {
             Box::pin(async move { authorities::add(connection, &authority, &actor, at).await })

@@ -34,11 +34,12 @@ pub(super) async fn create(
 }
 
 pub(super) async fn find(pool: &SqlitePool, hash: &[u8; 32]) -> Result<Option<StoredToken>, StoreError> {
-    let row = sqlx::query("SELECT identity_kind, identity, profile, expires_at, used_by FROM token WHERE hash = ?")
-        .bind(hash.as_slice())
-        .fetch_optional(pool)
-        .await
-        .map_err(unavailable)?;
+    let row =
+        sqlx::query("SELECT identity_kind, identity, profile, expires_at, used_by FROM token WHERE hash = ?")
+            .bind(hash.as_slice())
+            .fetch_optional(pool)
+            .await
+            .map_err(unavailable)?;
     let Some(row) = row else { return Ok(None) };
     let used_by = match get::<Option<Vec<u8>>>(&row, 4)? {
         None => None,

@@ -14,7 +14,8 @@ const QUEUE: usize = 4096;
 
 /// Told whether the commit succeeded, and passes the change's own outcome on.
 type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Change = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (Verdict, Completion)> + Send>;
+type Change =
+    Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (Verdict, Completion)> + Send>;
 
 /// What a change did to the transaction it ran in.
 enum Verdict {
@@ -86,7 +87,8 @@ async fn run(mut connection: SqliteConnection, mut receiver: mpsc::Receiver<Chan
 
 async fn commit(connection: &mut SqliteConnection, batch: Vec<Change>) {
     let mut completions = Vec::with_capacity(batch.len());
-    let mut outcome = sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.map(|_| ()).map_err(unavailable);
+    let mut outcome =
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.map(|_| ()).map_err(unavailable);
     if outcome.is_err() {
         // The changes do not run; dropping them tells their callers.
         tracing::error!(?outcome, "no write transaction can be started");
