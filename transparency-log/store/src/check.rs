@@ -8,7 +8,7 @@ use tlog::hash::TreeHead;
 use crate::disk::Disk;
 use crate::edge::{Edge, FullTile};
 use crate::entry_file::{EntryFile, SEGMENT_HEADER};
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::head_file::HeadFile;
 use crate::kind::LogKind;
 use crate::note_file::NoteFile;
@@ -53,10 +53,13 @@ pub fn check_log(
     signed.extend(note.current().map(|stored| (note.path().to_owned(), stored.tree)));
     for (path, tree) in &signed {
         if tree.size > committed.tree.size {
-            return Err(Error::damaged(
-                path,
-                format!("size {} is beyond the head's {}", tree.size, committed.tree.size),
-            ));
+            return Err(Refusal::HeadBehind {
+                head: head.path().to_owned(),
+                head_size: committed.tree.size,
+                newer: path.clone(),
+                newer_size: tree.size,
+            }
+            .into());
         }
     }
 

@@ -212,7 +212,9 @@ impl Log {
     /// # Errors
     /// As the sequencer reports.
     pub fn wait(answer: oneshot::Receiver<Result<Receipt>>) -> Result<Receipt> {
-        answer.blocking_recv().unwrap_or_else(|_| Err(Error::Stopped("the log was closed".to_owned())))
+        answer
+            .blocking_recv()
+            .unwrap_or_else(|_| Err(Error::Stopped("it stopped before it answered".to_owned())))
     }
 
     /// The published checkpoint; `None` while a witness policy was never fulfilled.
