@@ -56,10 +56,18 @@ fn audit_one(path: &Path, out: &Output) -> Outcome<usize> {
     let findings = findings(release.manifest(), &imports);
     let requested: Vec<String> =
         release.manifest().requested_capabilities().iter().map(ToString::to_string).collect();
-    out.line(out.paint(Tone::Strong, format!("{} {}", release.manifest().id(), release.manifest().version())));
-    out.line(format!("  asks for  {}", if requested.is_empty() { "nothing".to_owned() } else { requested.join(", ") }));
+    out.line(
+        out.paint(Tone::Strong, format!("{} {}", release.manifest().id(), release.manifest().version())),
+    );
+    out.line(format!(
+        "  asks for  {}",
+        if requested.is_empty() { "nothing".to_owned() } else { requested.join(", ") }
+    ));
     let names: Vec<String> = imports.iter().map(|(module, name)| format!("{module}.{name}")).collect();
-    out.line(format!("  imports   {}", if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }));
+    out.line(format!(
+        "  imports   {}",
+        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    ));
     for finding in &findings {
         out.line(format!("  {} {} [{}]", out.paint(Tone::Bad, "finding"), finding.text, finding.code));
     }
@@ -120,7 +128,10 @@ fn findings(manifest: &Manifest, imports: &BTreeSet<(String, String)>) -> Vec<Fi
         let declared =
             requested.iter().any(|c| matches!(c, Capability::Extension { name, .. } if name == extension));
         if used && !declared {
-            add("undeclared", format!("imports {extension} functions but does not ask for extension:{extension}"));
+            add(
+                "undeclared",
+                format!("imports {extension} functions but does not ask for extension:{extension}"),
+            );
         }
         if declared && !used {
             add("unused", format!("asks for extension:{extension} but imports none of its functions"));
@@ -146,13 +157,18 @@ fn findings(manifest: &Manifest, imports: &BTreeSet<(String, String)>) -> Vec<Fi
             _ => {}
         }
         if let Capability::Network { protocol: Protocol::Http, .. } = capability {
-            add("clear_text", format!("{capability} may be clear text where policy permits it; ask for https"));
+            add(
+                "clear_text",
+                format!("{capability} may be clear text where policy permits it; ask for https"),
+            );
         }
         if let Capability::Filesystem { access: FileAccess::Write, .. } = capability {
             add("write", format!("{capability} means reading and writing"));
         }
     }
-    if uses_handles && requested.iter().all(|c| matches!(c, Capability::Compute(_) | Capability::Extension { .. })) {
+    if uses_handles
+        && requested.iter().all(|c| matches!(c, Capability::Compute(_) | Capability::Extension { .. }))
+    {
         add("undeclared", "requests capabilities at run time but the manifest asks for none".to_owned());
     }
     if manifest.wasm().memory.maximum_mb.is_none() {
@@ -179,7 +195,8 @@ mod tests {
 
     const LIMIT: &str = r#","memory":{"maximum":8}"#;
     const READS: &str = r#"(module (import "mentat" "input_len" (func (result i64))))"#;
-    const ASKS: &str = r#"(module (import "mentat" "request_capability" (func (param i32 i32) (result i32))))"#;
+    const ASKS: &str =
+        r#"(module (import "mentat" "request_capability" (func (param i32 i32) (result i32))))"#;
 
     #[test]
     fn a_module_that_asks_for_what_it_uses_is_clean() {

@@ -8,7 +8,10 @@ use clap_complete::Shell;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
-use crate::{audit_capabilities, conformance, demo, executor, lint, log, pki, publish, run, sign, stack, tls, trust, verify};
+use crate::{
+    audit_capabilities, conformance, demo, executor, lint, log, pki, publish, run, sign, stack, tls, trust,
+    verify, verify_bundle,
+};
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
 #[derive(Debug, Parser)]
@@ -43,6 +46,9 @@ enum Command {
     Sign(sign::Sign),
     /// Verify signed modules offline, by the executor's own decision
     Verify(verify::Verify),
+    /// Verify a Sigstore bundle as a stock client would (protocol of Sigstore's conformance suite)
+    #[command(hide = true)]
+    VerifyBundle(verify_bundle::VerifyBundle),
     /// Copy a verified release into a folder of releases
     Publish(publish::Publish),
     /// Hand a module to an executor and run it
@@ -86,6 +92,7 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Pki(command) => pki::run(command, &home()?, out),
         Command::Sign(sign) => sign::run(sign, &home()?, out),
         Command::Verify(verify) => verify::run(verify, &home()?, out),
+        Command::VerifyBundle(verify) => verify_bundle::run(verify, &home()?, out),
         Command::Publish(publish) => publish::run(publish, &home()?, out),
         Command::Run(run) => run::run(run, &home()?, out),
         Command::Explain(explain) => run::explain(explain, &home()?, out),
@@ -102,7 +109,8 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
 
 fn completion(name: &str, out: &Output) -> Outcome {
     let shell = Shell::from_str(name, true).map_err(|_| {
-        Failure::usage(format!("`{name}` is no shell known here")).hint("use bash, elvish, fish, powershell or zsh")
+        Failure::usage(format!("`{name}` is no shell known here"))
+            .hint("use bash, elvish, fish, powershell or zsh")
     })?;
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mentatctl", &mut script);

@@ -2,11 +2,14 @@
 //! order; a bad line never affects another. The functions are the ones that admission calls.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use trust_store::conformance::{self, Decide, MAX_LINE_LENGTH};
 use trust_store::provider::AwsLc;
+use trust_store::signature::SignatureVerifier;
 
+use crate::clock;
 use crate::exit::{Exit, OrFail as _, Outcome};
 
 /// `conformance`.
@@ -30,6 +33,8 @@ pub enum Kind {
     Signature,
     /// Merkle proofs
     Merkle,
+    /// Bundles
+    Bundle,
 }
 
 /// Reads cases from standard input until it ends.
@@ -37,19 +42,25 @@ pub enum Kind {
 /// # Errors
 /// Exit code 1 when standard input or output fails; what a line says is never an error.
 pub fn run(args: &Conformance) -> Outcome {
-    let decide: Decide = match args.kind {
-        Kind::Path => conformance::decide_path,
-        Kind::Crl => conformance::decide_crl,
-        Kind::Ocsp => conformance::decide_ocsp,
-        Kind::Signature => conformance::decide_signature,
-        Kind::Merkle => conformance::decide_merkle,
+    let with =
+        |decide: Decide| Box::new(move |line: &str| decide(line, &AwsLc)) as Box<dyn Fn(&str) -> String>;
+    let decide = match args.kind {
+        Kind::Path => with(conformance::decide_path),
+        Kind::Crl => with(conformance::decide_crl),
+        Kind::Ocsp => with(conformance::decide_ocsp),
+        Kind::Signature => with(conformance::decide_signature),
+        Kind::Merkle => with(conformance::decide_merkle),
+        Kind::Bundle => {
+            let crypto: Arc<dyn SignatureVerifier> = Arc::new(AwsLc);
+            Box::new(move |line: &str| conformance::decide_bundle(line, clock::now(), Arc::clone(&crypto)))
+        }
     };
     let mut input = std::io::stdin().lock();
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
     let mut line = Vec::new();
     while read_line(&mut input, &mut line).or_fail(Exit::Failure, "reading standard input")? {
         let text = String::from_utf8_lossy(&line);
-        let answer = decide(text.trim_end_matches(['\r', '\n']), &AwsLc);
+        let answer = decide(text.trim_end_matches(['\r', '\n']));
         writeln!(output, "{answer}").or_fail(Exit::Failure, "writing standard output")?;
     }
     output.flush().or_fail(Exit::Failure, "writing standard output")?;

@@ -17,9 +17,11 @@ pub fn request_pem(key: &DeveloperKey, email: &str) -> Outcome<String> {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, email);
     params.distinguished_name = name;
-    let address = email.try_into().map_err(|_| Failure::usage(format!("{email} is no e-mail address in ASCII")))?;
+    let address =
+        email.try_into().map_err(|_| Failure::usage(format!("{email} is no e-mail address in ASCII")))?;
     params.subject_alt_names = vec![SanType::Rfc822Name(address)];
-    let request = params.serialize_request(&signer).or_fail(Exit::Failure, "making the certificate request")?;
+    let request =
+        params.serialize_request(&signer).or_fail(Exit::Failure, "making the certificate request")?;
     request.pem().or_fail(Exit::Failure, "writing the certificate request")
 }
 

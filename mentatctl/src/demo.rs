@@ -33,7 +33,10 @@ pub struct Demo {
 /// Exit code 1 when a step fails or a refusal has another code than it must have.
 pub fn run(demo: &Demo, out: &Output) -> Outcome {
     let total = Stopwatch::start();
-    let temporary = tempfile::Builder::new().prefix("mentat-demo-").tempdir().or_fail(Exit::Refused, "making a temporary folder")?;
+    let temporary = tempfile::Builder::new()
+        .prefix("mentat-demo-")
+        .tempdir()
+        .or_fail(Exit::Refused, "making a temporary folder")?;
     let dir = demo.keep.clone().unwrap_or_else(|| temporary.path().join("stack"));
     heading(out, "A certificate authority, a transparency log and an executor on loopback");
     let started = Stopwatch::start();
@@ -41,7 +44,7 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
     let mut act = Act::new(&stack, temporary.path(), out)?;
     act.timed("create keys, hierarchy, logs; start three servers", started.elapsed());
     for server in ["ca-service", "transparency-log", "executor"] {
-        out.line(format!("  {server:<17} process {}", stack.pids()[server]));
+        out.line(format!("  {server:<17} process {}", act::at(&stack.pids(), &format!("/{server}"))));
     }
 
     heading(out, "The path: certificate, signature, log, offline verification, execution, audit");
@@ -68,7 +71,10 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
     }
     out.line(format!("  {:>8.0} ms  stop the three servers", stopped.as_secs_f64() * 1000.0));
     let seconds = total.elapsed().as_secs_f64();
-    out.line(out.paint(Tone::Good, format!("the demo ended as it must, after {seconds:.1} s; nothing is left running")));
+    out.line(out.paint(
+        Tone::Good,
+        format!("the demo ended as it must, after {seconds:.1} s; nothing is left running"),
+    ));
     out.value(&json!({
         "ok": true, "seconds": seconds, "unconfined": unconfined,
         "steps": steps.iter().map(|(step, time)| json!({ "step": step, "ms": time.as_secs_f64() * 1000.0 })).collect::<Vec<_>>(),

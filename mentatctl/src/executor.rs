@@ -70,8 +70,9 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     files.push(("policy.yaml", policy.to_json().or_fail(Exit::Failure, "writing the policy")?));
     files.push(("executor.toml", config(join, &signing.origin, &signing.url, &status)?.into_bytes()));
     if let Some((name, _)) = files.iter().find(|(name, _)| path(name).exists()) {
-        return Err(Failure::failed(format!("{} exists already", path(name).display()))
-            .hint("choose an empty --output folder: what an executor trusts is not overwritten by accident"));
+        return Err(Failure::failed(format!("{} exists already", path(name).display())).hint(
+            "choose an empty --output folder: what an executor trusts is not overwritten by accident",
+        ));
     }
     for (name, bytes) in &files {
         write_file(&path(name), bytes, Secrecy::Public)?;
@@ -118,9 +119,14 @@ fn config(join: &Join, origin: &str, log_url: &str, status: &str) -> Outcome<Str
     config.insert("server".into(), Value::Table(server));
     if !join.admin.is_empty() {
         let subjects = join.admin.iter().cloned().map(Value::String).collect();
-        config.insert("admin".into(), Value::Table(Table::from_iter([("subjects".to_owned(), Value::Array(subjects))])));
+        config.insert(
+            "admin".into(),
+            Value::Table(Table::from_iter([("subjects".to_owned(), Value::Array(subjects))])),
+        );
     }
     config.insert("evidence".into(), Value::Table(evidence));
     let text = toml::to_string(&config).or_fail(Exit::Failure, "writing executor.toml")?;
-    Ok(format!("# Written by `mentatctl executor join`; docs/operations/executor.toml explains every field.\n{text}"))
+    Ok(format!(
+        "# Written by `mentatctl executor join`; docs/operations/executor.toml explains every field.\n{text}"
+    ))
 }

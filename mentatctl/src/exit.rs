@@ -132,7 +132,12 @@ impl<T, E: Error + 'static> OrFail<T> for Result<T, E> {
 
 /// Control characters and line breaks would let foreign text forge lines of ours.
 fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ").replace(|c: char| c.is_control(), "?")
+    text.lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace(|c: char| c.is_control(), "?")
 }
 
 #[cfg(test)]

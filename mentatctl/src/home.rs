@@ -81,11 +81,6 @@ impl Home {
         &self.dir
     }
 
-    /// The stack, where one is named.
-    pub fn stack(&self) -> Option<&StackFile> {
-        self.stack.as_ref()
-    }
-
     /// Settings of the home folder.
     pub fn config(&self) -> &ConfigFile {
         &self.config
@@ -121,7 +116,8 @@ impl Home {
 
     /// Base URL of the executor.
     pub fn executor_url(&self, given: Option<&str>) -> Outcome<String> {
-        let stack = self.stack.as_ref().and_then(|s| s.executor.as_ref()).map(|executor| executor.url.clone());
+        let stack =
+            self.stack.as_ref().and_then(|s| s.executor.as_ref()).map(|executor| executor.url.clone());
         pick(given, stack, self.config.executor_url.clone(), "the executor", "--executor-url", "executor_url")
     }
 
@@ -129,7 +125,14 @@ impl Home {
     pub fn trusted_root(&self, given: Option<&Path>) -> Outcome<PathBuf> {
         let stack = self.stack.as_ref().and_then(|s| s.trusted_root.clone());
         let default = self.existing("trusted_root.json");
-        pick_path(given, stack, self.config.trusted_root.clone().or(default), "trusted root", "--trusted-root", "trusted_root")
+        pick_path(
+            given,
+            stack,
+            self.config.trusted_root.clone().or(default),
+            "trusted root",
+            "--trusted-root",
+            "trusted_root",
+        )
     }
 
     /// The trust policy file.
@@ -165,10 +168,13 @@ fn pick(
     flag: &str,
     key: &str,
 ) -> Outcome<String> {
-    given.map(str::to_owned).or(stack).or(config).map(|url| url.trim_end_matches('/').to_owned()).ok_or_else(|| {
-        Failure::usage(format!("the address of {what} is not known"))
-            .hint(format!("give {flag} URL, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"))
-    })
+    given.map(str::to_owned).or(stack).or(config).map(|url| url.trim_end_matches('/').to_owned()).ok_or_else(
+        || {
+            Failure::usage(format!("the address of {what} is not known")).hint(format!(
+                "give {flag} URL, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"
+            ))
+        },
+    )
 }
 
 fn pick_path(
@@ -180,8 +186,9 @@ fn pick_path(
     key: &str,
 ) -> Outcome<PathBuf> {
     given.map(Path::to_path_buf).or(stack).or(config).ok_or_else(|| {
-        Failure::usage(format!("no {what} is known"))
-            .hint(format!("give {flag} FILE, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"))
+        Failure::usage(format!("no {what} is known")).hint(format!(
+            "give {flag} FILE, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"
+        ))
     })
 }
 
@@ -197,7 +204,11 @@ pub fn read_file(path: &Path) -> Outcome<Vec<u8>> {
     };
     let bytes = open().or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Failure::usage(format!("{} is larger than {} MiB", path.display(), MAX_FILE_BYTES >> 20)));
+        return Err(Failure::usage(format!(
+            "{} is larger than {} MiB",
+            path.display(),
+            MAX_FILE_BYTES >> 20
+        )));
     }
     Ok(bytes)
 }
@@ -230,8 +241,12 @@ pub fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Outcome<()> {
     let write = || -> std::io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;

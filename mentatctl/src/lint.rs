@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ca_pki::profile;
 use ca_pki::lint::{self, CertificateRules, Report, Severity};
+use ca_pki::profile;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -114,7 +114,9 @@ fn der(path: &Path, kind: Kind) -> Outcome<Vec<u8>> {
         return Ok(bytes);
     };
     let label = match kind {
-        Kind::TimestampToken => return Err(Failure::usage(format!("{}: tokens are read in DER", path.display()))),
+        Kind::TimestampToken => {
+            return Err(Failure::usage(format!("{}: tokens are read in DER", path.display())));
+        }
         _ => trust_store::pem::CERTIFICATE,
     };
     let mut blocks = trust_store::pem::decode(text, label, 16).or_fail(Exit::Usage, path.display())?;

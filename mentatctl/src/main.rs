@@ -28,6 +28,7 @@ mod stack;
 mod tls;
 mod trust;
 mod verify;
+mod verify_bundle;
 
 use std::process::ExitCode;
 

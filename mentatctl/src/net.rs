@@ -51,7 +51,8 @@ impl TlsFlags {
             .user_agent(concat!("mentatctl/", env!("CARGO_PKG_VERSION")))
             .no_proxy();
         if let Some(path) = ca {
-            let certificates = Certificate::from_pem_bundle(&read_file(path)?).or_fail(Exit::Usage, path.display())?;
+            let certificates =
+                Certificate::from_pem_bundle(&read_file(path)?).or_fail(Exit::Usage, path.display())?;
             if certificates.is_empty() {
                 return Err(Failure::usage(format!("{} holds no certificate", path.display())));
             }

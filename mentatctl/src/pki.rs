@@ -239,7 +239,8 @@ fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &Outpu
     let passphrase = request.passphrase_file.as_deref().map(passphrase_from).transpose()?;
     let token = match &request.token {
         Some(token) => token.clone(),
-        None => std::io::read_to_string(std::io::stdin()).or_fail(Exit::Usage, "reading the token from standard input")?,
+        None => std::io::read_to_string(std::io::stdin())
+            .or_fail(Exit::Usage, "reading the token from standard input")?,
     };
     let token = token.trim().to_owned();
     if token.is_empty() {
@@ -263,9 +264,8 @@ fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &Outpu
     }
     let spinner = out.spinner("waiting for the certificate authority");
     let request_id = Some(uuid::Uuid::new_v4().to_string());
-    let issued = block_on(async {
-        client.enrol(&Enrol { token, csr: pem, request_id }).await.map_err(ca_failure)
-    })?;
+    let issued =
+        block_on(async { client.enrol(&Enrol { token, csr: pem, request_id }).await.map_err(ca_failure) })?;
     drop(spinner);
     let mut chain = issued.certificate.clone();
     // The root is a trust anchor: relying parties have it, and a chain that carries it proves nothing more.
@@ -277,7 +277,11 @@ fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &Outpu
         std::fs::rename(pending(&key_path), &key_path)
             .or_fail(Exit::Failure, format!("cannot write {}", key_path.display()))?;
     }
-    out.line(format!("certificate {} for {identity}, valid to {}", issued.serial, time_text(issued.not_after)));
+    out.line(format!(
+        "certificate {} for {identity}, valid to {}",
+        issued.serial,
+        time_text(issued.not_after)
+    ));
     out.line(format!("wrote {} and {}", certificate_path.display(), key_path.display()));
     out.value(&json!({
         "ok": true, "serial": issued.serial, "certificate": certificate_path, "key": key_path,
@@ -394,7 +398,8 @@ pub fn serial_of(path: &Path) -> Outcome<String> {
 pub fn parse_time(text: &str) -> Outcome<UnixTime> {
     use time::{OffsetDateTime, format_description::well_known::Rfc3339};
     OffsetDateTime::parse(text, &Rfc3339).map(|time| UnixTime(time.unix_timestamp())).map_err(|_| {
-        Failure::usage(format!("`{text}` is no time")).hint("write it as in RFC 3339, for example 2026-01-31T12:00:00Z")
+        Failure::usage(format!("`{text}` is no time"))
+            .hint("write it as in RFC 3339, for example 2026-01-31T12:00:00Z")
     })
 }
 
@@ -424,9 +429,8 @@ pub fn ca_failure(error: ClientError) -> Failure {
                 None => failure,
             }
         }
-        ClientError::Transport { .. } => {
-            Failure::new(Exit::Unavailable, crate::exit::chain(&error)).hint("is ca-service running at that address?")
-        }
+        ClientError::Transport { .. } => Failure::new(Exit::Unavailable, crate::exit::chain(&error))
+            .hint("is ca-service running at that address?"),
         _ => Failure::failed(crate::exit::chain(&error)),
     }
 }

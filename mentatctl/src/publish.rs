@@ -32,8 +32,12 @@ pub fn run(publish: &Publish, home: &Home, out: &Output) -> Outcome {
     let release = Release::open(&publish.release, Use::Verify)?;
     let module = release.module()?;
     let verdict = verify::verify_release(&release, &module, &publish.verify, home)?;
-    let folder = publish.to.join(release.manifest().id().as_str()).join(release.manifest().version().as_str());
-    let mut files = vec![(PathBuf::from(release.module_name()?), module), (PathBuf::from(MANIFEST_FILE), release.text.clone().into_bytes())];
+    let folder =
+        publish.to.join(release.manifest().id().as_str()).join(release.manifest().version().as_str());
+    let mut files = vec![
+        (PathBuf::from(release.module_name()?), module),
+        (PathBuf::from(MANIFEST_FILE), release.text.clone().into_bytes()),
+    ];
     if let Some((name, bytes)) = release.sidecar()? {
         files.insert(1, (PathBuf::from(name), bytes.into_bytes()));
     }
@@ -43,8 +47,11 @@ pub fn run(publish: &Publish, home: &Home, out: &Output) -> Outcome {
         match std::fs::read(&path) {
             Ok(there) if there == *bytes => {}
             Ok(_) => {
-                return Err(Failure::failed(format!("{} is published already, with other content", folder.display()))
-                    .hint("raise the version in the manifest, sign again, publish that"));
+                return Err(Failure::failed(format!(
+                    "{} is published already, with other content",
+                    folder.display()
+                ))
+                .hint("raise the version in the manifest, sign again, publish that"));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).or_fail(Exit::Failure, path.display()),

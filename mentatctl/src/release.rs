@@ -42,7 +42,8 @@ impl Release {
             return Err(Failure::usage(format!("{} does not exist", manifest_path.display()))
                 .hint("name a folder with a manifest.yaml, or the manifest itself"));
         }
-        let unattested = ManifestFile::load_for_signing(path).map_err(|error| file_failure(&error, Exit::Usage))?;
+        let unattested =
+            ManifestFile::load_for_signing(path).map_err(|error| file_failure(&error, Exit::Usage))?;
         let file = match purpose {
             Use::Sign => unattested,
             // The manifest itself is readable, so what is wrong now is wrong with the evidence.
@@ -79,7 +80,11 @@ impl Release {
     /// # Errors
     /// As [`Release::module_path`].
     pub fn module_name(&self) -> Outcome<String> {
-        Ok(self.module_path()?.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+        Ok(self
+            .module_path()?
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default())
     }
 
     /// The module's bytes.

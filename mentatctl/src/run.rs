@@ -80,7 +80,10 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
         None => Vec::new(),
         Some(path) if path == Path::new("-") => {
             let mut bytes = Vec::new();
-            std::io::stdin().take(MAX_INPUT + 1).read_to_end(&mut bytes).or_fail(Exit::Usage, "reading standard input")?;
+            std::io::stdin()
+                .take(MAX_INPUT + 1)
+                .read_to_end(&mut bytes)
+                .or_fail(Exit::Usage, "reading standard input")?;
             bytes
         }
         Some(path) => read_file(path)?,
@@ -103,7 +106,8 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
         }
         name.into_owned()
     };
-    let done = block_on(async { client.execute(&agent, &input, run.deadline_ms).await.map_err(executor_failure) })?;
+    let done =
+        block_on(async { client.execute(&agent, &input, run.deadline_ms).await.map_err(executor_failure) })?;
     if out.is_json() {
         out.value(&serde_json::to_value(&done).or_fail(Exit::Failure, "writing the answer")?);
     } else {
@@ -147,7 +151,10 @@ pub fn explain(explain: &Explain, home: &Home, out: &Output) -> Outcome {
             agent.signer,
             agent.trust_level,
         ));
-        out.line(format!("granted: {}", if agent.granted.is_empty() { "nothing".to_owned() } else { agent.granted.join(", ") }));
+        out.line(format!(
+            "granted: {}",
+            if agent.granted.is_empty() { "nothing".to_owned() } else { agent.granted.join(", ") }
+        ));
     }
     out.value(&json!({ "ok": true, "verdict": verdict }));
     Ok(Exit::Ok)
@@ -156,11 +163,12 @@ pub fn explain(explain: &Explain, home: &Home, out: &Output) -> Outcome {
 /// The exit code and line of a failed call to an executor.
 pub fn executor_failure(error: ClientError) -> Failure {
     match &error {
-        ClientError::Refused(problem) if problem.step > 0 || trust_store_code(&problem.code) => {
-            Failure::new(Exit::Denied, format!("the executor denies it at step {}: {}", problem.step, problem.detail))
-                .code(problem.code.clone())
-                .hint("docs/operations/denials.md says what to do about each code")
-        }
+        ClientError::Refused(problem) if problem.step > 0 || trust_store_code(&problem.code) => Failure::new(
+            Exit::Denied,
+            format!("the executor denies it at step {}: {}", problem.step, problem.detail),
+        )
+        .code(problem.code.clone())
+        .hint("docs/operations/denials.md says what to do about each code"),
         ClientError::Refused(problem) => {
             let exit = if matches!(problem.status, 429 | 503) { Exit::Unavailable } else { Exit::Failure };
             Failure::new(exit, format!("the executor says: {}", problem.detail)).code(problem.code.clone())

@@ -18,7 +18,7 @@ use trust_store::statement::Statement;
 use trust_store_files::manifest_file::NewBundle;
 
 pub use evidence::{Services, crl_url};
-pub use signer::{Signer, sha256};
+pub use signer::{Signer, sha256, sha256_of_file};
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
@@ -70,7 +70,13 @@ pub struct ServiceFlags {
 /// When the key or certificate cannot be used.
 pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
     let cert = sign.cert.clone().unwrap_or_else(|| home.signing_certificate());
-    let signer = Signer::load(&cert, sign.key.as_deref(), sign.key_env.as_deref(), sign.passphrase_file.as_deref(), home)?;
+    let signer = Signer::load(
+        &cert,
+        sign.key.as_deref(),
+        sign.key_env.as_deref(),
+        sign.passphrase_file.as_deref(),
+        home,
+    )?;
     let services = Services::new(
         sign.services.tls.client(home)?,
         &home.log_url(sign.services.log_url.as_deref())?,
@@ -90,7 +96,13 @@ pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
     Ok(worst.unwrap_or(Exit::Ok))
 }
 
-fn sign_release(path: &Path, signer: &Signer, services: &Services, sidecar: bool, out: &Output) -> Outcome<()> {
+fn sign_release(
+    path: &Path,
+    signer: &Signer,
+    services: &Services,
+    sidecar: bool,
+    out: &Output,
+) -> Outcome<()> {
     let mut release = Release::open(path, Use::Sign)?;
     if release.assemble_missing_module()? {
         out.line(format!("assembled {}", release.module_path()?.display()));
@@ -140,7 +152,12 @@ pub struct Signed {
 ///
 /// # Errors
 /// When the key cannot sign, or a service refuses or cannot be reached.
-pub fn sign_module(release: &Release, module: &[u8], signer: &Signer, services: &Services) -> Outcome<Signed> {
+pub fn sign_module(
+    release: &Release,
+    module: &[u8],
+    signer: &Signer,
+    services: &Services,
+) -> Outcome<Signed> {
     let digest = sha256(module);
     let statement = Statement::agent_release(release.manifest(), &digest);
     let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
@@ -153,8 +170,9 @@ pub fn sign_module(release: &Release, module: &[u8], signer: &Signer, services: 
     )
     .or_fail(Exit::Failure, "making the log entry")?;
     let signature = bundle.signature().or_fail(Exit::Failure, "reading the signature")?.to_vec();
-    let request: Value = serde_json::from_slice(&entry.request().or_fail(Exit::Failure, "writing the log entry")?)
-        .or_fail(Exit::Failure, "writing the log entry")?;
+    let request: Value =
+        serde_json::from_slice(&entry.request().or_fail(Exit::Failure, "writing the log entry")?)
+            .or_fail(Exit::Failure, "writing the log entry")?;
     let (token, logged, staples) = block_on(async {
         // The time is proven first: a log entry without a token would be on record and useless.
         let token = services.timestamp(&signature).await?;

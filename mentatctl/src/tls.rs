@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
@@ -81,7 +81,8 @@ fn make_authority(init: &Init, out: &Output) -> Outcome {
 }
 
 fn make_certificate(issue: &Issue, out: &Output) -> Outcome {
-    let plain = !issue.name.is_empty() && issue.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let plain = !issue.name.is_empty()
+        && issue.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !plain || issue.name.starts_with('.') || issue.name == "ca" {
         return Err(Failure::usage(format!("`{}` cannot be a service's name", issue.name))
             .hint("use letters, digits, hyphen, dot and underscore"));
@@ -94,9 +95,11 @@ fn make_certificate(issue: &Issue, out: &Output) -> Outcome {
     let ca_pem = read_text(&issue.dir.join("ca.crt"))?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, &ca_pair).or_fail(Exit::Usage, "reading ca.crt")?;
     let mut params = named(&issue.name, i64::from(issue.days));
-    params.subject_alt_names = issue.hosts.iter().map(|host| alternative_name(host)).collect::<Outcome<_>>()?;
+    params.subject_alt_names =
+        issue.hosts.iter().map(|host| alternative_name(host)).collect::<Outcome<_>>()?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     let pair = KeyPair::generate().or_fail(Exit::Failure, "making a key")?;
     let made = params.signed_by(&pair, &issuer).or_fail(Exit::Failure, "signing the certificate")?;
@@ -121,7 +124,9 @@ fn alternative_name(host: &str) -> Outcome<SanType> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
-    let name = host.try_into().map_err(|_| Failure::usage(format!("`{host}` is neither a host name nor an address")))?;
+    let name = host
+        .try_into()
+        .map_err(|_| Failure::usage(format!("`{host}` is neither a host name nor an address")))?;
     Ok(SanType::DnsName(name))
 }
 

@@ -10,7 +10,9 @@ use trust_store::json::Bytes;
 use trust_store::key_details::{HashAlgorithm, KeyDetails};
 use trust_store::policy_document::{Logs, Witnesses};
 use trust_store::signing_config::{Service, SigningConfig};
-use trust_store::trusted_root::{self, CertificateChain, DistinguishedName, KeyId, LogInstance, LogKey, TrustedRoot};
+use trust_store::trusted_root::{
+    self, CertificateChain, DistinguishedName, KeyId, LogInstance, LogKey, TrustedRoot,
+};
 use trust_store::validity::Validity;
 use trust_store::{Certificate, UnixTime};
 
@@ -81,7 +83,8 @@ impl Sources {
     /// # Errors
     /// When the authority names no root.
     pub fn root_sha256(&self) -> Outcome<String> {
-        let root = self.authorities.authorities.iter().find(|authority| authority.role == AuthorityRole::Root);
+        let root =
+            self.authorities.authorities.iter().find(|authority| authority.role == AuthorityRole::Root);
         let pem = root
             .and_then(|root| root.certificate.as_deref())
             .ok_or_else(|| Failure::failed("the certificate authority names no root"))?;
@@ -115,8 +118,14 @@ pub fn files(sources: &Sources) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
     let config = signing_config(&sources.ca_url, &sources.log_url, &root)?;
     Ok(vec![
         ("trusted_root.json", root.to_json().or_fail(Exit::Failure, "writing the trusted root")?),
-        ("signing_config.json", config.to_json().or_fail(Exit::Failure, "writing the signing configuration")?),
-        ("log_keys.json", serde_json::to_vec_pretty(&sources.logs).or_fail(Exit::Failure, "writing the log keys")?),
+        (
+            "signing_config.json",
+            config.to_json().or_fail(Exit::Failure, "writing the signing configuration")?,
+        ),
+        (
+            "log_keys.json",
+            serde_json::to_vec_pretty(&sources.logs).or_fail(Exit::Failure, "writing the log keys")?,
+        ),
     ])
 }
 
@@ -210,8 +219,11 @@ pub fn trusted_root(chains: &[TrustedChain], logs: &LogSet) -> Outcome<TrustedRo
         .iter()
         .filter_map(|authority| authority.valid_for.start)
         .min()
-        .ok_or_else(|| Failure::failed("the certificate authority names no issuer of code-signing certificates"))?;
-    let signing = logs.of_kind("signing").ok_or_else(|| Failure::failed("the log server has no signing log"))?;
+        .ok_or_else(|| {
+        Failure::failed("the certificate authority names no issuer of code-signing certificates")
+    })?;
+    let signing =
+        logs.of_kind("signing").ok_or_else(|| Failure::failed("the log server has no signing log"))?;
     root.tlogs.push(log_instance(signing, start)?);
     if let Some(issuance) = logs.of_kind("issuance") {
         root.ctlogs.push(log_instance(issuance, start)?);
@@ -253,15 +265,18 @@ fn authority(chain: &TrustedChain) -> Outcome<trusted_root::Authority> {
         uri: format!("https://{}.mentat.internal", chain.name),
         valid_for: Validity::since(first.not_before()),
         operator: String::new(),
-        cert_chain: CertificateChain::new(chain.certificates.iter().map(|certificate| certificate.der().to_vec())),
+        cert_chain: CertificateChain::new(
+            chain.certificates.iter().map(|certificate| certificate.der().to_vec()),
+        ),
     })
 }
 
 fn log_instance(log: &LogDescription, start: UnixTime) -> Outcome<LogInstance> {
     let spki = log.spki().or_fail(Exit::Failure, &log.origin)?;
     let key = hsm::PublicKey::from_spki_der(&spki).or_fail(Exit::Failure, &log.origin)?;
-    let key_details = key_details(key.algorithm())
-        .ok_or_else(|| Failure::failed(format!("the key of {} is of a type that no client reads", log.origin)))?;
+    let key_details = key_details(key.algorithm()).ok_or_else(|| {
+        Failure::failed(format!("the key of {} is of a type that no client reads", log.origin))
+    })?;
     Ok(LogInstance {
         // Nobody dials this address: the origin is all that it says.
         base_url: format!("https://{}", log.origin),

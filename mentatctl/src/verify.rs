@@ -103,7 +103,12 @@ pub fn run(verify: &Verify, home: &Home, out: &Output) -> Outcome {
 ///
 /// # Errors
 /// Exit code 3 with the reason code when it is denied.
-pub fn verify_release(release: &Release, module: &[u8], flags: &VerifyFlags, home: &Home) -> Outcome<Verdict> {
+pub fn verify_release(
+    release: &Release,
+    module: &[u8],
+    flags: &VerifyFlags,
+    home: &Home,
+) -> Outcome<Verdict> {
     let root = trust_store_files::load_trusted_root(&home.trusted_root(flags.trusted_root.as_deref())?)
         .or_fail(Exit::Usage, "the trusted root")?;
     let policy: TrustPolicy = trust_store_files::load_policy(&home.policy(flags.policy.as_deref())?)
@@ -127,9 +132,8 @@ pub fn verify_release(release: &Release, module: &[u8], flags: &VerifyFlags, hom
         None => clock::now(),
     };
     let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
-    let artifact = verifier
-        .verify(&attestation, ArtifactDigest::of(module), &policy, &evidence, now)
-        .map_err(denied)?;
+    let artifact =
+        verifier.verify(&attestation, ArtifactDigest::of(module), &policy, &evidence, now).map_err(denied)?;
     // A decision about another time must not move what is remembered of the present.
     if flags.refresh && flags.at.is_none() {
         remember(&memory_path, &artifact)?;
@@ -199,7 +203,10 @@ fn load_memory(path: &Path) -> Outcome<Evidence> {
     }
     Evidence::parse(&read_file(path)?).or_fail(
         Exit::Usage,
-        format!("{} (the log heads accepted before; move it away only if you know why it is damaged)", path.display()),
+        format!(
+            "{} (the log heads accepted before; move it away only if you know why it is damaged)",
+            path.display()
+        ),
     )
 }
 

@@ -99,7 +99,7 @@ fn wrong_command_lines_exit_with_2_and_say_what_is_known() {
 fn one_bad_conformance_line_never_stops_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let input = b"{\"id\":1,\"kind\":\"inclusion\",\"leaf_index\":0,\"tree_size\":1,\"leaf_hash\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\",\"root\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\",\"proof\":[]}\n\nnonsense\n\xff\xfe\n{\"id\":\"last\"}";
-    for kind in ["path", "crl", "ocsp", "signature", "merkle"] {
+    for kind in ["path", "crl", "ocsp", "signature", "merkle", "bundle"] {
         let done = mentatctl_with_input(dir.path(), ["conformance", kind], input).success();
         let answers: Vec<serde_json::Value> =
             done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

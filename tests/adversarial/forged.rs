@@ -30,7 +30,8 @@ fn forge(from: &Path, parent: &Path, name: &str, change: impl FnOnce(&mut Value)
         attestation.staples().clone(),
     )
     .unwrap();
-    file.store_attestation(&block, NewBundle::Sidecar { name: "forged.sigstore.json", json: &bytes }).unwrap();
+    file.store_attestation(&block, NewBundle::Sidecar { name: "forged.sigstore.json", json: &bytes })
+        .unwrap();
     folder
 }
 
@@ -59,34 +60,79 @@ fn each_forged_or_missing_item_is_named() {
     let stamps = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps";
     type Change<'a> = Box<dyn FnOnce(&mut Value) + 'a>;
     let cases: Vec<(&str, &[&str], Change<'_>)> = vec![
-        ("no-log-entry", &["inclusion_missing"], Box::new(|b| *b.pointer_mut("/verificationMaterial/tlogEntries").unwrap() = Value::Array(vec![]))),
-        ("no-timestamp", &["timestamp_missing"], Box::new(|b| *b.pointer_mut(stamps).unwrap() = Value::Array(vec![]))),
-        ("other-timestamp", &["timestamp_invalid"], Box::new(|b| *b.pointer_mut(stamps).unwrap() = other.pointer(stamps).unwrap().clone())),
-        ("signature-bit", &["signature_invalid"], Box::new(|b| flip(b, "/dsseEnvelope/signatures/0/sig", 20))),
-        ("payload-bit", &["signature_invalid", "malformed", "digest_mismatch", "manifest_mismatch"], Box::new(|b| flip(b, "/dsseEnvelope/payload", 40))),
-        ("other-entry", &["entry_mismatch"], Box::new(|b| *b.pointer_mut(entry).unwrap() = other.pointer(entry).unwrap().clone())),
-        ("other-body", &["entry_mismatch"], Box::new(|b| {
-            let body = format!("{entry}/canonicalizedBody");
-            *b.pointer_mut(&body).unwrap() = other.pointer(&body).unwrap().clone();
-        })),
-        ("other-index", &["inclusion_invalid"], Box::new(|b| {
-            let at = format!("{entry}/inclusionProof/logIndex");
-            *b.pointer_mut(&at).unwrap() = Value::String("1".into());
-            *b.pointer_mut(&format!("{entry}/logIndex")).unwrap() = Value::String("1".into());
-        })),
-        ("checkpoint-root", &["checkpoint_invalid"], Box::new(|b| {
-            let at = format!("{entry}/inclusionProof/checkpoint/envelope");
-            let text = b.pointer(&at).unwrap().as_str().unwrap().to_owned();
-            let root = text.lines().nth(2).unwrap().to_owned();
-            *b.pointer_mut(&at).unwrap() = Value::String(text.replace(&root, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="));
-        })),
-        ("other-origin", &["checkpoint_invalid", "unknown_log"], Box::new(|b| {
-            let at = format!("{entry}/inclusionProof/checkpoint/envelope");
-            let text = b.pointer(&at).unwrap().as_str().unwrap().to_owned();
-            *b.pointer_mut(&at).unwrap() = Value::String(text.replace("signing.", "singing."));
-        })),
+        (
+            "no-log-entry",
+            &["inclusion_missing"],
+            Box::new(|b| *b.pointer_mut("/verificationMaterial/tlogEntries").unwrap() = Value::Array(vec![])),
+        ),
+        (
+            "no-timestamp",
+            &["timestamp_missing"],
+            Box::new(|b| *b.pointer_mut(stamps).unwrap() = Value::Array(vec![])),
+        ),
+        (
+            "other-timestamp",
+            &["timestamp_invalid"],
+            Box::new(|b| *b.pointer_mut(stamps).unwrap() = other.pointer(stamps).unwrap().clone()),
+        ),
+        (
+            "signature-bit",
+            &["signature_invalid"],
+            Box::new(|b| flip(b, "/dsseEnvelope/signatures/0/sig", 20)),
+        ),
+        (
+            "payload-bit",
+            &["signature_invalid", "malformed", "digest_mismatch", "manifest_mismatch"],
+            Box::new(|b| flip(b, "/dsseEnvelope/payload", 40)),
+        ),
+        (
+            "other-entry",
+            &["entry_mismatch"],
+            Box::new(|b| *b.pointer_mut(entry).unwrap() = other.pointer(entry).unwrap().clone()),
+        ),
+        (
+            "other-body",
+            &["entry_mismatch"],
+            Box::new(|b| {
+                let body = format!("{entry}/canonicalizedBody");
+                *b.pointer_mut(&body).unwrap() = other.pointer(&body).unwrap().clone();
+            }),
+        ),
+        (
+            "other-index",
+            &["inclusion_invalid"],
+            Box::new(|b| {
+                let at = format!("{entry}/inclusionProof/logIndex");
+                *b.pointer_mut(&at).unwrap() = Value::String("1".into());
+                *b.pointer_mut(&format!("{entry}/logIndex")).unwrap() = Value::String("1".into());
+            }),
+        ),
+        (
+            "checkpoint-root",
+            &["checkpoint_invalid"],
+            Box::new(|b| {
+                let at = format!("{entry}/inclusionProof/checkpoint/envelope");
+                let text = b.pointer(&at).unwrap().as_str().unwrap().to_owned();
+                let root = text.lines().nth(2).unwrap().to_owned();
+                *b.pointer_mut(&at).unwrap() =
+                    Value::String(text.replace(&root, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="));
+            }),
+        ),
+        (
+            "other-origin",
+            &["checkpoint_invalid", "unknown_log"],
+            Box::new(|b| {
+                let at = format!("{entry}/inclusionProof/checkpoint/envelope");
+                let text = b.pointer(&at).unwrap().as_str().unwrap().to_owned();
+                *b.pointer_mut(&at).unwrap() = Value::String(text.replace("signing.", "singing."));
+            }),
+        ),
         ("unknown-member", &["malformed"], Box::new(|b| b["surprise"] = Value::Bool(true))),
-        ("another-version", &["unsupported"], Box::new(|b| b["mediaType"] = "application/vnd.dev.sigstore.bundle.v0.9+json".into())),
+        (
+            "another-version",
+            &["unsupported"],
+            Box::new(|b| b["mediaType"] = "application/vnd.dev.sigstore.bundle.v0.9+json".into()),
+        ),
     ];
     for (name, codes, change) in cases {
         let folder = forge(&good, dir.path(), name, change);

@@ -36,13 +36,18 @@ fn table() -> BTreeMap<String, BTreeSet<String>> {
         cell.split('`').skip(1).step_by(2).map(str::to_owned).filter(|name| names.contains(name)).collect()
     };
     let mut rows = BTreeMap::new();
-    for line in document[start..].lines().skip_while(|l| !l.starts_with('|')).take_while(|l| l.starts_with('|')) {
+    for line in
+        document[start..].lines().skip_while(|l| !l.starts_with('|')).take_while(|l| l.starts_with('|'))
+    {
         let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
         assert_eq!(cells.len(), 4, "a row of the import table has four cells: {line}");
         let everything = cells[2].trim_start().starts_with("all ");
         for name in quoted(cells[0]) {
-            let allowed =
-                if everything { names.iter().cloned().collect() } else { quoted(cells[2]).into_iter().collect() };
+            let allowed = if everything {
+                names.iter().cloned().collect()
+            } else {
+                quoted(cells[2]).into_iter().collect()
+            };
             assert!(rows.insert(name.clone(), allowed).is_none(), "{name} has two rows");
         }
     }
@@ -65,7 +70,10 @@ fn every_member_has_a_row_and_imports_only_what_its_row_allows() {
                 continue;
             }
             if !allowed.contains(&dependency.name) {
-                wrong.push(format!("{} imports {}, which its row does not allow", package.name, dependency.name));
+                wrong.push(format!(
+                    "{} imports {}, which its row does not allow",
+                    package.name, dependency.name
+                ));
             }
         }
     }
@@ -109,7 +117,8 @@ fn nothing_forbidden_is_reachable_through_third_parties() {
         .collect();
     let mut wrong = Vec::new();
     for (name, never) in NEVER_REACHED {
-        let start = members().into_iter().find(|p| p.name == *name).unwrap_or_else(|| panic!("no crate {name}"));
+        let start =
+            members().into_iter().find(|p| p.name == *name).unwrap_or_else(|| panic!("no crate {name}"));
         let mut seen: HashMap<&PackageId, Option<&PackageId>> = HashMap::from([(&start.id, None)]);
         let mut open = vec![&start.id];
         while let Some(id) = open.pop() {
@@ -148,7 +157,14 @@ fn the_executor_holds_no_compiler_and_no_certificate_authority() {
     let tree = String::from_utf8(output.stdout).unwrap();
     let crates: BTreeSet<&str> = tree.lines().filter_map(|l| l.split_whitespace().next()).collect();
     assert!(crates.contains("wasmtime"), "the executor runs wasmtime");
-    for never in ["cranelift-codegen", "wasmtime-internal-cranelift", "wasmtime-internal-winch", "ca-service", "ca-pki", "sqlx"] {
+    for never in [
+        "cranelift-codegen",
+        "wasmtime-internal-cranelift",
+        "wasmtime-internal-winch",
+        "ca-service",
+        "ca-pki",
+        "sqlx",
+    ] {
         assert!(!crates.contains(never), "{never} is in the executor's dependency tree");
     }
 }

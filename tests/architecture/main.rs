@@ -39,7 +39,9 @@ fn metadata() -> &'static Metadata {
                 host(),
             ])
             .exec()
-            .expect("cargo metadata --offline --locked: is Cargo.lock up to date and every dependency fetched?")
+            .expect(
+                "cargo metadata --offline --locked: is Cargo.lock up to date and every dependency fetched?",
+            )
     })
 }
 

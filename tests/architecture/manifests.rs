@@ -15,7 +15,8 @@ fn every_member_inherits_version_edition_licence_and_lints() {
         let path = package.manifest_path.clone().into_std_path_buf();
         let table = manifest(&path);
         for key in ["version", "edition", "rust-version", "license", "publish"] {
-            let inherited = table["package"].get(key).and_then(|v| v.get("workspace")).and_then(toml::Value::as_bool);
+            let inherited =
+                table["package"].get(key).and_then(|v| v.get("workspace")).and_then(toml::Value::as_bool);
             assert_eq!(inherited, Some(true), "{}: {key}.workspace = true is missing", package.name);
         }
         let lints = table.get("lints").unwrap_or_else(|| panic!("{}: no [lints]", package.name));
@@ -24,7 +25,12 @@ fn every_member_inherits_version_edition_licence_and_lints() {
         }
         // The one exception: the executor maps authenticated machine code in one named module, so it may lower
         // `unsafe_code` from forbid to deny; every other lint stays as in the root.
-        assert_eq!(package.name.as_str(), "executor", "{} does not inherit the lints of the root", package.name);
+        assert_eq!(
+            package.name.as_str(),
+            "executor",
+            "{} does not inherit the lints of the root",
+            package.name
+        );
         for group in ["rust", "clippy"] {
             for (lint, level) in root_lints[group].as_table().unwrap() {
                 let own = lints.get(group).and_then(|g| g.get(lint));
@@ -77,9 +83,17 @@ fn every_crate_root_forbids_unsafe_code_but_the_executors() {
             }
             let text = std::fs::read_to_string(&target.src_path).unwrap();
             if package.name == "executor" {
-                assert!(text.contains("deny(unsafe_code)") || text.contains("forbid(unsafe_code)"), "{}", target.src_path);
+                assert!(
+                    text.contains("deny(unsafe_code)") || text.contains("forbid(unsafe_code)"),
+                    "{}",
+                    target.src_path
+                );
             } else {
-                assert!(text.contains("#![forbid(unsafe_code)]"), "{} does not forbid unsafe code", target.src_path);
+                assert!(
+                    text.contains("#![forbid(unsafe_code)]"),
+                    "{} does not forbid unsafe code",
+                    target.src_path
+                );
             }
         }
     }

@@ -8,10 +8,8 @@ use crate::{root, rust_sources, text};
 const MAX_LINES: usize = 500;
 
 /// Every item whose name says that it weakens a check. A new one belongs into this list and into SECURITY.md.
-const DANGER: &[(&str, &str)] = &[
-    ("hsm/src/danger.rs", "parse_uri_with_pin_value"),
-    ("hsm/src/software/kdf.rs", "DangerForTests"),
-];
+const DANGER: &[(&str, &str)] =
+    &[("hsm/src/danger.rs", "parse_uri_with_pin_value"), ("hsm/src/software/kdf.rs", "DangerForTests")];
 
 /// The source without its unit tests: everything before the first `#[cfg(test)]` that opens a module.
 fn product_part(text: &str) -> &str {
@@ -47,7 +45,10 @@ fn no_file_has_a_name_that_says_nothing() {
         .filter(|path| {
             path.iter().any(|part| {
                 let part = part.to_string_lossy();
-                matches!(part.trim_end_matches(".rs"), "util" | "utils" | "helper" | "helpers" | "common" | "misc" | "manager")
+                matches!(
+                    part.trim_end_matches(".rs"),
+                    "util" | "utils" | "helper" | "helpers" | "common" | "misc" | "manager"
+                )
             })
         })
         .collect();
@@ -100,7 +101,8 @@ fn every_item_that_weakens_a_check_is_listed_here_and_in_security_md() {
         }
     }
     found.sort();
-    let listed: Vec<(String, String)> = DANGER.iter().map(|(p, i)| ((*p).to_owned(), (*i).to_owned())).collect();
+    let listed: Vec<(String, String)> =
+        DANGER.iter().map(|(p, i)| ((*p).to_owned(), (*i).to_owned())).collect();
     assert_eq!(found, listed, "the list in this test and the sources differ");
     let security = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
     for (_, item) in &listed {
@@ -110,9 +112,7 @@ fn every_item_that_weakens_a_check_is_listed_here_and_in_security_md() {
 
 /// The name that a line defines: a function, type, module, constant, field or variant.
 fn defined_item(line: &str) -> Option<String> {
-    let name = |text: &str| {
-        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
-    };
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut rest = line;
     for prefix in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
         rest = rest.strip_prefix(prefix).unwrap_or(rest);
@@ -125,8 +125,9 @@ fn defined_item(line: &str) -> Option<String> {
     // Fields (`danger_x: bool,`), variants (`DangerX,`) and constants (`DANGER_X: …`).
     let first = name(rest);
     let after = rest.get(first.len()..)?.trim_start();
-    (!first.is_empty() && (after.starts_with(':') && !after.starts_with("::") || after == "," || after.starts_with('{')))
-        .then_some(first)
+    (!first.is_empty()
+        && (after.starts_with(':') && !after.starts_with("::") || after == "," || after.starts_with('{')))
+    .then_some(first)
 }
 
 #[test]
@@ -145,7 +146,8 @@ fn every_reason_code_is_explained_to_operators_with_its_step() {
         .lines()
         .filter(|line| line.starts_with("| `"))
         .map(|line| {
-            let mut cells = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+            let mut cells =
+                line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
             (cells.next().unwrap(), cells.next().unwrap())
         })
         .collect();

@@ -34,13 +34,31 @@ fn work(stack: &Path, home: &Path, folder: &Path, stop: &AtomicBool, told: &Mute
         round += 1;
         let address = format!("dev{id}-{round}@example.com");
         let name = format!("w{id}-{round}");
-        let token = mentatctl(home, ["--json", "--stack", stack, "pki", "token", "create", "--email", &address]);
-        let Some(token) = token.code.eq(&0).then(|| token.json()["token"].as_str().unwrap().to_owned()) else { continue };
+        let token =
+            mentatctl(home, ["--json", "--stack", stack, "pki", "token", "create", "--email", &address]);
+        let Some(token) = token.code.eq(&0).then(|| token.json()["token"].as_str().unwrap().to_owned())
+        else {
+            continue;
+        };
         let (cert, key) = (home.join(format!("{name}.crt")), home.join(format!("{name}.key")));
         let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
         let issued = mentatctl(
             home,
-            ["--json", "--stack", stack, "pki", "request-cert", "--email", &address, "--token", &token, "--output", cert, "--key", key],
+            [
+                "--json",
+                "--stack",
+                stack,
+                "pki",
+                "request-cert",
+                "--email",
+                &address,
+                "--token",
+                &token,
+                "--output",
+                cert,
+                "--key",
+                key,
+            ],
         );
         if issued.code != 0 {
             continue;
@@ -90,7 +108,10 @@ fn survives(victim: &str) {
     let listed: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let mut serials = BTreeSet::new();
     for record in &listed {
-        assert!(serials.insert(record["serial"].as_str().unwrap().to_owned()), "a serial stands twice: {record}");
+        assert!(
+            serials.insert(record["serial"].as_str().unwrap().to_owned()),
+            "a serial stands twice: {record}"
+        );
     }
     for serial in &told.serials {
         assert!(serials.contains(serial), "an acknowledged certificate is lost: {serial}");

@@ -27,7 +27,8 @@ async fn openssl_accepts_what_is_good_and_refuses_what_is_revoked() {
     std::fs::write(&leaf, &chain_text[..split]).unwrap();
     std::fs::write(&issuer, &chain_text[split..]).unwrap();
 
-    let verify = ["verify", "-CAfile", &root, "-untrusted", &issuer, "-purpose", "any", "-x509_strict", &leaf];
+    let verify =
+        ["verify", "-CAfile", &root, "-untrusted", &issuer, "-purpose", "any", "-x509_strict", &leaf];
     let (ok, said) = run("openssl", &verify);
     assert!(ok, "{said}");
     let (ok, said) = run("openssl", &["verify", "-CAfile", &issuer, &leaf]);
@@ -36,14 +37,39 @@ async fn openssl_accepts_what_is_good_and_refuses_what_is_revoked() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let crls = fetch_crls(&client, &stack, &leaf, &issuer, dir.path()).await;
     let with_crls = |good: bool| {
-        let args = ["verify", "-crl_check_all", "-CAfile", &root, "-untrusted", &issuer, "-CRLfile", &crls, "-purpose", "any", &leaf];
+        let args = [
+            "verify",
+            "-crl_check_all",
+            "-CAfile",
+            &root,
+            "-untrusted",
+            &issuer,
+            "-CRLfile",
+            &crls,
+            "-purpose",
+            "any",
+            &leaf,
+        ];
         let (ok, said) = run("openssl", &args);
         assert_eq!(ok, good, "{said}");
         said
     };
     with_crls(true);
     let ocsp_url = stack_ocsp(&client, &stack).await;
-    let ocsp = ["ocsp", "-issuer", &issuer, "-cert", &leaf, "-url", &ocsp_url, "-CAfile", &root, "-verify_other", &issuer, "-no_nonce"];
+    let ocsp = [
+        "ocsp",
+        "-issuer",
+        &issuer,
+        "-cert",
+        &leaf,
+        "-url",
+        &ocsp_url,
+        "-CAfile",
+        &root,
+        "-verify_other",
+        &issuer,
+        "-no_nonce",
+    ];
     let (ok, said) = run("openssl", &ocsp);
     assert!(ok && said.contains(": good") && said.contains("Response verify OK"), "{said}");
 
@@ -54,7 +80,19 @@ async fn openssl_accepts_what_is_good_and_refuses_what_is_revoked() {
     let mut refused = false;
     for _ in 0..100 {
         fetch_crls(&client, &stack, &leaf, &issuer, dir.path()).await;
-        let args = ["verify", "-crl_check_all", "-CAfile", &root, "-untrusted", &issuer, "-CRLfile", &crls, "-purpose", "any", &leaf];
+        let args = [
+            "verify",
+            "-crl_check_all",
+            "-CAfile",
+            &root,
+            "-untrusted",
+            &issuer,
+            "-CRLfile",
+            &crls,
+            "-purpose",
+            "any",
+            &leaf,
+        ];
         let (ok, said) = run("openssl", &args);
         if !ok {
             assert!(said.contains("certificate revoked"), "{said}");
@@ -80,11 +118,15 @@ async fn openssl_accepts_what_is_good_and_refuses_what_is_revoked() {
     assert_eq!(answer.headers()["content-type"], "application/timestamp-reply");
     std::fs::write(&reply, answer.bytes().await.unwrap()).unwrap();
     let untrusted = chains.join("time-stamping.pem").display().to_string();
-    let check = ["ts", "-verify", "-queryfile", &query, "-in", &reply, "-CAfile", &root, "-untrusted", &untrusted];
+    let check =
+        ["ts", "-verify", "-queryfile", &query, "-in", &reply, "-CAfile", &root, "-untrusted", &untrusted];
     let (ok, said) = run("openssl", &check);
     assert!(ok && said.contains("OK"), "{said}");
     std::fs::write(&data, "something else").unwrap();
-    let (ok, said) = run("openssl", &["ts", "-verify", "-data", &data, "-in", &reply, "-CAfile", &root, "-untrusted", &untrusted]);
+    let (ok, said) = run(
+        "openssl",
+        &["ts", "-verify", "-data", &data, "-in", &reply, "-CAfile", &root, "-untrusted", &untrusted],
+    );
     assert!(!ok, "{said}");
 }
 
@@ -98,7 +140,8 @@ async fn stack_ocsp(client: &reqwest::Client, stack: &Stack) -> String {
 async fn fetch_crls(client: &reqwest::Client, stack: &Stack, leaf: &str, issuer: &str, dir: &Path) -> String {
     let mut pem = String::new();
     for certificate in [leaf, issuer] {
-        let (_, said) = run("openssl", &["x509", "-in", certificate, "-noout", "-ext", "crlDistributionPoints"]);
+        let (_, said) =
+            run("openssl", &["x509", "-in", certificate, "-noout", "-ext", "crlDistributionPoints"]);
         let url = said.split("URI:").nth(1).unwrap_or_else(|| panic!("no distribution point: {said}"));
         let url = url.split_whitespace().next().unwrap();
         let der = client.get(url).send().await.unwrap().bytes().await.unwrap();

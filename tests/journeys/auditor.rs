@@ -11,7 +11,9 @@ fn an_auditor_proves_watches_and_notices() {
     let proof = dir.path().join("first.tlog-proof").display().to_string();
     let entry = dir.path().join("first.entry").display().to_string();
     let release = first.to_str().unwrap();
-    stack.ctl(&["log", "proof", "--manifest", release, "--output", &proof, "--entry-output", &entry]).success();
+    stack
+        .ctl(&["log", "proof", "--manifest", release, "--output", &proof, "--entry-output", &entry])
+        .success();
     stack.ctl(&["log", "verify", &proof, "--manifest", release]).success();
     stack.ctl(&["log", "verify", &proof, "--entry", &entry]).success();
 

@@ -13,8 +13,10 @@ fn many_manifests_are_signed_verified_and_published_and_one_failure_is_reported(
     let stack = Stack::up(&dir.path().join("stack"));
     let (cert, key) = enrol(&stack, "ci@example.com", "ci");
     let good = sentiment(dir.path(), "good", |manifest| manifest);
-    let other = sentiment(dir.path(), "other", |manifest| manifest.replace("mentatlab.sentiment", "mentatlab.other"));
-    let broken = sentiment(dir.path(), "broken", |manifest| manifest.replace("runtime: wasm", "runtime: cobol"));
+    let other =
+        sentiment(dir.path(), "other", |manifest| manifest.replace("mentatlab.sentiment", "mentatlab.other"));
+    let broken =
+        sentiment(dir.path(), "broken", |manifest| manifest.replace("runtime: wasm", "runtime: cobol"));
 
     let mut sign = Command::new(binary("mentatctl"));
     sign.env("MENTAT_HOME", stack.home()).env("SIGNING_KEY", std::fs::read_to_string(&key).unwrap());

@@ -9,7 +9,8 @@ fn a_developer_enrols_signs_renews_and_loses_the_right() {
     let stack = Stack::up(&dir.path().join("stack"));
 
     // A token is good once, for one identity.
-    let token = stack.ctl(&["--json", "pki", "token", "create", "--email", "dev@example.com"]).success().json();
+    let token =
+        stack.ctl(&["--json", "pki", "token", "create", "--email", "dev@example.com"]).success().json();
     let token = token["token"].as_str().unwrap().to_owned();
     let request = ["pki", "request-cert", "--email", "dev@example.com", "--token", &token];
     let issued = stack.ctl(&[&["--json"], &request[..]].concat()).success().json();
@@ -38,7 +39,9 @@ fn a_developer_enrols_signs_renews_and_loses_the_right() {
     stack.ctl(&["verify", folder]).success();
 
     // The old certificate is revoked: nothing it signed is good any more, whatever it was when it was signed.
-    stack.ctl(&["pki", "revoke", "--serial", issued["serial"].as_str().unwrap(), "--reason", "key-compromise"]).success();
+    stack
+        .ctl(&["pki", "revoke", "--serial", issued["serial"].as_str().unwrap(), "--reason", "key-compromise"])
+        .success();
     let revoked = stack.ctl(&["--json", "pki", "list", "--revoked"]).success();
     assert!(revoked.stdout.contains(issued["serial"].as_str().unwrap()), "{}", revoked.stdout);
 }
@@ -50,7 +53,9 @@ fn keys_are_private_and_evidence_goes_where_it_is_told() {
     let stack = Stack::up(&dir.path().join("stack"));
     let (_, key) = enrol(&stack, "dev@example.com", "signing");
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    for secret in ["secrets/admin.token", "secrets/ca-service.passphrase", "secrets/transparency-log.passphrase"] {
+    for secret in
+        ["secrets/admin.token", "secrets/ca-service.passphrase", "secrets/transparency-log.passphrase"]
+    {
         let mode = std::fs::metadata(stack.dir().join(secret)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{secret}");
     }

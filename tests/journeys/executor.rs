@@ -20,7 +20,8 @@ fn an_admitted_module_runs_and_everything_else_is_denied_with_its_code() {
     assert_eq!((answer["positive"].as_u64(), answer["negative"].as_u64()), (Some(2), Some(1)));
     assert_eq!(ran["exit_code"], 0);
     // A loaded agent is called by its id; the same input gives the same answer.
-    let again = stack.ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], b"Not good. I love it! never bad");
+    let again = stack
+        .ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], b"Not good. I love it! never bad");
     assert_eq!(again.success().stdout.trim_end(), ran["text"].as_str().unwrap());
     // Nothing without attestation ever runs.
     let unsigned = sentiment(dir.path(), "unsigned", |manifest| manifest);
@@ -49,7 +50,9 @@ fn the_wat_module_meets_its_description_on_odd_inputs() {
     let many: String = (0..20_000_u32).map(|n| format!("{} ", letters(n))).collect();
     assert_eq!(run(many.as_bytes())["distinct"], 12_288, "the table holds so many and no more");
     let too_large = vec![b'a'; (1 << 20) + 1];
-    stack.ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], &too_large).refused(1, "ended with code 1");
+    stack
+        .ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], &too_large)
+        .refused(1, "ended with code 1");
 }
 
 /// A word for a number.

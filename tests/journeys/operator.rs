@@ -1,6 +1,7 @@
 //! An operator of a stack: restart, a second start in the same folder, wrong and damaged folders, ports in use.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 
 use mentat_tests::agent::signed;
 use mentat_tests::command::mentatctl;
@@ -63,12 +64,19 @@ fn what_does_not_allow_a_start_is_one_clear_line() {
     std::fs::remove_file(&passphrase).unwrap();
     up(&folder, &[]).refused(78, "ca-service.passphrase");
     // A wrong passphrase.
-    std::fs::write(&passphrase, "not the passphrase at all").unwrap();
-    let wrong = up(&folder, &[]);
-    assert_eq!(wrong.code, 78, "{}{}", wrong.stdout, wrong.stderr);
-    std::fs::write(&passphrase, secret).unwrap();
+    let write = |content: &[u8], mode: u32| {
+        std::fs::write(&passphrase, content).unwrap();
+        std::fs::set_permissions(&passphrase, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write(b"not the passphrase at all", 0o600);
+    up(&folder, &[]).refused(78, "passphrase");
+    // The right one, where everybody can read it.
+    write(&secret, 0o644);
+    up(&folder, &[]).refused(78, "chmod 600");
+    write(&secret, 0o600);
     // A status port that somebody else holds now.
-    let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("ports.json")).unwrap()).unwrap();
+    let ports: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("ports.json")).unwrap()).unwrap();
     let status = u16::try_from(ports["status"].as_u64().unwrap()).unwrap();
     let taken = TcpListener::bind(("127.0.0.1", status)).unwrap();
     up(&folder, &[]).refused(78, &format!("port {status}"));

@@ -23,7 +23,12 @@ struct Machines {
 impl Machines {
     fn new() -> Self {
         let free = |host: &str| TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().to_string();
-        Self { ca: free("127.0.0.2"), status: free("127.0.0.2"), log: free("127.0.0.3"), executor: free("127.0.0.4") }
+        Self {
+            ca: free("127.0.0.2"),
+            status: free("127.0.0.2"),
+            log: free("127.0.0.3"),
+            executor: free("127.0.0.4"),
+        }
     }
 }
 
@@ -126,23 +131,49 @@ fn three_machines_speak_tls_and_an_executor_joins() {
     let logs = init("transparency-log", &log_config);
     let issuance = logs["logs"].as_array().unwrap().iter().find(|log| log["kind"] == "issuance").unwrap();
     let spki = issuance["public_key"].as_str().unwrap();
-    write(&root.join("issuance.pub.pem"), &format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", wrap(spki)));
+    write(
+        &root.join("issuance.pub.pem"),
+        &format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", wrap(spki)),
+    );
     let log = serve("transparency-log", &log_config);
     let ca = serve("ca-service", &ca_config);
 
     let (ca_url, log_url) = (format!("https://{}", machines.ca), format!("https://{}", machines.log));
     let tls_ca = at("ca.crt");
     let operator = |args: &[&str]| {
-        let credentials = ["--tls-ca", text(&tls_ca), "--tls-cert", text(&at("operator.crt")), "--tls-key", text(&at("operator.key"))]
-            .map(str::to_owned);
+        let credentials = [
+            "--tls-ca",
+            text(&tls_ca),
+            "--tls-cert",
+            text(&at("operator.crt")),
+            "--tls-key",
+            text(&at("operator.key")),
+        ]
+        .map(str::to_owned);
         mentatctl(&home, args.iter().map(|arg| (*arg).to_owned()).chain(credentials))
     };
 
     // Whoever is not the operator is no administrator; whoever does not know the TLS authority gets no answer.
-    mentatctl(&home, ["pki", "token", "create", "--email", "dev@example.com", "--ca-url", &ca_url]).refused(69, "cannot be reached");
-    let stranger = mentatctl(&home, ["pki", "token", "create", "--email", "dev@example.com", "--ca-url", &ca_url, "--tls-ca", text(&tls_ca)]);
+    mentatctl(&home, ["pki", "token", "create", "--email", "dev@example.com", "--ca-url", &ca_url])
+        .refused(69, "cannot be reached");
+    let stranger = mentatctl(
+        &home,
+        [
+            "pki",
+            "token",
+            "create",
+            "--email",
+            "dev@example.com",
+            "--ca-url",
+            &ca_url,
+            "--tls-ca",
+            text(&tls_ca),
+        ],
+    );
     assert_eq!(stranger.code, 1, "{}", stranger.stderr);
-    let token = operator(&["pki", "token", "create", "--email", "dev@example.com", "--ca-url", &ca_url]).success().stdout;
+    let token = operator(&["pki", "token", "create", "--email", "dev@example.com", "--ca-url", &ca_url])
+        .success()
+        .stdout;
     mentatctl_with_input(
         &home,
         ["pki", "request-cert", "--email", "dev@example.com", "--ca-url", &ca_url, "--tls-ca", text(&tls_ca)],
@@ -156,10 +187,28 @@ fn three_machines_speak_tls_and_an_executor_joins() {
     mentatctl(
         &home,
         [
-            "executor", "join", "--output", text(&joined), "--data-dir", text(&executor_data), "--ca-url", &ca_url,
-            "--log-url", &log_url, "--tls-ca", text(&tls_ca), "--listen", &machines.executor,
-            "--server-cert", text(&at("executor.crt")), "--server-key", text(&at("executor.key")),
-            "--client-ca", text(&tls_ca), "--admin", "CN=operator",
+            "executor",
+            "join",
+            "--output",
+            text(&joined),
+            "--data-dir",
+            text(&executor_data),
+            "--ca-url",
+            &ca_url,
+            "--log-url",
+            &log_url,
+            "--tls-ca",
+            text(&tls_ca),
+            "--listen",
+            &machines.executor,
+            "--server-cert",
+            text(&at("executor.crt")),
+            "--server-key",
+            text(&at("executor.key")),
+            "--client-ca",
+            text(&tls_ca),
+            "--admin",
+            "CN=operator",
         ],
     )
     .success();
@@ -179,10 +228,10 @@ fn three_machines_speak_tls_and_an_executor_joins() {
     // The operator names the signers and what they may ask for; then it runs.
     let policy_path = joined.join("policy.yaml");
     let mut policy: Value = serde_json::from_slice(&std::fs::read(&policy_path).unwrap()).unwrap();
-    policy["identities"] =
-        serde_json::json!([{ "subject": "dev@example.com", "issuer": "any-of-the-authority", "level": "verified" }]);
+    policy["identities"] = serde_json::json!([{ "subject": "dev@example.com", "issuer": "any-of-the-authority", "level": "verified" }]);
     policy["agents"] = serde_json::json!({ "allow": ["mentatlab.*"] });
-    policy["capabilities"] = serde_json::json!({ "within": ["compute:memory=64MiB,cpu_ms=2000,wall_ms=9000"] });
+    policy["capabilities"] =
+        serde_json::json!({ "within": ["compute:memory=64MiB,cpu_ms=2000,wall_ms=9000"] });
     std::fs::write(&policy_path, policy.to_string()).unwrap();
     let executor = serve("executor", &joined.join("executor.toml"));
     let ran = operator(&["run", text(&release), "--executor-url", &executor_url]).success();
@@ -196,5 +245,10 @@ fn three_machines_speak_tls_and_an_executor_joins() {
 
 /// PEM lines.
 fn wrap(base64: &str) -> String {
-    base64.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect::<Vec<_>>().join("\n")
+    base64
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -56,6 +56,7 @@ impl Server {
         });
         let mut server = Self { child, ready: Value::Null, lines, stderr };
         let deadline = Deadline::after(READY_WITHIN);
+        let mut said = String::new();
         loop {
             match server.lines.recv_timeout(deadline.left()) {
                 Ok(line) => {
@@ -65,11 +66,13 @@ impl Server {
                         server.ready = value;
                         return server;
                     }
+                    said.push_str(&line);
+                    said.push('\n');
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = server.child.wait().expect("waiting for a child");
                     std::thread::sleep(Duration::from_millis(50));
-                    panic!("{command:?} ended with {status} before it was ready:\n{}", server.stderr());
+                    panic!("{command:?} ended with {status} before it was ready:\n{said}{}", server.stderr());
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     panic!("{command:?} was not ready in time:\n{}", server.stderr())

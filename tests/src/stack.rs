@@ -64,7 +64,11 @@ impl Stack {
         let dir = self.dir.to_str().expect("a readable path");
         let mut all = vec!["--stack", dir];
         all.extend_from_slice(args);
-        if input.is_empty() { mentatctl(&self.home, all) } else { mentatctl_with_input(&self.home, all, input) }
+        if input.is_empty() {
+            mentatctl(&self.home, all)
+        } else {
+            mentatctl_with_input(&self.home, all, input)
+        }
     }
 
     /// The process id of one of the three servers, from the line that said the stack is ready.

@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
 use crate::net::TlsFlags;
 use crate::output::{Output, Tone};
-use crate::stack::{Running, StackFile};
+use crate::stack::Running;
 
 /// The module in text form, its manifest, and the text it reads: parts of this program, so that the demo needs no folder.
 const MODULE_TEXT: &str = include_str!("../../../sdk/examples/sentiment/sentiment.wat");
@@ -23,7 +23,6 @@ const README: &str = include_str!("../../../README.md");
 pub struct Act<'a> {
     out: &'a Output,
     stack: PathBuf,
-    file: StackFile,
     work: PathBuf,
     steps: Vec<(String, Duration)>,
 }
@@ -46,7 +45,6 @@ impl<'a> Act<'a> {
         Ok(Self {
             out,
             stack: stack.layout().root().to_path_buf(),
-            file: stack.file().clone(),
             work: work.to_path_buf(),
             steps: Vec::new(),
         })
@@ -55,11 +53,6 @@ impl<'a> Act<'a> {
     /// Where lines go.
     pub fn out(&self) -> &Output {
         self.out
-    }
-
-    /// What `stack.json` says.
-    pub fn file(&self) -> &StackFile {
-        &self.file
     }
 
     /// The stack's folder.
@@ -106,7 +99,8 @@ impl<'a> Act<'a> {
         let folder = self.path(name);
         make_folder(&folder, Secrecy::Public)?;
         for file in ["sentiment.wasm", "manifest.yaml"] {
-            std::fs::copy(from.join(file), folder.join(file)).or_fail(Exit::Failure, format!("copying {file}"))?;
+            std::fs::copy(from.join(file), folder.join(file))
+                .or_fail(Exit::Failure, format!("copying {file}"))?;
         }
         Ok(folder)
     }
@@ -165,7 +159,11 @@ impl Answer {
     /// When the command failed.
     pub fn success(self) -> Outcome<Value> {
         if self.code != 0 {
-            return Err(Failure::failed(format!("this should have succeeded: exit code {}, {}", self.code, self.said())));
+            return Err(Failure::failed(format!(
+                "this should have succeeded: exit code {}, {}",
+                self.code,
+                self.said()
+            )));
         }
         Ok(self.lines.into_iter().next().unwrap_or(Value::Null))
     }
@@ -196,6 +194,11 @@ impl Answer {
         let lines: Vec<String> = self.lines.iter().map(Value::to_string).collect();
         format!("{} {}", lines.join(" "), self.stderr)
     }
+}
+
+/// A member of an answer; null when it is not there.
+pub fn at<'v>(value: &'v Value, pointer: &str) -> &'v Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
 }
 
 /// A path as an argument.

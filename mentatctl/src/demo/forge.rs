@@ -4,8 +4,8 @@ use std::path::Path;
 
 use hsm::developer::DeveloperKey;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
 use trust_store::Certificate;
@@ -34,7 +34,8 @@ pub fn without_log_entry(folder: &Path) -> Outcome<()> {
         .ok_or_else(|| Failure::failed("the release is not signed"))?;
     let mut bundle = attestation.bundle().clone();
     bundle.log_entries.clear();
-    let chain: Vec<Certificate> = attestation.certificate().into_iter().chain(attestation.issuers()).cloned().collect();
+    let chain: Vec<Certificate> =
+        attestation.certificate().into_iter().chain(attestation.issuers()).cloned().collect();
     store(&mut file, &bundle, &chain, attestation.staples().clone())
 }
 
@@ -48,10 +49,12 @@ pub fn sign_as_stranger(folder: &Path, stack: &Path) -> Outcome<()> {
     let genuine = release.attestation()?;
     let signer = stranger()?;
     let home = Home::load(Some(stack))?;
-    let services = Services::new(TlsFlags::default().client(&home)?, &home.log_url(None)?, &home.tsa_url(None)?)?;
+    let services =
+        Services::new(TlsFlags::default().client(&home)?, &home.log_url(None)?, &home.tsa_url(None)?)?;
     let statement = Statement::agent_release(release.manifest(), &sign::sha256(&release.module()?));
     let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
-    let mut bundle = Bundle::for_envelope(signer.certificate().der().to_vec(), sign::envelope(payload, &signer)?);
+    let mut bundle =
+        Bundle::for_envelope(signer.certificate().der().to_vec(), sign::envelope(payload, &signer)?);
     let signature = bundle.signature().or_fail(Exit::Failure, "reading the signature")?.to_vec();
     bundle.timestamps.push(block_on(services.timestamp(&signature))?);
     bundle.log_entries.clone_from(&genuine.bundle().log_entries);
@@ -60,7 +63,8 @@ pub fn sign_as_stranger(folder: &Path, stack: &Path) -> Outcome<()> {
 }
 
 fn store(file: &mut ManifestFile, bundle: &Bundle, chain: &[Certificate], staples: Staples) -> Outcome<()> {
-    let block = AttestationBlock::new(bundle, None, chain, staples).or_fail(Exit::Failure, "making the block")?;
+    let block =
+        AttestationBlock::new(bundle, None, chain, staples).or_fail(Exit::Failure, "making the block")?;
     file.store_attestation(&block, NewBundle::Inline).or_fail(Exit::Failure, "writing the release")
 }
 

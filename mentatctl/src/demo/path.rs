@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::act::{Act, text};
+use super::act::{Act, at, text};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::output::Tone;
 
@@ -22,29 +22,40 @@ pub fn walk(act: &mut Act<'_>) -> Outcome<()> {
     let release = text(&release);
 
     let signed = act.ctl("sign, timestamp, record in the log, staple", &["sign", &release])?.success()?;
-    act.say(format!("{} signed by {}, log index {}", signed["agent"], signed["signer"], signed["log_index"]));
+    act.say(format!(
+        "{} signed by {}, log index {}",
+        at(&signed, "/agent"),
+        at(&signed, "/signer"),
+        at(&signed, "/log_index")
+    ));
 
     let manifest = format!("{release}/manifest.yaml");
     let verified = act.ctl("verify offline", &["verify", &manifest])?.success()?;
-    act.say(format!("{} level {}", act.out().paint(Tone::Good, "verified,"), verified["trust_level"]));
+    act.say(format!("{} level {}", act.out().paint(Tone::Good, "verified,"), at(&verified, "/trust_level")));
 
     let readme = text(&act.path("README.md"));
     let ran = act.ctl("admit, compile, run", &["run", &release, "--input", &readme])?.success()?;
-    let answer: Value = serde_json::from_str(ran["text"].as_str().unwrap_or_default())
+    let answer: Value = serde_json::from_str(at(&ran, "/text").as_str().unwrap_or_default())
         .or_fail(Exit::Failure, "the module's answer is not JSON")?;
-    if answer["words"].as_u64().unwrap_or(0) == 0 {
+    if at(&answer, "/words").as_u64().unwrap_or(0) == 0 {
         return Err(Failure::failed(format!("the module found no words in the README: {answer}")));
     }
     act.say(&answer);
-    act.say(format!("{} µs in the guest, {} KiB of memory", ran["usage"]["wall_us"], ran["usage"]["memory_bytes"].as_u64().unwrap_or(0) / 1024));
+    act.say(format!(
+        "{} µs in the guest, {} KiB of memory",
+        at(&ran, "/usage/wall_us"),
+        at(&ran, "/usage/memory_bytes").as_u64().unwrap_or(0) / 1024
+    ));
     act.ctl("run again, from the cache", &["run", &release, "--input", &readme])?.success()?;
 
     let proof = text(&act.path("sentiment.tlog-proof"));
-    act.ctl("fetch a proof from the log", &["log", "proof", "--manifest", &release, "--output", &proof])?.success()?;
-    let proven = act.ctl("verify the proof offline", &["log", "verify", &proof, "--manifest", &release])?.success()?;
-    act.say(format!("entry {} of {}", proven["index"], proven["tree_size"]));
+    act.ctl("fetch a proof from the log", &["log", "proof", "--manifest", &release, "--output", &proof])?
+        .success()?;
+    let proven =
+        act.ctl("verify the proof offline", &["log", "verify", &proof, "--manifest", &release])?.success()?;
+    act.say(format!("entry {} of {}", at(&proven, "/index"), at(&proven, "/tree_size")));
     let monitored = act.ctl("monitor the log", &["log", "monitor"])?.success()?;
-    act.say(format!("consistent, {} entries walked", monitored["walked"]));
+    act.say(format!("consistent, {} entries walked", at(&monitored, "/walked")));
     Ok(())
 }
 
@@ -53,8 +64,13 @@ pub fn walk(act: &mut Act<'_>) -> Outcome<()> {
 /// # Errors
 /// When the authority refuses.
 pub fn enrol(act: &mut Act<'_>, address: &str, name: &str) -> Outcome<()> {
-    let token = act.ctl(&format!("make a one-time token for {address}"), &["pki", "token", "create", "--email", address])?.success()?;
-    let token = token["token"].as_str().unwrap_or_default().to_owned();
+    let token = act
+        .ctl(
+            &format!("make a one-time token for {address}"),
+            &["pki", "token", "create", "--email", address],
+        )?
+        .success()?;
+    let token = at(&token, "/token").as_str().unwrap_or_default().to_owned();
     let cert = text(&act.path(&format!("home/{name}.crt")));
     let key = text(&act.path(&format!("home/{name}.key")));
     let issued = act
@@ -63,6 +79,6 @@ pub fn enrol(act: &mut Act<'_>, address: &str, name: &str) -> Outcome<()> {
             &["pki", "request-cert", "--email", address, "--token", &token, "--output", &cert, "--key", &key],
         )?
         .success()?;
-    act.say(format!("serial {}, issuance log index {}", issued["serial"], issued["log_index"]));
+    act.say(format!("serial {}, issuance log index {}", at(&issued, "/serial"), at(&issued, "/log_index")));
     Ok(())
 }

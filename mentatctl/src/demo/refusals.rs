@@ -56,7 +56,8 @@ fn stale_evidence(act: &mut Act<'_>, good: &Path) -> Outcome<()> {
     // Evidence ages; an executor that cannot reach the log any more must stop admitting. Here time is moved instead.
     let later = time_text(clock::now().0 + 2 * 3600);
     let good = text(good);
-    let denial = act.ctl("refuse: stale evidence", &["verify", &good, "--at", &later])?.denied("checkpoint_stale")?;
+    let denial =
+        act.ctl("refuse: stale evidence", &["verify", &good, "--at", &later])?.denied("checkpoint_stale")?;
     report(act, "stale evidence", "checkpoint_stale", &denial);
     Ok(())
 }
@@ -71,7 +72,8 @@ fn capability_not_granted(act: &mut Act<'_>) -> Outcome<()> {
 
 fn revoked_certificate(act: &mut Act<'_>) -> Outcome<()> {
     path::enrol(act, "mallory@example.com", "mallory")?;
-    let folder = act.release("mallory", |manifest| manifest.replace("mentatlab.sentiment", "mentatlab.mallory"))?;
+    let folder =
+        act.release("mallory", |manifest| manifest.replace("mentatlab.sentiment", "mentatlab.mallory"))?;
     let (cert, key) = (text(&act.path("home/mallory.crt")), text(&act.path("home/mallory.key")));
     act.quietly(&["sign", &text(&folder), "--cert", &cert, "--key", &key])?.success()?;
     act.quietly(&["verify", &text(&folder)])?.success()?;
@@ -85,8 +87,11 @@ fn revoked_certificate(act: &mut Act<'_>) -> Outcome<()> {
 fn revoked_intermediate(act: &mut Act<'_>, good: &Path) -> Outcome<()> {
     let chain = act.stack_dir().join("ca-service").join("chains").join("code-signing.pem");
     let serial = serial_of(&chain)?;
-    act.ctl("revoke the intermediate", &["pki", "revoke", "--serial", &serial, "--reason", "cessation-of-operation"])?
-        .success()?;
+    act.ctl(
+        "revoke the intermediate",
+        &["pki", "revoke", "--serial", &serial, "--reason", "cessation-of-operation"],
+    )?
+    .success()?;
     refused_soon(act, "revoked intermediate", good)
 }
 

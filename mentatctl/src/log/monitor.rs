@@ -56,7 +56,8 @@ pub fn watch(watch: &Watch, home: &Home, out: &Output) -> Outcome {
     let state = MonitorState::load(&path, &origin)
         .or_fail(Exit::Usage, "reading the monitor's memory")?
         .unwrap_or_else(|| MonitorState::new(&origin));
-    let format = if known.description.kind == "issuance" { EntryFormat::DataTiles } else { EntryFormat::Bundles };
+    let format =
+        if known.description.kind == "issuance" { EntryFormat::DataTiles } else { EntryFormat::Bundles };
     let mut monitor = Monitor::new(client, known.keys, &AwsLc, format, state).map_err(log_failure)?;
     let mut found = 0_u64;
     block_on(async {

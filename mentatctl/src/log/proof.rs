@@ -78,10 +78,14 @@ pub fn fetch(fetch: &Fetch, home: &Home, out: &Output) -> Outcome {
     let (proof, checkpoint, entry) = block_on(async {
         let (proof, checkpoint) = match (leaf, fetch.which.index) {
             (Some(leaf), _) => {
-                let proven =
-                    client.prove_leaf(&leaf, origin, &known.keys, &AwsLc).await.map_err(log_failure)?.ok_or_else(
-                        || Failure::failed("the log does not have this entry in its published tree").code("inclusion_missing"),
-                    )?;
+                let proven = client
+                    .prove_leaf(&leaf, origin, &known.keys, &AwsLc)
+                    .await
+                    .map_err(log_failure)?
+                    .ok_or_else(|| {
+                        Failure::failed("the log does not have this entry in its published tree")
+                            .code("inclusion_missing")
+                    })?;
                 (proven.proof, proven.checkpoint)
             }
             (None, Some(index)) => {
@@ -95,7 +99,11 @@ pub fn fetch(fetch: &Fetch, home: &Home, out: &Output) -> Outcome {
         let entry = match &fetch.entry_output {
             None => None,
             Some(_) => {
-                let format = if known.description.kind == "issuance" { EntryFormat::DataTiles } else { EntryFormat::Bundles };
+                let format = if known.description.kind == "issuance" {
+                    EntryFormat::DataTiles
+                } else {
+                    EntryFormat::Bundles
+                };
                 let tree = client.tree(*checkpoint.head());
                 Some(tree.entry(proof.leaf_index, format).await.map_err(log_failure)?)
             }
@@ -138,7 +146,8 @@ pub fn verify(verify: &Verify, home: &Home, out: &Output) -> Outcome {
     let denied = |error: tlog::Error| {
         Failure::new(Exit::Denied, format!("{}: {error}", verify.proof.display())).code(error.code())
     };
-    let checkpoint = VerifiedCheckpoint::open(&file.checkpoint.to_bytes(), origin, &known.keys, &AwsLc).map_err(denied)?;
+    let checkpoint =
+        VerifiedCheckpoint::open(&file.checkpoint.to_bytes(), origin, &known.keys, &AwsLc).map_err(denied)?;
     let inclusion = file.proof.verify(&leaf, checkpoint.head()).map_err(denied)?;
     report(out, origin, inclusion.leaf_index(), &checkpoint);
     out.value(&json!({

@@ -49,8 +49,11 @@ impl Services {
         nonce[0] = nonce[0] & 0x7f | 0x40;
         let imprint = sha256(signature);
         let unreachable = |error: reqwest::Error| {
-            Failure::new(Exit::Unavailable, format!("the timestamp authority at {}: {}", self.tsa_url, chain(&error)))
-                .hint("is ca-service running at that address?")
+            Failure::new(
+                Exit::Unavailable,
+                format!("the timestamp authority at {}: {}", self.tsa_url, chain(&error)),
+            )
+            .hint("is ca-service running at that address?")
         };
         let mut response = self
             .http
@@ -73,7 +76,8 @@ impl Services {
             return Err(Failure::new(exit, format!("the timestamp authority answers {status}"))
                 .hint("its log says why; trying again may work"));
         }
-        let token = TimestampToken::from_response(&body).or_fail(Exit::Failure, "the timestamp authority's answer")?;
+        let token = TimestampToken::from_response(&body)
+            .or_fail(Exit::Failure, "the timestamp authority's answer")?;
         if token.imprint().1 != imprint || token.nonce() != Some(&nonce[..]) {
             return Err(Failure::failed("the timestamp authority answered another request"));
         }
@@ -88,8 +92,10 @@ impl Services {
         let answer = match self.log.submit(request).await.map_err(log_failure)? {
             Submission::Accepted(answer) => answer,
             Submission::Duplicate { index } => {
-                return Err(Failure::failed(format!("the log has this very signature already, at index {index}"))
-                    .hint("fetch its proof with: mentatctl log proof --index"));
+                return Err(Failure::failed(format!(
+                    "the log has this very signature already, at index {index}"
+                ))
+                .hint("fetch its proof with: mentatctl log proof --index"));
             }
         };
         let logged = TransparencyLogEntry::parse(answer.to_string().as_bytes())

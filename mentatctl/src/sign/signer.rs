@@ -5,9 +5,9 @@ use std::path::Path;
 use hsm::developer::DeveloperKey;
 use hsm::{Input, KeyAlgorithm, PublicKey, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
 use sha2::{Digest as _, Sha256};
+use trust_store::Certificate;
 use trust_store::identity::Identity;
 use trust_store::key_details::KeyDetails;
-use trust_store::Certificate;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
@@ -44,8 +44,9 @@ impl Signer {
                 DeveloperKey::from_pem(&pem, passphrase.as_ref()).or_fail(Exit::Usage, name)?
             }
             (None, Some(path)) => pki::read_key(path, passphrase.as_ref())?,
-            (None, None) => pki::read_key(&home.signing_key(), passphrase.as_ref())
-                .map_err(|failure| failure.hint("make one with: mentatctl pki request-cert --email ADDRESS"))?,
+            (None, None) => pki::read_key(&home.signing_key(), passphrase.as_ref()).map_err(|failure| {
+                failure.hint("make one with: mentatctl pki request-cert --email ADDRESS")
+            })?,
         };
         Self::new(key, chain_file::read(cert)?)
     }
@@ -56,7 +57,8 @@ impl Signer {
     /// Exit code 2 when they do not fit, or the key's type cannot sign statements.
     pub fn new(key: DeveloperKey, chain: Vec<Certificate>) -> Outcome<Self> {
         let certificate = chain.first().ok_or_else(|| Failure::usage("there is no certificate"))?;
-        let named = PublicKey::from_spki_der(certificate.spki_der()).or_fail(Exit::Usage, "the certificate's key")?;
+        let named =
+            PublicKey::from_spki_der(certificate.spki_der()).or_fail(Exit::Usage, "the certificate's key")?;
         if named.spki_sha256() != key.public_key().spki_sha256() {
             return Err(Failure::usage("certificate and key do not belong together")
                 .hint("give the --cert and --key that one `pki request-cert` wrote"));
@@ -81,8 +83,10 @@ impl Signer {
 
     /// The name in the certificate.
     pub fn name(&self) -> String {
-        Identity::of_certificate(self.certificate())
-            .map_or_else(|_| trust_store::identity::subject_text(self.certificate()), |id| id.subject().to_owned())
+        Identity::of_certificate(self.certificate()).map_or_else(
+            |_| trust_store::identity::subject_text(self.certificate()),
+            |id| id.subject().to_owned(),
+        )
     }
 
     /// Signs a message: DER for ECDSA, raw bytes for Ed25519.
@@ -91,10 +95,33 @@ impl Signer {
     /// When the key fails.
     pub fn sign(&self, message: &[u8]) -> Outcome<Vec<u8>> {
         let intent = SigningIntent::fresh(Purpose::Statement).or_fail(Exit::Failure, "signing")?;
-        let signature =
-            self.key.sign(Input::Message(message), self.algorithm, &intent).or_fail(Exit::Failure, "signing")?;
+        let signature = self
+            .key
+            .sign(Input::Message(message), self.algorithm, &intent)
+            .or_fail(Exit::Failure, "signing")?;
         Ok(signature.into_vec())
     }
+}
+
+/// SHA-256 of a file, read in pieces: artifacts may be large.
+///
+/// # Errors
+/// Exit code 2 when it cannot be read.
+pub fn sha256_of_file(path: &Path) -> Outcome<[u8; 32]> {
+    use std::io::Read as _;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 16];
+    let mut read = || -> std::io::Result<()> {
+        let mut file = std::fs::File::open(path)?;
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(()),
+                count => hasher.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    };
+    read().or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
+    Ok(hasher.finalize().into())
 }
 
 /// SHA-256 of bytes.

@@ -117,7 +117,9 @@ impl Server {
                     return Err(server.failure(&format!("{name} did not start ({status})")));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(server.failure(&format!("{name} was not ready within {} s", READY_WITHIN.as_secs())));
+                    return Err(
+                        server.failure(&format!("{name} was not ready within {} s", READY_WITHIN.as_secs()))
+                    );
                 }
             }
         }
@@ -174,5 +176,12 @@ fn tail(path: &Path) -> Option<String> {
 }
 
 fn last_line(text: &str) -> String {
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().chars().take(600).collect()
+    text.lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .trim()
+        .chars()
+        .take(600)
+        .collect()
 }

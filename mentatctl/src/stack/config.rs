@@ -41,10 +41,7 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
     config.insert("identity_issuer".into(), format!("http://127.0.0.1:{}", ports.ca).into());
     config.insert(
         "server".into(),
-        table([
-            ("listen", address(ports.ca)),
-            ("read_only_listen", address(ports.status)),
-        ]),
+        table([("listen", address(ports.ca)), ("read_only_listen", address(ports.status))]),
     );
     config.insert("admin".into(), table([("token_file", path(&layout.admin_token()))]));
     config.insert("keys".into(), table([("passphrase", passphrase(layout, "ca-service"))]));
@@ -55,11 +52,15 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
             ("public_key_file", path(&layout.trust("issuance_log.pub.pem"))),
         ]),
     );
-    config.insert("event_log".into(), table([("url", format!("http://127.0.0.1:{}/event", ports.log).into())]));
+    config
+        .insert("event_log".into(), table([("url", format!("http://127.0.0.1:{}/event", ports.log).into())]));
     config.insert("status".into(), table([("publish_interval_seconds", tempo.seconds(60).into())]));
     config.insert(
         "profiles".into(),
-        table([("developer", table([("rules", "internal".into())])), ("keyless", table([("rules", "keyless".into())]))]),
+        table([
+            ("developer", table([("rules", "internal".into())])),
+            ("keyless", table([("rules", "keyless".into())])),
+        ]),
     );
     write(layout, "ca-service", &config)
 }
@@ -87,7 +88,10 @@ pub fn log_server(layout: &Layout, ports: &Ports, authorities: &Path, statement_
     config.insert("server".into(), table([("listen", address(ports.log))]));
     config.insert(
         "keystore".into(),
-        table([("directory", path(&data.join("keys"))), ("passphrase", passphrase(layout, "transparency-log"))]),
+        table([
+            ("directory", path(&data.join("keys"))),
+            ("passphrase", passphrase(layout, "transparency-log")),
+        ]),
     );
     config.insert(
         "log".into(),
@@ -132,8 +136,11 @@ pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> 
 const REVOCATION_PREDICATE: &str = "https://mentat.internal/revocation/v1";
 
 fn write(layout: &Layout, server: &str, config: &Table) -> Outcome<()> {
-    let text = toml::to_string(config).or_fail(Exit::Failure, format!("writing the configuration of {server}"))?;
-    let head = format!("# Written by `mentatctl up` at its first start; docs/operations/{server}.toml explains every field.\n");
+    let text =
+        toml::to_string(config).or_fail(Exit::Failure, format!("writing the configuration of {server}"))?;
+    let head = format!(
+        "# Written by `mentatctl up` at its first start; docs/operations/{server}.toml explains every field.\n"
+    );
     write_file(&layout.config(server), (head + &text).as_bytes(), Secrecy::Public)
 }
 

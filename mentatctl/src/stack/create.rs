@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use hsm::Passphrase;
 use serde::Deserialize;
 use tlog_client::LogSet;
-use trust_store::policy::{AgentPolicy, CapabilityPolicy, FreshnessPolicy, IdentityRule, IssuerRule, SctPolicy, TrustLevel};
-use trust_store::policy_document::PolicyDocument;
 use trust_store::capability::Capability;
 use trust_store::pattern::Pattern;
+use trust_store::policy::{
+    AgentPolicy, CapabilityPolicy, FreshnessPolicy, IdentityRule, IssuerRule, SctPolicy, TrustLevel,
+};
+use trust_store::policy_document::PolicyDocument;
 
 use super::child;
 use super::config::{self, Tempo};
@@ -47,8 +49,11 @@ pub fn create(layout: &Layout, port_base: Option<u16>, tempo: Tempo, out: &Outpu
             .hint("nothing in it was ever used: remove the folder and start again"));
     }
     let lock = layout.lock_file();
-    let mut entries = std::fs::read_dir(root).or_fail(Exit::Refused, format!("cannot read {}", root.display()))?;
-    if let Some(other) = entries.find_map(|entry| entry.ok().map(|entry| entry.path()).filter(|path| *path != lock)) {
+    let mut entries =
+        std::fs::read_dir(root).or_fail(Exit::Refused, format!("cannot read {}", root.display()))?;
+    if let Some(other) =
+        entries.find_map(|entry| entry.ok().map(|entry| entry.path()).filter(|path| *path != lock))
+    {
         return Err(Failure::refused(format!("{} holds no stack but {}", root.display(), other.display()))
             .hint("choose an empty folder; if stack.json was lost, restore it from a backup"));
     }
@@ -85,7 +90,8 @@ pub fn create(layout: &Layout, port_base: Option<u16>, tempo: Tempo, out: &Outpu
 
 fn from_init<T: for<'de> Deserialize<'de>>(server: &str, layout: &Layout) -> Outcome<T> {
     let value = child::init(server, &layout.config(server))?;
-    serde_json::from_value(value).or_fail(Exit::Failure, format!("{server} init printed something unexpected"))
+    serde_json::from_value(value)
+        .or_fail(Exit::Failure, format!("{server} init printed something unexpected"))
 }
 
 /// A random secret of 256 bits in text form.
@@ -107,7 +113,10 @@ fn trust_files(layout: &Layout, ports: &Ports, ceremony: &Ceremony, logs: &LogSe
     let signing = trust::signing_config(&format!("http://127.0.0.1:{}", ports.ca), &log_url, &root)?;
     let write = |name: &str, bytes: &[u8]| write_file(&layout.trust(name), bytes, Secrecy::Public);
     write("trusted_root.json", &root.to_json().or_fail(Exit::Failure, "writing the trusted root")?)?;
-    write("signing_config.json", &signing.to_json().or_fail(Exit::Failure, "writing the signing configuration")?)?;
+    write(
+        "signing_config.json",
+        &signing.to_json().or_fail(Exit::Failure, "writing the signing configuration")?,
+    )?;
     write("log_keys.json", &serde_json::to_vec_pretty(logs).or_fail(Exit::Failure, "writing the log keys")?)?;
     write("policy.yaml", &policy(logs)?.to_json().or_fail(Exit::Failure, "writing the policy")?)?;
     if let Some(issuance) = logs.of_kind("issuance") {
@@ -122,7 +131,8 @@ fn trust_files(layout: &Layout, ports: &Ports, ceremony: &Ceremony, logs: &LogSe
 /// else. There are no witnesses on one machine, and the policy says so.
 fn policy(logs: &LogSet) -> Outcome<PolicyDocument> {
     let pattern = |text: &str| Pattern::new(text).or_fail(Exit::Failure, "writing the policy");
-    let signing = logs.of_kind("signing").ok_or_else(|| Failure::failed("the log server made no signing log"))?;
+    let signing =
+        logs.of_kind("signing").ok_or_else(|| Failure::failed("the log server made no signing log"))?;
     let mut policy = PolicyDocument::default();
     policy.identities = vec![IdentityRule {
         subject: pattern("**")?,

@@ -1,6 +1,7 @@
 //! The ports of a stack: chosen at the first start, fixed from then on.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,8 @@ impl Ports {
         let ports = match base {
             Some(base) => {
                 let port = |offset: u16| {
-                    base.checked_add(offset).ok_or_else(|| Failure::usage("--port-base is too large").hint("use at most 65532"))
+                    base.checked_add(offset)
+                        .ok_or_else(|| Failure::usage("--port-base is too large").hint("use at most 65532"))
                 };
                 Self { ca: port(0)?, status: port(1)?, log: port(2)?, executor: port(3)? }
             }
@@ -37,7 +39,10 @@ impl Ports {
                 // All four are held at once, so that they differ.
                 let held = [bind(0)?, bind(0)?, bind(0)?, bind(0)?];
                 let number = |listener: &TcpListener| {
-                    listener.local_addr().map(|address| address.port()).or_fail(Exit::Refused, "asking for a free port")
+                    listener
+                        .local_addr()
+                        .map(|address| address.port())
+                        .or_fail(Exit::Refused, "asking for a free port")
                 };
                 let [a, b, c, d] = &held;
                 Self { ca: number(a)?, status: number(b)?, log: number(c)?, executor: number(d)? }
@@ -45,6 +50,21 @@ impl Ports {
         };
         ports.check_free()?;
         Ok(ports)
+    }
+
+    /// Waits a little until all of them are free: after a crash the servers of the run before notice that their parent
+    /// is gone, and finish what they are doing.
+    ///
+    /// # Errors
+    /// Exit code 78 naming the port.
+    pub fn wait_until_free(&self) -> Outcome<()> {
+        for _ in 0..50 {
+            if self.check_free().is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.check_free()
     }
 
     /// Refuses when one of them is taken.

@@ -1,12 +1,12 @@
 //! `up`: create the stack at its first start, then run its three servers until told to stop.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::Server;
@@ -66,15 +66,17 @@ impl Running {
         let lock = lock(&layout)?;
         if layout.stack_file().is_file() {
             if port_base.is_some() {
-                return Err(Failure::usage("--port-base is for the first start; the ports of this stack are fixed")
-                    .hint("leave it out, or make a new stack in another folder"));
+                return Err(Failure::usage(
+                    "--port-base is for the first start; the ports of this stack are fixed",
+                )
+                .hint("leave it out, or make a new stack in another folder"));
             }
         } else {
             create::create(&layout, port_base, tempo, out)?;
         }
         let file = StackFile::load(&dir)?;
         layout.check()?;
-        layout.ports()?.check_free()?;
+        layout.ports()?.wait_until_free()?;
         let spinner = out.spinner("starting");
         let mut servers = Vec::new();
         for name in ["transparency-log", "ca-service", "executor"] {
@@ -90,11 +92,6 @@ impl Running {
         }
         drop(spinner);
         Ok(Self { servers, layout, file, _lock: lock })
-    }
-
-    /// What `stack.json` says.
-    pub fn file(&self) -> &StackFile {
-        &self.file
     }
 
     /// Where everything is.
@@ -129,20 +126,18 @@ impl Running {
 
     fn run_until_told(mut self, exit_with_stdin: bool, out: &Output) -> Outcome {
         let outcome = block_on(async {
-            let mut terminate = signal(SignalKind::terminate()).or_fail(Exit::Failure, "listening for SIGTERM")?;
-            let mut interrupt = signal(SignalKind::interrupt()).or_fail(Exit::Failure, "listening for Ctrl-C")?;
+            let mut terminate =
+                signal(SignalKind::terminate()).or_fail(Exit::Failure, "listening for SIGTERM")?;
+            let mut interrupt =
+                signal(SignalKind::interrupt()).or_fail(Exit::Failure, "listening for Ctrl-C")?;
             let mut watch = tokio::time::interval(Duration::from_millis(200));
-            let mut stdin = tokio::io::stdin();
-            let mut buffer = [0_u8; 64];
+            let stdin_ended = stdin_end(exit_with_stdin);
+            tokio::pin!(stdin_ended);
             loop {
                 tokio::select! {
                     _ = terminate.recv() => return Ok(()),
                     _ = interrupt.recv() => return Ok(()),
-                    read = stdin.read(&mut buffer), if exit_with_stdin => {
-                        if !matches!(read, Ok(1..)) {
-                            return Ok(());
-                        }
-                    }
+                    () = &mut stdin_ended => return Ok(()),
                     _ = watch.tick() => self.check()?,
                 }
             }
@@ -172,6 +167,21 @@ impl Running {
         lines.push("Ctrl-C stops it".to_owned());
         lines.join("\n")
     }
+}
+
+/// Ends when standard input does; never, if that was not asked for. A thread of its own waits: a read through the
+/// runtime could not be abandoned when something else ends the stack first.
+async fn stdin_end(wanted: bool) {
+    if !wanted {
+        return std::future::pending().await;
+    }
+    let (send, ended) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0_u8; 64];
+        while matches!(std::io::stdin().read(&mut buffer), Ok(1..)) {}
+        let _ = send.send(());
+    });
+    let _ = ended.await;
 }
 
 fn stop_all(servers: &mut Vec<Server>) {
