@@ -8,7 +8,7 @@ ALL_BUT_COMPILER = --workspace --exclude executor-compiler
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 
 .PHONY: build demo up test check deny journeys adversarial conformance interop crash fuzz-smoke bench \
-        bench-log bench-ca bench-verify bench-exec examples toolchains help
+        bench-log bench-ca bench-verify bench-exec bench-tlog examples toolchains help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -35,7 +35,7 @@ check: ## formatting, clippy, documentation, licences and bans
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
 	@$(MAKE) --no-print-directory deny
 
-deny:
+deny: ## licences, bans and sources
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	else echo "SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny); the same lists are checked over cargo metadata instead:"; \
 	  $(CARGO) test -q -p mentat-tests --test architecture; fi
@@ -67,22 +67,29 @@ fuzz-smoke: ## every fuzz target for ten seconds
 
 bench: bench-log bench-ca bench-verify bench-exec ## every promised figure
 
+# $(call bench,PACKAGE,FOLDER,NAME): one bench, or a loud line where it does not exist in this tree.
+bench = @test -f $(2)/benches/$(3).rs || { echo "MISSING: $(2)/benches/$(3).rs: no bench asserts these figures in this tree"; exit 1; }; \
+	$(CARGO) bench -p $(1) --bench $(3)
+
 bench-log: ## the transparency log; writes target/bench/log.json
-	$(CARGO) bench -p transparency-log --bench log
+	$(call bench,transparency-log,transparency-log,log)
 
 bench-ca: ## the certificate authority; writes target/bench/ca.json
-	$(CARGO) bench -p ca-service --bench ca
+	$(call bench,ca-service,ca-service,ca)
 
 bench-verify: ## the verifier; writes target/bench/verify.json
-	$(CARGO) bench -p trust-store --bench verify
+	$(call bench,trust-store,trust-store,verify)
 
 bench-exec: ## the executor; writes target/bench/exec.json
 	$(CARGO) build --release -p executor-compiler
-	$(CARGO) bench -p executor --bench exec
+	$(call bench,executor,executor,exec)
+
+bench-tlog: ## the Merkle core alone
+	$(CARGO) bench -p tlog --bench tree
 
 examples: build ## every guest example of the SDKs: built, signed, admitted and run where its toolchain is present
 	$(CARGO) test -p mentat-tests --test examples -- --nocapture
 
 toolchains: ## the guest toolchains, on Debian (run as root)
-	@command -v apt-get >/dev/null || { echo "MISSING: apt-get; docs/operations/toolchains.md lists what each SDK needs"; exit 1; }
+	@command -v apt-get >/dev/null || { echo "MISSING: apt-get; install the packages named in this target by other means"; exit 1; }
 	apt-get update && apt-get install -y --no-install-recommends rustc-web cargo-web rust-web-src lld-22 clang-22 libclang-rt-22-dev-wasm32 wasi-libc binaryen

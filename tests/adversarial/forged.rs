@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use mentat_tests::agent::signed;
 use mentat_tests::stack::Stack;
 use serde_json::Value;
+use trust_store::attestation::Derived;
 use trust_store_files::ManifestFile;
 use trust_store_files::manifest_file::NewBundle;
 
@@ -23,13 +25,15 @@ fn forge(from: &Path, parent: &Path, name: &str, change: impl FnOnce(&mut Value)
     // As a sidecar, so that whatever the change made of it is what the verifier reads.
     let genuine = attestation.bundle();
     let chain: Vec<_> = attestation.certificate().into_iter().chain(attestation.issuers()).cloned().collect();
-    let block = trust_store::attestation::AttestationBlock::new(
+    let mut block = trust_store::attestation::AttestationBlock::new(
         genuine,
         Some("forged.sigstore.json"),
         &chain,
         attestation.staples().clone(),
     )
     .unwrap();
+    // Whoever forges evidence leaves out the copies for readers, whose difference would be noticed first.
+    block.derived = Derived::default();
     file.store_attestation(&block, NewBundle::Sidecar { name: "forged.sigstore.json", json: &bytes })
         .unwrap();
     folder
@@ -81,9 +85,20 @@ fn each_forged_or_missing_item_is_named() {
             Box::new(|b| flip(b, "/dsseEnvelope/signatures/0/sig", 20)),
         ),
         (
-            "payload-bit",
-            &["signature_invalid", "malformed", "digest_mismatch", "manifest_mismatch"],
+            // In the statement's type, which is read before anything else.
+            "statement-type",
+            &["unsupported"],
             Box::new(|b| flip(b, "/dsseEnvelope/payload", 40)),
+        ),
+        (
+            // In the last digest of the statement, the manifest's.
+            "manifest-digest",
+            &["manifest_mismatch"],
+            Box::new(|b| {
+                let payload = b.pointer("/dsseEnvelope/payload").unwrap().as_str().unwrap();
+                let end = base64::engine::general_purpose::STANDARD.decode(payload).unwrap().len();
+                flip(b, "/dsseEnvelope/payload", end - 35);
+            }),
         ),
         (
             "other-entry",

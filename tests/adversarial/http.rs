@@ -29,7 +29,6 @@ async fn broken_requests_get_a_4xx_and_never_a_500() {
         (format!("{log}/issuance/ct/v1/add-chain"), json, br#"{"chain":["AAAA"]}"#.to_vec()),
         (format!("{log}/event/api/v1/entries"), json, br#"{"payload":"","payloadType":"","signatures":[]}"#.to_vec()),
         (format!("{executor}/api/v1/agents"), json, b"\xff\xff".to_vec()),
-        (format!("{executor}/api/v1/explain"), json, br#"{"manifest":"a: [","module":"AA=="}"#.to_vec()),
         (format!("{executor}/api/v1/agents/none/execute"), json, b"{}".to_vec()),
         (format!("{executor}/api/v1/agents/..%2f..%2fetc/execute"), json, b"{}".to_vec()),
     ];

@@ -58,7 +58,8 @@ pub fn create(layout: &Layout, port_base: Option<u16>, tempo: Tempo, out: &Outpu
             .hint("choose an empty folder; if stack.json was lost, restore it from a backup"));
     }
     let ports = Ports::choose(port_base)?;
-    write_file(&layout.unfinished_marker(), b"", Secrecy::Public)?;
+    // In one step: nothing may be left that is neither an empty folder nor a marked one.
+    std::fs::File::create(layout.unfinished_marker()).or_fail(Exit::Refused, "marking the first start")?;
     let spinner = out.spinner("creating keys and hierarchy");
     for (folder, secrecy) in [
         ("secrets", Secrecy::Secret),
