@@ -7,7 +7,7 @@ use naive_log::{Ed25519, Gzip, NaiveLog, ORIGIN, Server, entry, key, record};
 use serde_json::json;
 use tlog::static_ct::DataTileRecord;
 use tlog::{BundleId, InclusionProof, MemoryTree, TileId, TreeHead, leaf_hash};
-use tlog_client::{EntryFormat, Error, LogClient, Submission};
+use tlog_client::{BatchResult, EntryFormat, Error, LogClient, Submission};
 
 fn log(size: u64) -> NaiveLog {
     NaiveLog::with((0..size).map(entry))
@@ -198,6 +198,10 @@ async fn entries_are_submitted() {
         Error::Status { status: 400, detail } => assert_eq!(detail, "not a hashedrekord"),
         other => panic!("{other}"),
     }
+    match client.submit_event(&json!({ "worse": true })).await.unwrap_err() {
+        Error::Status { status: 400, detail } => assert_eq!(detail, "entry_refused: nothanks"),
+        other => panic!("{other}"),
+    }
 
     let sct = client.add_chain(&[b"leaf", b"issuer"]).await.unwrap();
     assert_eq!((sct.extensions.index(), sct.timestamp), (Some(4), 1_800_000_000_000));
@@ -210,6 +214,23 @@ async fn entries_are_submitted() {
     let head = client.checkpoint(ORIGIN, &[key()], &Ed25519).await.unwrap();
     let beginning = client.tree(*head.head()).head_at(3).await.unwrap();
     assert_eq!(beginning, expected.head());
+}
+
+#[tokio::test]
+async fn each_entry_of_a_batch_has_its_result() {
+    let server = Server::start(log(0)).await;
+    let requests = [json!({ "a": 1 }), json!({ "bad": true }), json!({ "a": 1 }), json!({ "b": 2 })];
+    let results = server.client.submit_batch(&requests).await.unwrap();
+    let problem = json!({ "status": 400, "code": "malformed" });
+    assert_eq!(
+        results,
+        [
+            BatchResult::Accepted(json!({ "logIndex": "0" })),
+            BatchResult::Refused { status: 400, problem },
+            BatchResult::Duplicate(json!({ "logIndex": "0" })),
+            BatchResult::Accepted(json!({ "logIndex": "1" })),
+        ]
+    );
 }
 
 #[tokio::test]

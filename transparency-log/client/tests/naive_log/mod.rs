@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use serde_json::{Value, json};
 use tlog::static_ct::{DataTileRecord, Extensions, SignedEntry, TimestampedEntry};
 use tlog::{
     Algorithm, BundleId, Checkpoint, Hash, InclusionProof, InvalidSignature, LeafHash, MemoryTree, NodeId,
@@ -207,9 +207,17 @@ impl NaiveLog {
             "add" => (200, None, format!("{index}\n").into_bytes()),
             "api/v2/log/entries" | "api/v1/entries" => match known {
                 Some(index) => return (409, Some(index), Vec::new()),
+                None if body == br#"{"worse":true}"# => {
+                    return (
+                        400,
+                        None,
+                        br#"{"code":"entry_refused","status":400,"detail":"no\nthanks"}"#.to_vec(),
+                    );
+                }
                 None if body == br#"{"bad":true}"# => return (400, None, b"not a hashed\x07rekord".to_vec()),
                 None => (201, None, json!({ "logIndex": index.to_string() }).to_string().into_bytes()),
             },
+            "api/v1/batch" => return (200, None, self.batch(body)),
             "ct/v1/add-chain" | "ct/v1/add-pre-chain" => {
                 let extensions = Extensions::leaf_index(index).unwrap();
                 let sct = json!({
@@ -227,6 +235,23 @@ impl NaiveLog {
             self.push(body.to_vec());
         }
         answer
+    }
+
+    fn batch(&mut self, body: &[u8]) -> Vec<u8> {
+        let batch: Value = serde_json::from_slice(body).unwrap();
+        let results: Vec<Value> = batch["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|request| match self.post("api/v1/entries", request.to_string().as_bytes()) {
+                (201, _, body) => json!({ "entry": serde_json::from_slice::<Value>(&body).unwrap() }),
+                (409, Some(index), _) => {
+                    json!({ "entry": { "logIndex": index.to_string() }, "duplicate": true })
+                }
+                (status, ..) => json!({ "problem": { "status": status, "code": "malformed" } }),
+            })
+            .collect();
+        json!({ "results": results }).to_string().into_bytes()
     }
 
     fn answer(&mut self, method: &Method, path: &str, query: &str, body: &[u8]) -> Response<Full<Bytes>> {
