@@ -123,14 +123,28 @@ fn each_forged_or_missing_item_is_named() {
             }),
         ),
         (
+            // The proof leads to the root that the log really had.
             "checkpoint-root",
-            &["checkpoint_invalid"],
+            &["inclusion_invalid"],
             Box::new(|b| {
                 let at = format!("{entry}/inclusionProof/checkpoint/envelope");
                 let text = b.pointer(&at).unwrap().as_str().unwrap().to_owned();
                 let root = text.lines().nth(2).unwrap().to_owned();
                 *b.pointer_mut(&at).unwrap() =
                     Value::String(text.replace(&root, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="));
+            }),
+        ),
+        (
+            "checkpoint-signature",
+            &["checkpoint_invalid"],
+            Box::new(|b| {
+                let at = format!("{entry}/inclusionProof/checkpoint/envelope");
+                let text = b.pointer(&at).unwrap().as_str().unwrap().to_owned();
+                let line = text.lines().find(|line| line.starts_with('\u{2014}')).unwrap();
+                let (start, end) = line.split_at(line.len() - 12);
+                let other = if end.starts_with('A') { "B" } else { "A" };
+                let forged = text.replace(line, &format!("{start}{other}{}", &end[1..]));
+                *b.pointer_mut(&at).unwrap() = Value::String(forged);
             }),
         ),
         (
