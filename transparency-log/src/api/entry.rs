@@ -30,7 +30,7 @@ pub(crate) async fn wait(
     let level = if ack == Ack::Sequenced { "sequenced" } else { "published" };
     match tokio::time::timeout(DEADLINE, answer).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Error::Stopped("the log was closed".to_owned())),
+        Ok(Err(_)) => Err(Error::Stopped("it stopped before it answered".to_owned())),
         Err(_) => Err(Error::Pending { level }),
     }
 }
