@@ -19,6 +19,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use log_store::{LogKind, WriterId};
 use service::body::RequestBody;
+use service::peer::ListenerKind;
 use service::{Peer, Problem};
 
 use crate::logs::{ServedLog, describe};
@@ -44,6 +45,15 @@ pub(crate) struct State {
     /// Longest base first.
     pub(crate) logs: Vec<Arc<ServedLog>>,
     pub(crate) public_url: Option<String>,
+    /// Whether the main listener speaks TLS.
+    pub(crate) transport: Transport,
+}
+
+/// What the main listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Plain,
+    Tls,
 }
 
 /// Answers one request.
@@ -129,7 +139,11 @@ impl Write {
 fn list(state: &State, request: &Request<RequestBody>) -> Answer {
     let url = state.public_url.clone().unwrap_or_else(|| {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        host.map_or_else(String::new, |host| format!("http://{host}"))
+        let scheme = match (state.transport, request.extensions().get::<Peer>().map(Peer::listener)) {
+            (Transport::Plain, _) | (_, Some(ListenerKind::ReadOnly)) => "http",
+            (Transport::Tls, _) => "https",
+        };
+        host.map_or_else(String::new, |host| format!("{scheme}://{host}"))
     });
     let described: Vec<_> = state.logs.iter().map(|log| describe(&log.settings, &log.keys, &url)).collect();
     json(StatusCode::OK, &described)

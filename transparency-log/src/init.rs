@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hsm::software::Keystore;
 use hsm::{KeyProvider, Passphrase, PassphraseSource};
-use log_store::{Disk, Log, OsDisk};
+use log_store::{Disk, Log, OsDisk, repair_log};
 use serde_json::{Value, json};
 use service::{StartRefusal, secret};
 
@@ -57,6 +57,34 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
         described.push(json!(describe(log, &keys, settings.public_url.as_deref().unwrap_or_default())));
     }
     Ok(json!({ "initialized": true, "logs": described }))
+}
+
+/// Repairs the head and second copy of one log. Returns the JSON line to print.
+///
+/// # Errors
+/// [`StartRefusal`] when the entries do not hold what was signed; nothing was changed then.
+pub fn repair(settings: &Settings, name: &str) -> Result<Value, StartRefusal> {
+    let log = settings.logs.iter().find(|log| log.name == name).ok_or_else(|| {
+        StartRefusal::new(format!("no log {name:?} is configured"), "give the name of a [[log]]")
+    })?;
+    let passphrase = read_passphrase(&settings.passphrase)?;
+    let keystore = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
+        StartRefusal::new("cannot open the keystore", "check keystore.directory and keystore.passphrase")
+            .because(error)
+    })?;
+    let keys = keys::open(&keystore, log)?;
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let report = repair_log(&options(settings, log, keys.origin()), &disk, &LogClock).map_err(|error| {
+        StartRefusal::new(format!("log {name:?} cannot be repaired"), "restore what is named from a backup")
+            .because(error)
+    })?;
+    Ok(json!({
+        "repaired": name,
+        "size": report.tree.size,
+        "root": report.tree.root.to_base64(),
+        "verified": report.verified,
+        "set_aside": report.set_aside,
+    }))
 }
 
 /// Opens a keystore, or creates it; a passphrase file that does not exist gets a random passphrase.

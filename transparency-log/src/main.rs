@@ -26,6 +26,16 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Rewrite a log's head and its second copy from the entries, after verifying the entries against every record of
+    /// what was signed. For a log that refuses to start and names this command. Prints the tree as one JSON line.
+    Repair {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Name of the log.
+        #[arg(long)]
+        log: String,
+    },
     /// Serve the configured logs. Prints one JSON line when ready.
     Serve {
         /// The configuration file.
@@ -55,6 +65,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Init { config } => {
             let made = init::init(&Config::read(&config)?.validate()?)?;
             writeln!(std::io::stdout().lock(), "{made}").map_err(Failure::failed)
+        }
+        Command::Repair { config, log } => {
+            let repaired = init::repair(&Config::read(&config)?.validate()?, &log)?;
+            writeln!(std::io::stdout().lock(), "{repaired}").map_err(Failure::failed)
         }
         Command::Serve { config, exit_with_stdin, log_format } => {
             let format = match log_format {

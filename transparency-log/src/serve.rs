@@ -12,7 +12,7 @@ use service::{Failure, Readiness, Server, StartRefusal, ready, shutdown};
 use tokio::runtime::Handle;
 
 use crate::admission::Admission;
-use crate::api::{self, State};
+use crate::api::{self, State, Transport};
 use crate::clock::LogClock;
 use crate::config::{LogSettings, Settings};
 use crate::init::read_passphrase;
@@ -39,7 +39,8 @@ pub async fn serve(settings: Settings, exit_with_stdin: bool) -> Result<(), Fail
     for log in &logs {
         tokio::spawn(Lookup::follow(log.clone()));
     }
-    let state = Arc::new(State { logs: logs.clone(), public_url: settings.public_url.clone() });
+    let transport = if settings.server.tls.is_some() { Transport::Tls } else { Transport::Plain };
+    let state = Arc::new(State { logs: logs.clone(), public_url: settings.public_url.clone(), transport });
 
     let metrics = Metrics::new(&[
         "/api/v2/log/entries",

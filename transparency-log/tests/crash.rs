@@ -144,6 +144,11 @@ async fn an_old_backup_of_the_data_folder_is_refused_with_the_file_and_the_repai
     std::fs::rename(stack.path("backup"), stack.path("data")).unwrap();
     let said = Process::start(env!("CARGO_BIN_EXE_transparency-log"), &stack.config()).err().unwrap();
     assert!(said.starts_with("exit Some(78)"), "{said}");
+    // The entries are old too: repair does not help, says so, and changes nothing.
+    let binary = env!("CARGO_BIN_EXE_transparency-log");
+    let repaired = server::run(binary, &["repair", "--log", "raw", "--config"], &stack.config());
+    assert_eq!(repaired.0, Some(78), "{}", repaired.1);
+    assert!(repaired.2.contains("ends at entry 20, but the head covers 40"), "{}", repaired.2);
     assert!(
         said.contains("raw/head/head") && said.contains("old head was restored") && said.contains("repair"),
         "{said}"

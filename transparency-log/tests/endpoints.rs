@@ -73,7 +73,7 @@ async fn signing_log_takes_valid_signatures_of_accepted_certificates_only() {
     let mut unknown = request.clone();
     unknown["hashedRekordRequestV002"]["extra"] = json!(1);
     let mut key = request.clone();
-    key["hashedRekordRequestV002"]["signature"]["verifier"] = json!({"publicKey": {"rawBytes": STANDARD.encode(&rcgen::PublicKeyData::subject_public_key_info(&leaf.key))}, "keyDetails": "PKIX_ECDSA_P256_SHA_256"});
+    key["hashedRekordRequestV002"]["signature"]["verifier"] = json!({"publicKey": {"rawBytes": STANDARD.encode(rcgen::PublicKeyData::subject_public_key_info(&leaf.key))}, "keyDetails": "PKIX_ECDSA_P256_SHA_256"});
     for (what, body, code) in [
         ("a foreign CA", stranger.request(b"x").to_string(), "unknown_issuer"),
         ("a signature over something else", other_digest.to_string(), "signature_invalid"),

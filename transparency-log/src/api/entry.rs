@@ -17,8 +17,8 @@ use super::problem::{Oversize, of_store};
 use super::{DEADLINE, Handled, event, json as json_answer, signing};
 use crate::logs::ServedLog;
 
-/// Largest body of a batch.
-pub(crate) const MAX_BATCH: usize = 16 << 20;
+/// Largest body of a batch; `server.limits.body_bytes` has the same default.
+pub(crate) const MAX_BATCH: usize = 4 << 20;
 /// Most entries of a batch.
 const MAX_BATCH_ENTRIES: usize = 1000;
 
@@ -104,6 +104,24 @@ struct Batch {
     entries: Vec<Value>,
 }
 
+/// Verifies the requests of a batch. Up to a thousand signatures must not hold up the threads that answer others.
+async fn verified_bodies(
+    log: Arc<ServedLog>,
+    requests: Vec<Value>,
+) -> Result<Vec<Result<Vec<u8>, Problem>>, Problem> {
+    let verify = move || {
+        let verify_one = |request: Value| {
+            let request = request.to_string();
+            match log.kind {
+                LogKind::Signing => signing::verified_body(&log, request.as_bytes()),
+                _ => event::verified_body(&log, request.as_bytes()),
+            }
+        };
+        requests.into_iter().map(verify_one).collect()
+    };
+    tokio::task::spawn_blocking(verify).await.map_err(Problem::internal)
+}
+
 /// `POST <base>/api/v1/batch`: 200 with one result per entry, in order: `{"entry": ...}`, with `"duplicate": true` where
 /// it was there before, or `{"problem": ...}`.
 pub(crate) async fn batch(log: &Arc<ServedLog>, writer: WriterId, body: Bytes) -> Handled {
@@ -118,12 +136,7 @@ pub(crate) async fn batch(log: &Arc<ServedLog>, writer: WriterId, body: Bytes) -
     let store = |error| of_store(error, Oversize::BadRequest);
     let mut verified = Vec::with_capacity(batch.entries.len());
     let mut submitted = Vec::new();
-    for request in &batch.entries {
-        let request = request.to_string();
-        let body = match log.kind {
-            LogKind::Signing => signing::verified_body(log, request.as_bytes()),
-            _ => event::verified_body(log, request.as_bytes()),
-        };
+    for body in verified_bodies(log.clone(), batch.entries).await? {
         let body = body.and_then(|body| {
             let bytes = Bytes::from(body);
             submitted.push(Entry::plain(bytes.clone()).map_err(store)?);

@@ -196,7 +196,15 @@ impl Sequencer {
         for Accepted { item, index, novelty } in accepted {
             let time_millis = match novelty {
                 Novelty::New => now,
-                Novelty::Duplicate => self.shared.time_of(index).unwrap_or(now),
+                Novelty::Duplicate => match self.shared.time_of(index) {
+                    Ok(time) => time.unwrap_or(now),
+                    Err(error) => {
+                        tracing::error!(log = %self.shared.origin, index, %error, "a duplicate cannot be answered");
+                        // The submitter may have gone; nobody else is to be told.
+                        let _ = item.reply.send(Err(error));
+                        continue;
+                    }
+                },
             };
             let receipt = Receipt { index, time_millis, novelty, publication: None };
             match item.ack {

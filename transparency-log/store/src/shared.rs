@@ -11,7 +11,7 @@ use crate::dedup::Dedup;
 use crate::disk::Disk;
 use crate::edge::Edge;
 use crate::entry_file::EntryFile;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::head_file::Head;
 use crate::kind::{Deduplication, LogKind};
 use crate::publication::Publication;
@@ -116,13 +116,22 @@ impl Shared {
         self.failure.read().clone()
     }
 
-    /// The time bound to a stored certificate entry.
-    pub(crate) fn time_of(&self, index: u64) -> Option<u64> {
+    /// The time bound to a stored certificate entry; `None` for kinds that bind no time.
+    ///
+    /// # Errors
+    /// When the entry cannot be read back: no other time may then be promised for it.
+    pub(crate) fn time_of(&self, index: u64) -> Result<Option<u64>> {
         if self.kind != LogKind::Issuance {
-            return None;
+            return Ok(None);
         }
-        let stored = self.entries.entry(index).ok()?;
-        CertificateRecord::parse(&stored).map(|record| record.time_millis)
+        let stored = self.entries.entry(index)?;
+        match CertificateRecord::parse(&stored) {
+            Some(record) => Ok(Some(record.time_millis)),
+            None => Err(Error::damaged(
+                self.entries.directory(),
+                format!("entry {index} is no certificate entry"),
+            )),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fixture::{Fixture, add, add_all, copy_tree, entry, os};
 use log_store::{
-    Access, Ack, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId, check_log,
+    Access, Ack, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId, check_log, repair_log,
 };
 use tlog::hash::TreeHead;
 
@@ -254,6 +254,43 @@ fn an_old_head_is_noticed_by_its_second_copy() {
         matches!(&refused, Refusal::HeadBehind { head, head_size: 300, newer_size: 700, .. } if *head == fixture.options.head),
         "{refused}"
     );
+}
+
+#[test]
+fn repair_rewrites_a_head_that_is_old_damaged_or_gone_and_never_shortens_the_log() {
+    for (which, how) in [(0, "old"), (0, "gone"), (0, "damaged"), (1, "old"), (1, "gone"), (1, "damaged")] {
+        let Grown { fixture, acknowledged, old } = grown();
+        let (path, from) = [
+            (&fixture.options.head, old.join("log/head/head")),
+            (&fixture.options.head_copy, old.join("copy/head")),
+        ]
+        .into_iter()
+        .nth(which)
+        .unwrap();
+        match how {
+            "old" => drop(std::fs::copy(from, path).unwrap()),
+            "gone" => std::fs::remove_file(path).unwrap(),
+            _ => std::fs::write(path, vec![7; 8192]).unwrap(),
+        }
+        let _ = refusal(&fixture);
+        let report = repair_log(&fixture.options, &os(), &*fixture.clock).unwrap();
+        assert_eq!(report.tree.size, 700, "{which} {how}");
+        assert!(report.verified.len() >= 2, "{which} {how}");
+        let log = fixture.open().unwrap();
+        assert_eq!(log.publication().unwrap().tree(), report.tree);
+        log.close();
+        fixture.check(&acknowledged);
+    }
+    let Grown { fixture, old, .. } = grown();
+    std::fs::remove_dir_all(fixture.path("entries")).unwrap();
+    copy_tree(&old.join("log/entries"), &fixture.path("entries"));
+    let before = std::fs::read(&fixture.options.head).unwrap();
+    let refused = repair_log(&fixture.options, &os(), &*fixture.clock).unwrap_err();
+    assert!(
+        matches!(refused, Error::Refused(Refusal::EntriesMissing { found: 300, expected: 700, .. })),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read(&fixture.options.head).unwrap(), before);
 }
 
 #[test]
