@@ -96,7 +96,7 @@ pub fn write<T: Serialize>(what: &'static str, document: &T) -> Result<Vec<u8>, 
 /// Writes a document as indented JSON with a final line break, for files that people read.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_pretty<T: Serialize>(what: &'static str, document: &T) -> Result<Vec<u8>, Error> {
     let mut bytes =
         serde_json::to_vec_pretty(document).map_err(|error| Error::malformed(what, error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Who checks signatures: [`AwsLc`] for native builds, [`RustCrypto`] for `no_std` and WebAssembly.
+//! Who checks signatures: [`AwsLc`] for native builds, `RustCrypto` for `no_std` and WebAssembly.
 //!
 //! Both implement [`tlog::signature::SignatureVerifier`], pass the same suite and must agree on every input: the
 //! shape of keys is checked here, once, before either library sees them.
