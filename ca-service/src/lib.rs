@@ -25,6 +25,7 @@ pub mod config;
 pub mod enrolment;
 pub mod error;
 pub mod issuance;
+pub mod metrics;
 pub mod publisher;
 pub mod reconciler;
 pub mod responder;

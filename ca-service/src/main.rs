@@ -1,4 +1,5 @@
 //! The certificate authority's program: `init` holds the ceremony, `serve` answers, `check` proves the whole state.
+#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -76,7 +76,7 @@ fn structure(view: &View<'_>, der: &[u8], report: &mut Report) {
         error("C1", "serial_at_most_20_octets", "");
     }
     if serial.len() < 8 {
-        report.warning(Source::CodeSigning, "C1", "serial_has_64_bits", "");
+        report.warning(Source::Own, "C1", "serial_has_64_bits", "");
     }
     let mut error = |requirement, rule, detail: &str| report.error(Source::Rfc, requirement, rule, detail);
     let outer = view.certificate.signature_algorithm();

@@ -133,14 +133,18 @@ fn distribution_points(view: &View<'_>, report: &mut Report) {
         error(report, "C5", rule, "critical");
     }
     let points: Option<CrlDistributionPoints> = view.decoded(oid::CRL_DISTRIBUTION_POINTS);
-    let has_http = points.is_some_and(|points| {
-        points.0.iter().any(|point| match &point.distribution_point {
-            Some(DistributionPointName::FullName(names)) => names.iter().any(is_http),
-            _ => false,
-        })
+    // Every location must be one that relying parties are sure to fetch, not only one of them.
+    let all_http = points.is_some_and(|points| {
+        !points.0.is_empty()
+            && points.0.iter().all(|point| match &point.distribution_point {
+                Some(DistributionPointName::FullName(names)) => {
+                    !names.is_empty() && names.iter().all(is_http)
+                }
+                _ => false,
+            })
     });
-    if !has_http {
-        error(report, "C5", rule, "no HTTP URL");
+    if !all_http {
+        error(report, "C5", rule, "not an HTTP URL");
     }
 }
 

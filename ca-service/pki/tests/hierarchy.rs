@@ -1,0 +1,417 @@
+//! Every kind of object, built, linted, signed and judged: by the linter, by mutation, and by openssl where it is.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+use std::process::Command;
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
+};
+use ca_pki::certificate::{Decided, Form, Issuer, StatusUrls, build, build_root};
+use ca_pki::crl::{CrlPlan, CrlScope, RevocationReason, RevokedEntry};
+use ca_pki::key::KeyUse;
+use ca_pki::lint::{self, CertificateRules, CrlRules, Severity};
+use ca_pki::ocsp::{Answer, CertId, CertIdHash, CertStatus, OcspRequest};
+use ca_pki::profile::{Kind, Profile, ProfileConfig, SctPolicy, SubscriberRules};
+use ca_pki::serial::{InstancePrefix, Shard, ShardCount};
+use ca_pki::{
+    DistinguishedName, Error, Identity, NameFields, SerialNumber, SignatureAlgorithm, SubjectPublicKey,
+    ToBeSigned, UnixTime,
+};
+
+const NOW: UnixTime = UnixTime(1_790_000_000); // September 2026
+const DAY: i64 = 86_400;
+
+struct Key {
+    pair: EcdsaKeyPair,
+    public: SubjectPublicKey,
+    algorithm: SignatureAlgorithm,
+}
+
+impl Key {
+    fn p256() -> Self {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref()).unwrap();
+        Self::new(pair, SignatureAlgorithm::EcdsaP256Sha256)
+    }
+
+    fn p384() -> Self {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &SystemRandom::new()).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, pkcs8.as_ref()).unwrap();
+        Self::new(pair, SignatureAlgorithm::EcdsaP384Sha384)
+    }
+
+    fn new(pair: EcdsaKeyPair, algorithm: SignatureAlgorithm) -> Self {
+        let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
+        let public = SubjectPublicKey::from_spki(spki.as_ref(), KeyUse::Authority).unwrap();
+        Self { pair, public, algorithm }
+    }
+
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+    }
+
+    fn assemble(&self, tbs: &ToBeSigned) -> Vec<u8> {
+        tbs.assemble(&self.sign(tbs.as_der())).unwrap()
+    }
+}
+
+fn name(common_name: &str) -> DistinguishedName {
+    DistinguishedName::from_fields(&NameFields {
+        country: Some("US".into()),
+        organization: Some("MentatLab".into()),
+        common_name: Some(common_name.into()),
+        ..NameFields::default()
+    })
+    .unwrap()
+}
+
+fn urls(issuer: &str, shards: u16) -> StatusUrls {
+    StatusUrls {
+        base: "http://status.example.org".into(),
+        issuer: issuer.into(),
+        shards: ShardCount::new(shards).unwrap(),
+    }
+}
+
+fn serial(seed: u8) -> SerialNumber {
+    SerialNumber::from_random(InstancePrefix::new(1).unwrap(), &[seed; 17])
+}
+
+struct Hierarchy {
+    root: Vec<u8>,
+    root_issuer: Issuer,
+    root_key: Key,
+    intermediate: Vec<u8>,
+    issuer: Issuer,
+    key: Key,
+}
+
+fn decided<'a>(
+    serial: &'a SerialNumber,
+    subject: &'a DistinguishedName,
+    identity: Option<&'a Identity>,
+    key: &'a Key,
+) -> Decided<'a> {
+    Decided {
+        serial,
+        subject,
+        identity,
+        public_key: &key.public,
+        not_before: NOW,
+        identity_issuer: identity.map(|_| "https://ca.example.org"),
+        claims: &[],
+    }
+}
+
+impl Hierarchy {
+    fn new() -> Self {
+        let (root_key, key) = (Key::p384(), Key::p256());
+        let root_profile = Profile::infrastructure(Kind::Root, 3650, &[]).unwrap();
+        let (root_serial, root_name) = (serial(1), name("MentatLab Root CA"));
+        let asked = decided(&root_serial, &root_name, None, &root_key);
+        let tbs = build_root(&root_profile, root_key.algorithm, &asked, &urls("root", 1)).unwrap();
+        clean(&tbs, Kind::Root, None);
+        let root = root_key.assemble(&tbs);
+        let root_issuer = Issuer::from_certificate(&root, root_key.algorithm, urls("root", 1)).unwrap();
+        let profile = Profile::infrastructure(Kind::CodeSigningIssuer, 1825, &[]).unwrap();
+        let (ca_serial, ca_name) = (serial(2), name("MentatLab Agent CA"));
+        let asked = decided(&ca_serial, &ca_name, None, &key);
+        let tbs = build(&profile, &root_issuer, &asked, Form::Certificate).unwrap();
+        clean(&tbs, Kind::CodeSigningIssuer, Some(&root_issuer));
+        let intermediate = root_key.assemble(&tbs);
+        let issuer =
+            Issuer::from_certificate(&intermediate, key.algorithm, urls("code-signing", 128)).unwrap();
+        Self { root, root_issuer, root_key, intermediate, issuer, key }
+    }
+}
+
+fn clean(tbs: &ToBeSigned, kind: Kind, issuer: Option<&Issuer>) {
+    let report = lint::certificate(&tbs.unsigned(), &CertificateRules { kind, issuer });
+    assert_eq!(report.findings(), [], "{kind:?}");
+}
+
+fn developer() -> Profile {
+    let config = ProfileConfig {
+        rules: SubscriberRules::Internal,
+        lifetime_seconds: None,
+        subject: NameFields::default(),
+        policies: Vec::new(),
+        sct: SctPolicy::Embedded,
+    };
+    Profile::subscriber("developer", &config).unwrap()
+}
+
+/// Every finding's rule of severity error.
+fn errors(der: &[u8], kind: Kind, issuer: Option<&Issuer>) -> Vec<&'static str> {
+    let report = lint::certificate(der, &CertificateRules { kind, issuer });
+    report.findings().iter().filter(|each| each.severity == Severity::Error).map(|each| each.rule).collect()
+}
+
+#[test]
+fn every_kind_of_certificate_is_clean_under_its_own_rules_and_no_others() {
+    let it = Hierarchy::new();
+    let identity = Identity::email("dev@example.com").unwrap();
+    let leaf_key = Key::p256();
+    let csbr = Profile::subscriber(
+        "csbr",
+        &ProfileConfig {
+            rules: SubscriberRules::Csbr,
+            lifetime_seconds: None,
+            subject: NameFields {
+                country: Some("US".into()),
+                organization: Some("MentatLab".into()),
+                locality: Some("Springfield".into()),
+                ..NameFields::default()
+            },
+            policies: Vec::new(),
+            sct: SctPolicy::Absent,
+        },
+    )
+    .unwrap();
+    let keyless = Profile::subscriber(
+        "keyless",
+        &ProfileConfig {
+            rules: SubscriberRules::Keyless,
+            lifetime_seconds: None,
+            subject: NameFields::default(),
+            policies: Vec::new(),
+            sct: SctPolicy::Embedded,
+        },
+    )
+    .unwrap();
+    for (number, profile) in [developer(), csbr, keyless].iter().enumerate() {
+        let serial = serial(10 + number as u8);
+        let subject = profile.subject_for(&identity).unwrap();
+        let asked = decided(&serial, &subject, Some(&identity), &leaf_key);
+        for form in [Form::Certificate, Form::Precertificate] {
+            let tbs = build(profile, &it.issuer, &asked, form).unwrap();
+            clean(&tbs, profile.kind(), Some(&it.issuer));
+            let leaf = it.key.assemble(&tbs);
+            for other in [Kind::Root, Kind::CodeSigningIssuer, Kind::OcspResponder, Kind::TimestampAuthority]
+            {
+                assert_ne!(errors(&leaf, other, None), Vec::<&str>::new(), "{other:?}");
+            }
+        }
+    }
+    assert_ne!(errors(&it.root, Kind::CodeSigningIssuer, None), Vec::<&str>::new());
+    assert_ne!(errors(&it.intermediate, Kind::Internal, None), Vec::<&str>::new());
+    assert_ne!(errors(&it.intermediate, Kind::TimeStampingIssuer, None), Vec::<&str>::new());
+}
+
+#[test]
+fn a_certificate_of_another_issuer_shard_or_time_does_not_fit() {
+    let it = Hierarchy::new();
+    let identity = Identity::email("dev@example.com").unwrap();
+    let (serial, leaf_key, profile) = (serial(9), Key::p256(), developer());
+    let subject = profile.subject_for(&identity).unwrap();
+    let asked = decided(&serial, &subject, Some(&identity), &leaf_key);
+    let leaf = it.key.assemble(&build(&profile, &it.issuer, &asked, Form::Certificate).unwrap());
+    let differs = |change: &dyn Fn(&mut Issuer)| {
+        let mut other = it.issuer.clone();
+        change(&mut other);
+        errors(&leaf, Kind::Internal, Some(&other))
+    };
+    assert_eq!(differs(&|other| other.name = name("Another CA")), ["issuer_name_byte_identical"]);
+    assert_eq!(differs(&|other| other.key_identifier = vec![1]), ["authority_key_identifier_is_the_issuers"]);
+    assert_eq!(differs(&|other| other.not_after = NOW), ["validity_within_the_issuers"]);
+    assert_eq!(
+        differs(&|other| other.status.shards = ShardCount::new(127).unwrap()),
+        ["crl_shard_of_the_serial_number"]
+    );
+    assert_eq!(
+        differs(&|other| other.algorithm = SignatureAlgorithm::EcdsaP384Sha384),
+        ["signature_algorithm_is_the_issuers"]
+    );
+    // An issuer that ends earlier cuts the certificate's life (C2).
+    let mut short = it.issuer.clone();
+    short.not_after = NOW.plus(DAY);
+    let tbs = build(&profile, &short, &asked, Form::Certificate).unwrap();
+    clean(&tbs, Kind::Internal, Some(&short));
+    short.not_after = NOW.plus(-1);
+    assert!(matches!(build(&profile, &short, &asked, Form::Certificate), Err(Error::Unsupported(_))));
+}
+
+#[test]
+fn one_altered_byte_anywhere_is_an_error_or_another_certificate() {
+    let it = Hierarchy::new();
+    let identity = Identity::email("dev@example.com").unwrap();
+    let (serial, leaf_key, profile) = (serial(9), Key::p256(), developer());
+    let subject = profile.subject_for(&identity).unwrap();
+    let asked = decided(&serial, &subject, Some(&identity), &leaf_key);
+    let tbs = build(&profile, &it.issuer, &asked, Form::Certificate).unwrap();
+    let whole = it.key.assemble(&tbs);
+    for position in 0..whole.len() {
+        let mut altered = whole.clone();
+        altered[position] ^= 0x01;
+        // Whatever the byte means, the linter must come to an end without a panic.
+        let _ = errors(&altered, Kind::Internal, Some(&it.issuer));
+    }
+    for length in (0..whole.len()).step_by(7) {
+        assert_eq!(errors(&whole[..length], Kind::Internal, None), ["certificate_parses"]);
+    }
+}
+
+fn plan(number: u64, scope: CrlScope) -> CrlPlan {
+    CrlPlan {
+        number,
+        this_update: NOW,
+        next_update: NOW.plus(7 * DAY),
+        scope,
+        base: None,
+        expired_since: UnixTime(NOW.0 - DAY),
+    }
+}
+
+#[test]
+fn lists_are_clean_and_broken_ones_are_named() {
+    let it = Hierarchy::new();
+    let url = it.issuer.status.crl(Shard(5));
+    let reasons = [
+        RevocationReason::Unspecified,
+        RevocationReason::KeyCompromise,
+        RevocationReason::PrivilegeWithdrawn,
+    ];
+    let entries: Vec<RevokedEntry> = reasons
+        .iter()
+        .enumerate()
+        .map(|(number, reason)| RevokedEntry {
+            serial: serial(number as u8 + 1),
+            revoked_at: NOW,
+            reason: *reason,
+        })
+        .collect();
+    let rules = |shard_url| CrlRules { issuer: &it.issuer, shard_url, longest_validity: 10 * DAY };
+    let shard = CrlScope::Shard { url: url.clone() };
+    for entries in [&entries[..], &[]] {
+        let complete = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), entries.iter()).unwrap();
+        assert_eq!(lint::crl(&complete.unsigned(), &rules(None)).findings(), []);
+        let sharded = ca_pki::crl::build(&it.issuer, &plan(2, shard.clone()), entries.iter()).unwrap();
+        assert_eq!(lint::crl(&sharded.unsigned(), &rules(Some(&url))).findings(), []);
+        let delta = CrlPlan { base: Some(1), ..plan(2, shard.clone()) };
+        let delta = ca_pki::crl::build(&it.issuer, &delta, entries.iter()).unwrap();
+        assert_eq!(lint::crl(&delta.unsigned(), &rules(Some(&url))).findings(), []);
+        let parsed = trust_store::crl::Crl::from_der(&it.key.assemble(&sharded)).unwrap();
+        assert_eq!(parsed.len(), entries.len());
+        assert_eq!(parsed.unusable(), None);
+    }
+    let twice = [entries[0].clone(), entries[0].clone()];
+    let twice = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), twice.iter()).unwrap();
+    let found = |tbs: &ToBeSigned, rules: &CrlRules<'_>| -> Vec<&'static str> {
+        lint::crl(&tbs.unsigned(), rules).findings().iter().map(|each| each.rule).collect()
+    };
+    assert_eq!(found(&twice, &rules(None)), ["revoked_once"]);
+    let complete = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), entries.iter()).unwrap();
+    assert_eq!(found(&complete, &rules(Some(&url))), ["shard_has_distribution_point"]);
+    let sharded = ca_pki::crl::build(&it.issuer, &plan(1, shard), entries.iter()).unwrap();
+    assert_eq!(found(&sharded, &rules(None)), ["complete_crl_without_distribution_point"]);
+    let other = it.issuer.status.crl(Shard(6));
+    assert_eq!(found(&sharded, &rules(Some(&other))), ["distribution_point_is_the_shards"]);
+    let short = CrlRules { longest_validity: DAY, ..rules(None) };
+    assert_eq!(found(&complete, &short), ["next_update_not_too_late"]);
+    let foreign = CrlRules { issuer: &it.root_issuer, ..rules(None) };
+    assert!(found(&complete, &foreign).contains(&"crl_issuer_byte_identical"));
+    let backwards = CrlPlan { next_update: NOW, ..plan(1, CrlScope::Complete) };
+    assert!(ca_pki::crl::build(&it.issuer, &backwards, entries.iter()).is_err());
+}
+
+#[test]
+fn ocsp_answers_are_clean_and_for_the_certificate_that_was_asked_about() {
+    let it = Hierarchy::new();
+    let responder_key = Key::p256();
+    let profile = Profile::infrastructure(Kind::OcspResponder, 365, &[]).unwrap();
+    let (responder_serial, responder_name) = (serial(3), name("MentatLab OCSP Responder"));
+    let asked = decided(&responder_serial, &responder_name, None, &responder_key);
+    let tbs = build(&profile, &it.issuer, &asked, Form::Certificate).unwrap();
+    clean(&tbs, Kind::OcspResponder, Some(&it.issuer));
+    let responder = it.key.assemble(&tbs);
+    for hash in [CertIdHash::Sha1, CertIdHash::Sha256] {
+        let id = CertId::new(hash, &it.issuer.name, &it.issuer.public_key, serial(9));
+        assert!(id.names_issuer(&it.issuer.name, &it.issuer.public_key));
+        assert!(!id.names_issuer(&it.root_issuer.name, &it.root_issuer.public_key));
+        let request = OcspRequest::for_certificate(id);
+        for status in [
+            CertStatus::Good,
+            CertStatus::Unknown,
+            CertStatus::Revoked { at: NOW, reason: RevocationReason::KeyCompromise },
+            CertStatus::Revoked { at: NOW, reason: RevocationReason::Unspecified },
+        ] {
+            let answer = Answer { status, this_update: NOW, next_update: NOW.plus(DAY), produced_at: NOW };
+            let draft = ca_pki::ocsp::draft(
+                &request,
+                &answer,
+                &responder,
+                &responder_key.public,
+                responder_key.algorithm,
+            )
+            .unwrap();
+            let response = draft.assemble(&responder_key.sign(draft.to_be_signed()));
+            assert_eq!(lint::ocsp_response(&response, &request).findings(), []);
+            let read = trust_store::ocsp::OcspResponse::from_der(&response).unwrap();
+            assert_eq!(read.unusable(), None);
+            let other = OcspRequest::for_certificate(CertId::new(
+                hash,
+                &it.issuer.name,
+                &it.issuer.public_key,
+                serial(8),
+            ));
+            let rules: Vec<_> =
+                lint::ocsp_response(&response, &other).findings().iter().map(|each| each.rule).collect();
+            assert_eq!(rules, ["answer_for_the_certificate_id"]);
+        }
+    }
+}
+
+#[test]
+fn openssl_accepts_the_chain_and_the_lists() {
+    let it = Hierarchy::new();
+    let identity = Identity::uri("https://ci.example.org/release").unwrap();
+    let (serial, leaf_key, profile) = (serial(9), Key::p256(), developer());
+    let subject = profile.subject_for(&identity).unwrap();
+    let asked = decided(&serial, &subject, Some(&identity), &leaf_key);
+    let leaf = it.key.assemble(&build(&profile, &it.issuer, &asked, Form::Certificate).unwrap());
+    let folder = std::env::temp_dir().join(format!("ca-pki-hierarchy-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |file: &str, label: &'static str, objects: &[&[u8]]| {
+        let path = folder.join(file);
+        let text: String = objects.iter().map(|der| ca_pki::pem::encode(label, der).unwrap()).collect();
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let root = write("root.pem", "CERTIFICATE", &[&it.root]);
+    let intermediate = write("intermediate.pem", "CERTIFICATE", &[&it.intermediate]);
+    let leaf_file = write("leaf.pem", "CERTIFICATE", &[&leaf]);
+    let list = |issuer: &Issuer, key: &Key, entries: &[RevokedEntry]| {
+        key.assemble(&ca_pki::crl::build(issuer, &plan(1, CrlScope::Complete), entries.iter()).unwrap())
+    };
+    let root_list = list(&it.root_issuer, &it.root_key, &[]);
+    let revoked =
+        RevokedEntry { serial: serial.clone(), revoked_at: NOW, reason: RevocationReason::KeyCompromise };
+    for (entries, accepted) in [(vec![], true), (vec![revoked], false)] {
+        let issuer_list = list(&it.issuer, &it.key, &entries);
+        let lists = write("lists.pem", "X509 CRL", &[&issuer_list, &root_list]);
+        let at = NOW.0.to_string();
+        let output = Command::new("openssl")
+            .args(["verify", "-x509_strict", "-crl_check_all", "-attime", &at, "-CRLfile", &lists])
+            .args(["-CAfile", &root, "-untrusted", &intermediate, &leaf_file])
+            .output();
+        let Ok(output) = output else {
+            eprintln!("SKIPPED: there is no openssl");
+            break;
+        };
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.success(), accepted, "{text}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -1,0 +1,52 @@
+//! What an operator watches: issuances by outcome, the reconciler's backlog, lists, answers, tokens.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The CA's own counters; requests are counted by `service`.
+#[derive(Default)]
+pub struct CaMetrics {
+    pub(crate) issued: Counter,
+    pub(crate) maybe_issued: Counter,
+    pub(crate) abandoned: Counter,
+    pub(crate) backlog: Gauge,
+    pub(crate) revoked: Counter,
+    pub(crate) revocations_unlogged: Gauge,
+    pub(crate) lists_published: Counter,
+    pub(crate) ocsp_signed: Counter,
+    pub(crate) timestamps: Counter,
+    pub(crate) first_expiry: Gauge,
+}
+
+impl CaMetrics {
+    /// Shows the counters in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            ("mentat_ca_issued", "Certificates issued", &self.issued),
+            ("mentat_ca_maybe_issued", "Signatures that may exist without a record", &self.maybe_issued),
+            ("mentat_ca_abandoned", "Issuances given up before a signature", &self.abandoned),
+            ("mentat_ca_revoked", "Revocations recorded", &self.revoked),
+            ("mentat_ca_lists_published", "Revocation lists published", &self.lists_published),
+            ("mentat_ca_ocsp_signed", "OCSP answers signed", &self.ocsp_signed),
+            ("mentat_ca_timestamps", "Time-stamp tokens issued", &self.timestamps),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register(
+            "mentat_ca_reconciler_backlog",
+            "Open issuances that wait for a log",
+            self.backlog.clone(),
+        );
+        registry.register(
+            "mentat_ca_first_expiry_unix_seconds",
+            "When the first of the CA's own certificates expires",
+            self.first_expiry.clone(),
+        );
+        registry.register(
+            "mentat_ca_revocations_unlogged",
+            "Revocations that wait for the event log",
+            self.revocations_unlogged.clone(),
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! Every storage call of an issuance fails once, or the process dies there: afterwards the state is closed and provable.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_api::Enrol;
+use ca_pki::crl::RevocationReason;
+use ca_service::CaError;
+use ca_service::reconciler::Reach;
+use ca_service::storage::{Search, State, Step, StoredCertificate};
+use fixture::faults::{Fault, FaultyStore, ISSUANCE_POINTS};
+use fixture::{Site, check_ca, enrol_request, key, token_request};
+use service::SystemClock;
+use service::clock::TestClock;
+
+async fn subscribers(authority: &ca_service::CertificateAuthority) -> Vec<StoredCertificate> {
+    let all = authority.store().search(Search { limit: 1000, ..Search::default() }).await.unwrap();
+    all.into_iter().filter(|record| record.identity.is_some()).collect()
+}
+
+/// Where the reconciler leaves an issuance that failed at a point (ca-requirements §4).
+fn expected(point: &str, fault: Fault) -> &'static [State] {
+    let done = matches!(fault, Fault::After | Fault::CrashAfter);
+    match (point, done) {
+        ("record_intent", false) => &[],
+        ("record_intent", true) | ("begin_signing", false) => &[State::Abandoned],
+        ("begin_signing", true) | ("record_precertificate", false) => &[State::MaybeIssued],
+        ("record_precertificate", true) | ("begin_certificate", false) => &[State::Delivered],
+        ("begin_certificate", true) | ("record_signed", false) => &[State::MaybeIssued],
+        _ => &[State::Delivered],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_issuance_is_closed_after_a_failure_at_any_step() {
+    let site = Site::new().await;
+    for point in ISSUANCE_POINTS {
+        for fault in Fault::ALL {
+            let store = Arc::new(FaultyStore::new(site.store().await));
+            let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+            let before = subscribers(&authority).await.len();
+            let token =
+                authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+            let (key, id) = (key(), format!("{point}-{fault:?}").replace('_', "-"));
+            let asked = enrol_request(&token.token, &key, Some(&id));
+            store.arm(point, fault);
+            let attempt = tokio::select! {
+                outcome = authority.enrol(&asked) => Some(outcome),
+                () = store.crashed.notified() => None,
+            };
+            assert!(!store.is_armed(), "{point} was never called");
+            match fault {
+                Fault::Before | Fault::After => {
+                    assert!(matches!(attempt, Some(Err(CaError::Store(_)))), "{point} {fault:?}");
+                }
+                Fault::CrashBefore | Fault::CrashAfter => assert!(attempt.is_none(), "{point} {fault:?}"),
+            }
+            drop(authority);
+
+            // The restart.
+            let authority = site.open().await;
+            authority.reconcile_local(Reach::Everything).await.unwrap();
+            authority.reconcile(Reach::Everything).await.unwrap();
+            let all = subscribers(&authority).await;
+            let new: Vec<State> = all.iter().take(all.len() - before).map(|record| record.state).collect();
+            assert_eq!(new, expected(point, fault), "{point} {fault:?}");
+            let idle = authority.reconcile(Reach::Everything).await.unwrap();
+            assert_eq!(idle, ca_service::reconciler::Reconciled::default(), "{point} {fault:?}");
+            check_ca(&authority).await;
+
+            // The requester comes back with the same request.
+            let retried = authority.enrol(&asked).await;
+            match new.first() {
+                None | Some(State::Delivered) => assert!(retried.is_ok(), "{point} {fault:?}: {retried:?}"),
+                Some(_) => assert!(matches!(retried, Err(CaError::IssuanceFailed)), "{point} {fault:?}"),
+            }
+            // Whatever may have been signed can be revoked by its serial number, and never answers good.
+            if let Some(record) = all.first().filter(|_| new.first() == Some(&State::MaybeIssued)) {
+                let reason = RevocationReason::KeyCompromise;
+                authority.revoke(&record.serial, reason, None, "test").await.unwrap();
+            }
+        }
+    }
+    let authority = site.open().await;
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+    let serials: std::collections::BTreeSet<_> =
+        subscribers(&authority).await.into_iter().map(|record| record.serial).collect();
+    assert_eq!(serials.len(), subscribers(&authority).await.len(), "no serial number twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_down_delays_and_one_that_lies_stops_issuance() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let enrol = |id: &'static str| {
+        let authority = authority.clone();
+        async move {
+            let token =
+                authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+            let asked = enrol_request(&token.token, &key(), Some(id));
+            (authority.enrol(&asked).await, asked)
+        }
+    };
+    site.log.set_down(true);
+    let (outcome, asked): (_, Enrol) = enrol("down").await;
+    assert!(matches!(outcome, Err(CaError::Log(_))));
+    assert!(matches!(authority.enrol(&asked).await, Err(CaError::IssuancePending)));
+    let waiting = authority.reconcile(Reach::Everything).await.unwrap();
+    assert_eq!(waiting.waiting, 1);
+    site.log.set_down(false);
+    assert_eq!(authority.reconcile(Reach::Everything).await.unwrap().finished, 1);
+    authority.enrol(&asked).await.unwrap();
+
+    site.log.set_lying(true);
+    let (outcome, _) = enrol("lying").await;
+    assert!(matches!(outcome, Err(CaError::Pki(ca_pki::Error::SctMismatch(_)))));
+    let stuck = &subscribers(&authority).await[0];
+    assert_eq!((stuck.state, stuck.step), (State::Signed, Step::Precertificate));
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_precertificate_that_is_never_logged_is_given_up() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(service::clock::Clock::unix_seconds(&SystemClock)));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    site.log.set_down(true);
+    let asked = enrol_request(&token.token, &key(), Some("never"));
+    assert!(authority.enrol(&asked).await.is_err());
+    clock.advance(Duration::from_secs(3_700));
+    assert_eq!(authority.reconcile(Reach::Everything).await.unwrap().given_up, 1);
+    assert!(matches!(authority.enrol(&asked).await, Err(CaError::IssuanceFailed)));
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_signed_while_the_clock_is_in_doubt() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(service::clock::Clock::unix_seconds(&SystemClock) + 10));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    clock.set_unix_seconds(1_000_000);
+    let asked = enrol_request(&token.token, &key(), None);
+    assert!(matches!(authority.enrol(&asked).await, Err(CaError::Clock(_))));
+    assert!(matches!(authority.publish_due().await, Err(CaError::Clock(_))));
+    assert_eq!(subscribers(&authority).await.len(), 0);
+    let query =
+        ca_pki::timestamp::TimestampRequest::for_digest(ca_pki::timestamp::ImprintHash::Sha256, &[7; 32]);
+    assert!(query.is_ok());
+    let reply = authority.timestamp_digest(ca_pki::timestamp::ImprintHash::Sha256, &[7; 32]).await;
+    assert_eq!(reply, ca_pki::timestamp::Failure::TimeNotAvailable.to_der());
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_list_keeps_its_number_and_the_next_one_is_higher() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let issued = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    let shard = authority.store().certificate(&issued.serial).await.unwrap().unwrap().shard;
+    authority.revoke(&issued.serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    store.arm("publish_crl", Fault::Before);
+    assert!(authority.publish_due().await.is_err());
+    drop(authority);
+    let authority = site.open().await;
+    assert!(authority.publish_due().await.unwrap() >= 1);
+    let part = ca_service::storage::CrlPart::Shard(shard);
+    let published = authority.published_crl("code-signing", part).unwrap();
+    let crl = trust_store::crl::Crl::from_der(&published.der).unwrap();
+    assert!(crl.entry(issued.serial.as_bytes(), crl.issuer_name()).is_some());
+    assert!(published.number >= 2);
+    check_ca(&authority).await;
+}

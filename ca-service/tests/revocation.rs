@@ -1,0 +1,190 @@
+//! Revocations that must hold whatever happens around them: callers that leave, lost answers, clocks that are behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_pki::crl::RevocationReason;
+use ca_pki::key::KeyUse;
+use ca_pki::ocsp::{CertId, CertIdHash, OcspRequest};
+use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey};
+use ca_service::CertificateAuthority;
+use ca_service::CaError;
+use ca_service::issuance::Issued;
+use ca_service::reconciler::Reach;
+use ca_service::storage::State;
+use der::Encode as _;
+use fixture::faults::{Fault, FaultyStore};
+use fixture::{Site, check_ca, enrol_request, key, token_request};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
+use trust_store::ocsp::{CertificateStatus, OcspResponse};
+
+async fn issued(authority: &Arc<CertificateAuthority>, profile: &str) -> Issued {
+    let token = authority.create_token(&token_request("dev@example.com", profile), "test").await.unwrap();
+    authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap()
+}
+
+/// A request without a nonce: its answer may be a kept one.
+fn ocsp_request(issuer: &[u8], serial: &SerialNumber) -> Vec<u8> {
+    let issuer = ca_pki::certificate::parse(issuer).unwrap();
+    let name = DistinguishedName::from_der(&issuer.tbs_certificate().subject().to_der().unwrap()).unwrap();
+    let spki = issuer.tbs_certificate().subject_public_key_info().to_der().unwrap();
+    let key = SubjectPublicKey::from_spki(&spki, KeyUse::Authority).unwrap();
+    let id = CertId::new(CertIdHash::Sha256, &name, &key, serial.clone());
+    let wrap = |inner: Vec<u8>| [vec![0x30, u8::try_from(inner.len()).unwrap()], inner].concat();
+    wrap(wrap(wrap(wrap(OcspRequest::for_certificate(id).encoded_id().to_vec()))))
+}
+
+async fn is_good(authority: &CertificateAuthority, issued: &Issued) -> bool {
+    let answer = authority.ocsp(&ocsp_request(&issued.chain[0], &issued.serial)).await;
+    let response = OcspResponse::from_der(&answer.der).unwrap();
+    matches!(response.responses()[0].status(), CertificateStatus::Good)
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_whose_caller_leaves_is_recorded_and_no_good_answer_is_kept() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let issued = issued(&authority, "developer").await;
+    assert!(is_good(&authority, &issued).await);
+    let revoking = authority.revoke(&issued.serial, RevocationReason::KeyCompromise, None, "test");
+    // Polled once and dropped, as a server does with a closed connection's request.
+    let _ = tokio::time::timeout(Duration::ZERO, revoking).await;
+    eventually("the status is revoked", async || !is_good(&authority, &issued).await).await;
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_whose_answer_is_lost_leaves_no_good_answer_behind() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    let issued = issued(&authority, "developer").await;
+    assert!(is_good(&authority, &issued).await);
+    store.arm("revoke", Fault::After);
+    assert!(authority.revoke(&issued.serial, RevocationReason::KeyCompromise, None, "test").await.is_err());
+    assert!(!is_good(&authority, &issued).await);
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolment_whose_caller_leaves_is_finished() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let asked = enrol_request(&token.token, &key(), Some("left"));
+    let _ = tokio::time::timeout(Duration::ZERO, authority.enrol(&asked)).await;
+    eventually("the certificate is delivered", async || {
+        let search = ca_service::storage::Search { limit: 1, ..Default::default() };
+        let newest = authority.store().search(search).await.unwrap();
+        newest[0].request_id.as_deref() == Some("left") && newest[0].state == State::Delivered
+    })
+    .await;
+    authority.enrol(&asked).await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compromise_replaces_another_reason_and_bars_the_key() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let token = async |id: &str| {
+        let token = authority.create_token(&token_request(id, "developer"), "test").await;
+        token.unwrap().token
+    };
+    let key = key();
+    let asked = enrol_request(&token("one@example.com").await, &key, None);
+    let serial = authority.enrol(&asked).await.unwrap().serial;
+    let revoke = async |reason| authority.revoke(&serial, reason, None, "test").await;
+    let first = revoke(RevocationReason::Superseded).await.unwrap();
+    // Neither reason nor key is barred by a revocation that says nothing about the key.
+    authority.enrol(&enrol_request(&token("two@example.com").await, &key, None)).await.unwrap();
+    assert!(matches!(
+        revoke(RevocationReason::CessationOfOperation).await,
+        Err(CaError::RevokedForAnotherReason)
+    ));
+    let graver = revoke(RevocationReason::KeyCompromise).await.unwrap();
+    assert_eq!(graver.reason, RevocationReason::KeyCompromise);
+    assert_eq!(graver.revoked_at, first.revoked_at);
+    assert!(graver.recorded_at > first.recorded_at && graver.event_index.is_none());
+    assert!(matches!(revoke(RevocationReason::Superseded).await, Err(CaError::RevokedForAnotherReason)));
+    assert_eq!(revoke(RevocationReason::KeyCompromise).await.unwrap(), graver);
+
+    let unused = token("three@example.com").await;
+    let refused = authority.enrol(&enrol_request(&unused, &key, None)).await;
+    assert!(matches!(refused, Err(CaError::KeyCompromised)), "{refused:?}");
+    // The refusal used nothing up.
+    authority.enrol(&enrol_request(&unused, &fixture::key(), None)).await.unwrap();
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_behind_keeps_nobody_from_revoking() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds() + 10));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let issued = issued(&authority, "developer").await;
+    clock.set_unix_seconds(issued.not_before.0 - 86_400);
+    let reason = RevocationReason::KeyCompromise;
+    let revoked = authority.revoke(&issued.serial, reason, None, "test").await.unwrap();
+    assert_eq!(revoked.revoked_at, issued.not_before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_log_ever_takes_rightly_is_given_up() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let attempt = async |profile| {
+        let token = authority.create_token(&token_request("dev@example.com", profile), "test").await.unwrap();
+        authority.enrol(&enrol_request(&token.token, &key(), None)).await
+    };
+    // A log that lies, and one that takes no certificate.
+    site.log.set_lying(true);
+    assert!(matches!(attempt("developer").await, Err(CaError::Pki(_))));
+    site.log.set_lying(false);
+    site.log.set_down(true);
+    assert!(matches!(attempt("unlogged").await, Err(CaError::Log(_))));
+    site.log.set_down(false);
+    site.log.set_lying(true);
+    assert_eq!(authority.reconcile(Reach::Everything).await.unwrap().given_up, 0);
+    clock.advance(Duration::from_secs(3_700));
+    site.log.set_down(true);
+    let second = authority.reconcile(Reach::Everything).await.unwrap();
+    assert_eq!(second.waiting, 0);
+    assert!(second.given_up >= 1);
+    let open = authority.store().open_issuances(ca_pki::UnixTime(i64::MAX), 10).await.unwrap();
+    assert_eq!(open, []);
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_cannot_be_published_holds_up_no_other() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    authority.publish_due().await.unwrap();
+    let issued = issued(&authority, "developer").await;
+    authority.revoke(&issued.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    // Two lists are due: the shard and the complete one.
+    store.arm("publish_crl", Fault::Before);
+    assert!(authority.publish_due().await.is_err());
+    assert_eq!(authority.publish_due().await.unwrap(), 1);
+    check_ca(&authority).await;
+}
