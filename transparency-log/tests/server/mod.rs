@@ -114,6 +114,11 @@ impl Stack {
 
     /// `extra` is put into the table of the signing log.
     pub(crate) fn with(extra: &str) -> Self {
+        Self::with_sizes(extra, "", "segment_bytes = 1048576\nreserve_bytes = 65536\n")
+    }
+
+    /// `raw` is put into the table of the raw log, `small` into each.
+    pub(crate) fn with_sizes(extra: &str, raw: &str, small: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         let reporter = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
@@ -121,7 +126,6 @@ impl Stack {
         write("root.pem", &authority.root_pem);
         write("ca.pem", &authority.ca_pem);
         write("reporter.pem", &reporter.public_key_pem());
-        let small = "segment_bytes = 1048576\nreserve_bytes = 65536\n";
         write(
             "log.toml",
             &format!(
@@ -130,7 +134,7 @@ impl Stack {
                  [[log]]\nname = \"signing\"\nkind = \"signing\"\nauthorities = [\"root.pem\", \"ca.pem\"]\n{small}{extra}\n\
                  [[log]]\nname = \"issuance\"\nkind = \"issuance\"\nauthorities = [\"root.pem\", \"ca.pem\"]\n{small}\
                  [[log]]\nname = \"event\"\nkind = \"event\"\n{small}[[log.event]]\npredicate_type = \"{EVENT_TYPE}\"\nkeys = [\"reporter.pem\"]\n\
-                 [[log]]\nname = \"raw\"\nkind = \"raw\"\n{small}"
+                 [[log]]\nname = \"raw\"\nkind = \"raw\"\n{small}{raw}"
             ),
         );
         let mut stack = Self { folder, authority, reporter, logs: Value::Null };
@@ -205,6 +209,11 @@ impl Process {
         let stderr = child.stderr.take().unwrap();
         std::thread::spawn(move || std::io::copy(&mut BufReader::new(stderr), &mut std::io::sink()));
         Ok(Self { child, url: format!("http://{}", ready["listen"].as_str().unwrap()) })
+    }
+
+    /// Its process number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGKILL.
