@@ -124,6 +124,12 @@ impl Audit {
         if self.failed.load(Ordering::Acquire) { Err(AuditUnavailable) } else { Ok(()) }
     }
 
+    /// What a full disk does.
+    #[cfg(test)]
+    pub(crate) fn fail_for_test(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
     /// Sequence of the last durable record.
     pub fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
@@ -276,7 +282,7 @@ mod tests {
             Audit::open(dir.path()),
             Err(OpenError::Chain { source: AuditError::Broken { line: 2 }, .. })
         ));
-        std::fs::write(&path, text.replace("e1", "x1")).unwrap();
+        std::fs::write(&path, text.replace("\"e1\"", "\"x1\"")).unwrap();
         assert!(matches!(
             Audit::open(dir.path()),
             Err(OpenError::Chain { source: AuditError::Altered { line: 2 }, .. })

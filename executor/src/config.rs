@@ -249,7 +249,9 @@ impl ExecutorConfig {
     /// # Errors
     ///
     /// The first value that cannot be used.
-    pub fn validate(self, base: &Path) -> Result<Settings, StartRefusal> {
+    pub fn validate(mut self, base: &Path) -> Result<Settings, StartRefusal> {
+        self.server.resolve_paths(base);
+        self.admin.resolve_paths(base);
         let in_range = |name: &str, value: u64, low: u64, high: u64| {
             if (low..=high).contains(&value) {
                 return Ok(value);

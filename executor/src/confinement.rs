@@ -180,7 +180,7 @@ pub fn system_places(compiler: &Path) -> Places {
     let mut execute = paths(&["/lib", "/lib64", "/usr/lib", "/usr/lib64"]);
     execute.push(compiler.to_owned());
     Places {
-        state: Vec::new(),
+        state: paths(&["/dev/null"]),
         read: paths(&[
             "/etc",
             "/proc",

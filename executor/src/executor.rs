@@ -1,10 +1,14 @@
 //! The executor's own operations, with no transport in sight: load, explain, execute, stop, refresh, status.
 
+mod recording;
+#[cfg(test)]
+mod test_door;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use executor_api::audit::{AuditEvent, AuditExecution, AuditSecurity};
+use executor_api::audit::AuditEvent;
 use executor_api::{AgentSummary, Denied as WireDenied, Explanation, Status};
 use executor_engine::{ModuleDigest, WASMTIME_VERSION};
 use trust_store::UnixTime;
@@ -17,10 +21,9 @@ use crate::clock;
 use crate::confinement::Confinement;
 use crate::evidence::{Collector, Snapshot};
 use crate::metrics::Metrics;
-use crate::records::{
-    audit_agent, audit_unavailable, call_denied, cut, no_fork, not_loaded, summarise, texts,
-};
-use crate::runtime::{Call, CallError, KillCause, Lowered, Outcome, Prepared, Runtime, Selector};
+use crate::queue::Queue;
+use crate::records::{audit_unavailable, call_denied, cut, no_fork, not_loaded, summarise};
+use crate::runtime::{Call, Cancel, KillCause, Lowered, Outcome, Prepared, Runtime, Selector};
 
 /// Everything an executor is made of.
 pub struct Parts {
@@ -46,6 +49,17 @@ pub struct Parts {
 pub struct Executor {
     parts: Parts,
     agents: Agents,
+    queue: Queue,
+}
+
+/// Ends a call whose caller went away: dropping the future that waits for it raises the flag. After the call ended
+/// the flag means nothing.
+struct CallerGuard(Cancel);
+
+impl Drop for CallerGuard {
+    fn drop(&mut self) {
+        self.0.raise(KillCause::CallerGone);
+    }
 }
 
 /// A call that ran to its end.
@@ -60,7 +74,8 @@ pub struct Executed {
 impl Executor {
     /// An executor without agents.
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, agents: Agents::default() })
+        let queue = Queue::new(parts.runtime.pool().slots);
+        Arc::new(Self { parts, agents: Agents::default(), queue })
     }
 
     /// Records that the executor starts, and what confines it.
@@ -192,7 +207,13 @@ impl Executor {
         self.audit_available()?;
         let agent = self.agents.find(name).ok_or_else(|| not_loaded(name))?;
         self.may_run(&agent).await?;
-        let call = Call { input, lowered: Lowered { wall: deadline, ..Lowered::default() } };
+        let _place = self.queue.enter().await?;
+        let caller = CallerGuard(Cancel::default());
+        let call = Call {
+            input,
+            lowered: Lowered { wall: deadline, ..Lowered::default() },
+            cancel: caller.0.clone(),
+        };
         let (executor, running) = (Arc::clone(self), Arc::clone(&agent));
         let ended = tokio::task::spawn_blocking(move || executor.parts.runtime.call(&running.prepared, call))
             .await
@@ -369,68 +390,5 @@ impl Executor {
     fn summary_of(&self, admitted: &AdmittedModule) -> AgentSummary {
         let policy = self.parts.admission.policy_digest();
         summarise(admitted.owner(), admitted.kind(), admitted.facts(), admitted.grants(), policy)
-    }
-
-    fn record_execution(&self, agent: &Agent, ended: &Result<Outcome, CallError>) -> Result<(), Denied> {
-        let (result, instance, usage) = match ended {
-            Ok(outcome) if outcome.exit_code == 0 => ("success", outcome.instance.to_string(), outcome.usage),
-            Ok(outcome) => ("guest_error", outcome.instance.to_string(), outcome.usage),
-            Err(error) => (error.code(), String::new(), crate::runtime::Usage::default()),
-        };
-        self.parts.metrics.execution(agent.prepared.agent(), result, Duration::from_micros(usage.wall_us));
-        let requested = texts(agent.prepared.grants.requested());
-        let mut violations = Vec::new();
-        if usage.refused_growths > 0 {
-            violations.push(format!("memory or table growth refused {} times", usage.refused_growths));
-        }
-        if usage.dropped_log_lines > 0 {
-            violations.push(format!("{} log lines dropped", usage.dropped_log_lines));
-        }
-        if let Err(error) = ended {
-            violations.push(error.code().to_owned());
-        }
-        let execution = AuditExecution {
-            instance_id: instance,
-            capabilities_requested: requested,
-            memory_used_mb: usage.memory_bytes.div_ceil(1 << 20),
-            execution_time_ms: usage.wall_us.div_ceil(1000),
-            result: result.to_owned(),
-        };
-        let mut event = self.agent_event(agent, Some(execution));
-        event.event_type = "agent_execution".into();
-        if let Some(security) = &mut event.security {
-            security.sandbox_violations = violations;
-        }
-        self.parts.audit.record(event).map_err(|_| audit_unavailable())
-    }
-
-    fn agent_event(&self, agent: &Agent, execution: Option<AuditExecution>) -> AuditEvent {
-        AuditEvent {
-            event_type: String::new(),
-            agent: Some(audit_agent(agent)),
-            execution,
-            security: Some(AuditSecurity {
-                policy_checks: vec!["admission".into()],
-                capability_grants: texts(agent.prepared.grants.granted()),
-                ..AuditSecurity::default()
-            }),
-            policy: Some(hex::encode(self.parts.admission.policy_digest())),
-            detail: None,
-        }
-    }
-
-    fn denial_event(&self, denied: &Denied, agent: Option<&Agent>) -> AuditEvent {
-        AuditEvent {
-            event_type: "denial".into(),
-            agent: agent.map(audit_agent),
-            security: Some(AuditSecurity {
-                policy_checks: vec![format!("step {}: {}", denied.step, denied.code)],
-                capability_denials: (denied.step == 14).then(|| denied.message.clone()).into_iter().collect(),
-                ..AuditSecurity::default()
-            }),
-            policy: Some(hex::encode(self.parts.admission.policy_digest())),
-            detail: Some(cut(&format!("{} {}", denied.message, denied.operator))),
-            execution: None,
-        }
     }
 }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use executor_engine::limits::MAX_MODULE_BYTES;
 use service::{Readiness, Running, Server, StartRefusal};
+use trust_store::Certificate;
 use trust_store::policy::CapabilityPolicy;
 use trust_store::provider::AwsLc;
+use trust_store::trusted_root::TrustedRoot;
 use trust_store::verifier::Verifier;
 
 use crate::admission::{Admission, GrantSources};
@@ -17,7 +19,7 @@ use crate::artifact::{ArtifactCache, Worker};
 use crate::audit::Audit;
 use crate::config::{MediaSection, Settings, policy_version, refuse_weak_policy};
 use crate::confinement::{Confinement, Places, system_places};
-use crate::evidence::Collector;
+use crate::evidence::{Collector, distribution_urls};
 use crate::executor::{Executor, Parts};
 use crate::media::MediaStore;
 use crate::metrics::Metrics;
@@ -70,12 +72,18 @@ pub fn places(settings: &Settings) -> Places {
 ///
 /// The first thing that is missing or cannot be used.
 pub async fn start(
-    settings: Settings,
+    mut settings: Settings,
     confinement: Confinement,
 ) -> Result<(Running, Arc<Executor>), StartRefusal> {
     let loopback = settings.server.validate()?.primary().address().ip().is_loopback();
     let access = Access::new(&settings.admin, loopback)?;
-    let (verifier, admission) = admission(&settings)?;
+    let root =
+        trust_store_files::trust_files::load_trusted_root(&settings.trusted_root).map_err(|error| {
+            refuse("the trusted root cannot be used", "get it with `mentatctl trust export`", error)
+        })?;
+    // Lists about the authorities themselves are named by what is trusted, so they are followed from the start.
+    settings.evidence.crl_urls.extend(lists_about_authorities(&root));
+    let (verifier, admission) = admission(&settings, &root)?;
     let collector = collector(&settings, verifier)?;
     let worker = Worker::new(settings.compiler.clone(), settings.compilers)
         .map_err(|error| refuse("the compile worker cannot be used", "install executor-compiler", error))?;
@@ -92,6 +100,9 @@ pub async fn start(
             "the instance pool is smaller"
         );
     }
+    cache.self_test(runtime.engine(), runtime.profile()).await.map_err(|error| {
+        refuse("the compile worker cannot be used", "install the worker of this build", error)
+    })?;
     tracing::info!(enforced = ?confinement.enforced, missing = ?confinement.missing, "sandbox");
 
     let metrics = Metrics::default();
@@ -106,7 +117,10 @@ pub async fn start(
         verdict_age: 2 * settings.refresh,
     });
     executor.started()?;
-    executor.refresh().await;
+    // A log or authority that is down must not keep the executor from starting: it starts and denies.
+    if tokio::time::timeout(settings.evidence.timeout, executor.refresh()).await.is_err() {
+        tracing::warn!("evidence could not be fetched in time; new modules are denied until it is");
+    }
     tokio::spawn(Arc::clone(&executor).keep_fresh(settings.refresh));
 
     let mut server = settings.server;
@@ -127,18 +141,20 @@ pub async fn start(
     Ok((running, executor))
 }
 
-fn admission(settings: &Settings) -> Result<(Verifier, Admission), StartRefusal> {
-    let root =
-        trust_store_files::trust_files::load_trusted_root(&settings.trusted_root).map_err(|error| {
-            refuse("the trusted root cannot be used", "get it with `mentatctl trust export`", error)
-        })?;
+fn lists_about_authorities(root: &TrustedRoot) -> Vec<String> {
+    let chains = root.certificate_authorities.iter().flat_map(|authority| authority.cert_chain.iter());
+    let certificates = chains.filter_map(|der| Certificate::from_der(der).ok());
+    certificates.flat_map(|certificate| distribution_urls(&certificate)).collect()
+}
+
+fn admission(settings: &Settings, root: &TrustedRoot) -> Result<(Verifier, Admission), StartRefusal> {
     let policy = trust_store_files::trust_files::load_policy(&settings.policy)
         .map_err(|error| refuse("the trust policy cannot be used", "see docs/operations", error))?;
     refuse_weak_policy(&policy)?;
     let version = std::fs::read(&settings.policy)
         .map(|bytes| policy_version(&bytes))
         .map_err(|error| refuse("the trust policy cannot be read", "check its path", error))?;
-    let verifier = Verifier::new(Arc::new(AwsLc), &root)
+    let verifier = Verifier::new(Arc::new(AwsLc), root)
         .map_err(|error| {
             refuse("the trusted root cannot be used", "get it with `mentatctl trust export`", error)
         })?

@@ -7,11 +7,14 @@ use std::sync::{Arc, LazyLock};
 use executor_engine::Profile;
 use executor_engine::pool::PoolLimits;
 
-use crate::admission::{AdmittedModule, GrantSet};
+use crate::admission::{Admission, AdmittedModule, GrantSet};
+use crate::api::Access;
 use crate::artifact::{ArtifactCache, Worker};
-use crate::runtime::{
-    Call, CallError, CallLimits, GuestState, Outcome, Owner, PrepareError, Prepared, Runtime,
-};
+use crate::audit::Audit;
+use crate::confinement::Confinement;
+use crate::evidence::{Collector, EvidenceConfig};
+use crate::executor::{Executor, Parts};
+use crate::runtime::{Call, CallError, CallLimits, GuestState, Outcome, PrepareError, Prepared, Runtime};
 
 /// The state of a guest without grants.
 pub(crate) fn guest_state() -> GuestState {
@@ -52,15 +55,25 @@ pub(crate) fn admitted(text: &str, grants: GrantSet, limits: CallLimits) -> Admi
     AdmittedModule::for_test(wat::parse_str(text).expect("module text"), grants, limits)
 }
 
-/// Prepares a core module under grants and limits.
+/// Prepares a module under grants and limits.
 pub(crate) fn prepare(text: &str, grants: GrantSet, limits: CallLimits) -> Result<Prepared, PrepareError> {
-    let admitted = admitted(text, grants, limits);
+    prepare_admitted(&admitted(text, grants, limits))
+}
+
+fn prepare_admitted(admitted: &AdmittedModule) -> Result<Prepared, PrepareError> {
     let state = tempfile::tempdir().expect("folder");
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
     let (loaded, _) = tokio
-        .block_on(cache(state.path()).load(runtime().engine(), Profile::Standard, &admitted))
+        .block_on(cache(state.path()).load(runtime().engine(), Profile::Standard, admitted))
         .expect("loads");
-    Prepared::new(runtime(), &loaded, &admitted)
+    Prepared::new(runtime(), &loaded, admitted)
+}
+
+/// Runs a module's bytes without grants, under default limits.
+pub(crate) fn run_bytes(module: Vec<u8>, input: &[u8]) -> Result<Outcome, CallError> {
+    let admitted = AdmittedModule::for_test(module, GrantSet::default(), CallLimits::default());
+    let prepared = prepare_admitted(&admitted).expect("prepares");
+    runtime().call(&prepared, Call { input: bytes::Bytes::copy_from_slice(input), ..Call::default() })
 }
 
 /// Prepares without grants, under default limits, and calls once.
@@ -72,4 +85,103 @@ pub(crate) fn run(text: &str, input: &[u8]) -> Result<Outcome, CallError> {
 pub(crate) fn run_limited(text: &str, input: &[u8], limits: CallLimits) -> Result<Outcome, CallError> {
     let prepared = prepare(text, GrantSet::default(), limits).expect("prepares");
     runtime().call(&prepared, Call { input: bytes::Bytes::copy_from_slice(input), ..Call::default() })
+}
+
+/// A guest that answers with its input.
+pub(crate) fn wat_echo() -> &'static str {
+    r#"(module
+        (import "mentat" "read_input" (func $read (param i32 i32 i32) (result i32)))
+        (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "process") (result i32)
+          (drop (call $write (i32.const 0) (call $read (i32.const 0) (i32.const 65536) (i32.const 0))))
+          (i32.const 0)))"#
+}
+
+/// A guest that never ends by itself.
+pub(crate) fn wat_spin() -> &'static str {
+    r#"(module (memory (export "memory") 1)
+        (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#
+}
+
+/// A whole executor behind a listener, which trusts nobody.
+pub(crate) struct Server {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) executor: Arc<Executor>,
+    _running: service::Running,
+    _state: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::with_admin(service::admin::AdminConfig::default(), tempfile::tempdir().expect("folder")).await
+    }
+
+    /// With an administrator's token.
+    pub(crate) async fn with_token(token: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let state = tempfile::tempdir().expect("folder");
+        let file = state.path().join("token");
+        std::fs::write(&file, token).expect("token");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        let admin = service::admin::AdminConfig { token_file: Some(file), ..Default::default() };
+        Self::with_admin(admin, state).await
+    }
+
+    async fn with_admin(admin: service::admin::AdminConfig, state: tempfile::TempDir) -> Self {
+        let root = trust_store::trusted_root::TrustedRoot::new();
+        let verifier = trust_store::verifier::Verifier::new(Arc::new(trust_store::provider::AwsLc), &root)
+            .expect("root");
+        let policy = trust_store::policy::TrustPolicy::default();
+        let sources = crate::admission::GrantSources::default();
+        let admission = Admission::new(
+            verifier.clone(),
+            policy,
+            [0; 32],
+            sources,
+            CallLimits::default(),
+            Profile::Standard,
+        );
+        let collector =
+            Collector::new(verifier, reqwest::Client::new(), &EvidenceConfig::default()).expect("collector");
+        let executor = Executor::new(Parts {
+            admission,
+            collector,
+            cache: cache(state.path()),
+            runtime: Arc::clone(runtime()),
+            audit: Audit::open(state.path()).expect("audit"),
+            confinement: Confinement::default(),
+            metrics: crate::Metrics::default(),
+            verdict_age: std::time::Duration::from_secs(3600),
+        });
+        let access = Access::new(&admin, true).expect("access");
+        let config = service::ServerConfig::default();
+        let running = service::Server::new(&config)
+            .expect("server")
+            .route(crate::api::http::routes(Arc::clone(&executor), access.clone()))
+            .grpc(crate::api::grpc::routes(Arc::clone(&executor), access))
+            .start()
+            .await
+            .expect("starts");
+        Self { address: running.addr(), executor, _running: running, _state: state }
+    }
+
+    /// Lets a module in without a verdict.
+    pub(crate) async fn admit(
+        &self,
+        text: &str,
+        grants: GrantSet,
+        limits: CallLimits,
+    ) -> executor_engine::ModuleDigest {
+        self.executor.admit_for_test(admitted(text, grants, limits)).await
+    }
+}
+
+/// An attestation that proves nothing.
+pub(crate) fn attestation() -> Arc<trust_store::attestation::Attestation> {
+    use trust_store::bundle::{Bundle, KeyMaterial};
+    let envelope = trust_store::dsse::Envelope::new("test", b"{}".to_vec(), b"none".to_vec());
+    let mut bundle = Bundle::for_envelope(Vec::new(), envelope);
+    bundle.key = KeyMaterial::PublicKey { hint: "none".into() };
+    Arc::new(trust_store::attestation::Attestation::for_bundle(bundle).expect("attestation"))
 }

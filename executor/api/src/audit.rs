@@ -245,7 +245,7 @@ mod tests {
         swapped.swap(1, 2);
         assert_eq!(check(&swapped), Err(AuditError::Broken { line: 2 }));
         let mut altered = good.clone();
-        altered[3] = altered[3].replace("e3", "e4");
+        altered[3] = altered[3].replace("\"e3\"", "\"e4\"");
         assert_eq!(check(&altered), Err(AuditError::Altered { line: 4 }));
         let mut cut = good;
         cut[4].pop();

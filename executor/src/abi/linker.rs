@@ -17,6 +17,16 @@ impl Interfaces {
     const STREAM: u8 = 4;
     const SETS: u8 = 8;
 
+    /// Every set there is.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::SETS).map(Self)
+    }
+
+    /// The set's place in [`Self::all`].
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
     pub(crate) fn granted_by(grants: &GrantSet) -> Self {
         let mut set = 0;
         if grants.has_handles() {
@@ -74,7 +84,7 @@ impl CoreLinkers {
         module: &Module,
     ) -> wasmtime::Result<InstancePre<GuestState>> {
         self.0
-            .get(usize::from(interfaces.0))
+            .get(interfaces.index())
             .ok_or_else(|| wasmtime::Error::msg("unknown set of interfaces"))?
             .instantiate_pre(module)
     }

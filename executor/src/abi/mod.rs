@@ -7,6 +7,8 @@
 //! that a buffer too small never repeats a side effect.
 
 pub(crate) mod census;
+#[cfg(test)]
+mod example_tests;
 mod functions;
 pub(crate) mod handles;
 mod linker;
@@ -15,7 +17,7 @@ pub mod sinks;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use linker::CoreLinkers;
+pub(crate) use linker::{CoreLinkers, Interfaces};
 
 /// Name of the import module.
 pub const MODULE: &str = "mentat";

@@ -32,7 +32,7 @@ fn granting(texts: &[&str]) -> GrantSet {
     let granted: Vec<Capability> = texts.iter().map(|text| text.parse().unwrap()).collect();
     let sources = GrantSources {
         granted: granted.clone(),
-        env: [("TOKEN".to_owned(), "s3cret".to_owned())].into(),
+        env: [("TOKEN".to_owned(), "s3cret".to_owned()), ("OTHER".to_owned(), "value".to_owned())].into(),
         ..GrantSources::default()
     };
     sources.grant(granted, &[]).unwrap()

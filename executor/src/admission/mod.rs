@@ -168,11 +168,6 @@ impl Admission {
         &self.policy_digest
     }
 
-    /// The verifier, for preparing evidence.
-    pub(crate) fn verifier(&self) -> &Verifier {
-        &self.verifier
-    }
-
     /// Judges a submission by the evidence at hand. Pure computation, about a millisecond.
     pub fn decide(&self, submission: &Submission, evidence: &Evidence, now: UnixTime) -> AdmissionVerdict {
         match self.judge(submission, evidence, now) {

@@ -3,6 +3,8 @@
 mod access;
 pub mod grpc;
 pub mod http;
+#[cfg(test)]
+mod tests;
 
 pub use access::Access;
 

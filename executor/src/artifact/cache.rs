@@ -156,6 +156,25 @@ impl ArtifactCache {
         Ok((loaded, event))
     }
 
+    /// Tries the whole way once, on the two smallest modules there are: worker, tag, sealed file, mapping. Nothing is
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// What would have failed at the first load: no worker, a worker of another build, a sandbox that leaks or that
+    /// forbids too much.
+    pub async fn self_test(&self, engine: &Engine, profile: Profile) -> Result<(), LoadError> {
+        self.worker.self_test().await?;
+        for (kind, module) in
+            [(ModuleKind::Core, b"\0asm\x01\0\0\0"), (ModuleKind::Component, b"\0asm\x0d\0\x01\0")]
+        {
+            let digest = ModuleDigest::of(module);
+            let artifact = self.worker.compile(profile, kind, digest, module).await?;
+            self.seal_and_map(&artifact, digest, kind, profile, engine)?;
+        }
+        Ok(())
+    }
+
     /// Forgets the code of a module, for example because it was revoked.
     pub fn purge(&self, digest: ModuleDigest) {
         for profile in Profile::ALL {
@@ -167,6 +186,23 @@ impl ArtifactCache {
     /// Whether a module was refused for what it is, so that it will not be compiled again.
     pub fn remembers_refusal(&self, digest: ModuleDigest) -> bool {
         self.refused.contains_key(&digest)
+    }
+
+    fn seal_and_map(
+        &self,
+        artifact: &Artifact,
+        digest: ModuleDigest,
+        kind: ModuleKind,
+        profile: Profile,
+        engine: &Engine,
+    ) -> Result<(Loaded, Vec<u8>, [u8; TAG_SIZE]), LoadError> {
+        let (head, tag) = self.authenticate(artifact, digest, kind, profile);
+        let (mut code, length) = (artifact.code.as_slice(), artifact.code.len() as u64);
+        let sealed = Sealed::authenticate(&head, &mut code, length, &tag, &self.key)
+            .map_err(|error| LoadError::Host(std::io::Error::other(error)))?;
+        let loaded =
+            map(sealed, kind, engine).map_err(|error| LoadError::Engine { detail: format!("{error:#}") })?;
+        Ok((loaded, head, tag))
     }
 
     fn path(&self, digest: ModuleDigest, profile: Profile) -> PathBuf {

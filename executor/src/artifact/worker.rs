@@ -99,6 +99,30 @@ impl Worker {
         &self.binary
     }
 
+    /// Asks the worker to do what its sandbox forbids. It must not live to say that it could.
+    pub(crate) async fn self_test(&self) -> Result<(), WorkerError> {
+        for act in ["open", "connect", "exec", "thread"] {
+            let ended = Command::new(&self.binary)
+                .args(["probe", act])
+                .env_clear()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .kill_on_drop(true)
+                .status()
+                .await
+                .map_err(|error| WorkerError::Unavailable {
+                    detail: format!("{}: {error}", self.binary.display()),
+                })?;
+            use std::os::unix::process::ExitStatusExt as _;
+            if ended.signal() != Some(libc::SIGSYS) {
+                let detail = format!("its sandbox did not stop it from `{act}` ({ended})");
+                return Err(WorkerError::Unavailable { detail });
+            }
+        }
+        Ok(())
+    }
+
     /// Compiles one module in a process of its own.
     pub(crate) async fn compile(
         &self,

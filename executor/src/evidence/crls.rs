@@ -154,7 +154,8 @@ fn cause(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-fn distribution_urls(certificate: &Certificate) -> Vec<String> {
+/// Where a certificate says that lists about it are.
+pub(crate) fn distribution_urls(certificate: &Certificate) -> Vec<String> {
     let Some(points) = certificate.crl_distribution_points() else { return Vec::new() };
     let mut urls = Vec::new();
     for point in points.iter() {

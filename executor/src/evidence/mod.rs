@@ -25,6 +25,7 @@ use trust_store::verifier::Verifier;
 
 use checkpoints::Logs;
 use crls::Crls;
+pub(crate) use crls::distribution_urls;
 
 use crate::clock;
 

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use wasmtime::{Instance, Store, Trap};
 
-use super::control::InstanceId;
+use super::control::{Cancel, InstanceId};
 use super::engine::Runtime;
 use super::limits::Lowered;
 use super::prepared::{Code, CoreModule, Prepared};
 use super::state::{GuestState, Stop, on_tick};
-use crate::abi::sinks::{LogRecord, MetricRecord};
+use crate::abi::sinks::{Level, LogRecord, MetricRecord};
 use crate::clock;
+use crate::component::AgentComponent;
 
 /// Input of one call.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,8 @@ pub struct Call {
     pub input: Bytes,
     /// What this caller lowers.
     pub lowered: Lowered,
+    /// By which it can be ended.
+    pub cancel: Cancel,
 }
 
 /// What one call used.
@@ -118,7 +121,7 @@ impl Runtime {
             return Err(CallError::InputTooLarge { limit: limits.input });
         }
         let started = clock::monotonic();
-        let registration = self.live().register(&prepared.owner);
+        let registration = self.live().register(&prepared.owner, call.cancel.0);
         let state = GuestState::new(
             call.input,
             limits,
@@ -135,6 +138,7 @@ impl Runtime {
             store.set_fuel(fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
         }
         let result = match &prepared.code {
+            Code::Component(component) => run_component(component, &mut store),
             Code::Core(core) => run_core(core, &mut store),
         };
         let fuel = fuel.map(|given| given.saturating_sub(store.get_fuel().unwrap_or_default()));
@@ -178,6 +182,19 @@ enum Failed {
 fn run_core(core: &CoreModule, store: &mut Store<GuestState>) -> Result<i32, Failed> {
     let instance = core.pre.instantiate(&mut *store).map_err(Failed::Instantiate)?;
     process(core, &instance, store).map_err(Failed::Run)
+}
+
+fn run_component(component: &AgentComponent, store: &mut Store<GuestState>) -> Result<i32, Failed> {
+    let agent = component.instantiate(store).map_err(Failed::Instantiate)?;
+    match agent.call_process(&mut *store).map_err(Failed::Run)? {
+        Ok(()) => Ok(0),
+        Err(text) => {
+            let state = store.data_mut();
+            let limits = state.limits;
+            state.log.push(&limits, Some(Level::Error), Ok(&text));
+            Ok(1)
+        }
+    }
 }
 
 fn process(core: &CoreModule, instance: &Instance, store: &mut Store<GuestState>) -> wasmtime::Result<i32> {

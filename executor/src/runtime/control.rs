@@ -61,6 +61,17 @@ pub struct Owner {
     pub signer: String,
 }
 
+/// Ends one call from outside, also before it began. Clones mean the same call.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(pub(crate) Arc<KillFlag>);
+
+impl Cancel {
+    /// Ends the call within two ticks.
+    pub fn raise(&self, cause: KillCause) {
+        self.0.raise(cause);
+    }
+}
+
 /// The flag that the guest's next tick and each of its host calls read.
 #[derive(Debug, Default)]
 pub(crate) struct KillFlag(AtomicU8);
@@ -143,9 +154,8 @@ impl LiveInstances {
         self.shards.get(usize::try_from(id).unwrap_or_default() % SHARDS)
     }
 
-    pub(crate) fn register(&self, owner: &Arc<Owner>) -> Registration<'_> {
+    pub(crate) fn register(&self, owner: &Arc<Owner>, flag: Arc<KillFlag>) -> Registration<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let flag = Arc::new(KillFlag::default());
         if let Some(shard) = self.shard(id) {
             shard.lock().insert(id, Entry { owner: Arc::clone(owner), flag: Arc::clone(&flag) });
         }
@@ -209,9 +219,9 @@ mod tests {
     #[test]
     fn a_stop_reaches_exactly_what_it_names() {
         let live = LiveInstances::new(7);
-        let first = live.register(&owner("a", "x@example.org"));
-        let second = live.register(&owner("b", "x@example.org"));
-        let third = live.register(&owner("b", "y@example.org"));
+        let first = live.register(&owner("a", "x@example.org"), Arc::default());
+        let second = live.register(&owner("b", "x@example.org"), Arc::default());
+        let third = live.register(&owner("b", "y@example.org"), Arc::default());
         let selector =
             Selector { agent: Some("b".into()), signer: Some("x@example.org".into()), ..Selector::default() };
         assert_eq!(live.stop(&selector, KillCause::Revoked), 1);

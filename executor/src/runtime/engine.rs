@@ -9,6 +9,7 @@ use wasmtime::Engine;
 use super::control::{KillCause, LiveInstances, Selector};
 use super::epoch::Ticker;
 use crate::abi::CoreLinkers;
+use crate::component::ComponentLinkers;
 
 /// One engine, its pool, its tick and its linkers.
 pub struct Runtime {
@@ -19,6 +20,7 @@ pub struct Runtime {
     ticker: Ticker,
     live: LiveInstances,
     core_linkers: CoreLinkers,
+    component_linkers: ComponentLinkers,
 }
 
 /// Why the runtime did not start.
@@ -52,6 +54,8 @@ impl Runtime {
         let ticker = Ticker::start(&engine).map_err(RuntimeError::Thread)?;
         let core_linkers =
             CoreLinkers::new(&engine).map_err(|error| RuntimeError::Linker(format!("{error:#}")))?;
+        let component_linkers =
+            ComponentLinkers::new(&engine).map_err(|error| RuntimeError::Linker(format!("{error:#}")))?;
         let mut start = [0u8; 8];
         aws_lc_rs::rand::fill(&mut start).map_err(|_| RuntimeError::Random)?;
         Ok(Arc::new(Self {
@@ -62,6 +66,7 @@ impl Runtime {
             ticker,
             live: LiveInstances::new(u64::from_le_bytes(start)),
             core_linkers,
+            component_linkers,
         }))
     }
 
@@ -73,6 +78,11 @@ impl Runtime {
     /// Linkers for core modules.
     pub(crate) fn core_linkers(&self) -> &CoreLinkers {
         &self.core_linkers
+    }
+
+    /// Linkers for components.
+    pub(crate) fn component_linkers(&self) -> &ComponentLinkers {
+        &self.component_linkers
     }
 
     /// The profile in force.

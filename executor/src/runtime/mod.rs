@@ -21,7 +21,7 @@ mod prepared;
 mod state;
 
 pub use call::{Call, CallError, Outcome, Usage};
-pub use control::{InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
+pub use control::{Cancel, InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
 pub use engine::{Runtime, RuntimeError};
 pub use limits::{CallLimits, Lowered};
 pub use prepared::{PrepareError, Prepared};

@@ -13,6 +13,7 @@ use super::state::GuestState;
 use crate::abi::census;
 use crate::admission::{AdmittedModule, GrantSet};
 use crate::artifact::Loaded;
+use crate::component::AgentComponent;
 
 /// A loaded module with its grants. Cheap to share; holds no guest state.
 pub struct Prepared {
@@ -24,6 +25,8 @@ pub struct Prepared {
 
 /// The two kinds of guests.
 pub(crate) enum Code {
+    /// A component over the world `mentat:agent`.
+    Component(AgentComponent),
     /// A core module on the `mentat` ABI.
     Core(CoreModule),
 }
@@ -89,7 +92,11 @@ impl Prepared {
         let (owner, grants) = (Arc::clone(admitted.owner()), Arc::clone(admitted.grants()));
         match loaded {
             Loaded::Core(module) => Self::core(runtime, module, owner, grants, *admitted.limits()),
-            Loaded::Component(_) => Err(PrepareError::ExportMissing { name: "process: func() -> i32" }),
+            Loaded::Component(component) => {
+                let linkers = runtime.component_linkers();
+                let component = AgentComponent::prepare(runtime.engine(), linkers, component, &grants)?;
+                Ok(Self { owner, grants, limits: *admitted.limits(), code: Code::Component(component) })
+            }
         }
     }
 

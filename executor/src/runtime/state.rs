@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use wasmtime::component::ResourceTable;
 use wasmtime::{Memory, StoreContextMut, UpdateDeadline};
 
 use super::control::{KillCause, KillFlag};
@@ -38,6 +39,9 @@ pub(crate) struct GuestState {
     pub(crate) metrics: MetricSink,
     pub(crate) handles: HandleTable,
     pub(crate) grants: Arc<GrantSet>,
+    /// Handles of a component, and how many live.
+    pub(crate) table: ResourceTable,
+    pub(crate) resources: usize,
     /// The exported memory of a core module, once it is instantiated.
     pub(crate) memory: Option<Memory>,
     kill: Arc<KillFlag>,
@@ -63,6 +67,8 @@ impl GuestState {
             metrics: MetricSink::default(),
             handles: HandleTable::default(),
             grants,
+            table: ResourceTable::new(),
+            resources: 0,
             memory: None,
             kill,
             deadline: started + limits.wall,

@@ -1,0 +1,199 @@
+//! Both transports over a listener, with agents that came through the tests' own door.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use executor_api::v1::executor_client::ExecutorClient as GrpcClient;
+use executor_api::{
+    Base64Bytes, Execute, Executed, Explanation, Problem, REASON_METADATA, STEP_METADATA, Status, Upload, v1,
+};
+use tonic::Code;
+
+use crate::admission::GrantSet;
+use crate::executor::Executor;
+use crate::runtime::CallLimits;
+use crate::testing::{Server, wat_echo, wat_spin};
+
+const MANIFEST: &str = "id: test.agent\nversion: 1.0.0\nruntime: wasm\nmodule: m.wasm\n";
+
+fn upload(module: &[u8]) -> Upload {
+    Upload { manifest: MANIFEST.into(), attestation: None, module: Base64Bytes(module.to_vec()) }
+}
+
+async fn post(server: &Server, path: &str, body: &impl serde::Serialize) -> (u16, Vec<u8>) {
+    let response = reqwest::Client::new()
+        .post(format!("http://{}{path}", server.address))
+        .json(body)
+        .send()
+        .await
+        .unwrap();
+    (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
+}
+
+async fn channel(server: &Server) -> tonic::transport::Channel {
+    let endpoint = format!("http://{}", server.address);
+    tonic::transport::Endpoint::from_shared(endpoint).unwrap().connect().await.unwrap()
+}
+
+fn problem(body: &[u8]) -> Problem {
+    serde_json::from_slice(body).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_not_vouched_for_is_denied_with_step_and_reason() {
+    let server = Server::start().await;
+    let module = wat::parse_str("(module)").unwrap();
+    for (body, status, code) in [
+        (upload(&module), 422, "malformed"), // no attestation block
+        (upload(b"\x7fELF\x02\x01\x01"), 422, "native_code_refused"),
+        (upload(b"#!/bin/sh"), 422, "malformed"),
+        (Upload { manifest: "id: 1".into(), ..upload(&module) }, 422, "malformed"),
+    ] {
+        let (answered, text) = post(&server, "/api/v1/agents", &body).await;
+        let problem = problem(&text);
+        assert_eq!((answered, problem.code.as_str(), problem.step), (status, code, 1), "{problem:?}");
+        assert!(!problem.detail.is_empty());
+        let (answered, text) = post(&server, "/api/v1/explain", &body).await;
+        let explanation: Explanation = serde_json::from_slice(&text).unwrap();
+        assert_eq!((answered, explanation.admitted), (200, false));
+        assert_eq!(explanation.denial.unwrap().reason, code);
+    }
+    assert_eq!(server.executor.list(), []);
+    assert!(server.executor.status().audit_sequence >= 4, "every denial is recorded");
+}
+
+#[tokio::test]
+async fn an_admitted_agent_runs_over_http() {
+    let server = Server::start().await;
+    let digest = server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await;
+    for name in ["test.agent", &digest.to_string()] {
+        let call = Execute { input: Base64Bytes(b"hello".to_vec()), deadline_ms: None };
+        let (status, text) = post(&server, &format!("/api/v1/agents/{name}/execute"), &call).await;
+        let done: Executed = serde_json::from_slice(&text).unwrap();
+        assert_eq!((status, done.text.as_deref(), done.exit_code), (200, Some("hello"), 0));
+        assert_eq!(done.digest, digest.to_string());
+    }
+    let call = Execute { input: Base64Bytes(Vec::new()), deadline_ms: None };
+    let (status, text) = post(&server, "/api/v1/agents/other/execute", &call).await;
+    assert_eq!((status, problem(&text).code.as_str()), (404, "not_loaded"));
+    let (status, text) =
+        post(&server, "/api/v1/agents/test.agent/execute", &serde_json::json!({"sandbox": "off"})).await;
+    assert_eq!((status, problem(&text).code.as_str()), (400, "malformed"));
+
+    let status: Status =
+        reqwest::get(format!("http://{}/api/v1/status", server.address)).await.unwrap().json().await.unwrap();
+    assert_eq!((status.agents, status.live_instances), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_instance_is_stopped_over_http() {
+    let server = Server::start().await;
+    server.admit(wat_spin(), GrantSet::default(), CallLimits::default()).await;
+    let executor = Arc::clone(&server.executor);
+    let call = tokio::spawn(async move { executor.execute("test.agent", bytes::Bytes::new(), None).await });
+    let stopped = loop {
+        let (_, text) =
+            post(&server, "/api/v1/instances/stop", &serde_json::json!({"agent": "test.agent"})).await;
+        let stopped: executor_api::Stopped = serde_json::from_slice(&text).unwrap();
+        if stopped.stopped > 0 {
+            break stopped.stopped;
+        }
+    };
+    assert_eq!(stopped, 1);
+    assert_eq!(call.await.unwrap().unwrap_err().code, "stopped");
+    let (status, text) = post(&server, "/api/v1/instances/stop", &serde_json::json!({})).await;
+    assert_eq!((status, problem(&text).code.as_str()), (422, "invalid_argument"));
+}
+
+#[tokio::test]
+async fn a_caller_that_lowers_the_deadline_gets_its_reason() {
+    let server = Server::start().await;
+    server.admit(wat_spin(), GrantSet::default(), CallLimits::default()).await;
+    let call = Execute { input: Base64Bytes(Vec::new()), deadline_ms: Some(30) };
+    let (status, text) = post(&server, "/api/v1/agents/test.agent/execute", &call).await;
+    assert_eq!((status, problem(&text).code.as_str()), (504, "deadline_exceeded"));
+}
+
+#[tokio::test]
+async fn grpc_runs_and_denies_alike() {
+    let server = Server::start().await;
+    server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await;
+    let mut client = GrpcClient::new(channel(&server).await);
+
+    let call = v1::ExecuteAgentRequest { agent: "test.agent".into(), input: "hi".into(), deadline_ms: 0 };
+    let done = client.execute_agent(call).await.unwrap().into_inner();
+    assert_eq!((done.output.as_ref(), done.exit_code), (&b"hi"[..], 0));
+
+    let call = v1::ExecuteAgentRequest { agent: "other".into(), ..Default::default() };
+    let refused = client.execute_agent(call).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "not_loaded");
+
+    let module = wat::parse_str("(module)").unwrap();
+    let load = |length: u64| {
+        use v1::load_agent_request::Part;
+        let header = v1::AgentHeader {
+            manifest: MANIFEST.into(),
+            attestation: Default::default(),
+            module_length: length,
+        };
+        let parts = vec![
+            v1::LoadAgentRequest { part: Some(Part::Header(header)) },
+            v1::LoadAgentRequest { part: Some(Part::ModuleChunk(module.clone().into())) },
+        ];
+        futures_util::stream::iter(parts)
+    };
+    let refused = client.load_agent(load(module.len() as u64)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "malformed");
+    assert_eq!(refused.metadata().get(STEP_METADATA).unwrap(), "1");
+    let refused = client.load_agent(load(3)).await.unwrap_err();
+    assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "invalid_argument");
+    let refused = client.load_agent(load(u64::MAX)).await.unwrap_err();
+    assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "too_large");
+
+    let loaded = v1::IsLoadedRequest { agent: "test.agent".into() };
+    assert!(client.is_loaded(loaded.clone()).await.unwrap().into_inner().loaded);
+    assert_eq!(client.list_agents(v1::ListAgentsRequest {}).await.unwrap().into_inner().agents.len(), 1);
+    client.unload_agent(v1::UnloadAgentRequest { agent: "test.agent".into() }).await.unwrap();
+    assert!(!client.is_loaded(loaded).await.unwrap().into_inner().loaded);
+}
+
+#[tokio::test]
+async fn nothing_new_is_done_when_the_audit_log_fails() {
+    let server = Server::start().await;
+    server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await;
+    let executor: &Arc<Executor> = &server.executor;
+    executor.fail_audit_for_test();
+    let refused = executor.execute("test.agent", bytes::Bytes::new(), None).await.unwrap_err();
+    assert_eq!(refused.code, "audit_unavailable");
+    let refused =
+        executor.load(MANIFEST, None, wat::parse_str("(module)").unwrap().into()).await.unwrap_err();
+    assert_eq!(refused.code, "audit_unavailable");
+    assert!(!executor.problems().is_empty());
+}
+
+#[tokio::test]
+async fn administration_needs_the_token_where_one_is_configured() {
+    let server = Server::with_token("0123456789abcdef0123456789abcdef").await;
+    server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await;
+    let module = wat::parse_str("(module)").unwrap();
+    let (status, _) = post(&server, "/api/v1/agents", &upload(&module)).await;
+    assert_eq!(status, 401);
+    let (status, _) = post(&server, "/api/v1/evidence/refresh", &serde_json::json!({})).await;
+    assert_eq!(status, 401);
+    // Loopback callers may execute.
+    let (status, _) = post(&server, "/api/v1/agents/test.agent/execute", &Execute::default()).await;
+    assert_eq!(status, 200);
+    let response = reqwest::Client::builder()
+        .timeout(Duration::from_secs(30))
+        .build()
+        .unwrap()
+        .post(format!("http://{}/api/v1/agents", server.address))
+        .bearer_auth("0123456789abcdef0123456789abcdef")
+        .json(&upload(&module))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status().as_u16(), 422);
+}

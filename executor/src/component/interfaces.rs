@@ -1,0 +1,203 @@
+//! The host's side of each interface.
+#![allow(unreachable_pub, reason = "the generated bindings name these types in public positions")]
+
+use executor_engine::limits::MAX_TRANSFER_BYTES;
+use trust_store::capability::Capability;
+use wasmtime::component::Resource;
+
+use super::bindings::mentat::agent::{capability, io, log, media, metric, stream, types};
+use crate::abi::sinks::Level;
+use crate::abi::{ErrorCode, MAX_NAME_BYTES};
+use crate::admission::Lookup;
+use crate::runtime::{GuestState, KillCause};
+
+/// A granted capability in use.
+pub struct Handle(Capability);
+
+/// A media object that was downloaded.
+pub struct Object(Vec<u8>);
+
+/// A stream; no call of this executor has a reader yet, so there are none.
+pub enum OutStream {}
+
+type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
+
+fn error(code: ErrorCode) -> types::Error {
+    use types::Error;
+    match code {
+        ErrorCode::InvalidArgument => Error::Invalid("outside the grammar or range".into()),
+        ErrorCode::OutOfRange => Error::Invalid("outside the memory".into()),
+        ErrorCode::NotInManifest => Error::NotInManifest,
+        ErrorCode::PolicyDenied => Error::PolicyDenied("policy does not grant it".into()),
+        ErrorCode::BadHandle => Error::BadHandle,
+        ErrorCode::Limit => Error::Limit("a limit is reached".into()),
+        ErrorCode::Io => Error::Io("input or output failed".into()),
+        ErrorCode::NotSupported => Error::Unsupported,
+        ErrorCode::TimedOut => Error::Timeout,
+        ErrorCode::Revoked => Error::Revoked,
+    }
+}
+
+impl GuestState {
+    fn not_killed(&self) -> Result<(), types::Error> {
+        match self.killed() {
+            Some(KillCause::Revoked) => Err(types::Error::Revoked),
+            Some(_) => Err(types::Error::Limit("the call is being stopped".into())),
+            None => Ok(()),
+        }
+    }
+
+    fn has_room(&self) -> Result<(), types::Error> {
+        if self.resources >= self.limits.handles { Err(error(ErrorCode::Limit)) } else { Ok(()) }
+    }
+}
+
+impl types::Host for GuestState {}
+
+impl io::Host for GuestState {
+    fn input_len(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.input.len() as u64)
+    }
+
+    fn read_input(&mut self, offset: u64, max: u32) -> Answer<Vec<u8>> {
+        let rest =
+            usize::try_from(offset).ok().and_then(|offset| self.input.get(offset..)).unwrap_or_default();
+        let count = rest.len().min(max as usize).min(MAX_TRANSFER_BYTES);
+        Ok(Ok(rest.get(..count).unwrap_or_default().to_vec()))
+    }
+
+    fn write_output(&mut self, data: Vec<u8>) -> Answer<()> {
+        if data.len() > MAX_TRANSFER_BYTES
+            || self.output.len().saturating_add(data.len()) > self.limits.output
+        {
+            return Ok(Err(error(ErrorCode::Limit)));
+        }
+        if self.output.is_empty() {
+            self.output = data;
+        } else {
+            self.output.extend_from_slice(&data);
+        }
+        Ok(Ok(()))
+    }
+}
+
+impl log::Host for GuestState {
+    fn log(&mut self, level: types::Level, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            types::Level::Error => Level::Error,
+            types::Level::Warn => Level::Warn,
+            types::Level::Info => Level::Info,
+            types::Level::Debug => Level::Debug,
+            types::Level::Trace => Level::Trace,
+        };
+        let limits = self.limits;
+        self.log.push(&limits, Some(level), Ok(&message));
+        Ok(())
+    }
+}
+
+impl metric::Host for GuestState {
+    fn record_metric(&mut self, name: String, value: f64) -> Answer<()> {
+        let limits = self.limits;
+        Ok(self.metrics.record(&limits, &name, value).map_err(error))
+    }
+}
+
+impl capability::Host for GuestState {
+    fn request(&mut self, text: String) -> Answer<Resource<Handle>> {
+        if let Err(refused) = self.not_killed().and_then(|()| self.has_room()) {
+            return Ok(Err(refused));
+        }
+        let parsed = if text.len() > MAX_NAME_BYTES { None } else { text.parse::<Capability>().ok() };
+        let Some(capability) = parsed else { return Ok(Err(error(ErrorCode::InvalidArgument))) };
+        match self.grants.lookup(&capability) {
+            Lookup::Granted => {
+                self.resources += 1;
+                Ok(Ok(self.table.push(Handle(capability))?))
+            }
+            Lookup::NotGranted => Ok(Err(error(ErrorCode::PolicyDenied))),
+            Lookup::NotInManifest => Ok(Err(error(ErrorCode::NotInManifest))),
+        }
+    }
+}
+
+impl capability::HostHandle for GuestState {
+    fn invoke(&mut self, handle: Resource<Handle>, operation: String, args: Vec<u8>) -> Answer<Vec<u8>> {
+        if let Err(refused) = self.not_killed() {
+            return Ok(Err(refused));
+        }
+        let capability = &self.table.get(&handle)?.0;
+        if self.grants.lookup(capability) != Lookup::Granted {
+            return Ok(Err(error(ErrorCode::PolicyDenied)));
+        }
+        Ok(self.grants.invoke(capability, &operation, &args).map_err(error))
+    }
+
+    fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        self.resources = self.resources.saturating_sub(1);
+        Ok(())
+    }
+}
+
+impl media::Host for GuestState {
+    fn download(&mut self, reference: String) -> Answer<Resource<Object>> {
+        if let Err(refused) = self.not_killed().and_then(|()| self.has_room()) {
+            return Ok(Err(refused));
+        }
+        match self.grants.media().and_then(|store| store.download(&reference)) {
+            Ok(bytes) => {
+                self.resources += 1;
+                Ok(Ok(self.table.push(Object(bytes))?))
+            }
+            Err(code) => Ok(Err(error(code))),
+        }
+    }
+
+    fn upload(&mut self, media_type: String, data: Vec<u8>) -> Answer<String> {
+        if let Err(refused) = self.not_killed() {
+            return Ok(Err(refused));
+        }
+        Ok(self.grants.media().and_then(|store| store.upload(&media_type, &data)).map_err(error))
+    }
+}
+
+impl media::HostObject for GuestState {
+    fn size(&mut self, object: Resource<Object>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&object)?.0.len() as u64)
+    }
+
+    fn read(&mut self, object: Resource<Object>, offset: u64, max: u32) -> Answer<Vec<u8>> {
+        let bytes = &self.table.get(&object)?.0;
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+        let count = rest.len().min(max as usize).min(MAX_TRANSFER_BYTES);
+        Ok(Ok(rest.get(..count).unwrap_or_default().to_vec()))
+    }
+
+    fn drop(&mut self, object: Resource<Object>) -> wasmtime::Result<()> {
+        self.table.delete(object)?;
+        self.resources = self.resources.saturating_sub(1);
+        Ok(())
+    }
+}
+
+impl stream::Host for GuestState {}
+
+impl stream::HostOutStream for GuestState {
+    fn open(&mut self, _: String) -> Answer<Resource<OutStream>> {
+        Ok(Err(types::Error::Unsupported))
+    }
+
+    fn write(&mut self, _: Resource<OutStream>, _: Vec<u8>) -> Answer<u32> {
+        Ok(Err(types::Error::BadHandle))
+    }
+
+    fn end(&mut self, _: Resource<OutStream>) -> Answer<u64> {
+        Ok(Err(types::Error::BadHandle))
+    }
+
+    fn drop(&mut self, stream: Resource<OutStream>) -> wasmtime::Result<()> {
+        self.table.delete(stream)?;
+        Ok(())
+    }
+}

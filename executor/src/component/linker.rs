@@ -1,0 +1,48 @@
+//! One component linker for each set of granted interfaces.
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+
+use super::bindings::mentat::agent::{capability, io, log, media, metric, stream, types};
+use crate::abi::Interfaces;
+use crate::abi::census::Group;
+use crate::runtime::GuestState;
+
+/// Every linker a component can be given, made once.
+pub(crate) struct ComponentLinkers(Vec<Linker<GuestState>>);
+
+impl ComponentLinkers {
+    pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Self> {
+        Interfaces::all().map(|set| linker(engine, set)).collect::<wasmtime::Result<_>>().map(Self)
+    }
+
+    pub(crate) fn instantiate_pre(
+        &self,
+        interfaces: Interfaces,
+        component: &Component,
+    ) -> wasmtime::Result<InstancePre<GuestState>> {
+        self.0
+            .get(interfaces.index())
+            .ok_or_else(|| wasmtime::Error::msg("unknown set of interfaces"))?
+            .instantiate_pre(component)
+    }
+}
+
+fn linker(engine: &Engine, interfaces: Interfaces) -> wasmtime::Result<Linker<GuestState>> {
+    type State = HasSelf<GuestState>;
+    let mut linker = Linker::new(engine);
+    types::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    io::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    log::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    metric::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    if interfaces.allows(Group::Capability) {
+        capability::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    }
+    if interfaces.allows(Group::Media) {
+        media::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    }
+    if interfaces.allows(Group::Stream) {
+        stream::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    }
+    Ok(linker)
+}

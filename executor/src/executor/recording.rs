@@ -1,0 +1,80 @@
+//! What the executor writes into its audit log.
+
+use std::time::Duration;
+
+use executor_api::audit::{AuditEvent, AuditExecution, AuditSecurity};
+
+use super::Executor;
+use crate::admission::Denied;
+use crate::agents::Agent;
+use crate::records::{audit_agent, audit_unavailable, cut, texts};
+use crate::runtime::{CallError, Outcome};
+
+impl Executor {
+    pub(super) fn record_execution(
+        &self,
+        agent: &Agent,
+        ended: &Result<Outcome, CallError>,
+    ) -> Result<(), Denied> {
+        let (result, instance, usage) = match ended {
+            Ok(outcome) if outcome.exit_code == 0 => ("success", outcome.instance.to_string(), outcome.usage),
+            Ok(outcome) => ("guest_error", outcome.instance.to_string(), outcome.usage),
+            Err(error) => (error.code(), String::new(), crate::runtime::Usage::default()),
+        };
+        self.parts.metrics.execution(agent.prepared.agent(), result, Duration::from_micros(usage.wall_us));
+        let requested = texts(agent.prepared.grants.requested());
+        let mut violations = Vec::new();
+        if usage.refused_growths > 0 {
+            violations.push(format!("memory or table growth refused {} times", usage.refused_growths));
+        }
+        if usage.dropped_log_lines > 0 {
+            violations.push(format!("{} log lines dropped", usage.dropped_log_lines));
+        }
+        if let Err(error) = ended {
+            violations.push(error.code().to_owned());
+        }
+        let execution = AuditExecution {
+            instance_id: instance,
+            capabilities_requested: requested,
+            memory_used_mb: usage.memory_bytes.div_ceil(1 << 20),
+            execution_time_ms: usage.wall_us.div_ceil(1000),
+            result: result.to_owned(),
+        };
+        let mut event = self.agent_event(agent, Some(execution));
+        event.event_type = "agent_execution".into();
+        if let Some(security) = &mut event.security {
+            security.sandbox_violations = violations;
+        }
+        self.parts.audit.record(event).map_err(|_| audit_unavailable())
+    }
+
+    pub(super) fn agent_event(&self, agent: &Agent, execution: Option<AuditExecution>) -> AuditEvent {
+        AuditEvent {
+            event_type: String::new(),
+            agent: Some(audit_agent(agent)),
+            execution,
+            security: Some(AuditSecurity {
+                policy_checks: vec!["admission".into()],
+                capability_grants: texts(agent.prepared.grants.granted()),
+                ..AuditSecurity::default()
+            }),
+            policy: Some(hex::encode(self.parts.admission.policy_digest())),
+            detail: None,
+        }
+    }
+
+    pub(super) fn denial_event(&self, denied: &Denied, agent: Option<&Agent>) -> AuditEvent {
+        AuditEvent {
+            event_type: "denial".into(),
+            agent: agent.map(audit_agent),
+            security: Some(AuditSecurity {
+                policy_checks: vec![format!("step {}: {}", denied.step, denied.code)],
+                capability_denials: (denied.step == 14).then(|| denied.message.clone()).into_iter().collect(),
+                ..AuditSecurity::default()
+            }),
+            policy: Some(hex::encode(self.parts.admission.policy_digest())),
+            detail: Some(cut(&format!("{} {}", denied.message, denied.operator))),
+            execution: None,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The door of this crate's own tests.
+
+use std::sync::Arc;
+
+use executor_engine::ModuleDigest;
+
+use super::Executor;
+use crate::admission::AdmittedModule;
+use crate::agents::{Agent, Verdict};
+use crate::clock;
+use crate::runtime::Prepared;
+
+impl Executor {
+    /// The door of this crate's own tests: an agent without a verdict.
+    pub(crate) async fn admit_for_test(&self, admitted: AdmittedModule) -> ModuleDigest {
+        let parts = &self.parts;
+        let (loaded, _) = parts
+            .cache
+            .load(parts.runtime.engine(), parts.runtime.profile(), &admitted)
+            .await
+            .expect("loads");
+        let prepared = Prepared::new(&parts.runtime, &loaded, &admitted).expect("prepares");
+        let verdict =
+            Verdict { denied: None, epoch: parts.collector.snapshot().epoch, at: clock::unix_seconds() };
+        let attestation = crate::testing::attestation();
+        self.agents.insert(Arc::new(Agent::new(&admitted, prepared, attestation, verdict)));
+        admitted.digest()
+    }
+
+    /// Makes the audit log refuse records.
+    pub(crate) fn fail_audit_for_test(&self) {
+        self.parts.audit.fail_for_test();
+    }
+}

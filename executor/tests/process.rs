@@ -1,0 +1,119 @@
+//! The server process: what it refuses to start with, what it says, how it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+const EXECUTOR: &str = env!("CARGO_BIN_EXE_executor");
+const ROOT: &str = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[],"certificateAuthorities":[],"ctlogs":[],"timestampAuthorities":[]}"#;
+const POLICY: &str = "version: 1\nrevocation: { mode: require }\nfreshness: { within-seconds: 3600 }\nlogs: { witnesses: not-required }\ncapabilities: { within: [] }\n";
+
+fn folder(policy: &str, more: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("trusted_root.json", ROOT);
+    write("policy.yaml", policy);
+    let worker = Path::new(EXECUTOR).with_file_name("executor-compiler");
+    assert!(worker.is_file(), "{} is missing: run `cargo build -p executor-compiler`", worker.display());
+    let compiler = worker.display();
+    write(
+        "executor.toml",
+        &format!(
+            "state_dir = 'state'\ntrusted_root = 'trusted_root.json'\npolicy = 'policy.yaml'\ncompiler = '{compiler}'\n{more}"
+        ),
+    );
+    folder
+}
+
+fn start(folder: &Path) -> Child {
+    Command::new(EXECUTOR)
+        .args(["serve", "--exit-with-stdin", "--config"])
+        .arg(folder.join("executor.toml"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn refused(folder: &Path) -> String {
+    let mut child = start(folder);
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(78), "{text}");
+    text
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn serves_confined_and_ends_with_its_parent() {
+    let folder = folder(POLICY, "[pool]\nslots = 16\n");
+    let mut child = start(folder.path());
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    if line.is_empty() {
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        panic!("it did not start: {text}");
+    }
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(ready["ready"], true);
+    let address = ready["listen"].as_str().unwrap();
+
+    let status = get(address, "/api/v1/status");
+    for part in ["\"seccomp\"", "\"no-new-privileges\"", "\"agents\":0", "\"wasmtime\":\"48.0.8\""] {
+        assert!(status.contains(part), "{part} is not in {status}");
+    }
+    assert!(get(address, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(address, "/readyz"));
+    assert!(get(address, "/metrics").contains("mentatlab_"));
+
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let audit = std::fs::read_to_string(folder.path().join("state/audit.jsonl")).unwrap();
+    assert!(audit.contains("\"event_type\":\"start\"") && audit.contains("seccomp"), "{audit}");
+}
+
+#[test]
+fn refuses_a_policy_that_skips_a_check() {
+    let weak = POLICY.replace("mode: require", "mode: danger-skip");
+    assert!(refused(folder(&weak, "").path()).contains("revocation"));
+    let weak = POLICY.replace("{ within-seconds: 3600 }", "attested-checkpoint-suffices");
+    assert!(refused(folder(&weak, "").path()).contains("any age"));
+}
+
+#[test]
+fn says_what_is_wrong_and_what_to_do() {
+    let missing = folder(POLICY, "");
+    std::fs::remove_file(missing.path().join("trusted_root.json")).unwrap();
+    assert!(refused(missing.path()).contains("mentatctl trust export"));
+
+    let unknown = folder(POLICY, "verify = false\n");
+    assert!(refused(unknown.path()).contains("unknown field"));
+
+    let reachable = folder(POLICY, "[server]\nlisten = '0.0.0.0:0'\n");
+    assert!(refused(reachable.path()).contains("plain HTTP"));
+
+    let log = folder(POLICY, "[[evidence.logs]]\norigin = 'x.mentat.internal'\nurl = 'http://127.0.0.1:1'\n");
+    assert!(refused(log.path()).contains("does not name it"));
+}
+
+#[test]
+fn refuses_to_continue_a_shortened_audit_log() {
+    let folder = folder(POLICY, "[pool]\nslots = 16\n");
+    let mut child = start(folder.path());
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    std::fs::write(folder.path().join("state/audit.jsonl"), "").unwrap();
+    assert!(refused(folder.path()).contains("records were removed"));
+}
