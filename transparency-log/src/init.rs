@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use hsm::software::Keystore;
 use hsm::{KeyProvider, Passphrase, PassphraseSource};
-use log_store::{Disk, Log, OsDisk, repair_log};
+use log_store::{Disk, Log, OsDisk};
 use serde_json::{Value, json};
 use service::{StartRefusal, secret};
 
 use crate::clock::LogClock;
-use crate::config::Settings;
+use crate::config::{LogSettings, Settings};
 use crate::keys;
 use crate::logs::{describe, options};
 
@@ -22,6 +22,20 @@ use crate::logs::{describe, options};
 /// # Errors
 /// [`StartRefusal`] when nothing is left to initialise, or something cannot be made.
 pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
+    // A folder without a head: an initialisation was interrupted, or the head was lost. Only `repair` tells them apart.
+    let headless = |log: &&LogSettings| {
+        settings.data.join(&log.name).exists() && !options(settings, log, "").head.exists()
+    };
+    if let Some(log) = settings.logs.iter().find(headless) {
+        return Err(StartRefusal::new(
+            format!(
+                "log {:?} exists already, but {} does not",
+                log.name,
+                options(settings, log, "").head.display()
+            ),
+            "run `transparency-log repair --config FILE`, then `init` again if logs are left to be made",
+        ));
+    }
     let remaining: Vec<_> =
         settings.logs.iter().filter(|log| !settings.data.join(&log.name).exists()).collect();
     if remaining.is_empty() {
@@ -57,34 +71,6 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
         described.push(json!(describe(log, &keys, settings.public_url.as_deref().unwrap_or_default())));
     }
     Ok(json!({ "initialized": true, "logs": described }))
-}
-
-/// Repairs the head and second copy of one log. Returns the JSON line to print.
-///
-/// # Errors
-/// [`StartRefusal`] when the entries do not hold what was signed; nothing was changed then.
-pub fn repair(settings: &Settings, name: &str) -> Result<Value, StartRefusal> {
-    let log = settings.logs.iter().find(|log| log.name == name).ok_or_else(|| {
-        StartRefusal::new(format!("no log {name:?} is configured"), "give the name of a [[log]]")
-    })?;
-    let passphrase = read_passphrase(&settings.passphrase)?;
-    let keystore = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
-        StartRefusal::new("cannot open the keystore", "check keystore.directory and keystore.passphrase")
-            .because(error)
-    })?;
-    let keys = keys::open(&keystore, log)?;
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-    let report = repair_log(&options(settings, log, keys.origin()), &disk, &LogClock).map_err(|error| {
-        StartRefusal::new(format!("log {name:?} cannot be repaired"), "restore what is named from a backup")
-            .because(error)
-    })?;
-    Ok(json!({
-        "repaired": name,
-        "size": report.tree.size,
-        "root": report.tree.root.to_base64(),
-        "verified": report.verified,
-        "set_aside": report.set_aside,
-    }))
 }
 
 /// Opens a keystore, or creates it; a passphrase file that does not exist gets a random passphrase.

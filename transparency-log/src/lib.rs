@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`config`] | the configuration file, raw and validated |
 //! | [`init`] | makes keys and empty logs, once |
+//! | [`repair`] | the offline commands `repair` and `check` |
 //! | [`serve`] | opens the logs and serves them |
 //! | `admission` | which signatures, chains and statements are accepted |
 //! | [`witness`] | the witness server; the client for a witness policy is `witness_client` |
@@ -24,6 +25,7 @@ mod keys;
 mod logs;
 mod lookup;
 mod metrics;
+pub mod repair;
 pub mod serve;
 mod terms;
 pub mod witness;

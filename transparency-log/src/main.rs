@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use service::exit::finish;
 use service::{Failure, StartRefusal, logging};
+use transparency_log::repair::{self, Form, Repairing};
 use transparency_log::{config::Config, init, serve};
 
 /// A transparency log server.
@@ -26,15 +27,27 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Rewrite a log's head and its second copy from the entries, after verifying the entries against every record of
-    /// what was signed. For a log that refuses to start and names this command. Prints the tree as one JSON line.
+    /// Say how a head or its second copy that is old, damaged or gone can be written anew, after verifying the entries
+    /// against every record of what was signed. For a log that refuses to start and names this command.
     Repair {
         /// The configuration file.
         #[arg(long)]
         config: PathBuf,
-        /// Name of the log.
+        /// Name of the log. Default: all.
         #[arg(long)]
-        log: String,
+        log: Option<String>,
+        /// Do it. Without this nothing is changed.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Verify every entry, tile, head and stored note of logs that are not running. Exit code 1 when anything is wrong.
+    Check {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Answer with one JSON line.
+        #[arg(long)]
+        json: bool,
     },
     /// Serve the configured logs. Prints one JSON line when ready.
     Serve {
@@ -66,9 +79,15 @@ fn run(command: Command) -> Result<(), Failure> {
             let made = init::init(&Config::read(&config)?.validate()?)?;
             writeln!(std::io::stdout().lock(), "{made}").map_err(Failure::failed)
         }
-        Command::Repair { config, log } => {
-            let repaired = init::repair(&Config::read(&config)?.validate()?, &log)?;
-            writeln!(std::io::stdout().lock(), "{repaired}").map_err(Failure::failed)
+        Command::Repair { config, log, apply } => {
+            let settings = Config::read(&config)?.validate()?;
+            let repairing = if apply { Repairing::Apply } else { Repairing::DryRun };
+            repair::repair(&settings, log.as_deref(), repairing, &mut std::io::stdout().lock())
+        }
+        Command::Check { config, json } => {
+            let settings = Config::read(&config)?.validate()?;
+            let form = if json { Form::Json } else { Form::Text };
+            repair::check(&settings, form, &mut std::io::stdout().lock())
         }
         Command::Serve { config, exit_with_stdin, log_format } => {
             let format = match log_format {

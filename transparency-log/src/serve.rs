@@ -80,15 +80,20 @@ fn readiness(logs: &[Arc<ServedLog>]) -> Readiness {
 }
 
 fn open_logs(settings: &Settings, runtime: &Handle) -> Result<Vec<Arc<ServedLog>>, StartRefusal> {
+    let keystore = open_keystore(settings)?;
+    settings.logs.iter().map(|log| open_log(settings, log, &keystore, runtime).map(Arc::new)).collect()
+}
+
+/// Opens the keystore that `init` made.
+pub(crate) fn open_keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
     let passphrase = read_passphrase(&settings.passphrase)?;
-    let keystore = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
+    Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
         StartRefusal::new(
             format!("cannot open the keystore {}", settings.keystore.display()),
             "run `transparency-log init`, or check keystore.directory and keystore.passphrase",
         )
         .because(error)
-    })?;
-    settings.logs.iter().map(|log| open_log(settings, log, &keystore, runtime).map(Arc::new)).collect()
+    })
 }
 
 fn open_log(

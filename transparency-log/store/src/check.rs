@@ -63,6 +63,17 @@ pub fn check_log(
         }
     }
 
+    if let Some(stored) = note.current()
+        && stored.tree.size > copy.load().tree.size
+    {
+        return Err(Refusal::CopyBehind {
+            copy: copy.path().to_owned(),
+            copy_size: copy.load().tree.size,
+            signed_size: stored.tree.size,
+        }
+        .into());
+    }
+
     let mut scan = Scan::new(&entries, 0, SEGMENT_HEADER, None);
     let (mut range, mut edge, mut full) = (CompactRange::new(), Edge::empty(), Vec::new());
     let mut compared = 0;

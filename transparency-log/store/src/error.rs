@@ -104,7 +104,8 @@ pub enum Error {
     },
 }
 
-/// Why a log does not start. Each variant names the file and the repair; the runbook has a page for each.
+/// Why a log does not start, or is not repaired. Each variant names the file and the repair; the runbook
+/// `docs/operations/log-refusals.md` has a section for each.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -117,7 +118,7 @@ pub enum Refusal {
         behind_millis: u64,
     },
     /// The second copy of the head is older than what was signed.
-    #[error("{} holds size {copy_size}, but size {signed_size} was signed already: an old copy was restored; run `transparency-log repair`", copy.display())]
+    #[error("{} holds size {copy_size}, but size {signed_size} was signed already: an old copy was restored; run `transparency-log repair --config FILE`", copy.display())]
     CopyBehind {
         /// The second copy.
         copy: PathBuf,
@@ -161,7 +162,7 @@ pub enum Refusal {
         detail: String,
     },
     /// The head is older than a copy of itself.
-    #[error("{} holds size {head_size}, but {} holds size {newer_size}: an old head was restored; run `transparency-log repair`", head.display(), newer.display())]
+    #[error("{} holds size {head_size}, but {} holds size {newer_size}: an old head was restored; run `transparency-log repair --config FILE`", head.display(), newer.display())]
     HeadBehind {
         /// The head file.
         head: PathBuf,
@@ -173,7 +174,7 @@ pub enum Refusal {
         newer_size: u64,
     },
     /// No slot of the head file is intact.
-    #[error("{} has no intact slot; run `transparency-log repair`", head.display())]
+    #[error("{} has no intact slot; run `transparency-log repair --config FILE`", head.display())]
     HeadDamaged {
         /// The head file.
         head: PathBuf,
@@ -189,10 +190,18 @@ pub enum Refusal {
         detail: String,
     },
     /// The head file does not exist.
-    #[error("{} does not exist; run `transparency-log repair` for an existing log or `transparency-log init` for a new one", head.display())]
+    #[error("{} does not exist; run `transparency-log repair --config FILE`", head.display())]
     HeadMissing {
         /// The head file.
         head: PathBuf,
+    },
+    /// Neither the head nor its second copy can be read, and the log was started before.
+    #[error("neither {} nor {} holds a head, and the entries alone do not say what was acknowledged; restore the newest backup of either, then run `transparency-log repair --config FILE`", head.display(), copy.display())]
+    HeadsLost {
+        /// The head file.
+        head: PathBuf,
+        /// The second copy.
+        copy: PathBuf,
     },
     /// Another process has the log open.
     #[error("{} is locked: another process writes this log", head.display())]

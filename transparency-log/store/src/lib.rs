@@ -59,5 +59,5 @@ pub use publication::Publication;
 pub use publisher::{CheckpointSigner, Cosigner, Publishing};
 pub use queue::{Batching, WriterId};
 pub use record::MAX_ENTRY;
-pub use repair::{RepairReport, repair_log};
+pub use repair::{Repair, RepairReport, plan_repair};
 pub use shared::MetricsSnapshot;

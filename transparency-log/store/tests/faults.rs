@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fixture::{Fixture, add, add_all, copy_tree, entry, os};
 use log_store::{
-    Access, Ack, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId, check_log, repair_log,
+    Access, Ack, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId, check_log, plan_repair,
 };
 use tlog::hash::TreeHead;
 
@@ -273,7 +273,7 @@ fn repair_rewrites_a_head_that_is_old_damaged_or_gone_and_never_shortens_the_log
             _ => std::fs::write(path, vec![7; 8192]).unwrap(),
         }
         let _ = refusal(&fixture);
-        let report = repair_log(&fixture.options, &os(), &*fixture.clock).unwrap();
+        let report = plan_repair(&fixture.options, &os()).unwrap().apply().unwrap();
         assert_eq!(report.tree.size, 700, "{which} {how}");
         assert!(report.verified.len() >= 2, "{which} {how}");
         let log = fixture.open().unwrap();
@@ -285,7 +285,7 @@ fn repair_rewrites_a_head_that_is_old_damaged_or_gone_and_never_shortens_the_log
     std::fs::remove_dir_all(fixture.path("entries")).unwrap();
     copy_tree(&old.join("log/entries"), &fixture.path("entries"));
     let before = std::fs::read(&fixture.options.head).unwrap();
-    let refused = repair_log(&fixture.options, &os(), &*fixture.clock).unwrap_err();
+    let refused = plan_repair(&fixture.options, &os()).unwrap_err();
     assert!(
         matches!(refused, Error::Refused(Refusal::EntriesMissing { found: 300, expected: 700, .. })),
         "{refused}"
