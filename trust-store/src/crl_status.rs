@@ -11,7 +11,7 @@ use crate::path::{PathPolicy, Subject, build_path_where};
 use crate::path_validation::check_critical_extensions;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationStatus;
-use crate::revocation_assessment::{Assessor, Findings, MAX_SIGNER_DEPTH, stale, unknown};
+use crate::revocation_assessment::{Assessor, Findings, MAX_SIGNER_DEPTH, keep_earliest, stale, unknown};
 use crate::time::UnixTime;
 
 /// What lists that are limited to some reasons add up to.
@@ -21,7 +21,7 @@ struct Covered {
     next_update: UnixTime,
 }
 
-impl Assessor<'_, '_> {
+impl<'a> Assessor<'a, '_> {
     /// Looks the certificate up in every list that covers it.
     pub(crate) fn weigh_crls(
         &mut self,
@@ -50,7 +50,17 @@ impl Assessor<'_, '_> {
                     continue;
                 }
             };
-            let delta = self.find_delta(crl, &signer)?;
+            let delta = match self.find_delta(crl, &signer, certificate, findings) {
+                Ok(delta) => delta,
+                Err(exceeded) => {
+                    // Deltas that nobody could read take nothing back but a hold.
+                    let listed = crl.entry(certificate.serial(), certificate.issuer_name());
+                    if let Some(entry) = listed.filter(is_final) {
+                        findings.revoked_by_old(entry.effective_date(), entry.reason);
+                    }
+                    return Err(exceeded);
+                }
+            };
             let newest = delta.unwrap_or(crl);
             let current = check.is_current(newest.this_update(), newest.next_update());
             if let Some(entry) = look_up(certificate, crl, delta) {
@@ -92,6 +102,43 @@ impl Assessor<'_, '_> {
             None => {}
         }
         Ok(())
+    }
+
+    /// The earliest revocation in the complete lists that were verified with the issuer's key when they were loaded:
+    /// looking there takes no signature check. A hold is left to the full assessment, since a delta may have ended it.
+    pub(crate) fn listed_when_loaded(
+        &mut self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+    ) -> Option<(UnixTime, RevocationReason)> {
+        if issuer.key_usage().is_some_and(|usage| !usage.contains(KeyUsage::CRL_SIGN)) {
+            return None;
+        }
+        let points = certificate.crl_distribution_points();
+        let points: Vec<DistributionPoint<'_>> =
+            points.map(|points| points.iter().collect()).unwrap_or_default();
+        let mut earliest = None;
+        let check = self.check;
+        let verified = |crl: &&Crl| {
+            crl.base_number().is_none()
+                && crl.was_verified_with(issuer)
+                && crl.issuer_name() == issuer.subject_name()
+                && crl.this_update() <= issuer.not_after()
+                && crl.unusable().is_none()
+        };
+        for crl in check.evidence.crls.iter().filter(verified) {
+            if self.budget.spend_comparison(crl.issuer_der().len()).is_err() {
+                break;
+            }
+            if covered_reasons(certificate, &points, crl).is_none() {
+                continue;
+            }
+            let listed = crl.entry(certificate.serial(), certificate.issuer_name());
+            if let Some(entry) = listed.filter(is_final) {
+                keep_earliest(&mut earliest, entry.effective_date(), entry.reason);
+            }
+        }
+        earliest
     }
 
     /// §6.3.3 (f) and (g): a certificate whose key signed the list and that may sign lists of this issuer here.
@@ -186,32 +233,61 @@ impl Assessor<'_, '_> {
         outcome
     }
 
-    /// §6.3.3 (c) and (h): the newest delta that goes with a complete list.
-    fn find_delta(&mut self, base: &Crl, signer: &Certificate) -> Result<Option<&'_ Crl>, Denial> {
+    /// §6.3.3 (c) and (h): the newest delta that goes with a complete list. What other deltas of the same scope and
+    /// signer say, whatever their dates and numbers, is found as old evidence.
+    fn find_delta(
+        &mut self,
+        base: &Crl,
+        signer: &Certificate,
+        certificate: &Certificate,
+        findings: &mut Findings,
+    ) -> Result<Option<&'a Crl>, Denial> {
         let check = self.check;
         let mut newest: Option<&Crl> = None;
+        let mut holds: Vec<(&Crl, CrlEntry)> = Vec::new();
         for delta in &check.evidence.crls {
             let (Some(since), Some(base_number), Some(number)) =
                 (delta.base_number(), base.number(), delta.number())
             else {
                 continue;
             };
-            let fits = delta.issuer_name() == base.issuer_name()
+            self.budget.spend_steps(1)?;
+            let same_scope = delta.issuer_name() == base.issuer_name()
                 && delta.distribution_point_der() == base.distribution_point_der()
                 && delta.authority_key_identifier_der() == base.authority_key_identifier_der()
-                && since <= base_number
-                && base_number < number
-                && delta.unusable().is_none()
-                && check.is_current(delta.this_update(), delta.next_update())
-                && newest.is_none_or(|known| known.number() < Some(number));
-            self.budget.spend_steps(1)?;
-            if !fits {
+                && delta.unusable().is_none();
+            if !same_scope {
                 continue;
             }
-            match self.check_signature(delta, signer) {
-                Ok(()) => newest = Some(delta),
-                Err(denial) => drop(keep_budget(denial)?),
+            let fits = since <= base_number
+                && base_number < number
+                && check.is_current(delta.this_update(), delta.next_update())
+                && newest.is_none_or(|known| known.number() < Some(number));
+            let listed = delta
+                .entry(certificate.serial(), certificate.issuer_name())
+                .filter(|entry| entry.reason != RevocationReason::RemoveFromCrl);
+            if !fits && listed.is_none() {
+                continue;
             }
+            if let Err(denial) = self.check_signature(delta, signer) {
+                drop(keep_budget(denial)?);
+                continue;
+            }
+            if fits {
+                newest = Some(delta);
+            }
+            match listed {
+                Some(entry) if is_final(&entry) => {
+                    findings.revoked_by_old(entry.effective_date(), entry.reason);
+                }
+                Some(entry) => holds.push((delta, entry)),
+                None => {}
+            }
+        }
+        // A newer list without the hold has ended it.
+        let decided_by = newest.unwrap_or(base).number();
+        for (_, entry) in holds.iter().filter(|(delta, _)| delta.number() > decided_by) {
+            findings.revoked_by_old(entry.effective_date(), entry.reason);
         }
         Ok(newest)
     }
@@ -220,6 +296,11 @@ impl Assessor<'_, '_> {
 /// Lets only the end of the budget through as an error.
 fn keep_budget(denial: Denial) -> Result<Denial, Denial> {
     if denial.code == ReasonCode::BudgetExceeded { Err(denial) } else { Ok(denial) }
+}
+
+/// Whether an entry is a revocation that cannot be taken back.
+fn is_final(entry: &CrlEntry) -> bool {
+    !matches!(entry.reason, RevocationReason::CertificateHold | RevocationReason::RemoveFromCrl)
 }
 
 /// §6.3.3 (i) and (j).

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use tlog::signature::SignatureVerifier;
 
 use crate::algorithm::SignatureAlgorithm;
+use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::crl_entry::RevocationReason;
 use crate::extension::{Extension, KeyUsage};
@@ -233,10 +234,23 @@ impl OcspResponse {
         now: UnixTime,
         verifier: &dyn SignatureVerifier,
     ) -> Result<Responder, Denial> {
+        let mut unbounded = Budget { signature_checks: u32::MAX, steps: u32::MAX };
+        self.find_responder_within(issuer, now, verifier, &mut unbounded)
+    }
+
+    /// As [`OcspResponse::find_responder`], with every signature check charged when it is made.
+    pub(crate) fn find_responder_within(
+        &self,
+        issuer: &Certificate,
+        now: UnixTime,
+        verifier: &dyn SignatureVerifier,
+        budget: &mut Budget,
+    ) -> Result<Responder, Denial> {
         if self.authorised_for.as_deref() == Some(issuer.spki_der()) {
             return Ok(Responder::Authorised);
         }
         if self.is_named(issuer) {
+            budget.spend_signature_check()?;
             self.verify_signature(issuer, verifier)?;
             return Ok(Responder::Issuer);
         }
@@ -245,8 +259,9 @@ impl OcspResponse {
             "no certificate sent along is the responder's, and the issuer is not the responder",
         );
         for candidate in self.parts.certificates.iter().filter(|candidate| self.is_named(candidate)) {
-            match self.check_delegate(candidate, issuer, now, verifier) {
+            match self.check_delegate(candidate, issuer, now, verifier, budget) {
                 Ok(()) => return Ok(Responder::Delegate(candidate.clone())),
+                Err(denial) if denial.code == ReasonCode::BudgetExceeded => return Err(denial),
                 Err(denial) => failure = denial,
             }
         }
@@ -282,6 +297,7 @@ impl OcspResponse {
         issuer: &Certificate,
         now: UnixTime,
         verifier: &dyn SignatureVerifier,
+        budget: &mut Budget,
     ) -> Result<(), Denial> {
         if delegate.issuer_name() != issuer.subject_name() {
             return Err(Denial::new(
@@ -305,7 +321,9 @@ impl OcspResponse {
         for time in [self.produced_at(), now] {
             crate::path_validation::check_validity(delegate, time)?;
         }
+        budget.spend_signature_check()?;
         delegate.verify_signature(issuer, verifier)?;
+        budget.spend_signature_check()?;
         self.verify_signature(delegate, verifier)
     }
 

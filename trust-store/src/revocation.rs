@@ -4,7 +4,8 @@
 //!   path to the same trust anchor, not itself revoked; for OCSP the issuer or its direct delegate.
 //! * Any valid "revoked" wins over any "good"; among the good ones the newest decides; "unknown" is no evidence.
 //! * Evidence that is not current, or older than the policy's maximum age, is [`RevocationStatus::Unknown`]. An
-//!   authentic old "revoked" still denies a chain: revocations are not taken back.
+//!   authentic old "revoked" still denies a chain, also one of a delta that no base at hand goes with: revocations are
+//!   not taken back. Only a hold of a delta ends with a newer list that no longer shows it.
 //! * Past a certificate's expiry, absence from a CRL means "good" only if the CRL carries `expiredCertsOnCRL` that
 //!   reaches back to the expiry, and no OCSP "good" counts.
 
@@ -164,39 +165,47 @@ pub struct Assessment {
     pub shortfall: Option<Denial>,
 }
 
+impl Assessment {
+    /// The revocation by current evidence, else by evidence that is not current.
+    pub(crate) fn revocation(&self) -> Option<(UnixTime, RevocationReason)> {
+        match self.status {
+            RevocationStatus::Revoked { at, reason } => Some((at, reason)),
+            _ => self.revoked_by_old_evidence,
+        }
+    }
+}
+
 impl RevocationCheck<'_> {
     /// Checks every certificate of a chain below its anchor.
     ///
     /// # Errors
-    /// `revoked`, `revocation_stale`, `revocation_unknown` or `budget_exceeded`; `revoked` wins.
+    /// `revoked`, `revocation_stale`, `revocation_unknown` or `budget_exceeded`; `revoked` wins, also over the end of
+    /// the budget.
     pub fn check_chain(&self, chain: &VerifiedChain, budget: &mut Budget) -> Result<NotRevoked, Denial> {
         let mode = self.policy.mode;
         if mode == RevocationMode::DangerSkip {
             return Ok(NotRevoked { statuses: Vec::new(), mode });
         }
+        let scope = Scope { chain: chain.certificates() };
+        // Nobody's junk evidence may use up the budget before what was verified on load is looked at, for any link.
+        for (certificate, issuer) in chain.links() {
+            let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
+            self.refuse_revoked(certificate, listed)?;
+        }
         let mut statuses = Vec::new();
         let mut shortfall: Option<Denial> = None;
-        let scope = Scope { chain: chain.certificates() };
+        let mut exceeded: Option<Denial> = None;
         for (certificate, issuer) in chain.links() {
-            let assessment = Assessor::new(self, scope, budget).assess(certificate, issuer)?;
-            let revoked = match assessment.status {
-                RevocationStatus::Revoked { at, reason } => Some((at, reason)),
-                _ => assessment.revoked_by_old_evidence,
-            };
-            if let Some((at, reason)) = revoked
-                && !self.is_proven_before(at)
-            {
-                let serial = hex::encode(certificate.serial());
-                let reason = reason.as_str();
-                return Err(Denial::new(
-                    ReasonCode::Revoked,
-                    format!("certificate {serial} is revoked since {at} ({reason})"),
-                ));
-            }
+            let (assessment, weighed) = Assessor::new(self, scope, budget).weigh(certificate, issuer);
+            self.refuse_revoked(certificate, assessment.revocation())?;
+            exceeded = exceeded.or(weighed.err());
             if assessment.status == RevocationStatus::Unknown && shortfall.is_none() {
                 shortfall = Some(denial_of_unknown(certificate, assessment.shortfall));
             }
             statuses.push(assessment.status);
+        }
+        if let Some(denial) = exceeded {
+            return Err(denial);
         }
         match shortfall {
             Some(denial) if mode == RevocationMode::Require => Err(denial),
@@ -237,6 +246,19 @@ impl RevocationCheck<'_> {
         let mut assessor = Assessor::new(self, Scope { chain: &chain }, budget);
         assessor.points_of_leaf = Some(points);
         assessor.assess(certificate, issuer)
+    }
+
+    fn refuse_revoked(
+        &self,
+        certificate: &Certificate,
+        revocation: Option<(UnixTime, RevocationReason)>,
+    ) -> Result<(), Denial> {
+        let Some((at, reason)) = revocation.filter(|(at, _)| !self.is_proven_before(*at)) else {
+            return Ok(());
+        };
+        let (serial, reason) = (hex::encode(certificate.serial()), reason.as_str());
+        let detail = format!("certificate {serial} is revoked since {at} ({reason})");
+        Err(Denial::new(ReasonCode::Revoked, detail))
     }
 
     fn is_proven_before(&self, revoked_at: UnixTime) -> bool {

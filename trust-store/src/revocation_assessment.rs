@@ -69,7 +69,11 @@ impl Findings {
     }
 }
 
-fn keep_earliest(kept: &mut Option<(UnixTime, RevocationReason)>, at: UnixTime, reason: RevocationReason) {
+pub(crate) fn keep_earliest(
+    kept: &mut Option<(UnixTime, RevocationReason)>,
+    at: UnixTime,
+    reason: RevocationReason,
+) {
     if kept.is_none_or(|(earliest, _)| at < earliest) {
         *kept = Some((at, reason));
     }
@@ -80,25 +84,36 @@ impl<'a, 'b> Assessor<'a, 'b> {
         Self { check, scope, budget, in_progress: Vec::new(), points_of_leaf: None }
     }
 
-    /// The verdict over all evidence.
+    /// The verdict over all evidence. A revocation that was found stands, whatever the budget left unread.
     pub(crate) fn assess(
         &mut self,
         certificate: &Certificate,
         issuer: &Certificate,
     ) -> Result<Assessment, Denial> {
+        let (assessment, weighed) = self.weigh(certificate, issuer);
+        if assessment.revocation().is_some() { Ok(assessment) } else { weighed.map(|()| assessment) }
+    }
+
+    /// What was found, and `budget_exceeded` if that is not all that there is.
+    pub(crate) fn weigh(
+        &mut self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+    ) -> (Assessment, Result<(), Denial>) {
         let mut findings = Findings::default();
-        self.weigh_crls(certificate, issuer, &mut findings)?;
         let check = self.check;
-        for response in &check.evidence.ocsp {
-            self.weigh_ocsp(response, certificate, issuer, &mut findings)?;
-        }
+        let weighed = self.weigh_crls(certificate, issuer, &mut findings).and_then(|()| {
+            let mut responses = check.evidence.ocsp.iter();
+            responses.try_for_each(|response| self.weigh_ocsp(response, certificate, issuer, &mut findings))
+        });
         let status = match (findings.revoked, findings.good) {
             (Some((at, reason)), _) => RevocationStatus::Revoked { at, reason },
             (None, Some((this_update, next_update))) => RevocationStatus::Good { this_update, next_update },
             (None, None) => RevocationStatus::Unknown,
         };
         let shortfall = findings.shortfall.filter(|_| status == RevocationStatus::Unknown);
-        Ok(Assessment { status, revoked_by_old_evidence: findings.revoked_by_old, shortfall })
+        let revoked_by_old_evidence = findings.revoked_by_old;
+        (Assessment { status, revoked_by_old_evidence, shortfall }, weighed)
     }
 
     fn weigh_ocsp(
@@ -149,11 +164,8 @@ impl<'a, 'b> Assessor<'a, 'b> {
     }
 
     fn authorise_responder(&mut self, response: &OcspResponse, issuer: &Certificate) -> Result<(), Denial> {
-        // At most one signature for the response and one for each certificate that comes with it.
-        for _ in 0..=response.certificates().len() {
-            self.budget.spend_signature_check()?;
-        }
-        let responder = response.find_responder(issuer, self.check.now, self.check.verifier)?;
+        let (now, verifier) = (self.check.now, self.check.verifier);
+        let responder = response.find_responder_within(issuer, now, verifier, self.budget)?;
         let Responder::Delegate(delegate) = responder else { return Ok(()) };
         if delegate.has_ocsp_nocheck() {
             return Ok(());

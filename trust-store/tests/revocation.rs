@@ -340,6 +340,75 @@ fn a_signature_proven_before_the_revocation_stays_good_only_where_policy_says_so
 }
 
 #[test]
+fn a_delta_that_revokes_denies_whatever_its_dates_and_its_base() {
+    let ca = Ca::root("ca");
+    let leaf = leaf(&ca);
+    let numbered = |n: u8| vec![number("2.5.29.20", n, false)];
+    let of_base = |base: u8, n: u8| vec![number("2.5.29.20", n, false), number("2.5.29.27", base, true)];
+    let listing = |reason: u8| vec![(SERIAL, vec![extension("2.5.29.21", false, &tlv(0x0a, &[&[reason]]))])];
+    let old = |signer: &Ca, reason: u8, base: u8, n: u8| {
+        let (from, to) = (NOW.plus(-3 * DAY), NOW.plus(-DAY));
+        signer.crl_between(from, to, &listing(reason), &of_base(base, n))
+    };
+    let decide = |base: u8, delta: Vec<u8>| {
+        let evidence = crls(&[ca.crl(&[], &numbered(base)), delta]);
+        chain_decision(&evidence, &strict(), None, &leaf, &ca).map_err(|denial| denial.code)
+    };
+    let (compromised, hold, removed) = (1, 6, 8);
+    assert_eq!(
+        decide(5, old(&ca, compromised, 5, 6)),
+        Err(ReasonCode::Revoked),
+        "blocking the next one is no use"
+    );
+    assert_eq!(decide(7, old(&ca, compromised, 5, 6)), Err(ReasonCode::Revoked));
+    assert_eq!(decide(4, ca.crl(&listing(compromised), &of_base(5, 6))), Err(ReasonCode::Revoked));
+    assert_eq!(decide(5, old(&ca, hold, 5, 6)), Err(ReasonCode::Revoked));
+    assert_eq!(decide(7, old(&ca, hold, 5, 6)), Ok(1), "the newer base has ended the hold");
+    assert_eq!(decide(5, old(&ca, removed, 5, 6)), Ok(1));
+    assert_eq!(decide(5, old(&Ca::root("ca"), compromised, 5, 6)), Ok(1), "somebody else's delta");
+}
+
+#[test]
+fn a_revocation_that_was_found_outlives_the_budget() {
+    let root = Ca::root("root");
+    let sub = root.subordinate("sub", |body| body.serial = vec![0x77]);
+    let leaf = leaf(&sub);
+    let anchors = std::slice::from_ref(&root.certificate);
+    let between = std::slice::from_ref(&sub.certificate);
+    let chain = build_path(&leaf, between, anchors, NOW, &PathPolicy::default(), &AwsLc).unwrap();
+    let decide = |evidence: &RevocationEvidence| {
+        let mut budget = Budget { signature_checks: 1, ..Budget::default() };
+        check(evidence, &strict(), NOW).check_chain(&chain, &mut budget).unwrap_err().code
+    };
+    let junk = ocsp("sub", &Key::new(), &[single(&sub.sha1_id(SERIAL), &good(), None, &[])], &[], &[]);
+    let junk = || OcspResponse::from_der(&junk).unwrap();
+    // The leaf's revocation takes the only check; the responses after it would take more.
+    let mut evidence = crls(&[sub.crl(&[(SERIAL, vec![])], &[])]);
+    evidence.ocsp = vec![junk(), junk()];
+    assert_eq!(decide(&evidence), ReasonCode::Revoked);
+    let mut evidence = crls(&[sub.crl(&[], &[])]);
+    evidence.ocsp = vec![junk(), junk()];
+    assert_eq!(decide(&evidence), ReasonCode::BudgetExceeded);
+    // The intermediate's stands in a list that was verified on load: nothing about the leaf can keep it from being seen.
+    let listed = Crl::from_der(&root.crl(&[(&[0x77], vec![])], &[])).unwrap();
+    evidence.crls.push(listed.clone());
+    assert_eq!(decide(&evidence), ReasonCode::BudgetExceeded, "an unverified list waits for its turn");
+    *evidence.crls.last_mut().unwrap() = listed.authenticate(&root.certificate, &AwsLc).unwrap();
+    assert_eq!(decide(&evidence), ReasonCode::Revoked);
+}
+
+#[test]
+fn certificates_in_an_ocsp_response_cost_nothing_until_they_are_looked_at() {
+    let ca = Ca::root("ca");
+    let leaf = leaf(&ca);
+    let answer = [single(&ca.sha1_id(SERIAL), &good(), Some(NOW.plus(DAY)), &[])];
+    let evidence = responses(&[ocsp("ca", &ca.key, &answer, &[], &[&ca.certificate, &leaf])]);
+    let mut one = Budget { signature_checks: 1, ..Budget::default() };
+    let assessment = check(&evidence, &strict(), NOW).assess(&leaf, &ca.certificate, &mut one).unwrap();
+    assert_eq!((assessment.status, one.signature_checks), (good_until_tomorrow(), 0));
+}
+
+#[test]
 fn a_big_list_is_verified_once_and_found_by_serial() {
     let ca = Ca::root("ca");
     let leaf = leaf(&ca);
