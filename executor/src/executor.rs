@@ -12,6 +12,7 @@ use executor_api::audit::AuditEvent;
 use executor_api::{AgentSummary, Denied as WireDenied, Explanation, Status};
 use executor_engine::{ModuleDigest, WASMTIME_VERSION};
 use trust_store::UnixTime;
+use trust_store::attestation::Attestation;
 
 use crate::admission::{Admission, AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Agents, Verdict};
@@ -159,6 +160,7 @@ impl Executor {
     }
 
     async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
+        self.refuse_early(submission)?;
         let snapshot = self.parts.collector.prepare_for(submission.attestation()).await;
         no_fork(&snapshot)?;
         let at = clock::unix_seconds();
@@ -172,6 +174,19 @@ impl Executor {
                 Ok((*admitted, Verdict { denied: None, epoch: snapshot.epoch, at }))
             }
             AdmissionVerdict::Deny(denied) => Err(denied),
+        }
+    }
+
+    /// What no further evidence changes is refused before any is asked for: an upload whose signature, chain and log
+    /// entry do not verify must not choose what this executor fetches and follows.
+    fn refuse_early(&self, submission: &Submission) -> Result<(), Denied> {
+        let snapshot = self.parts.collector.snapshot();
+        let now = UnixTime(clock::unix_seconds());
+        match self.parts.admission.decide(submission, &snapshot.evidence, now) {
+            AdmissionVerdict::Deny(denied) if (1..=9).contains(&denied.step) || denied.code == "revoked" => {
+                Err(denied)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -273,21 +288,49 @@ impl Executor {
 
     /// Fetches evidence and judges every agent by it.
     pub async fn refresh(&self) -> Status {
-        let snapshot = self.parts.collector.refresh().await;
+        // Neither waits for the other: a log that is silent delays no revocation.
+        tokio::join!(self.refresh_lists(), self.refresh_logs());
+        self.status()
+    }
+
+    async fn refresh_lists(&self) {
+        self.parts.collector.refresh_lists(&self.attestations()).await;
+        self.recheck_all().await;
+    }
+
+    async fn refresh_logs(&self) {
+        self.parts.collector.refresh_logs(&self.attestations()).await;
+        self.recheck_all().await;
+    }
+
+    fn attestations(&self) -> Vec<Arc<Attestation>> {
+        self.agents.all().iter().map(|agent| Arc::clone(&agent.attestation)).collect()
+    }
+
+    async fn recheck_all(&self) {
         for agent in self.agents.all() {
-            // The outcome is stored in the agent; nobody waits for it here.
-            let _ = self.recheck(&agent, &snapshot);
+            // By the newest evidence, not by what was there when the round began. The outcome is stored in the agent;
+            // nobody waits for it here.
+            let _ = self.recheck(&agent, &self.parts.collector.snapshot());
             tokio::task::yield_now().await;
         }
-        self.status()
     }
 
     /// Refreshes now and then until the process ends.
     pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
-        loop {
-            tokio::time::sleep(interval).await;
-            self.refresh().await;
-        }
+        let lists = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                self.refresh_lists().await;
+            }
+        };
+        let logs = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                self.refresh_logs().await;
+            }
+        };
+        tokio::join!(lists, logs);
     }
 
     /// Stops matching instances.

@@ -5,9 +5,11 @@ use alloc::vec::Vec;
 
 use sha2::{Digest as _, Sha256};
 use tlog::note::VerifierKey;
+use tlog::signature::SignatureVerifier;
 
 use crate::algorithm::SubjectPublicKey;
 use crate::certificate::Certificate;
+use crate::crl::Crl;
 use crate::error::Error;
 use crate::key_details::KeyDetails;
 use crate::reason::{Denial, ReasonCode};
@@ -95,6 +97,16 @@ impl TrustMaterial {
     /// Origin, `logId` and checkpoint key of each trusted log of signatures: for whoever fetches checkpoints.
     pub fn checkpoint_keys(&self) -> impl Iterator<Item = (&str, &[u8], &VerifierKey)> {
         self.logs.iter().map(|log| (log.origin.as_str(), log.log_id.as_slice(), &log.checkpoint_key))
+    }
+
+    /// The list with its signature verified, if a certificate authority of the trusted root signed it. For whoever
+    /// keeps lists: one that nobody signed must not take the place of one that counts.
+    pub fn authenticate_crl(&self, crl: &Crl, crypto: &dyn SignatureVerifier) -> Option<Crl> {
+        self.certificate_authorities
+            .iter()
+            .flat_map(|authority| authority.candidates.iter().chain([&authority.anchor]))
+            .filter(|issuer| issuer.subject_name() == crl.issuer_name())
+            .find_map(|issuer| crl.clone().authenticate(issuer, crypto).ok())
     }
 
     /// The trusted log with this id.

@@ -1,12 +1,16 @@
 //! Checkpoints of the logs that vouch for modules: fetched, proven to extend the last one, remembered on disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tlog_client::{EntryFormat, LogClient, Monitor, MonitorState};
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tlog_client::{EntryFormat, Error, LogClient, Monitor, MonitorState, RetryPolicy};
 use tokio::sync::Mutex;
 use trust_store::attestation::Attestation;
-use trust_store::evidence::{Evidence, LogEvidence};
+use trust_store::evidence::{Evidence, LogEvidence, RememberedHead};
 use trust_store::provider::AwsLc;
 use trust_store::verifier::Verifier;
 
@@ -18,6 +22,15 @@ static CRYPTO: AwsLc = AwsLc;
 /// Most attested sizes of one log for which proofs are kept.
 const MAX_SIZES: usize = 4096;
 
+/// Most attested sizes of uploads that are not (yet) agents for which proofs are kept; the oldest make place.
+const MAX_CANDIDATES: usize = 256;
+
+/// Proofs fetched at once.
+const PROOFS_AT_ONCE: usize = 8;
+
+/// How many requests' time one refresh of a log may take. Waiting for a log delays nothing but that log.
+const PATIENCE: u32 = 4;
+
 /// Every log that is followed.
 pub(super) struct Logs(Vec<Log>);
 
@@ -27,19 +40,34 @@ struct Log {
     url: String,
     client: LogClient,
     file: PathBuf,
+    patience: Duration,
+    /// Held while the log is waited for.
     inner: Mutex<Inner>,
+    /// What was known last; read without waiting for anything.
+    known: ArcSwap<Known>,
+}
+
+/// What is known of a log.
+#[derive(Clone)]
+struct Known {
+    evidence: LogEvidence,
+    head: Option<RememberedHead>,
+    /// Size of the newest checkpoint's tree.
+    size: u64,
+    problem: String,
+    fetched_at: Option<i64>,
+    fork: Option<String>,
 }
 
 struct Inner {
     monitor: Monitor<'static>,
-    /// Sizes of trees for which attestations carry checkpoints.
+    /// Sizes of trees for which agents' attestations carry checkpoints.
     sizes: BTreeSet<u64>,
-    evidence: LogEvidence,
-    /// Size of the tree that `evidence` leads to.
-    proven_to: u64,
-    problem: String,
-    fetched_at: Option<i64>,
-    fork: Option<String>,
+    /// The same of the last uploads.
+    candidates: VecDeque<u64>,
+    /// Those of them from which `known.evidence` leads to the newest checkpoint.
+    proven: BTreeSet<u64>,
+    known: Known,
 }
 
 impl Logs {
@@ -57,7 +85,9 @@ impl Logs {
                 return Err(EvidenceError::UnknownLog { origin: origin.clone(), known: known.join(", ") });
             };
             let log_error = |source| EvidenceError::Log { origin: origin.clone(), source };
-            let client = LogClient::new(http.clone(), url).map_err(log_error)?;
+            // The next refresh is the retry.
+            let retry = RetryPolicy { attempts: 1, timeout: config.timeout, ..RetryPolicy::default() };
+            let client = LogClient::new(http.clone(), url).map_err(log_error)?.with_retry(retry);
             let file = config.state.join(format!("log-{origin}.json"));
             let state = MonitorState::load(&file, origin)
                 .map_err(log_error)?
@@ -65,133 +95,187 @@ impl Logs {
             let monitor =
                 Monitor::new(client.clone(), vec![key.clone()], &CRYPTO, EntryFormat::Bundles, state)
                     .map_err(log_error)?;
+            let mut known = Known {
+                evidence: no_evidence(origin),
+                head: None,
+                size: 0,
+                problem: String::new(),
+                fetched_at: None,
+                fork: None,
+            };
+            known.begin(&monitor, log_id);
             logs.push(Log {
                 origin: origin.clone(),
                 log_id: log_id.to_vec(),
                 url: url.clone(),
                 client,
                 file,
+                patience: config.timeout.saturating_mul(PATIENCE),
+                known: ArcSwap::from_pointee(known.clone()),
                 inner: Mutex::new(Inner {
                     monitor,
                     sizes: BTreeSet::new(),
-                    evidence: no_evidence(origin),
-                    proven_to: 0,
-                    problem: String::new(),
-                    fetched_at: None,
-                    fork: None,
+                    candidates: VecDeque::new(),
+                    proven: BTreeSet::new(),
+                    known,
                 }),
             });
         }
         Ok(Self(logs))
     }
 
-    pub(super) async fn refresh(&self) {
-        for log in &self.0 {
-            log.refresh().await;
-        }
+    /// Asks every log, and keeps the proofs that these attestations need and those of the last uploads.
+    pub(super) async fn refresh(&self, attestations: &[Arc<Attestation>]) {
+        join_all(self.0.iter().map(|log| log.refresh(attestations))).await;
     }
 
     /// Makes sure there are proofs from the attestation's trees to the newest one.
     pub(super) async fn want(&self, attestation: &Attestation) -> bool {
         let mut changed = false;
-        for entry in &attestation.bundle().log_entries {
-            let Some(proof) = &entry.inclusion_proof else { continue };
-            let Some(log) = self.0.iter().find(|log| log.log_id == entry.log_id) else { continue };
-            changed |= log.want(proof.tree_size).await;
+        for log in &self.0 {
+            for size in log.sizes_of(attestation) {
+                changed |= log.want(size).await;
+            }
         }
         changed
     }
 
     /// Adds every log's evidence; returns the name of one that contradicted itself.
-    pub(super) async fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) -> Option<String> {
+    pub(super) fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) -> Option<String> {
         let mut fork = None;
         for log in &self.0 {
-            let inner = log.inner.lock().await;
-            *evidence.log_mut(&log.origin) = inner.evidence.clone();
-            if let Some(checkpoint) = inner.monitor.checkpoint() {
-                evidence.remember(&log.origin, &log.log_id, checkpoint.head());
+            let known = log.known.load();
+            *evidence.log_mut(&log.origin) = known.evidence.clone();
+            if let Some(head) = known.head.as_ref().and_then(RememberedHead::head) {
+                evidence.remember(&log.origin, &log.log_id, &head);
             }
             sources.push(Source {
                 kind: "checkpoint",
                 url: log.url.clone(),
-                problem: inner.problem.clone(),
-                fetched_at: inner.fetched_at,
+                problem: known.problem.clone(),
+                fetched_at: known.fetched_at,
             });
-            fork = fork.or_else(|| inner.fork.clone());
+            fork = fork.or_else(|| known.fork.clone());
         }
         fork
     }
 }
 
+impl Known {
+    /// Starts over with the monitor's newest checkpoint, without proofs; whether there was a newer one.
+    fn begin(&mut self, monitor: &Monitor<'_>, log_id: &[u8]) -> bool {
+        let Some(checkpoint) = monitor.checkpoint() else { return false };
+        let note = checkpoint.note().to_string();
+        if self.evidence.checkpoints.first() == Some(&note) {
+            return false;
+        }
+        let origin = std::mem::take(&mut self.evidence.origin);
+        self.size = checkpoint.head().size;
+        self.head = Some(RememberedHead::new(&origin, log_id, checkpoint.head()));
+        self.evidence = no_evidence(&origin);
+        self.evidence.add_checkpoint(&note);
+        true
+    }
+}
+
 impl Log {
-    async fn refresh(&self) {
+    /// Sizes of this log's trees that the attestation leads to.
+    fn sizes_of(&self, attestation: &Attestation) -> impl Iterator<Item = u64> {
+        let entries = attestation.bundle().log_entries.iter().filter(|entry| entry.log_id == self.log_id);
+        entries.filter_map(|entry| entry.inclusion_proof.as_ref().map(|proof| proof.tree_size))
+    }
+
+    async fn refresh(&self, attestations: &[Arc<Attestation>]) {
         let mut inner = self.inner.lock().await;
-        match inner.monitor.update().await {
-            Ok(_) => {
-                inner.problem.clear();
-                inner.fetched_at = Some(clock::unix_seconds());
+        inner.sizes =
+            attestations.iter().flat_map(|attestation| self.sizes_of(attestation)).take(MAX_SIZES).collect();
+        self.update(&mut inner).await;
+    }
+
+    async fn update(&self, inner: &mut Inner) {
+        match tokio::time::timeout(self.patience, inner.monitor.update()).await {
+            Ok(Ok(_)) => {
+                inner.known.problem.clear();
+                inner.known.fetched_at = Some(clock::unix_seconds());
                 if let Err(error) = inner.monitor.state().store(&self.file) {
                     // Without memory a later rollback would pass unseen; it counts as a failed source.
-                    inner.problem = error.to_string();
+                    inner.known.problem = error.to_string();
                 }
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(origin = %self.origin, %error, code = error.code(), "no checkpoint");
-                if error.is_misbehaviour() {
-                    inner.fork = Some(format!("{}: {error}", self.origin));
+                // Only two signed heads that contradict each other prove a fork. A log that went back may be a stale
+                // copy, which anybody on the way can serve: nothing new was learned, and freshness does the rest.
+                if matches!(error, Error::Fork { .. }) {
+                    inner.known.fork = Some(format!("{}: {error}", self.origin));
                 }
-                inner.problem = error.to_string();
+                inner.known.problem = error.to_string();
             }
+            Err(_) => inner.known.problem = "the log did not answer in time".to_owned(),
         }
-        self.prove(&mut inner).await;
+        self.prove(inner).await;
     }
 
     async fn want(&self, size: u64) -> bool {
         let mut inner = self.inner.lock().await;
-        if inner.sizes.contains(&size) {
+        // An attestation newer than what is known: look again before judging.
+        let known = inner.known.size;
+        if size == 0 || size == known || inner.proven.contains(&size) {
             return false;
         }
-        // An attestation newer than what is known: look again before judging.
-        let known = inner.monitor.checkpoint().map_or(0, |checkpoint| checkpoint.head().size);
-        if inner.sizes.len() < MAX_SIZES {
-            inner.sizes.insert(size);
+        if !inner.candidates.contains(&size) {
+            inner.candidates.push_back(size);
+            if inner.candidates.len() > MAX_CANDIDATES {
+                inner.candidates.pop_front();
+            }
         }
         if size > known {
-            drop(inner);
-            self.refresh().await;
+            self.update(&mut inner).await;
         } else {
-            inner.proven_to = 0;
             self.prove(&mut inner).await;
         }
         true
     }
 
-    /// Rebuilds the evidence for the newest verified checkpoint.
+    /// Adds the proofs that are missing for the newest verified checkpoint and makes the outcome known. What cannot
+    /// be had now is tried again at the next occasion.
     async fn prove(&self, inner: &mut Inner) {
-        let Some(checkpoint) = inner.monitor.checkpoint() else { return };
-        let head = *checkpoint.head();
-        let note = checkpoint.note().to_string();
-        if inner.proven_to == head.size && inner.evidence.checkpoints.first() == Some(&note) {
-            return;
+        let Inner { monitor, sizes, candidates, proven, known } = inner;
+        if known.begin(monitor, &self.log_id) {
+            proven.clear();
         }
-        let mut evidence = no_evidence(&self.origin);
-        evidence.add_checkpoint(&note);
-        let tree = self.client.tree(head);
-        for &size in inner.sizes.iter().filter(|size| **size > 0 && **size < head.size) {
-            let proof = match tree.head_at(size).await {
-                Ok(old) => tree.consistency_proof(&old).await,
-                Err(error) => Err(error),
-            };
-            match proof {
-                Ok(proof) => evidence.add_consistency(size, head.size, &proof),
-                Err(error) => {
-                    tracing::warn!(origin = %self.origin, size, %error, "no consistency proof");
-                    inner.problem = format!("no consistency proof from size {size}: {error}");
+        let size = known.size;
+        let wanted: BTreeSet<u64> = sizes.iter().chain(candidates.iter()).copied().collect();
+        let missing: Vec<u64> =
+            wanted.into_iter().filter(|old| (1..size).contains(old) && !proven.contains(old)).collect();
+        if let Some(checkpoint) = monitor.checkpoint() {
+            let tree = self.client.tree(*checkpoint.head());
+            // Proofs that came before the time was over stay.
+            let all = async {
+                for group in missing.chunks(PROOFS_AT_ONCE) {
+                    let proofs = group.iter().map(async |&old| {
+                        let old = tree.head_at(old).await?;
+                        tree.consistency_proof(&old).await
+                    });
+                    for (&old, proof) in group.iter().zip(join_all(proofs).await) {
+                        match proof {
+                            Ok(proof) => {
+                                known.evidence.add_consistency(old, size, &proof);
+                                proven.insert(old);
+                            }
+                            Err(error) => {
+                                tracing::warn!(origin = %self.origin, old, %error, "no consistency proof");
+                                known.problem = format!("no consistency proof from size {old}: {error}");
+                            }
+                        }
+                    }
                 }
+            };
+            if tokio::time::timeout(self.patience, all).await.is_err() {
+                known.problem = "the log did not give its proofs in time".to_owned();
             }
         }
-        inner.evidence = evidence;
-        inner.proven_to = head.size;
+        self.known.store(Arc::new(known.clone()));
     }
 }
 

@@ -1,6 +1,11 @@
 //! Certificate revocation lists.
+//!
+//! Lists travel over plain http, so whatever stands on the way can answer with anything. A list counts once an
+//! authority of the trusted root signed it, and it replaces only the older list of the same scope: neither a forged
+//! list nor an authentic one of another shard makes a known revocation forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -9,6 +14,8 @@ use trust_store::crl::Crl;
 use trust_store::evidence::Evidence;
 use trust_store::extension::DistributionPointName;
 use trust_store::general_name::GeneralName;
+use trust_store::provider::AwsLc;
+use trust_store::verifier::Verifier;
 use trust_store::{Certificate, UnixTime};
 
 use super::{EvidenceConfig, Source};
@@ -26,28 +33,69 @@ const MAX_IMPORTED: usize = 1024;
 /// Most lists one upload may add.
 const MAX_PER_UPLOAD: usize = 16;
 
-/// Lists by their URL.
+static CRYPTO: AwsLc = AwsLc;
+
+/// How far ahead of this machine's clock the issuer's may be, seconds.
+const MAX_SKEW: i64 = 300;
+
+/// Authentic lists by what they are about, and the places they come from.
 pub(super) struct Crls {
+    verifier: Verifier,
     http: reqwest::Client,
     bases: Vec<String>,
+    configured: BTreeSet<String>,
     lists: Mutex<BTreeMap<String, List>>,
+    newest: Mutex<BTreeMap<Scope, Crl>>,
     imported: Mutex<Vec<Crl>>,
 }
 
+/// A place from which a list is fetched.
 #[derive(Default)]
 struct List {
-    crl: Option<Crl>,
+    /// What the last authentic list from here was about.
+    scope: Option<Scope>,
     fetched_at: Option<i64>,
     problem: String,
 }
 
+/// What a list is about. Only a list of the same scope can say that another one is out of date.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Scope {
+    issuer: Vec<u8>,
+    /// Key identifier: an authority of the same name may have had several keys.
+    key: Option<Vec<u8>>,
+    distribution_point: Option<Vec<u8>>,
+    kind: ListKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ListKind {
+    Complete,
+    Delta,
+}
+
+impl Scope {
+    fn of(crl: &Crl) -> Self {
+        let key = crl.authority_key_identifier().and_then(|authority| authority.key_identifier);
+        Self {
+            issuer: crl.issuer_der().to_vec(),
+            key: key.map(<[u8]>::to_vec),
+            distribution_point: crl.distribution_point_der().map(<[u8]>::to_vec),
+            kind: if crl.base_number().is_some() { ListKind::Delta } else { ListKind::Complete },
+        }
+    }
+}
+
 impl Crls {
-    pub(super) fn new(http: reqwest::Client, config: &EvidenceConfig) -> Self {
+    pub(super) fn new(verifier: Verifier, http: reqwest::Client, config: &EvidenceConfig) -> Self {
         let lists = config.crl_urls.iter().map(|url| (url.clone(), List::default())).collect();
         Self {
+            verifier,
             http,
             bases: config.status_bases.clone(),
+            configured: config.crl_urls.iter().cloned().collect(),
             lists: Mutex::new(lists),
+            newest: Mutex::default(),
             imported: Mutex::default(),
         }
     }
@@ -60,20 +108,37 @@ impl Crls {
         }
     }
 
-    /// Fetches lists that the attestation's certificates name and that are not followed yet.
-    pub(super) async fn want(&self, attestation: &Attestation) -> bool {
-        let mut wanted: Vec<String> = Vec::new();
-        for certificate in attestation.certificate().into_iter().chain(attestation.issuers()) {
-            for url in distribution_urls(certificate) {
-                let allowed = self.bases.iter().any(|base| begins_with(&url, base));
-                if allowed && !wanted.contains(&url) && wanted.len() < MAX_PER_UPLOAD {
-                    wanted.push(url);
-                }
+    /// Lists that the attestation's certificates name, at allowed addresses.
+    fn named(&self, attestation: &Attestation) -> BTreeSet<String> {
+        let certificates = attestation.certificate().into_iter().chain(attestation.issuers());
+        certificates
+            .flat_map(distribution_urls)
+            .filter(|url| self.bases.iter().any(|base| begins_with(url, base)))
+            .take(MAX_PER_UPLOAD)
+            .collect()
+    }
+
+    /// Keeps to what is configured, what these attestations name and what ever gave an authentic list: places that
+    /// only refused uploads named are forgotten.
+    pub(super) fn follow(&self, attestations: &[Arc<Attestation>]) {
+        let named: BTreeSet<String> =
+            attestations.iter().flat_map(|attestation| self.named(attestation)).take(MAX_LISTS).collect();
+        let mut lists = self.lists.lock();
+        lists
+            .retain(|url, list| list.scope.is_some() || self.configured.contains(url) || named.contains(url));
+        for url in named {
+            if lists.len() < MAX_LISTS {
+                lists.entry(url).or_default();
             }
         }
+    }
+
+    /// Fetches lists that the attestation's certificates name and that are not followed yet.
+    pub(super) async fn want(&self, attestation: &Attestation) -> bool {
+        let mut wanted = self.named(attestation);
         {
             let mut lists = self.lists.lock();
-            wanted.retain(|url| lists.get(url).is_none_or(|list| list.crl.is_none()));
+            wanted.retain(|url| lists.get(url).is_none_or(|list| list.fetched_at.is_none()));
             for url in &wanted {
                 if lists.len() < MAX_LISTS {
                     lists.entry(url.clone()).or_default();
@@ -94,7 +159,6 @@ impl Crls {
     pub(super) fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) {
         let lists = self.lists.lock();
         for (url, list) in lists.iter() {
-            evidence.revocation_mut().crls.extend(list.crl.clone());
             sources.push(Source {
                 kind: "crl",
                 url: url.clone(),
@@ -102,27 +166,56 @@ impl Crls {
                 fetched_at: list.fetched_at,
             });
         }
+        evidence.revocation_mut().crls.extend(self.newest.lock().values().cloned());
         evidence.revocation_mut().crls.extend(self.imported.lock().iter().cloned());
     }
 
     async fn fetch(&self, url: &str) {
-        let outcome = self.download(url).await;
+        let now = clock::unix_seconds();
+        let outcome = self.download(url).await.and_then(|crl| self.accept(&crl, now));
         let mut lists = self.lists.lock();
         let Some(list) = lists.get_mut(url) else { return };
         match outcome {
-            Ok(crl) => {
-                list.fetched_at = Some(clock::unix_seconds());
-                list.problem.clear();
-                // A server that went back to an older list (a stale mirror) does not undo what is known.
-                if list.crl.as_ref().is_none_or(|known| known.this_update() <= crl.this_update()) {
-                    list.crl = Some(crl);
-                }
+            Ok(scope) => {
+                // The list was worth keeping, but whatever came from here before is not being renewed.
+                let strange = list.scope.as_ref().is_some_and(|known| *known != scope);
+                list.problem = if strange {
+                    "the list is about something else than before".into()
+                } else {
+                    String::new()
+                };
+                list.scope = Some(scope);
+                list.fetched_at = Some(now);
             }
             Err(problem) => {
                 tracing::warn!(url, problem, "a revocation list could not be fetched");
                 list.problem = problem;
             }
         }
+    }
+
+    /// Keeps a list that an authority signed, unless a newer one of its scope is known.
+    fn accept(&self, crl: &Crl, now: i64) -> Result<Scope, String> {
+        let Some(authentic) = self.verifier.material().authenticate_crl(crl, &CRYPTO) else {
+            return Err("no authority of the trusted root signed the list".into());
+        };
+        if authentic.this_update().0 > now.saturating_add(MAX_SKEW) {
+            return Err("the list was issued in the future".into());
+        }
+        if !authentic.is_current(UnixTime(now)) {
+            tracing::warn!(
+                this_update = authentic.this_update().0,
+                "the revocation list served is not current"
+            );
+        }
+        let scope = Scope::of(&authentic);
+        let age = |crl: &Crl| (crl.this_update(), crl.number().cloned());
+        let mut newest = self.newest.lock();
+        // A server that went back to an older list (a stale mirror) does not undo what is known.
+        if newest.get(&scope).is_none_or(|known| age(known) <= age(&authentic)) {
+            newest.insert(scope.clone(), authentic);
+        }
+        Ok(scope)
     }
 
     async fn download(&self, url: &str) -> Result<Crl, String> {
@@ -137,11 +230,7 @@ impl Crls {
             }
             body.extend_from_slice(&chunk);
         }
-        let crl = Crl::from_der(&body).map_err(|denial| denial.to_string())?;
-        if !crl.is_current(UnixTime(clock::unix_seconds())) {
-            tracing::warn!(url, "the revocation list served is not current");
-        }
-        Ok(crl)
+        Crl::from_der(&body).map_err(|denial| denial.to_string())
     }
 }
 
@@ -169,11 +258,25 @@ pub(crate) fn distribution_urls(certificate: &Certificate) -> Vec<String> {
     urls
 }
 
-/// Whether `url` lies below `base`, compared so that `http://ca.example` does not admit `http://ca.example.evil`.
+/// Whether `url` lies below `base`, compared as the client will ask for it: parsed, with `..` and its escaped forms
+/// resolved. So `http://ca.example` does not admit `http://ca.example.evil`, and no path leads out of the base.
 fn begins_with(url: &str, base: &str) -> bool {
-    let base = base.trim_end_matches('/');
-    url.strip_prefix(base)
-        .is_some_and(|rest| rest.starts_with('/') && !rest.contains("..") && !rest.contains('@'))
+    let (Ok(url), Ok(base)) = (reqwest::Url::parse(url), reqwest::Url::parse(base)) else { return false };
+    let below = url.path().strip_prefix(base.path().trim_end_matches('/'));
+    // One list has one address: a query would give it any number of them.
+    url.scheme() == base.scheme()
+        && url.host() == base.host()
+        && url.port_or_known_default() == base.port_or_known_default()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && below.is_some_and(|rest| rest.starts_with('/'))
+        // Some servers resolve escaped separators after all.
+        && !url.path().contains("%2f")
+        && !url.path().contains("%2F")
+        && !url.path().contains("%5c")
+        && !url.path().contains("%5C")
 }
 
 #[cfg(test)]
@@ -188,6 +291,10 @@ mod tests {
             "http://ca.example:8080/crl",
             "http://ca.example:8080/crlx/3.crl",
             "http://ca.example:8080/crl/../admin",
+            "http://ca.example:8080/crl/%2e%2e/admin",
+            "http://ca.example:8080/crl/.%2E/admin",
+            "http://ca.example:8080/crl/..%2fadmin",
+            "http://ca.example:8080/crl/3.crl?again=1",
             "http://ca.example:80801/crl/3.crl",
             "http://169.254.169.254/latest",
             "https://ca.example:8080/crl/3.crl",

@@ -122,7 +122,7 @@ impl Collector {
         config: &EvidenceConfig,
     ) -> Result<Self, EvidenceError> {
         let logs = Logs::new(&verifier, &http, config)?;
-        let crls = Crls::new(http, config);
+        let crls = Crls::new(verifier.clone(), http, config);
         Ok(Self {
             verifier,
             crls,
@@ -138,9 +138,17 @@ impl Collector {
         self.snapshot.load_full()
     }
 
-    /// Fetches every source once and publishes what came.
-    pub async fn refresh(&self) -> Arc<Snapshot> {
-        let (_, _) = tokio::join!(self.crls.refresh(), self.logs.refresh());
+    /// Fetches every list once and publishes what came: those configured, those that these agents' certificates name,
+    /// and those that ever gave an authentic list. Waits for no log: a revocation counts as soon as it is here.
+    pub async fn refresh_lists(&self, agents: &[Arc<Attestation>]) -> Arc<Snapshot> {
+        self.crls.follow(agents);
+        self.crls.refresh().await;
+        self.publish().await
+    }
+
+    /// Asks every log once and publishes what came, with the proofs that these agents' attestations need.
+    pub async fn refresh_logs(&self, agents: &[Arc<Attestation>]) -> Arc<Snapshot> {
+        self.logs.refresh(agents).await;
         self.publish().await
     }
 
@@ -159,11 +167,12 @@ impl Collector {
     }
 
     async fn publish(&self) -> Arc<Snapshot> {
+        // Nothing is waited for under this lock but another publication.
         let _one_at_a_time = self.publishing.lock().await;
         let mut evidence = Evidence::none();
         let mut sources = Vec::new();
         self.crls.collect(&mut evidence, &mut sources);
-        let fork = self.logs.collect(&mut evidence, &mut sources).await;
+        let fork = self.logs.collect(&mut evidence, &mut sources);
         self.verifier.prepare(&mut evidence);
         let old = self.snapshot.load();
         let complete = sources.iter().all(|source| source.problem.is_empty() && source.fetched_at.is_some());
@@ -188,3 +197,6 @@ fn same(one: &Evidence, other: &Evidence) -> bool {
         && ours.len() == theirs.len()
         && ours.iter().zip(theirs).all(|(a, b)| a.der() == b.der())
 }
+
+#[cfg(test)]
+mod tests;

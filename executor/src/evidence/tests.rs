@@ -1,0 +1,285 @@
+//! Collecting from servers that forge, replay, go back and stall.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use parking_lot::Mutex;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber,
+};
+use tlog::{Checkpoint, Hash, MemoryTree, Note, NoteSignature, TreeHead, VerifierKey, leaf_hash};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use trust_store::json::Bytes;
+use trust_store::key_details::{HashAlgorithm, KeyDetails};
+use trust_store::provider::AwsLc;
+use trust_store::trusted_root::{
+    Authority, CertificateChain, DistinguishedName, KeyId, LogInstance, LogKey, TrustedRoot,
+};
+use trust_store::validity::Validity;
+use trust_store::verifier::Verifier;
+use trust_store::{Certificate, UnixTime};
+
+use super::{Collector, EvidenceConfig, Snapshot};
+use crate::clock;
+
+const ORIGIN: &str = "signing.ab12cd34.mentat.internal";
+const SERIAL: u64 = 0x4d;
+
+/// What the server does with a request.
+#[derive(Clone)]
+enum Answer {
+    Body(Vec<u8>),
+    /// Takes the request and never answers.
+    Silence,
+}
+
+/// An HTTP server whose answers change while it runs; 404 for what it does not have.
+struct Server {
+    url: String,
+    answers: Arc<Mutex<BTreeMap<String, Answer>>>,
+    silenced: Arc<Notify>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers = Arc::new(Mutex::new(BTreeMap::<String, Answer>::new()));
+        let silenced = Arc::new(Notify::new());
+        let (table, notify) = (Arc::clone(&answers), Arc::clone(&silenced));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (table, notify) = (Arc::clone(&table), Arc::clone(&notify));
+                tokio::spawn(async move {
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\n") {
+                        match stream.read_u8().await {
+                            Ok(byte) => request.push(byte),
+                            Err(_) => return,
+                        }
+                    }
+                    let request = String::from_utf8(request).unwrap();
+                    let path = request.split(' ').nth(1).unwrap().to_owned();
+                    let answer = table.lock().get(&path).cloned();
+                    let (status, body) = match answer {
+                        Some(Answer::Body(body)) => ("200 OK", body),
+                        Some(Answer::Silence) => {
+                            notify.notify_one();
+                            return std::future::pending().await;
+                        }
+                        None => ("404 Not Found", Vec::new()),
+                    };
+                    let head = format!(
+                        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                        body.len()
+                    );
+                    let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+                });
+            }
+        });
+        Self { url, answers, silenced }
+    }
+
+    fn set(&self, path: &str, answer: Answer) {
+        self.answers.lock().insert(path.to_owned(), answer);
+    }
+
+    fn serve(&self, path: &str, body: impl Into<Vec<u8>>) {
+        self.set(path, Answer::Body(body.into()));
+    }
+}
+
+struct Ca {
+    params: CertificateParams,
+    key: KeyPair,
+    certificate: Certificate,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Agent CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = Certificate::from_der(params.self_signed(&key).unwrap().der()).unwrap();
+        Self { params, key, certificate }
+    }
+
+    /// A list of one shard, issued `age` seconds ago.
+    fn crl(&self, shard: &str, age: i64, revoked: &[u64]) -> Vec<u8> {
+        let at = |seconds: i64| {
+            rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(seconds).unwrap())
+        };
+        let this_update = clock::unix_seconds() - age;
+        let params = CertificateRevocationListParams {
+            this_update: at(this_update),
+            next_update: at(this_update + 86_400),
+            crl_number: SerialNumber::from(u64::try_from(this_update).unwrap()),
+            issuing_distribution_point: Some(CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint {
+                    uris: vec![format!("http://ca.example/{shard}.crl")],
+                },
+                scope: None,
+            }),
+            revoked_certs: revoked
+                .iter()
+                .map(|serial| RevokedCertParams {
+                    serial_number: SerialNumber::from(*serial),
+                    revocation_time: at(this_update),
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&Issuer::from_params(&self.params, &self.key)).unwrap().der().to_vec()
+    }
+}
+
+struct Log {
+    pair: Ed25519KeyPair,
+    key: VerifierKey,
+}
+
+impl Log {
+    fn new() -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let key = VerifierKey::ed25519(ORIGIN, &pair.public_key().as_ref().try_into().unwrap()).unwrap();
+        Self { pair, key }
+    }
+
+    fn checkpoint(&self, size: u64, root: Hash) -> Vec<u8> {
+        let checkpoint = Checkpoint::new(ORIGIN, TreeHead { size, root }).unwrap();
+        let mut note = Note::new(&checkpoint.to_string()).unwrap();
+        let signature = self.pair.sign(note.text().as_bytes()).as_ref().to_vec();
+        note.push(NoteSignature::new(self.key.name(), self.key.id(), signature).unwrap());
+        note.to_bytes()
+    }
+}
+
+/// A collector that trusts the authority and the log; lists come from `/1.crl`, the log is at `/log`.
+fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
+    let mut root = TrustedRoot::new();
+    root.certificate_authorities.push(Authority {
+        subject: DistinguishedName::default(),
+        uri: String::new(),
+        cert_chain: CertificateChain::new([ca.certificate.der().to_vec()]),
+        valid_for: Validity::since(UnixTime(0)),
+        operator: String::new(),
+    });
+    let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    root.tlogs.push(LogInstance {
+        base_url: format!("https://{ORIGIN}"),
+        hash_algorithm: HashAlgorithm::Sha256,
+        public_key: LogKey {
+            raw_bytes: Bytes([&prefix, log.pair.public_key().as_ref()].concat()),
+            key_details: KeyDetails::Ed25519,
+            valid_for: Validity::since(UnixTime(0)),
+        },
+        log_id: KeyId { key_id: Bytes(log.key.key_hash().0.to_vec()) },
+        checkpoint_key_id: None,
+        operator: String::new(),
+    });
+    let config = EvidenceConfig {
+        crl_urls: vec![format!("{}/1.crl", server.url)],
+        status_bases: Vec::new(),
+        logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),
+        state: state.to_owned(),
+        timeout: Duration::from_secs(60),
+    };
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    Collector::new(Verifier::new(Arc::new(AwsLc), &root).unwrap(), http, &config).unwrap()
+}
+
+fn revokes(snapshot: &Snapshot) -> bool {
+    snapshot
+        .evidence
+        .revocation()
+        .crls
+        .iter()
+        .any(|crl| crl.entries().any(|(serial, _)| serial == [u8::try_from(SERIAL).unwrap()]))
+}
+
+fn problem(snapshot: &Snapshot, kind: &str) -> String {
+    snapshot.sources.iter().find(|source| source.kind == kind).unwrap().problem.clone()
+}
+
+#[tokio::test]
+async fn no_list_but_a_newer_authentic_one_of_the_same_shard_makes_a_revocation_forgotten() {
+    let (server, ca, log) = (Server::start().await, Ca::new(), Log::new());
+    let state = tempfile::tempdir().unwrap();
+    let collector = collector(&server, &ca, &log, state.path());
+    server.serve("/1.crl", ca.crl("1", 600, &[SERIAL]));
+    assert!(revokes(&*collector.refresh_lists(&[]).await));
+
+    let forged = Ca::new().crl("1", 0, &[]);
+    for (list, why) in [
+        (forged, "no authority of the trusted root signed the list"),
+        (ca.crl("1", -3600, &[]), "the list was issued in the future"),
+        (ca.crl("2", 0, &[]), "the list is about something else than before"),
+        (b"<html>".to_vec(), "CRL"),
+    ] {
+        server.serve("/1.crl", list);
+        let snapshot = collector.refresh_lists(&[]).await;
+        assert!(revokes(&snapshot), "forgotten by: {why}");
+        assert!(problem(&snapshot, "crl").contains(why), "{why}: {}", problem(&snapshot, "crl"));
+    }
+
+    // What was served in between keeps nobody from following the genuine lists.
+    server.serve("/1.crl", ca.crl("1", 900, &[]));
+    assert!(revokes(&*collector.refresh_lists(&[]).await), "an older list undid the newer one");
+    server.serve("/1.crl", ca.crl("1", 10, &[]));
+    let snapshot = collector.refresh_lists(&[]).await;
+    assert!(!revokes(&snapshot));
+    assert_eq!(problem(&snapshot, "crl"), "");
+}
+
+#[tokio::test]
+async fn a_silent_log_delays_no_revocation() {
+    let (server, ca, log) = (Server::start().await, Ca::new(), Log::new());
+    let state = tempfile::tempdir().unwrap();
+    let collector = Arc::new(collector(&server, &ca, &log, state.path()));
+    server.set("/log/checkpoint", Answer::Silence);
+    server.serve("/1.crl", ca.crl("1", 0, &[SERIAL]));
+    let waiting = tokio::spawn({
+        let collector = Arc::clone(&collector);
+        async move { collector.refresh_logs(&[]).await }
+    });
+    server.silenced.notified().await;
+    assert!(revokes(&*collector.refresh_lists(&[]).await));
+    assert!(revokes(&collector.snapshot()));
+    assert!(!waiting.is_finished());
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn an_old_checkpoint_is_a_failed_fetch_and_a_contradicting_one_is_a_fork() {
+    let (server, ca, log) = (Server::start().await, Ca::new(), Log::new());
+    let state = tempfile::tempdir().unwrap();
+    let collector = collector(&server, &ca, &log, state.path());
+    let mut tree = MemoryTree::new();
+    tree.push(leaf_hash(b"one"));
+    let old = tree.head();
+    tree.push(leaf_hash(b"two"));
+    let new = tree.head();
+
+    let (old, new) = (log.checkpoint(old.size, old.root), log.checkpoint(new.size, new.root));
+    for (note, problem_expected) in [(&new, false), (&old, true), (&new, false)] {
+        server.serve("/log/checkpoint", note.clone());
+        let snapshot = collector.refresh_logs(&[]).await;
+        assert_eq!(snapshot.fork, None);
+        assert_eq!(!problem(&snapshot, "checkpoint").is_empty(), problem_expected);
+        let known = snapshot.evidence.log(ORIGIN).unwrap();
+        assert_eq!(known.checkpoints, [String::from_utf8(new.clone()).unwrap()]);
+    }
+    server.serve("/log/checkpoint", log.checkpoint(2, Hash([9; 32])));
+    assert!(collector.refresh_logs(&[]).await.fork.is_some());
+}
