@@ -7,7 +7,7 @@ use ca_api::AuthorityRole;
 use ca_pki::certificate::{Issuer, StatusUrls};
 use ca_pki::profile::Profile;
 use ca_pki::serial::{InstancePrefix, RANDOM_OCTETS, ShardCount};
-use ca_pki::{SerialNumber, SignatureAlgorithm, SubjectPublicKey};
+use ca_pki::{SerialNumber, SignatureAlgorithm, SubjectPublicKey, UnixTime};
 use hsm::pool::OwnedInput;
 use hsm::{IntentId, Purpose, Signer, SigningIntent, SigningPool};
 use tokio::sync::Notify;
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::error::CaError;
+use crate::metrics::CaMetrics;
 use crate::publisher::PublishedCrl;
 use crate::responder::AnswerCache;
 use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
@@ -44,6 +45,8 @@ pub struct LoadedAuthority {
     pub role: AuthorityRole,
     /// Its certificate; empty for a bare key.
     pub certificate: Vec<u8>,
+    /// Its last second of validity; none for a bare key.
+    pub not_after: Option<UnixTime>,
     /// The certificate and its issuers up to the root, in DER; empty for a bare key.
     pub chain: Vec<Vec<u8>>,
     /// What builders need of it, for those that issue.
@@ -59,6 +62,17 @@ pub struct LoadedAuthority {
 }
 
 impl LoadedAuthority {
+    /// Refuses to sign under a certificate that has ended: nobody would accept the signature.
+    ///
+    /// # Errors
+    /// [`CaError::Inconsistent`].
+    pub fn in_force(&self, now: UnixTime) -> Result<(), CaError> {
+        match self.not_after {
+            Some(end) if end <= now => Err(CaError::Inconsistent("the signer's own certificate has expired")),
+            _ => Ok(()),
+        }
+    }
+
     /// The lists it publishes.
     pub fn parts(&self) -> impl Iterator<Item = CrlPart> {
         let shards = if self.shards > 1 { self.shards } else { 0 };
@@ -79,6 +93,7 @@ pub struct CertificateAuthority {
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
     pub(crate) answers: AnswerCache,
+    pub(crate) metrics: CaMetrics,
 }
 
 /// The issuance log and the key its promises are verified with.
@@ -223,6 +238,7 @@ pub fn load(
         if !certificate.is_empty() && !contains_key(&certificate, &public_key)? {
             return Err(CaError::Inconsistent("a certificate of the CA is not for the key it names"));
         }
+        let not_after = if certificate.is_empty() { None } else { Some(end_of(&certificate)?) };
         loaded.insert(
             record.name.clone(),
             LoadedAuthority {
@@ -230,6 +246,7 @@ pub fn load(
                 role: role(&record.role)?,
                 chain: chain(stored, record)?,
                 certificate,
+                not_after,
                 issuer,
                 public_key,
                 algorithm,
@@ -246,6 +263,11 @@ fn contains_key(certificate: &[u8], key: &SubjectPublicKey) -> Result<bool, CaEr
     let parsed = ca_pki::certificate::parse(certificate)?;
     let spki = parsed.tbs_certificate().subject_public_key_info().to_der();
     Ok(spki.is_ok_and(|spki| spki == key.spki()))
+}
+
+fn end_of(certificate: &[u8]) -> Result<UnixTime, CaError> {
+    let end = ca_pki::certificate::parse(certificate)?.tbs_certificate().validity().not_after;
+    Ok(UnixTime(i64::try_from(end.to_unix_duration().as_secs()).unwrap_or(i64::MAX)))
 }
 
 /// A certificate and its issuers up to the root.

@@ -49,11 +49,18 @@ impl CertificateAuthority {
         })
     }
 
-    /// Enrols with a token and a certificate request.
+    /// Enrols with a token and a certificate request. Runs to its end even when the caller goes away, so that a token is
+    /// never used up by an issuance that nobody carries on.
     ///
     /// # Errors
     /// [`CaError`]; the token is used up only by an issuance that was recorded.
     pub async fn enrol(self: &Arc<Self>, request: &Enrol) -> Result<Issued, CaError> {
+        let (this, request) = (Arc::clone(self), request.clone());
+        let task = tokio::spawn(async move { this.enrol_to_the_end(&request).await });
+        task.await.unwrap_or(Err(CaError::Inconsistent("the enrolment task ended early")))
+    }
+
+    async fn enrol_to_the_end(self: &Arc<Self>, request: &Enrol) -> Result<Issued, CaError> {
         check_request_id(request.request_id.as_deref())?;
         if request.token.len() > MAX_TOKEN {
             return Err(CaError::TokenUnknown);
@@ -86,6 +93,7 @@ impl CertificateAuthority {
                 self.repeated(&token, request, &csr).await
             }
             Err(CaError::Store(StoreError::TokenExpired)) => Err(CaError::TokenExpired),
+            Err(CaError::Store(StoreError::KeyCompromised)) => Err(CaError::KeyCompromised),
             Err(error) => Err(error),
         }
     }

@@ -17,6 +17,9 @@ pub enum CaError {
     /// The profile needs evidence of a hardware key, which the request does not have (K1).
     #[error("the profile needs evidence that the key is in hardware")]
     KeyEvidenceMissing,
+    /// A certificate for this key was revoked because the key was compromised (C9).
+    #[error("the key is recorded as compromised")]
+    KeyCompromised,
     /// Issuance began and is not finished; repeating the call with the same request id returns the certificate.
     #[error("the certificate is being issued")]
     IssuancePending,
@@ -43,6 +46,9 @@ pub enum CaError {
     /// The request id was used for another key.
     #[error("the request id was used for another key")]
     RequestConflict,
+    /// The certificate is revoked already; its reason changes to a compromise only.
+    #[error("the certificate is revoked for another reason")]
+    RevokedForAnotherReason,
     /// The key could not sign.
     #[error("signing key: {0}")]
     Signing(#[from] hsm::Error),

@@ -168,7 +168,9 @@ impl CertificateAuthority {
         let record =
             self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
         self.log_certificate(&record).await?;
-        self.deliver(intent).await?.ok_or(CaError::IssuanceFailed)
+        let issued = self.deliver(intent).await?.ok_or(CaError::IssuanceFailed)?;
+        self.metrics.issued.inc();
+        Ok(issued)
     }
 
     /// Signs bytes whose record is durable, and proves that the result contains exactly them (C12).
@@ -187,6 +189,7 @@ impl CertificateAuthority {
             Err(error) => {
                 // Whether a signature exists is known to the key's device alone; the record says so.
                 let reason = error.to_string();
+                self.metrics.maybe_issued.inc();
                 self.store.mark_maybe_issued(*intent, &reason, self.clock.for_records()).await?;
                 tracing::error!(
                     intent = hex::encode(intent),

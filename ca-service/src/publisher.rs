@@ -12,6 +12,10 @@ use crate::authority::{CertificateAuthority, names};
 use crate::error::CaError;
 use crate::storage::{CrlPart, StoreError, StoredCrl};
 
+const DAY: i64 = 86_400;
+/// Seconds before the end of one of the CA's own certificates from which on it is warned of.
+const EXPIRY_WARNING: i64 = 30 * DAY;
+
 /// A list as it is served.
 #[derive(Debug, Clone)]
 pub struct PublishedCrl {
@@ -49,14 +53,18 @@ impl CertificateAuthority {
     /// Signs every list that is due; returns how many.
     ///
     /// # Errors
-    /// The first failure; lists signed before it are published.
+    /// The first failure, after every other list was tried: one list that cannot be made holds up no other.
     pub async fn publish_due(&self) -> Result<usize, CaError> {
         let now = self.clock.now()?;
         let due = self.store.due_crls(now.plus(-self.settings.refresh_seconds)).await?;
+        let mut outcome = Ok(due.len());
         for (issuer, part) in &due {
-            self.publish(issuer, *part).await?;
+            if let Err(error) = self.publish(issuer, *part).await {
+                tracing::error!(%error, issuer, ?part, "a revocation list could not be published");
+                outcome = outcome.and(Err(error));
+            }
         }
-        Ok(due.len())
+        outcome
     }
 
     async fn publish(&self, name: &str, part: CrlPart) -> Result<(), CaError> {
@@ -96,12 +104,30 @@ impl CertificateAuthority {
             der: tbs.assemble(&signature)?,
         };
         match self.store.publish_crl(crl.clone()).await {
-            Ok(()) => self.show(crl),
+            Ok(()) => {
+                self.metrics.lists_published.inc();
+                self.show(crl);
+            }
             // A newer one was published meanwhile, by another instance.
             Err(StoreError::StateConflict) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Says, once a day, which of the CA's own certificates end within [`EXPIRY_WARNING`].
+    fn warn_of_expiry(&self) {
+        let now = self.clock.for_records();
+        for authority in self.authorities.values() {
+            let Some(end) = authority.not_after else { continue };
+            if end <= now.plus(EXPIRY_WARNING) {
+                tracing::error!(
+                    authority = authority.name,
+                    not_after = end.to_rfc3339(),
+                    "a certificate of the CA itself expires soon: nothing is signed under it after that; renew it"
+                );
+            }
+        }
     }
 
     fn show(&self, crl: StoredCrl) {
@@ -121,7 +147,12 @@ impl CertificateAuthority {
         let interval = self.settings.publish_interval;
         // Unchanged lists grow old slowly; looking for them rarely keeps an idle CA idle.
         let quiet = interval.max(Duration::from_secs(60));
+        let mut warned_on = None;
         loop {
+            let day = self.clock.for_records().0.div_euclid(DAY);
+            if warned_on.replace(day) != Some(day) {
+                self.warn_of_expiry();
+            }
             match self.publish_due().await {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "revocation lists published"),

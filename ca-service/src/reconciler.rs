@@ -13,7 +13,7 @@ use crate::storage::{State, Step, StoreError, StoredCertificate};
 
 /// Issuances younger than this are left to the request that makes them.
 const GRACE_SECONDS: i64 = 60;
-/// A precertificate that the log does not take for this long is given up: revoked, never signed.
+/// What cannot be logged or finished for this long is given up: revoked, and never delivered.
 const LOG_DEADLINE_SECONDS: i64 = 3_600;
 /// Issuances closed in one pass.
 const BATCH: u32 = 500;
@@ -28,7 +28,7 @@ pub struct Reconciled {
     pub maybe_issued: usize,
     /// Finished: logged or delivered.
     pub finished: usize,
-    /// Precertificates given up.
+    /// Given up: precertificates, and certificates that no log took.
     pub given_up: usize,
     /// Left for the next pass, because a log was not available.
     pub waiting: usize,
@@ -65,6 +65,7 @@ impl CertificateAuthority {
                 }
             }
         }
+        self.metrics.backlog.set(i64::try_from(done.waiting).unwrap_or(i64::MAX));
         Ok(done)
     }
 
@@ -100,51 +101,62 @@ impl CertificateAuthority {
         match (record.state, record.step) {
             (State::Intent, _) => {
                 self.store.abandon(record.intent, "no signing attempt was recorded", now).await?;
+                self.metrics.abandoned.inc();
                 done.abandoned += 1;
             }
             (State::Signing, _) => {
                 self.store.mark_maybe_issued(record.intent, "interrupted while signing", now).await?;
                 tracing::error!(serial = %record.serial, "a signature may exist without a record");
+                self.metrics.maybe_issued.inc();
                 done.maybe_issued += 1;
             }
             (State::Signed, Step::Precertificate) => {
-                self.close_precertificate(record).await.inspect(|finished| {
-                    done.finished += usize::from(*finished);
-                    done.given_up += usize::from(!*finished);
-                })?;
+                let outcome = self.close_precertificate(record).await;
+                self.finish_or_give_up(record, outcome, done).await?;
             }
             (State::Signed | State::Logged, Step::Certificate) => {
-                self.log_certificate(record).await?;
-                self.deliver(record.intent).await?;
-                done.finished += 1;
+                let outcome = self.log_certificate(record).await;
+                self.finish_or_give_up(record, outcome, done).await?;
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// True when the certificate was finished, false when the precertificate was given up.
-    async fn close_precertificate(&self, record: &StoredCertificate) -> Result<bool, CaError> {
+    async fn close_precertificate(&self, record: &StoredCertificate) -> Result<(), CaError> {
         let authority = self.authority(&record.issuer)?;
         let signature =
             record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
         let kind = recorded_kind(self.settings.profiles.get(&record.profile));
         let tbs = recorded_tbs(authority, record);
-        let outcome = self.finish_precertificate(&record.intent, &record.issuer, kind, &tbs, signature).await;
-        let age = self.clock.for_records().since(record.created_at);
-        match outcome {
+        self.finish_precertificate(&record.intent, &record.issuer, kind, &tbs, signature).await
+    }
+
+    /// Delivers what is finished. What the log or its answer keeps from being finished is revoked after the deadline,
+    /// whatever is wrong, so that every issuance ends; not for a store that fails, nor by a clock in doubt.
+    async fn finish_or_give_up(
+        &self,
+        record: &StoredCertificate,
+        outcome: Result<(), CaError>,
+        done: &mut Reconciled,
+    ) -> Result<(), CaError> {
+        let error = match outcome {
             Ok(()) => {
                 self.deliver(record.intent).await?;
-                Ok(true)
+                done.finished += 1;
+                return Ok(());
             }
-            Err(CaError::Log(error)) if age > LOG_DEADLINE_SECONDS => {
-                tracing::error!(%error, serial = %record.serial, "a precertificate is given up");
-                let reason = RevocationReason::CessationOfOperation;
-                self.revoke(&record.serial, reason, None, "reconciler").await?;
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Err(error @ (CaError::Log(_) | CaError::Pki(_) | CaError::Inconsistent(_))) => error,
+            Err(error) => return Err(error),
+        };
+        if self.clock.now()?.since(record.created_at) <= LOG_DEADLINE_SECONDS {
+            return Err(error);
         }
+        tracing::error!(%error, serial = %record.serial, "an issuance is given up");
+        let reason = RevocationReason::CessationOfOperation;
+        self.record_revocation(&record.serial, reason, None, "reconciler").await?;
+        done.given_up += 1;
+        Ok(())
     }
 
     /// Reconciles for ever.

@@ -3,8 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ca_pki::SerialNumber;
 use ca_pki::ocsp::{self, Answer, CertIdHash, CertStatus, OcspFailure, OcspRequest};
+use ca_pki::{SerialNumber, UnixTime};
 use hsm::Purpose;
 use moka::sync::Cache;
 
@@ -111,8 +111,11 @@ impl CertificateAuthority {
         let epoch = self.answers.epoch();
         let stored = self.store.status(names::CODE_SIGNING, &request.cert_id.serial).await?;
         let responder = self.authority(names::OCSP_RESPONDER)?;
+        responder.in_force(now)?;
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
-        let longest = now.plus(self.settings.ocsp_seconds);
+        // An answer is of no use after the certificate that verifies it.
+        let longest =
+            now.plus(self.settings.ocsp_seconds).min(responder.not_after.unwrap_or(UnixTime(i64::MAX)));
         let next_update = match (&stored, status) {
             // "Good" ends with the certificate; after that the revocation list answers (R4).
             (Some(stored), CertStatus::Good) => longest.min(stored.not_after).max(now.plus(1)),
@@ -127,6 +130,7 @@ impl CertificateAuthority {
             responder.algorithm,
         )?;
         let signature = self.sign(responder, Purpose::Ocsp, &random::<16>()?, draft.to_be_signed()).await?;
+        self.metrics.ocsp_signed.inc();
         let cacheable = request.nonce.is_none().then_some((answer.this_update.0, answer.next_update.0));
         let answer = OcspAnswer { der: draft.assemble(&signature).into(), cacheable };
         // What is unknown now may be good the next moment.
@@ -151,7 +155,6 @@ fn status(stored: &StoredStatus, now: i64) -> CertStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ca_pki::UnixTime;
 
     #[test]
     fn only_finished_certificates_within_their_validity_are_good() {

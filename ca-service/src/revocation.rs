@@ -1,5 +1,7 @@
 //! Revocation: one durable row, visible at once in OCSP, within the publish interval in CRLs, and in the event log.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ca_pki::crl::RevocationReason;
@@ -16,12 +18,29 @@ pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 pub const PREDICATE_TYPE: &str = "https://mentat.internal/revocation/v1";
 
 impl CertificateAuthority {
-    /// Revokes a certificate, an issuing CA's own included. Repeating is harmless; an earlier date moves it back (R2).
+    /// Revokes a certificate, an issuing CA's own included. Repeating is harmless; an earlier date moves it back, and a
+    /// compromise learnt of later replaces another reason (R2). Runs to its end even when the caller goes away.
     ///
     /// # Errors
-    /// [`CaError::CertificateUnknown`], [`CaError::NothingToRevoke`], [`CaError::OutOfRange`] for a date in the future or
-    /// before the certificate, [`CaError::Store`].
+    /// [`CaError::CertificateUnknown`], [`CaError::NothingToRevoke`], [`CaError::RevokedForAnotherReason`],
+    /// [`CaError::OutOfRange`] for a date in the future or before the certificate, [`CaError::Store`].
     pub async fn revoke(
+        self: &Arc<Self>,
+        serial: &SerialNumber,
+        reason: RevocationReason,
+        compromised_at: Option<UnixTime>,
+        actor: &str,
+    ) -> Result<StoredRevocation, CaError> {
+        let (this, serial, actor) = (Arc::clone(self), serial.clone(), actor.to_owned());
+        let task =
+            tokio::spawn(
+                async move { this.record_revocation(&serial, reason, compromised_at, &actor).await },
+            );
+        task.await.unwrap_or(Err(CaError::Inconsistent("the revocation task ended early")))
+    }
+
+    /// As [`Self::revoke`], for callers that stay.
+    pub(crate) async fn record_revocation(
         &self,
         serial: &SerialNumber,
         reason: RevocationReason,
@@ -31,8 +50,10 @@ impl CertificateAuthority {
         // A revocation is a protection: it is recorded even when the clock is in doubt.
         let now = self.clock.for_records();
         let record = self.store.certificate(serial).await?.ok_or(CaError::CertificateUnknown)?;
-        let revoked_at = compromised_at.unwrap_or(now);
-        if revoked_at > now {
+        // A clock that is behind shows a time before the certificate, which exists nevertheless.
+        let latest = now.max(record.not_before);
+        let revoked_at = compromised_at.unwrap_or(latest);
+        if revoked_at > latest {
             return Err(CaError::OutOfRange { field: "compromised_at", reason: "must not be in the future" });
         }
         if revoked_at < record.not_before {
@@ -43,14 +64,20 @@ impl CertificateAuthority {
         }
         let new =
             NewRevocation { serial: serial.clone(), revoked_at, reason, actor: actor.to_owned(), at: now };
-        let stored = match self.store.revoke(new).await {
-            Err(StoreError::NotFound) => return Err(CaError::CertificateUnknown),
-            Err(StoreError::StateConflict) => return Err(CaError::NothingToRevoke),
-            other => other?,
-        };
+        let outcome = self.store.revoke(new).await;
+        // Even a failure may have been recorded: no kept answer outlives the attempt (O6).
         self.answers.forget(serial);
         self.changed.notify_one();
-        Ok(stored)
+        match outcome {
+            Ok(stored) => {
+                self.metrics.revoked.inc();
+                Ok(stored)
+            }
+            Err(StoreError::NotFound) => Err(CaError::CertificateUnknown),
+            Err(StoreError::StateConflict) => Err(CaError::NothingToRevoke),
+            Err(StoreError::RevokedForAnotherReason) => Err(CaError::RevokedForAnotherReason),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Submits the statements of revocations that the event log does not have yet.
@@ -60,11 +87,13 @@ impl CertificateAuthority {
     pub async fn log_revocations(&self) -> Result<usize, CaError> {
         let Some(log) = &self.event_log else { return Ok(0) };
         let pending = self.store.unlogged_revocations(100).await?;
+        self.metrics.revocations_unlogged.set(i64::try_from(pending.len()).unwrap_or(i64::MAX));
         for revocation in &pending {
             let envelope = self.revocation_envelope(revocation).await?;
             let index = log.submit(envelope).await?;
             self.store.record_revocation_logged(&revocation.serial, revocation.recorded_at, index).await?;
         }
+        self.metrics.revocations_unlogged.set(0);
         Ok(pending.len())
     }
 

@@ -19,6 +19,7 @@ use crate::authority::{CertificateAuthority, LoggedTo, load};
 use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::error::CaError;
+use crate::metrics::CaMetrics;
 use crate::reconciler::Reach;
 use crate::responder::AnswerCache;
 use crate::storage::CertificateStore;
@@ -70,7 +71,10 @@ pub async fn assemble(
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
         answers: AnswerCache::new(),
+        metrics: CaMetrics::default(),
     };
+    let first_expiry = authority.authorities.values().filter_map(|each| each.not_after).min();
+    authority.metrics.first_expiry.set(first_expiry.map_or(0, |end| end.0));
     authority.load_published().await?;
     Ok(authority)
 }
@@ -167,10 +171,12 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     authority.publish_due().await.map_err(store_failed)?;
     let config = &authority.settings().config;
     let admin = AdminAuth::new(&config.admin)?;
+    let metrics = service::metrics::Metrics::new(api::ROUTES);
+    metrics.register(|registry| authority.metrics.register(registry));
     let server = Server::new(&config.server)?
         .route(api::routes(&authority, &admin))
         .read_only_route(api::status_routes(&authority))
-        .metrics(service::metrics::Metrics::new(api::ROUTES));
+        .metrics(metrics);
     let running = server.start().await?;
     let tasks = vec![
         tokio::spawn(Arc::clone(&authority).run_publisher()),

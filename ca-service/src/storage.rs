@@ -28,9 +28,15 @@ pub enum StoreError {
     /// A row does not say what this program writes; nothing was changed.
     #[error("the database is damaged: {0}")]
     Corrupted(String),
+    /// A certificate for this key was revoked because the key was compromised; nothing was changed.
+    #[error("the key is recorded as compromised")]
+    KeyCompromised,
     /// There is no such row.
     #[error("no such record")]
     NotFound,
+    /// The certificate is revoked for another reason, which does not change to this one; nothing was changed.
+    #[error("the certificate is revoked for another reason")]
+    RevokedForAnotherReason,
     /// The row is not in the state this transition starts from; nothing was changed.
     #[error("the record is not in the expected state")]
     StateConflict,
@@ -326,7 +332,8 @@ pub trait CertificateStore: Send + Sync {
     /// Looks a token up by the hash of its secret.
     fn token<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Option<StoredToken>>;
 
-    /// Reserves the serial number, records the intent and uses up its token, in one transaction.
+    /// Reserves the serial number, records the intent and uses up its token, in one transaction. Refused for a key that a
+    /// revocation says is compromised.
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()>;
 
     /// `intent` → `signing`, with the audit record that must be durable before the signature.
@@ -376,7 +383,8 @@ pub trait CertificateStore: Send + Sync {
     /// What a status answer needs; `None` for a serial number this issuer never assigned.
     fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>>;
 
-    /// Revokes. Repeating returns what is recorded; an earlier date moves the date back (R2).
+    /// Revokes. Repeating returns what is recorded; an earlier date moves the date back, and a compromise replaces another
+    /// reason (R2). Every other change of the reason is refused.
     fn revoke(&self, revocation: NewRevocation) -> Answer<'_, StoredRevocation>;
 
     /// Revocations whose statement is not yet in the event log, oldest first.

@@ -40,6 +40,7 @@ impl CertificateAuthority {
     async fn granted(&self, request: &TimestampRequest) -> Result<Vec<u8>, TimestampError> {
         let now = self.clock.now().map_err(CaError::from)?;
         let signer = self.authority(names::TIMESTAMP_AUTHORITY)?;
+        signer.in_force(now)?;
         let authority = self.timestamp_authority()?;
         let serial = self.serial()?;
         let draft = timestamp::draft(&authority, request, &serial, now).map_err(TimestampError::Rejected)?;
@@ -47,6 +48,7 @@ impl CertificateAuthority {
             .sign(signer, Purpose::Timestamp, &random::<16>()?, draft.to_be_signed())
             .await
             .map_err(CaError::from)?;
+        self.metrics.timestamps.inc();
         Ok(draft.assemble(&authority, &signature))
     }
 

@@ -20,6 +20,11 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::KeyEvidenceMissing => {
             refused(StatusCode::UNPROCESSABLE_ENTITY, "key_evidence_missing", error.to_string())
         }
+        CaError::KeyCompromised => refused(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "key_compromised",
+            "a certificate for this key was revoked because the key was compromised; make a new key".to_owned(),
+        ),
         CaError::IssuancePending => Problem::unavailable("issuance_pending", 2)
             .with_detail("the certificate is being issued; repeat the call with the same request_id"),
         CaError::IssuanceFailed => refused(
@@ -40,6 +45,12 @@ pub fn problem(error: &CaError) -> Problem {
             "there is no such profile; GET /api/v1/authorities lists them".to_owned(),
         ),
         CaError::RequestConflict => refused(StatusCode::CONFLICT, "request_conflict", error.to_string()),
+        CaError::RevokedForAnotherReason => refused(
+            StatusCode::CONFLICT,
+            "revoked_for_another_reason",
+            "the certificate is revoked already; its reason can only change to key-compromise or ca-compromise"
+                .to_owned(),
+        ),
         CaError::Signing(_) => Problem::unavailable("signing_unavailable", 5)
             .with_detail("the signing key cannot be used at the moment")
             .with_internal(error),

@@ -1,20 +1,39 @@
-//! Request bodies: bounded before they are parsed, unknown fields refused.
+//! Request bodies: bounded before they are read, unknown fields refused.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ca_api::limits::MAX_JSON_BODY;
+use futures_util::{Stream, StreamExt as _};
 use serde::de::DeserializeOwned;
 use service::Problem;
 use warp::Filter;
 
-/// The whole body; its size is bounded below warp, and here for this kind of request.
+/// The whole body. One that is declared or turns out to be longer than `limit` is refused without holding more of it.
 pub(super) fn body(limit: usize) -> impl Filter<Extract = (Bytes,), Error = warp::Rejection> + Clone {
-    warp::body::bytes().and_then(move |body: Bytes| async move {
-        if body.len() > limit {
-            Err(warp::Rejection::from(Problem::too_large(limit as u64)))
-        } else {
-            Ok(body)
+    warp::header::optional::<u64>("content-length").and(warp::body::stream()).and_then(
+        move |declared, chunks| async move { whole(limit, declared, chunks).await.map_err(warp::Rejection::from) },
+    )
+}
+
+async fn whole(
+    limit: usize,
+    declared: Option<u64>,
+    chunks: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Bytes, Problem> {
+    let too_large = || Problem::too_large(limit as u64);
+    if declared.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let mut chunks = std::pin::pin!(chunks);
+    let mut body = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk =
+            chunk.map_err(|_| Problem::bad_request("body_read", "the request body could not be read"))?;
+        if chunk.remaining() > limit - body.len() {
+            return Err(too_large());
         }
-    })
+        body.put(chunk);
+    }
+    Ok(body.freeze())
 }
 
 /// A JSON body.

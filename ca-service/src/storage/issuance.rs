@@ -6,13 +6,17 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::rows::{self, certificate_select, get, stored_index, unavailable};
 use super::{
-    IntentId, NewIntent, Search, State, Step, StoreError, StoredCertificate, StoredStatus, audit, tokens,
+    IntentId, NewIntent, Search, State, Step, StoreError, StoredCertificate, StoredStatus, audit,
+    revocations, tokens,
 };
 
 pub(super) async fn record_intent(
     connection: &mut SqliteConnection,
     new: &NewIntent,
 ) -> Result<(), StoreError> {
+    if revocations::key_is_compromised(&mut *connection, &new.spki_sha256).await? {
+        return Err(StoreError::KeyCompromised);
+    }
     if let Some(token) = &new.token {
         tokens::consume(&mut *connection, token, &new.intent, new.at).await?;
     }

@@ -1,5 +1,6 @@
 //! SQL of revocations. One row each, found by primary key: the cost does not grow with the number revoked.
 
+use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
 use sqlx::{SqliteConnection, SqlitePool};
 
@@ -22,10 +23,18 @@ pub(super) async fn revoke(
     if matches!(rows::state(get(&row, 2)?)?, State::Intent | State::Abandoned) {
         return Err(StoreError::StateConflict);
     }
-    if let Some(recorded) = find(&mut *connection, &issuer, i64::from(shard.0), &new.serial).await?
-        && (recorded.revoked_at <= new.revoked_at)
-    {
-        return Ok(recorded);
+    let (mut revoked_at, mut recorded_at) = (new.revoked_at, new.at);
+    if let Some(recorded) = find(&mut *connection, &issuer, i64::from(shard.0), &new.serial).await? {
+        let graver = is_compromise(new.reason) && !is_compromise(recorded.reason);
+        if !graver && recorded.reason != new.reason {
+            return Err(StoreError::RevokedForAnotherReason);
+        }
+        if !graver && recorded.revoked_at <= new.revoked_at {
+            return Ok(recorded);
+        }
+        revoked_at = revoked_at.min(recorded.revoked_at);
+        // Every version of a record has a time of its own, so that the event log's index stays with the right one.
+        recorded_at = recorded_at.max(recorded.recorded_at.plus(1));
     }
     sqlx::query(
         "INSERT INTO revocation (issuer, shard, serial, revoked_at, recorded_at, reason, actor) \
@@ -36,8 +45,8 @@ pub(super) async fn revoke(
     .bind(&issuer)
     .bind(i64::from(shard.0))
     .bind(new.serial.as_bytes())
-    .bind(new.revoked_at.0)
-    .bind(new.at.0)
+    .bind(revoked_at.0)
+    .bind(recorded_at.0)
     .bind(i64::from(new.reason.code()))
     .bind(&new.actor)
     .execute(&mut *connection)
@@ -59,13 +68,37 @@ pub(super) async fn revoke(
     let detail = serde_json::json!({
         "serial": new.serial.to_string(),
         "issuer": issuer,
-        "revoked_at": new.revoked_at.0,
+        "revoked_at": revoked_at.0,
         "reason": new.reason.code(),
     });
     audit::append(&mut *connection, "certificate.revoked", &new.actor, &detail.to_string(), new.at).await?;
     find(connection, &issuer, i64::from(shard.0), &new.serial)
         .await?
         .ok_or_else(|| rows::corrupted("a revocation that was just written is missing"))
+}
+
+/// Reasons that say that the key is in other hands.
+fn is_compromise(reason: RevocationReason) -> bool {
+    matches!(reason, RevocationReason::KeyCompromise | RevocationReason::CaCompromise)
+}
+
+/// Whether a certificate for this key was ever revoked because the key was compromised (C9).
+pub(super) async fn key_is_compromised(
+    connection: &mut SqliteConnection,
+    spki_sha256: &[u8; 32],
+) -> Result<bool, StoreError> {
+    let found = sqlx::query(
+        "SELECT 1 FROM certificate c JOIN revocation r \
+         ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
+         WHERE c.spki_sha256 = ? AND r.reason IN (?, ?) LIMIT 1",
+    )
+    .bind(spki_sha256.as_slice())
+    .bind(i64::from(RevocationReason::KeyCompromise.code()))
+    .bind(i64::from(RevocationReason::CaCompromise.code()))
+    .fetch_optional(connection)
+    .await
+    .map_err(unavailable)?;
+    Ok(found.is_some())
 }
 
 async fn find(
