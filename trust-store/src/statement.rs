@@ -51,7 +51,7 @@ pub struct Statement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Subject {
-    /// Name of the artifact; part of no decision except for [`MANIFEST_SUBJECT`].
+    /// Name of the artifact. It decides in a release, where it ties the digest to the manifest ([`Statement::releases`]).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Algorithm name (`sha256`) to lower-case hexadecimal.
@@ -106,13 +106,8 @@ impl Statement {
 
     /// The statement that releases a module (or an image, by its digest) with its manifest.
     pub fn agent_release(manifest: &Manifest, artifact_digest: &[u8; 32]) -> Self {
-        let artifact = match (manifest.module(), manifest.image()) {
-            (Some(module), _) => module.as_str(),
-            (None, Some(image)) => image.as_str(),
-            (None, None) => "artifact",
-        };
         let subject = vec![
-            Subject::sha256(artifact, artifact_digest),
+            Subject::sha256(artifact_name(manifest), artifact_digest),
             Subject::sha256(MANIFEST_SUBJECT, manifest.digest()),
         ];
         Self::new(subject, AGENT_RELEASE_TYPE, release_predicate(manifest))
@@ -165,19 +160,35 @@ impl Statement {
         self.subject.iter().any(|subject| subject.name != MANIFEST_SUBJECT && subject.has_sha256(digest))
     }
 
-    /// Whether this is the release of exactly this manifest: the predicate type, one manifest subject with its digest,
-    /// and a predicate equal to the one derived from it.
-    pub fn releases_manifest(&self, manifest: &Manifest) -> bool {
+    /// Whether this is the release of exactly this manifest with this artifact: the predicate type, one manifest subject
+    /// with its digest, one subject of the name that the manifest gives its module or image with the artifact's digest,
+    /// and a predicate equal to the one derived from the manifest. Another file of the same release must not run with
+    /// this manifest's grants.
+    pub fn releases(&self, manifest: &Manifest, artifact_digest: &[u8; 32]) -> bool {
         self.predicate_type == AGENT_RELEASE_TYPE
             && self.names_manifest(manifest)
+            && self.only_subject(artifact_name(manifest)).is_some_and(|file| file.has_sha256(artifact_digest))
             && self.predicate == release_predicate(manifest)
     }
 
     /// Whether exactly one subject stands for a manifest, and it is this one.
     pub fn names_manifest(&self, manifest: &Manifest) -> bool {
-        let mut named = self.subject.iter().filter(|subject| subject.name == MANIFEST_SUBJECT);
-        let (Some(subject), None) = (named.next(), named.next()) else { return false };
-        subject.has_sha256(manifest.digest())
+        self.only_subject(MANIFEST_SUBJECT).is_some_and(|subject| subject.has_sha256(manifest.digest()))
+    }
+
+    /// The subject of this name; `None` if there are several.
+    fn only_subject(&self, name: &str) -> Option<&Subject> {
+        let mut named = self.subject.iter().filter(|subject| subject.name == name);
+        named.next().filter(|_| named.next().is_none())
+    }
+}
+
+/// Name of the subject that stands for the artifact: the manifest's module, else its image.
+fn artifact_name(manifest: &Manifest) -> &str {
+    match (manifest.module(), manifest.image()) {
+        (Some(module), _) => module.as_str(),
+        (None, Some(image)) => image.as_str(),
+        (None, None) => "artifact",
     }
 }
 
@@ -244,17 +255,26 @@ mod tests {
         assert!(statement.names_artifact(&[1; 32]));
         assert!(!statement.names_artifact(&[2; 32]));
         assert!(!statement.names_artifact(manifest("1.0.0").digest()), "a manifest is no artifact");
-        assert!(statement.releases_manifest(&manifest("1.0.0")));
-        assert!(!statement.releases_manifest(&manifest("1.0.1")));
+        assert!(statement.releases(&manifest("1.0.0"), &[1; 32]));
+        assert!(!statement.releases(&manifest("1.0.0"), &[2; 32]));
+        assert!(!statement.releases(&manifest("1.0.1"), &[1; 32]));
         let mut other = statement.clone();
         other.predicate = release_predicate(&manifest("1.0.1"));
         assert!(
-            !other.releases_manifest(&manifest("1.0.0")),
+            !other.releases(&manifest("1.0.0"), &[1; 32]),
             "the predicate must say what the manifest says"
         );
         let mut twice = statement.clone();
         twice.subject.push(Subject::sha256(MANIFEST_SUBJECT, &[3; 32]));
-        assert!(!twice.releases_manifest(&manifest("1.0.0")));
+        assert!(!twice.releases(&manifest("1.0.0"), &[1; 32]));
+        let mut tool = statement.clone();
+        tool.subject.push(Subject::sha256("tool.wasm", &[2; 32]));
+        assert!(tool.releases(&manifest("1.0.0"), &[1; 32]));
+        assert!(!tool.releases(&manifest("1.0.0"), &[2; 32]), "the manifest is the agent's, not the tool's");
+        tool.subject.push(Subject::sha256("agent.wasm", &[2; 32]));
+        for digest in [[1; 32], [2; 32]] {
+            assert!(!tool.releases(&manifest("1.0.0"), &digest), "two files of one name");
+        }
     }
 
     #[test]

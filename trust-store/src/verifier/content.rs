@@ -64,7 +64,7 @@ impl Session<'_> {
         statement: Option<&Statement>,
     ) -> Result<(), Denial> {
         self.enforce(2, self.artifact_is_named(attestation, statement))?;
-        self.enforce(2, manifest_is_released(attestation, statement))?;
+        self.enforce(2, self.manifest_is_released(attestation, statement))?;
         let copies = if !attestation.chain_agrees {
             Err("certificate_chain starts with another certificate than the bundle's".into())
         } else {
@@ -96,6 +96,23 @@ impl Session<'_> {
                 }
             }
             (Content::Message { digest: None, .. }, _) => Ok(()),
+        }
+    }
+
+    fn manifest_is_released(
+        &self,
+        attestation: &Attestation,
+        statement: Option<&Statement>,
+    ) -> Result<(), Denial> {
+        match (attestation.manifest(), statement) {
+            (None, _) => Ok(()),
+            (Some(manifest), Some(statement)) if statement.releases(manifest, self.digest.as_bytes()) => {
+                Ok(())
+            }
+            (Some(_), _) => {
+                let detail = "the signed statement does not release this manifest with this artifact: id, capabilities or another value was changed after signing, or the artifact is another file than the manifest's module";
+                Err(denied(ReasonCode::ManifestMismatch, detail))
+            }
         }
     }
 
@@ -167,16 +184,5 @@ impl Session<'_> {
                 format!("the signature over the {what} does not verify with the key"),
             )
         })
-    }
-}
-
-fn manifest_is_released(attestation: &Attestation, statement: Option<&Statement>) -> Result<(), Denial> {
-    match (attestation.manifest(), statement) {
-        (None, _) => Ok(()),
-        (Some(manifest), Some(statement)) if statement.releases_manifest(manifest) => Ok(()),
-        (Some(_), _) => {
-            let detail = "the signed statement does not release this manifest: id, capabilities or another value was changed after signing";
-            Err(denied(ReasonCode::ManifestMismatch, detail))
-        }
     }
 }
