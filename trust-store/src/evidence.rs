@@ -267,18 +267,20 @@ impl LogEvidence {
         });
     }
 
-    /// The consistency proof between two sizes, if there is one.
-    pub fn consistency(&self, from: u64, to: u64) -> Option<ConsistencyProof> {
-        let found =
-            self.consistency.iter().find(|proof| (proof.from, proof.to) == (signed(from), signed(to)))?;
-        Some(ConsistencyProof { path: hashes(&found.hashes)? })
+    /// The consistency proofs between two sizes. None of them needs to be true: one that verifies is enough, and one
+    /// that does not shows nothing.
+    pub fn consistency(&self, from: u64, to: u64) -> impl Iterator<Item = ConsistencyProof> {
+        let sizes = (signed(from), signed(to));
+        let found = self.consistency.iter().filter(move |proof| (proof.from, proof.to) == sizes);
+        found.filter_map(|proof| Some(ConsistencyProof { path: hashes(&proof.hashes)? }))
     }
 
-    /// The inclusion proof of an index in the tree of a size, if there is one.
-    pub fn inclusion(&self, index: u64, size: u64) -> Option<InclusionProof> {
-        let found =
-            self.inclusion.iter().find(|proof| (proof.index, proof.size) == (signed(index), signed(size)))?;
-        Some(InclusionProof { leaf_index: index, path: hashes(&found.hashes)? })
+    /// The inclusion proofs of an index in the tree of a size; as little to be believed.
+    pub fn inclusion(&self, index: u64, size: u64) -> impl Iterator<Item = InclusionProof> {
+        let place = (signed(index), signed(size));
+        let found = self.inclusion.iter().filter(move |proof| (proof.index, proof.size) == place);
+        found
+            .filter_map(move |proof| Some(InclusionProof { leaf_index: index, path: hashes(&proof.hashes)? }))
     }
 }
 
@@ -357,8 +359,8 @@ mod tests {
         let mut evidence = Evidence::none();
         let proof = ConsistencyProof { path: alloc::vec![Hash([7; 32])] };
         evidence.log_mut("o").add_consistency(3, 9, &proof);
-        assert_eq!(evidence.log("o").unwrap().consistency(3, 9), Some(proof));
-        assert_eq!(evidence.log("o").unwrap().consistency(3, 8), None);
+        assert_eq!(evidence.log("o").unwrap().consistency(3, 9).collect::<Vec<_>>(), [proof]);
+        assert_eq!(evidence.log("o").unwrap().consistency(3, 8).count(), 0);
         assert!(evidence.log("p").is_none());
     }
 }

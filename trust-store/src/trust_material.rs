@@ -114,6 +114,13 @@ impl TrustMaterial {
         self.logs.iter().find(|log| log.log_id == log_id)
     }
 
+    /// The trusted log with this id whose key was in service at every one of `times`. A key that was retired, because it
+    /// leaked perhaps, still signs whatever tree its holder likes.
+    pub(crate) fn log_in_service(&self, log_id: &[u8], times: &[UnixTime]) -> Option<&TrustedLog> {
+        let serves = |log: &&TrustedLog| times.iter().all(|time| log.validity.contains(*time));
+        self.logs.iter().filter(|log| log.log_id == log_id).find(serves)
+    }
+
     /// Anchors and candidates of the authorities in `list` that were in service at `time`.
     pub(crate) fn in_service(
         list: &[TrustedAuthority],

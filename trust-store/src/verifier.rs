@@ -30,7 +30,7 @@ use crate::attestation::Attestation;
 use crate::bundle::Bundle;
 use crate::certificate::Certificate;
 use crate::evidence::Evidence;
-use crate::policy::{IdentityRule, TrustPolicy};
+use crate::policy::TrustPolicy;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationEvidence;
 use crate::signature_cache::{CachedVerifier, SignatureCache};
@@ -38,6 +38,8 @@ use crate::time::UnixTime;
 use crate::trust_material::TrustMaterial;
 use crate::trusted_root::TrustedRoot;
 use crate::verified::VerifiedSigning;
+
+use self::chain::Accepted;
 
 pub use crate::verified::{ArtifactDigest, VerifiedArtifact, VerifiedLogEntry};
 
@@ -133,7 +135,7 @@ impl Verifier {
         let statement = session.step_1_shape(attestation)?;
         session.step_2_digests(attestation, statement.as_ref())?;
         let part = Part { bundle: attestation.bundle(), certificate: attestation.certificate() };
-        let signed = session.verify_signing(&part, &policy.identities)?;
+        let signed = session.verify_signing(&part, Accepted::Signers(&policy.identities))?;
         let standing = session.step_13_trust(attestation, &signed)?;
         let requested = session.step_14_capabilities(attestation.manifest())?;
         Ok(VerifiedArtifact {
@@ -169,11 +171,11 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Steps 3 to 12 for one bundle.
-    fn verify_signing(&self, part: &Part<'_>, accepted: &[IdentityRule]) -> Result<VerifiedSigning, Denial> {
+    fn verify_signing(&self, part: &Part<'_>, accepted: Accepted<'_>) -> Result<VerifiedSigning, Denial> {
         let signer = self.step_3_signature(part)?;
         let times = self.step_4_signing_time(part)?;
         let chain = self.step_5_chain(&signer, &times)?;
-        let result = self.steps_6_to_11(part, accepted, &signer, chain.as_ref());
+        let result = self.steps_6_to_11(part, accepted, &signer, &times, chain.as_ref());
         let revocation = self.step_12_revocation(chain.as_ref(), &times);
         let (standing, logs) = match (result, revocation) {
             // Not only when everything else passed: a revocation that is shown is always what is reported.
@@ -194,14 +196,15 @@ impl Session<'_> {
     fn steps_6_to_11(
         &self,
         part: &Part<'_>,
-        accepted: &[IdentityRule],
+        accepted: Accepted<'_>,
         signer: &content::VerifiedSignature<'_>,
+        times: &signing_time::SigningTimes,
         chain: Option<&crate::path::VerifiedChain>,
     ) -> Result<(chain::AcceptedIdentity, Vec<VerifiedLogEntry>), Denial> {
         let standing = self.step_6_identity(signer, accepted)?;
         self.step_7_certificate_transparency(chain)?;
         let included = self.step_8_inclusion(part, signer)?;
-        let views = self.step_9_checkpoints(included)?;
+        let views = self.step_9_checkpoints(included, times)?;
         self.step_10_witnesses(&views)?;
         let logs = self.step_11_freshness(views)?;
         Ok((standing, logs))

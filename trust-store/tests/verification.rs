@@ -6,19 +6,21 @@ mod fixture;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use fixture::authority::{Embedded, leaf};
+use fixture::authority::{Embedded, Spki as _, leaf, p256};
 use fixture::cases::{self, provenance, sha256};
 use fixture::log::ORIGIN;
 use fixture::scenario::{EMAIL, MODULE, Scenario, World, rule};
 use fixture::{NOW, SIGNED_AT};
 use trust_store::evidence::Evidence;
+use trust_store::key_details::KeyDetails;
 use trust_store::pattern::Pattern;
 use trust_store::policy::{
     CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, ProvenancePolicy, RevocationMode,
-    SctPolicy, TrustLevel, WitnessPolicy,
+    SctPolicy, TrustLevel, TrustedKey, WitnessPolicy,
 };
 use trust_store::signature_cache::SignatureCache;
 use trust_store::statement::{SLSA_PROVENANCE_TYPE, Statement};
+use trust_store::validity::Validity;
 use trust_store::{ReasonCode, UnixTime};
 
 fn code(scenario: &Scenario) -> Option<ReasonCode> {
@@ -96,18 +98,24 @@ fn a_newer_checkpoint_that_contains_the_old_one_makes_it_fresh() {
 }
 
 #[test]
-fn a_wrong_proof_to_a_newer_checkpoint_is_a_contradiction() {
+fn a_wrong_proof_to_a_newer_checkpoint_shows_nothing_and_hides_no_right_one() {
     let mut scenario = Scenario::valid();
     let old = scenario.attested_size();
     scenario.world.log.grow(7);
     let new = scenario.world.log.tree.size();
-    let mut proof = scenario.world.log.consistency(old, new);
-    proof.path[0].0[0] ^= 1;
+    let right = scenario.world.log.consistency(old, new);
+    let mut wrong = right.clone();
+    wrong.path[0].0[0] ^= 1;
+    let mut entry = scenario.world.log.inclusion(5);
+    entry.path[0].0[0] ^= 1;
     let checkpoint = scenario.world.log.checkpoint(NOW);
     let evidence = scenario.evidence.log_mut(ORIGIN);
     evidence.add_checkpoint(&checkpoint);
-    evidence.add_consistency(old, new, &proof);
-    assert_eq!(code(&scenario), Some(ReasonCode::LogInconsistent));
+    evidence.add_consistency(old, new, &wrong);
+    evidence.add_inclusion(new, &entry);
+    assert_eq!(code(&scenario), Some(ReasonCode::CheckpointStale), "nobody may accuse a log with it");
+    scenario.evidence.log_mut(ORIGIN).add_consistency(old, new, &right);
+    assert_eq!(code(&scenario), None);
 }
 
 #[test]
@@ -125,6 +133,22 @@ fn a_remembered_head_must_be_shown_to_be_a_part_of_the_tree() {
     let mut other = Scenario::valid();
     other.evidence.remember(ORIGIN, &[0; 32], &remembered);
     assert_eq!(code(&other), None);
+}
+
+#[test]
+fn a_log_counts_only_while_its_key_was_in_service() {
+    let mut scenario = Scenario::valid();
+    let signature = scenario.bundle.signature().unwrap().to_vec();
+    scenario.bundle.timestamps.push(scenario.world.tsa.stamp(&signature, SIGNED_AT + 60));
+    let mut verdict = |start: i64, end: Option<i64>| {
+        scenario.root.tlogs[0].public_key.valid_for =
+            Validity { start: Some(UnixTime(start)), end: end.map(UnixTime) };
+        code(&scenario)
+    };
+    assert_eq!(verdict(SIGNED_AT, Some(SIGNED_AT + 60)), None, "both ends belong to the span");
+    assert_eq!(verdict(SIGNED_AT + 1, None), Some(ReasonCode::UnknownLog));
+    // Every signing time counts, not only the first.
+    assert_eq!(verdict(SIGNED_AT, Some(SIGNED_AT + 59)), Some(ReasonCode::UnknownLog));
 }
 
 #[test]
@@ -186,6 +210,39 @@ fn provenance_fields_must_match() {
     assert_eq!(demand("https://builder.example/*", "ci@example.com"), None);
     assert_eq!(demand("https://other.example/*", "ci@example.com"), Some(ReasonCode::ProvenanceMissing));
     assert_eq!(demand("https://builder.example/*", "other@example.com"), Some(ReasonCode::ProvenanceMissing));
+}
+
+#[test]
+fn a_bare_key_of_the_policy_is_neither_builder_nor_endorser() {
+    let mut scenario = Scenario::valid();
+    let (key, details) = (p256(), KeyDetails::EcdsaP256Sha256);
+    let statements = [
+        Statement::endorsement(&scenario.manifest, &sha256(MODULE)),
+        provenance(MODULE, "https://builder.example/v1"),
+    ];
+    for statement in statements {
+        let bundle = scenario.world.sign_with_key(&statement, &key);
+        scenario.further.push(bundle);
+    }
+    let spki = key.subject_public_key_info_der();
+    scenario.policy.keys =
+        vec![TrustedKey { name: "ops".into(), spki, details, level: TrustLevel::Verified }];
+    assert_eq!(code(&scenario), None);
+    scenario.policy.required_level = TrustLevel::Community;
+    scenario.policy.identities = vec![rule(EMAIL, TrustLevel::Signed)];
+    scenario.policy.endorsements = EndorsementPolicy::AtLeast {
+        count: 1.try_into().unwrap(),
+        endorsers: vec![rule("*", TrustLevel::Signed)],
+    };
+    assert_eq!(code(&scenario), Some(ReasonCode::EndorsementMissing));
+    scenario.policy.provenance = ProvenancePolicy::Required {
+        predicate_type: SLSA_PROVENANCE_TYPE.into(),
+        builders: vec![rule("*", TrustLevel::Signed)],
+        fields: Vec::new(),
+    };
+    let denial = scenario.verify().map(|_| ()).unwrap_err();
+    assert_eq!(denial.code, ReasonCode::ProvenanceMissing);
+    assert!(denial.detail.contains("identity_denied"), "{denial}");
 }
 
 #[test]

@@ -16,6 +16,15 @@ use crate::sct;
 use crate::time::UnixTime;
 use crate::trust_material::TrustMaterial;
 
+/// Whom step 6 accepts.
+#[derive(Clone, Copy)]
+pub(super) enum Accepted<'a> {
+    /// For the artifact's own signature: these identities, and the keys that the policy names.
+    Signers(&'a [IdentityRule]),
+    /// For a builder or an endorser: these identities. A key that may sign artifacts is neither.
+    Vouchers(&'a [IdentityRule]),
+}
+
 /// An identity that the policy lists, with the level that it earns.
 pub(super) struct AcceptedIdentity {
     pub(super) identity: Identity,
@@ -31,10 +40,10 @@ impl Session<'_> {
         times: &SigningTimes,
     ) -> Result<Option<VerifiedChain>, Denial> {
         let Signer::Certificate(leaf) = signature.signer else { return Ok(None) };
-        let mut last = None;
+        let mut last: Option<VerifiedChain> = None;
         for time in times.iter() {
             // Every time must hold; they are almost always one and the same second.
-            if last.as_ref().is_some_and(|chain: &VerifiedChain| valid_at(chain, time)) {
+            if last.as_ref().is_some_and(|chain| self.holds_at(chain, time)) {
                 continue;
             }
             match self.chain_at(leaf, time) {
@@ -46,6 +55,20 @@ impl Session<'_> {
             }
         }
         Ok(last)
+    }
+
+    /// Whether a chain for another time would be built for this one too. Two things of a path depend on time: the
+    /// validity periods of its certificates and which authorities are in service.
+    fn holds_at(&self, chain: &VerifiedChain, time: UnixTime) -> bool {
+        if chain.time() == time {
+            return true;
+        }
+        let material = &self.verifier.material;
+        let (anchors, candidates) = TrustMaterial::in_service(&material.certificate_authorities, time);
+        let [_, intermediates @ .., anchor] = chain.certificates() else { return false };
+        anchors.contains(anchor)
+            && intermediates.iter().all(|issuer| candidates.contains(issuer) || self.issuers.contains(issuer))
+            && chain.certificates().iter().all(|certificate| certificate.is_valid_at(time))
     }
 
     fn chain_at(&self, leaf: &Certificate, time: UnixTime) -> Result<VerifiedChain, Denial> {
@@ -86,20 +109,28 @@ impl Session<'_> {
     pub(super) fn step_6_identity(
         &self,
         signature: &VerifiedSignature<'_>,
-        accepted: &[IdentityRule],
+        accepted: Accepted<'_>,
     ) -> Result<AcceptedIdentity, Denial> {
+        let (Accepted::Signers(rules) | Accepted::Vouchers(rules)) = accepted;
         let certificate = match signature.signer {
             Signer::Key(key) => {
+                if matches!(accepted, Accepted::Vouchers(_)) {
+                    let detail = format!(
+                        "the key `{}` signs artifacts; builders and endorsers are accepted by identity only",
+                        key.name
+                    );
+                    self.enforce(6, Err(denied(ReasonCode::IdentityDenied, detail)))?;
+                }
                 return Ok(AcceptedIdentity { identity: Identity::of_key(&key.name), level: key.level });
             }
             Signer::Certificate(certificate) => certificate,
         };
         let identity = Identity::of_certificate(certificate)?;
-        let level = accepted.iter().filter(|rule| rule.accepts(&identity)).map(|rule| rule.level).max();
+        let level = rules.iter().filter(|rule| rule.accepts(&identity)).map(|rule| rule.level).max();
         let refusal = || {
             let detail = format!(
                 "the signer {identity} is not accepted; {} accepted identities are listed",
-                accepted.len()
+                rules.len()
             );
             denied(ReasonCode::IdentityDenied, detail)
         };
@@ -146,9 +177,4 @@ impl Session<'_> {
         }
         Ok(())
     }
-}
-
-/// The validity period is all of a path that depends on time.
-fn valid_at(chain: &VerifiedChain, time: UnixTime) -> bool {
-    chain.time() == time || chain.certificates().iter().all(|certificate| certificate.is_valid_at(time))
 }

@@ -9,6 +9,7 @@ use tlog::{Checkpoint, InclusionProof, LeafHash, TreeHead, VerifiedCheckpoint, l
 
 use super::content::{Signer, VerifiedSignature};
 use super::log_view::{LogView, OpenedCheckpoint};
+use super::signing_time::SigningTimes;
 use super::{Part, Session, denied};
 use crate::bundle::BundleVersion;
 use crate::entry_body::Expected;
@@ -68,11 +69,18 @@ impl Session<'_> {
     }
 
     /// Step 9: the checkpoints are signed by logs that the trusted root lists; at least as many distinct logs as the
-    /// policy demands. An entry of an unknown log counts for nothing and harms nothing.
-    pub(super) fn step_9_checkpoints(&self, included: IncludedEntries<'_>) -> Result<Vec<LogView>, Denial> {
+    /// policy demands, with keys that were in service at every signing time. An entry of an unknown log counts for
+    /// nothing and harms nothing.
+    pub(super) fn step_9_checkpoints(
+        &self,
+        included: IncludedEntries<'_>,
+        times: &SigningTimes,
+    ) -> Result<Vec<LogView>, Denial> {
+        let times = times.all();
         let mut views: Vec<LogView> = Vec::new();
         for included in included.0 {
-            let Some(log) = self.verifier.material.log(&included.entry.log_id) else { continue };
+            let log = self.verifier.material.log_in_service(&included.entry.log_id, &times);
+            let Some(log) = log else { continue };
             let opened = match self.opened(log, &included) {
                 Ok(opened) => opened,
                 Err(denial) => {
@@ -93,8 +101,10 @@ impl Session<'_> {
         }
         let threshold = usize::from(self.policy.log_threshold.get());
         let enough = if views.len() < threshold {
-            let detail =
-                format!("{} of the {threshold} demanded logs hold the entry and are trusted", views.len());
+            let detail = format!(
+                "{} of the {threshold} demanded logs hold the entry and are trusted for the signing time",
+                views.len()
+            );
             Err(denied(ReasonCode::UnknownLog, detail))
         } else {
             Ok(())

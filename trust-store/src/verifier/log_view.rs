@@ -1,7 +1,8 @@
 //! Steps 10 and 11: what else is known of the log, who witnessed it, and how fresh that knowledge is.
 //!
 //! The attested checkpoint and those of the evidence are tied together by consistency proofs. A newer checkpoint
-//! counts only if it is shown to contain the attested one (or the entry itself); one that contradicts it is a fork.
+//! counts only if it is shown to contain the attested one (or the entry itself). Two signed trees of one size that
+//! differ are a fork; a proof that does not verify is not, since anybody can write one.
 
 use alloc::format;
 use alloc::string::String;
@@ -40,7 +41,7 @@ pub(super) struct LogView {
 enum Relation {
     /// Proven to be of the same growing tree.
     Consistent,
-    /// Proven not to be.
+    /// Another tree of the same size.
     Contradicts,
     /// Nothing was shown.
     NotShown,
@@ -199,14 +200,16 @@ fn relation_of_checkpoint(
     if by_consistency != Relation::NotShown || other.size < attested.size {
         return by_consistency;
     }
-    match evidence.inclusion(view.index, other.size) {
-        Some(proof) if proof.verify(&view.leaf, other).is_ok() => Relation::Consistent,
-        Some(_) => Relation::Contradicts,
-        None => Relation::NotShown,
+    let mut proofs = evidence.inclusion(view.index, other.size);
+    if proofs.any(|proof| proof.verify(&view.leaf, other).is_ok()) {
+        Relation::Consistent
+    } else {
+        Relation::NotShown
     }
 }
 
-/// Two heads of one log: of equal size they must be equal, else a proof from the smaller to the larger decides.
+/// Two heads of one log: of equal size they must be equal, else a proof from the smaller to the larger shows that
+/// they belong together; that they do not, no proof of the evidence can show.
 fn relation(a: &TreeHead, b: &TreeHead, evidence: Option<&LogEvidence>) -> Relation {
     let (old, new) = if a.size <= b.size { (a, b) } else { (b, a) };
     if old.size == new.size {
@@ -215,9 +218,6 @@ fn relation(a: &TreeHead, b: &TreeHead, evidence: Option<&LogEvidence>) -> Relat
     if old.size == 0 {
         return Relation::Consistent;
     }
-    match evidence.and_then(|evidence| evidence.consistency(old.size, new.size)) {
-        Some(proof) if proof.verify(old, new).is_ok() => Relation::Consistent,
-        Some(_) => Relation::Contradicts,
-        None => Relation::NotShown,
-    }
+    let mut proofs = evidence.into_iter().flat_map(|evidence| evidence.consistency(old.size, new.size));
+    if proofs.any(|proof| proof.verify(old, new).is_ok()) { Relation::Consistent } else { Relation::NotShown }
 }

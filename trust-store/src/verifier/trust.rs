@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use super::chain::Accepted;
 use super::{Part, Session, denied};
 use crate::attestation::Attestation;
 use crate::bundle::{Bundle, Content};
@@ -145,7 +146,10 @@ impl Session<'_> {
             Err(denial) => return Some(Err(denial)),
         };
         let part = Part { bundle, certificate: certificate.as_ref() };
-        Some(self.verify_signing(&part, accepted).map(|signed| (statement, signed.identity)))
+        Some(
+            self.verify_signing(&part, Accepted::Vouchers(accepted))
+                .map(|signed| (statement, signed.identity)),
+        )
     }
 
     /// Step 14: everything the signed manifest requests is covered by what may be granted.
