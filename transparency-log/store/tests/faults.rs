@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use fixture::{Fixture, add, add_all, copy_tree, entry, os};
 use log_store::{
-    Access, Ack, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId, check_log, plan_repair,
+    Access, Ack, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId, check_log,
+    plan_repair,
 };
 use tlog::hash::TreeHead;
 
