@@ -4,18 +4,23 @@
 //! [`CertificateAuthority::issue`] consumes. A token exists once, so one intent is signed once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ca_pki::certificate::{Decided, Form, build};
 use ca_pki::lint::{self, CertificateRules};
 use ca_pki::profile::{Kind, Profile, SctPolicy};
 use ca_pki::sct::{self, SignedCertificateTimestamp};
 use ca_pki::{Identity, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
-use hsm::Purpose;
+use hsm::{ErrorClass, Purpose};
 use trust_store::provider::AwsLc;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, names, random};
 use crate::error::CaError;
 use crate::storage::{IntentId, NewIntent, State, Step, StoredCertificate};
+
+/// How long to wait before each further attempt when the signer says that nothing was signed and later may be better.
+const TRANSIENT_PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1_500)];
 
 /// A request whose requester was authenticated and authorised.
 #[derive(Debug, Clone)]
@@ -181,7 +186,18 @@ impl CertificateAuthority {
         tbs: &ToBeSigned,
     ) -> Result<Vec<u8>, CaError> {
         let authority = self.authority(issuer)?;
-        match self.sign(authority, Purpose::Certificate, intent, tbs.as_der()).await {
+        let mut pauses = TRANSIENT_PAUSES.iter();
+        let outcome = loop {
+            match self.sign(authority, Purpose::Certificate, intent, tbs.as_der()).await {
+                // A full queue or a limit of the moment: nothing was signed, so the same intent may be handed in again.
+                Err(error) if error.class() == ErrorClass::Transient => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => break Err(error),
+                },
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(signature) => {
                 tbs.assemble(&signature)?;
                 Ok(signature)
