@@ -101,6 +101,14 @@ impl Executor {
         self.parts.runtime.stop(&Selector::default(), KillCause::Shutdown);
     }
 
+    /// Ends the audit log with a record of the stop, once all records before it are durable.
+    pub async fn close(&self) {
+        let event = AuditEvent { event_type: "stop".into(), ..AuditEvent::default() };
+        if self.parts.audit.record_durably(event).await.is_err() {
+            tracing::error!("the audit log could not be ended with a record of the stop");
+        }
+    }
+
     /// Judges an upload and, if it is admitted, compiles and loads it.
     ///
     /// # Errors

@@ -70,6 +70,8 @@ fn serve(config: &std::path::Path, exit_with_stdin: bool, format: Format) -> Res
         shutdown::signal(exit_with_stdin).await;
         executor.shut_down();
         running.stop().await;
+        // The process must not end before what was recorded is on disk.
+        executor.close().await;
         Ok(())
     })
 }

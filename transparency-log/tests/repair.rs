@@ -1,7 +1,6 @@
 //! The commands that refusals name lead back to a serving log, or refuse when acknowledged entries are lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-#[allow(dead_code, reason = "each test file uses a part")]
 mod server;
 
 use std::path::{Path, PathBuf};
