@@ -185,3 +185,6 @@ pub(crate) fn attestation() -> Arc<trust_store::attestation::Attestation> {
     bundle.key = KeyMaterial::PublicKey { hint: "none".into() };
     Arc::new(trust_store::attestation::Attestation::for_bundle(bundle).expect("attestation"))
 }
+
+/// Held by tests that stop instances by agent and by tests that expect another end: all share one runtime and agent id.
+pub(crate) static ENDS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

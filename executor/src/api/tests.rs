@@ -87,6 +87,7 @@ async fn an_admitted_agent_runs_over_http() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_instance_is_stopped_over_http() {
+    let _alone = crate::testing::ENDS.lock().await;
     let server = Server::start().await;
     server.admit(wat_spin(), GrantSet::default(), CallLimits::default()).await;
     let executor = Arc::clone(&server.executor);
@@ -107,6 +108,7 @@ async fn a_running_instance_is_stopped_over_http() {
 
 #[tokio::test]
 async fn a_caller_that_lowers_the_deadline_gets_its_reason() {
+    let _alone = crate::testing::ENDS.lock().await;
     let server = Server::start().await;
     server.admit(wat_spin(), GrantSet::default(), CallLimits::default()).await;
     let call = Execute { input: Base64Bytes(Vec::new()), deadline_ms: Some(30) };
