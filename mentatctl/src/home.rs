@@ -232,11 +232,20 @@ pub enum Secrecy {
 }
 
 /// Writes a file so that a crash leaves the old or the new contents: temporary file, sync, rename, sync of the folder.
+/// What is there and is not a regular file (a terminal, a pipe, the null device) is written to, never replaced: a rename
+/// over a device node would take it away from the whole machine.
 ///
 /// # Errors
 /// Exit code 1 with the path and the reason.
 pub fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Outcome<()> {
     let mode = if secrecy == Secrecy::Secret { 0o600 } else { 0o644 };
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return std::fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .or_fail(Exit::Failure, format!("cannot write {}", path.display()));
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

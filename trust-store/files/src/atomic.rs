@@ -37,10 +37,16 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 }
 
 /// Replaces or makes a file: after this returns, the new content is durable; before, the old one is untouched.
+/// What is there and is not a regular file (a terminal, a pipe, the null device) is written to, never replaced.
 ///
 /// # Errors
 /// [`Error::Io`]; the temporary file is removed.
 pub fn write(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), Error> {
+    // A rename over a device node would take it away from the whole machine.
+    if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let mut file = fs::OpenOptions::new().write(true).open(path).map_err(Error::io(path))?;
+        return file.write_all(bytes).map_err(Error::io(path));
+    }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -99,6 +105,29 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert!(write(&directory.path().join("no/f"), b"x", Readers::Everybody).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn writes_to_a_pipe_and_leaves_it_a_pipe() {
+        use std::os::unix::fs::FileTypeExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        mkfifo(&path);
+        let reader = {
+            let path = path.clone();
+            std::thread::spawn(move || fs::read(path).unwrap())
+        };
+        write(&path, b"through", Readers::Everybody).unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    fn mkfifo(path: &Path) {
+        let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+        assert!(made.success());
     }
 
     #[cfg(unix)]
