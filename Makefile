@@ -67,25 +67,26 @@ fuzz-smoke: ## every fuzz target for ten seconds
 
 bench: bench-log bench-ca bench-verify bench-exec ## every promised figure
 
-# $(call bench,PACKAGE,FOLDER,NAME): one bench, or a loud line where it does not exist in this tree.
-bench = @test -f $(2)/benches/$(3).rs || { echo "MISSING: $(2)/benches/$(3).rs: no bench asserts these figures in this tree"; exit 1; }; \
-	$(CARGO) bench -p $(1) --bench $(3)
+# $(call bench,FOLDER,NAME): one bench, or a loud line where it does not exist in this tree. All benches share one selection of
+# packages, and so one release build.
+bench = @test -f $(1)/benches/$(2).rs || { echo "MISSING: $(1)/benches/$(2).rs: no bench asserts these figures in this tree"; exit 1; }; \
+	$(CARGO) bench $(ALL_BUT_COMPILER) --bench $(2)
 
 bench-log: ## the transparency log; writes target/bench/log.json
-	$(call bench,transparency-log,transparency-log,log)
+	$(call bench,transparency-log,log)
 
 bench-ca: ## the certificate authority; writes target/bench/ca.json
-	$(call bench,ca-service,ca-service,ca)
+	$(call bench,ca-service,ca)
 
 bench-verify: ## the verifier; writes target/bench/verify.json
-	$(call bench,trust-store,trust-store,verify)
+	$(call bench,trust-store,verify)
 
 bench-exec: ## the executor; writes target/bench/exec.json
 	$(CARGO) build --release -p executor-compiler
-	$(call bench,executor,executor,exec)
+	$(call bench,executor,exec)
 
 bench-tlog: ## the Merkle core alone
-	$(CARGO) bench -p tlog --bench tree
+	$(CARGO) bench $(ALL_BUT_COMPILER) --bench tree
 
 examples: build ## every guest example of the SDKs: built, signed, admitted and run where its toolchain is present
 	$(CARGO) test -p mentat-tests --test examples -- --nocapture
