@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::exit::StartRefusal;
 
@@ -31,23 +33,27 @@ impl FromStr for Format {
     }
 }
 
-/// Starts logging. `filter` is in the syntax of `tracing` (`info,access=debug`); `MENTAT_LOG` overrides it.
+/// Starts logging. `filter` lists targets with their levels (`info,access=debug`); `MENTAT_LOG` overrides it. Filters by span or
+/// field are not known: they would bring a regular-expression engine into every server.
 ///
 /// # Errors
 /// [`StartRefusal`] for a filter that does not parse, and when logging was started before.
 pub fn init(format: Format, filter: &str) -> Result<(), StartRefusal> {
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| filter.to_owned());
-    let parsed = EnvFilter::try_new(&filter).map_err(|error| {
+    let parsed: Targets = filter.parse().map_err(|error| {
         StartRefusal::new(
             format!("the log filter {filter:?} does not parse"),
             "write for example info,access=debug",
         )
         .because(error)
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(parsed);
     let started = match format {
-        Format::Json => builder.json().flatten_event(true).try_init(),
-        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        Format::Text => {
+            registry.with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).try_init()
+        }
     };
     started.map_err(|error| StartRefusal::new("logging cannot be started", "start it once").because(error))
 }
