@@ -83,6 +83,7 @@ bench-verify: ## the verifier; writes target/bench/verify.json
 
 bench-exec: ## the executor; writes target/bench/exec.json
 	$(CARGO) build --release -p executor-compiler
+	$(CARGO) build --release $(ALL_BUT_COMPILER)
 	$(call bench,executor,exec)
 
 bench-tlog: ## the Merkle core alone

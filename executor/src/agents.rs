@@ -1,23 +1,31 @@
-//! Admitted agents: by digest, and by the id under which the last one was loaded.
+//! Admitted agents.
+//!
+//! What is admitted is a module under a signed manifest, so an agent is known by its id and its module's digest
+//! together: two agents may share one module, and one agent may have releases of several modules loaded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use executor_engine::ModuleDigest;
 use parking_lot::{Mutex, RwLock};
 use trust_store::attestation::Attestation;
 
 use crate::admission::{AdmittedModule, Denied, Facts};
-use crate::runtime::Prepared;
+use crate::records::not_loaded;
+use crate::runtime::{AdmissionId, LiveInstances, Prepared};
 
 /// One admitted agent. Its verdict is renewed; the rest never changes.
 pub(crate) struct Agent {
     pub(crate) digest: ModuleDigest,
     pub(crate) kind: executor_engine::job::ModuleKind,
-    pub(crate) prepared: Prepared,
+    pub(crate) prepared: Arc<Prepared>,
     pub(crate) facts: Arc<Facts>,
     pub(crate) attestation: Arc<Attestation>,
+    /// Place in the order of loads.
+    pub(crate) order: u64,
     verdict: Mutex<Verdict>,
+    retired: AtomicBool,
 }
 
 /// The last judgement of an agent.
@@ -36,24 +44,47 @@ impl Agent {
         admitted: &AdmittedModule,
         prepared: Prepared,
         attestation: Arc<Attestation>,
+        order: u64,
         verdict: Verdict,
     ) -> Self {
         Self {
             digest: admitted.digest(),
             kind: admitted.kind(),
-            prepared,
+            prepared: Arc::new(prepared),
             facts: Arc::clone(admitted.facts()),
             attestation,
+            order,
             verdict: Mutex::new(verdict),
+            retired: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.prepared.agent()
+    }
+
+    pub(crate) fn admission(&self) -> AdmissionId {
+        self.prepared.owner.admission
+    }
+
+    /// Whether it was unloaded or replaced. A call that is registered by the time this is false is seen by every
+    /// later judgement.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict.lock().clone()
     }
 
-    pub(crate) fn set_verdict(&self, verdict: Verdict) {
-        *self.verdict.lock() = verdict;
+    /// Replaces the verdict unless it is by newer evidence than this one; returns the one before, and whether it was
+    /// replaced.
+    pub(crate) fn renew_verdict(&self, verdict: Verdict) -> (Verdict, bool) {
+        let mut current = self.verdict.lock();
+        if verdict.epoch < current.epoch {
+            return (current.clone(), false);
+        }
+        (std::mem::replace(&mut *current, verdict), true)
     }
 }
 
@@ -65,38 +96,105 @@ pub(crate) struct Agents {
 
 #[derive(Default)]
 struct Index {
-    by_digest: HashMap<ModuleDigest, Arc<Agent>>,
-    by_id: HashMap<String, ModuleDigest>,
+    /// What a call by id runs: the release that was loaded last.
+    by_id: HashMap<String, Arc<Agent>>,
+    by_digest: HashMap<ModuleDigest, Vec<Arc<Agent>>>,
+    /// Unloaded and replaced agents that instances may still run by.
+    retired: Vec<Arc<Agent>>,
 }
 
 impl Agents {
+    /// Adds an agent. The same release that was there before is replaced: calls in flight end by the old one, which
+    /// stays under judgement until then.
     pub(crate) fn insert(&self, agent: Arc<Agent>) {
         let mut index = self.inner.write();
-        index.by_id.insert(agent.prepared.agent().to_owned(), agent.digest);
-        index.by_digest.insert(agent.digest, agent);
+        index.take(agent.digest, |known| known.id() == agent.id());
+        index.by_digest.entry(agent.digest).or_default().push(Arc::clone(&agent));
+        if index.by_id.get(agent.id()).is_none_or(|newest| newest.order <= agent.order) {
+            index.by_id.insert(agent.id().to_owned(), agent);
+        }
     }
 
-    /// Finds an agent by id or digest text.
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Agent>> {
+    /// Finds an agent: by id the release loaded last, by a module's digest the one agent that runs it.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Agent>, Denied> {
         let index = self.inner.read();
-        let digest = ModuleDigest::parse(name).or_else(|| index.by_id.get(name).copied())?;
-        index.by_digest.get(&digest).cloned()
+        match ModuleDigest::parse(name) {
+            None => index.by_id.get(name).cloned().ok_or_else(|| not_loaded(name)),
+            Some(digest) => match index.by_digest.get(&digest).map(Vec::as_slice) {
+                Some([agent]) => Ok(Arc::clone(agent)),
+                Some([_, _, ..]) => Err(ambiguous()),
+                Some([]) | None => Err(not_loaded(name)),
+            },
+        }
     }
 
-    pub(crate) fn remove(&self, name: &str) -> Option<Arc<Agent>> {
+    /// Takes away every release of an id, or the one agent that runs a module.
+    pub(crate) fn remove(&self, name: &str) -> Result<Vec<Arc<Agent>>, Denied> {
         let mut index = self.inner.write();
-        let digest = ModuleDigest::parse(name).or_else(|| index.by_id.get(name).copied())?;
-        index.by_id.retain(|_, known| *known != digest);
-        index.by_digest.remove(&digest)
+        let removed = match ModuleDigest::parse(name) {
+            None => {
+                let digests: Vec<ModuleDigest> = index.by_digest.keys().copied().collect();
+                digests
+                    .into_iter()
+                    .flat_map(|digest| index.take(digest, |known| known.id() == name))
+                    .collect()
+            }
+            Some(digest) => match index.by_digest.get(&digest).map_or(0, Vec::len) {
+                0 | 1 => index.take(digest, |_| true),
+                _ => return Err(ambiguous()),
+            },
+        };
+        if removed.is_empty() { Err(not_loaded(name)) } else { Ok(removed) }
     }
 
+    /// Every loaded agent, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Agent>> {
-        let mut all: Vec<Arc<Agent>> = self.inner.read().by_digest.values().cloned().collect();
-        all.sort_by(|a, b| (a.prepared.agent(), a.digest).cmp(&(b.prepared.agent(), b.digest)));
+        let mut all: Vec<Arc<Agent>> = self.inner.read().by_digest.values().flatten().cloned().collect();
+        all.sort_by(|a, b| (a.id(), a.order).cmp(&(b.id(), b.order)));
         all
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.inner.read().by_digest.len()
+    /// Every agent that something runs or may run by: the loaded ones, and those retired ones that calls in flight
+    /// still use.
+    pub(crate) fn judged(&self, live: &LiveInstances) -> Vec<Arc<Agent>> {
+        let mut judged = self.all();
+        let mut index = self.inner.write();
+        index.retired.retain(|agent| live.has(agent.admission()));
+        judged.extend(index.retired.iter().cloned());
+        judged
     }
+
+    pub(crate) fn count(&self) -> usize {
+        self.inner.read().by_digest.values().map(Vec::len).sum()
+    }
+}
+
+impl Index {
+    /// Retires the agents of a module that `fits` names.
+    fn take(&mut self, digest: ModuleDigest, fits: impl Fn(&Agent) -> bool) -> Vec<Arc<Agent>> {
+        let Some(agents) = self.by_digest.get_mut(&digest) else { return Vec::new() };
+        let (taken, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(agents).into_iter().partition(|known| fits(known));
+        if kept.is_empty() {
+            self.by_digest.remove(&digest);
+        } else {
+            *agents = kept;
+        }
+        for agent in &taken {
+            agent.retired.store(true, Ordering::Release);
+            if self.by_id.get(agent.id()).is_some_and(|newest| Arc::ptr_eq(newest, agent)) {
+                let others = self.by_digest.values().flatten().filter(|other| other.id() == agent.id());
+                match others.max_by_key(|other| other.order).cloned() {
+                    Some(other) => self.by_id.insert(agent.id().to_owned(), other),
+                    None => self.by_id.remove(agent.id()),
+                };
+            }
+        }
+        self.retired.extend(taken.iter().cloned());
+        taken
+    }
+}
+
+fn ambiguous() -> Denied {
+    Denied::new("ambiguous_digest", "several agents run this module; name the agent's id")
 }

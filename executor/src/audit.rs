@@ -4,14 +4,15 @@
 //! made durable. A log that is shorter than its head was truncated, and the executor does not start on it.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use executor_api::audit::{AuditError, AuditEvent, AuditHead, MAX_LINE};
+use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use trust_store::UnixTime;
 
@@ -23,13 +24,16 @@ const QUEUE: usize = 4096;
 /// Most records of one commit.
 const BATCH: usize = 512;
 
+/// Time between two attempts to write to a disk that did not take the last one.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// Size of the head file: sequence and hash.
 const HEAD_SIZE: usize = 40;
 
 /// The open log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Audit {
-    queue: SyncSender<Message>,
+    queue: Sender<Message>,
     failed: Arc<AtomicBool>,
     sequence: Arc<AtomicU64>,
 }
@@ -95,7 +99,7 @@ impl Audit {
         };
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
-        let mut log = options.open(&path).map_err(file_error(&path))?;
+        let log = options.open(&path).map_err(file_error(&path))?;
         let head_path = directory.join("audit.head");
         let head_file = options.open(&head_path).map_err(file_error(&head_path))?;
 
@@ -105,17 +109,18 @@ impl Audit {
             return Err(OpenError::Truncated { path, found: head.sequence, committed: committed.sequence });
         }
         // What follows the last complete line is the torn end of a write that nobody was told of.
-        log.set_len(end).and_then(|()| log.seek(SeekFrom::End(0)).map(drop)).map_err(file_error(&path))?;
+        log.set_len(end).map_err(file_error(&path))?;
+        let mut files = Files { log, head_file, end, torn: false };
+        let commit: Commit = Box::new(move |text, head| files.commit(text, head));
+        Self::start(commit, head).map_err(file_error(directory))
+    }
 
-        let (queue, messages) = sync_channel(QUEUE);
+    fn start(commit: Commit, head: AuditHead) -> std::io::Result<Self> {
+        let (queue, messages) = channel(QUEUE);
         let failed = Arc::new(AtomicBool::new(false));
         let sequence = Arc::new(AtomicU64::new(head.sequence));
-        let writer =
-            Writer { log, head_file, head, failed: Arc::clone(&failed), sequence: Arc::clone(&sequence) };
-        std::thread::Builder::new()
-            .name("audit".into())
-            .spawn(move || writer.run(&messages))
-            .map_err(file_error(directory))?;
+        let writer = Writer { commit, head, failed: Arc::clone(&failed), sequence: Arc::clone(&sequence) };
+        std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(messages))?;
         Ok(Self { queue, failed, sequence })
     }
 
@@ -135,48 +140,102 @@ impl Audit {
         self.sequence.load(Ordering::Acquire)
     }
 
+    /// Keeps room for one record. Work that must be recorded when it is done begins with this.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be written, or so many records wait for the disk that there is no room.
+    pub fn reserve(&self) -> Result<Slot, AuditUnavailable> {
+        self.available()?;
+        self.queue.clone().try_reserve_owned().map(Slot).map_err(|_| AuditUnavailable)
+    }
+
     /// Hands over a record; it is made durable with the next group.
     pub fn record(&self, event: AuditEvent) -> Result<(), AuditUnavailable> {
-        self.send(Message { event, durable: None })
+        self.reserve().map(|slot| slot.record(event))
     }
 
-    /// Hands over a record and waits until it is durable.
+    /// Hands over a record and waits until it is durable. After an error the record is not in the log.
     pub async fn record_durably(&self, event: AuditEvent) -> Result<(), AuditUnavailable> {
         let (durable, done) = oneshot::channel();
-        self.send(Message { event, durable: Some(durable) })?;
+        self.reserve()?.0.send(Message { event, durable: Some(durable) });
         done.await.map_err(|_| AuditUnavailable)
     }
+}
 
-    fn send(&self, message: Message) -> Result<(), AuditUnavailable> {
-        self.available()?;
-        match self.queue.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(AuditUnavailable),
+/// Room for one record.
+#[derive(Debug)]
+pub struct Slot(OwnedPermit<Message>);
+
+impl Slot {
+    /// Hands over the record; it is made durable with the next group.
+    pub fn record(self, event: AuditEvent) {
+        self.0.send(Message { event, durable: None });
+    }
+}
+
+/// Makes text and the head after it durable.
+type Commit = Box<dyn FnMut(&[u8], &AuditHead) -> std::io::Result<()> + Send>;
+
+struct Files {
+    log: File,
+    head_file: File,
+    /// End of the last record that was committed.
+    end: u64,
+    /// Whether an attempt failed that may have left something behind the end.
+    torn: bool,
+}
+
+impl Files {
+    fn commit(&mut self, text: &[u8], head: &AuditHead) -> std::io::Result<()> {
+        if std::mem::replace(&mut self.torn, true) {
+            self.log.set_len(self.end)?;
         }
+        self.log.write_all_at(text, self.end)?;
+        self.log.sync_data()?;
+        // The head follows the log: after a crash between the two it names an earlier record, never a later one.
+        let mut bytes = [0u8; HEAD_SIZE];
+        let (sequence, hash) = bytes.split_at_mut(8);
+        sequence.copy_from_slice(&head.sequence.to_le_bytes());
+        hash.copy_from_slice(&head.hash);
+        self.head_file.write_all_at(&bytes, 0)?;
+        self.head_file.sync_data()?;
+        self.end += text.len() as u64;
+        self.torn = false;
+        Ok(())
     }
 }
 
 struct Writer {
-    log: File,
-    head_file: File,
+    commit: Commit,
     head: AuditHead,
     failed: Arc<AtomicBool>,
     sequence: Arc<AtomicU64>,
 }
 
 impl Writer {
-    fn run(mut self, messages: &Receiver<Message>) {
-        while let Ok(first) = messages.recv() {
+    fn run(mut self, mut messages: Receiver<Message>) {
+        while let Some(first) = messages.blocking_recv() {
             let mut batch = vec![first];
             while batch.len() < BATCH
                 && let Ok(next) = messages.try_recv()
             {
                 batch.push(next);
             }
-            if let Err(error) = self.commit(&batch) {
-                tracing::error!(%error, "the audit log cannot be written; new work is refused");
-                self.failed.store(true, Ordering::Release);
-                return; // the senders of this batch see their channel close
+            while let Err(error) = self.write(&batch) {
+                if !self.failed.swap(true, Ordering::AcqRel) {
+                    tracing::error!(%error, "the audit log cannot be written; nothing new is done until it can");
+                }
+                // Whoever waits for durability is told at once and does not do what would have been recorded. What was
+                // done already stays here until there is room.
+                while let Ok(next) = messages.try_recv() {
+                    batch.push(next);
+                }
+                batch.retain(|message| message.durable.is_none());
+                std::thread::sleep(RETRY);
+            }
+            if self.failed.swap(false, Ordering::AcqRel) {
+                tracing::warn!("the audit log is written again");
             }
             self.sequence.store(self.head.sequence, Ordering::Release);
             for message in batch {
@@ -187,25 +246,46 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: &[Message]) -> std::io::Result<()> {
+    fn write(&mut self, batch: &[Message]) -> std::io::Result<()> {
         let timestamp = UnixTime(clock::unix_seconds()).to_rfc3339();
-        let mut text = String::new();
+        let (mut text, mut head) = (String::new(), self.head);
         for message in batch {
-            let (line, head) = self.head.append(&timestamp, &message.event).map_err(std::io::Error::other)?;
+            let (line, next) = head
+                .append(&timestamp, &message.event)
+                .or_else(|_| head.append(&timestamp, &shortened(&message.event)))
+                .map_err(std::io::Error::other)?;
             text.push_str(&line);
             text.push('\n');
-            self.head = head;
+            head = next;
         }
-        self.log.write_all(text.as_bytes())?;
-        self.log.sync_data()?;
-        // The head follows the log: after a crash between the two it names an earlier record, never a later one.
-        let mut bytes = [0u8; HEAD_SIZE];
-        let (sequence, hash) = bytes.split_at_mut(8);
-        sequence.copy_from_slice(&self.head.sequence.to_le_bytes());
-        hash.copy_from_slice(&self.head.hash);
-        self.head_file.write_all_at(&bytes, 0)?;
-        self.head_file.sync_data()
+        (self.commit)(text.as_bytes(), &head)?;
+        self.head = head;
+        Ok(())
     }
+}
+
+/// The same record without its lists and with short texts: one that is too long for a line must not stop the log.
+fn shortened(event: &AuditEvent) -> AuditEvent {
+    let short = |text: &str| text.chars().take(256).collect::<String>();
+    let mut event = event.clone();
+    let lists = event.security.take().map_or(0, |security| {
+        security.capability_grants.len()
+            + security.capability_denials.len()
+            + security.policy_checks.len()
+            + security.sandbox_violations.len()
+    });
+    if let Some(agent) = &mut event.agent {
+        agent.id = short(&agent.id);
+        agent.version = short(&agent.version);
+        agent.attestation.signer = short(&agent.attestation.signer);
+    }
+    let requested = event
+        .execution
+        .as_mut()
+        .map_or(0, |execution| std::mem::take(&mut execution.capabilities_requested).len());
+    let detail = event.detail.as_deref().map(short).unwrap_or_default();
+    event.detail = Some(format!("cut, {} list entries left out: {detail}", lists + requested));
+    event
 }
 
 fn read_head(file: &File) -> std::io::Result<AuditHead> {
@@ -249,6 +329,8 @@ fn walk(log: &File, path: &Path, committed: u64) -> Result<(AuditHead, u64, Opti
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn fill(directory: &Path, count: usize) -> u64 {
@@ -289,6 +371,69 @@ mod tests {
         ));
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(Audit::open(dir.path()), Err(OpenError::Truncated { found: 0, committed: 4, .. })));
+    }
+
+    #[test]
+    fn a_full_disk_holds_work_back_and_loses_no_record_of_what_was_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(dir.path().join(name))
+                .unwrap()
+        };
+        let mut files =
+            Files { log: open("audit.jsonl"), head_file: open("audit.head"), end: 0, torn: false };
+        let full = Arc::new(AtomicBool::new(false));
+        let disk = Arc::clone(&full);
+        let commit: Commit = Box::new(move |text, head| {
+            if !disk.load(Ordering::Acquire) {
+                return files.commit(text, head);
+            }
+            // A part of it arrives, as on a disk that fills up.
+            files.torn = true;
+            files.log.write_all_at(&text[..text.len() / 2], files.end)?;
+            Err(std::io::ErrorKind::StorageFull.into())
+        });
+        let audit = Audit::start(commit, AuditHead::EMPTY).unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let event = |name: &str| AuditEvent { event_type: name.into(), ..AuditEvent::default() };
+        tokio.block_on(audit.record_durably(event("before"))).unwrap();
+        let running = audit.reserve().unwrap();
+
+        full.store(true, Ordering::Release);
+        assert_eq!(tokio.block_on(audit.record_durably(event("refused"))), Err(AuditUnavailable));
+        assert!(audit.available().is_err() && audit.reserve().is_err() && audit.record(event("no")).is_err());
+        running.record(event("done while the disk was full"));
+
+        full.store(false, Ordering::Release);
+        while audit.available().is_err() || audit.sequence() < 2 {
+            std::thread::yield_now();
+        }
+        tokio.block_on(audit.record_durably(event("after"))).unwrap();
+        assert_eq!(Audit::open(dir.path()).unwrap().sequence(), 3);
+        let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+        assert!(text.contains("done while the disk was full") && !text.contains("refused"), "{text}");
+    }
+
+    #[test]
+    fn a_record_too_long_for_a_line_is_cut_and_does_not_end_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut event = AuditEvent { event_type: "agent_execution".into(), ..AuditEvent::default() };
+        event.agent = Some(executor_api::audit::AuditAgent { id: "a.b".into(), ..Default::default() });
+        event.security = Some(executor_api::audit::AuditSecurity {
+            capability_grants: vec!["x".repeat(1024); 256],
+            ..Default::default()
+        });
+        tokio.block_on(audit.record_durably(event)).unwrap();
+        assert_eq!(fill(dir.path(), 1), 2);
+        let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+        assert!(text.contains("a.b") && text.contains("256 list entries left out"), "{text}");
     }
 
     #[test]

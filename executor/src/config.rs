@@ -12,9 +12,13 @@ use executor_engine::{ModuleDigest, Profile};
 use serde::Deserialize;
 use service::StartRefusal;
 use service::admin::AdminConfig;
-use trust_store::policy::{ArtifactPolicy, CapabilityPolicy, FreshnessPolicy, RevocationMode, TrustPolicy};
+use trust_store::capability::Capability;
+use trust_store::policy::{
+    ArtifactPolicy, CapabilityPolicy, FreshnessPolicy, RevocationMode, TrustLevel, TrustPolicy,
+};
 
 use crate::evidence::EvidenceConfig;
+use crate::media::MediaLimits;
 use crate::runtime::CallLimits;
 
 /// The file as it is written (TOML). Unknown fields are errors; paths may be relative to the file.
@@ -165,6 +169,8 @@ pub struct GrantsSection {
     pub env: BTreeMap<String, PathBuf>,
     /// Whether there is a media store, in the state folder.
     pub media: MediaSection,
+    /// MiB of media objects kept; further uploads are refused.
+    pub media_max_mib: Option<u64>,
 }
 
 /// `[grants.media]`.
@@ -225,6 +231,8 @@ pub struct Settings {
     pub env: BTreeMap<String, PathBuf>,
     /// Media.
     pub media: MediaSection,
+    /// Sizes of media.
+    pub media_limits: MediaLimits,
     /// Bytes of the cache.
     pub cache_bytes: u64,
 }
@@ -323,6 +331,13 @@ impl ExecutorConfig {
             limits,
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
             media: self.grants.media,
+            media_limits: MediaLimits {
+                store: match self.grants.media_max_mib {
+                    Some(mib) => in_range("grants.media_max_mib", mib, 1, 1 << 20)? << 20,
+                    None => MediaLimits::default().store,
+                },
+                ..MediaLimits::default()
+            },
             cache_bytes: in_range("cache.max_mib", self.cache.max_mib, 1, 1 << 20)? << 20,
             state,
         })
@@ -349,10 +364,27 @@ pub fn refuse_weak_policy(policy: &TrustPolicy) -> Result<(), StartRefusal> {
     if !policy.keys.is_empty() {
         return refuse("accepts bare keys, which cannot be revoked", "remove `keys`; sign with certificates");
     }
-    if !matches!(policy.capabilities, CapabilityPolicy::Within(_)) {
+    let CapabilityPolicy::Within(granted) = &policy.capabilities else {
         return refuse(
             "does not say which capabilities may be granted",
             "set `capabilities: { within: [] }`",
+        );
+    };
+    let narrowed = granted.iter().find(|capability| {
+        matches!(capability, Capability::Extension { name, argument: Some(_) } if name == "media" || name == "stream")
+    });
+    if let Some(narrowed) = narrowed {
+        let what = format!("grants {narrowed}, and that extension takes no argument");
+        return refuse(&what, "grant the whole extension or none of it");
+    }
+    // Modules of lower levels need a process of their own around them; all guests of this executor share one.
+    if policy.required_level < TrustLevel::Verified {
+        return refuse(
+            &format!(
+                "admits modules of the level `{}`, which may not share a process with others",
+                policy.required_level.as_str()
+            ),
+            "set `required_level: verified`, the default",
         );
     }
     Ok(())
@@ -417,7 +449,17 @@ mod tests {
         assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("any age"));
         let weak = TrustPolicy { artifact: ArtifactPolicy::AnySignedArtifact, ..strict.clone() };
         assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("manifest"));
-        let weak = TrustPolicy { capabilities: CapabilityPolicy::LeftToTheExecutor, ..strict };
+        let weak = TrustPolicy { capabilities: CapabilityPolicy::LeftToTheExecutor, ..strict.clone() };
         assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("capabilities"));
+        for required_level in [TrustLevel::Signed, TrustLevel::Community] {
+            let weak = TrustPolicy { required_level, ..strict.clone() };
+            let refused = refuse_weak_policy(&weak).unwrap_err().to_string();
+            assert!(refused.contains(required_level.as_str()), "{refused}");
+        }
+        for text in ["extension:media:avatars", "extension:stream:x"] {
+            let within = CapabilityPolicy::Within(vec![text.parse().unwrap()]);
+            let weak = TrustPolicy { capabilities: within, ..strict.clone() };
+            assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains(text));
+        }
     }
 }

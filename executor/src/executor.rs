@@ -1,9 +1,14 @@
 //! The executor's own operations, with no transport in sight: load, explain, execute, stop, refresh, status.
 
+mod judging;
 mod recording;
+mod restoring;
 #[cfg(test)]
 mod test_door;
+#[cfg(test)]
+mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +16,23 @@ use bytes::Bytes;
 use executor_api::audit::AuditEvent;
 use executor_api::{AgentSummary, Denied as WireDenied, Explanation, Status};
 use executor_engine::{ModuleDigest, WASMTIME_VERSION};
-use trust_store::UnixTime;
-use trust_store::attestation::Attestation;
 
-use crate::admission::{Admission, AdmissionVerdict, AdmittedModule, Denied, Submission};
-use crate::agents::{Agent, Agents, Verdict};
+use crate::admission::{Admission, AdmittedModule, Denied, Submission};
+use crate::agents::{Agent, Agents};
 use crate::artifact::{ArtifactCache, CacheEvent};
 use crate::audit::Audit;
 use crate::clock;
 use crate::confinement::Confinement;
-use crate::evidence::{Collector, Snapshot};
+use crate::evidence::Collector;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
-use crate::records::{audit_unavailable, call_denied, cut, no_fork, not_loaded, summarise};
-use crate::runtime::{Call, Cancel, KillCause, Lowered, Outcome, Prepared, Runtime, Selector};
+use crate::records::{audit_unavailable, call_denied, cut, state_unavailable, summarise};
+use crate::runtime::{Call, Cancel, KillCause, Lowered, Outcome, Prepared, Registration, Runtime, Selector};
+use crate::submissions::{Stored, Submissions};
+
+use restoring::Waiting;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything an executor is made of.
 pub struct Parts {
@@ -51,6 +59,8 @@ pub struct Executor {
     parts: Parts,
     agents: Agents,
     queue: Queue,
+    submissions: Submissions,
+    waiting: Waiting,
 }
 
 /// Ends a call whose caller went away: dropping the future that waits for it raises the flag. After the call ended
@@ -73,10 +83,21 @@ pub struct Executed {
 }
 
 impl Executor {
-    /// An executor without agents.
-    pub fn new(parts: Parts) -> Arc<Self> {
+    /// An executor without agents, which keeps those that come in `state`. The agents of the last run wait there for
+    /// [`Self::restore`].
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be used.
+    pub fn new(parts: Parts, state: &Path) -> Result<Arc<Self>, service::StartRefusal> {
+        let refuse = |error: BoxError| {
+            service::StartRefusal::new("the records of agents cannot be used", "see the reason")
+                .because(error)
+        };
+        let submissions = Submissions::open(state).map_err(|error| refuse(error.into()))?;
+        let waiting = Waiting::new(submissions.list().map_err(|error| refuse(error.into()))?);
         let queue = Queue::new(parts.runtime.pool().slots);
-        Arc::new(Self { parts, agents: Agents::default(), queue })
+        Ok(Arc::new(Self { parts, agents: Agents::default(), queue, submissions, waiting }))
     }
 
     /// Records that the executor starts, and what confines it.
@@ -121,7 +142,18 @@ impl Executor {
         module: Bytes,
     ) -> Result<AgentSummary, Denied> {
         self.audit_available()?;
-        let outcome = self.load_judged(manifest, attestation, module).await;
+        let outcome = match Submission::read(manifest, attestation, module.clone()) {
+            Ok(submission) => self.admit(&submission, self.submissions.next_order()).await,
+            Err(denied) => Err(denied),
+        };
+        let outcome = match outcome {
+            Ok(agent) => {
+                let (manifest, attestation) = (manifest.to_owned(), attestation.map(str::to_owned));
+                let stored = Stored { order: agent.order, manifest, attestation, module };
+                self.keep(&agent, stored).await.map(|()| agent)
+            }
+            Err(denied) => Err(denied),
+        };
         let event = match &outcome {
             Ok(agent) => AuditEvent { event_type: "admission".into(), ..self.agent_event(agent, None) },
             Err(denied) => self.denial_event(denied, None),
@@ -131,18 +163,25 @@ impl Executor {
         self.parts.audit.record_durably(event).await.map_err(|_| audit_unavailable())?;
         let agent = outcome?;
         let summary = self.summary(&agent);
-        self.agents.insert(agent);
+        let path = self.submissions.path(agent.id(), agent.digest);
+        self.waiting.settle(&path, |_| self.agents.insert(agent));
         Ok(summary)
     }
 
-    async fn load_judged(
-        &self,
-        manifest: &str,
-        attestation: Option<&str>,
-        module: Bytes,
-    ) -> Result<Arc<Agent>, Denied> {
-        let submission = Submission::read(manifest, attestation, module)?;
-        let (admitted, verdict) = self.judge(&submission).await?;
+    /// Keeps what an agent was loaded from. A record whose load is not answered after all is judged at the next start
+    /// like every other.
+    async fn keep(&self, agent: &Agent, stored: Stored) -> Result<(), Denied> {
+        let submissions = self.submissions.clone();
+        let path = submissions.path(agent.id(), agent.digest);
+        let written = tokio::task::spawn_blocking(move || submissions.write(&path, &stored)).await;
+        written
+            .map_err(BoxError::from)
+            .and_then(|written| written.map_err(BoxError::from))
+            .map_err(|error| state_unavailable().for_operator(format!("{error}: {:?}", error.source())))
+    }
+
+    async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
+        let (admitted, verdict) = self.judge(submission).await?;
         let (loaded, event) = self
             .parts
             .cache
@@ -164,38 +203,8 @@ impl Executor {
         }
         let prepared = Prepared::new(&self.parts.runtime, &loaded, &admitted)
             .map_err(|error| Denied::new(error.code(), error.to_string()))?;
-        Ok(Arc::new(Agent::new(&admitted, prepared, Arc::clone(submission.attestation()), verdict)))
-    }
-
-    async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
-        self.refuse_early(submission)?;
-        let snapshot = self.parts.collector.prepare_for(submission.attestation()).await;
-        no_fork(&snapshot)?;
-        let at = clock::unix_seconds();
-        let started = clock::monotonic();
-        let verdict = self.parts.admission.decide(submission, &snapshot.evidence, UnixTime(at));
-        self.parts
-            .metrics
-            .verified(clock::monotonic() - started, matches!(verdict, AdmissionVerdict::Admit(_)));
-        match verdict {
-            AdmissionVerdict::Admit(admitted) => {
-                Ok((*admitted, Verdict { denied: None, epoch: snapshot.epoch, at }))
-            }
-            AdmissionVerdict::Deny(denied) => Err(denied),
-        }
-    }
-
-    /// What no further evidence changes is refused before any is asked for: an upload whose signature, chain and log
-    /// entry do not verify must not choose what this executor fetches and follows.
-    fn refuse_early(&self, submission: &Submission) -> Result<(), Denied> {
-        let snapshot = self.parts.collector.snapshot();
-        let now = UnixTime(clock::unix_seconds());
-        match self.parts.admission.decide(submission, &snapshot.evidence, now) {
-            AdmissionVerdict::Deny(denied) if (1..=9).contains(&denied.step) || denied.code == "revoked" => {
-                Err(denied)
-            }
-            _ => Ok(()),
-        }
+        let attestation = Arc::clone(submission.attestation());
+        Ok(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)))
     }
 
     /// The verdict on an upload, with nothing compiled, loaded or kept.
@@ -227,118 +236,58 @@ impl Executor {
         input: Bytes,
         deadline: Option<Duration>,
     ) -> Result<Executed, Denied> {
-        self.audit_available()?;
-        let agent = self.agents.find(name).ok_or_else(|| not_loaded(name))?;
-        self.may_run(&agent).await?;
-        let _place = self.queue.enter().await?;
+        let slot = self.parts.audit.reserve().map_err(|_| audit_unavailable())?;
         let caller = CallerGuard(Cancel::default());
+        let (agent, registration) = self.register(name, &caller.0)?;
+        self.may_run(&agent)?;
+        let place = self.queue.enter().await?;
         let call = Call {
             input,
             lowered: Lowered { wall: deadline, ..Lowered::default() },
             cancel: caller.0.clone(),
         };
         let (executor, running) = (Arc::clone(self), Arc::clone(&agent));
-        let ended = tokio::task::spawn_blocking(move || executor.parts.runtime.call(&running.prepared, call))
+        // The caller may go away and this future with it. What runs keeps its place until it ends, and is recorded.
+        let call = tokio::task::spawn_blocking(move || {
+            let ended = executor.parts.runtime.call_registered(&running.prepared, call, &registration);
+            slot.record(executor.execution_event(&running, registration.id, &ended));
+            drop(place);
+            ended
+        });
+        let ended = call
             .await
             .map_err(|error| Denied::new("internal", "the call failed").for_operator(error.to_string()))?;
-        self.record_execution(&agent, &ended)?;
         match ended {
             Ok(outcome) => Ok(Executed { digest: agent.digest, outcome }),
             Err(error) => Err(call_denied(&error, &agent)),
         }
     }
 
-    /// Uses the last verdict while it is young and by current evidence, else judges again.
-    async fn may_run(&self, agent: &Arc<Agent>) -> Result<(), Denied> {
-        let snapshot = self.parts.collector.snapshot();
-        let now = clock::unix_seconds();
-        let verdict = agent.verdict();
-        let age = u64::try_from(now.saturating_sub(verdict.at)).unwrap_or(u64::MAX);
-        if verdict.epoch != snapshot.epoch || age > self.parts.verdict_age.as_secs() || now < verdict.at {
-            return self.recheck(agent, &snapshot);
-        }
-        verdict.denied.map_or(Ok(()), Err)
-    }
-
-    /// Judges an agent by this snapshot; stops its instances when it may not run any more.
-    fn recheck(&self, agent: &Agent, snapshot: &Snapshot) -> Result<(), Denied> {
-        let now = clock::unix_seconds();
-        let outcome = no_fork(snapshot).and_then(|()| {
-            let (digest, attestation) = (agent.digest, &agent.attestation);
-            self.parts.admission.recheck(digest, attestation, &snapshot.evidence, UnixTime(now))
-        });
-        let denied = outcome.as_ref().err().cloned();
-        let before = agent.verdict().denied;
-        agent.set_verdict(Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now });
-        if let Some(denied) = denied
-            && before.as_ref().map(|before| before.code) != Some(denied.code)
-        {
-            let event = self.denial_event(&denied, Some(agent));
-            if self.parts.audit.record(event).is_err() {
-                tracing::error!(
-                    agent = agent.prepared.agent(),
-                    code = denied.code,
-                    "a denial could not be recorded"
-                );
+    /// Finds an agent and puts a call of it into the list of what can be stopped, before anybody asks whether it may
+    /// run: a verdict that changes from here on reaches the call, wherever it waits.
+    fn register(&self, name: &str, cancel: &Cancel) -> Result<(Arc<Agent>, Registration), Denied> {
+        loop {
+            let agent = self.find_loaded(name)?;
+            let registration = self.parts.runtime.register(&agent.prepared, cancel);
+            if !agent.is_retired() {
+                return Ok((agent, registration));
             }
-            tracing::warn!(agent = agent.prepared.agent(), digest = %agent.digest, code = denied.code,
-                reason = %denied.message, "an admitted agent may not run any more");
-            // Stale evidence refuses new calls; what runs may finish. Everything else ends at once.
-            if !denied.is_about_evidence() {
-                let selector = Selector { digest: Some(agent.digest), ..Selector::default() };
-                let stopped = self.parts.runtime.stop(&selector, KillCause::Revoked);
-                self.parts.cache.purge(agent.digest);
-                self.parts.metrics.stopped(stopped);
-            }
-        }
-        outcome
-    }
-
-    /// Fetches evidence and judges every agent by it.
-    pub async fn refresh(&self) -> Status {
-        // Neither waits for the other: a log that is silent delays no revocation.
-        tokio::join!(self.refresh_lists(), self.refresh_logs());
-        self.status()
-    }
-
-    async fn refresh_lists(&self) {
-        self.parts.collector.refresh_lists(&self.attestations()).await;
-        self.recheck_all().await;
-    }
-
-    async fn refresh_logs(&self) {
-        self.parts.collector.refresh_logs(&self.attestations()).await;
-        self.recheck_all().await;
-    }
-
-    fn attestations(&self) -> Vec<Arc<Attestation>> {
-        self.agents.all().iter().map(|agent| Arc::clone(&agent.attestation)).collect()
-    }
-
-    async fn recheck_all(&self) {
-        for agent in self.agents.all() {
-            // By the newest evidence, not by what was there when the round began. The outcome is stored in the agent;
-            // nobody waits for it here.
-            let _ = self.recheck(&agent, &self.parts.collector.snapshot());
-            tokio::task::yield_now().await;
+            // Replaced or unloaded in between: look again.
         }
     }
 
-    /// Refreshes now and then until the process ends.
-    pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
-        let lists = async {
-            loop {
-                tokio::time::sleep(interval).await;
-                self.refresh_lists().await;
-            }
+    /// The agent of this name, unless a later release of the last run waits for its verdict.
+    fn find_loaded(&self, name: &str) -> Result<Arc<Agent>, Denied> {
+        let found = self.agents.find(name);
+        let order = match &found {
+            Ok(agent) if agent.id() != name => return found,
+            Ok(agent) => Some(agent.order),
+            Err(_) => None,
         };
-        let logs = async {
-            loop {
-                tokio::time::sleep(interval).await;
-                self.refresh_logs().await;
-            }
-        };
-        tokio::join!(lists, logs);
+        match self.waiting.denial(name, order) {
+            Some(denied) => Err(denied),
+            None => found,
+        }
     }
 
     /// Stops matching instances.
@@ -350,16 +299,49 @@ impl Executor {
         if selector.is_empty() {
             return Err(Denied::new("invalid_argument", "name an agent, a digest or a signer"));
         }
+        // Stopping is never held back: an audit log that is full must not keep a guest running.
         let stopped = self.parts.runtime.stop(selector, KillCause::Operator);
-        let detail = format!("{selector:?}: {stopped} stopped");
+        self.parts.metrics.stopped(stopped);
+        let detail = cut(&format!("{selector:?}: {stopped} stopped"));
         let event = AuditEvent { event_type: "stop".into(), detail: Some(detail), ..AuditEvent::default() };
         self.parts.audit.record(event).map_err(|_| audit_unavailable())?;
         Ok(stopped)
     }
 
-    /// Forgets an agent; whether there was one.
-    pub fn unload(&self, name: &str) -> bool {
-        self.agents.remove(name).is_some()
+    /// Forgets every release of an agent, or the one agent that runs a module, and stops what runs of it. Returns how
+    /// many instances were stopped.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, when a digest names several agents, or when the agent's record cannot be removed.
+    pub fn unload(&self, name: &str) -> Result<u64, Denied> {
+        let removed = self.agents.remove(name);
+        let waiting = self.waiting.remove(name);
+        let agents = match removed {
+            Err(denied) if waiting.is_empty() => return Err(denied),
+            removed => removed.unwrap_or_default(),
+        };
+        let (mut stopped, mut recorded) = (0, Ok(()));
+        let mut paths = waiting;
+        for agent in &agents {
+            let of_agent =
+                self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Operator);
+            stopped += of_agent;
+            paths.push(self.submissions.path(agent.id(), agent.digest));
+            let event = AuditEvent {
+                event_type: "unload".into(),
+                detail: Some(format!("{of_agent} instances stopped")),
+                ..self.agent_event(agent, None)
+            };
+            recorded = recorded.and(self.parts.audit.record(event).map_err(|_| audit_unavailable()));
+        }
+        self.parts.metrics.stopped(stopped);
+        let removed = paths.iter().try_for_each(|path| Submissions::remove(path));
+        removed.map_err(|error| {
+            state_unavailable()
+                .for_operator(format!("the record of {name} would bring it back at the next start: {error}"))
+        })?;
+        recorded.map(|()| stopped)
     }
 
     /// Every agent.
@@ -369,7 +351,15 @@ impl Executor {
 
     /// One agent.
     pub fn find(&self, name: &str) -> Option<AgentSummary> {
-        self.agents.find(name).map(|agent| self.summary(&agent))
+        self.agents.find(name).ok().map(|agent| self.summary(&agent))
+    }
+
+    pub(crate) fn agent(&self, name: &str) -> Option<Arc<Agent>> {
+        self.agents.find(name).ok()
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
+        &self.parts.runtime
     }
 
     /// What keeps this executor from admitting and running, one line each.

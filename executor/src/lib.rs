@@ -28,6 +28,7 @@ mod clock;
 mod component;
 pub mod config;
 pub mod confinement;
+pub mod danger;
 pub mod evidence;
 pub mod executor;
 mod media;
@@ -37,8 +38,9 @@ mod records;
 pub mod runtime;
 mod signatures;
 pub mod start;
+mod submissions;
 #[cfg(test)]
 mod testing;
 
-pub use media::MediaStore;
+pub use media::{MediaLimits, MediaStore};
 pub use metrics::Metrics;

@@ -26,9 +26,6 @@ use crate::metrics::Metrics;
 use crate::runtime::Runtime;
 use crate::signatures::SignatureMemory;
 
-/// Largest media object, bytes.
-const MAX_MEDIA: usize = 64 << 20;
-
 /// Largest request body: a module of the largest size in base64, its manifest, and room.
 const MAX_BODY: u64 = (MAX_MODULE_BYTES as u64) / 3 * 4 + (36 << 20);
 
@@ -106,7 +103,7 @@ pub async fn start(
     tracing::info!(enforced = ?confinement.enforced, missing = ?confinement.missing, "sandbox");
 
     let metrics = Metrics::default();
-    let executor = Executor::new(Parts {
+    let parts = Parts {
         admission,
         collector,
         cache,
@@ -115,11 +112,20 @@ pub async fn start(
         confinement,
         metrics: metrics.clone(),
         verdict_age: 2 * settings.refresh,
-    });
+    };
+    let executor = Executor::new(parts, &settings.state)?;
     executor.started()?;
     // A log or authority that is down must not keep the executor from starting: it starts and denies.
     if tokio::time::timeout(settings.evidence.timeout, executor.refresh()).await.is_err() {
         tracing::warn!("evidence could not be fetched in time; new modules are denied until it is");
+    }
+    // Whoever calls an agent of the last run right after the start finds it; compiling many again may take longer.
+    let restoring = tokio::spawn({
+        let executor = Arc::clone(&executor);
+        async move { executor.restore().await }
+    });
+    if tokio::time::timeout(settings.evidence.timeout, restoring).await.is_err() {
+        tracing::warn!("agents of the last run are still being judged");
     }
     tokio::spawn(Arc::clone(&executor).keep_fresh(settings.refresh));
 
@@ -168,7 +174,7 @@ fn admission(settings: &Settings, root: &TrustedRoot) -> Result<(Verifier, Admis
     let media = match settings.media {
         MediaSection::None => None,
         MediaSection::LocalFiles => {
-            let store = MediaStore::open(settings.state.join("media"), MAX_MEDIA)
+            let store = MediaStore::open(settings.state.join("media"), settings.media_limits)
                 .map_err(|error| refuse("the media store cannot be opened", "check state_dir", error))?;
             Some(Arc::new(store))
         }

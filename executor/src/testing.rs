@@ -109,12 +109,22 @@ pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) executor: Arc<Executor>,
     _running: service::Running,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
         Self::with_admin(service::admin::AdminConfig::default(), tempfile::tempdir().expect("folder")).await
+    }
+
+    /// With a state folder that was there before.
+    pub(crate) async fn over(state: tempfile::TempDir) -> Self {
+        Self::with_admin(service::admin::AdminConfig::default(), state).await
+    }
+
+    /// The state folder.
+    pub(crate) fn state(&self) -> &std::path::Path {
+        self.state.path()
     }
 
     /// With an administrator's token.
@@ -144,7 +154,7 @@ impl Server {
         );
         let collector =
             Collector::new(verifier, reqwest::Client::new(), &EvidenceConfig::default()).expect("collector");
-        let executor = Executor::new(Parts {
+        let parts = Parts {
             admission,
             collector,
             cache: cache(state.path()),
@@ -153,7 +163,8 @@ impl Server {
             confinement: Confinement::default(),
             metrics: crate::Metrics::default(),
             verdict_age: std::time::Duration::from_secs(3600),
-        });
+        };
+        let executor = Executor::new(parts, state.path()).expect("executor");
         let access = Access::new(&admin, true).expect("access");
         let config = service::ServerConfig::default();
         let running = service::Server::new(&config)
@@ -163,7 +174,7 @@ impl Server {
             .start()
             .await
             .expect("starts");
-        Self { address: running.addr(), executor, _running: running, _state: state }
+        Self { address: running.addr(), executor, _running: running, state }
     }
 
     /// Lets a module in without a verdict.

@@ -1,7 +1,12 @@
 //! An executor's operator: what is admitted runs, what is not is explained.
 
-use mentat_tests::agent::{sentiment, signed};
-use mentat_tests::stack::Stack;
+use std::path::Path;
+use std::time::Duration;
+
+use mentat_tests::agent::{enrol, from_text, sentiment, signed};
+use mentat_tests::clock::Deadline;
+use mentat_tests::command::mentatctl;
+use mentat_tests::stack::{Stack, configure};
 use serde_json::Value;
 
 #[test]
@@ -29,6 +34,93 @@ fn an_admitted_module_runs_and_everything_else_is_denied_with_its_code() {
     let refused = stack.ctl(&["--json", "run", unsigned.to_str().unwrap()]);
     assert_ne!(refused.code, 0, "{}", refused.stdout);
     stack.ctl(&["run", "mentatlab.unknown"]).refused(1, "mentatlab.unknown");
+}
+
+const SPIN: &str = r#"(module (memory (export "memory") 1)
+  (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#;
+
+/// A stack whose authority publishes and whose executor looks at once, and whose guests may run for minutes.
+fn eager(dir: &Path) -> Stack {
+    let mut stack = Stack::up(&dir.join("stack"));
+    assert_eq!(stack.down(), 0);
+    configure(stack.dir(), "ca-service", &[("publish_interval_seconds", "1")]);
+    configure(stack.dir(), "executor", &[("refresh_seconds", "1")]);
+    let path = stack.dir().join("config/executor.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{config}\n[limits]\ncpu_ms = 600000\nwall_ms = 600000\n")).unwrap();
+    stack.restart();
+    stack
+}
+
+fn revoke(stack: &Stack, identity: &str) {
+    let listed = stack.ctl(&["--json", "pki", "list", "--identity", identity]).success().stdout;
+    let record: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    let serial = record["serial"].as_str().unwrap();
+    stack.ctl(&["pki", "revoke", "--serial", serial, "--reason", "key-compromise"]).success();
+}
+
+#[test]
+fn loaded_agents_are_there_after_a_restart_and_judged_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = eager(dir.path());
+    let folder = signed(&stack, dir.path(), "agent");
+    stack.ctl(&["run", folder.to_str().unwrap()]).success();
+    assert_eq!(stack.down(), 0);
+    stack.restart();
+    stack.ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], b"good").success();
+
+    // Its signer is revoked while the executor is not there to see it.
+    let deadline = Deadline::after(Duration::from_secs(120));
+    revoke(&stack, "dev@example.com");
+    while stack.ctl(&["run", "mentatlab.sentiment"]).code == 0 {
+        assert!(!deadline.passed(), "the revocation was not published");
+    }
+    assert_eq!(stack.down(), 0);
+    stack.restart();
+    let refused = stack.ctl(&["--json", "run", "mentatlab.sentiment"]);
+    assert_ne!(refused.code, 0);
+    assert!(format!("{}{}", refused.stdout, refused.stderr).contains("revoked"), "{refused:?}");
+}
+
+#[test]
+fn a_guest_that_runs_is_stopped_when_its_signer_is_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = eager(dir.path());
+    let (cert, key) = enrol(&stack, "gone@example.com", "gone");
+    let spin = from_text(dir.path(), "test.spin", SPIN);
+    stack.ctl(&["sign", "--cert", &cert, "--key", &key, spin.to_str().unwrap()]).success();
+    let others = signed(&stack, dir.path(), "agent");
+    stack.ctl(&["run", others.to_str().unwrap()]).success();
+
+    let (home, folder) = (stack.home().to_owned(), stack.dir().display().to_string());
+    let release = spin.display().to_string();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(move || mentatctl(&home, ["--json", "--stack", &folder, "run", &release]));
+        let deadline = Deadline::after(Duration::from_secs(60));
+        while live_instances(&stack) == 0 {
+            assert!(!deadline.passed(), "the guest did not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        revoke(&stack, "gone@example.com");
+        // It may run for ten minutes; only the revocation ends it earlier.
+        let deadline = Deadline::after(Duration::from_secs(120));
+        while !run.is_finished() {
+            assert!(!deadline.passed(), "the guest of a revoked signer runs on");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let ended = run.join().unwrap();
+        assert_ne!(ended.code, 0);
+        assert!(format!("{}{}", ended.stdout, ended.stderr).contains("revoked"), "{ended:?}");
+    });
+    stack.ctl(&["run", "test.spin"]).refused(3, "revoked");
+    stack.ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], b"good").success();
+}
+
+fn live_instances(stack: &Stack) -> u64 {
+    let url = format!("{}/api/v1/status", stack.text("/executor/url"));
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let status = tokio.block_on(async { reqwest::get(url).await.unwrap().bytes().await.unwrap() });
+    serde_json::from_slice::<Value>(&status).unwrap()["live_instances"].as_u64().unwrap()
 }
 
 #[test]

@@ -24,6 +24,20 @@ pub fn sentiment(parent: &Path, name: &str, change: impl FnOnce(String) -> Strin
     folder
 }
 
+/// Writes an agent from module text below `parent` and returns its folder.
+///
+/// # Panics
+///
+/// When the folder cannot be written.
+pub fn from_text(parent: &Path, id: &str, module: &str) -> PathBuf {
+    let folder = parent.join(id);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("module.wat"), module).expect("the module's text");
+    let manifest = format!("id: {id}\nversion: 1.0.0\nruntime: wasm\nmodule: module.wasm\n");
+    std::fs::write(folder.join("manifest.yaml"), manifest).expect("writing the manifest");
+    folder
+}
+
 /// Gets a certificate for an address: `home/NAME.crt` and `home/NAME.key`.
 ///
 /// # Panics

@@ -108,6 +108,24 @@ impl Stack {
     }
 }
 
+/// Changes settings in the configuration file of one server: `key = value` lines that take the place of lines with the
+/// same key, wherever they stand.
+///
+/// # Panics
+///
+/// When the file does not hold the key.
+pub fn configure(dir: &Path, server: &str, settings: &[(&str, &str)]) {
+    let path = dir.join("config").join(format!("{server}.toml"));
+    let mut text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    for (key, value) in settings {
+        let begins = format!("{key} = ");
+        let line = text.lines().find(|line| line.starts_with(&begins));
+        let line = line.unwrap_or_else(|| panic!("{} has no {key}:\n{text}", path.display())).to_owned();
+        text = text.replace(&line, &format!("{begins}{value}"));
+    }
+    std::fs::write(&path, text).expect("writing a configuration");
+}
+
 fn up_command(dir: &Path) -> Command {
     let mut command = Command::new(binary("mentatctl"));
     command.args(["up", "--json", "--exit-with-stdin", "--dir"]).arg(dir);

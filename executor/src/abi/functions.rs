@@ -152,7 +152,8 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
             with_memory(&mut caller, |memory, state| {
                 revoked(state)?;
                 let media_type = range::text(memory, type_ptr, type_len, 128)?;
-                let reference = state.grants.media()?.upload(media_type, range::read(memory, ptr, len)?)?;
+                let bytes = range::read(memory, ptr, len)?;
+                let reference = state.grants.media()?.upload(media_type, bytes, &mut state.uploaded)?;
                 buffer(state, reference.into_bytes())
             })
         },

@@ -94,6 +94,10 @@ impl GrantSources {
                     || own_env.iter().any(|(own, _)| own == name.as_str());
                 (!known).then_some("the operator has given it no value")
             }
+            // An argument would narrow the grant, and neither extension knows one: the whole would be given instead.
+            Capability::Extension { name, argument: Some(_) } if name == "media" || name == "stream" => {
+                Some("this executor's extension takes no argument")
+            }
             Capability::Extension { name, .. } if name == "media" => {
                 self.media.is_none().then_some("no media store is configured")
             }
@@ -170,6 +174,7 @@ impl GrantSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::MediaLimits;
 
     fn capabilities(texts: &[&str]) -> Vec<Capability> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -200,6 +205,21 @@ mod tests {
             let sources = GrantSources { granted: capabilities(&[text]), ..GrantSources::default() };
             let refused = sources.grant(capabilities(&[text]), &[]).unwrap_err();
             assert_ne!(refused.why, "policy does not grant it", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_an_argument_narrows_is_not_given_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let media = MediaStore::open(dir.path().join("media"), MediaLimits::default()).unwrap();
+        let sources = GrantSources {
+            granted: capabilities(&["extension:media:avatars", "extension:stream:one"]),
+            media: Some(Arc::new(media)),
+            ..GrantSources::default()
+        };
+        for text in ["extension:media:avatars", "extension:stream:one"] {
+            let refused = sources.grant(capabilities(&[text]), &[]).unwrap_err();
+            assert_eq!(refused.why, "this executor's extension takes no argument", "{text}");
         }
     }
 

@@ -30,10 +30,10 @@ pub use denied::Denied;
 pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
 
-use crate::runtime::{CallLimits, Lowered, Owner};
+use crate::runtime::{AdmissionId, CallLimits, Lowered, Owner};
 
 /// Largest manifest text, bytes.
-const MAX_MANIFEST_TEXT: usize = 32 << 20;
+pub(crate) const MAX_MANIFEST_TEXT: usize = 32 << 20;
 
 /// Uploaded bytes, read and not yet judged.
 #[derive(Debug, Clone)]
@@ -144,6 +144,11 @@ impl Submission {
         self.digest
     }
 
+    /// Agent id of the manifest, read and not verified.
+    pub fn agent(&self) -> &str {
+        self.attestation.manifest().map_or("", |manifest| manifest.id().as_str())
+    }
+
     /// The attestation, read and not verified.
     pub fn attestation(&self) -> &Arc<Attestation> {
         &self.attestation
@@ -220,6 +225,7 @@ impl Admission {
             kind: submission.kind,
             module: submission.module.clone(),
             owner: Arc::new(Owner {
+                admission: AdmissionId::next(),
                 agent: manifest.id().as_str().to_owned(),
                 digest: submission.digest,
                 signer: verified.identity().subject().to_owned(),
@@ -320,6 +326,19 @@ impl AdmittedModule {
         &self.module
     }
 
+    /// The same admission under another agent id and signer.
+    #[cfg(test)]
+    pub(crate) fn called(mut self, agent: &str, signer: &str) -> Self {
+        let owner = Owner {
+            admission: AdmissionId::next(),
+            agent: agent.into(),
+            digest: self.digest,
+            signer: signer.into(),
+        };
+        self.owner = Arc::new(owner);
+        self
+    }
+
     /// The door of this crate's own tests.
     #[cfg(test)]
     pub(crate) fn for_test(module: Vec<u8>, grants: GrantSet, limits: CallLimits) -> Self {
@@ -328,7 +347,12 @@ impl AdmittedModule {
             digest,
             kind: ModuleKind::of(&module).unwrap_or(ModuleKind::Core),
             module: module.into(),
-            owner: Arc::new(Owner { agent: "test.agent".into(), digest, signer: "test@example.org".into() }),
+            owner: Arc::new(Owner {
+                admission: AdmissionId::next(),
+                agent: "test.agent".into(),
+                digest,
+                signer: "test@example.org".into(),
+            }),
             grants: Arc::new(grants),
             limits,
             facts: Arc::new(Facts {

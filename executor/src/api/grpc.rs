@@ -39,6 +39,16 @@ impl Grpc {
     fn allow<T>(&self, role: Role, request: &Request<T>) -> Result<(), Status> {
         let refused = || Status::unauthenticated("an administrator's token or client certificate is needed");
         let peer = request.extensions().get::<Peer>().ok_or_else(refused)?;
+        // Browsers speak HTTP/1 without TLS and always name a host and an origin there; gRPC clients speak HTTP/2, where
+        // the host is no header.
+        let text = |name: &str| request.metadata().get(name).map(|value| value.to_str().unwrap_or_default());
+        let host = text("host").map(str::parse::<http::uri::Authority>);
+        let page = text("origin").is_some() || host.as_ref().is_some_and(Result::is_err);
+        let (no_body, none) = (http::Method::GET, HeaderMap::new());
+        let named = host.and_then(Result::ok);
+        if page || self.access.not_from_a_page(&no_body, named.as_ref(), &none).is_err() {
+            return Err(Status::permission_denied("a web page asks for this"));
+        }
         let mut headers = HeaderMap::new();
         if let Some(value) = request
             .metadata()
@@ -201,7 +211,11 @@ impl Service for Grpc {
         request: Request<v1::UnloadAgentRequest>,
     ) -> Result<Response<v1::UnloadAgentResponse>, Status> {
         self.allow(Role::Administer, &request)?;
-        let unloaded = self.executor.unload(&request.get_ref().agent);
+        let unloaded = match self.executor.unload(&request.get_ref().agent) {
+            Ok(_) => true,
+            Err(denied) if denied.code == "not_loaded" => false,
+            Err(denied) => return Err(refuse(&denied)),
+        };
         Ok(Response::new(v1::UnloadAgentResponse { unloaded }))
     }
 
@@ -226,7 +240,8 @@ impl Service for Grpc {
                 Some(ModuleDigest::parse(&text).ok_or_else(|| invalid("`digest` is 64 hexadecimal digits"))?)
             }
         };
-        let selector = Selector { agent: given(stop.agent), digest, signer: given(stop.signer) };
+        let selector =
+            Selector { agent: given(stop.agent), digest, signer: given(stop.signer), ..Selector::default() };
         let stopped = self.executor.stop(&selector).map_err(|denied| refuse(&denied))?;
         Ok(Response::new(v1::StopInstancesResponse { stopped }))
     }
@@ -278,11 +293,14 @@ fn code_of(denied: &Denied) -> Code {
         | "export_missing"
         | "import_not_granted"
         | "invalid_argument"
+        | "ambiguous_digest"
         | "compile_budget"
         | "input_too_large" => Code::InvalidArgument,
         "not_loaded" => Code::NotFound,
         "pool_exhausted" | "pool_limit" | "memory_limit" => Code::ResourceExhausted,
-        "audit_unavailable" | "compiler_unavailable" | "shutdown" => Code::Unavailable,
+        "audit_unavailable" | "state_unavailable" | "restoring" | "compiler_unavailable" | "shutdown" => {
+            Code::Unavailable
+        }
         "deadline_exceeded" | "cpu_budget" => Code::DeadlineExceeded,
         "trap" | "stopped" | "caller_gone" => Code::Aborted,
         "container_engine_unavailable" | "profile_unavailable" => Code::Unimplemented,

@@ -31,7 +31,9 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
             .map(move || (Arc::clone(&executor), access.clone()))
             .and(warp::header::headers_cloned())
             .and(service::peer::peer())
-            .map(|(executor, access), headers, peer| Context { executor, access, headers, peer })
+            .and(warp::method())
+            .and(warp::host::optional())
+            .and_then(context)
     };
     let api = warp::path!("api" / "v1" / ..);
     let body = warp::body::bytes;
@@ -72,6 +74,19 @@ struct Context {
 impl Context {
     fn allow(&self, role: Role) -> Result<(), Problem> {
         self.access.check(role, &self.headers, &self.peer)
+    }
+}
+
+async fn context(
+    (executor, access): (Arc<Executor>, Access),
+    headers: HeaderMap,
+    peer: Peer,
+    method: http::Method,
+    authority: Option<http::uri::Authority>,
+) -> Result<Context, Rejection> {
+    match access.not_from_a_page(&method, authority.as_ref(), &headers) {
+        Ok(()) => Ok(Context { executor, access, headers, peer }),
+        Err(refused) => Err(warp::reject::custom(refused)),
     }
 }
 
@@ -135,8 +150,10 @@ fn one(agent: String, context: Context) -> Response {
 fn unload(agent: String, context: Context) -> Response {
     match context.allow(Role::Administer) {
         Err(refused) => refused.into_response(),
-        Ok(()) if context.executor.unload(&agent) => StatusCode::NO_CONTENT.into_response(),
-        Ok(()) => Problem::not_found("no admitted agent has this id or digest").into_response(),
+        Ok(()) => match context.executor.unload(&agent) {
+            Ok(_) => StatusCode::NO_CONTENT.into_response(),
+            Err(denied) => problem(&denied).into_response(),
+        },
     }
 }
 
@@ -150,7 +167,7 @@ fn stop(context: Context, body: Bytes) -> Response {
                 Problem::bad_request("invalid_argument", "`digest` is 64 hexadecimal digits")
             })?),
         };
-        let selector = Selector { agent: stop.agent, digest, signer: stop.signer };
+        let selector = Selector { agent: stop.agent, digest, signer: stop.signer, ..Selector::default() };
         let stopped = context.executor.stop(&selector).map_err(|denied| problem(&denied))?;
         Ok(json(&Stopped { stopped }))
     };
@@ -197,9 +214,11 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "compile_budget" => StatusCode::UNPROCESSABLE_ENTITY,
         "not_loaded" => StatusCode::NOT_FOUND,
         "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
-        "audit_unavailable" | "compiler_unavailable" | "shutdown" => StatusCode::SERVICE_UNAVAILABLE,
+        "audit_unavailable" | "state_unavailable" | "restoring" | "compiler_unavailable" | "shutdown" => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         "deadline_exceeded" | "cpu_budget" => StatusCode::GATEWAY_TIMEOUT,
-        "trap" | "stopped" | "memory_limit" | "caller_gone" => StatusCode::CONFLICT,
+        "ambiguous_digest" | "trap" | "stopped" | "memory_limit" | "caller_gone" => StatusCode::CONFLICT,
         "container_engine_unavailable" | "profile_unavailable" => StatusCode::NOT_IMPLEMENTED,
         "internal" | "engine_mismatch" | "compile_failed" => StatusCode::INTERNAL_SERVER_ERROR,
         // Everything else is a denial by a numbered step.

@@ -1,23 +1,23 @@
 //! The authenticated cache of machine code.
 
-use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use executor_engine::artifact::{MAX_HEAD, RecordHead, TAG_SIZE};
 use executor_engine::job::ModuleKind;
 use executor_engine::limits::MAX_ARTIFACT_BYTES;
 use executor_engine::{ModuleDigest, Profile, WASMTIME_VERSION, host_features};
-use parking_lot::Mutex;
 use wasmtime::Engine;
 
 use super::Loaded;
+use super::flights::Flights;
 use super::key::{self, KeyError};
+use super::refusals::Refusals;
 use super::worker::{Artifact, Worker, WorkerError};
 use crate::admission::AdmittedModule;
 use crate::artifact_map::{SealError, Sealed};
+use crate::clock;
 
 /// Machine code on disk, believed only with this node's tag.
 pub struct ArtifactCache {
@@ -26,8 +26,8 @@ pub struct ArtifactCache {
     cpu: String,
     worker: Worker,
     max_bytes: u64,
-    flights: Mutex<HashMap<ModuleDigest, Arc<tokio::sync::Mutex<()>>>>,
-    refused: moka::sync::Cache<ModuleDigest, WorkerError>,
+    flights: Flights,
+    refused: Refusals,
 }
 
 /// What the cache did for one load.
@@ -87,8 +87,8 @@ impl ArtifactCache {
             cpu: host_features(),
             worker,
             max_bytes,
-            flights: Mutex::default(),
-            refused: moka::sync::Cache::new(1024),
+            flights: Flights::default(),
+            refused: Refusals::default(),
         })
     }
 
@@ -100,11 +100,9 @@ impl ArtifactCache {
         admitted: &AdmittedModule,
     ) -> Result<(Loaded, CacheEvent), LoadError> {
         let digest = admitted.digest();
-        let flight = Arc::clone(self.flights.lock().entry(digest).or_default());
-        let _single = flight.lock().await;
-        let outcome = self.load_alone(engine, profile, admitted.kind(), digest, admitted.module()).await;
-        self.flights.lock().remove(&digest);
-        outcome
+        let flight = self.flights.join(digest);
+        let _turn = flight.turn().await;
+        self.load_alone(engine, profile, admitted.kind(), digest, admitted.module()).await
     }
 
     async fn load_alone(
@@ -128,29 +126,15 @@ impl ArtifactCache {
             // Whatever it was, it is not loaded; a copy for the curious would be one more thing to misuse.
             let _ = std::fs::remove_file(&path);
         }
-        if let Some(known) = self.refused.get(&digest) {
+        if let Some(known) = self.refused.of(digest, clock::monotonic()) {
             return Err(known.into());
         }
-        let artifact = match self.worker.compile(profile, kind, digest, module).await {
-            Ok(artifact) => artifact,
-            Err(error) => {
-                if error.is_about_the_module() {
-                    self.refused.insert(digest, error.clone());
-                }
-                return Err(error.into());
-            }
-        };
-        let (head, tag) = self.authenticate(&artifact, digest, kind, profile);
-        let sealed = Sealed::authenticate(
-            &head,
-            &mut artifact.code.as_slice(),
-            artifact.code.len() as u64,
-            &tag,
-            &self.key,
-        )
-        .map_err(|error| LoadError::Host(std::io::Error::other(error)))?;
-        let loaded =
-            map(sealed, kind, engine).map_err(|error| LoadError::Engine { detail: format!("{error:#}") })?;
+        let artifact = self
+            .worker
+            .compile(profile, kind, digest, module)
+            .await
+            .inspect_err(|error| self.refused.remember(digest, error, clock::monotonic()))?;
+        let (loaded, head, tag) = self.seal_and_map(&artifact, digest, kind, profile, engine)?;
         self.publish(&path, &[&head, &artifact.code, &tag]).map_err(LoadError::Host)?;
         self.evict();
         Ok((loaded, event))
@@ -180,12 +164,12 @@ impl ArtifactCache {
         for profile in Profile::ALL {
             let _ = std::fs::remove_file(self.path(digest, profile));
         }
-        self.refused.invalidate(&digest);
+        self.refused.forget(digest);
     }
 
     /// Whether a module was refused for what it is, so that it will not be compiled again.
     pub fn remembers_refusal(&self, digest: ModuleDigest) -> bool {
-        self.refused.contains_key(&digest)
+        self.refused.of(digest, clock::monotonic()).is_some()
     }
 
     fn seal_and_map(

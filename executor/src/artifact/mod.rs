@@ -4,7 +4,9 @@
 //! What comes from the worker takes the same way through a sealed file as what comes from disk.
 
 mod cache;
+mod flights;
 mod key;
+mod refusals;
 #[cfg(test)]
 mod tests;
 mod worker;

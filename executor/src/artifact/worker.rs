@@ -62,15 +62,28 @@ impl WorkerError {
         }
     }
 
-    /// Whether the same bytes would be refused again, so that the answer may be remembered.
-    pub(crate) const fn is_about_the_module(&self) -> bool {
+    /// How long the same bytes need not be tried again.
+    pub(crate) const fn memory(&self) -> Memory {
         match self {
-            Self::Budget { .. } => true,
-            Self::Refused { code, .. } => !matches!(code, RefusalCode::Internal),
-            Self::Unavailable { .. } => false,
+            // A busy machine or a lack of memory ends a worker in the same way as a module that is too much for it.
+            Self::Budget { .. } => Memory::For(BUDGET_MEMORY),
+            Self::Refused { code: RefusalCode::Internal, .. } | Self::Unavailable { .. } => Memory::None,
+            Self::Refused { .. } => Memory::Always,
         }
     }
 }
+
+/// How long a refusal is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Always,
+    For(Duration),
+    None,
+}
+
+/// How long a module that used up its budget is refused without another try: what a hostile one costs is one worker's
+/// time in ten minutes.
+const BUDGET_MEMORY: Duration = Duration::from_secs(600);
 
 /// Wall time after which a worker is killed: its processor-time limit and room for a busy machine.
 const WALL: Duration = Duration::from_secs(2 * COMPILE_CPU_SECONDS);

@@ -158,7 +158,8 @@ impl media::Host for GuestState {
         if let Err(refused) = self.not_killed() {
             return Ok(Err(refused));
         }
-        Ok(self.grants.media().and_then(|store| store.upload(&media_type, &data)).map_err(error))
+        let uploaded = &mut self.uploaded;
+        Ok(self.grants.media().and_then(|store| store.upload(&media_type, &data, uploaded)).map_err(error))
     }
 }
 

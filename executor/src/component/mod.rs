@@ -51,6 +51,11 @@ impl AgentComponent {
         Ok(Self { pre })
     }
 
+    /// The component itself.
+    pub(crate) fn component(&self) -> &Component {
+        self.pre.instance_pre().component()
+    }
+
     /// Instantiates the component.
     pub(crate) fn instantiate(&self, store: &mut Store<GuestState>) -> wasmtime::Result<bindings::Agent> {
         store.set_max_component_handles(MAX_HANDLES);

@@ -7,19 +7,21 @@ use executor_api::audit::{AuditEvent, AuditExecution, AuditSecurity};
 use super::Executor;
 use crate::admission::Denied;
 use crate::agents::Agent;
-use crate::records::{audit_agent, audit_unavailable, cut, texts};
-use crate::runtime::{CallError, Outcome};
+use crate::records::{audit_agent, cut, texts};
+use crate::runtime::{CallError, InstanceId, Outcome, Usage};
 
 impl Executor {
-    pub(super) fn record_execution(
+    /// The record of a call that ended, and its metrics.
+    pub(super) fn execution_event(
         &self,
         agent: &Agent,
+        instance: InstanceId,
         ended: &Result<Outcome, CallError>,
-    ) -> Result<(), Denied> {
-        let (result, instance, usage) = match ended {
-            Ok(outcome) if outcome.exit_code == 0 => ("success", outcome.instance.to_string(), outcome.usage),
-            Ok(outcome) => ("guest_error", outcome.instance.to_string(), outcome.usage),
-            Err(error) => (error.code(), String::new(), crate::runtime::Usage::default()),
+    ) -> AuditEvent {
+        let (result, usage) = match ended {
+            Ok(outcome) if outcome.exit_code == 0 => ("success", outcome.usage),
+            Ok(outcome) => ("guest_error", outcome.usage),
+            Err(error) => (error.code(), Usage::default()),
         };
         self.parts.metrics.execution(agent.prepared.agent(), result, Duration::from_micros(usage.wall_us));
         let requested = texts(agent.prepared.grants.requested());
@@ -34,7 +36,7 @@ impl Executor {
             violations.push(error.code().to_owned());
         }
         let execution = AuditExecution {
-            instance_id: instance,
+            instance_id: instance.to_string(),
             capabilities_requested: requested,
             memory_used_mb: usage.memory_bytes.div_ceil(1 << 20),
             execution_time_ms: usage.wall_us.div_ceil(1000),
@@ -45,7 +47,7 @@ impl Executor {
         if let Some(security) = &mut event.security {
             security.sandbox_violations = violations;
         }
-        self.parts.audit.record(event).map_err(|_| audit_unavailable())
+        event
     }
 
     pub(super) fn agent_event(&self, agent: &Agent, execution: Option<AuditExecution>) -> AuditEvent {

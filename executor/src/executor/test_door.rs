@@ -23,7 +23,8 @@ impl Executor {
         let verdict =
             Verdict { denied: None, epoch: parts.collector.snapshot().epoch, at: clock::unix_seconds() };
         let attestation = crate::testing::attestation();
-        self.agents.insert(Arc::new(Agent::new(&admitted, prepared, attestation, verdict)));
+        let order = self.submissions.next_order();
+        self.agents.insert(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)));
         admitted.digest()
     }
 

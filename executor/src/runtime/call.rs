@@ -1,9 +1,12 @@
 //! One call: a fresh instance, `process`, and what came back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use executor_engine::Profile;
 use wasmtime::{Instance, Store, Trap};
 
-use super::control::{Cancel, InstanceId};
+use super::control::{Cancel, InstanceId, Registration};
 use super::engine::Runtime;
 use super::limits::Lowered;
 use super::prepared::{Code, CoreModule, Prepared};
@@ -116,52 +119,30 @@ impl Runtime {
     ///
     /// Every way in which there is no result; the instance is gone in each case.
     pub fn call(&self, prepared: &Prepared, call: Call) -> Result<Outcome, CallError> {
-        let limits = prepared.limits.lowered(call.lowered);
-        if call.input.len() > limits.input {
-            return Err(CallError::InputTooLarge { limit: limits.input });
-        }
+        let registration = self.register(prepared, &call.cancel);
+        self.call_registered(prepared, call, &registration)
+    }
+
+    /// As [`Self::call`], for a call that has been in the list of live instances for some time: whoever stopped it
+    /// meanwhile stopped it, and no instance is made.
+    pub(crate) fn call_registered(
+        &self,
+        prepared: &Prepared,
+        call: Call,
+        registration: &Registration,
+    ) -> Result<Outcome, CallError> {
         let started = clock::monotonic();
-        let registration = self.live().register(&prepared.owner, call.cancel.0);
-        let state = GuestState::new(
-            call.input,
-            limits,
-            std::sync::Arc::clone(&prepared.grants),
-            std::sync::Arc::clone(&registration.flag),
-            started,
-        );
-        let mut store = Store::new(self.engine(), state);
-        store.limiter(|state| &mut state.limiter);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(on_tick);
-        let fuel = matches!(self.profile(), executor_engine::Profile::Deterministic).then_some(limits.fuel);
-        if let Some(fuel) = fuel {
-            store.set_fuel(fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
-        }
-        let result = match &prepared.code {
-            Code::Component(component) => run_component(component, &mut store),
-            Code::Core(core) => run_core(core, &mut store),
-        };
-        let fuel = fuel.map(|given| given.saturating_sub(store.get_fuel().unwrap_or_default()));
-        let exit_code = match result {
-            Ok(code) => code,
-            // Growing past a limit is no error; being created past it is, and only the account knows which it was.
-            Err(Failed::Instantiate(_)) if store.data().limiter.refused() > 0 => {
-                return Err(CallError::MemoryLimit);
-            }
-            Err(Failed::Instantiate(error) | Failed::Run(error)) => return Err(classify(&error)),
-        };
+        let (store, exit_code) = self.run(prepared, call, registration)?;
+        let wall = clock::monotonic().saturating_duration_since(started);
+        let fuel = store.get_fuel().ok();
         let state = store.into_data();
         Ok(Outcome {
             instance: registration.id,
             usage: Usage {
-                wall_us: clock::monotonic()
-                    .saturating_duration_since(started)
-                    .as_micros()
-                    .try_into()
-                    .unwrap_or(u64::MAX),
+                wall_us: wall.as_micros().try_into().unwrap_or(u64::MAX),
                 memory_bytes: state.limiter.memory() as u64,
                 epoch_ticks: state.ticks(),
-                fuel,
+                fuel: fuel.map(|left| state.limits.fuel.saturating_sub(left)),
                 dropped_log_lines: state.log.dropped(),
                 refused_growths: state.limiter.refused(),
             },
@@ -170,6 +151,46 @@ impl Runtime {
             log: state.log.into_records(),
             metrics: state.metrics.into_records(),
         })
+    }
+
+    /// A fresh instance, run to its end: its store and its exit code.
+    pub(crate) fn run(
+        &self,
+        prepared: &Prepared,
+        call: Call,
+        registration: &Registration,
+    ) -> Result<(Store<GuestState>, i32), CallError> {
+        if let Some(cause) = registration.flag.raised() {
+            return Err(Stop::Killed(cause).into());
+        }
+        let limits = prepared.limits.lowered(call.lowered);
+        if call.input.len() > limits.input {
+            return Err(CallError::InputTooLarge { limit: limits.input });
+        }
+        let state = GuestState::new(
+            call.input,
+            limits,
+            Arc::clone(&prepared.grants),
+            Arc::clone(&registration.flag),
+            clock::monotonic(),
+        );
+        let mut store = Store::new(self.engine(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(on_tick);
+        if self.profile() == Profile::Deterministic {
+            store.set_fuel(limits.fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
+        }
+        let result = match &prepared.code {
+            Code::Component(component) => run_component(component, &mut store),
+            Code::Core(core) => run_core(core, &mut store),
+        };
+        match result {
+            Ok(code) => Ok((store, code)),
+            // Growing past a limit is no error; being created past it is, and only the account knows which it was.
+            Err(Failed::Instantiate(_)) if store.data().limiter.refused() > 0 => Err(CallError::MemoryLimit),
+            Err(Failed::Instantiate(error) | Failed::Run(error)) => Err(classify(&error)),
+        }
     }
 }
 

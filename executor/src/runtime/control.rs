@@ -50,9 +50,23 @@ impl fmt::Display for InstanceId {
     }
 }
 
+/// The name of one admission: a counter of this process. The same module may be admitted under several manifests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AdmissionId(u64);
+
+impl AdmissionId {
+    /// A name that no other admission of this process has.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// Whose module an instance runs: shared by all instances of one admission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
+    /// The admission.
+    pub admission: AdmissionId,
     /// Agent id of the signed manifest.
     pub agent: String,
     /// Digest of the module.
@@ -99,6 +113,8 @@ pub struct LiveInstance {
 /// Which instances to stop: those that match every field given.
 #[derive(Debug, Clone, Default)]
 pub struct Selector {
+    /// One admission.
+    pub admission: Option<AdmissionId>,
     /// Agent id.
     pub agent: Option<String>,
     /// Module digest.
@@ -110,17 +126,23 @@ pub struct Selector {
 impl Selector {
     /// Whether the selector names anything; one that does not would match everything and is refused by callers.
     pub fn is_empty(&self) -> bool {
-        self.agent.is_none() && self.digest.is_none() && self.signer.is_none()
+        self.admission.is_none() && self.agent.is_none() && self.digest.is_none() && self.signer.is_none()
+    }
+
+    /// Everything that runs by one admission.
+    pub fn admission(admission: AdmissionId) -> Self {
+        Self { admission: Some(admission), ..Self::default() }
     }
 
     fn matches(&self, owner: &Owner) -> bool {
-        self.agent.as_ref().is_none_or(|agent| *agent == owner.agent)
+        self.admission.is_none_or(|admission| admission == owner.admission)
+            && self.agent.as_ref().is_none_or(|agent| *agent == owner.agent)
             && self.digest.is_none_or(|digest| digest == owner.digest)
             && self.signer.as_ref().is_none_or(|signer| *signer == owner.signer)
     }
 }
 
-/// Every instance that runs in this process.
+/// Every instance that runs in this process, and every call that waits for its instance: a stop reaches both.
 ///
 /// Split over several locks: instances begin and end some hundred thousand times a second, and a stop may take
 /// its time to look through all of them.
@@ -138,28 +160,29 @@ struct Entry {
     flag: Arc<KillFlag>,
 }
 
-/// Keeps an instance in the list until it is dropped.
-pub(crate) struct Registration<'a> {
-    list: &'a LiveInstances,
+/// Keeps a call in the list until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    list: Arc<LiveInstances>,
     pub(crate) id: InstanceId,
     pub(crate) flag: Arc<KillFlag>,
 }
 
 impl LiveInstances {
-    pub(crate) fn new(start: u64) -> Self {
-        Self { next: AtomicU64::new(start), shards: std::array::from_fn(|_| Mutex::default()) }
+    pub(crate) fn new(start: u64) -> Arc<Self> {
+        Arc::new(Self { next: AtomicU64::new(start), shards: std::array::from_fn(|_| Mutex::default()) })
     }
 
     fn shard(&self, id: u64) -> Option<&Mutex<HashMap<u64, Entry>>> {
         self.shards.get(usize::try_from(id).unwrap_or_default() % SHARDS)
     }
 
-    pub(crate) fn register(&self, owner: &Arc<Owner>, flag: Arc<KillFlag>) -> Registration<'_> {
+    pub(crate) fn register(self: &Arc<Self>, owner: &Arc<Owner>, flag: Arc<KillFlag>) -> Registration {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(shard) = self.shard(id) {
             shard.lock().insert(id, Entry { owner: Arc::clone(owner), flag: Arc::clone(&flag) });
         }
-        Registration { list: self, id: InstanceId(id), flag }
+        Registration { list: Arc::clone(self), id: InstanceId(id), flag }
     }
 
     /// Raises the kill flag of every instance that matches; returns how many.
@@ -190,13 +213,18 @@ impl LiveInstances {
         all
     }
 
+    /// Whether anything runs by this admission.
+    pub(crate) fn has(&self, admission: AdmissionId) -> bool {
+        self.shards.iter().any(|shard| shard.lock().values().any(|entry| entry.owner.admission == admission))
+    }
+
     /// How many run now.
     pub fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 }
 
-impl Drop for Registration<'_> {
+impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(shard) = self.list.shard(self.id.0) {
             shard.lock().remove(&self.id.0);
@@ -210,6 +238,7 @@ mod tests {
 
     fn owner(agent: &str, signer: &str) -> Arc<Owner> {
         Arc::new(Owner {
+            admission: AdmissionId::next(),
             agent: agent.into(),
             digest: ModuleDigest::of(agent.as_bytes()),
             signer: signer.into(),
@@ -229,7 +258,14 @@ mod tests {
         assert_eq!(second.flag.raised(), Some(KillCause::Revoked));
         assert_eq!(third.flag.raised(), None);
         assert_eq!(live.count(), 3);
-        drop((first, second, third));
+        let owner = owner("b", "y@example.org");
+        let fourth = live.register(&owner, Arc::default());
+        assert_eq!(live.stop(&Selector::admission(owner.admission), KillCause::Operator), 1);
+        assert_eq!(third.flag.raised(), None, "another admission of the same agent");
+        assert_eq!(fourth.flag.raised(), Some(KillCause::Operator));
+        assert!(live.has(owner.admission));
+        drop((first, second, third, fourth));
+        assert!(!live.has(owner.admission));
         assert_eq!(live.count(), 0);
     }
 

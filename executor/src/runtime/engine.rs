@@ -6,8 +6,9 @@ use executor_engine::pool::PoolLimits;
 use executor_engine::{Profile, ProfileId, engine_config};
 use wasmtime::Engine;
 
-use super::control::{KillCause, LiveInstances, Selector};
+use super::control::{Cancel, KillCause, LiveInstances, Registration, Selector};
 use super::epoch::Ticker;
+use super::prepared::Prepared;
 use crate::abi::CoreLinkers;
 use crate::component::ComponentLinkers;
 
@@ -18,7 +19,7 @@ pub struct Runtime {
     pool: PoolLimits,
     pool_reduced: bool,
     ticker: Ticker,
-    live: LiveInstances,
+    live: Arc<LiveInstances>,
     core_linkers: CoreLinkers,
     component_linkers: ComponentLinkers,
 }
@@ -108,6 +109,11 @@ impl Runtime {
     /// The instances running now.
     pub fn live(&self) -> &LiveInstances {
         &self.live
+    }
+
+    /// Puts a call into the list of what can be stopped, before it waits or runs.
+    pub(crate) fn register(&self, prepared: &Prepared, cancel: &Cancel) -> Registration {
+        self.live.register(&prepared.owner, Arc::clone(&cancel.0))
     }
 
     /// The largest lateness of the tick since the last call, microseconds.

@@ -21,9 +21,11 @@ mod prepared;
 mod state;
 
 pub use call::{Call, CallError, Outcome, Usage};
-pub use control::{Cancel, InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
+pub(crate) use control::Registration;
+pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
 pub use engine::{Runtime, RuntimeError};
 pub use limits::{CallLimits, Lowered};
+pub(crate) use prepared::Code;
 pub use prepared::{PrepareError, Prepared};
 pub(crate) use state::GuestState;
 pub use state::Stop;

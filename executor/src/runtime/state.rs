@@ -42,11 +42,15 @@ pub(crate) struct GuestState {
     /// Handles of a component, and how many live.
     pub(crate) table: ResourceTable,
     pub(crate) resources: usize,
+    /// Bytes of media that this call uploaded.
+    pub(crate) uploaded: u64,
     /// The exported memory of a core module, once it is instantiated.
     pub(crate) memory: Option<Memory>,
     kill: Arc<KillFlag>,
     deadline: Instant,
-    cpu_start: Duration,
+    /// Processor time of the thread at the first tick. Asking costs a system call, which most guests end before; the
+    /// tick that is not counted is within what a budget is exact to.
+    cpu_start: Option<Duration>,
     ticks: u64,
 }
 
@@ -69,10 +73,11 @@ impl GuestState {
             grants,
             table: ResourceTable::new(),
             resources: 0,
+            uploaded: 0,
             memory: None,
             kill,
             deadline: started + limits.wall,
-            cpu_start: clock::thread_cpu(),
+            cpu_start: None,
             ticks: 0,
         }
     }
@@ -82,15 +87,17 @@ impl GuestState {
         self.ticks
     }
 
-    /// Why this guest may not go on, if so. Read on every tick and by every host call that has an effect.
-    pub(crate) fn stop_cause(&self) -> Option<Stop> {
+    /// Why this guest may not go on, if so. Asked on every tick.
+    fn stop_cause(&mut self) -> Option<Stop> {
         if let Some(cause) = self.kill.raised() {
             return Some(Stop::Killed(cause));
         }
         if clock::monotonic() >= self.deadline {
             return Some(Stop::WallDeadline);
         }
-        (clock::thread_cpu().saturating_sub(self.cpu_start) >= self.limits.cpu).then_some(Stop::CpuBudget)
+        let used = clock::thread_cpu();
+        let start = *self.cpu_start.get_or_insert(used);
+        (used.saturating_sub(start) >= self.limits.cpu).then_some(Stop::CpuBudget)
     }
 
     /// Whether the kill flag is up: the cheap part of [`Self::stop_cause`].

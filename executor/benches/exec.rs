@@ -1,0 +1,123 @@
+//! What the executor promises, measured: `make bench-exec`.
+//!
+//! Prints a table, writes `target/bench/exec.json` (a flat object, the unit in each name) and fails when a bound of
+//! docs/specification.md is broken. A whole stack runs beside it, so everything measured was signed, logged and
+//! admitted. Ratios are ours ÷ bare wasmtime with the same engine, pool and ticks, interleaved in one run on one thread:
+//! the least thread time of many batches each.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a bench measures, prints, and fails loudly"
+)]
+
+#[path = "exec/calls.rs"]
+mod calls;
+#[path = "exec/guests.rs"]
+mod guests;
+#[path = "exec/lifecycle.rs"]
+mod lifecycle;
+#[path = "exec/process.rs"]
+mod process;
+#[path = "exec/stack.rs"]
+mod stack;
+
+use std::collections::BTreeMap;
+
+/// The figures, by name.
+pub(crate) type Figures = BTreeMap<&'static str, f64>;
+
+/// What must hold: the figure, and the bound that docs/specification.md promises.
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+use Bound::{AtLeast, AtMost};
+
+const BOUNDS: &[(&str, Bound)] = &[
+    ("core_ratio", AtMost(1.10)),
+    ("component_ratio", AtMost(1.10)),
+    ("component_calls_per_s_per_core", AtLeast(100_000.0)),
+    ("component_kib_live", AtMost(32.0)),
+    ("cold_start_ms", AtMost(5.0)),
+    ("warm_start_ms", AtMost(5.0)),
+    ("admission_ms", AtMost(10.0)),
+    ("host_call_ns", AtMost(150.0)),
+    ("kill_ms", AtMost(20.0)),
+    ("native_ratio_compute", AtMost(2.0)),
+    ("grpc_calls_per_s", AtLeast(10_000.0)),
+    ("binary_mb", AtMost(15.0)),
+    ("idle_rss_mb", AtMost(40.0)),
+];
+
+fn main() {
+    // `cargo test --benches` starts this without the flag: then it only has to compile.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut figures = Figures::new();
+    process::measure(&mut figures);
+    let stack = stack::Stack::up();
+    let guests = guests::signed(&stack);
+    tokio.block_on(async {
+        let executor = stack.executor_in_process(&guests).await;
+        calls::measure(&executor, &mut figures);
+        lifecycle::measure(&executor, &guests, &mut figures).await;
+        process::grpc(&stack, &guests, &mut figures).await;
+    });
+
+    let mut broken = Vec::new();
+    for (name, value) in &figures {
+        let bound = BOUNDS.iter().find(|(bounded, _)| bounded == name);
+        let (text, holds) = match bound {
+            Some((_, AtMost(limit))) => (format!("≤ {limit}"), value <= limit),
+            Some((_, AtLeast(limit))) => (format!("≥ {limit}"), value >= limit),
+            None => (String::new(), true),
+        };
+        println!("{name:<36} {value:>14.3}  {text}");
+        if !holds {
+            broken.push(format!("{name} = {value}, promised {text}"));
+        }
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("exec.json"), serde_json::to_vec_pretty(&figures).unwrap()).unwrap();
+    for (name, _) in BOUNDS {
+        assert!(figures.contains_key(name), "{name} was not measured");
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Runs `batch` often, interleaved with `other`; the least time of each, per item.
+pub(crate) fn interleaved(
+    batches: usize,
+    items: u32,
+    mut one: impl FnMut(u32),
+    mut other: impl FnMut(u32),
+) -> (std::time::Duration, std::time::Duration) {
+    use std::time::Duration;
+    let (mut best_one, mut best_other) = (Duration::MAX, Duration::MAX);
+    one(items);
+    other(items);
+    for _ in 0..batches {
+        let start = thread_time();
+        one(items);
+        let middle = thread_time();
+        other(items);
+        let end = thread_time();
+        best_one = best_one.min(middle - start);
+        best_other = best_other.min(end - middle);
+    }
+    (best_one / items, best_other / items)
+}
+
+/// Processor time of this thread.
+pub(crate) fn thread_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    std::time::Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
+}

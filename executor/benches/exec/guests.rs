@@ -1,0 +1,133 @@
+//! The guests that are measured: written as text, signed and logged like anybody's.
+
+use std::path::PathBuf;
+
+use crate::stack::Stack;
+
+/// One signed release.
+pub(crate) struct Guest {
+    pub(crate) id: String,
+    pub(crate) manifest: String,
+    pub(crate) module: Vec<u8>,
+}
+
+/// What is run.
+pub(crate) struct Guests {
+    pub(crate) core: Guest,
+    pub(crate) component: Guest,
+    pub(crate) echo: Guest,
+    pub(crate) host_calls: Guest,
+    pub(crate) compute: Guest,
+    pub(crate) spin: Guest,
+}
+
+/// Writes, signs and logs every guest.
+pub(crate) fn signed(stack: &Stack) -> Guests {
+    Guests {
+        core: sign(stack, "bench.core", CORE),
+        component: sign(stack, "bench.component", COMPONENT),
+        echo: sign(stack, "bench.echo", ECHO),
+        host_calls: sign(stack, "bench.hostcalls", HOST_CALLS),
+        compute: sign(stack, "bench.compute", COMPUTE),
+        spin: sign(stack, "bench.spin", SPIN),
+    }
+}
+
+fn sign(stack: &Stack, id: &str, text: &str) -> Guest {
+    let folder: PathBuf = stack.folder().join(id);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("module.wat"), text).unwrap();
+    let manifest = format!("id: {id}\nversion: 1.0.0\nruntime: wasm\nmodule: module.wasm\n");
+    std::fs::write(folder.join("manifest.yaml"), manifest).unwrap();
+    stack.ctl(&["sign", folder.to_str().unwrap()]);
+    Guest {
+        id: id.to_owned(),
+        manifest: std::fs::read_to_string(folder.join("manifest.yaml")).unwrap(),
+        module: std::fs::read(folder.join("module.wasm")).unwrap(),
+    }
+}
+
+/// Reads its input, touches memory, writes its output: what any agent does.
+const CORE: &str = r#"(module
+  (import "mentat" "read_input" (func $read (param i32 i32 i32) (result i32)))
+  (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 1024) "a segment that every fresh instance starts with")
+  (func (export "process") (result i32)
+    (drop (call $write (i32.const 4096) (call $read (i32.const 4096) (i32.const 64) (i32.const 0))))
+    (i32.const 0)))"#;
+
+/// The same work for a component without imports: `process` alone.
+const COMPONENT: &str = r#"(component
+  (core module $m
+    (memory (export "memory") 2)
+    (data (i32.const 1024) "a segment that every fresh instance starts with")
+    (func (export "process") (result i32)
+      (i32.store (i32.const 4096) (i32.load (i32.const 1024)))
+      (i32.const 0)))
+  (core instance $m (instantiate $m))
+  (func (export "process") (result (result (error string)))
+    (canon lift (core func $m "process") (memory $m "memory"))))"#;
+
+/// Input to output, whatever its size up to 64 KiB.
+const ECHO: &str = r#"(module
+  (import "mentat" "read_input" (func $read (param i32 i32 i32) (result i32)))
+  (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "process") (result i32)
+    (drop (call $write (i32.const 0) (call $read (i32.const 0) (i32.const 65536) (i32.const 0))))
+    (i32.const 0)))"#;
+
+/// Calls the host as many times as its input has bytes × 100,000.
+const HOST_CALLS: &str = r#"(module
+  (import "mentat" "input_len" (func $len (result i64)))
+  (memory (export "memory") 1)
+  (func (export "process") (result i32)
+    (local $n i64)
+    (local.set $n (i64.mul (call $len) (i64.const 100000)))
+    (block $end
+      (loop $again
+        (br_if $end (i64.eqz (local.get $n)))
+        (drop (call $len))
+        (local.set $n (i64.sub (local.get $n) (i64.const 1)))
+        (br $again)))
+    (i32.const 0)))"#;
+
+/// A sieve over 1 MiB, as many rounds as its input has bytes; the count of primes is the output.
+const COMPUTE: &str = r#"(module
+  (import "mentat" "input_len" (func $len (result i64)))
+  (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 17)
+  (func $sieve (result i32)
+    (local $i i32) (local $j i32) (local $count i32)
+    (memory.fill (i32.const 65536) (i32.const 0) (i32.const 1048576))
+    (local.set $i (i32.const 2))
+    (loop $outer
+      (if (i32.eqz (i32.load8_u (i32.add (i32.const 65536) (local.get $i))))
+        (then
+          (local.set $count (i32.add (local.get $count) (i32.const 1)))
+          (local.set $j (i32.add (local.get $i) (local.get $i)))
+          (block $done
+            (loop $inner
+              (br_if $done (i32.ge_u (local.get $j) (i32.const 1048576)))
+              (i32.store8 (i32.add (i32.const 65536) (local.get $j)) (i32.const 1))
+              (local.set $j (i32.add (local.get $j) (local.get $i)))
+              (br $inner)))))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $outer (i32.lt_u (local.get $i) (i32.const 1048576))))
+    (local.get $count))
+  (func (export "process") (result i32)
+    (local $n i64)
+    (local.set $n (call $len))
+    (block $end
+      (loop $again
+        (br_if $end (i64.eqz (local.get $n)))
+        (i32.store (i32.const 0) (call $sieve))
+        (local.set $n (i64.sub (local.get $n) (i64.const 1)))
+        (br $again)))
+    (drop (call $write (i32.const 0) (i32.const 4)))
+    (i32.const 0)))"#;
+
+/// Never ends by itself.
+const SPIN: &str = r#"(module (memory (export "memory") 1)
+  (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#;

@@ -1,0 +1,146 @@
+//! Who may run, judged at the door, on every call and whenever evidence changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use executor_api::Status;
+use trust_store::UnixTime;
+use trust_store::attestation::Attestation;
+
+use super::Executor;
+use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
+use crate::agents::{Agent, Verdict};
+use crate::clock;
+use crate::evidence::Snapshot;
+use crate::records::no_fork;
+use crate::runtime::{KillCause, Selector};
+
+impl Executor {
+    pub(super) async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
+        self.refuse_early(submission)?;
+        let snapshot = self.parts.collector.prepare_for(submission.attestation()).await;
+        no_fork(&snapshot)?;
+        let at = clock::unix_seconds();
+        let started = clock::monotonic();
+        let verdict = self.parts.admission.decide(submission, &snapshot.evidence, UnixTime(at));
+        self.parts
+            .metrics
+            .verified(clock::monotonic() - started, matches!(verdict, AdmissionVerdict::Admit(_)));
+        match verdict {
+            AdmissionVerdict::Admit(admitted) => {
+                Ok((*admitted, Verdict { denied: None, epoch: snapshot.epoch, at }))
+            }
+            AdmissionVerdict::Deny(denied) => Err(denied),
+        }
+    }
+
+    /// What no further evidence changes is refused before any is asked for: an upload whose signature, chain and log
+    /// entry do not verify must not choose what this executor fetches and follows.
+    fn refuse_early(&self, submission: &Submission) -> Result<(), Denied> {
+        let snapshot = self.parts.collector.snapshot();
+        let now = UnixTime(clock::unix_seconds());
+        match self.parts.admission.decide(submission, &snapshot.evidence, now) {
+            AdmissionVerdict::Deny(denied) if (1..=9).contains(&denied.step) || denied.code == "revoked" => {
+                Err(denied)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Uses the last verdict while it is young and by current evidence, else judges again.
+    pub(super) fn may_run(&self, agent: &Agent) -> Result<(), Denied> {
+        let snapshot = self.parts.collector.snapshot();
+        let now = clock::unix_seconds();
+        let verdict = agent.verdict();
+        let age = u64::try_from(now.saturating_sub(verdict.at)).unwrap_or(u64::MAX);
+        if verdict.epoch != snapshot.epoch || age > self.parts.verdict_age.as_secs() || now < verdict.at {
+            return self.recheck(agent, &snapshot);
+        }
+        verdict.denied.map_or(Ok(()), Err)
+    }
+
+    /// Judges an agent by this snapshot; stops its instances when it may not run any more.
+    fn recheck(&self, agent: &Agent, snapshot: &Snapshot) -> Result<(), Denied> {
+        let now = clock::unix_seconds();
+        let outcome = no_fork(snapshot).and_then(|()| {
+            let (digest, attestation) = (agent.digest, &agent.attestation);
+            self.parts.admission.recheck(digest, attestation, &snapshot.evidence, UnixTime(now))
+        });
+        let denied = outcome.as_ref().err().cloned();
+        let verdict = Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now };
+        let (before, renewed) = agent.renew_verdict(verdict);
+        if !renewed {
+            // Somebody judged by newer evidence meanwhile; that verdict stands and was acted upon.
+            return before.denied.map_or(Ok(()), Err);
+        }
+        let Some(denied) = denied else { return outcome };
+        // Stale evidence refuses new calls; what runs may finish. Everything else ends at once, also what was
+        // registered since the last time.
+        if !denied.is_about_evidence() {
+            let stopped =
+                self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked);
+            self.parts.metrics.stopped(stopped);
+        }
+        if before.denied.map(|before| before.code) != Some(denied.code) {
+            if !denied.is_about_evidence() {
+                self.parts.cache.purge(agent.digest);
+            }
+            if self.parts.audit.record(self.denial_event(&denied, Some(agent))).is_err() {
+                tracing::error!(agent = agent.id(), code = denied.code, "a denial could not be recorded");
+            }
+            tracing::warn!(agent = agent.id(), digest = %agent.digest, code = denied.code,
+                reason = %denied.message, "an admitted agent may not run any more");
+        }
+        outcome
+    }
+
+    /// Fetches evidence and judges every agent by it.
+    pub async fn refresh(self: &Arc<Self>) -> Status {
+        // Neither waits for the other: a log that is silent delays no revocation.
+        tokio::join!(self.refresh_lists(), self.refresh_logs());
+        self.status()
+    }
+
+    pub(super) async fn refresh_lists(self: &Arc<Self>) {
+        self.parts.collector.refresh_lists(&self.attestations()).await;
+        self.recheck_all().await;
+    }
+
+    async fn refresh_logs(self: &Arc<Self>) {
+        self.parts.collector.refresh_logs(&self.attestations()).await;
+        self.recheck_all().await;
+    }
+
+    fn attestations(&self) -> Vec<Arc<Attestation>> {
+        let judged = self.agents.judged(self.parts.runtime.live());
+        judged.iter().map(|agent| Arc::clone(&agent.attestation)).collect()
+    }
+
+    /// Judges everything that runs or may run, and tries again what waits since the start.
+    async fn recheck_all(self: &Arc<Self>) {
+        for agent in self.agents.judged(self.parts.runtime.live()) {
+            // By the newest evidence, not by what was there when the round began. The outcome is stored in the agent;
+            // nobody waits for it here.
+            let _ = self.recheck(&agent, &self.parts.collector.snapshot());
+            tokio::task::yield_now().await;
+        }
+        self.restore_waiting();
+    }
+
+    /// Refreshes now and then until the process ends.
+    pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
+        let lists = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                self.refresh_lists().await;
+            }
+        };
+        let logs = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                self.refresh_logs().await;
+            }
+        };
+        tokio::join!(lists, logs);
+    }
+}

@@ -1,0 +1,175 @@
+//! Agents, verdicts and records under concurrency, with agents that came through the tests' own door.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Executor;
+use crate::admission::{GrantSet, GrantSources};
+use crate::runtime::{Call, CallLimits, Cancel, KillCause, Selector};
+use crate::testing::{Server, admitted, wat_echo, wat_spin};
+
+fn granting(text: &str) -> GrantSet {
+    let granted = vec![text.parse().unwrap()];
+    let env = [("A", "1"), ("B", "2")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let sources = GrantSources { granted: granted.clone(), env, media: None };
+    sources.grant(granted, &[]).unwrap()
+}
+
+async fn admit(server: &Server, text: &str, agent: &str, grants: GrantSet) {
+    let admitted =
+        admitted(text, grants, CallLimits::default()).called(agent, &format!("{agent}@example.org"));
+    server.executor.admit_for_test(admitted).await;
+}
+
+/// Starts a call and waits until it runs.
+async fn running(
+    server: &Server,
+    agent: &str,
+) -> tokio::task::JoinHandle<Result<super::Executed, crate::admission::Denied>> {
+    let executor = Arc::clone(&server.executor);
+    let (name, admission) = (agent.to_owned(), server.executor.agents.find(agent).unwrap().admission());
+    let call = tokio::spawn(async move { executor.execute(&name, Bytes::new(), None).await });
+    while !server.executor.parts.runtime.live().has(admission) {
+        tokio::task::yield_now().await;
+    }
+    call
+}
+
+async fn recorded(executor: &Executor, server: &Server, texts: &[&str]) {
+    let path = server.state().join("audit.jsonl");
+    for _ in 0..10_000 {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.lines().any(|line| texts.iter().all(|text| line.contains(text))) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    panic!("no record with {texts:?} among {}", executor.parts.audit.sequence());
+}
+
+#[tokio::test]
+async fn agents_that_share_a_module_keep_their_own_signer_and_grants() {
+    let server = Server::start().await;
+    admit(&server, wat_echo(), "rv.a", granting("env:A")).await;
+    admit(&server, wat_echo(), "rv.b", granting("env:B")).await;
+    let a = server.executor.find("rv.a").unwrap();
+    let b = server.executor.find("rv.b").unwrap();
+    assert_eq!((a.agent_id.as_str(), a.signer.as_str()), ("rv.a", "rv.a@example.org"));
+    assert_eq!((b.agent_id.as_str(), b.signer.as_str()), ("rv.b", "rv.b@example.org"));
+    assert_eq!((a.granted, b.granted), (vec!["env:A".to_owned()], vec!["env:B".to_owned()]));
+    assert_eq!(a.digest, b.digest);
+    assert_eq!(server.executor.list().len(), 2);
+
+    // The module alone does not say which of them is meant.
+    let refused = server.executor.execute(&a.digest, Bytes::new(), None).await.unwrap_err();
+    assert_eq!(refused.code, "ambiguous_digest");
+    assert_eq!(server.executor.unload(&a.digest).unwrap_err().code, "ambiguous_digest");
+    server.executor.unload("rv.b").unwrap();
+    assert_eq!(server.executor.find(&a.digest).unwrap().agent_id, "rv.a");
+    assert_eq!(server.executor.unload("rv.b").unwrap_err().code, "not_loaded");
+    server.executor.execute("rv.a", Bytes::from_static(b"x"), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_id_means_the_release_that_was_loaded_last() {
+    let server = Server::start().await;
+    admit(&server, wat_echo(), "rv.a", GrantSet::default()).await;
+    let old = server.executor.find("rv.a").unwrap().digest;
+    admit(&server, wat_spin(), "rv.a", GrantSet::default()).await;
+    let new = server.executor.find("rv.a").unwrap().digest;
+    assert_ne!(old, new);
+    assert_eq!(server.executor.find(&old).unwrap().digest, old);
+    server.executor.unload(&new).unwrap();
+    assert_eq!(server.executor.find("rv.a").unwrap().digest, old);
+    server.executor.unload("rv.a").unwrap();
+    assert_eq!(server.executor.list(), []);
+}
+
+#[tokio::test]
+async fn a_stop_reaches_calls_that_wait_for_their_instance() {
+    let server = Server::start().await;
+    admit(&server, wat_echo(), "queued.agent", GrantSet::default()).await;
+    let (agent, registration) = server.executor.register("queued.agent", &Cancel::default()).unwrap();
+    let runtime = &server.executor.parts.runtime;
+    assert_eq!(runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked), 1);
+    let ended = runtime.call_registered(&agent.prepared, Call::default(), &registration).unwrap_err();
+    assert_eq!(ended.code(), "revoked");
+}
+
+#[tokio::test]
+async fn every_round_stops_what_may_not_run_not_only_the_first() {
+    let server = Server::start().await;
+    admit(&server, wat_echo(), "denied.agent", GrantSet::default()).await;
+    // Nobody vouches for the agent, so the first judgement denies it.
+    server.executor.refresh().await;
+    let agent = server.executor.agents.find("denied.agent").unwrap();
+    assert!(agent.verdict().denied.is_some_and(|denied| !denied.is_about_evidence()));
+    // A call that was let through before and is registered now.
+    let (_, registration) = server.executor.register("denied.agent", &Cancel::default()).unwrap();
+    server.executor.refresh().await;
+    assert_eq!(registration.flag.raised(), Some(KillCause::Revoked));
+}
+
+#[tokio::test]
+async fn a_verdict_by_older_evidence_does_not_undo_one_by_newer() {
+    use crate::agents::Verdict;
+    let server = Server::start().await;
+    admit(&server, wat_echo(), "late.agent", GrantSet::default()).await;
+    let agent = server.executor.agents.find("late.agent").unwrap();
+    let denied = crate::admission::Denied::in_step(12, "revoked", "revoked");
+    agent.renew_verdict(Verdict { denied: Some(denied), epoch: 9, at: 100 });
+    let (current, renewed) = agent.renew_verdict(Verdict { denied: None, epoch: 8, at: 200 });
+    assert!(!renewed);
+    assert_eq!(current.denied.unwrap().code, "revoked");
+    assert_eq!(agent.verdict().denied.unwrap().code, "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_hangs_up_ends_its_guest_and_leaves_a_record() {
+    let server = Server::start().await;
+    admit(&server, wat_spin(), "left.agent", GrantSet::default()).await;
+    let admission = server.executor.agents.find("left.agent").unwrap().admission();
+    let call = running(&server, "left.agent").await;
+    call.abort();
+    while server.executor.parts.runtime.live().has(admission) {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    recorded(&server.executor, &server, &["agent_execution", "left.agent", "\"result\":\"caller_gone\""])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unloading_stops_what_runs_and_is_recorded() {
+    let server = Server::start().await;
+    admit(&server, wat_spin(), "gone.agent", GrantSet::default()).await;
+    let call = running(&server, "gone.agent").await;
+    assert_eq!(server.executor.unload("gone.agent").unwrap(), 1);
+    assert_eq!(call.await.unwrap().unwrap_err().code, "stopped");
+    recorded(&server.executor, &server, &["\"unload\"", "gone.agent", "1 instances stopped"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replaced_agent_still_runs_stays_under_judgement() {
+    let server = Server::start().await;
+    admit(&server, wat_spin(), "again.agent", GrantSet::default()).await;
+    let call = running(&server, "again.agent").await;
+    admit(&server, wat_spin(), "again.agent", GrantSet::default()).await;
+    assert_eq!(server.executor.list().len(), 1);
+    // Nobody vouches for either; the round reaches the instance of the replaced one too.
+    server.executor.refresh().await;
+    call.await.unwrap().unwrap_err();
+    recorded(&server.executor, &server, &["again.agent", "\"result\":\"revoked\""]).await;
+}
+
+#[tokio::test]
+async fn a_record_of_the_last_run_is_judged_and_not_believed() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().join("agents");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a-b.agent"), b"mentat-agent-1\n and then something else").unwrap();
+    let server = Server::over(state).await;
+    server.executor.restore().await;
+    assert_eq!(server.executor.list(), []);
+    recorded(&server.executor, &server, &["\"denial\"", "at start:", "record_unreadable"]).await;
+}
