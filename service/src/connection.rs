@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -11,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
 
+use crate::aside::Aside;
 use crate::config::Limits;
 use crate::dispatch::{App, Dispatcher, Shared};
 use crate::peer::Peer;
@@ -94,6 +96,26 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
+/// What a connection waits for.
+enum Event {
+    Ended(hyper::Result<()>),
+    Phase(Phase),
+    Gone,
+    Tick,
+}
+
+/// What happens to a connection beside its requests: a stop, and the watcher's ticks.
+async fn rare(stop: &mut Receiver<Phase>, ticks: &mut tokio::time::Interval) -> Event {
+    tokio::select! {
+        biased;
+        changed = stop.changed() => {
+            let phase = *stop.borrow_and_update();
+            if changed.is_err() { Event::Gone } else { Event::Phase(phase) }
+        }
+        _ = ticks.tick() => Event::Tick,
+    }
+}
+
 struct Watcher {
     activity: Arc<Activity>,
     limits: Limits,
@@ -111,26 +133,29 @@ impl Watcher {
         let mut ticks = tokio::time::interval(watch::interval(idle, headers));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut said_goodbye = false;
+        let mut aside = Aside::default();
         loop {
-            tokio::select! {
-                biased;
-                outcome = connection.as_mut() => {
-                    if let Err(error) = outcome {
-                        tracing::debug!(%error, "connection ended with an error");
-                    }
+            let event = {
+                let mut rare = pin!(rare(&mut self.stop, &mut ticks));
+                aside.look_at_once();
+                std::future::poll_fn(|context| match connection.as_mut().poll(context) {
+                    Poll::Ready(outcome) => Poll::Ready(Event::Ended(outcome)),
+                    Poll::Pending => aside.poll(context, rare.as_mut()),
+                })
+                .await
+            };
+            match event {
+                Event::Ended(Ok(())) => return,
+                Event::Ended(Err(error)) => {
+                    tracing::debug!(%error, "connection ended with an error");
                     return;
                 }
-                changed = self.stop.changed() => {
-                    let phase = *self.stop.borrow_and_update();
-                    match phase {
-                        // A closed channel means the server is gone.
-                        _ if changed.is_err() => return,
-                        Phase::Serving => {}
-                        Phase::Draining => say_goodbye(connection.as_mut()),
-                        Phase::Aborted => return,
-                    }
-                }
-                _ = ticks.tick() => match self.activity.judge(idle, headers, self.rule) {
+                // A closed channel means the server is gone.
+                Event::Gone => return,
+                Event::Phase(Phase::Serving) => {}
+                Event::Phase(Phase::Draining) => say_goodbye(connection.as_mut()),
+                Event::Phase(Phase::Aborted) => return,
+                Event::Tick => match self.activity.judge(idle, headers, self.rule) {
                     Verdict::Keep => {}
                     Verdict::SlowHeaders => return,
                     // Goodbye was said and the peer has had a tick to hear it.

@@ -30,10 +30,12 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod aside;
 pub mod body;
 pub mod clock;
 pub mod config;
 mod connection;
+pub mod deadline;
 mod dispatch;
 pub mod exit;
 mod listener;

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use harness::{problem, quick, raw, read_to_end, start, start_gated, url};
+use service::Server;
 use service::config::RateLimitConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -178,4 +179,20 @@ async fn a_peer_that_does_not_read_is_cut_off() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let answer = read_to_end(&mut stream).await;
     assert!(answer.len() < body.len(), "the whole echo came through");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_work_that_nothing_would_wake_over_http_1_and_http_2() {
+    use service::deadline::within;
+    let answer = tower::service_fn(|request: http::Request<service::body::RequestBody>| async move {
+        let limit = Duration::from_millis(50);
+        let ended = within(limit, request.version(), std::future::pending::<()>()).await.is_none();
+        Ok::<_, std::convert::Infallible>(http::Response::new(format!("{ended}")))
+    });
+    let running = Server::new(&quick()).unwrap().service(answer).start().await.unwrap();
+    for client in [reqwest::Client::builder(), reqwest::Client::builder().http2_prior_knowledge()] {
+        let client = client.timeout(Duration::from_secs(10)).build().unwrap();
+        let answer = client.get(url(running.addr(), "/")).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "true");
+    }
 }
