@@ -8,7 +8,7 @@ ALL_BUT_COMPILER = --workspace --exclude executor-compiler
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 
 .PHONY: build demo up test check deny journeys adversarial conformance interop crash fuzz-smoke bench \
-        bench-log bench-ca bench-verify bench-exec bench-tlog examples toolchains help
+        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -55,6 +55,7 @@ conformance: build ## third-party vectors, and the conformance door over stdin
 crash: build ## SIGKILL to each server while it works, then a restart: nothing acknowledged is lost
 	$(CARGO) test -p mentat-tests --test crash -- --nocapture
 	$(CARGO) test -p log-store
+	MENTAT_POWER=1 $(CARGO) test -p mentat-tests --test power -- --nocapture --test-threads=1
 
 interop: build ## other people's programs against a running stack; each missing one is named and counted
 	$(CARGO) test -p mentat-tests --test interop -- --nocapture
@@ -74,6 +75,9 @@ bench = @test -f $(1)/benches/$(2).rs || { echo "MISSING: $(1)/benches/$(2).rs: 
 
 bench-log: ## the transparency log; writes target/bench/log.json
 	$(call bench,transparency-log,log)
+
+bench-log-large: ## the log with ten million entries: some minutes, 12 GB below TMPDIR; adds its figures to log.json
+	$(CARGO) bench $(ALL_BUT_COMPILER) --bench log -- large
 
 bench-ca: ## the certificate authority; writes target/bench/ca.json
 	$(call bench,ca-service,ca)

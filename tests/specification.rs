@@ -42,6 +42,7 @@ fn figures() -> Vec<Figure> {
 fn bench_sources() -> BTreeMap<&'static str, &'static str> {
     BTreeMap::from([
         ("make bench-log", "transparency-log/benches"),
+        ("make bench-log-large", "transparency-log/benches"),
         ("make bench-ca", "ca-service/benches"),
         ("make bench-verify", "trust-store/benches"),
         ("make bench-exec", "executor/benches"),

@@ -18,6 +18,13 @@ pub(crate) fn write_bytes(pid: u32) -> u64 {
     io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap().parse().unwrap()
 }
 
+/// Resident memory of a process in MiB.
+pub(crate) fn resident_mib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
+}
+
 /// Median of a 64 KiB append with fdatasync, in milliseconds: what decides which bar applies.
 pub(crate) fn sync_ms(folder: &std::path::Path) -> f64 {
     let mut file = std::fs::File::create(folder.join("sync")).unwrap();
@@ -32,4 +39,23 @@ pub(crate) fn sync_ms(folder: &std::path::Path) -> f64 {
         .collect();
     times.sort_unstable();
     times[50].as_secs_f64() * 1000.0
+}
+
+/// CPU and written bytes of a server over the measured part of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) cpu: Duration,
+    pub(crate) written: u64,
+}
+
+impl Usage {
+    /// So far.
+    pub(crate) fn of(pid: u32) -> Self {
+        Self { cpu: cpu(pid), written: write_bytes(pid) }
+    }
+
+    /// Since an earlier moment.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self { cpu: self.cpu - earlier.cpu, written: self.written - earlier.written }
+    }
 }
