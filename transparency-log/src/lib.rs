@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`config`] | the configuration file, raw and validated |
 //! | [`init`] | makes keys and empty logs, once |
+//! | [`index`] | the offline command that makes the lookup index anew |
 //! | [`repair`] | the offline commands `repair` and `check` |
 //! | [`serve`] | opens the logs and serves them |
 //! | `admission` | which signatures, chains and statements are accepted |
@@ -19,6 +20,7 @@ mod admission;
 mod api;
 pub mod clock;
 pub mod config;
+pub mod index;
 pub mod init;
 mod issuers;
 mod keys;

@@ -1,10 +1,10 @@
 //! Finds entries by digest, identity, publisher, serial and type, in a derived SQLite index.
 //!
 //! A follower fills it from published entries. Every answer says how much of the log the index covers, and every entry is
-//! read from the log and checked to have the term before it is shown: the index only suggests. Deleting the file
-//! rebuilds it; so does finding that it was made from another tree.
+//! read from the log and checked to have the term before it is shown: the index only suggests. `transparency-log index`
+//! makes it anew; so does deleting the file, and finding that it was made from another tree.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,10 +15,12 @@ use serde_json::{Value, json};
 use service::{Problem, StartRefusal};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlitePool};
+use tlog::hash::TreeHead;
 
 use crate::api::{Handled, evidence, json as json_answer, of_store, parameter, published};
+use crate::config::Settings;
 use crate::logs::ServedLog;
-use crate::terms::{self, TermKind};
+use crate::terms::{self, Term, TermKind};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS term (kind INTEGER NOT NULL, key BLOB NOT NULL, entry INTEGER NOT NULL,
@@ -136,25 +138,7 @@ impl Lookup {
         .await
         .map_err(text)?
         .map_err(text)?;
-        let mut transaction = self.pool.begin().await.map_err(text)?;
-        for (index, terms) in found {
-            for (kind, key) in terms {
-                sqlx::query("INSERT OR IGNORE INTO term (kind, key, entry) VALUES (?, ?, ?)")
-                    .bind(kind.code())
-                    .bind(key)
-                    .bind(i64::try_from(index).map_err(text)?)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(text)?;
-            }
-        }
-        sqlx::query("INSERT OR REPLACE INTO covered (one, size, root) VALUES (1, ?, ?)")
-            .bind(i64::try_from(from + count).map_err(text)?)
-            .bind(root.0.to_vec())
-            .execute(&mut *transaction)
-            .await
-            .map_err(text)?;
-        transaction.commit().await.map_err(text)?;
+        insert(&self.pool, found, Some(&TreeHead { size: from + count, root })).await?;
         self.covered.store(from + count, Ordering::Release);
         Ok(count)
     }
@@ -178,6 +162,83 @@ impl Lookup {
             .map(|row| row.try_get::<i64, _>(0).map(|entry| u64::try_from(entry).unwrap_or(u64::MAX)))
             .collect::<Result<_, _>>()
             .map_err(Problem::internal)
+    }
+}
+
+/// Where the index of a log is.
+pub(crate) fn path(settings: &Settings, log: &str) -> PathBuf {
+    settings.data.join(log).join("lookup.sqlite")
+}
+
+/// Adds the terms of some entries, and notes how far the index then reaches, in one transaction.
+async fn insert(
+    pool: &SqlitePool,
+    found: Vec<(u64, Vec<Term>)>,
+    covered: Option<&TreeHead>,
+) -> Result<(), String> {
+    let mut transaction = pool.begin().await.map_err(text)?;
+    for (index, terms) in found {
+        for (kind, key) in terms {
+            sqlx::query("INSERT OR IGNORE INTO term (kind, key, entry) VALUES (?, ?, ?)")
+                .bind(kind.code())
+                .bind(key)
+                .bind(i64::try_from(index).map_err(text)?)
+                .execute(&mut *transaction)
+                .await
+                .map_err(text)?;
+        }
+    }
+    if let Some(tree) = covered {
+        sqlx::query("INSERT OR REPLACE INTO covered (one, size, root) VALUES (1, ?, ?)")
+            .bind(i64::try_from(tree.size).map_err(text)?)
+            .bind(tree.root.0.to_vec())
+            .execute(&mut *transaction)
+            .await
+            .map_err(text)?;
+    }
+    transaction.commit().await.map_err(text)
+}
+
+/// A new index file that is filled from the first entry on.
+#[derive(Debug)]
+pub(crate) struct Rebuild {
+    pool: SqlitePool,
+    pending: Vec<(u64, Vec<Term>)>,
+}
+
+impl Rebuild {
+    /// Makes the file, which must not exist.
+    pub(crate) async fn begin(path: &Path) -> Result<Self, StartRefusal> {
+        let refuse = |error: sqlx::Error| {
+            StartRefusal::new(format!("cannot make {}", path.display()), "check the folder's permissions")
+                .because(error)
+        };
+        // One file without a log beside it, so that it can take the other's name.
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Delete)
+            .synchronous(SqliteSynchronous::Normal);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(refuse)?;
+        sqlx::raw_sql(SCHEMA).execute(&pool).await.map_err(refuse)?;
+        Ok(Self { pool, pending: Vec::new() })
+    }
+
+    /// Takes the terms of the next entry.
+    pub(crate) fn add(&mut self, index: u64, terms: Vec<Term>) {
+        self.pending.push((index, terms));
+    }
+
+    /// Writes what was added.
+    pub(crate) async fn flush(&mut self) -> Result<(), String> {
+        insert(&self.pool, std::mem::take(&mut self.pending), None).await
+    }
+
+    /// Writes the rest and what the index covers.
+    pub(crate) async fn finish(self, tree: &TreeHead) -> Result<(), String> {
+        insert(&self.pool, self.pending, Some(tree)).await?;
+        self.pool.close().await;
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use service::exit::finish;
 use service::{Failure, StartRefusal, logging};
 use transparency_log::repair::{self, Form, Repairing};
-use transparency_log::{config::Config, init, serve};
+use transparency_log::{config::Config, index, init, serve};
 
 /// A transparency log server.
 #[derive(Debug, Parser)]
@@ -48,6 +48,15 @@ enum Command {
         /// Answer with one JSON line.
         #[arg(long)]
         json: bool,
+    },
+    /// Make the lookup index anew from the entries of logs that are not running. Nothing else depends on it.
+    Index {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Name of the log. Default: all.
+        #[arg(long)]
+        log: Option<String>,
     },
     /// Serve the configured logs. Prints one JSON line when ready.
     Serve {
@@ -88,6 +97,10 @@ fn run(command: Command) -> Result<(), Failure> {
             let settings = Config::read(&config)?.validate()?;
             let form = if json { Form::Json } else { Form::Text };
             repair::check(&settings, form, &mut std::io::stdout().lock())
+        }
+        Command::Index { config, log } => {
+            let settings = Config::read(&config)?.validate()?;
+            index::index(&settings, log.as_deref(), &mut std::io::stdout().lock())
         }
         Command::Serve { config, exit_with_stdin, log_format } => {
             let format = match log_format {

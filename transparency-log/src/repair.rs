@@ -42,12 +42,7 @@ pub fn repair(
     repairing: Repairing,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let chosen: Vec<_> =
-        settings.logs.iter().filter(|log| only.is_none_or(|name| log.name == name)).collect();
-    if chosen.is_empty() {
-        let name = only.unwrap_or_default();
-        return Err(Failure::Usage(format!("no log is called {name:?}; --log takes the name of a [[log]]")));
-    }
+    let chosen = chosen(settings, only)?;
     let keystore = serve::open_keystore(settings)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let (mut refused, mut waiting) = (None, false);
@@ -148,7 +143,22 @@ pub fn check(settings: &Settings, form: Form, out: &mut impl Write) -> Result<()
     Ok(())
 }
 
-fn stored_at(
+/// The log of this name, or all.
+pub(crate) fn chosen<'a>(
+    settings: &'a Settings,
+    only: Option<&str>,
+) -> Result<Vec<&'a LogSettings>, Failure> {
+    let chosen: Vec<_> =
+        settings.logs.iter().filter(|log| only.is_none_or(|name| log.name == name)).collect();
+    if chosen.is_empty() {
+        let name = only.unwrap_or_default();
+        return Err(Failure::Usage(format!("no log is called {name:?}; --log takes the name of a [[log]]")));
+    }
+    Ok(chosen)
+}
+
+/// Where the files of a log are.
+pub(crate) fn stored_at(
     settings: &Settings,
     log: &LogSettings,
     keystore: &Keystore,

@@ -19,7 +19,7 @@ use crate::init::read_passphrase;
 use crate::issuers::Issuers;
 use crate::keys;
 use crate::logs::{ServedLog, options};
-use crate::lookup::Lookup;
+use crate::lookup::{self, Lookup};
 use crate::metrics::LogCollector;
 use crate::witness_client::WitnessClient;
 
@@ -145,7 +145,7 @@ fn open_log(
         lookup: match log.kind {
             // Raw entries say nothing to search for, and must not cost anything.
             LogKind::Raw => None,
-            _ => Some(runtime.block_on(Lookup::open(&settings.data.join(&log.name).join("lookup.sqlite")))?),
+            _ => Some(runtime.block_on(Lookup::open(&lookup::path(settings, &log.name)))?),
         },
         settings: log.clone(),
     })

@@ -1,0 +1,113 @@
+//! Every command that a refusal or a runbook names is one that the programs have.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// All text files below a folder.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "md" || kind == "toml") {
+            found.push(path);
+        }
+    }
+}
+
+/// The words behind a program's name: its subcommand and the options named with it.
+fn commands(text: &str, program: &str) -> BTreeSet<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices(&format!("{program} ")) {
+        let before = text[..at].chars().next_back();
+        if !matches!(before, Some('`' | ' ' | '#')) {
+            continue;
+        }
+        let rest = text[at + program.len() + 1..].trim_start();
+        let line = rest.split(['`', '\n', '"']).next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let Some(command) =
+            words.next().filter(|word| ["init", "serve", "repair", "check", "index"].contains(word))
+        else {
+            // A command in backticks must be one of those.
+            assert!(before != Some('`') || !line.contains("--"), "`{program} {line}` is no command");
+            continue;
+        };
+        let options = words
+            .map(|word| word.trim_matches(['[', ']', ',', ';', '.']))
+            .filter(|word| word.starts_with("--"))
+            .map(str::to_owned);
+        found.insert(std::iter::once(command.to_owned()).chain(options).collect());
+    }
+    found
+}
+
+#[test]
+fn commands_named_by_refusals_and_runbooks_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut sources = Vec::new();
+    for folder in ["transparency-log/src", "transparency-log/store/src", "docs/operations"] {
+        files(&root.join(folder), &mut sources);
+    }
+    let mut seen = 0;
+    for (program, binary) in [
+        ("transparency-log", env!("CARGO_BIN_EXE_transparency-log")),
+        ("witness", env!("CARGO_BIN_EXE_witness")),
+    ] {
+        let named: BTreeSet<_> = sources
+            .iter()
+            .flat_map(|path| commands(&std::fs::read_to_string(path).unwrap(), program))
+            .collect();
+        for words in named {
+            let help = Command::new(binary).args([&words[0], "--help"]).output().unwrap();
+            assert!(help.status.success(), "{program} {}: there is no such command", words[0]);
+            let help = String::from_utf8(help.stdout).unwrap();
+            for option in &words[1..] {
+                assert!(help.contains(option.as_str()), "{program} {} has no {option}", words[0]);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 6, "only {seen} commands were found: the search looks in the wrong place");
+}
+
+/// The example shows every field of the configuration.
+#[test]
+fn every_field_is_documented_in_the_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let example = std::fs::read_to_string(root.join("docs/operations/transparency-log.toml")).unwrap();
+    let service = std::fs::read_to_string(root.join("docs/operations/service.md")).unwrap();
+    let source = std::fs::read_to_string(root.join("transparency-log/src/config.rs")).unwrap();
+    let raw = source.split("/// The validated configuration.").next().unwrap();
+    let mut seen = 0;
+    for line in raw.lines() {
+        let Some((name, _)) = line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(':')) else {
+            continue;
+        };
+        if !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') || name == "server" {
+            continue;
+        }
+        let name = match name {
+            "logs" => "[[log]]",
+            "events" => "[[log.event]]",
+            "keystore" | "batching" | "publishing" => continue,
+            other => other,
+        };
+        assert!(example.contains(name), "{name} is missing in docs/operations/transparency-log.toml");
+        seen += 1;
+    }
+    assert!(seen > 20, "only {seen} fields were found");
+    let service_source = std::fs::read_to_string(root.join("service/src/config.rs")).unwrap();
+    let raw = service_source.split("/// Where and how a listener speaks").next().unwrap();
+    for line in raw.lines() {
+        if let Some((name, _)) = line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(':'))
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'2')
+        {
+            assert!(service.contains(name), "{name} is missing in docs/operations/service.md");
+        }
+    }
+    toml::from_str::<transparency_log::config::Config>(&example)
+        .expect("the example is a valid configuration");
+}

@@ -1,0 +1,78 @@
+//! The lookup index only suggests: what it says is checked, and it can be made anew.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod server;
+
+use reqwest::Client;
+use serde_json::Value;
+use server::{Process, Stack, run};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_transparency-log");
+
+/// Indices that a search finds once the index covers `size` entries.
+async fn find(server: &Process, query: &str, size: u64) -> Vec<u64> {
+    let url = format!("{}/api/v1/lookup?{query}", server.url);
+    loop {
+        let answer: Value = Client::new().get(&url).send().await.unwrap().json().await.unwrap();
+        assert!(answer["covered_size"].as_u64() <= answer["tree_size"].as_u64());
+        if answer["covered_size"] == size {
+            let entries = answer["entries"].as_array().unwrap().iter();
+            return entries.map(|entry| entry["logIndex"].as_str().unwrap().parse().unwrap()).collect();
+        }
+    }
+}
+
+async fn alter(stack: &Stack, statements: &str) {
+    let options = SqliteConnectOptions::new().filename(stack.path("data/signing/lookup.sqlite"));
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_index_shows_nothing_wrong_and_the_command_makes_it_right() {
+    let stack = Stack::new();
+    let server = stack.serve();
+    let alice = stack.authority.leaf("alice@example.test");
+    let bob = stack.authority.leaf("bob@example.test");
+    for (signer, artifact) in [(&alice, "a"), (&bob, "b"), (&alice, "c")] {
+        let url = format!("{}/api/v2/log/entries", server.url);
+        let request = signer.request(artifact.as_bytes()).to_string();
+        assert_eq!(Client::new().post(url).body(request).send().await.unwrap().status().as_u16(), 201);
+    }
+    let of_alice = "identity=alice@example.test";
+    let digest = format!("digest={}", hex::encode(tlog::Hash::digest(b"b").0));
+    assert_eq!(find(&server, of_alice, 3).await, [0, 2]);
+    assert_eq!(find(&server, "publisher=Example%20Works", 3).await, [0, 1, 2]);
+    assert_eq!(find(&server, &digest, 3).await, [1]);
+    let serial = trust_store::certificate::Certificate::from_der(&bob.der).unwrap();
+    let serial = format!("serial={}", hex::encode(serial.serial()));
+    assert_eq!(find(&server, &serial, 3).await, [1]);
+    assert_eq!(server.stop(), Some(0));
+
+    // Bob's entry is passed off as Alice's, one of hers is hidden, and one that never was is named.
+    alter(
+        &stack,
+        "INSERT INTO term SELECT kind, key, 1 FROM term WHERE kind = 2 AND key = CAST('alice@example.test' AS BLOB) AND entry = 0;
+         INSERT INTO term SELECT kind, key, 77 FROM term WHERE kind = 2 AND key = CAST('alice@example.test' AS BLOB) AND entry = 0;
+         DELETE FROM term WHERE entry = 2;",
+    )
+    .await;
+    let server = stack.serve();
+    assert_eq!(find(&server, of_alice, 3).await, [0], "an entry was shown that does not have the term");
+    let (code, _, error) = run(BINARY, &["index", "--config"], &stack.config());
+    assert_eq!(code, Some(78), "a log that is being served was indexed: {error}");
+    assert_eq!(server.stop(), Some(0));
+
+    let (code, said, error) = run(BINARY, &["index", "--log", "signing", "--config"], &stack.config());
+    assert_eq!((code, said.as_str()), (Some(0), "log \"signing\": 3 entries indexed\n"), "{error}");
+    let server = stack.serve();
+    assert_eq!(find(&server, of_alice, 3).await, [0, 2]);
+    assert_eq!(server.stop(), Some(0));
+
+    // An index of another tree is noticed and made anew by the server itself.
+    alter(&stack, "UPDATE covered SET root = zeroblob(32); DELETE FROM term;").await;
+    let server = stack.serve();
+    assert_eq!(find(&server, of_alice, 3).await, [0, 2]);
+}
