@@ -9,15 +9,15 @@ mod reads;
 mod signing;
 
 use std::convert::Infallible;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
-use log_store::{LogKind, WriterId};
+use log_store::{Ack, LogKind, WriterId};
 use service::body::RequestBody;
 use service::peer::ListenerKind;
 use service::{Peer, Problem};
@@ -25,6 +25,7 @@ use service::{Peer, Problem};
 use crate::logs::{ServedLog, describe};
 
 pub(crate) use entry::evidence;
+pub(crate) use problem::Oversize;
 pub(crate) use reads::{parameter, published};
 
 /// A response with its whole body.
@@ -34,11 +35,8 @@ pub(crate) type Handled = Result<Answer, Problem>;
 
 /// A failure to read the log.
 pub(crate) fn of_store(error: log_store::Error) -> Problem {
-    problem::of_store(error, problem::Oversize::BadRequest)
+    problem::of_store(error, Oversize::BadRequest)
 }
-
-/// Longest time that a submission waits for its acknowledgement.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What all requests share.
 pub(crate) struct State {
@@ -102,6 +100,14 @@ async fn in_log(log: &Arc<ServedLog>, rest: &str, request: Request<RequestBody>)
     reads::read(log, rest, &query).await
 }
 
+/// How a submission is queued and when it is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Submission {
+    pub(crate) writer: WriterId,
+    pub(crate) ack: Ack,
+    pub(crate) version: Version,
+}
+
 enum Write {
     Raw,
     Signing,
@@ -113,25 +119,45 @@ enum Write {
 
 impl Write {
     async fn handle(self, log: &Arc<ServedLog>, request: Request<RequestBody>) -> Handled {
-        let writer = writer(&request);
+        let submission = Submission {
+            writer: writer(&request),
+            ack: self.level(request.uri().query())?,
+            version: request.version(),
+        };
+        let entry = |limit| move |request| body(request, limit, Oversize::BadRequest);
         match self {
-            Self::Raw => raw::add(log, writer, request).await,
-            Self::Signing => signing::create(log, writer, body(request, signing::MAX_BODY).await?).await,
-            Self::Event => event::create(log, writer, body(request, event::MAX_BODY).await?).await,
-            Self::Batch => entry::batch(log, writer, body(request, entry::MAX_BATCH).await?).await,
-            Self::Chain => {
-                issuance::add(log, writer, body(request, issuance::MAX_BODY).await?, issuance::Form::Final)
-                    .await
+            Self::Raw => raw::add(log, submission, request).await,
+            Self::Signing => signing::create(log, submission, entry(signing::MAX_BODY)(request).await?).await,
+            Self::Event => event::create(log, submission, entry(event::MAX_BODY)(request).await?).await,
+            Self::Batch => {
+                let body = body(request, entry::MAX_BATCH, Oversize::PayloadTooLarge).await?;
+                entry::batch(log, submission, body).await
             }
-            Self::Precertificate => {
-                issuance::add(
-                    log,
-                    writer,
-                    body(request, issuance::MAX_BODY).await?,
-                    issuance::Form::Precertificate,
-                )
-                .await
+            Self::Chain | Self::Precertificate => {
+                let body = entry(issuance::MAX_BODY)(request).await?;
+                let form = match self {
+                    Self::Chain => issuance::Form::Final,
+                    _ => issuance::Form::Precertificate,
+                };
+                issuance::add(log, submission, body, form).await
             }
+        }
+    }
+
+    /// The level that `?ack=` asks for. Answers with a proof need at least `published`.
+    fn level(&self, query: Option<&str>) -> Result<Ack, Problem> {
+        let Some(level) = query.map(|query| parameter(query, "ack")).transpose()?.flatten() else {
+            return Ok(if matches!(self, Self::Raw) { Ack::Sequenced } else { Ack::Published });
+        };
+        let index_is_enough = matches!(self, Self::Raw | Self::Chain | Self::Precertificate);
+        match level.as_str() {
+            "sequenced" if index_is_enough => Ok(Ack::Sequenced),
+            "published" => Ok(Ack::Published),
+            "witnessed" => Ok(Ack::Witnessed),
+            _ => Err(Problem::bad_request(
+                "malformed",
+                "ack is published or witnessed, and for raw and certificate logs also sequenced",
+            )),
         }
     }
 }
@@ -150,21 +176,47 @@ fn list(state: &State, request: &Request<RequestBody>) -> Answer {
 }
 
 /// The whole body, bounded before it is read to its end.
-pub(crate) async fn body(request: Request<RequestBody>, limit: usize) -> Result<Bytes, Problem> {
-    let limited = http_body_util::Limited::new(request.into_body(), limit);
-    match limited.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(limit as u64)),
-        Err(error) => Err(Problem::bad_request("body_incomplete", "the request's body did not arrive whole")
-            .with_internal(error)),
+pub(crate) async fn body(
+    request: Request<RequestBody>,
+    limit: usize,
+    oversize: Oversize,
+) -> Result<Bytes, Problem> {
+    let mut body = request.into_body();
+    // Nearly always the whole body is in the first frame, and is not copied.
+    let (mut whole, mut pieces) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Problem::bad_request("body_incomplete", "the request's body did not arrive whole")
+                .with_internal(error)
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + pieces.len() + data.len() > limit {
+            return Err(oversize.problem(limit));
+        }
+        if whole.is_empty() && pieces.is_empty() {
+            whole = data;
+        } else {
+            pieces.extend_from_slice(&std::mem::take(&mut whole));
+            pieces.extend_from_slice(&data);
+        }
+        if body.is_end_stream() {
+            break;
+        }
     }
+    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
 }
 
 /// Names the connection for batching.
 fn writer(request: &Request<RequestBody>) -> WriterId {
-    let mut hasher = DefaultHasher::new();
-    request.extensions().get::<Peer>().map(Peer::address).hash(&mut hasher);
-    WriterId(hasher.finish())
+    let address = request.extensions().get::<Peer>().map(Peer::address);
+    WriterId(address.map_or(0, |address| match address.ip() {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()) << 16 | u64::from(address.port()),
+        // The halves of an address that several connections share differ in nothing; their ports do.
+        IpAddr::V6(ip) => {
+            let [high, low] = [ip.to_bits() >> 64, ip.to_bits()].map(|half| half as u64);
+            high ^ low.rotate_left(24) ^ u64::from(address.port()) << 48
+        }
+    }))
 }
 
 fn only(method: &Method, allowed: &Method) -> Result<(), Problem> {

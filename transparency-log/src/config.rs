@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hsm::PassphraseSource;
-use log_store::{Batching, Deduplication, EntryFileSizes, LogKind, Publishing, Writing};
+use log_store::{Batching, Deduplication, EntryFileSizes, LogKind, Publishing, Witnessing, Writing};
 use serde::{Deserialize, Serialize};
 use service::{ServerConfig, StartRefusal};
 
@@ -104,9 +104,19 @@ pub struct LogConfig {
     /// File with a C2SP tlog-policy: its witnesses must cosign every checkpoint before it is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness_policy: Option<PathBuf>,
+    /// `every-checkpoint`: the witnesses cosign each checkpoint before it is published. `on-request`: published checkpoints
+    /// are cosigned beside publication, when somebody submits with `?ack=witnessed`.
+    #[serde(default = "every_checkpoint")]
+    pub witnessing: String,
+    /// Seconds between two requests to the witnesses when they are asked `on-request`.
+    #[serde(default = "ten")]
+    pub witness_pause_seconds: u64,
     /// Seconds that one witness may take.
     #[serde(default = "ten")]
     pub witness_timeout_seconds: u64,
+    /// Seconds that a submission waits for its acknowledgement; then 504, and a retry gets the same index.
+    #[serde(default = "twenty")]
+    pub ack_timeout_seconds: u64,
     /// Bearer token file; when present, `add` on a `raw` log needs the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add_token_file: Option<PathBuf>,
@@ -190,6 +200,14 @@ fn exact() -> String {
     "exact".to_owned()
 }
 
+fn every_checkpoint() -> String {
+    "every-checkpoint".to_owned()
+}
+
+const fn twenty() -> u64 {
+    20
+}
+
 const fn ten() -> u64 {
     10
 }
@@ -232,10 +250,14 @@ pub struct LogSettings {
     pub base: String,
     /// Given origin.
     pub origin: Option<String>,
+    /// When witnesses are asked.
+    pub witnessing: Witnessing,
     /// Whether it takes entries.
     pub writing: Writing,
     /// Deduplication.
     pub deduplication: Deduplication,
+    /// See [`LogConfig::ack_timeout_seconds`].
+    pub ack_timeout: Duration,
     /// Limits.
     pub batching: Batching,
     /// Publication.
@@ -378,6 +400,18 @@ impl LogConfig {
             "frozen" => Writing::Frozen,
             _ => return refuse("writing is neither open nor frozen", "write open or frozen"),
         };
+        let witnessing = match self.witnessing.as_str() {
+            "every-checkpoint" => Witnessing::EveryCheckpoint,
+            "on-request" if self.witness_policy.is_some() && self.witness_pause_seconds <= 3600 => {
+                Witnessing::OnRequest { pause: Duration::from_secs(self.witness_pause_seconds) }
+            }
+            _ => {
+                return refuse(
+                    "witnessing is not usable",
+                    "write every-checkpoint, or on-request beside a witness_policy and witness_pause_seconds up to 3600",
+                );
+            }
+        };
         let deduplication = match self.deduplication.as_str() {
             "exact" => Deduplication::Exact,
             "off" => Deduplication::Off,
@@ -432,8 +466,10 @@ impl LogConfig {
             kind,
             base,
             origin: self.origin.clone(),
+            witnessing,
             writing,
             deduplication,
+            ack_timeout: Duration::from_secs(self.ack_timeout_seconds.clamp(1, 3600)),
             batching,
             publishing,
             sizes,

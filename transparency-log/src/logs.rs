@@ -67,6 +67,7 @@ pub(crate) fn options(settings: &Settings, log: &LogSettings, origin: &str) -> L
     options.sizes = log.sizes;
     options.batching = log.batching;
     options.publishing = log.publishing;
+    options.witnessing = log.witnessing;
     options.writing = log.writing;
     options
 }

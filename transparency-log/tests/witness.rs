@@ -183,3 +183,54 @@ async fn a_log_with_a_policy_publishes_only_what_its_witness_cosigned() {
     let note = client.get(format!("{}/checkpoint", log.url)).send().await.unwrap().bytes().await.unwrap();
     assert_eq!(policy.open(&note, &trust_store::provider::AwsLc).unwrap().head().size, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_request_chooses_its_level_and_witnessed_fails_closed() {
+    let stack = Stack::with(
+        "witness_policy = \"policy\"\nwitnessing = \"on-request\"\nwitness_pause_seconds = 0\n\
+         witness_timeout_seconds = 2\nack_timeout_seconds = 1\n",
+    );
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let vkeys = make(&stack, &format!("127.0.0.1:{port}"));
+    let policy = format!(
+        "log {}\nwitness w1 {} http://127.0.0.1:{port}\nquorum w1\n",
+        stack.logs[0]["vkeys"][0].as_str().unwrap(),
+        vkeys[0]
+    );
+    std::fs::write(stack.path("policy"), &policy).unwrap();
+    let policy = tlog::Policy::parse(policy.as_bytes()).unwrap();
+    let log = stack.serve();
+    let client = Client::new();
+    let leaf = stack.authority.leaf("dev@example.test");
+    let submit = async |level: &str, artifact: &[u8]| {
+        let url = format!("{}/api/v2/log/entries{level}", log.url);
+        let answer = client.post(url).body(leaf.request(artifact).to_string()).send().await.unwrap();
+        let retry = answer.headers().get("retry-after").is_some();
+        (answer.status().as_u16(), retry, answer.json::<Value>().await.unwrap())
+    };
+    // Without the witness: published is answered, witnessed is not, and what was sequenced stays.
+    let (status, _, answer) = submit("", b"one").await;
+    assert_eq!(status, 201, "{answer}");
+    let (status, retry, answer) = submit("?ack=witnessed", b"two").await;
+    assert_eq!((status, retry, answer["code"].as_str()), (504, true, Some("not_acknowledged")), "{answer}");
+    let (status, _, answer) = submit("?ack=sequenced", b"three").await;
+    assert_eq!((status, answer["code"].as_str()), (400, Some("malformed")), "{answer}");
+    let shown = client.get(format!("{}/api/v1/witnessed", log.url)).send().await.unwrap();
+    assert_eq!(shown.status().as_u16(), 404);
+
+    let _witness =
+        Process::start(WITNESS, &stack.path("witness.toml")).unwrap_or_else(|line| panic!("{line}"));
+    let (status, _, answer) = submit("?ack=witnessed", b"four").await;
+    assert_eq!(status, 201, "{answer}");
+    assert_eq!(answer["logIndex"], "2", "the entry that got no acknowledgement is in the log");
+    let note = answer["inclusionProof"]["checkpoint"]["envelope"].as_str().unwrap();
+    assert!(policy.open(note.as_bytes(), &trust_store::provider::AwsLc).unwrap().head().size >= 3);
+    let shown = client.get(format!("{}/api/v1/witnessed", log.url)).send().await.unwrap();
+    policy.open(&shown.bytes().await.unwrap(), &trust_store::provider::AwsLc).unwrap();
+
+    // A log without a policy promises nothing it cannot keep.
+    let answer = client.post(format!("{}/raw/add?ack=witnessed", log.url)).body("x").send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 400);
+    let answer = client.post(format!("{}/raw/add?ack=published", log.url)).body("x").send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "0\n");
+}

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use log_store::{Ack, Entry, Error, LogKind, Novelty, Publication, Receipt, WriterId};
+use log_store::{Ack, Entry, Error, LogKind, Novelty, Publication, Receipt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service::Problem;
+use service::deadline::within;
 use tlog::hash::leaf_hash;
 use tokio::sync::oneshot;
 use trust_store::log_entry::{InclusionEvidence, TransparencyLogEntry};
 use trust_store::rekor;
 
 use super::problem::{Oversize, of_store};
-use super::{DEADLINE, Handled, event, json as json_answer, signing};
+use super::{Handled, Submission, event, json as json_answer, signing};
 use crate::logs::ServedLog;
 
 /// Largest body of a batch; `server.limits.body_bytes` has the same default.
@@ -24,28 +25,33 @@ const MAX_BATCH_ENTRIES: usize = 1000;
 
 /// Waits for the answer to a submission, with a deadline.
 pub(crate) async fn wait(
+    log: &ServedLog,
     answer: oneshot::Receiver<Result<Receipt, Error>>,
-    ack: Ack,
+    submission: Submission,
 ) -> Result<Receipt, Error> {
-    let level = if ack == Ack::Sequenced { "sequenced" } else { "published" };
-    match tokio::time::timeout(DEADLINE, answer).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Error::Stopped("it stopped before it answered".to_owned())),
-        Err(_) => Err(Error::Pending { level }),
+    let level = match submission.ack {
+        Ack::Sequenced => "sequenced",
+        Ack::Published => "published",
+        Ack::Witnessed => "witnessed",
+    };
+    match within(log.settings.ack_timeout, submission.version, answer).await {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(Error::Stopped("it stopped before it answered".to_owned())),
+        None => Err(Error::Pending { level }),
     }
 }
 
 /// Submits an entry and waits until a published checkpoint covers it. The proof is verified before it leaves.
 pub(crate) async fn publish(
     log: &Arc<ServedLog>,
-    writer: WriterId,
+    submission: Submission,
     body: Vec<u8>,
 ) -> Result<(Receipt, TransparencyLogEntry), Problem> {
     let store = |error| of_store(error, Oversize::BadRequest);
     let body = Bytes::from(body);
     let entry = Entry::plain(body.clone()).map_err(store)?;
-    let answer = log.log.submit(writer, entry, Ack::Published).map_err(store)?;
-    let receipt = wait(answer, Ack::Published).await.map_err(store)?;
+    let answer = log.log.submit(submission.writer, entry, submission.ack).map_err(store)?;
+    let receipt = wait(log, answer, submission).await.map_err(store)?;
     let publication =
         receipt.publication.clone().ok_or_else(|| Problem::internal("published without a checkpoint"))?;
     let entry = evidence(log, receipt.index, body.to_vec(), &publication)?;
@@ -124,7 +130,7 @@ async fn verified_bodies(
 
 /// `POST <base>/api/v1/batch`: 200 with one result per entry, in order: `{"entry": ...}`, with `"duplicate": true` where
 /// it was there before, or `{"problem": ...}`.
-pub(crate) async fn batch(log: &Arc<ServedLog>, writer: WriterId, body: Bytes) -> Handled {
+pub(crate) async fn batch(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Handled {
     let batch: Batch = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request("malformed", format!("the batch is not valid: {error}")))?;
     if batch.entries.is_empty() || batch.entries.len() > MAX_BATCH_ENTRIES {
@@ -144,14 +150,15 @@ pub(crate) async fn batch(log: &Arc<ServedLog>, writer: WriterId, body: Bytes) -
         });
         verified.push(body);
     }
-    let mut answers = log.log.submit_all(writer, submitted, Ack::Published).map_err(store)?.into_iter();
+    let mut answers =
+        log.log.submit_all(submission.writer, submitted, submission.ack).map_err(store)?.into_iter();
     let (mut results, mut receipts) = (Vec::with_capacity(verified.len()), Vec::new());
     for body in verified {
         let (Ok(body), Some(answer)) = (&body, if body.is_ok() { answers.next() } else { None }) else {
             receipts.push(body.map(|_| None).map_err(|problem| json!({ "problem": problem.to_document() })));
             continue;
         };
-        let receipt = wait(answer, Ack::Published).await.map_err(store)?;
+        let receipt = wait(log, answer, submission).await.map_err(store)?;
         receipts.push(Ok(Some((receipt, body.clone()))));
     }
     // The newest checkpoint covers every entry.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use log_store::{Novelty, WriterId};
+use log_store::Novelty;
 use service::Problem;
 use trust_store::dsse::Envelope;
 use trust_store::json;
 
 use super::problem::of_refused;
-use super::{Handled, entry, respond};
+use super::{Handled, Submission, entry, respond};
 use crate::admission::{Admission, Refused, verify_event};
 use crate::logs::ServedLog;
 
@@ -18,9 +18,9 @@ use crate::logs::ServedLog;
 pub(crate) const MAX_BODY: usize = 128 << 10;
 
 /// 201 with the entry and its proof; 200 with the same when it was in the log already.
-pub(crate) async fn create(log: &Arc<ServedLog>, writer: WriterId, body: Bytes) -> Handled {
+pub(crate) async fn create(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Handled {
     let canonical = verified_body(log, &body)?;
-    let (receipt, entry) = entry::publish(log, writer, canonical).await?;
+    let (receipt, entry) = entry::publish(log, submission, canonical).await?;
     let status = if receipt.novelty == Novelty::Duplicate { StatusCode::OK } else { StatusCode::CREATED };
     let json = entry.to_json().map_err(Problem::internal)?;
     Ok(respond(status, "application/json", "no-store", json.into()))

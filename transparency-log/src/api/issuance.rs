@@ -1,13 +1,14 @@
 //! `add-chain`, `add-pre-chain` and `get-roots` (RFC 6962 section 4, static-ct-api).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hsm::{Input, IntentId, Purpose, SignatureAlgorithm, SigningIntent};
 use http::StatusCode;
-use log_store::{Ack, CertificateEntry, Clock as _, Entry, WriterId, extensions};
+use log_store::{CertificateEntry, Clock as _, Entry, Error, extensions};
 use serde::Deserialize;
 use serde_json::json;
 use service::Problem;
@@ -18,7 +19,7 @@ use trust_store::path::{Precertificates, VerifiedChain};
 use trust_store::{UnixTime, oid, sct};
 
 use super::problem::{Oversize, of_refused, of_store};
-use super::{Handled, entry, json as json_answer};
+use super::{Handled, Submission, entry, json as json_answer};
 use crate::admission::{Admission, Refused};
 use crate::clock::LogClock;
 use crate::issuers::Issuers;
@@ -41,14 +42,19 @@ struct AddChain {
     chain: Vec<String>,
 }
 
-pub(crate) async fn add(log: &Arc<ServedLog>, writer: WriterId, body: Bytes, form: Form) -> Handled {
+pub(crate) async fn add(log: &Arc<ServedLog>, submission: Submission, body: Bytes, form: Form) -> Handled {
     let entry = verified_entry(log, &body, form)?;
-    let store = |error| of_store(error, Oversize::BadRequest);
+    let store = |error| match error {
+        // Authorities retry in step with each other unless they are told different times.
+        Error::Overloaded { .. } => Problem::unavailable("overloaded", spread_seconds())
+            .with_detail("the log is at capacity; retry later"),
+        other => of_store(other, Oversize::BadRequest),
+    };
     let answer = log
         .log
-        .submit(writer, Entry::certificate(entry.clone()).map_err(store)?, Ack::Sequenced)
+        .submit(submission.writer, Entry::certificate(entry.clone()).map_err(store)?, submission.ack)
         .map_err(store)?;
-    let receipt = entry::wait(answer, Ack::Sequenced).await.map_err(store)?;
+    let receipt = entry::wait(log, answer, submission).await.map_err(store)?;
     let Some((_, signer)) = log.keys.primary() else {
         return Err(Problem::internal("the log has no key"));
     };
@@ -75,6 +81,12 @@ pub(crate) async fn add(log: &Arc<ServedLog>, writer: WriterId, body: Bytes, for
             "signature": STANDARD.encode(signature),
         }),
     ))
+}
+
+/// One to five seconds, in turn.
+fn spread_seconds() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed) % 5 + 1
 }
 
 pub(crate) fn roots(log: &ServedLog) -> Handled {

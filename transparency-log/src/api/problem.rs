@@ -15,6 +15,19 @@ pub(crate) enum Oversize {
     BadRequest,
 }
 
+impl Oversize {
+    /// For something longer than `limit` bytes.
+    pub(crate) fn problem(self, limit: usize) -> Problem {
+        match self {
+            Self::PayloadTooLarge => Problem::too_large(limit as u64),
+            Self::BadRequest => Problem::bad_request(
+                "too_large",
+                format!("longer than the {limit} bytes that are taken here"),
+            ),
+        }
+    }
+}
+
 pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
     let text = error.to_string();
     match error {
@@ -23,10 +36,8 @@ pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
             Problem::unavailable("overloaded", seconds).with_detail("the log is at capacity; retry later")
         }
         Error::Frozen => Problem::new(StatusCode::METHOD_NOT_ALLOWED, "frozen").with_detail(text),
-        Error::TooLarge { limit, .. } => match oversize {
-            Oversize::PayloadTooLarge => Problem::too_large(limit as u64),
-            Oversize::BadRequest => Problem::bad_request("too_large", text),
-        },
+        Error::TooLarge { limit, .. } => oversize.problem(limit),
+        Error::NoWitnesses => Problem::bad_request("no_witnesses", text),
         Error::NotFound => Problem::not_found("the published log has no such entry, tile or tree size"),
         Error::Pending { .. } | Error::WitnessQuorum(_) => {
             Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_acknowledged")

@@ -30,7 +30,15 @@ pub(crate) async fn read(log: &Arc<ServedLog>, rest: &str, query: &str) -> Handl
     match rest {
         "checkpoint" => {
             let publication = published(log)?;
-            Ok(respond(StatusCode::OK, TEXT, BRIEF, publication.note().clone()))
+            // Where witnesses are asked beside publication, their lines are shown as long as the tree is the same.
+            let cosigned = log.log.witnessed().filter(|cosigned| cosigned.tree() == publication.tree());
+            Ok(respond(StatusCode::OK, TEXT, BRIEF, cosigned.unwrap_or(publication).note().clone()))
+        }
+        "api/v1/witnessed" => {
+            let cosigned = log.log.witnessed().ok_or_else(|| {
+                Problem::not_found("no checkpoint of this log was cosigned by a quorum since its start")
+            })?;
+            Ok(respond(StatusCode::OK, TEXT, BRIEF, cosigned.note().clone()))
         }
         "api/v1/proof" => proof(log, query).await,
         "api/v1/consistency" => consistency(log, query),

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderValue;
 use http_body_util::Full;
-use log_store::{Clock as _, Novelty, WriterId};
+use log_store::{Clock as _, Novelty};
 use service::Problem;
 use trust_store::UnixTime;
 use trust_store::rekor::{self, HashedRekord};
 
 use super::problem::of_refused;
-use super::{Handled, entry, respond};
+use super::{Handled, Submission, entry, respond};
 use crate::admission::{Admission, Refused, verify_signing};
 use crate::clock::LogClock;
 use crate::logs::ServedLog;
@@ -20,9 +20,9 @@ use crate::logs::ServedLog;
 /// Largest request.
 pub(crate) const MAX_BODY: usize = rekor::MAX_REQUEST_BYTES;
 
-pub(crate) async fn create(log: &Arc<ServedLog>, writer: WriterId, body: Bytes) -> Handled {
+pub(crate) async fn create(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Handled {
     let canonical = verified_body(log, &body)?;
-    let (receipt, entry) = entry::publish(log, writer, canonical).await?;
+    let (receipt, entry) = entry::publish(log, submission, canonical).await?;
     if receipt.novelty == Novelty::Duplicate {
         let problem = Problem::conflict(
             "duplicate",

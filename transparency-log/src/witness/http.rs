@@ -17,7 +17,7 @@ use tlog::witness::{MAX_REQUEST_SIZE, Refusal, SIZE_CONTENT_TYPE, size_body};
 
 use super::config::Settings;
 use super::state::{NoCosignature, WitnessKeys, WitnessState};
-use crate::api::{Answer, Handled, body, respond};
+use crate::api::{Answer, Handled, Oversize, body, respond};
 use crate::clock::LogClock;
 use crate::init::open_keystore;
 
@@ -89,7 +89,7 @@ async fn route(state: Arc<WitnessState>, request: Request<RequestBody>) -> Handl
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::POST, "/add-checkpoint") => {
-            let body = body(request, MAX_REQUEST_SIZE).await?;
+            let body = body(request, MAX_REQUEST_SIZE, Oversize::BadRequest).await?;
             let added = tokio::task::spawn_blocking(move || state.add_checkpoint(&body))
                 .await
                 .map_err(Problem::internal)?;

@@ -18,8 +18,10 @@ pub enum Ack {
     /// The index is durable.
     #[default]
     Sequenced,
-    /// A published checkpoint covers the entry. With a witness policy that means: cosigned by its quorum.
+    /// A published checkpoint covers the entry.
     Published,
+    /// A checkpoint that the quorum of the witness policy cosigned covers the entry.
+    Witnessed,
 }
 
 /// An entry on its way into a log.
@@ -116,7 +118,7 @@ pub struct Receipt {
     pub time_millis: u64,
     /// New or known.
     pub novelty: Novelty,
-    /// A published checkpoint that covers the entry; always present for [`Ack::Published`].
+    /// A published checkpoint that covers the entry; always present but for [`Ack::Sequenced`].
     pub publication: Option<Arc<Publication>>,
 }
 

@@ -61,6 +61,9 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// The log has no witness policy, so that nothing of it is ever witnessed.
+    #[error("the log has no witness policy; ask for `published`")]
+    NoWitnesses,
     /// The entry, tile or size asked for is not (yet) part of the published log.
     #[error("not in the published log")]
     NotFound,
@@ -243,3 +246,72 @@ impl Error {
 
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each; the match makes a new variant an error here until it is added.
+    fn every_refusal() -> Vec<Refusal> {
+        let (head, copy, file) = (PathBuf::from("HEAD"), PathBuf::from("COPY"), PathBuf::from("FILE"));
+        let all = vec![
+            Refusal::ClockBehind { head: head.clone(), behind_millis: 1 },
+            Refusal::CopyBehind { copy: copy.clone(), copy_size: 1, signed_size: 2 },
+            Refusal::EntriesMissing { entries: file.clone(), found: 1, expected: 2 },
+            Refusal::EntriesDiffer { entries: file.clone(), head: head.clone(), detail: "x".to_owned() },
+            Refusal::Exists { file: file.clone() },
+            Refusal::Foreign { file: file.clone(), detail: "x".to_owned() },
+            Refusal::HeadBehind { head: head.clone(), head_size: 1, newer: copy.clone(), newer_size: 2 },
+            Refusal::HeadDamaged { head: head.clone() },
+            Refusal::HeadsDiffer { head: head.clone(), other: copy.clone(), detail: "x".to_owned() },
+            Refusal::HeadMissing { head: head.clone() },
+            Refusal::HeadsLost { head: head.clone(), copy },
+            Refusal::Locked { head },
+            Refusal::RecordDamaged { file: file.clone(), offset: 1, index: 2, detail: "x" },
+            Refusal::DerivedDamaged { file, detail: "x".to_owned() },
+        ];
+        for refusal in &all {
+            match refusal {
+                Refusal::ClockBehind { .. }
+                | Refusal::CopyBehind { .. }
+                | Refusal::EntriesMissing { .. }
+                | Refusal::EntriesDiffer { .. }
+                | Refusal::Exists { .. }
+                | Refusal::Foreign { .. }
+                | Refusal::HeadBehind { .. }
+                | Refusal::HeadDamaged { .. }
+                | Refusal::HeadsDiffer { .. }
+                | Refusal::HeadMissing { .. }
+                | Refusal::HeadsLost { .. }
+                | Refusal::Locked { .. }
+                | Refusal::RecordDamaged { .. }
+                | Refusal::DerivedDamaged { .. } => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_refusal_has_one_section_of_the_runbook() {
+        let runbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations/log-refusals.md");
+        let runbook = std::fs::read_to_string(runbook).unwrap();
+        let sections: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        // The words of a heading stand in the message in their order; `…` is what differs.
+        let belongs = |section: &str, message: &str| {
+            let mut rest = Some(message);
+            for part in section.split('…').map(str::trim) {
+                rest = rest.and_then(|rest| rest.find(part).and_then(|at| rest.get(at + part.len()..)));
+            }
+            rest.is_some()
+        };
+        let mut used = std::collections::BTreeSet::new();
+        for refusal in every_refusal() {
+            let message = refusal.to_string();
+            let found: Vec<_> =
+                sections.iter().filter(|section| belongs(section, &message)).copied().collect();
+            assert_eq!(found.len(), 1, "{message}: {found:?}");
+            used.extend(found);
+        }
+        assert_eq!(used.len(), sections.len(), "a section that no refusal leads to: {sections:?}");
+    }
+}

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tlog::hash::{Hash, LeafHash, leaf_hash};
 
-use crate::certificate::leaf_of_record;
+use crate::certificate::{CertificateRecord, leaf_of_record};
 
 /// The kinds of log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +76,16 @@ impl LogKind {
     #[must_use]
     pub fn leaf_hash(self, stored: &[u8]) -> Option<LeafHash> {
         self.leaf_input(stored).map(|leaf| leaf_hash(&leaf))
+    }
+
+    /// The time that was bound to a stored entry, Unix milliseconds; `None` for kinds that bind no time, and for bytes
+    /// that are no entry of this kind.
+    #[must_use]
+    pub fn bound_time(self, stored: &[u8]) -> Option<u64> {
+        match self {
+            Self::Issuance => CertificateRecord::parse(stored).map(|record| record.time_millis),
+            Self::Signing | Self::Event | Self::Raw | Self::Receipts => None,
+        }
     }
 
     /// Whether the deduplication key is the leaf hash, so that the key of a stored entry is known from its tile.

@@ -13,6 +13,7 @@ use tlog::inclusion::InclusionProof;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::cosigning::{Cosigning, Witnessing};
 use crate::disk::Disk;
 use crate::entry::{Ack, Entry, Item, Receipt};
 use crate::entry_file::EntryFile;
@@ -41,7 +42,7 @@ pub struct LogParts {
     pub clock: Arc<dyn Clock>,
     /// Signs its checkpoints.
     pub signer: Arc<dyn CheckpointSigner>,
-    /// Collects cosignatures; with one, nothing is published without its quorum.
+    /// Collects cosignatures, when [`LogOptions::witnessing`] says; [`Ack::Witnessed`] needs one.
     pub cosigner: Option<Arc<dyn Cosigner>>,
 }
 
@@ -50,6 +51,7 @@ pub struct LogParts {
 pub struct Log {
     shared: Arc<Shared>,
     writing: Writing,
+    witnesses: Option<Witnessing>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     follower_stop: Mutex<Option<mpsc::Sender<crate::sequencer::Completed>>>,
 }
@@ -106,10 +108,17 @@ impl Log {
             written: derived / 256,
             scrub: 0,
         };
+        let witnesses = parts.cosigner.is_some().then_some(options.witnessing);
+        let (before_publication, beside_it) = match (parts.cosigner, options.witnessing) {
+            (cosigner, Witnessing::EveryCheckpoint) => (cosigner, None),
+            (cosigner, Witnessing::OnRequest { pause }) => {
+                (None, cosigner.map(|cosigner| Cosigning { shared: shared.clone(), cosigner, pause }))
+            }
+        };
         let mut publisher = Publisher {
             shared: shared.clone(),
             signer: parts.signer,
-            cosigner: parts.cosigner,
+            cosigner: before_publication,
             signed: note.current().map_or_else(|| copy.load().tree, |note| note.tree),
             copy,
             note,
@@ -125,14 +134,18 @@ impl Log {
         }
         let sequencer =
             Sequencer { shared: shared.clone(), head, writer, range, edge, follower: to_follower.clone() };
-        let threads = vec![
+        let mut threads = vec![
             spawn("log-sequencer", move || sequencer.run())?,
             spawn("log-publisher", move || publisher.run())?,
             spawn("log-follower", move || follower.run())?,
         ];
+        if let Some(cosigning) = beside_it {
+            threads.push(spawn("log-cosigner", move || cosigning.run())?);
+        }
         Ok(Self {
             shared,
             writing: options.writing,
+            witnesses,
             threads: Mutex::new(threads),
             follower_stop: Mutex::new(Some(to_follower)),
         })
@@ -147,19 +160,22 @@ impl Log {
         join(threads.next());
         self.follower_stop.lock().take();
         join(threads.next());
+        self.shared.cosigning.close();
+        join(threads.next());
     }
 
     /// Queues an entry; the receiver gets the answer. A receiver that ends without one means that the log stopped.
     ///
     /// # Errors
-    /// [`Error::Frozen`], [`Error::Overloaded`], [`Error::Stopped`], [`Error::WrongKind`]: nothing was queued.
+    /// [`Error::Frozen`], [`Error::NoWitnesses`], [`Error::Overloaded`], [`Error::Stopped`], [`Error::WrongKind`]: nothing
+    /// was queued.
     pub fn submit(
         &self,
         writer: WriterId,
         entry: Entry,
         ack: Ack,
     ) -> Result<oneshot::Receiver<Result<Receipt>>> {
-        self.admit(std::slice::from_ref(&entry))?;
+        self.admit(std::slice::from_ref(&entry), ack)?;
         let (reply, answer) = oneshot::channel();
         let bytes = entry.stored_length();
         self.shared.queue.push(
@@ -181,7 +197,7 @@ impl Log {
         entries: Vec<Entry>,
         ack: Ack,
     ) -> Result<Vec<oneshot::Receiver<Result<Receipt>>>> {
-        self.admit(&entries)?;
+        self.admit(&entries, ack)?;
         let bytes = entries.iter().map(Entry::stored_length).sum();
         let (items, answers): (Vec<_>, Vec<_>) = entries
             .into_iter()
@@ -194,9 +210,12 @@ impl Log {
         Ok(answers)
     }
 
-    fn admit(&self, entries: &[Entry]) -> Result<()> {
+    fn admit(&self, entries: &[Entry], ack: Ack) -> Result<()> {
         if self.writing == Writing::Frozen {
             return Err(Error::Frozen);
+        }
+        if ack == Ack::Witnessed && self.witnesses.is_none() {
+            return Err(Error::NoWitnesses);
         }
         if entries.iter().any(|entry| entry.is_certificate() != (self.shared.kind == LogKind::Issuance)) {
             return Err(Error::WrongKind { kind: self.shared.kind.as_str() });
@@ -221,6 +240,15 @@ impl Log {
     #[must_use]
     pub fn publication(&self) -> Option<Arc<Publication>> {
         self.shared.published()
+    }
+
+    /// The newest checkpoint with the cosignatures of a quorum, if there is a witness policy and it was ever fulfilled.
+    #[must_use]
+    pub fn witnessed(&self) -> Option<Arc<Publication>> {
+        match self.witnesses? {
+            Witnessing::EveryCheckpoint => self.shared.published(),
+            Witnessing::OnRequest { .. } => self.shared.witnessed(),
+        }
     }
 
     /// What is committed, published or not.
@@ -342,10 +370,18 @@ impl Log {
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+/// Starts a thread whose panic ends the process: nobody knows what state it left, and the log must neither sign that
+/// state nor keep submitters waiting for a thread that is gone. The next start looks at the disk.
+fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            tracing::error!(thread = name, "a thread of the log panicked; the process ends");
+            std::process::abort();
+        }
+    };
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(work)
+        .spawn(guarded)
         .map_err(|error| Error::io("start a thread for", std::path::Path::new(name), error))
 }
 

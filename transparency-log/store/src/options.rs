@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tlog::hash::Hash;
 
+use crate::cosigning::Witnessing;
 use crate::entry_file::EntryFileSizes;
 use crate::kind::{Deduplication, LogKind};
 use crate::publisher::Publishing;
@@ -42,6 +43,8 @@ pub struct LogOptions {
     pub batching: Batching,
     /// When checkpoints are published.
     pub publishing: Publishing,
+    /// When witnesses are asked.
+    pub witnessing: Witnessing,
     /// Whether it takes entries.
     pub writing: Writing,
 }
@@ -61,6 +64,7 @@ impl LogOptions {
             sizes: EntryFileSizes::default(),
             batching: Batching::default(),
             publishing: Publishing::default(),
+            witnessing: Witnessing::EveryCheckpoint,
             writing: Writing::Open,
         }
     }

@@ -14,7 +14,7 @@ use tlog::consistency::ConsistencyProof;
 use tlog::hash::TreeHead;
 use tokio::sync::oneshot;
 
-use crate::entry::Receipt;
+use crate::entry::{Ack, Receipt};
 use crate::error::{Error, Result};
 use crate::head_file::HeadFile;
 use crate::note_file::{NoteFile, StoredNote};
@@ -69,9 +69,15 @@ impl Default for Publishing {
 }
 
 /// Pause after a failed attempt to sign or to reach the quorum.
-const RETRY: Duration = Duration::from_millis(250);
+pub(crate) const RETRY: Duration = Duration::from_millis(250);
 
-type Waiter = (Receipt, oneshot::Sender<Result<Receipt>>);
+/// A sequenced entry whose submitter waits for more.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) receipt: Receipt,
+    pub(crate) ack: Ack,
+    pub(crate) reply: oneshot::Sender<Result<Receipt>>,
+}
 
 /// Who waits, and what the publisher has been told.
 #[derive(Debug, Default)]
@@ -94,9 +100,9 @@ impl PublisherQueue {
     pub(crate) fn wait_for(&self, waiters: Vec<Waiter>) {
         let mut state = self.state.lock();
         if let Some(cause) = &state.failed {
-            for (_, reply) in waiters {
+            for waiter in waiters {
                 // The submitter may have gone; nobody else is to be told.
-                let _ = reply.send(Err(Error::Stopped(cause.clone())));
+                let _ = waiter.reply.send(Err(Error::Stopped(cause.clone())));
             }
             return;
         }
@@ -127,9 +133,9 @@ impl PublisherQueue {
         state.failed.get_or_insert_with(|| cause.to_owned());
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);
-        for (_, reply) in waiters {
+        for waiter in waiters {
             // The submitter may have gone; nobody else is to be told.
-            let _ = reply.send(Err(Error::Stopped(cause.to_owned())));
+            let _ = waiter.reply.send(Err(Error::Stopped(cause.to_owned())));
         }
         self.changed.notify_one();
     }
@@ -139,6 +145,7 @@ impl PublisherQueue {
 pub(crate) struct Publisher {
     pub(crate) shared: Arc<Shared>,
     pub(crate) signer: Arc<dyn CheckpointSigner>,
+    /// Asked before every publication.
     pub(crate) cosigner: Option<Arc<dyn Cosigner>>,
     pub(crate) copy: HeadFile,
     pub(crate) note: NoteFile,
@@ -247,13 +254,19 @@ impl Publisher {
         let mut state = self.shared.publisher.state.lock();
         let waiters = std::mem::take(&mut state.waiters);
         let (covered, later): (Vec<_>, Vec<_>) =
-            waiters.into_iter().partition(|(receipt, _)| receipt.index < publication.tree.size);
+            waiters.into_iter().partition(|waiter| waiter.receipt.index < publication.tree.size);
         state.waiters = later;
         drop(state);
-        for (mut receipt, reply) in covered {
+        // Where the publisher asks the witnesses itself, what it publishes is witnessed.
+        let (to_cosign, done): (Vec<_>, Vec<_>) =
+            covered.into_iter().partition(|waiter| waiter.ack == Ack::Witnessed && self.cosigner.is_none());
+        for Waiter { mut receipt, reply, .. } in done {
             receipt.publication = Some(publication.clone());
             // The submitter may have gone; the entry stays.
             let _ = reply.send(Ok(receipt));
+        }
+        if !to_cosign.is_empty() {
+            self.shared.cosigning.wait_for(to_cosign);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The bounded queue before the sequencer, and its batching rule.
 //!
 //! A lone writer's entry is taken at once. When several connections were active in the last tenth of a second, the batch
-//! waits until as many entries as half of them would send are there (all of them while they are few), at most 6 ms: the
-//! others then go on being served while the batch is synced.
+//! waits until as many entries as half of them would send are there, at most 4 ms: the others then go on being served
+//! while the batch is synced. While they are few it waits for all of them; if these came in one burst they wait for our
+//! answer and nobody else will come, else entries arrive by themselves, and more of them share a batch's two syncs and
+//! pages when it waits to the end.
 
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ impl Default for Batching {
     fn default() -> Self {
         Self {
             max_entries: 1024,
-            max_wait: Duration::from_millis(6),
+            max_wait: Duration::from_millis(4),
             queue_entries: 16_384,
             queue_bytes: 64 << 20,
         }
@@ -126,12 +128,20 @@ impl Queue {
             state.wake_at = 1;
             self.filled.wait(&mut state);
         }
-        let now = clock.elapsed();
-        let target = state.active.target(now).min(self.batching.max_entries);
+        let mut now = clock.elapsed();
+        let active = state.active.count(now);
+        let target = if active <= FEW { active } else { active / 2 }.min(self.batching.max_entries);
         let until = state.first_at + self.batching.max_wait;
-        let mut now = now;
-        while state.items.len() < target && now < until && state.end.is_none() {
-            state.wake_at = target;
+        while now < until && state.end.is_none() {
+            let enough = if (2..=FEW).contains(&active) && now > state.first_at + self.batching.max_wait / 4 {
+                (2 * FEW).min(self.batching.max_entries)
+            } else {
+                target
+            };
+            if state.items.len() >= enough {
+                break;
+            }
+            state.wake_at = enough;
             self.filled.wait_for(&mut state, until - now);
             now = clock.elapsed();
         }
@@ -177,14 +187,14 @@ impl Queue {
 struct ActiveWriters {
     marks: Vec<u32>,
     epoch: u32,
-    count: usize,
+    current: usize,
     previous: usize,
     since: Duration,
 }
 
 impl ActiveWriters {
     fn new() -> Self {
-        Self { marks: vec![0; 1024], epoch: 1, count: 0, previous: 0, since: Duration::ZERO }
+        Self { marks: vec![0; 1024], epoch: 1, current: 0, previous: 0, since: Duration::ZERO }
     }
 
     fn note(&mut self, writer: WriterId) {
@@ -193,20 +203,20 @@ impl ActiveWriters {
             && *mark != self.epoch
         {
             *mark = self.epoch;
-            self.count += 1;
+            self.current += 1;
         }
     }
 
-    /// How many entries make a batch that need not wait any longer.
-    fn target(&mut self, now: Duration) -> usize {
-        let active = self.count.max(self.previous);
+    /// How many there are.
+    fn count(&mut self, now: Duration) -> usize {
+        let active = self.current.max(self.previous);
         if now >= self.since + WINDOW {
-            self.previous = self.count;
-            self.count = 0;
+            self.previous = self.current;
+            self.current = 0;
             self.since = now;
             self.epoch = self.epoch.wrapping_add(1).max(1);
         }
-        if active <= FEW { active } else { active / 2 }
+        active
     }
 }
 
@@ -216,6 +226,40 @@ mod tests {
     use crate::entry::{Ack, Entry};
     use bytes::Bytes;
     use tokio::sync::oneshot;
+
+    /// Advances by a step at each look.
+    #[derive(Debug)]
+    struct Stepping(std::sync::atomic::AtomicU64, u64);
+
+    impl Clock for Stepping {
+        fn unix_millis(&self) -> u64 {
+            0
+        }
+        fn elapsed(&self) -> Duration {
+            Duration::from_micros(self.0.fetch_add(self.1, std::sync::atomic::Ordering::SeqCst))
+        }
+    }
+
+    /// Two writers' entries are there; how often `take` looked at the clock before it took them.
+    fn looks(step_micros: u64) -> u64 {
+        let queue = Queue::new(Batching::default());
+        let clock = Stepping(std::sync::atomic::AtomicU64::new(0), step_micros);
+        for writer in 1..3 {
+            queue.push(WriterId(writer), [item()].into_iter(), 3, &clock).unwrap();
+        }
+        let mut batch = Vec::new();
+        assert!(queue.take(&mut batch, &clock));
+        assert_eq!(batch.len(), 2);
+        clock.0.load(std::sync::atomic::Ordering::SeqCst) / step_micros
+    }
+
+    #[test]
+    fn few_writers_are_served_at_once_in_a_burst_and_wait_for_others_when_they_come_by_themselves() {
+        // One look when the first came, one when both are there: a burst.
+        assert_eq!(looks(10), 2);
+        // They came over more than a millisecond: the batch waits to the end of its time.
+        assert!(looks(1500) > 2);
+    }
 
     #[derive(Debug)]
     struct Fixed;
@@ -272,14 +316,14 @@ mod tests {
         for _ in 0..1000 {
             active.note(WriterId(7));
         }
-        assert_eq!(active.target(Duration::from_millis(50)), 1);
+        assert_eq!(active.count(Duration::from_millis(50)), 1);
         for id in 0..256 {
             active.note(WriterId(id));
         }
-        assert!(active.target(Duration::from_millis(60)) > 90);
+        assert!(active.count(Duration::from_millis(60)) > 180);
         // Two silent windows later nobody counts any more.
-        active.target(Duration::from_millis(400));
-        active.target(Duration::from_millis(700));
-        assert_eq!(active.target(Duration::from_millis(1000)), 0);
+        active.count(Duration::from_millis(400));
+        active.count(Duration::from_millis(700));
+        assert_eq!(active.count(Duration::from_millis(1000)), 0);
     }
 }

@@ -63,6 +63,10 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
         check_history(&walk, &head, &[(note.path(), stored.tree)])?;
     }
     walk.beyond_head()?;
+    let now = clock.unix_millis();
+    if let Some(behind_millis) = walk.latest_millis.checked_sub(now).filter(|behind| *behind > 0) {
+        return Err(Refusal::ClockBehind { head: head.path().to_owned(), behind_millis }.into());
+    }
 
     let Walk { edge, every, tail, .. } = walk;
     let range = {
@@ -76,7 +80,8 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
             entries.sync_all()?;
             check_consistency(&expected, &range.head(), &nodes)?;
             let old = head.load();
-            let time_millis = clock.unix_millis().max(old.time_millis);
+            // Not before any time that is bound to an entry it covers: the clock was compared with all of them.
+            let time_millis = now.max(old.time_millis);
             head.compare_and_swap(&old, Head { tree: range.head(), time_millis, tail })?;
         }
         range
@@ -144,6 +149,8 @@ struct Walk<'a> {
     every: Vec<u64>,
     /// One past the last record walked.
     tail: u64,
+    /// The latest time bound to an entry beyond the head.
+    latest_millis: u64,
     full: Vec<FullTile>,
 }
 
@@ -162,6 +169,7 @@ impl<'a> Walk<'a> {
             edge: Edge::empty(),
             every: Vec::new(),
             tail: SEGMENT_HEADER,
+            latest_millis: 0,
             full: Vec::new(),
         };
         let start = derived.min(head.tree.size) / 256 * 256;
@@ -241,7 +249,9 @@ impl<'a> Walk<'a> {
             let start = scan.position();
             match scan.step()? {
                 Scanned::Record { index, body, end } => {
-                    self.append(index, start, scan.bytes(body), end)?;
+                    let stored = scan.bytes(body);
+                    self.latest_millis = self.latest_millis.max(self.kind.bound_time(stored).unwrap_or(0));
+                    self.append(index, start, stored, end)?;
                 }
                 Scanned::End { .. } => return Ok(()),
                 Scanned::Torn { position, detail } => {

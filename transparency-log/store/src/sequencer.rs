@@ -18,6 +18,7 @@ use crate::entry_file::EntryWriter;
 use crate::error::{Error, Result};
 use crate::head_file::{Head, HeadFile};
 use crate::kind::Deduplication;
+use crate::publisher::Waiter;
 use crate::queue::End;
 use crate::record::MAX_ENTRY;
 use crate::shared::{Committed, Shared};
@@ -210,7 +211,7 @@ impl Sequencer {
             match item.ack {
                 // The submitter may have gone; the entry stays.
                 Ack::Sequenced => drop(item.reply.send(Ok(receipt))),
-                Ack::Published => for_publisher.push((receipt, item.reply)),
+                ack => for_publisher.push(Waiter { receipt, ack, reply: item.reply }),
             }
         }
         if !for_publisher.is_empty() {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::certificate::CertificateRecord;
 use crate::clock::Clock;
+use crate::cosigning::CosigningQueue;
 use crate::dedup::Dedup;
 use crate::disk::Disk;
 use crate::edge::Edge;
@@ -38,9 +38,11 @@ pub(crate) struct Shared {
     pub(crate) tiles: TileStore,
     pub(crate) dedup: Mutex<Dedup>,
     pub(crate) publisher: PublisherQueue,
+    pub(crate) cosigning: CosigningQueue,
     pub(crate) metrics: Metrics,
     committed: RwLock<Committed>,
     published: RwLock<Option<Arc<Publication>>>,
+    witnessed: RwLock<Option<Arc<Publication>>>,
     failure: RwLock<Option<String>>,
     /// Everything derived from the first so many entries is durable.
     pub(crate) derived: AtomicU64,
@@ -76,9 +78,11 @@ impl Shared {
             tiles: parts.tiles,
             dedup: Mutex::new(parts.dedup),
             publisher: PublisherQueue::default(),
+            cosigning: CosigningQueue::default(),
             metrics,
             committed: RwLock::new(parts.committed),
             published: RwLock::new(None),
+            witnessed: RwLock::new(None),
             failure: RwLock::new(None),
             derived: AtomicU64::new(parts.derived),
         }
@@ -103,6 +107,15 @@ impl Shared {
         *self.published.write() = Some(publication);
     }
 
+    /// The newest checkpoint that was cosigned beside publication.
+    pub(crate) fn witnessed(&self) -> Option<Arc<Publication>> {
+        self.witnessed.read().clone()
+    }
+
+    pub(crate) fn set_witnessed(&self, publication: Arc<Publication>) {
+        *self.witnessed.write() = Some(publication);
+    }
+
     /// Stops writing for good. The first cause is kept.
     pub(crate) fn fail(&self, error: &Error) {
         let cause = error.to_string();
@@ -110,6 +123,7 @@ impl Shared {
         self.failure.write().get_or_insert_with(|| cause.clone());
         self.queue.end(End::Failed(cause.clone()));
         self.publisher.fail(&cause);
+        self.cosigning.fail(&cause);
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
@@ -125,8 +139,8 @@ impl Shared {
             return Ok(None);
         }
         let stored = self.entries.entry(index)?;
-        match CertificateRecord::parse(&stored) {
-            Some(record) => Ok(Some(record.time_millis)),
+        match self.kind.bound_time(&stored) {
+            Some(time) => Ok(Some(time)),
             None => Err(Error::damaged(
                 self.entries.directory(),
                 format!("entry {index} is no certificate entry"),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use fixture::{Fixture, add, add_all, entry};
 use log_store::{
-    Ack, CertificateEntry, CertificateRecord, CheckpointSigner, Cosigner, Entry, Error, Log, LogKind,
-    LogParts, Novelty, Refusal, Result, WriterId, Writing,
+    Ack, CertificateEntry, CertificateRecord, CheckpointSigner, Cosigner, Entry, Error, HeadFile, Log,
+    LogKind, LogParts, Novelty, OsDisk, Refusal, Result, WriterId, Writing,
 };
 use tlog::consistency::ConsistencyProof;
 use tlog::hash::{TreeHead, leaf_hash};
@@ -221,4 +221,32 @@ fn nothing_is_published_without_the_quorum_and_everything_sequenced_is_published
     assert!(publication.note().ends_with("— witness\n".as_bytes()));
     log.close();
     fixture.check(&[(0, entry(0)), (1, entry(1))]);
+}
+
+#[test]
+fn a_head_completed_after_a_crash_is_not_older_than_its_entries() {
+    let fixture = Fixture::new(LogKind::Issuance);
+    let log = fixture.open().unwrap();
+    log.close();
+    let old = fixture.directory.path().join("old");
+    fixture::copy_tree(fixture.directory.path(), &old);
+    fixture.clock.set(5_000_000);
+    let log = fixture.open().unwrap();
+    let certificate = CertificateEntry::certificate(vec![7; 300], vec![[9; 32]]);
+    let entry = Entry::certificate(certificate).unwrap();
+    Log::wait(log.submit(WriterId(1), entry, Ack::Sequenced).unwrap()).unwrap();
+    log.close();
+    // As after a crash between the sync of the entries and that of the head.
+    for name in ["log/head/head", "copy/head", "log/checkpoint"] {
+        std::fs::copy(old.join(name), fixture.directory.path().join(name)).unwrap();
+    }
+    fixture.clock.set(4_999_000);
+    let refusal = fixture.open().unwrap_err();
+    assert!(matches!(refusal, Error::Refused(Refusal::ClockBehind { behind_millis: 1000, .. })), "{refusal}");
+    fixture.clock.set(5_000_001);
+    fixture.open().unwrap().close();
+    let identity =
+        tlog::Hash::digest(format!("mentat log\nissuance\n{}\n", fixture.options.origin).as_bytes());
+    let head = HeadFile::open(&OsDisk, &fixture.options.head, identity.0).unwrap().load();
+    assert_eq!((head.tree.size, head.time_millis >= 5_000_000), (1, true));
 }

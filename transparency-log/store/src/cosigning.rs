@@ -1,0 +1,160 @@
+//! Cosigns published checkpoints beside publication, on its own thread: for logs whose checkpoints are published faster
+//! than witnesses are willing to be asked (public networks publish quotas of one checkpoint in ten seconds).
+//!
+//! Whoever submitted with [`Ack::Witnessed`](crate::Ack::Witnessed) waits here, after publication, for a cosigned
+//! checkpoint that covers the entry. Without the quorum nobody is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::entry::Receipt;
+use crate::error::{Error, Result};
+use crate::publication::Publication;
+use crate::publisher::{Cosigner, RETRY, Waiter};
+use crate::shared::Shared;
+
+/// When witnesses are asked, in a log that has a witness policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Witnessing {
+    /// Before every publication: nothing is published without the quorum.
+    #[default]
+    EveryCheckpoint,
+    /// For published checkpoints that somebody waits for, with this pause in between.
+    OnRequest {
+        /// From one request to the next.
+        pause: Duration,
+    },
+}
+
+/// Who waits for a cosigned checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct CosigningQueue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiters: Vec<(Receipt, oneshot::Sender<Result<Receipt>>)>,
+    closing: bool,
+    failed: Option<String>,
+}
+
+impl CosigningQueue {
+    /// Adds entries that are published.
+    pub(crate) fn wait_for(&self, waiters: Vec<Waiter>) {
+        let mut state = self.state.lock();
+        if let Some(cause) = &state.failed {
+            refuse(waiters.into_iter().map(|waiter| waiter.reply), cause);
+            return;
+        }
+        state.waiters.extend(waiters.into_iter().map(|waiter| (waiter.receipt, waiter.reply)));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Ends the thread. Who still waits is told to try again.
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn fail(&self, cause: &str) {
+        let mut state = self.state.lock();
+        state.failed.get_or_insert_with(|| cause.to_owned());
+        refuse(std::mem::take(&mut state.waiters).into_iter().map(|(_, reply)| reply), cause);
+        drop(state);
+        self.changed.notify_one();
+    }
+}
+
+fn refuse(replies: impl Iterator<Item = oneshot::Sender<Result<Receipt>>>, cause: &str) {
+    for reply in replies {
+        // The submitter may have gone; nobody else is to be told.
+        let _ = reply.send(Err(Error::Stopped(cause.to_owned())));
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Cosigning {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cosigner: Arc<dyn Cosigner>,
+    pub(crate) pause: Duration,
+}
+
+impl Cosigning {
+    /// Cosigns until the log is closed or fails.
+    pub(crate) fn run(self) {
+        let mut asked_at = None;
+        while let Some(publication) = self.due(asked_at) {
+            asked_at = Some(self.shared.clock.elapsed());
+            match self.cosign(&publication) {
+                Ok(cosigned) => self.answer(&cosigned),
+                Err(error) => {
+                    tracing::warn!(log = %self.shared.origin, %error, "no cosigned checkpoint; trying again");
+                    self.shared.metrics.publication_failed();
+                    let mut state = self.shared.cosigning.state.lock();
+                    if !state.closing && state.failed.is_none() {
+                        self.shared.cosigning.changed.wait_for(&mut state, RETRY);
+                    }
+                    asked_at = None;
+                }
+            }
+        }
+        refuse(
+            std::mem::take(&mut self.shared.cosigning.state.lock().waiters)
+                .into_iter()
+                .map(|(_, reply)| reply),
+            "the server is shutting down",
+        );
+    }
+
+    /// Waits until somebody waits and the pause is over; the checkpoint to be cosigned, or `None` at the end.
+    fn due(&self, asked_at: Option<Duration>) -> Option<Arc<Publication>> {
+        let queue = &self.shared.cosigning;
+        let mut state = queue.state.lock();
+        loop {
+            if state.closing || state.failed.is_some() {
+                return None;
+            }
+            let now = self.shared.clock.elapsed();
+            let wait = asked_at.map_or(Duration::ZERO, |at| (at + self.pause).saturating_sub(now));
+            if state.waiters.is_empty() {
+                queue.changed.wait(&mut state);
+            } else if wait.is_zero() {
+                return self.shared.published();
+            } else {
+                queue.changed.wait_for(&mut state, wait);
+            }
+        }
+    }
+
+    fn cosign(&self, publication: &Arc<Publication>) -> Result<Arc<Publication>> {
+        let consistency = |old: u64| publication.consistency(old, &self.shared.tiles);
+        let note = self.cosigner.cosign(&publication.note, &publication.tree, &consistency)?;
+        Ok(Arc::new(Publication {
+            tree: publication.tree,
+            time_millis: publication.time_millis,
+            note: note.into(),
+            edge: publication.edge.clone(),
+        }))
+    }
+
+    fn answer(&self, cosigned: &Arc<Publication>) {
+        self.shared.set_witnessed(cosigned.clone());
+        let mut state = self.shared.cosigning.state.lock();
+        let (covered, later): (Vec<_>, Vec<_>) = std::mem::take(&mut state.waiters)
+            .into_iter()
+            .partition(|(receipt, _)| receipt.index < cosigned.tree.size);
+        state.waiters = later;
+        drop(state);
+        for (mut receipt, reply) in covered {
+            receipt.publication = Some(cosigned.clone());
+            // The submitter may have gone; the entry stays.
+            let _ = reply.send(Ok(receipt));
+        }
+    }
+}

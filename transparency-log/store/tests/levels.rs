@@ -1,0 +1,120 @@
+//! The acknowledgement levels of one log: sequenced, published, witnessed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use fixture::{Fixture, PlainSigner, add, entry, os};
+use log_store::{Ack, Cosigner, Entry, Error, Log, LogKind, LogParts, Receipt, Result, Witnessing, WriterId};
+use tlog::consistency::ConsistencyProof;
+use tlog::hash::TreeHead;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+const LINE: &[u8] = "— witness\n".as_bytes();
+
+/// Witnesses that answer or not.
+#[derive(Debug, Default)]
+struct Quorum {
+    reached: AtomicBool,
+    asked: AtomicU64,
+}
+
+impl Cosigner for Quorum {
+    fn cosign(
+        &self,
+        note: &[u8],
+        _: &TreeHead,
+        consistency: &dyn Fn(u64) -> Result<ConsistencyProof>,
+    ) -> Result<Vec<u8>> {
+        consistency(0)?;
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.reached.load(Ordering::SeqCst) {
+            Ok([note, LINE].concat())
+        } else {
+            Err(Error::WitnessQuorum("0 of 1".to_owned()))
+        }
+    }
+}
+
+fn open(fixture: &Fixture, quorum: &Arc<Quorum>) -> Log {
+    let signer = Arc::new(PlainSigner(fixture.options.origin.clone()));
+    let parts = LogParts { disk: os(), clock: fixture.clock.clone(), signer, cosigner: Some(quorum.clone()) };
+    Log::open(&fixture.options, parts).unwrap()
+}
+
+fn submit(log: &Log, i: u64, ack: Ack) -> oneshot::Receiver<Result<Receipt>> {
+    log.submit(WriterId(1), Entry::plain(entry(i).into()).unwrap(), ack).unwrap()
+}
+
+#[test]
+fn on_request_only_who_asks_for_witnesses_waits_for_them() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::ZERO };
+    let quorum = Arc::new(Quorum::default());
+    let log = open(&fixture, &quorum);
+    let mut witnessed = submit(&log, 0, Ack::Witnessed);
+    let published = add(&log, &entry(1), Ack::Published).unwrap();
+    assert!(!published.publication.unwrap().note().ends_with(LINE));
+    while quorum.asked.load(Ordering::SeqCst) < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(witnessed.try_recv().unwrap_err(), TryRecvError::Empty, "no answer without the quorum");
+    assert!(log.witnessed().is_none());
+    assert_eq!(log.publication().unwrap().tree().size, 2);
+
+    quorum.reached.store(true, Ordering::SeqCst);
+    let receipt = Log::wait(witnessed).unwrap();
+    let cosigned = receipt.publication.unwrap();
+    assert!(receipt.index < cosigned.tree().size && cosigned.note().ends_with(LINE));
+    assert_eq!(log.witnessed().unwrap().tree(), cosigned.tree());
+    let again = add(&log, &entry(0), Ack::Witnessed).unwrap();
+    assert_eq!(again.index, receipt.index, "a retry gets the same index");
+    log.close();
+    fixture.check(&[(0, entry(0)), (1, entry(1))]);
+}
+
+#[test]
+fn witnesses_are_asked_no_oftener_than_the_pause_and_one_request_serves_all_who_wait() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::from_secs(3600) };
+    let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+    let log = open(&fixture, &quorum);
+    assert_eq!(add(&log, &entry(0), Ack::Witnessed).unwrap().index, 0);
+    let waiting: Vec<_> = (1..5).map(|i| submit(&log, i, Ack::Witnessed)).collect();
+    assert_eq!(add(&log, &entry(5), Ack::Published).unwrap().index, 5);
+    assert_eq!(quorum.asked.load(Ordering::SeqCst), 1);
+    log.close();
+    for answer in waiting {
+        // Nobody is left without an answer, and nobody gets a promise that was not kept.
+        assert!(matches!(Log::wait(answer), Err(Error::Stopped(_))));
+    }
+    let log = open(&fixture, &quorum);
+    assert_eq!(add(&log, &entry(3), Ack::Witnessed).unwrap().index, 3);
+    log.close();
+}
+
+#[test]
+fn a_log_without_witnesses_refuses_to_promise_them() {
+    let fixture = Fixture::new(LogKind::Raw);
+    let log = fixture.open().unwrap();
+    assert!(matches!(add(&log, &entry(0), Ack::Witnessed), Err(Error::NoWitnesses)));
+    assert_eq!(log.committed().size, 0, "nothing was queued");
+    log.close();
+}
+
+#[test]
+fn where_every_checkpoint_is_witnessed_both_levels_are_the_same() {
+    let fixture = Fixture::new(LogKind::Raw);
+    let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+    let log = open(&fixture, &quorum);
+    for (i, ack) in [(0, Ack::Published), (1, Ack::Witnessed)] {
+        let publication = add(&log, &entry(i), ack).unwrap().publication.unwrap();
+        assert!(publication.note().ends_with(LINE));
+    }
+    assert_eq!(log.witnessed().unwrap().tree().size, 2);
+    log.close();
+}

@@ -1,0 +1,112 @@
+//! Each type of event is taken from its own key only: every other key's statement of that type is a forgery.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod server;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{KeyPair, SigningKey as _};
+use reqwest::Client;
+use serde_json::{Value, json};
+use server::{EVENT_TYPE, Stack};
+
+const IN_TOTO: &str = "application/vnd.in-toto+json";
+
+/// Revocation comes from the issuing CA, the others from whoever does them.
+const TYPES: [&str; 5] = ["revocation", "approval", "deployment", "receipt-anchor", "audit-anchor"];
+
+fn kind(name: &str) -> String {
+    format!("https://example.test/event/{name}/v1")
+}
+
+fn statement(name: &str, subject: &str) -> String {
+    json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "subject", "digest": {"sha256": subject.repeat(32)}}],
+        "predicateType": kind(name),
+        "predicate": {"of": name},
+    })
+    .to_string()
+}
+
+fn envelope(key: &KeyPair, payload_type: &str, payload: &str) -> Value {
+    let signature = key.sign(&trust_store::dsse::pae(payload_type, payload.as_bytes())).unwrap();
+    json!({
+        "payload": STANDARD.encode(payload), "payloadType": payload_type,
+        "signatures": [{"sig": STANDARD.encode(signature), "keyid": "any hint"}],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_of_each_type_counts_from_the_key_of_that_type_only() {
+    let stack = Stack::new();
+    let algorithms = [
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ED25519,
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ED25519,
+    ];
+    let keys = algorithms.map(|algorithm| KeyPair::generate_for(algorithm).unwrap());
+    let mut rules = String::new();
+    for (name, key) in TYPES.iter().zip(&keys) {
+        std::fs::write(stack.path(&format!("{name}.pem")), key.public_key_pem()).unwrap();
+        rules += &format!("[[log.event]]\npredicate_type = \"{}\"\nkeys = [\"{name}.pem\"]\n", kind(name));
+    }
+    let text = std::fs::read_to_string(stack.config()).unwrap();
+    let old = format!("[[log.event]]\npredicate_type = \"{EVENT_TYPE}\"\nkeys = [\"reporter.pem\"]\n");
+    assert!(text.contains(&old));
+    std::fs::write(stack.config(), text.replace(&old, &rules)).unwrap();
+    let server = stack.serve();
+    let (client, url) = (Client::new(), format!("{}/event/api/v1/entries", server.url));
+    let post = async |envelope: Value| {
+        let answer = client.post(&url).body(envelope.to_string()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let stranger = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    for (place, name) in TYPES.iter().enumerate() {
+        let payload = statement(name, "ab");
+        for (other, key) in keys.iter().enumerate().filter(|(other, _)| *other != place) {
+            let (status, answer) = post(envelope(key, IN_TOTO, &payload)).await;
+            let what = format!("{name} by the key of {}", TYPES[other]);
+            assert_eq!(
+                (status, answer["code"].as_str()),
+                (400, Some("signature_invalid")),
+                "{what}: {answer}"
+            );
+        }
+        let (status, answer) = post(envelope(&stranger, IN_TOTO, &payload)).await;
+        assert_eq!((status, answer["code"].as_str()), (400, Some("signature_invalid")), "{name}: {answer}");
+
+        let genuine = envelope(&keys[place], IN_TOTO, &payload);
+        let mut altered = genuine.clone();
+        altered["payload"] = json!(STANDARD.encode(statement(name, "cd")));
+        let mut retyped = genuine.clone();
+        retyped["payloadType"] = json!("text/plain");
+        let mut renamed = genuine.clone();
+        let other = TYPES[(place + 1) % TYPES.len()];
+        renamed["payload"] = json!(STANDARD.encode(payload.replace(name, other)));
+        let mut unsigned = genuine.clone();
+        unsigned["signatures"] = json!([]);
+        for (what, forged, code) in [
+            ("altered", altered, "signature_invalid"),
+            ("of another payload type", retyped, "unsupported"),
+            ("renamed to another type", renamed, "signature_invalid"),
+            ("without a signature", unsigned, "malformed"),
+        ] {
+            let (status, answer) = post(forged).await;
+            assert_eq!((status, answer["code"].as_str()), (400, Some(code)), "{name} {what}: {answer}");
+        }
+
+        let (status, answer) = post(genuine.clone()).await;
+        assert_eq!((status, &answer["logIndex"]), (201, &json!(place.to_string())), "{name}: {answer}");
+        // The key hint is not signed and not kept: the same event with another hint is the same entry.
+        let mut hinted = genuine;
+        hinted["signatures"][0]["keyid"] = json!("another hint");
+        let (status, answer) = post(hinted).await;
+        assert_eq!((status, &answer["logIndex"]), (200, &json!(place.to_string())), "{name}: {answer}");
+    }
+    let unknown = statement("revocation", "ab").replace("/v1\"", "/v2\"");
+    let (status, answer) = post(envelope(&keys[0], IN_TOTO, &unknown)).await;
+    assert_eq!(status, 400, "{answer}");
+}
