@@ -228,8 +228,8 @@ fn a_head_completed_after_a_crash_is_not_older_than_its_entries() {
     let fixture = Fixture::new(LogKind::Issuance);
     let log = fixture.open().unwrap();
     log.close();
-    let old = fixture.directory.path().join("old");
-    fixture::copy_tree(fixture.directory.path(), &old);
+    let old = tempfile::tempdir().unwrap();
+    fixture::copy_tree(fixture.directory.path(), old.path());
     fixture.clock.set(5_000_000);
     let log = fixture.open().unwrap();
     let certificate = CertificateEntry::certificate(vec![7; 300], vec![[9; 32]]);
@@ -238,7 +238,7 @@ fn a_head_completed_after_a_crash_is_not_older_than_its_entries() {
     log.close();
     // As after a crash between the sync of the entries and that of the head.
     for name in ["log/head/head", "copy/head", "log/checkpoint"] {
-        std::fs::copy(old.join(name), fixture.directory.path().join(name)).unwrap();
+        std::fs::copy(old.path().join(name), fixture.directory.path().join(name)).unwrap();
     }
     fixture.clock.set(4_999_000);
     let refusal = fixture.open().unwrap_err();
