@@ -104,5 +104,6 @@ fn the_harness_catches_sled() {
     if skipped("the_harness_catches_sled") {
         return;
     }
-    assert!(CUTS.iter().any(|after| lost(Role::Sled, *after) > 0));
+    // Its own thread writes back now and then, so that some cuts are lucky.
+    assert!(CUTS.iter().rev().cycle().take(4 * CUTS.len()).any(|after| lost(Role::Sled, *after) > 0));
 }
