@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
 use crate::{
-    audit_capabilities, conformance, demo, executor, lint, log, pki, publish, run, sign, stack, tls, trust,
-    verify, verify_bundle,
+    audit, audit_capabilities, conformance, demo, executor, lint, log, pki, publish, run, sign, stack, tls,
+    trust, verify, verify_bundle,
 };
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
@@ -61,6 +61,9 @@ enum Command {
     /// Proofs and monitoring of transparency logs
     #[command(subcommand)]
     Log(log::Command),
+    /// Account for a period over all logs, in one signed file
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Files by which relying parties know an authority and its logs
     #[command(subcommand)]
     Trust(trust::Command),
@@ -98,6 +101,7 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Explain(explain) => run::explain(explain, &home()?, out),
         Command::Executor(command) => executor::run(command, &home()?, out),
         Command::Log(command) => log::run(command, &home()?, out),
+        Command::Audit(command) => audit::run(command, &home()?, out),
         Command::Trust(command) => trust::run(command, &home()?, out),
         Command::AuditCapabilities(audit) => audit_capabilities::run(audit, out),
         Command::Conformance(args) => conformance::run(args),

@@ -1,7 +1,14 @@
 //! `log`: what auditors do. Every answer of a log is verified against keys from a file before it is believed.
 
+mod alert;
+mod copy;
+mod export;
+mod fsck;
+pub mod history;
 mod monitor;
 mod proof;
+pub mod record;
+mod watch_list;
 
 use std::path::{Path, PathBuf};
 
@@ -22,18 +29,29 @@ pub enum Command {
     /// Verify a tlog-proof file offline
     Verify(proof::Verify),
     /// Prove that the log only grew since the last look, and walk every new entry
-    Monitor(monitor::Watch),
+    Monitor(Box<monitor::Watch>),
+    /// Rebuild a log from its entries and name the first byte that is wrong
+    Fsck(fsck::Fsck),
+    /// Copy a whole log into a folder that verifies offline
+    Export(export::Export),
 }
 
 /// Which log, and with which keys it is believed.
 #[derive(Debug, Args)]
 pub struct LogFlags {
+    /// Which of the server's logs: signing, issuance, event or raw
+    #[arg(long, value_name = "KIND", default_value = "signing")]
+    log: String,
+    #[command(flatten)]
+    server: ServerFlags,
+}
+
+/// Which log server, and with which keys its logs are believed.
+#[derive(Debug, Args)]
+pub struct ServerFlags {
     /// Base URL of the log server
     #[arg(long, value_name = "URL")]
     log_url: Option<String>,
-    /// Which of its logs: signing, issuance, event or raw
-    #[arg(long, value_name = "KIND", default_value = "signing")]
-    log: String,
     /// log_keys.json of `trust export` [default: of the stack, else ~/.mentat/log_keys.json]
     #[arg(long, value_name = "FILE")]
     log_keys: Option<PathBuf>,
@@ -56,7 +74,7 @@ impl LogFlags {
     /// # Errors
     /// Exit code 2 when the file is missing, or does not know the log.
     pub fn known(&self, home: &Home) -> Outcome<KnownLog> {
-        known_log(&home.log_keys(self.log_keys.as_deref())?, &self.log)
+        self.server.known(home, &self.log)
     }
 
     /// A client of the log.
@@ -64,8 +82,26 @@ impl LogFlags {
     /// # Errors
     /// When its address is not known.
     pub fn client(&self, known: &KnownLog, home: &Home) -> Outcome<LogClient> {
+        self.server.client(known, home)
+    }
+}
+
+impl ServerFlags {
+    /// The description and keys of one of the server's logs, from a file.
+    ///
+    /// # Errors
+    /// Exit code 2 when the file is missing, or does not know the log.
+    pub fn known(&self, home: &Home, log: &str) -> Outcome<KnownLog> {
+        known_log(&home.log_keys(self.log_keys.as_deref())?, log)
+    }
+
+    /// A client of one of the server's logs.
+    ///
+    /// # Errors
+    /// When its address is not known.
+    pub fn client(&self, known: &KnownLog, home: &Home) -> Outcome<LogClient> {
         let url = match &self.log_url {
-            Some(server) => match self.log.as_str() {
+            Some(server) => match known.description.kind.as_str() {
                 "signing" => server.trim_end_matches('/').to_owned(),
                 other => format!("{}/{other}", server.trim_end_matches('/')),
             },
@@ -103,6 +139,8 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Proof(fetch) => proof::fetch(fetch, home, out),
         Command::Verify(verify) => proof::verify(verify, home, out),
         Command::Monitor(watch) => monitor::watch(watch, home, out),
+        Command::Fsck(fsck) => fsck::fsck(fsck, home, out),
+        Command::Export(export) => export::export(export, home, out),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Other people's programs judge what this authority makes. Each missing program is named and counted as skipped.
+//! Other people's programs judge what this authority and its logs make. Each missing program is named and counted as skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,7 +8,9 @@
     reason = "tests: a failure must stop with the place it happened"
 )]
 
+mod browser;
 mod gnutls;
+mod log_page;
 mod openssl;
 
 use std::process::Command;

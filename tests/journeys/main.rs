@@ -7,9 +7,12 @@
     reason = "tests: a failure must stop with the place it happened"
 )]
 
+mod audit_report;
 mod auditor;
 mod ci;
 mod developer;
 mod executor;
+mod log_copy;
+mod monitor;
 mod operator;
 mod split;

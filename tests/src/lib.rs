@@ -16,6 +16,8 @@ pub mod agent;
 pub mod binary;
 pub mod clock;
 pub mod command;
+pub mod lying_proxy;
+pub mod receiver;
 pub mod server;
 pub mod stack;
 pub mod vectors;

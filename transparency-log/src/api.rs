@@ -23,6 +23,7 @@ use service::peer::ListenerKind;
 use service::{Peer, Problem};
 
 use crate::logs::{ServedLog, describe};
+use crate::page;
 
 pub(crate) use entry::evidence;
 pub(crate) use problem::Oversize;
@@ -64,6 +65,10 @@ async fn route(state: &State, request: Request<RequestBody>) -> Handled {
     if path == "/api/v1/logs" {
         only(request.method(), &Method::GET)?;
         return Ok(list(state, &request));
+    }
+    if let Some(file) = page::file(path) {
+        only(request.method(), &Method::GET)?;
+        return Ok(file);
     }
     for log in &state.logs {
         if let Some(rest) = path.strip_prefix(log.base.as_str()).and_then(|rest| rest.strip_prefix('/')) {

@@ -13,6 +13,7 @@
 //! | [`serve`] | opens the logs and serves them |
 //! | `admission` | which signatures, chains and statements are accepted |
 //! | [`witness`] | the witness server; the client for a witness policy is `witness_client` |
+//! | `page` | the page for people, static files in `web/` |
 //! | `api` | HTTP in and out; the only place that knows status codes |
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod keys;
 mod logs;
 mod lookup;
 mod metrics;
+mod page;
 pub mod repair;
 pub mod serve;
 mod terms;

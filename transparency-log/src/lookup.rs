@@ -16,6 +16,7 @@ use service::{Problem, StartRefusal};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlitePool};
 use tlog::hash::TreeHead;
+use tokio::sync::Semaphore;
 
 use crate::api::{Handled, evidence, json as json_answer, of_store, parameter, published};
 use crate::config::Settings;
@@ -33,12 +34,18 @@ const STEP: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Entries in one answer.
 const PAGE: i64 = 50;
+/// Searches at once. Each may read a page of entries and make their proofs; writers must not notice.
+const SEARCHES: usize = 4;
+/// Longest wait for one's turn.
+const TURN: Duration = Duration::from_secs(5);
 
 /// The index of one log.
 #[derive(Debug)]
 pub(crate) struct Lookup {
     pool: SqlitePool,
     covered: AtomicU64,
+    /// Searches that may run at once.
+    turns: Semaphore,
 }
 
 impl Lookup {
@@ -60,7 +67,7 @@ impl Lookup {
             .busy_timeout(Duration::from_secs(5));
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(refuse)?;
         sqlx::raw_sql(SCHEMA).execute(&pool).await.map_err(refuse)?;
-        Ok(Self { pool, covered: AtomicU64::new(0) })
+        Ok(Self { pool, covered: AtomicU64::new(0), turns: Semaphore::new(SEARCHES) })
     }
 
     /// Entries of the log that the index holds.
@@ -257,6 +264,11 @@ pub(crate) async fn answer(log: &Arc<ServedLog>, query: &str) -> Handled {
         }
         None => 0,
     };
+    let _turn = tokio::time::timeout(TURN, lookup.turns.acquire())
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .ok_or_else(|| Problem::unavailable("busy", 1).with_detail("too many searches at once"))?;
     // Before the search, so that the answer never claims more than was looked at.
     let covered = lookup.covered();
     let publication = published(log)?;
@@ -265,15 +277,17 @@ pub(crate) async fn answer(log: &Arc<ServedLog>, query: &str) -> Handled {
         Some(last) if i64::try_from(candidates.len()) == Ok(PAGE) => Value::from(last + 1),
         _ => Value::Null,
     };
-    let mut entries = Vec::new();
-    for index in candidates {
-        if let Some(entry) = checked(log, index, kind, &key, &publication)? {
-            entries.push(entry);
-        }
-    }
+    let size = publication.tree().size;
+    let reader = log.clone();
+    // Up to a page of entries and proofs is read from disk: not on the threads that answer writers.
+    let read = move || {
+        let checked = candidates.into_iter().map(|index| checked(&reader, index, kind, &key, &publication));
+        checked.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()
+    };
+    let entries = tokio::task::spawn_blocking(read).await.map_err(Problem::internal)??;
     Ok(json_answer(
         StatusCode::OK,
-        &json!({ "covered_size": covered, "tree_size": publication.tree().size, "entries": entries, "next": next }),
+        &json!({ "covered_size": covered, "tree_size": size, "entries": entries, "next": next }),
     ))
 }
 

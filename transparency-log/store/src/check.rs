@@ -137,8 +137,12 @@ fn compare(tiles: &TileStore, tile: &FullTile, derived: u64) -> Result<u64> {
         return Ok(0);
     }
     let path = tiles.level_path(tile.level);
-    match tile.nodes.bytes(256) {
-        Some(bytes) if bytes == tiles.raw(tile.level, tile.index)? => Ok(1),
-        _ => Err(Error::damaged(&path, format!("tile {} does not match the entries", tile.index))),
+    let stored = tiles.raw(tile.level, tile.index)?;
+    let expected = tile.nodes.bytes(256).unwrap_or_default();
+    if expected == stored && !stored.is_empty() {
+        return Ok(1);
     }
+    let differs = expected.iter().zip(&stored).position(|(one, other)| one != other);
+    let first = tile.index * 8192 + differs.unwrap_or(expected.len().min(stored.len())) as u64;
+    Err(Error::damaged(&path, format!("tile {} does not match the entries at byte {first}", tile.index)))
 }

@@ -32,6 +32,24 @@ pub struct EntryFileSizes {
     pub reserve: u64,
 }
 
+impl EntryFileSizes {
+    /// The sizes that a log's entry file was made with, read from its first segment; `None` when there is none or its
+    /// header is not one. Only the segment's size is fixed in the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn stored(disk: &Arc<dyn Disk>, directory: &Path) -> io::Result<Option<Self>> {
+        let file = match disk.open(&directory.join("00000000.entries"), Access::ReadWrite) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut header = [0; SEGMENT_HEADER as usize];
+        file.read_at(&mut header, 0)?;
+        let size = header.strip_prefix(MAGIC.as_slice()).and_then(|rest| rest.get(8..16)?.try_into().ok());
+        Ok(size.map(u64::from_be_bytes).map(|segment| Self { segment, ..Self::default() }))
+    }
+}
+
 impl Default for EntryFileSizes {
     fn default() -> Self {
         Self { segment: 1 << 30, reserve: 16 << 20 }

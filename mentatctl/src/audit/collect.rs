@@ -1,0 +1,307 @@
+//! Gathers the evidence of a period from the logs and from executors' audit logs.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+
+use executor_api::audit::{AuditHead, MAX_LINE};
+use tlog::tile::TILE_WIDTH;
+use tlog::{BundleId, Hash, VerifiedCheckpoint};
+use tlog_client::{LogClient, RemoteTree, VerifiedEntry};
+use trust_store::UnixTime;
+use trust_store::json::Bytes;
+use trust_store::provider::AwsLc;
+
+use super::account::{AuditLine, CertificateKey, Revocation, key_of};
+use super::evidence::{EntryEvidence, ExecutorEvidence, LogEvidence, Period, SeenCheckpoint};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::log::history::Seen;
+use crate::log::record::{Record, entry_format, serial_text};
+use crate::log::{KnownLog, log_failure};
+use crate::output::Output;
+
+/// Most entries of one log in one report: each stands there with its proof.
+const MOST: usize = 50_000;
+
+/// A log that is being read for a report.
+pub struct Reading<'a> {
+    known: &'a KnownLog,
+    client: &'a LogClient,
+    checkpoint: VerifiedCheckpoint,
+    out: &'a Output,
+}
+
+impl<'a> Reading<'a> {
+    /// Fetches and verifies the log's checkpoint.
+    ///
+    /// # Errors
+    /// Exit code 69 when the log cannot be reached, 3 when its checkpoint does not verify.
+    pub async fn start(known: &'a KnownLog, client: &'a LogClient, out: &'a Output) -> Outcome<Self> {
+        let checkpoint =
+            client.checkpoint(&known.description.origin, &known.keys, &AwsLc).await.map_err(log_failure)?;
+        Ok(Self { known, client, checkpoint, out })
+    }
+
+    fn size(&self) -> u64 {
+        self.checkpoint.head().size
+    }
+
+    fn tree(&self) -> RemoteTree<'_> {
+        self.client.tree(*self.checkpoint.head())
+    }
+
+    /// Walks `[from, to)`; `each` says of every entry whether it is kept.
+    async fn walk(
+        &self,
+        from: u64,
+        to: u64,
+        mut each: impl FnMut(&VerifiedEntry) -> bool,
+    ) -> Outcome<Vec<VerifiedEntry>> {
+        let format = entry_format(&self.known.description.kind);
+        let bar = self.out.bar(to.saturating_sub(from), &self.known.description.kind);
+        let width = u64::from(TILE_WIDTH);
+        let mut kept = Vec::new();
+        for bundle in from / width..to.div_ceil(width) {
+            let Some(id) = BundleId::in_tree(bundle, self.size()) else { break };
+            for entry in self.tree().entries(id, format).await.map_err(log_failure)? {
+                if (from..to).contains(&entry.index) && each(&entry) {
+                    kept.push(entry);
+                }
+            }
+            if kept.len() > MOST {
+                return Err(Failure::failed(format!(
+                    "more than {MOST} entries of the {} log",
+                    self.known.description.kind
+                ))
+                .hint("choose a shorter period, or keep a history of checkpoints with `log monitor`"));
+            }
+            bar.reach((bundle + 1) * width - from.min((bundle + 1) * width));
+        }
+        Ok(kept)
+    }
+
+    async fn finish(
+        self,
+        start: u64,
+        end: u64,
+        mut entries: Vec<VerifiedEntry>,
+        seen: [Option<SeenCheckpoint>; 2],
+    ) -> Outcome<LogEvidence> {
+        entries.sort_by_key(|entry| entry.index);
+        entries.dedup_by_key(|entry| entry.index);
+        let mut proven = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (proof, _) = self.tree().inclusion_proof(entry.index).await.map_err(log_failure)?;
+            proven.push(EntryEvidence {
+                index: entry.index,
+                entry: Bytes(entry.bytes),
+                inclusion: proof.path.iter().map(Hash::to_base64).collect(),
+            });
+        }
+        let [seen_before, seen_after] = seen;
+        Ok(LogEvidence {
+            kind: self.known.description.kind.clone(),
+            origin: self.known.description.origin.clone(),
+            checkpoint: self.checkpoint.note().to_string(),
+            start,
+            end,
+            seen_before,
+            seen_after,
+            entries: proven,
+        })
+    }
+
+    /// The signing log: the entries between two checkpoints that were seen around the period, and those that executors
+    /// admitted.
+    ///
+    /// # Errors
+    /// As the log's client; exit code 3 when a checkpoint of the history contradicts the log.
+    pub async fn signing(
+        self,
+        period: &Period,
+        history: &[Seen],
+        admitted: &BTreeSet<u64>,
+    ) -> Outcome<LogEvidence> {
+        let (from, to) = period.bounds()?;
+        let before = history.iter().rfind(|seen| seen.time <= from);
+        let after = history.iter().find(|seen| seen.time >= to);
+        let before = self.seen(before).await?;
+        let after = self.seen(after).await?;
+        let start = before.as_ref().map_or(0, |(size, _)| *size);
+        let end = after.as_ref().map_or(self.size(), |(size, _)| *size).max(start);
+        let mut entries = self.walk(start, end, |_| true).await?;
+        for index in admitted.iter().filter(|index| **index < self.size() && !(start..end).contains(*index)) {
+            let format = entry_format(&self.known.description.kind);
+            entries.push(self.tree().entry(*index, format).await.map_err(log_failure)?);
+        }
+        self.finish(start, end, entries, [before.map(|(_, seen)| seen), after.map(|(_, seen)| seen)]).await
+    }
+
+    async fn seen(&self, seen: Option<&Seen>) -> Outcome<Option<(u64, SeenCheckpoint)>> {
+        let Some(seen) = seen else { return Ok(None) };
+        let origin = &self.known.description.origin;
+        let old = VerifiedCheckpoint::open(seen.note.as_bytes(), origin, &self.known.keys, &AwsLc)
+            .map_err(|error| log_failure(error.into()))?;
+        let proof = self.tree().consistency_proof(old.head()).await.map_err(log_failure)?;
+        let consistency = proof.path.iter().map(Hash::to_base64).collect();
+        let evidence =
+            SeenCheckpoint { time: seen.time.to_rfc3339(), checkpoint: seen.note.clone(), consistency };
+        Ok(Some((old.head().size, evidence)))
+    }
+
+    /// The event log, whole: what was revoked before the period matters in it.
+    ///
+    /// # Errors
+    /// As the log's client.
+    pub async fn event(self) -> Outcome<LogEvidence> {
+        let entries = self.walk(0, self.size(), |_| true).await?;
+        let end = self.size();
+        self.finish(0, end, entries, [None, None]).await
+    }
+
+    /// The issuance log: the entries of the period with their neighbours, and every certificate that signed or was
+    /// revoked.
+    ///
+    /// # Errors
+    /// As the log's client; exit code 3 when the log's times go back.
+    pub async fn issuance(self, period: &Period, wanted: &Wanted) -> Outcome<LogEvidence> {
+        let (from, to) = period.bounds()?;
+        let (mut start, mut end, mut last) = (0, 0, 0_u64);
+        let mut disordered = None;
+        let size = self.size();
+        let entries = self
+            .walk(0, size, |entry| {
+                let Ok(Record::Issued { time_millis, certificate }) = Record::read("issuance", &entry.bytes)
+                else {
+                    return true;
+                };
+                if time_millis < last {
+                    disordered.get_or_insert(entry.index);
+                }
+                last = time_millis;
+                let time = UnixTime(i64::try_from(time_millis / 1000).unwrap_or(i64::MAX));
+                if time < from {
+                    start = entry.index + 1;
+                }
+                if time < to {
+                    end = entry.index + 1;
+                }
+                let serial = serial_text(&hex::encode(certificate.serial()));
+                (from..to).contains(&time)
+                    || wanted.certificates.contains(&key_of(&certificate))
+                    || wanted.serials.contains(&serial)
+            })
+            .await?;
+        if let Some(index) = disordered {
+            return Err(Failure::new(
+                Exit::Denied,
+                format!("entry {index} of the issuance log is older than the one before"),
+            )
+            .code("log_inconsistent"));
+        }
+        let (start, end) = (start.min(end), end);
+        self.with_neighbours(start, end, entries).await
+    }
+
+    /// The entries beside the range show, by their times, that it has both ends where the period has them.
+    async fn with_neighbours(
+        self,
+        start: u64,
+        end: u64,
+        mut entries: Vec<VerifiedEntry>,
+    ) -> Outcome<LogEvidence> {
+        let format = entry_format(&self.known.description.kind);
+        for index in [start.checked_sub(1), Some(end).filter(|end| *end < self.size())].into_iter().flatten()
+        {
+            entries.push(self.tree().entry(index, format).await.map_err(log_failure)?);
+        }
+        self.finish(start, end, entries, [None, None]).await
+    }
+}
+
+/// Certificates that the account looks up in the issuance log.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    certificates: BTreeSet<CertificateKey>,
+    serials: BTreeSet<String>,
+}
+
+impl Wanted {
+    /// Those of the signing log's entries and of the revocations.
+    pub fn of(signing: &LogEvidence, event: &LogEvidence) -> Self {
+        let mut wanted = Self::default();
+        for entry in &signing.entries {
+            if let Ok(Record::Signature { certificate: Some(certificate), .. }) =
+                Record::read("signing", &entry.entry.0)
+            {
+                wanted.certificates.insert(key_of(&certificate));
+            }
+        }
+        for entry in &event.entries {
+            if let Ok(record @ Record::Event { .. }) = Record::read("event", &entry.entry.0)
+                && matches!(&record, Record::Event { statement, .. } if Revocation::read(statement).is_some())
+            {
+                wanted.serials.extend(record.serial());
+            }
+        }
+        wanted
+    }
+}
+
+/// Reads an executor's audit log: checks the whole chain and keeps the admissions of the period.
+///
+/// # Errors
+/// Exit code 2 when the file cannot be read. A broken chain is no error but part of the evidence.
+pub fn audit_log(name: &str, path: &Path, period: &Period) -> Outcome<(ExecutorEvidence, BTreeSet<u64>)> {
+    let (from, to) = period.bounds()?;
+    let file = std::fs::File::open(path).or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
+    let mut reader = BufReader::new(file);
+    let (mut head, mut broken) = (AuditHead::EMPTY, None);
+    let (mut admissions, mut indices) = (Vec::new(), BTreeSet::new());
+    loop {
+        let mut line = Vec::new();
+        (&mut reader)
+            .take(MAX_LINE as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
+        if line.pop() != Some(b'\n') {
+            // The torn end of a write that nobody was told of, or the end of the file.
+            break;
+        }
+        let checked = std::str::from_utf8(&line).ok().map(|text| head.check(text).map(|head| (head, text)));
+        let text = match checked {
+            Some(Ok((next, text))) => {
+                head = next;
+                text
+            }
+            Some(Err(error)) => {
+                broken = Some(error.to_string());
+                break;
+            }
+            None => {
+                broken = Some(format!("line {} is no text", head.sequence + 1));
+                break;
+            }
+        };
+        let Some(read) = AuditLine::read(text).filter(|line| line.event.event_type == "admission") else {
+            continue;
+        };
+        if read.time().is_some_and(|time| (from..to).contains(&time)) && read.event.agent.is_some() {
+            indices.extend(read.event.agent.and_then(|agent| agent.log_index));
+            admissions.push(text.to_owned());
+        }
+        if admissions.len() > MOST {
+            return Err(
+                Failure::failed(format!("more than {MOST} admissions")).hint("choose a shorter period")
+            );
+        }
+    }
+    let evidence = ExecutorEvidence {
+        name: name.to_owned(),
+        last_sequence: head.sequence,
+        last_hash: hex::encode(head.hash),
+        broken,
+        admissions,
+    };
+    Ok((evidence, indices))
+}

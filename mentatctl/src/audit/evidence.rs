@@ -1,0 +1,234 @@
+//! The evidence of a report: entries of logs with their proofs, records of executors' audit logs, as they are. What the
+//! report says is computed from it (`crate::audit::account`), by who writes it and by who verifies it.
+//!
+//! The form is durable: `docs/formats/audit-report.md`.
+
+use serde::{Deserialize, Serialize};
+use tlog::{
+    ConsistencyProof, Hash, InclusionProof, MAX_PROOF_HASHES, TreeHead, VerifiedCheckpoint, VerifierKey,
+};
+use trust_store::UnixTime;
+use trust_store::json::Bytes;
+use trust_store::provider::AwsLc;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::log::record::leaf_of;
+
+/// The period of a report: from inclusive, to exclusive, RFC 3339.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Period {
+    /// First second.
+    pub from: String,
+    /// First second after.
+    pub to: String,
+}
+
+impl Period {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// Exit code 3 when they are no times, or not in order.
+    pub fn bounds(&self) -> Outcome<(UnixTime, UnixTime)> {
+        let time =
+            |text: &str| UnixTime::from_rfc3339(text).ok_or_else(|| refused("the period is not two times"));
+        let (from, to) = (time(&self.from)?, time(&self.to)?);
+        if from >= to { Err(refused("the period is empty")) } else { Ok((from, to)) }
+    }
+}
+
+/// One log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct LogEvidence {
+    /// `signing`, `issuance` or `event`.
+    pub kind: String,
+    /// First line of its checkpoints.
+    pub origin: String,
+    /// The checkpoint that all proofs lead to.
+    pub checkpoint: String,
+    /// Entries that are in the report without a gap: `[start, end)`.
+    pub start: u64,
+    /// One past the last of them.
+    pub end: u64,
+    /// Checkpoint that was seen at or before the period's beginning; its size is `start`. Signing log only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_before: Option<SeenCheckpoint>,
+    /// Checkpoint that was seen at or after the period's end; its size is `end`. Signing log only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_after: Option<SeenCheckpoint>,
+    /// All entries of the range, and others that the account needs, by index.
+    pub entries: Vec<EntryEvidence>,
+}
+
+/// An older checkpoint with the proof that the log has grown from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SeenCheckpoint {
+    /// When the auditor saw it, by the auditor's clock, RFC 3339.
+    pub time: String,
+    /// The signed note.
+    pub checkpoint: String,
+    /// Consistency proof to the report's checkpoint.
+    pub consistency: Vec<String>,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct EntryEvidence {
+    /// Its index.
+    pub index: u64,
+    /// Its bytes as the log serves them.
+    pub entry: Bytes,
+    /// Inclusion proof, leaf side first.
+    pub inclusion: Vec<String>,
+}
+
+/// Records of one executor's audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ExecutorEvidence {
+    /// Name that the auditor gave it.
+    pub name: String,
+    /// Sequence and hash of the last record that was read: the whole chain was checked up to it.
+    pub last_sequence: u64,
+    /// As above, hexadecimal.
+    pub last_hash: String,
+    /// What is wrong with the chain behind that record, if anything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+    /// The admissions of the period, each line as it stands in the file.
+    pub admissions: Vec<String>,
+}
+
+/// Everything a report rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Evidence {
+    /// Keys by which statements of events are signed, DER SubjectPublicKeyInfo.
+    pub event_keys: Vec<Bytes>,
+    /// The logs: issuance, signing, event.
+    pub logs: Vec<LogEvidence>,
+    /// The executors.
+    pub executors: Vec<ExecutorEvidence>,
+}
+
+impl Evidence {
+    /// The log of a kind.
+    ///
+    /// # Errors
+    /// Exit code 3 when the report has none, or two.
+    pub fn log(&self, kind: &str) -> Outcome<&LogEvidence> {
+        let mut found = self.logs.iter().filter(|log| log.kind == kind);
+        match (found.next(), found.next()) {
+            (Some(log), None) => Ok(log),
+            _ => Err(refused(&format!("the report has not exactly one {kind} log"))),
+        }
+    }
+}
+
+impl LogEvidence {
+    /// Verifies checkpoints, every proof, and that the range has no gap.
+    ///
+    /// # Errors
+    /// Exit code 3 with what does not hold.
+    pub fn verify(&self, keys: &[VerifierKey], period: &Period) -> Outcome<()> {
+        let open = |note: &str| {
+            VerifiedCheckpoint::open(note.as_bytes(), &self.origin, keys, &AwsLc).map_err(|error| {
+                refused(&format!("the checkpoint of {}: {error}", self.origin)).code(error.code())
+            })
+        };
+        let head = *open(&self.checkpoint)?.head();
+        if self.start > self.end || self.end > head.size {
+            return Err(refused(&format!("the range of {} is not in its tree", self.origin)));
+        }
+        let (from, to) = period.bounds()?;
+        if let Some(seen) = &self.seen_before {
+            let old = seen.verify(&head, *open(&seen.checkpoint)?.head())?;
+            if old != self.start || seen.at()? > from {
+                return Err(refused("the range does not begin with the checkpoint seen before the period"));
+            }
+        }
+        if let Some(seen) = &self.seen_after {
+            let old = seen.verify(&head, *open(&seen.checkpoint)?.head())?;
+            if old != self.end || seen.at()? < to {
+                return Err(refused("the range does not end with the checkpoint seen after the period"));
+            }
+        }
+        self.verify_ends(head.size)?;
+        let mut next = self.start;
+        let mut last = None;
+        for entry in &self.entries {
+            if last.is_some_and(|last| entry.index <= last) {
+                return Err(refused(&format!("the entries of {} are not in order", self.origin)));
+            }
+            last = Some(entry.index);
+            if entry.index == next && next < self.end {
+                next += 1;
+            }
+            entry.verify(&self.kind, &head).map_err(|code| {
+                refused(&format!("entry {} of {} is not proven", entry.index, self.origin)).code(code)
+            })?;
+        }
+        if next != self.end {
+            return Err(refused(&format!("entry {next} of {} is missing", self.origin)));
+        }
+        Ok(())
+    }
+}
+
+impl LogEvidence {
+    /// The range has the ends that its kind demands: whatever a report leaves out must be outside the period.
+    fn verify_ends(&self, size: u64) -> Outcome<()> {
+        let has = |index: u64| self.entries.binary_search_by_key(&index, |entry| entry.index).is_ok();
+        let (begins, ends) = match self.kind.as_str() {
+            // The neighbours' times show it; the account compares them with the period.
+            "issuance" => (self.start.checked_sub(1).is_none_or(has), self.end == size || has(self.end)),
+            "signing" => {
+                (self.start == 0 || self.seen_before.is_some(), self.end == size || self.seen_after.is_some())
+            }
+            _ => (self.start == 0, self.end == size),
+        };
+        if begins && ends {
+            return Ok(());
+        }
+        Err(refused(&format!("the range of {} does not cover the period", self.origin)))
+    }
+}
+
+impl SeenCheckpoint {
+    fn at(&self) -> Outcome<UnixTime> {
+        UnixTime::from_rfc3339(&self.time).ok_or_else(|| refused("the time of a checkpoint is no time"))
+    }
+
+    /// Proves that the log has grown from it; returns its size.
+    fn verify(&self, head: &TreeHead, old: TreeHead) -> Outcome<u64> {
+        let path = hashes(&self.consistency).map_err(refused)?;
+        ConsistencyProof { path }
+            .verify(&old, head)
+            .map_err(|error| refused("a checkpoint seen earlier is of another history").code(error.code()))?;
+        Ok(old.size)
+    }
+}
+
+impl EntryEvidence {
+    fn verify(&self, kind: &str, head: &TreeHead) -> Result<(), &'static str> {
+        let leaf = leaf_of(kind, &self.entry.0).map_err(|_| "malformed")?;
+        let path = hashes(&self.inclusion).map_err(|_| "malformed")?;
+        let proof = InclusionProof { leaf_index: self.index, path };
+        proof.verify(&leaf, head).map(|_| ()).map_err(|error| error.code())
+    }
+}
+
+fn hashes(texts: &[String]) -> Result<Vec<Hash>, &'static str> {
+    if texts.len() > MAX_PROOF_HASHES {
+        return Err("a proof is too long");
+    }
+    texts.iter().map(|text| Hash::from_base64(text).map_err(|_| "a proof holds what is no hash")).collect()
+}
+
+/// A report that is not what it says.
+pub fn refused(what: &str) -> Failure {
+    Failure::new(Exit::Denied, what).code("report_invalid")
+}
