@@ -23,11 +23,11 @@ fn alerts_arrive_and_what_nobody_was_told_is_found_again() {
     std::fs::write(file("token"), "s3cret\n").unwrap();
 
     // A receiver that refuses: the entry is not marked as seen.
-    let refusing = Receiver::start(&[400, 400]);
+    let refusing = Receiver::start(&[400]);
     let flags = ["--identity", "*@example.com", "--state", &file("state.json")];
     let watch = |more: &[&str]| stack.ctl(&[&["--json", "log", "monitor"], &flags[..], more].concat());
     watch(&["--webhook", &refusing.url]).refused(69, "webhook_undelivered");
-    assert_eq!(refusing.received().len(), 2, "the alert, and the trouble; a refusal is not repeated");
+    assert_eq!(refusing.received().len(), 1, "a refusal is not repeated");
 
     // A receiver that fails once: the alert is repeated, and counts as seen then.
     let flaky = Receiver::start(&[503]);
@@ -76,9 +76,9 @@ fn a_log_that_serves_what_does_not_verify_is_told_apart() {
     {
         let lie: Arc<lying_proxy::Lie> = Arc::new(move |asked, mut body| {
             if asked.contains(path) {
-                // In the checkpoint this is a letter of the signed size and root, in the others a byte of a hash or entry.
-                let at = if path == "checkpoint" { root_at(&body) } else { 40 };
-                body[at] ^= if path == "checkpoint" && body[at].is_ascii_lowercase() { 0x20 } else { 1 };
+                // In the checkpoint the case of a letter of the signed root, else a bit of a hash or an entry.
+                let (at, bit) = if path == "checkpoint" { (root_at(&body), 0x20) } else { (40, 1) };
+                body[at] ^= bit;
             }
             body
         });

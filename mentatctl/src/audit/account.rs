@@ -148,7 +148,7 @@ impl Revocation {
             return None;
         }
         let number = |name: &str| match statement.predicate.member(name) {
-            Some(Value::Number(number)) => number.to_string().parse::<i64>().ok(),
+            Some(Value::Integer(number)) => Some(*number),
             _ => None,
         };
         Some(Self {

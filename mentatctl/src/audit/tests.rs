@@ -26,7 +26,7 @@ fn period() -> Period {
 }
 
 fn certificate(serial: u8, email: &str) -> Vec<u8> {
-    let mut params = CertificateParams::new([]).unwrap();
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.serial_number = Some(SerialNumber::from(vec![serial]));
     params.subject_alt_names = vec![SanType::Rfc822Name(email.try_into().unwrap())];
     params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()

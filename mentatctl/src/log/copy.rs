@@ -141,7 +141,7 @@ impl Source {
                 if let Some(damage) = work.bundle(*id, bundle, tile, format) {
                     return Ok(work.done(Some(damage)));
                 }
-                let above: Vec<(TileId, Vec<u8>)> = work.complete.drain(..).collect();
+                let above = std::mem::take(&mut work.complete);
                 for (id, computed) in above {
                     let served = self.tile(id).await?;
                     work.compare(id, &computed, served);

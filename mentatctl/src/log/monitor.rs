@@ -163,10 +163,11 @@ impl Looking<'_> {
             "time": clock::now().to_rfc3339(), "error": trouble.failure.what, "code": trouble.failure.code,
             "evidence": trouble.evidence,
         });
-        match self.send(&alert).await {
+        if trouble.event != "undelivered"
+            && let Err(failure) = self.send(&alert).await
+        {
             // The trouble itself says more than that nobody could be told.
-            Err(failure) => self.out.failure(&failure),
-            Ok(()) => {}
+            self.out.failure(&failure);
         }
         Ok(())
     }
@@ -254,7 +255,7 @@ impl Looking<'_> {
 
 /// Why a look ended early.
 struct Trouble {
-    /// `fork`, `rollback`, `refused`, `unreachable` or `failed`.
+    /// `fork`, `rollback`, `refused`, `unreachable`, `undelivered` or `failed`.
     event: String,
     failure: Failure,
     /// Both signed notes of a fork.
@@ -270,7 +271,10 @@ impl Trouble {
 
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
-        let event = if failure.exit == Exit::Unavailable { "unreachable" } else { "failed" };
+        let event = match failure.code.as_deref() {
+            Some("webhook_undelivered") => "undelivered",
+            _ => "failed",
+        };
         Self { event: event.to_owned(), failure, evidence: None }
     }
 }

@@ -39,7 +39,12 @@ impl LogDescription {
         for text in &self.vkeys {
             match VerifierKey::parse(text) {
                 Err(tlog::Error::UnsupportedKey { kind: 0x05 }) => {
-                    keys.push(VerifierKey::tree_head(&self.origin, &self.spki()?)?);
+                    let key = VerifierKey::tree_head(&self.origin, &self.spki()?)?;
+                    // Whoever pins or compares the text must not be given another key than it names.
+                    if key.to_string() != *text {
+                        return Err(Error::Answer { what: "a description of a log whose keys agree" });
+                    }
+                    keys.push(key);
                 }
                 key => keys.push(key?),
             }
@@ -74,5 +79,37 @@ impl LogSet {
     #[must_use]
     pub fn of_kind(&self, kind: &str) -> Option<&LogDescription> {
         self.0.iter().find(|log| log.kind == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A P-256 SubjectPublicKeyInfo; that the point is on no curve matters to nobody here.
+    fn spki(fill: u8) -> Vec<u8> {
+        let mut der = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04".to_vec();
+        der.extend([fill; 64]);
+        der
+    }
+
+    #[test]
+    fn the_key_of_a_certificate_log_is_the_one_that_its_text_names() {
+        let key = VerifierKey::tree_head("log.example", &spki(1)).unwrap();
+        let mut log = LogDescription {
+            name: "issuance".to_owned(),
+            kind: "issuance".to_owned(),
+            url: String::new(),
+            origin: "log.example".to_owned(),
+            vkeys: vec![key.to_string()],
+            public_key: STANDARD.encode(spki(1)),
+            log_id: String::new(),
+        };
+        assert_eq!(log.verifier_keys().unwrap(), [key]);
+        log.public_key = STANDARD.encode(spki(2));
+        assert_eq!(log.verifier_keys().unwrap_err().code(), "bad_answer");
+        log.public_key = STANDARD.encode(spki(1));
+        log.origin = "other.example".to_owned();
+        assert_eq!(log.verifier_keys().unwrap_err().code(), "bad_answer");
     }
 }

@@ -134,6 +134,10 @@ impl Policy {
         let first_witness = keys.len();
         keys.extend(self.witnesses.iter().map(|witness| witness.key.clone()));
         let checkpoint = VerifiedCheckpoint::open(note, origin, &keys, verifier)?;
+        // A witness may bear the log's name and have a key of a type with which logs sign: it is no log for that.
+        if !checkpoint.log_signatures().iter().any(|line| line.key_index() < first_witness) {
+            return Err(Error::NoTrustedSignature);
+        }
         let cosigned = |witness: usize| {
             checkpoint
                 .cosignatures()

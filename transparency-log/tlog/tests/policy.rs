@@ -71,6 +71,17 @@ fn quorum_none_needs_the_log_only() {
 }
 
 #[test]
+fn a_witness_that_bears_the_logs_name_is_no_log() {
+    let (log, namesake) = (Key::ed25519(ORIGIN, 1), Key::ml_dsa(ORIGIN, 2));
+    for quorum in ["none", "w"] {
+        let text = format!("log {}\nwitness w {}\nquorum {quorum}\n", log.key, namesake.key);
+        let policy = Policy::parse(text.as_bytes()).unwrap();
+        let note = signed(ORIGIN, support::head(3), &[&namesake], 5);
+        assert_eq!(policy.open(&note.to_bytes(), &AwsLc), Err(Error::NoTrustedSignature), "quorum {quorum}");
+    }
+}
+
+#[test]
 fn rules_of_the_format() {
     let log = Key::ed25519(ORIGIN, 1).key.to_string();
     let w = |seed: u8| Key::cosigner(&format!("w{seed}.example"), seed).key.to_string();
