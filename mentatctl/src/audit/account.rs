@@ -332,7 +332,8 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
                             revocation.revoked_at.to_rfc3339(),
                             revocation.recorded_at.to_rfc3339()
                         );
-                        let known = revocation.recorded_at <= time;
+                        // Times are whole seconds: in the same second nobody could have known.
+                        let known = revocation.recorded_at < time;
                         find(
                             if known {
                                 "admitted_after_revocation"
