@@ -32,7 +32,8 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/alerts", listener.local_addr().expect("an address"));
         let received = Arc::new(Mutex::new(Vec::new()));
-        let (kept, mut statuses) = (Arc::clone(&received), statuses.to_vec().into_iter());
+        let statuses = statuses.to_vec();
+        let (kept, mut statuses) = (Arc::clone(&received), statuses.into_iter());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let status = statuses.next().unwrap_or(200);
