@@ -247,6 +247,9 @@ impl Proven {
     }
 }
 
+/// Something done to a log's evidence.
+type Change<'a> = &'a dyn Fn(&mut LogEvidence);
+
 #[test]
 fn a_verifier_refuses_gaps_changes_and_other_histories() {
     let proven = Proven::new((0..9_u8).map(|n| vec![n; 5]).collect());
@@ -255,7 +258,7 @@ fn a_verifier_refuses_gaps_changes_and_other_histories() {
         proven.log(start, end).verify(&keys, &period()).unwrap();
     }
     let other = Proven::new((0..9_u8).map(|n| vec![n; 6]).collect());
-    let changes: [(&str, &dyn Fn(&mut LogEvidence)); 13] = [
+    let changes: [(&str, Change<'_>); 13] = [
         ("an entry left out", &|log| drop(log.entries.remove(1))),
         ("the last entry left out", &|log| drop(log.entries.pop())),
         ("an entry changed", &|log| log.entries[0].entry.0[0] ^= 1),
