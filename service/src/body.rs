@@ -12,7 +12,12 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::clock::monotonic;
 use crate::watch::Activity;
+
+/// Slowest body, in bytes a second, that is worth a place beyond the body timeout: a client on a bad mobile connection
+/// reaches several times as much.
+const SLOWEST: u64 = 16 * 1024;
 
 /// Boxed error of a body, as hyper takes it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -60,23 +65,37 @@ impl Outcome {
 }
 
 /// A request body. Ends with [`BodyError::TooLarge`] one byte past the limit and with [`BodyError::Stalled`] when the
-/// client pauses for longer than the stall timeout.
+/// client pauses for longer than the stall timeout, or takes longer than the body timeout for the whole.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
     limit: u64,
     remaining: u64,
     stall: Duration,
+    /// Time for the whole body, beyond what [`SLOWEST`] allows for the bytes that came.
+    patience: Duration,
+    /// When it was first waited for.
+    began: Option<Duration>,
     /// Armed only while waiting for the client; a body that is already there costs no timer.
     waiting: Option<Pin<Box<Sleep>>>,
     outcome: Option<Arc<Outcome>>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, limit: u64, stall: Duration) -> Self {
+    pub(crate) fn new(incoming: Incoming, limit: u64, stall: Duration, patience: Duration) -> Self {
         // A request without a body cannot fail to be read, and most reads have none.
         let outcome = (!incoming.is_end_stream()).then(Arc::default);
-        Self { incoming, limit, remaining: limit, stall, waiting: None, outcome }
+        Self { incoming, limit, remaining: limit, stall, patience, began: None, waiting: None, outcome }
+    }
+
+    /// How long the next piece may take: a pause is bounded, and so is the sum of them, or a byte now and then would hold
+    /// a connection for ever.
+    fn allowed_pause(&mut self) -> Duration {
+        let now = monotonic();
+        let began = *self.began.get_or_insert(now);
+        let received = self.limit.saturating_sub(self.remaining);
+        let whole = self.patience.saturating_add(Duration::from_secs(received / SLOWEST));
+        self.stall.min(whole.saturating_sub(now.saturating_sub(began)))
     }
 
     pub(crate) fn outcome(&self) -> Option<Arc<Outcome>> {
@@ -92,8 +111,17 @@ impl RequestBody {
 
     /// A body without a limit on its whole length; for gRPC, whose messages are limited one by one.
     pub(crate) const fn unbounded(incoming: Incoming) -> Self {
-        let (limit, stall) = (u64::MAX, Duration::MAX);
-        Self { incoming, limit, remaining: limit, stall, waiting: None, outcome: None }
+        let (limit, forever) = (u64::MAX, Duration::MAX);
+        Self {
+            incoming,
+            limit,
+            remaining: limit,
+            stall: forever,
+            patience: forever,
+            began: None,
+            waiting: None,
+            outcome: None,
+        }
     }
 }
 
@@ -110,8 +138,13 @@ impl Body for RequestBody {
             if this.stall == Duration::MAX {
                 return Poll::Pending;
             }
-            let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.stall)));
-            std::task::ready!(waiting.as_mut().poll(context));
+            if this.waiting.is_none() {
+                let pause = this.allowed_pause();
+                this.waiting = Some(Box::pin(tokio::time::sleep(pause)));
+            }
+            if let Some(waiting) = &mut this.waiting {
+                std::task::ready!(waiting.as_mut().poll(context));
+            }
             return Poll::Ready(this.failed(Outcome::STALLED, BodyError::Stalled));
         };
         this.waiting = None;

@@ -89,6 +89,8 @@ pub struct LimitsConfig {
     pub header_timeout_ms: u32,
     /// Milliseconds a body may pause, and a peer may refuse to read.
     pub stall_timeout_ms: u32,
+    /// Milliseconds for a whole request body, and a second more for each 16 KiB of it that have come.
+    pub body_timeout_ms: u32,
     /// Milliseconds for the TLS handshake.
     pub tls_timeout_ms: u32,
     /// Seconds a connection may stay without a request.
@@ -101,11 +103,12 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections: 4096,
-            connections_per_peer: 2048,
+            connections_per_peer: 512,
             body_bytes: 4 * 1024 * 1024,
             header_bytes: 32 * 1024,
             header_timeout_ms: 10_000,
             stall_timeout_ms: 20_000,
+            body_timeout_ms: 60_000,
             tls_timeout_ms: 10_000,
             idle_seconds: 75,
             http2_streams: 256,
@@ -175,6 +178,7 @@ pub(crate) struct Limits {
     pub(crate) header_bytes: u32,
     pub(crate) header_timeout: Duration,
     pub(crate) stall_timeout: Duration,
+    pub(crate) body_timeout: Duration,
     pub(crate) tls_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) http2_streams: u32,
@@ -252,6 +256,7 @@ impl LimitsConfig {
             header_bytes: self.header_bytes,
             header_timeout: millis("header_timeout_ms", self.header_timeout_ms)?,
             stall_timeout: millis("stall_timeout_ms", self.stall_timeout_ms)?,
+            body_timeout: millis("body_timeout_ms", self.body_timeout_ms)?,
             tls_timeout: millis("tls_timeout_ms", self.tls_timeout_ms)?,
             idle_timeout: Duration::from_secs(check(
                 "idle_seconds",

@@ -49,6 +49,33 @@ async fn a_body_that_stops_coming_is_408() {
 }
 
 #[tokio::test]
+async fn a_body_that_drips_is_408_when_its_time_is_up() {
+    let mut config = quick();
+    config.limits.body_timeout_ms = 600;
+    let running = start(&config).await;
+    let mut stream = TcpStream::connect(running.addr()).await.unwrap();
+    stream.write_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n").await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let mut answer = [0; 1024];
+    let drip = async {
+        // Never a pause that the stall timeout would end.
+        for _ in 0..900 {
+            if writing.write_all(b"a").await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let read = tokio::select! {
+        read = reading.read(&mut answer) => read.unwrap(),
+        () = drip => 0,
+    };
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"code\":\"body_timeout\""), "{answer}");
+}
+
+#[tokio::test]
 async fn half_sent_headers_time_out() {
     let running = start(&quick()).await;
     for start in [&b"GET /hello HTTP/1.1\r\nHost: x\r\n"[..], b"PRI * HT", b"", b"G"] {
