@@ -24,6 +24,7 @@ use crate::algorithm::{KeyAlgorithm, SignatureAlgorithm};
 use crate::error::Error;
 use crate::intent::{Purpose, PurposeSet, SigningIntent};
 use crate::passphrase::Passphrase;
+use crate::policy::KeyPolicy;
 use crate::public_key::PublicKey;
 use crate::signer::{Input, ProtectionLevel, Signature, Signer};
 use crate::software::kdf::{KdfParameters, KdfProfile};
@@ -124,7 +125,11 @@ impl DeveloperKey {
     fn new(key: PrivateKey) -> Result<Self, Error> {
         let pkcs8 = Arc::new(key.to_pkcs8()?);
         let public_key = key.public_key()?;
-        let signer = SoftwareSigner::open(key, public_key, PURPOSES, None, None)?;
+        let signer = SoftwareSigner::open(
+            key,
+            public_key,
+            KeyPolicy { purposes: PURPOSES, rate: None, audit: None },
+        )?;
         Ok(Self { signer: Arc::new(signer), pkcs8 })
     }
 }

@@ -29,6 +29,7 @@ pub mod developer;
 pub mod error;
 pub mod intent;
 pub mod passphrase;
+mod policy;
 pub mod pool;
 pub mod provider;
 pub mod public_key;

@@ -16,6 +16,7 @@ use crate::algorithm::KeyAlgorithm;
 use crate::audit::KeyAudit;
 use crate::error::Error;
 use crate::passphrase::Passphrase;
+use crate::policy::KeyPolicy;
 use crate::provider::{Capabilities, Health, KeyInfo, KeyLabel, KeyProvider, KeySpec};
 use crate::public_key::PublicKey;
 use crate::signer::{ProtectionLevel, Signer};
@@ -206,9 +207,11 @@ impl Keystore {
         let signer = SoftwareSigner::open(
             key,
             file.public_key.clone(),
-            file.purposes,
-            file.max_per_second.map(RateLimit::new),
-            self.audit.clone(),
+            KeyPolicy {
+                purposes: file.purposes,
+                rate: file.max_per_second.map(RateLimit::new),
+                audit: self.audit.clone(),
+            },
         )
         .map_err(|error| match error {
             Error::KeyMismatch { .. } => damaged("its private and public halves differ"),
