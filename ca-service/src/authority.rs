@@ -1,7 +1,8 @@
 //! The CA's own certificates with their signers, and everything the domain modules share.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use ca_api::AuthorityRole;
 use ca_pki::certificate::{Issuer, StatusUrls};
@@ -10,6 +11,7 @@ use ca_pki::serial::{InstancePrefix, RANDOM_OCTETS, ShardCount};
 use ca_pki::{SerialNumber, SignatureAlgorithm, SubjectPublicKey, UnixTime};
 use hsm::pool::OwnedInput;
 use hsm::{IntentId, Purpose, Signer, SigningIntent, SigningPool};
+use service::rate_limit::RateLimiter;
 use tokio::sync::Notify;
 
 use crate::clock::ClockGuard;
@@ -87,7 +89,13 @@ pub struct CertificateAuthority {
     pub(crate) store: Arc<dyn CertificateStore>,
     pub(crate) clock: ClockGuard,
     pub(crate) authorities: BTreeMap<String, LoadedAuthority>,
+    /// Signs certificates, lists and statements.
     pub(crate) pool: SigningPool,
+    /// Signs what strangers ask for (OCSP answers, time stamps), so that they cannot hold up issuance.
+    pub(crate) status_pool: SigningPool,
+    pub(crate) nonce_limit: RateLimiter,
+    /// When the audit trail was last looked at for an anchor, on the monotonic clock.
+    pub(crate) anchored_at: Mutex<Option<Duration>>,
     pub(crate) issuance_log: Option<LoggedTo>,
     pub(crate) event_log: Option<Arc<dyn EventLog>>,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
@@ -166,7 +174,11 @@ impl CertificateAuthority {
         let intent = SigningIntent::new(purpose, IntentId::new(intent)?);
         let algorithm = authority.signer.public_key().algorithm().default_signature();
         let input = OwnedInput::Message(message.to_vec());
-        let signature = self.pool.submit(Arc::clone(&authority.signer), input, algorithm, intent)?.await?;
+        let pool = match purpose {
+            Purpose::Ocsp | Purpose::Timestamp => &self.status_pool,
+            _ => &self.pool,
+        };
+        let signature = pool.submit(Arc::clone(&authority.signer), input, algorithm, intent)?.await?;
         Ok(signature.into_vec())
     }
 }

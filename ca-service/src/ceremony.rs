@@ -336,7 +336,7 @@ impl Ceremony<'_> {
         let signature = signer.sign(Input::Message(tbs.as_der()), algorithm, &signing)?;
         let certificate = tbs.assemble(signature.as_bytes())?;
         self.store.record_signed(id, signature.into_vec(), self.now).await?;
-        self.store.mark_delivered(id, self.now).await?;
+        self.store.mark_delivered(id, None, self.now).await?;
         Ok(certificate)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! It trusts nothing that the writing code derived: signatures are verified, objects linted, hashes recomputed.
 
+mod trail;
+
 use std::collections::BTreeSet;
 
 use ca_pki::lint::{self, CertificateRules, CrlRules};
@@ -13,7 +15,8 @@ use trust_store::signature::SignatureVerifier as _;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, names};
 use crate::error::CaError;
-use crate::storage::{CrlPart, Search, State, Step, StoredCertificate, audit};
+use crate::storage::{CrlPart, Search, State, Step, StoredCertificate};
+use trail::Trail;
 
 /// Rows read at once.
 const PAGE: u32 = 500;
@@ -29,6 +32,8 @@ pub struct Report {
     pub lists: u64,
     /// Audit records.
     pub audit_records: u64,
+    /// The newest of them that the event log has the hash of.
+    pub anchored: Option<u64>,
     /// What is wrong; empty when everything agrees.
     pub findings: Vec<String>,
 }
@@ -39,16 +44,20 @@ pub struct Report {
 /// [`CaError`] when the store cannot be read.
 pub async fn run(authority: &CertificateAuthority) -> Result<Report, CaError> {
     let mut report = Report::default();
-    let revoked = certificates(authority, &mut report).await?;
-    lists(authority, &revoked, &mut report).await?;
-    audit_trail(authority, &mut report).await?;
+    let trail = Trail::read(authority, &mut report).await?;
+    let revoked = certificates(authority, &trail, &mut report).await?;
+    lists(authority, &revoked, &trail, &mut report).await?;
     Ok(report)
 }
 
 /// Issuer, shard and serial number of what is revoked.
 type Revoked = BTreeSet<(String, u16, Vec<u8>)>;
 
-async fn certificates(authority: &CertificateAuthority, report: &mut Report) -> Result<Revoked, CaError> {
+async fn certificates(
+    authority: &CertificateAuthority,
+    trail: &Trail,
+    report: &mut Report,
+) -> Result<Revoked, CaError> {
     let mut revoked = Revoked::new();
     let mut below = None;
     loop {
@@ -57,11 +66,13 @@ async fn certificates(authority: &CertificateAuthority, report: &mut Report) -> 
         below = Some(last.row);
         for record in &page {
             report.certificates += 1;
-            if record.revocation.is_some() {
+            let mut outcome = certificate(authority, record).and_then(|()| trail.covers(record));
+            if let Some(revocation) = &record.revocation {
                 report.revoked += 1;
+                outcome = outcome.and_then(|()| trail.agrees(revocation));
                 revoked.insert((record.issuer.clone(), record.shard.0, record.serial.as_bytes().to_vec()));
             }
-            if let Err(finding) = certificate(authority, record) {
+            if let Err(finding) = outcome {
                 report.findings.push(format!("certificate {}: {finding}", record.serial));
             }
         }
@@ -146,6 +157,7 @@ fn kind(authority: &CertificateAuthority, record: &StoredCertificate) -> Kind {
 async fn lists(
     authority: &CertificateAuthority,
     revoked: &Revoked,
+    trail: &Trail,
     report: &mut Report,
 ) -> Result<(), CaError> {
     let published = authority.store().published_crls().await?;
@@ -160,6 +172,13 @@ async fn lists(
                 continue;
             };
             report.lists += 1;
+            let number_of_part = match part {
+                CrlPart::Complete => -1,
+                CrlPart::Shard(shard) => i64::from(shard.0),
+            };
+            if !trail.has_list(&loaded.name, number_of_part, crl.number) {
+                report.findings.push(format!("{name}: the audit trail does not have its publication"));
+            }
             let url = match part {
                 CrlPart::Complete => None,
                 CrlPart::Shard(shard) => Some(issuer.status.crl(shard)),
@@ -197,23 +216,4 @@ async fn lists(
         }
     }
     Ok(())
-}
-
-async fn audit_trail(authority: &CertificateAuthority, report: &mut Report) -> Result<(), CaError> {
-    let mut previous: Option<audit::Record> = None;
-    loop {
-        let after = previous.as_ref().map_or(0, |record| record.sequence);
-        let page = authority.store().audit_records(after, PAGE).await?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        for record in page {
-            if !audit::follows(previous.as_ref(), &record) {
-                report.findings.push(format!("audit record {} does not follow", record.sequence));
-                return Ok(());
-            }
-            report.audit_records += 1;
-            previous = Some(record);
-        }
-    }
 }

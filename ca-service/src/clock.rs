@@ -1,7 +1,7 @@
 //! Time for what is signed: refused while the machine's clock is not trustworthy (rule g, T3).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ca_pki::UnixTime;
@@ -36,6 +36,8 @@ pub struct ClockGuard {
     latest: AtomicI64,
     /// Monotonic milliseconds until which nothing is signed.
     settled_at: AtomicI64,
+    /// The wall clock and the monotonic one when the time was last accepted.
+    accepted: Mutex<(i64, Duration)>,
 }
 
 impl ClockGuard {
@@ -46,6 +48,7 @@ impl ClockGuard {
             detector: JumpDetector::new(TOLERANCE),
             latest: AtomicI64::new(latest.0),
             settled_at: AtomicI64::new(0),
+            accepted: Mutex::new((clock.unix_seconds(), clock.monotonic())),
             clock,
         };
         // The first look only remembers.
@@ -58,13 +61,8 @@ impl ClockGuard {
     /// # Errors
     /// [`ClockFailure`]; nothing may be signed then.
     pub fn now(&self) -> Result<UnixTime, ClockFailure> {
-        let monotonic = i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX);
-        if let Err(jump) = self.detector.check(&*self.clock) {
-            tracing::error!(%jump, "the clock jumped");
-            if matches!(jump, service::clock::ClockJump::Ahead { .. }) {
-                self.settled_at.store(monotonic.saturating_add(SETTLE_SECONDS * 1000), Ordering::SeqCst);
-            }
-        }
+        self.look();
+        let monotonic = self.monotonic_millis();
         let now = self.clock.unix_seconds();
         if monotonic < self.settled_at.load(Ordering::SeqCst) {
             return Err(ClockFailure::Unsettled(SETTLE_SECONDS));
@@ -74,14 +72,44 @@ impl ClockGuard {
         if now.saturating_add(2) < latest {
             Err(ClockFailure::TurnedBack { now, latest })
         } else {
+            *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = (now, self.clock.monotonic());
             Ok(UnixTime(now))
         }
     }
 
-    /// The time, for records about things that were signed already or never will be.
+    /// The time, for records about things that were signed already or never will be. A wall clock that ran ahead and is
+    /// not settled counts for nothing here: a date of the future in a record would stop the next start.
     #[must_use]
     pub fn for_records(&self) -> UnixTime {
-        UnixTime(self.clock.unix_seconds())
+        self.look();
+        let wall = self.clock.unix_seconds();
+        if self.monotonic_millis() >= self.settled_at.load(Ordering::SeqCst) {
+            return UnixTime(wall);
+        }
+        let (accepted, at) = *self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = self.clock.monotonic().saturating_sub(at).as_secs();
+        UnixTime(wall.min(accepted.saturating_add(i64::try_from(elapsed).unwrap_or(i64::MAX))))
+    }
+
+    /// Time on a clock that never goes back.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    fn monotonic_millis(&self) -> i64 {
+        i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Compares the clocks; one that ran ahead has to settle from now on.
+    fn look(&self) {
+        if let Err(jump) = self.detector.check(&*self.clock) {
+            tracing::error!(%jump, "the clock jumped");
+            if matches!(jump, service::clock::ClockJump::Ahead { .. }) {
+                let settled = self.monotonic_millis().saturating_add(SETTLE_SECONDS * 1000);
+                self.settled_at.store(settled, Ordering::SeqCst);
+            }
+        }
     }
 }
 
@@ -110,6 +138,27 @@ mod tests {
         assert_eq!(guard.now(), Err(ClockFailure::Unsettled(10)));
         clock.advance(Duration::from_secs(11));
         assert_eq!(guard.now(), Ok(UnixTime(5_011)));
+    }
+
+    #[test]
+    fn records_made_while_the_clock_is_ahead_do_not_carry_its_date() {
+        let clock = Arc::new(TestClock::at_unix_seconds(1_000));
+        let guard = ClockGuard::new(clock.clone(), UnixTime(900));
+        assert_eq!(guard.now(), Ok(UnixTime(1_000)));
+        clock.set_unix_seconds(2_000_000_000);
+        assert_eq!(guard.for_records(), UnixTime(1_000));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(guard.for_records(), UnixTime(1_005));
+        // Corrected in time: nothing stands in the way.
+        clock.set_unix_seconds(1_006);
+        assert_eq!(guard.for_records(), UnixTime(1_005));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(guard.now(), Ok(UnixTime(1_016)));
+        // Steady for long enough: it may have been right.
+        clock.set_unix_seconds(5_000);
+        assert_eq!(guard.for_records(), UnixTime(1_016));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(guard.for_records(), UnixTime(5_010));
     }
 
     #[test]

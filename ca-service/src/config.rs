@@ -1,6 +1,7 @@
 //! The configuration file (TOML): raw as written ([`Config`]), and validated ([`Settings`]).
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -175,6 +176,8 @@ pub struct StatusConfig {
     pub root_crl_days: u32,
     /// Hours an OCSP answer lives, at most 240 (O2). Default 24.
     pub ocsp_hours: u32,
+    /// OCSP answers with a nonce a second for one client, each of them signed anew (O4). Default 100.
+    pub ocsp_nonce_per_second: NonZeroU32,
 }
 
 impl Default for StatusConfig {
@@ -185,6 +188,7 @@ impl Default for StatusConfig {
             crl_days: 7,
             root_crl_days: 180,
             ocsp_hours: 24,
+            ocsp_nonce_per_second: NonZeroU32::MIN.saturating_add(99),
         }
     }
 }

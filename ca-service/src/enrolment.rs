@@ -114,7 +114,7 @@ impl CertificateAuthority {
         if record.spki_sha256 != csr.public_key().spki_sha256() {
             return Err(CaError::RequestConflict);
         }
-        if let Some(issued) = self.deliver(intent).await? {
+        if let Some(issued) = self.delivered(intent).await? {
             return Ok(issued);
         }
         match record.state {

@@ -16,7 +16,7 @@ use trust_store::provider::AwsLc;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, names, random};
 use crate::error::CaError;
-use crate::storage::{IntentId, NewIntent, State, Step, StoredCertificate};
+use crate::storage::{IntentId, NewIntent, State, Step, StoreError, StoredCertificate};
 
 /// How long to wait before each further attempt when the signer says that nothing was signed and later may be better.
 const TRANSIENT_PAUSES: [Duration; 3] =
@@ -53,6 +53,14 @@ pub struct IssuanceToken {
     pub(crate) kind: Kind,
     pub(crate) step: Step,
     pub(crate) tbs: ToBeSigned,
+    pub(crate) not_before: UnixTime,
+    pub(crate) not_after: UnixTime,
+}
+
+/// What became of a precertificate.
+pub(crate) struct Finished {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) log_index: Option<u64>,
 }
 
 /// A finished certificate.
@@ -133,6 +141,8 @@ impl CertificateAuthority {
             kind: profile.kind(),
             step,
             tbs,
+            not_before: now,
+            not_after,
         })
     }
 
@@ -149,8 +159,8 @@ impl CertificateAuthority {
         }
     }
 
-    async fn sign_and_log(&self, token: IssuanceToken) -> Result<Issued, CaError> {
-        let IssuanceToken { intent, serial, issuer, kind, step, tbs } = token;
+    async fn sign_and_log(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
+        let IssuanceToken { intent, serial, issuer, kind, step, tbs, not_before, not_after } = token;
         let detail = serde_json::json!({
             "intent": hex::encode(intent),
             "serial": serial.to_string(),
@@ -160,31 +170,47 @@ impl CertificateAuthority {
         });
         let now = self.clock.now()?;
         self.store.begin_signing(intent, detail.to_string(), now).await?;
-        let signature = self.sign_recorded(&issuer, &intent, &tbs).await?;
-        match step {
+        let (signature, signed) = self.sign_recorded(&issuer, &intent, &tbs, None).await?;
+        let (certificate, log_index) = match step {
             Step::Certificate => {
                 self.store.record_signed(intent, signature, self.clock.for_records()).await?;
+                let index = self.submit_certificate(&issuer, &signed).await?;
+                (signed, index)
             }
             Step::Precertificate => {
                 self.store.record_precertificate(intent, signature.clone(), self.clock.for_records()).await?;
-                self.finish_precertificate(&intent, &issuer, kind, &tbs, &signature).await?;
+                let finished = self.finish_precertificate(&intent, &issuer, kind, &tbs, &signature).await?;
+                (finished.certificate, finished.log_index)
             }
-        }
-        let record =
-            self.store.issuance(intent).await?.ok_or(CaError::Inconsistent("an issuance is missing"))?;
-        self.log_certificate(&record).await?;
-        let issued = self.deliver(intent).await?.ok_or(CaError::IssuanceFailed)?;
+        };
+        self.mark_delivered_behind(intent, log_index);
         self.metrics.issued.inc();
-        Ok(issued)
+        let chain = self.authority(&issuer)?.chain.clone();
+        Ok(Issued { intent, serial, certificate, chain, not_before, not_after, log_index })
     }
 
-    /// Signs bytes whose record is durable, and proves that the result contains exactly them (C12).
+    /// Writes behind the answer that a certificate was delivered. Everything that this follows from is durable already:
+    /// after a crash the reconciler comes to the same.
+    fn mark_delivered_behind(self: &Arc<Self>, intent: IntentId, log_index: Option<u64>) {
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            match this.store.mark_delivered(intent, log_index, this.clock.for_records()).await {
+                // It may be revoked by now.
+                Ok(()) | Err(StoreError::StateConflict) => {}
+                Err(error) => tracing::warn!(%error, "a delivery will be recorded later"),
+            }
+        });
+    }
+
+    /// Signs bytes whose record is durable; returns the signature and the object, which contains exactly those bytes (C12).
+    /// `precertificate` has the to-be-signed bytes of the step before, if there was one.
     async fn sign_recorded(
         &self,
         issuer: &str,
         intent: &IntentId,
         tbs: &ToBeSigned,
-    ) -> Result<Vec<u8>, CaError> {
+        precertificate: Option<&[u8]>,
+    ) -> Result<(Vec<u8>, Vec<u8>), CaError> {
         let authority = self.authority(issuer)?;
         let mut pauses = TRANSIENT_PAUSES.iter();
         let outcome = loop {
@@ -199,8 +225,17 @@ impl CertificateAuthority {
         };
         match outcome {
             Ok(signature) => {
-                tbs.assemble(&signature)?;
-                Ok(signature)
+                let object = tbs.assemble(&signature)?;
+                Ok((signature, object))
+            }
+            Err(error) if says_that_nothing_was_signed(&error) => {
+                let (reason, before) = (error.to_string(), precertificate.map(<[u8]>::to_vec));
+                self.store.undo_signing(*intent, before, &reason, self.clock.for_records()).await?;
+                if precertificate.is_none() {
+                    self.metrics.abandoned.inc();
+                }
+                tracing::warn!(intent = hex::encode(intent), reason, "nothing was signed");
+                Err(error.into())
             }
             Err(error) => {
                 // Whether a signature exists is known to the key's device alone; the record says so.
@@ -225,7 +260,7 @@ impl CertificateAuthority {
         kind: Kind,
         tbs: &ToBeSigned,
         signature: &[u8],
-    ) -> Result<(), CaError> {
+    ) -> Result<Finished, CaError> {
         let LoggedTo { log, public_key } = self
             .issuance_log
             .as_ref()
@@ -243,28 +278,41 @@ impl CertificateAuthority {
         lint::certificate(&certificate.unsigned(), &rules).into_result()?;
         let bytes = certificate.as_der().to_vec();
         self.store.begin_certificate(*intent, serialized, promise.leaf_index(), bytes, now).await?;
-        let signature = self.sign_recorded(issuer_name, intent, &certificate).await?;
+        let (signature, object) =
+            self.sign_recorded(issuer_name, intent, &certificate, Some(tbs.as_der())).await?;
         self.store.record_signed(*intent, signature, self.clock.for_records()).await?;
-        Ok(())
+        Ok(Finished { certificate: object, log_index: promise.leaf_index() })
     }
 
-    /// Logs a certificate without an embedded SCT, where a log is configured (rule c: before delivery).
-    pub(crate) async fn log_certificate(&self, record: &StoredCertificate) -> Result<(), CaError> {
-        let Some(LoggedTo { log, .. }) = &self.issuance_log else { return Ok(()) };
-        if record.state != State::Signed || record.step != Step::Certificate {
-            return Ok(());
-        }
-        let authority = self.authority(&record.issuer)?;
-        let mut chain = vec![self.assembled(record)?];
-        chain.extend(authority.chain.iter().cloned());
+    /// Has a certificate without an embedded SCT logged, where a log is configured (rule c: before delivery); returns the
+    /// index of its entry.
+    async fn submit_certificate(&self, issuer: &str, certificate: &[u8]) -> Result<Option<u64>, CaError> {
+        let Some(LoggedTo { log, .. }) = &self.issuance_log else { return Ok(None) };
+        let mut chain = vec![certificate.to_vec()];
+        chain.extend(self.authority(issuer)?.chain.iter().cloned());
         let promise = SignedCertificateTimestamp::parse(&log.add_certificate(chain).await?)?;
         let index = promise.leaf_index().ok_or(CaError::Inconsistent("the log's answer names no index"))?;
-        self.store.record_logged(record.intent, index, self.clock.for_records()).await?;
-        Ok(())
+        Ok(Some(index))
     }
 
-    /// The certificate of an issuance, marked delivered; `None` when it has none that may be delivered.
-    pub(crate) async fn deliver(&self, intent: IntentId) -> Result<Option<Issued>, CaError> {
+    /// Takes a signed certificate to its delivery, as its own request would have.
+    pub(crate) async fn finish_certificate(&self, record: &StoredCertificate) -> Result<(), CaError> {
+        if record.step != Step::Certificate || !matches!(record.state, State::Signed | State::Logged) {
+            return Ok(());
+        }
+        let index = match record.state {
+            State::Signed => self.submit_certificate(&record.issuer, &self.assembled(record)?).await?,
+            _ => None,
+        };
+        match self.store.mark_delivered(record.intent, index, self.clock.for_records()).await {
+            // Somebody else delivered or revoked it meanwhile.
+            Ok(()) | Err(StoreError::StateConflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The certificate of an issuance; `None` when it has none that may be delivered.
+    pub(crate) async fn delivered(&self, intent: IntentId) -> Result<Option<Issued>, CaError> {
         let Some(record) = self.store.issuance(intent).await? else { return Ok(None) };
         let deliverable = match record.state {
             State::Logged | State::Delivered => true,
@@ -273,13 +321,6 @@ impl CertificateAuthority {
         };
         if !deliverable || record.step != Step::Certificate {
             return Ok(None);
-        }
-        if record.state != State::Delivered {
-            match self.store.mark_delivered(intent, self.clock.for_records()).await {
-                // Somebody else delivered or revoked it meanwhile.
-                Ok(()) | Err(crate::storage::StoreError::StateConflict) => {}
-                Err(error) => return Err(error.into()),
-            }
         }
         let authority = self.authority(&record.issuer)?;
         Ok(Some(Issued {
@@ -302,6 +343,15 @@ impl CertificateAuthority {
         let signature =
             record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
         Ok(recorded_tbs(authority, record).assemble(signature)?)
+    }
+}
+
+/// Whether a signer's refusal leaves no doubt that no signature exists. A signature that was made and withheld, or whose
+/// fate is unknown, is not among these.
+fn says_that_nothing_was_signed(error: &hsm::Error) -> bool {
+    match error {
+        hsm::Error::SelfCheck { .. } => false,
+        error => error.class() != ErrorClass::Ambiguous,
     }
 }
 

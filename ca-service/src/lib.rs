@@ -13,6 +13,8 @@
 //! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
 //! | [`timestamping`] | RFC 3161 |
 //! | [`transparency`] | the issuance and event logs, behind traits |
+//! | [`statement`] | what the CA says to the event log; the anchored audit trail |
+//! | [`renewal`] | new certificates for the responder and the time-stamp authority |
 //! | [`check`] | the whole-state checker (`ca-service check`) |
 #![forbid(unsafe_code)]
 
@@ -28,9 +30,11 @@ pub mod issuance;
 pub mod metrics;
 pub mod publisher;
 pub mod reconciler;
+pub mod renewal;
 pub mod responder;
 pub mod revocation;
 pub mod serve;
+pub mod statement;
 pub mod storage;
 pub mod timestamping;
 pub mod transcript;

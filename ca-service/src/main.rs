@@ -33,6 +33,16 @@ enum Command {
         #[arg(long)]
         exit_with_stdin: bool,
     },
+    /// Declare the machine's time right although the records are of a later one. Stop the server first.
+    AcceptTime(ConfigFile),
+    /// Make a new key and certificate for the OCSP responder or the time-stamp authority. Stop the server first.
+    Renew {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Which one: ocsp-responder or timestamp-authority.
+        #[arg(long)]
+        authority: String,
+    },
     /// Re-read every record and check it against certificates, revocation lists and the audit trail.
     Check(ConfigFile),
 }
@@ -64,6 +74,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Init(file) => runtime.block_on(init(&file)),
         Command::Serve { config, exit_with_stdin } => runtime.block_on(answer(&config, exit_with_stdin)),
+        Command::AcceptTime(file) => runtime.block_on(accept_time(&file)),
+        Command::Renew { config, authority } => runtime.block_on(renew(&config, &authority)),
         Command::Check(file) => runtime.block_on(prove(&file)),
     }
 }
@@ -83,6 +95,19 @@ async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure>
     shutdown::signal(exit_with_stdin).await;
     serving.stop().await;
     Ok(())
+}
+
+async fn accept_time(file: &ConfigFile) -> Result<(), Failure> {
+    let settings = Config::read(&file.config)?.validate()?;
+    let authority = serve::open(settings, Arc::new(SystemClock)).await?;
+    print(&authority.accept_time("operator").await.map_err(Failure::failed)?)
+}
+
+async fn renew(file: &ConfigFile, name: &str) -> Result<(), Failure> {
+    let settings = Config::read(&file.config)?.validate()?;
+    let keys = serve::keystore(&settings)?;
+    let authority = serve::open(settings, Arc::new(SystemClock)).await?;
+    print(&authority.renew(name, &keys).await.map_err(Failure::failed)?)
 }
 
 async fn prove(file: &ConfigFile) -> Result<(), Failure> {

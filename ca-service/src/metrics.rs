@@ -15,6 +15,7 @@ pub struct CaMetrics {
     pub(crate) revocations_unlogged: Gauge,
     pub(crate) lists_published: Counter,
     pub(crate) ocsp_signed: Counter,
+    pub(crate) ocsp_limited: Counter,
     pub(crate) timestamps: Counter,
     pub(crate) first_expiry: Gauge,
 }
@@ -29,6 +30,11 @@ impl CaMetrics {
             ("mentat_ca_revoked", "Revocations recorded", &self.revoked),
             ("mentat_ca_lists_published", "Revocation lists published", &self.lists_published),
             ("mentat_ca_ocsp_signed", "OCSP answers signed", &self.ocsp_signed),
+            (
+                "mentat_ca_ocsp_limited",
+                "OCSP requests with a nonce that were told to try later",
+                &self.ocsp_limited,
+            ),
             ("mentat_ca_timestamps", "Time-stamp tokens issued", &self.timestamps),
         ] {
             registry.register(name, help, counter.clone());

@@ -9,7 +9,8 @@ use ca_pki::crl::RevocationReason;
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::{recorded_kind, recorded_tbs};
-use crate::storage::{State, Step, StoreError, StoredCertificate};
+use crate::storage::{Open, State, Step, StoreError, StoredCertificate};
+use crate::transparency::LogError;
 
 /// Issuances younger than this are left to the request that makes them.
 const GRACE_SECONDS: i64 = 60;
@@ -44,18 +45,28 @@ pub enum Reach {
 }
 
 impl CertificateAuthority {
-    /// One pass over the open issuances.
+    /// One pass over the open issuances: first what needs no log, then the rest.
     ///
     /// # Errors
     /// [`CaError::Store`]; a log that is not available is not an error.
     pub async fn reconcile(&self, reach: Reach) -> Result<Reconciled, CaError> {
-        let mut done = Reconciled::default();
-        for record in self.store.open_issuances(self.before(reach), BATCH).await? {
+        let mut done = self.reconcile_local(reach).await?;
+        let mut log = LogState::Answers;
+        for record in self.store.open_issuances(Open::AtLog, self.before(reach), BATCH).await? {
+            // One that does not answer is asked once a pass, not once for every certificate; what is too old is given up
+            // without it.
+            if log == LogState::Silent && !self.is_overdue(&record)? {
+                done.waiting += 1;
+                continue;
+            }
             match self.close(&record, &mut done).await {
                 // Its request, or another instance, moved it meanwhile.
                 Ok(()) | Err(CaError::Store(StoreError::StateConflict)) => {}
                 Err(CaError::Log(error)) => {
                     tracing::warn!(%error, serial = %record.serial, "an issuance waits for its log");
+                    if matches!(error, LogError::Unavailable(_)) {
+                        log = LogState::Silent;
+                    }
                     done.waiting += 1;
                 }
                 Err(error @ CaError::Store(_)) => return Err(error),
@@ -78,9 +89,10 @@ impl CertificateAuthority {
         let mut done = Reconciled::default();
         loop {
             let before = done;
-            for record in self.store.open_issuances(self.before(reach), BATCH).await? {
-                if matches!(record.state, State::Intent | State::Signing) {
-                    self.close(&record, &mut done).await?;
+            for record in self.store.open_issuances(Open::Here, self.before(reach), BATCH).await? {
+                match self.close(&record, &mut done).await {
+                    Ok(()) | Err(CaError::Store(StoreError::StateConflict)) => {}
+                    Err(error) => return Err(error),
                 }
             }
             if done == before {
@@ -115,7 +127,7 @@ impl CertificateAuthority {
                 self.finish_or_give_up(record, outcome, done).await?;
             }
             (State::Signed | State::Logged, Step::Certificate) => {
-                let outcome = self.log_certificate(record).await;
+                let outcome = self.finish_certificate(record).await;
                 self.finish_or_give_up(record, outcome, done).await?;
             }
             _ => {}
@@ -129,7 +141,19 @@ impl CertificateAuthority {
             record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
         let kind = recorded_kind(self.settings.profiles.get(&record.profile));
         let tbs = recorded_tbs(authority, record);
-        self.finish_precertificate(&record.intent, &record.issuer, kind, &tbs, signature).await
+        let log_index = self
+            .finish_precertificate(&record.intent, &record.issuer, kind, &tbs, signature)
+            .await?
+            .log_index;
+        match self.store.mark_delivered(record.intent, log_index, self.clock.for_records()).await {
+            Ok(()) | Err(StoreError::StateConflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether an issuance has waited for its log for too long.
+    fn is_overdue(&self, record: &StoredCertificate) -> Result<bool, CaError> {
+        Ok(self.clock.now()?.since(record.created_at) > LOG_DEADLINE_SECONDS)
     }
 
     /// Delivers what is finished. What the log or its answer keeps from being finished is revoked after the deadline,
@@ -142,14 +166,16 @@ impl CertificateAuthority {
     ) -> Result<(), CaError> {
         let error = match outcome {
             Ok(()) => {
-                self.deliver(record.intent).await?;
                 done.finished += 1;
                 return Ok(());
             }
-            Err(error @ (CaError::Log(_) | CaError::Pki(_) | CaError::Inconsistent(_))) => error,
+            Err(
+                error
+                @ (CaError::Log(_) | CaError::Pki(_) | CaError::Inconsistent(_) | CaError::Signing(_)),
+            ) => error,
             Err(error) => return Err(error),
         };
-        if self.clock.now()?.since(record.created_at) <= LOG_DEADLINE_SECONDS {
+        if !self.is_overdue(record)? {
             return Err(error);
         }
         tracing::error!(%error, serial = %record.serial, "an issuance is given up");
@@ -167,12 +193,30 @@ impl CertificateAuthority {
                 Ok(done) => tracing::info!(?done, "open issuances reconciled"),
                 Err(error) => tracing::error!(%error, "open issuances could not be reconciled"),
             }
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+
+    /// Takes revocations, and the head of the audit trail, to the event log for ever. Apart from the issuances: neither log
+    /// waits for the other.
+    pub async fn run_event_logger(self: Arc<Self>) {
+        loop {
             match self.log_revocations().await {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "revocations recorded in the event log"),
                 Err(error) => tracing::warn!(%error, "revocations wait for the event log"),
             }
+            if let Err(error) = self.anchor_when_due().await {
+                tracing::warn!(%error, "the head of the audit trail waits for the event log");
+            }
             tokio::time::sleep(PERIOD).await;
         }
     }
+}
+
+/// Whether the issuance log answered in this pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LogState {
+    Answers,
+    Silent,
 }

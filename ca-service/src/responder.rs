@@ -1,12 +1,14 @@
 //! OCSP (RFC 6960, RFC 9919, RFC 9654): answers from the store, signed by the delegated responder.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ca_pki::ocsp::{self, Answer, CertIdHash, CertStatus, OcspFailure, OcspRequest};
 use ca_pki::{SerialNumber, UnixTime};
-use hsm::Purpose;
+use hsm::{ErrorClass, Purpose};
 use moka::sync::Cache;
+use service::rate_limit::ClientKey;
 
 use crate::authority::{CertificateAuthority, names, random};
 use crate::error::CaError;
@@ -26,38 +28,34 @@ pub struct OcspAnswer {
     pub cacheable: Option<(i64, i64)>,
 }
 
-/// Signed answers to requests without a nonce. A revocation removes them before it returns (O6).
+/// Signed answers to requests without a nonce. A revocation removes its own before it returns; besides, every answer says
+/// up to which of the store's generations it is known to hold, and is compared with the record again after a later one (O6).
 pub(crate) struct AnswerCache {
     answers: Cache<(CertIdHash, SerialNumber), Arc<Kept>>,
-    /// Counts revocations: an answer that was begun before one is not kept after it.
-    revocations: RwLock<u64>,
 }
 
 struct Kept {
     encoded_id: Vec<u8>,
     answer: OcspAnswer,
+    status: CertStatus,
+    /// Generation of the store's revocations of which the status is known to hold.
+    generation: AtomicU64,
 }
 
 impl AnswerCache {
     pub(crate) fn new() -> Self {
         let answers = Cache::builder().max_capacity(CACHED_ANSWERS).time_to_live(CACHED_FOR).build();
-        Self { answers, revocations: RwLock::new(0) }
+        Self { answers }
     }
 
-    /// Forgets the answers about a certificate, those under way included.
+    /// Forgets the answers about a certificate.
     pub(crate) fn forget(&self, serial: &SerialNumber) {
-        let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
-        *revocations += 1;
         for hash in [CertIdHash::Sha1, CertIdHash::Sha256] {
             self.answers.invalidate(&(hash, serial.clone()));
         }
     }
 
-    fn epoch(&self) -> u64 {
-        *self.revocations.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, request: &OcspRequest, now: i64) -> Option<OcspAnswer> {
+    fn get(&self, request: &OcspRequest, now: i64) -> Option<Arc<Kept>> {
         if request.nonce.is_some() {
             return None;
         }
@@ -65,21 +63,26 @@ impl AnswerCache {
         let (this_update, next_update) = kept.answer.cacheable?;
         // Half of its life is left to whoever receives it.
         let fresh = this_update <= now && now - this_update < next_update - now;
-        (fresh && kept.encoded_id == request.encoded_id()).then(|| kept.answer.clone())
+        (fresh && kept.encoded_id == request.encoded_id()).then_some(kept)
     }
 
-    fn keep(&self, request: &OcspRequest, answer: &OcspAnswer, epoch: u64) {
-        let revocations = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
-        if *revocations == epoch && answer.cacheable.is_some() {
-            let kept = Kept { encoded_id: request.encoded_id().to_vec(), answer: answer.clone() };
+    fn keep(&self, request: &OcspRequest, answer: &OcspAnswer, status: CertStatus, generation: u64) {
+        if answer.cacheable.is_some() {
+            let kept = Kept {
+                encoded_id: request.encoded_id().to_vec(),
+                answer: answer.clone(),
+                status,
+                generation: AtomicU64::new(generation),
+            };
             self.answers.insert((request.cert_id.hash, request.cert_id.serial.clone()), Arc::new(kept));
         }
     }
 }
 
 impl CertificateAuthority {
-    /// Answers a request. Every request gets an answer.
-    pub async fn ocsp(&self, request: &[u8]) -> OcspAnswer {
+    /// Answers a request. Every request gets an answer; a `client` that asks for too many fresh ones (with a nonce, O4) is
+    /// told to try later.
+    pub async fn ocsp(&self, request: &[u8], client: Option<ClientKey>) -> OcspAnswer {
         let failure = |failure: OcspFailure| OcspAnswer { der: failure.to_der().into(), cacheable: None };
         let request = match OcspRequest::from_der(request) {
             Ok(request) => request,
@@ -87,10 +90,21 @@ impl CertificateAuthority {
             Err(ca_pki::Error::Unsupported(_)) => return failure(OcspFailure::Unauthorized),
             Err(_) => return failure(OcspFailure::MalformedRequest),
         };
+        if request.nonce.is_some()
+            && let Some(client) = client
+            && self.nonce_limit.take(client, self.clock.monotonic()).is_err()
+        {
+            self.metrics.ocsp_limited.inc();
+            return failure(OcspFailure::TryLater);
+        }
         match self.ocsp_answer(&request).await {
             Ok(Some(answer)) => answer,
             Ok(None) => failure(OcspFailure::Unauthorized),
             Err(CaError::Store(_) | CaError::Clock(_)) => failure(OcspFailure::TryLater),
+            // The queue of the keys that answer strangers is full.
+            Err(CaError::Signing(error)) if error.class() == ErrorClass::Transient => {
+                failure(OcspFailure::TryLater)
+            }
             Err(error) => {
                 tracing::error!(%error, "an OCSP answer could not be made");
                 failure(OcspFailure::InternalError)
@@ -105,11 +119,21 @@ impl CertificateAuthority {
             return Ok(None);
         }
         let now = self.clock.now()?;
-        if let Some(answer) = self.answers.get(request, now.0) {
-            return Ok(Some(answer));
+        // Read before the status, so that a revocation between the two is seen as later.
+        let generation = self.store.revocation_generation();
+        let kept = self.answers.get(request, now.0);
+        if let Some(kept) = &kept
+            && kept.generation.load(Ordering::Acquire) == generation
+        {
+            return Ok(Some(kept.answer.clone()));
         }
-        let epoch = self.answers.epoch();
         let stored = self.store.status(names::CODE_SIGNING, &request.cert_id.serial).await?;
+        if let (Some(kept), Some(stored)) = (&kept, &stored)
+            && kept.status == status(stored, now.0)
+        {
+            kept.generation.store(generation, Ordering::Release);
+            return Ok(Some(kept.answer.clone()));
+        }
         let responder = self.authority(names::OCSP_RESPONDER)?;
         responder.in_force(now)?;
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
@@ -135,7 +159,7 @@ impl CertificateAuthority {
         let answer = OcspAnswer { der: draft.assemble(&signature).into(), cacheable };
         // What is unknown now may be good the next moment.
         if status != CertStatus::Unknown {
-            self.answers.keep(request, &answer, epoch);
+            self.answers.keep(request, &answer, status, generation);
         }
         Ok(Some(answer))
     }

@@ -2,18 +2,13 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
-use hsm::Purpose;
 
-use crate::authority::{CertificateAuthority, names, random};
+use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::storage::{NewRevocation, StoreError, StoredRevocation};
 
-/// Media type of the DSSE payload of a revocation.
-pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 /// Predicate type of a revocation statement.
 pub const PREDICATE_TYPE: &str = "https://mentat.internal/revocation/v1";
 
@@ -124,19 +119,6 @@ impl CertificateAuthority {
                 "recordedAt": revocation.recorded_at.0,
             },
         });
-        let payload = statement.to_string();
-        let mut message =
-            format!("DSSEv1 {} {STATEMENT_TYPE} {} ", STATEMENT_TYPE.len(), payload.len()).into_bytes();
-        message.extend_from_slice(payload.as_bytes());
-        let authority = self.authority(names::STATEMENT)?;
-        let signature = self.sign(authority, Purpose::Statement, &random::<16>()?, &message).await?;
-        Ok(serde_json::json!({
-            "payload": STANDARD.encode(&payload),
-            "payloadType": STATEMENT_TYPE,
-            "signatures": [{
-                "keyid": hex::encode(authority.public_key.spki_sha256()),
-                "sig": STANDARD.encode(signature),
-            }],
-        }))
+        self.envelope(&statement).await
     }
 }

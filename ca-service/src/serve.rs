@@ -1,7 +1,8 @@
 //! `serve`: opens what `init` made, reconciles, then answers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, RwLock};
 
 use ca_pki::SubjectPublicKey;
 use ca_pki::UnixTime;
@@ -10,6 +11,7 @@ use hsm::software::Keystore;
 use hsm::{KeyProvider, KeyUri, SigningPool};
 use service::admin::AdminAuth;
 use service::clock::Clock;
+use service::rate_limit::{Rate, RateLimiter};
 use service::{Running, Server, StartRefusal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -28,6 +30,10 @@ use crate::transparency::{EventLog, HttpLog};
 
 /// Signatures that may wait for a signing thread.
 const SIGNING_QUEUE: usize = 4096;
+/// Answers to strangers that may wait for a signing thread; beyond, they are told to try later.
+const STATUS_QUEUE: usize = 1024;
+/// Seconds of its rate that a client may use at once.
+const BURST_SECONDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 /// Largest PEM public key in bytes.
 const MAX_KEY_FILE: usize = 8192;
 
@@ -60,8 +66,12 @@ pub async fn assemble(
             |record| Ok(keys.open(&KeyUri::parse(&record.key_uri)?)?),
         )?;
     let latest = parts.store.latest_audit().await?.map_or(UnixTime(0), |record| record.at);
+    let nonces = settings.config.status.ocsp_nonce_per_second;
     let authority = CertificateAuthority {
         pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
+        status_pool: SigningPool::new(settings.config.keys.threads, STATUS_QUEUE)?,
+        nonce_limit: RateLimiter::new(Rate::new(nonces, nonces.saturating_mul(BURST_SECONDS))),
+        anchored_at: Mutex::new(None),
         settings,
         store: parts.store,
         clock: ClockGuard::new(parts.clock, latest),
@@ -95,14 +105,7 @@ pub async fn open(
         )
         .because(error)
     })?;
-    let passphrase = settings.passphrase.read().map_err(|error| {
-        StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase")
-            .because(error)
-    })?;
-    let keys = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
-        StartRefusal::new("the keystore cannot be opened", "correct keys.keystore and keys.passphrase")
-            .because(error)
-    })?;
+    let keys = keystore(&settings)?;
     let issuance_log = match &settings.config.issuance_log {
         None => None,
         Some(config) => Some(LoggedTo {
@@ -123,6 +126,21 @@ pub async fn open(
         .because(error)
     })?;
     Ok(Arc::new(authority))
+}
+
+/// Opens the keystore that the settings name.
+///
+/// # Errors
+/// [`StartRefusal`] naming what to correct.
+pub fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
+    let passphrase = settings.passphrase.read().map_err(|error| {
+        StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase")
+            .because(error)
+    })?;
+    Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
+        StartRefusal::new("the keystore cannot be opened", "correct keys.keystore and keys.passphrase")
+            .because(error)
+    })
 }
 
 /// Reads a PEM public key.
@@ -161,8 +179,14 @@ impl Serving {
 /// # Errors
 /// [`StartRefusal`] when the store or a listener fails.
 pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, StartRefusal> {
-    let store_failed = |error: CaError| {
-        StartRefusal::new("the database cannot be used", "check the file system and the clock").because(error)
+    let store_failed = |error: CaError| match error {
+        CaError::Clock(_) => StartRefusal::new(
+            "the clock shows an earlier time than the records",
+            "set the clock; if it is right and the records are of a time when it was wrong, run: \
+             ca-service accept-time --config FILE",
+        )
+        .because(error),
+        error => StartRefusal::new("the database cannot be used", "check the file system").because(error),
     };
     // A full disk or a read-only file system is a reason not to start, and found out now.
     authority.store.probe().await.map_err(|error| store_failed(error.into()))?;
@@ -181,6 +205,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let tasks = vec![
         tokio::spawn(Arc::clone(&authority).run_publisher()),
         tokio::spawn(Arc::clone(&authority).run_reconciler()),
+        tokio::spawn(Arc::clone(&authority).run_event_logger()),
     ];
     Ok(Serving { running, tasks })
 }

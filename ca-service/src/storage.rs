@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod authorities;
+mod certificates;
 mod crls;
 mod issuance;
 mod revocations;
@@ -94,6 +95,15 @@ impl State {
     pub fn is_open(self) -> bool {
         matches!(self, Self::Intent | Self::Signing | Self::Signed | Self::Logged)
     }
+}
+
+/// Which open issuances a reconciler looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// Those that are closed without anybody's help: `intent` and `signing`.
+    Here,
+    /// Those that wait for a log or for delivery: `signed` and `logged`.
+    AtLog,
 }
 
 /// Which object of an issuance the state is about. The numbers are stored.
@@ -305,6 +315,17 @@ pub struct StoredAuthority {
     pub shards: u16,
 }
 
+/// An audit record that the event log knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its position in the trail.
+    pub sequence: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Index of the statement about it in the event log.
+    pub event_index: u64,
+}
+
 /// Which rows to list; all given conditions hold.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
@@ -356,20 +377,32 @@ pub trait CertificateStore: Send + Sync {
     /// Step certificate: `signing` → `signed`, or → `logged` when the precertificate's entry is the log's record.
     fn record_signed(&self, intent: IntentId, signature: Vec<u8>, at: UnixTime) -> Answer<'_, ()>;
 
-    /// `signed` → `logged`.
-    fn record_logged(&self, intent: IntentId, log_index: u64, at: UnixTime) -> Answer<'_, ()>;
-
-    /// `signed` or `logged` → `delivered`.
-    fn mark_delivered(&self, intent: IntentId, at: UnixTime) -> Answer<'_, ()>;
+    /// `signed` or `logged` → `delivered`, with the index of the log's entry where that is new.
+    fn mark_delivered(&self, intent: IntentId, log_index: Option<u64>, at: UnixTime) -> Answer<'_, ()>;
 
     /// `intent` → `abandoned`.
     fn abandon<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()>;
+
+    /// Takes back a `signing` that the signer answered with "nothing was signed": → `abandoned`, with the token free again,
+    /// or in the step certificate back to its signed `precertificate`, whose to-be-signed bytes the caller gives back.
+    fn undo_signing<'a>(
+        &'a self,
+        intent: IntentId,
+        precertificate: Option<Vec<u8>>,
+        reason: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()>;
 
     /// `signing` → `maybe-issued`.
     fn mark_maybe_issued<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()>;
 
     /// Issuances in an open state that were recorded before `before`, oldest first.
-    fn open_issuances(&self, before: UnixTime, limit: u32) -> Answer<'_, Vec<StoredCertificate>>;
+    fn open_issuances(
+        &self,
+        which: Open,
+        before: UnixTime,
+        limit: u32,
+    ) -> Answer<'_, Vec<StoredCertificate>>;
 
     /// A certificate by serial number.
     fn certificate<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<StoredCertificate>>;
@@ -386,6 +419,10 @@ pub trait CertificateStore: Send + Sync {
     /// Revokes. Repeating returns what is recorded; an earlier date moves the date back, and a compromise replaces another
     /// reason (R2). Every other change of the reason is refused.
     fn revoke(&self, revocation: NewRevocation) -> Answer<'_, StoredRevocation>;
+
+    /// Changes after every revocation that may have become durable, before anybody is told of it. What was read before a
+    /// change says nothing after it.
+    fn revocation_generation(&self) -> u64;
 
     /// Revocations whose statement is not yet in the event log, oldest first.
     fn unlogged_revocations(&self, limit: u32) -> Answer<'_, Vec<StoredRevocation>>;
@@ -421,8 +458,26 @@ pub trait CertificateStore: Send + Sync {
     /// The CA's own certificates and keys in the order in which they were made.
     fn authorities(&self) -> Answer<'_, Vec<StoredAuthority>>;
 
+    /// Gives an authority that issues nothing a new certificate and key. Refused for any other change.
+    fn renew_authority<'a>(
+        &'a self,
+        authority: StoredAuthority,
+        actor: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()>;
+
+    /// Declares `at` the present time although later times were used: records it in the audit trail, from which the next
+    /// start takes it, and makes every list that was dated later due.
+    fn accept_time<'a>(&'a self, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
+
     /// Appends an audit record.
     fn audit<'a>(&'a self, event: &'a str, actor: &'a str, detail: String, at: UnixTime) -> Answer<'a, ()>;
+
+    /// Notes that an audit record stands in the event log.
+    fn record_anchor(&self, anchor: Anchor, at: UnixTime) -> Answer<'_, ()>;
+
+    /// The newest note of [`Self::record_anchor`].
+    fn latest_anchor(&self) -> Answer<'_, Option<Anchor>>;
 
     /// Audit records above `after`, in order.
     fn audit_records(&self, after: u64, limit: u32) -> Answer<'_, Vec<audit::Record>>;

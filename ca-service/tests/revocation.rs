@@ -8,17 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_pki::crl::RevocationReason;
-use ca_pki::key::KeyUse;
-use ca_pki::ocsp::{CertId, CertIdHash, OcspRequest};
-use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey};
 use ca_service::CaError;
 use ca_service::CertificateAuthority;
 use ca_service::issuance::Issued;
 use ca_service::reconciler::Reach;
-use ca_service::storage::State;
-use der::Encode as _;
+use ca_service::storage::{Open, State};
 use fixture::faults::{Fault, FaultyStore};
-use fixture::{Site, check_ca, enrol_request, key, token_request};
+use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
 use trust_store::ocsp::{CertificateStatus, OcspResponse};
@@ -28,19 +24,8 @@ async fn issued(authority: &Arc<CertificateAuthority>, profile: &str) -> Issued 
     authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap()
 }
 
-/// A request without a nonce: its answer may be a kept one.
-fn ocsp_request(issuer: &[u8], serial: &SerialNumber) -> Vec<u8> {
-    let issuer = ca_pki::certificate::parse(issuer).unwrap();
-    let name = DistinguishedName::from_der(&issuer.tbs_certificate().subject().to_der().unwrap()).unwrap();
-    let spki = issuer.tbs_certificate().subject_public_key_info().to_der().unwrap();
-    let key = SubjectPublicKey::from_spki(&spki, KeyUse::Authority).unwrap();
-    let id = CertId::new(CertIdHash::Sha256, &name, &key, serial.clone());
-    let wrap = |inner: Vec<u8>| [vec![0x30, u8::try_from(inner.len()).unwrap()], inner].concat();
-    wrap(wrap(wrap(wrap(OcspRequest::for_certificate(id).encoded_id().to_vec()))))
-}
-
 async fn is_good(authority: &CertificateAuthority, issued: &Issued) -> bool {
-    let answer = authority.ocsp(&ocsp_request(&issued.chain[0], &issued.serial)).await;
+    let answer = authority.ocsp(&ocsp_request(&issued.chain[0], &issued.serial), None).await;
     let response = OcspResponse::from_der(&answer.der).unwrap();
     matches!(response.responses()[0].status(), CertificateStatus::Good)
 }
@@ -79,6 +64,67 @@ async fn a_revocation_whose_answer_is_lost_leaves_no_good_answer_behind() {
     assert!(authority.revoke(&issued.serial, RevocationReason::KeyCompromise, None, "test").await.is_err());
     assert!(!is_good(&authority, &issued).await);
     check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_answer_is_compared_with_the_record_after_any_revocation() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let first = issued(&authority, "developer").await;
+    let second = issued(&authority, "developer").await;
+    assert!(is_good(&authority, &first).await && is_good(&authority, &second).await);
+    // Past everything that revoking through the CA does besides.
+    let new = ca_service::storage::NewRevocation {
+        serial: first.serial.clone(),
+        revoked_at: first.not_before,
+        reason: RevocationReason::KeyCompromise,
+        actor: "test".to_owned(),
+        at: first.not_before,
+    };
+    authority.store().revoke(new).await.unwrap();
+    assert!(!is_good(&authority, &first).await);
+    assert!(is_good(&authority, &second).await);
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_log_is_asked_once_a_pass_and_holds_up_nothing_else() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let attempt = async || {
+        let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await;
+        authority.enrol(&enrol_request(&token.unwrap().token, &key(), None)).await
+    };
+    site.log.set_down(true);
+    for _ in 0..3 {
+        assert!(matches!(attempt().await, Err(CaError::Log(_))));
+    }
+    let before = site.log.asked();
+    let done = authority.reconcile(Reach::Everything).await.unwrap();
+    assert_eq!((done.waiting, site.log.asked() - before), (3, 1));
+    site.log.set_down(false);
+    assert_eq!(authority.reconcile(Reach::Everything).await.unwrap().finished, 3);
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fresh_answers_are_limited_for_each_client() {
+    let site = Site::with_status("ocsp_nonce_per_second = 1").await;
+    let authority = site.open().await;
+    let issued = issued(&authority, "developer").await;
+    let asked = fixture::ocsp_request_with_nonce(&issued.chain[0], &issued.serial, &[7; 32]);
+    let client = |name: &str| Some(service::rate_limit::ClientKey::Named(name.into()));
+    let try_later = ca_pki::ocsp::OcspFailure::TryLater.to_der();
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(authority.ocsp(&asked, client("one")).await.der.to_vec() == try_later);
+    }
+    assert_eq!(answers, [false, false, true]);
+    assert_ne!(authority.ocsp(&asked, client("two")).await.der.to_vec(), try_later);
+    // Without a nonce nothing is signed anew, so nothing is counted.
+    let plain = ocsp_request(&issued.chain[0], &issued.serial);
+    assert_ne!(authority.ocsp(&plain, client("one")).await.der.to_vec(), try_later);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,8 +214,10 @@ async fn what_no_log_ever_takes_rightly_is_given_up() {
     let second = authority.reconcile(Reach::Everything).await.unwrap();
     assert_eq!(second.waiting, 0);
     assert!(second.given_up >= 1);
-    let open = authority.store().open_issuances(ca_pki::UnixTime(i64::MAX), 10).await.unwrap();
-    assert_eq!(open, []);
+    for which in [Open::Here, Open::AtLog] {
+        let open = authority.store().open_issuances(which, ca_pki::UnixTime(i64::MAX), 10).await.unwrap();
+        assert_eq!(open, []);
+    }
     authority.publish_due().await.unwrap();
     check_ca(&authority).await;
 }

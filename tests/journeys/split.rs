@@ -117,7 +117,8 @@ fn three_machines_speak_tls_and_an_executor_joins() {
              [[log]]\nname = \"signing\"\nkind = \"signing\"\nauthorities = [{chain:?}]\n\
              [[log]]\nname = \"issuance\"\nkind = \"issuance\"\nauthorities = [{chain:?}]\n\
              [[log]]\nname = \"event\"\nkind = \"event\"\n[[log.event]]\n\
-             predicate_type = \"https://mentat.internal/revocation/v1\"\nkeys = [{statement:?}]\n",
+             predicate_type = \"https://mentat.internal/revocation/v1\"\nkeys = [{statement:?}]\n[[log.event]]\n\
+             predicate_type = \"https://mentat.internal/audit-anchor/v1\"\nkeys = [{statement:?}]\n",
             log = machines.log,
             data = root.join("log"),
             copies = root.join("heads"),

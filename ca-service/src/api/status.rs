@@ -8,9 +8,11 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use bytes::Bytes;
 use ca_pki::ocsp::MAX_REQUEST;
 use ca_pki::serial::Shard;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use service::Problem;
+use service::peer::Peer;
+use service::rate_limit::ClientKey;
 use sha2::{Digest, Sha256};
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -26,17 +28,19 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
         .and(warp::post())
         .and(warp::header::optional::<String>("content-type"))
         .and(request::body(MAX_REQUEST))
+        .and(client())
         .and(with(authority))
-        .and_then(|content_type, body, authority| async move {
-            answer(ocsp_post(content_type, body, authority).await)
+        .and_then(|content_type, body, client, authority| async move {
+            answer(ocsp_post(content_type, body, client, authority).await)
         });
     let ocsp_get = warp::path("ocsp")
         .and(warp::get())
         .and(warp::path::tail())
         .and(warp::header::headers_cloned())
+        .and(client())
         .and(with(authority))
-        .and_then(|tail: warp::path::Tail, headers, authority| async move {
-            answer(Ok(ocsp_get(tail.as_str(), &headers, authority).await))
+        .and_then(|tail: warp::path::Tail, headers, client, authority| async move {
+            answer(Ok(ocsp_get(tail.as_str(), &headers, client, authority).await))
         });
     let complete = warp::path!("crl" / String)
         .and(warp::get())
@@ -58,6 +62,11 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
         },
     );
     ocsp_get.or(ocsp_post).unify().or(shard).unify().or(complete).unify().or(certificate).unify().boxed()
+}
+
+/// Whom requests with a nonce are counted for.
+fn client() -> impl Filter<Extract = (Option<ClientKey>,), Error = std::convert::Infallible> + Clone {
+    warp::ext::optional::<Peer>().map(|peer: Option<Peer>| peer.as_ref().map(ClientKey::of))
 }
 
 const UNKNOWN: &str = "no such revocation list or certificate";
@@ -115,6 +124,7 @@ fn ca_certificate(file: &str, authority: &CertificateAuthority) -> Result<Respon
 async fn ocsp_post(
     content_type: Option<String>,
     body: Bytes,
+    client: Option<ClientKey>,
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Problem> {
     if content_type.as_deref().is_some_and(|given| !given.starts_with("application/ocsp-request")) {
@@ -122,13 +132,18 @@ async fn ocsp_post(
             .with_detail("send application/ocsp-request"));
     }
     // RFC 9919 §5: caches keep answers to GET only.
-    let answer = authority.ocsp(&body).await;
+    let answer = authority.ocsp(&body, client).await;
     Ok(uncached(binary("application/ocsp-response", answer.der)))
 }
 
-async fn ocsp_get(path: &str, headers: &HeaderMap, authority: Arc<CertificateAuthority>) -> Response {
+async fn ocsp_get(
+    path: &str,
+    headers: &HeaderMap,
+    client: Option<ClientKey>,
+    authority: Arc<CertificateAuthority>,
+) -> Response {
     let request = decode_path(path).unwrap_or_default();
-    let OcspAnswer { der, cacheable } = authority.ocsp(&request).await;
+    let OcspAnswer { der, cacheable } = authority.ocsp(&request, client).await;
     let Some((this_update, next_update)) = cacheable else {
         return uncached(binary("application/ocsp-response", der));
     };
@@ -175,13 +190,22 @@ struct Caching<'a> {
 }
 
 impl Caching<'_> {
+    /// Whether the client has this very object (RFC 9110 §13.2.2: the tag decides where there is one, else the date).
+    fn is_known(&self, request: &HeaderMap) -> bool {
+        if request.contains_key(IF_NONE_MATCH) {
+            return request
+                .get_all(IF_NONE_MATCH)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(','))
+                .any(|tag| tag.trim().trim_start_matches("W/") == self.etag || tag.trim() == "*");
+        }
+        let since = request.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
+        since.and_then(from_http_date).is_some_and(|since| since >= self.this_update)
+    }
+
     fn respond(&self, content_type: &'static str, body: Bytes, request: &HeaderMap) -> Response {
-        let known = request
-            .get_all(IF_NONE_MATCH)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|tag| tag.trim() == self.etag || tag.trim() == "*");
+        let known = self.is_known(request);
         let mut response = if known {
             let mut response = Response::default();
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -208,6 +232,26 @@ impl Caching<'_> {
     }
 }
 
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// The seconds of an IMF-fixdate; none for the obsolete forms, which only cost a full answer.
+fn from_http_date(text: &str) -> Option<i64> {
+    let [_, day, month, year, time, "GMT"] = text.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let month = u8::try_from(MONTHS.iter().position(|name| *name == month)? + 1).ok()?;
+    let [hour, minute, second] = time.split(':').collect::<Vec<_>>()[..] else { return None };
+    let number = |text: &str| text.parse::<u8>().ok();
+    let date = der::DateTime::new(
+        year.parse().ok()?,
+        month,
+        number(day)?,
+        number(hour)?,
+        number(minute)?,
+        number(second)?,
+    );
+    i64::try_from(date.ok()?.unix_duration().as_secs()).ok()
+}
+
 /// IMF-fixdate of RFC 9110 §5.6.7.
 fn http_date(seconds: i64) -> String {
     let text = ca_pki::UnixTime(seconds).to_rfc3339();
@@ -215,8 +259,6 @@ fn http_date(seconds: i64) -> String {
         (Some(year), Some(month), Some(day), Some(time)) => (year, month, day, time),
         _ => return String::new(),
     };
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     let month = month.parse::<usize>().ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)).copied());
     let weekday =
@@ -232,6 +274,35 @@ mod tests {
     fn dates_are_imf_fixdates() {
         assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+
+    #[test]
+    fn a_date_is_read_back_and_anything_else_is_none() {
+        for seconds in [0, 784_111_777, 1_794_000_000] {
+            assert_eq!(from_http_date(&http_date(seconds)), Some(seconds));
+        }
+        for text in ["", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37", "a b c d e GMT"] {
+            assert_eq!(from_http_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_tag_decides_and_where_there_is_none_the_date_does() {
+        let caching = Caching { etag: "\"x\"", this_update: 784_111_777, next_update: 800_000_000, max_age: 1 };
+        let asked = |name: http::HeaderName, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            headers
+        };
+        let same = http_date(784_111_777);
+        assert!(caching.is_known(&asked(IF_MODIFIED_SINCE, &same)));
+        assert!(caching.is_known(&asked(IF_MODIFIED_SINCE, &http_date(784_111_778))));
+        assert!(!caching.is_known(&asked(IF_MODIFIED_SINCE, &http_date(784_111_776))));
+        assert!(!caching.is_known(&asked(IF_MODIFIED_SINCE, "yesterday")));
+        let mut both = asked(IF_NONE_MATCH, "\"y\"");
+        both.insert(IF_MODIFIED_SINCE, same.parse().unwrap());
+        assert!(!caching.is_known(&both));
+        assert!(caching.is_known(&asked(IF_NONE_MATCH, "\"y\", W/\"x\"")));
     }
 
     #[test]

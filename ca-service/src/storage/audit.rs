@@ -5,10 +5,10 @@
 
 use ca_pki::UnixTime;
 use sha2::{Digest, Sha256};
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
-use super::StoreError;
-use super::rows::{column, corrupted, get, unavailable};
+use super::rows::{column, corrupted, get, portions, unavailable};
+use super::{Anchor, StoreError};
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,15 @@ impl Record {
     }
 }
 
+/// What a new record says.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) event: String,
+    pub(super) actor: String,
+    pub(super) detail: String,
+    pub(super) at: UnixTime,
+}
+
 /// Appends a record inside the caller's transaction.
 pub(super) async fn append(
     connection: &mut SqliteConnection,
@@ -54,38 +63,101 @@ pub(super) async fn append(
     detail: &str,
     at: UnixTime,
 ) -> Result<(), StoreError> {
+    let entry = Entry { event: event.to_owned(), actor: actor.to_owned(), detail: detail.to_owned(), at };
+    append_all(connection, vec![entry]).await
+}
+
+/// Appends records inside the caller's transaction, in order.
+pub(super) async fn append_all(
+    connection: &mut SqliteConnection,
+    entries: Vec<Entry>,
+) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
     let last = sqlx::query("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")
         .fetch_optional(&mut *connection)
         .await
         .map_err(unavailable)?;
-    let (sequence, previous) = match last {
-        None => (1, [0; 32]),
-        Some(row) => (get::<i64>(&row, 0)?.saturating_add(1), column::<32>(&row, 1)?),
+    let (mut sequence, mut previous) = match last {
+        None => (0, [0; 32]),
+        Some(row) => (get::<i64>(&row, 0)?, column::<32>(&row, 1)?),
     };
-    let mut record = Record {
-        sequence: u64::try_from(sequence).map_err(|_| corrupted("audit sequence"))?,
-        at,
-        event: event.to_owned(),
-        actor: actor.to_owned(),
-        detail: detail.to_owned(),
-        previous,
-        hash: [0; 32],
-    };
-    record.hash = record.expected_hash();
+    let mut records = Vec::with_capacity(entries.len());
+    for Entry { event, actor, detail, at } in entries {
+        sequence = sequence.saturating_add(1);
+        let mut record = Record {
+            sequence: u64::try_from(sequence).map_err(|_| corrupted("audit sequence"))?,
+            at,
+            event,
+            actor,
+            detail,
+            previous,
+            hash: [0; 32],
+        };
+        record.hash = record.expected_hash();
+        previous = record.hash;
+        records.push((sequence, record));
+    }
+    for part in portions(&records) {
+        let mut query: QueryBuilder<Sqlite> =
+            QueryBuilder::new("INSERT INTO audit (sequence, at, event, actor, detail, previous, hash) ");
+        query.push_values(part, |mut row, (sequence, record)| {
+            row.push_bind(*sequence)
+                .push_bind(record.at.0)
+                .push_bind(&record.event)
+                .push_bind(&record.actor)
+                .push_bind(&record.detail)
+                .push_bind(record.previous.as_slice())
+                .push_bind(record.hash.as_slice());
+        });
+        query.build().execute(&mut *connection).await.map_err(unavailable)?;
+    }
+    Ok(())
+}
+
+/// Name of the row of `meta` that has the newest anchor: `SEQUENCE HASH INDEX`.
+const ANCHOR: &str = "audit-anchor";
+
+/// Notes that a record stands in the event log.
+pub(super) async fn record_anchor(
+    connection: &mut SqliteConnection,
+    anchor: &Anchor,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let text = format!("{} {} {}", anchor.sequence, hex::encode(anchor.hash), anchor.event_index);
     sqlx::query(
-        "INSERT INTO audit (sequence, at, event, actor, detail, previous, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )
-    .bind(sequence)
-    .bind(at.0)
-    .bind(&record.event)
-    .bind(&record.actor)
-    .bind(&record.detail)
-    .bind(record.previous.as_slice())
-    .bind(record.hash.as_slice())
-    .execute(connection)
+    .bind(ANCHOR)
+    .bind(text)
+    .execute(&mut *connection)
     .await
     .map_err(unavailable)?;
-    Ok(())
+    let detail = serde_json::json!({
+        "sequence": anchor.sequence,
+        "hash": hex::encode(anchor.hash),
+        "event_index": anchor.event_index,
+    });
+    append(connection, "audit.anchored", "auditor", &detail.to_string(), at).await
+}
+
+/// The newest note of [`record_anchor`].
+pub(super) async fn latest_anchor(pool: &SqlitePool) -> Result<Option<Anchor>, StoreError> {
+    let row = sqlx::query("SELECT value FROM meta WHERE name = ?")
+        .bind(ANCHOR)
+        .fetch_optional(pool)
+        .await
+        .map_err(unavailable)?;
+    let Some(row) = row else { return Ok(None) };
+    let text: String = get(&row, 0)?;
+    let mut words = text.split(' ');
+    let mut word = || words.next().ok_or_else(|| corrupted("audit anchor"));
+    let (sequence, hash, index) = (word()?, word()?, word()?);
+    let number = |text: &str| text.parse().map_err(|_| corrupted("audit anchor"));
+    let mut octets = [0; 32];
+    hex::decode_to_slice(hash, &mut octets).map_err(|_| corrupted("audit anchor"))?;
+    Ok(Some(Anchor { sequence: number(sequence)?, hash: octets, event_index: number(index)? }))
 }
 
 /// The newest record.

@@ -37,6 +37,32 @@ pub(super) async fn add(
     audit::append(connection, "authority.created", actor, &detail.to_string(), at).await
 }
 
+/// Gives an authority without lists a new certificate and key.
+pub(super) async fn renew(
+    connection: &mut SqliteConnection,
+    new: &StoredAuthority,
+    actor: &str,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let changed = sqlx::query(
+        "UPDATE authority SET certificate = ?, key_uri = ? \
+         WHERE name = ? AND role = ? AND issuer = ? AND shards = 0 AND certificate IS NOT NULL",
+    )
+    .bind(&new.certificate)
+    .bind(&new.key_uri)
+    .bind(&new.name)
+    .bind(&new.role)
+    .bind(&new.issuer)
+    .execute(&mut *connection)
+    .await
+    .map_err(unavailable)?;
+    if changed.rows_affected() != 1 {
+        return Err(StoreError::StateConflict);
+    }
+    let detail = serde_json::json!({ "name": new.name, "role": new.role, "key": new.key_uri });
+    audit::append(connection, "authority.renewed", actor, &detail.to_string(), at).await
+}
+
 async fn add_part(connection: &mut SqliteConnection, issuer: &str, part: i64) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO crl_part (issuer, part, allotted, published, changed, this_update, next_update) \

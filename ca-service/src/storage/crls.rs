@@ -74,6 +74,21 @@ pub(super) async fn start(
     Ok(StartedCrl { number: u64::try_from(number).map_err(|_| corrupted("CRL number"))?, entries })
 }
 
+/// Makes every list that is dated after `at` due, and says so in the audit trail.
+pub(super) async fn accept_time(
+    connection: &mut SqliteConnection,
+    actor: &str,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let changed = sqlx::query("UPDATE crl_part SET changed = 1 WHERE this_update > ?")
+        .bind(at.0)
+        .execute(&mut *connection)
+        .await
+        .map_err(unavailable)?;
+    let detail = serde_json::json!({ "accepted": at.0, "lists_dated_later": changed.rows_affected() });
+    audit::append(connection, "clock.accepted", actor, &detail.to_string(), at).await
+}
+
 pub(super) async fn publish(connection: &mut SqliteConnection, crl: &StoredCrl) -> Result<(), StoreError> {
     let number = i64::try_from(crl.number).map_err(|_| corrupted("CRL number"))?;
     let changed = sqlx::query(

@@ -1,223 +1,255 @@
-//! SQL of issuances: the transitions of ca-requirements §4.
+//! SQL of issuances: the transitions of ca-requirements §4, many at once.
+//!
+//! Whatever waits for the same commit goes into one statement of its kind, so that the cost of a statement is shared as the
+//! cost of a sync is. Each change still has an outcome of its own: a row that is not in the expected state changes nothing.
 
-use ca_pki::{SerialNumber, UnixTime};
+use std::collections::HashMap;
+
+use ca_pki::UnixTime;
 use sha2::{Digest, Sha256};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::rows::{self, certificate_select, get, stored_index, unavailable};
-use super::{
-    IntentId, NewIntent, Search, State, Step, StoreError, StoredCertificate, StoredStatus, audit,
-    revocations, tokens,
-};
+use super::audit::Entry;
+use super::rows::{self, column, get, stored_index, unavailable};
+use super::{IntentId, NewIntent, State, Step, StoreError, revocations, tokens};
 
-pub(super) async fn record_intent(
-    connection: &mut SqliteConnection,
-    new: &NewIntent,
-) -> Result<(), StoreError> {
-    if revocations::key_is_compromised(&mut *connection, &new.spki_sha256).await? {
-        return Err(StoreError::KeyCompromised);
+/// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.
+pub(super) type Outcomes = Result<Vec<Result<(), StoreError>>, StoreError>;
+
+/// Records intents and uses their tokens up.
+pub(super) async fn record_intents(connection: &mut SqliteConnection, new: &[NewIntent]) -> Outcomes {
+    let keys: Vec<[u8; 32]> = new.iter().map(|intent| intent.spki_sha256).collect();
+    let compromised = revocations::compromised(&mut *connection, &keys).await?;
+    let mut usable = tokens::usable(&mut *connection, new).await?;
+    let mut accepted = Vec::with_capacity(new.len());
+    let mut outcomes = Vec::with_capacity(new.len());
+    for intent in new {
+        let outcome = if compromised.contains(&intent.spki_sha256) {
+            Err(StoreError::KeyCompromised)
+        } else {
+            intent.token.map_or(Ok(()), |token| usable.take(&token, intent.at))
+        };
+        if outcome.is_ok() {
+            accepted.push(intent);
+        }
+        outcomes.push(outcome);
     }
-    if let Some(token) = &new.token {
-        tokens::consume(&mut *connection, token, &new.intent, new.at).await?;
+    for part in rows::portions(&accepted) {
+        tokens::consume(&mut *connection, part).await?;
+        insert(&mut *connection, part).await?;
     }
-    sqlx::query(
+    Ok(outcomes)
+}
+
+async fn insert(connection: &mut SqliteConnection, new: &[&NewIntent]) -> Result<(), StoreError> {
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
         "INSERT INTO certificate (serial, intent, issuer, profile, identity_kind, identity, spki_sha256, requester, \
-         request_id, evidence, not_before, not_after, shard, state, step, tbs_sha256, tbs, created_at, updated_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(new.serial.as_bytes())
-    .bind(new.intent.as_slice())
-    .bind(&new.issuer)
-    .bind(&new.profile)
-    .bind(new.identity.as_ref().map(rows::identity_kind))
-    .bind(new.identity.as_ref().map(|identity| identity.as_str()))
-    .bind(new.spki_sha256.as_slice())
-    .bind(&new.requester)
-    .bind(&new.request_id)
-    .bind(&new.evidence)
-    .bind(new.not_before.0)
-    .bind(new.not_after.0)
-    .bind(i64::from(new.shard.0))
-    .bind(State::Intent as i64)
-    .bind(new.step as i64)
-    .bind(Sha256::digest(&new.tbs).as_slice())
-    .bind(&new.tbs)
-    .bind(new.at.0)
-    .bind(new.at.0)
-    .execute(connection)
-    .await
-    .map_err(unavailable)?;
+         request_id, evidence, not_before, not_after, shard, state, step, tbs_sha256, tbs, created_at, updated_at) ",
+    );
+    query.push_values(new, |mut row, new| {
+        row.push_bind(new.serial.as_bytes())
+            .push_bind(new.intent.as_slice())
+            .push_bind(&new.issuer)
+            .push_bind(&new.profile)
+            .push_bind(new.identity.as_ref().map(rows::identity_kind))
+            .push_bind(new.identity.as_ref().map(|identity| identity.as_str()))
+            .push_bind(new.spki_sha256.as_slice())
+            .push_bind(&new.requester)
+            .push_bind(&new.request_id)
+            .push_bind(&new.evidence)
+            .push_bind(new.not_before.0)
+            .push_bind(new.not_after.0)
+            .push_bind(i64::from(new.shard.0))
+            .push_bind(State::Intent as i64)
+            .push_bind(new.step as i64)
+            .push_bind(Sha256::digest(&new.tbs).to_vec())
+            .push_bind(&new.tbs)
+            .push_bind(new.at.0)
+            .push_bind(new.at.0);
+    });
+    query.build().execute(connection).await.map_err(unavailable)?;
     Ok(())
 }
 
-/// One conditional transition; refuses without writing when the row is not in `from` and `step`.
-async fn transition(
-    connection: &mut SqliteConnection,
-    intent: &IntentId,
-    (from, step): (State, Step),
-    to: State,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let changed = sqlx::query(
-        "UPDATE certificate SET state = ?, updated_at = ? WHERE intent = ? AND state = ? AND step = ?",
-    )
-    .bind(to as i64)
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(from as i64)
-    .bind(step as i64)
-    .execute(connection)
-    .await
-    .map_err(unavailable)?;
-    if changed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::StateConflict) }
+/// From which states and step to which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Transition {
+    /// `intent` → `signing`.
+    BeginSigning,
+    /// Step precertificate: `signing` → `signed`.
+    SignPrecertificate,
+    /// Step certificate: `signing` or `maybe-issued` → `signed`; → `logged` when the log's index is known.
+    Sign,
+    /// Step certificate: `signed` or `logged` → `delivered`.
+    Deliver,
 }
 
-pub(super) async fn begin_signing(
-    connection: &mut SqliteConnection,
-    intent: &IntentId,
-    detail: &str,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let changed = sqlx::query(
-        "UPDATE certificate SET state = ?, updated_at = ? WHERE intent = ? AND state = ? RETURNING requester",
-    )
-    .bind(State::Signing as i64)
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(State::Intent as i64)
-    .fetch_optional(&mut *connection)
-    .await
-    .map_err(unavailable)?
-    .ok_or(StoreError::StateConflict)?;
-    let requester: String = get(&changed, 0)?;
-    audit::append(connection, "certificate.signing", &requester, detail, at).await
+impl Transition {
+    const fn states(self) -> (State, State, State) {
+        match self {
+            Self::BeginSigning => (State::Intent, State::Intent, State::Signing),
+            Self::SignPrecertificate => (State::Signing, State::Signing, State::Signed),
+            Self::Sign => (State::Signing, State::MaybeIssued, State::Signed),
+            Self::Deliver => (State::Signed, State::Logged, State::Delivered),
+        }
+    }
+
+    /// The steps it applies to.
+    const fn steps(self) -> (Step, Step) {
+        match self {
+            Self::BeginSigning => (Step::Precertificate, Step::Certificate),
+            Self::SignPrecertificate => (Step::Precertificate, Step::Precertificate),
+            Self::Sign | Self::Deliver => (Step::Certificate, Step::Certificate),
+        }
+    }
 }
 
-pub(super) async fn record_precertificate(
-    connection: &mut SqliteConnection,
-    intent: &IntentId,
-    signature: &[u8],
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let changed = sqlx::query(
-        "UPDATE certificate SET state = ?, signature = ?, updated_at = ? WHERE intent = ? AND state = ? AND step = ?",
-    )
-    .bind(State::Signed as i64)
-    .bind(signature)
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(State::Signing as i64)
-    .bind(Step::Precertificate as i64)
-    .execute(connection)
-    .await
-    .map_err(unavailable)?;
-    if changed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::StateConflict) }
-}
-
-pub(super) struct CertificateStep<'a> {
-    pub(super) sct: &'a [u8],
+/// One conditional change of an issuance's state, with what becomes known by it.
+#[derive(Debug, Clone)]
+pub(super) struct Advance {
+    pub(super) intent: IntentId,
+    pub(super) signature: Option<Vec<u8>>,
     pub(super) log_index: Option<u64>,
-    pub(super) tbs: &'a [u8],
+    /// Particulars of the audit record that goes with it.
+    pub(super) detail: Option<String>,
+    pub(super) at: UnixTime,
 }
 
-pub(super) async fn begin_certificate(
+impl Advance {
+    /// A change by which nothing more becomes known.
+    pub(super) fn of(intent: IntentId, at: UnixTime) -> Self {
+        Self { intent, signature: None, log_index: None, detail: None, at }
+    }
+}
+
+/// Advances issuances by one transition; appends to `entries` what the audit trail must say.
+pub(super) async fn advance(
     connection: &mut SqliteConnection,
-    intent: &IntentId,
-    new: &CertificateStep<'_>,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let hash = Sha256::digest(new.tbs);
-    let changed = sqlx::query(
-        "UPDATE certificate SET state = ?, step = ?, precertificate_sha256 = tbs_sha256, \
-         precertificate_signature = signature, signature = NULL, sct = ?, log_index = ?, tbs = ?, tbs_sha256 = ?, \
-         updated_at = ? WHERE intent = ? AND state = ? AND step = ? RETURNING requester",
-    )
-    .bind(State::Signing as i64)
-    .bind(Step::Certificate as i64)
-    .bind(new.sct)
-    .bind(new.log_index.map(stored_index).transpose()?)
-    .bind(new.tbs)
-    .bind(hash.as_slice())
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(State::Signed as i64)
-    .bind(Step::Precertificate as i64)
-    .fetch_optional(&mut *connection)
-    .await
-    .map_err(unavailable)?
-    .ok_or(StoreError::StateConflict)?;
-    let requester: String = get(&changed, 0)?;
-    let detail = serde_json::json!({
-        "intent": hex::encode(intent),
-        "tbs_sha256": hex::encode(hash),
-        "log_index": new.log_index,
+    transition: Transition,
+    changes: &[Advance],
+    entries: &mut Vec<Entry>,
+) -> Outcomes {
+    let (from, or_from, to) = transition.states();
+    let (step, or_step) = transition.steps();
+    let mut changed = HashMap::with_capacity(changes.len());
+    for part in rows::portions(changes) {
+        let indices =
+            part.iter().map(|change| change.log_index.map(stored_index).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let mut query: QueryBuilder<Sqlite> =
+            QueryBuilder::new("WITH change (intent, signature, log_index, at) AS (");
+        query.push_values(part.iter().zip(indices), |mut row, (change, index)| {
+            row.push_bind(change.intent.as_slice())
+                .push_bind(change.signature.as_deref())
+                .push_bind(index)
+                .push_bind(change.at.0);
+        });
+        // What is signed and has its place in the log is logged.
+        query
+            .push(") UPDATE certificate SET state = CASE WHEN ")
+            .push_bind(transition == Transition::Sign)
+            .push(" AND certificate.log_index IS NOT NULL THEN ")
+            .push_bind(State::Logged as i64)
+            .push(" ELSE ")
+            .push_bind(to as i64)
+            .push(" END, signature = coalesce(change.signature, certificate.signature), ")
+            .push("log_index = coalesce(change.log_index, certificate.log_index), updated_at = change.at ")
+            .push("FROM change WHERE certificate.intent = change.intent AND certificate.state IN (")
+            .push_bind(from as i64)
+            .push(", ")
+            .push_bind(or_from as i64)
+            .push(") AND certificate.step IN (")
+            .push_bind(step as i64)
+            .push(", ")
+            .push_bind(or_step as i64)
+            .push(") RETURNING intent, requester");
+        collect(&mut *connection, query, &mut changed).await?;
+    }
+    Ok(outcomes(changes.iter().map(|change| (change.intent, change.detail.clone(), change.at)), &mut changed, entries))
+}
+
+/// The second step of an issuance: its SCT, and the to-be-signed bytes of the certificate.
+#[derive(Debug, Clone)]
+pub(super) struct CertificateStep {
+    pub(super) intent: IntentId,
+    pub(super) sct: Vec<u8>,
+    pub(super) log_index: Option<u64>,
+    pub(super) tbs: Vec<u8>,
+    pub(super) at: UnixTime,
+}
+
+/// Step precertificate, `signed` → step certificate, `signing`.
+pub(super) async fn begin_certificates(
+    connection: &mut SqliteConnection,
+    steps: &[CertificateStep],
+    entries: &mut Vec<Entry>,
+) -> Outcomes {
+    let mut changed = HashMap::with_capacity(steps.len());
+    for part in rows::portions(steps) {
+        let indices =
+            part.iter().map(|new| new.log_index.map(stored_index).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let mut query: QueryBuilder<Sqlite> =
+            QueryBuilder::new("WITH change (intent, sct, log_index, tbs, tbs_sha256, at) AS (");
+        query.push_values(part.iter().zip(indices), |mut row, (new, index)| {
+            row.push_bind(new.intent.as_slice())
+                .push_bind(&new.sct)
+                .push_bind(index)
+                .push_bind(&new.tbs)
+                .push_bind(Sha256::digest(&new.tbs).to_vec())
+                .push_bind(new.at.0);
+        });
+        query
+            .push(") UPDATE certificate SET state = ")
+            .push_bind(State::Signing as i64)
+            .push(", step = ")
+            .push_bind(Step::Certificate as i64)
+            .push(", precertificate_sha256 = certificate.tbs_sha256, precertificate_signature = certificate.signature, ")
+            .push("signature = NULL, sct = change.sct, log_index = change.log_index, tbs = change.tbs, ")
+            .push("tbs_sha256 = change.tbs_sha256, updated_at = change.at ")
+            .push("FROM change WHERE certificate.intent = change.intent AND certificate.state = ")
+            .push_bind(State::Signed as i64)
+            .push(" AND certificate.step = ")
+            .push_bind(Step::Precertificate as i64)
+            .push(" RETURNING intent, requester");
+        collect(&mut *connection, query, &mut changed).await?;
+    }
+    let particulars = steps.iter().map(|new| {
+        let detail = serde_json::json!({
+            "intent": hex::encode(new.intent),
+            "tbs_sha256": hex::encode(Sha256::digest(&new.tbs)),
+            "log_index": new.log_index,
+        });
+        (new.intent, Some(detail.to_string()), new.at)
     });
-    audit::append(connection, "certificate.signing", &requester, &detail.to_string(), at).await
+    Ok(outcomes(particulars, &mut changed, entries))
 }
 
-pub(super) async fn record_signed(
+/// Runs a group's statement; keeps which rows it changed, with their requesters.
+async fn collect(
     connection: &mut SqliteConnection,
-    intent: &IntentId,
-    signature: &[u8],
-    at: UnixTime,
+    mut query: QueryBuilder<Sqlite>,
+    changed: &mut HashMap<IntentId, String>,
 ) -> Result<(), StoreError> {
-    let changed = sqlx::query(
-        "UPDATE certificate SET state = CASE WHEN log_index IS NULL THEN ? ELSE ? END, signature = ?, updated_at = ? \
-         WHERE intent = ? AND state IN (?, ?) AND step = ?",
-    )
-    .bind(State::Signed as i64)
-    .bind(State::Logged as i64)
-    .bind(signature)
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(State::Signing as i64)
-    .bind(State::MaybeIssued as i64)
-    .bind(Step::Certificate as i64)
-    .execute(connection)
-    .await
-    .map_err(unavailable)?;
-    if changed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::StateConflict) }
+    for row in query.build().fetch_all(connection).await.map_err(unavailable)? {
+        changed.insert(column::<16>(&row, 0)?, get(&row, 1)?);
+    }
+    Ok(())
 }
 
-pub(super) async fn record_logged(
-    connection: &mut SqliteConnection,
-    intent: &IntentId,
-    log_index: u64,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let changed = sqlx::query(
-        "UPDATE certificate SET state = ?, log_index = ?, updated_at = ? WHERE intent = ? AND state = ? AND step = ?",
-    )
-    .bind(State::Logged as i64)
-    .bind(stored_index(log_index)?)
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(State::Signed as i64)
-    .bind(Step::Certificate as i64)
-    .execute(connection)
-    .await
-    .map_err(unavailable)?;
-    if changed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::StateConflict) }
-}
-
-pub(super) async fn mark_delivered(
-    connection: &mut SqliteConnection,
-    intent: &IntentId,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let changed = sqlx::query(
-        "UPDATE certificate SET state = ?, updated_at = ? WHERE intent = ? AND state IN (?, ?) AND step = ?",
-    )
-    .bind(State::Delivered as i64)
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(State::Signed as i64)
-    .bind(State::Logged as i64)
-    .bind(Step::Certificate as i64)
-    .execute(connection)
-    .await
-    .map_err(unavailable)?;
-    if changed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::StateConflict) }
+/// Each change's outcome, and the audit records of those that happened.
+fn outcomes(
+    changes: impl Iterator<Item = (IntentId, Option<String>, UnixTime)>,
+    changed: &mut HashMap<IntentId, String>,
+    entries: &mut Vec<Entry>,
+) -> Vec<Result<(), StoreError>> {
+    changes
+        .map(|(intent, detail, at)| {
+            let requester = changed.remove(&intent).ok_or(StoreError::StateConflict)?;
+            if let Some(detail) = detail {
+                entries.push(Entry { event: "certificate.signing".to_owned(), actor: requester, detail, at });
+            }
+            Ok(())
+        })
+        .collect()
 }
 
 /// `intent` → `abandoned` or `signing` → `maybe-issued`, with the reason in row and audit trail.
@@ -227,111 +259,78 @@ pub(super) async fn give_up(
     (from, to): (State, State),
     reason: &str,
     at: UnixTime,
-) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT step FROM certificate WHERE intent = ? AND state = ?")
-        .bind(intent.as_slice())
-        .bind(from as i64)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(unavailable)?
-        .ok_or(StoreError::StateConflict)?;
-    let step = rows::step(get(&row, 0)?)?;
-    transition(&mut *connection, intent, (from, step), to, at).await?;
-    sqlx::query("UPDATE certificate SET reason = ? WHERE intent = ?")
-        .bind(reason)
-        .bind(intent.as_slice())
-        .execute(&mut *connection)
-        .await
-        .map_err(unavailable)?;
+) -> Result<Entry, StoreError> {
+    let changed = sqlx::query(
+        "UPDATE certificate SET state = ?, reason = ?, updated_at = ? WHERE intent = ? AND state = ?",
+    )
+    .bind(to as i64)
+    .bind(reason)
+    .bind(at.0)
+    .bind(intent.as_slice())
+    .bind(from as i64)
+    .execute(connection)
+    .await
+    .map_err(unavailable)?;
+    if changed.rows_affected() != 1 {
+        return Err(StoreError::StateConflict);
+    }
     let event = if to == State::Abandoned { "certificate.abandoned" } else { "certificate.maybe-issued" };
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
-    audit::append(connection, event, "reconciler", &detail.to_string(), at).await
+    Ok(Entry { event: event.to_owned(), actor: "reconciler".to_owned(), detail: detail.to_string(), at })
 }
 
-pub(super) async fn open(
-    pool: &SqlitePool,
-    before: UnixTime,
-    limit: u32,
-) -> Result<Vec<StoredCertificate>, StoreError> {
-    let found = sqlx::query(certificate_select!(
-        "WHERE c.state IN (0, 1, 3, 4) AND c.created_at < ? ORDER BY c.created_at LIMIT ?"
-    ))
-    .bind(before.0)
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await
-    .map_err(unavailable)?;
-    found.iter().map(rows::certificate).collect()
-}
-
-pub(super) async fn by_serial(
-    pool: &SqlitePool,
-    serial: &SerialNumber,
-) -> Result<Option<StoredCertificate>, StoreError> {
-    let found = sqlx::query(certificate_select!("WHERE c.serial = ?"))
-        .bind(serial.as_bytes())
-        .fetch_optional(pool)
-        .await
-        .map_err(unavailable)?;
-    found.as_ref().map(rows::certificate).transpose()
-}
-
-pub(super) async fn by_intent(
-    pool: &SqlitePool,
+/// Takes back a `signing` of which the signer says that nothing was signed.
+pub(super) async fn undo_signing(
+    connection: &mut SqliteConnection,
     intent: &IntentId,
-) -> Result<Option<StoredCertificate>, StoreError> {
-    let found = sqlx::query(certificate_select!("WHERE c.intent = ?"))
+    precertificate: Option<&[u8]>,
+    reason: &str,
+    at: UnixTime,
+) -> Result<Entry, StoreError> {
+    let changed = match precertificate {
+        // The precertificate and its place in the log stand; only the certificate's step is taken back.
+        Some(tbs) => sqlx::query(
+            "UPDATE certificate SET state = ?, step = ?, tbs = ?, tbs_sha256 = precertificate_sha256, \
+             signature = precertificate_signature, precertificate_sha256 = NULL, precertificate_signature = NULL, \
+             sct = NULL, log_index = NULL, reason = ?, updated_at = ? \
+             WHERE intent = ? AND state = ? AND precertificate_sha256 = ?",
+        )
+        .bind(State::Signed as i64)
+        .bind(Step::Precertificate as i64)
+        .bind(tbs)
+        .bind(reason)
+        .bind(at.0)
         .bind(intent.as_slice())
-        .fetch_optional(pool)
+        .bind(State::Signing as i64)
+        .bind(Sha256::digest(tbs).to_vec())
+        .execute(&mut *connection)
         .await
-        .map_err(unavailable)?;
-    found.as_ref().map(rows::certificate).transpose()
-}
-
-pub(super) async fn search(pool: &SqlitePool, search: &Search) -> Result<Vec<StoredCertificate>, StoreError> {
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(certificate_select!("WHERE 1 = 1"));
-    if let Some(identity) = &search.identity {
-        query.push(" AND c.identity = ").push_bind(identity);
-    }
-    if let Some(key) = &search.spki_sha256 {
-        query.push(" AND c.spki_sha256 = ").push_bind(key.as_slice());
-    }
-    if let Some(state) = search.state {
-        query.push(" AND c.state = ").push_bind(state as i64);
-    }
-    if let Some(below) = search.below {
-        query.push(" AND c.id < ").push_bind(below);
-    }
-    query.push(" ORDER BY c.id DESC LIMIT ").push_bind(i64::from(search.limit));
-    let found = query.build().fetch_all(pool).await.map_err(unavailable)?;
-    found.iter().map(rows::certificate).collect()
-}
-
-pub(super) async fn status(
-    pool: &SqlitePool,
-    issuer: &str,
-    serial: &SerialNumber,
-) -> Result<Option<StoredStatus>, StoreError> {
-    let row = sqlx::query(
-        "SELECT c.state, c.step, c.not_before, c.not_after, r.revoked_at, r.reason FROM certificate c \
-         LEFT JOIN revocation r ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
-         WHERE c.serial = ? AND c.issuer = ?",
-    )
-    .bind(serial.as_bytes())
-    .bind(issuer)
-    .fetch_optional(pool)
-    .await
-    .map_err(unavailable)?;
-    let Some(row) = row else { return Ok(None) };
-    let revocation = match get::<Option<i64>>(&row, 4)? {
-        None => None,
-        Some(at) => Some((UnixTime(at), rows::reason(get(&row, 5)?)?)),
+        .map_err(unavailable)?,
+        // Nothing exists, so the token and the requester's id of the request may serve again.
+        None => sqlx::query(
+            "UPDATE certificate SET state = ?, request_id = NULL, reason = ?, updated_at = ? \
+             WHERE intent = ? AND state = ? AND precertificate_sha256 IS NULL",
+        )
+        .bind(State::Abandoned as i64)
+        .bind(reason)
+        .bind(at.0)
+        .bind(intent.as_slice())
+        .bind(State::Signing as i64)
+        .execute(&mut *connection)
+        .await
+        .map_err(unavailable)?,
     };
-    Ok(Some(StoredStatus {
-        state: rows::state(get(&row, 0)?)?,
-        step: rows::step(get(&row, 1)?)?,
-        not_before: UnixTime(get(&row, 2)?),
-        not_after: UnixTime(get(&row, 3)?),
-        revocation,
-    }))
+    if changed.rows_affected() != 1 {
+        return Err(StoreError::StateConflict);
+    }
+    if precertificate.is_none() {
+        tokens::release(connection, intent).await?;
+    }
+    let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
+    Ok(Entry {
+        event: "certificate.signing-undone".to_owned(),
+        actor: "issuance".to_owned(),
+        detail: detail.to_string(),
+        at,
+    })
 }

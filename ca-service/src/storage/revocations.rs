@@ -1,10 +1,12 @@
 //! SQL of revocations. One row each, found by primary key: the cost does not grow with the number revoked.
 
+use std::collections::HashSet;
+
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
-use super::rows::{self, get, stored_index, unavailable};
+use super::rows::{self, column, get, stored_index, unavailable};
 use super::{NewRevocation, State, StoreError, StoredRevocation, audit};
 
 pub(super) async fn revoke(
@@ -82,23 +84,28 @@ fn is_compromise(reason: RevocationReason) -> bool {
     matches!(reason, RevocationReason::KeyCompromise | RevocationReason::CaCompromise)
 }
 
-/// Whether a certificate for this key was ever revoked because the key was compromised (C9).
-pub(super) async fn key_is_compromised(
+/// Which of these keys have a certificate that was revoked because the key was compromised (C9).
+pub(super) async fn compromised(
     connection: &mut SqliteConnection,
-    spki_sha256: &[u8; 32],
-) -> Result<bool, StoreError> {
-    let found = sqlx::query(
-        "SELECT 1 FROM certificate c JOIN revocation r \
-         ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
-         WHERE c.spki_sha256 = ? AND r.reason IN (?, ?) LIMIT 1",
-    )
-    .bind(spki_sha256.as_slice())
-    .bind(i64::from(RevocationReason::KeyCompromise.code()))
-    .bind(i64::from(RevocationReason::CaCompromise.code()))
-    .fetch_optional(connection)
-    .await
-    .map_err(unavailable)?;
-    Ok(found.is_some())
+    keys: &[[u8; 32]],
+) -> Result<HashSet<[u8; 32]>, StoreError> {
+    let mut found = HashSet::new();
+    for part in rows::portions(keys) {
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+            "SELECT c.spki_sha256 FROM certificate c JOIN revocation r \
+             ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial WHERE r.reason IN (",
+        );
+        query
+            .push_bind(i64::from(RevocationReason::KeyCompromise.code()))
+            .push(", ")
+            .push_bind(i64::from(RevocationReason::CaCompromise.code()))
+            .push(") AND c.spki_sha256 IN ");
+        rows::push_list(&mut query, part.iter().map(|key| key.as_slice()));
+        for row in query.build().fetch_all(&mut *connection).await.map_err(unavailable)? {
+            found.insert(column::<32>(&row, 0)?);
+        }
+    }
+    Ok(found)
 }
 
 async fn find(

@@ -4,8 +4,8 @@ use ca_pki::crl::RevocationReason;
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
 use sha2::{Digest, Sha256};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{CrlPart, State, Step, StoreError, StoredCertificate, StoredRevocation};
 
@@ -31,6 +31,30 @@ pub(super) fn unavailable(error: sqlx::Error) -> StoreError {
 
 pub(super) fn corrupted(what: &str) -> StoreError {
     StoreError::Corrupted(what.to_owned())
+}
+
+/// Rows in one statement at most; the variables stay far below SQLite's limit of 32,766.
+const PORTION: usize = 64;
+
+/// Cuts a group into portions whose sizes are powers of two: few different statements, so that each is prepared once.
+pub(super) fn portions<T>(group: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = group;
+    std::iter::from_fn(move || {
+        let size = (rest.len().checked_ilog2().map(|log| 1_usize << log)?).min(PORTION);
+        let (part, others) = rest.split_at_checked(size)?;
+        rest = others;
+        Some(part)
+    })
+}
+
+/// Appends `(?, ?, …)`.
+pub(super) fn push_list<'a>(query: &mut QueryBuilder<Sqlite>, values: impl Iterator<Item = &'a [u8]>) {
+    query.push("(");
+    let mut list = query.separated(", ");
+    for value in values {
+        list.push_bind(value.to_vec());
+    }
+    query.push(")");
 }
 
 /// A BLOB of exactly `N` octets.

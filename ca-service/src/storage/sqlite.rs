@@ -8,11 +8,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, SqlitePool};
 
 use super::rows::{get, unavailable};
+use super::issuance::{self, Advance, CertificateStep, Transition};
 use super::writer::Writer;
 use super::{
-    Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Search, StartedCrl, State,
-    StoreError, StoredAuthority, StoredCertificate, StoredCrl, StoredRevocation, StoredStatus, StoredToken,
-    audit, authorities, crls, issuance, revocations, tokens,
+    Anchor, Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Open, Search, StartedCrl,
+    State, StoreError, StoredAuthority, StoredCertificate, StoredCrl, StoredRevocation, StoredStatus,
+    StoredToken, audit, authorities, certificates, crls, revocations, tokens,
 };
 
 /// Number of the schema in `schema.sql`, kept in SQLite's `user_version`.
@@ -99,23 +100,17 @@ impl CertificateStore for SqliteStore {
     }
 
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::record_intent(connection, &intent).await })
-        }))
+        Box::pin(self.writer.record_intent(intent))
     }
 
     fn begin_signing<'a>(&'a self, intent: IntentId, detail: String, at: UnixTime) -> Answer<'a, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::begin_signing(connection, &intent, &detail, at).await })
-        }))
+        let change = Advance { detail: Some(detail), ..Advance::of(intent, at) };
+        Box::pin(self.writer.advance(Transition::BeginSigning, change))
     }
 
     fn record_precertificate(&self, intent: IntentId, signature: Vec<u8>, at: UnixTime) -> Answer<'_, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(
-                async move { issuance::record_precertificate(connection, &intent, &signature, at).await },
-            )
-        }))
+        let change = Advance { signature: Some(signature), ..Advance::of(intent, at) };
+        Box::pin(self.writer.advance(Transition::SignPrecertificate, change))
     }
 
     fn begin_certificate<'a>(
@@ -126,37 +121,44 @@ impl CertificateStore for SqliteStore {
         tbs: Vec<u8>,
         at: UnixTime,
     ) -> Answer<'a, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move {
-                let step = issuance::CertificateStep { sct: &sct, log_index, tbs: &tbs };
-                issuance::begin_certificate(connection, &intent, &step, at).await
-            })
-        }))
+        Box::pin(self.writer.begin_certificate(CertificateStep { intent, sct, log_index, tbs, at }))
     }
 
     fn record_signed(&self, intent: IntentId, signature: Vec<u8>, at: UnixTime) -> Answer<'_, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::record_signed(connection, &intent, &signature, at).await })
-        }))
+        let change = Advance { signature: Some(signature), ..Advance::of(intent, at) };
+        Box::pin(self.writer.advance(Transition::Sign, change))
     }
 
-    fn record_logged(&self, intent: IntentId, log_index: u64, at: UnixTime) -> Answer<'_, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::record_logged(connection, &intent, log_index, at).await })
-        }))
-    }
-
-    fn mark_delivered(&self, intent: IntentId, at: UnixTime) -> Answer<'_, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::mark_delivered(connection, &intent, at).await })
-        }))
+    fn mark_delivered(&self, intent: IntentId, log_index: Option<u64>, at: UnixTime) -> Answer<'_, ()> {
+        let change = Advance { log_index, ..Advance::of(intent, at) };
+        Box::pin(self.writer.advance(Transition::Deliver, change))
     }
 
     fn abandon<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()> {
         let reason = reason.to_owned();
         let states = (State::Intent, State::Abandoned);
         Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::give_up(connection, &intent, states, &reason, at).await })
+            Box::pin(async move {
+                let entry = issuance::give_up(&mut *connection, &intent, states, &reason, at).await?;
+                audit::append_all(connection, vec![entry]).await
+            })
+        }))
+    }
+
+    fn undo_signing<'a>(
+        &'a self,
+        intent: IntentId,
+        precertificate: Option<Vec<u8>>,
+        reason: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()> {
+        let reason = reason.to_owned();
+        Box::pin(self.writer.change(move |connection| {
+            Box::pin(async move {
+                let tbs = precertificate.as_deref();
+                let entry = issuance::undo_signing(&mut *connection, &intent, tbs, &reason, at).await?;
+                audit::append_all(connection, vec![entry]).await
+            })
         }))
     }
 
@@ -164,34 +166,46 @@ impl CertificateStore for SqliteStore {
         let reason = reason.to_owned();
         let states = (State::Signing, State::MaybeIssued);
         Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { issuance::give_up(connection, &intent, states, &reason, at).await })
+            Box::pin(async move {
+                let entry = issuance::give_up(&mut *connection, &intent, states, &reason, at).await?;
+                audit::append_all(connection, vec![entry]).await
+            })
         }))
     }
 
-    fn open_issuances(&self, before: UnixTime, limit: u32) -> Answer<'_, Vec<StoredCertificate>> {
-        Box::pin(issuance::open(&self.readers, before, limit))
+    fn open_issuances(
+        &self,
+        which: Open,
+        before: UnixTime,
+        limit: u32,
+    ) -> Answer<'_, Vec<StoredCertificate>> {
+        Box::pin(certificates::open(&self.readers, which, before, limit))
     }
 
     fn certificate<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<StoredCertificate>> {
-        Box::pin(issuance::by_serial(&self.readers, serial))
+        Box::pin(certificates::by_serial(&self.readers, serial))
     }
 
     fn issuance(&self, intent: IntentId) -> Answer<'_, Option<StoredCertificate>> {
-        Box::pin(async move { issuance::by_intent(&self.readers, &intent).await })
+        Box::pin(async move { certificates::by_intent(&self.readers, &intent).await })
     }
 
     fn search(&self, search: Search) -> Answer<'_, Vec<StoredCertificate>> {
-        Box::pin(async move { issuance::search(&self.readers, &search).await })
+        Box::pin(async move { certificates::search(&self.readers, &search).await })
     }
 
     fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>> {
-        Box::pin(issuance::status(&self.readers, issuer, serial))
+        Box::pin(certificates::status(&self.readers, issuer, serial))
     }
 
     fn revoke(&self, revocation: NewRevocation) -> Answer<'_, StoredRevocation> {
-        Box::pin(self.writer.change(move |connection| {
+        Box::pin(self.writer.change_status(move |connection| {
             Box::pin(async move { revocations::revoke(connection, &revocation).await })
         }))
+    }
+
+    fn revocation_generation(&self) -> u64 {
+        self.writer.generation()
     }
 
     fn unlogged_revocations(&self, limit: u32) -> Answer<'_, Vec<StoredRevocation>> {
@@ -246,6 +260,35 @@ impl CertificateStore for SqliteStore {
 
     fn authorities(&self) -> Answer<'_, Vec<StoredAuthority>> {
         Box::pin(authorities::all(&self.readers))
+    }
+
+    fn renew_authority<'a>(
+        &'a self,
+        authority: StoredAuthority,
+        actor: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()> {
+        let actor = actor.to_owned();
+        Box::pin(self.writer.change(move |connection| {
+            Box::pin(async move { authorities::renew(connection, &authority, &actor, at).await })
+        }))
+    }
+
+    fn accept_time<'a>(&'a self, actor: &'a str, at: UnixTime) -> Answer<'a, ()> {
+        let actor = actor.to_owned();
+        Box::pin(self.writer.change(move |connection| {
+            Box::pin(async move { crls::accept_time(connection, &actor, at).await })
+        }))
+    }
+
+    fn record_anchor(&self, anchor: Anchor, at: UnixTime) -> Answer<'_, ()> {
+        Box::pin(self.writer.change(move |connection| {
+            Box::pin(async move { audit::record_anchor(connection, &anchor, at).await })
+        }))
+    }
+
+    fn latest_anchor(&self) -> Answer<'_, Option<Anchor>> {
+        Box::pin(audit::latest_anchor(&self.readers))
     }
 
     fn audit<'a>(&'a self, event: &'a str, actor: &'a str, detail: String, at: UnixTime) -> Answer<'a, ()> {

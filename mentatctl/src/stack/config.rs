@@ -77,10 +77,9 @@ pub fn log_server(layout: &Layout, ports: &Ports, authorities: &Path, statement_
         log.extend(more);
         table(log)
     };
-    let event = table([
-        ("predicate_type", REVOCATION_PREDICATE.into()),
-        ("keys", Value::Array(vec![path(statement_key)])),
-    ]);
+    let events = EVENTS.map(|kind| {
+        table([("predicate_type", kind.into()), ("keys", Value::Array(vec![path(statement_key)]))])
+    });
     let mut config = Table::new();
     config.insert("public_url".into(), format!("http://127.0.0.1:{}", ports.log).into());
     config.insert("data".into(), path(&data.join("logs")));
@@ -98,7 +97,7 @@ pub fn log_server(layout: &Layout, ports: &Ports, authorities: &Path, statement_
         Value::Array(vec![
             log("signing", vec![("authorities", authorities.clone())]),
             log("issuance", vec![("authorities", authorities)]),
-            log("event", vec![("event", Value::Array(vec![event]))]),
+            log("event", vec![("event", Value::Array(events.to_vec()))]),
         ]),
     );
     write(layout, "transparency-log", &config)
@@ -132,8 +131,9 @@ pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> 
     write(layout, "executor", &config)
 }
 
-/// `predicateType` of the authority's statements about revocations.
-const REVOCATION_PREDICATE: &str = "https://mentat.internal/revocation/v1";
+/// `predicateType` of the authority's statements: about revocations, and about the head of its audit trail.
+const EVENTS: [&str; 2] =
+    ["https://mentat.internal/revocation/v1", "https://mentat.internal/audit-anchor/v1"];
 
 fn write(layout: &Layout, server: &str, config: &Table) -> Outcome<()> {
     let text =

@@ -1,0 +1,111 @@
+//! The audit trail against the records: it must be whole, and it must have an entry for everything that it should.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::{PAGE, Report};
+use crate::authority::CertificateAuthority;
+use crate::error::CaError;
+use crate::storage::{IntentId, State, Step, StoredCertificate, StoredRevocation, audit};
+
+/// What the trail says happened.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    /// How many signatures were announced for each issuance.
+    signings: HashMap<IntentId, u8>,
+    /// Date and reason of the newest revocation of each serial number.
+    revocations: HashMap<String, (i64, u64)>,
+    /// Issuer, part and number of published lists.
+    lists: HashSet<(String, i64, u64)>,
+}
+
+impl Trail {
+    /// Reads the whole trail; reports where it is not one chain, and where it ends before its anchor in the event log.
+    pub(super) async fn read(authority: &CertificateAuthority, report: &mut Report) -> Result<Self, CaError> {
+        let anchor = authority.store().latest_anchor().await?;
+        let mut anchored = false;
+        let mut trail = Self::default();
+        let mut previous: Option<audit::Record> = None;
+        loop {
+            let after = previous.as_ref().map_or(0, |record| record.sequence);
+            let page = authority.store().audit_records(after, PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            for record in page {
+                if !audit::follows(previous.as_ref(), &record) {
+                    report.findings.push(format!("audit record {} does not follow", record.sequence));
+                    return Ok(trail);
+                }
+                report.audit_records += 1;
+                anchored |= anchor.is_some_and(|it| (it.sequence, it.hash) == (record.sequence, record.hash));
+                trail.note(&record);
+                previous = Some(record);
+            }
+        }
+        if let Some(anchor) = anchor {
+            report.anchored = Some(anchor.sequence);
+            if !anchored {
+                report.findings.push(format!(
+                    "the audit trail does not have record {}, of which the event log has the hash at index {}",
+                    anchor.sequence, anchor.event_index
+                ));
+            }
+        }
+        Ok(trail)
+    }
+
+    fn note(&mut self, record: &audit::Record) {
+        let detail: Value = serde_json::from_str(&record.detail).unwrap_or_default();
+        let text = |name: &str| detail.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let number = |name: &str| detail.get(name).and_then(Value::as_i64).unwrap_or_default();
+        match record.event.as_str() {
+            "certificate.signing" => {
+                let mut intent = IntentId::default();
+                if hex::decode_to_slice(text("intent"), &mut intent).is_ok() {
+                    let count = self.signings.entry(intent).or_default();
+                    *count = count.saturating_add(1);
+                }
+            }
+            "certificate.revoked" => {
+                let reason = u64::try_from(number("reason")).unwrap_or_default();
+                self.revocations.insert(text("serial"), (number("revoked_at"), reason));
+            }
+            "crl.published" => {
+                let number_of_list = u64::try_from(number("number")).unwrap_or_default();
+                self.lists.insert((text("issuer"), number("part"), number_of_list));
+            }
+            _ => {}
+        }
+    }
+
+    /// Every signature was announced before it was made.
+    pub(super) fn covers(&self, record: &StoredCertificate) -> Result<(), String> {
+        let may_be_signed = record.signature.is_some()
+            || matches!(record.state, State::Signing | State::MaybeIssued | State::Revoked);
+        let expected = match (&record.precertificate, record.step) {
+            (Some(_), Step::Certificate) => 2,
+            _ => u8::from(may_be_signed),
+        };
+        if self.signings.get(&record.intent).copied().unwrap_or(0) < expected {
+            return Err("the audit trail does not announce its signature".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The trail's newest word on a revocation is what is recorded.
+    pub(super) fn agrees(&self, revocation: &StoredRevocation) -> Result<(), String> {
+        let recorded = (revocation.revoked_at.0, u64::from(revocation.reason.code()));
+        match self.revocations.get(&revocation.serial.to_string()) {
+            Some(said) if *said == recorded => Ok(()),
+            Some(_) => Err("the audit trail has another date or reason of its revocation".to_owned()),
+            None => Err("the audit trail does not have its revocation".to_owned()),
+        }
+    }
+
+    /// Whether the trail has the publication of a list.
+    pub(super) fn has_list(&self, issuer: &str, part: i64, number: u64) -> bool {
+        self.lists.contains(&(issuer.to_owned(), part, number))
+    }
+}

@@ -1,0 +1,156 @@
+//! New keys and certificates for those that issue nothing: the OCSP responder and the time-stamp authority.
+//!
+//! Done beside a stopped server; the next start takes the new ones. What the old ones signed stays valid as long as it was.
+
+use std::path::PathBuf;
+
+use ca_api::AuthorityRole;
+use ca_pki::certificate::{Decided, Form, build};
+use ca_pki::key::KeyUse;
+use ca_pki::lint::{self, CertificateRules};
+use ca_pki::profile::Kind;
+use ca_pki::{DistinguishedName, SubjectPublicKey, UnixTime, pem};
+use der::Encode as _;
+use hsm::{KeyAlgorithm, KeyLabel, KeyProvider, KeySpec, KeyUri, Purpose};
+use serde::Serialize;
+
+use crate::authority::{CertificateAuthority, LoadedAuthority, names, random, role_name};
+use crate::error::CaError;
+use crate::storage::{NewIntent, Step, StoredAuthority};
+
+/// What a renewal made; printed as one JSON object.
+#[derive(Debug, Clone, Serialize)]
+pub struct Renewed {
+    /// Name of the authority.
+    pub authority: String,
+    /// Serial number of its new certificate.
+    pub serial: String,
+    /// Last second of validity of the new certificate, RFC 3339.
+    pub not_after: String,
+    /// PEM file that was written anew.
+    pub file: PathBuf,
+}
+
+impl CertificateAuthority {
+    /// Makes a new key and certificate for the OCSP responder or the time-stamp authority.
+    ///
+    /// # Errors
+    /// [`CaError::OutOfRange`] for any other authority, [`CaError`] when a step fails; a key without a certificate may be
+    /// left in the keystore, where it signs nothing.
+    pub async fn renew(&self, name: &str, keys: &dyn KeyProvider) -> Result<Renewed, CaError> {
+        let (kind, purpose, issuer_name) = match name {
+            names::OCSP_RESPONDER => (Kind::OcspResponder, Purpose::Ocsp, names::CODE_SIGNING),
+            names::TIMESTAMP_AUTHORITY => (Kind::TimestampAuthority, Purpose::Timestamp, names::TIME_STAMPING),
+            _ => {
+                return Err(CaError::OutOfRange {
+                    field: "authority",
+                    reason: "must be ocsp-responder or timestamp-authority; authorities that issue need a ceremony",
+                });
+            }
+        };
+        let now = self.clock.now()?;
+        let loaded = self.authority(name)?;
+        let label = format!("{name}-{}", hex::encode(random::<8>()?));
+        let signer = keys.generate(&KeySpec::new(&label, KeyAlgorithm::EcdsaP256, [purpose])?)?;
+        let public_key = SubjectPublicKey::from_spki(signer.public_key().spki_der(), KeyUse::Subscriber)?;
+        let (certificate, serial, not_after) =
+            self.certify(loaded, issuer_name, kind, &public_key, now).await?;
+        let uri = KeyUri::soft(&KeyLabel::new(&label)?).pinned_to(signer.public_key().spki_sha256());
+        let stored = StoredAuthority {
+            name: name.to_owned(),
+            role: role_name(loaded.role).to_owned(),
+            certificate: Some(certificate.clone()),
+            issuer: Some(issuer_name.to_owned()),
+            key_uri: uri.to_string(),
+            shards: 0,
+        };
+        self.store.renew_authority(stored, "operator", now).await?;
+        let file = self.write_chain(loaded, &certificate)?;
+        Ok(Renewed { authority: name.to_owned(), serial, not_after: not_after.to_rfc3339(), file })
+    }
+
+    /// Record → sign → store, as every certificate is signed; the subject stays byte for byte.
+    async fn certify(
+        &self,
+        loaded: &LoadedAuthority,
+        issuer_name: &str,
+        kind: Kind,
+        public_key: &SubjectPublicKey,
+        now: UnixTime,
+    ) -> Result<(Vec<u8>, String, UnixTime), CaError> {
+        let (signing, issuer) = self.issuer(issuer_name)?;
+        let old = ca_pki::certificate::parse(&loaded.certificate)?;
+        let subject = old.tbs_certificate().subject().to_der();
+        let subject = DistinguishedName::from_der(
+            &subject.map_err(|_| CaError::Inconsistent("a subject cannot be read"))?,
+        )?;
+        let profile = self.settings.infrastructure(kind).map_err(|refusal| {
+            tracing::error!(%refusal, "a lifetime is out of range");
+            CaError::OutOfRange { field: "hierarchy", reason: "a lifetime is out of its range" }
+        })?;
+        let serial = self.serial()?;
+        let decided = Decided {
+            serial: &serial,
+            subject: &subject,
+            identity: None,
+            public_key,
+            not_before: now,
+            identity_issuer: None,
+            claims: &[],
+        };
+        let tbs = build(&profile, issuer, &decided, Form::Certificate)?;
+        lint::certificate(&tbs.unsigned(), &CertificateRules { kind, issuer: Some(issuer) }).into_result()?;
+        let intent = random::<16>()?;
+        let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
+        self.store
+            .record_intent(NewIntent {
+                intent,
+                shard: serial.shard(issuer.status.shards),
+                serial: serial.clone(),
+                issuer: issuer_name.to_owned(),
+                profile: profile.name().to_owned(),
+                identity: None,
+                spki_sha256: public_key.spki_sha256(),
+                requester: "operator".to_owned(),
+                request_id: None,
+                evidence: "{}".to_owned(),
+                token: None,
+                not_before: now,
+                not_after,
+                step: Step::Certificate,
+                tbs: tbs.as_der().to_vec(),
+                at: now,
+            })
+            .await?;
+        let detail = serde_json::json!({
+            "intent": hex::encode(intent),
+            "serial": serial.to_string(),
+            "tbs_sha256": hex::encode(tbs.sha256()),
+        });
+        self.store.begin_signing(intent, detail.to_string(), now).await?;
+        let signature = self.sign(signing, Purpose::Certificate, &intent, tbs.as_der()).await?;
+        let certificate = tbs.assemble(&signature)?;
+        self.store.record_signed(intent, signature, now).await?;
+        self.store.mark_delivered(intent, None, now).await?;
+        Ok((certificate, serial.to_string(), not_after))
+    }
+
+    /// Writes the file of `chains/` anew that begins with the renewed certificate, in one step.
+    fn write_chain(&self, loaded: &LoadedAuthority, certificate: &[u8]) -> Result<PathBuf, CaError> {
+        let (file, issuers) = match loaded.role {
+            AuthorityRole::TimestampAuthority => ("time-stamping.pem", loaded.chain.get(1..).unwrap_or_default()),
+            _ => ("ocsp-responder.pem", &[][..]),
+        };
+        let mut text = pem::encode("CERTIFICATE", certificate)?;
+        for issuer in issuers {
+            text.push_str(&pem::encode("CERTIFICATE", issuer)?);
+        }
+        let path = self.settings.data_dir.join("chains").join(file);
+        let beside = path.with_extension("pem.new");
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path)).map_err(|error| {
+            tracing::error!(%error, path = %path.display(), "the certificate is recorded, but its file is not");
+            CaError::Inconsistent("the certificate is recorded, but its file in chains cannot be written")
+        })?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,127 @@
+//! What an operator does beside the running server: renewing, setting the clock right, proving that the trail is whole.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_pki::crl::RevocationReason;
+use ca_service::{CaError, CertificateAuthority, check};
+use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
+use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
+use trust_store::ocsp::OcspResponse;
+
+async fn issued(authority: &Arc<CertificateAuthority>) -> ca_service::issuance::Issued {
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap()
+}
+
+async fn execute(site: &Site, statement: &'static str) {
+    let options = SqliteConnectOptions::new().filename(site.settings.database());
+    let mut connection = options.connect().await.unwrap();
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+}
+
+async fn findings(site: &Site) -> Vec<String> {
+    check::run(&*site.open().await).await.unwrap().findings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_responder_and_a_renewed_time_stamp_authority_answer_after_the_next_start() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let issued = issued(&authority).await;
+    for name in ["ocsp-responder", "timestamp-authority"] {
+        let before = authority.authorities()[name].certificate.clone();
+        let renewed = authority.renew(name, &site.keys()).await.unwrap();
+        let after = site.open().await.authorities()[name].certificate.clone();
+        assert_ne!(after, before);
+        let pem = std::fs::read_to_string(&renewed.file).unwrap();
+        assert_eq!(fixture::der(pem.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap()), after);
+    }
+    let subject = |authority: &CertificateAuthority, name: &str| {
+        let parsed = ca_pki::certificate::parse(&authority.authorities()[name].certificate).unwrap();
+        der::Encode::to_der(parsed.tbs_certificate().subject()).unwrap()
+    };
+    let reopened = site.open().await;
+    assert_eq!(subject(&reopened, "ocsp-responder"), subject(&authority, "ocsp-responder"));
+    let answer = reopened.ocsp(&ocsp_request(&issued.chain[0], &issued.serial), None).await;
+    let response = OcspResponse::from_der(&answer.der).unwrap();
+    assert_eq!(response.responses().len(), 1);
+    let refused = authority.renew("code-signing", &site.keys()).await;
+    assert!(matches!(refused, Err(CaError::OutOfRange { .. })));
+    check_ca(&reopened).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_wrong_for_a_while_is_declared_right_again() {
+    let site = Site::new().await;
+    let present = SystemClock.unix_seconds();
+    let wrong = Arc::new(TestClock::at_unix_seconds(present + 10 * 365 * 86_400));
+    let ahead = site.open_with(site.store().await, wrong).await;
+    // Everything of that time is dated in the future, the lists included.
+    ahead.publish_due().await.unwrap();
+    drop(ahead);
+    let right = Arc::new(TestClock::at_unix_seconds(present + 60));
+    let authority = site.open_with(site.store().await, right.clone()).await;
+    assert!(matches!(authority.publish_due().await, Err(CaError::Clock(_))));
+    let accepted = authority.accept_time("test").await.unwrap();
+    assert!(accepted.recorded > accepted.accepted && accepted.accepted == present + 60);
+    drop(authority);
+    let authority = site.open_with(site.store().await, right.clone()).await;
+    assert!(authority.publish_due().await.unwrap() >= 1);
+    let list = authority.published_crl("root", ca_service::storage::CrlPart::Complete).unwrap();
+    assert_eq!(list.this_update, present + 60);
+    right.advance(Duration::from_secs(5));
+    issued(&authority).await;
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trail_whose_end_was_cut_does_not_cover_the_records() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let issued = issued(&authority).await;
+    authority.revoke(&issued.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    drop(authority);
+    assert_eq!(findings(&site).await, Vec::<String>::new());
+    let cut = "DELETE FROM audit WHERE sequence = (SELECT max(sequence) FROM audit)";
+    let mut seen = Vec::new();
+    // Lists, the revocation, both signatures and the token's creation are the last records.
+    for _ in 0..5 {
+        execute(&site, cut).await;
+        let now = findings(&site).await;
+        assert!(!now.is_empty());
+        seen.extend(now);
+    }
+    for part in ["publication", "revocation", "announce its signature"] {
+        assert!(seen.iter().any(|finding| finding.contains(part)), "{part}: {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trail_that_ends_before_its_anchor_is_found() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    issued(&authority).await;
+    let anchor = authority.anchor().await.unwrap().unwrap();
+    assert_eq!(authority.anchor().await.unwrap(), None, "only the note of the anchor was added");
+    let head = authority.store().latest_audit().await.unwrap().unwrap();
+    assert_eq!((head.event.as_str(), head.sequence), ("audit.anchored", anchor.sequence + 1));
+    let statement = &site.log.events()[usize::try_from(anchor.event_index).unwrap()];
+    let payload = statement["payload"].as_str().unwrap();
+    let payload = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, payload).unwrap();
+    assert!(String::from_utf8(payload).unwrap().contains(&hex::encode(anchor.hash)));
+    drop(authority);
+    let report = check::run(&*site.open().await).await.unwrap();
+    assert_eq!((report.anchored, report.findings), (Some(anchor.sequence), Vec::new()));
+    // A record that nothing else speaks of.
+    execute(&site, "DELETE FROM audit WHERE sequence >= (SELECT max(sequence) - 1 FROM audit)").await;
+    let seen = findings(&site).await;
+    assert!(seen.iter().any(|finding| finding.contains("event log")), "{seen:?}");
+}
