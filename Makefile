@@ -79,7 +79,8 @@ bench-log: ## the transparency log; writes target/bench/log.json
 bench-log-large: ## the log with ten million entries: some minutes, 12 GB below TMPDIR; adds its figures to log.json
 	$(CARGO) bench $(ALL_BUT_COMPILER) --bench log -- large
 
-bench-ca: ## the certificate authority; writes target/bench/ca.json
+bench-ca: ## the certificate authority with a log beside it; writes target/bench/ca.json
+	$(CARGO) bench $(ALL_BUT_COMPILER) --no-run --bench ca --bench log
 	$(call bench,ca-service,ca)
 
 bench-verify: ## the verifier; writes target/bench/verify.json

@@ -1,0 +1,66 @@
+//! What the certificate authority promises, measured on the real processes: `make bench-ca`.
+//!
+//! Prints a table and writes `target/bench/ca.json`, a flat object with the unit in each name; fails after printing when a
+//! bound of docs/specification.md is missed. CA, log and load generator share the machine; requests are prepared
+//! beforehand; every certificate goes the whole way: authenticated by a token, linted, intent and record durable, signature
+//! verified, logged. `MENTAT_BENCH_STORED` sets how many stored certificates "full" means (default 1,000,000).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a bench measures, prints, and fails loudly"
+)]
+
+#[path = "ca/figures.rs"]
+mod figures;
+#[path = "ca/issuance.rs"]
+mod issuance;
+#[path = "ca/load.rs"]
+mod load;
+#[path = "ca/rows.rs"]
+mod rows;
+#[path = "ca/stack.rs"]
+mod stack;
+#[path = "ca/status.rs"]
+mod status;
+
+use std::time::Duration;
+
+use figures::Figures;
+
+fn main() -> std::process::ExitCode {
+    // `cargo test --benches` starts this without the flag: then it only has to compile.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return std::process::ExitCode::SUCCESS;
+    }
+    // Parts can be named, so that one can be repeated: issue, status, lists, full.
+    let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
+    let seconds = if std::env::args().any(|argument| argument == "--quick") { 1 } else { 4 };
+    let lasting = Duration::from_secs(seconds);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut figures = Figures::default();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        figures.set("sync_ms", load::sync_ms(folder.path()));
+        let (signatures, verified) = issuance::bare_signatures();
+        figures.set("peer_p256_signatures_per_s", signatures);
+        figures.set("peer_p256_signatures_verified_per_s", verified);
+        if wanted("issue") {
+            issuance::measure(&mut figures, lasting).await;
+        }
+        if wanted("status") {
+            status::answers(&mut figures, lasting).await;
+        }
+        if wanted("lists") {
+            status::lists(&mut figures).await;
+        }
+        if wanted("full") {
+            issuance::measure_full(&mut figures, lasting).await;
+        }
+    });
+    figures.finish()
+}

@@ -1,0 +1,85 @@
+//! Figures, their bounds, and the verdict.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// A promise about a figure.
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// Where a promise holds.
+#[derive(PartialEq)]
+enum Holds {
+    Everywhere,
+    /// Where a sync takes less than [`FAST_SYNC_MS`]; elsewhere the figure is printed beside it.
+    OnFastDisks,
+}
+
+const FAST_SYNC_MS: f64 = 0.5;
+
+const BOUNDS: [(&str, Bound, Holds); 18] = [
+    ("issued_per_s", Bound::AtLeast(3_500.0), Holds::OnFastDisks),
+    ("issued_sct_per_s", Bound::AtLeast(2_400.0), Holds::OnFastDisks),
+    ("issue_p99_ms_at_64", Bound::AtMost(50.0), Holds::OnFastDisks),
+    ("issue_p50_ms_at_1", Bound::AtMost(1.8), Holds::OnFastDisks),
+    ("cpu_ms_per_certificate", Bound::AtMost(0.5), Holds::Everywhere),
+    ("db_bytes_per_certificate", Bound::AtMost(4_096.0), Holds::Everywhere),
+    ("lint_us", Bound::AtMost(100.0), Holds::Everywhere),
+    ("ocsp_cached_per_s", Bound::AtLeast(50_000.0), Holds::Everywhere),
+    ("ocsp_nonce_per_s", Bound::AtLeast(10_000.0), Holds::Everywhere),
+    ("revoke_ms_at_1m", Bound::AtMost(2.0), Holds::OnFastDisks),
+    ("crl_100k_ms", Bound::AtMost(80.0), Holds::Everywhere),
+    ("crl_1m_s", Bound::AtMost(1.0), Holds::Everywhere),
+    ("issue_ratio_1m_vs_empty", Bound::AtLeast(0.9), Holds::OnFastDisks),
+    ("issue_ratio_10m_vs_empty", Bound::AtLeast(0.9), Holds::OnFastDisks),
+    ("start_ms", Bound::AtMost(100.0), Holds::Everywhere),
+    ("start_full_ms", Bound::AtMost(2_000.0), Holds::Everywhere),
+    ("idle_mib", Bound::AtMost(24.0), Holds::Everywhere),
+    ("revoked_seen_ms", Bound::AtMost(2.0), Holds::OnFastDisks),
+];
+
+/// Everything that was measured.
+#[derive(Default)]
+pub(crate) struct Figures(BTreeMap<&'static str, f64>);
+
+impl Figures {
+    pub(crate) fn set(&mut self, name: &'static str, value: f64) {
+        // At once, so that a run that is cut off has said something.
+        println!("{name:<40} {value:>14.3}");
+        self.0.insert(name, value);
+    }
+
+    /// Writes the file; says what was missed.
+    pub(crate) fn finish(self) -> ExitCode {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("ca.json"), serde_json::to_vec_pretty(&self.0).unwrap()).unwrap();
+        let fast = self.0["sync_ms"] < FAST_SYNC_MS;
+        let mut missed = 0;
+        for (name, bound, holds) in BOUNDS {
+            let Some(value) = self.0.get(name) else { continue };
+            let (kept, text) = match bound {
+                Bound::AtLeast(least) => (*value >= least, format!("at least {least}")),
+                Bound::AtMost(most) => (*value <= most, format!("at most {most}")),
+            };
+            if kept {
+                continue;
+            }
+            if holds == Holds::OnFastDisks && !fast {
+                println!("not judged: {name} = {value:.3} ({text} where a sync takes less than {FAST_SYNC_MS} ms)");
+            } else {
+                println!("MISSED: {name} = {value:.3}, promised {text}");
+                missed += 1;
+            }
+        }
+        if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// Median of some runs.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
