@@ -40,7 +40,9 @@ impl CertificateAuthority {
     pub async fn renew(&self, name: &str, keys: &dyn KeyProvider) -> Result<Renewed, CaError> {
         let (kind, purpose, issuer_name) = match name {
             names::OCSP_RESPONDER => (Kind::OcspResponder, Purpose::Ocsp, names::CODE_SIGNING),
-            names::TIMESTAMP_AUTHORITY => (Kind::TimestampAuthority, Purpose::Timestamp, names::TIME_STAMPING),
+            names::TIMESTAMP_AUTHORITY => {
+                (Kind::TimestampAuthority, Purpose::Timestamp, names::TIME_STAMPING)
+            }
             _ => {
                 return Err(CaError::OutOfRange {
                     field: "authority",
@@ -138,7 +140,9 @@ impl CertificateAuthority {
     /// Writes the file of `chains/` anew that begins with the renewed certificate, in one step.
     fn write_chain(&self, loaded: &LoadedAuthority, certificate: &[u8]) -> Result<PathBuf, CaError> {
         let (file, issuers) = match loaded.role {
-            AuthorityRole::TimestampAuthority => ("time-stamping.pem", loaded.chain.get(1..).unwrap_or_default()),
+            AuthorityRole::TimestampAuthority => {
+                ("time-stamping.pem", loaded.chain.get(1..).unwrap_or_default())
+            }
             _ => ("ocsp-responder.pem", &[][..]),
         };
         let mut text = pem::encode("CERTIFICATE", certificate)?;

@@ -397,12 +397,8 @@ pub trait CertificateStore: Send + Sync {
     fn mark_maybe_issued<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()>;
 
     /// Issuances in an open state that were recorded before `before`, oldest first.
-    fn open_issuances(
-        &self,
-        which: Open,
-        before: UnixTime,
-        limit: u32,
-    ) -> Answer<'_, Vec<StoredCertificate>>;
+    fn open_issuances(&self, which: Open, before: UnixTime, limit: u32)
+    -> Answer<'_, Vec<StoredCertificate>>;
 
     /// A certificate by serial number.
     fn certificate<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<StoredCertificate>>;

@@ -125,11 +125,8 @@ impl DeveloperKey {
     fn new(key: PrivateKey) -> Result<Self, Error> {
         let pkcs8 = Arc::new(key.to_pkcs8()?);
         let public_key = key.public_key()?;
-        let signer = SoftwareSigner::open(
-            key,
-            public_key,
-            KeyPolicy { purposes: PURPOSES, rate: None, audit: None },
-        )?;
+        let signer =
+            SoftwareSigner::open(key, public_key, KeyPolicy { purposes: PURPOSES, rate: None, audit: None })?;
         Ok(Self { signer: Arc::new(signer), pkcs8 })
     }
 }

@@ -137,9 +137,8 @@ impl<A: App> Dispatcher<A> {
         if declared_length(request.headers()).is_some_and(|length| length > limits.body_bytes) {
             return problem(&Problem::too_large(limits.body_bytes));
         }
-        let mut request = request.map(|body| {
-            RequestBody::new(body, limits.body_bytes, limits.stall_timeout, limits.body_timeout)
-        });
+        let mut request = request
+            .map(|body| RequestBody::new(body, limits.body_bytes, limits.stall_timeout, limits.body_timeout));
         let outcome = request.body().outcome();
         request.extensions_mut().insert(self.peer.clone());
         let answer = self.app.lock().unwrap_or_else(PoisonError::into_inner).answer(request);

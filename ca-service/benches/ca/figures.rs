@@ -68,7 +68,9 @@ impl Figures {
                 continue;
             }
             if holds == Holds::OnFastDisks && !fast {
-                println!("not judged: {name} = {value:.3} ({text} where a sync takes less than {FAST_SYNC_MS} ms)");
+                println!(
+                    "not judged: {name} = {value:.3} ({text} where a sync takes less than {FAST_SYNC_MS} ms)"
+                );
             } else {
                 println!("MISSED: {name} = {value:.3}, promised {text}");
                 missed += 1;

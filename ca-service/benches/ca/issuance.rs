@@ -27,8 +27,9 @@ pub(crate) fn bare_signatures() -> (f64, f64) {
         }
         f64::from(count) / began.elapsed().as_secs_f64()
     };
-    let bare = aws_lc_rs::signature::EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING)
-        .unwrap();
+    let bare =
+        aws_lc_rs::signature::EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING)
+            .unwrap();
     let random = aws_lc_rs::rand::SystemRandom::new();
     let signed = rate(&|| {
         bare.sign(&random, &message).unwrap();
@@ -136,7 +137,8 @@ async fn lint_us(stack: &Stack) -> f64 {
     let record = authority.store().search(search).await.unwrap().remove(0);
     let certificate = authority.assembled(&record).unwrap();
     let (_, issuer) = authority.issuer("code-signing").unwrap();
-    let rules = ca_pki::lint::CertificateRules { kind: ca_pki::profile::Kind::Internal, issuer: Some(issuer) };
+    let rules =
+        ca_pki::lint::CertificateRules { kind: ca_pki::profile::Kind::Internal, issuer: Some(issuer) };
     let times = (0..5)
         .map(|_| {
             let began = Instant::now();

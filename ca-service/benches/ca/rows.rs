@@ -44,16 +44,13 @@ pub(crate) async fn sizes(database: &Path) -> (f64, f64) {
     let number = async |connection: &mut SqliteConnection, statement: &'static str| {
         sqlx::query(statement).fetch_one(connection).await.unwrap().get::<i64, _>(0) as f64
     };
-    // Tokens are prepared in bulk and counted with the certificates that use them up.
     sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await.unwrap();
     let pages = number(&mut connection, "PRAGMA page_count").await;
     let free = number(&mut connection, "PRAGMA freelist_count").await;
     let size = number(&mut connection, "PRAGMA page_size").await;
-    let tokens = number(&mut connection, "SELECT count(*) FROM token").await;
     let unused = number(&mut connection, "SELECT count(*) FROM token WHERE used_by IS NULL").await;
     let certificates = number(&mut connection, "SELECT count(*) FROM certificate").await;
     // A token's row takes about 130 bytes; those that no run used do not count.
-    let _ = tokens;
     ((pages - free) * size - unused * 130.0, certificates)
 }
 

@@ -84,7 +84,7 @@ impl Stack {
         let root = folder.path();
         secret(&root.join("passphrase"), "a passphrase for benches only");
         secret(&root.join("admin-token"), ADMIN);
-        std::fs::write(root.join("ca.toml"), ca_config(issuer_key, "http://127.0.0.1:1")).unwrap();
+        std::fs::write(root.join("ca.toml"), ca_config(root, issuer_key, "http://127.0.0.1:1")).unwrap();
         run(&program("ca-service"), &["init"], &root.join("ca.toml"));
         let chain = root.join("ca/chains/code-signing.pem");
         let statement = root.join("ca/chains/statement.pub.pem");
@@ -110,7 +110,7 @@ impl Stack {
         std::fs::write(root.join("ca/issuance-log.pub.pem"), pem).unwrap();
         let log = Process::start(&program("transparency-log"), &root.join("log.toml"));
         let url = format!("http://{}", log.address);
-        std::fs::write(root.join("ca.toml"), ca_config(issuer_key, &url)).unwrap();
+        std::fs::write(root.join("ca.toml"), ca_config(root, issuer_key, &url)).unwrap();
         Self { folder, log: Some(log), ca: None }
     }
 
@@ -143,7 +143,8 @@ impl Stack {
     }
 }
 
-fn ca_config(issuer_key: &str, log: &str) -> String {
+fn ca_config(root: &Path, issuer_key: &str, log: &str) -> String {
+    let root = root.display();
     format!(
         r#"
 data_dir = "ca"
@@ -154,7 +155,7 @@ listen = "127.0.0.1:0"
 [admin]
 token_file = "admin-token"
 [keys]
-passphrase = "file:../passphrase"
+passphrase = "file:{root}/passphrase"
 [hierarchy]
 issuer_key = "{issuer_key}"
 [issuance_log]

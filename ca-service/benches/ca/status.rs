@@ -75,7 +75,9 @@ pub(crate) async fn answers(figures: &mut Figures, lasting: Duration) {
     let address = stack.address();
     let cached: Vec<Vec<u8>> = serials
         .iter()
-        .map(|serial| get(&format!("/ocsp/{}", STANDARD.encode(request(&issuer, serial, None)).replace('/', "%2F"))))
+        .map(|serial| {
+            get(&format!("/ocsp/{}", STANDARD.encode(request(&issuer, serial, None)).replace('/', "%2F")))
+        })
         .collect();
     let fresh: Vec<Vec<u8>> = (0..20_000_u32)
         .map(|number| {
@@ -105,7 +107,10 @@ pub(crate) async fn lists(figures: &mut Figures) {
     let _ = subjects(&stack, 1).await;
     stack.stop_ca();
     rows::load_revoked(&stack.database(), 0, 100_000).await;
-    figures.set("crl_100k_ms", median(vec![list_ms(&stack).await, list_ms(&stack).await, list_ms(&stack).await]));
+    figures.set(
+        "crl_100k_ms",
+        median(vec![list_ms(&stack).await, list_ms(&stack).await, list_ms(&stack).await]),
+    );
     rows::load_revoked(&stack.database(), 100_000, 1_000_000).await;
     let times = vec![list_ms(&stack).await, list_ms(&stack).await, list_ms(&stack).await];
     figures.set("crl_1m_s", median(times) / 1000.0);
@@ -116,7 +121,8 @@ pub(crate) async fn lists(figures: &mut Figures) {
     let admin = format!("authorization: Bearer {ADMIN}\r\n");
     let (mut revoked, mut seen) = (Vec::new(), Vec::new());
     for serial in &serials {
-        let about = get(&format!("/ocsp/{}", STANDARD.encode(request(&issuer, serial, None)).replace('/', "%2F")));
+        let about =
+            get(&format!("/ocsp/{}", STANDARD.encode(request(&issuer, serial, None)).replace('/', "%2F")));
         let (_, good) = connection.call(&about).await;
         let good = good.to_vec();
         let path = format!("/api/v1/certificates/{serial}/revoke");

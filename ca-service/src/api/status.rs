@@ -8,7 +8,9 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use bytes::Bytes;
 use ca_pki::ocsp::MAX_REQUEST;
 use ca_pki::serial::Shard;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use service::Problem;
 use service::peer::Peer;
@@ -288,7 +290,8 @@ mod tests {
 
     #[test]
     fn the_tag_decides_and_where_there_is_none_the_date_does() {
-        let caching = Caching { etag: "\"x\"", this_update: 784_111_777, next_update: 800_000_000, max_age: 1 };
+        let caching =
+            Caching { etag: "\"x\"", this_update: 784_111_777, next_update: 800_000_000, max_age: 1 };
         let asked = |name: http::HeaderName, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());

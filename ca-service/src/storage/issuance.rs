@@ -133,8 +133,10 @@ pub(super) async fn advance(
     let (step, or_step) = transition.steps();
     let mut changed = HashMap::with_capacity(changes.len());
     for part in rows::portions(changes) {
-        let indices =
-            part.iter().map(|change| change.log_index.map(stored_index).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let indices = part
+            .iter()
+            .map(|change| change.log_index.map(stored_index).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
         let mut query: QueryBuilder<Sqlite> =
             QueryBuilder::new("WITH change (intent, signature, log_index, at) AS (");
         query.push_values(part.iter().zip(indices), |mut row, (change, index)| {
@@ -164,7 +166,11 @@ pub(super) async fn advance(
             .push(") RETURNING intent, requester");
         collect(&mut *connection, query, &mut changed).await?;
     }
-    Ok(outcomes(changes.iter().map(|change| (change.intent, change.detail.clone(), change.at)), &mut changed, entries))
+    Ok(outcomes(
+        changes.iter().map(|change| (change.intent, change.detail.clone(), change.at)),
+        &mut changed,
+        entries,
+    ))
 }
 
 /// The second step of an issuance: its SCT, and the to-be-signed bytes of the certificate.
@@ -185,8 +191,10 @@ pub(super) async fn begin_certificates(
 ) -> Outcomes {
     let mut changed = HashMap::with_capacity(steps.len());
     for part in rows::portions(steps) {
-        let indices =
-            part.iter().map(|new| new.log_index.map(stored_index).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let indices = part
+            .iter()
+            .map(|new| new.log_index.map(stored_index).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
         let mut query: QueryBuilder<Sqlite> =
             QueryBuilder::new("WITH change (intent, sct, log_index, tbs, tbs_sha256, at) AS (");
         query.push_values(part.iter().zip(indices), |mut row, (new, index)| {

@@ -7,8 +7,8 @@ use ca_pki::{SerialNumber, UnixTime};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlitePool};
 
-use super::rows::{get, unavailable};
 use super::issuance::{self, Advance, CertificateStep, Transition};
+use super::rows::{get, unavailable};
 use super::writer::Writer;
 use super::{
     Anchor, Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Open, Search, StartedCrl,

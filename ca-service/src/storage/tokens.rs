@@ -97,7 +97,8 @@ pub(super) async fn consume(
     connection: &mut SqliteConnection,
     accepted: &[&NewIntent],
 ) -> Result<(), StoreError> {
-    let with: Vec<_> = accepted.iter().filter_map(|intent| intent.token.map(|token| (intent, token))).collect();
+    let with: Vec<_> =
+        accepted.iter().filter_map(|intent| intent.token.map(|token| (intent, token))).collect();
     for part in rows::portions(&with) {
         let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("WITH change (hash, intent, at) AS (");
         query.push_values(part, |mut row, (intent, token)| {

@@ -22,8 +22,7 @@ type Reply = oneshot::Sender<Result<(), StoreError>>;
 
 /// Told whether the commit succeeded, and passes the change's own outcome on.
 type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Alone =
-    Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (Verdict, Completion)> + Send>;
+type Alone = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (Verdict, Completion)> + Send>;
 
 enum Change {
     Advance(Transition, Advance, Reply),
