@@ -7,7 +7,7 @@ BIN = $${CARGO_TARGET_DIR:-target}/debug
 ALL_BUT_COMPILER = --workspace --exclude executor-compiler
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 
-.PHONY: build demo up test check deny journeys adversarial conformance interop crash fuzz-smoke bench \
+.PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
         bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains help
 
 help: ## list the targets
@@ -33,7 +33,13 @@ check: ## formatting, clippy, documentation, licences and bans
 	$(CARGO) clippy -p executor-compiler --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(ALL_BUT_COMPILER) --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
-	@$(MAKE) --no-print-directory deny
+	@$(MAKE) --no-print-directory no-std deny
+
+no-std: ## the verifier without an operating system: its features, and a build for wasm32-unknown-unknown
+	$(CARGO) test -q -p mentat-tests --test architecture no_std
+	@if test -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown/lib"; then \
+	  $(CARGO) build --release -p trust-store --no-default-features --features rustcrypto --target wasm32-unknown-unknown; \
+	else echo "SKIPPED: the target wasm32-unknown-unknown is not installed (rustup target add wasm32-unknown-unknown)"; fi
 
 deny: ## licences, bans and sources
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
@@ -52,6 +58,13 @@ conformance: build ## third-party vectors, and the conformance door over stdin
 	CI=true $(CARGO) test -p trust-store -p tlog
 	CI=true $(CARGO) test -p mentat-tests --test conformance
 
+# The oracles share the workspace's target folder and release settings, so that what both need is built once.
+ORACLES = CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target} $(CARGO)
+
+oracles: ## other people's libraries as judges of the verifier (a workspace of its own: fetches and builds them)
+	$(ORACLES) test --release --manifest-path tests/oracles/Cargo.toml
+	$(ORACLES) build --release --manifest-path tests/oracles/Cargo.toml --bins
+
 crash: build ## SIGKILL to each server while it works, then a restart: nothing acknowledged is lost
 	$(CARGO) test -p mentat-tests --test crash -- --nocapture
 	$(CARGO) test -p log-store
@@ -60,11 +73,22 @@ crash: build ## SIGKILL to each server while it works, then a restart: nothing a
 interop: build ## other people's programs against a running stack; each missing one is named and counted
 	$(CARGO) test -p mentat-tests --test interop -- --nocapture
 
-fuzz-smoke: ## every fuzz target for ten seconds
-	@test -d tests/fuzz/fuzz_targets || { echo "MISSING: tests/fuzz has no targets"; exit 1; }
-	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo "MISSING: a nightly toolchain and cargo-fuzz (rustup toolchain install nightly; cargo install --locked cargo-fuzz)"; exit 1; }
+# Coverage feedback as cargo-fuzz asks for it, which the stable compiler has too; the address sanitizer, which needs nightly, would
+# guard unsafe code, of which the parsers have none.
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks
+HOST = $$(rustc -vV | sed -n 's/^host: //p')
+FUZZ_SECONDS ?= 10
+
+fuzz-smoke: ## every fuzz target for ten seconds (FUZZ_SECONDS), from its seeds
+	@command -v c++ >/dev/null || { echo "MISSING: a C++ compiler, for libFuzzer (apt-get install g++)"; exit 1; }
+	CARGO_TARGET_DIR=tests/fuzz/target RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --manifest-path tests/fuzz/Cargo.toml --target $(HOST)
 	@for target in $$(cd tests/fuzz/fuzz_targets && ls *.rs | sed 's/\.rs$$//'); do \
-	  $(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=10 || exit 1; done
+	  mkdir -p tests/fuzz/corpus/$$target tests/fuzz/artifacts/$$target; echo "== $$target"; \
+	  tests/fuzz/target/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=5 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=tests/fuzz/artifacts/$$target/ tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target 2>&1 \
+	    | grep -E "number_of_executed|ERROR|panicked|Test unit written|SUMMARY" ; \
+	  ! ls tests/fuzz/artifacts/$$target/* >/dev/null 2>&1 || { echo "FOUND: tests/fuzz/artifacts/$$target"; exit 1; }; done
 
 bench: bench-log bench-ca bench-verify bench-exec ## every promised figure
 
@@ -83,7 +107,8 @@ bench-ca: ## the certificate authority with a log beside it; writes target/bench
 	$(CARGO) bench $(ALL_BUT_COMPILER) --no-run --bench ca --bench log
 	$(call bench,ca-service,ca)
 
-bench-verify: ## the verifier; writes target/bench/verify.json
+bench-verify: ## the verifier, beside sigstore-verify where its workspace can be built; writes target/bench/verify.json
+	@$(ORACLES) build --release --manifest-path tests/oracles/Cargo.toml --bins || echo "NOT BUILT: sigstore-verify, the peer"
 	$(call bench,trust-store,verify)
 
 bench-exec: ## the executor; writes target/bench/exec.json

@@ -13,6 +13,7 @@ mod bans;
 mod imports;
 mod licences;
 mod manifests;
+mod no_std;
 mod sources;
 
 use std::path::{Path, PathBuf};

@@ -21,13 +21,14 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, Content};
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, MAX_PEM_CHAIN};
 use crate::crl::Crl;
 use crate::error::Error;
 use crate::identity;
 use crate::json::{self, Bytes, Value};
 use crate::manifest::Manifest;
 use crate::ocsp::OcspResponse;
+use crate::pem;
 use crate::reason::Denial;
 use crate::revocation::RevocationEvidence;
 use crate::tsp::TimestampToken;
@@ -230,29 +231,44 @@ impl Derived {
     pub fn of(bundle: &Bundle, certificate: Option<&Certificate>) -> Self {
         let token = bundle.timestamps.first().and_then(|der| TimestampToken::from_response(der).ok());
         Self {
-            signer: certificate.map(|certificate| Signer {
-                subject: identity::subject_text(certificate),
-                issuer: identity::issuer_text(certificate),
-            }),
-            algorithm: certificate.map(|certificate| format!("{}", certificate.key_algorithm())),
-            timestamp: token.map(|token| token.time().to_rfc3339()),
-            signature: bundle.signature().ok().map(json::base64_encode),
+            signer: signer_of(certificate),
+            algorithm: algorithm_of(certificate),
+            timestamp: timestamp_of(token.as_ref()),
+            signature: signature_of(bundle),
         }
     }
+}
 
-    /// The name of a copy that is present and differs from `actual`.
-    pub(crate) fn difference(&self, actual: &Self) -> Option<&'static str> {
-        fn differs<T: PartialEq>(written: &Option<T>, actual: &Option<T>) -> bool {
-            written.is_some() && written != actual
-        }
-        [
-            (differs(&self.signer, &actual.signer), "signer"),
-            (differs(&self.algorithm, &actual.algorithm), "algorithm"),
-            (differs(&self.timestamp, &actual.timestamp), "timestamp"),
-            (differs(&self.signature, &actual.signature), "signature"),
-        ]
-        .into_iter()
-        .find_map(|(differs, name)| differs.then_some(name))
+fn signer_of(certificate: Option<&Certificate>) -> Option<Signer> {
+    certificate.map(|certificate| Signer {
+        subject: identity::subject_text(certificate),
+        issuer: identity::issuer_text(certificate),
+    })
+}
+
+fn algorithm_of(certificate: Option<&Certificate>) -> Option<String> {
+    certificate.map(|certificate| format!("{}", certificate.key_algorithm()))
+}
+
+fn timestamp_of(token: Option<&TimestampToken>) -> Option<String> {
+    token.map(|token| token.time().to_rfc3339())
+}
+
+fn signature_of(bundle: &Bundle) -> Option<String> {
+    bundle.signature().ok().map(json::base64_encode)
+}
+
+/// The timestamps of a bundle.
+pub(crate) fn read_tokens(bundle: &Bundle) -> Vec<Result<TimestampToken, Denial>> {
+    bundle.timestamps.iter().map(|der| TimestampToken::from_response(der)).collect()
+}
+
+/// Reads the first certificate of a PEM text; `known` is returned if the text holds it and nothing else.
+fn read_certificate(text: &str, known: Option<&Certificate>) -> Result<Certificate, Denial> {
+    let Some(known) = known else { return Certificate::from_pem(text) };
+    match pem::decode(text, pem::CERTIFICATE, MAX_PEM_CHAIN)?.as_slice() {
+        [only] if only == known.der() => Ok(known.clone()),
+        _ => Certificate::from_pem(text),
     }
 }
 
@@ -261,6 +277,8 @@ impl Derived {
 pub struct Attestation {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) bundle: Bundle,
+    /// The timestamps of the bundle, read; one that cannot be read is a denial of step 4.
+    pub(crate) tokens: Vec<Result<TimestampToken, Denial>>,
     pub(crate) further: Vec<Bundle>,
     pub(crate) certificate: Option<Certificate>,
     pub(crate) issuers: Vec<Certificate>,
@@ -282,8 +300,9 @@ impl Attestation {
     ) -> Result<Self, Denial> {
         let mut attestation = Self::for_bundle(Bundle::parse(bundle_json)?)?;
         let mut chain = Vec::with_capacity(block.certificate_chain.len());
-        for pem in &block.certificate_chain {
-            chain.push(Certificate::from_pem(pem)?);
+        for text in &block.certificate_chain {
+            let known = attestation.certificate.as_ref().filter(|_| chain.is_empty());
+            chain.push(read_certificate(text, known)?);
         }
         if let Some((first, issuers)) = chain.split_first() {
             attestation.chain_agrees = attestation.certificate.as_ref() == Some(first);
@@ -302,11 +321,13 @@ impl Attestation {
     /// `malformed` or `unsupported` for a certificate that cannot be read.
     pub fn for_bundle(bundle: Bundle) -> Result<Self, Denial> {
         let certificate = bundle.certificate().map(Certificate::from_der).transpose()?;
+        let tokens = read_tokens(&bundle);
         let issuers =
             bundle.key.issuers().iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?;
         Ok(Self {
             manifest: None,
             bundle,
+            tokens,
             further: Vec::new(),
             certificate,
             issuers,
@@ -332,6 +353,26 @@ impl Attestation {
         self.staples.ocsp.extend_from_slice(&staples.ocsp);
         self.staples.crl.extend_from_slice(&staples.crl);
         Ok(self)
+    }
+
+    /// The name of a copy for readers that is present and differs from what the bundle says.
+    pub(crate) fn false_copy(&self) -> Option<&'static str> {
+        fn differs<T: PartialEq>(written: &Option<T>, actual: impl FnOnce() -> Option<T>) -> bool {
+            written.is_some() && *written != actual()
+        }
+        let (copies, certificate) = (&self.derived, self.certificate.as_ref());
+        let token = || self.tokens.first().and_then(|token| token.as_ref().ok());
+        if differs(&copies.signer, || signer_of(certificate)) {
+            Some("signer")
+        } else if differs(&copies.algorithm, || algorithm_of(certificate)) {
+            Some("algorithm")
+        } else if differs(&copies.timestamp, || timestamp_of(token())) {
+            Some("timestamp")
+        } else if differs(&copies.signature, || signature_of(&self.bundle)) {
+            Some("signature")
+        } else {
+            None
+        }
     }
 
     /// The manifest, not verified yet.
@@ -430,11 +471,14 @@ mod tests {
 
     #[test]
     fn copies_that_differ_are_named() {
-        let actual = Derived::of(&bundle(), None);
-        assert_eq!(Derived::default().difference(&actual), None);
-        let other = Derived { signature: Some("AAAA".into()), ..Derived::default() };
-        assert_eq!(other.difference(&actual), Some("signature"));
-        let other = Derived { timestamp: Some("1970-01-01T00:00:00Z".into()), ..Derived::default() };
-        assert_eq!(other.difference(&actual), Some("timestamp"));
+        let key = crate::bundle::KeyMaterial::PublicKey { hint: String::new() };
+        let mut attestation = Attestation::for_bundle(Bundle { key, ..bundle() }).unwrap();
+        assert_eq!(attestation.false_copy(), None);
+        attestation.derived = Derived::of(&attestation.bundle, None);
+        assert_eq!(attestation.false_copy(), None, "true copies");
+        attestation.derived.signature = Some("AAAA".into());
+        assert_eq!(attestation.false_copy(), Some("signature"));
+        attestation.derived.timestamp = Some("1970-01-01T00:00:00Z".into());
+        assert_eq!(attestation.false_copy(), Some("timestamp"));
     }
 }

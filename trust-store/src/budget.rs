@@ -22,11 +22,22 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Takes one signature check off.
+    /// For an attestation with this many further bundles, each of which may be an honest one with a chain of its own.
+    pub(crate) fn for_bundles(further: usize) -> Self {
+        let further = u32::try_from(further).unwrap_or(u32::MAX);
+        let Self { signature_checks, steps } = Self::default();
+        Self {
+            signature_checks: signature_checks.saturating_add(further.saturating_mul(14)),
+            steps: steps.saturating_add(further.saturating_mul(4_000)),
+        }
+    }
+
+    /// Takes one signature check over a message of `length` octets off: reading a long message costs steps.
     ///
     /// # Errors
     /// `budget_exceeded` when none is left.
-    pub fn spend_signature_check(&mut self) -> Result<(), Denial> {
+    pub fn spend_signature_check(&mut self, length: usize) -> Result<(), Denial> {
+        self.spend_steps(length / 64)?;
         self.signature_checks = self.signature_checks.checked_sub(1).ok_or(exceeded("signature checks"))?;
         Ok(())
     }
@@ -61,8 +72,11 @@ mod tests {
     #[test]
     fn ends_with_its_reason() {
         let mut budget = Budget { signature_checks: 1, steps: 3 };
-        assert!(budget.spend_signature_check().is_ok());
-        assert_eq!(budget.spend_signature_check().unwrap_err().code, ReasonCode::BudgetExceeded);
+        assert!(budget.spend_signature_check(63).is_ok());
+        assert_eq!(budget.spend_signature_check(0).unwrap_err().code, ReasonCode::BudgetExceeded);
+        let mut long = Budget { signature_checks: 2, steps: 3 };
+        assert!(long.spend_signature_check(255).is_ok());
+        assert_eq!(long.spend_signature_check(64).unwrap_err().code, ReasonCode::BudgetExceeded);
         assert!(budget.spend_comparison(127).is_ok());
         assert_eq!(budget.spend_steps(2).unwrap_err().code, ReasonCode::BudgetExceeded);
         assert!(budget.spend_steps(1).is_ok());

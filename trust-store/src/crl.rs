@@ -12,6 +12,7 @@ use core::fmt;
 use tlog::signature::SignatureVerifier;
 
 use crate::algorithm::SignatureAlgorithm;
+use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::crl_entry::{EntryIndex, read_entries};
 use crate::extension::{
@@ -274,7 +275,19 @@ impl Crl {
     /// The entry of the certificate with this serial number (INTEGER content octets) and issuer. If the list has
     /// several, the one that was revoked first.
     pub fn entry(&self, serial: &[u8], issuer: &CanonicalName) -> Option<CrlEntry> {
-        self.parts.entries.find(self.der(), serial, issuer, self.issuer_name())
+        self.parts.entries.find(self.der(), serial, issuer, self.issuer_name()).0
+    }
+
+    /// As [`Crl::entry`], with the look-up charged.
+    pub(crate) fn entry_within(
+        &self,
+        serial: &[u8],
+        issuer: &CanonicalName,
+        budget: &mut Budget,
+    ) -> Result<Option<CrlEntry>, Denial> {
+        let (entry, steps) = self.parts.entries.find(self.der(), serial, issuer, self.issuer_name());
+        budget.spend_steps(steps)?;
+        Ok(entry)
     }
 
     /// The serial number (INTEGER content octets) and entry of every certificate in the list, in order.

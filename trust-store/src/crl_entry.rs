@@ -57,6 +57,11 @@ impl RevocationReason {
         })
     }
 
+    /// Whether the certificate was given up in order, its key not being suspected.
+    pub(crate) const fn is_retirement(self) -> bool {
+        matches!(self, Self::AffiliationChanged | Self::Superseded | Self::CessationOfOperation)
+    }
+
     /// The CRLReason code.
     pub const fn code(self) -> u8 {
         match self {
@@ -135,40 +140,52 @@ impl EntryIndex {
         !self.issuers.is_empty()
     }
 
+    /// The entry, and how many steps the look-up took: a hostile list can give many entries the same last octets.
     pub(crate) fn find(
         &self,
         whole: &[u8],
         serial: &[u8],
         issuer: &CanonicalName,
         list_issuer: &CanonicalName,
-    ) -> Option<CrlEntry> {
+    ) -> (Option<CrlEntry>, usize) {
         let key = key_of(serial);
         let start = self.sorted.partition_point(|place| place.key < key);
         let candidates =
             self.sorted.get(start..).unwrap_or_default().iter().take_while(|place| place.key == key);
         let mut found: Option<CrlEntry> = None;
+        let mut steps = 1;
         for place in candidates {
+            steps += 1;
             let entry_issuer = match place.issuer.checked_sub(1) {
                 None => list_issuer,
-                Some(i) => self.issuers.get(i as usize)?,
+                Some(i) => match self.issuers.get(i as usize) {
+                    Some(issuer) => issuer,
+                    None => continue,
+                },
             };
+            if entry_issuer.length() == issuer.length() {
+                steps += issuer.length() / 64;
+            }
             if entry_issuer != issuer {
                 continue;
             }
-            let Some((entry_serial, entry)) = entry_at(whole, place.offset) else { continue };
+            let Some((entry_serial, entry, length)) = entry_at(whole, place.offset) else { continue };
+            steps += 1 + length / 64;
             if entry_serial == serial
                 && found.is_none_or(|earlier| entry.effective_date() < earlier.effective_date())
             {
                 found = Some(entry);
             }
         }
-        found
+        (found, steps)
     }
 
     pub(crate) fn iter<'a>(&'a self, whole: &'a [u8]) -> impl Iterator<Item = (&'a [u8], CrlEntry)> {
         let mut offsets: Vec<u32> = self.sorted.iter().map(|place| place.offset).collect();
         offsets.sort_unstable();
-        offsets.into_iter().filter_map(move |offset| entry_at(whole, offset))
+        offsets
+            .into_iter()
+            .filter_map(move |offset| entry_at(whole, offset).map(|(serial, entry, _)| (serial, entry)))
     }
 }
 
@@ -176,10 +193,12 @@ fn key_of(serial: &[u8]) -> u64 {
     serial.iter().rev().take(8).enumerate().fold(0, |key, (i, octet)| key | u64::from(*octet) << (8 * i))
 }
 
-fn entry_at(whole: &[u8], offset: u32) -> Option<(&[u8], CrlEntry)> {
+/// Serial number, entry, and the octets it takes.
+fn entry_at(whole: &[u8], offset: u32) -> Option<(&[u8], CrlEntry, usize)> {
     let mut reader = Reader::from_offset(whole, offset as usize);
-    let (entry, _) = read_entry(reader.expect(tag::SEQUENCE).ok()?, whole).ok()?;
-    Some((entry.serial, entry.value))
+    let element = reader.expect(tag::SEQUENCE).ok()?;
+    let (entry, _) = read_entry(element, whole).ok()?;
+    Some((entry.serial, entry.value, element.der().len()))
 }
 
 struct RawEntry<'a> {

@@ -2,11 +2,13 @@
 
 use alloc::vec::Vec;
 
+use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::crl::{CertificateScope, Crl, CrlEntry, Indirection, RevocationReason};
 use crate::extension::{DistributionPoint, DistributionPointName, KeyUsage, ReasonFlags};
 use crate::general_name::GeneralName;
 use crate::name::CanonicalName;
+use crate::oid;
 use crate::path::{PathPolicy, Subject, build_path_where};
 use crate::path_validation::check_critical_extensions;
 use crate::reason::{Denial, ReasonCode};
@@ -36,8 +38,8 @@ impl<'a> Assessor<'a, '_> {
             points.map(|points| points.iter().collect()).unwrap_or_default();
         let mut partial: Option<Covered> = None;
         for crl in check.evidence.crls.iter().filter(|crl| crl.base_number().is_none()) {
-            self.budget.spend_comparison(crl.issuer_der().len())?;
-            let Some(reasons) = covered_reasons(certificate, &points, crl) else { continue };
+            self.budget.spend_comparison(crl.issuer_name().length())?;
+            let Some(reasons) = covered_reasons(certificate, &points, crl, self.budget)? else { continue };
             if let Some(problem) = crl.unusable() {
                 findings.fell_short(unknown(problem));
                 continue;
@@ -63,7 +65,7 @@ impl<'a> Assessor<'a, '_> {
             };
             let newest = delta.unwrap_or(crl);
             let current = check.is_current(newest.this_update(), newest.next_update());
-            if let Some(entry) = look_up(certificate, crl, delta) {
+            if let Some(entry) = look_up(certificate, crl, delta, self.budget)? {
                 if current {
                     findings.revoked(entry.effective_date(), entry.reason);
                 } else {
@@ -127,13 +129,16 @@ impl<'a> Assessor<'a, '_> {
                 && crl.unusable().is_none()
         };
         for crl in check.evidence.crls.iter().filter(verified) {
-            if self.budget.spend_comparison(crl.issuer_der().len()).is_err() {
-                break;
-            }
-            if covered_reasons(certificate, &points, crl).is_none() {
+            let listed = self
+                .budget
+                .spend_comparison(crl.issuer_name().length())
+                .and_then(|()| covered_reasons(certificate, &points, crl, self.budget));
+            let Ok(covered) = listed else { break };
+            if covered.is_none() {
                 continue;
             }
-            let listed = crl.entry(certificate.serial(), certificate.issuer_name());
+            let listed = crl.entry_within(certificate.serial(), certificate.issuer_name(), self.budget);
+            let Ok(listed) = listed else { break };
             if let Some(entry) = listed.filter(is_final) {
                 keep_earliest(&mut earliest, entry.effective_date(), entry.reason);
             }
@@ -182,7 +187,7 @@ impl<'a> Assessor<'a, '_> {
             return Err(Denial::new(ReasonCode::UsageNotAllowed, "the CRL issuer's key usage lacks cRLSign"));
         }
         if !crl.was_verified_with(signer) {
-            self.budget.spend_signature_check()?;
+            self.budget.spend_signature_check(crl.tbs().len())?;
         }
         crl.verify_signature(signer, self.check.verifier)
     }
@@ -264,7 +269,7 @@ impl<'a> Assessor<'a, '_> {
                 && check.is_current(delta.this_update(), delta.next_update())
                 && newest.is_none_or(|known| known.number() < Some(number));
             let listed = delta
-                .entry(certificate.serial(), certificate.issuer_name())
+                .entry_within(certificate.serial(), certificate.issuer_name(), self.budget)?
                 .filter(|entry| entry.reason != RevocationReason::RemoveFromCrl);
             if !fits && listed.is_none() {
                 continue;
@@ -304,12 +309,18 @@ fn is_final(entry: &CrlEntry) -> bool {
 }
 
 /// §6.3.3 (i) and (j).
-fn look_up(certificate: &Certificate, crl: &Crl, delta: Option<&Crl>) -> Option<CrlEntry> {
+fn look_up(
+    certificate: &Certificate,
+    crl: &Crl,
+    delta: Option<&Crl>,
+    budget: &mut Budget,
+) -> Result<Option<CrlEntry>, Denial> {
     let (serial, issuer) = (certificate.serial(), certificate.issuer_name());
-    match delta.and_then(|delta| delta.entry(serial, issuer)) {
-        Some(entry) if entry.reason == RevocationReason::RemoveFromCrl => None,
-        Some(entry) => Some(entry),
-        None => crl.entry(serial, issuer),
+    let by_delta = delta.map(|delta| delta.entry_within(serial, issuer, budget)).transpose()?.flatten();
+    match by_delta {
+        Some(entry) if entry.reason == RevocationReason::RemoveFromCrl => Ok(None),
+        Some(entry) => Ok(Some(entry)),
+        None => crl.entry_within(serial, issuer, budget),
     }
 }
 
@@ -318,7 +329,31 @@ fn covered_reasons(
     certificate: &Certificate,
     points: &[DistributionPoint<'_>],
     crl: &Crl,
-) -> Option<ReasonFlags> {
+    budget: &mut Budget,
+) -> Result<Option<ReasonFlags>, Denial> {
+    let same_issuer = crl.issuer_name() == certificate.issuer_name();
+    if !same_issuer && points.iter().all(|point| point.crl_issuer.is_none()) {
+        return Ok(None);
+    }
+    budget.spend_steps(cost_of_comparing(certificate, points, crl))?;
+    Ok(reasons_of(certificate, points, crl))
+}
+
+/// Every name of every distribution point is compared with every name of the list's, by their lengths.
+fn cost_of_comparing(certificate: &Certificate, points: &[DistributionPoint<'_>], crl: &Crl) -> usize {
+    let count = |name: &DistributionPointName<'_>| match name {
+        DistributionPointName::Full(names) => names.iter().count(),
+        DistributionPointName::Relative(_) => 1,
+    };
+    let of_points: usize = points.iter().map(|point| point.name.as_ref().map_or(1, count)).sum();
+    let of_list = crl.distribution_point_name().as_ref().map_or(0, count);
+    let octets = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len) / 16;
+    let of_certificate = octets(certificate.extension(&oid::CRL_DISTRIBUTION_POINTS).map(|(value, _)| value));
+    let list = octets(crl.distribution_point_der());
+    of_points.saturating_mul(list).saturating_add(of_list.saturating_mul(of_certificate + 1))
+}
+
+fn reasons_of(certificate: &Certificate, points: &[DistributionPoint<'_>], crl: &Crl) -> Option<ReasonFlags> {
     let in_scope = match crl.scope() {
         CertificateScope::All => true,
         CertificateScope::EndEntity => !certificate.is_ca(),

@@ -82,6 +82,7 @@ pub mod json;
 pub mod key_details;
 pub mod log_entry;
 pub mod manifest;
+mod meter;
 pub mod pattern;
 pub mod policy;
 pub mod policy_document;

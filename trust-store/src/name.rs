@@ -46,6 +46,11 @@ impl CanonicalName {
         Ok(Self(canonical.into_boxed_slice()))
     }
 
+    /// Octets of the canonical form: what a comparison costs.
+    pub(crate) fn length(&self) -> usize {
+        self.0.len()
+    }
+
     /// True for the name without any RDN.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

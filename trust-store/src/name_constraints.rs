@@ -106,6 +106,8 @@ impl<'a> AccumulatedConstraints<'a> {
         budget: &mut Budget,
     ) -> Result<(), Denial> {
         for list in &self.lists {
+            // Subtrees of other kinds are passed over, which is cheap but not free.
+            budget.spend_steps(1 + (list.excluded.len() + list.permitted.len()) / 16)?;
             for subtree in list.excluded.iter().filter(|subtree| same_kind(&subtree.base, name)) {
                 budget.spend_comparison(length_of(name))?;
                 if matches(subtree, name, canonical, Side::Excluded)? {

@@ -205,7 +205,12 @@ impl OcspResponse {
         certificate: &'a Certificate,
         issuer: &'a Certificate,
     ) -> impl Iterator<Item = &'a SingleResponse> {
-        self.parts.responses.iter().filter(move |response| self.is_about(response, certificate, issuer))
+        // One hash for each kind of identifier, not one for each answer: a response may hold thousands.
+        let mut hashed: [Option<(Vec<u8>, Vec<u8>)>; 4] = [None, None, None, None];
+        self.parts.responses.iter().filter(move |response| {
+            response.serial.of(self.der()) == certificate.serial()
+                && self.is_of_issuer(response, certificate, issuer, &mut hashed)
+        })
     }
 
     /// The nonce, if the response has one.
@@ -250,7 +255,7 @@ impl OcspResponse {
             return Ok(Responder::Authorised);
         }
         if self.is_named(issuer) {
-            budget.spend_signature_check()?;
+            budget.spend_signature_check(self.der().len())?;
             self.verify_signature(issuer, verifier)?;
             return Ok(Responder::Issuer);
         }
@@ -321,9 +326,9 @@ impl OcspResponse {
         for time in [self.produced_at(), now] {
             crate::path_validation::check_validity(delegate, time)?;
         }
-        budget.spend_signature_check()?;
+        budget.spend_signature_check(delegate.tbs().len())?;
         delegate.verify_signature(issuer, verifier)?;
-        budget.spend_signature_check()?;
+        budget.spend_signature_check(self.der().len())?;
         self.verify_signature(delegate, verifier)
     }
 
@@ -345,28 +350,26 @@ impl OcspResponse {
         }
     }
 
-    fn is_about(&self, response: &SingleResponse, certificate: &Certificate, issuer: &Certificate) -> bool {
-        let name_hash = response.issuer_name_hash.of(self.der());
-        let key_hash = response.issuer_key_hash.of(self.der());
-        let equals = |digest: &[u8], hash: &[u8]| digest == hash;
-        // The name is hashed as the certificate spells its issuer (RFC 6960 §4.1.1).
-        let (name, key) = (certificate.issuer_der(), issuer.public_key());
-        response.serial.of(self.der()) == certificate.serial()
-            && match response.hash {
-                CertIdHash::Sha1 => {
-                    equals(&Sha1::digest(name), name_hash) && equals(&Sha1::digest(key), key_hash)
-                }
-                CertIdHash::Sha256 => {
-                    equals(&Sha256::digest(name), name_hash) && equals(&Sha256::digest(key), key_hash)
-                }
-                CertIdHash::Sha384 => {
-                    equals(&Sha384::digest(name), name_hash) && equals(&Sha384::digest(key), key_hash)
-                }
-                CertIdHash::Sha512 => {
-                    equals(&Sha512::digest(name), name_hash) && equals(&Sha512::digest(key), key_hash)
-                }
-                CertIdHash::Unsupported => false,
-            }
+    /// Whether an answer names this issuer: the hash of its name, as the certificate spells it (RFC 6960 §4.1.1), and of
+    /// its key.
+    fn is_of_issuer(
+        &self,
+        response: &SingleResponse,
+        certificate: &Certificate,
+        issuer: &Certificate,
+        hashed: &mut [Option<(Vec<u8>, Vec<u8>)>; 4],
+    ) -> bool {
+        let (place, digest): (usize, fn(&[u8]) -> Vec<u8>) = match response.hash {
+            CertIdHash::Sha1 => (0, |octets| Sha1::digest(octets).to_vec()),
+            CertIdHash::Sha256 => (1, |octets| Sha256::digest(octets).to_vec()),
+            CertIdHash::Sha384 => (2, |octets| Sha384::digest(octets).to_vec()),
+            CertIdHash::Sha512 => (3, |octets| Sha512::digest(octets).to_vec()),
+            CertIdHash::Unsupported => return false,
+        };
+        let Some(hashed) = hashed.get_mut(place) else { return false };
+        let (name, key) =
+            hashed.get_or_insert_with(|| (digest(certificate.issuer_der()), digest(issuer.public_key())));
+        response.issuer_name_hash.of(self.der()) == name && response.issuer_key_hash.of(self.der()) == key
     }
 }
 

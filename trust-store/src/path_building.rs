@@ -113,25 +113,30 @@ impl<'a> Builder<'a> {
         let intermediates = self.intermediates.iter().enumerate().map(|(i, c)| (Place::Intermediate(i), c));
         let mut candidates: Vec<(Place, &'a Certificate)> = Vec::new();
         search.budget.spend_steps(self.anchors.len() + self.intermediates.len())?;
+        let name = child.issuer_name();
         for (place, candidate) in anchors.chain(intermediates) {
-            if candidate.subject_name() == child.issuer_name() {
-                search.budget.spend_comparison(child.issuer_der().len())?;
+            if candidate.subject_name().length() != name.length() {
+                continue;
+            }
+            search.budget.spend_comparison(name.length())?;
+            if candidate.subject_name() == name {
                 candidates.push((place, candidate));
             }
         }
         // A key identifier that fits is the better guess; the order is otherwise kept, anchors first.
         let wanted = child.authority_key_identifier().and_then(|identifier| identifier.key_identifier);
-        candidates.sort_by_key(|(place, candidate)| {
+        candidates.sort_by_cached_key(|(place, candidate)| {
             let misfits =
                 matches!((wanted, candidate.subject_key_identifier()), (Some(a), Some(b)) if a != b);
             (misfits, !matches!(place, Place::Anchor(_)))
         });
         for (place, candidate) in candidates {
-            search.budget.spend_steps(1)?;
+            for _ in 0..path.len() {
+                search.budget.spend_comparison(name.length() + candidate.spki_der().len())?;
+            }
             let repeats = path.iter().any(|(_, earlier)| {
-                *earlier == candidate
-                    || (earlier.subject_name() == candidate.subject_name()
-                        && earlier.spki_der() == candidate.spki_der())
+                earlier.subject_name() == candidate.subject_name()
+                    && earlier.spki_der() == candidate.spki_der()
             });
             if repeats {
                 continue;
@@ -198,7 +203,7 @@ impl<'a> Builder<'a> {
         if let Some(known) = search.checked.get(&(child.0, issuer.0)) {
             return Ok(*known);
         }
-        search.budget.spend_signature_check()?;
+        search.budget.spend_signature_check(child.1.tbs().len())?;
         let outcome = child.1.verify_signature(issuer.1, self.verifier);
         let valid = outcome.is_ok();
         search.checked.insert((child.0, issuer.0), valid);

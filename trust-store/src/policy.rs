@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::key_details::KeyDetails;
 use crate::pattern::Pattern;
 
-pub use crate::revocation::{EarlierSignatures, RevocationMode, RevocationPolicy};
+pub use crate::revocation::{AuthorityStatus, EarlierSignatures, RevocationMode, RevocationPolicy};
 
 /// How far a clock may be ahead of ours before its time is worth nothing, in seconds.
 pub const MAX_CLOCK_SKEW: i64 = 300;

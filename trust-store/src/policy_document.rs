@@ -17,7 +17,7 @@
 //!     quorum none
 //!   witnesses: not-required           # or quorum (the default), which `policy` must then name
 //! freshness: { within-seconds: 3600 } # or attested-checkpoint-suffices
-//! revocation: { mode: require, max_age_seconds: 86400 }
+//! revocation: { mode: require, max_age_seconds: 86400, timestamp_authorities: like-the-signer }
 //! agents: { allow: ["**"] }
 //! capabilities: { within: ["filesystem:read:/data"] } # or left-to-the-executor
 //! ```
@@ -34,9 +34,9 @@ use crate::error::Error;
 use crate::json::{self, Bytes, Value};
 use crate::key_details::KeyDetails;
 use crate::policy::{
-    AgentPolicy, ArtifactPolicy, CapabilityPolicy, EarlierSignatures, EndorsementPolicy, FreshnessPolicy,
-    IdentityRule, ProvenancePolicy, RevocationMode, RevocationPolicy, SctPolicy, SigningTimePolicy,
-    TrustLevel, TrustPolicy, TrustedKey, WitnessPolicy, WitnessQuorum,
+    AgentPolicy, ArtifactPolicy, AuthorityStatus, CapabilityPolicy, EarlierSignatures, EndorsementPolicy,
+    FreshnessPolicy, IdentityRule, ProvenancePolicy, RevocationMode, RevocationPolicy, SctPolicy,
+    SigningTimePolicy, TrustLevel, TrustPolicy, TrustedKey, WitnessPolicy, WitnessQuorum,
 };
 
 /// Largest policy document, in bytes.
@@ -183,6 +183,9 @@ pub struct Revocation {
     /// What a revocation means for signatures proven to be older; absent: a denial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier_signatures: Option<Earlier>,
+    /// What is demanded of timestamp authorities; absent: that no evidence shows one to be revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp_authorities: Option<Authorities>,
 }
 
 /// Written form of [`RevocationMode`].
@@ -205,6 +208,16 @@ pub enum Earlier {
     AcceptProvenBefore,
     /// See [`EarlierSignatures::Reject`].
     Reject,
+}
+
+/// Written form of [`AuthorityStatus`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Authorities {
+    /// See [`AuthorityStatus::LikeTheSigner`].
+    LikeTheSigner,
+    /// See [`AuthorityStatus::RevokedDenies`].
+    RevokedDenies,
 }
 
 impl PolicyDocument {
@@ -308,6 +321,10 @@ impl Revocation {
                 Some(Earlier::AcceptProvenBefore) => EarlierSignatures::AcceptProvenBefore,
                 Some(Earlier::Reject) | None => EarlierSignatures::Reject,
             },
+            timestamp_authorities: match self.timestamp_authorities {
+                Some(Authorities::LikeTheSigner) => AuthorityStatus::LikeTheSigner,
+                Some(Authorities::RevokedDenies) | None => AuthorityStatus::RevokedDenies,
+            },
             ..RevocationPolicy::default()
         }
     }
@@ -368,7 +385,8 @@ mod tests {
                           {"subject":"https://ci/**","issuer":{"matching":"https://id"},"level":"verified"}],
             "sct":"accept-absent","logs":{"threshold":2,"witnesses":"not-required"},
             "freshness":{"within-seconds":60},
-            "revocation":{"mode":"require","max_age_seconds":5,"earlier_signatures":"accept-proven-before"},
+            "revocation":{"mode":"require","max_age_seconds":5,"earlier_signatures":"accept-proven-before",
+                          "timestamp_authorities":"like-the-signer"},
             "required_level":"community",
             "endorsements":{"at-least":{"count":2,"endorsers":[]}},
             "provenance":{"required":{"predicate_type":"p","builders":[],"fields":[{"path":"a.b","matches":"x*"}]}},
@@ -381,6 +399,7 @@ mod tests {
         assert!(matches!(policy.witnesses, WitnessPolicy::NotRequired));
         assert_eq!(policy.freshness, FreshnessPolicy::WithinSeconds(60));
         assert_eq!(policy.revocation.max_age_seconds, Some(5));
+        assert_eq!(policy.revocation.timestamp_authorities, AuthorityStatus::LikeTheSigner);
         assert_eq!(policy.required_level, TrustLevel::Community);
         assert!(
             matches!(&policy.identities[1].issuer, IssuerRule::Matching(pattern) if pattern.as_str() == "https://id")

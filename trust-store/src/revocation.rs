@@ -72,6 +72,17 @@ pub enum EarlierSignatures {
     AcceptProvenBefore,
 }
 
+/// What is demanded of the certificates of a timestamp authority (RFC 3161 §4.1). A revocation that is shown always denies.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AuthorityStatus {
+    /// Nothing needs to be shown: bundles of other clients carry no evidence about an authority, and an operator ends its
+    /// service in the trusted root (`validFor`).
+    #[default]
+    RevokedDenies,
+    /// As of the signer's chain: each certificate needs a "good" where the mode demands one.
+    LikeTheSigner,
+}
+
 /// The rules of a revocation check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RevocationPolicy {
@@ -83,6 +94,8 @@ pub struct RevocationPolicy {
     pub clock_skew_seconds: i64,
     /// What a revocation means for earlier signatures.
     pub earlier_signatures: EarlierSignatures,
+    /// What is demanded of timestamp authorities.
+    pub timestamp_authorities: AuthorityStatus,
 }
 
 impl Default for RevocationPolicy {
@@ -92,6 +105,7 @@ impl Default for RevocationPolicy {
             max_age_seconds: None,
             clock_skew_seconds: DEFAULT_CLOCK_SKEW_SECONDS,
             earlier_signatures: EarlierSignatures::Reject,
+            timestamp_authorities: AuthorityStatus::RevokedDenies,
         }
     }
 }
@@ -211,6 +225,46 @@ impl RevocationCheck<'_> {
             Some(denial) if mode == RevocationMode::Require => Err(denial),
             _ => Ok(NotRevoked { statuses, mode }),
         }
+    }
+
+    /// Checks the chain of an authority that made a token at `time`. A certificate that was retired in order (affiliation
+    /// changed, superseded, operation ceased) leaves tokens good that are older than its revocation; with any other
+    /// reason, or none, no token of its key counts any more (RFC 3161 §4.1).
+    ///
+    /// # Errors
+    /// As [`RevocationCheck::check_chain`].
+    pub fn check_timestamp_authority(
+        &self,
+        chain: &VerifiedChain,
+        time: UnixTime,
+        budget: &mut Budget,
+    ) -> Result<(), Denial> {
+        if self.policy.mode == RevocationMode::DangerSkip {
+            return Ok(());
+        }
+        let needs_good = self.policy.mode == RevocationMode::Require
+            && self.policy.timestamp_authorities == AuthorityStatus::LikeTheSigner;
+        let scope = Scope { chain: chain.certificates() };
+        let mut shortfall: Option<Denial> = None;
+        for (certificate, issuer) in chain.links() {
+            let (assessment, weighed) = Assessor::new(self, scope, budget).weigh(certificate, issuer);
+            match assessment.revocation() {
+                Some((at, reason)) if !(reason.is_retirement() && time < at) => {
+                    let serial = hex::encode(certificate.serial());
+                    let reason = reason.as_str();
+                    let detail = format!(
+                        "certificate {serial} of the timestamp authority is revoked since {at} ({reason})"
+                    );
+                    return Err(Denial::new(ReasonCode::Revoked, detail));
+                }
+                Some(_) => {}
+                None if assessment.status == RevocationStatus::Unknown && shortfall.is_none() => {
+                    shortfall = Some(denial_of_unknown(certificate, weighed.err().or(assessment.shortfall)));
+                }
+                None => {}
+            }
+        }
+        shortfall.filter(|_| needs_good).map_or(Ok(()), Err)
     }
 
     /// What the evidence says about one certificate of this issuer. CRLs of other issuers need a path to `issuer`.

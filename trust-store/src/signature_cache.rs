@@ -5,7 +5,7 @@
 //! check succeeded before, whoever asks and whatever has changed since. Validity, revocation and policy are evaluated
 //! anew every time.
 
-use alloc::format;
+use core::fmt::Write;
 
 use sha2::{Digest as _, Sha256};
 use tlog::signature::{Algorithm, InvalidSignature, SignatureVerifier};
@@ -39,14 +39,16 @@ impl<'a> CachedVerifier<'a> {
         (algorithm, public_key, message, signature): (Algorithm, &[u8], &[u8], &[u8]),
         verify: impl FnOnce() -> Result<(), InvalidSignature>,
     ) -> Result<(), InvalidSignature> {
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher(Sha256::new());
+        let (key_length, message_length, signature_length) =
+            (public_key.len(), message.len(), signature.len());
         // Lengths first, so that no two different checks have the same input.
-        hasher.update(format!(
-            "{kind} {algorithm:?} {} {} {}\n",
-            public_key.len(),
-            message.len(),
-            signature.len()
-        ));
+        let written =
+            writeln!(hasher, "{kind} {algorithm:?} {key_length} {message_length} {signature_length}");
+        if written.is_err() {
+            return verify(); // a hasher takes everything; without its key nothing is remembered
+        }
+        let mut hasher = hasher.0;
         hasher.update(public_key);
         hasher.update(message);
         hasher.update(signature);
@@ -56,6 +58,16 @@ impl<'a> CachedVerifier<'a> {
         }
         verify()?;
         self.cache.insert(key);
+        Ok(())
+    }
+}
+
+/// Hashes text without collecting it first.
+struct Hasher(Sha256);
+
+impl Write for Hasher {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.0.update(text);
         Ok(())
     }
 }

@@ -99,14 +99,20 @@ impl TrustMaterial {
         self.logs.iter().map(|log| (log.origin.as_str(), log.log_id.as_slice(), &log.checkpoint_key))
     }
 
-    /// The list with its signature verified, if a certificate authority of the trusted root signed it. For whoever
-    /// keeps lists: one that nobody signed must not take the place of one that counts.
+    /// The list with its signature verified, if a certificate or timestamp authority of the trusted root signed it. For
+    /// whoever keeps lists: one that nobody signed must not take the place of one that counts.
     pub fn authenticate_crl(&self, crl: &Crl, crypto: &dyn SignatureVerifier) -> Option<Crl> {
         self.certificate_authorities
             .iter()
+            .chain(&self.timestamp_authorities)
             .flat_map(|authority| authority.candidates.iter().chain([&authority.anchor]))
             .filter(|issuer| issuer.subject_name() == crl.issuer_name())
             .find_map(|issuer| crl.clone().authenticate(issuer, crypto).ok())
+    }
+
+    /// The certificates of the timestamp authorities, without their anchors: for whoever fetches revocation lists.
+    pub fn timestamp_certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.timestamp_authorities.iter().flat_map(|authority| &authority.candidates)
     }
 
     /// The trusted log with this id.

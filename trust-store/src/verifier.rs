@@ -23,13 +23,16 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use tlog::signature::SignatureVerifier;
 
 use crate::attestation::Attestation;
+use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::certificate::Certificate;
 use crate::evidence::Evidence;
+use crate::meter::Meter;
 use crate::policy::TrustPolicy;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationEvidence;
@@ -37,6 +40,7 @@ use crate::signature_cache::{CachedVerifier, SignatureCache};
 use crate::time::UnixTime;
 use crate::trust_material::TrustMaterial;
 use crate::trusted_root::TrustedRoot;
+use crate::tsp::TimestampToken;
 use crate::verified::VerifiedSigning;
 
 use self::chain::Accepted;
@@ -90,15 +94,8 @@ impl Verifier {
     /// Verifies the signatures of the CRLs in `evidence` once, where their issuer is an authority of the trusted root.
     /// For evidence that serves many verifications; what does not verify stays as it is and is judged later.
     pub fn prepare(&self, evidence: &mut Evidence) {
-        let authorities = || {
-            let list = &self.material.certificate_authorities;
-            list.iter().flat_map(|authority| authority.candidates.iter().chain([&authority.anchor]))
-        };
         for crl in &mut evidence.revocation_mut().crls {
-            let issuers = authorities().filter(|issuer| issuer.subject_name() == crl.issuer_name());
-            let prepared =
-                issuers.filter_map(|issuer| crl.clone().authenticate(issuer, &*self.crypto).ok()).next();
-            if let Some(prepared) = prepared {
+            if let Some(prepared) = self.material.authenticate_crl(crl, &*self.crypto) {
                 *crl = prepared;
             }
         }
@@ -121,10 +118,15 @@ impl Verifier {
         evidence: &Evidence,
         now: UnixTime,
     ) -> Result<VerifiedArtifact, Denial> {
-        let cached = self.cache.as_deref().map(|cache| CachedVerifier::new(&*self.crypto, cache));
+        let further = attestation.further.len();
+        let meter = Meter::new(&*self.crypto, further);
+        let cached = self.cache.as_deref().map(|cache| CachedVerifier::new(&meter, cache));
         let session = Session {
             verifier: self,
-            cached: cached.as_ref().map_or(&*self.crypto, |cached| cached as &dyn SignatureVerifier),
+            crypto: &meter,
+            cached: cached.as_ref().map_or(&meter, |cached| cached as &dyn SignatureVerifier),
+            paths: RefCell::new(Budget::for_bundles(further)),
+            statuses: RefCell::new(Budget::for_bundles(further)),
             policy,
             evidence,
             revocation: evidence.with_staples(attestation),
@@ -132,20 +134,11 @@ impl Verifier {
             digest,
             now,
         };
-        let statement = session.step_1_shape(attestation)?;
-        session.step_2_digests(attestation, statement.as_ref())?;
-        let part = Part { bundle: attestation.bundle(), certificate: attestation.certificate() };
-        let signed = session.verify_signing(&part, Accepted::Signers(&policy.identities))?;
-        let standing = session.step_13_trust(attestation, &signed)?;
-        let requested = session.step_14_capabilities(attestation.manifest())?;
-        Ok(VerifiedArtifact {
-            digest,
-            signed,
-            level: standing.level,
-            endorsers: standing.endorsers,
-            statement,
-            manifest: attestation.manifest().cloned(),
-            requested,
+        // A check that the meter refused looks like a signature that does not verify; what ended the work is reported.
+        session.verify(attestation).map_err(|denial| match denial.code {
+            ReasonCode::Revoked => denial,
+            _ if meter.is_exhausted() => meter.exceeded(),
+            _ => denial,
         })
     }
 }
@@ -155,12 +148,17 @@ impl Verifier {
 struct Part<'a> {
     bundle: &'a Bundle,
     certificate: Option<&'a Certificate>,
+    tokens: &'a [Result<TimestampToken, Denial>],
 }
 
 /// Everything that stays the same during one verification.
 struct Session<'a> {
     verifier: &'a Verifier,
+    crypto: &'a dyn SignatureVerifier,
     cached: &'a dyn SignatureVerifier,
+    /// What is left for building paths, and for the evidence of revocation: for all bundles together.
+    paths: RefCell<Budget>,
+    statuses: RefCell<Budget>,
     policy: &'a TrustPolicy,
     evidence: &'a Evidence,
     revocation: RevocationEvidence,
@@ -170,6 +168,29 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Steps 1 to 14.
+    fn verify(&self, attestation: &Attestation) -> Result<VerifiedArtifact, Denial> {
+        let statement = self.step_1_shape(attestation)?;
+        self.step_2_digests(attestation, statement.as_ref())?;
+        let part = Part {
+            bundle: attestation.bundle(),
+            certificate: attestation.certificate(),
+            tokens: &attestation.tokens,
+        };
+        let signed = self.verify_signing(&part, Accepted::Signers(&self.policy.identities))?;
+        let standing = self.step_13_trust(attestation, &signed)?;
+        let requested = self.step_14_capabilities(attestation.manifest())?;
+        Ok(VerifiedArtifact {
+            digest: self.digest,
+            signed,
+            level: standing.level,
+            endorsers: standing.endorsers,
+            statement,
+            manifest: attestation.manifest().cloned(),
+            requested,
+        })
+    }
+
     /// Steps 3 to 12 for one bundle.
     fn verify_signing(&self, part: &Part<'_>, accepted: Accepted<'_>) -> Result<VerifiedSigning, Denial> {
         let signer = self.step_3_signature(part)?;

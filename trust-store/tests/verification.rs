@@ -6,20 +6,23 @@ mod fixture;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use fixture::authority::{Embedded, Spki as _, leaf, p256};
+use fixture::authority::{Ca, Embedded, Spki as _, leaf, p256};
 use fixture::cases::{self, provenance, sha256};
 use fixture::log::ORIGIN;
 use fixture::scenario::{EMAIL, MODULE, Scenario, World, rule};
+use fixture::timestamp::TimestampAuthority;
 use fixture::{NOW, SIGNED_AT};
+use rcgen::RevocationReason;
 use trust_store::evidence::Evidence;
 use trust_store::key_details::KeyDetails;
 use trust_store::pattern::Pattern;
 use trust_store::policy::{
-    CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, ProvenancePolicy, RevocationMode,
-    SctPolicy, TrustLevel, TrustedKey, WitnessPolicy,
+    AuthorityStatus, CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, ProvenancePolicy,
+    RevocationMode, SctPolicy, TrustLevel, TrustedKey, WitnessPolicy,
 };
 use trust_store::signature_cache::SignatureCache;
 use trust_store::statement::{SLSA_PROVENANCE_TYPE, Statement};
+use trust_store::trusted_root::CertificateChain;
 use trust_store::validity::Validity;
 use trust_store::{ReasonCode, UnixTime};
 
@@ -277,6 +280,72 @@ fn staples_count_like_fetched_evidence() {
     let leaf = scenario.signer.certificate.clone();
     scenario.evidence = scenario.world.evidence(SIGNED_AT, &[&leaf]);
     assert_eq!(code(&scenario), Some(ReasonCode::Revoked), "revoked wins over a good staple");
+}
+
+/// As [`Scenario::valid`], with a timestamp authority below a root of its own.
+fn stamped_elsewhere() -> (Scenario, Ca, TimestampAuthority) {
+    let mut scenario = Scenario::valid();
+    let time_root = Ca::root("MentatLab Time Root CA");
+    let authority = TimestampAuthority::new(&time_root);
+    let chain =
+        [&authority.certificate, &time_root.certificate].map(|certificate| certificate.der().to_vec());
+    scenario.root.timestamp_authorities[0].cert_chain = CertificateChain::new(chain);
+    let signature = scenario.bundle.signature().unwrap().to_vec();
+    scenario.bundle.timestamps = vec![authority.stamp(&signature, SIGNED_AT)];
+    (scenario, time_root, authority)
+}
+
+#[test]
+fn a_revoked_timestamp_authority_denies_and_a_retired_one_only_later_tokens() {
+    for (reason, revoked_at, expected) in [
+        (RevocationReason::KeyCompromise, SIGNED_AT + 60, Some(ReasonCode::Revoked)),
+        (RevocationReason::Unspecified, SIGNED_AT + 60, Some(ReasonCode::Revoked)),
+        (RevocationReason::Superseded, SIGNED_AT + 60, None),
+        (RevocationReason::CessationOfOperation, SIGNED_AT + 60, None),
+        (RevocationReason::Superseded, SIGNED_AT, Some(ReasonCode::Revoked)),
+    ] {
+        let (mut scenario, time_root, authority) = stamped_elsewhere();
+        scenario.evidence.add_crl(&time_root.crl_for(revoked_at, &[&authority.certificate], reason)).unwrap();
+        assert_eq!(code(&scenario), expected, "{reason:?} at {revoked_at}");
+        scenario.policy.revocation.mode = RevocationMode::DangerSkip;
+        assert_eq!(code(&scenario), None);
+    }
+}
+
+#[test]
+fn the_status_of_a_timestamp_authority_must_be_shown_where_the_policy_demands_it() {
+    let (mut scenario, time_root, _) = stamped_elsewhere();
+    assert_eq!(code(&scenario), None, "the default demands no evidence");
+    scenario.policy.revocation.timestamp_authorities = AuthorityStatus::LikeTheSigner;
+    assert_eq!(code(&scenario), Some(ReasonCode::RevocationUnknown));
+    let without = scenario.evidence.clone();
+    scenario.evidence.add_crl(&time_root.crl(NOW - 3 * 86_400, &[])).unwrap();
+    assert_eq!(code(&scenario), Some(ReasonCode::RevocationStale));
+    scenario.evidence = without;
+    scenario.evidence.add_crl(&time_root.crl(SIGNED_AT, &[])).unwrap();
+    assert_eq!(code(&scenario), None);
+    scenario.policy.revocation.mode = RevocationMode::DangerIfPresent;
+    scenario.evidence = Evidence::none();
+    assert_eq!(code(&scenario), None);
+}
+
+/// Genuine lines and entries, repeated as often as the formats allow: every one of them verifies.
+#[test]
+fn repeated_genuine_evidence_ends_within_the_budget() {
+    let mut scenario = Scenario::valid();
+    let entry = &mut scenario.bundle.log_entries[0];
+    let note = &mut entry.inclusion_proof.as_mut().unwrap().checkpoint;
+    let line = note.lines().last().unwrap().to_owned() + "\n";
+    note.push_str(&line.repeat(56));
+    assert_eq!(code(&scenario), None, "one such note is dear and honest");
+    let entry = scenario.bundle.log_entries[0].clone();
+    scenario.bundle.log_entries = vec![entry; 32];
+    assert_eq!(code(&scenario), Some(ReasonCode::BudgetExceeded));
+    let leaf = scenario.signer.certificate.clone();
+    scenario.evidence.add_crl(&scenario.world.intermediate.crl(SIGNED_AT - 5, &[&leaf])).unwrap();
+    let verifier = scenario.verifier().unwrap();
+    verifier.prepare(&mut scenario.evidence);
+    assert_eq!(scenario.verify_with(&verifier).err().map(|denial| denial.code), Some(ReasonCode::Revoked));
 }
 
 #[derive(Default)]

@@ -1,6 +1,20 @@
 //! Object identifiers, each named after the standard that defines it.
 
 pub use const_oid::ObjectIdentifier;
+// What the verifier reads has its identifiers there; here stand those that only an authority writes or refuses.
+pub use trust_store::oid::{
+    AD_CA_ISSUERS, AD_OCSP, ANY_EXTENDED_KEY_USAGE, ANY_POLICY, AUTHORITY_INFO_ACCESS,
+    AUTHORITY_KEY_IDENTIFIER, BASIC_CONSTRAINTS, CERTIFICATE_POLICIES, COMMON_NAME, CRL_DISTRIBUTION_POINTS,
+    CRL_NUMBER, DELTA_CRL_INDICATOR, EC_PUBLIC_KEY, ECDSA_WITH_SHA256 as ECDSA_SHA256,
+    ECDSA_WITH_SHA384 as ECDSA_SHA384, ECDSA_WITH_SHA512 as ECDSA_SHA512, ED25519, EXPIRED_CERTS_ON_CRL,
+    EXTENDED_KEY_USAGE, FRESHEST_CRL, INHIBIT_ANY_POLICY, INVALIDITY_DATE, ISSUING_DISTRIBUTION_POINT,
+    KEY_USAGE, KP_CODE_SIGNING, KP_OCSP_SIGNING, KP_TIME_STAMPING, ML_DSA_44, ML_DSA_65, ML_DSA_87,
+    NAME_CONSTRAINTS, OCSP_BASIC, OCSP_NOCHECK as OCSP_NO_CHECK, OCSP_NONCE, POLICY_CONSTRAINTS,
+    POLICY_MAPPINGS, PRECERTIFICATE_POISON, REASON_CODE, RSA_ENCRYPTION, RSASSA_PSS as RSA_PSS, SCT_LIST,
+    SECP256R1, SECP384R1, SECP521R1, SHA1, SHA256, SHA256_WITH_RSA as RSA_SHA256, SHA384,
+    SHA384_WITH_RSA as RSA_SHA384, SHA512, SHA512_WITH_RSA as RSA_SHA512,
+    SUBJECT_ALTERNATIVE_NAME as SUBJECT_ALT_NAME, SUBJECT_KEY_IDENTIFIER,
+};
 
 macro_rules! oids {
     ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => {
@@ -9,55 +23,12 @@ macro_rules! oids {
 }
 
 oids! {
-    /// RFC 5480: EC public key.
-    EC_PUBLIC_KEY = "1.2.840.10045.2.1";
     /// RFC 5480: curve P-224, refused.
     SECP224R1 = "1.3.132.0.33";
-    /// RFC 5480: curve P-256.
-    SECP256R1 = "1.2.840.10045.3.1.7";
-    /// RFC 5480: curve P-384.
-    SECP384R1 = "1.3.132.0.34";
-    /// RFC 5480: curve P-521.
-    SECP521R1 = "1.3.132.0.35";
-    /// RFC 8410: Ed25519.
-    ED25519 = "1.3.101.112";
-    /// RFC 3279: RSA public key.
-    RSA_ENCRYPTION = "1.2.840.113549.1.1.1";
-    /// RFC 9881: ML-DSA-44.
-    ML_DSA_44 = "2.16.840.1.101.3.4.3.17";
-    /// RFC 9881: ML-DSA-65.
-    ML_DSA_65 = "2.16.840.1.101.3.4.3.18";
-    /// RFC 9881: ML-DSA-87.
-    ML_DSA_87 = "2.16.840.1.101.3.4.3.19";
 
-    /// RFC 5758: ECDSA with SHA-256.
-    ECDSA_SHA256 = "1.2.840.10045.4.3.2";
-    /// RFC 5758: ECDSA with SHA-384.
-    ECDSA_SHA384 = "1.2.840.10045.4.3.3";
-    /// RFC 5758: ECDSA with SHA-512.
-    ECDSA_SHA512 = "1.2.840.10045.4.3.4";
-    /// RFC 4055: RSA PKCS#1 v1.5 with SHA-256.
-    RSA_SHA256 = "1.2.840.113549.1.1.11";
-    /// RFC 4055: RSA PKCS#1 v1.5 with SHA-384.
-    RSA_SHA384 = "1.2.840.113549.1.1.12";
-    /// RFC 4055: RSA PKCS#1 v1.5 with SHA-512.
-    RSA_SHA512 = "1.2.840.113549.1.1.13";
-    /// RFC 4055: RSASSA-PSS.
-    RSA_PSS = "1.2.840.113549.1.1.10";
     /// RFC 5758: DSA with SHA-256.
     DSA_SHA256 = "2.16.840.1.101.3.4.3.2";
 
-    /// FIPS 180-1: SHA-1, for certificate ids of old OCSP clients only.
-    SHA1 = "1.3.14.3.2.26";
-    /// FIPS 180-4: SHA-256.
-    SHA256 = "2.16.840.1.101.3.4.2.1";
-    /// FIPS 180-4: SHA-384.
-    SHA384 = "2.16.840.1.101.3.4.2.2";
-    /// FIPS 180-4: SHA-512.
-    SHA512 = "2.16.840.1.101.3.4.2.3";
-
-    /// X.520 commonName.
-    COMMON_NAME = "2.5.4.3";
     /// X.520 countryName.
     COUNTRY = "2.5.4.6";
     /// X.520 localityName.
@@ -71,81 +42,14 @@ oids! {
     /// RFC 4519 domainComponent, refused in subjects.
     DOMAIN_COMPONENT = "0.9.2342.19200300.100.1.25";
 
-    /// RFC 5280 subjectKeyIdentifier.
-    SUBJECT_KEY_IDENTIFIER = "2.5.29.14";
-    /// RFC 5280 keyUsage.
-    KEY_USAGE = "2.5.29.15";
-    /// RFC 5280 subjectAltName.
-    SUBJECT_ALT_NAME = "2.5.29.17";
-    /// RFC 5280 basicConstraints.
-    BASIC_CONSTRAINTS = "2.5.29.19";
-    /// RFC 5280 cRLNumber.
-    CRL_NUMBER = "2.5.29.20";
-    /// RFC 5280 reasonCode.
-    REASON_CODE = "2.5.29.21";
-    /// RFC 5280 invalidityDate.
-    INVALIDITY_DATE = "2.5.29.24";
-    /// RFC 5280 deltaCRLIndicator.
-    DELTA_CRL_INDICATOR = "2.5.29.27";
-    /// RFC 5280 issuingDistributionPoint.
-    ISSUING_DISTRIBUTION_POINT = "2.5.29.28";
-    /// RFC 5280 nameConstraints.
-    NAME_CONSTRAINTS = "2.5.29.30";
-    /// RFC 5280 cRLDistributionPoints.
-    CRL_DISTRIBUTION_POINTS = "2.5.29.31";
-    /// RFC 5280 certificatePolicies.
-    CERTIFICATE_POLICIES = "2.5.29.32";
-    /// RFC 5280 anyPolicy.
-    ANY_POLICY = "2.5.29.32.0";
-    /// RFC 5280 policyMappings.
-    POLICY_MAPPINGS = "2.5.29.33";
-    /// RFC 5280 authorityKeyIdentifier.
-    AUTHORITY_KEY_IDENTIFIER = "2.5.29.35";
-    /// RFC 5280 policyConstraints.
-    POLICY_CONSTRAINTS = "2.5.29.36";
-    /// RFC 5280 extKeyUsage.
-    EXTENDED_KEY_USAGE = "2.5.29.37";
-    /// RFC 5280 anyExtendedKeyUsage, refused everywhere.
-    ANY_EXTENDED_KEY_USAGE = "2.5.29.37.0";
-    /// RFC 5280 freshestCRL.
-    FRESHEST_CRL = "2.5.29.46";
-    /// RFC 5280 inhibitAnyPolicy.
-    INHIBIT_ANY_POLICY = "2.5.29.54";
-    /// X.509 expiredCertsOnCRL (requirement R4).
-    EXPIRED_CERTS_ON_CRL = "2.5.29.60";
-    /// RFC 5280 authorityInfoAccess.
-    AUTHORITY_INFO_ACCESS = "1.3.6.1.5.5.7.1.1";
-    /// RFC 5280 access method OCSP.
-    AD_OCSP = "1.3.6.1.5.5.7.48.1";
-    /// RFC 5280 access method caIssuers.
-    AD_CA_ISSUERS = "1.3.6.1.5.5.7.48.2";
-
     /// RFC 5280 key purpose serverAuth, refused here.
     KP_SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
-    /// RFC 5280 key purpose codeSigning.
-    KP_CODE_SIGNING = "1.3.6.1.5.5.7.3.3";
     /// RFC 5280 key purpose emailProtection.
     KP_EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4";
-    /// RFC 5280 key purpose timeStamping.
-    KP_TIME_STAMPING = "1.3.6.1.5.5.7.3.8";
-    /// RFC 5280 key purpose OCSPSigning.
-    KP_OCSP_SIGNING = "1.3.6.1.5.5.7.3.9";
     /// RFC 9336 key purpose documentSigning.
     KP_DOCUMENT_SIGNING = "1.3.6.1.5.5.7.3.36";
     /// Microsoft lifetime signing.
     KP_LIFETIME_SIGNING = "1.3.6.1.4.1.311.10.3.13";
-
-    /// RFC 6960 basic response.
-    OCSP_BASIC = "1.3.6.1.5.5.7.48.1.1";
-    /// RFC 6960 / 9654 nonce.
-    OCSP_NONCE = "1.3.6.1.5.5.7.48.1.2";
-    /// RFC 6960 id-pkix-ocsp-nocheck.
-    OCSP_NO_CHECK = "1.3.6.1.5.5.7.48.1.5";
-
-    /// RFC 6962 SCT list extension.
-    SCT_LIST = "1.3.6.1.4.1.11129.2.4.2";
-    /// RFC 6962 precertificate poison extension.
-    PRECERTIFICATE_POISON = "1.3.6.1.4.1.11129.2.4.3";
 
     /// Sigstore: OIDC issuer as raw bytes (deprecated, still required by some clients).
     SIGSTORE_ISSUER_V1 = "1.3.6.1.4.1.57264.1.1";

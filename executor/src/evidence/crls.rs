@@ -111,11 +111,11 @@ impl Crls {
     /// Lists that the attestation's certificates name, at allowed addresses.
     fn named(&self, attestation: &Attestation) -> BTreeSet<String> {
         let certificates = attestation.certificate().into_iter().chain(attestation.issuers());
-        certificates
-            .flat_map(distribution_urls)
-            .filter(|url| self.bases.iter().any(|base| begins_with(url, base)))
-            .take(MAX_PER_UPLOAD)
-            .collect()
+        let admitted = |url: &String| self.bases.iter().any(|base| begins_with(url, base));
+        let uploaded = certificates.flat_map(distribution_urls).filter(admitted).take(MAX_PER_UPLOAD);
+        // A timestamp authority may be revoked as well; its certificates are those of the trusted root.
+        let trusted = self.verifier.material().timestamp_certificates();
+        uploaded.chain(trusted.flat_map(distribution_urls).filter(admitted)).collect()
     }
 
     /// Keeps to what is configured, what these attestations name and what ever gave an authentic list: places that

@@ -136,7 +136,19 @@ impl VerifiedCheckpoint {
         keys: &[VerifierKey],
         verifier: &dyn SignatureVerifier,
     ) -> Result<Self, Error> {
-        let note = Note::parse(note)?;
+        Self::open_note(Note::parse(note)?, origin, keys, verifier)
+    }
+
+    /// As [`open`](Self::open), for a note that was parsed before.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_note(
+        note: Note,
+        origin: &str,
+        keys: &[VerifierKey],
+        verifier: &dyn SignatureVerifier,
+    ) -> Result<Self, Error> {
         let checkpoint = Checkpoint::parse(note.text())?;
         if checkpoint.origin != origin {
             return Err(Error::OriginMismatch);

@@ -257,8 +257,7 @@ impl Note {
         let whole = core::str::from_utf8(bytes)
             .map_err(|error| Error::malformed("note is not UTF-8", error.valid_up_to()))?;
         check_characters(whole)?;
-        let split = whole
-            .rfind("\n\n")
+        let split = last_empty_line(whole)
             .ok_or_else(|| Error::malformed("note has no empty line before its signatures", whole.len()))?;
         let (text, rest) = whole.split_at(split + 1);
         let lines = rest.get(1..).unwrap_or_default();
@@ -343,10 +342,20 @@ pub fn is_key_name(name: &str) -> bool {
 }
 
 fn check_characters(text: &str) -> Result<(), Error> {
-    match text.bytes().position(|byte| byte < b' ' && byte != b'\n') {
-        Some(at) => Err(Error::malformed("note holds a control character", at)),
-        None => Ok(()),
+    let is_bad = |byte: &u8| *byte < b' ' && *byte != b'\n';
+    // In blocks without an early end, which the compiler turns into wide comparisons: notes with post-quantum lines are long.
+    let any = |block: &[u8]| block.iter().fold(false, |bad, byte| bad | is_bad(byte));
+    if !text.as_bytes().chunks(64).any(any) {
+        return Ok(());
     }
+    let at = text.as_bytes().iter().position(is_bad).unwrap_or_default();
+    Err(Error::malformed("note holds a control character", at))
+}
+
+/// Offset of the newline before the last empty line.
+fn last_empty_line(text: &str) -> Option<usize> {
+    let mut after = None;
+    text.rmatch_indices('\n').map(|(at, _)| at).find(|at| after.replace(*at) == Some(at + 1))
 }
 
 fn signature_lines(text: &str, at: usize) -> Result<Vec<NoteSignature>, Error> {

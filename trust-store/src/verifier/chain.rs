@@ -9,7 +9,7 @@ use crate::certificate::Certificate;
 use crate::extension::KeyUsage;
 use crate::identity::Identity;
 use crate::oid;
-use crate::path::{PathPolicy, VerifiedChain, build_path};
+use crate::path::{PathPolicy, VerifiedChain, build_path_where};
 use crate::policy::{IdentityRule, MAX_CLOCK_SKEW, SctPolicy, TrustLevel};
 use crate::reason::{Denial, ReasonCode};
 use crate::sct;
@@ -84,7 +84,9 @@ impl Session<'_> {
             required_key_usage: KeyUsage::DIGITAL_SIGNATURE,
             ..PathPolicy::default()
         };
-        build_path(leaf, &candidates, &anchors, time, &policy, self.cached)
+        let mut budget = self.paths.borrow_mut();
+        let accept = &mut |_: &_, _: &mut _| Ok(());
+        build_path_where(leaf, &candidates, &anchors, time, &policy, self.cached, &mut budget, accept)
     }
 
     /// What the steps after a step 5 that a test switched off work with.

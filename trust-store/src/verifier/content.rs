@@ -5,7 +5,7 @@ use alloc::string::ToString;
 
 use super::{Part, Session, denied};
 use crate::algorithm::SubjectPublicKey;
-use crate::attestation::{Attestation, Derived};
+use crate::attestation::Attestation;
 use crate::bundle::{Content, KeyMaterial};
 use crate::certificate::Certificate;
 use crate::dsse::IN_TOTO_PAYLOAD_TYPE;
@@ -68,8 +68,7 @@ impl Session<'_> {
         let copies = if !attestation.chain_agrees {
             Err("certificate_chain starts with another certificate than the bundle's".into())
         } else {
-            let actual = Derived::of(attestation.bundle(), attestation.certificate());
-            match attestation.derived.difference(&actual) {
+            match attestation.false_copy() {
                 Some(field) => Err(format!("the copy `{field}` differs from what the bundle says")),
                 None => Ok(()),
             }
@@ -160,7 +159,7 @@ impl Session<'_> {
     }
 
     fn signature_verifies(&self, part: &Part<'_>, details: KeyDetails, key: &[u8]) -> Result<(), Denial> {
-        let crypto = &*self.verifier.crypto;
+        let crypto = self.crypto;
         let algorithm = details.algorithm()?;
         let (verified, what) = match &part.bundle.content {
             Content::Dsse(envelope) => {

@@ -27,8 +27,14 @@ struct IncludedEntry<'a> {
     entry: &'a TransparencyLogEntry,
     leaf: LeafHash,
     index: u64,
-    /// The head that the proof leads to; `None` for an entry with nothing but a signed timestamp.
-    claimed: Option<TreeHead>,
+    /// The checkpoint that the proof leads to; `None` for an entry with nothing but a signed timestamp.
+    claimed: Option<Claimed>,
+}
+
+/// A checkpoint that was read and not verified.
+struct Claimed {
+    note: Note,
+    head: TreeHead,
 }
 
 impl Session<'_> {
@@ -91,13 +97,16 @@ impl Session<'_> {
             if views.iter().any(|view| view.log_id == log.log_id) {
                 continue;
             }
-            views.push(LogView {
+            let mut view = LogView {
                 origin: log.origin.clone(),
                 log_id: log.log_id.clone(),
                 index: included.index,
                 leaf: included.leaf,
                 attested: opened,
-            });
+                known: Vec::new(),
+            };
+            view.known = self.known_checkpoints(&view, log);
+            views.push(view);
         }
         let threshold = usize::from(self.policy.log_threshold.get());
         let enough = if views.len() < threshold {
@@ -120,14 +129,12 @@ impl Session<'_> {
     ) -> Result<Option<OpenedCheckpoint>, Denial> {
         let entry = included.entry;
         if included.claimed.is_none() || entry.inclusion_promise.is_some() {
-            rekor_v1::verify_promise(entry, log.details, &log.key, &*self.verifier.crypto)
+            rekor_v1::verify_promise(entry, log.details, &log.key, self.crypto)
                 .map_err(|error| denied(ReasonCode::InclusionInvalid, error.to_string()))?;
         }
-        let (Some(proof), Some(claimed)) = (&entry.inclusion_proof, included.claimed) else {
-            return Ok(None);
-        };
-        let opened = self.open_checkpoint(log, proof.checkpoint.as_bytes(), &*self.verifier.crypto)?;
-        if opened.head != claimed {
+        let Some(claimed) = &included.claimed else { return Ok(None) };
+        let opened = self.open_checkpoint(log, claimed.note.clone(), self.crypto)?;
+        if opened.head != claimed.head {
             let detail = "the inclusion proof leads to another tree than the checkpoint's";
             return Err(denied(ReasonCode::CheckpointInvalid, detail));
         }
@@ -138,23 +145,22 @@ impl Session<'_> {
     pub(super) fn open_checkpoint(
         &self,
         log: &TrustedLog,
-        note: &[u8],
+        note: Note,
         crypto: &dyn tlog::SignatureVerifier,
     ) -> Result<OpenedCheckpoint, Denial> {
         let invalid = |error: tlog::Error| denied(ReasonCode::CheckpointInvalid, error.to_string());
         let mut keys: Vec<VerifierKey> = log.keys(&self.policy.log_keys).cloned().collect();
-        let parsed = Note::parse(note).map_err(invalid)?;
-        let checkpoint = Checkpoint::parse(parsed.text()).map_err(invalid)?;
+        let checkpoint = Checkpoint::parse(note.text()).map_err(invalid)?;
         if checkpoint.origin() != log.origin && is_rekor_v1_origin(checkpoint.origin(), &log.origin) {
             // The key's name is the host, the origin is the host and a tree id: only the log's own line counts.
-            parsed.verify(&keys, crypto).map_err(invalid)?;
+            note.verify(&keys, crypto).map_err(invalid)?;
             return Ok(OpenedCheckpoint { head: *checkpoint.head(), log_time: None, cosigned: Vec::new() });
         }
         let first_witness = keys.len();
         if let WitnessPolicy::Quorum(quorum) = &self.policy.witnesses {
             keys.extend(quorum.keys().cloned());
         }
-        let verified = VerifiedCheckpoint::open(note, &log.origin, &keys, crypto).map_err(invalid)?;
+        let verified = VerifiedCheckpoint::open_note(note, &log.origin, &keys, crypto).map_err(invalid)?;
         let cosigned = verified
             .cosignatures()
             .iter()
@@ -168,16 +174,17 @@ impl Session<'_> {
 }
 
 /// What an entry's proof leads to, and whether it leads there.
-fn inclusion(entry: &TransparencyLogEntry, version: BundleVersion) -> (Option<TreeHead>, Result<(), Denial>) {
+fn inclusion(entry: &TransparencyLogEntry, version: BundleVersion) -> (Option<Claimed>, Result<(), Denial>) {
     let Some(proof) = &entry.inclusion_proof else {
         // Bundles of version 0.1 may hold a signed entry timestamp alone; step 9 verifies it with the log's key.
         let promised = version == BundleVersion::V0_1 && entry.inclusion_promise.is_some();
         let refusal = denied(ReasonCode::InclusionMissing, "a log entry has no inclusion proof");
         return (None, if promised { Ok(()) } else { Err(refusal) });
     };
-    let parsed = Note::parse(proof.checkpoint.as_bytes()).and_then(|note| Checkpoint::parse(note.text()));
-    let head = match parsed {
-        Ok(checkpoint) => *checkpoint.head(),
+    let parsed = Note::parse(proof.checkpoint.as_bytes())
+        .and_then(|note| Checkpoint::parse(note.text()).map(|checkpoint| (note, *checkpoint.head())));
+    let (note, head) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return (None, Err(denied(ReasonCode::CheckpointInvalid, error.to_string()))),
     };
     let invalid = |detail: &'static str| Err(denied(ReasonCode::InclusionInvalid, detail));
@@ -193,12 +200,13 @@ fn inclusion(entry: &TransparencyLogEntry, version: BundleVersion) -> (Option<Tr
             Err(error) => Err(denied(ReasonCode::InclusionInvalid, error.to_string())),
         }
     };
-    (Some(head), result)
+    (Some(Claimed { note, head }), result)
 }
 
 /// What the steps after a step 9 that a test switched off work with.
 fn unverified(included: &IncludedEntry<'_>) -> Option<OpenedCheckpoint> {
-    included.claimed.map(|head| OpenedCheckpoint { head, log_time: None, cosigned: Vec::new() })
+    let claimed = included.claimed.as_ref();
+    claimed.map(|claimed| OpenedCheckpoint { head: claimed.head, log_time: None, cosigned: Vec::new() })
 }
 
 /// `HOST - TREEID` with a decimal tree id: the origin of a Rekor v1 shard.

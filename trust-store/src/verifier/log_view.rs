@@ -8,12 +8,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use tlog::{LeafHash, TreeHead};
+use tlog::{LeafHash, Note, TreeHead};
 
 use super::{Session, denied};
 use crate::evidence::{LogEvidence, MAX_CHECKPOINTS};
 use crate::policy::{FreshnessPolicy, MAX_CLOCK_SKEW, WitnessPolicy};
 use crate::reason::{Denial, ReasonCode};
+use crate::trust_material::TrustedLog;
 use crate::verified::VerifiedLogEntry;
 
 /// A checkpoint that a trusted log signed.
@@ -34,11 +35,13 @@ pub(super) struct LogView {
     pub(super) leaf: LeafHash,
     /// `None` for an entry with a signed timestamp only.
     pub(super) attested: Option<OpenedCheckpoint>,
+    /// The attested checkpoint and every readable one of the evidence, with their relation to it.
+    pub(super) known: Vec<(OpenedCheckpoint, Relation)>,
 }
 
 /// How another head stands to the attested one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Relation {
+pub(super) enum Relation {
     /// Proven to be of the same growing tree.
     Consistent,
     /// Another tree of the same size.
@@ -52,7 +55,7 @@ impl Session<'_> {
     pub(super) fn step_10_witnesses(&self, views: &[LogView]) -> Result<(), Denial> {
         let WitnessPolicy::Quorum(quorum) = &self.policy.witnesses else { return Ok(()) };
         for view in views {
-            let reached = self.known_checkpoints(view).iter().any(|(checkpoint, relation)| {
+            let reached = view.known.iter().any(|(checkpoint, relation)| {
                 *relation == Relation::Consistent
                     && view
                         .attested
@@ -78,12 +81,12 @@ impl Session<'_> {
     pub(super) fn step_11_freshness(&self, views: Vec<LogView>) -> Result<Vec<VerifiedLogEntry>, Denial> {
         let mut entries = Vec::with_capacity(views.len());
         for view in views {
-            let known = self.known_checkpoints(&view);
-            self.enforce(11, self.memory_agrees(&view, &known))?;
+            self.enforce(11, self.memory_agrees(&view, &view.known))?;
             if let FreshnessPolicy::WithinSeconds(max_age) = self.policy.freshness {
-                self.enforce(11, self.is_fresh(&view, &known, i64::from(max_age)))?;
+                self.enforce(11, self.is_fresh(&view, &view.known, i64::from(max_age)))?;
             }
-            let mut observed: Vec<TreeHead> = known
+            let mut observed: Vec<TreeHead> = view
+                .known
                 .iter()
                 .filter(|(_, relation)| *relation == Relation::Consistent)
                 .map(|(checkpoint, _)| checkpoint.head)
@@ -98,13 +101,17 @@ impl Session<'_> {
 
     /// The attested checkpoint and every readable one of the evidence, with their relation to it. A checkpoint of the
     /// evidence that does not verify is no evidence.
-    fn known_checkpoints(&self, view: &LogView) -> Vec<(OpenedCheckpoint, Relation)> {
+    pub(super) fn known_checkpoints(
+        &self,
+        view: &LogView,
+        log: &TrustedLog,
+    ) -> Vec<(OpenedCheckpoint, Relation)> {
         let Some(attested) = &view.attested else { return Vec::new() };
         let mut known: Vec<_> = Vec::from([(attested.clone(), Relation::Consistent)]);
         let Some(evidence) = self.evidence.log(&view.origin) else { return known };
-        let Some(log) = self.verifier.material.log(&view.log_id) else { return known };
         for note in evidence.checkpoints.iter().rev().take(MAX_CHECKPOINTS) {
-            if let Ok(checkpoint) = self.open_checkpoint(log, note.as_bytes(), self.cached) {
+            let Ok(note) = Note::parse(note.as_bytes()) else { continue };
+            if let Ok(checkpoint) = self.open_checkpoint(log, note, self.cached) {
                 let relation = relation_of_checkpoint(view, &attested.head, &checkpoint.head, evidence);
                 known.push((checkpoint, relation));
             }

@@ -1,8 +1,9 @@
-//! Step 12: no certificate of the chain is revoked, and that is shown.
+//! Step 12: no certificate of the chain is revoked, and that is shown; nor is the timestamp authority.
+
+use alloc::vec::Vec;
 
 use super::Session;
 use super::signing_time::SigningTimes;
-use crate::budget::Budget;
 use crate::path::VerifiedChain;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationCheck;
@@ -15,7 +16,6 @@ impl Session<'_> {
         chain: Option<&VerifiedChain>,
         times: &SigningTimes,
     ) -> Result<(), Denial> {
-        let Some(chain) = chain else { return Ok(()) };
         let check = RevocationCheck {
             evidence: &self.revocation,
             policy: &self.policy.revocation,
@@ -25,12 +25,24 @@ impl Session<'_> {
             intermediates: self.issuers,
             verifier: self.cached,
         };
-        let result = check.check_chain(chain, &mut Budget::default()).map(|_| ()).map_err(|denial| {
-            match denial.code {
-                ReasonCode::Revoked | ReasonCode::RevocationStale | ReasonCode::RevocationUnknown => denial,
-                // Running out of budget leaves the status unknown; only the three codes belong to this step.
-                _ => Denial::new(ReasonCode::RevocationUnknown, denial.detail),
+        let mut budget = self.statuses.borrow_mut();
+        let of_signer = chain.map_or(Ok(()), |chain| check.check_chain(chain, &mut budget).map(drop));
+        let of_authorities = times
+            .authorities()
+            .map(|(chain, time)| check.check_timestamp_authority(chain, time, &mut budget));
+        // Every chain is looked at before an answer is given: a revocation that is shown is what is reported.
+        let result = match of_signer {
+            Err(denial) if denial.code == ReasonCode::Revoked => Err(denial),
+            other => {
+                let failed: Vec<Denial> = of_authorities.filter_map(Result::err).collect();
+                let revoked = failed.iter().find(|denial| denial.code == ReasonCode::Revoked).cloned();
+                revoked.map_or_else(|| other.and(failed.into_iter().next().map_or(Ok(()), Err)), Err)
             }
+        };
+        let result = result.map_err(|denial| match denial.code {
+            ReasonCode::Revoked | ReasonCode::RevocationStale | ReasonCode::RevocationUnknown => denial,
+            // Running out of budget leaves the status unknown; only the three codes belong to this step.
+            _ => Denial::new(ReasonCode::RevocationUnknown, denial.detail),
         });
         self.enforce(12, result)
     }

@@ -7,7 +7,7 @@ use super::{Part, Session, denied};
 use crate::bundle::Bundle;
 use crate::certificate::Certificate;
 use crate::oid;
-use crate::path::{PathPolicy, build_path};
+use crate::path::{PathPolicy, VerifiedChain, build_path_where};
 use crate::policy::{MAX_CLOCK_SKEW, SigningTimePolicy};
 use crate::reason::{Denial, ReasonCode};
 use crate::rekor_v1;
@@ -19,6 +19,8 @@ use crate::tsp::TimestampToken;
 pub(super) struct SigningTimes {
     first: UnixTime,
     others: Vec<UnixTime>,
+    /// The chain of each timestamp authority, with the time of its token. One that stamped twice stands here twice.
+    authorities: Vec<(VerifiedChain, UnixTime)>,
 }
 
 impl SigningTimes {
@@ -29,6 +31,11 @@ impl SigningTimes {
     pub(super) fn iter(&self) -> impl Iterator<Item = UnixTime> {
         core::iter::once(self.first).chain(self.others.iter().copied())
     }
+
+    /// The chains that step 12 looks at as well.
+    pub(super) fn authorities(&self) -> impl Iterator<Item = (&VerifiedChain, UnixTime)> {
+        self.authorities.iter().map(|(chain, time)| (chain, *time))
+    }
 }
 
 impl Session<'_> {
@@ -36,9 +43,13 @@ impl Session<'_> {
     pub(super) fn step_4_signing_time(&self, part: &Part<'_>) -> Result<SigningTimes, Denial> {
         let signature = part.bundle.signature()?;
         let mut times = Vec::new();
-        for der in &part.bundle.timestamps {
-            let token = TimestampToken::from_response(der)?;
-            self.enforce(4, self.token_verifies(&token, signature))?;
+        let mut authorities = Vec::new();
+        for token in part.tokens {
+            let token = token.as_ref().map_err(Denial::clone)?;
+            match self.token_verifies(token, signature) {
+                Ok(chain) => authorities.push((chain, token.time())),
+                Err(denial) => self.enforce(4, Err(denial))?,
+            }
             times.push(token.time());
         }
         if self.policy.signing_time == SigningTimePolicy::TokenOrLogTime {
@@ -46,16 +57,17 @@ impl Session<'_> {
         }
         let mut times = times.into_iter();
         match times.next() {
-            Some(first) => Ok(SigningTimes { first, others: times.collect() }),
+            Some(first) => Ok(SigningTimes { first, others: times.collect(), authorities }),
             None => {
                 let detail = "no timestamp of a trusted authority proves when the signature was made; sign with a timestamp authority of the trusted root";
                 self.enforce(4, Err(denied(ReasonCode::TimestampMissing, detail)))?;
-                Ok(SigningTimes { first: self.now, others: Vec::new() })
+                Ok(SigningTimes { first: self.now, others: Vec::new(), authorities })
             }
         }
     }
 
-    fn token_verifies(&self, token: &TimestampToken, signature: &[u8]) -> Result<(), Denial> {
+    /// The chain of the authority whose signature the token bears.
+    fn token_verifies(&self, token: &TimestampToken, signature: &[u8]) -> Result<VerifiedChain, Denial> {
         let invalid = |detail| denied(ReasonCode::TimestampInvalid, detail);
         if token.time() > self.now.plus(MAX_CLOCK_SKEW) {
             return Err(invalid("the timestamp lies in the future"));
@@ -71,10 +83,10 @@ impl Session<'_> {
             invalid("the certificate of the token's signer is neither in the token nor in the trusted root");
         for signer in signers() {
             let checked = token
-                .verify(signature, signer, &*self.verifier.crypto)
+                .verify(signature, signer, self.crypto)
                 .and_then(|()| self.authority_is_trusted(token, signer, &anchors, &candidates));
             match checked {
-                Ok(()) => return Ok(()),
+                Ok(chain) => return Ok(chain),
                 Err(denial) => refusal = denial,
             }
         }
@@ -87,7 +99,7 @@ impl Session<'_> {
         signer: &Certificate,
         anchors: &[Certificate],
         candidates: &[Certificate],
-    ) -> Result<(), Denial> {
+    ) -> Result<VerifiedChain, Denial> {
         // RFC 3161 section 2.3: the purpose is critical and the only one.
         let sole_purpose = signer.extension(&oid::EXTENDED_KEY_USAGE).is_some_and(|(_, critical)| critical)
             && signer.extended_key_usage().is_some_and(|usage| usage.iter().count() == 1);
@@ -98,12 +110,14 @@ impl Session<'_> {
         let policy = PathPolicy { required_eku: Some(oid::KP_TIME_STAMPING), ..PathPolicy::default() };
         let intermediates: Vec<Certificate> =
             candidates.iter().chain(token.certificates()).cloned().collect();
-        build_path(signer, &intermediates, anchors, token.time(), &policy, self.cached).map(|_| ()).map_err(
-            |denial| {
+        let mut budget = self.paths.borrow_mut();
+        let accept = &mut |_: &_, _: &mut _| Ok(());
+        let time = token.time();
+        build_path_where(signer, &intermediates, anchors, time, &policy, self.cached, &mut budget, accept)
+            .map_err(|denial| {
                 let detail = format!("no trusted timestamp authority signed the token: {denial}");
                 denied(ReasonCode::TimestampInvalid, detail)
-            },
-        )
+            })
     }
 
     /// Integration times of Rekor v1 entries whose signed entry timestamp verifies.
@@ -114,8 +128,7 @@ impl Session<'_> {
             usable
                 && self.verifier.material.log(&entry.log_id).is_some_and(|log| {
                     log.validity.contains(time)
-                        && rekor_v1::verify_promise(entry, log.details, &log.key, &*self.verifier.crypto)
-                            .is_ok()
+                        && rekor_v1::verify_promise(entry, log.details, &log.key, self.crypto).is_ok()
                 })
         };
         bundle.log_entries.iter().filter(promised).map(|entry| UnixTime(entry.integrated_time)).collect()

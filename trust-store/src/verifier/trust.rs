@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::chain::Accepted;
 use super::{Part, Session, denied};
-use crate::attestation::Attestation;
+use crate::attestation::{self, Attestation};
 use crate::bundle::{Bundle, Content};
 use crate::capability::Capability;
 use crate::certificate::Certificate;
@@ -145,7 +145,8 @@ impl Session<'_> {
             Ok(certificate) => certificate,
             Err(denial) => return Some(Err(denial)),
         };
-        let part = Part { bundle, certificate: certificate.as_ref() };
+        let tokens = attestation::read_tokens(bundle);
+        let part = Part { bundle, certificate: certificate.as_ref(), tokens: &tokens };
         Some(
             self.verify_signing(&part, Accepted::Vouchers(accepted))
                 .map(|signed| (statement, signed.identity)),

@@ -1,0 +1,136 @@
+//! Replays the seeds of the fuzz targets: what must hold for any bytes holds for these, and seeds whose name begins with
+//! `good` are accepted, those with `bad` refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+mod forge;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fixture::SIGNED_AT;
+use fixture::scenario::{MANIFEST, Scenario};
+use trust_store::attestation::AttestationBlock;
+use trust_store::bundle::Content;
+use trust_store::json;
+use trust_store::rekor::HashedRekord;
+use trust_store::signing_config::SigningConfig;
+
+#[path = "../../tests/fuzz/properties/trust_store.rs"]
+mod properties;
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz")
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let items = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    items.map(|item| item.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn seeds_are_accepted_or_refused_as_they_say() {
+    for (target, property) in properties::TARGETS {
+        let folder = fuzz().join("seeds").join(target);
+        let seeds = names(&folder);
+        assert!(seeds.iter().any(|seed| seed.starts_with("good")), "{target} has a good seed");
+        assert!(seeds.iter().any(|seed| seed.starts_with("bad")), "{target} has a bad seed");
+        for seed in seeds {
+            let accepted = property(&fs::read(folder.join(&seed)).unwrap());
+            assert_eq!(accepted, seed.starts_with("good"), "{target}/{seed}");
+        }
+    }
+}
+
+#[test]
+fn cut_and_altered_seeds_never_panic() {
+    for (target, property) in properties::TARGETS {
+        let folder = fuzz().join("seeds").join(target);
+        for seed in names(&folder) {
+            let bytes = properties::decode(&fs::read(folder.join(&seed)).unwrap());
+            let step = bytes.len().div_ceil(150).max(1);
+            for at in (0..bytes.len()).step_by(step) {
+                property(&bytes[..at]);
+                let mut altered = bytes.clone();
+                altered[at] ^= 1;
+                property(&altered);
+                altered[at] = 0xff;
+                property(&altered);
+                altered.insert(at, b'0');
+                property(&altered);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_target_is_declared() {
+    let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
+    let files = names(&fuzz().join("fuzz_targets"));
+    for (target, _) in properties::TARGETS {
+        assert!(files.contains(&format!("{target}.rs")), "{target}");
+        assert!(manifest.contains(&format!("name = \"{target}\"")), "{target}");
+    }
+    let ours = files.iter().filter(|file| file.starts_with("trust_store_")).count();
+    assert_eq!(ours, properties::TARGETS.len());
+}
+
+/// Makes the seeds again, with new keys. What is checked in was made by it once; others are found by fuzzing and added.
+#[test]
+#[ignore = "writes files: the seeds under tests/fuzz"]
+fn write_the_seeds() {
+    let scenario = Scenario::valid();
+    let bundle = scenario.bundle.to_json().unwrap();
+    let Content::Dsse(envelope) = &scenario.bundle.content else { panic!("an envelope") };
+    let entry = &scenario.bundle.log_entries[0];
+    let record = HashedRekord::from_canonical_body(&entry.canonicalized_body).unwrap();
+    let block = |sidecar| {
+        AttestationBlock::new(&scenario.bundle, sidecar, &scenario.chain, scenario.staples.clone()).unwrap()
+    };
+    let crl = scenario.world.intermediate.crl(SIGNED_AT, &[&scenario.signer.certificate]);
+    let ca = forge::Ca::root("root");
+    let answers = [forge::good(), forge::revoked(forge::NOW)]
+        .map(|status| forge::single(&ca.sha1_id(&[1]), &status, Some(forge::NOW.plus(forge::DAY)), &[]));
+    let ocsp = forge::ocsp("root", &ca.key, &answers, &[], &[&ca.certificate]);
+    let line = r#"{"id":1,"kind":"inclusion","leaf_index":0,"tree_size":1,"leaf_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","root":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","proof":[]}"#;
+    let policy = r#"{"version":1,"identities":[{"subject":"*@example.com","issuer":"any-of-the-authority","level":"signed"}],"logs":{"threshold":1,"witnesses":"not-required"},"revocation":{"mode":"require","timestamp_authorities":"like-the-signer"}}"#;
+    let text = |text: &str| text.as_bytes().to_vec();
+    let seeds: Vec<(&str, &str, Vec<u8>)> = vec![
+        ("trust_store_bundle", "v03", bundle),
+        ("trust_store_capability", "env", text("env:A")),
+        ("trust_store_capability", "path", text("filesystem:read:/data")),
+        ("trust_store_certificate", "leaf", scenario.signer.certificate.der().to_vec()),
+        ("trust_store_certificate", "root", scenario.world.root.certificate.der().to_vec()),
+        ("trust_store_conformance", "merkle", text(line)),
+        ("trust_store_crl", "one", crl),
+        ("trust_store_dsse", "envelope", json::write("envelope", envelope).unwrap()),
+        ("trust_store_dsse", "statement", envelope.payload.clone()),
+        ("trust_store_evidence", "crls", scenario.evidence.to_json().unwrap()),
+        ("trust_store_manifest", "canonical", text(MANIFEST)),
+        ("trust_store_name", "two", text("CN=a b,O=M\\,L")),
+        ("trust_store_ocsp", "two", ocsp),
+        ("trust_store_pem", "root", scenario.world.root.certificate.to_pem().into_bytes()),
+        ("trust_store_policy", "some", text(policy)),
+        ("trust_store_rekor", "body", entry.canonicalized_body.clone()),
+        ("trust_store_rekor", "entry", entry.to_json().unwrap()),
+        ("trust_store_rekor", "request", record.request().unwrap()),
+        ("trust_store_sct", "leaf", scenario.signer.certificate.der().to_vec()),
+        ("trust_store_sidecar", "inline", json::write("block", &block(None)).unwrap()),
+        ("trust_store_sidecar", "file", json::write("block", &block(Some("a.sigstore.json"))).unwrap()),
+        ("trust_store_signing_config", "empty", SigningConfig::new().to_json().unwrap()),
+        ("trust_store_trusted_root", "one", scenario.root.to_json().unwrap()),
+        ("trust_store_tsp", "response", scenario.bundle.timestamps[0].clone()),
+    ];
+    for (target, name, bytes) in seeds {
+        let folder = fuzz().join("seeds").join(target);
+        fs::create_dir_all(&folder).unwrap();
+        let cut = bytes[..bytes.len() - bytes.len().div_ceil(4)].to_vec();
+        for (name, bytes) in [(format!("good-{name}"), &bytes), (format!("bad-{name}-cut"), &cut)] {
+            let is_text = std::str::from_utf8(bytes).is_ok();
+            let written =
+                if is_text { bytes.clone() } else { format!("hex {}\n", hex::encode(bytes)).into_bytes() };
+            fs::write(folder.join(name), written).unwrap();
+        }
+    }
+}
