@@ -14,7 +14,7 @@ use trust_store::policy::{TrustLevel, TrustPolicy};
 /// Ours, with what a stock client demands and any identity accepted.
 fn ours(mut scenario: Scenario) -> Result<(), String> {
     scenario.policy =
-        TrustPolicy { identities: vec![rule("*", TrustLevel::Signed)], ..TrustPolicy::danger_stock_client() };
+        TrustPolicy { identities: vec![rule("**", TrustLevel::Signed)], ..TrustPolicy::danger_stock_client() };
     scenario.with_manifest = false;
     scenario.verify().map(drop).map_err(|denial| denial.to_string())
 }
