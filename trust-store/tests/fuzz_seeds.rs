@@ -125,8 +125,13 @@ fn write_the_seeds() {
     for (target, name, bytes) in seeds {
         let folder = fuzz().join("seeds").join(target);
         fs::create_dir_all(&folder).unwrap();
+        let property = properties::TARGETS.iter().find(|(known, _)| *known == target).unwrap().1;
         let cut = bytes[..bytes.len() - bytes.len().div_ceil(4)].to_vec();
         for (name, bytes) in [(format!("good-{name}"), &bytes), (format!("bad-{name}-cut"), &cut)] {
+            // Some are as good without their end.
+            if property(bytes) != name.starts_with("good") {
+                continue;
+            }
             let is_text = std::str::from_utf8(bytes).is_ok();
             let written =
                 if is_text { bytes.clone() } else { format!("hex {}\n", hex::encode(bytes)).into_bytes() };

@@ -9,6 +9,7 @@ use fixture::cases;
 use fixture::scenario::{Scenario, rule};
 use mentat_oracles::exceptions::{Verdicts, settle};
 use mentat_oracles::sigstore::Peer;
+use trust_store::evidence::Evidence;
 use trust_store::policy::{TrustLevel, TrustPolicy};
 
 /// Ours, with what a stock client demands and any identity accepted.
@@ -16,6 +17,7 @@ fn ours(mut scenario: Scenario) -> Result<(), String> {
     scenario.policy =
         TrustPolicy { identities: vec![rule("**", TrustLevel::Signed)], ..TrustPolicy::danger_stock_client() };
     scenario.with_manifest = false;
+    scenario.evidence = Evidence::none();
     scenario.verify().map(drop).map_err(|denial| denial.to_string())
 }
 
