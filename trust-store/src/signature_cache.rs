@@ -6,6 +6,7 @@
 //! anew every time.
 
 use core::fmt::Write;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use sha2::{Digest as _, Sha256};
 use tlog::signature::{Algorithm, InvalidSignature, SignatureVerifier};
@@ -19,6 +20,39 @@ pub trait SignatureCache: Send + Sync {
     fn contains(&self, key: &[u8; 32]) -> bool;
     /// Remembers a success.
     fn insert(&self, key: [u8; 32]);
+}
+
+/// Slots of [`OneVerification`]: an attestation that brings everything along has some ten checks that can recur.
+const SLOTS: usize = 16;
+
+/// Remembers the checks of one verification, for a verifier without a cache: a list that speaks about several certificates,
+/// or an authority that stamped twice, is verified once.
+#[derive(Default)]
+pub(crate) struct OneVerification {
+    slots: [[AtomicU64; 4]; SLOTS],
+    used: AtomicUsize,
+}
+
+impl SignatureCache for OneVerification {
+    fn contains(&self, key: &[u8; 32]) -> bool {
+        let words = words(key);
+        self.slots.iter().any(|slot| slot.iter().zip(words).all(|(half, word)| half.load(Relaxed) == word))
+    }
+
+    fn insert(&self, key: [u8; 32]) {
+        // One verification runs in one thread. Two would at worst mix their halves into a hash that nothing has.
+        let next = self.used.fetch_add(1, Relaxed) % SLOTS;
+        for (half, word) in self.slots.get(next).into_iter().flatten().zip(words(&key)) {
+            half.store(word, Relaxed);
+        }
+    }
+}
+
+fn words(key: &[u8; 32]) -> [u64; 4] {
+    let (words, _) = key.as_chunks::<8>();
+    let mut all = [0; 4];
+    all.iter_mut().zip(words).for_each(|(word, octets)| *word = u64::from_be_bytes(*octets));
+    all
 }
 
 /// A [`SignatureVerifier`] that asks a cache first.
@@ -128,6 +162,22 @@ mod tests {
         fn verify_digest(&self, a: Algorithm, k: &[u8], d: &[u8], s: &[u8]) -> Result<(), InvalidSignature> {
             self.verify(a, k, d, s)
         }
+    }
+
+    #[test]
+    fn one_verification_remembers_its_last_checks() {
+        let memory = OneVerification::default();
+        let key = |n: usize| -> [u8; 32] { Sha256::digest(n.to_be_bytes()).into() };
+        assert!(!memory.contains(&key(0)));
+        for n in 0..SLOTS {
+            memory.insert(key(n));
+        }
+        assert!((0..SLOTS).all(|n| memory.contains(&key(n))));
+        memory.insert(key(SLOTS));
+        assert!(memory.contains(&key(SLOTS)) && !memory.contains(&key(0)), "the oldest is forgotten");
+        let mut other = key(1);
+        other[31] ^= 1;
+        assert!(!memory.contains(&other));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::meter::Meter;
 use crate::policy::TrustPolicy;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationEvidence;
-use crate::signature_cache::{CachedVerifier, SignatureCache};
+use crate::signature_cache::{CachedVerifier, OneVerification, SignatureCache};
 use crate::time::UnixTime;
 use crate::trust_material::TrustMaterial;
 use crate::trusted_root::TrustedRoot;
@@ -120,11 +120,12 @@ impl Verifier {
     ) -> Result<VerifiedArtifact, Denial> {
         let further = attestation.further.len();
         let meter = Meter::new(&*self.crypto, further);
-        let cached = self.cache.as_deref().map(|cache| CachedVerifier::new(&meter, cache));
+        let own = OneVerification::default();
+        let cached = CachedVerifier::new(&meter, self.cache.as_deref().unwrap_or(&own));
         let session = Session {
             verifier: self,
             crypto: &meter,
-            cached: cached.as_ref().map_or(&meter, |cached| cached as &dyn SignatureVerifier),
+            cached: &cached,
             paths: RefCell::new(Budget::for_bundles(further)),
             statuses: RefCell::new(Budget::for_bundles(further)),
             policy,

@@ -61,12 +61,13 @@ impl Session<'_> {
         entries.iter().try_for_each(|entry| self.enforce(8, expected.matches(entry)))?;
         let mut included = Vec::with_capacity(entries.len());
         for entry in entries {
-            let (claimed, result) = inclusion(entry, part.bundle.version);
+            let leaf = leaf_hash(&entry.canonicalized_body);
+            let (claimed, result) = inclusion(entry, &leaf, part.bundle.version);
             self.enforce(8, result)?;
             let index = entry.inclusion_proof.as_ref().map_or(entry.log_index, |proof| proof.log_index);
             included.push(IncludedEntry {
                 entry,
-                leaf: leaf_hash(&entry.canonicalized_body),
+                leaf,
                 index,
                 claimed,
             });
@@ -174,7 +175,11 @@ impl Session<'_> {
 }
 
 /// What an entry's proof leads to, and whether it leads there.
-fn inclusion(entry: &TransparencyLogEntry, version: BundleVersion) -> (Option<Claimed>, Result<(), Denial>) {
+fn inclusion(
+    entry: &TransparencyLogEntry,
+    leaf: &LeafHash,
+    version: BundleVersion,
+) -> (Option<Claimed>, Result<(), Denial>) {
     let Some(proof) = &entry.inclusion_proof else {
         // Bundles of version 0.1 may hold a signed entry timestamp alone; step 9 verifies it with the log's key.
         let promised = version == BundleVersion::V0_1 && entry.inclusion_promise.is_some();
@@ -195,7 +200,7 @@ fn inclusion(entry: &TransparencyLogEntry, version: BundleVersion) -> (Option<Cl
         invalid("the entry and its proof name different indices")
     } else {
         let path = InclusionProof { leaf_index: proof.log_index, path: proof.hashes.clone() };
-        match path.verify(&leaf_hash(&entry.canonicalized_body), &head) {
+        match path.verify(leaf, &head) {
             Ok(_) => Ok(()),
             Err(error) => Err(denied(ReasonCode::InclusionInvalid, error.to_string())),
         }
