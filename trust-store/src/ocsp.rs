@@ -359,11 +359,18 @@ impl OcspResponse {
         issuer: &Certificate,
         hashed: &mut [Option<(Vec<u8>, Vec<u8>)>; 4],
     ) -> bool {
-        let (place, digest): (usize, fn(&[u8]) -> Vec<u8>) = match response.hash {
-            CertIdHash::Sha1 => (0, |octets| Sha1::digest(octets).to_vec()),
-            CertIdHash::Sha256 => (1, |octets| Sha256::digest(octets).to_vec()),
-            CertIdHash::Sha384 => (2, |octets| Sha384::digest(octets).to_vec()),
-            CertIdHash::Sha512 => (3, |octets| Sha512::digest(octets).to_vec()),
+        let digest = |octets: &[u8]| match response.hash {
+            CertIdHash::Sha1 => Sha1::digest(octets).to_vec(),
+            CertIdHash::Sha256 => Sha256::digest(octets).to_vec(),
+            CertIdHash::Sha384 => Sha384::digest(octets).to_vec(),
+            CertIdHash::Sha512 => Sha512::digest(octets).to_vec(),
+            CertIdHash::Unsupported => Vec::new(),
+        };
+        let place = match response.hash {
+            CertIdHash::Sha1 => 0,
+            CertIdHash::Sha256 => 1,
+            CertIdHash::Sha384 => 2,
+            CertIdHash::Sha512 => 3,
             CertIdHash::Unsupported => return false,
         };
         let Some(hashed) = hashed.get_mut(place) else { return false };

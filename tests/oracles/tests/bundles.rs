@@ -14,8 +14,10 @@ use trust_store::policy::{TrustLevel, TrustPolicy};
 
 /// Ours, with what a stock client demands and any identity accepted.
 fn ours(mut scenario: Scenario) -> Result<(), String> {
-    scenario.policy =
-        TrustPolicy { identities: vec![rule("**", TrustLevel::Signed)], ..TrustPolicy::danger_stock_client() };
+    scenario.policy = TrustPolicy {
+        identities: vec![rule("**", TrustLevel::Signed)],
+        ..TrustPolicy::danger_stock_client()
+    };
     scenario.with_manifest = false;
     scenario.evidence = Evidence::none();
     scenario.verify().map(drop).map_err(|denial| denial.to_string())

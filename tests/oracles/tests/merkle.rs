@@ -78,11 +78,9 @@ fn inclusion_proofs_get_the_same_verdict() {
             let genuine = InclusionProof::build(index, size, &tree).unwrap().path;
             let leaf = leaf_hash(&entry(index));
             for path in altered(&genuine) {
-                for (claimed, head) in [
-                    (index, head),
-                    (index ^ 1, head),
-                    (index, TreeHead { size: size + 1, root: head.root }),
-                ] {
+                for (claimed, head) in
+                    [(index, head), (index ^ 1, head), (index, TreeHead { size: size + 1, root: head.root })]
+                {
                     let mine = InclusionProof { leaf_index: claimed, path: path.clone() };
                     let hashes: Vec<Sha256Hash> = path.iter().map(theirs).collect();
                     let judged = sigstore_merkle::verify_inclusion_proof(
@@ -92,7 +90,12 @@ fn inclusion_proofs_get_the_same_verdict() {
                         &hashes,
                         &theirs(&head.root),
                     );
-                    assert_eq!(mine.verify(&leaf, &head).is_ok(), judged.is_ok(), "{claimed} of {}", head.size);
+                    assert_eq!(
+                        mine.verify(&leaf, &head).is_ok(),
+                        judged.is_ok(),
+                        "{claimed} of {}",
+                        head.size
+                    );
                 }
             }
         }

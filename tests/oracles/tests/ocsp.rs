@@ -90,7 +90,11 @@ fn every_status_and_reason_is_read_as_it_was_written() {
         assert_eq!(read.responses_for(&leaf, &leaf).count(), 0, "the issuer's key counts");
     }
     let refused = read.find_responder(&ca.certificate, unix(PRODUCED), &trust_store::provider::AwsLc);
-    assert_eq!(refused.unwrap_err().code, ReasonCode::AlgorithmNotAllowed, "an RSA identifier for a P-256 key");
+    assert_eq!(
+        refused.unwrap_err().code,
+        ReasonCode::AlgorithmNotAllowed,
+        "an RSA identifier for a P-256 key"
+    );
 }
 
 #[test]

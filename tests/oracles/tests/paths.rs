@@ -6,7 +6,9 @@ mod forge;
 
 use std::path::{Path, PathBuf};
 
-use forge::{Body, Ca, DAY, Key, NOW, basic_constraints, eku, extension, key_usage, name_constraints, san, tlv};
+use forge::{
+    Body, Ca, DAY, Key, NOW, basic_constraints, eku, extension, key_usage, name_constraints, san, tlv,
+};
 use mentat_oracles::exceptions::{Verdicts, settle};
 use trust_store::budget::Budget;
 use trust_store::certificate::Certificate;
@@ -51,9 +53,16 @@ fn ours(question: &Question) -> Result<(), Denial> {
     };
     let mut budget = Budget::default();
     let anchors = std::slice::from_ref(anchor);
-    build_path_where(leaf, intermediates, anchors, question.now, &policy, &AwsLc, &mut budget, &mut |chain, budget| {
-        check.check_chain(chain, budget).map(drop)
-    })
+    build_path_where(
+        leaf,
+        intermediates,
+        anchors,
+        question.now,
+        &policy,
+        &AwsLc,
+        &mut budget,
+        &mut |chain, budget| check.check_chain(chain, budget).map(drop),
+    )
     .map(drop)
 }
 
@@ -124,7 +133,8 @@ fn pkits_gets_the_same_verdicts() {
     let cases: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
     let list = |case: &serde_json::Value, member: &str, kind: &str| -> Vec<Vec<u8>> {
         let names = case[member].as_array().unwrap();
-        let read = |name: &serde_json::Value| std::fs::read(folder.join(kind).join(name.as_str().unwrap())).unwrap();
+        let read =
+            |name: &serde_json::Value| std::fs::read(folder.join(kind).join(name.as_str().unwrap())).unwrap();
         names.iter().map(read).collect()
     };
     let mut all = Vec::new();
@@ -163,9 +173,12 @@ const FAULTS: &[Fault] = &[
     ("leaf at its last second", |chain| chain.leaf.not_after = NOW),
     ("issuer expired", |chain| chain.lower.not_after = NOW.plus(-1)),
     ("signature by another key", |chain| chain.signed_by_another = true),
-    ("leaf without purpose", |chain| chain.leaf.extensions = vec![key_usage(&[7, 0x80]), host("a.example.com")]),
+    ("leaf without purpose", |chain| {
+        chain.leaf.extensions = vec![key_usage(&[7, 0x80]), host("a.example.com")]
+    }),
     ("leaf for another purpose", |chain| {
-        chain.leaf.extensions = vec![key_usage(&[7, 0x80]), eku(&["1.3.6.1.5.5.7.3.1"]), host("a.example.com")];
+        chain.leaf.extensions =
+            vec![key_usage(&[7, 0x80]), eku(&["1.3.6.1.5.5.7.3.1"]), host("a.example.com")];
     }),
     ("leaf is a CA", |chain| chain.leaf.extensions.push(basic_constraints(true, None))),
     ("leaf says that it is no CA", |chain| chain.leaf.extensions.push(basic_constraints(false, None))),
@@ -182,8 +195,12 @@ const FAULTS: &[Fault] = &[
     ("path length 0 above two", |chain| chain.upper.extensions[0] = basic_constraints(true, Some(0))),
     ("path length 1 above two", |chain| chain.upper.extensions[0] = basic_constraints(true, Some(1))),
     ("name permitted", |chain| chain.upper.extensions.push(name_constraints(&[(0x82, b"example.com")], &[]))),
-    ("name not permitted", |chain| chain.upper.extensions.push(name_constraints(&[(0x82, b"example.org")], &[]))),
-    ("name excluded", |chain| chain.upper.extensions.push(name_constraints(&[], &[(0x82, b"a.example.com")]))),
+    ("name not permitted", |chain| {
+        chain.upper.extensions.push(name_constraints(&[(0x82, b"example.org")], &[]))
+    }),
+    ("name excluded", |chain| {
+        chain.upper.extensions.push(name_constraints(&[], &[(0x82, b"a.example.com")]))
+    }),
     ("another name excluded", |chain| {
         chain.upper.extensions.push(name_constraints(&[], &[(0x82, b"b.example.com")]));
     }),

@@ -65,12 +65,7 @@ impl Session<'_> {
             let (claimed, result) = inclusion(entry, &leaf, part.bundle.version);
             self.enforce(8, result)?;
             let index = entry.inclusion_proof.as_ref().map_or(entry.log_index, |proof| proof.log_index);
-            included.push(IncludedEntry {
-                entry,
-                leaf,
-                index,
-                claimed,
-            });
+            included.push(IncludedEntry { entry, leaf, index, claimed });
         }
         Ok(IncludedEntries(included))
     }
