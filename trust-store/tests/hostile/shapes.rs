@@ -76,6 +76,6 @@ fn nested(length: usize) -> Vec<u8> {
     while der.len() < length.min(4_000) {
         der = tlv(0x30, &[&der]);
     }
-    let filler = vec![0x30, 0x00].repeat((length - der.len()) / 2);
+    let filler = [0x30, 0x00].repeat((length - der.len()) / 2);
     seq(&[&der, &filler])
 }
