@@ -9,7 +9,7 @@ use trust_store::capability::{Capability, FileAccess, Protocol};
 use trust_store::manifest::Manifest;
 use wasmparser::{Parser, Payload};
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::output::{Output, Tone};
 use crate::release::{Release, Use};
 
@@ -33,8 +33,7 @@ pub fn run(audit: &Audit, out: &Output) -> Outcome {
             Ok(_) if worst == Exit::Ok => worst = Exit::Failure,
             Ok(_) => {}
             Err(failure) => {
-                let failure = Failure { what: format!("{}: {}", path.display(), failure.what), ..failure };
-                out.failure(&failure);
+                out.failure(&failure.about(path));
                 worst = Exit::Usage;
             }
         }

@@ -23,9 +23,11 @@ pub fn read(path: &Path) -> Outcome<Vec<Certificate>> {
 /// # Errors
 /// As [`read`].
 pub fn parse(text: &str, name: &str) -> Outcome<Vec<Certificate>> {
-    let certificates = Certificate::from_pem_chain(text).or_fail(Exit::Usage, name)?;
+    let form = "give a PEM file with the certificate first and its issuers after it";
+    let certificates =
+        Certificate::from_pem_chain(text).or_fail(Exit::Usage, name).map_err(|failure| failure.hint(form))?;
     match certificates.len() {
-        0 => Err(Failure::usage(format!("{name} holds no certificate"))),
+        0 => Err(Failure::usage(format!("{name} holds no certificate")).hint(form)),
         1..=MAX_CERTIFICATES => Ok(certificates),
         _ => Err(Failure::usage(format!("{name} holds more than {MAX_CERTIFICATES} certificates"))),
     }

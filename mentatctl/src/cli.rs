@@ -19,8 +19,9 @@ use crate::{
     name = "mentatctl",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 done; 1 failed or a finding; 2 wrong command line or unreadable file; 3 denied by \
-                  verification; 69 service unavailable; 78 refusal to start.\nDefaults live in ~/.mentat (or MENTAT_HOME)."
+    after_help = "Exit codes: 0 done; 1 failed or a finding; 2 wrong command line or a file that cannot be used; \
+                  3 denied by verification; 69 service unavailable, the same command may be repeated; 78 refusal to \
+                  start (docs/operations/exit-codes.md).\nDefaults live in ~/.mentat (or MENTAT_HOME)."
 )]
 pub struct Cli {
     /// Write JSON for scripts instead of text
@@ -108,6 +109,36 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Lint(lint) => lint::run(lint, out),
         Command::Tls(command) => tls::run(command, out),
         Command::Completion { shell } => completion(shell, out),
+    }
+}
+
+/// A wrong command line as the one line that every failure is: what is wrong, and where the right form stands.
+pub fn misused(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let mut what = String::new();
+    let mut usage = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.strip_prefix("Usage: ") {
+            Some(form) => usage = Some(form.to_owned()),
+            None if line.starts_with("For more information") => {}
+            None => {
+                let line = line.strip_prefix("error: ").unwrap_or(line);
+                let between = if what.is_empty() {
+                    ""
+                } else if line.starts_with("tip: ") {
+                    "; "
+                } else {
+                    " "
+                };
+                what.push_str(between);
+                what.push_str(line);
+            }
+        }
+    }
+    let failure = Failure::usage(what);
+    match usage {
+        Some(form) => failure.hint(format!("the form is `{form}`; --help explains it")),
+        None => failure.hint("--help shows what is known"),
     }
 }
 

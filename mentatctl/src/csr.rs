@@ -1,25 +1,31 @@
 //! Certificate requests (PKCS#10, RFC 2986) for a developer's key. The key signs through `hsm`, with its recorded purpose.
 
+use ca_api::Identity;
 use hsm::developer::DeveloperKey;
 use hsm::{Input, KeyAlgorithm, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
 use rcgen::{CertificateParams, DistinguishedName, DnType, PublicKeyData, SanType};
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 
-/// A request in PEM with the e-mail address as common name and subject alternative name. The authority takes the key and
-/// the proof of possession from it; names come from the identity that was proven, never from here.
+/// A request in PEM with the identity as common name and subject alternative name. The authority takes the key and the
+/// proof of possession from it; names come from the identity that was proven, never from here.
 ///
 /// # Errors
 /// When the key's type has no certificate profile or signing fails.
-pub fn request_pem(key: &DeveloperKey, email: &str) -> Outcome<String> {
+pub fn request_pem(key: &DeveloperKey, identity: &Identity) -> Outcome<String> {
     let signer = RequestSigner::new(key)?;
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, email);
+    name.push(DnType::CommonName, identity.as_str());
     params.distinguished_name = name;
-    let address =
-        email.try_into().map_err(|_| Failure::usage(format!("{email} is no e-mail address in ASCII")))?;
-    params.subject_alt_names = vec![SanType::Rfc822Name(address)];
+    let text = identity
+        .as_str()
+        .try_into()
+        .map_err(|_| Failure::usage(format!("{identity} has characters that no certificate can carry")))?;
+    params.subject_alt_names = vec![match identity {
+        Identity::Email(_) => SanType::Rfc822Name(text),
+        Identity::Uri(_) => SanType::URI(text),
+    }];
     let request =
         params.serialize_request(&signer).or_fail(Exit::Failure, "making the certificate request")?;
     request.pem().or_fail(Exit::Failure, "writing the certificate request")

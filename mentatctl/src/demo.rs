@@ -5,19 +5,22 @@ mod act;
 mod forge;
 mod path;
 mod refusals;
+mod scene;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
 use self::act::Act;
+use self::scene::Interruption;
 use crate::clock::Stopwatch;
-use crate::exit::{Exit, OrFail as _, Outcome};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::net::block_on;
 use crate::output::{Output, Tone};
 use crate::run::executor_failure;
-use crate::stack::{Running, Tempo};
+use crate::stack::{RawLog, Running, Start, Tempo};
 
 /// `demo`.
 #[derive(Debug, Args)]
@@ -30,9 +33,18 @@ pub struct Demo {
 /// Runs the demonstration to its end and leaves nothing running.
 ///
 /// # Errors
-/// Exit code 1 when a step fails or a refusal has another code than it must have.
+/// Exit code 1 when a step fails, a refusal has another code than it must have, a server ends by itself, or Ctrl-C asks
+/// for the end; 78 when the servers cannot be started.
 pub fn run(demo: &Demo, out: &Output) -> Outcome {
     let total = Stopwatch::start();
+    if let Some(keep) = &demo.keep
+        && keep.join("stack.json").exists()
+    {
+        // The demonstration ends by revoking the intermediate: not on a stack that somebody uses.
+        return Err(Failure::refused(format!("{} holds a stack already", keep.display()))
+            .hint("give --keep a folder that does not exist yet"));
+    }
+    let interruption = Interruption::listen()?;
     let temporary = tempfile::Builder::new()
         .prefix("mentat-demo-")
         .tempdir()
@@ -40,27 +52,18 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
     let dir = demo.keep.clone().unwrap_or_else(|| temporary.path().join("stack"));
     heading(out, "A certificate authority, a transparency log and an executor on loopback");
     let started = Stopwatch::start();
-    let stack = Running::start(&dir, None, Tempo::Demo, out)?;
-    let mut act = Act::new(&stack, temporary.path(), out)?;
+    let start = Start { port_base: None, tempo: Tempo::Demo, raw_log: RawLog::Wanted };
+    let stack = Running::start(&dir, &start, out)?;
+    let mut act = Act::new(stack, interruption, temporary.path(), out)?;
     act.timed("create keys, hierarchy, logs; start three servers", started.elapsed());
     for server in ["ca-service", "transparency-log", "executor"] {
-        out.line(format!("  {server:<17} process {}", act::at(&stack.pids(), &format!("/{server}"))));
+        out.line(format!("  {server:<17} process {}", act::at(&act.stack().pids(), &format!("/{server}"))));
     }
-
-    heading(out, "The path: certificate, signature, log, offline verification, execution, audit");
-    path::walk(&mut act)?;
-    heading(out, "The refusals: one thing wrong each time, and the code that says which");
-    refusals::show(&mut act)?;
-
-    let unconfined = unconfined(&act)?;
-    heading(out, "What this host could not confine");
-    if unconfined.is_empty() {
-        out.line("  nothing: every mechanism the executor knows is in force");
-    }
-    for mechanism in &unconfined {
-        out.line(format!("  {mechanism}"));
-    }
-    let steps = act.into_steps();
+    let unconfined = match show(&mut act, out) {
+        Ok(unconfined) => unconfined,
+        Err(failure) => return Err(because(failure, &mut act, demo)),
+    };
+    let (stack, steps) = act.into_parts();
     let stopping = Stopwatch::start();
     stack.stop();
     let stopped = stopping.elapsed();
@@ -81,6 +84,47 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
     }));
     Ok(Exit::Ok)
 }
+
+/// Path, refusals, and what the host could not confine, which is also returned.
+fn show(act: &mut Act<'_>, out: &Output) -> Outcome<Vec<String>> {
+    heading(out, "The path: certificate, signature, log, offline verification, execution, audit");
+    path::walk(act)?;
+    heading(out, "The refusals: one thing wrong each time, and the code that says which");
+    refusals::show(act)?;
+    let unconfined = unconfined(act)?;
+    heading(out, "What this host could not confine");
+    if unconfined.is_empty() {
+        out.line("  nothing: every mechanism the executor knows is in force");
+    }
+    for mechanism in &unconfined {
+        out.line(format!("  {mechanism}"));
+    }
+    Ok(unconfined)
+}
+
+/// Why a step failed: an interruption or a server that died explains it, and is reported instead.
+fn because(failure: Failure, act: &mut Act<'_>, demo: &Demo) -> Failure {
+    let watch = Stopwatch::start();
+    while watch.elapsed() < NOTICED_WITHIN {
+        if let Err(interrupted) = act.interruption().check() {
+            return interrupted;
+        }
+        if let Err(death) = act.check() {
+            // Without --keep the folder goes away with this process, the logs in it too.
+            return match demo.keep {
+                Some(_) => death,
+                None => {
+                    death.hint("`mentatctl demo --keep DIR` keeps the stack's folder with the servers' logs")
+                }
+            };
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    failure
+}
+
+/// A connection breaks a moment before the process that held it counts as ended.
+const NOTICED_WITHIN: Duration = Duration::from_millis(500);
 
 fn heading(out: &Output, text: &str) {
     out.line("");

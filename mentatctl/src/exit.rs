@@ -4,13 +4,17 @@
 //! |---|---|
 //! | 0 | done; for verdicts: accepted |
 //! | 1 | failed, or a finding |
-//! | 2 | the command line is wrong, or a file it names cannot be read |
+//! | 2 | the command line is wrong, or something it names cannot be used |
 //! | 3 | denied by verification; the reason code is in the message |
 //! | 69 | a service cannot be reached or cannot answer now; trying again later may work |
 //! | 78 | refusal to start: configuration, ports or data do not allow it |
+//!
+//! `docs/operations/exit-codes.md` is the page for people.
 
 use std::error::Error;
 use std::fmt::{Display, Write as _};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -87,14 +91,30 @@ impl Failure {
         self
     }
 
-    /// The one line: `what [code]; hint`.
+    /// What to do: what was said, else where the right form of a wrong command line stands.
+    pub fn advice(&self) -> Option<&str> {
+        let form = (self.exit == Exit::Usage).then_some("--help says what is expected");
+        self.hint.as_deref().or(form)
+    }
+
+    /// Puts the path of what a command was told to work on before the text, unless the text names it already.
+    #[must_use]
+    pub fn about(mut self, path: &Path) -> Self {
+        let path = path.display().to_string();
+        if !self.what.contains(&path) {
+            self.what = format!("{}: {}", one_line(&path), self.what);
+        }
+        self
+    }
+
+    /// The one line: `what [code]; advice`.
     pub fn line(&self) -> String {
         let mut line = self.what.clone();
         if let Some(code) = &self.code {
             let _ = write!(line, " [{code}]");
         }
-        if let Some(hint) = &self.hint {
-            let _ = write!(line, "; {hint}");
+        if let Some(advice) = self.advice() {
+            let _ = write!(line, "; {advice}");
         }
         line
     }
@@ -130,6 +150,30 @@ impl<T, E: Error + 'static> OrFail<T> for Result<T, E> {
     }
 }
 
+/// What to do when the system refuses to read or write a file; `None` where its own text says it.
+pub fn file_advice(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind as Kind;
+    Some(match error.kind() {
+        Kind::AlreadyExists | Kind::NotADirectory => {
+            "something that is no folder is in the way; choose another path"
+        }
+        Kind::IsADirectory => "name a file, not a folder",
+        Kind::NotFound => "check the path",
+        Kind::PermissionDenied | Kind::ReadOnlyFilesystem => "check who owns it and its mode",
+        Kind::StorageFull | Kind::QuotaExceeded => "make room and try again",
+        _ => return None,
+    })
+}
+
+/// The failure of reading or writing a file, with what to do about it.
+pub fn file_failure(exit: Exit, what: impl Display, error: &io::Error) -> Failure {
+    let failure = Failure::new(exit, format!("{what}: {error}"));
+    match file_advice(error) {
+        Some(advice) => failure.hint(advice),
+        None => failure,
+    }
+}
+
 /// Control characters and line breaks would let foreign text forge lines of ours.
 fn one_line(text: &str) -> String {
     text.lines()
@@ -148,6 +192,14 @@ mod tests {
     fn a_failure_is_one_line_with_code_and_hint() {
         let failure = Failure::failed("it\nbroke\u{7}").code("revoked").hint("ask the signer");
         assert_eq!(failure.line(), "it broke? [revoked]; ask the signer");
+        assert_eq!(Failure::usage("no such thing").line(), "no such thing; --help says what is expected");
+    }
+
+    #[test]
+    fn a_path_is_named_once() {
+        let path = Path::new("a/manifest.yaml");
+        assert_eq!(Failure::failed("it broke").about(path).what, "a/manifest.yaml: it broke");
+        assert_eq!(Failure::failed("a/manifest.yaml: gone").about(path).what, "a/manifest.yaml: gone");
     }
 
     #[test]

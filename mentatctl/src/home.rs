@@ -4,12 +4,13 @@
 //! `config.toml`. Nothing is guessed beyond that: a missing address is an error that names all three.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome, file_failure};
 use crate::stack::StackFile;
 
 /// Largest configuration or trust file that is read, bytes.
@@ -68,7 +69,7 @@ impl Home {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => ConfigFile::default(),
             _ => {
                 let text = read_text(&path)?;
-                toml::from_str(&text).or_fail(Exit::Refused, path.display())?
+                toml::from_str(&text).or_fail(Exit::Usage, path.display())?
             }
         };
         let folder = stack.map(Path::to_path_buf).or_else(|| config.stack.clone());
@@ -152,7 +153,15 @@ impl Home {
     pub fn admin_token(&self, given: Option<&Path>) -> Outcome<Option<String>> {
         let stack = self.stack.as_ref().and_then(|s| s.admin_token_file.clone());
         let path = given.map(Path::to_path_buf).or(stack).or_else(|| self.config.admin_token_file.clone());
-        path.map(|path| read_text(&path).map(|text| text.trim().to_owned())).transpose()
+        let Some(path) = path else { return Ok(None) };
+        let token = read_secret(&path)?.trim().to_owned();
+        // An empty or broken token would only be refused later, and less clearly.
+        let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        if !plain {
+            return Err(Failure::usage(format!("{} holds no bearer token", path.display()))
+                .hint("it must hold one line of printable characters"));
+        }
+        Ok(Some(token))
     }
 
     fn existing(&self, name: &str) -> Option<PathBuf> {
@@ -168,13 +177,17 @@ fn pick(
     flag: &str,
     key: &str,
 ) -> Outcome<String> {
-    given.map(str::to_owned).or(stack).or(config).map(|url| url.trim_end_matches('/').to_owned()).ok_or_else(
-        || {
-            Failure::usage(format!("the address of {what} is not known")).hint(format!(
-                "give {flag} URL, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"
-            ))
-        },
-    )
+    let url = given.map(str::to_owned).or(stack).or(config).ok_or_else(|| {
+        Failure::usage(format!("the address of {what} is not known")).hint(format!(
+            "give {flag} URL, or --stack DIR of a `mentatctl up`, or {key} in ~/.mentat/config.toml"
+        ))
+    })?;
+    let parsed = reqwest::Url::parse(&url).ok();
+    if !parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+        return Err(Failure::usage(format!("`{url}` is no address of {what}"))
+            .hint("write it as https://HOST:PORT, or http://HOST:PORT on loopback"));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
 }
 
 fn pick_path(
@@ -202,7 +215,8 @@ pub fn read_file(path: &Path) -> Outcome<Vec<u8>> {
         std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = open().or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
+    let bytes = open()
+        .map_err(|error| file_failure(Exit::Usage, format!("cannot read {}", path.display()), &error))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Failure::usage(format!(
             "{} is larger than {} MiB",
@@ -220,6 +234,17 @@ pub fn read_file(path: &Path) -> Outcome<Vec<u8>> {
 pub fn read_text(path: &Path) -> Outcome<String> {
     String::from_utf8(read_file(path)?)
         .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))
+}
+
+/// Reads a text file that holds a secret; the copy in memory is wiped when it is dropped.
+///
+/// # Errors
+/// Exit code 2 with the path and the reason; never with a part of the text.
+pub fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
+    let bytes = Zeroizing::new(read_file(path)?);
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// Who may read a file that is written.
@@ -244,38 +269,80 @@ pub fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Outcome<()> {
             .write(true)
             .open(path)
             .and_then(|mut file| file.write_all(bytes))
-            .or_fail(Exit::Failure, format!("cannot write {}", path.display()));
+            .map_err(|error| {
+                file_failure(Exit::Failure, format!("cannot write {}", path.display()), &error)
+            });
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // Nobody can foresee the name, and whatever stands there is never opened: in a folder that others write to, a link
+    // of theirs would lead the bytes elsewhere.
+    let temporary = folder.join(format!(".{name}.{}.new", uuid::Uuid::new_v4().simple()));
     let write = || -> std::io::Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
         std::fs::File::open(folder)?.sync_all()
     };
-    write().or_fail(Exit::Failure, format!("cannot write {}", path.display()))
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        file_failure(Exit::Failure, format!("cannot write {}", path.display()), &error)
+    })
 }
 
-/// Makes a folder and its parents; `Secret` folders are for the owner alone.
+/// The folder a file lies in: `.` for a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes a folder and its parents; `Secret` folders are for the owner alone. What is there already keeps its mode: it may
+/// be shared with others on purpose.
 ///
 /// # Errors
 /// Exit code 1 with the path and the reason.
 pub fn make_folder(path: &Path, secrecy: Secrecy) -> Outcome<()> {
-    let make = || -> std::io::Result<()> {
-        std::fs::create_dir_all(path)?;
-        if secrecy == Secrecy::Secret {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
-        }
-        Ok(())
-    };
-    make().or_fail(Exit::Failure, format!("cannot make the folder {}", path.display()))
+    let mode = if secrecy == Secrecy::Secret { 0o700 } else { 0o755 };
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| {
+        file_failure(Exit::Failure, format!("cannot make the folder {}", path.display()), &error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn folders_that_exist_keep_their_mode_and_new_secret_ones_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        make_folder(dir.path(), Secrecy::Secret).unwrap();
+        assert_eq!(mode(dir.path()), 0o755);
+        let new = dir.path().join("a/b");
+        make_folder(&new, Secrecy::Secret).unwrap();
+        assert_eq!((mode(&dir.path().join("a")), mode(&new)), (0o700, 0o700));
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind_and_secrets_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("taken")).unwrap();
+        let failure = write_file(&dir.path().join("taken"), b"x", Secrecy::Secret).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failure);
+        assert!(failure.what.contains("taken"), "{}", failure.what);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        let key = dir.path().join("key");
+        std::fs::write(&key, b"old").unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        write_file(&key, b"new", Secrecy::Secret).unwrap();
+        assert_eq!((mode(&key), std::fs::read(&key).unwrap()), (0o600, b"new".to_vec()));
+    }
 }

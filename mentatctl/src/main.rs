@@ -34,6 +34,7 @@ mod verify_bundle;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::ErrorKind;
 
 use crate::cli::Cli;
 use crate::exit::Exit;
@@ -44,9 +45,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; clap prints both to the right stream.
-            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-            let _ = error.print();
-            return code.into();
+            if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                let _ = error.print();
+                return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+            }
+            let json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
+            Output::new(if json { Format::Json } else { Format::Text }).failure(&cli::misused(&error));
+            return Exit::Usage.into();
         }
     };
     let out = Output::new(if cli.json { Format::Json } else { Format::Text });

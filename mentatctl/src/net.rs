@@ -54,7 +54,8 @@ impl TlsFlags {
             let certificates =
                 Certificate::from_pem_bundle(&read_file(path)?).or_fail(Exit::Usage, path.display())?;
             if certificates.is_empty() {
-                return Err(Failure::usage(format!("{} holds no certificate", path.display())));
+                return Err(Failure::usage(format!("{} holds no certificate", path.display()))
+                    .hint("give a PEM file with certificates"));
             }
             builder = builder.tls_certs_only(certificates);
         }
@@ -66,8 +67,31 @@ impl TlsFlags {
                 .or_fail(Exit::Usage, format!("{} with {}", cert.display(), key.display()))?;
             builder = builder.identity(identity);
         }
-        builder.build().or_fail(Exit::Failure, "making the HTTP client")
+        // What cannot be used of a PEM file shows only here.
+        let given: Vec<String> =
+            [ca, cert, key].into_iter().flatten().map(|p| p.display().to_string()).collect();
+        if given.is_empty() {
+            return builder.build().or_fail(Exit::Failure, "making the HTTP client");
+        }
+        builder.build().map_err(|error| {
+            Failure::usage(format!("{}: {}", given.join(", "), crate::exit::chain(&error)))
+                .hint("give PEM files: certificates for --tls-ca and --tls-cert, a PKCS#8 key for --tls-key")
+        })
     }
+}
+
+/// A client for servers that this program started itself on loopback.
+///
+/// # Errors
+/// Exit code 1 when it cannot be made.
+pub fn loopback_client() -> Outcome<Client> {
+    Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .or_fail(Exit::Failure, "making the HTTP client")
 }
 
 /// Runs asynchronous work to its end.

@@ -124,7 +124,7 @@ impl Output {
                 "exit": failure.exit as u8,
                 "code": failure.code,
                 "error": failure.what,
-                "hint": failure.hint,
+                "hint": failure.advice(),
             })),
         }
     }

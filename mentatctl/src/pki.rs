@@ -1,21 +1,23 @@
 //! `pki`: certificates of developers, and what administrators do with them.
 
+mod enrol;
+mod pending;
+
 use std::path::{Path, PathBuf};
 
 use ca_api::client::{CaClient, ClientError};
 use ca_api::{
-    CertificateRecord, CertificateState, CreateToken, Enrol, Identity, ListQuery, RevocationReason, Revoke,
+    CertificateRecord, CertificateState, CreateToken, Identity, ListQuery, RevocationReason, Revoke,
 };
 use clap::{Args, Subcommand, ValueEnum};
+use hsm::Passphrase;
 use hsm::developer::DeveloperKey;
-use hsm::software::KdfProfile;
-use hsm::{KeyAlgorithm, Passphrase};
 use serde_json::json;
 use trust_store::UnixTime;
 
-use crate::csr;
+use self::enrol::{KeyUse, RequestCert, request_cert};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::{Home, Secrecy, make_folder, read_text, write_file};
+use crate::home::{Home, read_secret};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
 
@@ -112,43 +114,6 @@ impl IdentityFlags {
     }
 }
 
-/// `pki request-cert` and `pki renew`.
-#[derive(Debug, Args)]
-pub struct RequestCert {
-    #[command(flatten)]
-    identity: IdentityFlags,
-    /// The one-time token; read from standard input when absent
-    #[arg(long)]
-    token: Option<String>,
-    /// Where the certificate and its issuers go [default: ~/.mentat/signing.crt]
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Where the key goes, or is read from when it exists [default: ~/.mentat/signing.key]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// Type of a new key
-    #[arg(long, value_enum, default_value = "ecdsa-p256")]
-    algorithm: KeyType,
-    /// Encrypt a new key with the passphrase in this file
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-    #[command(flatten)]
-    ca: CaFlags,
-}
-
-/// Key types of developers.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum KeyType {
-    /// ECDSA on P-256: works with every client
-    EcdsaP256,
-    /// ECDSA on P-384
-    EcdsaP384,
-    /// RSA with 3072 bits, where a profile allows it
-    Rsa3072,
-    /// RSA with 4096 bits, where a profile allows it
-    Rsa4096,
-}
-
 /// `pki token create`.
 #[derive(Debug, Args)]
 pub struct TokenCreate {
@@ -225,71 +190,6 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     }
 }
 
-/// What happens to a key file that exists.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum KeyUse {
-    KeepExisting,
-    MakeNew,
-}
-
-fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &Output) -> Outcome {
-    let certificate_path = request.output.clone().unwrap_or_else(|| home.signing_certificate());
-    let key_path = request.key.clone().unwrap_or_else(|| home.signing_key());
-    let identity = request.identity.identity()?;
-    let passphrase = request.passphrase_file.as_deref().map(passphrase_from).transpose()?;
-    let token = match &request.token {
-        Some(token) => token.clone(),
-        None => std::io::read_to_string(std::io::stdin())
-            .or_fail(Exit::Usage, "reading the token from standard input")?,
-    };
-    let token = token.trim().to_owned();
-    if token.is_empty() {
-        return Err(Failure::usage("no one-time token")
-            .hint("an administrator makes one with: mentatctl pki token create --email ADDRESS"));
-    }
-    let client = request.ca.client(home)?;
-    let (key, fresh) = if key_use == KeyUse::KeepExisting && key_path.exists() {
-        (read_key(&key_path, passphrase.as_ref())?, false)
-    } else {
-        (DeveloperKey::generate(request.algorithm.into()).or_fail(Exit::Failure, "making a key")?, true)
-    };
-    let pem = csr::request_pem(&key, identity.as_str())?;
-    if fresh {
-        if let Some(folder) = key_path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            make_folder(folder, Secrecy::Secret)?;
-        }
-        // The key reaches the disk before the request leaves, under another name while an older pair is in use: a crash
-        // in between loses neither the new certificate's key nor the old pair.
-        write_file(&pending(&key_path), &key_text(&key, passphrase.as_ref())?, Secrecy::Secret)?;
-    }
-    let spinner = out.spinner("waiting for the certificate authority");
-    let request_id = Some(uuid::Uuid::new_v4().to_string());
-    let issued =
-        block_on(async { client.enrol(&Enrol { token, csr: pem, request_id }).await.map_err(ca_failure) })?;
-    drop(spinner);
-    let mut chain = issued.certificate.clone();
-    // The root is a trust anchor: relying parties have it, and a chain that carries it proves nothing more.
-    for pem in issued.chain.iter().take(issued.chain.len().saturating_sub(1)) {
-        chain.push_str(pem);
-    }
-    write_file(&certificate_path, chain.as_bytes(), Secrecy::Public)?;
-    if fresh {
-        std::fs::rename(pending(&key_path), &key_path)
-            .or_fail(Exit::Failure, format!("cannot write {}", key_path.display()))?;
-    }
-    out.line(format!(
-        "certificate {} for {identity}, valid to {}",
-        issued.serial,
-        time_text(issued.not_after)
-    ));
-    out.line(format!("wrote {} and {}", certificate_path.display(), key_path.display()));
-    out.value(&json!({
-        "ok": true, "serial": issued.serial, "certificate": certificate_path, "key": key_path,
-        "not_before": issued.not_before, "not_after": issued.not_after, "log_index": issued.log_index,
-    }));
-    Ok(Exit::Ok)
-}
-
 fn token_create(create: &TokenCreate, home: &Home, out: &Output) -> Outcome {
     let client = create.ca.client(home)?;
     let request = CreateToken {
@@ -353,7 +253,7 @@ fn show(record: &CertificateRecord, out: &Output) -> Outcome<()> {
 
 fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outcome {
     let serial = match (&revoke.serial, &revoke.cert) {
-        (Some(serial), _) => serial.trim().to_lowercase(),
+        (Some(serial), _) => serial_number(serial)?,
         (None, Some(path)) => serial_of(path)?,
         (None, None) => return Err(Failure::usage("give --serial or --cert")),
     };
@@ -366,12 +266,30 @@ fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outc
     Ok(Exit::Ok)
 }
 
+/// A serial number as people write it: hexadecimal, also with colons.
+fn serial_number(text: &str) -> Outcome<String> {
+    let digits = text.trim().replace(':', "").to_lowercase();
+    if (1..=40).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(digits);
+    }
+    Err(Failure::usage(format!("`{text}` is no serial number"))
+        .hint("give 1 to 40 hexadecimal digits; `mentatctl pki list` shows them"))
+}
+
 /// Reads a developer key.
 ///
 /// # Errors
 /// Exit code 2 when the file is no key, or the passphrase is wrong or missing.
 pub fn read_key(path: &Path, passphrase: Option<&Passphrase>) -> Outcome<DeveloperKey> {
-    DeveloperKey::from_pem(&read_text(path)?, passphrase).or_fail(Exit::Usage, path.display())
+    DeveloperKey::from_pem(&read_secret(path)?, passphrase)
+        .or_fail(Exit::Usage, path.display())
+        .map_err(key_advice)
+}
+
+/// What to do about a key that cannot be used.
+pub fn key_advice(failure: Failure) -> Failure {
+    failure
+        .hint("give a private key as `pki request-cert` writes it, with --passphrase-file if it is encrypted")
 }
 
 /// Reads a passphrase file; a final line break does not count.
@@ -379,7 +297,12 @@ pub fn read_key(path: &Path, passphrase: Option<&Passphrase>) -> Outcome<Develop
 /// # Errors
 /// Exit code 2 when it cannot be read or is empty.
 pub fn passphrase_from(path: &Path) -> Outcome<Passphrase> {
-    hsm::PassphraseSource::File(path.to_path_buf()).read().or_fail(Exit::Usage, path.display())
+    hsm::PassphraseSource::File(path.to_path_buf()).read().or_fail(Exit::Usage, "the passphrase").map_err(
+        |failure| {
+            failure
+                .hint("give a file of mode 0600 with the passphrase, at least eight characters, on one line")
+        },
+    )
 }
 
 /// The serial number of the first certificate in a PEM file.
@@ -416,11 +339,19 @@ pub fn time_text(seconds: i64) -> String {
 pub fn ca_failure(error: ClientError) -> Failure {
     match &error {
         ClientError::Problem(problem) => {
-            let exit = if problem.status >= 500 { Exit::Unavailable } else { Exit::Failure };
+            let exit = if problem.status >= 500 || problem.status == 429 {
+                Exit::Unavailable
+            } else {
+                Exit::Failure
+            };
             let failure = Failure::new(exit, format!("the certificate authority says: {}", problem.detail));
-            let hint = match problem.status {
-                401 | 403 => Some("give --admin-token-file FILE, or use the administrator's stack"),
-                429 | 503 => Some("wait a little and try again"),
+            // A one-time token that is not good is nothing that the administrator's token would mend.
+            let hint = match (problem.code.as_str(), problem.status) {
+                ("token_unknown" | "token_expired" | "token_used", _) => {
+                    Some("ask an administrator for a new one: mentatctl pki token create --email ADDRESS")
+                }
+                (_, 401 | 403) => Some("give --admin-token-file FILE, or use the administrator's stack"),
+                (_, 429 | 503) => Some("wait a little and try again"),
                 _ => None,
             };
             let failure = failure.code(problem.code.clone());
@@ -435,31 +366,6 @@ pub fn ca_failure(error: ClientError) -> Failure {
     }
 }
 
-fn pending(path: &Path) -> PathBuf {
-    path.with_extension("key.pending")
-}
-
-fn key_text(key: &DeveloperKey, passphrase: Option<&Passphrase>) -> Outcome<Vec<u8>> {
-    Ok(match passphrase {
-        Some(passphrase) => key
-            .to_encrypted_pem(passphrase, KdfProfile::Strong)
-            .or_fail(Exit::Usage, "encrypting the key")?
-            .into_bytes(),
-        None => key.to_pem().as_bytes().to_vec(),
-    })
-}
-
-impl From<KeyType> for KeyAlgorithm {
-    fn from(key_type: KeyType) -> Self {
-        match key_type {
-            KeyType::EcdsaP256 => Self::EcdsaP256,
-            KeyType::EcdsaP384 => Self::EcdsaP384,
-            KeyType::Rsa3072 => Self::Rsa3072,
-            KeyType::Rsa4096 => Self::Rsa4096,
-        }
-    }
-}
-
 impl From<Reason> for RevocationReason {
     fn from(reason: Reason) -> Self {
         match reason {
@@ -469,6 +375,50 @@ impl From<Reason> for RevocationReason {
             Reason::Superseded => Self::Superseded,
             Reason::CessationOfOperation => Self::CessationOfOperation,
             Reason::PrivilegeWithdrawn => Self::PrivilegeWithdrawn,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(code: &str, status: u16) -> Failure {
+        let problem = ca_api::Problem {
+            code: code.to_owned(),
+            status,
+            detail: "no".to_owned(),
+            ..ca_api::Problem::default()
+        };
+        ca_failure(ClientError::Problem(problem))
+    }
+
+    #[test]
+    fn a_token_that_is_not_good_is_not_mended_by_the_administrators_token() {
+        for (code, status) in [("token_unknown", 401), ("token_expired", 401), ("token_used", 409)] {
+            let line = says(code, status).line();
+            assert!(line.contains("pki token create") && !line.contains("--admin-token-file"), "{line}");
+        }
+        assert!(says("unauthorized", 401).line().contains("--admin-token-file"));
+    }
+
+    #[test]
+    fn what_may_pass_exits_with_69_and_what_will_not_with_1() {
+        for (code, status, exit) in [
+            ("issuance_pending", 503, Exit::Unavailable),
+            ("rate_limited", 429, Exit::Unavailable),
+            ("http_error", 502, Exit::Unavailable),
+            ("key_compromised", 422, Exit::Failure),
+        ] {
+            assert_eq!(says(code, status).exit, exit, "{code}");
+        }
+    }
+
+    #[test]
+    fn serial_numbers_are_read_as_people_write_them() {
+        assert_eq!(serial_number(" 01:AB:cd\n").ok().as_deref(), Some("01abcd"));
+        for bad in ["", "0x01", "zz", &"0".repeat(41)] {
+            assert!(serial_number(bad).is_err(), "{bad}");
         }
     }
 }

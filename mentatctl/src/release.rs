@@ -43,11 +43,11 @@ impl Release {
                 .hint("name a folder with a manifest.yaml, or the manifest itself"));
         }
         let unattested =
-            ManifestFile::load_for_signing(path).map_err(|error| file_failure(&error, Exit::Usage))?;
+            ManifestFile::load_for_signing(path).map_err(|error| content_failure(&error, Exit::Usage))?;
         let file = match purpose {
             Use::Sign => unattested,
             // The manifest itself is readable, so what is wrong now is wrong with the evidence.
-            Use::Verify => ManifestFile::load(path).map_err(|error| file_failure(&error, Exit::Denied))?,
+            Use::Verify => ManifestFile::load(path).map_err(|error| content_failure(&error, Exit::Denied))?,
         };
         let text = read_text(file.path())?;
         Ok(Self { file, text })
@@ -92,8 +92,16 @@ impl Release {
     /// # Errors
     /// Exit code 2 when it cannot be read.
     pub fn module(&self) -> Outcome<Vec<u8>> {
-        self.module_path()?;
-        let module = self.file.read_module().map_err(|error| file_failure(&error, Exit::Usage))?;
+        let path = self.module_path()?;
+        if !path.exists() {
+            let make = if path.with_extension("wat").exists() {
+                "`mentatctl sign` makes it from its text form"
+            } else {
+                "build it first"
+            };
+            return Err(Failure::usage(format!("the module {} does not exist", path.display())).hint(make));
+        }
+        let module = self.file.read_module().map_err(|error| content_failure(&error, Exit::Usage))?;
         module.ok_or_else(|| Failure::usage(format!("{} names no module", self.path().display())))
     }
 
@@ -102,11 +110,13 @@ impl Release {
     /// # Errors
     /// Exit code 3 with the reason code when there is none, or it cannot be read.
     pub fn attestation(&self) -> Outcome<Attestation> {
-        self.file.read_attestation().map_err(|error| file_failure(&error, Exit::Denied))?.ok_or_else(|| {
-            Failure::new(Exit::Denied, format!("{} is not signed", self.path().display()))
-                .code("inclusion_missing")
-                .hint("sign it with: mentatctl sign")
-        })
+        self.file.read_attestation().map_err(|error| content_failure(&error, Exit::Denied))?.ok_or_else(
+            || {
+                Failure::new(Exit::Denied, format!("{} is not signed", self.path().display()))
+                    .code("inclusion_missing")
+                    .hint("sign it with: mentatctl sign")
+            },
+        )
     }
 
     /// Name and bytes of the bundle file beside the manifest, where the attestation names one.
@@ -134,18 +144,23 @@ impl Release {
         if path.exists() || !text.exists() {
             return Ok(false);
         }
-        let binary = wat::parse_str(read_text(&text)?)
-            .map_err(|error| Failure::usage(format!("{} does not assemble: {error}", text.display())))?;
+        let binary = wat::parse_str(read_text(&text)?).map_err(|error| {
+            Failure::usage(format!("{} does not assemble: {error}", text.display()))
+                .hint("correct the text, or put the built module beside the manifest")
+        })?;
         write_file(&path, &binary, Secrecy::Public)?;
         Ok(true)
     }
 }
 
-/// The failure of a file, with the reason code where the content has one.
-fn file_failure(error: &trust_store_files::Error, exit: Exit) -> Failure {
+/// The failure of a manifest or an attestation, with the reason code where the content has one.
+fn content_failure(error: &trust_store_files::Error, exit: Exit) -> Failure {
     let failure = Failure::new(exit, chain(error));
     match error.code() {
-        Some(code) => failure.code(code.as_str()),
-        None => Failure { exit: Exit::Usage, ..failure },
+        Some(code) if exit == Exit::Usage => failure.code(code.as_str()).hint("correct the manifest"),
+        Some(code) => {
+            failure.code(code.as_str()).hint("docs/operations/denials.md says what to do about each code")
+        }
+        None => Failure { exit: Exit::Usage, ..failure }.hint("check the path and the file's mode"),
     }
 }

@@ -20,7 +20,7 @@ use trust_store_files::manifest_file::NewBundle;
 pub use evidence::{Services, crl_url};
 pub use signer::{Signer, sha256, sha256_of_file};
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::Home;
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
@@ -88,8 +88,7 @@ pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
             Ok(()) => {}
             Err(failure) => {
                 worst.get_or_insert(failure.exit);
-                let failure = Failure { what: format!("{}: {}", path.display(), failure.what), ..failure };
-                out.failure(&failure);
+                out.failure(&failure.about(path));
             }
         }
     }

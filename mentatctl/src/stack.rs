@@ -9,8 +9,10 @@ mod create;
 mod file;
 mod layout;
 mod ports;
+mod raw_log;
 mod run;
 
 pub use config::Tempo;
 pub use file::StackFile;
-pub use run::{Running, Up, up};
+pub use raw_log::RawLog;
+pub use run::{Running, Start, Up, up};

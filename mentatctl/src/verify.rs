@@ -91,8 +91,7 @@ pub fn run(verify: &Verify, home: &Home, out: &Output) -> Outcome {
                 if worst != Exit::Denied {
                     worst = failure.exit;
                 }
-                let failure = Failure { what: format!("{}: {}", path.display(), failure.what), ..failure };
-                out.failure(&failure);
+                out.failure(&failure.about(path));
             }
         }
     }

@@ -8,6 +8,9 @@
     reason = "tests: a failure must stop with the place it happened"
 )]
 
+mod demo;
+mod enrolment;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -11,6 +11,7 @@ mod audit_report;
 mod auditor;
 mod ci;
 mod developer;
+mod enrolment;
 mod executor;
 mod log_copy;
 mod monitor;

@@ -31,6 +31,51 @@ fn a_stack_survives_restarts_and_is_used_by_one_process_at_a_time() {
 }
 
 #[test]
+fn a_stack_has_a_raw_log_and_one_of_before_gets_it_at_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("stack");
+    let mut stack = Stack::up_with(&folder, &["--no-raw-log"]);
+    let before = stack.json.clone();
+    assert!(before.pointer("/logs/raw").is_none(), "{before}");
+    let release = signed(&stack, dir.path(), "agent");
+    assert_eq!(stack.down(), 0);
+    let config = folder.join("config/transparency-log.toml");
+    let commented = format!("# ours\n{}", std::fs::read_to_string(&config).unwrap());
+    std::fs::write(&config, &commented).unwrap();
+
+    stack.restart();
+    let mut after = stack.json.clone();
+    let raw = after["logs"].as_object_mut().unwrap().remove("raw").unwrap();
+    assert_eq!(after, before, "nothing else changed");
+    assert!(raw["origin"].as_str().unwrap().starts_with("raw."), "{raw}");
+    assert!(std::fs::read_to_string(&config).unwrap().starts_with(&commented), "only appended");
+    let add = format!("{}/add", raw["url"].as_str().unwrap());
+    let added = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.post(&add).body(&b"any bytes"[..]).send().await.unwrap().text().await.unwrap()
+    });
+    assert_eq!(added, "0\n");
+    stack.ctl(&["log", "monitor", "--log", "raw"]).success();
+    stack.ctl(&["log", "proof", "--log", "raw", "--index", "0"]).success();
+    stack.ctl(&["verify", release.to_str().unwrap(), "--refresh"]).success();
+    // The trusted root knows nothing of it: nothing in it vouches for anything.
+    let root = std::fs::read_to_string(folder.join("trust/trusted_root.json")).unwrap();
+    assert!(!root.contains(raw["origin"].as_str().unwrap()), "{root}");
+
+    assert_eq!(stack.down(), 0);
+    let with_raw = (stack.json.clone(), std::fs::read_to_string(&config).unwrap());
+    stack.restart();
+    assert_eq!((stack.json.clone(), std::fs::read_to_string(&config).unwrap()), with_raw);
+
+    // Interrupted after the log was made and before it was written down.
+    assert_eq!(stack.down(), 0);
+    std::fs::write(folder.join("stack.json"), before.to_string()).unwrap();
+    stack.restart();
+    assert_eq!(stack.json["logs"]["raw"], raw, "the same log");
+    assert_eq!(stack.down(), 0);
+}
+
+#[test]
 fn what_does_not_allow_a_start_is_one_clear_line() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");

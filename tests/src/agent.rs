@@ -38,14 +38,23 @@ pub fn from_text(parent: &Path, id: &str, module: &str) -> PathBuf {
     folder
 }
 
+/// A one-time token for an address.
+///
+/// # Panics
+///
+/// When the authority refuses.
+pub fn token(stack: &Stack, address: &str) -> String {
+    let made = stack.ctl(&["--json", "pki", "token", "create", "--email", address]).success().json();
+    made["token"].as_str().expect("a token").to_owned()
+}
+
 /// Gets a certificate for an address: `home/NAME.crt` and `home/NAME.key`.
 ///
 /// # Panics
 ///
 /// When the authority refuses.
 pub fn enrol(stack: &Stack, address: &str, name: &str) -> (String, String) {
-    let token = stack.ctl(&["--json", "pki", "token", "create", "--email", address]).success().json();
-    let token = token["token"].as_str().expect("a token").to_owned();
+    let token = token(stack, address);
     let path = |extension: &str| stack.home().join(format!("{name}.{extension}")).display().to_string();
     let (cert, key) = (path("crt"), path("key"));
     stack

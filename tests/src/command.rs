@@ -46,6 +46,22 @@ impl Finished {
         self
     }
 
+    /// Asserts that there is exactly one clear line: what is wrong, and after a semicolon what to do; no panic.
+    ///
+    /// # Panics
+    ///
+    /// When there are more lines or fewer, or the line says too little.
+    #[track_caller]
+    pub fn one_clear_line(&self) -> &Self {
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        assert_eq!(lines.len(), 1, "one clear line is wanted:\n{}", self.stderr);
+        let text = lines[0].strip_prefix("error: ").unwrap_or_else(|| panic!("no error line: {}", lines[0]));
+        assert!(text.len() > 20 && text.len() < 1500, "{text}");
+        assert!(text.contains("; "), "the line does not say what to do: {text}");
+        assert!(!text.contains("panicked at") && !text.contains("RUST_BACKTRACE"), "{text}");
+        self
+    }
+
     /// Standard output as JSON.
     ///
     /// # Panics

@@ -23,7 +23,14 @@ pub struct Stack {
 impl Stack {
     /// Starts (and at the first start creates) the stack in `dir`, with ports chosen by the system.
     pub fn up(dir: &Path) -> Self {
-        let server = Server::start(up_command(dir));
+        Self::up_with(dir, &[])
+    }
+
+    /// The same with further arguments of `mentatctl up`, for this start alone.
+    pub fn up_with(dir: &Path, arguments: &[&str]) -> Self {
+        let mut command = up_command(dir);
+        command.args(arguments);
+        let server = Server::start(command);
         let json = read_json(&dir.join("stack.json"));
         let home = dir.join("home");
         std::fs::create_dir_all(&home).expect("a folder for mentatctl's defaults");
@@ -94,6 +101,17 @@ impl Stack {
             std::thread::sleep(Duration::from_millis(20));
         }
         server.stop()
+    }
+
+    /// Sends a signal (`STOP`, `CONT`) to one of the servers.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str, signal: &str) {
+        let pid = self.pid(name).to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill");
+        assert!(status.success(), "kill -{signal} {pid}");
     }
 
     /// Stops the stack cleanly.

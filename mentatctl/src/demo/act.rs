@@ -1,12 +1,13 @@
 //! One scene after another: runs this very program as a person would, times it, and asserts what it answers.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use executor_api::client::ExecutorClient;
 use serde_json::Value;
 
+use super::scene::{Interruption, play};
 use crate::clock::Stopwatch;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
@@ -22,7 +23,8 @@ const README: &str = include_str!("../../../README.md");
 /// The demonstration's surroundings.
 pub struct Act<'a> {
     out: &'a Output,
-    stack: PathBuf,
+    stack: Running,
+    interruption: Interruption,
     work: PathBuf,
     steps: Vec<(String, Duration)>,
 }
@@ -38,16 +40,14 @@ pub struct Answer {
 
 impl<'a> Act<'a> {
     /// A demonstration on a running stack, with its own folder for homes and modules.
-    pub fn new(stack: &Running, work: &Path, out: &'a Output) -> Outcome<Self> {
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn new(stack: Running, interruption: Interruption, work: &Path, out: &'a Output) -> Outcome<Self> {
         make_folder(&work.join("home"), Secrecy::Secret)?;
         let readme = work.join("README.md");
         write_file(&readme, README.as_bytes(), Secrecy::Public)?;
-        Ok(Self {
-            out,
-            stack: stack.layout().root().to_path_buf(),
-            work: work.to_path_buf(),
-            steps: Vec::new(),
-        })
+        Ok(Self { out, stack, interruption, work: work.to_path_buf(), steps: Vec::new() })
     }
 
     /// Where lines go.
@@ -57,7 +57,25 @@ impl<'a> Act<'a> {
 
     /// The stack's folder.
     pub fn stack_dir(&self) -> &Path {
+        self.stack.layout().root()
+    }
+
+    /// The stack.
+    pub fn stack(&self) -> &Running {
         &self.stack
+    }
+
+    /// Whether somebody asked for the end.
+    pub fn interruption(&self) -> &Interruption {
+        &self.interruption
+    }
+
+    /// Fails when a server has ended.
+    ///
+    /// # Errors
+    /// With the server's name and its last error.
+    pub fn check(&mut self) -> Outcome<()> {
+        self.stack.check()
     }
 
     /// A path below the demonstration's folder.
@@ -65,9 +83,9 @@ impl<'a> Act<'a> {
         self.work.join(name)
     }
 
-    /// Takes the timed steps out.
-    pub fn into_steps(self) -> Vec<(String, Duration)> {
-        self.steps
+    /// Takes the stack and the timed steps out.
+    pub fn into_parts(self) -> (Running, Vec<(String, Duration)>) {
+        (self.stack, self.steps)
     }
 
     /// Records how long a step took.
@@ -77,7 +95,7 @@ impl<'a> Act<'a> {
 
     /// A client of the stack's executor, as its administrator.
     pub fn executor(&self) -> Outcome<ExecutorClient> {
-        let home = crate::home::Home::load(Some(&self.stack))?;
+        let home = crate::home::Home::load(Some(self.stack_dir()))?;
         let client = ExecutorClient::new(TlsFlags::default().client(&home)?, &home.executor_url(None)?);
         Ok(match home.admin_token(None)? {
             Some(token) => client.with_token(token),
@@ -107,30 +125,38 @@ impl<'a> Act<'a> {
 
     /// Runs `mentatctl ARGS` on the stack, shows the command as a person would type it, and times it under `step`.
     pub fn ctl(&mut self, step: &str, args: &[&str]) -> Outcome<Answer> {
-        self.out.line(format!("  {} mentatctl {}", self.out.paint(Tone::Faint, "$"), self.shown(args)));
+        self.ctl_with_input(step, args, None)
+    }
+
+    /// The same with a secret on standard input; `None` is no input.
+    pub fn ctl_with_input(&mut self, step: &str, args: &[&str], secret: Option<&str>) -> Outcome<Answer> {
+        let from = if secret.is_some() { " < token" } else { "" };
+        self.out.line(format!("  {} mentatctl {}{from}", self.out.paint(Tone::Faint, "$"), self.shown(args)));
         let watch = Stopwatch::start();
-        let answer = self.quietly(args)?;
+        let answer = self.play(args, secret.unwrap_or_default())?;
         self.timed(step, watch.elapsed());
         Ok(answer)
     }
 
     /// The same without a line and without a time.
-    pub fn quietly(&self, args: &[&str]) -> Outcome<Answer> {
+    pub fn quietly(&mut self, args: &[&str]) -> Outcome<Answer> {
+        self.play(args, "")
+    }
+
+    fn play(&mut self, args: &[&str], input: &str) -> Outcome<Answer> {
         let own = std::env::current_exe().or_fail(Exit::Failure, "finding this executable")?;
-        let output = Command::new(own)
-            .arg("--json")
-            .arg("--stack")
-            .arg(&self.stack)
-            .args(args)
-            .env("MENTAT_HOME", self.work.join("home"))
-            .stdin(Stdio::null())
-            .output()
-            .or_fail(Exit::Failure, "running this executable")?;
-        let stdout = String::from_utf8_lossy(&output.stdout);
+        let mut command = Command::new(own);
+        command.arg("--json").arg("--stack").arg(self.stack_dir()).args(args);
+        command.env("MENTAT_HOME", self.work.join("home"));
+        let (interruption, stack) = (&self.interruption, &mut self.stack);
+        let done = play(command, input.as_bytes(), || {
+            interruption.check()?;
+            stack.check()
+        })?;
         Ok(Answer {
-            code: output.status.code().unwrap_or(-1),
-            lines: stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: done.code,
+            lines: done.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+            stderr: done.stderr,
         })
     }
 
@@ -141,14 +167,7 @@ impl<'a> Act<'a> {
 
     fn shown(&self, args: &[&str]) -> String {
         let prefix = format!("{}/", self.work.display());
-        let mut shown: Vec<String> = args.iter().map(|arg| arg.replace(&prefix, "")).collect();
-        // The token is a secret even here.
-        if let Some(position) = args.iter().position(|arg| *arg == "--token")
-            && let Some(token) = shown.get_mut(position + 1)
-        {
-            "…".clone_into(token);
-        }
-        shown.join(" ")
+        args.iter().map(|arg| arg.replace(&prefix, "")).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -199,6 +218,12 @@ impl Answer {
 /// A member of an answer; null when it is not there.
 pub fn at<'v>(value: &'v Value, pointer: &str) -> &'v Value {
     value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// A member of an answer as a person reads it: text without quotation marks.
+pub fn shown_at(value: &Value, pointer: &str) -> String {
+    let member = at(value, pointer);
+    member.as_str().map_or_else(|| member.to_string(), str::to_owned)
 }
 
 /// A path as an argument.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::act::{Act, at, text};
+use super::act::{Act, at, shown_at, text};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::output::Tone;
 
@@ -24,14 +24,18 @@ pub fn walk(act: &mut Act<'_>) -> Outcome<()> {
     let signed = act.ctl("sign, timestamp, record in the log, staple", &["sign", &release])?.success()?;
     act.say(format!(
         "{} signed by {}, log index {}",
-        at(&signed, "/agent"),
-        at(&signed, "/signer"),
-        at(&signed, "/log_index")
+        shown_at(&signed, "/agent"),
+        shown_at(&signed, "/signer"),
+        shown_at(&signed, "/log_index")
     ));
 
     let manifest = format!("{release}/manifest.yaml");
     let verified = act.ctl("verify offline", &["verify", &manifest])?.success()?;
-    act.say(format!("{} level {}", act.out().paint(Tone::Good, "verified,"), at(&verified, "/trust_level")));
+    act.say(format!(
+        "{} level {}",
+        act.out().paint(Tone::Good, "verified,"),
+        shown_at(&verified, "/trust_level")
+    ));
 
     let readme = text(&act.path("README.md"));
     let ran = act.ctl("admit, compile, run", &["run", &release, "--input", &readme])?.success()?;
@@ -74,11 +78,16 @@ pub fn enrol(act: &mut Act<'_>, address: &str, name: &str) -> Outcome<()> {
     let cert = text(&act.path(&format!("home/{name}.crt")));
     let key = text(&act.path(&format!("home/{name}.key")));
     let issued = act
-        .ctl(
+        .ctl_with_input(
             &format!("issue, log and deliver a certificate for {address}"),
-            &["pki", "request-cert", "--email", address, "--token", &token, "--output", &cert, "--key", &key],
+            &["pki", "request-cert", "--email", address, "--output", &cert, "--key", &key],
+            Some(&token),
         )?
         .success()?;
-    act.say(format!("serial {}, issuance log index {}", at(&issued, "/serial"), at(&issued, "/log_index")));
+    act.say(format!(
+        "serial {}, issuance log index {}",
+        shown_at(&issued, "/serial"),
+        shown_at(&issued, "/log_index")
+    ));
     Ok(())
 }

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use trust_store::Certificate;
 use trust_store::identity::Identity;
 use trust_store::key_details::KeyDetails;
+use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
@@ -39,9 +40,13 @@ impl Signer {
         let passphrase = passphrase_file.map(pki::passphrase_from).transpose()?;
         let key = match (key_env, key) {
             (Some(name), _) => {
-                let pem = std::env::var(name)
-                    .map_err(|_| Failure::usage(format!("the environment variable {name} is not set")))?;
-                DeveloperKey::from_pem(&pem, passphrase.as_ref()).or_fail(Exit::Usage, name)?
+                let pem = std::env::var(name).map(Zeroizing::new).map_err(|_| {
+                    Failure::usage(format!("the environment variable {name} is not set, or is not text"))
+                        .hint("put the key's PEM text into it, or name a file with --key")
+                })?;
+                DeveloperKey::from_pem(&pem, passphrase.as_ref())
+                    .or_fail(Exit::Usage, name)
+                    .map_err(pki::key_advice)?
             }
             (None, Some(path)) => pki::read_key(path, passphrase.as_ref())?,
             (None, None) => pki::read_key(&home.signing_key(), passphrase.as_ref()).map_err(|failure| {

@@ -4,7 +4,7 @@
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// A log file larger than this is started anew.
 const MAX_LOG: u64 = 16 << 20;
+/// So much of a log's end is searched for the line that says why.
+const MAX_TAIL: u64 = 16 << 10;
 
 /// The path of a server binary: beside this executable.
 ///
@@ -47,7 +49,8 @@ pub fn init(name: &str, config: &Path) -> Outcome<Value> {
         .or_fail(Exit::Refused, format!("starting {name}"))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure::refused(format!("{name} init: {}", last_line(&stderr))));
+        let said = last_line(&stderr).unwrap_or_else(|| ending(output.status));
+        return Err(Failure::refused(format!("{name} init: {said}")));
     }
     let stdout = String::from_utf8_lossy(&output.stdout);
     Ok(stdout.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null))
@@ -62,6 +65,8 @@ pub struct Server {
     pub ready: Value,
     child: Child,
     log: PathBuf,
+    /// Where this run begins in the log file.
+    log_start: u64,
 }
 
 impl Server {
@@ -73,7 +78,8 @@ impl Server {
     pub fn start(name: &'static str, config: &Path, log: &Path) -> Outcome<Self> {
         use std::os::unix::process::CommandExt as _;
         let binary = beside(name)?;
-        let large = std::fs::metadata(log).is_ok_and(|meta| meta.len() > MAX_LOG);
+        let length = std::fs::metadata(log).map_or(0, |meta| meta.len());
+        let large = length > MAX_LOG;
         let file = OpenOptions::new()
             .create(true)
             .append(!large)
@@ -93,7 +99,13 @@ impl Server {
             .spawn()
             .or_fail(Exit::Refused, format!("starting {}", binary.display()))?;
         let stdout = child.stdout.take();
-        let mut server = Self { name, ready: Value::Null, child, log: log.to_path_buf() };
+        let mut server = Self {
+            name,
+            ready: Value::Null,
+            child,
+            log: log.to_path_buf(),
+            log_start: if large { 0 } else { length },
+        };
         let (send, lines) = channel();
         std::thread::spawn(move || {
             let Some(stdout) = stdout else { return };
@@ -114,12 +126,12 @@ impl Server {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = server.child.wait().or_fail(Exit::Refused, format!("waiting for {name}"))?;
-                    return Err(server.failure(&format!("{name} did not start ({status})")));
+                    let what = format!("{name} did not start ({})", ending(status));
+                    return Err(server.failure(&what, last_line));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(
-                        server.failure(&format!("{name} was not ready within {} s", READY_WITHIN.as_secs()))
-                    );
+                    let what = format!("{name} was not ready within {} s", READY_WITHIN.as_secs());
+                    return Err(server.failure(&what, last_line));
                 }
             }
         }
@@ -130,14 +142,19 @@ impl Server {
         self.child.id()
     }
 
-    /// The exit status, once it has ended.
-    pub fn ended(&mut self) -> Option<String> {
-        self.child.try_wait().ok().flatten().map(|status| status.to_string())
+    /// Which server ended, how, and the last error it wrote, once it has ended.
+    pub fn ended(&mut self) -> Option<Failure> {
+        let status = self.child.try_wait().ok().flatten()?;
+        let what = format!("{} ended by itself ({})", self.name, ending(status));
+        Some(self.failure(&what, last_error).hint(format!(
+            "its log is {}; start the stack again: nothing that was acknowledged is lost",
+            self.log.display()
+        )))
     }
 
-    /// What to say when it ended by itself.
-    pub fn failure(&self, what: &str) -> Failure {
-        let said = tail(&self.log).map(|line| format!(": {line}")).unwrap_or_default();
+    fn failure(&self, what: &str, line: impl Fn(&str) -> Option<String>) -> Failure {
+        let said = tail(&self.log, self.log_start).and_then(|text| line(&text));
+        let said = said.map(|line| format!(": {line}")).unwrap_or_default();
         Failure::refused(format!("{what}{said}")).hint(format!("its log is {}", self.log.display()))
     }
 
@@ -164,24 +181,53 @@ impl Drop for Server {
     }
 }
 
-/// The last line of a log file that is not empty.
-fn tail(path: &Path) -> Option<String> {
+/// The end of a log file, as far as it was written after `start`.
+fn tail(path: &Path, start: u64) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(8192))).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_TAIL).max(start))).ok()?;
     let mut bytes = Vec::new();
-    file.take(8192).read_to_end(&mut bytes).ok()?;
-    let line = last_line(&String::from_utf8_lossy(&bytes));
-    (!line.is_empty()).then_some(line)
+    file.take(MAX_TAIL).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn last_line(text: &str) -> String {
-    text.lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default()
-        .trim()
-        .chars()
-        .take(600)
-        .collect()
+/// The last line that is not empty.
+fn last_line(text: &str) -> Option<String> {
+    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(shortened)
+}
+
+/// The last line that reports an error; a server that was killed has usually written none.
+fn last_error(text: &str) -> Option<String> {
+    let is_error =
+        |line: &&str| line.starts_with("error:") || line.contains(" ERROR ") || line.contains("panicked at");
+    text.lines().rev().map(str::trim).find(is_error).map(shortened)
+}
+
+fn shortened(line: &str) -> String {
+    line.chars().take(600).collect()
+}
+
+/// How a process ended, for people.
+fn ending(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(9)) => "killed by signal 9, SIGKILL".to_owned(),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_is_found_among_what_came_after_it() {
+        let text = "t  INFO a: serving\nt ERROR a::b: the disk is full\nt  INFO a: stopping\n\n";
+        assert_eq!(last_error(text).as_deref(), Some("t ERROR a::b: the disk is full"));
+        assert_eq!(last_line(text).as_deref(), Some("t  INFO a: stopping"));
+        assert_eq!(last_error("t  INFO a: serving\n"), None);
+        assert_eq!(last_line("\n \n"), None);
+    }
 }

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::layout::Layout;
 use super::ports::Ports;
+use super::raw_log::{RAW, RawLog};
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::{Secrecy, write_file};
 
@@ -69,7 +70,13 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn log_server(layout: &Layout, ports: &Ports, authorities: &Path, statement_key: &Path) -> Outcome<()> {
+pub fn log_server(
+    layout: &Layout,
+    ports: &Ports,
+    raw_log: RawLog,
+    authorities: &Path,
+    statement_key: &Path,
+) -> Outcome<()> {
     let data = layout.data("transparency-log");
     let authorities = Value::Array(vec![path(authorities)]);
     let log = |name: &str, more: Vec<(&str, Value)>| {
@@ -92,14 +99,15 @@ pub fn log_server(layout: &Layout, ports: &Ports, authorities: &Path, statement_
             ("passphrase", passphrase(layout, "transparency-log")),
         ]),
     );
-    config.insert(
-        "log".into(),
-        Value::Array(vec![
-            log("signing", vec![("authorities", authorities.clone())]),
-            log("issuance", vec![("authorities", authorities)]),
-            log("event", vec![("event", Value::Array(events.to_vec()))]),
-        ]),
-    );
+    let mut logs = vec![
+        log("signing", vec![("authorities", authorities.clone())]),
+        log("issuance", vec![("authorities", authorities)]),
+        log("event", vec![("event", Value::Array(events.to_vec()))]),
+    ];
+    if raw_log == RawLog::Wanted {
+        logs.push(log(RAW, Vec::new()));
+    }
+    config.insert("log".into(), Value::Array(logs));
     write(layout, "transparency-log", &config)
 }
 

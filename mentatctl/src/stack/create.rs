@@ -1,5 +1,6 @@
 //! The first start: ports, secrets, configuration, keys, hierarchy, logs, trust files; `stack.json` last.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hsm::Passphrase;
@@ -13,10 +14,11 @@ use trust_store::policy::{
 use trust_store::policy_document::PolicyDocument;
 
 use super::child;
-use super::config::{self, Tempo};
+use super::config;
 use super::file::{ExecutorService, Log, Service, StackFile};
 use super::layout::Layout;
 use super::ports::Ports;
+use super::run::Start;
 use crate::chain_file;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
@@ -42,7 +44,7 @@ struct NewLogs {
 /// # Errors
 /// Exit code 78 when the folder holds something else, an earlier first start was interrupted, a port is taken, or a
 /// server refuses.
-pub fn create(layout: &Layout, port_base: Option<u16>, tempo: Tempo, out: &Output) -> Outcome<()> {
+pub fn create(layout: &Layout, start: &Start, out: &Output) -> Outcome<()> {
     let root = layout.root();
     if layout.unfinished_marker().exists() {
         return Err(Failure::refused(format!("the first start in {} was interrupted", root.display()))
@@ -57,7 +59,10 @@ pub fn create(layout: &Layout, port_base: Option<u16>, tempo: Tempo, out: &Outpu
         return Err(Failure::refused(format!("{} holds no stack but {}", root.display(), other.display()))
             .hint("choose an empty folder; if stack.json was lost, restore it from a backup"));
     }
-    let ports = Ports::choose(port_base)?;
+    let ports = Ports::choose(start.port_base)?;
+    // An empty folder becomes the stack's own, whatever mode it had: databases and logs are for the owner alone.
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700))
+        .or_fail(Exit::Refused, format!("cannot make {} private", root.display()))?;
     // In one step: nothing may be left that is neither an empty folder nor a marked one.
     std::fs::File::create(layout.unfinished_marker()).or_fail(Exit::Refused, "marking the first start")?;
     let spinner = out.spinner("creating keys and hierarchy");
@@ -76,13 +81,19 @@ pub fn create(layout: &Layout, port_base: Option<u16>, tempo: Tempo, out: &Outpu
     }
     secret(&layout.admin_token())?;
 
-    config::authority(layout, &ports, tempo)?;
+    config::authority(layout, &ports, start.tempo)?;
     let ceremony: Ceremony = from_init("ca-service", layout)?;
     spinner.say("creating the logs");
-    config::log_server(layout, &ports, &ceremony.code_signing_chain, &ceremony.statement_public_key)?;
+    config::log_server(
+        layout,
+        &ports,
+        start.raw_log,
+        &ceremony.code_signing_chain,
+        &ceremony.statement_public_key,
+    )?;
     let logs = from_init::<NewLogs>("transparency-log", layout)?.logs;
     trust_files(layout, &ports, &ceremony, &logs)?;
-    config::executor(layout, &ports, tempo, &logs)?;
+    config::executor(layout, &ports, start.tempo, &logs)?;
     write_stack_file(layout, &ports, &logs)?;
     std::fs::remove_file(layout.unfinished_marker()).or_fail(Exit::Failure, "finishing the first start")?;
     drop(spinner);
@@ -158,8 +169,7 @@ fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()
     file.tsa = Some(Service { url: format!("{}/api/v1/timestamp", url(ports.ca)) });
     file.executor = Some(ExecutorService { url: url(ports.executor), grpc: url(ports.executor) });
     for log in &logs.0 {
-        let vkey = log.vkeys.first().cloned().unwrap_or_default();
-        file.logs.insert(log.kind.clone(), Log { url: log.url.clone(), origin: log.origin.clone(), vkey });
+        file.logs.insert(log.kind.clone(), Log::described(log));
     }
     file.log = file.logs.get("signing").cloned();
     file.trusted_root = Some(layout.trust("trusted_root.json"));
@@ -167,6 +177,5 @@ fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()
     file.log_keys = Some(layout.trust("log_keys.json"));
     file.policy = Some(layout.trust("policy.yaml"));
     file.admin_token_file = Some(layout.admin_token());
-    let bytes = serde_json::to_vec_pretty(&file).or_fail(Exit::Failure, "writing stack.json")?;
-    write_file(&layout.stack_file(), &bytes, Secrecy::Public)
+    file.store(&layout.stack_file())
 }

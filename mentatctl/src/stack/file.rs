@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tlog_client::LogDescription;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::read_text;
+use crate::home::{Secrecy, read_text, write_file};
 
 /// Name of the file below the stack's folder.
 pub const STACK_FILE: &str = "stack.json";
@@ -78,23 +79,43 @@ pub struct Log {
     pub vkey: String,
 }
 
+impl Log {
+    /// A log as its server describes it.
+    pub fn described(log: &LogDescription) -> Self {
+        Self {
+            url: log.url.clone(),
+            origin: log.origin.clone(),
+            vkey: log.vkeys.first().cloned().unwrap_or_default(),
+        }
+    }
+}
+
 impl StackFile {
     /// Reads `DIR/stack.json`.
     ///
     /// # Errors
-    /// Exit code 78 when the folder holds no stack or a damaged one.
+    /// Exit code 2 when the folder holds no stack or a damaged one.
     pub fn load(dir: &Path) -> Outcome<Self> {
         let path = dir.join(STACK_FILE);
         if !path.is_file() {
-            return Err(Failure::refused(format!("{} holds no stack", dir.display()))
+            return Err(Failure::usage(format!("{} holds no stack", dir.display()))
                 .hint(format!("make one with: mentatctl up --dir {}", dir.display())));
         }
-        let file: Self = serde_json::from_str(&read_text(&path)?).or_fail(Exit::Refused, path.display())?;
+        let file: Self = serde_json::from_str(&read_text(&path)?).or_fail(Exit::Usage, path.display())?;
         if file.version != VERSION {
-            return Err(Failure::refused(format!("{} has version {}", path.display(), file.version))
+            return Err(Failure::usage(format!("{} has version {}", path.display(), file.version))
                 .hint(format!("this mentatctl reads version {VERSION}")));
         }
         Ok(file)
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// Exit code 1 when that fails.
+    pub fn store(&self, path: &Path) -> Outcome<()> {
+        let bytes = serde_json::to_vec_pretty(self).or_fail(Exit::Failure, "writing stack.json")?;
+        write_file(path, &bytes, Secrecy::Public)
     }
 
     /// An empty file of the present version.

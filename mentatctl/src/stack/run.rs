@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::Server;
 use super::file::{STACK_FILE, StackFile};
+use super::raw_log::{self, RawLog};
 use super::{config::Tempo, create, layout::Layout};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder};
@@ -26,6 +27,9 @@ pub struct Up {
     /// First of four consecutive ports; only at the first start [default: free ports]
     #[arg(long, value_name = "N")]
     port_base: Option<u16>,
+    /// Leave out the raw log, which takes any bytes and is trusted by nothing
+    #[arg(long)]
+    no_raw_log: bool,
     /// Stop when standard input ends (for programs that start this one)
     #[arg(long)]
     exit_with_stdin: bool,
@@ -36,12 +40,25 @@ pub struct Up {
 /// # Errors
 /// Exit code 78 when the folder, a port or a server does not allow the start; 1 when a server ends by itself.
 pub fn up(up: &Up, out: &Output) -> Outcome {
-    let stack = Running::start(&up.dir, up.port_base, Tempo::Normal, out)?;
+    let raw_log = if up.no_raw_log { RawLog::LeftOut } else { RawLog::Wanted };
+    let start = Start { port_base: up.port_base, tempo: Tempo::Normal, raw_log };
+    let stack = Running::start(&up.dir, &start, out)?;
     out.line(stack.summary(out));
     out.value(&json!({
         "ready": true, "stack": stack.layout.stack_file(), "dir": stack.layout.root(), "pids": stack.pids(),
     }));
     stack.run_until_told(up.exit_with_stdin, out)
+}
+
+/// How a stack is started.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// First of four consecutive ports, for the first start alone; `None` takes free ones.
+    pub port_base: Option<u16>,
+    /// How eagerly status is published, for the first start alone.
+    pub tempo: Tempo,
+    /// Whether the stack gets a raw log.
+    pub raw_log: RawLog,
 }
 
 /// A running stack. Dropping it stops the servers, in reverse order of their start, and frees the folder.
@@ -59,24 +76,27 @@ impl Running {
     ///
     /// # Errors
     /// Exit code 78 when the folder, a port or a server does not allow the start.
-    pub fn start(dir: &Path, port_base: Option<u16>, tempo: Tempo, out: &Output) -> Outcome<Self> {
-        make_folder(dir, Secrecy::Secret)?;
+    pub fn start(dir: &Path, start: &Start, out: &Output) -> Outcome<Self> {
+        make_folder(dir, Secrecy::Secret).map_err(refused)?;
         let dir = dir.canonicalize().or_fail(Exit::Refused, format!("cannot use {}", dir.display()))?;
         let layout = Layout::new(&dir);
         let lock = lock(&layout)?;
         if layout.stack_file().is_file() {
-            if port_base.is_some() {
+            if start.port_base.is_some() {
                 return Err(Failure::usage(
                     "--port-base is for the first start; the ports of this stack are fixed",
                 )
                 .hint("leave it out, or make a new stack in another folder"));
             }
         } else {
-            create::create(&layout, port_base, tempo, out)?;
+            create::create(&layout, start, out)?;
         }
-        let file = StackFile::load(&dir)?;
+        let mut file = StackFile::load(&dir).map_err(refused)?;
         layout.check()?;
         layout.ports()?.wait_until_free()?;
+        if start.raw_log == RawLog::Wanted {
+            raw_log::prepare(&layout, &file)?;
+        }
         let spinner = out.spinner("starting");
         let mut servers = Vec::new();
         for name in ["transparency-log", "ca-service", "executor"] {
@@ -89,6 +109,9 @@ impl Running {
                     return Err(failure);
                 }
             }
+        }
+        if start.raw_log == RawLog::Wanted {
+            raw_log::announce(&layout, &mut file)?;
         }
         drop(spinner);
         Ok(Self { servers, layout, file, _lock: lock })
@@ -107,16 +130,12 @@ impl Running {
     /// Fails if a server has ended by itself.
     ///
     /// # Errors
-    /// Exit code 1 with the server's last line.
+    /// Exit code 1 with the server's name and the last error it wrote.
     pub fn check(&mut self) -> Outcome<()> {
-        for server in &mut self.servers {
-            if let Some(status) = server.ended() {
-                let failure = server.failure(&format!("{} ended by itself ({status})", server.name));
-                return Err(Failure { exit: Exit::Failure, ..failure }
-                    .hint("start the stack again: nothing that was acknowledged is lost"));
-            }
+        match self.servers.iter_mut().find_map(Server::ended) {
+            Some(death) => Err(Failure { exit: Exit::Failure, ..death }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Stops the servers, the executor first and the log last.
@@ -182,6 +201,10 @@ async fn stdin_end(wanted: bool) {
         let _ = send.send(());
     });
     let _ = ended.await;
+}
+
+fn refused(failure: Failure) -> Failure {
+    Failure { exit: Exit::Refused, ..failure }
 }
 
 fn stop_all(servers: &mut Vec<Server>) {
