@@ -87,7 +87,7 @@ impl Failure {
     /// Adds a stable code.
     #[must_use]
     pub fn code(mut self, code: impl Into<String>) -> Self {
-        self.code = Some(code.into());
+        self.code = Some(one_line(&code.into()));
         self
     }
 
@@ -175,7 +175,7 @@ pub fn file_failure(exit: Exit, what: impl Display, error: &io::Error) -> Failur
 }
 
 /// Control characters and line breaks would let foreign text forge lines of ours.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.lines()
         .map(str::trim)
         .filter(|l| !l.is_empty())

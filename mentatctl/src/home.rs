@@ -149,10 +149,23 @@ impl Home {
         pick_path(given, stack, self.existing("log_keys.json"), "log keys file", "--log-keys", "stack")
     }
 
-    /// The administrator's bearer token, where one is configured.
-    pub fn admin_token(&self, given: Option<&Path>) -> Outcome<Option<String>> {
-        let stack = self.stack.as_ref().and_then(|s| s.admin_token_file.clone());
-        let path = given.map(Path::to_path_buf).or(stack).or_else(|| self.config.admin_token_file.clone());
+    /// The administrator's bearer token, where one is configured, for a service at `url`. The stack's and the
+    /// configuration's token goes to the address that stands beside it and to no other, whatever the command line says.
+    ///
+    /// # Errors
+    /// Exit code 2 when the file cannot be read or holds no token.
+    pub fn admin_token(
+        &self,
+        given: Option<&Path>,
+        url: &str,
+        own_url: &Outcome<String>,
+    ) -> Outcome<Option<String>> {
+        let configured = || {
+            let stack = self.stack.as_ref().and_then(|s| s.admin_token_file.clone());
+            let foreign = own_url.as_ref().is_ok_and(|own| own != url);
+            stack.or_else(|| self.config.admin_token_file.clone()).filter(|_| !foreign)
+        };
+        let path = given.map(Path::to_path_buf).or_else(configured);
         let Some(path) = path else { return Ok(None) };
         let token = read_secret(&path)?.trim().to_owned();
         // An empty or broken token would only be refused later, and less clearly.

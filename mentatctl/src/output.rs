@@ -119,14 +119,19 @@ impl Output {
     pub fn failure(&self, failure: &Failure) {
         match self.format {
             Format::Text => self.note(format!("{} {}", self.paint(Tone::Bad, "error:"), failure.line())),
-            Format::Json => self.value(&json!({
-                "ok": false,
-                "exit": failure.exit as u8,
-                "code": failure.code,
-                "error": failure.what,
-                "hint": failure.advice(),
-            })),
+            Format::Json => self.value(&Self::failure_value(failure)),
         }
+    }
+
+    /// A failure as scripts read it.
+    pub fn failure_value(failure: &Failure) -> Value {
+        json!({
+            "ok": false,
+            "exit": failure.exit as u8,
+            "code": failure.code,
+            "error": failure.what,
+            "hint": failure.advice(),
+        })
     }
 }
 

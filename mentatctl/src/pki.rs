@@ -84,8 +84,9 @@ impl CaFlags {
     /// # Errors
     /// When the address is not known or a file cannot be read.
     pub fn client(&self, home: &Home) -> Outcome<CaClient> {
-        let client = CaClient::new(self.http(home)?, &self.url(home)?);
-        Ok(match home.admin_token(self.admin_token_file.as_deref())? {
+        let url = self.url(home)?;
+        let client = CaClient::new(self.http(home)?, &url);
+        Ok(match home.admin_token(self.admin_token_file.as_deref(), &url, &home.ca_url(None))? {
             Some(token) => client.with_admin_token(&token),
             None => client,
         })

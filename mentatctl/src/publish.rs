@@ -1,11 +1,11 @@
 //! `publish`: a verified release, copied as it is into a folder that a file server or a deployment reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome, file_failure};
 use crate::home::{Home, Secrecy, make_folder, write_file};
 use crate::output::{Output, Tone};
 use crate::release::{MANIFEST_FILE, Release, Use};
@@ -17,14 +17,15 @@ pub struct Publish {
     /// Folder with a signed manifest.yaml, or the manifest
     #[arg(value_name = "DIR|MANIFEST")]
     release: PathBuf,
-    /// Folder of releases; this one goes to TO/ID/VERSION
+    /// Folder of releases; this one goes to TO/ID/VERSION [default: ~/.mentat/releases]
     #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    to: Option<PathBuf>,
     #[command(flatten)]
     verify: VerifyFlags,
 }
 
-/// Runs `publish`. What does not verify is not published.
+/// Runs `publish`. What does not verify is not published: the copy itself is verified, where nobody finds it yet, and then
+/// put into its place in one step.
 ///
 /// # Errors
 /// Exit code 3 when the release is denied; 1 when another release of this version is there.
@@ -32,17 +33,46 @@ pub fn run(publish: &Publish, home: &Home, out: &Output) -> Outcome {
     let release = Release::open(&publish.release, Use::Verify)?;
     let module = release.module()?;
     let verdict = verify::verify_release(&release, &module, &publish.verify, home)?;
-    let folder =
-        publish.to.join(release.manifest().id().as_str()).join(release.manifest().version().as_str());
-    let mut files = vec![
-        (PathBuf::from(release.module_name()?), module),
-        (PathBuf::from(MANIFEST_FILE), release.text.clone().into_bytes()),
-    ];
-    if let Some((name, bytes)) = release.sidecar()? {
-        files.insert(1, (PathBuf::from(name), bytes.into_bytes()));
+    let mut files =
+        vec![(release.module_name()?, module), (MANIFEST_FILE.to_owned(), release.text.clone().into_bytes())];
+    if let Some((name, text)) = release.sidecar()? {
+        files.push((name, text.into_bytes()));
     }
-    // A version never changes its bytes.
-    for (name, bytes) in &files {
+    let to = publish.to.clone().unwrap_or_else(|| home.dir().join("releases"));
+    let versions = to.join(release.manifest().id().as_str());
+    let folder = versions.join(release.manifest().version().as_str());
+    if folder.exists() {
+        complete(&folder, &files)?;
+    } else {
+        make_folder(&versions, Secrecy::Public)?;
+        let draft = Draft(versions.join(format!(".{}.new", uuid::Uuid::new_v4().simple())));
+        make_folder(&draft.0, Secrecy::Public)?;
+        for (name, bytes) in &files {
+            write_file(&draft.0.join(name), bytes, Secrecy::Public)?;
+        }
+        let copy = Release::open(&draft.0, Use::Verify)?;
+        verify::verify_release(&copy, &copy.module()?, &publish.verify, home)
+            .map_err(|failure| failure.hint("the release changed while it was published: try again"))?;
+        match std::fs::rename(&draft.0, &folder) {
+            Ok(()) => {}
+            // Somebody else was faster.
+            Err(_) if folder.exists() => complete(&folder, &files)?,
+            Err(error) => return Err(file_failure(Exit::Failure, folder.display(), &error)),
+        }
+        std::fs::File::open(&versions)
+            .and_then(|versions| versions.sync_all())
+            .or_fail(Exit::Failure, versions.display())?;
+    }
+    out.line(format!("{} {}", out.paint(Tone::Good, "published"), folder.display()));
+    out.value(&json!({ "ok": true, "folder": folder, "agent": release.manifest().id().as_str(),
+        "version": release.manifest().version().as_str(), "signer": verdict.signer }));
+    Ok(Exit::Ok)
+}
+
+/// A version that is there: it never changes its bytes. What is missing of it is added.
+fn complete(folder: &Path, files: &[(String, Vec<u8>)]) -> Outcome<()> {
+    let mut missing = Vec::new();
+    for (name, bytes) in files {
         let path = folder.join(name);
         match std::fs::read(&path) {
             Ok(there) if there == *bytes => {}
@@ -53,17 +83,21 @@ pub fn run(publish: &Publish, home: &Home, out: &Output) -> Outcome {
                 ))
                 .hint("raise the version in the manifest, sign again, publish that"));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).or_fail(Exit::Failure, path.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing.push((path, bytes)),
+            Err(error) => return Err(file_failure(Exit::Failure, path.display(), &error)),
         }
     }
-    make_folder(&folder, Secrecy::Public)?;
-    // The manifest goes last: whoever finds it finds everything it names.
-    for (name, bytes) in &files {
-        write_file(&folder.join(name), bytes, Secrecy::Public)?;
+    for (path, bytes) in missing {
+        write_file(&path, bytes, Secrecy::Public)?;
     }
-    out.line(format!("{} {}", out.paint(Tone::Good, "published"), folder.display()));
-    out.value(&json!({ "ok": true, "folder": folder, "agent": release.manifest().id().as_str(),
-        "version": release.manifest().version().as_str(), "signer": verdict.signer }));
-    Ok(Exit::Ok)
+    Ok(())
+}
+
+/// A folder that goes away with the value, unless it was renamed.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use trust_store::ReasonCode;
 use trust_store::attestation::{Attestation, BundleSource};
 use trust_store::manifest::{Manifest, Runtime};
 use trust_store_files::ManifestFile;
@@ -49,8 +50,23 @@ impl Release {
             // The manifest itself is readable, so what is wrong now is wrong with the evidence.
             Use::Verify => ManifestFile::load(path).map_err(|error| content_failure(&error, Exit::Denied))?,
         };
-        let text = read_text(file.path())?;
+        // Of the same reading: the file may change under us.
+        let text = file.text().to_owned();
         Ok(Self { file, text })
+    }
+
+    /// Refuses a manifest whose attestation is of a version that nothing accepts any more: whoever signs it over should
+    /// know that no one could have verified it until now.
+    ///
+    /// # Errors
+    /// Exit code 2 with the code `unsupported`.
+    pub fn refuse_old_attestation(&self) -> Outcome<()> {
+        match ManifestFile::load(self.path()) {
+            Err(error) if error.code() == Some(ReasonCode::Unsupported) => Err(Failure::usage(chain(&error))
+                .code(ReasonCode::Unsupported.as_str())
+                .hint("give --upgrade")),
+            _ => Ok(()),
+        }
     }
 
     /// The manifest.

@@ -7,7 +7,7 @@ use clap::Args;
 use executor_api::client::{ClientError, ExecutorClient};
 use serde_json::json;
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
 use crate::home::{Home, read_file};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
@@ -37,7 +37,7 @@ impl ExecutorFlags {
     pub fn client(&self, home: &Home) -> Outcome<ExecutorClient> {
         let url = home.executor_url(self.executor_url.as_deref())?;
         let client = ExecutorClient::new(self.tls.client(home)?, &url);
-        Ok(match home.admin_token(self.token_file.as_deref())? {
+        Ok(match home.admin_token(self.token_file.as_deref(), &url, &home.executor_url(None))? {
             Some(token) => client.with_token(token),
             None => client,
         })
@@ -84,6 +84,11 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
                 .take(MAX_INPUT + 1)
                 .read_to_end(&mut bytes)
                 .or_fail(Exit::Usage, "reading standard input")?;
+            if bytes.len() as u64 > MAX_INPUT {
+                return Err(
+                    Failure::usage("standard input is longer than 8 MiB").hint("no agent takes that much")
+                );
+            }
             bytes
         }
         Some(path) => read_file(path)?,
@@ -116,7 +121,8 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
             out.raw(b"\n");
         }
         for line in &done.log {
-            out.note(format!("{}: {}", line.level, line.text));
+            // A guest's words: without line breaks and control characters they cannot pass for ours.
+            out.note(one_line(&format!("{}: {}", line.level, line.text)));
         }
     }
     if done.exit_code != 0 {

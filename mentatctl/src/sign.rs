@@ -18,7 +18,7 @@ use trust_store::statement::Statement;
 use trust_store_files::manifest_file::NewBundle;
 
 pub use evidence::{Services, crl_url};
-pub use signer::{Signer, sha256, sha256_of_file};
+pub use signer::{Signer, Source, sha256, sha256_of_file};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::Home;
@@ -33,8 +33,11 @@ pub struct Sign {
     #[arg(required = true, value_name = "DIR|MANIFEST")]
     releases: Vec<PathBuf>,
     /// Developer certificate with its issuers, PEM [default: ~/.mentat/signing.crt]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "cert_env")]
     cert: Option<PathBuf>,
+    /// Environment variable that holds the certificate with its issuers in PEM
+    #[arg(long, value_name = "NAME")]
+    cert_env: Option<String>,
     /// Its key, PEM [default: ~/.mentat/signing.key]
     #[arg(long, value_name = "FILE", conflicts_with = "key_env")]
     key: Option<PathBuf>,
@@ -44,9 +47,15 @@ pub struct Sign {
     /// Passphrase of an encrypted key
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// Name of the manifest in each folder
+    #[arg(long, value_name = "FILE", default_value = "manifest.yaml")]
+    manifest: PathBuf,
     /// Write the bundle to MODULE.sigstore.json beside the manifest instead of into it
     #[arg(long)]
     sidecar: bool,
+    /// Sign anew what carries an attestation of version 1, which nothing accepts any more
+    #[arg(long)]
+    upgrade: bool,
     #[command(flatten)]
     services: ServiceFlags,
 }
@@ -69,14 +78,18 @@ pub struct ServiceFlags {
 /// # Errors
 /// When the key or certificate cannot be used.
 pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
-    let cert = sign.cert.clone().unwrap_or_else(|| home.signing_certificate());
-    let signer = Signer::load(
-        &cert,
-        sign.key.as_deref(),
-        sign.key_env.as_deref(),
-        sign.passphrase_file.as_deref(),
-        home,
-    )?;
+    let (key, key_env) = (sign.key.as_deref(), sign.key_env.as_deref());
+    let passphrase = sign.passphrase_file.as_deref();
+    let signer = match &sign.cert_env {
+        Some(name) => {
+            let key = key_env.map(Source::Variable).or(key.map(Source::File));
+            Signer::load_from(Source::Variable(name), key, passphrase, home)?
+        }
+        None => {
+            let cert = sign.cert.clone().unwrap_or_else(|| home.signing_certificate());
+            Signer::load(&cert, key, key_env, passphrase, home)?
+        }
+    };
     let services = Services::new(
         sign.services.tls.client(home)?,
         &home.log_url(sign.services.log_url.as_deref())?,
@@ -84,7 +97,7 @@ pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
     )?;
     let mut worst = None;
     for path in &sign.releases {
-        match sign_release(path, &signer, &services, sign.sidecar, out) {
+        match sign_release(path, sign, &signer, &services, out) {
             Ok(()) => {}
             Err(failure) => {
                 worst.get_or_insert(failure.exit);
@@ -95,14 +108,12 @@ pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
     Ok(worst.unwrap_or(Exit::Ok))
 }
 
-fn sign_release(
-    path: &Path,
-    signer: &Signer,
-    services: &Services,
-    sidecar: bool,
-    out: &Output,
-) -> Outcome<()> {
-    let mut release = Release::open(path, Use::Sign)?;
+fn sign_release(path: &Path, sign: &Sign, signer: &Signer, services: &Services, out: &Output) -> Outcome<()> {
+    let manifest = if path.is_dir() { path.join(&sign.manifest) } else { path.to_path_buf() };
+    let mut release = Release::open(&manifest, Use::Sign)?;
+    if !sign.upgrade {
+        release.refuse_old_attestation()?;
+    }
     if release.assemble_missing_module()? {
         out.line(format!("assembled {}", release.module_path()?.display()));
     }
@@ -110,7 +121,7 @@ fn sign_release(
     let spinner = out.spinner(format!("signing {}", release.manifest().id()));
     let signed = sign_module(&release, &module, signer, services)?;
     drop(spinner);
-    let sidecar_name = if sidecar { Some(sidecar_name(&release)?) } else { None };
+    let sidecar_name = if sign.sidecar { Some(sidecar_name(&release)?) } else { None };
     let block =
         AttestationBlock::new(&signed.bundle, sidecar_name.as_deref(), &signer.chain, signed.staples.clone())
             .or_fail(Exit::Failure, "making the attestation block")?;

@@ -14,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::{Secrecy, make_folder, read_text, write_file};
+use crate::home::{Secrecy, make_folder, read_secret, read_text, write_file};
 use crate::output::Output;
 
 /// `tls` subcommands.
@@ -91,7 +91,7 @@ fn make_certificate(issue: &Issue, out: &Output) -> Outcome {
         (issue.dir.join(format!("{}.crt", issue.name)), issue.dir.join(format!("{}.key", issue.name)));
     refuse_existing(&[&certificate, &key])?;
     let ca_pair =
-        KeyPair::from_pem(&read_text(&issue.dir.join("ca.key"))?).or_fail(Exit::Usage, "reading ca.key")?;
+        KeyPair::from_pem(&read_secret(&issue.dir.join("ca.key"))?).or_fail(Exit::Usage, "reading ca.key")?;
     let ca_pem = read_text(&issue.dir.join("ca.crt"))?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, &ca_pair).or_fail(Exit::Usage, "reading ca.crt")?;
     let mut params = named(&issue.name, i64::from(issue.days));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use trust_store::attestation::Attestation;
 use trust_store::evidence::Evidence;
 use trust_store::policy::TrustPolicy;
@@ -91,7 +91,7 @@ pub fn run(verify: &Verify, home: &Home, out: &Output) -> Outcome {
                 if worst != Exit::Denied {
                     worst = failure.exit;
                 }
-                out.failure(&failure.about(path));
+                refuse(&failure.about(path), out);
             }
         }
     }
@@ -159,6 +159,22 @@ fn verify_path(path: &Path, flags: &VerifyFlags, home: &Home) -> Outcome<(Releas
     let module = release.module()?;
     let verdict = verify_release(&release, &module, flags, home)?;
     Ok((release, verdict))
+}
+
+/// A refusal; for scripts with the members that every verdict has.
+fn refuse(failure: &Failure, out: &Output) {
+    let mut answer = Output::failure_value(failure);
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("valid".to_owned(), json!(false));
+        members.insert("reason".to_owned(), json!(failure.code));
+        members.insert("signer".to_owned(), Value::Null);
+        members.insert("timestamp".to_owned(), Value::Null);
+    }
+    if out.is_json() {
+        out.value(&answer);
+    } else {
+        out.failure(failure);
+    }
 }
 
 fn report(release: &Release, verdict: &Verdict, out: &Output) {

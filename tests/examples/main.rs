@@ -9,6 +9,8 @@
     reason = "tests: a failure must stop with the place it happened"
 )]
 
+mod sentiment;
+
 use std::path::Path;
 
 use mentat_tests::agent::enrol;

@@ -96,8 +96,9 @@ impl<'a> Act<'a> {
     /// A client of the stack's executor, as its administrator.
     pub fn executor(&self) -> Outcome<ExecutorClient> {
         let home = crate::home::Home::load(Some(self.stack_dir()))?;
-        let client = ExecutorClient::new(TlsFlags::default().client(&home)?, &home.executor_url(None)?);
-        Ok(match home.admin_token(None)? {
+        let url = home.executor_url(None)?;
+        let client = ExecutorClient::new(TlsFlags::default().client(&home)?, &url);
+        Ok(match home.admin_token(None, &url, &home.executor_url(None))? {
             Some(token) => client.with_token(token),
             None => client,
         })

@@ -14,6 +14,15 @@ use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
 use crate::{chain_file, pki, trust};
 
+/// Where PEM text comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// A file.
+    File(&'a Path),
+    /// An environment variable, as CI systems hand out secrets.
+    Variable(&'a str),
+}
+
 /// A key and the certificate that goes with it.
 #[derive(Debug)]
 pub struct Signer {
@@ -37,23 +46,35 @@ impl Signer {
         passphrase_file: Option<&Path>,
         home: &Home,
     ) -> Outcome<Self> {
+        let key = key_env.map(Source::Variable).or(key.map(Source::File));
+        Self::load_from(Source::File(cert), key, passphrase_file, home)
+    }
+
+    /// The same from any source; the key is by default that of the home folder.
+    ///
+    /// # Errors
+    /// As [`Signer::load`].
+    pub fn load_from(
+        cert: Source<'_>,
+        key: Option<Source<'_>>,
+        passphrase_file: Option<&Path>,
+        home: &Home,
+    ) -> Outcome<Self> {
         let passphrase = passphrase_file.map(pki::passphrase_from).transpose()?;
-        let key = match (key_env, key) {
-            (Some(name), _) => {
-                let pem = std::env::var(name).map(Zeroizing::new).map_err(|_| {
-                    Failure::usage(format!("the environment variable {name} is not set, or is not text"))
-                        .hint("put the key's PEM text into it, or name a file with --key")
-                })?;
-                DeveloperKey::from_pem(&pem, passphrase.as_ref())
-                    .or_fail(Exit::Usage, name)
-                    .map_err(pki::key_advice)?
-            }
-            (None, Some(path)) => pki::read_key(path, passphrase.as_ref())?,
-            (None, None) => pki::read_key(&home.signing_key(), passphrase.as_ref()).map_err(|failure| {
+        let key = match key {
+            Some(Source::Variable(name)) => DeveloperKey::from_pem(&variable(name)?, passphrase.as_ref())
+                .or_fail(Exit::Usage, name)
+                .map_err(pki::key_advice)?,
+            Some(Source::File(path)) => pki::read_key(path, passphrase.as_ref())?,
+            None => pki::read_key(&home.signing_key(), passphrase.as_ref()).map_err(|failure| {
                 failure.hint("make one with: mentatctl pki request-cert --email ADDRESS")
             })?,
         };
-        Self::new(key, chain_file::read(cert)?)
+        let chain = match cert {
+            Source::Variable(name) => chain_file::parse(&variable(name)?, name)?,
+            Source::File(path) => chain_file::read(path)?,
+        };
+        Self::new(key, chain)
     }
 
     /// A signer of a key and its chain, end-entity first.
@@ -106,6 +127,13 @@ impl Signer {
             .or_fail(Exit::Failure, "signing")?;
         Ok(signature.into_vec())
     }
+}
+
+fn variable(name: &str) -> Outcome<Zeroizing<String>> {
+    std::env::var(name).map(Zeroizing::new).map_err(|_| {
+        Failure::usage(format!("the environment variable {name} is not set, or is not text"))
+            .hint("put the PEM text into it, or name a file instead")
+    })
 }
 
 /// SHA-256 of a file, read in pieces: artifacts may be large.

@@ -101,7 +101,10 @@ impl StackFile {
             return Err(Failure::usage(format!("{} holds no stack", dir.display()))
                 .hint(format!("make one with: mentatctl up --dir {}", dir.display())));
         }
-        let file: Self = serde_json::from_str(&read_text(&path)?).or_fail(Exit::Usage, path.display())?;
+        let file: Self =
+            serde_json::from_str(&read_text(&path)?).or_fail(Exit::Usage, path.display()).map_err(
+                |failure| failure.hint("restore stack.json from a backup; what it names is still there"),
+            )?;
         if file.version != VERSION {
             return Err(Failure::usage(format!("{} has version {}", path.display(), file.version))
                 .hint(format!("this mentatctl reads version {VERSION}")));

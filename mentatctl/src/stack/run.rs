@@ -110,8 +110,11 @@ impl Running {
                 }
             }
         }
-        if start.raw_log == RawLog::Wanted {
-            raw_log::announce(&layout, &mut file)?;
+        if start.raw_log == RawLog::Wanted
+            && let Err(failure) = raw_log::announce(&layout, &mut file)
+        {
+            stop_all(&mut servers);
+            return Err(failure);
         }
         drop(spinner);
         Ok(Self { servers, layout, file, _lock: lock })

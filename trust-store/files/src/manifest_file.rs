@@ -71,6 +71,11 @@ impl ManifestFile {
         &self.path
     }
 
+    /// The file's text, as it was read: what the manifest and the block were taken from.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The manifest without its attestation block.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

@@ -13,12 +13,57 @@ pub const MAX_INPUT: usize = 1 << 20;
 pub const MAX_ANSWER: usize = 1024;
 
 const POSITIVE: &[&str] = &[
-    "good", "excellent", "love", "loves", "happy", "best", "better", "nice", "wonderful", "fast", "safe", "secure",
-    "trusted", "reliable", "clear", "simple", "easy", "correct", "works", "strong", "clean", "useful", "helpful", "wins",
+    "good",
+    "excellent",
+    "love",
+    "loves",
+    "happy",
+    "best",
+    "better",
+    "nice",
+    "wonderful",
+    "fast",
+    "safe",
+    "secure",
+    "trusted",
+    "reliable",
+    "clear",
+    "simple",
+    "easy",
+    "correct",
+    "works",
+    "strong",
+    "clean",
+    "useful",
+    "helpful",
+    "wins",
 ];
 const NEGATIVE: &[&str] = &[
-    "bad", "worse", "worst", "terrible", "awful", "hate", "hates", "sad", "angry", "slow", "broken", "fails", "fail",
-    "failure", "error", "errors", "bug", "bugs", "wrong", "ugly", "annoying", "useless", "lost", "poor", "weak",
+    "bad",
+    "worse",
+    "worst",
+    "terrible",
+    "awful",
+    "hate",
+    "hates",
+    "sad",
+    "angry",
+    "slow",
+    "broken",
+    "fails",
+    "fail",
+    "failure",
+    "error",
+    "errors",
+    "bug",
+    "bugs",
+    "wrong",
+    "ugly",
+    "annoying",
+    "useless",
+    "lost",
+    "poor",
+    "weak",
     "confusing",
 ];
 const NEGATING: &[&str] = &["not", "no", "never", "nothing", "without"];
@@ -155,7 +200,8 @@ fn tally(text: &[u8], table: &mut [Slot], start: usize, len: usize, distinct: u3
     let this = Slot { start: start as u32, len: len as u32, count: 1 };
     let letters = word(text, &this);
     // FNV-1a: any hash would do, the answer does not depend on the order of the table.
-    let hash = letters.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        letters.iter().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     let mut index = hash as usize % SLOTS;
     while let Some(slot) = table.get_mut(index) {
         if slot.count == 0 {
@@ -178,7 +224,8 @@ fn tally(text: &[u8], table: &mut [Slot], start: usize, len: usize, distinct: u3
 fn put_top(answer: &mut Answer, text: &[u8], table: &mut [Slot]) {
     for round in 0..5 {
         let candidates = table.iter_mut().filter(|slot| slot.count > 0 && (4..=32).contains(&slot.len));
-        let best = candidates.max_by(|a, b| a.count.cmp(&b.count).then_with(|| word(text, b).cmp(word(text, a))));
+        let best =
+            candidates.max_by(|a, b| a.count.cmp(&b.count).then_with(|| word(text, b).cmp(word(text, a))));
         let Some(best) = best else { return };
         if round > 0 {
             answer.put(b",");
