@@ -100,9 +100,11 @@ impl Failure {
     /// Puts the path of what a command was told to work on before the text, unless the text names it already.
     #[must_use]
     pub fn about(mut self, path: &Path) -> Self {
-        let path = path.display().to_string();
-        if !self.what.contains(&path) {
-            self.what = format!("{}: {}", one_line(&path), self.what);
+        let path = one_line(&path.display().to_string());
+        let within = format!("{path}/");
+        let mut words = self.what.split([' ', ':']);
+        if !words.any(|word| word == path || word.starts_with(&within)) {
+            self.what = format!("{path}: {}", self.what);
         }
         self
     }
@@ -200,6 +202,8 @@ mod tests {
         let path = Path::new("a/manifest.yaml");
         assert_eq!(Failure::failed("it broke").about(path).what, "a/manifest.yaml: it broke");
         assert_eq!(Failure::failed("a/manifest.yaml: gone").about(path).what, "a/manifest.yaml: gone");
+        assert_eq!(Failure::failed("cannot read a/b").about(Path::new("a")).what, "cannot read a/b");
+        assert_eq!(Failure::failed("denied at step 5").about(Path::new("a")).what, "a: denied at step 5");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
 use trust_store::{Denial, UnixTime};
 
 use crate::clock;
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
 use crate::home::{Home, Secrecy, read_file, write_file};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
@@ -138,7 +138,8 @@ pub fn verify_release(
         remember(&memory_path, &artifact)?;
     }
     Ok(Verdict {
-        signer: artifact.identity().subject().to_owned(),
+        // A stranger wrote it; on a terminal it must stay one word of ours.
+        signer: one_line(artifact.identity().subject()),
         issuer: artifact.issuer().map(str::to_owned),
         level: artifact.trust_level().as_str(),
         signed_at: artifact.signing_time(),

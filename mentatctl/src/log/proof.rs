@@ -90,6 +90,11 @@ pub fn fetch(fetch: &Fetch, home: &Home, out: &Output) -> Outcome {
             }
             (None, Some(index)) => {
                 let checkpoint = client.checkpoint(origin, &known.keys, &AwsLc).await.map_err(log_failure)?;
+                let size = checkpoint.head().size;
+                if index >= size {
+                    return Err(Failure::failed(format!("the log has no entry {index}: it has {size}"))
+                        .hint("the first entry has index 0"));
+                }
                 let tree = client.tree(*checkpoint.head());
                 let (proof, _) = tree.inclusion_proof(index).await.map_err(log_failure)?;
                 (proof, checkpoint)
