@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
 use crate::{
-    audit, audit_capabilities, conformance, demo, executor, lint, log, pki, publish, run, sign, stack, tls,
-    trust, verify, verify_bundle,
+    audit, audit_capabilities, conformance, demo, executor, lint, log, man, pki, publish, run, sign, stack,
+    tls, trust, verify, verify_bundle,
 };
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
@@ -77,6 +77,8 @@ enum Command {
     /// Make and issue TLS certificates for services on different machines
     #[command(subcommand)]
     Tls(tls::Command),
+    /// Write the manual pages of all commands into a folder
+    Man(man::Man),
     /// Print a completion script for a shell
     Completion {
         /// bash, elvish, fish, powershell or zsh
@@ -108,6 +110,7 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Conformance(args) => conformance::run(args),
         Command::Lint(lint) => lint::run(lint, out),
         Command::Tls(command) => tls::run(command, out),
+        Command::Man(pages) => man::run(pages, Cli::command(), out),
         Command::Completion { shell } => completion(shell, out),
     }
 }

@@ -4,6 +4,7 @@
 //! `config.toml`. Nothing is guessed beyond that: a missing address is an error that names all three.
 
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -101,6 +102,7 @@ impl Home {
     pub fn ca_url(&self, given: Option<&str>) -> Outcome<String> {
         let stack = self.stack.as_ref().and_then(|s| s.ca.as_ref()).map(|ca| ca.url.clone());
         pick(given, stack, self.config.ca_url.clone(), "the certificate authority", "--ca-url", "ca_url")
+            .and_then(confidential)
     }
 
     /// Base URL of the signing log.
@@ -120,6 +122,7 @@ impl Home {
         let stack =
             self.stack.as_ref().and_then(|s| s.executor.as_ref()).map(|executor| executor.url.clone());
         pick(given, stack, self.config.executor_url.clone(), "the executor", "--executor-url", "executor_url")
+            .and_then(confidential)
     }
 
     /// The trusted root file.
@@ -201,6 +204,18 @@ fn pick(
             .hint("write it as https://HOST:PORT, or http://HOST:PORT on loopback"));
     }
     Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// An address that bearer tokens may go to: TLS, or this machine. The servers refuse the same.
+fn confidential(url: String) -> Outcome<String> {
+    let parsed = reqwest::Url::parse(&url).or_fail(Exit::Usage, &url)?;
+    let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if parsed.scheme() == "https" || here {
+        return Ok(url);
+    }
+    Err(Failure::usage(format!("`{url}` would carry secrets in the clear"))
+        .hint("use https; plain HTTP is for loopback alone"))
 }
 
 fn pick_path(
@@ -342,6 +357,25 @@ mod tests {
         let new = dir.path().join("a/b");
         make_folder(&new, Secrecy::Secret).unwrap();
         assert_eq!((mode(&dir.path().join("a")), mode(&new)), (0o700, 0o700));
+    }
+
+    #[test]
+    fn secrets_go_over_tls_or_stay_on_this_machine() {
+        for url in ["https://ca.example", "http://127.0.0.1:80", "http://[::1]:80", "http://localhost:80"] {
+            assert_eq!(confidential(url.to_owned()).ok().as_deref(), Some(url));
+        }
+        for url in [
+            "http://ca.example",
+            "http://10.0.0.1:80",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example",
+        ] {
+            assert_eq!(
+                confidential(url.to_owned()).map_err(|failure| failure.exit),
+                Err(Exit::Usage),
+                "{url}"
+            );
+        }
     }
 
     #[test]

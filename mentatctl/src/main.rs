@@ -18,6 +18,7 @@ mod exit;
 mod home;
 mod lint;
 mod log;
+mod man;
 mod net;
 mod output;
 mod pki;

@@ -88,6 +88,8 @@ const ALONE: &[Row] = &[
     ("pki token create --email a@b.example --ca-url ! --admin-token-file @/empty", 2, "no bearer token"),
     ("pki list", 2, "certificate authority is not known"),
     ("pki list --ca-url !", 69, "is ca-service running"),
+    ("pki list --ca-url http://ca.example", 2, "in the clear"),
+    ("run @/built --executor-url http://10.1.2.3:80", 2, "in the clear"),
     ("pki revoke --serial xyz --ca-url !", 2, "no serial number"),
     ("pki revoke --cert @/truncated.der --ca-url !", 2, "truncated.der"),
     ("pki revoke --cert @/certificate.pem --ca-url !", 2, "certificate.pem"),
@@ -140,6 +142,7 @@ const ALONE: &[Row] = &[
     ("run @/built --deadline-ms soon", 2, "soon"),
     ("conformance nonsense", 2, "nonsense"),
     ("completion tcsh", 2, "tcsh"),
+    ("man @/empty", 1, "in the way"),
     ("tls issue --dir x --name y --days 0", 2, "1..=825"),
 ];
 
@@ -304,6 +307,14 @@ fn every_command_explains_itself_and_refuses_what_it_does_not_know() {
         }
         let wrong = mentatctl(dir.path(), [&path[..], &["--no-such-flag".to_owned()]].concat());
         wrong.refused(2, "--no-such-flag").one_clear_line();
+    }
+    // Each has a manual page of its own, with the same text.
+    let pages = dir.path().join("man1");
+    mentatctl(dir.path(), ["man", pages.to_str().unwrap()]).success();
+    for command in &seen {
+        let page = pages.join(format!("mentatctl-{}.1", command.replace(' ', "-")));
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+        assert!(text.contains(".TH mentatctl"), "{command}");
     }
     for known in
         ["up", "demo", "pki request-cert", "pki token create", "log proof", "trust export", "executor join"]
