@@ -17,6 +17,15 @@ pub enum Error {
         /// The rule, with its stable code.
         denial: Denial,
     },
+    /// Distributed trust metadata was refused.
+    #[cfg(feature = "tuf")]
+    #[error("{detail}")]
+    Distribution {
+        /// The reason, with its stable text.
+        refusal: crate::tuf::Refusal,
+        /// What exactly was refused.
+        detail: String,
+    },
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -66,6 +75,17 @@ impl Error {
             Self::Content { denial, .. } => Some(denial.code),
             Self::TooLarge { .. } => Some(ReasonCode::TooLarge),
             Self::NotAFile { .. } | Self::Io { .. } | Self::NotPreserved { .. } => None,
+            #[cfg(feature = "tuf")]
+            Self::Distribution { .. } => None,
+        }
+    }
+
+    /// Why distributed metadata was refused, where that is what happened.
+    #[cfg(feature = "tuf")]
+    pub fn refusal(&self) -> Option<crate::tuf::Refusal> {
+        match self {
+            Self::Distribution { refusal, .. } => Some(*refusal),
+            _ => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`manifest_file`] | `manifest.yaml`: load, verify against its module, insert the attestation block |
 //! | [`yaml`] | YAML 1.2 core types as a strict model; no anchors, aliases, tags, merge keys, duplicate keys |
+//! | `tuf` (feature `tuf`) | the trusted root as TUF metadata: follow a repository, write one |
 //! | [`trust_files`] | `trusted_root.json`, `signing_config.json`, policies, evidence |
 //! | [`atomic`] | bounded reads and durable writes |
 //! | [`error`] | the one error |
@@ -18,6 +19,8 @@ pub mod error;
 pub mod manifest_file;
 mod splice;
 pub mod trust_files;
+#[cfg(feature = "tuf")]
+pub mod tuf;
 pub mod yaml;
 
 pub use error::Error;
