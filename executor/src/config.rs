@@ -93,6 +93,10 @@ pub struct EvidenceSection {
     pub logs: Vec<LogSection>,
     /// PEM file with the authorities of TLS servers that evidence comes from; absent: the system's.
     pub ca_file: Option<PathBuf>,
+    /// Where evidence is put that is carried in as a signed file; absent: nothing is imported.
+    pub import_file: Option<PathBuf>,
+    /// PEM files with the public keys of whoever signs it.
+    pub import_signers: Vec<PathBuf>,
 }
 
 impl Default for EvidenceSection {
@@ -104,6 +108,8 @@ impl Default for EvidenceSection {
             status_bases: Vec::new(),
             logs: Vec::new(),
             ca_file: None,
+            import_file: None,
+            import_signers: Vec::new(),
         }
     }
 }
@@ -221,6 +227,10 @@ pub struct Settings {
     pub evidence: EvidenceConfig,
     /// Authorities of evidence servers.
     pub evidence_ca: Option<PathBuf>,
+    /// Where evidence is put that is carried in.
+    pub import_file: Option<PathBuf>,
+    /// Public keys of whoever signs it.
+    pub import_signers: Vec<PathBuf>,
     /// Between two refreshes.
     pub refresh: Duration,
     /// Pool.
@@ -303,6 +313,12 @@ impl ExecutorConfig {
                 ));
             }
         }
+        if self.evidence.import_file.is_some() == self.evidence.import_signers.is_empty() {
+            return Err(StartRefusal::new(
+                "evidence.import_file and evidence.import_signers belong together",
+                "name the file and the public key of whoever signs it, or neither",
+            ));
+        }
         let state = base.join(self.state_dir);
         Ok(Settings {
             trusted_root: base.join(self.trusted_root),
@@ -319,9 +335,12 @@ impl ExecutorConfig {
                 crl_urls: self.evidence.crl_urls,
                 status_bases: self.evidence.status_bases,
                 logs: self.evidence.logs.into_iter().map(|log| (log.origin, log.url)).collect(),
+                import: None,
                 state: state.clone(),
                 timeout: Duration::from_secs(timeout),
             },
+            import_file: self.evidence.import_file.map(|path| base.join(path)),
+            import_signers: self.evidence.import_signers.iter().map(|path| base.join(path)).collect(),
             evidence_ca: self.evidence.ca_file.map(|path| base.join(path)),
             refresh: Duration::from_secs(refresh),
             pool: PoolLimits {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use executor_engine::limits::MAX_MODULE_BYTES;
 use service::{Readiness, Running, Server, StartRefusal};
 use trust_store::Certificate;
+use trust_store::evidence::signed::{EvidenceSigner, MAX_SIGNERS};
 use trust_store::policy::CapabilityPolicy;
 use trust_store::provider::AwsLc;
 use trust_store::trusted_root::TrustedRoot;
@@ -19,7 +20,7 @@ use crate::artifact::{ArtifactCache, Worker};
 use crate::audit::Audit;
 use crate::config::{MediaSection, Settings, policy_version, refuse_weak_policy};
 use crate::confinement::{Confinement, Places, system_places};
-use crate::evidence::{Collector, distribution_urls};
+use crate::evidence::{Collector, ImportConfig, distribution_urls};
 use crate::executor::{Executor, Parts};
 use crate::media::MediaStore;
 use crate::metrics::Metrics;
@@ -53,6 +54,9 @@ pub fn places(settings: &Settings) -> Places {
     places.state.push(settings.state.clone());
     let mut read = vec![settings.trusted_root.clone(), settings.policy.clone()];
     read.extend(settings.evidence_ca.clone());
+    read.extend(settings.import_signers.clone());
+    // The folder, since a file that is replaced is another file.
+    read.extend(settings.import_file.as_deref().and_then(Path::parent).map(Path::to_path_buf));
     read.extend(settings.admin.token_file.clone());
     read.extend(settings.env.values().cloned());
     if let Some(tls) = &settings.server.tls {
@@ -61,6 +65,21 @@ pub fn places(settings: &Settings) -> Places {
     }
     places.read.extend(read);
     places
+}
+
+/// The keys that carried evidence must be signed with.
+fn import(settings: &Settings) -> Result<Option<ImportConfig>, StartRefusal> {
+    let Some(file) = settings.import_file.clone() else { return Ok(None) };
+    let mut signers = Vec::new();
+    for path in settings.import_signers.iter().take(MAX_SIGNERS) {
+        let error = |error: BoxError| {
+            refuse("a key of evidence.import_signers cannot be used", "write a public key in PEM", error)
+        };
+        let bytes = trust_store_files::atomic::read(path, 64 << 10).map_err(|e| error(e.into()))?;
+        let signer = EvidenceSigner::from_pem(&String::from_utf8_lossy(&bytes));
+        signers.push(signer.map_err(|denial| error(format!("{}: {denial}", path.display()).into()))?);
+    }
+    Ok(Some(ImportConfig { file, signers }))
 }
 
 /// Builds the executor and starts its listener.
@@ -80,6 +99,7 @@ pub async fn start(
         })?;
     // Lists about the authorities themselves are named by what is trusted, so they are followed from the start.
     settings.evidence.crl_urls.extend(lists_about_authorities(&root));
+    settings.evidence.import = import(&settings)?;
     let (verifier, admission) = admission(&settings, &root)?;
     let collector = collector(&settings, verifier)?;
     let worker = Worker::new(settings.compiler.clone(), settings.compilers)

@@ -31,11 +31,13 @@ pub enum Purpose {
     Timestamp,
     /// Access and enrolment tokens.
     Token,
+    /// Metadata by which relying parties learn whom to trust.
+    TrustMetadata,
 }
 
 impl Purpose {
     /// Every purpose, in declaration order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Audit,
         Self::Certificate,
         Self::Checkpoint,
@@ -47,6 +49,7 @@ impl Purpose {
         Self::Statement,
         Self::Timestamp,
         Self::Token,
+        Self::TrustMetadata,
     ];
 
     /// The stable name used in key files and configuration.
@@ -64,6 +67,7 @@ impl Purpose {
             Self::Statement => "statement",
             Self::Timestamp => "timestamp",
             Self::Token => "token",
+            Self::TrustMetadata => "trust-metadata",
         }
     }
 

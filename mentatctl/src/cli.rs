@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
 use crate::{
-    audit, audit_capabilities, conformance, demo, executor, lint, log, man, pki, publish, run, sign, stack,
-    tls, trust, verify, verify_bundle,
+    audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, pki, publish, run,
+    schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
 };
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
@@ -45,8 +45,13 @@ enum Command {
     Pki(pki::Command),
     /// Sign modules and record the signatures in the log
     Sign(sign::Sign),
+    /// Vouch for releases that somebody else signed
+    Endorse(endorse::Endorse),
     /// Verify signed modules offline, by the executor's own decision
     Verify(verify::Verify),
+    /// Sign a file or an in-toto statement as a stock client would (protocol of Sigstore's conformance suite)
+    #[command(hide = true)]
+    SignBundle(sign_bundle::SignBundle),
     /// Verify a Sigstore bundle as a stock client would (protocol of Sigstore's conformance suite)
     #[command(hide = true)]
     VerifyBundle(verify_bundle::VerifyBundle),
@@ -79,6 +84,8 @@ enum Command {
     Tls(tls::Command),
     /// Write the manual pages of all commands into a folder
     Man(man::Man),
+    /// Print the JSON Schema of a file that people write
+    Schema(schema::Schema),
     /// Print a completion script for a shell
     Completion {
         /// bash, elvish, fish, powershell or zsh
@@ -97,7 +104,9 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Demo(demo) => demo::run(demo, out),
         Command::Pki(command) => pki::run(command, &home()?, out),
         Command::Sign(sign) => sign::run(sign, &home()?, out),
+        Command::Endorse(endorse) => endorse::run(endorse, &home()?, out),
         Command::Verify(verify) => verify::run(verify, &home()?, out),
+        Command::SignBundle(sign) => sign_bundle::run(sign, &home()?, out),
         Command::VerifyBundle(verify) => verify_bundle::run(verify, &home()?, out),
         Command::Publish(publish) => publish::run(publish, &home()?, out),
         Command::Run(run) => run::run(run, &home()?, out),
@@ -111,6 +120,7 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Lint(lint) => lint::run(lint, out),
         Command::Tls(command) => tls::run(command, out),
         Command::Man(pages) => man::run(pages, Cli::command(), out),
+        Command::Schema(schema) => schema::run(schema, out),
         Command::Completion { shell } => completion(shell, out),
     }
 }

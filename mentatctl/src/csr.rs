@@ -31,6 +31,19 @@ pub fn request_pem(key: &DeveloperKey, identity: &Identity) -> Outcome<String> {
     request.pem().or_fail(Exit::Failure, "writing the certificate request")
 }
 
+/// A request in PEM without any name: for an authority that takes the key from it and the name from a token.
+///
+/// # Errors
+/// As [`request_pem`].
+pub fn bare_request_pem(key: &DeveloperKey) -> Outcome<String> {
+    let signer = RequestSigner::new(key)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let request =
+        params.serialize_request(&signer).or_fail(Exit::Failure, "making the certificate request")?;
+    request.pem().or_fail(Exit::Failure, "writing the certificate request")
+}
+
 /// Lends a developer's key to `rcgen`.
 struct RequestSigner<'a> {
     key: &'a DeveloperKey,

@@ -44,11 +44,11 @@ impl Release {
                 .hint("name a folder with a manifest.yaml, or the manifest itself"));
         }
         let unattested =
-            ManifestFile::load_for_signing(path).map_err(|error| content_failure(&error, Exit::Usage))?;
+            ManifestFile::load_for_signing(path).map_err(|error| file_failure(&error, Exit::Usage))?;
         let file = match purpose {
             Use::Sign => unattested,
             // The manifest itself is readable, so what is wrong now is wrong with the evidence.
-            Use::Verify => ManifestFile::load(path).map_err(|error| content_failure(&error, Exit::Denied))?,
+            Use::Verify => ManifestFile::load(path).map_err(|error| file_failure(&error, Exit::Denied))?,
         };
         // Of the same reading: the file may change under us.
         let text = file.text().to_owned();
@@ -117,7 +117,7 @@ impl Release {
             };
             return Err(Failure::usage(format!("the module {} does not exist", path.display())).hint(make));
         }
-        let module = self.file.read_module().map_err(|error| content_failure(&error, Exit::Usage))?;
+        let module = self.file.read_module().map_err(|error| file_failure(&error, Exit::Usage))?;
         module.ok_or_else(|| Failure::usage(format!("{} names no module", self.path().display())))
     }
 
@@ -126,13 +126,11 @@ impl Release {
     /// # Errors
     /// Exit code 3 with the reason code when there is none, or it cannot be read.
     pub fn attestation(&self) -> Outcome<Attestation> {
-        self.file.read_attestation().map_err(|error| content_failure(&error, Exit::Denied))?.ok_or_else(
-            || {
-                Failure::new(Exit::Denied, format!("{} is not signed", self.path().display()))
-                    .code("inclusion_missing")
-                    .hint("sign it with: mentatctl sign")
-            },
-        )
+        self.file.read_attestation().map_err(|error| file_failure(&error, Exit::Denied))?.ok_or_else(|| {
+            Failure::new(Exit::Denied, format!("{} is not signed", self.path().display()))
+                .code("inclusion_missing")
+                .hint("sign it with: mentatctl sign")
+        })
     }
 
     /// Name and bytes of the bundle file beside the manifest, where the attestation names one.
@@ -169,8 +167,8 @@ impl Release {
     }
 }
 
-/// The failure of a manifest or an attestation, with the reason code where the content has one.
-fn content_failure(error: &trust_store_files::Error, exit: Exit) -> Failure {
+/// The failure of a file: exit code 2 when it cannot be read, else `exit` with the reason code.
+pub fn file_failure(error: &trust_store_files::Error, exit: Exit) -> Failure {
     let failure = Failure::new(exit, chain(error));
     match error.code() {
         Some(code) if exit == Exit::Usage => failure.code(code.as_str()).hint("correct the manifest"),

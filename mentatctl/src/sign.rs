@@ -73,6 +73,26 @@ pub struct ServiceFlags {
     tls: TlsFlags,
 }
 
+impl ServiceFlags {
+    /// Base URL of the log, where it was given.
+    pub fn log_url(&self) -> Option<&str> {
+        self.log_url.as_deref()
+    }
+
+    /// Full URL of the timestamp authority, where it was given.
+    pub fn tsa_url(&self) -> Option<&str> {
+        self.tsa_url.as_deref()
+    }
+
+    /// The HTTP client.
+    ///
+    /// # Errors
+    /// Exit code 2 when a TLS file cannot be used.
+    pub fn client(&self, home: &Home) -> Outcome<reqwest::Client> {
+        self.tls.client(home)
+    }
+}
+
 /// Runs `sign`. Every release is tried; the exit code is that of the first failure.
 ///
 /// # Errors
@@ -168,17 +188,45 @@ pub fn sign_module(
     signer: &Signer,
     services: &Services,
 ) -> Outcome<Signed> {
-    let digest = sha256(module);
-    let statement = Statement::agent_release(release.manifest(), &digest);
+    let statement = Statement::agent_release(release.manifest(), &sha256(module));
+    sign_statement(&statement, signer, services)
+}
+
+/// Signs a statement and collects its evidence.
+///
+/// # Errors
+/// As [`sign_module`].
+pub fn sign_statement(statement: &Statement, signer: &Signer, services: &Services) -> Outcome<Signed> {
     let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
+    sign_payload(payload, signer, services)
+}
+
+/// Signs the bytes of an in-toto statement and collects the signature's evidence.
+///
+/// # Errors
+/// As [`sign_module`].
+pub fn sign_payload(payload: Vec<u8>, signer: &Signer, services: &Services) -> Outcome<Signed> {
     let envelope = envelope(payload, signer)?;
-    let mut bundle = Bundle::for_envelope(signer.certificate().der().to_vec(), envelope.clone());
     let entry = HashedRekord::for_envelope(
         &envelope,
         VerifierKey::Certificate(signer.certificate().der().to_vec()),
         signer.key_details,
     )
     .or_fail(Exit::Failure, "making the log entry")?;
+    let bundle = Bundle::for_envelope(signer.certificate().der().to_vec(), envelope);
+    collect(bundle, &entry, signer, services)
+}
+
+/// Timestamp, log entry and staples of a bundle that holds nothing but its signature.
+///
+/// # Errors
+/// As [`sign_module`].
+pub fn collect(
+    mut bundle: Bundle,
+    entry: &HashedRekord,
+    signer: &Signer,
+    services: &Services,
+) -> Outcome<Signed> {
     let signature = bundle.signature().or_fail(Exit::Failure, "reading the signature")?.to_vec();
     let request: Value =
         serde_json::from_slice(&entry.request().or_fail(Exit::Failure, "writing the log entry")?)
@@ -186,7 +234,7 @@ pub fn sign_module(
     let (token, logged, staples) = block_on(async {
         // The time is proven first: a log entry without a token would be on record and useless.
         let token = services.timestamp(&signature).await?;
-        let logged = services.record(&request, &entry).await?;
+        let logged = services.record(&request, entry).await?;
         let staples = services.staples(&signer.chain).await?;
         Ok((token, logged, staples))
     })?;

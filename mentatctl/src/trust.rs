@@ -1,4 +1,10 @@
-//! `trust`: the files by which relying parties know a stack: trusted root and signing configuration.
+//! `trust`: the files by which relying parties know a stack (trusted root, signing configuration), how they are
+//! distributed and followed, and evidence for machines without a network.
+
+pub mod distribution;
+pub mod evidence;
+pub mod lint;
+mod update;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +15,7 @@ use tlog_client::{LogDescription, LogSet};
 use trust_store::json::Bytes;
 use trust_store::key_details::{HashAlgorithm, KeyDetails};
 use trust_store::policy_document::{Logs, Witnesses};
-use trust_store::signing_config::{Service, SigningConfig};
+use trust_store::signing_config::{ClientTrustConfig, Service, SigningConfig};
 use trust_store::trusted_root::{
     self, CertificateChain, DistinguishedName, KeyId, LogInstance, LogKey, TrustedRoot,
 };
@@ -21,6 +27,7 @@ use crate::home::{Home, Secrecy, make_folder, write_file};
 use crate::net::block_on;
 use crate::output::Output;
 use crate::pki::{CaFlags, ca_failure};
+use crate::release::file_failure;
 use crate::{chain_file, log};
 
 /// `trust` subcommands.
@@ -28,6 +35,21 @@ use crate::{chain_file, log};
 pub enum Command {
     /// Ask an authority and a log for their keys and write the files that relying parties need
     Export(Export),
+    /// Follow a repository of trust metadata (TUF) and write what it distributes
+    Update(update::Update),
+    /// Make a repository of trust metadata (TUF) and its keys
+    InitRepository(distribution::Init),
+    /// Put new trust files into a repository
+    Publish(distribution::Publish),
+    /// Sign a repository's timestamp again, and what else nears its end
+    Refresh(distribution::Refresh),
+    /// Give roles of a repository new keys, or renew its root
+    Rotate(distribution::Rotate),
+    /// Check whether stock clients can use trust files
+    Lint(lint::Lint),
+    /// Evidence for executors without a network, as one signed file
+    #[command(subcommand)]
+    Evidence(evidence::Command),
 }
 
 /// `trust export`.
@@ -116,11 +138,16 @@ pub fn ask(flags: &ExportFlags, home: &Home) -> Outcome<Sources> {
 pub fn files(sources: &Sources) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
     let root = trusted_root(&chains(&sources.authorities)?, &sources.logs)?;
     let config = signing_config(&sources.ca_url, &sources.log_url, &root)?;
+    let both = ClientTrustConfig::new(root.clone(), config.clone());
     Ok(vec![
         ("trusted_root.json", root.to_json().or_fail(Exit::Failure, "writing the trusted root")?),
         (
             "signing_config.json",
             config.to_json().or_fail(Exit::Failure, "writing the signing configuration")?,
+        ),
+        (
+            "client_trust_config.json",
+            both.to_json().or_fail(Exit::Failure, "writing the client trust configuration")?,
         ),
         (
             "log_keys.json",
@@ -134,7 +161,29 @@ pub fn files(sources: &Sources) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
 /// # Errors
 /// What the command reports.
 pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
-    let Command::Export(export) = command;
+    match command {
+        Command::Export(export) => run_export(export, home, out),
+        Command::Update(update) => update::run(update, home, out),
+        Command::InitRepository(init) => distribution::init(init, home, out),
+        Command::Publish(publish) => distribution::publish(publish, home, out),
+        Command::Refresh(refresh) => distribution::refresh(refresh, out),
+        Command::Rotate(rotate) => distribution::rotate(rotate, out),
+        Command::Lint(lint) => lint::run(lint, home, out),
+        Command::Evidence(command) => evidence::run(command, home, out),
+    }
+}
+
+/// The failure of distributed metadata: exit code 3 with the reason, 69 when it cannot be fetched.
+pub fn distribution_failure(error: &trust_store_files::Error) -> Failure {
+    use trust_store_files::tuf::Refusal;
+    let Some(refusal) = error.refusal() else { return file_failure(error, Exit::Usage) };
+    let exit = if refusal == Refusal::Unavailable { Exit::Unavailable } else { Exit::Denied };
+    Failure::new(exit, error.to_string())
+        .code(refusal.as_str())
+        .hint("docs/operations/trust.md says what to do about each code")
+}
+
+fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
     let folder = export.output.clone().unwrap_or_else(|| home.dir().to_path_buf());
     let sources = ask(&export.from, home)?;
     let files = files(&sources)?;

@@ -1,6 +1,6 @@
 //! `verify`: the executor's own decision, offline, by the same code.
 
-mod refresh;
+pub mod refresh;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,9 @@ pub struct VerifyFlags {
     /// File with CRLs, OCSP answers and checkpoints
     #[arg(long, value_name = "FILE")]
     evidence: Option<PathBuf>,
+    /// Public key of whoever signs the evidence file, PEM; may be repeated. A file that is not signed is refused then
+    #[arg(long = "evidence-signer", value_name = "FILE", requires = "evidence")]
+    evidence_signers: Vec<PathBuf>,
     /// Fetch fresh CRLs and a fresh checkpoint first, and prove that the log only grew since the last time; without it
     /// nothing leaves this machine
     #[arg(long)]
@@ -114,8 +117,12 @@ pub fn verify_release(
         .or_fail(Exit::Usage, "the trust policy")?;
     let attestation = release.attestation()?;
     let memory_path = home.dir().join(MEMORY_FILE);
+    let now = match &flags.at {
+        Some(text) => parse_time(text)?,
+        None => clock::now(),
+    };
     let mut evidence = match &flags.evidence {
-        Some(path) => trust_store_files::load_evidence(path).or_fail(Exit::Usage, "the evidence")?,
+        Some(path) => crate::trust::evidence::load(path, &flags.evidence_signers, now)?,
         None => Evidence::none(),
     };
     if flags.refresh {
@@ -126,10 +133,6 @@ pub fn verify_release(
         let log_url = home.log_url(flags.log_url.as_deref())?;
         block_on(refresh::refresh(&mut evidence, &attestation, http, &log_url))?;
     }
-    let now = match &flags.at {
-        Some(text) => parse_time(text)?,
-        None => clock::now(),
-    };
     let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
     let artifact =
         verifier.verify(&attestation, ArtifactDigest::of(module), &policy, &evidence, now).map_err(denied)?;
@@ -203,7 +206,7 @@ fn report(release: &Release, verdict: &Verdict, out: &Output) {
 
 /// Adds the heads that were accepted before of the logs that the attestation names.
 fn recall(memory: &Evidence, attestation: &Attestation, evidence: &mut Evidence) {
-    for entry in &attestation.bundle().log_entries {
+    for entry in attestation.bundles().flat_map(|bundle| &bundle.log_entries) {
         let Some(proof) = &entry.inclusion_proof else { continue };
         // The first line of a checkpoint is its origin; what is not one is remembered under no name.
         let origin = proof.checkpoint.lines().next().unwrap_or_default();

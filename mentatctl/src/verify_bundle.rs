@@ -57,8 +57,7 @@ pub fn run(verify: &VerifyBundle, home: &Home, out: &Output) -> Outcome {
     let bundle = read_text(&verify.bundle)?;
     let root_path = home.trusted_root(verify.trusted_root.as_deref())?;
     let root = read_text(&root_path)?;
-    // Both are put into a line of JSON as they are, so that nothing in them is lost before the verifier reads it; that
-    // they are one document each is seen to first.
+    // That both are one JSON document each is seen to before they are put into a line.
     Bundle::parse(bundle.as_bytes()).map_err(|error| crate::verify::denied(error.into()))?;
     TrustedRoot::parse(root.as_bytes()).or_fail(Exit::Usage, root_path.display())?;
     let path = PathBuf::from(&verify.artifact);
@@ -66,11 +65,33 @@ pub fn run(verify: &VerifyBundle, home: &Home, out: &Output) -> Outcome {
         Some(digits) if !path.exists() => digits.to_owned(),
         _ => hex::encode(sha256_of_file(&path)?),
     };
+    for exact in [&verify.certificate_identity, &verify.certificate_oidc_issuer].into_iter().flatten() {
+        // The verifier's patterns know a star; here one name is meant.
+        if exact.contains('*') {
+            return Err(Failure::usage(format!("`{exact}` is no name: names hold no star")));
+        }
+    }
     let key = verify.key.as_deref().map(read_text).transpose()?;
     let accepted = json!({
         "identity": verify.certificate_identity, "issuer": verify.certificate_oidc_issuer, "key": key,
-        "artifact_digest": digest,
     });
+    decide(&bundle, &root, &digest, &accepted)?;
+    out.line(format!("{} {}", out.paint(Tone::Good, "verified"), verify.artifact));
+    out.value(&json!({ "ok": true, "artifact_digest": digest }));
+    Ok(Exit::Ok)
+}
+
+/// Decides as a stock client would; `accepted` has the members `identity` and `issuer`, or `key`. Bundle and trusted root
+/// are one JSON document each.
+///
+/// # Errors
+/// Exit code 3 with the reason code when the bundle is denied.
+pub fn decide(bundle: &str, root: &str, digest: &str, accepted: &Value) -> Outcome<()> {
+    let mut accepted = accepted.clone();
+    if let Some(members) = accepted.as_object_mut() {
+        members.insert("artifact_digest".to_owned(), digest.into());
+    }
+    // Both are put into a line of JSON as they are, so that nothing in them is lost before the verifier reads it.
     let accepted = accepted.to_string();
     let members = accepted.trim_start_matches('{').trim_end_matches('}');
     let line = format!("{{\"id\":null,\"bundle\":{bundle},\"trusted_root\":{root},{members}}}");
@@ -78,9 +99,7 @@ pub fn run(verify: &VerifyBundle, home: &Home, out: &Output) -> Outcome {
     let answer: Value = serde_json::from_str(&answer).or_fail(Exit::Failure, "reading the decision")?;
     let member = |name: &str| answer.get(name).and_then(Value::as_str);
     if member("decision") == Some("admit") {
-        out.line(format!("{} {}", out.paint(Tone::Good, "verified"), verify.artifact));
-        out.value(&json!({ "ok": true, "artifact_digest": digest }));
-        return Ok(Exit::Ok);
+        return Ok(());
     }
     Err(Failure::new(Exit::Denied, member("detail").unwrap_or("denied"))
         .code(member("reason").unwrap_or("malformed"))

@@ -12,6 +12,7 @@ mod browser;
 mod gnutls;
 mod log_page;
 mod openssl;
+mod python;
 
 use std::process::Command;
 

@@ -9,6 +9,7 @@
 
 mod audit_report;
 mod auditor;
+mod bundle;
 mod ci;
 mod developer;
 mod enrolment;
@@ -17,3 +18,4 @@ mod log_copy;
 mod monitor;
 mod operator;
 mod split;
+mod trust;

@@ -385,6 +385,24 @@ impl Attestation {
         &self.bundle
     }
 
+    /// Further bundles about the same artifact, not verified yet: endorsements, provenance.
+    pub fn further(&self) -> &[Bundle] {
+        &self.further
+    }
+
+    /// The bundle and every further one: whose certificates need revocation evidence, whose entries need proofs.
+    pub fn bundles(&self) -> impl Iterator<Item = &Bundle> {
+        core::iter::once(&self.bundle).chain(&self.further)
+    }
+
+    /// Every certificate that came along, not verified yet: signers, endorsers, issuers. Those of further bundles that
+    /// cannot be read are left out; their bundles do not count either.
+    pub fn certificates(&self) -> impl Iterator<Item = Certificate> {
+        let further =
+            self.further.iter().filter_map(|bundle| Certificate::from_der(bundle.certificate()?).ok());
+        self.certificate.iter().chain(&self.issuers).cloned().chain(further)
+    }
+
     /// Stapled revocation evidence, not verified yet.
     pub fn staples(&self) -> &Staples {
         &self.staples

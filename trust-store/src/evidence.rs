@@ -1,7 +1,7 @@
 //! Evidence that does not travel with an artifact: revocation data, newer checkpoints, remembered tree heads.
 //!
 //! Nothing here is trusted: a verifier checks every piece exactly as it checks the attestation's. Evidence is collected
-//! by whoever has a network and handed over as a value, or as one file for a machine without.
+//! by whoever has a network and handed over as a value, or as one file for a machine without ([`signed`]).
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,6 +16,8 @@ use crate::json::{self, Bytes, Int64};
 use crate::ocsp::OcspResponse;
 use crate::reason::Denial;
 use crate::revocation::RevocationEvidence;
+
+pub mod signed;
 
 /// Largest evidence file, in bytes.
 pub const MAX_EVIDENCE_BYTES: usize = 64 << 20;
@@ -129,7 +131,10 @@ impl Evidence {
     /// `too_large` over [`MAX_EVIDENCE_BYTES`] or [`MAX_PIECES`], else `malformed`, also for a CRL or OCSP response that
     /// cannot be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, Denial> {
-        let evidence: File = json::parse("evidence", bytes, MAX_EVIDENCE_BYTES)?;
+        Self::from_file(json::parse("evidence", bytes, MAX_EVIDENCE_BYTES)?)
+    }
+
+    fn from_file(evidence: File) -> Result<Self, Denial> {
         let counts =
             [evidence.crls.len(), evidence.ocsp.len(), evidence.logs.len(), evidence.remembered.len()];
         let of_logs = evidence
@@ -151,14 +156,17 @@ impl Evidence {
     /// # Errors
     /// None in practice; see [`json::write`].
     pub fn to_json(&self) -> Result<Vec<u8>, Error> {
-        let file = File {
+        json::write_pretty("evidence", &self.to_file())
+    }
+
+    fn to_file(&self) -> File {
+        File {
             version: Version,
             crls: self.revocation.crls.iter().map(|crl| Bytes(crl.der().to_vec())).collect(),
             ocsp: self.revocation.ocsp.iter().map(|response| Bytes(response.der().to_vec())).collect(),
             logs: self.logs.clone(),
             remembered: self.remembered.clone(),
-        };
-        json::write_pretty("evidence", &file)
+        }
     }
 
     /// CRLs and OCSP responses.

@@ -36,6 +36,9 @@ mod document;
 pub const MAX_MANIFEST_BYTES: usize = 256 << 10;
 /// The schema version that is read and written.
 pub const SCHEMA: i64 = 1;
+/// JSON Schema (draft 2020-12) of the manifest's model with its attestation block. The parser refuses everything that the
+/// schema refuses, and what a schema cannot say besides; see `docs/formats/manifest.md`.
+pub const JSON_SCHEMA: &str = include_str!("../../docs/formats/manifest.schema.json");
 /// Largest memory a manifest may name, in MB: the whole of a 32-bit linear memory.
 pub const MAX_MEMORY_MB: u32 = 4096;
 

@@ -181,7 +181,8 @@ impl Known {
 impl Log {
     /// Sizes of this log's trees that the attestation leads to.
     fn sizes_of(&self, attestation: &Attestation) -> impl Iterator<Item = u64> {
-        let entries = attestation.bundle().log_entries.iter().filter(|entry| entry.log_id == self.log_id);
+        let entries = attestation.bundles().flat_map(|bundle| &bundle.log_entries);
+        let entries = entries.filter(|entry| entry.log_id == self.log_id);
         entries.filter_map(|entry| entry.inclusion_proof.as_ref().map(|proof| proof.tree_size))
     }
 

@@ -110,9 +110,10 @@ impl Crls {
 
     /// Lists that the attestation's certificates name, at allowed addresses.
     fn named(&self, attestation: &Attestation) -> BTreeSet<String> {
-        let certificates = attestation.certificate().into_iter().chain(attestation.issuers());
         let admitted = |url: &String| self.bases.iter().any(|base| begins_with(url, base));
-        let uploaded = certificates.flat_map(distribution_urls).filter(admitted).take(MAX_PER_UPLOAD);
+        let certificates = attestation.certificates();
+        let uploaded = certificates.flat_map(|certificate| distribution_urls(&certificate));
+        let uploaded = uploaded.filter(admitted).take(MAX_PER_UPLOAD);
         // A timestamp authority may be revoked as well; its certificates are those of the trusted root.
         let trusted = self.verifier.material().timestamp_certificates();
         uploaded.chain(trusted.flat_map(distribution_urls).filter(admitted)).collect()
@@ -149,11 +150,13 @@ impl Crls {
         !wanted.is_empty()
     }
 
+    /// Takes the lists of a carried file in place of those of the file before. A list that an authority signed is kept
+    /// like a fetched one, so that no older list of its scope undoes it; the others are for the verifier to judge.
     pub(super) fn import(&self, evidence: &Evidence) {
-        let mut imported = self.imported.lock();
-        imported.extend(evidence.revocation().crls.iter().take(MAX_IMPORTED).cloned());
-        let excess = imported.len().saturating_sub(MAX_IMPORTED);
-        imported.drain(..excess);
+        let now = clock::unix_seconds();
+        let strange = evidence.revocation().crls.iter().filter(|crl| self.accept(crl, now).is_err());
+        let strange: Vec<Crl> = strange.take(MAX_IMPORTED).cloned().collect();
+        *self.imported.lock() = strange;
     }
 
     pub(super) fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) {

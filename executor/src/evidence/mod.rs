@@ -11,6 +11,7 @@
 
 mod checkpoints;
 mod crls;
+mod imported;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ use trust_store::verifier::Verifier;
 use checkpoints::Logs;
 use crls::Crls;
 pub(crate) use crls::distribution_urls;
+pub use imported::ImportConfig;
+use imported::Imported;
 
 use crate::clock;
 
@@ -38,6 +41,8 @@ pub struct EvidenceConfig {
     pub status_bases: Vec<String>,
     /// Base URLs of logs, by origin.
     pub logs: BTreeMap<String, String>,
+    /// Evidence that is carried in as a signed file.
+    pub import: Option<ImportConfig>,
     /// Where the last verified checkpoint of each log is remembered.
     pub state: PathBuf,
     /// Time one request may take.
@@ -62,7 +67,7 @@ pub struct Snapshot {
 /// The state of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
-    /// `crl` or `checkpoint`.
+    /// `crl`, `checkpoint` or `import`.
     pub kind: &'static str,
     /// Where it comes from.
     pub url: String,
@@ -105,6 +110,7 @@ pub struct Collector {
     verifier: Verifier,
     crls: Crls,
     logs: Logs,
+    imported: Imported,
     snapshot: ArcSwap<Snapshot>,
     epoch: AtomicU64,
     publishing: tokio::sync::Mutex<()>,
@@ -127,6 +133,7 @@ impl Collector {
             verifier,
             crls,
             logs,
+            imported: Imported::new(config.import.clone(), &config.state),
             snapshot: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             publishing: tokio::sync::Mutex::default(),
@@ -141,6 +148,9 @@ impl Collector {
     /// Fetches every list once and publishes what came: those configured, those that these agents' certificates name,
     /// and those that ever gave an authentic list. Waits for no log: a revocation counts as soon as it is here.
     pub async fn refresh_lists(&self, agents: &[Arc<Attestation>]) -> Arc<Snapshot> {
+        if let Some(evidence) = self.imported.refresh() {
+            self.crls.import(&evidence);
+        }
         self.crls.follow(agents);
         self.crls.refresh().await;
         self.publish().await
@@ -159,13 +169,6 @@ impl Collector {
         if lists || proofs { self.publish().await } else { self.snapshot() }
     }
 
-    /// Adds evidence that an operator brought by hand, for the time without a network. Each piece is judged by the
-    /// verifier like any other.
-    pub async fn import(&self, evidence: &Evidence) -> Arc<Snapshot> {
-        self.crls.import(evidence);
-        self.publish().await
-    }
-
     async fn publish(&self) -> Arc<Snapshot> {
         // Nothing is waited for under this lock but another publication.
         let _one_at_a_time = self.publishing.lock().await;
@@ -173,6 +176,7 @@ impl Collector {
         let mut sources = Vec::new();
         self.crls.collect(&mut evidence, &mut sources);
         let fork = self.logs.collect(&mut evidence, &mut sources);
+        self.imported.collect(&mut evidence, &mut sources);
         self.verifier.prepare(&mut evidence);
         let old = self.snapshot.load();
         let complete = sources.iter().all(|source| source.problem.is_empty() && source.fetched_at.is_some());
@@ -198,5 +202,7 @@ fn same(one: &Evidence, other: &Evidence) -> bool {
         && ours.iter().zip(theirs).all(|(a, b)| a.der() == b.der())
 }
 
+#[cfg(test)]
+mod imported_tests;
 #[cfg(test)]
 mod tests;

@@ -192,6 +192,7 @@ fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
         crl_urls: vec![format!("{}/1.crl", server.url)],
         status_bases: Vec::new(),
         logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),
+        import: None,
         state: state.to_owned(),
         timeout: Duration::from_secs(60),
     };

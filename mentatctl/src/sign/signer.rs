@@ -120,11 +120,16 @@ impl Signer {
     /// # Errors
     /// When the key fails.
     pub fn sign(&self, message: &[u8]) -> Outcome<Vec<u8>> {
+        self.sign_input(Input::Message(message))
+    }
+
+    /// Signs a message, or a digest by the key's own hash.
+    ///
+    /// # Errors
+    /// When the key fails.
+    pub fn sign_input(&self, input: Input<'_>) -> Outcome<Vec<u8>> {
         let intent = SigningIntent::fresh(Purpose::Statement).or_fail(Exit::Failure, "signing")?;
-        let signature = self
-            .key
-            .sign(Input::Message(message), self.algorithm, &intent)
-            .or_fail(Exit::Failure, "signing")?;
+        let signature = self.key.sign(input, self.algorithm, &intent).or_fail(Exit::Failure, "signing")?;
         Ok(signature.into_vec())
     }
 }

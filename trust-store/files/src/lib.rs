@@ -9,6 +9,7 @@
 //! | [`manifest_file`] | `manifest.yaml`: load, verify against its module, insert the attestation block |
 //! | [`yaml`] | YAML 1.2 core types as a strict model; no anchors, aliases, tags, merge keys, duplicate keys |
 //! | `tuf` (feature `tuf`) | the trusted root as TUF metadata: follow a repository, write one |
+//! | [`evidence_file`] | evidence as one signed file, never taken back to an older one |
 //! | [`trust_files`] | `trusted_root.json`, `signing_config.json`, policies, evidence |
 //! | [`atomic`] | bounded reads and durable writes |
 //! | [`error`] | the one error |
@@ -16,6 +17,7 @@
 
 pub mod atomic;
 pub mod error;
+pub mod evidence_file;
 pub mod manifest_file;
 mod splice;
 pub mod trust_files;

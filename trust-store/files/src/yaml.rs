@@ -4,14 +4,12 @@
 //! (`no` is a text), underscored numbers as numbers. A number that is not an integer is read as a value that nothing
 //! accepts (a version such as `1.2` must be quoted, or better: have three parts).
 
-use std::fmt;
-
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer};
 use serde_saphyr::Tagged;
 use serde_saphyr::budget::Budget;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 use trust_store::error::Error;
-use trust_store::json::{Object, Value};
+use trust_store::json::{Value, ValueVisitor};
 
 /// Deepest nesting that is read. A manifest has five levels.
 const MAX_DEPTH: usize = 32;
@@ -66,75 +64,17 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
+impl From<Node> for Value {
+    fn from(node: Node) -> Self {
+        node.0
+    }
+}
+
 struct Untagged(Value);
 
 impl<'de> Deserialize<'de> for Untagged {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue).map(Self)
-    }
-}
-
-struct AnyValue;
-
-impl<'de> Visitor<'de> for AnyValue {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a YAML value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Integer(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        Ok(i64::try_from(value).map_or(Value::Inexact, Value::Integer))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Inexact)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::String(text.to_owned()))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::String(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Node(item)) = list.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Object::new();
-        while let Some(Node(key)) = map.next_key()? {
-            let Value::String(key) = key else {
-                return Err(de::Error::custom(format!("a key is a text, not a {}", key.type_name())));
-            };
-            let Node(value) = map.next_value()?;
-            if members.insert(key, value).is_some() {
-                return Err(de::Error::custom("duplicate key"));
-            }
-        }
-        Ok(Value::Object(members))
+        deserializer.deserialize_any(ValueVisitor::<Node>::default()).map(Self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Steps 13 and 14: trust level, endorsements, provenance, agent ids, capabilities.
 
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::chain::Accepted;
@@ -48,7 +48,7 @@ impl Session<'_> {
         let reached = match demanded {
             _ if level >= required => Ok(()),
             Some(count) if required == TrustLevel::Community => {
-                let detail = format!("{} of {count} accepted signers endorsed the artifact", endorsers.len());
+                let detail = self.missing_endorsements(&endorsers, count, &signed.identity);
                 Err(denied(ReasonCode::EndorsementMissing, detail))
             }
             _ => {
@@ -63,13 +63,33 @@ impl Session<'_> {
         Ok(Standing { level, endorsers })
     }
 
+    /// Which rule demands endorsements, who gave one, and who may give the others.
+    fn missing_endorsements(&self, endorsers: &[Identity], count: usize, own: &Identity) -> String {
+        let list = |items: &mut dyn Iterator<Item = String>| {
+            // Enough to act on; a policy may name a thousand.
+            let shown: Vec<String> = items.take(5).collect();
+            if shown.is_empty() { String::from("nobody") } else { shown.join(", ") }
+        };
+        let given = list(&mut endorsers.iter().map(ToString::to_string));
+        let accepted = match &self.policy.endorsements {
+            EndorsementPolicy::AtLeast { endorsers, .. } => endorsers.as_slice(),
+            EndorsementPolicy::NobodyEndorses => &[],
+        };
+        let accepted = list(&mut accepted.iter().map(|rule| rule.subject.to_string()));
+        format!(
+            "{} of {count} accepted signers endorsed the artifact ({given}); `endorsements.at-least` accepts {accepted}, but not \
+             the signer {own}: let as many of them run `mentatctl endorse`",
+            endorsers.len()
+        )
+    }
+
     fn agent_is_admitted(&self, manifest: Option<&Manifest>) -> Result<(), Denial> {
         let Some(manifest) = manifest else { return Ok(()) };
         let id = manifest.id().as_str();
         let rule = if self.policy.agents.deny.iter().any(|pattern| pattern.matches(id)) {
-            "a pattern of `agents.deny` matches it"
+            "a pattern of `agents.deny` matches it; nothing but another policy satisfies that"
         } else if !self.policy.agents.allow.iter().any(|pattern| pattern.matches(id)) {
-            "no pattern of `agents.allow` matches it"
+            "no pattern of `agents.allow` matches it; add one to admit it"
         } else {
             return Ok(());
         };
@@ -93,9 +113,14 @@ impl Session<'_> {
         }
         let detail = match found {
             Some(reason) => {
-                format!("provenance of type {predicate_type} does not satisfy the policy: {reason}")
+                format!(
+                    "provenance of type {predicate_type} does not satisfy `provenance.required`: {reason}"
+                )
             }
-            None => format!("provenance of type {predicate_type} is demanded and none came along"),
+            None => format!(
+                "`provenance.required` demands a statement of type {predicate_type} by an accepted builder, and none came \
+                 along; add it to the attestation's `further_bundles`"
+            ),
         };
         Err(denied(ReasonCode::ProvenanceMissing, detail))
     }

@@ -164,6 +164,12 @@ impl Publisher {
             .collect()
     }
 
+    /// How many keys of a role must sign, as the newest root says.
+    pub fn threshold(&self, role: Role) -> std::num::NonZeroUsize {
+        let threshold = self.root.role(role.as_str()).map_or(1, |role| role.threshold);
+        std::num::NonZeroUsize::new(threshold).unwrap_or(std::num::NonZeroUsize::MIN)
+    }
+
     /// Publishes these targets, in place of those of the same names.
     ///
     /// # Errors

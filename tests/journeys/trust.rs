@@ -1,0 +1,373 @@
+//! How trust reaches those who need it: as TUF metadata, as one signed file for an executor without a network, and through
+//! the endorsements of others.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use mentat_tests::agent::{enrol, sentiment, signed};
+use mentat_tests::binary::binary;
+use mentat_tests::clock::Deadline;
+use mentat_tests::command::mentatctl;
+use mentat_tests::server::Server;
+use mentat_tests::stack::Stack;
+use serde_json::Value;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// A web server that hands out the files below a folder, and nothing else.
+fn hand_out(folder: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                request.extend_from_slice(&byte);
+            }
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let path = request.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+            let (status, body) = match fs::read(folder.join(&path)) {
+                Ok(body) if !path.contains("..") => ("200 OK", body),
+                _ => ("404 Not Found", Vec::new()),
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    url
+}
+
+#[test]
+fn trust_metadata_is_followed_and_never_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let release = signed(&stack, dir.path(), "agent");
+    let repository = dir.path().join("tuf");
+    let keystore = dir.path().join("tuf-keys");
+    let passphrase = dir.path().join("passphrase");
+    fs::write(&passphrase, "correct horse battery staple").unwrap();
+    fs::set_permissions(&passphrase, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let source = format!("file:{}", passphrase.display());
+    let repository_flags =
+        ["--repository", text(&repository), "--keystore", text(&keystore), "--passphrase", &source];
+    let publisher = |command: &str, more: &[&str]| {
+        stack.ctl(&[&["--json", "trust", command], &repository_flags[..], more].concat())
+    };
+    stack.ctl(&["trust", "lint"]).success();
+    publisher("init-repository", &[]).success();
+    publisher("init-repository", &[]).refused(1, "exists");
+
+    // A relying party that knows one file, pinned by hand.
+    let home = dir.path().join("relying");
+    let root = dir.path().join("pinned.json");
+    fs::copy(repository.join("1.root.json"), &root).unwrap();
+    let url = hand_out(repository.clone());
+    let update =
+        |more: &[&str]| mentatctl(&home, [&["--json", "trust", "update", "--mirror", &url], more].concat());
+    update(&[]).refused(3, "tuf_memory");
+    let first = update(&["--root", text(&root)]).success().json();
+    assert_eq!((first["root_version"].as_u64(), first["timestamp_version"].as_u64()), (Some(1), Some(1)));
+    let policy = stack.text("/policy");
+    let verify = ["verify", text(&release), "--policy", &policy];
+    mentatctl(&home, verify).success();
+
+    let old = dir.path().join("old");
+    copy(&repository, &old);
+    publisher("publish", &[]).success();
+    let refreshed = publisher("refresh", &[]).success().json();
+    assert_eq!(refreshed["versions"]["timestamp"], 3);
+    assert_eq!(update(&[]).success().json()["timestamp_version"], 3);
+    // Yesterday's mirror, carried here on a disk.
+    let carried = |folder: &Path| mentatctl(&home, ["trust", "update", "--mirror", text(folder)]);
+    carried(&old).refused(3, "tuf_rollback");
+    carried(&dir.path().join("nowhere")).refused(69, "tuf_unavailable");
+
+    let rotated = publisher("rotate", &["--role", "timestamp", "--role", "root"]).success().json();
+    assert_eq!(rotated["versions"]["root"], 2);
+    assert_eq!(update(&[]).success().json()["root_version"], 2);
+    publisher("refresh", &[]).success();
+    assert_eq!(update(&[]).success().json()["timestamp_version"], 5);
+    // Files of two releases put together.
+    let mixed = dir.path().join("mixed");
+    copy(&repository, &mixed);
+    fs::copy(mixed.join("1.snapshot.json"), mixed.join("3.snapshot.json")).unwrap();
+    let stranger = dir.path().join("stranger");
+    mentatctl(&stranger, ["trust", "update", "--mirror", text(&mixed), "--root", text(&root)])
+        .refused(3, "tuf_mixed");
+    assert!(!stranger.join("trusted_root.json").exists(), "nothing that was refused is written");
+    // A keystore that is not the repository's.
+    let other = dir.path().join("other-keys");
+    let elsewhere = dir.path().join("elsewhere");
+    stack
+        .ctl(&[
+            "trust",
+            "init-repository",
+            "--repository",
+            text(&elsewhere),
+            "--keystore",
+            text(&other),
+            "--passphrase",
+            &source,
+        ])
+        .success();
+    stack
+        .ctl(&[
+            "trust",
+            "refresh",
+            "--repository",
+            text(&repository),
+            "--keystore",
+            text(&other),
+            "--passphrase",
+            &source,
+        ])
+        .refused(1, "tuf_signature");
+    mentatctl(&home, verify).success();
+}
+
+/// An executor that has no address to fetch anything from.
+struct Alone {
+    server: Server,
+    url: String,
+}
+
+impl Alone {
+    fn start(dir: &Path, stack: &Stack, freshness: u32, signer: &Path, file: &Path) -> Self {
+        let policy: Value =
+            serde_json::from_str(&fs::read_to_string(stack.text("/policy")).unwrap()).unwrap();
+        let mut policy = policy;
+        policy["freshness"] = serde_json::json!({ "within-seconds": freshness });
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("policy.yaml"), policy.to_string()).unwrap();
+        let config = dir.join("executor.toml");
+        fs::write(
+            &config,
+            format!(
+                "state_dir = {:?}\ntrusted_root = {:?}\npolicy = \"policy.yaml\"\n[server]\nlisten = \"127.0.0.1:0\"\n\
+                 [evidence]\nrefresh_seconds = 1\nimport_file = {file:?}\nimport_signers = [{signer:?}]\n",
+                dir.join("state"),
+                stack.text("/trusted_root"),
+            ),
+        )
+        .unwrap();
+        let run = |verb: &str| {
+            let mut command = Command::new(binary("executor"));
+            command.arg(verb).arg("--config").arg(&config);
+            command
+        };
+        assert!(run("init").output().unwrap().status.success());
+        let mut serve = run("serve");
+        serve.arg("--exit-with-stdin");
+        let server = Server::start(serve);
+        let url = format!("http://{}", server.ready["listen"].as_str().unwrap());
+        Self { server, url }
+    }
+
+    /// Waits until the executor decides so.
+    fn decides(&self, home: &Path, release: &Path, code: i32, reason: &str) {
+        let deadline = Deadline::after(Duration::from_secs(120));
+        loop {
+            let decided = mentatctl(home, ["explain", text(release), "--executor-url", &self.url]);
+            let said = format!("{}{}", decided.stdout, decided.stderr);
+            if decided.code == code && said.contains(reason) {
+                return;
+            }
+            assert!(
+                !deadline.passed(),
+                "not {code} {reason} but {}: {said}\n{}",
+                decided.code,
+                self.server.stderr()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+#[test]
+fn an_executor_without_a_network_admits_by_the_carried_file_and_denies_when_it_is_stale() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let token =
+        stack.ctl(&["--json", "pki", "token", "create", "--email", "dev@example.com"]).success().json();
+    let issued = stack
+        .ctl(&[
+            "--json",
+            "pki",
+            "request-cert",
+            "--email",
+            "dev@example.com",
+            "--token",
+            token["token"].as_str().unwrap(),
+        ])
+        .success()
+        .json();
+    let release = signed(&stack, dir.path(), "agent");
+    let at = |name: &str| dir.path().join(name);
+    let (key, public) = (at("evidence.key"), at("evidence.pub.pem"));
+    stack.ctl(&["trust", "evidence", "keygen", "--key", text(&key), "--public", text(&public)]).success();
+    stack
+        .ctl(&["trust", "evidence", "keygen", "--key", text(&key), "--public", text(&public)])
+        .refused(1, "exists");
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&key).unwrap().permissions()) & 0o777,
+        0o600
+    );
+    let carried = at("carried.json");
+    let place = at("import/evidence.json");
+    fs::create_dir_all(at("import")).unwrap();
+    let export = || {
+        stack
+            .ctl(&[
+                "trust",
+                "evidence",
+                "export",
+                text(&release),
+                "--key",
+                text(&key),
+                "--output",
+                text(&carried),
+            ])
+            .success();
+    };
+    let import = || {
+        stack.ctl(&[
+            "trust",
+            "evidence",
+            "import",
+            text(&carried),
+            "--signer",
+            text(&public),
+            "--output",
+            text(&place),
+        ])
+    };
+
+    let executor = Alone::start(&at("alone"), &stack, 20, &public, &place);
+    // What the release carries grows stale, and nothing newer is known.
+    executor.decides(stack.home(), &release, 3, "checkpoint_stale");
+    export();
+    import().success();
+    executor.decides(stack.home(), &release, 0, "");
+    executor.decides(stack.home(), &release, 3, "checkpoint_stale");
+
+    // Somebody else's file, an unsigned one, an older one: all refused where they are read and where they are put.
+    let genuine = fs::read(&carried).unwrap();
+    let other = (at("other.key"), at("other.pub.pem"));
+    stack
+        .ctl(&["trust", "evidence", "keygen", "--key", text(&other.0), "--public", text(&other.1)])
+        .success();
+    stack
+        .ctl(&["trust", "evidence", "show", text(&carried), "--signer", text(&other.1)])
+        .refused(3, "signature_invalid");
+    let shown = stack
+        .ctl(&["--json", "trust", "evidence", "show", text(&carried), "--signer", text(&public)])
+        .success()
+        .json();
+    assert!(!shown["crls"].as_array().unwrap().is_empty() && shown["logs"][0]["size"].as_u64() >= Some(1));
+    let evidence = ["verify", text(&release), "--evidence", text(&carried)];
+    stack.ctl(&evidence).refused(3, "signature_invalid");
+    stack.ctl(&[&evidence[..], &["--evidence-signer", text(&public)]].concat()).success();
+
+    // A revocation reaches it by the same way, and an older file does not undo it.
+    let serial = issued["serial"].as_str().unwrap();
+    stack.ctl(&["pki", "revoke", "--serial", serial, "--reason", "key-compromise"]).success();
+    let deadline = Deadline::after(Duration::from_secs(120));
+    loop {
+        export();
+        let verify =
+            ["verify", text(&release), "--evidence", text(&carried), "--evidence-signer", text(&public)];
+        if stack.ctl(&verify).code == 3 {
+            break;
+        }
+        assert!(!deadline.passed(), "the authority published no list with the revocation");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    import().success();
+    executor.decides(stack.home(), &release, 3, "revoked");
+    fs::write(&carried, &genuine).unwrap();
+    import().refused(3, "revocation_stale");
+    fs::write(&place, &genuine).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    executor.decides(stack.home(), &release, 3, "revoked");
+}
+
+#[test]
+fn a_release_that_others_endorse_reaches_the_level_community() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let release = signed(&stack, dir.path(), "agent");
+    let release = text(&release);
+    let policy: Value = serde_json::from_str(&fs::read_to_string(stack.text("/policy")).unwrap()).unwrap();
+    let mut policy = policy;
+    policy["required_level"] = "community".into();
+    policy["identities"] = serde_json::json!([{ "subject": "*@example.com", "issuer": "any-of-the-authority", "level": "signed" }]);
+    policy["endorsements"] = serde_json::json!({ "at-least": { "count": 2, "endorsers": [
+        { "subject": "*@review.example", "issuer": "any-of-the-authority", "level": "signed" } ] } });
+    let path = dir.path().join("policy.yaml");
+    fs::write(&path, policy.to_string()).unwrap();
+    let policy = ["--policy", text(&path)];
+    let verify = || stack.ctl(&[&["verify", release, "--refresh"], &policy[..]].concat());
+    let denied = verify();
+    assert!(
+        denied.stderr.contains("0 of 2") && denied.stderr.contains("*@review.example"),
+        "{}",
+        denied.stderr
+    );
+    denied.refused(3, "endorsement_missing");
+
+    // The signer's own voice does not count, nor does one voice twice, nor a stranger's.
+    stack.ctl(&[&["endorse", release], &policy[..]].concat()).refused(1, "endorsement_missing");
+    let endorse = |address: &str, name: &str| {
+        let (cert, key) =
+            (stack.home().join(format!("{name}.crt")), stack.home().join(format!("{name}.key")));
+        if !cert.exists() {
+            enrol(&stack, address, name);
+        }
+        stack
+            .ctl(&[&["endorse", release, "--cert", text(&cert), "--key", text(&key)], &policy[..]].concat())
+            .success();
+    };
+    endorse("one@review.example", "one");
+    let denied = verify();
+    assert!(
+        denied.stderr.contains("1 of 2 accepted signers endorsed the artifact (one@review.example"),
+        "{}",
+        denied.stderr
+    );
+    endorse("one@review.example", "one");
+    endorse("who@elsewhere.example", "stranger");
+    verify().refused(3, "endorsement_missing");
+    endorse("two@review.example", "two");
+    let verdict =
+        stack.ctl(&[&["--json", "verify", release, "--refresh"], &policy[..]].concat()).success().json();
+    assert_eq!(verdict["trust_level"], "community");
+
+    // What does not verify is not endorsed, and stays as it is.
+    let folder = Path::new(release);
+    let before = fs::read(folder.join("manifest.yaml")).unwrap();
+    fs::write(folder.join("sentiment.wasm"), b"\0asm\x01\0\0\0").unwrap();
+    stack.ctl(&[&["endorse", release], &policy[..]].concat()).refused(3, "digest_mismatch");
+    assert_eq!(fs::read(folder.join("manifest.yaml")).unwrap(), before);
+    let unsigned = sentiment(dir.path(), "unsigned", |manifest| manifest);
+    stack.ctl(&["audit-capabilities", text(&unsigned)]).success();
+    stack.ctl(&[&["endorse", text(&unsigned)], &policy[..]].concat()).refused(3, "not signed");
+}
