@@ -56,7 +56,7 @@ impl Output {
     /// A line for people; nothing in JSON.
     pub fn line(&self, text: impl Display) {
         if self.format == Format::Text {
-            write_line(&text.to_string());
+            write_line(&plain(&text.to_string()));
         }
     }
 
@@ -76,7 +76,7 @@ impl Output {
 
     /// A note on standard error, in both forms.
     pub fn note(&self, text: impl Display) {
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        let _ = writeln!(std::io::stderr().lock(), "{}", plain(&text.to_string()));
     }
 
     /// Text in a colour, when colours are on.
@@ -160,4 +160,31 @@ impl Drop for Spinner {
 fn write_line(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// Text without control characters but line breaks, tabs and our own colours: names out of certificates and answers of
+/// servers must not move a cursor or change a terminal.
+fn plain(text: &str) -> String {
+    const COLOURS: [&str; 5] = ["[0m", "[1m", "[2m", "[31m", "[32m"];
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        rest = rest.get(character.len_utf8()..).unwrap_or_default();
+        let colour = character == '\u{1b}' && COLOURS.iter().any(|colour| rest.starts_with(colour));
+        let allowed = !character.is_control() || matches!(character, '\n' | '\t') || colour;
+        plain.push(if allowed { character } else { '?' });
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_colours_reach_a_terminal() {
+        assert_eq!(plain("a\tb\n\u{1b}[32mok\u{1b}[0m"), "a\tb\n\u{1b}[32mok\u{1b}[0m");
+        assert_eq!(plain("x\u{1b}[2J\u{7}\r\u{9b}31my"), "x?[2J???31my");
+        assert_eq!(plain("\u{1b}]0;title\u{7}"), "?]0;title?");
+    }
 }

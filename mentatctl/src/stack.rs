@@ -10,6 +10,7 @@ mod file;
 mod layout;
 mod ports;
 mod raw_log;
+mod repository;
 mod run;
 
 pub use config::Tempo;

@@ -16,7 +16,7 @@ use trust_store::{Denial, UnixTime};
 
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
-use crate::home::{Home, Secrecy, read_file, write_file};
+use crate::home::{Home, Secrecy, make_folder, read_file, write_file};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
 use crate::pki::{parse_time, time_text};
@@ -231,6 +231,14 @@ fn load_memory(path: &Path) -> Outcome<Evidence> {
 
 /// Remembers the heads that were seen, so that a log that goes back is noticed the next time.
 fn remember(path: &Path, artifact: &VerifiedArtifact) -> Outcome<()> {
+    if let Some(folder) = path.parent() {
+        make_folder(folder, Secrecy::Secret)?;
+    }
+    // Two runs at a time must not forget what one of them saw.
+    let lock_path = path.with_extension("lock");
+    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+    let lock = lock.or_fail(Exit::Failure, format!("cannot write {}", lock_path.display()))?;
+    lock.lock().or_fail(Exit::Failure, format!("waiting for {}", lock_path.display()))?;
     let mut memory = load_memory(path)?;
     let mut moved = false;
     for entry in artifact.log_entries() {
@@ -241,9 +249,6 @@ fn remember(path: &Path, artifact: &VerifiedArtifact) -> Outcome<()> {
         }
     }
     if moved {
-        if let Some(folder) = path.parent() {
-            crate::home::make_folder(folder, Secrecy::Secret)?;
-        }
         let bytes = memory.to_json().or_fail(Exit::Failure, "writing the remembered log heads")?;
         write_file(path, &bytes, Secrecy::Public)?;
     }

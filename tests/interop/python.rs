@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use mentat_tests::files::hand_out;
 use mentat_tests::stack::Stack;
 use serde_json::{Value, json};
 use trust_store::manifest::{JSON_SCHEMA, Manifest};
@@ -87,22 +88,40 @@ fn pythons_tuf_client_follows_our_repository_through_a_rotation() {
 }
 
 #[test]
-fn pythons_sigstore_client_reads_our_trust_files() {
+fn pythons_sigstore_client_takes_our_trust_by_file_and_by_tuf() {
     let Some(python) = python(&["sigstore.models"], "sigstore") else { return };
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::up(&dir.path().join("stack"));
     let output = dir.path().join("exported").to_str().unwrap().to_owned();
     stack.ctl(&["trust", "export", "--output", &output]).success();
+    // The repository that `up` made, behind a web server; the client's own folders stay in ours.
+    let repository = stack.dir().join("trust/tuf");
+    let url = hand_out(&repository);
     let read = r#"
-import sys
+import os, pathlib, sys
+os.environ["XDG_DATA_HOME"] = os.environ["XDG_CACHE_HOME"] = sys.argv[4]
 from sigstore.models import ClientTrustConfig
-config = ClientTrustConfig.from_json(open(sys.argv[1]).read())
-assert len(config.trusted_root.get_fulcio_certs()) >= 2
-assert config.trusted_root.get_timestamp_authorities()
-assert config.signing_config.get_tlogs() and config.signing_config.get_tsas()
+by_file = ClientTrustConfig.from_json(open(sys.argv[1]).read())
+by_tuf = ClientTrustConfig.from_tuf(sys.argv[2], bootstrap_root=pathlib.Path(sys.argv[3]))
+for config in (by_file, by_tuf):
+    assert len(config.trusted_root.get_fulcio_certs()) >= 2
+    assert config.trusted_root.get_timestamp_authorities()
+    assert config.signing_config.get_tlogs() and config.signing_config.get_tsas() and config.signing_config.get_fulcio()
+assert by_file.trusted_root.get_fulcio_certs() == by_tuf.trusted_root.get_fulcio_certs()
 print("read")
 "#;
-    let (ok, said) = script(&python, read, &[&format!("{output}/client_trust_config.json")]);
+    let root = repository.join("1.root.json");
+    let local = dir.path().join("local");
+    let (ok, said) = script(
+        &python,
+        read,
+        &[
+            &format!("{output}/client_trust_config.json"),
+            &url,
+            root.to_str().unwrap(),
+            local.to_str().unwrap(),
+        ],
+    );
     assert!(ok && said.trim() == "read", "{said}");
 }
 

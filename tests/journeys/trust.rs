@@ -2,9 +2,7 @@
 //! the endorsements of others.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +10,7 @@ use mentat_tests::agent::{enrol, sentiment, signed};
 use mentat_tests::binary::binary;
 use mentat_tests::clock::Deadline;
 use mentat_tests::command::mentatctl;
+use mentat_tests::files::hand_out;
 use mentat_tests::server::Server;
 use mentat_tests::stack::Stack;
 use serde_json::Value;
@@ -29,31 +28,6 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     }
-}
-
-/// A web server that hands out the files below a folder, and nothing else.
-fn hand_out(folder: PathBuf) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut request = Vec::new();
-            let mut byte = [0];
-            while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-                request.extend_from_slice(&byte);
-            }
-            let request = String::from_utf8_lossy(&request).into_owned();
-            let path = request.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
-            let (status, body) = match fs::read(folder.join(&path)) {
-                Ok(body) if !path.contains("..") => ("200 OK", body),
-                _ => ("404 Not Found", Vec::new()),
-            };
-            let head =
-                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
-        }
-    });
-    url
 }
 
 #[test]
@@ -80,7 +54,7 @@ fn trust_metadata_is_followed_and_never_back() {
     let home = dir.path().join("relying");
     let root = dir.path().join("pinned.json");
     fs::copy(repository.join("1.root.json"), &root).unwrap();
-    let url = hand_out(repository.clone());
+    let url = hand_out(&repository);
     let update =
         |more: &[&str]| mentatctl(&home, [&["--json", "trust", "update", "--mirror", &url], more].concat());
     update(&[]).refused(3, "tuf_memory");

@@ -16,6 +16,7 @@ pub mod agent;
 pub mod binary;
 pub mod clock;
 pub mod command;
+pub mod files;
 pub mod lying_proxy;
 pub mod receiver;
 pub mod server;

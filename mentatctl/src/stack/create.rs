@@ -18,6 +18,7 @@ use super::config;
 use super::file::{ExecutorService, Log, Service, StackFile};
 use super::layout::Layout;
 use super::ports::Ports;
+use super::repository;
 use super::run::Start;
 use crate::chain_file;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
@@ -76,7 +77,7 @@ pub fn create(layout: &Layout, start: &Start, out: &Output) -> Outcome<()> {
     }
     let ports_text = serde_json::to_vec(&ports).or_fail(Exit::Failure, "writing the ports")?;
     write_file(&layout.ports_file(), &ports_text, Secrecy::Public)?;
-    for server in ["transparency-log", "ca-service"] {
+    for server in ["transparency-log", "ca-service", "tuf"] {
         secret(&layout.passphrase(server))?;
     }
     secret(&layout.admin_token())?;
@@ -93,6 +94,7 @@ pub fn create(layout: &Layout, start: &Start, out: &Output) -> Outcome<()> {
     )?;
     let logs = from_init::<NewLogs>("transparency-log", layout)?.logs;
     trust_files(layout, &ports, &ceremony, &logs)?;
+    repository::create(layout)?;
     config::executor(layout, &ports, start.tempo, &logs)?;
     write_stack_file(layout, &ports, &logs)?;
     std::fs::remove_file(layout.unfinished_marker()).or_fail(Exit::Failure, "finishing the first start")?;

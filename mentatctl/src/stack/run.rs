@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::child::Server;
 use super::file::{STACK_FILE, StackFile};
 use super::raw_log::{self, RawLog};
-use super::{config::Tempo, create, layout::Layout};
+use super::{config::Tempo, create, layout::Layout, repository};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder};
 use crate::net::block_on;
@@ -97,6 +97,14 @@ impl Running {
         if start.raw_log == RawLog::Wanted {
             raw_log::prepare(&layout, &file)?;
         }
+        // Relying parties notice a repository that ages; that is no reason not to start.
+        if let Err(failure) = repository::keep_fresh(&layout) {
+            out.note(format!(
+                "the trust metadata in {} is not kept fresh: {}",
+                layout.trust("tuf").display(),
+                failure.line()
+            ));
+        }
         let spinner = out.spinner("starting");
         let mut servers = Vec::new();
         for name in ["transparency-log", "ca-service", "executor"] {
@@ -153,6 +161,9 @@ impl Running {
             let mut interrupt =
                 signal(SignalKind::interrupt()).or_fail(Exit::Failure, "listening for Ctrl-C")?;
             let mut watch = tokio::time::interval(Duration::from_millis(200));
+            // Four times a day: the timestamp is valid for a week.
+            let mut fresh = tokio::time::interval(Duration::from_secs(6 * 3600));
+            fresh.tick().await;
             let stdin_ended = stdin_end(exit_with_stdin);
             tokio::pin!(stdin_ended);
             loop {
@@ -161,6 +172,8 @@ impl Running {
                     _ = interrupt.recv() => return Ok(()),
                     () = &mut stdin_ended => return Ok(()),
                     _ = watch.tick() => self.check()?,
+                    _ = fresh.tick() => repository::keep_fresh(&self.layout)
+                        .unwrap_or_else(|failure| out.note(failure.line())),
                 }
             }
         });

@@ -46,6 +46,7 @@ impl ManifestFile {
     /// [`Error`] of reading, and `malformed`, `unsupported` or `too_large` for the content.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let mut file = Self::load_for_signing(path)?;
+        // From the text that was read, not from the file again: it may change.
         let (_, block) = read_document(&file.path, file.text.as_bytes())?;
         file.block = block
             .map(|block| AttestationBlock::from_value(&block))

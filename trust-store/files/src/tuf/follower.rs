@@ -1,6 +1,7 @@
 //! A relying party's side: follow a repository from a pinned root.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,11 +18,13 @@ use super::{
 };
 use crate::error::Error;
 
-/// Follows one repository. The memory is one file; whoever deletes it forgets what guards against old metadata.
+/// Follows one repository. The memory is one file; whoever deletes it forgets what guards against old metadata. One
+/// follower at a time holds it: of two that write, one would forget what the other saw.
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
     memory: Memory,
+    _lock: File,
 }
 
 /// What an update gave: verified, and remembered durably.
@@ -45,9 +48,11 @@ impl Follower {
     ///
     /// # Errors
     /// [`Error::Distribution`]: [`Refusal::Memory`] when the memory is damaged, belongs to another repository, or does
-    /// not exist and no root is pinned; [`Refusal::Signature`] or [`Refusal::Malformed`] for a root that is none.
+    /// not exist and no root is pinned; [`Refusal::Signature`] or [`Refusal::Malformed`] for a root that is none;
+    /// [`Refusal::Unavailable`] while another follower holds the memory. [`Error::Io`] when it cannot be kept there.
     pub fn open(memory: &Path, pinned: Option<&[u8]>) -> Result<Self, Error> {
         let path = memory.to_path_buf();
+        let lock = lock(memory)?;
         let memory = match (Memory::load(memory)?, pinned) {
             (Some(memory), Some(root)) if !memory.knows_root(root) => {
                 let detail = format!(
@@ -72,7 +77,7 @@ impl Follower {
             }
         };
         sigstore_tuf::TrustedMetadataSet::from_root(&memory.pinned()).map_err(refused)?;
-        Ok(Self { path, memory })
+        Ok(Self { path, memory, _lock: lock })
     }
 
     /// Follows the repository to its newest state at `now` and fetches the targets that are listed among `names`; the
@@ -116,6 +121,18 @@ impl Follower {
         self.memory.commit(&self.path)?;
         distribution(&updater, targets)
     }
+}
+
+fn lock(memory: &Path) -> Result<File, Error> {
+    let mut path = memory.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
+    file.try_lock().map_err(|_| {
+        refuse(Refusal::Unavailable, format!("another update with {} is at work", memory.display()))
+    })?;
+    Ok(file)
 }
 
 fn distribution(updater: &Updater, targets: BTreeMap<String, Vec<u8>>) -> Result<Distribution, Error> {

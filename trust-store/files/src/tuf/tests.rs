@@ -333,9 +333,20 @@ fn a_memory_that_cannot_be_believed_or_kept_stops_the_update() {
         Some(Refusal::Memory)
     );
     let nowhere = scene.directory.path().join("no/folder/memory.json");
-    let follower = Follower::open(&nowhere, Some(&scene.file("1.root.json"))).unwrap();
+    let error = Follower::open(&nowhere, Some(&scene.file("1.root.json"))).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    // The place goes away between opening and remembering: nothing is given out that was not remembered.
+    let fleeting = scene.directory.path().join("fleeting");
+    fs::create_dir(&fleeting).unwrap();
+    let follower = Follower::open(&fleeting.join("m"), Some(&scene.file("1.root.json"))).unwrap();
+    fs::remove_dir_all(&fleeting).unwrap();
     let error = update(&follower, &scene.mirror(), NOW).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "nothing is given out that was not remembered: {error}");
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    // Two at a time would forget what one of them saw.
+    let held = scene.follower();
+    let second = Follower::open(&memory, None).unwrap_err();
+    assert_eq!(second.refusal(), Some(Refusal::Unavailable));
+    drop(held);
 }
 
 #[test]

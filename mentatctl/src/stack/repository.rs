@@ -1,0 +1,42 @@
+//! The stack's trust files as TUF metadata: static files in `trust/tuf`, with keys in a keystore of their own.
+
+use hsm::PassphraseSource;
+use hsm::software::Keystore;
+use trust_store_files::tuf::{SIGNING_CONFIG, TRUSTED_ROOT};
+
+use super::layout::Layout;
+use crate::clock;
+use crate::exit::{Exit, OrFail as _, Outcome};
+use crate::home::read_file;
+use crate::trust::distribution;
+
+/// Makes keys and repository from the trust files of the first start; the passphrase is there already.
+///
+/// # Errors
+/// When a key or file cannot be made.
+pub fn create(layout: &Layout) -> Outcome<()> {
+    let passphrase = PassphraseSource::File(layout.passphrase("tuf")).read();
+    let passphrase = passphrase.or_fail(Exit::Failure, "the passphrase of the repository's keys")?;
+    let keys = Keystore::create(&layout.data("tuf-keys"), &passphrase)
+        .or_fail(Exit::Failure, "the repository's keys")?;
+    let targets = [
+        (TRUSTED_ROOT, read_file(&layout.trust("trusted_root.json"))?),
+        (SIGNING_CONFIG, read_file(&layout.trust("signing_config.json"))?),
+    ];
+    distribution::create(&layout.trust("tuf"), &keys, &targets, clock::now()).map(drop)
+}
+
+/// Signs a new timestamp where less than half of its life is left. A stack that has no repository gets none.
+///
+/// # Errors
+/// When the keys cannot be opened, or the repository is not theirs or must be rotated first.
+pub fn keep_fresh(layout: &Layout) -> Outcome<()> {
+    if !layout.trust("tuf").is_dir() {
+        return Ok(());
+    }
+    let passphrase = PassphraseSource::File(layout.passphrase("tuf")).read();
+    let passphrase = passphrase.or_fail(Exit::Refused, "the passphrase of the repository's keys")?;
+    let keys = Keystore::open(&layout.data("tuf-keys"), &passphrase)
+        .or_fail(Exit::Refused, "the repository's keys")?;
+    distribution::keep_fresh(&layout.trust("tuf"), &keys, clock::now())
+}
