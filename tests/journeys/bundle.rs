@@ -13,10 +13,6 @@ use mentat_tests::command::{Finished, mentatctl};
 use mentat_tests::stack::Stack;
 use serde_json::{Value, json};
 
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 /// A token as an identity provider makes it; nobody here verifies its signature.
 fn identity_token(email: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());

@@ -209,6 +209,8 @@ fn an_executor_without_a_network_admits_by_the_carried_file_and_denies_when_it_i
     let place = at("import/evidence.json");
     fs::create_dir_all(at("import")).unwrap();
     let export = || {
+        // The log signs a new checkpoint when it grows.
+        signed(&stack, dir.path(), "other");
         stack
             .ctl(&[
                 "trust",
@@ -235,7 +237,7 @@ fn an_executor_without_a_network_admits_by_the_carried_file_and_denies_when_it_i
         ])
     };
 
-    let executor = Alone::start(&at("alone"), &stack, 20, &public, &place);
+    let executor = Alone::start(&at("alone"), &stack, 25, &public, &place);
     // What the release carries grows stale, and nothing newer is known.
     executor.decides(stack.home(), &release, 3, "checkpoint_stale");
     export();
