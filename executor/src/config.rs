@@ -13,6 +13,7 @@ use serde::Deserialize;
 use service::StartRefusal;
 use service::admin::AdminConfig;
 use trust_store::capability::Capability;
+use trust_store::evidence::signed::MAX_SIGNERS;
 use trust_store::policy::{
     ArtifactPolicy, CapabilityPolicy, FreshnessPolicy, RevocationMode, TrustLevel, TrustPolicy,
 };
@@ -319,6 +320,12 @@ impl ExecutorConfig {
                 "name the file and the public key of whoever signs it, or neither",
             ));
         }
+        in_range(
+            "evidence.import_signers",
+            self.evidence.import_signers.len() as u64,
+            0,
+            MAX_SIGNERS as u64,
+        )?;
         let state = base.join(self.state_dir);
         Ok(Settings {
             trusted_root: base.join(self.trusted_root),
@@ -452,6 +459,9 @@ mod tests {
         assert!(refusal("[limits]\nmemory_mib = 1000").contains("choose a value from 1 to 512"));
         assert!(refusal("[pool]\nslots = 1").contains("pool.slots"));
         assert!(refusal("[evidence]\nrefresh_seconds = 0").contains("evidence.refresh_seconds"));
+        for half in ["import_file = 'f'", "import_signers = ['k']"] {
+            assert!(refusal(&format!("[evidence]\n{half}")).contains("belong together"), "{half}");
+        }
         assert!(refusal("[evidence]\nstatus_bases = ['ftp://x']").contains("no http or https URL"));
         assert!(refusal("skip_verification = true").contains("unknown field"));
         assert!(refusal("[server]\nlisten = '10.0.0.1:80'").contains("plain HTTP"));
