@@ -143,14 +143,8 @@ impl Alone {
             ),
         )
         .unwrap();
-        let run = |verb: &str| {
-            let mut command = Command::new(binary("executor"));
-            command.arg(verb).arg("--config").arg(&config);
-            command
-        };
-        assert!(run("init").output().unwrap().status.success());
-        let mut serve = run("serve");
-        serve.arg("--exit-with-stdin");
+        let mut serve = Command::new(binary("executor"));
+        serve.arg("serve").arg("--config").arg(&config).arg("--exit-with-stdin");
         let server = Server::start(serve);
         let url = format!("http://{}", server.ready["listen"].as_str().unwrap());
         Self { server, url }
