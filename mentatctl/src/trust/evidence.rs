@@ -142,7 +142,8 @@ fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
     let mut evidence = Evidence::none();
     let created = clock::now();
     // An executor also follows the lists about the authorities themselves.
-    let authorities = root.certificate_authorities.iter().flat_map(|authority| authority.cert_chain.iter());
+    let authorities = root.certificate_authorities.iter().chain(&root.timestamp_authorities);
+    let authorities = authorities.flat_map(|authority| authority.cert_chain.iter());
     let authorities = authorities.filter_map(|der| Certificate::from_der(der).ok()).collect::<Vec<_>>();
     block_on(refresh::lists(&mut evidence, authorities.into_iter(), http.clone()))?;
     for path in &export.releases {
