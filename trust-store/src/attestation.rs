@@ -390,17 +390,15 @@ impl Attestation {
         &self.further
     }
 
-    /// The bundle and every further one: whose certificates need revocation evidence, whose entries need proofs.
+    /// The bundle and every further one.
     pub fn bundles(&self) -> impl Iterator<Item = &Bundle> {
         core::iter::once(&self.bundle).chain(&self.further)
     }
 
-    /// Every certificate that came along, not verified yet: signers, endorsers, issuers. Those of further bundles that
-    /// cannot be read are left out; their bundles do not count either.
+    /// Every certificate that came along, not verified yet; unreadable ones of further bundles, which do not count, left out.
     pub fn certificates(&self) -> impl Iterator<Item = Certificate> {
-        let further =
-            self.further.iter().filter_map(|bundle| Certificate::from_der(bundle.certificate()?).ok());
-        self.certificate.iter().chain(&self.issuers).cloned().chain(further)
+        let further = self.further.iter().filter_map(Bundle::certificate).map(Certificate::from_der);
+        self.certificate.iter().chain(&self.issuers).cloned().chain(further.filter_map(Result::ok))
     }
 
     /// Stapled revocation evidence, not verified yet.
