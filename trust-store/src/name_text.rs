@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use const_oid::ObjectIdentifier;
 
-use crate::name::attributes;
+use crate::name::Attribute;
 use crate::oid;
 use crate::reason::{Denial, ReasonCode};
 use crate::x690::{Reader, tag};
@@ -36,19 +36,28 @@ const SHORT_NAMES: &[(&str, &str)] = &[
 /// The text of a DER name, the most specific attribute first; what is not text is written as `#` and hexadecimal.
 pub fn format_name(name_der: &[u8]) -> String {
     let Ok(name) = Reader::only(name_der, tag::SEQUENCE) else { return String::new() };
-    let mut parts: Vec<String> = attributes(name)
-        .map(|attribute| {
-            let dotted = oid::dotted(attribute.kind);
-            let short = SHORT_NAMES.iter().find(|(_, id)| *id == dotted);
-            let kind = short.map_or(dotted.as_str(), |(name, _)| *name);
-            match attribute.text() {
-                Ok(Some(text)) => format!("{kind}={}", escape(&text)),
-                _ => format!("{kind}=#{}", hex::encode(attribute.value.der())),
-            }
-        })
-        .collect();
+    let mut rdns = name.reader();
+    let mut parts: Vec<String> = Vec::new();
+    while let Ok(rdn) = rdns.expect(tag::SET) {
+        let mut pairs = rdn.reader();
+        let mut texts: Vec<String> = Vec::new();
+        while let Ok(attribute) = pairs.expect(tag::SEQUENCE).and_then(Attribute::from_element) {
+            texts.push(format_attribute(&attribute));
+        }
+        parts.push(texts.join("+"));
+    }
     parts.reverse();
     parts.join(",")
+}
+
+fn format_attribute(attribute: &Attribute<'_>) -> String {
+    let dotted = oid::dotted(attribute.kind);
+    let short = SHORT_NAMES.iter().find(|(_, id)| *id == dotted);
+    let kind = short.map_or(dotted.as_str(), |(name, _)| *name);
+    match attribute.text() {
+        Ok(Some(text)) => format!("{kind}={}", escape(&text)),
+        _ => format!("{kind}=#{}", hex::encode(attribute.value.der())),
+    }
 }
 
 fn escape(text: &str) -> String {
@@ -120,10 +129,17 @@ fn pair_der(pair: &str) -> Result<Vec<u8>, Denial> {
     let known = SHORT_NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(kind));
     let id = ObjectIdentifier::new(known.map_or(kind, |(_, id)| *id)).map_err(|_| malformed())?;
     let value = match value.trim_start().strip_prefix('#') {
-        Some(encoded) => hex::decode(encoded.trim()).map_err(|_| malformed())?,
+        Some(encoded) => element(hex::decode(encoded.trim()).map_err(|_| malformed())?)?,
         None => wrap(tag::UTF8_STRING, unescape(value)?.as_bytes()),
     };
     Ok(wrap(tag::SEQUENCE, &[wrap(tag::OID, id.as_bytes()), value].concat()))
+}
+
+/// Octets that are one DER element: anything else would make a name that nobody can read.
+fn element(der: Vec<u8>) -> Result<Vec<u8>, Denial> {
+    let mut reader = Reader::new(&der).map_err(|_| malformed())?;
+    reader.read().and_then(|_| reader.finish()).map_err(|_| malformed())?;
+    Ok(der)
 }
 
 fn unescape(value: &str) -> Result<String, Denial> {
@@ -180,7 +196,7 @@ mod tests {
     #[test]
     fn text_round_trips() {
         for text in
-            ["CN=a,O=b", "CN=a\\, b\\=c,O=\\ x\\ ", "2.5.4.97=id,C=DE", "CN=\\00x", "", "DC=example,DC=com"]
+            ["CN=a,O=b", "CN=a+CN=b", "CN=a+OU=b,L=d+O=c", "CN=a\\, b\\=c,O=\\ x\\ ", "2.5.4.97=id,C=DE", "CN=\\00x", "", "DC=example,DC=com"]
         {
             let der = parse(text).unwrap();
             assert_eq!(format_name(&der), text);
@@ -192,7 +208,7 @@ mod tests {
         let plain = canonical(&parse("CN=Lu\\C4\\8Di\\C4\\87,O=Example").unwrap());
         assert_eq!(canonical(&parse(" cn = Lučić , o = example").unwrap()), plain);
         assert_eq!(canonical(&parse("CN=#0c034c7561").unwrap()), canonical(&parse("cn=lua").unwrap()));
-        for bad in ["CN", "=a", "X=a", "CN=a\\", "CN=#0", "CN=\\ff"] {
+        for bad in ["CN", "=a", "X=a", "CN=a\\", "CN=#0", "CN=#0c05", "CN=#050000", "CN=\\ff"] {
             assert_eq!(parse(bad).unwrap_err().code, ReasonCode::Malformed, "{bad}");
         }
     }
