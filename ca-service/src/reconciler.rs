@@ -40,8 +40,12 @@ pub struct Reconciled {
 pub enum Reach {
     /// At start nothing is in flight: all of them.
     Everything,
-    /// While serving: only those that no request can still be working on.
-    OlderThanGrace,
+    /// While serving: only those that no request can still be working on, because they are old, or were recorded before
+    /// this process took requests. Who repeats a call after a crash need not wait for the grace.
+    Leftovers {
+        /// When this process began to take requests.
+        serving_since: UnixTime,
+    },
 }
 
 impl CertificateAuthority {
@@ -104,7 +108,9 @@ impl CertificateAuthority {
     fn before(&self, reach: Reach) -> UnixTime {
         match reach {
             Reach::Everything => UnixTime(i64::MAX),
-            Reach::OlderThanGrace => self.clock.for_records().plus(-GRACE_SECONDS),
+            Reach::Leftovers { serving_since } => {
+                self.clock.for_records().plus(-GRACE_SECONDS).max(serving_since)
+            }
         }
     }
 
@@ -185,9 +191,9 @@ impl CertificateAuthority {
     }
 
     /// Reconciles for ever.
-    pub async fn run_reconciler(self: Arc<Self>) {
+    pub async fn run_reconciler(self: Arc<Self>, serving_since: UnixTime) {
         loop {
-            match self.reconcile(Reach::OlderThanGrace).await {
+            match self.reconcile(Reach::Leftovers { serving_since }).await {
                 Ok(done) if done == Reconciled::default() => {}
                 Ok(done) => tracing::info!(?done, "open issuances reconciled"),
                 Err(error) => tracing::error!(%error, "open issuances could not be reconciled"),

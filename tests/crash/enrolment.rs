@@ -36,7 +36,8 @@ fn serials(stack: &Stack, name: &str) -> BTreeSet<String> {
 /// Repeats the command until it is done, and shows that the pair signs.
 fn finish(stack: &Stack, folder: &std::path::Path, name: &str, token: &str) {
     let mut code = -1;
-    for _ in 0..12 {
+    // Each call is patient by itself; what a crash left open is closed soon after the start, not after a minute.
+    for _ in 0..2 {
         code = start(stack, name, token).wait().unwrap().code().unwrap_or(-1);
         // 69: the authority is still reconciling what the crash left open.
         if code != 69 {
