@@ -8,7 +8,7 @@ ALL_BUT_COMPILER = --workspace --exclude executor-compiler
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 
 .PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains help
+        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains interop-pkcs11 help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -72,6 +72,12 @@ crash: build ## SIGKILL to each server while it works, then a restart: nothing a
 
 interop: build ## other people's programs against a running stack; each missing one is named and counted
 	$(CARGO) test -p mentat-tests --test interop -- --nocapture
+	@$(MAKE) --no-print-directory interop-pkcs11
+
+interop-pkcs11: ## the key backend for PKCS#11 tokens against SoftHSM 2
+	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
+	d=$$(mktemp -d) && mkdir $$d/tokens && printf 'directories.tokendir = %s\nlog.level = ERROR\n' $$d/tokens > $$d/softhsm2.conf && \
+	SOFTHSM2_CONF=$$d/softhsm2.conf $(CARGO) test $(ALL_BUT_COMPILER) --features hsm/pkcs11 --lib -- pkcs11; s=$$?; rm -r $$d; exit $$s
 
 # Coverage feedback as cargo-fuzz asks for it, which the stable compiler has too; the address sanitizer, which needs nightly, would
 # guard unsafe code, of which the parsers have none.

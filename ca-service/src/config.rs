@@ -59,7 +59,8 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeysConfig {
-    /// Where the keystore's passphrase is read from: `file:PATH`, `env:NAME` or `credential:NAME`.
+    /// Where the keystore's passphrase is read from: `file:PATH`, `env:NAME`, `credential:NAME`, or `shares:FOLDER` with
+    /// the shares that enough custodians brought.
     pub passphrase: String,
     /// Folder of the keystore. Default `keys`.
     #[serde(default = "default_keystore")]
@@ -408,11 +409,15 @@ fn check_status_url(url: &str) -> Result<(), StartRefusal> {
 
 fn passphrase(text: &str, data_dir: &Path) -> Result<PassphraseSource, StartRefusal> {
     let source: PassphraseSource = text.parse().map_err(|error: hsm::Error| {
-        StartRefusal::new("keys.passphrase does not parse", "write file:PATH, env:NAME or credential:NAME")
-            .because(error)
+        StartRefusal::new(
+            "keys.passphrase does not parse",
+            "write file:PATH, env:NAME, credential:NAME or shares:FOLDER",
+        )
+        .because(error)
     })?;
     Ok(match source {
         PassphraseSource::File(path) => PassphraseSource::File(data_dir.join(path)),
+        PassphraseSource::Shares(folder) => PassphraseSource::Shares(data_dir.join(folder)),
         other => other,
     })
 }

@@ -1,7 +1,7 @@
 //! The certificate authority's program: `init` holds the ceremony, `serve` answers, `check` proves the whole state.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -43,6 +43,20 @@ enum Command {
         #[arg(long)]
         authority: String,
     },
+    /// Split the keystore's passphrase among custodians: any THRESHOLD of the files restore it, fewer say nothing about it.
+    SplitPassphrase {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// How many custodians must come together, 2 to 32.
+        #[arg(long)]
+        threshold: u8,
+        /// How many custodians there are, at most 32.
+        #[arg(long)]
+        shares: u8,
+        /// Existing folder for the files, one for each custodian.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Re-read every record and check it against certificates, revocation lists and the audit trail.
     Check(ConfigFile),
 }
@@ -76,6 +90,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve { config, exit_with_stdin } => runtime.block_on(answer(&config, exit_with_stdin)),
         Command::AcceptTime(file) => runtime.block_on(accept_time(&file)),
         Command::Renew { config, authority } => runtime.block_on(renew(&config, &authority)),
+        Command::SplitPassphrase { config, threshold, shares, out } => {
+            split_passphrase(&config, threshold, shares, &out)
+        }
         Command::Check(file) => runtime.block_on(prove(&file)),
     }
 }
@@ -108,6 +125,15 @@ async fn renew(file: &ConfigFile, name: &str) -> Result<(), Failure> {
     let keys = serve::keystore(&settings)?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     print(&authority.renew(name, &keys).await.map_err(Failure::failed)?)
+}
+
+fn split_passphrase(file: &ConfigFile, threshold: u8, count: u8, out: &Path) -> Result<(), Failure> {
+    let settings = Config::read(&file.config)?.validate()?;
+    let secret = settings.passphrase.read().map_err(Failure::failed)?;
+    // Shares of a passphrase that opens nothing would be found out years later.
+    serve::keystore(&settings)?;
+    let files = hsm::passphrase::write_shares(&secret, threshold, count, out).map_err(Failure::failed)?;
+    print(&serde_json::json!({ "threshold": threshold, "shares": files }))
 }
 
 async fn prove(file: &ConfigFile) -> Result<(), Failure> {

@@ -29,10 +29,13 @@ pub mod developer;
 pub mod error;
 pub mod intent;
 pub mod passphrase;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 mod policy;
 pub mod pool;
 pub mod provider;
 pub mod public_key;
+pub mod shares;
 pub mod signer;
 pub mod software;
 pub mod uri;

@@ -2,18 +2,24 @@
 
 use std::env;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::software::{Readers, read_secret};
+use crate::shares;
+use crate::software::{Readers, read_secret, write_new};
 
 /// Longest passphrase in bytes.
 pub const MAX_LEN: usize = 1024;
 /// Shortest passphrase, in bytes, that a new keystore or an exported key accepts.
 pub const MIN_NEW_LEN: usize = 8;
+
+/// What the files of shares end in.
+const SHARE_EXTENSION: &str = "share";
+/// Longest file of a share.
+const MAX_SHARE_FILE: u64 = 2048;
 
 /// A passphrase. Not empty; wiped when dropped; shown as `(redacted)`.
 pub struct Passphrase(Zeroizing<Vec<u8>>);
@@ -70,7 +76,7 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// Where a passphrase is read from. Written `file:PATH`, `env:NAME` or `credential:NAME`.
+/// Where a passphrase is read from. Written `file:PATH`, `env:NAME`, `credential:NAME` or `shares:FOLDER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PassphraseSource {
@@ -80,6 +86,8 @@ pub enum PassphraseSource {
     Env(String),
     /// A file only its owner can read. One line end at its end is not part of the passphrase.
     File(PathBuf),
+    /// A folder into which custodians bring their shares, one file each ([`crate::shares`]).
+    Shares(PathBuf),
 }
 
 impl PassphraseSource {
@@ -97,6 +105,7 @@ impl PassphraseSource {
         match self {
             Self::Env(name) => Passphrase::new(environment(name).ok_or_else(|| missing(name))?),
             Self::File(path) => without_line_end(read_secret(path, MAX_LEN as u64 + 2, Readers::Owner)?),
+            Self::Shares(folder) => from_shares(folder),
             Self::Credential(name) => {
                 use std::os::unix::ffi::OsStringExt as _;
                 const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
@@ -106,6 +115,53 @@ impl PassphraseSource {
             }
         }
     }
+}
+
+/// Restores a passphrase from the share files of a folder.
+fn from_shares(folder: &Path) -> Result<Passphrase, Error> {
+    let failed = |source| Error::Io { path: folder.to_owned(), action: "listing the shares", source };
+    let mut paths = std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
+        .map_err(failed)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == SHARE_EXTENSION));
+    paths.sort();
+    if paths.len() > usize::from(shares::MAX_SHARES) {
+        return Err(Error::Invalid { what: "share", reason: "the folder has more than 32".to_owned() });
+    }
+    let found = paths
+        .iter()
+        .map(|path| {
+            let text = read_secret(path, MAX_SHARE_FILE, Readers::Owner)?;
+            let text = std::str::from_utf8(&text).map_err(|_| Error::Invalid {
+                what: "share",
+                reason: format!("{} is not text", path.display()),
+            })?;
+            text.parse()
+        })
+        .collect::<Result<Vec<shares::Share>, Error>>()?;
+    shares::combine(&found)
+}
+
+/// Splits a passphrase and writes one file for each custodian into an existing folder. Never overwrites.
+///
+/// # Errors
+/// As [`shares::split`], and [`Error::Io`] or [`Error::AlreadyExists`] for the files.
+pub fn write_shares(
+    secret: &Passphrase,
+    threshold: u8,
+    count: u8,
+    folder: &Path,
+) -> Result<Vec<PathBuf>, Error> {
+    let made = shares::split(secret, threshold, count)?;
+    made.iter()
+        .map(|share| {
+            let path = folder.join(format!("{}-of-{count}.{SHARE_EXTENSION}", share.index()));
+            let mut text = share.to_text();
+            text.push('\n');
+            write_new(&path, text.as_bytes())?;
+            Ok(path)
+        })
+        .collect()
 }
 
 fn without_line_end(mut content: Zeroizing<Vec<u8>>) -> Result<Passphrase, Error> {
@@ -125,13 +181,14 @@ impl FromStr for PassphraseSource {
         match text.split_once(':') {
             Some((_, "")) => Err(invalid("nothing follows the colon")),
             Some(("file", path)) => Ok(Self::File(PathBuf::from(path))),
+            Some(("shares", path)) => Ok(Self::Shares(PathBuf::from(path))),
             Some(("env", name)) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
                 Ok(Self::Env(name.to_owned()))
             }
             Some(("credential", name)) if !name.contains('/') && name != ".." && name != "." => {
                 Ok(Self::Credential(name.to_owned()))
             }
-            _ => Err(invalid("write file:PATH, env:NAME or credential:NAME")),
+            _ => Err(invalid("write file:PATH, env:NAME, credential:NAME or shares:FOLDER")),
         }
     }
 }
@@ -142,6 +199,7 @@ impl fmt::Display for PassphraseSource {
             Self::Credential(name) => write!(f, "credential:{name}"),
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Shares(path) => write!(f, "shares:{}", path.display()),
         }
     }
 }
@@ -169,6 +227,23 @@ mod tests {
             let (_directory, path) = secret_file(content, 0o600);
             assert_eq!(PassphraseSource::File(path).read().unwrap().expose(), expected);
         }
+    }
+
+    #[test]
+    fn enough_custodians_restore_the_passphrase_and_fewer_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = Passphrase::new(b"split among three".to_vec()).unwrap();
+        let files = write_shares(&secret, 2, 3, folder.path()).unwrap();
+        assert_eq!(files.len(), 3);
+        assert!(write_shares(&secret, 2, 3, folder.path()).is_err(), "overwrote a share");
+        let source = format!("shares:{}", folder.path().display()).parse::<PassphraseSource>().unwrap();
+        assert_eq!(source.read().unwrap().expose(), secret.expose());
+        fs::remove_file(&files[1]).unwrap();
+        assert_eq!(source.read().unwrap().expose(), secret.expose());
+        fs::set_permissions(&files[2], fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(source.read().unwrap_err().code(), "permissions");
+        fs::remove_file(&files[2]).unwrap();
+        assert!(source.read().unwrap_err().to_string().contains("2 different ones are needed"));
     }
 
     #[test]

@@ -26,5 +26,5 @@ pub use keystore::{Keystore, KeystoreOptions};
 pub(crate) use private_key::PrivateKey;
 pub(crate) use rate::RateLimit;
 pub(crate) use seal::{NONCE_LEN, open as open_sealed, random, seal};
-pub(crate) use secret_file::{Readers, read_secret};
+pub(crate) use secret_file::{Readers, read_secret, write_new};
 pub(crate) use signer::SoftwareSigner;

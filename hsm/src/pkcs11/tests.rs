@@ -1,0 +1,123 @@
+//! The suite on a soft token, and what happens when the token goes away. Needs SoftHSM 2 (`apt install softhsm2`): run by
+//! `make interop`, which says so when it is missing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::*;
+use crate::conformance::conformance;
+use crate::{Input, IntentId, Purpose, SigningIntent};
+
+const PIN: &str = "a pin of the test";
+
+/// The library is initialised once a process and reads one configuration: the tests take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn module() -> PathBuf {
+    let known = [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+        "/usr/local/lib/softhsm/libsofthsm2.so",
+    ];
+    let module = std::env::var_os("SOFTHSM2_MODULE").map(PathBuf::from);
+    module
+        .into_iter()
+        .chain(known.map(PathBuf::from))
+        .find(|path| path.exists())
+        .expect("SoftHSM 2 is missing: apt install softhsm2, or name its library in SOFTHSM2_MODULE")
+}
+
+/// Makes a token in the folder that SOFTHSM2_CONF of this process names.
+fn token(label: &str) -> (PathBuf, TokenOptions) {
+    let configuration = std::env::var_os("SOFTHSM2_CONF").expect("set by `make interop`");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    let folder = text.lines().find_map(|line| line.strip_prefix("directories.tokendir = ")).unwrap();
+    let before = entries(Path::new(folder));
+    let made = Command::new("softhsm2-util")
+        .args(["--init-token", "--free", "--label", label, "--so-pin", "so pin of the test", "--pin", PIN])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let home = entries(Path::new(folder)).into_iter().find(|path| !before.contains(path)).unwrap();
+    let pin = home.with_extension("pin");
+    crate::software::write_new(&pin, PIN.as_bytes()).unwrap();
+    let mut options = TokenOptions::new(module(), label, PassphraseSource::File(pin));
+    options.protection = ProtectionLevel::SoftToken;
+    (home, options)
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+fn intent() -> SigningIntent {
+    SigningIntent::new(Purpose::Certificate, IntentId::new(&[0x5a; 16]).unwrap())
+}
+
+/// The tests take turns; none where no token can be made.
+fn turn() -> Option<std::sync::MutexGuard<'static, ()>> {
+    if std::env::var_os("SOFTHSM2_CONF").is_none() {
+        eprintln!("SKIPPED: SOFTHSM2_CONF is not set; `make interop-pkcs11` sets it");
+        return None;
+    }
+    Some(TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+#[test]
+fn a_soft_token_passes_the_suite() {
+    let Some(_turn) = turn() else { return };
+    let (_, options) = token("suite");
+    conformance(&Token::open(options).unwrap());
+}
+
+#[test]
+fn a_token_that_goes_away_and_comes_back_is_survived() {
+    let Some(_turn) = turn() else { return };
+    let (home, options) = token("traveller");
+    let provider = Token::open(options).unwrap();
+    let spec = KeySpec::new("key", KeyAlgorithm::EcdsaP256, [Purpose::Certificate]).unwrap();
+    let signer = provider.generate(&spec).unwrap();
+    let sign = || signer.sign_message(b"message", &intent());
+    sign().unwrap();
+
+    let away = home.with_extension("away");
+    std::fs::rename(&home, &away).unwrap();
+    // What the library holds open may serve for a while; a restart of it does not.
+    let _ = provider.connection.library_for_tests().finalize();
+    let refused = (0..3).map(|_| sign().unwrap_err()).collect::<Vec<_>>();
+    for error in &refused {
+        assert_eq!(error.class(), crate::ErrorClass::Transient, "{error}");
+    }
+    assert!(!matches!(provider.health(), Health::Usable));
+
+    std::fs::rename(&away, &home).unwrap();
+    let mut outcome = sign();
+    for _ in 0..100 {
+        if outcome.is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        outcome = sign();
+    }
+    let signature = outcome.unwrap();
+    let key = signer.public_key();
+    let algorithm = key.algorithm().default_signature();
+    assert_eq!(key.verify(algorithm, Input::Message(b"message"), signature.as_bytes()), Ok(()));
+    assert_eq!(provider.health(), Health::Usable);
+}
+
+#[test]
+fn a_refused_pin_is_tried_once() {
+    let Some(_turn) = turn() else { return };
+    let (home, mut options) = token("locked");
+    let wrong = home.with_extension("wrong");
+    crate::software::write_new(&wrong, b"not the pin").unwrap();
+    let right = std::mem::replace(&mut options.pin, PassphraseSource::File(wrong));
+    assert!(matches!(Token::open(options.clone()), Err(Error::AuthFailed { .. })));
+    options.pin = right;
+    let provider = Token::open(options).unwrap();
+    let missing = KeyUri::parse("pkcs11:object=nobody").unwrap();
+    assert!(matches!(provider.open(&missing), Err(Error::NotFound { .. })));
+}
