@@ -23,6 +23,7 @@ use trust_store::rekor::{HashedRekord, VerifierKey};
 use trust_store::statement::Statement;
 
 use crate::config::{EventConfig, LogSettings};
+use crate::remembered::RememberedSignatures;
 
 /// Media type of the statements an event log takes.
 pub(crate) const STATEMENT: &str = "application/vnd.in-toto+json";
@@ -99,6 +100,8 @@ pub(crate) struct Authorities {
     intermediates: Vec<Certificate>,
     /// Fingerprint → the chain was verified at this time and lasts until that.
     verified: Mutex<HashMap<[u8; 32], (i64, i64)>>,
+    /// Verifies submitted chains.
+    signatures: RememberedSignatures,
 }
 
 impl Authorities {
@@ -121,7 +124,8 @@ impl Authorities {
                 "add the root's certificate to the files",
             ));
         }
-        Ok(Self { anchors, intermediates, verified: Mutex::default() })
+        let signatures = RememberedSignatures::by(anchors.iter().map(Certificate::public_key));
+        Ok(Self { anchors, intermediates, verified: Mutex::default(), signatures })
     }
 
     /// The trust anchors.
@@ -160,7 +164,7 @@ impl Authorities {
     ) -> Result<VerifiedChain, Refused> {
         let candidates = [issuers, &self.intermediates].concat();
         let policy = PathPolicy { precertificates, ..PathPolicy::default() };
-        Ok(build_path(leaf, &candidates, &self.anchors, now, &policy, &AwsLc)?)
+        Ok(build_path(leaf, &candidates, &self.anchors, now, &policy, &self.signatures)?)
     }
 }
 

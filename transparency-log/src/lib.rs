@@ -29,6 +29,7 @@ mod logs;
 mod lookup;
 mod metrics;
 mod page;
+mod remembered;
 pub mod repair;
 pub mod serve;
 mod terms;

@@ -28,14 +28,15 @@ impl Process {
             .arg(config)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .env("RUST_LOG", "error")
+            .stderr(std::fs::File::create(config.with_extension("stderr")).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let start_ms = began.elapsed().as_secs_f64() * 1000.0;
-        let ready: Value = serde_json::from_str(&line).expect("the server did not start");
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!("no start: {}", std::fs::read_to_string(config.with_extension("stderr")).unwrap())
+        });
         Self { child, address: ready["listen"].as_str().unwrap().to_owned(), start_ms }
     }
 
