@@ -125,6 +125,12 @@ impl Browser {
         self.send(Method::POST, &format!("/element/{element}/value"), json!({ "text": text })).await;
     }
 
+    /// Chooses a file.
+    pub(crate) async fn choose_file(&self, css: &str, path: &str) {
+        let element = self.element(css).await;
+        self.send(Method::POST, &format!("/element/{element}/value"), json!({ "text": path })).await;
+    }
+
     /// Clicks.
     pub(crate) async fn click(&self, css: &str) {
         let element = self.element(css).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mentat_tests::agent::signed;
+use mentat_tests::agent::{sentiment, signed};
 use mentat_tests::clock::Deadline;
 use mentat_tests::lying_proxy::{self, Lie};
 use mentat_tests::stack::Stack;
@@ -95,6 +95,19 @@ async fn a_person_searches_and_the_page_verifies() {
     browser.until(DONE).await;
     // Both releases are of one module and manifest: the same was signed twice.
     assert_eq!(browser.script(VERDICTS).await, json!(["good", "good"]));
+
+    // By the files themselves: the bundle of a release, and a file that nobody signed.
+    let sidecar = sentiment(stack.dir(), "sidecar", |manifest| manifest);
+    stack.ctl(&["sign", "--sidecar", sidecar.to_str().unwrap()]).success();
+    let bundle = sidecar.join("sentiment.wasm.sigstore.json");
+    assert!(bundle.is_file(), "{:?}", std::fs::read_dir(&sidecar).unwrap().collect::<Vec<_>>());
+    for (file, says) in [(bundle, "3 entries"), (sidecar.join("manifest.yaml"), "Nothing found")] {
+        browser.open(&url).await;
+        browser.until("return !document.querySelector('#search').hidden").await;
+        browser.choose_file("#file", file.to_str().unwrap()).await;
+        let said = browser.until(DONE).await;
+        assert!(said.as_str().unwrap().starts_with(says), "{}: {said}", file.display());
+    }
 
     // The issuance log: another leaf, another signature; the event log: a revocation by its serial.
     browser.open(&format!("{url}/#issuance/identity/dev%40example.com")).await;

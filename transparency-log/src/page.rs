@@ -27,6 +27,7 @@ pub(crate) fn file(path: &str) -> Option<Response<Full<Bytes>>> {
         "/" => (HTML, include_str!("../web/index.html")),
         "/page/page.css" => (CSS, include_str!("../web/page.css")),
         "/page/page.js" => (SCRIPT, include_str!("../web/page.js")),
+        "/page/artifact.js" => (SCRIPT, include_str!("../web/artifact.js")),
         "/page/bytes.js" => (SCRIPT, include_str!("../web/bytes.js")),
         "/page/certificate.js" => (SCRIPT, include_str!("../web/certificate.js")),
         "/page/der.js" => (SCRIPT, include_str!("../web/der.js")),
@@ -56,10 +57,11 @@ pub(crate) fn file(path: &str) -> Option<Response<Full<Bytes>>> {
 mod tests {
     use super::*;
 
-    const FILES: [(&str, &str); 9] = [
+    const FILES: [(&str, &str); 10] = [
         ("/", include_str!("../web/index.html")),
         ("/page/page.css", include_str!("../web/page.css")),
         ("/page/page.js", include_str!("../web/page.js")),
+        ("/page/artifact.js", include_str!("../web/artifact.js")),
         ("/page/bytes.js", include_str!("../web/bytes.js")),
         ("/page/certificate.js", include_str!("../web/certificate.js")),
         ("/page/der.js", include_str!("../web/der.js")),

@@ -1,5 +1,6 @@
 // The page: search, decode, verify, show. All text of others goes through textContent and nothing else.
 
+import { digestOf } from "./artifact.js";
 import { decimal, equal, fromBase64, toBase64, toHex } from "./bytes.js";
 import { decodeEntry } from "./entry.js";
 import { leafHash, rootOfProof } from "./merkle.js";
@@ -207,6 +208,17 @@ async function follow() {
   return search();
 }
 
+async function searchFile(file) {
+  if (!file) return;
+  try {
+    const target = `#${fragment(logs.value, "digest", await digestOf(file))}`;
+    if (location.hash === target) await search();
+    else location.hash = target;
+  } catch (error) {
+    say(`The file's digest cannot be computed: ${error.message}`);
+  }
+}
+
 function showHint() {
   hint.textContent = HINTS[by.value];
 }
@@ -236,6 +248,7 @@ async function start() {
   by.addEventListener("change", showHint);
   logs.addEventListener("change", () => { location.hash = fragment(logs.value); });
   keys.addEventListener("change", () => follow());
+  byId("file").addEventListener("change", (chosen) => searchFile(chosen.target.files[0]));
   form.addEventListener("submit", (submitted) => {
     submitted.preventDefault();
     const target = `#${fragment(logs.value, by.value, value.value.trim())}`;
