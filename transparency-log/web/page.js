@@ -236,7 +236,7 @@ async function start() {
     return;
   }
   try {
-    known = await ask("/api/v1/logs");
+    known = await ask("api/v1/logs");
     known.sort((one, other) => rank(one) - rank(other));
   } catch (error) {
     say(`The list of logs cannot be read: ${error.message}`);
