@@ -146,3 +146,32 @@ fn compare(tiles: &TileStore, tile: &FullTile, derived: u64) -> Result<u64> {
     let first = tile.index * 8192 + differs.unwrap_or(expected.len().min(stored.len())) as u64;
     Err(Error::damaged(&path, format!("tile {} does not match the entries at byte {first}", tile.index)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::OsDisk;
+    use tlog::hash::leaf_hash;
+
+    #[test]
+    fn the_wrong_byte_of_a_tile_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut edge, mut full) = (Edge::empty(), Vec::new());
+        for index in 0..512_u64 {
+            edge.push(leaf_hash(&index.to_be_bytes()), &mut full);
+        }
+        let mut bytes: Vec<u8> = full.iter().flat_map(|tile| tile.nodes.bytes(256).unwrap()).collect();
+        let compared = |bytes: &[u8]| {
+            std::fs::write(directory.path().join("0.tiles"), bytes).unwrap();
+            let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+            let tiles = TileStore::open(disk, directory.path()).unwrap();
+            full.iter().map(|tile| compare(&tiles, tile, 512)).collect::<Result<Vec<_>>>()
+        };
+        assert_eq!(compared(&bytes).unwrap(), [1, 1]);
+        bytes[8192 + 77] ^= 2;
+        let damaged = compared(&bytes).unwrap_err().to_string();
+        assert!(damaged.contains("0.tiles") && damaged.contains("byte 8269"), "{damaged}");
+        let damaged = compared(&bytes[..9000]).unwrap_err().to_string();
+        assert!(damaged.contains("byte 8269") || damaged.contains("byte 9000"), "{damaged}");
+    }
+}

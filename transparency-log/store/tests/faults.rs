@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use fixture::{Fixture, add, add_all, copy_tree, entry, os};
 use log_store::{
-    Access, Ack, Disk, DiskFile, Entry, EntryFileSizes, Error, Log, LogKind, OsDisk, Refusal, WriterId,
-    check_log, plan_repair,
+    Access, Ack, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId, check_log,
+    plan_repair,
 };
 use tlog::hash::TreeHead;
 
@@ -378,25 +378,6 @@ fn entries_stored_but_not_committed_are_completed_and_a_torn_tail_is_cut() {
     log.close();
     let report = fixture.check(&acknowledged);
     assert_eq!(report.tree.size, 701);
-}
-
-#[test]
-fn a_check_names_the_wrong_byte_of_a_tile() {
-    let Grown { fixture, .. } = grown();
-    assert!(check_log(&fixture.options, &os(), |_, _| {}).unwrap().tiles >= 2);
-    assert_eq!(
-        EntryFileSizes::stored(&os(), &fixture.options.entries_directory()).unwrap().map(|s| s.segment),
-        Some(256 * 1024)
-    );
-    let path = fixture.options.tiles_directory().join("0.tiles");
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[8192 + 77] ^= 2;
-    std::fs::write(&path, bytes).unwrap();
-    let damaged = check_log(&fixture.options, &os(), |_, _| {}).unwrap_err().to_string();
-    assert!(
-        damaged.contains("0.tiles") && damaged.contains("tile 1 ") && damaged.contains("byte 8269"),
-        "{damaged}"
-    );
 }
 
 #[test]
