@@ -45,6 +45,16 @@ impl Run {
         &self.path
     }
 
+    /// Reads the line of the filter that decides about a prefix.
+    pub(crate) fn touch(&self, prefix: u128) -> u64 {
+        self.filter
+            .probes(prefix)
+            .next()
+            .and_then(|(word, _)| self.filter.0.get(word))
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// Adds the indices of all words with this prefix.
     pub(crate) fn find(&self, prefix: u128, found: &mut Vec<u64>) -> Result<()> {
         if !self.filter.contains(prefix) {

@@ -85,17 +85,7 @@ impl HeadFile {
             Err(error) => return Err(Error::io("open", path, error)),
         };
         lock(&*file, path)?;
-        let mut newest: Option<(u64, [u8; 32], Head)> = None;
-        for slot in 0..2 {
-            let mut bytes = [0; SLOT_BYTES];
-            file.read_at(&mut bytes, slot * SLOT).map_err(|error| Error::io("read", path, error))?;
-            if let Some(found) = decode(&bytes)
-                && newest.is_none_or(|(sequence, ..)| sequence < found.0)
-            {
-                newest = Some(found);
-            }
-        }
-        let Some((sequence, found, current)) = newest else {
+        let Some((sequence, found, current)) = newest(&*file, path)? else {
             return Err(Refusal::HeadDamaged { head: path.to_owned() }.into());
         };
         if found != identity {
@@ -116,6 +106,22 @@ impl HeadFile {
         &self.path
     }
 
+    /// Makes sure that the file still says what this process committed last. The lock keeps other processes out; where a
+    /// file system does not honour it, this does.
+    ///
+    /// # Errors
+    /// [`Error::HeadConflict`] when it says something else; I/O errors. All are fatal.
+    pub fn confirm(&self) -> Result<()> {
+        match newest(&*self.file, &self.path)? {
+            Some((sequence, identity, head))
+                if sequence == self.sequence && identity == self.identity && head == self.current =>
+            {
+                Ok(())
+            }
+            _ => Err(Error::HeadConflict { file: self.path.clone() }),
+        }
+    }
+
     /// Commits `new` in place of exactly `old`, durably.
     ///
     /// # Errors
@@ -125,6 +131,7 @@ impl HeadFile {
         if *old != self.current {
             return Err(Error::HeadConflict { file: self.path.clone() });
         }
+        self.confirm()?;
         let refuse = |detail| Error::Inconsistent { old: old.tree.size, new: new.tree.size, detail };
         if new.tree.size < old.tree.size || new.tail < old.tail {
             return Err(refuse("the size went back"));
@@ -148,6 +155,21 @@ impl HeadFile {
             .map_err(|error| Error::io("write", &self.path, error))?;
         self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))
     }
+}
+
+/// Sequence, identity and head of the newest intact slot.
+fn newest(file: &dyn DiskFile, path: &Path) -> Result<Option<(u64, [u8; 32], Head)>> {
+    let mut newest: Option<(u64, [u8; 32], Head)> = None;
+    for slot in 0..2 {
+        let mut bytes = [0; SLOT_BYTES];
+        file.read_at(&mut bytes, slot * SLOT).map_err(|error| Error::io("read", path, error))?;
+        if let Some(found) = decode(&bytes)
+            && newest.is_none_or(|(sequence, ..)| sequence < found.0)
+        {
+            newest = Some(found);
+        }
+    }
+    Ok(newest)
 }
 
 fn lock(file: &dyn DiskFile, path: &Path) -> Result<()> {

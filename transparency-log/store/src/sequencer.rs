@@ -1,6 +1,6 @@
 //! The one writer of a log, on its own thread.
 //!
-//! Per batch: deduplicate → bind index and time → hash → root by compact range → root again from the bytes to be stored
+//! Per batch: the head is still ours → deduplicate → bind index and time → hash → root by compact range → root again from the bytes to be stored
 //! → append and sync → consistency of old and new head → commit the head and sync → answer. Two syncs a batch. Any
 //! failure after an index was given is fatal: the thread ends, submissions are refused, reads go on, and the next start
 //! finds out what is on disk.
@@ -76,6 +76,8 @@ impl Sequencer {
     /// Sequences one batch. On [`Error::DiskFull`] the batch is untouched; every other error is fatal.
     fn sequence(&mut self, batch: &mut Vec<Item>) -> Result<()> {
         let old = self.head.load();
+        // Before anything is written: another writer's entries begin where ours would.
+        self.head.confirm()?;
         let now = self.shared.clock.unix_millis();
         if now < old.time_millis {
             return Err(Error::ClockBackwards { now_millis: now, last_millis: old.time_millis });
@@ -104,6 +106,10 @@ impl Sequencer {
         let base = self.writer.next_index();
         let shared = self.shared.clone();
         let mut dedup = shared.dedup.lock();
+        if shared.deduplication == Deduplication::Exact {
+            let keys: Vec<_> = batch.iter().map(|item| item.entry.key()).collect();
+            dedup.warm(&keys);
+        }
         // Where in `waiting` the new entries of this batch stand.
         let mut places: Vec<usize> = Vec::with_capacity(batch.len());
         for item in batch.drain(..) {

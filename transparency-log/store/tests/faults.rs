@@ -203,9 +203,9 @@ fn a_full_disk_refuses_entries_before_they_have_an_index_and_goes_on_when_there_
     let faults = Faulty::at(i64::MAX, ENOSPC, false);
     let log = fixture.open_on(Arc::new(faults.clone())).unwrap();
     let first = add(&log, &entry(0), Ack::Sequenced).unwrap();
-    // Larger than what is reserved: the next call to storage is the reservation.
+    // Larger than what is reserved: the next call to storage, after the head's two slots were read, is the reservation.
     let large: Vec<Vec<u8>> = (0..2_u8).map(|i| vec![i; 65_500]).collect();
-    faults.left.store(0, Ordering::SeqCst);
+    faults.left.store(2, Ordering::SeqCst);
     let refused = add(&log, &large[0], Ack::Sequenced).unwrap_err();
     assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
     assert_eq!(log.failure(), None);
