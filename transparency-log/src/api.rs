@@ -1,5 +1,6 @@
 //! HTTP in and out. Routes are matched here; status codes of failures are decided in `problem`.
 
+mod batch;
 mod entry;
 mod event;
 mod issuance;
@@ -134,10 +135,7 @@ impl Write {
             Self::Raw => raw::add(log, submission, request).await,
             Self::Signing => signing::create(log, submission, entry(signing::MAX_BODY)(request).await?).await,
             Self::Event => event::create(log, submission, entry(event::MAX_BODY)(request).await?).await,
-            Self::Batch => {
-                let body = body(request, entry::MAX_BATCH, Oversize::PayloadTooLarge).await?;
-                entry::batch(log, submission, body).await
-            }
+            Self::Batch => batch::create(log, submission, request).await,
             Self::Chain | Self::Precertificate => {
                 let body = entry(issuance::MAX_BODY)(request).await?;
                 let form = match self {
@@ -186,6 +184,16 @@ pub(crate) async fn body(
     limit: usize,
     oversize: Oversize,
 ) -> Result<Bytes, Problem> {
+    body_within(request, limit, oversize, |_| Ok(())).await
+}
+
+/// As [`body`]; `room` is asked with the length so far before a piece is kept.
+pub(crate) async fn body_within(
+    request: Request<RequestBody>,
+    limit: usize,
+    oversize: Oversize,
+    mut room: impl FnMut(usize) -> Result<(), Problem>,
+) -> Result<Bytes, Problem> {
     let mut body = request.into_body();
     // Nearly always the whole body is in the first frame, and is not copied.
     let (mut whole, mut pieces) = (Bytes::new(), BytesMut::new());
@@ -198,6 +206,7 @@ pub(crate) async fn body(
         if whole.len() + pieces.len() + data.len() > limit {
             return Err(oversize.problem(limit));
         }
+        room(whole.len() + pieces.len() + data.len())?;
         if whole.is_empty() && pieces.is_empty() {
             whole = data;
         } else {

@@ -21,12 +21,13 @@ impl std::fmt::Debug for LogCollector {
 
 type Figure = (&'static str, &'static str, fn(&MetricsSnapshot) -> u64);
 
-const COUNTERS: [Figure; 6] = [
+const COUNTERS: [Figure; 7] = [
     ("mentat_log_publications", "Checkpoints published", |m| m.publications),
     ("mentat_log_batches", "Batches committed", |m| m.batches),
     ("mentat_log_appended", "Entries appended", |m| m.appended),
     ("mentat_log_refused", "Entries refused for want of space", |m| m.refused),
     ("mentat_log_publication_failures", "Attempts to publish that failed", |m| m.publication_failures),
+    ("mentat_log_damaged_reads", "Reads that found damage and were refused", |m| m.damaged_reads),
     ("mentat_log_scrubbed_entries", "Entries re-verified by the self-check", |m| m.scrubbed),
 ];
 

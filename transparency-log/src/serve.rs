@@ -128,7 +128,7 @@ fn open_log(
         cosigner: match &log.raw.witness_policy {
             Some(file) => {
                 let timeout = Duration::from_secs(log.raw.witness_timeout_seconds.clamp(1, 60));
-                WitnessClient::load(file, keys.origin(), timeout)?.map(|client| client as Arc<dyn Cosigner>)
+                WitnessClient::load(file, &keys, timeout)?.map(|client| client as Arc<dyn Cosigner>)
             }
             None => None,
         },

@@ -5,4 +5,5 @@
 
 pub mod config;
 pub mod http;
+mod record;
 pub mod state;

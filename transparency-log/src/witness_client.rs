@@ -1,7 +1,8 @@
 //! Collects the cosignatures that a log's witness policy asks for (C2SP tlog-witness, tlog-policy).
 //!
-//! All witnesses are asked at once; the answer is there as soon as the quorum is, so a slow witness delays nobody. Only
-//! lines that verify with the witness's configured key are kept. Without a quorum there is no answer.
+//! All witnesses are asked at once; the answer is there as soon as the quorum is, so a slow witness delays nobody. One
+//! line of each witness's configured key is kept, and only those that the quorum needs. The finished checkpoint is opened
+//! as readers open it before anybody sees it. Without a quorum there is no answer.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,23 +12,30 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::StatusCode;
-use log_store::{Cosigner, Error};
+use log_store::{CheckpointKeys, Cosigner, Error, MAX_NOTE};
 use parking_lot::Mutex;
 use service::StartRefusal;
+use tlog::checkpoint::VerifiedCheckpoint;
 use tlog::consistency::ConsistencyProof;
 use tlog::hash::TreeHead;
-use tlog::note::{Note, NoteSignature, parse_signature_lines};
+use tlog::note::{KeyKind, Note, NoteSignature, VerifierKey, parse_signature_lines};
 use tlog::policy::{Policy, Witness};
 use tlog::witness::{AddCheckpointRequest, parse_size_body};
 use trust_store::provider::AwsLc;
 
 /// Largest answer of a witness: some signature lines.
 const MAX_ANSWER: usize = 64 << 10;
+/// Most signature lines of a checkpoint: readers need not take more (C2SP signed-note), and some do not.
+const MAX_LINES: usize = 16;
+/// Room for the text of a checkpoint: size, root and line breaks; the origin comes on top.
+const TEXT_BYTES: usize = 100;
 
 /// Asks the witnesses of one policy.
 #[derive(Debug)]
 pub(crate) struct WitnessClient {
     policy: Policy,
+    origin: String,
+    log_keys: Vec<VerifierKey>,
     urls: Vec<Option<String>>,
     client: reqwest::Client,
     runtime: tokio::runtime::Handle,
@@ -38,9 +46,12 @@ pub(crate) struct WitnessClient {
 
 impl WitnessClient {
     /// Reads a policy file. Must be called inside the runtime that will make the requests.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] also for a policy whose quorum needs more lines than readers of a checkpoint take.
     pub(crate) fn load(
         path: &Path,
-        origin: &str,
+        keys: &CheckpointKeys,
         timeout: Duration,
     ) -> Result<Option<Arc<Self>>, StartRefusal> {
         let refuse = |why: String| {
@@ -56,7 +67,7 @@ impl WitnessClient {
         }
         let mut urls = Vec::new();
         for witness in policy.witnesses() {
-            if witness.key.name() == origin {
+            if witness.key.name() == keys.origin() {
                 return Err(refuse("a witness has the log's own name".to_owned()));
             }
             let url = witness.url.clone().map(String::from_utf8).transpose();
@@ -66,13 +77,24 @@ impl WitnessClient {
         if !policy.evaluate(|witness| urls.get(witness).is_some_and(Option::is_some)) {
             return Err(refuse("the witnesses with a URL are no quorum".to_owned()));
         }
+        let log_keys: Vec<VerifierKey> = keys.verifier_keys().cloned().collect();
+        fits(&policy, &log_keys).map_err(refuse)?;
         let client = reqwest::Client::builder()
             .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| refuse(error.to_string()))?;
         let runtime = tokio::runtime::Handle::current();
-        Ok(Some(Arc::new(Self { policy, urls, client, runtime, timeout, recorded: Mutex::default() })))
+        Ok(Some(Arc::new(Self {
+            policy,
+            origin: keys.origin().to_owned(),
+            log_keys,
+            urls,
+            client,
+            runtime,
+            timeout,
+            recorded: Mutex::default(),
+        })))
     }
 
     async fn collect(
@@ -91,14 +113,12 @@ impl WitnessClient {
                 Some(self.ask(place, witness, url.as_deref()?, note, head, consistency))
             })
             .collect();
-        let mut cosigned = vec![false; self.policy.witnesses().len()];
-        let mut whole = note.clone();
+        let mut lines: Vec<Option<NoteSignature>> = vec![None; self.policy.witnesses().len()];
         while let Some((place, answer)) = requests.next().await {
             match answer {
-                Ok(lines) => {
-                    lines.into_iter().for_each(|line| whole.push(line));
-                    if let Some(place) = cosigned.get_mut(place) {
-                        *place = true;
+                Ok(line) => {
+                    if let Some(kept) = lines.get_mut(place) {
+                        *kept = Some(line);
                     }
                 }
                 Err(why) => {
@@ -106,16 +126,47 @@ impl WitnessClient {
                     tracing::warn!(witness = name, why, "no cosignature");
                 }
             }
-            if self.policy.evaluate(|witness| cosigned.get(witness) == Some(&true)) {
-                return Ok(whole.to_bytes());
+            if self.policy.evaluate(|witness| lines.get(witness).is_some_and(Option::is_some)) {
+                return self.finish(note, lines);
             }
         }
-        let reached = cosigned.iter().filter(|cosigned| **cosigned).count();
+        let reached = lines.iter().flatten().count();
         Err(Error::WitnessQuorum(format!(
             "{reached} of {} witnesses cosigned size {}",
-            cosigned.len(),
+            lines.len(),
             head.size
         )))
+    }
+
+    /// The note with the lines of a quorum and no more, opened as readers open it.
+    fn finish(&self, note: &Note, mut lines: Vec<Option<NoteSignature>>) -> Result<Vec<u8>, Error> {
+        let needed = smallest(&self.policy, lines.iter().map(Option::is_some).collect());
+        for (line, _) in lines.iter_mut().zip(needed).filter(|(_, needed)| !needed) {
+            *line = None;
+        }
+        let mut whole = note.clone();
+        lines.into_iter().flatten().for_each(|line| whole.push(line));
+        let whole = whole.to_bytes();
+        let witnesses = self.policy.witnesses().iter().map(|witness| &witness.key);
+        let keys: Vec<VerifierKey> = self.log_keys.iter().chain(witnesses).cloned().collect();
+        let unusable = |why: String| Error::WitnessQuorum(format!("the cosigned checkpoint {why}"));
+        let opened = VerifiedCheckpoint::open(&whole, &self.origin, &keys, &AwsLc)
+            .map_err(|error| unusable(format!("does not open: {error}")))?;
+        let cosigned = |witness: usize| {
+            let key = self.log_keys.len() + witness;
+            opened.cosignatures().iter().any(|line| line.key_index() == key && line.time().is_some())
+        };
+        if !self.policy.evaluate(cosigned) {
+            return Err(unusable("has no quorum".to_owned()));
+        }
+        let lines = opened.log_signatures().len() + opened.cosignatures().len();
+        if lines > MAX_LINES {
+            return Err(unusable(format!("has {lines} lines; readers take {MAX_LINES}")));
+        }
+        if whole.len() > MAX_NOTE {
+            return Err(unusable(format!("has {} bytes; at most {MAX_NOTE} can be stored", whole.len())));
+        }
+        Ok(whole)
     }
 
     /// Asks one witness, once more when it has another size on record than expected.
@@ -127,7 +178,7 @@ impl WitnessClient {
         note: &Note,
         head: &TreeHead,
         consistency: &dyn Fn(u64) -> Result<ConsistencyProof, Error>,
-    ) -> (usize, Result<Vec<NoteSignature>, String>) {
+    ) -> (usize, Result<NoteSignature, String>) {
         let mut old = self.recorded.lock().get(&place).copied().unwrap_or(0).min(head.size);
         let mut outcome = Err("it keeps naming another size".to_owned());
         for _ in 0..2 {
@@ -186,25 +237,62 @@ impl WitnessClient {
     }
 }
 
-/// Keeps the lines of the witness's key, each verified; there must be one with a time.
-fn verified(body: &str, witness: &Witness, note: &Note) -> Result<Vec<NoteSignature>, String> {
+/// A quorum, without the witnesses that it has in excess.
+fn smallest(policy: &Policy, mut cosigned: Vec<bool>) -> Vec<bool> {
+    for place in 0..cosigned.len() {
+        let without = |witness: usize| witness != place && cosigned.get(witness) == Some(&true);
+        if policy.evaluate(without)
+            && let Some(needed) = cosigned.get_mut(place)
+        {
+            *needed = false;
+        }
+    }
+    cosigned
+}
+
+/// Makes sure that a checkpoint with the quorum can be stored and is taken by readers. Where groups are nested so that some
+/// quorums are much larger than others, a checkpoint with one of those is not published when it comes to that.
+fn fits(policy: &Policy, log_keys: &[VerifierKey]) -> Result<(), String> {
+    let needed = smallest(policy, policy.witnesses().iter().map(|witness| witness.url.is_some()).collect());
+    let witnesses = policy.witnesses().iter().zip(needed).filter(|(_, needed)| *needed);
+    let keys: Vec<_> = log_keys.iter().chain(witnesses.map(|(witness, _)| &witness.key)).collect();
+    if keys.len() > MAX_LINES {
+        return Err(format!(
+            "its quorum makes checkpoints of {} lines; readers take {MAX_LINES}",
+            keys.len()
+        ));
+    }
+    let origin = log_keys.first().map_or(0, |key| key.name().len());
+    let bytes: usize = keys.into_iter().map(line_bytes).sum::<usize>() + origin + TEXT_BYTES;
+    if bytes > MAX_NOTE {
+        return Err(format!("its quorum makes checkpoints of {bytes} bytes; {MAX_NOTE} can be stored"));
+    }
+    Ok(())
+}
+
+/// The most bytes that a line of this key has.
+fn line_bytes(key: &VerifierKey) -> usize {
+    let signature = if key.kind() == KeyKind::MlDsa44 { 2420 } else { 128 };
+    // Dash, two spaces and a line break; base64 of key ID, time and signature.
+    key.name().len() + 6 + (4 + 8_usize + signature).div_ceil(3) * 4
+}
+
+/// The line of the witness's key, verified; it must have a time. Further lines of the key would say nothing more.
+fn verified(body: &str, witness: &Witness, note: &Note) -> Result<NoteSignature, String> {
     let lines =
         parse_signature_lines(body).map_err(|error| format!("its answer is no signature line: {error}"))?;
-    let mut kept = Vec::new();
-    for line in lines {
-        if line.key_id() != witness.key.id() || line.name() != witness.key.name() {
-            continue;
-        }
-        let time = witness
-            .key
-            .verify(note.text(), line.signature(), &AwsLc)
-            .map_err(|_| "its cosignature does not verify".to_owned())?;
-        if time.is_none() {
-            return Err("its cosignature has no time".to_owned());
-        }
-        kept.push(line);
+    let line = lines
+        .into_iter()
+        .find(|line| line.key_id() == witness.key.id() && line.name() == witness.key.name())
+        .ok_or("its answer has no line of its key")?;
+    let time = witness
+        .key
+        .verify(note.text(), line.signature(), &AwsLc)
+        .map_err(|_| "its cosignature does not verify".to_owned())?;
+    if time.is_none() {
+        return Err("its cosignature has no time".to_owned());
     }
-    if kept.is_empty() { Err("its answer has no line of its key".to_owned()) } else { Ok(kept) }
+    Ok(line)
 }
 
 impl Cosigner for WitnessClient {
@@ -220,5 +308,33 @@ impl Cosigner for WitnessClient {
         self.runtime
             .block_on(collected)
             .unwrap_or_else(|_| Err(Error::WitnessQuorum("the witnesses did not answer in time".to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A policy of `count` ML-DSA witnesses of which `needed` must cosign.
+    fn policy(count: u8, needed: u8) -> Policy {
+        let mut text = String::new();
+        let mut names = String::new();
+        for number in 0..count {
+            let key = VerifierKey::ml_dsa_44(&format!("w{number}.example"), &[number; 1312]).unwrap();
+            text += &format!("witness w{number} {key} https://w{number}.example/\n");
+            names += &format!(" w{number}");
+        }
+        Policy::parse(format!("{text}group g {needed}{names}\nquorum g\n").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_quorum_whose_checkpoints_readers_would_refuse_is_refused_at_start() {
+        let own = [VerifierKey::ed25519("log.example", &[7; 32]).unwrap()];
+        fits(&policy(15, 15), &own).unwrap();
+        fits(&policy(32, 15), &own).unwrap();
+        for (count, needed) in [(16, 16), (20, 20), (32, 19)] {
+            let refused = fits(&policy(count, needed), &own).unwrap_err();
+            assert!(refused.contains("readers take 16"), "{refused}");
+        }
     }
 }

@@ -110,3 +110,30 @@ async fn a_statement_of_each_type_counts_from_the_key_of_that_type_only() {
     let (status, answer) = post(envelope(&keys[0], IN_TOTO, &unknown)).await;
     assert_eq!(status, 400, "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_reads_each_entry_as_strictly_as_the_single_endpoint() {
+    let stack = Stack::new();
+    let server = stack.serve();
+    let (client, base) = (Client::new(), format!("{}/event/api/v1", server.url));
+    let payload = statement("revocation", "ab");
+    let good = envelope(&stack.reporter, IN_TOTO, &payload).to_string();
+    let doubled = good.replacen('{', &format!("{{\"payloadType\":\"{IN_TOTO}\","), 1);
+    let post = async |path: &str, body: String| {
+        let answer = client.post(format!("{base}/{path}")).body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, alone) = post("entries", doubled.clone()).await;
+    assert_eq!((status, alone["code"].as_str()), (400, Some("malformed")), "{alone}");
+    let (status, batch) = post("batch", format!("{{\"entries\":[{doubled},{good}]}}")).await;
+    assert_eq!(status, 200, "{batch}");
+    assert_eq!(batch["results"][0]["problem"]["code"], alone["code"], "{batch}");
+    assert_eq!(batch["results"][0]["problem"]["detail"], alone["detail"], "{batch}");
+    assert_eq!(batch["results"][1]["entry"]["logIndex"], "0", "{batch}");
+
+    // Entries that cost next to nothing to send cost next to nothing to refuse.
+    let many = format!("{{\"entries\":[{}]}}", vec!["{\"\":0}"; 500_000].join(","));
+    let (status, answer) = post("batch", many).await;
+    assert_eq!((status, answer["code"].as_str()), (400, Some("malformed")), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("1 to 1000"), "{answer}");
+}

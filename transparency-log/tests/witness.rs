@@ -3,10 +3,14 @@
 
 mod server;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+
+use rcgen::{KeyPair, SigningKey as _};
 use reqwest::Client;
 use serde_json::Value;
 use server::{Process, Stack, open_checkpoint, run};
-use tlog::note::{Note, parse_signature_lines};
+use tlog::cosignature::{TimestampedSignature, v1_message};
+use tlog::note::{Note, NoteSignature, parse_signature_lines};
 use tlog::witness::AddCheckpointRequest;
 use tlog::{ConsistencyProof, Hash, VerifierKey};
 
@@ -233,4 +237,63 @@ async fn each_request_chooses_its_level_and_witnessed_fails_closed() {
     assert_eq!(answer.status().as_u16(), 400);
     let answer = client.post(format!("{}/raw/add?ack=published", log.url)).body("x").send().await.unwrap();
     assert_eq!(answer.text().await.unwrap(), "0\n");
+}
+
+/// A witness that answers its one valid line `times` times: its key and address.
+fn repeating(times: usize) -> (VerifierKey, String) {
+    let name = "repeating.test/w";
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let verifier = VerifierKey::cosignature_v1(name, key.public_key_raw().try_into().unwrap()).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (id, address) = (verifier.id(), listener.local_addr().unwrap().to_string());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let Ok(request) = AddCheckpointRequest::parse(&body) else { continue };
+            let signature = key.sign(&v1_message(7, request.note.text())).unwrap();
+            let body = TimestampedSignature { time: 7, signature }.to_bytes();
+            let answer = NoteSignature::new(name, id, body).unwrap().to_string().repeat(times);
+            let length = answer.len();
+            // The log may have gone away; that is not what is tested.
+            let _ = write!(
+                stream.get_mut(),
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}"
+            );
+        }
+    });
+    (verifier, address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_that_repeats_itself_neither_stops_the_log_nor_spoils_its_checkpoint() {
+    let stack = Stack::with("witness_policy = \"policy\"\nwitness_timeout_seconds = 5\n");
+    let (verifier, address) = repeating(64);
+    let policy = format!(
+        "log {}\nwitness w1 {verifier} http://{address}\nquorum w1\n",
+        stack.logs[0]["vkeys"][0].as_str().unwrap()
+    );
+    std::fs::write(stack.path("policy"), &policy).unwrap();
+    let policy = tlog::Policy::parse(policy.as_bytes()).unwrap();
+    let log = stack.serve();
+    let client = Client::new();
+    let request = stack.authority.leaf("dev@example.test").request(b"artifact");
+    let url = format!("{}/api/v2/log/entries", log.url);
+    let answer = client.post(url).body(request.to_string()).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 201);
+    let note = client.get(format!("{}/checkpoint", log.url)).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(Note::parse(&note).unwrap().signatures().len(), 3, "two lines of the log, one of the witness");
+    assert_eq!(policy.open(&note, &trust_store::provider::AwsLc).unwrap().head().size, 1);
 }

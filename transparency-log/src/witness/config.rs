@@ -22,6 +22,10 @@ pub struct Config {
     pub keystore: KeystoreConfig,
     /// Directory of the records, one file per origin.
     pub data: PathBuf,
+    /// Directory of the records' second copies, outside `data` and best on another device. Absent: beside `data`, with its
+    /// name and `-copies`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_copies: Option<PathBuf>,
     /// The logs it cosigns.
     #[serde(default, rename = "log")]
     pub logs: Vec<WitnessedLog>,
@@ -50,6 +54,8 @@ pub struct Settings {
     pub passphrase: PassphraseSource,
     /// Records.
     pub data: PathBuf,
+    /// Second copies of the records.
+    pub record_copies: PathBuf,
     /// Origins with their keys.
     pub logs: Vec<(String, Vec<VerifierKey>)>,
 }
@@ -72,6 +78,9 @@ impl Config {
         config.server.resolve_paths(folder);
         config.keystore.resolve(folder);
         config.data = folder.join(&config.data);
+        if let Some(copies) = &mut config.record_copies {
+            *copies = folder.join(&*copies);
+        }
         Ok(config)
     }
 
@@ -86,6 +95,13 @@ impl Config {
             return Err(refuse(
                 format!("name {:?} cannot name a key", self.name),
                 "use a scheme-less URL such as witness.example.com/w1",
+            ));
+        }
+        let record_copies = self.record_copies.unwrap_or_else(|| beside(&self.data));
+        if record_copies.starts_with(&self.data) {
+            return Err(refuse(
+                format!("record_copies {} lies inside data", record_copies.display()),
+                "put the second copies outside the data directory: a restore of one must not bring back the other",
             ));
         }
         let mut logs: Vec<(String, Vec<VerifierKey>)> = Vec::new();
@@ -130,7 +146,15 @@ impl Config {
             keystore: self.keystore.directory,
             passphrase,
             data: self.data,
+            record_copies,
             logs,
         })
     }
+}
+
+/// The directory of the same name with `-copies`.
+fn beside(data: &Path) -> PathBuf {
+    let mut name = data.file_name().unwrap_or_default().to_owned();
+    name.push("-copies");
+    data.with_file_name(name)
 }

@@ -1,14 +1,12 @@
-//! What the witness has cosigned, and the one atomic step that moves it.
+//! The witness's keys and origins, and the one atomic step that moves a record.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hsm::software::Keystore;
 use hsm::{Input, IntentId, KeyAlgorithm, KeyLabel, KeySpec, Purpose, Signer, SigningIntent};
-use log_store::{Clock, Disk, Head, HeadFile};
-use parking_lot::Mutex;
+use log_store::{Clock, Disk};
 use service::StartRefusal;
 use tlog::checkpoint::{Checkpoint, VerifiedCheckpoint};
 use tlog::cosignature::{SubtreeStatement, TimestampedSignature, v1_message};
@@ -18,6 +16,7 @@ use tlog::witness::{AddCheckpointRequest, Refusal};
 use trust_store::provider::AwsLc;
 
 use super::config::Settings;
+use super::record::{Record, RecordFiles};
 
 /// The witness's keys: Ed25519 (`cosignature/v1`) for readers of today, ML-DSA-44 for those of tomorrow.
 #[derive(Debug)]
@@ -113,18 +112,6 @@ pub enum NoCosignature {
     Unavailable(String),
 }
 
-/// One origin.
-#[derive(Debug)]
-struct Record {
-    keys: Vec<VerifierKey>,
-    /// Size and root cosigned last.
-    head: Mutex<HeadFile>,
-    /// The newest cosigned note, for monitors.
-    note: Mutex<Option<Bytes>>,
-    note_file: PathBuf,
-    evidence: PathBuf,
-}
-
 /// All origins.
 #[derive(Debug)]
 pub struct WitnessState {
@@ -138,7 +125,7 @@ impl WitnessState {
     /// Opens the records, making those of new origins.
     ///
     /// # Errors
-    /// [`StartRefusal`] when a record is damaged or locked.
+    /// [`StartRefusal`] when a record is damaged, locked, gone, or older than its second copy or the stored note.
     pub fn open(
         settings: &Settings,
         keys: WitnessKeys,
@@ -148,29 +135,8 @@ impl WitnessState {
         let (mut records, mut by_hash) = (HashMap::new(), HashMap::new());
         for (origin, verifiers) in &settings.logs {
             let hash = hex::encode(Hash::digest(origin.as_bytes()).0);
-            let directory = settings.data.join(&hash);
-            let path = directory.join("record");
-            let identity = Hash::digest(format!("mentat witness\n{origin}\n").as_bytes()).0;
-            let head = if path.exists() {
-                HeadFile::open(&**disk, &path, identity)
-            } else {
-                HeadFile::create(&**disk, &path, identity, Head::empty(clock.unix_millis(), 0))
-            };
-            let head = head.map_err(|error| {
-                StartRefusal::new(
-                    format!("the record of {origin:?} cannot be used"),
-                    "restore it; never delete it: a witness without memory cosigns a fork",
-                )
-                .because(error)
-            })?;
-            let note_file = directory.join("checkpoint");
-            let record = Record {
-                keys: verifiers.clone(),
-                note: Mutex::new(stored_note(&note_file, origin, verifiers)),
-                note_file,
-                evidence: directory.join("evidence"),
-                head: Mutex::new(head),
-            };
+            let files = RecordFiles::of(&settings.data, &settings.record_copies, &hash);
+            let record = Record::open(disk, &files, origin, verifiers, clock.unix_millis())?;
             by_hash.insert(hash, origin.clone());
             records.insert(origin.clone(), record);
         }
@@ -186,27 +152,23 @@ impl WitnessState {
         let request = AddCheckpointRequest::parse(body).map_err(malformed)?;
         let checkpoint = request.checkpoint().map_err(malformed)?;
         let record = self.records.get(checkpoint.origin()).ok_or(NoCosignature::UnknownOrigin)?;
-        VerifiedCheckpoint::open(&request.note.to_bytes(), checkpoint.origin(), &record.keys, &AwsLc)
-            .map_err(|error| match error {
-                // The log did sign this; that it contradicts itself is for the checks that follow to say.
-                tlog::Error::RootMismatch { .. } => NoCosignature::Refused(Refusal::Inconsistent(error)),
-                _ => NoCosignature::Untrusted,
-            })?;
+        match VerifiedCheckpoint::open(&request.note.to_bytes(), checkpoint.origin(), &record.keys, &AwsLc) {
+            // The log did sign this; that it contradicts itself is for the checks that follow to say.
+            Ok(_) | Err(tlog::Error::RootMismatch { .. }) => {}
+            Err(_) => return Err(NoCosignature::Untrusted),
+        }
 
         let time_millis = {
-            let mut head = record.head.lock();
-            let old = head.load();
+            let mut memory = record.memory.lock();
+            let old = memory.head();
             let tree = request.evaluate(&old.tree).map_err(|refusal| {
                 if let Refusal::Inconsistent(error) = &refusal {
-                    keep_evidence(record, body, error);
+                    record.keep_evidence(body, checkpoint.head(), &old.tree, error);
                 }
                 NoCosignature::Refused(refusal)
             })?;
             let time_millis = self.clock.unix_millis().max(old.time_millis);
-            if tree != old.tree {
-                head.compare_and_swap(&old, Head { tree, time_millis, tail: 0 })
-                    .map_err(|error| NoCosignature::Unavailable(error.to_string()))?;
-            }
+            memory.remember(tree, time_millis).map_err(NoCosignature::Unavailable)?;
             time_millis
         };
 
@@ -220,52 +182,19 @@ impl WitnessState {
             answer.push_str(&line.to_string());
             note.push(line);
         }
-        *record.note.lock() = Some(note.to_bytes().into());
+        record.show(checkpoint.head().size, note.to_bytes().into());
         Ok(answer)
     }
 
     /// The newest checkpoint cosigned for the origin with this SHA-256 in hex.
     #[must_use]
     pub fn checkpoint(&self, origin_hash: &str) -> Option<Bytes> {
-        self.records.get(self.by_hash.get(origin_hash)?)?.note.lock().clone()
+        self.records.get(self.by_hash.get(origin_hash)?)?.note()
     }
 
     /// Writes the notes for monitors to disk, so that a restart has something to show. They are evidence for others, not
     /// state: the records are.
     pub fn save_notes(&self) {
-        for record in self.records.values() {
-            let note = record.note.lock().clone();
-            if let Some(note) = note
-                && std::fs::read(&record.note_file).ok().as_deref() != Some(&note[..])
-            {
-                let temporary = record.note_file.with_extension("new");
-                let saved = std::fs::write(&temporary, &note)
-                    .and_then(|()| std::fs::rename(&temporary, &record.note_file));
-                if let Err(error) = saved {
-                    tracing::warn!(file = %record.note_file.display(), %error, "cosigned checkpoint not saved");
-                }
-            }
-        }
-    }
-}
-
-fn stored_note(path: &Path, origin: &str, keys: &[VerifierKey]) -> Option<Bytes> {
-    let note = std::fs::read(path).ok()?;
-    VerifiedCheckpoint::open(&note, origin, keys, &AwsLc).ok()?;
-    Some(note.into())
-}
-
-/// A log that signed something inconsistent has to explain itself: the request is kept, once per content.
-fn keep_evidence(record: &Record, body: &[u8], error: &tlog::Error) {
-    let name = hex::encode(Hash::digest(body).0);
-    let path = record.evidence.join(name);
-    tracing::error!(file = %path.display(), %error, "a log signed an inconsistent checkpoint; the request is kept");
-    let kept = std::fs::read_dir(&record.evidence).map_or(0, Iterator::count);
-    // Enough to prove the fault; more would let the log fill the disk.
-    if kept >= 100 {
-        return;
-    }
-    if let Err(error) = std::fs::create_dir_all(&record.evidence).and_then(|()| std::fs::write(&path, body)) {
-        tracing::error!(%error, "the evidence could not be written");
+        self.records.values().for_each(Record::save_note);
     }
 }

@@ -56,6 +56,7 @@ pub use error::{Error, Refusal, Result};
 pub use head_file::{Head, HeadFile};
 pub use kind::{Deduplication, EntryKey, LogKind};
 pub use log::{Log, LogParts};
+pub use note_file::MAX_NOTE;
 pub use options::{LogOptions, Writing};
 pub use publication::Publication;
 pub use publisher::{CheckpointSigner, Cosigner, Publishing};

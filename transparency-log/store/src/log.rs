@@ -286,7 +286,7 @@ impl Log {
     /// # Errors
     /// [`Error::NotFound`] beyond the publication; [`Error::Damaged`] when a tile does not verify.
     pub fn inclusion_proof(&self, index: u64, publication: &Publication) -> Result<InclusionProof> {
-        publication.inclusion(index, &self.shared.tiles)
+        self.shared.watched(publication.inclusion(index, &self.shared.tiles))
     }
 
     /// The proof that the published tree extends the one of `old` entries.
@@ -294,7 +294,7 @@ impl Log {
     /// # Errors
     /// As [`inclusion_proof`](Self::inclusion_proof).
     pub fn consistency_proof(&self, old: u64, publication: &Publication) -> Result<ConsistencyProof> {
-        publication.consistency(old, &self.shared.tiles)
+        self.shared.watched(publication.consistency(old, &self.shared.tiles))
     }
 
     /// The root that the log had at an earlier size.
@@ -302,7 +302,7 @@ impl Log {
     /// # Errors
     /// As [`inclusion_proof`](Self::inclusion_proof).
     pub fn root_at(&self, size: u64, publication: &Publication) -> Result<Hash> {
-        publication.root_at(size, &self.shared.tiles)
+        self.shared.watched(publication.root_at(size, &self.shared.tiles))
     }
 
     /// A tile of the published tree: `width` hashes of tile `index` at `level`.
@@ -311,7 +311,7 @@ impl Log {
     /// [`Error::NotFound`] when the published tree does not have that many there; [`Error::Damaged`].
     pub fn tile(&self, level: u8, index: u64, width: u16, publication: &Publication) -> Result<Bytes> {
         let width = usize::from(width);
-        match publication.edge.partial(level) {
+        let found = match publication.edge.partial(level) {
             Some((at, tile)) if at == index => {
                 if width == 0 {
                     Err(Error::NotFound)
@@ -321,7 +321,8 @@ impl Log {
             }
             Some(_) => self.shared.tiles.tile_bytes(level, index, width, &publication.edge),
             None => Err(Error::NotFound),
-        }
+        };
+        self.shared.watched(found)
     }
 
     /// Calls `each` with index and stored bytes of published entries `first .. first + count`.
@@ -338,7 +339,7 @@ impl Log {
         if first.checked_add(count).is_none_or(|end| end > publication.tree.size) {
             return Err(Error::NotFound);
         }
-        self.shared.entries.read(first, count, each)
+        self.shared.watched(self.shared.entries.read(first, count, each))
     }
 
     /// The stored bytes of one published entry.

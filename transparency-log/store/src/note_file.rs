@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 const SLOT: u64 = 65_536;
 const FIXED: usize = 112;
 /// The largest note that can be stored, cosignatures included.
-pub(crate) const MAX_NOTE: usize = SLOT as usize - FIXED - 32;
+pub const MAX_NOTE: usize = SLOT as usize - FIXED - 32;
 
 /// A stored note and what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::entry::{Ack, Receipt};
 use crate::error::{Error, Result};
 use crate::head_file::HeadFile;
-use crate::note_file::{NoteFile, StoredNote};
+use crate::note_file::{MAX_NOTE, NoteFile, StoredNote};
 use crate::publication::Publication;
 use crate::sequencer::check_consistency;
 use crate::shared::{Committed, Shared};
@@ -241,6 +241,10 @@ impl Publisher {
         if let Some(cosigner) = &self.cosigner {
             let consistency = |old: u64| Ok(ConsistencyProof::build(old, head.tree.size, &nodes)?);
             note = cosigner.cosign(&note, &head.tree, &consistency)?.into();
+            if note.len() > MAX_NOTE {
+                // What witnesses answer must never be what stops the log.
+                return Err(Error::WitnessQuorum(format!("their lines make {} bytes", note.len())));
+            }
             self.note.store(stored(&note))?;
         }
 

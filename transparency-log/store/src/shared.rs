@@ -130,6 +130,16 @@ impl Shared {
         self.failure.read().clone()
     }
 
+    /// Sounds the alarm when a reader came upon damage. The log goes on: nothing damaged is handed out, and what it signs
+    /// does not rest on what readers ask for.
+    pub(crate) fn watched<T>(&self, found: Result<T>) -> Result<T> {
+        if let Err(error @ Error::Damaged { .. }) = &found {
+            self.metrics.damaged_reads.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(log = %self.origin, %error, "a reader asked for something damaged and got nothing");
+        }
+        found
+    }
+
     /// The time bound to a stored certificate entry; `None` for kinds that bind no time.
     ///
     /// # Errors
@@ -160,6 +170,7 @@ pub(crate) struct Metrics {
     refused: AtomicU64,
     publication_failures: AtomicU64,
     pub(crate) scrubbed: AtomicU64,
+    damaged_reads: AtomicU64,
 }
 
 /// Figures of a log at one moment.
@@ -182,6 +193,8 @@ pub struct MetricsSnapshot {
     pub publication_failures: u64,
     /// Entries re-read and re-verified by the background self-check since the start.
     pub scrubbed: u64,
+    /// Reads since the start that found damage and were refused.
+    pub damaged_reads: u64,
     /// Entries waiting for the sequencer.
     pub queued: u64,
     /// Full tiles waiting for the follower.
@@ -216,6 +229,7 @@ impl Metrics {
             refused: load(&self.refused),
             publication_failures: load(&self.publication_failures),
             scrubbed: load(&self.scrubbed),
+            damaged_reads: load(&self.damaged_reads),
             queued: shared.queue.len() as u64,
             tile_backlog: shared.tiles.backlog() as u64,
             failed: shared.failure().is_some(),

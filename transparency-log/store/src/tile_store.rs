@@ -1,7 +1,8 @@
 //! Derived files: full tiles, one file per tile level with tile `n` at byte `n · 8192`, and the positions of records.
 //!
 //! They are written by the follower, off the acknowledgement path, and synced now and then. Nothing in them is trusted:
-//! a tile is handed out only after its root was found in its parent, up to the edge that the head vouches for.
+//! a tile is handed out only after its root was found in its parent, up to the edge that the head vouches for. A tile
+//! that was found so once is compared with the checksum of those bytes each time it is read again.
 //!
 //! The positions file holds 40 bytes per 256 entries: the positions of entries 0, 64, 128 and 192 of them, CRC32C of
 //! these 32 bytes, four zero bytes.
@@ -36,8 +37,8 @@ pub(crate) struct TileStore {
     /// Full tiles that no file has yet.
     pending: RwLock<HashMap<(u8, u64), Arc<TileNodes>>>,
     cache: Mutex<Generations>,
-    /// Tiles whose bytes on disk were authenticated since the start: one bit each.
-    verified: RwLock<Vec<Vec<u64>>>,
+    /// CRC32C of the bytes of each tile that was authenticated since the start.
+    verified: RwLock<Vec<Vec<Option<u32>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -194,7 +195,7 @@ impl TileStore {
         }
         let nodes = Arc::new(nodes);
         self.remember(key, nodes.clone());
-        self.mark(level, index);
+        self.mark(level, index, crc32c::crc32c(&bytes));
         Ok(nodes)
     }
 
@@ -212,8 +213,15 @@ impl TileStore {
 
     /// The bytes of the first `width` hashes of a full tile.
     pub(crate) fn tile_bytes(&self, level: u8, index: u64, width: usize, edge: &Edge) -> Result<Bytes> {
-        if width == 256 && index < items(edge.size(), level) / 256 && self.is_marked(level, index) {
-            return Ok(self.raw(level, index)?.into());
+        if width == 256
+            && index < items(edge.size(), level) / 256
+            && let Some(checksum) = self.checksum(level, index)
+        {
+            let bytes = self.raw(level, index)?;
+            if crc32c::crc32c(&bytes) != checksum {
+                return Err(self.bad(level, index));
+            }
+            return Ok(bytes.into());
         }
         self.full_tile(level, index, edge)?.bytes(width).ok_or(Error::NotFound)
     }
@@ -263,25 +271,21 @@ impl TileStore {
         cache.young.insert(key, nodes);
     }
 
-    fn mark(&self, level: u8, index: u64) {
+    fn mark(&self, level: u8, index: u64, checksum: u32) {
         let mut verified = self.verified.write();
-        let Some(bits) = verified.get_mut(usize::from(level)) else { return };
-        let word = usize::try_from(index / 64).unwrap_or(usize::MAX);
-        if bits.len() <= word {
-            bits.resize(word + 1, 0);
+        let Some(known) = verified.get_mut(usize::from(level)) else { return };
+        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        if known.len() <= place {
+            known.resize(place + 1, None);
         }
-        if let Some(bits) = bits.get_mut(word) {
-            *bits |= 1 << (index % 64);
+        if let Some(known) = known.get_mut(place) {
+            *known = Some(checksum);
         }
     }
 
-    fn is_marked(&self, level: u8, index: u64) -> bool {
-        let word = usize::try_from(index / 64).unwrap_or(usize::MAX);
+    fn checksum(&self, level: u8, index: u64) -> Option<u32> {
         let verified = self.verified.read();
-        verified
-            .get(usize::from(level))
-            .and_then(|bits| bits.get(word))
-            .is_some_and(|bits| bits >> (index % 64) & 1 == 1)
+        verified.get(usize::from(level))?.get(usize::try_from(index).ok()?).copied().flatten()
     }
 }
 

@@ -1,0 +1,250 @@
+//! `POST <base>/api/v1/batch`: `{"entries":[request, ...]}`, each as the single endpoint takes it; one checkpoint covers
+//! all of them.
+//!
+//! The body is cut into its entries without building anything of their content, and the cutting ends with the first entry
+//! too many: each piece is then read by the code that reads it alone. Bodies of batches in memory are bounded together.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use log_store::{Entry, LogKind, Novelty};
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use service::Problem;
+use service::body::RequestBody;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::entry::{evidence, wait};
+use super::problem::{Oversize, of_store};
+use super::{Handled, Submission, body_within, event, json as json_answer, signing};
+use crate::logs::ServedLog;
+
+/// Largest body of a batch; `server.limits.body_bytes` has the same default.
+const MAX_BATCH: usize = 4 << 20;
+/// Most entries of a batch.
+const MAX_ENTRIES: usize = 1000;
+/// KiB of batch bodies in memory at once. They are counted as they arrive, so that slow senders hold little.
+static IN_FLIGHT: Semaphore = Semaphore::const_new(256 << 10);
+
+/// Reads and submits a batch.
+pub(crate) async fn create(
+    log: &Arc<ServedLog>,
+    submission: Submission,
+    request: Request<RequestBody>,
+) -> Handled {
+    // Given back when the batch is answered.
+    let mut held: Option<SemaphorePermit<'static>> = None;
+    let room = |length: usize| {
+        let have = held.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let more = u32::try_from(length.div_ceil(1024).saturating_sub(have)).unwrap_or(u32::MAX);
+        let Ok(more) = IN_FLIGHT.try_acquire_many(more) else {
+            return Err(Problem::unavailable("overloaded", 1).with_detail("too many batches at once"));
+        };
+        match &mut held {
+            Some(held) => held.merge(more),
+            None => held = Some(more),
+        }
+        Ok(())
+    };
+    let body = body_within(request, MAX_BATCH, Oversize::PayloadTooLarge, room).await?;
+    answer(log, submission, body).await
+}
+
+/// Cuts `{"entries":[...]}` into its entries, at most [`MAX_ENTRIES`].
+fn split(body: &Bytes) -> Result<Vec<Bytes>, Problem> {
+    let mut cursor = Cursor { body, at: 0 };
+    cursor.expect(b'{')?;
+    if cursor.value::<String>()?.0 != "entries" {
+        return Err(malformed("the batch has a member other than entries"));
+    }
+    cursor.expect(b':')?;
+    cursor.expect(b'[')?;
+    let count = || malformed(&format!("a batch has 1 to {MAX_ENTRIES} entries"));
+    if cursor.next() == Some(b']') {
+        return Err(count());
+    }
+    let mut entries = Vec::new();
+    loop {
+        if entries.len() == MAX_ENTRIES {
+            return Err(count());
+        }
+        let (IgnoredAny, entry) = cursor.value()?;
+        entries.push(entry);
+        if cursor.next() != Some(b',') {
+            break;
+        }
+        cursor.at += 1;
+    }
+    cursor.expect(b']')?;
+    cursor.expect(b'}')?;
+    if cursor.next().is_some() {
+        return Err(malformed("something follows the batch"));
+    }
+    Ok(entries)
+}
+
+fn malformed(detail: &str) -> Problem {
+    Problem::bad_request("malformed", detail.to_owned())
+}
+
+/// A place in a JSON text.
+struct Cursor<'a> {
+    body: &'a Bytes,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn rest(&self) -> &[u8] {
+        self.body.get(self.at..).unwrap_or_default()
+    }
+
+    /// The next byte that is no white space.
+    fn next(&mut self) -> Option<u8> {
+        let space = self.rest().iter().take_while(|byte| b" \t\r\n".contains(byte)).count();
+        self.at += space;
+        self.rest().first().copied()
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Problem> {
+        if self.next() == Some(byte) {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(malformed(&format!(
+            "the batch is not valid: expected {:?} at byte {}",
+            char::from(byte),
+            self.at
+        )))
+    }
+
+    /// The next value, and its bytes.
+    fn value<T: serde::de::DeserializeOwned>(&mut self) -> Result<(T, Bytes), Problem> {
+        self.next();
+        let mut values = serde_json::Deserializer::from_slice(self.rest()).into_iter::<T>();
+        let value = match values.next() {
+            Some(Ok(value)) => value,
+            Some(Err(error)) => return Err(malformed(&format!("the batch is not valid: {error}"))),
+            None => return Err(malformed("the batch ends too early")),
+        };
+        let end = self.at + values.byte_offset();
+        let bytes = self.body.slice(self.at..end);
+        self.at = end;
+        Ok((value, bytes))
+    }
+}
+
+/// Verifies the requests of a batch. Up to a thousand signatures must not hold up the threads that answer others.
+async fn verified_bodies(
+    log: Arc<ServedLog>,
+    requests: Vec<Bytes>,
+) -> Result<Vec<Result<Vec<u8>, Problem>>, Problem> {
+    let verify = move || {
+        let limit = if log.kind == LogKind::Signing { signing::MAX_BODY } else { event::MAX_BODY };
+        let verify_one = |request: Bytes| match log.kind {
+            _ if request.len() > limit => Err(Oversize::BadRequest.problem(limit)),
+            LogKind::Signing => signing::verified_body(&log, &request),
+            _ => event::verified_body(&log, &request),
+        };
+        requests.into_iter().map(verify_one).collect()
+    };
+    tokio::task::spawn_blocking(verify).await.map_err(Problem::internal)
+}
+
+/// 200 with one result per entry, in order: `{"entry": ...}`, with `"duplicate": true` where
+/// it was there before, or `{"problem": ...}`.
+async fn answer(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Handled {
+    let requests = split(&body)?;
+    let store = |error| of_store(error, Oversize::BadRequest);
+    let mut verified = Vec::with_capacity(requests.len());
+    let mut submitted = Vec::new();
+    for body in verified_bodies(log.clone(), requests).await? {
+        let body = body.and_then(|body| {
+            let bytes = Bytes::from(body);
+            submitted.push(Entry::plain(bytes.clone()).map_err(store)?);
+            Ok(bytes)
+        });
+        verified.push(body);
+    }
+    let mut answers =
+        log.log.submit_all(submission.writer, submitted, submission.ack).map_err(store)?.into_iter();
+    let (mut results, mut receipts) = (Vec::with_capacity(verified.len()), Vec::new());
+    for body in verified {
+        let (Ok(body), Some(answer)) = (&body, if body.is_ok() { answers.next() } else { None }) else {
+            receipts.push(body.map(|_| None).map_err(|problem| json!({ "problem": problem.to_document() })));
+            continue;
+        };
+        let receipt = wait(log, answer, submission).await.map_err(store)?;
+        receipts.push(Ok(Some((receipt, body.clone()))));
+    }
+    // The newest checkpoint covers every entry.
+    let newest = receipts
+        .iter()
+        .filter_map(|receipt| receipt.as_ref().ok()?.as_ref()?.0.publication.clone())
+        .max_by_key(|publication| publication.tree().size);
+    for receipt in receipts {
+        results.push(match (receipt, &newest) {
+            (Ok(Some((receipt, body))), Some(publication)) => {
+                let entry = evidence(log, receipt.index, body.to_vec(), publication)?;
+                let entry: Value = serde_json::from_slice(&entry.to_json().map_err(Problem::internal)?)
+                    .map_err(Problem::internal)?;
+                json!({ "entry": entry, "duplicate": receipt.novelty == Novelty::Duplicate })
+            }
+            (Err(problem), _) => problem,
+            _ => return Err(Problem::internal("a batch entry without an answer")),
+        });
+    }
+    Ok(json_answer(StatusCode::OK, &json!({ "results": results })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str) -> Result<Vec<String>, String> {
+        let entries = split(&Bytes::copy_from_slice(text.as_bytes()));
+        entries
+            .map(|entries| entries.iter().map(|e| String::from_utf8(e.to_vec()).unwrap()).collect())
+            .map_err(|problem| serde_json::to_string(&problem.to_document()).unwrap())
+    }
+
+    #[test]
+    fn entries_keep_their_bytes() {
+        let text = " {\"entries\" : [ {\"a\":1,\"a\":[\"]\"]} , \"x\",7 ]\n} ";
+        assert_eq!(cut(text).unwrap(), ["{\"a\":1,\"a\":[\"]\"]}", "\"x\"", "7"]);
+    }
+
+    #[test]
+    fn cutting_ends_with_the_first_entry_too_many() {
+        let many =
+            |count: usize, end: &str| format!("{{\"entries\":[{}{end}", vec!["{\"\":0}"; count].join(","));
+        assert_eq!(cut(&many(1000, "]}")).unwrap().len(), 1000);
+        // What follows is not looked at any more.
+        let refused = cut(&many(1001, ",{{{")).unwrap_err();
+        assert!(refused.contains("1 to 1000"), "{refused}");
+        assert!(cut(&many(600_000, "]}")).unwrap_err().contains("1 to 1000"));
+    }
+
+    #[test]
+    fn other_shapes_are_refused() {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            "{\"entries\":[]}",
+            "{\"entries\":{}}",
+            "{\"entries\":[1}",
+            "{\"entries\":[1,]}",
+            "{\"entries\":[1 2]}",
+            "{\"entries\":[1],\"entries\":[2]}",
+            "{\"entries\":[1],\"more\":2}",
+            "{\"more\":[1]}",
+            "{\"entries\":[1]}{}",
+            "{\"entries\":[tru]}",
+        ] {
+            let refused = cut(text).unwrap_err();
+            assert!(refused.contains("malformed"), "{text}: {refused}");
+        }
+    }
+}
