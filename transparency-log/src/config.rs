@@ -101,7 +101,7 @@ pub struct LogConfig {
     /// Head file, when it shall lie elsewhere than in the log's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<PathBuf>,
-    /// File with a C2SP tlog-policy: its witnesses must cosign every checkpoint before it is published.
+    /// File with a C2SP tlog-policy: its witnesses cosign checkpoints, when `witnessing` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness_policy: Option<PathBuf>,
     /// `every-checkpoint`: the witnesses cosign each checkpoint before it is published. `on-request`: published checkpoints
@@ -111,6 +111,10 @@ pub struct LogConfig {
     /// Seconds between two requests to the witnesses when they are asked `on-request`.
     #[serde(default = "ten")]
     pub witness_pause_seconds: u64,
+    /// Seconds after which the cosignatures are renewed although nobody asked, when witnesses are asked `on-request`: readers
+    /// look at their age. 0: never.
+    #[serde(default = "hour")]
+    pub witness_refresh_seconds: u64,
     /// Seconds that one witness may take.
     #[serde(default = "ten")]
     pub witness_timeout_seconds: u64,
@@ -206,6 +210,10 @@ fn every_checkpoint() -> String {
 
 const fn twenty() -> u64 {
     20
+}
+
+const fn hour() -> u64 {
+    3600
 }
 
 const fn ten() -> u64 {
@@ -403,7 +411,11 @@ impl LogConfig {
         let witnessing = match self.witnessing.as_str() {
             "every-checkpoint" => Witnessing::EveryCheckpoint,
             "on-request" if self.witness_policy.is_some() && self.witness_pause_seconds <= 3600 => {
-                Witnessing::OnRequest { pause: Duration::from_secs(self.witness_pause_seconds) }
+                let refresh = self.witness_refresh_seconds.min(31_536_000);
+                Witnessing::OnRequest {
+                    pause: Duration::from_secs(self.witness_pause_seconds),
+                    refresh: (refresh > 0).then(|| Duration::from_secs(refresh)),
+                }
             }
             _ => {
                 return refuse(

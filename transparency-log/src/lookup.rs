@@ -78,13 +78,13 @@ impl Lookup {
     /// Follows a log until the task is dropped.
     pub(crate) async fn follow(log: Arc<ServedLog>) {
         let Some(lookup) = &log.lookup else { return };
-        if let Err(error) = lookup.resume(&log).await {
+        while let Err(error) = lookup.resume(&log).await {
             tracing::error!(
                 log = log.settings.name,
                 error,
                 "the lookup index cannot be read; delete it to rebuild it"
             );
-            return;
+            tokio::time::sleep(PAUSE * 100).await;
         }
         loop {
             match lookup.step(&log).await {
@@ -105,12 +105,16 @@ impl Lookup {
         let Some(row) = row else { return Ok(()) };
         let size = u64::try_from(row.try_get::<i64, _>(0).map_err(text)?).unwrap_or(u64::MAX);
         let root: Vec<u8> = row.try_get(1).map_err(text)?;
-        let same = log
-            .log
-            .publication()
-            .and_then(|publication| log.log.root_at(size, &publication).ok())
-            .is_some_and(|expected| expected.0.as_slice() == root);
-        if same {
+        // Only another root means another tree. As long as nothing so large is published nobody can say.
+        let publication = loop {
+            match log.log.publication() {
+                Some(publication) if publication.tree().size >= size => break publication,
+                _ => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        let reader = log.clone();
+        let expected = tokio::task::spawn_blocking(move || reader.log.root_at(size, &publication));
+        if expected.await.map_err(text)?.map_err(text)?.0.as_slice() == root {
             self.covered.store(size, Ordering::Release);
             return Ok(());
         }

@@ -31,10 +31,11 @@ const COUNTERS: [Figure; 7] = [
     ("mentat_log_scrubbed_entries", "Entries re-verified by the self-check", |m| m.scrubbed),
 ];
 
-const GAUGES: [Figure; 5] = [
+const GAUGES: [Figure; 6] = [
     ("mentat_log_size", "Committed entries", |m| m.size),
     ("mentat_log_published_size", "Entries covered by the published checkpoint", |m| m.published),
     ("mentat_log_queued", "Entries waiting for the sequencer", |m| m.queued),
+    ("mentat_log_waiting", "Submitters waiting for a checkpoint", |m| m.waiting),
     ("mentat_log_tile_backlog", "Full tiles waiting to be written", |m| m.tile_backlog),
     ("mentat_log_failed", "1 when the log has stopped taking entries", |m| u64::from(m.failed)),
 ];

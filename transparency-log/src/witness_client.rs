@@ -42,6 +42,8 @@ pub(crate) struct WitnessClient {
     timeout: Duration,
     /// Size that each witness recorded last, by place in the policy; 0 when unknown.
     recorded: Mutex<HashMap<usize, u64>>,
+    /// The text that a quorum was not reached for last, and the lines over it: these witnesses need not be asked again.
+    gathered: Mutex<Option<(String, Vec<Option<NoteSignature>>)>>,
 }
 
 impl WitnessClient {
@@ -94,6 +96,7 @@ impl WitnessClient {
             runtime,
             timeout,
             recorded: Mutex::default(),
+            gathered: Mutex::default(),
         })))
     }
 
@@ -103,17 +106,19 @@ impl WitnessClient {
         head: &TreeHead,
         consistency: &dyn Fn(u64) -> Result<ConsistencyProof, Error>,
     ) -> Result<Vec<u8>, Error> {
+        let before = self.gathered.lock().take().filter(|(text, _)| text == note.text());
+        let mut lines = before.map_or_else(|| vec![None; self.policy.witnesses().len()], |(_, lines)| lines);
         let mut requests: FuturesUnordered<_> = self
             .policy
             .witnesses()
             .iter()
             .zip(&self.urls)
             .enumerate()
+            .filter(|(place, _)| lines.get(*place).is_none_or(Option::is_none))
             .filter_map(|(place, (witness, url))| {
                 Some(self.ask(place, witness, url.as_deref()?, note, head, consistency))
             })
             .collect();
-        let mut lines: Vec<Option<NoteSignature>> = vec![None; self.policy.witnesses().len()];
         while let Some((place, answer)) = requests.next().await {
             match answer {
                 Ok(line) => {
@@ -131,11 +136,9 @@ impl WitnessClient {
             }
         }
         let reached = lines.iter().flatten().count();
-        Err(Error::WitnessQuorum(format!(
-            "{reached} of {} witnesses cosigned size {}",
-            lines.len(),
-            head.size
-        )))
+        let count = lines.len();
+        *self.gathered.lock() = Some((note.text().to_owned(), lines));
+        Err(Error::WitnessQuorum(format!("{reached} of {count} witnesses cosigned size {}", head.size)))
     }
 
     /// The note with the lines of a quorum and no more, opened as readers open it.
@@ -147,26 +150,29 @@ impl WitnessClient {
         let mut whole = note.clone();
         lines.into_iter().flatten().for_each(|line| whole.push(line));
         let whole = whole.to_bytes();
+        let unusable = |why: String| Error::WitnessQuorum(format!("the cosigned checkpoint {why}"));
+        self.open(&whole).map_err(unusable)?;
+        if whole.len() > MAX_NOTE {
+            return Err(unusable(format!("has {} bytes; at most {MAX_NOTE} can be stored", whole.len())));
+        }
+        Ok(whole)
+    }
+
+    /// Opens a checkpoint as readers do.
+    fn open(&self, note: &[u8]) -> Result<(), String> {
         let witnesses = self.policy.witnesses().iter().map(|witness| &witness.key);
         let keys: Vec<VerifierKey> = self.log_keys.iter().chain(witnesses).cloned().collect();
-        let unusable = |why: String| Error::WitnessQuorum(format!("the cosigned checkpoint {why}"));
-        let opened = VerifiedCheckpoint::open(&whole, &self.origin, &keys, &AwsLc)
-            .map_err(|error| unusable(format!("does not open: {error}")))?;
+        let opened = VerifiedCheckpoint::open(note, &self.origin, &keys, &AwsLc)
+            .map_err(|error| format!("does not open: {error}"))?;
         let cosigned = |witness: usize| {
             let key = self.log_keys.len() + witness;
             opened.cosignatures().iter().any(|line| line.key_index() == key && line.time().is_some())
         };
         if !self.policy.evaluate(cosigned) {
-            return Err(unusable("has no quorum".to_owned()));
+            return Err("has no quorum".to_owned());
         }
         let lines = opened.log_signatures().len() + opened.cosignatures().len();
-        if lines > MAX_LINES {
-            return Err(unusable(format!("has {lines} lines; readers take {MAX_LINES}")));
-        }
-        if whole.len() > MAX_NOTE {
-            return Err(unusable(format!("has {} bytes; at most {MAX_NOTE} can be stored", whole.len())));
-        }
-        Ok(whole)
+        if lines > MAX_LINES { Err(format!("has {lines} lines; readers take {MAX_LINES}")) } else { Ok(()) }
     }
 
     /// Asks one witness, once more when it has another size on record than expected.
@@ -296,6 +302,10 @@ fn verified(body: &str, witness: &Witness, note: &Note) -> Result<NoteSignature,
 }
 
 impl Cosigner for WitnessClient {
+    fn is_cosigned(&self, note: &[u8]) -> bool {
+        self.open(note).is_ok()
+    }
+
     fn cosign(
         &self,
         note: &[u8],

@@ -176,6 +176,20 @@ async fn a_log_with_a_policy_publishes_only_what_its_witness_cosigned() {
     let opened = policy.open(note.as_bytes(), &trust_store::provider::AwsLc).unwrap();
     assert_eq!(opened.head().size, 1);
 
+    let digest = tlog::Hash::digest(b"artifact").0.map(|byte| format!("{byte:02x}")).concat();
+    let found = async |url: &str| {
+        for _ in 0..100 {
+            let answer = client.get(format!("{url}/api/v1/lookup?digest={digest}")).send().await.unwrap();
+            let answer: Value = answer.json().await.unwrap();
+            if answer["covered_size"] == 1 {
+                return answer["entries"].as_array().unwrap().len();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the lookup index does not cover the entry");
+    };
+    assert_eq!(found(&log.url).await, 1);
+
     // Without the witness nothing more is published; what was published stays.
     witness.kill();
     let request = stack.authority.leaf("dev@example.test").request(b"another");
@@ -186,6 +200,17 @@ async fn a_log_with_a_policy_publishes_only_what_its_witness_cosigned() {
     assert!(pending.await.is_err(), "an entry was acknowledged as published without the quorum");
     let note = client.get(format!("{}/checkpoint", log.url)).send().await.unwrap().bytes().await.unwrap();
     assert_eq!(policy.open(&note, &trust_store::provider::AwsLc).unwrap().head().size, 1);
+
+    // Nor does a restart without it take anything away: checkpoint, tiles, proofs and what was indexed.
+    log.kill();
+    let log = stack.serve();
+    for path in ["checkpoint", "tile/0/000.p/1", "tile/entries/000.p/1", "api/v1/proof?index=0", "readyz"] {
+        let answer = client.get(format!("{}/{path}", log.url)).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200, "{path}");
+    }
+    let note = client.get(format!("{}/checkpoint", log.url)).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(policy.open(&note, &trust_store::provider::AwsLc).unwrap().head().size, 1);
+    assert_eq!(found(&log.url).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

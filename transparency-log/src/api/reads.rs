@@ -29,10 +29,8 @@ pub(crate) async fn read(log: &Arc<ServedLog>, rest: &str, query: &str) -> Handl
     }
     match rest {
         "checkpoint" => {
-            let publication = published(log)?;
-            // Where witnesses are asked beside publication, their lines are shown as long as the tree is the same.
-            let cosigned = log.log.witnessed().filter(|cosigned| cosigned.tree() == publication.tree());
-            Ok(respond(StatusCode::OK, TEXT, BRIEF, cosigned.unwrap_or(publication).note().clone()))
+            let note = log.log.checkpoint().ok_or_else(not_published)?;
+            Ok(respond(StatusCode::OK, TEXT, BRIEF, note))
         }
         "api/v1/witnessed" => {
             let cosigned = log.log.witnessed().ok_or_else(|| {
@@ -53,9 +51,11 @@ pub(crate) async fn read(log: &Arc<ServedLog>, rest: &str, query: &str) -> Handl
 }
 
 pub(crate) fn published(log: &ServedLog) -> Result<Arc<Publication>, Problem> {
-    log.log.publication().ok_or_else(|| {
-        Problem::unavailable("not_published", 1).with_detail("no checkpoint reached its witness quorum yet")
-    })
+    log.log.publication().ok_or_else(not_published)
+}
+
+fn not_published() -> Problem {
+    Problem::unavailable("not_published", 1).with_detail("no checkpoint reached its witness quorum yet")
 }
 
 async fn tile(log: &Arc<ServedLog>, path: &str) -> Handled {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -26,6 +27,8 @@ pub enum Witnessing {
     OnRequest {
         /// From one request to the next.
         pause: Duration,
+        /// Age of the newest cosignatures at which they are asked again although nobody waits; `None`: never.
+        refresh: Option<Duration>,
     },
 }
 
@@ -56,6 +59,16 @@ impl CosigningQueue {
         self.changed.notify_one();
     }
 
+    /// Who waits, those who have gone included.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().waiters.len()
+    }
+
+    /// Forgets who has gone.
+    pub(crate) fn purge(&self) {
+        self.state.lock().waiters.retain(|(_, reply)| !reply.is_closed());
+    }
+
     /// Ends the thread. Who still waits is told to try again.
     pub(crate) fn close(&self) {
         self.state.lock().closing = true;
@@ -83,24 +96,28 @@ pub(crate) struct Cosigning {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cosigner: Arc<dyn Cosigner>,
     pub(crate) pause: Duration,
+    pub(crate) refresh: Option<Duration>,
 }
 
 impl Cosigning {
     /// Cosigns until the log is closed or fails.
     pub(crate) fn run(self) {
-        let mut asked_at = None;
-        while let Some(publication) = self.due(asked_at) {
-            asked_at = Some(self.shared.clock.elapsed());
+        // Not before the first, and at the second even when nobody waits.
+        let (mut earliest, mut refresh) = (Duration::ZERO, self.refresh_from(self.shared.clock.elapsed()));
+        while let Some(publication) = self.due(earliest, refresh) {
+            let now = self.shared.clock.elapsed();
             match self.cosign(&publication) {
-                Ok(cosigned) => self.answer(&cosigned),
+                Ok(cosigned) => {
+                    earliest = now + self.pause;
+                    refresh = self.refresh_from(now);
+                    self.answer(&cosigned);
+                }
                 Err(error) => {
                     tracing::warn!(log = %self.shared.origin, %error, "no cosigned checkpoint; trying again");
                     self.shared.metrics.publication_failed();
-                    let mut state = self.shared.cosigning.state.lock();
-                    if !state.closing && state.failed.is_none() {
-                        self.shared.cosigning.changed.wait_for(&mut state, RETRY);
-                    }
-                    asked_at = None;
+                    self.shared.cosigning.purge();
+                    // The quotas of witnesses hold for questions, not for answers.
+                    earliest = now + self.pause.max(RETRY);
                 }
             }
         }
@@ -112,8 +129,12 @@ impl Cosigning {
         );
     }
 
-    /// Waits until somebody waits and the pause is over; the checkpoint to be cosigned, or `None` at the end.
-    fn due(&self, asked_at: Option<Duration>) -> Option<Arc<Publication>> {
+    fn refresh_from(&self, now: Duration) -> Option<Duration> {
+        self.refresh.map(|age| now + age)
+    }
+
+    /// Waits until the witnesses are to be asked; the checkpoint to be cosigned, or `None` at the end.
+    fn due(&self, earliest: Duration, refresh: Option<Duration>) -> Option<Arc<Publication>> {
         let queue = &self.shared.cosigning;
         let mut state = queue.state.lock();
         loop {
@@ -121,24 +142,29 @@ impl Cosigning {
                 return None;
             }
             let now = self.shared.clock.elapsed();
-            let wait = asked_at.map_or(Duration::ZERO, |at| (at + self.pause).saturating_sub(now));
-            if state.waiters.is_empty() {
-                queue.changed.wait(&mut state);
-            } else if wait.is_zero() {
-                return self.shared.published();
-            } else {
-                queue.changed.wait_for(&mut state, wait);
+            let wanted = if state.waiters.is_empty() { refresh } else { Some(now) };
+            match wanted.map(|at| at.max(earliest).saturating_sub(now)) {
+                None => queue.changed.wait(&mut state),
+                Some(Duration::ZERO) => return self.shared.published(),
+                Some(wait) => {
+                    queue.changed.wait_for(&mut state, wait);
+                }
             }
         }
     }
 
     fn cosign(&self, publication: &Arc<Publication>) -> Result<Arc<Publication>> {
         let consistency = |old: u64| publication.consistency(old, &self.shared.tiles);
-        let note = self.cosigner.cosign(&publication.note, &publication.tree, &consistency)?;
+        let note = Bytes::from(self.cosigner.cosign(&publication.note, &publication.tree, &consistency)?);
+        let Some(lines) = note.strip_prefix(&publication.note[..]) else {
+            return Err(Error::WitnessQuorum("the note was altered while it was cosigned".to_owned()));
+        };
+        let cosignatures = note.slice_ref(lines);
         Ok(Arc::new(Publication {
             tree: publication.tree,
             time_millis: publication.time_millis,
-            note: note.into(),
+            note,
+            cosignatures,
             edge: publication.edge.clone(),
         }))
     }

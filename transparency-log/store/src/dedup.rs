@@ -174,8 +174,11 @@ impl Dedup {
     }
 
     /// What there is to do off the writer's path.
-    pub(crate) fn work(&self) -> Option<Work> {
-        if let Some(table) = self.frozen.first() {
+    ///
+    /// A table whose entries are not all among the first `committed` waits: on disk it would speak of entries that a crash
+    /// may replace by others.
+    pub(crate) fn work(&self, committed: u64) -> Option<Work> {
+        if let Some(table) = self.frozen.first().filter(|table| table.range().end <= committed) {
             return Some(Work::Spill(table.clone()));
         }
         let (first, _) = self.runs.windows(FAN).enumerate().find(|(_, runs)| {
@@ -233,7 +236,7 @@ mod tests {
             assert_eq!(dedup.candidates(&key(i)).unwrap(), Vec::<u64>::new());
             dedup.insert(&key(i), i);
             if i % 3 == 0
-                && let Some(work) = dedup.work()
+                && let Some(work) = dedup.work(i + 1)
             {
                 let (run, replaced) = perform(&disk, dir.path(), &work).unwrap();
                 dedup.adopt(run);
@@ -242,7 +245,7 @@ mod tests {
                 }
             }
         }
-        while let Some(work) = dedup.work() {
+        while let Some(work) = dedup.work(2050) {
             let (run, replaced) = perform(&disk, dir.path(), &work).unwrap();
             dedup.adopt(run);
             for path in replaced {
@@ -260,5 +263,17 @@ mod tests {
         }
         // A run beyond the head belongs to a future that was rolled back: it is not used.
         assert_eq!(Dedup::open(&disk, dir.path(), 900, 100).unwrap().covered(), 800);
+        // Nor is it there any more when the log has grown again, with other entries.
+        assert_eq!(Dedup::open(&disk, dir.path(), 2050, 100).unwrap().covered(), 800);
+    }
+
+    #[test]
+    fn a_table_is_not_written_before_its_entries_are_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let mut dedup = Dedup::open(&disk, dir.path(), 0, 100).unwrap();
+        (0..150).for_each(|i| dedup.insert(&key(i), i));
+        assert!(dedup.work(90).is_none());
+        assert!(matches!(dedup.work(100), Some(Work::Spill(table)) if table.range() == (0..100)));
     }
 }

@@ -271,10 +271,15 @@ pub(crate) fn open_all(disk: &Arc<dyn Disk>, directory: &Path, size: u64) -> Res
     ranges.sort_unstable();
     let (mut runs, mut covered) = (Vec::new(), 0);
     for (start, Reverse(end)) in ranges {
-        if start != covered || end > size || end <= start {
+        let path = directory.join(format!("{start}-{end}.run"));
+        if end > size {
+            // Of entries that were never committed. Others will take their places.
+            disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
             continue;
         }
-        let path = directory.join(format!("{start}-{end}.run"));
+        if start != covered || end <= start {
+            continue;
+        }
         match open(disk, &path, start..end)? {
             Some(run) => {
                 runs.push(Arc::new(run));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tlog::hash::{Hash, LeafHash, node_hash};
-use tlog::node::NodeId;
+use tlog::node::{NodeId, NodeReader};
 
 const WIDTH: usize = 256;
 const ROWS: usize = 9;
@@ -122,6 +122,25 @@ impl Edge {
         let mut tiles = vec![Arc::new(TileNodes::empty())];
         tiles.extend(levels.into_iter().map(Arc::new));
         Self { size: full_tiles * WIDTH as u64, tiles }
+    }
+
+    /// The edge of the first `size` leaves of a tree.
+    pub(crate) fn at<R: NodeReader>(size: u64, nodes: &R) -> Result<Self, R::Error> {
+        let mut tiles = Vec::new();
+        for level in 0..8_u8 {
+            let count = items(size, level);
+            if level > 0 && count == 0 {
+                break;
+            }
+            let mut partial = TileNodes::empty();
+            for index in count / WIDTH as u64 * WIDTH as u64..count {
+                for hash in nodes.read(&[NodeId { level: 8 * level, index }])? {
+                    partial.push(hash);
+                }
+            }
+            tiles.push(Arc::new(partial));
+        }
+        Ok(Self { size, tiles })
     }
 
     /// Number of leaves.

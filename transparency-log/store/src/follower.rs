@@ -96,7 +96,8 @@ impl Follower {
 
     /// Spills and merges deduplication keys.
     fn index(&self) -> Result<()> {
-        let Some(work) = self.shared.dedup.lock().work() else { return Ok(()) };
+        let committed = self.shared.committed().head.tree.size;
+        let Some(work) = self.shared.dedup.lock().work(committed) else { return Ok(()) };
         let (run, replaced) = dedup::perform(&self.shared.disk, &self.dedup_directory, &work)?;
         self.shared.dedup.lock().adopt(run);
         for path in replaced {

@@ -8,6 +8,7 @@
 //! | head: size and root of what is committed | `head/head`, and a second copy elsewhere | yes; changed by compare-and-swap only |
 //! | entries | `entries/*.entries` | verified against the head at start, by checksum when read |
 //! | signed note | `checkpoint` | compared with the head at start |
+//! | cosigned note | `cosigned` | compared with the entries and the policy before it is shown again |
 //! | full tiles, positions of records | `tiles/` | derived; authenticated when read |
 //! | deduplication keys | `dedup/*.run` | derived; a hit re-reads the entry |
 //!

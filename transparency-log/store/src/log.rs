@@ -52,6 +52,8 @@ pub struct Log {
     shared: Arc<Shared>,
     writing: Writing,
     witnesses: Option<Witnessing>,
+    /// Submitters who may wait for a checkpoint.
+    max_waiting: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
     follower_stop: Mutex<Option<mpsc::Sender<crate::sequencer::Completed>>>,
 }
@@ -99,6 +101,8 @@ impl Log {
             dedup,
             committed: Committed { head: head.load(), edge: edge.clone() },
             derived,
+            published_is_witnessed: parts.cosigner.is_some()
+                && options.witnessing == Witnessing::EveryCheckpoint,
         }));
         let (to_follower, completed) = mpsc::channel();
         let follower = Follower {
@@ -111,9 +115,14 @@ impl Log {
         let witnesses = parts.cosigner.is_some().then_some(options.witnessing);
         let (before_publication, beside_it) = match (parts.cosigner, options.witnessing) {
             (cosigner, Witnessing::EveryCheckpoint) => (cosigner, None),
-            (cosigner, Witnessing::OnRequest { pause }) => {
-                (None, cosigner.map(|cosigner| Cosigning { shared: shared.clone(), cosigner, pause }))
-            }
+            (cosigner, Witnessing::OnRequest { pause, refresh }) => (
+                None,
+                cosigner.map(|cosigner| Cosigning { shared: shared.clone(), cosigner, pause, refresh }),
+            ),
+        };
+        let cosigned = match &before_publication {
+            Some(_) => Some(NoteFile::open(&*parts.disk, &options.cosigned_file(), options.identity())?),
+            None => None,
         };
         let mut publisher = Publisher {
             shared: shared.clone(),
@@ -122,15 +131,17 @@ impl Log {
             signed: note.current().map_or_else(|| copy.load().tree, |note| note.tree),
             copy,
             note,
+            cosigned,
             publishing: options.publishing,
             last_time_millis,
         };
-        match publisher.publish() {
-            // Readers have nothing to see until the quorum answers, but entries are safe meanwhile.
-            Err(error @ Error::WitnessQuorum(_)) => {
-                tracing::warn!(log = %options.origin, %error, "starting without a published checkpoint");
-            }
-            other => other?,
+        if publisher.cosigner.is_some() {
+            // Witnesses may take their time: readers see the last checkpoint that had its quorum, if there is one, and the
+            // publisher's thread asks for the next.
+            publisher.restore()?;
+            shared.publisher.committed();
+        } else {
+            publisher.publish()?;
         }
         let sequencer =
             Sequencer { shared: shared.clone(), head, writer, range, edge, follower: to_follower.clone() };
@@ -146,6 +157,7 @@ impl Log {
             shared,
             writing: options.writing,
             witnesses,
+            max_waiting: options.batching.queue_entries,
             threads: Mutex::new(threads),
             follower_stop: Mutex::new(Some(to_follower)),
         })
@@ -220,7 +232,8 @@ impl Log {
         if entries.iter().any(|entry| entry.is_certificate() != (self.shared.kind == LogKind::Issuance)) {
             return Err(Error::WrongKind { kind: self.shared.kind.as_str() });
         }
-        if self.shared.tiles.backlog() > MAX_TILE_BACKLOG {
+        let crowded = ack != Ack::Sequenced && !self.shared.has_room(self.max_waiting);
+        if crowded || self.shared.tiles.backlog() > MAX_TILE_BACKLOG {
             return Err(Error::Overloaded { retry_after: Duration::from_secs(1) });
         }
         Ok(())
@@ -240,6 +253,18 @@ impl Log {
     #[must_use]
     pub fn publication(&self) -> Option<Arc<Publication>> {
         self.shared.published()
+    }
+
+    /// The note of the published checkpoint, with the cosignatures that were collected beside publication as long as the
+    /// tree is the same: they are over the text, which is the same then, and stay good when the log signs it anew.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Bytes> {
+        let published = self.shared.published()?;
+        let cosigned = self.shared.witnessed().filter(|cosigned| cosigned.tree == published.tree);
+        Some(match cosigned {
+            Some(cosigned) => [&published.note[..], &cosigned.cosignatures].concat().into(),
+            None => published.note.clone(),
+        })
     }
 
     /// The newest checkpoint with the cosignatures of a quorum, if there is a witness policy and it was ever fulfilled.

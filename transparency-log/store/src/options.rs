@@ -92,6 +92,12 @@ impl LogOptions {
         self.directory.join("dedup")
     }
 
+    /// The stored note that has its quorum.
+    #[must_use]
+    pub fn cosigned_file(&self) -> PathBuf {
+        self.directory.join("cosigned")
+    }
+
     /// The stored signed note.
     #[must_use]
     pub fn note_file(&self) -> PathBuf {

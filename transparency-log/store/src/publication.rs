@@ -15,6 +15,8 @@ pub struct Publication {
     pub(crate) tree: TreeHead,
     pub(crate) time_millis: u64,
     pub(crate) note: Bytes,
+    /// Lines that were collected beside publication; they are the end of the note then.
+    pub(crate) cosignatures: Bytes,
     pub(crate) edge: Edge,
 }
 

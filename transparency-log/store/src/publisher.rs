@@ -14,6 +14,7 @@ use tlog::consistency::ConsistencyProof;
 use tlog::hash::TreeHead;
 use tokio::sync::oneshot;
 
+use crate::edge::Edge;
 use crate::entry::{Ack, Receipt};
 use crate::error::{Error, Result};
 use crate::head_file::HeadFile;
@@ -45,6 +46,9 @@ pub trait Cosigner: Send + Sync + std::fmt::Debug {
         head: &TreeHead,
         consistency: &dyn Fn(u64) -> Result<ConsistencyProof>,
     ) -> Result<Vec<u8>>;
+
+    /// Whether a stored note has the cosignatures of a quorum, so that it may be shown until there is a newer one.
+    fn is_cosigned(&self, note: &[u8]) -> bool;
 }
 
 /// When checkpoints are published.
@@ -123,6 +127,16 @@ impl PublisherQueue {
         }
     }
 
+    /// Who waits, those who have gone included.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().waiters.len()
+    }
+
+    /// Forgets who has gone.
+    pub(crate) fn purge(&self) {
+        self.state.lock().waiters.retain(|waiter| !waiter.reply.is_closed());
+    }
+
     pub(crate) fn close(&self) {
         self.state.lock().closing = true;
         self.changed.notify_one();
@@ -149,6 +163,8 @@ pub(crate) struct Publisher {
     pub(crate) cosigner: Option<Arc<dyn Cosigner>>,
     pub(crate) copy: HeadFile,
     pub(crate) note: NoteFile,
+    /// The newest note with its quorum, where one is needed for publication.
+    pub(crate) cosigned: Option<NoteFile>,
     pub(crate) publishing: Publishing,
     /// The newest tree that was signed, published or not.
     pub(crate) signed: TreeHead,
@@ -168,8 +184,15 @@ impl Publisher {
                     self.shared.metrics.publication_failed();
                     let mut state = self.shared.publisher.state.lock();
                     if state.closing || state.failed.is_some() {
+                        for waiter in std::mem::take(&mut state.waiters) {
+                            // The submitter may have gone; nobody else is to be told.
+                            let _ = waiter
+                                .reply
+                                .send(Err(Error::Stopped("the server is shutting down".to_owned())));
+                        }
                         return;
                     }
+                    state.waiters.retain(|waiter| !waiter.reply.is_closed());
                     state.committed = true;
                     self.shared.publisher.changed.wait_for(&mut state, RETRY);
                 }
@@ -213,6 +236,30 @@ impl Publisher {
         }
     }
 
+    /// Publishes the stored checkpoint that had its quorum, so that there is something to read until a new one has.
+    pub(crate) fn restore(&self) -> Result<()> {
+        let stored = self.cosigned.as_ref().and_then(NoteFile::current);
+        let (Some(cosigner), Some(stored)) = (&self.cosigner, stored) else { return Ok(()) };
+        let Committed { edge, .. } = self.shared.committed();
+        let nodes = TreeNodes { edge: &edge, store: &self.shared.tiles };
+        let size = stored.tree.size;
+        let ours =
+            size <= edge.size() && tlog::node::read_root(size, &nodes).map_err(Error::from)? == stored.tree;
+        if !ours || !cosigner.is_cosigned(&stored.note) {
+            tracing::warn!(log = %self.shared.origin, size, "the stored cosigned checkpoint cannot be shown");
+            return Ok(());
+        }
+        let edge = Edge::at(size, &nodes).map_err(Error::from)?;
+        self.shared.set_published(Arc::new(Publication {
+            tree: stored.tree,
+            time_millis: stored.time_millis,
+            note: stored.note.clone(),
+            cosignatures: Bytes::new(),
+            edge,
+        }));
+        Ok(())
+    }
+
     /// Signs and publishes the newest committed head.
     pub(crate) fn publish(&mut self) -> Result<()> {
         let shared = self.shared.clone();
@@ -245,10 +292,14 @@ impl Publisher {
                 // What witnesses answer must never be what stops the log.
                 return Err(Error::WitnessQuorum(format!("their lines make {} bytes", note.len())));
             }
-            self.note.store(stored(&note))?;
+            if let Some(cosigned) = &mut self.cosigned {
+                cosigned.store(stored(&note))?;
+            }
         }
 
-        let publication = Arc::new(Publication { tree: head.tree, time_millis: now, note, edge });
+        let cosignatures = Bytes::new();
+        let publication =
+            Arc::new(Publication { tree: head.tree, time_millis: now, note, cosignatures, edge });
         shared.set_published(publication.clone());
         self.answer(&publication);
         Ok(())

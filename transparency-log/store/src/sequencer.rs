@@ -214,7 +214,10 @@ impl Sequencer {
                 },
             };
             let receipt = Receipt { index, time_millis, novelty, publication: None };
+            // What a checkpoint covers already needs no other one, however often it is submitted again.
+            let publication = self.shared.covering(index, item.ack).filter(|_| novelty == Novelty::Duplicate);
             match item.ack {
+                _ if publication.is_some() => drop(item.reply.send(Ok(Receipt { publication, ..receipt }))),
                 // The submitter may have gone; the entry stays.
                 Ack::Sequenced => drop(item.reply.send(Ok(receipt))),
                 ack => for_publisher.push(Waiter { receipt, ack, reply: item.reply }),

@@ -10,6 +10,7 @@ use crate::cosigning::CosigningQueue;
 use crate::dedup::Dedup;
 use crate::disk::Disk;
 use crate::edge::Edge;
+use crate::entry::Ack;
 use crate::entry_file::EntryFile;
 use crate::error::{Error, Result};
 use crate::head_file::Head;
@@ -40,12 +41,16 @@ pub(crate) struct Shared {
     pub(crate) publisher: PublisherQueue,
     pub(crate) cosigning: CosigningQueue,
     pub(crate) metrics: Metrics,
+    /// Nothing is published here without its quorum.
+    published_is_witnessed: bool,
     committed: RwLock<Committed>,
     published: RwLock<Option<Arc<Publication>>>,
     witnessed: RwLock<Option<Arc<Publication>>>,
     failure: RwLock<Option<String>>,
     /// Everything derived from the first so many entries is durable.
     pub(crate) derived: AtomicU64,
+    /// Submissions that came while too many waited.
+    turned_away: AtomicU64,
 }
 
 /// The parts of [`Shared`] that recovery found.
@@ -61,6 +66,7 @@ pub(crate) struct SharedParts {
     pub(crate) dedup: Dedup,
     pub(crate) committed: Committed,
     pub(crate) derived: u64,
+    pub(crate) published_is_witnessed: bool,
 }
 
 impl Shared {
@@ -80,11 +86,13 @@ impl Shared {
             publisher: PublisherQueue::default(),
             cosigning: CosigningQueue::default(),
             metrics,
+            published_is_witnessed: parts.published_is_witnessed,
             committed: RwLock::new(parts.committed),
             published: RwLock::new(None),
             witnessed: RwLock::new(None),
             failure: RwLock::new(None),
             derived: AtomicU64::new(parts.derived),
+            turned_away: AtomicU64::new(0),
         }
     }
 
@@ -114,6 +122,30 @@ impl Shared {
 
     pub(crate) fn set_witnessed(&self, publication: Arc<Publication>) {
         *self.witnessed.write() = Some(publication);
+    }
+
+    /// The published checkpoint, if it has what this level promises of entry `index`.
+    pub(crate) fn covering(&self, index: u64, ack: Ack) -> Option<Arc<Publication>> {
+        let publication = match ack {
+            Ack::Sequenced => None,
+            Ack::Witnessed if !self.published_is_witnessed => self.witnessed(),
+            Ack::Published | Ack::Witnessed => self.published(),
+        };
+        publication.filter(|publication| index < publication.tree.size)
+    }
+
+    /// Whether fewer than `limit` submitters wait for a checkpoint.
+    pub(crate) fn has_room(&self, limit: usize) -> bool {
+        let waiting = || self.publisher.len() + self.cosigning.len();
+        if waiting() < limit {
+            return true;
+        }
+        // Looking at all of them is dear: one in so many who come while it is full has it done.
+        if self.turned_away.fetch_add(1, Ordering::Relaxed).is_multiple_of(256) {
+            self.publisher.purge();
+            self.cosigning.purge();
+        }
+        waiting() < limit
     }
 
     /// Stops writing for good. The first cause is kept.
@@ -199,6 +231,8 @@ pub struct MetricsSnapshot {
     pub queued: u64,
     /// Full tiles waiting for the follower.
     pub tile_backlog: u64,
+    /// Submitters waiting for a checkpoint.
+    pub waiting: u64,
     /// Whether the writer has stopped after a fatal failure.
     pub failed: bool,
 }
@@ -231,6 +265,7 @@ impl Metrics {
             scrubbed: load(&self.scrubbed),
             damaged_reads: load(&self.damaged_reads),
             queued: shared.queue.len() as u64,
+            waiting: (shared.publisher.len() + shared.cosigning.len()) as u64,
             tile_backlog: shared.tiles.backlog() as u64,
             failed: shared.failure().is_some(),
         }

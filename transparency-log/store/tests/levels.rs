@@ -24,6 +24,10 @@ struct Quorum {
 }
 
 impl Cosigner for Quorum {
+    fn is_cosigned(&self, note: &[u8]) -> bool {
+        note.ends_with(LINE)
+    }
+
     fn cosign(
         &self,
         note: &[u8],
@@ -53,7 +57,7 @@ fn submit(log: &Log, i: u64, ack: Ack) -> oneshot::Receiver<Result<Receipt>> {
 #[test]
 fn on_request_only_who_asks_for_witnesses_waits_for_them() {
     let mut fixture = Fixture::new(LogKind::Raw);
-    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::ZERO };
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::ZERO, refresh: None };
     let quorum = Arc::new(Quorum::default());
     let log = open(&fixture, &quorum);
     let mut witnessed = submit(&log, 0, Ack::Witnessed);
@@ -80,7 +84,7 @@ fn on_request_only_who_asks_for_witnesses_waits_for_them() {
 #[test]
 fn witnesses_are_asked_no_oftener_than_the_pause_and_one_request_serves_all_who_wait() {
     let mut fixture = Fixture::new(LogKind::Raw);
-    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::from_secs(3600) };
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::from_secs(3600), refresh: None };
     let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
     let log = open(&fixture, &quorum);
     assert_eq!(add(&log, &entry(0), Ack::Witnessed).unwrap().index, 0);
@@ -116,5 +120,126 @@ fn where_every_checkpoint_is_witnessed_both_levels_are_the_same() {
         assert!(publication.note().ends_with(LINE));
     }
     assert_eq!(log.witnessed().unwrap().tree().size, 2);
+    log.close();
+}
+
+#[test]
+fn a_failing_quorum_is_asked_no_oftener_than_the_pause_however_many_wait() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::from_secs(3600), refresh: None };
+    let quorum = Arc::new(Quorum::default());
+    let log = open(&fixture, &quorum);
+    for i in 0..100 {
+        drop(submit(&log, i, Ack::Witnessed));
+        // Each is published by itself, and so wakes the thread that asks by itself.
+        add(&log, &entry(1000 + i), Ack::Published).unwrap();
+    }
+    log.close();
+    assert_eq!(quorum.asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn what_is_shown_is_signed_anew_and_keeps_its_cosignatures() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::ZERO, refresh: None };
+    fixture.options.publishing.idle = Duration::from_millis(20);
+    let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+    let log = open(&fixture, &quorum);
+    add(&log, &entry(0), Ack::Witnessed).unwrap();
+    let first = log.checkpoint().unwrap();
+    assert!(first.ends_with(LINE));
+    fixture.clock.set(2_000_000);
+    while log.publication().unwrap().time_millis() < 2_000_000 {
+        std::thread::yield_now();
+    }
+    let later = log.checkpoint().unwrap();
+    assert!(later.starts_with(log.publication().unwrap().note()) && later.ends_with(LINE));
+    assert_ne!(first, later);
+    assert_eq!(quorum.asked.load(Ordering::SeqCst), 1);
+    // The lines are over this tree only.
+    add(&log, &entry(1), Ack::Published).unwrap();
+    assert_eq!(log.checkpoint().unwrap(), *log.publication().unwrap().note());
+    log.close();
+}
+
+#[test]
+fn cosignatures_of_an_unchanged_tree_are_renewed_unasked() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    let refresh = Some(Duration::from_millis(20));
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::ZERO, refresh };
+    let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+    let log = open(&fixture, &quorum);
+    while quorum.asked.load(Ordering::SeqCst) < 3 {
+        std::thread::yield_now();
+    }
+    assert!(log.checkpoint().unwrap().ends_with(LINE));
+    log.close();
+}
+
+#[test]
+fn who_has_gone_is_forgotten_and_who_waits_is_bounded() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.batching.queue_entries = 100;
+    let log = open(&fixture, &Arc::new(Quorum::default()));
+    let (mut taken, mut refused) = (0, 0);
+    for i in 0..20_000 {
+        let entry = Entry::plain(entry(i % 10).into()).unwrap();
+        match log.submit(WriterId(1), entry, Ack::Published) {
+            Ok(_) => taken += 1,
+            Err(Error::Overloaded { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        // Those in the queue come on top of those who are bounded.
+        assert!(log.metrics().waiting <= 400, "{} wait", log.metrics().waiting);
+    }
+    assert!(taken > 100, "those who have gone keep their places: {taken} taken, {refused} refused");
+    log.close();
+}
+
+#[test]
+fn entries_that_a_checkpoint_covers_make_no_other_one() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.publishing.unhurried = Duration::from_secs(60);
+    let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+    let log = open(&fixture, &quorum);
+    let first = add(&log, &entry(0), Ack::Published).unwrap();
+    let before = log.metrics().publications;
+    for ack in [Ack::Published, Ack::Witnessed].repeat(50) {
+        let again = add(&log, &entry(0), ack).unwrap();
+        assert_eq!(again.index, first.index);
+        assert!(again.publication.unwrap().note().ends_with(LINE));
+    }
+    assert_eq!(log.metrics().publications, before);
+    log.close();
+}
+
+#[test]
+fn a_start_without_witnesses_shows_the_last_checkpoint_that_had_them() {
+    let fixture = Fixture::new(LogKind::Raw);
+    let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+    let log = open(&fixture, &quorum);
+    for i in 0..600 {
+        drop(submit(&log, i, Ack::Sequenced));
+    }
+    add(&log, &entry(600), Ack::Published).unwrap();
+    let shown = log.publication().unwrap();
+    quorum.reached.store(false, Ordering::SeqCst);
+    // Committed, and never published.
+    add(&log, &entry(601), Ack::Sequenced).unwrap();
+    log.close();
+    for _ in 0..3 {
+        let log = open(&fixture, &quorum);
+        let again = log.publication().unwrap();
+        assert_eq!((again.tree(), again.note()), (shown.tree(), shown.note()));
+        assert_eq!(log.committed().size, 602);
+        let proof = log.inclusion_proof(600, &again).unwrap();
+        proof.verify(&tlog::hash::leaf_hash(&entry(600)), &again.tree()).unwrap();
+        assert_eq!(log.tile(0, 2, 89, &again).unwrap(), log.tile(0, 2, 89, &shown).unwrap());
+        assert!(log.tile(0, 2, 90, &again).is_err(), "beyond what was published");
+        log.close();
+    }
+    quorum.reached.store(true, Ordering::SeqCst);
+    let log = open(&fixture, &quorum);
+    assert_eq!(add(&log, &entry(602), Ack::Published).unwrap().index, 602);
     log.close();
 }
