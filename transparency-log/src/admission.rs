@@ -14,6 +14,7 @@ use trust_store::UnixTime;
 use trust_store::algorithm::{KeyAlgorithm, SubjectPublicKey};
 use trust_store::certificate::Certificate;
 use trust_store::dsse::Envelope;
+use trust_store::json::Value;
 use trust_store::oid;
 use trust_store::path::{PathPolicy, Precertificates, VerifiedChain, build_path};
 use trust_store::pem;
@@ -214,6 +215,8 @@ fn verify_digest(
 #[derive(Debug)]
 pub(crate) struct EventRule {
     predicate_type: String,
+    /// What the predicate must say of the issuer.
+    issuer: Option<String>,
     keys: Vec<Vec<u8>>,
 }
 
@@ -229,11 +232,11 @@ impl EventRule {
                 "name the PEM file of the key that reports it",
             ));
         }
-        Ok(Self { predicate_type: config.predicate_type.clone(), keys })
+        Ok(Self { predicate_type: config.predicate_type.clone(), issuer: config.issuer.clone(), keys })
     }
 }
 
-/// Verifies an event: one signature by a key configured for the statement's type.
+/// Verifies an event: one signature by a key configured for the statement's type and, where the rule says so, issuer.
 pub(crate) fn verify_event(envelope: &Envelope, rules: &[EventRule]) -> Result<Statement, Refused> {
     let signature = envelope.single_signature()?;
     if envelope.payload_type != STATEMENT {
@@ -243,6 +246,10 @@ pub(crate) fn verify_event(envelope: &Envelope, rules: &[EventRule]) -> Result<S
     let mut known = false;
     for rule in rules.iter().filter(|rule| rule.predicate_type == statement.predicate_type) {
         known = true;
+        let issuer = || statement.predicate.member("issuer").and_then(Value::as_str);
+        if rule.issuer.is_some() && rule.issuer.as_deref() != issuer() {
+            continue;
+        }
         for spki in &rule.keys {
             let Ok(key) = SubjectPublicKey::from_der(spki) else { continue };
             let Some(algorithm) = default_algorithm(key.algorithm) else { continue };
@@ -252,7 +259,10 @@ pub(crate) fn verify_event(envelope: &Envelope, rules: &[EventRule]) -> Result<S
         }
     }
     Err(if known {
-        Refused::new("signature_invalid", "no key configured for this event type made the signature")
+        Refused::new(
+            "signature_invalid",
+            "no key configured for this event type and issuer made the signature",
+        )
     } else {
         Refused::new("policy_denied", "this event type is not configured")
     })

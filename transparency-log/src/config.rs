@@ -144,6 +144,10 @@ pub struct LogConfig {
 pub struct EventConfig {
     /// `predicateType` of the in-toto statement.
     pub predicate_type: String,
+    /// The `issuer` that the statement's predicate must name: of a revocation, the CA that issued the certificate. Absent:
+    /// any. One CA's key then cannot revoke what another issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// PEM files with public keys (`PUBLIC KEY`) or certificates, whose keys are then meant.
     pub keys: Vec<PathBuf>,
 }

@@ -137,3 +137,35 @@ async fn a_batch_reads_each_entry_as_strictly_as_the_single_endpoint() {
     assert_eq!((status, answer["code"].as_str()), (400, Some("malformed")), "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("1 to 1000"), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_ca_cannot_revoke_what_another_issued() {
+    let stack = Stack::new();
+    let text = std::fs::read_to_string(stack.config()).unwrap();
+    let old = format!("[[log.event]]\npredicate_type = \"{EVENT_TYPE}\"\nkeys = [\"reporter.pem\"]\n");
+    assert!(text.contains(&old));
+    let keys =
+        ["one", "two"].map(|name| (name, KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()));
+    let mut rules = String::new();
+    for (name, key) in &keys {
+        std::fs::write(stack.path(&format!("{name}.pem")), key.public_key_pem()).unwrap();
+        rules += &format!(
+            "[[log.event]]\npredicate_type = \"{}\"\nissuer = \"{name}\"\nkeys = [\"{name}.pem\"]\n",
+            kind("revocation")
+        );
+    }
+    std::fs::write(stack.config(), text.replace(&old, &rules)).unwrap();
+    let server = stack.serve();
+    let (client, url) = (Client::new(), format!("{}/event/api/v1/entries", server.url));
+    for (name, key) in &keys {
+        for issuer in [json!("one"), json!("two"), json!("three"), json!(1), Value::Null] {
+            let payload = statement("revocation", "ab")
+                .replace("\"of\":\"revocation\"", &format!("\"issuer\":{issuer},\"serial\":\"01\""));
+            assert!(payload.contains("issuer"), "{payload}");
+            let answer = client.post(&url).body(envelope(key, IN_TOTO, &payload).to_string());
+            let answer = answer.send().await.unwrap();
+            let expected = if issuer == *name { 201 } else { 400 };
+            assert_eq!(answer.status().as_u16(), expected, "the key of {name} for {issuer}");
+        }
+    }
+}
