@@ -195,9 +195,16 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for text in
-            ["CN=a,O=b", "CN=a+CN=b", "CN=a+OU=b,L=d+O=c", "CN=a\\, b\\=c,O=\\ x\\ ", "2.5.4.97=id,C=DE", "CN=\\00x", "", "DC=example,DC=com"]
-        {
+        for text in [
+            "CN=a,O=b",
+            "CN=a+CN=b",
+            "CN=a+OU=b,L=d+O=c",
+            "CN=a\\, b\\=c,O=\\ x\\ ",
+            "2.5.4.97=id,C=DE",
+            "CN=\\00x",
+            "",
+            "DC=example,DC=com",
+        ] {
             let der = parse(text).unwrap();
             assert_eq!(format_name(&der), text);
         }
