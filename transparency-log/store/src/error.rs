@@ -131,7 +131,7 @@ pub enum Refusal {
         signed_size: u64,
     },
     /// Entries that the head covers are missing.
-    #[error("{} ends at entry {found}, but the head covers {expected}: an old copy was restored or data was lost; restore the newest backup of the entries, the head stays as it is", entries.display())]
+    #[error("{} ends at entry {found}, but the head covers {expected}: the file is older than the head or data was lost; restore the newest backup of the entries, the head stays as it is", entries.display())]
     EntriesMissing {
         /// The entry file.
         entries: PathBuf,
