@@ -36,7 +36,7 @@ check: ## formatting, clippy, documentation, licences and bans
 	@$(MAKE) --no-print-directory no-std deny
 
 no-std: ## the verifier without an operating system: its features, and a build for wasm32-unknown-unknown
-	$(CARGO) test -q -p mentat-tests --test architecture no_std
+	$(CARGO) test -q $(ALL_BUT_COMPILER) --test architecture no_std
 	@if test -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown/lib"; then \
 	  $(CARGO) build --release -p trust-store --no-default-features --features rustcrypto --target wasm32-unknown-unknown; \
 	else echo "SKIPPED: the target wasm32-unknown-unknown is not installed (rustup target add wasm32-unknown-unknown)"; fi
@@ -44,19 +44,19 @@ no-std: ## the verifier without an operating system: its features, and a build f
 deny: ## licences, bans and sources
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	else echo "SKIPPED: cargo-deny is not installed (cargo install --locked cargo-deny); the same lists are checked over cargo metadata instead:"; \
-	  $(CARGO) test -q -p mentat-tests --test architecture; fi
+	  $(CARGO) test -q $(ALL_BUT_COMPILER) --test architecture; fi
 
 journeys: build ## developer, CI, executor and auditor, and the split form over TLS
-	$(CARGO) test -p mentat-tests --test journeys -- --nocapture
+	$(CARGO) test $(ALL_BUT_COMPILER) --test journeys -- --nocapture
 
 adversarial: build ## each forged or missing item alone is denied with its own code
-	$(CARGO) test -p mentat-tests --test adversarial
+	$(CARGO) test $(ALL_BUT_COMPILER) --test adversarial
 	$(CARGO) test -p trust-store
 
 conformance: build ## third-party vectors, and the conformance door over stdin
 	@test -d "$$MENTAT_VECTORS" || { echo "MISSING: third-party vectors; set MENTAT_VECTORS to their folder (looked in $$MENTAT_VECTORS)"; exit 1; }
 	CI=true $(CARGO) test -p trust-store -p tlog
-	CI=true $(CARGO) test -p mentat-tests --test conformance
+	CI=true $(CARGO) test $(ALL_BUT_COMPILER) --test conformance
 
 # The oracles share the workspace's target folder and release settings, so that what both need is built once.
 ORACLES = CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target} $(CARGO)
@@ -66,12 +66,12 @@ oracles: ## other people's libraries as judges of the verifier (a workspace of i
 	$(ORACLES) build --release --manifest-path tests/oracles/Cargo.toml --bins
 
 crash: build ## SIGKILL to each server while it works, then a restart: nothing acknowledged is lost
-	$(CARGO) test -p mentat-tests --test crash -- --nocapture
+	$(CARGO) test $(ALL_BUT_COMPILER) --test crash -- --nocapture
 	$(CARGO) test -p log-store
-	MENTAT_POWER=1 $(CARGO) test -p mentat-tests --test power -- --nocapture --test-threads=1
+	MENTAT_POWER=1 $(CARGO) test $(ALL_BUT_COMPILER) --test power -- --nocapture --test-threads=1
 
 interop: build ## other people's programs against a running stack; each missing one is named and counted
-	$(CARGO) test -p mentat-tests --test interop -- --nocapture
+	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
 	@$(MAKE) --no-print-directory interop-pkcs11
 
 interop-pkcs11: ## the key backend for PKCS#11 tokens against SoftHSM 2
@@ -126,7 +126,7 @@ bench-tlog: ## the Merkle core alone
 	$(CARGO) bench $(ALL_BUT_COMPILER) --bench tree
 
 examples: build ## every guest example of the SDKs: built, signed, admitted and run where its toolchain is present
-	$(CARGO) test -p mentat-tests --test examples -- --nocapture
+	$(CARGO) test $(ALL_BUT_COMPILER) --test examples -- --nocapture
 
 toolchains: ## the guest toolchains, on Debian (run as root)
 	@command -v apt-get >/dev/null || { echo "MISSING: apt-get; install the packages named in this target by other means"; exit 1; }
