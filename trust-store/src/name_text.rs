@@ -128,7 +128,7 @@ fn pair_der(pair: &str) -> Result<Vec<u8>, Denial> {
     let kind = kind.trim();
     let known = SHORT_NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(kind));
     let id = ObjectIdentifier::new(known.map_or(kind, |(_, id)| *id)).map_err(|_| malformed())?;
-    let value = match value.trim_start().strip_prefix('#') {
+    let value = match value.trim_start_matches(' ').strip_prefix('#') {
         Some(encoded) => element(hex::decode(encoded.trim()).map_err(|_| malformed())?)?,
         None => wrap(tag::UTF8_STRING, unescape(value)?.as_bytes()),
     };
@@ -144,7 +144,8 @@ fn element(der: Vec<u8>) -> Result<Vec<u8>, Denial> {
 
 fn unescape(value: &str) -> Result<String, Denial> {
     let mut octets = Vec::new();
-    let mut characters = value.trim_start().chars().peekable();
+    // Only spaces are insignificant (RFC 4514 section 2.4); other white space is part of the value.
+    let mut characters = value.trim_start_matches(' ').chars().peekable();
     let mut significant = 0;
     while let Some(c) = characters.next() {
         if c == '\\' {
@@ -199,6 +200,7 @@ mod tests {
             "CN=a,O=b",
             "CN=a+CN=b",
             "CN=a+OU=b,L=d+O=c",
+            "CN=\u{a0}",
             "CN=a\\, b\\=c,O=\\ x\\ ",
             "2.5.4.97=id,C=DE",
             "CN=\\00x",
