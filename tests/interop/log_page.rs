@@ -33,10 +33,10 @@ async fn stack() -> Shown {
     let listed = stack.ctl(&["--json", "pki", "list", "--identity", "dev@example.com"]).success().json();
     let serial = listed["serial"].as_str().unwrap_or_else(|| panic!("no certificate: {listed}")).to_owned();
     stack.ctl(&["pki", "revoke", "--serial", &serial, "--reason", "key-compromise"]).success();
-    // The authority tells the event log in the background.
-    let checkpoint = format!("{}/event/checkpoint", stack.text("/log/url"));
+    // The authority tells the event log in the background, and the log's index follows.
+    let lookup = format!("{}/event/api/v1/lookup?serial={serial}", stack.text("/log/url"));
     let deadline = Deadline::after(Duration::from_secs(60));
-    while reqwest::get(&checkpoint).await.unwrap().text().await.unwrap().lines().nth(1) == Some("0") {
+    while entry_of(&lookup).await["entries"] == json!([]) {
         assert!(!deadline.passed(), "the revocation never reached the event log");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
