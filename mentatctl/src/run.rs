@@ -102,7 +102,8 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
             client.load(&release.text, attestation.as_deref(), &module).await.map_err(executor_failure)
         })?;
         drop(spinner);
-        summary.digest
+        // By its id: several agents may run one module.
+        summary.agent_id
     } else {
         let name = run.agent.to_string_lossy();
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
