@@ -1,7 +1,7 @@
 //! Evidence that does not travel with an artifact: revocation data, newer checkpoints, remembered tree heads.
 //!
 //! Nothing here is trusted: a verifier checks every piece exactly as it checks the attestation's. Evidence is collected
-//! by whoever has a network and handed over as a value, or as one file for a machine without ([`signed`]).
+//! by whoever has a network and handed over as a value, or as one file for a machine without ([`mod@signed`]).
 
 use alloc::string::String;
 use alloc::vec::Vec;
