@@ -1,5 +1,6 @@
 //! Closes every open issuance (ca-requirements §4), logs pending revocations. Idempotent; runs at start and for ever.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use ca_pki::crl::RevocationReason;
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::{recorded_kind, recorded_tbs};
-use crate::storage::{Open, State, Step, StoreError, StoredCertificate};
+use crate::storage::{IntentId, Open, State, Step, StoreError, StoredCertificate};
 use crate::transparency::LogError;
 
 /// Issuances younger than this are left to the request that makes them.
@@ -36,27 +37,74 @@ pub struct Reconciled {
 }
 
 /// Which issuances a pass looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+#[derive(Debug, Clone, Copy)]
+pub enum Reach<'a> {
     /// At start nothing is in flight: all of them.
     Everything,
-    /// While serving: only those that no request can still be working on, because they are old, or were recorded before
-    /// this process took requests. Who repeats a call after a crash need not wait for the grace.
-    Leftovers {
-        /// When this process began to take requests.
-        serving_since: UnixTime,
-    },
+    /// While serving: only those that no request can still be working on, because they are old, or were found when this
+    /// process started. Who repeats a call after a crash need not wait for the grace.
+    Serving(&'a Leftovers),
+}
+
+/// What a process before this one left open: known one by one, because times in records are whole seconds, and a restart can
+/// be quicker than that.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    intents: HashSet<IntentId>,
+    newest: Option<UnixTime>,
+}
+
+impl Reach<'_> {
+    /// The time before which a record must have been made to be looked at, at `now`.
+    fn horizon(self, now: UnixTime) -> UnixTime {
+        match self {
+            Self::Everything => UnixTime(i64::MAX),
+            Self::Serving(leftovers) => {
+                let grace = now.plus(-GRACE_SECONDS);
+                leftovers.newest.map_or(grace, |newest| grace.max(newest.plus(1)))
+            }
+        }
+    }
+
+    fn includes(self, record: &StoredCertificate, now: UnixTime) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Serving(leftovers) => {
+                record.created_at < now.plus(-GRACE_SECONDS) || leftovers.intents.contains(&record.intent)
+            }
+        }
+    }
 }
 
 impl CertificateAuthority {
+    /// What is open now. Asked before the first request is answered; what exceeds one pass waits for the grace.
+    ///
+    /// # Errors
+    /// [`CaError::Store`].
+    pub async fn leftovers(&self) -> Result<Leftovers, CaError> {
+        let open = self.store.open_issuances(Open::AtLog, UnixTime(i64::MAX), BATCH).await?;
+        Ok(Leftovers {
+            newest: open.iter().map(|record| record.created_at).max(),
+            intents: open.iter().map(|record| record.intent).collect(),
+        })
+    }
+
+    /// The open issuances that a pass looks at.
+    async fn open(&self, which: Open, reach: Reach<'_>) -> Result<Vec<StoredCertificate>, CaError> {
+        let now = self.clock.for_records();
+        let mut open = self.store.open_issuances(which, reach.horizon(now), BATCH).await?;
+        open.retain(|record| reach.includes(record, now));
+        Ok(open)
+    }
+
     /// One pass over the open issuances: first what needs no log, then the rest.
     ///
     /// # Errors
     /// [`CaError::Store`]; a log that is not available is not an error.
-    pub async fn reconcile(&self, reach: Reach) -> Result<Reconciled, CaError> {
+    pub async fn reconcile(&self, reach: Reach<'_>) -> Result<Reconciled, CaError> {
         let mut done = self.reconcile_local(reach).await?;
         let mut log = LogState::Answers;
-        for record in self.store.open_issuances(Open::AtLog, self.before(reach), BATCH).await? {
+        for record in self.open(Open::AtLog, reach).await? {
             // One that does not answer is asked once a pass, not once for every certificate; what is too old is given up
             // without it.
             if log == LogState::Silent && !self.is_overdue(&record)? {
@@ -89,11 +137,11 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// [`CaError::Store`].
-    pub async fn reconcile_local(&self, reach: Reach) -> Result<Reconciled, CaError> {
+    pub async fn reconcile_local(&self, reach: Reach<'_>) -> Result<Reconciled, CaError> {
         let mut done = Reconciled::default();
         loop {
             let before = done;
-            for record in self.store.open_issuances(Open::Here, self.before(reach), BATCH).await? {
+            for record in self.open(Open::Here, reach).await? {
                 match self.close(&record, &mut done).await {
                     Ok(()) | Err(CaError::Store(StoreError::StateConflict)) => {}
                     Err(error) => return Err(error),
@@ -101,15 +149,6 @@ impl CertificateAuthority {
             }
             if done == before {
                 return Ok(done);
-            }
-        }
-    }
-
-    fn before(&self, reach: Reach) -> UnixTime {
-        match reach {
-            Reach::Everything => UnixTime(i64::MAX),
-            Reach::Leftovers { serving_since } => {
-                self.clock.for_records().plus(-GRACE_SECONDS).max(serving_since)
             }
         }
     }
@@ -191,9 +230,9 @@ impl CertificateAuthority {
     }
 
     /// Reconciles for ever.
-    pub async fn run_reconciler(self: Arc<Self>, serving_since: UnixTime) {
+    pub async fn run_reconciler(self: Arc<Self>, leftovers: Leftovers) {
         loop {
-            match self.reconcile(Reach::Leftovers { serving_since }).await {
+            match self.reconcile(Reach::Serving(&leftovers)).await {
                 Ok(done) if done == Reconciled::default() => {}
                 Ok(done) => tracing::info!(?done, "open issuances reconciled"),
                 Err(error) => tracing::error!(%error, "open issuances could not be reconciled"),

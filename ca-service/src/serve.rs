@@ -201,12 +201,12 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         .route(api::routes(&authority, &admin))
         .read_only_route(api::status_routes(&authority))
         .metrics(metrics);
-    // Before the first request: what was recorded earlier is nobody's here.
-    let serving_since = authority.clock.for_records();
+    // Before the first request: what is open now is nobody's here.
+    let leftovers = authority.leftovers().await.map_err(store_failed)?;
     let running = server.start().await?;
     let tasks = vec![
         tokio::spawn(Arc::clone(&authority).run_publisher()),
-        tokio::spawn(Arc::clone(&authority).run_reconciler(serving_since)),
+        tokio::spawn(Arc::clone(&authority).run_reconciler(leftovers)),
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
     ];
     Ok(Serving { running, tasks })

@@ -103,6 +103,34 @@ async fn every_issuance_is_closed_after_a_failure_at_any_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_open_is_closed_at_once_and_what_is_in_flight_is_not() {
+    let site = Site::new().await;
+    let begun = |authority: std::sync::Arc<ca_service::CertificateAuthority>, id: &'static str| async move {
+        let token =
+            authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+        let asked = enrol_request(&token.token, &key(), Some(id));
+        assert!(matches!(authority.enrol(&asked).await, Err(CaError::Log(_))));
+        asked
+    };
+    let authority = site.open().await;
+    site.log.set_down(true);
+    let before = begun(authority.clone(), "before").await;
+    drop(authority);
+
+    // The restart, within the second of the record.
+    let authority = site.open().await;
+    let leftovers = authority.leftovers().await.unwrap();
+    let after = begun(authority.clone(), "after").await;
+    site.log.set_down(false);
+    assert_eq!(authority.reconcile(Reach::Serving(&leftovers)).await.unwrap().finished, 1);
+    authority.enrol(&before).await.unwrap();
+    assert!(matches!(authority.enrol(&after).await, Err(CaError::IssuancePending)), "left to its request");
+    assert_eq!(authority.reconcile(Reach::Everything).await.unwrap().finished, 1);
+    authority.enrol(&after).await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_down_delays_and_one_that_lies_stops_issuance() {
     let site = Site::new().await;
     let authority = site.open().await;
