@@ -54,6 +54,12 @@ pub(crate) enum BodyFailure {
 impl Outcome {
     const STALLED: u8 = 1;
     const TOO_LARGE: u8 = 2;
+    const READ: u8 = 3;
+
+    /// Whether a part of the body was left on the connection, which then serves no other request.
+    pub(crate) fn left_unread(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != Self::READ
+    }
 
     pub(crate) fn failure(&self) -> Option<BodyFailure> {
         match self.0.load(Ordering::Relaxed) {
@@ -102,10 +108,14 @@ impl RequestBody {
         self.outcome.clone()
     }
 
-    fn failed(&self, outcome: u8, error: BodyError) -> Option<Result<Frame<Bytes>, BodyError>> {
+    fn came_to(&self, outcome: u8) {
         if let Some(shared) = &self.outcome {
             shared.0.store(outcome, Ordering::Relaxed);
         }
+    }
+
+    fn failed(&self, outcome: u8, error: BodyError) -> Option<Result<Frame<Bytes>, BodyError>> {
+        self.came_to(outcome);
         Some(Err(error))
     }
 
@@ -148,7 +158,10 @@ impl Body for RequestBody {
             return Poll::Ready(this.failed(Outcome::STALLED, BodyError::Stalled));
         };
         this.waiting = None;
-        let Some(frame) = outcome else { return Poll::Ready(None) };
+        let Some(frame) = outcome else {
+            this.came_to(Outcome::READ);
+            return Poll::Ready(None);
+        };
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => return Poll::Ready(Some(Err(BodyError::Connection(error)))),
@@ -157,6 +170,9 @@ impl Body for RequestBody {
         match this.remaining.checked_sub(length) {
             Some(remaining) => {
                 this.remaining = remaining;
+                if this.incoming.is_end_stream() {
+                    this.came_to(Outcome::READ);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             None => Poll::Ready(this.failed(Outcome::TOO_LARGE, BodyError::TooLarge { limit: this.limit })),

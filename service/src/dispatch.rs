@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tower_service::Service;
 
-use crate::body::{BodyFailure, BoxError, Ended, RequestBody, ResponseBody, Source};
+use crate::body::{BodyFailure, BoxError, Ended, Outcome, RequestBody, ResponseBody, Source};
 use crate::clock::monotonic;
 use crate::config::Limits;
 use crate::metrics::{self, Metrics, RequestMetrics};
@@ -116,14 +116,21 @@ impl<A: App> Dispatcher<A> {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply<A> {
+        let version = request.version();
+        // Whoever answers without reading leaves the body behind; see `closing`.
+        let unread = !request.body().is_end_stream();
         if let Some(response) = self.operational(&request) {
-            return response;
+            return closing(response, version, unread);
         }
         if let Some(rate) = &self.shared.rate
             && let Err(exceeded) = rate.take(ClientKey::of(&self.peer), monotonic())
         {
             self.shared.requests.rate_limited.fetch_add(1, Ordering::Relaxed);
-            return problem(&Problem::too_many_requests(exceeded.retry_after_seconds));
+            return closing(
+                problem(&Problem::too_many_requests(exceeded.retry_after_seconds)),
+                version,
+                unread,
+            );
         }
         let limits = &self.shared.limits;
         if let Some(grpc) = &self.shared.grpc
@@ -135,7 +142,7 @@ impl<A: App> Dispatcher<A> {
             return grpc(request).await.map(Source::Grpc);
         }
         if declared_length(request.headers()).is_some_and(|length| length > limits.body_bytes) {
-            return problem(&Problem::too_large(limits.body_bytes));
+            return closing(problem(&Problem::too_large(limits.body_bytes)), version, unread);
         }
         let mut request = request
             .map(|body| RequestBody::new(body, limits.body_bytes, limits.stall_timeout, limits.body_timeout));
@@ -143,14 +150,16 @@ impl<A: App> Dispatcher<A> {
         request.extensions_mut().insert(self.peer.clone());
         let answer = self.app.lock().unwrap_or_else(PoisonError::into_inner).answer(request);
         let Ok(response) = answer.await;
-        match outcome.and_then(|outcome| outcome.failure()) {
+        let unread = outcome.as_deref().is_some_and(Outcome::left_unread);
+        let response = match outcome.and_then(|outcome| outcome.failure()) {
             None => response.map(Source::App),
             Some(BodyFailure::TooLarge) => problem(&Problem::too_large(limits.body_bytes)),
             Some(BodyFailure::Stalled) => problem(
                 &Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout")
                     .with_detail("the request body stopped coming"),
             ),
-        }
+        };
+        closing(response, version, unread)
     }
 
     /// Health on both listeners; readiness and metrics on the main one.
@@ -180,6 +189,15 @@ impl<A: App> Dispatcher<A> {
             },
         })
     }
+}
+
+/// An answer that came before the whole body ends its connection (RFC 9112 §9.6). Saying so keeps the client from sending
+/// its next request into a connection that is about to close. HTTP/2 resets the stream alone.
+fn closing<B>(mut response: Response<Source<B>>, version: Version, unread: bool) -> Response<Source<B>> {
+    if unread && version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn problem<B>(problem: &Problem) -> Response<Source<B>> {

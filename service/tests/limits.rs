@@ -24,6 +24,35 @@ async fn a_body_over_the_limit_is_413_by_its_declared_length() {
     assert!(refused.detail.unwrap().contains("1000 bytes"));
 }
 
+/// Otherwise the client sends its next request into a connection that is closing, and cannot know whether it was done.
+#[tokio::test]
+async fn an_answer_before_the_whole_body_says_that_its_connection_ends() {
+    let mut config = quick();
+    let burst = NonZeroU32::new(12).unwrap();
+    config.rate_limit = Some(RateLimitConfig { per_second: NonZeroU32::MIN, burst });
+    let running = start(&config).await;
+    let client = reqwest::Client::new();
+    let post =
+        |path: &str, length: usize| client.post(url(running.addr(), path)).body(vec![7; length]).send();
+    for _ in 0..5 {
+        let read = post("/echo", 1000).await.unwrap();
+        assert_eq!((read.status().as_u16(), read.headers().get("connection")), (200, None));
+        drop(read.bytes().await.unwrap());
+        let refused = post("/echo", 1001).await.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), refused.headers()["connection"].to_str().unwrap()),
+            (413, "close")
+        );
+    }
+    assert_eq!(post("/healthz", 1).await.unwrap().headers()["connection"], "close");
+    while post("/echo", 1).await.unwrap().status() == 200 {}
+    let limited = post("/echo", 1).await.unwrap();
+    assert_eq!(
+        (limited.status().as_u16(), limited.headers()["connection"].to_str().unwrap()),
+        (429, "close")
+    );
+}
+
 #[tokio::test]
 async fn a_body_over_the_limit_is_413_without_a_declared_length() {
     let running = start(&quick()).await;
