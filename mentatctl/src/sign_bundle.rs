@@ -135,7 +135,7 @@ impl Artifact {
 fn service<'a>(list: &'a [Service], version: u32, what: &str, now: UnixTime) -> Outcome<&'a Service> {
     SigningConfig::select(list, version, now).ok_or_else(|| {
         Failure::usage(format!(
-            "the signing configuration names no {what} with API version {version} for now"
+            "the signing configuration names no {what} with API version {version} that is valid at this time"
         ))
     })
 }
