@@ -142,7 +142,8 @@ impl CertificateAuthority {
         published.insert((crl.issuer, crl.part), Arc::new(served));
     }
 
-    /// Publishes for ever: at every interval, and after a revocation as soon as the interval allows.
+    /// Publishes for ever: a change at once if nothing was published during the last interval, else as soon as it is
+    /// over, so that a burst of revocations costs one list a shard and interval.
     pub async fn run_publisher(self: Arc<Self>) {
         let interval = self.settings.publish_interval;
         // Unchanged lists grow old slowly; looking for them rarely keeps an idle CA idle.
@@ -153,12 +154,16 @@ impl CertificateAuthority {
             if warned_on.replace(day) != Some(day) {
                 self.warn_of_expiry();
             }
-            match self.publish_due().await {
+            let published = self.publish_due().await;
+            match &published {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "revocation lists published"),
                 Err(error) => tracing::error!(%error, "revocation lists could not be published"),
             }
-            tokio::time::sleep(interval).await;
+            // After a failure too: a disk or key that is in trouble is not asked without a pause.
+            if !matches!(published, Ok(0)) {
+                tokio::time::sleep(interval).await;
+            }
             // A timeout is as good as a notice: look again.
             let _ = tokio::time::timeout(quiet, self.changed.notified()).await;
         }

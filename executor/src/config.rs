@@ -90,6 +90,8 @@ pub struct EvidenceSection {
     pub crl_urls: Vec<String>,
     /// Beginnings of URLs below which CRLs named in certificates are fetched.
     pub status_bases: Vec<String>,
+    /// Base URL of the event log. When it grows, lists are asked for at once.
+    pub events: Option<String>,
     /// Logs whose checkpoints are fetched.
     pub logs: Vec<LogSection>,
     /// PEM file with the authorities of TLS servers that evidence comes from; absent: the system's.
@@ -107,6 +109,7 @@ impl Default for EvidenceSection {
             timeout_seconds: 10,
             crl_urls: Vec::new(),
             status_bases: Vec::new(),
+            events: None,
             logs: Vec::new(),
             ca_file: None,
             import_file: None,
@@ -306,7 +309,8 @@ impl ExecutorConfig {
                 "add an [admin] section with token_file or subjects",
             ));
         }
-        for base in self.evidence.status_bases.iter().chain(&self.evidence.crl_urls) {
+        let evidence = &self.evidence;
+        for base in evidence.status_bases.iter().chain(&evidence.crl_urls).chain(&evidence.events) {
             if !(base.starts_with("http://") || base.starts_with("https://")) {
                 return Err(StartRefusal::new(
                     format!("evidence: {base} is no http or https URL"),
@@ -339,6 +343,7 @@ impl ExecutorConfig {
             server: self.server,
             admin: self.admin,
             evidence: EvidenceConfig {
+                events: self.evidence.events,
                 crl_urls: self.evidence.crl_urls,
                 status_bases: self.evidence.status_bases,
                 logs: self.evidence.logs.into_iter().map(|log| (log.origin, log.url)).collect(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use tlog_client::{LogDescription, LogSet};
 use toml::{Table, Value};
 use trust_store::policy::{CapabilityPolicy, FreshnessPolicy};
 use trust_store::policy_document::PolicyDocument;
@@ -68,7 +69,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     policy.capabilities = Some(CapabilityPolicy::Within(Vec::new()));
     let mut files = trust::files(&sources)?;
     files.push(("policy.yaml", policy.to_json().or_fail(Exit::Failure, "writing the policy")?));
-    files.push(("executor.toml", config(join, &signing.origin, &signing.url, &status)?.into_bytes()));
+    files.push(("executor.toml", config(join, &sources.logs, signing, &status)?.into_bytes()));
     if let Some((name, _)) = files.iter().find(|(name, _)| path(name).exists()) {
         return Err(Failure::failed(format!("{} exists already", path(name).display())).hint(
             "choose an empty --output folder: what an executor trusts is not overwritten by accident",
@@ -87,7 +88,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn config(join: &Join, origin: &str, log_url: &str, status: &str) -> Outcome<String> {
+fn config(join: &Join, logs: &LogSet, signing: &LogDescription, status: &str) -> Outcome<String> {
     let absolute = |path: &Path| -> Outcome<Value> {
         let path = std::path::absolute(path).or_fail(Exit::Usage, path.display())?;
         Ok(Value::String(path.display().to_string()))
@@ -103,12 +104,15 @@ fn config(join: &Join, origin: &str, log_url: &str, status: &str) -> Outcome<Str
         server.insert("tls".into(), Value::Table(tls));
     }
     let log = Table::from_iter([
-        ("origin".to_owned(), Value::String(origin.to_owned())),
-        ("url".to_owned(), Value::String(log_url.to_owned())),
+        ("origin".to_owned(), Value::String(signing.origin.clone())),
+        ("url".to_owned(), Value::String(signing.url.clone())),
     ]);
     let mut evidence = Table::new();
     evidence.insert("status_bases".into(), Value::Array(vec![Value::String(status.to_owned())]));
     evidence.insert("logs".into(), Value::Array(vec![Value::Table(log)]));
+    if let Some(events) = logs.of_kind("event") {
+        evidence.insert("events".into(), Value::String(events.url.clone()));
+    }
     if let Some(ca) = join.export.tls_ca() {
         evidence.insert("ca_file".into(), absolute(ca)?);
     }

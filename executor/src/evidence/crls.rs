@@ -238,7 +238,7 @@ impl Crls {
 }
 
 /// The innermost cause: "connection refused" says more than "error sending request".
-fn cause(error: &dyn std::error::Error) -> String {
+pub(super) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -12,6 +12,7 @@
 mod checkpoints;
 mod crls;
 mod imported;
+mod feed;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crls::Crls;
 pub(crate) use crls::distribution_urls;
 pub use imported::ImportConfig;
 use imported::Imported;
+pub(crate) use feed::{EAGER_LOOKS, Feed, LOOK};
 
 use crate::clock;
 
@@ -43,6 +45,8 @@ pub struct EvidenceConfig {
     pub logs: BTreeMap<String, String>,
     /// Evidence that is carried in as a signed file.
     pub import: Option<ImportConfig>,
+    /// Base URL of the event log whose growth means that lists are worth asking for.
+    pub events: Option<String>,
     /// Where the last verified checkpoint of each log is remembered.
     pub state: PathBuf,
     /// Time one request may take.
@@ -84,6 +88,12 @@ pub enum EvidenceError {
     /// The HTTP client cannot be made.
     #[error("the HTTP client for evidence cannot be made")]
     Client(#[source] reqwest::Error),
+    /// The event log's address is none.
+    #[error("evidence.events = {url} is no URL")]
+    Events {
+        /// As configured.
+        url: String,
+    },
     /// A log that was configured is not one that the trusted root names.
     #[error(
         "the log {origin} is configured for evidence, but the trusted root does not name it (it names: {known})"
@@ -111,6 +121,7 @@ pub struct Collector {
     crls: Crls,
     logs: Logs,
     imported: Imported,
+    feed: Option<Feed>,
     snapshot: ArcSwap<Snapshot>,
     epoch: AtomicU64,
     publishing: tokio::sync::Mutex<()>,
@@ -128,16 +139,23 @@ impl Collector {
         config: &EvidenceConfig,
     ) -> Result<Self, EvidenceError> {
         let logs = Logs::new(&verifier, &http, config)?;
+        let feed = config.events.as_deref().map(|url| Feed::new(http.clone(), url)).transpose()?;
         let crls = Crls::new(verifier.clone(), http, config);
         Ok(Self {
             verifier,
             crls,
             logs,
             imported: Imported::new(config.import.clone(), &config.state),
+            feed,
             snapshot: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             publishing: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// The event log, where one is configured.
+    pub(crate) fn feed(&self) -> Option<&Feed> {
+        self.feed.as_ref()
     }
 
     /// The evidence now.

@@ -191,6 +191,7 @@ fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
     let config = EvidenceConfig {
         crl_urls: vec![format!("{}/1.crl", server.url)],
         status_bases: Vec::new(),
+        events: Some(format!("{}/event", server.url)),
         logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),
         import: None,
         state: state.to_owned(),
@@ -283,4 +284,23 @@ async fn an_old_checkpoint_is_a_failed_fetch_and_a_contradicting_one_is_a_fork()
     }
     server.serve("/log/checkpoint", log.checkpoint(2, Hash([9; 32])));
     assert!(collector.refresh_logs(&[]).await.fork.is_some());
+}
+
+#[tokio::test]
+async fn the_event_log_rings_when_it_grows_and_only_then() {
+    let (server, ca, log) = (Server::start().await, Ca::new(), Log::new());
+    let state = tempfile::tempdir().unwrap();
+    let collector = collector(&server, &ca, &log, state.path());
+    let feed = collector.feed().unwrap();
+    assert!(feed.changed().await.is_err(), "nothing is served");
+    for (size, changed) in [(3, false), (3, false), (4, true), (4, false), (2, true)] {
+        server.serve("/event/checkpoint", format!("event.example\n{size}\nAAAA\n\n"));
+        assert_eq!(feed.changed().await, Ok(changed), "{size}");
+    }
+    for body in ["", "event.example", "event.example\nmany\n", "\u{0}"] {
+        server.serve("/event/checkpoint", body);
+        assert!(feed.changed().await.is_err(), "{body:?}");
+    }
+    server.serve("/event/checkpoint", vec![b'x'; 100_000]);
+    assert!(feed.changed().await.unwrap_err().contains("larger"));
 }

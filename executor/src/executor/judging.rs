@@ -11,7 +11,7 @@ use super::Executor;
 use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
-use crate::evidence::Snapshot;
+use crate::evidence::{EAGER_LOOKS, LOOK, Snapshot};
 use crate::records::no_fork;
 use crate::runtime::{KillCause, Selector};
 
@@ -141,6 +141,33 @@ impl Executor {
                 self.refresh_logs().await;
             }
         };
-        tokio::join!(lists, logs);
+        tokio::join!(lists, logs, self.keep_listening());
+    }
+
+    /// Asks for lists as soon as the event log grows, so that a revocation need not wait for the next round.
+    async fn keep_listening(self: &Arc<Self>) {
+        let Some(feed) = self.parts.collector.feed() else { return };
+        let mut eager = 0u32;
+        let mut silent = false;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match feed.changed().await {
+                Ok(changed) => {
+                    silent = false;
+                    if changed {
+                        eager = EAGER_LOOKS;
+                    }
+                }
+                Err(problem) => {
+                    if !std::mem::replace(&mut silent, true) {
+                        tracing::warn!(problem, "the event log cannot be asked; revocations arrive with the next refresh");
+                    }
+                }
+            }
+            if eager > 0 {
+                eager -= 1;
+                self.refresh_lists().await;
+            }
+        }
     }
 }

@@ -116,6 +116,7 @@ pub fn log_server(
 /// # Errors
 /// When the file cannot be written.
 pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> Outcome<()> {
+    let events = logs.of_kind("event").map(|log| Value::from(log.url.clone()));
     let logs = logs
         .0
         .iter()
@@ -128,14 +129,15 @@ pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> 
     config.insert("policy".into(), path(&layout.trust("policy.yaml")));
     config.insert("server".into(), table([("listen", address(ports.executor))]));
     config.insert("admin".into(), table([("token_file", path(&layout.admin_token()))]));
-    config.insert(
-        "evidence".into(),
-        table([
-            ("refresh_seconds", tempo.seconds(30).into()),
-            ("status_bases", Value::Array(vec![format!("http://127.0.0.1:{}", ports.status).into()])),
-            ("logs", Value::Array(logs)),
-        ]),
-    );
+    let mut evidence = table([
+        ("refresh_seconds", tempo.seconds(30).into()),
+        ("status_bases", Value::Array(vec![format!("http://127.0.0.1:{}", ports.status).into()])),
+        ("logs", Value::Array(logs)),
+    ]);
+    if let (Value::Table(evidence), Some(events)) = (&mut evidence, events) {
+        evidence.insert("events".into(), events);
+    }
+    config.insert("evidence".into(), evidence);
     write(layout, "executor", &config)
 }
 
