@@ -68,6 +68,7 @@ fn main() {
         let executor = stack.executor_in_process(&guests).await;
         calls::measure(&executor, &mut figures);
         lifecycle::measure(&executor, &guests, &mut figures).await;
+        println!("{figures:#?}");
         process::grpc(&stack, &guests, &mut figures).await;
     });
 

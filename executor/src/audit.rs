@@ -24,6 +24,9 @@ const QUEUE: usize = 4096;
 /// Most records of one commit.
 const BATCH: usize = 512;
 
+/// How long work waits for room.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Time between two attempts to write to a disk that did not take the last one.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -150,6 +153,19 @@ impl Audit {
         self.queue.clone().try_reserve_owned().map(Slot).map_err(|_| AuditUnavailable)
     }
 
+    /// As [`Self::reserve`], but waits while the disk catches up: more work than it can record is held back, not refused.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be written, or there is no room for seconds.
+    pub async fn room(&self) -> Result<Slot, AuditUnavailable> {
+        self.available()?;
+        match tokio::time::timeout(PATIENCE, self.queue.clone().reserve_owned()).await {
+            Ok(Ok(permit)) => Ok(Slot(permit)),
+            Ok(Err(_)) | Err(_) => Err(AuditUnavailable),
+        }
+    }
+
     /// Hands over a record; it is made durable with the next group.
     pub fn record(&self, event: AuditEvent) -> Result<(), AuditUnavailable> {
         self.reserve().map(|slot| slot.record(event))
@@ -158,7 +174,7 @@ impl Audit {
     /// Hands over a record and waits until it is durable. After an error the record is not in the log.
     pub async fn record_durably(&self, event: AuditEvent) -> Result<(), AuditUnavailable> {
         let (durable, done) = oneshot::channel();
-        self.reserve()?.0.send(Message { event, durable: Some(durable) });
+        self.room().await?.0.send(Message { event, durable: Some(durable) });
         done.await.map_err(|_| AuditUnavailable)
     }
 }
@@ -335,7 +351,7 @@ mod tests {
 
     fn fill(directory: &Path, count: usize) -> u64 {
         let audit = Audit::open(directory).unwrap();
-        let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         for index in 0..count {
             let event = AuditEvent { event_type: format!("e{index}"), ..AuditEvent::default() };
             tokio.block_on(audit.record_durably(event)).unwrap();
@@ -399,7 +415,7 @@ mod tests {
             Err(std::io::ErrorKind::StorageFull.into())
         });
         let audit = Audit::start(commit, AuditHead::EMPTY).unwrap();
-        let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let event = |name: &str| AuditEvent { event_type: name.into(), ..AuditEvent::default() };
         tokio.block_on(audit.record_durably(event("before"))).unwrap();
         let running = audit.reserve().unwrap();
@@ -420,10 +436,41 @@ mod tests {
     }
 
     #[test]
+    fn more_than_the_disk_takes_at_once_is_held_back_and_not_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(dir.path().join(name))
+                .unwrap()
+        };
+        let mut files =
+            Files { log: open("audit.jsonl"), head_file: open("audit.head"), end: 0, torn: false };
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let commit: Commit = Box::new(move |text, head| {
+            let _ = gate.recv(); // a disk that takes its time, until the test is over
+            files.commit(text, head)
+        });
+        let audit = Audit::start(commit, AuditHead::EMPTY).unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut count = 0;
+        while audit.record(AuditEvent { event_type: "call".into(), ..AuditEvent::default() }).is_ok() {
+            count += 1;
+        }
+        assert!(count >= QUEUE, "{count}");
+        let waiting = audit.clone();
+        drop(go);
+        tokio.block_on(async move { waiting.room().await.map(drop) }).unwrap();
+    }
+
+    #[test]
     fn a_record_too_long_for_a_line_is_cut_and_does_not_end_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let audit = Audit::open(dir.path()).unwrap();
-        let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let mut event = AuditEvent { event_type: "agent_execution".into(), ..AuditEvent::default() };
         event.agent = Some(executor_api::audit::AuditAgent { id: "a.b".into(), ..Default::default() });
         event.security = Some(executor_api::audit::AuditSecurity {

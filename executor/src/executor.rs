@@ -236,7 +236,7 @@ impl Executor {
         input: Bytes,
         deadline: Option<Duration>,
     ) -> Result<Executed, Denied> {
-        let slot = self.parts.audit.reserve().map_err(|_| audit_unavailable())?;
+        let slot = self.parts.audit.room().await.map_err(|_| audit_unavailable())?;
         let caller = CallerGuard(Cancel::default());
         let (agent, registration) = self.register(name, &caller.0)?;
         self.may_run(&agent)?;
