@@ -12,7 +12,7 @@ use executor_engine::{ModuleDigest, Profile};
 use serde::Deserialize;
 use service::StartRefusal;
 use service::admin::AdminConfig;
-use trust_store::capability::Capability;
+use trust_store::capability::{Capability, GuestPath};
 use trust_store::evidence::signed::MAX_SIGNERS;
 use trust_store::policy::{
     ArtifactPolicy, CapabilityPolicy, FreshnessPolicy, RevocationMode, TrustLevel, TrustPolicy,
@@ -177,6 +177,8 @@ impl Default for LimitsSection {
 pub struct GrantsSection {
     /// Environment variables: name and the file that holds the value.
     pub env: BTreeMap<String, PathBuf>,
+    /// Directories of guests: the path that a guest sees and the directory of this machine behind it.
+    pub files: BTreeMap<String, PathBuf>,
     /// Whether there is a media store, in the state folder.
     pub media: MediaSection,
     /// MiB of media objects kept; further uploads are refused.
@@ -243,6 +245,8 @@ pub struct Settings {
     pub limits: CallLimits,
     /// Environment values by name: files.
     pub env: BTreeMap<String, PathBuf>,
+    /// Directories by guest path.
+    pub files: BTreeMap<GuestPath, PathBuf>,
     /// Media.
     pub media: MediaSection,
     /// Sizes of media.
@@ -361,6 +365,7 @@ impl ExecutorConfig {
             },
             limits,
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
+            files: files(self.grants.files, base)?,
             media: self.grants.media,
             media_limits: MediaLimits {
                 store: match self.grants.media_max_mib {
@@ -373,6 +378,25 @@ impl ExecutorConfig {
             state,
         })
     }
+}
+
+fn files(
+    section: BTreeMap<String, PathBuf>,
+    base: &Path,
+) -> Result<BTreeMap<GuestPath, PathBuf>, StartRefusal> {
+    let mapped = |(guest, host): (String, PathBuf)| {
+        let path = GuestPath::new(&guest).map_err(|error| {
+            StartRefusal::new(format!("grants.files: {guest} is no guest path"), "write an absolute path")
+                .because(error)
+        })?;
+        let host = base.join(host);
+        if !host.is_dir() {
+            let what = format!("grants.files: {} is no directory", host.display());
+            return Err(StartRefusal::new(what, "make it, or remove the line"));
+        }
+        Ok((path, host))
+    };
+    section.into_iter().map(mapped).collect()
 }
 
 /// Refuses a policy under which something could run that was not verified completely.

@@ -97,7 +97,9 @@ pub(crate) fn call_denied(error: &CallError, agent: &Agent) -> Denied {
         return denied;
     }
     let operator = match error {
-        CallError::Pool { detail } | CallError::Host { detail } => detail.clone(),
+        CallError::Boundary { detail } | CallError::Pool { detail } | CallError::Host { detail } => {
+            detail.clone()
+        }
         _ => String::new(),
     };
     Denied::new(error.code(), error.to_string()).for_operator(operator)

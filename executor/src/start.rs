@@ -52,6 +52,7 @@ pub fn make_folders(settings: &Settings) -> Result<(), StartRefusal> {
 pub fn places(settings: &Settings) -> Places {
     let mut places = system_places(&settings.compiler);
     places.state.push(settings.state.clone());
+    places.state.extend(settings.files.values().cloned());
     let mut read = vec![settings.trusted_root.clone(), settings.policy.clone()];
     read.extend(settings.evidence_ca.clone());
     read.extend(settings.import_signers.clone());
@@ -199,7 +200,8 @@ fn admission(settings: &Settings, root: &TrustedRoot) -> Result<(Verifier, Admis
             Some(Arc::new(store))
         }
     };
-    let sources = GrantSources { granted, env: environment(&settings.env)?, media };
+    let sources =
+        GrantSources { granted, env: environment(&settings.env)?, media, files: settings.files.clone() };
     let admission =
         Admission::new(verifier.clone(), policy, version, sources, settings.limits, settings.profile);
     Ok((verifier, admission))

@@ -1,9 +1,11 @@
 //! What a guest may do: its manifest's requests, cut down to what policy grants.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use trust_store::capability::Capability;
+use trust_store::capability::{Capability, FileAccess, GuestPath};
+use wasmtime_wasi::FsPerms;
 
 use crate::abi::ErrorCode;
 use crate::media::MediaStore;
@@ -15,6 +17,24 @@ pub struct GrantSet {
     granted: Vec<Capability>,
     env: BTreeMap<String, String>,
     media: Option<Arc<MediaStore>>,
+    directories: Vec<Directory>,
+}
+
+/// A directory of the host that a guest sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Directory {
+    pub(crate) guest: GuestPath,
+    pub(crate) host: PathBuf,
+    pub(crate) access: FileAccess,
+}
+
+impl Directory {
+    pub(crate) fn perms(&self) -> FsPerms {
+        match self.access {
+            FileAccess::Read => FsPerms::ReadOnly,
+            FileAccess::Write => FsPerms::ReadWrite,
+        }
+    }
 }
 
 /// What is known about a capability that a running guest asks for.
@@ -47,6 +67,8 @@ pub struct GrantSources {
     pub env: BTreeMap<String, String>,
     /// The media store behind `extension:media`.
     pub media: Option<Arc<MediaStore>>,
+    /// Directories of the host, by the path that guests see. Only the operator chooses them.
+    pub files: BTreeMap<GuestPath, PathBuf>,
 }
 
 impl GrantSources {
@@ -82,7 +104,8 @@ impl GrantSources {
                 .iter()
                 .any(|request| matches!(request, Capability::Extension { name, .. } if name == "media"))
         });
-        Ok(GrantSet { granted: requested.clone(), requested, env, media })
+        let directories = self.directories(&requested);
+        Ok(GrantSet { granted: requested.clone(), requested, env, media, directories })
     }
 
     /// Why this executor cannot provide what policy would grant.
@@ -103,9 +126,28 @@ impl GrantSources {
             }
             Capability::Extension { name, .. } if name == "stream" => None,
             Capability::Extension { .. } => Some("this executor has no such extension"),
-            Capability::Filesystem { .. } => Some("this executor maps no directories into guests"),
+            // Exactly the mapped path: a path below it could have become a link that leads elsewhere.
+            Capability::Filesystem { path, .. } => {
+                (!self.files.contains_key(path)).then_some("the operator maps no directory to this path")
+            }
             Capability::Network { .. } => Some("this executor offers guests no network"),
         }
+    }
+
+    /// One directory for each path; writing includes reading.
+    fn directories(&self, requested: &[Capability]) -> Vec<Directory> {
+        let mut directories: BTreeMap<&GuestPath, FileAccess> = BTreeMap::new();
+        for request in requested {
+            if let Capability::Filesystem { access, path } = request {
+                let known = directories.entry(path).or_insert(*access);
+                *known = (*known).max(*access);
+            }
+        }
+        let map = |(path, access): (&GuestPath, FileAccess)| {
+            let host = self.files.get(path)?.clone();
+            Some(Directory { guest: path.clone(), host, access })
+        };
+        directories.into_iter().filter_map(map).collect()
     }
 
     fn covers(&self, request: &Capability) -> bool {
@@ -148,6 +190,16 @@ impl GrantSet {
             return Lookup::NotInManifest;
         }
         if capability.is_covered_by(&self.granted) { Lookup::Granted } else { Lookup::NotGranted }
+    }
+
+    /// Granted variables with their values.
+    pub(crate) fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    /// Granted directories.
+    pub(crate) fn directories(&self) -> &[Directory] {
+        &self.directories
     }
 
     pub(crate) fn media(&self) -> Result<&MediaStore, ErrorCode> {
@@ -234,7 +286,7 @@ mod tests {
         let sources = GrantSources {
             granted: capabilities(&["env:A", "env:B"]),
             env: [("A", "operator"), ("B", "secret")].map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
-            media: None,
+            ..GrantSources::default()
         };
         let grants = sources.grant(capabilities(&["env:A"]), &[("A".into(), "manifest".into())]).unwrap();
         let invoke = |text: &str| grants.invoke(&text.parse().unwrap(), "get", b"");

@@ -4,25 +4,33 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::mentat::agent::{capability, io, log, media, metric, stream, types};
+use super::wasi;
 use crate::abi::Interfaces;
 use crate::abi::census::Group;
 use crate::runtime::GuestState;
 
-/// Every linker a component can be given, made once.
-pub(crate) struct ComponentLinkers(Vec<Linker<GuestState>>);
+/// Every linker a component can be given, made once: one for each set, without and with WASI.
+pub(crate) struct ComponentLinkers(Vec<[Linker<GuestState>; 2]>);
 
 impl ComponentLinkers {
     pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Self> {
-        Interfaces::all().map(|set| linker(engine, set)).collect::<wasmtime::Result<_>>().map(Self)
+        let pair = |set| {
+            let mut with_wasi = linker(engine, set)?;
+            wasi::link(&mut with_wasi)?;
+            Ok([linker(engine, set)?, with_wasi])
+        };
+        Interfaces::all().map(pair).collect::<wasmtime::Result<_>>().map(Self)
     }
 
     pub(crate) fn instantiate_pre(
         &self,
         interfaces: Interfaces,
+        with_wasi: bool,
         component: &Component,
     ) -> wasmtime::Result<InstancePre<GuestState>> {
         self.0
             .get(interfaces.index())
+            .map(|[plain, wasi]| if with_wasi { wasi } else { plain })
             .ok_or_else(|| wasmtime::Error::msg("unknown set of interfaces"))?
             .instantiate_pre(component)
     }

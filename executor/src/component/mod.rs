@@ -6,16 +6,23 @@
 mod bindings;
 mod interfaces;
 mod linker;
+mod wasi;
+#[cfg(test)]
+mod wasi_tests;
 
 pub(crate) use bindings::AgentPre;
 pub(crate) use linker::ComponentLinkers;
+pub(crate) use wasi::Wasi;
 
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 use wasmtime::{Engine, Store};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::CommandIndices;
 
 use crate::abi::Interfaces;
 use crate::abi::census::Group;
+use crate::abi::sinks::Level;
 use crate::admission::GrantSet;
 use crate::runtime::{GuestState, PrepareError};
 
@@ -24,7 +31,24 @@ const MAX_HANDLES: usize = 2_000;
 
 /// A component that is ready to be instantiated.
 pub(crate) struct AgentComponent {
-    pre: AgentPre<GuestState>,
+    pre: InstancePre<GuestState>,
+    entry: Entry,
+}
+
+/// What is called.
+enum Entry {
+    /// `process` of the world `mentat:agent`; nothing that is imported waits.
+    Agent(AgentPre<GuestState>),
+    /// The same in a component that imports WASI, whose host calls may wait.
+    AgentOnWasi(ComponentExportIndex),
+    /// A WASI command: input and output of the call are its standard streams.
+    Command(CommandIndices),
+}
+
+/// Where a call failed.
+pub(crate) enum Failed {
+    Instantiate(wasmtime::Error),
+    Run(wasmtime::Error),
 }
 
 impl AgentComponent {
@@ -36,32 +60,93 @@ impl AgentComponent {
         grants: &GrantSet,
     ) -> Result<Self, PrepareError> {
         let granted = Interfaces::granted_by(grants);
+        let mut imports_wasi = false;
         for (name, item) in component.component_type().imports(engine) {
-            let allowed = group_of(name).is_some_and(|group| granted.allows(group));
+            let on_wasi = wasi::is_linked(name);
+            let allowed = on_wasi || group_of(name).is_some_and(|group| granted.allows(group));
             if !allowed || !matches!(item.ty, ComponentItem::ComponentInstance(_)) {
                 return Err(PrepareError::ImportNotGranted { name: name.to_owned() });
             }
+            imports_wasi |= on_wasi;
         }
-        let pre: InstancePre<GuestState> = linkers.instantiate_pre(granted, component).map_err(|error| {
+        let pre = linkers.instantiate_pre(granted, imports_wasi, component).map_err(|error| {
             // Names are known and granted by now; what is left is another type than the world's.
             PrepareError::AbiSignatureMismatch { name: "mentat:agent".into(), hint: format!("{error:#}") }
         })?;
-        let pre = AgentPre::new(pre)
-            .map_err(|_| PrepareError::ExportMissing { name: "process: func() -> result<_, string>" })?;
-        Ok(Self { pre })
+        let entry = match AgentPre::new(pre.clone()) {
+            Ok(agent) if !imports_wasi => Entry::Agent(agent),
+            Ok(_) => component
+                .get_export_index(None, "process")
+                .map_or(Err(no_entry()), |index| Ok(Entry::AgentOnWasi(index)))?,
+            Err(_) => Entry::Command(CommandIndices::new(&pre).map_err(|_| no_entry())?),
+        };
+        Ok(Self { pre, entry })
     }
 
     /// The component itself.
     pub(crate) fn component(&self) -> &Component {
-        self.pre.instance_pre().component()
+        self.pre.component()
     }
 
-    /// Instantiates the component.
-    pub(crate) fn instantiate(&self, store: &mut Store<GuestState>) -> wasmtime::Result<bindings::Agent> {
+    /// Runs a fresh instance to its end: its exit code.
+    pub(crate) fn run(&self, store: &mut Store<GuestState>) -> Result<i32, Failed> {
         store.set_max_component_handles(MAX_HANDLES);
         let fuel = store.data().limits.hostcall_bytes;
         store.set_hostcall_fuel(fuel);
-        self.pre.instantiate(store)
+        let Entry::Agent(agent) = &self.entry else { return self.run_on_wasi(store) };
+        let agent = agent.instantiate(&mut *store).map_err(Failed::Instantiate)?;
+        let answer = agent.call_process(&mut *store).map_err(Failed::Run)?;
+        Ok(exit_code(store.data_mut(), answer))
+    }
+
+    fn run_on_wasi(&self, store: &mut Store<GuestState>) -> Result<i32, Failed> {
+        wasi::prepare(store.data_mut()).map_err(Failed::Instantiate)?;
+        let (kill, deadline) = wasi::watch(store);
+        let instance = wasi::run(kill, deadline, self.pre.instantiate_async(&mut *store))
+            .map_err(Failed::Instantiate)?;
+        let (kill, deadline) = wasi::watch(store);
+        match &self.entry {
+            Entry::Agent(_) => Err(Failed::Run(wasmtime::Error::msg("an agent without WASI"))),
+            Entry::AgentOnWasi(process) => {
+                let process = instance
+                    .get_typed_func::<(), (Result<(), String>,)>(&mut *store, process)
+                    .map_err(Failed::Run)?;
+                let (answer,) =
+                    wasi::run(kill, deadline, process.call_async(&mut *store, ())).map_err(Failed::Run)?;
+                wasi::collect(store.data_mut(), wasi::StdoutIs::Log);
+                Ok(exit_code(store.data_mut(), answer))
+            }
+            Entry::Command(command) => {
+                let command = command.load(&mut *store, &instance).map_err(Failed::Run)?;
+                let run = command.wasi_cli_run().call_run(&mut *store);
+                let code = match wasi::run(kill, deadline, run) {
+                    Ok(Ok(())) => 0,
+                    Ok(Err(())) => 1,
+                    Err(error) => match error.downcast_ref::<I32Exit>() {
+                        Some(exit) => exit.0,
+                        None => return Err(Failed::Run(error)),
+                    },
+                };
+                wasi::collect(store.data_mut(), wasi::StdoutIs::Output);
+                Ok(code)
+            }
+        }
+    }
+}
+
+fn no_entry() -> PrepareError {
+    PrepareError::ExportMissing { name: "process: func() -> result<_, string>, or wasi:cli/run" }
+}
+
+/// The text of a guest's error goes to the log; the number is what callers compare.
+fn exit_code(state: &mut GuestState, answer: Result<(), String>) -> i32 {
+    match answer {
+        Ok(()) => 0,
+        Err(text) => {
+            let limits = state.limits;
+            state.log.push(&limits, Some(Level::Error), Ok(&text));
+            1
+        }
     }
 }
 

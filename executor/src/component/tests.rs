@@ -23,7 +23,8 @@ fn an_interface_that_is_not_granted_does_not_exist() {
         "mentat:agent/capability@1.0.0",
         "mentat:agent/media@1.0.0",
         "mentat:agent/io@2.0.0",
-        "wasi:filesystem/types@0.2.6",
+        "wasi:http/outgoing-handler@0.2.6",
+        "wasi:filesystem/types@0.3.0",
         "wasi:sockets/tcp@0.2.6",
     ] {
         let text = format!("(component (import \"{name}\" (instance)))");
@@ -73,4 +74,65 @@ fn an_error_of_the_guest_is_its_exit_code_and_text() {
           (canon lift (core func $m "process") (memory $m "memory"))))"#;
     let outcome = run(text, b"").unwrap();
     assert_eq!((outcome.exit_code, outcome.log[0].text.as_str()), (1, "no words"));
+}
+
+/// A component whose core module may import `io.write-output` and `io.read-input`.
+fn with_io(body: &str) -> String {
+    format!(
+        r#"(component
+  (import "mentat:agent/types@1.0.0" (instance $types
+    (type $error' (variant (case "invalid" string) (case "bad-handle") (case "not-in-manifest") (case "policy-denied" string)
+      (case "limit" string) (case "io" string) (case "timeout") (case "revoked") (case "unsupported")))
+    (export "error" (type (eq $error')))))
+  (alias export $types "error" (type $error))
+  (import "mentat:agent/io@1.0.0" (instance $io
+    (alias outer 1 $error (type $e'))
+    (export "error" (type $e (eq $e')))
+    (export "write-output" (func (param "data" (list u8)) (result (result (error $e)))))))
+  (core module $libc
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 32768)))
+  (core instance $libc (instantiate $libc))
+  (core func $write (canon lower (func $io "write-output") (memory $libc "memory") (realloc (func $libc "realloc"))))
+  (core module $m
+    (import "host" "write" (func $write (param i32 i32 i32)))
+    (import "libc" "memory" (memory 1))
+    (func (export "process") (result i32) {body} (i32.store (i32.const 0) (i32.const 0)) (i32.const 0)))
+  (core instance $m (instantiate $m (with "host" (instance (export "write" (func $write)))) (with "libc" (instance $libc))))
+  (func (export "process") (result (result (error string)))
+    (canon lift (core func $m "process") (memory $libc "memory"))))"#
+    )
+}
+
+#[test]
+fn lists_of_impossible_length_end_the_guest_and_nobody_else() {
+    for length in ["0x7fffffff", "-1", "65537"] {
+        let ended =
+            run(&with_io(&format!("(call $write (i32.const 0) (i32.const {length}) (i32.const 64))")), b"");
+        assert_eq!(ended.unwrap_err().code(), "trap", "{length}");
+    }
+    let fine = run(&with_io("(call $write (i32.const 0) (i32.const 5) (i32.const 64))"), b"").unwrap();
+    assert_eq!(fine.output, [0; 5]);
+}
+
+#[test]
+fn the_memories_of_a_component_share_one_limit() {
+    let text = r#"(component
+        (core module $m (memory (export "memory") 1)
+          (func (export "process") (result i32)
+            (loop $l (br_if $l (i32.ge_s (memory.grow (i32.const 16)) (i32.const 0))))
+            (i32.const 0)))
+        (core instance $a (instantiate $m))
+        (core instance $b (instantiate $m))
+        (core instance $c (instantiate $m))
+        (core module $all (import "a" "process" (func $a (result i32))) (import "b" "process" (func $b (result i32)))
+          (import "c" "process" (func $c (result i32)))
+          (func (export "process") (result i32) (drop (call $a)) (drop (call $b)) (call $c)))
+        (core instance $all (instantiate $all (with "a" (instance $a)) (with "b" (instance $b)) (with "c" (instance $c))))
+        (func (export "process") (result (result (error string)))
+          (canon lift (core func $all "process") (memory $a "memory"))))"#;
+    let limits = CallLimits { memory: 8 << 20, ..CallLimits::default() };
+    let outcome = crate::testing::run_limited(text, b"", limits).unwrap();
+    assert_eq!(outcome.usage.refused_growths, 3);
+    assert!(outcome.usage.memory_bytes <= 8 << 20, "{}", outcome.usage.memory_bytes);
 }

@@ -160,7 +160,10 @@ impl Executor {
                 }
                 Err(problem) => {
                     if !std::mem::replace(&mut silent, true) {
-                        tracing::warn!(problem, "the event log cannot be asked; revocations arrive with the next refresh");
+                        tracing::warn!(
+                            problem,
+                            "the event log cannot be asked; revocations arrive with the next refresh"
+                        );
                     }
                 }
             }

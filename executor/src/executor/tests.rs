@@ -12,7 +12,7 @@ use crate::testing::{Server, admitted, wat_echo, wat_spin};
 fn granting(text: &str) -> GrantSet {
     let granted = vec![text.parse().unwrap()];
     let env = [("A", "1"), ("B", "2")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let sources = GrantSources { granted: granted.clone(), env, media: None };
+    let sources = GrantSources { granted: granted.clone(), env, ..GrantSources::default() };
     sources.grant(granted, &[]).unwrap()
 }
 

@@ -11,9 +11,9 @@ use super::engine::Runtime;
 use super::limits::Lowered;
 use super::prepared::{Code, CoreModule, Prepared};
 use super::state::{GuestState, Stop, on_tick};
-use crate::abi::sinks::{Level, LogRecord, MetricRecord};
+use crate::abi::sinks::{LogRecord, MetricRecord};
 use crate::clock;
-use crate::component::AgentComponent;
+use crate::component::Failed;
 
 /// Input of one call.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +88,12 @@ pub enum CallError {
         /// wasmtime's name of the trap.
         trap: &'static str,
     },
+    /// A component handed the host values that its types do not allow, or more than one host call may carry.
+    #[error("the guest broke the rules of the component boundary")]
+    Boundary {
+        /// For the operator.
+        detail: String,
+    },
     /// Something else went wrong on the host's side.
     #[error("the call failed")]
     Host {
@@ -106,7 +112,7 @@ impl CallError {
             Self::Stopped(Stop::CpuBudget) => "cpu_budget",
             Self::Stopped(Stop::WallDeadline) => "deadline_exceeded",
             Self::Stopped(Stop::Killed(cause)) => cause.as_str(),
-            Self::Trapped { .. } => "trap",
+            Self::Boundary { .. } | Self::Trapped { .. } => "trap",
             Self::Host { .. } => "internal",
         }
     }
@@ -182,40 +188,25 @@ impl Runtime {
             store.set_fuel(limits.fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
         }
         let result = match &prepared.code {
-            Code::Component(component) => run_component(component, &mut store),
+            Code::Component(component) => component.run(&mut store),
             Code::Core(core) => run_core(core, &mut store),
         };
         match result {
             Ok(code) => Ok((store, code)),
             // Growing past a limit is no error; being created past it is, and only the account knows which it was.
             Err(Failed::Instantiate(_)) if store.data().limiter.refused() > 0 => Err(CallError::MemoryLimit),
-            Err(Failed::Instantiate(error) | Failed::Run(error)) => Err(classify(&error)),
+            Err(Failed::Instantiate(error)) => Err(classify(&error)),
+            Err(Failed::Run(error)) => Err(match (classify(&error), &prepared.code) {
+                (CallError::Host { detail }, Code::Component(_)) => CallError::Boundary { detail },
+                (known, _) => known,
+            }),
         }
     }
-}
-
-/// Where a call failed.
-enum Failed {
-    Instantiate(wasmtime::Error),
-    Run(wasmtime::Error),
 }
 
 fn run_core(core: &CoreModule, store: &mut Store<GuestState>) -> Result<i32, Failed> {
     let instance = core.pre.instantiate(&mut *store).map_err(Failed::Instantiate)?;
     process(core, &instance, store).map_err(Failed::Run)
-}
-
-fn run_component(component: &AgentComponent, store: &mut Store<GuestState>) -> Result<i32, Failed> {
-    let agent = component.instantiate(store).map_err(Failed::Instantiate)?;
-    match agent.call_process(&mut *store).map_err(Failed::Run)? {
-        Ok(()) => Ok(0),
-        Err(text) => {
-            let state = store.data_mut();
-            let limits = state.limits;
-            state.log.push(&limits, Some(Level::Error), Ok(&text));
-            Ok(1)
-        }
-    }
 }
 
 fn process(core: &CoreModule, instance: &Instance, store: &mut Store<GuestState>) -> wasmtime::Result<i32> {

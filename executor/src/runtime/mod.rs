@@ -21,8 +21,8 @@ mod prepared;
 mod state;
 
 pub use call::{Call, CallError, Outcome, Usage};
-pub(crate) use control::Registration;
 pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
+pub(crate) use control::{KillFlag, Registration};
 pub use engine::{Runtime, RuntimeError};
 pub use limits::{CallLimits, Lowered};
 pub(crate) use prepared::Code;

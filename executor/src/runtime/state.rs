@@ -14,6 +14,7 @@ use crate::abi::handles::HandleTable;
 use crate::abi::sinks::{LogSink, MetricSink};
 use crate::admission::GrantSet;
 use crate::clock;
+use crate::component::Wasi;
 
 /// Why the host ended a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +45,8 @@ pub(crate) struct GuestState {
     pub(crate) resources: usize,
     /// Bytes of media that this call uploaded.
     pub(crate) uploaded: u64,
+    /// What WASI functions lead to, in components that import any.
+    pub(crate) wasi: Option<Box<Wasi>>,
     /// The exported memory of a core module, once it is instantiated.
     pub(crate) memory: Option<Memory>,
     kill: Arc<KillFlag>,
@@ -74,6 +77,7 @@ impl GuestState {
             table: ResourceTable::new(),
             resources: 0,
             uploaded: 0,
+            wasi: None,
             memory: None,
             kill,
             deadline: started + limits.wall,
@@ -98,6 +102,16 @@ impl GuestState {
         let used = clock::thread_cpu();
         let start = *self.cpu_start.get_or_insert(used);
         (used.saturating_sub(start) >= self.limits.cpu).then_some(Stop::CpuBudget)
+    }
+
+    /// The flag that ends this call.
+    pub(crate) fn kill(&self) -> Arc<KillFlag> {
+        Arc::clone(&self.kill)
+    }
+
+    /// When this call ends at the latest.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Whether the kill flag is up: the cheap part of [`Self::stop_cause`].

@@ -1,0 +1,196 @@
+//! WASI 0.2 for components.
+//!
+//! The libraries of C, Rust and Go import streams, clocks, random numbers, arguments and files even for "hello", so these
+//! are linked for every component that imports them (docs/adr/0017-empty-wasi-context.md). What they lead to is empty:
+//! no directory, no variable, no argument, and the input and output of the call as standard streams. A granted
+//! directory or variable is what fills it. Sockets and HTTP do not exist here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use executor_engine::limits::EPOCH_TICK_MILLIS;
+use wasmtime::Store;
+use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
+use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
+use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
+use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_io::bindings::wasi::io;
+
+use crate::abi::sinks::Level;
+use crate::clock;
+use crate::runtime::{GuestState, KillFlag, Stop};
+
+/// Most random bytes of one host call.
+const MAX_RANDOM: u64 = 64 << 10;
+
+/// Most streams, pollables, descriptors and handles of one component.
+const MAX_RESOURCES: usize = 1_000;
+
+/// Every interface that is linked, in any version 0.2.
+const INTERFACES: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+];
+
+/// Whether an import is a WASI interface that is linked.
+pub(super) fn is_linked(import: &str) -> bool {
+    import.split_once('@').is_some_and(|(interface, version)| {
+        let patch = version.strip_prefix("0.2.").unwrap_or_default();
+        !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()) && INTERFACES.contains(&interface)
+    })
+}
+
+struct Table;
+
+impl HasData for Table {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// Links [`INTERFACES`]. Host calls that wait are asynchronous, so that a stop ends them.
+pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    type State = GuestState;
+    io::error::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
+    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
+    filesystem::types::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
+    random::random::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+    random::insecure::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+    cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)
+}
+
+/// What one call's WASI functions lead to.
+pub(crate) struct Wasi {
+    ctx: WasiCtx,
+    stdout: MemoryOutputPipe,
+    stderr: MemoryOutputPipe,
+}
+
+impl Default for Wasi {
+    fn default() -> Self {
+        Self {
+            ctx: WasiCtx::builder().build(),
+            stdout: MemoryOutputPipe::new(0),
+            stderr: MemoryOutputPipe::new(0),
+        }
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi.get_or_insert_default();
+        WasiCtxView { ctx: &mut wasi.ctx, table: &mut self.table }
+    }
+}
+
+/// Gives a call its streams, and what was granted.
+pub(super) fn prepare(state: &mut GuestState) -> wasmtime::Result<()> {
+    let stdout = MemoryOutputPipe::new(state.limits.output);
+    let stderr = MemoryOutputPipe::new(state.limits.log_bytes);
+    let mut builder = WasiCtx::builder();
+    builder
+        .stdin(MemoryInputPipe::new(state.input.clone()))
+        .stdout(stdout.clone())
+        .stderr(stderr.clone())
+        .max_random_size(MAX_RANDOM);
+    for (name, value) in state.grants.env() {
+        builder.env(name, value);
+    }
+    for directory in state.grants.directories() {
+        builder.preopened_dir(&directory.host, directory.guest.as_str(), directory.perms())?;
+    }
+    state.table.set_max_capacity(MAX_RESOURCES);
+    state.wasi = Some(Box::new(Wasi { ctx: builder.build(), stdout, stderr }));
+    Ok(())
+}
+
+/// Takes what the guest wrote: to its standard output as output of the call or as log lines, to its standard error as
+/// log lines.
+pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
+    let Some(wasi) = state.wasi.take() else { return };
+    let limits = state.limits;
+    let mut lines = |level, bytes: &[u8]| {
+        for line in String::from_utf8_lossy(bytes).lines() {
+            state.log.push(&limits, Some(level), Ok(line));
+        }
+    };
+    lines(Level::Error, &wasi.stderr.contents());
+    match stdout_is {
+        StdoutIs::Output => state.output = wasi.stdout.contents().to_vec(),
+        StdoutIs::Log => lines(Level::Info, &wasi.stdout.contents()),
+    }
+}
+
+/// What becomes of the standard output.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StdoutIs {
+    Log,
+    Output,
+}
+
+/// Runs a guest's future on this thread until it ends or is ended: ticks stop it while it computes, this does while it
+/// waits in a host call.
+pub(super) fn run<T>(
+    kill: Arc<KillFlag>,
+    deadline: Instant,
+    guest: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
+    let watched = async {
+        let mut guest = std::pin::pin!(guest);
+        let mut tick = tokio::time::interval(Duration::from_millis(EPOCH_TICK_MILLIS));
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut guest => return done,
+                _ = tick.tick() => {
+                    if let Some(cause) = kill.raised() {
+                        return Err(Stop::Killed(cause).into());
+                    }
+                    if clock::monotonic() >= deadline {
+                        return Err(Stop::WallDeadline.into());
+                    }
+                }
+            }
+        }
+    };
+    wasmtime_wasi::runtime::in_tokio(watched)
+}
+
+/// The deadline and flag of a store's call.
+pub(super) fn watch(store: &Store<GuestState>) -> (Arc<KillFlag>, Instant) {
+    (store.data().kill(), store.data().deadline())
+}

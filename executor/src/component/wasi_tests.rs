@@ -1,0 +1,254 @@
+//! WASI 0.2 guests: streams that are the call's own, empty contexts, granted directories and what they never lead to.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::admission::{GrantSet, GrantSources};
+use crate::runtime::{Call, CallError, CallLimits, Cancel, KillCause, Outcome};
+use crate::testing::{prepare, runtime};
+
+/// Streams, and a core module `libc` with one page of memory and an allocator that only goes up.
+const STREAMS: &str = r#"
+  (import "wasi:io/error@0.2.0" (instance $io-error (export "error" (type (sub resource)))))
+  (alias export $io-error "error" (type $error))
+  (import "wasi:io/streams@0.2.0" (instance $streams
+    (export "output-stream" (type $os (sub resource)))
+    (alias outer 1 $error (type $e))
+    (type $se' (variant (case "last-operation-failed" (own $e)) (case "closed")))
+    (export "stream-error" (type $se (eq $se')))
+    (export "[method]output-stream.blocking-write-and-flush"
+      (func (param "self" (borrow $os)) (param "contents" (list u8)) (result (result (error $se)))))))
+  (alias export $streams "output-stream" (type $output-stream))
+  (import "wasi:cli/stdout@0.2.0" (instance $stdout
+    (alias outer 1 $output-stream (type $os'))
+    (export "output-stream" (type $os (eq $os')))
+    (export "get-stdout" (func (result (own $os))))))
+  (core module $libc
+    (memory (export "memory") 1)
+    (global $next (mut i32) (i32.const 32768))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+      (global.set $next (i32.add (local.get $at) (local.get 3)))
+      (local.get $at)))
+  (core instance $libc (instantiate $libc))
+  (core func $get-stdout (canon lower (func $stdout "get-stdout")))
+  (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $libc "memory")))"#;
+
+const RUN: &str = r#"
+  (func $run (result (result)) (canon lift (core func $main "run")))
+  (instance $cli (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $cli))"#;
+
+/// Writes `text` to its standard output `times` times; fails when a write fails.
+fn writes(text: &str, times: u32) -> String {
+    format!(
+        r#"(component {STREAMS}
+  (core module $main
+    (import "host" "get-stdout" (func $get (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "libc" "memory" (memory 1))
+    (data (i32.const 8) "{text}")
+    (func (export "run") (result i32)
+      (local $left i32) (local $out i32)
+      (local.set $left (i32.const {times}))
+      (local.set $out (call $get))
+      (loop $again
+        (call $write (local.get $out) (i32.const 8) (i32.const {length}) (i32.const 4096))
+        (if (i32.load8_u (i32.const 4096)) (then (return (i32.const 1))))
+        (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+        (br_if $again (local.get $left)))
+      (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "get-stdout" (func $get-stdout)) (export "write" (func $write))))
+    (with "libc" (instance $libc))))
+  {RUN})"#,
+        length = text.len()
+    )
+}
+
+/// Sleeps for ten minutes of the host's clock.
+const SLEEPS: &str = r#"(component
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $p (sub resource)))
+    (export "[method]pollable.block" (func (param "self" (borrow $p))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $p'))
+    (export "pollable" (type $p (eq $p')))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
+  (core func $subscribe (canon lower (func $clock "subscribe-duration")))
+  (core func $block (canon lower (func $poll "[method]pollable.block")))
+  (core module $main
+    (import "host" "subscribe" (func $subscribe (param i64) (result i32)))
+    (import "host" "block" (func $block (param i32)))
+    (func (export "run") (result i32)
+      (call $block (call $subscribe (i64.const 600000000000)))
+      (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "subscribe" (func $subscribe)) (export "block" (func $block))))))
+  (func $run (result (result)) (canon lift (core func $main "run")))
+  (instance $cli (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $cli)))"#;
+
+/// Opens `path` in its first directory and writes two bytes to its output: how many directories it has, and 0 or
+/// 1 + the error code of the open. Open flags: 1 create, 8 truncate; descriptor flags: 1 read, 2 write.
+fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
+    const CODES: &str = "access would-block already bad-descriptor busy deadlock quota exist file-too-large \
+        illegal-byte-sequence in-progress interrupted invalid io is-directory loop too-many-links message-size \
+        name-too-long no-device no-entry no-lock insufficient-memory insufficient-space not-directory not-empty \
+        not-recoverable unsupported no-tty no-such-device overflow not-permitted pipe read-only invalid-seek \
+        text-file-busy cross-device";
+    let codes: String = CODES.split_whitespace().map(|code| format!("\"{code}\" ")).collect();
+    format!(
+        r#"(component {STREAMS}
+  (import "wasi:filesystem/types@0.2.0" (instance $files
+    (export "descriptor" (type $d (sub resource)))
+    (type $ec' (enum {codes})) (export "error-code" (type $ec (eq $ec')))
+    (type $pf' (flags "symlink-follow")) (export "path-flags" (type $pf (eq $pf')))
+    (type $of' (flags "create" "directory" "exclusive" "truncate")) (export "open-flags" (type $of (eq $of')))
+    (type $df' (flags "read" "write" "file-integrity-sync" "data-integrity-sync" "requested-write-sync" "mutate-directory"))
+    (export "descriptor-flags" (type $df (eq $df')))
+    (export "[method]descriptor.open-at" (func (param "self" (borrow $d)) (param "path-flags" $pf) (param "path" string)
+      (param "open-flags" $of) (param "flags" $df) (result (result (own $d) (error $ec)))))))
+  (alias export $files "descriptor" (type $descriptor))
+  (import "wasi:filesystem/preopens@0.2.0" (instance $preopens
+    (alias outer 1 $descriptor (type $d'))
+    (export "descriptor" (type $d (eq $d')))
+    (export "get-directories" (func (result (list (tuple (own $d) string)))))))
+  (core func $directories (canon lower (func $preopens "get-directories") (memory $libc "memory") (realloc (func $libc "realloc"))))
+  (core func $open (canon lower (func $files "[method]descriptor.open-at") (memory $libc "memory")))
+  (core module $main
+    (import "host" "get-stdout" (func $get (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "host" "directories" (func $directories (param i32)))
+    (import "host" "open" (func $open (param i32 i32 i32 i32 i32 i32 i32)))
+    (import "libc" "memory" (memory 1))
+    (data (i32.const 256) "{path}")
+    (func (export "run") (result i32)
+      (call $directories (i32.const 16))
+      (i32.store8 (i32.const 0) (i32.load (i32.const 20)))
+      (i32.store8 (i32.const 1) (i32.const 255))
+      (if (i32.load (i32.const 20))
+        (then
+          ;; follow links, as guests do by default
+          (call $open (i32.load (i32.load (i32.const 16))) (i32.const 1) (i32.const 256) (i32.const {length})
+            (i32.const {open_flags}) (i32.const {descriptor_flags}) (i32.const 32))
+          (i32.store8 (i32.const 1)
+            (select (i32.add (i32.const 1) (i32.load8_u (i32.const 36))) (i32.const 0) (i32.load8_u (i32.const 32))))))
+      (call $write (call $get) (i32.const 0) (i32.const 2) (i32.const 64))
+      (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "get-stdout" (func $get-stdout)) (export "write" (func $write))
+      (export "directories" (func $directories)) (export "open" (func $open))))
+    (with "libc" (instance $libc))))
+  {RUN})"#,
+        length = path.len()
+    )
+}
+
+fn call(text: &str, grants: GrantSet, limits: CallLimits, cancel: Cancel) -> Result<Outcome, CallError> {
+    let prepared = prepare(text, grants, limits).expect("prepares");
+    runtime().call(&prepared, Call { input: Bytes::new(), cancel, ..Call::default() })
+}
+
+fn run(text: &str) -> Result<Outcome, CallError> {
+    call(text, GrantSet::default(), CallLimits::default(), Cancel::default())
+}
+
+#[test]
+fn a_command_writes_to_the_output_of_its_call() {
+    let outcome = run(&writes("hello ", 3)).unwrap();
+    assert_eq!((outcome.exit_code, outcome.output.as_slice()), (0, &b"hello hello hello "[..]));
+}
+
+#[test]
+fn output_ends_at_its_limit() {
+    let limits = CallLimits { output: 20, ..CallLimits::default() };
+    let ended = call(&writes("0123456789", 5), GrantSet::default(), limits, Cancel::default());
+    // The guest is told or ended; in no case is there more than the limit.
+    if let Ok(outcome) = ended {
+        assert_eq!((outcome.exit_code, outcome.output.len()), (1, 20));
+    }
+}
+
+#[test]
+fn a_guest_that_waits_in_the_host_ends_at_its_deadline_and_when_it_is_stopped() {
+    let limits = CallLimits { wall: Duration::from_millis(60), ..CallLimits::default() };
+    let ended = call(SLEEPS, GrantSet::default(), limits, Cancel::default()).unwrap_err();
+    assert_eq!(ended.code(), "deadline_exceeded");
+
+    let cancel = Cancel::default();
+    let raised = cancel.clone();
+    let ended = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| call(SLEEPS, GrantSet::default(), CallLimits::default(), cancel));
+        raised.raise(KillCause::Revoked);
+        waiting.join().unwrap()
+    });
+    assert_eq!(ended.unwrap_err().code(), "revoked");
+}
+
+#[test]
+fn without_a_grant_there_is_no_directory() {
+    let outcome = run(&opens("etc/passwd", 0, 1)).unwrap();
+    assert_eq!(outcome.output, [0, 255]);
+}
+
+fn granting(access: &str, host: &Path) -> GrantSet {
+    let capability = vec![format!("filesystem:{access}:/data").parse().unwrap()];
+    let path = trust_store::capability::GuestPath::new("/data").unwrap();
+    let sources = GrantSources {
+        granted: capability.clone(),
+        files: [(path, host.to_owned())].into(),
+        ..GrantSources::default()
+    };
+    sources.grant(capability, &[]).unwrap()
+}
+
+fn open(access: &str, host: &Path, path: &str, open_flags: u32, descriptor_flags: u32) -> u8 {
+    let guest = opens(path, open_flags, descriptor_flags);
+    let outcome = call(&guest, granting(access, host), CallLimits::default(), Cancel::default()).unwrap();
+    assert_eq!(outcome.output[0], 1, "one directory");
+    outcome.output[1]
+}
+
+#[test]
+fn a_granted_directory_is_all_a_guest_sees_of_the_host() {
+    let host = tempfile::tempdir().unwrap();
+    let inside = host.path().join("inside");
+    std::fs::create_dir_all(inside.join("sub")).unwrap();
+    std::fs::write(inside.join("file"), b"text").unwrap();
+    std::fs::write(host.path().join("secret"), b"secret").unwrap();
+    std::os::unix::fs::symlink("../secret", inside.join("link")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", inside.join("absolute")).unwrap();
+    std::os::unix::fs::symlink("..", inside.join("up")).unwrap();
+
+    assert_eq!(open("read", &inside, "file", 0, 1), 0);
+    assert_eq!(open("read", &inside, "sub/../file", 0, 1), 0, "inside is inside");
+    for path in
+        ["../secret", "sub/../../secret", "/etc/passwd", "link", "absolute", "up/secret", "up", "..", "file/"]
+    {
+        assert_ne!(open("read", &inside, path, 0, 1), 0, "{path}");
+        assert_ne!(open("write", &inside, path, 0, 1), 0, "{path}");
+    }
+}
+
+#[test]
+fn reading_never_changes_a_file() {
+    let host = tempfile::tempdir().unwrap();
+    std::fs::write(host.path().join("file"), b"text").unwrap();
+    for (path, open_flags, descriptor_flags) in
+        [("file", 0, 2), ("file", 8, 1), ("file", 8, 2), ("new", 1, 1), ("new", 1, 2)]
+    {
+        assert_ne!(open("read", host.path(), path, open_flags, descriptor_flags), 0, "{path} {open_flags}");
+    }
+    assert_eq!(std::fs::read(host.path().join("file")).unwrap(), b"text");
+    assert!(!host.path().join("new").exists());
+
+    assert_eq!(open("write", host.path(), "new", 1, 2), 0);
+    assert!(host.path().join("new").exists());
+    assert_eq!(open("write", host.path(), "file", 8, 2), 0);
+    assert_eq!(std::fs::read(host.path().join("file")).unwrap(), b"");
+}
