@@ -11,8 +11,8 @@
 
 mod checkpoints;
 mod crls;
-mod imported;
 mod feed;
+mod imported;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,9 +28,9 @@ use trust_store::verifier::Verifier;
 use checkpoints::Logs;
 use crls::Crls;
 pub(crate) use crls::distribution_urls;
+pub(crate) use feed::{EAGER_LOOKS, Feed, LOOK};
 pub use imported::ImportConfig;
 use imported::Imported;
-pub(crate) use feed::{EAGER_LOOKS, Feed, LOOK};
 
 use crate::clock;
 
