@@ -46,12 +46,28 @@ fn every_kind_has_an_example_that_is_answered_as_documented() {
         assert_eq!(lines.len(), 2, "{kind}: a line in, a line out");
         assert_eq!(answer(kind, lines[0]), lines[1], "{kind}");
         let page = std::fs::read_to_string(folder().with_extension("md")).unwrap();
+        let mut shown: Value = serde_json::from_str(lines[0]).unwrap();
+        shorten(&mut shown);
+        let shown = format!("\n```json\n{shown}\n{}\n```\n", lines[1]);
+        assert!(page.contains(&shown), "{kind}: the page does not show:{shown}");
         assert!(page.contains(&format!("`{kind}`")) && page.contains(&format!("conformance/{kind}.jsonl")));
         // Every member of the example is explained on the page.
         let line: Value = serde_json::from_str(lines[0]).unwrap();
         for member in line.as_object().unwrap().keys() {
             assert!(page.contains(&format!("`{member}`")), "{kind}: {member}");
         }
+    }
+}
+
+/// What the page shows of a line: of each long text the beginning.
+fn shorten(value: &mut Value) {
+    match value {
+        Value::String(text) if text.len() > 72 => {
+            *text = format!("{}…", text.chars().take(24).collect::<String>());
+        }
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        Value::Object(members) => members.values_mut().for_each(shorten),
+        _ => {}
     }
 }
 
