@@ -79,10 +79,12 @@ interop: build ## other people's programs against a running stack; each missing 
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
 	@$(MAKE) --no-print-directory interop-pkcs11
 
-interop-pkcs11: ## the key backend for PKCS#11 tokens against SoftHSM 2
+interop-pkcs11: ## the key backend for PKCS#11 tokens, and a CA with its issuing key in one, against SoftHSM 2
 	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
 	d=$$(mktemp -d) && mkdir $$d/tokens && printf 'directories.tokendir = %s\nlog.level = ERROR\n' $$d/tokens > $$d/softhsm2.conf && \
-	SOFTHSM2_CONF=$$d/softhsm2.conf $(CARGO) test $(ALL_BUT_COMPILER) --features hsm/pkcs11 --lib -- pkcs11; s=$$?; rm -r $$d; exit $$s
+	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --lib -- pkcs11 && \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --test pkcs11 -- --nocapture; s=$$?; rm -r $$d; exit $$s
 
 # Coverage feedback as cargo-fuzz asks for it, which the stable compiler has too; the address sanitizer, which needs nightly, would
 # guard unsafe code, of which the parsers have none.

@@ -10,7 +10,9 @@ use ca_pki::profile::Profile;
 use ca_pki::serial::{InstancePrefix, RANDOM_OCTETS, ShardCount};
 use ca_pki::{SerialNumber, SignatureAlgorithm, SubjectPublicKey, UnixTime};
 use hsm::pool::OwnedInput;
-use hsm::{IntentId, Purpose, Signer, SigningIntent, SigningPool};
+use hsm::{
+    IntentId, KeyProvider as _, KeySpec, KeyUri, Keyring, Purpose, Signer, SigningIntent, SigningPool,
+};
 use service::rate_limit::RateLimiter;
 use tokio::sync::Notify;
 
@@ -37,6 +39,9 @@ pub mod names {
     pub const TIMESTAMP_AUTHORITY: &str = "timestamp-authority";
     /// Key for statements about revocations.
     pub const STATEMENT: &str = "statement";
+    /// All of them.
+    pub const ALL: [&str; 6] =
+        [ROOT, CODE_SIGNING, TIME_STAMPING, OCSP_RESPONDER, TIMESTAMP_AUTHORITY, STATEMENT];
 }
 
 /// One certificate or key of the CA, opened.
@@ -201,6 +206,25 @@ pub fn random<const N: usize>() -> Result<[u8; N], CaError> {
 /// As [`random`].
 pub fn random_serial(prefix: InstancePrefix) -> Result<SerialNumber, CaError> {
     Ok(SerialNumber::from_random(prefix, &random::<RANDOM_OCTETS>()?))
+}
+
+/// Makes a key in the place that `place` leads to, in the keystore without it; returns it with its full reference.
+///
+/// # Errors
+/// [`CaError::Signing`] when the place cannot be reached, has no such key type, or has a key of this label.
+pub fn generate(
+    keys: &Keyring,
+    place: Option<&KeyUri>,
+    spec: &KeySpec,
+) -> Result<(Arc<dyn Signer>, KeyUri), CaError> {
+    let Some(way) = place else {
+        let signer = keys.generate(spec)?;
+        let uri = KeyUri::soft(&spec.label).pinned_to(signer.public_key().spki_sha256());
+        return Ok((signer, uri));
+    };
+    let provider = keys.place(way)?;
+    let signer = provider.generate(spec)?;
+    Ok((signer, provider.reference(&spec.label)?))
 }
 
 /// The algorithm an authority's key signs with, as certificates name it.

@@ -12,16 +12,13 @@ use ca_pki::lint::{self, CertificateRules};
 use ca_pki::profile::Kind;
 use ca_pki::{DistinguishedName, NameFields, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime, pem};
 use hsm::software::{Keystore, KeystoreOptions};
-use hsm::{
-    Input, IntentId, KeyAlgorithm, KeyLabel, KeyProvider as _, KeySpec, KeyUri, Purpose, Signer,
-    SigningIntent,
-};
+use hsm::{Input, IntentId, KeyAlgorithm, KeySpec, KeyUri, Keyring, Purpose, Signer, SigningIntent};
 use serde::Serialize;
 use service::StartRefusal;
 use service::clock::Clock;
 use sha2::{Digest, Sha256};
 
-use crate::authority::{names, random, random_serial, role_name, signature_algorithm, status_urls};
+use crate::authority::{generate, names, random, random_serial, role_name, signature_algorithm, status_urls};
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::serve::{Parts, assemble};
@@ -107,6 +104,7 @@ pub async fn run(
         StartRefusal::new("the keystore cannot be made", "check keys.keystore").because(error)
     })?;
     let now = UnixTime(clock.unix_seconds());
+    let keys = Keyring::new(keys);
     let mut ceremony = Ceremony { settings, store: Arc::new(store), keys, transcript, made: Vec::new(), now };
     ceremony.hierarchy().await.map_err(|error| {
         StartRefusal::new(
@@ -139,7 +137,7 @@ fn io_refusal(path: &Path, error: std::io::Error) -> StartRefusal {
 struct Ceremony<'a> {
     settings: &'a Settings,
     store: Arc<SqliteStore>,
-    keys: Keystore,
+    keys: Keyring,
     transcript: Transcript,
     made: Vec<Made>,
     now: UnixTime,
@@ -204,8 +202,9 @@ impl Ceremony<'_> {
         for plan in &plans {
             self.make(plan).await?;
         }
-        let signer = self.generate(names::STATEMENT, KeyAlgorithm::EcdsaP256, &[Purpose::Statement])?;
-        self.store_authority(names::STATEMENT, AuthorityRole::Statement, None, None, &*signer, 0).await?;
+        let (signer, uri) =
+            self.generate(names::STATEMENT, KeyAlgorithm::EcdsaP256, &[Purpose::Statement])?;
+        self.store_authority(names::STATEMENT, AuthorityRole::Statement, None, None, &uri, 0).await?;
         self.made.push(Made { name: names::STATEMENT, certificate: Vec::new(), issuer: None, signer });
         Ok(())
     }
@@ -215,17 +214,22 @@ impl Ceremony<'_> {
         name: &str,
         algorithm: KeyAlgorithm,
         purposes: &[Purpose],
-    ) -> Result<Arc<dyn Signer>, CaError> {
+    ) -> Result<(Arc<dyn Signer>, KeyUri), CaError> {
         let purposes: hsm::PurposeSet = purposes.iter().copied().collect();
-        let signer = self.keys.generate(&KeySpec::new(name, algorithm, purposes)?)?;
+        let place = self.settings.key_uris.get(name);
+        // The label of a key elsewhere is what its reference calls it.
+        let label = place.and_then(|uri| uri.path_attribute("object")).unwrap_or(name);
+        let (signer, uri) = generate(&self.keys, place, &KeySpec::new(label, algorithm, purposes)?)?;
         let detail = serde_json::json!({
             "algorithm": algorithm.as_str(),
             "name": name,
+            "place": uri.scheme().as_str(),
+            "protection": signer.protection().as_str(),
             "purposes": purposes.to_string(),
             "spki_sha256": hex::encode(signer.public_key().spki_sha256()),
         });
         self.record("key.generated", detail)?;
-        Ok(signer)
+        Ok((signer, uri))
     }
 
     fn record(&mut self, event: &str, detail: serde_json::Value) -> Result<(), CaError> {
@@ -236,7 +240,7 @@ impl Ceremony<'_> {
     }
 
     async fn make(&mut self, plan: &Plan<'_>) -> Result<(), CaError> {
-        let signer = self.generate(plan.name, plan.algorithm, plan.purposes)?;
+        let (signer, uri) = self.generate(plan.name, plan.algorithm, plan.purposes)?;
         let key_use = if plan.kind.is_authority() { KeyUse::Authority } else { KeyUse::Subscriber };
         let public_key = SubjectPublicKey::from_spki(signer.public_key().spki_der(), key_use)?;
         let subject = DistinguishedName::from_fields(plan.subject)?;
@@ -288,7 +292,7 @@ impl Ceremony<'_> {
             at: self.now,
         };
         let certificate = self.sign(intent, &tbs, &*issuing, &serial).await?;
-        self.store_authority(plan.name, plan.role, Some(&certificate), plan.issuer, &*signer, plan.shards)
+        self.store_authority(plan.name, plan.role, Some(&certificate), plan.issuer, &uri, plan.shards)
             .await?;
         let issuer = if plan.shards > 0 {
             Some(Issuer::from_certificate(&certificate, algorithm, urls)?)
@@ -346,10 +350,9 @@ impl Ceremony<'_> {
         role: AuthorityRole,
         certificate: Option<&[u8]>,
         issuer: Option<&str>,
-        signer: &dyn Signer,
+        uri: &KeyUri,
         shards: u16,
     ) -> Result<(), CaError> {
-        let uri = KeyUri::soft(&KeyLabel::new(name)?).pinned_to(signer.public_key().spki_sha256());
         let stored = StoredAuthority {
             name: name.to_owned(),
             role: role_name(role).to_owned(),

@@ -1,5 +1,7 @@
 //! The configuration file (TOML): raw as written ([`Config`]), and validated ([`Settings`]).
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -9,10 +11,12 @@ use ca_pki::NameFields;
 use ca_pki::oid::ObjectIdentifier;
 use ca_pki::profile::{EXAMPLE_TIME_STAMP_POLICY, Kind, Profile, ProfileConfig, SctPolicy};
 use ca_pki::serial::{InstancePrefix, ShardCount};
-use hsm::{KeyAlgorithm, PassphraseSource};
+use hsm::{KeyAlgorithm, KeyUri, PassphraseSource};
 use serde::Deserialize;
 use service::admin::AdminConfig;
 use service::{ServerConfig, StartRefusal};
+
+pub use keys::KeysConfig;
 
 /// Largest configuration file in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -53,29 +57,6 @@ pub struct Config {
     /// Time stamps.
     #[serde(default)]
     pub timestamp: TimestampConfig,
-}
-
-/// Keys as they are written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeysConfig {
-    /// Where the keystore's passphrase is read from: `file:PATH`, `env:NAME`, `credential:NAME`, or `shares:FOLDER` with
-    /// the shares that enough custodians brought.
-    pub passphrase: String,
-    /// Folder of the keystore. Default `keys`.
-    #[serde(default = "default_keystore")]
-    pub keystore: PathBuf,
-    /// Threads that sign. Default 2.
-    #[serde(default = "default_threads")]
-    pub threads: usize,
-}
-
-fn default_keystore() -> PathBuf {
-    PathBuf::from("keys")
-}
-
-fn default_threads() -> usize {
-    2
 }
 
 /// The hierarchy as it is written; used by `init` only, except for the serial prefix.
@@ -221,6 +202,8 @@ pub struct Settings {
     pub keystore: PathBuf,
     /// Source of the passphrase.
     pub passphrase: PassphraseSource,
+    /// References of the keys outside the keystore, by name of the authority.
+    pub key_uris: BTreeMap<String, KeyUri>,
     /// Subscriber profiles by name.
     pub profiles: BTreeMap<String, Profile>,
     /// Shards of the CA for code signing.
@@ -340,7 +323,8 @@ impl Config {
         let data_dir = self.data_dir.clone();
         Ok(Settings {
             keystore: data_dir.join(&self.keys.keystore),
-            passphrase: passphrase(&self.keys.passphrase, &data_dir)?,
+            passphrase: keys::passphrase(&self.keys.passphrase, &data_dir)?,
+            key_uris: keys::uris(&self.keys)?,
             shards: ShardCount::new(self.hierarchy.crl_shards)
                 .map_err(|error| pki_refusal("hierarchy.crl_shards", &error))?,
             prefix: InstancePrefix::new(self.hierarchy.serial_prefix)
@@ -405,21 +389,6 @@ fn check_status_url(url: &str) -> Result<(), StartRefusal> {
             "relying parties fetch CRLs over plain http (they are signed); do not end it with a slash",
         ))
     }
-}
-
-fn passphrase(text: &str, data_dir: &Path) -> Result<PassphraseSource, StartRefusal> {
-    let source: PassphraseSource = text.parse().map_err(|error: hsm::Error| {
-        StartRefusal::new(
-            "keys.passphrase does not parse",
-            "write file:PATH, env:NAME, credential:NAME or shares:FOLDER",
-        )
-        .because(error)
-    })?;
-    Ok(match source {
-        PassphraseSource::File(path) => PassphraseSource::File(data_dir.join(path)),
-        PassphraseSource::Shares(folder) => PassphraseSource::Shares(data_dir.join(folder)),
-        other => other,
-    })
 }
 
 fn authority_key(field: &str, text: &str) -> Result<KeyAlgorithm, StartRefusal> {

@@ -122,7 +122,7 @@ async fn accept_time(file: &ConfigFile) -> Result<(), Failure> {
 
 async fn renew(file: &ConfigFile, name: &str) -> Result<(), Failure> {
     let settings = Config::read(&file.config)?.validate()?;
-    let keys = serve::keystore(&settings)?;
+    let keys = serve::keyring(&settings)?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     print(&authority.renew(name, &keys).await.map_err(Failure::failed)?)
 }

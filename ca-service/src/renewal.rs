@@ -11,10 +11,10 @@ use ca_pki::lint::{self, CertificateRules};
 use ca_pki::profile::Kind;
 use ca_pki::{DistinguishedName, SubjectPublicKey, UnixTime, pem};
 use der::Encode as _;
-use hsm::{KeyAlgorithm, KeyLabel, KeyProvider, KeySpec, KeyUri, Purpose};
+use hsm::{KeyAlgorithm, KeySpec, Keyring, Purpose};
 use serde::Serialize;
 
-use crate::authority::{CertificateAuthority, LoadedAuthority, names, random, role_name};
+use crate::authority::{CertificateAuthority, LoadedAuthority, generate, names, random, role_name};
 use crate::error::CaError;
 use crate::storage::{NewIntent, Step, StoredAuthority};
 
@@ -37,7 +37,7 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CaError::OutOfRange`] for any other authority, [`CaError`] when a step fails; a key without a certificate may be
     /// left in the keystore, where it signs nothing.
-    pub async fn renew(&self, name: &str, keys: &dyn KeyProvider) -> Result<Renewed, CaError> {
+    pub async fn renew(&self, name: &str, keys: &Keyring) -> Result<Renewed, CaError> {
         let (kind, purpose, issuer_name) = match name {
             names::OCSP_RESPONDER => (Kind::OcspResponder, Purpose::Ocsp, names::CODE_SIGNING),
             names::TIMESTAMP_AUTHORITY => {
@@ -53,11 +53,11 @@ impl CertificateAuthority {
         let now = self.clock.now()?;
         let loaded = self.authority(name)?;
         let label = format!("{name}-{}", hex::encode(random::<8>()?));
-        let signer = keys.generate(&KeySpec::new(&label, KeyAlgorithm::EcdsaP256, [purpose])?)?;
+        let spec = KeySpec::new(&label, KeyAlgorithm::EcdsaP256, [purpose])?;
+        let (signer, uri) = generate(keys, self.settings.key_uris.get(name), &spec)?;
         let public_key = SubjectPublicKey::from_spki(signer.public_key().spki_der(), KeyUse::Subscriber)?;
         let (certificate, serial, not_after) =
             self.certify(loaded, issuer_name, kind, &public_key, now).await?;
-        let uri = KeyUri::soft(&KeyLabel::new(&label)?).pinned_to(signer.public_key().spki_sha256());
         let stored = StoredAuthority {
             name: name.to_owned(),
             role: role_name(loaded.role).to_owned(),

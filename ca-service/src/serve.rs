@@ -8,7 +8,7 @@ use ca_pki::SubjectPublicKey;
 use ca_pki::UnixTime;
 use ca_pki::key::KeyUse;
 use hsm::software::Keystore;
-use hsm::{KeyProvider, KeyUri, SigningPool};
+use hsm::{KeyProvider, KeyUri, Keyring, SigningPool};
 use service::admin::AdminAuth;
 use service::clock::Clock;
 use service::rate_limit::{Rate, RateLimiter};
@@ -59,12 +59,15 @@ pub async fn assemble(
     keys: &dyn KeyProvider,
 ) -> Result<CertificateAuthority, CaError> {
     let stored = parts.store.authorities().await?;
-    let authorities =
-        load(
-            &stored,
-            &settings.config.status_url,
-            |record| Ok(keys.open(&KeyUri::parse(&record.key_uri)?)?),
-        )?;
+    let authorities = load(&stored, &settings.config.status_url, |record| {
+        let uri = KeyUri::parse(&record.key_uri)?;
+        // The way to a key may change (a library's path, a PIN's source); which key it is may not.
+        let uri = match settings.key_uris.get(&record.name) {
+            Some(way) if way.scheme() == uri.scheme() => uri.reached_by(way)?,
+            _ => uri,
+        };
+        Ok(keys.open(&uri)?)
+    })?;
     let latest = parts.store.latest_audit().await?.map_or(UnixTime(0), |record| record.at);
     let nonces = settings.config.status.ocsp_nonce_per_second;
     let authority = CertificateAuthority {
@@ -105,7 +108,7 @@ pub async fn open(
         )
         .because(error)
     })?;
-    let keys = keystore(&settings)?;
+    let keys = keyring(&settings)?;
     let issuance_log = match &settings.config.issuance_log {
         None => None,
         Some(config) => Some(LoggedTo {
@@ -141,6 +144,14 @@ pub fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
         StartRefusal::new("the keystore cannot be opened", "correct keys.keystore and keys.passphrase")
             .because(error)
     })
+}
+
+/// The keystore, and what `keys.uris` leads to.
+///
+/// # Errors
+/// [`StartRefusal`] naming what to correct.
+pub fn keyring(settings: &Settings) -> Result<Keyring, StartRefusal> {
+    Ok(Keyring::new(keystore(settings)?))
 }
 
 /// Reads a PEM public key.

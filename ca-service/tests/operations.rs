@@ -37,7 +37,7 @@ async fn a_renewed_responder_and_a_renewed_time_stamp_authority_answer_after_the
     let issued = issued(&authority).await;
     for name in ["ocsp-responder", "timestamp-authority"] {
         let before = authority.authorities()[name].certificate.clone();
-        let renewed = authority.renew(name, &site.keys()).await.unwrap();
+        let renewed = authority.renew(name, &site.keyring()).await.unwrap();
         let after = site.open().await.authorities()[name].certificate.clone();
         assert_ne!(after, before);
         let pem = std::fs::read_to_string(&renewed.file).unwrap();
@@ -52,7 +52,7 @@ async fn a_renewed_responder_and_a_renewed_time_stamp_authority_answer_after_the
     let answer = reopened.ocsp(&ocsp_request(&issued.chain[0], &issued.serial), None).await;
     let response = OcspResponse::from_der(&answer.der).unwrap();
     assert_eq!(response.responses().len(), 1);
-    let refused = authority.renew("code-signing", &site.keys()).await;
+    let refused = authority.renew("code-signing", &site.keyring()).await;
     assert!(matches!(refused, Err(CaError::OutOfRange { .. })));
     check_ca(&reopened).await;
 }

@@ -15,6 +15,7 @@
 //! | Word | Meaning |
 //! |---|---|
 //! | [`KeyProvider`] | a place where keys live; opens, generates and lists them |
+//! | [`Keyring`] | several places behind one provider |
 //! | [`Signer`] | one key version, opened and self-tested |
 //! | [`PublicKey`] | its public half: SPKI, raw bits, pinned digest; verifies |
 //! | [`SigningIntent`] | why this signature may exist |
@@ -28,6 +29,7 @@ pub mod danger;
 pub mod developer;
 pub mod error;
 pub mod intent;
+pub mod keyring;
 pub mod passphrase;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
@@ -46,6 +48,7 @@ mod conformance;
 pub use algorithm::{DigestAlgorithm, KeyAlgorithm, SignatureAlgorithm};
 pub use error::{DeniedReason, Error, ErrorClass};
 pub use intent::{IntentId, Purpose, PurposeSet, SigningIntent};
+pub use keyring::Keyring;
 pub use passphrase::{Passphrase, PassphraseSource};
 pub use pool::{OwnedInput, PendingSignature, SigningPool};
 pub use provider::{Capabilities, Health, KeyInfo, KeyLabel, KeyProvider, KeySpec};

@@ -175,4 +175,13 @@ pub trait KeyProvider: Send + Sync {
 
     /// Whether it can sign now.
     fn health(&self) -> Health;
+
+    /// The reference that opens exactly the key of this label, with its public key pinned.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and those of [`KeyProvider::list`].
+    fn reference(&self, label: &KeyLabel) -> Result<KeyUri, Error> {
+        let found = self.list()?.into_iter().find(|key| key.label == *label);
+        found.map(|key| key.uri).ok_or_else(|| Error::NotFound { what: format!("key {:?}", label.as_str()) })
+    }
 }

@@ -177,6 +177,21 @@ impl KeyUri {
         self
     }
 
+    /// The same key, reached in the way that `way` says: its query attributes, except for the pinned public key.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when `way` has another scheme.
+    pub fn reached_by(mut self, way: &Self) -> Result<Self, Error> {
+        if way.scheme != self.scheme {
+            let reason = format!("a {} key cannot be reached by a {} reference", self.scheme, way.scheme);
+            return Err(Error::Invalid { what: "key URI", reason });
+        }
+        self.query.retain(|attribute| attribute.name == SPKI_SHA256);
+        let others = way.query.iter().filter(|attribute| attribute.name != SPKI_SHA256);
+        self.query.splice(0..0, others.cloned());
+        Ok(self)
+    }
+
     /// The backend.
     #[must_use]
     pub const fn scheme(&self) -> Scheme {

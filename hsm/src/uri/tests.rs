@@ -92,3 +92,17 @@ fn oversized_and_unknown_references_are_refused() {
     assert!(refusal("file:/etc/key").1.contains("unknown scheme"));
     assert!(refusal("").1.contains("no scheme"));
 }
+
+#[test]
+fn the_way_to_a_key_changes_and_the_key_does_not() {
+    let pin = "ab".repeat(32);
+    let stored = format!("pkcs11:token=ca;id=%01?module-path=/old.so&pin-source=env:OLD&spki-sha256={pin}");
+    let way = KeyUri::parse("pkcs11:token=other;object=x?module-path=/new.so&pin-source=file:/pin").unwrap();
+    let uri = KeyUri::parse(&stored).unwrap().reached_by(&way).unwrap();
+    assert_eq!(
+        uri.to_string(),
+        format!("pkcs11:token=ca;id=%01?module-path=/new.so&pin-source=file:/pin&spki-sha256={pin}")
+    );
+    let soft = KeyUri::parse("soft:object=root").unwrap();
+    assert!(matches!(soft.reached_by(&way), Err(Error::Invalid { .. })));
+}
