@@ -67,7 +67,8 @@ impl CertificateAuthority {
         }
         let hash: [u8; 32] = Sha256::digest(request.token.as_bytes()).into();
         let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;
-        let csr = VerifiedRequest::from_pem(&request.csr, &AwsLc)?;
+        let key_use = self.profile(&token.profile)?.key_use();
+        let csr = VerifiedRequest::from_pem(&request.csr, key_use, &AwsLc)?;
         if token.used_by.is_some() {
             return self.repeated(&token, request, &csr).await;
         }

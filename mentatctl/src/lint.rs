@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use ca_pki::lint::{self, CertificateRules, Report, Severity};
-use ca_pki::profile;
+use ca_pki::certificate::{Issuer, StatusUrls};
+use ca_pki::key::KeyKind;
+use ca_pki::lint::{self, CertificateRules, CrlRules, Report, Severity};
+use ca_pki::ocsp::OcspRequest;
+use ca_pki::serial::ShardCount;
+use ca_pki::{SignatureAlgorithm, profile};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -20,6 +24,15 @@ pub struct Lint {
     /// What the files hold, and by which rules they are judged
     #[arg(long, value_enum, default_value = "code-signing")]
     kind: Kind,
+    /// Certificate of the issuer that signed the CRLs
+    #[arg(long, value_name = "FILE", required_if_eq_any([("kind", "crl"), ("kind", "root-crl")]))]
+    issuer: Option<PathBuf>,
+    /// Distribution point that a CRL of a shard must name; without it the CRLs are complete ones
+    #[arg(long, value_name = "URL")]
+    shard_url: Option<String>,
+    /// The DER request that the OCSP responses answer: certificate id and nonce are then compared
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
 }
 
 /// What is linted.
@@ -43,7 +56,18 @@ pub enum Kind {
     OcspResponder,
     /// An RFC 3161 timestamp token
     TimestampToken,
+    /// A revocation list over subscribers (needs --issuer)
+    Crl,
+    /// A revocation list of a root (needs --issuer)
+    RootCrl,
+    /// An OCSP response, in DER
+    OcspResponse,
 }
+
+/// Longest time between the updates of a list over subscribers: ten days (CSBR 4.9.7).
+const CRL_SECONDS: i64 = 10 * 86_400;
+/// The same for a root's list: twelve months.
+const ROOT_CRL_SECONDS: i64 = 366 * 86_400;
 
 /// Runs `lint`: exit code 0 when nothing of severity error is found, 1 otherwise, 2 when a file cannot be read.
 ///
@@ -66,26 +90,54 @@ pub fn run(lint: &Lint, out: &Output) -> Outcome {
 
 fn lint_file(path: &Path, lint: &Lint, out: &Output) -> Outcome<Option<Severity>> {
     let der = der(path, lint.kind)?;
-    let report = match certificate_kind(lint.kind) {
-        Some(kind) => lint::certificate(&der, &CertificateRules { kind, issuer: None }),
-        None => lint::timestamp_token(&der),
+    let certificate = |kind| lint::certificate(&der, &CertificateRules { kind, issuer: None });
+    let report = match lint.kind {
+        Kind::CodeSigning => certificate(profile::Kind::CodeSigningBaseline),
+        Kind::Internal => certificate(profile::Kind::Internal),
+        Kind::Keyless => certificate(profile::Kind::Keyless),
+        Kind::Root => certificate(profile::Kind::Root),
+        Kind::Issuer => certificate(profile::Kind::CodeSigningIssuer),
+        Kind::TimestampIssuer => certificate(profile::Kind::TimeStampingIssuer),
+        Kind::TimestampAuthority => certificate(profile::Kind::TimestampAuthority),
+        Kind::OcspResponder => certificate(profile::Kind::OcspResponder),
+        Kind::TimestampToken => lint::timestamp_token(&der),
+        Kind::Crl => lint_crl(&der, lint, CRL_SECONDS)?,
+        Kind::RootCrl => lint_crl(&der, lint, ROOT_CRL_SECONDS)?,
+        Kind::OcspResponse => lint::ocsp_response(&der, request(lint)?.as_ref()),
     };
     show(path, &report, out);
     Ok(report.severity())
 }
 
-fn certificate_kind(kind: Kind) -> Option<profile::Kind> {
-    Some(match kind {
-        Kind::CodeSigning => profile::Kind::CodeSigningBaseline,
-        Kind::Internal => profile::Kind::Internal,
-        Kind::Keyless => profile::Kind::Keyless,
-        Kind::Root => profile::Kind::Root,
-        Kind::Issuer => profile::Kind::CodeSigningIssuer,
-        Kind::TimestampIssuer => profile::Kind::TimeStampingIssuer,
-        Kind::TimestampAuthority => profile::Kind::TimestampAuthority,
-        Kind::OcspResponder => profile::Kind::OcspResponder,
-        Kind::TimestampToken => return None,
-    })
+fn lint_crl(der: &[u8], lint: &Lint, longest_validity: i64) -> Outcome<Report> {
+    let path = lint.issuer.as_deref().ok_or_else(|| Failure::usage("a CRL needs --issuer FILE"))?;
+    let issuer = issuer(path)?;
+    let rules = CrlRules { issuer: &issuer, shard_url: lint.shard_url.as_deref(), longest_validity };
+    Ok(lint::crl(der, &rules))
+}
+
+/// What the rules need of the issuer; it signs with the digest that goes with its key.
+fn issuer(path: &Path) -> Outcome<Issuer> {
+    let certificate = der(path, Kind::Issuer)?;
+    // Where its status objects are does not matter to a finished list.
+    let status = StatusUrls { base: String::new(), issuer: String::new(), shards: ShardCount::ONE };
+    let mut issuer = Issuer::from_certificate(&certificate, SignatureAlgorithm::EcdsaP256Sha256, status)
+        .or_fail(Exit::Usage, path.display())?;
+    issuer.algorithm = match issuer.public_key.kind() {
+        KeyKind::EcdsaP256 => SignatureAlgorithm::EcdsaP256Sha256,
+        KeyKind::EcdsaP384 => SignatureAlgorithm::EcdsaP384Sha384,
+        KeyKind::MlDsa44 => SignatureAlgorithm::MlDsa44,
+        KeyKind::Rsa(_) => SignatureAlgorithm::RsaPkcs1Sha384,
+        other => {
+            return Err(Failure::usage(format!("{}: no issuer has a {other:?} key", path.display())));
+        }
+    };
+    Ok(issuer)
+}
+
+fn request(lint: &Lint) -> Outcome<Option<OcspRequest>> {
+    let Some(path) = &lint.request else { return Ok(None) };
+    OcspRequest::from_der(&read_file(path)?).or_fail(Exit::Usage, path.display()).map(Some)
 }
 
 fn show(path: &Path, report: &Report, out: &Output) {
@@ -114,9 +166,10 @@ fn der(path: &Path, kind: Kind) -> Outcome<Vec<u8>> {
         return Ok(bytes);
     };
     let label = match kind {
-        Kind::TimestampToken => {
-            return Err(Failure::usage(format!("{}: tokens are read in DER", path.display())));
+        Kind::TimestampToken | Kind::OcspResponse => {
+            return Err(Failure::usage(format!("{}: tokens and responses are read in DER", path.display())));
         }
+        Kind::Crl | Kind::RootCrl => trust_store::pem::CRL,
         _ => trust_store::pem::CERTIFICATE,
     };
     let mut blocks = trust_store::pem::decode(text, label, 16).or_fail(Exit::Usage, path.display())?;

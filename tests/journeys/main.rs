@@ -14,6 +14,7 @@ mod ci;
 mod developer;
 mod enrolment;
 mod executor;
+mod lint;
 mod log_copy;
 mod monitor;
 mod operator;

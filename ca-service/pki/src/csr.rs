@@ -19,19 +19,19 @@ pub struct VerifiedRequest {
 }
 
 impl VerifiedRequest {
-    /// Parses a DER request, judges its key (C9) and verifies its self-signature.
+    /// Parses a DER request, judges its key for `key_use` (C9) and verifies its self-signature.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Malformed`], [`Error::KeyNotAllowed`], [`Error::Unsupported`] for a signature
     /// algorithm outside the list (SHA-1, MD5, PSS), [`Error::ProofOfPossession`].
-    pub fn from_der(der: &[u8], verifier: &dyn SignatureVerifier) -> Result<Self, Error> {
+    pub fn from_der(der: &[u8], key_use: KeyUse, verifier: &dyn SignatureVerifier) -> Result<Self, Error> {
         if der.len() > MAX_REQUEST {
             return Err(Error::TooLarge { what: "certificate request", limit: MAX_REQUEST });
         }
         let malformed = Error::malformed("certificate request");
         let request = CertReq::from_der(der).map_err(&malformed)?;
         let spki = request.info.public_key.to_der().map_err(&malformed)?;
-        let public_key = SubjectPublicKey::from_spki(&spki, KeyUse::Subscriber)?;
+        let public_key = SubjectPublicKey::from_spki(&spki, key_use)?;
         let parameters = request.algorithm.parameters.as_ref().map(der::Any::to_ref);
         let algorithm = public_key.verification_algorithm(&request.algorithm.oid, parameters).ok_or(
             Error::Unsupported("the request's signature algorithm: use SHA-256, SHA-384 or SHA-512"),
@@ -48,10 +48,10 @@ impl VerifiedRequest {
     ///
     /// # Errors
     /// As [`VerifiedRequest::from_der`].
-    pub fn from_pem(text: &str, verifier: &dyn SignatureVerifier) -> Result<Self, Error> {
+    pub fn from_pem(text: &str, key_use: KeyUse, verifier: &dyn SignatureVerifier) -> Result<Self, Error> {
         let labels = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
         let der = pem::decode("certificate request", &labels, text, 2 * MAX_REQUEST)?;
-        Self::from_der(&der, verifier)
+        Self::from_der(&der, key_use, verifier)
     }
 
     /// The key to certify.
@@ -94,7 +94,8 @@ mod tests {
     fn takes_the_key_and_nothing_else() {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let params = CertificateParams::new(std::vec!["evil.example".into()]).unwrap();
-        let verified = VerifiedRequest::from_der(&request(&pair, params), &AwsLc).unwrap();
+        let verified =
+            VerifiedRequest::from_der(&request(&pair, params), KeyUse::Subscriber, &AwsLc).unwrap();
         assert_eq!(verified.public_key().spki(), rcgen::PublicKeyData::subject_public_key_info(&pair));
         assert!(verified.carries_attributes());
     }
@@ -105,7 +106,10 @@ mod tests {
         let mut der = request(&pair, CertificateParams::default());
         let name = der.windows(5).position(|window| window == b"rcgen").unwrap();
         der[name] ^= 1;
-        assert_eq!(VerifiedRequest::from_der(&der, &AwsLc).unwrap_err(), Error::ProofOfPossession);
+        assert_eq!(
+            VerifiedRequest::from_der(&der, KeyUse::Subscriber, &AwsLc).unwrap_err(),
+            Error::ProofOfPossession
+        );
     }
 
     #[test]
@@ -113,16 +117,26 @@ mod tests {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let der = request(&pair, CertificateParams::default());
         for length in 0..der.len() {
-            assert!(VerifiedRequest::from_der(&der[..length], &AwsLc).is_err());
+            assert!(VerifiedRequest::from_der(&der[..length], KeyUse::Subscriber, &AwsLc).is_err());
         }
         let mut trailing = der.clone();
         trailing.push(0);
-        assert!(matches!(VerifiedRequest::from_der(&trailing, &AwsLc), Err(Error::Malformed { .. })));
+        assert!(matches!(
+            VerifiedRequest::from_der(&trailing, KeyUse::Subscriber, &AwsLc),
+            Err(Error::Malformed { .. })
+        ));
         let large = std::vec![0x30; MAX_REQUEST + 1];
-        assert!(matches!(VerifiedRequest::from_der(&large, &AwsLc), Err(Error::TooLarge { .. })));
+        assert!(matches!(
+            VerifiedRequest::from_der(&large, KeyUse::Subscriber, &AwsLc),
+            Err(Error::TooLarge { .. })
+        ));
         let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let refused =
-            VerifiedRequest::from_der(&request(&ed25519, CertificateParams::default()), &AwsLc).unwrap_err();
+        let refused = VerifiedRequest::from_der(
+            &request(&ed25519, CertificateParams::default()),
+            KeyUse::Subscriber,
+            &AwsLc,
+        )
+        .unwrap_err();
         assert_eq!(refused, Error::KeyNotAllowed(KeyRefusal::Algorithm));
     }
 }

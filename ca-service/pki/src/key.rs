@@ -39,6 +39,8 @@ pub enum KeyUse {
     Authority,
     /// A subscriber, time-stamp authority or OCSP responder: RSA ≥ 3072, P-256, P-384, P-521.
     Subscriber,
+    /// A subscriber whose profile takes ML-DSA-44 beside those.
+    PostQuantumSubscriber,
 }
 
 /// A public key that passed [`SubjectPublicKey::from_spki`].
@@ -166,7 +168,7 @@ fn kind(
             }
             rsa(bits, key_use)
         }
-        oid::ML_DSA_44 if key_use == KeyUse::Authority => {
+        oid::ML_DSA_44 if key_use != KeyUse::Subscriber => {
             if parameters.is_some() || bits.len() != 1312 {
                 return refuse(KeyRefusal::Parameters);
             }
@@ -182,7 +184,7 @@ fn rsa(bits: &[u8], key_use: KeyUse) -> Result<KeyKind, Error> {
     let modulus_bits = bit_length(modulus);
     let shortest = match key_use {
         KeyUse::Authority => 4096,
-        KeyUse::Subscriber => 3072,
+        KeyUse::Subscriber | KeyUse::PostQuantumSubscriber => 3072,
     };
     let refusal = if modulus_bits < shortest {
         KeyRefusal::RsaTooShort(shortest)

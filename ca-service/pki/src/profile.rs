@@ -11,6 +11,7 @@ use const_oid::ObjectIdentifier;
 
 use crate::error::Error;
 use crate::identity::Identity;
+use crate::key::KeyUse;
 use crate::name::{DistinguishedName, NameFields};
 use crate::oid;
 
@@ -99,6 +100,18 @@ pub enum SctPolicy {
     Absent,
 }
 
+/// Which key types a profile takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubscriberKeys {
+    /// P-256, P-384, P-521, and RSA of 3072 bits and more.
+    #[default]
+    Classical,
+    /// ML-DSA-44 (FIPS 204, RFC 9881) beside those. Certificates with such keys are about 2 KB longer, and few verifiers
+    /// know them.
+    ClassicalAndMlDsa,
+}
+
 /// A subscriber profile as configuration gives it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +131,9 @@ pub struct ProfileConfig {
     /// Whether an SCT is embedded. Default: embedded.
     #[serde(default = "embedded")]
     pub sct: SctPolicy,
+    /// Which keys it certifies. Default: classical.
+    #[serde(default)]
+    pub keys: SubscriberKeys,
 }
 
 /// A subject is never empty, also where an identity is too long for a common name.
@@ -138,6 +154,7 @@ pub struct Profile {
     subject: NameFields,
     policies: Vec<ObjectIdentifier>,
     sct: SctPolicy,
+    keys: SubscriberKeys,
 }
 
 impl Profile {
@@ -178,6 +195,9 @@ impl Profile {
             {
                 return refuse("the rules need organization, country, and locality or state (C6)");
             }
+            Kind::CodeSigningBaseline if config.keys == SubscriberKeys::ClassicalAndMlDsa => {
+                return refuse("the rules know RSA and the NIST curves only (C9)");
+            }
             Kind::Internal if without_attributes => {
                 return refuse(
                     "the subject needs a fixed attribute, for identities longer than a common name",
@@ -196,6 +216,7 @@ impl Profile {
             subject: subject.clone(),
             policies,
             sct: config.sct,
+            keys: config.keys,
         })
     }
 
@@ -229,6 +250,7 @@ impl Profile {
             subject: NameFields::default(),
             policies,
             sct: SctPolicy::Absent,
+            keys: SubscriberKeys::Classical,
         })
     }
 
@@ -260,6 +282,16 @@ impl Profile {
     #[must_use]
     pub fn sct(&self) -> SctPolicy {
         self.sct
+    }
+
+    /// By which rules its subscribers' keys are judged.
+    #[must_use]
+    pub fn key_use(&self) -> KeyUse {
+        match (self.kind.is_authority(), self.keys) {
+            (true, _) => KeyUse::Authority,
+            (false, SubscriberKeys::Classical) => KeyUse::Subscriber,
+            (false, SubscriberKeys::ClassicalAndMlDsa) => KeyUse::PostQuantumSubscriber,
+        }
     }
 
     /// True when certificates of this profile live long enough to have pre-signed OCSP answers (ca-requirements §8).
@@ -328,6 +360,7 @@ mod tests {
             },
             policies: Vec::new(),
             sct: SctPolicy::Embedded,
+            keys: SubscriberKeys::Classical,
         }
     }
 
@@ -354,8 +387,18 @@ mod tests {
         any_policy.policies = vec!["2.5.29.32.0".into()];
         let mut bad_policy = config(SubscriberRules::Internal);
         bad_policy.policies = vec!["1".into()];
-        for bad in [too_long, with_name, keyless_with_subject, csbr_without_locality, any_policy, bad_policy]
-        {
+        let mut csbr_post_quantum = config(SubscriberRules::Csbr);
+        csbr_post_quantum.subject.locality = Some("Springfield".into());
+        csbr_post_quantum.keys = SubscriberKeys::ClassicalAndMlDsa;
+        for bad in [
+            too_long,
+            with_name,
+            keyless_with_subject,
+            csbr_without_locality,
+            any_policy,
+            bad_policy,
+            csbr_post_quantum,
+        ] {
             assert!(matches!(Profile::subscriber("p", &bad), Err(Error::Profile { .. })), "{bad:?}");
         }
         assert!(Profile::infrastructure(Kind::Internal, 1, &[]).is_err());

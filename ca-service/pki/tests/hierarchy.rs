@@ -148,6 +148,7 @@ fn developer() -> Profile {
         lifetime_seconds: None,
         subject: NameFields::default(),
         policies: Vec::new(),
+        keys: ca_pki::profile::SubscriberKeys::Classical,
         sct: SctPolicy::Embedded,
     };
     Profile::subscriber("developer", &config).unwrap()
@@ -176,6 +177,7 @@ fn every_kind_of_certificate_is_clean_under_its_own_rules_and_no_others() {
                 ..NameFields::default()
             },
             policies: Vec::new(),
+            keys: ca_pki::profile::SubscriberKeys::Classical,
             sct: SctPolicy::Absent,
         },
     )
@@ -187,6 +189,7 @@ fn every_kind_of_certificate_is_clean_under_its_own_rules_and_no_others() {
             lifetime_seconds: None,
             subject: NameFields::default(),
             policies: Vec::new(),
+            keys: ca_pki::profile::SubscriberKeys::Classical,
             sct: SctPolicy::Embedded,
         },
     )
@@ -357,7 +360,7 @@ fn ocsp_answers_are_clean_and_for_the_certificate_that_was_asked_about() {
             )
             .unwrap();
             let response = draft.assemble(&responder_key.sign(draft.to_be_signed()));
-            assert_eq!(lint::ocsp_response(&response, &request).findings(), []);
+            assert_eq!(lint::ocsp_response(&response, Some(&request)).findings(), []);
             let read = trust_store::ocsp::OcspResponse::from_der(&response).unwrap();
             assert_eq!(read.unusable(), None);
             let other = OcspRequest::for_certificate(CertId::new(
@@ -366,8 +369,11 @@ fn ocsp_answers_are_clean_and_for_the_certificate_that_was_asked_about() {
                 &it.issuer.public_key,
                 serial(8),
             ));
-            let rules: Vec<_> =
-                lint::ocsp_response(&response, &other).findings().iter().map(|each| each.rule).collect();
+            let rules: Vec<_> = lint::ocsp_response(&response, Some(&other))
+                .findings()
+                .iter()
+                .map(|each| each.rule)
+                .collect();
             assert_eq!(rules, ["answer_for_the_certificate_id"]);
         }
     }

@@ -163,7 +163,12 @@ fn key(view: &View<'_>, kind: Kind, report: &mut Report) {
     if kind == Kind::CodeSigningBaseline {
         return;
     }
-    let key_use = if kind.is_authority() { KeyUse::Authority } else { KeyUse::Subscriber };
+    let key_use = match kind {
+        kind if kind.is_authority() => KeyUse::Authority,
+        // Whether ML-DSA is taken is the profile's decision, made when the request is read.
+        Kind::Internal | Kind::Keyless => KeyUse::PostQuantumSubscriber,
+        _ => KeyUse::Subscriber,
+    };
     if let Err(error) = SubjectPublicKey::from_spki(&view.spki_der, key_use) {
         report.error(Source::CodeSigning, "C9", "key_allowed", error.to_string());
     }

@@ -9,9 +9,10 @@ use super::{Report, Source};
 use crate::ocsp::OcspRequest;
 use crate::oid;
 
-/// Lints a successful response to `request`: one answer, the asked certificate id, times in order, the nonce echoed.
+/// Lints a successful response: one answer, times in order; and, where the request is at hand, the asked certificate id and
+/// the nonce echoed.
 #[must_use]
-pub fn ocsp_response(der: &[u8], request: &OcspRequest) -> Report {
+pub fn ocsp_response(der: &[u8], request: Option<&OcspRequest>) -> Report {
     let mut report = Report::default();
     match read(der) {
         Err(error) => report.error(Source::Rfc, "O3", "ocsp_response_parses", error.to_string()),
@@ -30,12 +31,12 @@ struct Found<'a> {
     certificates: bool,
 }
 
-fn judge(found: &Found<'_>, request: &OcspRequest, report: &mut Report) {
+fn judge(found: &Found<'_>, request: Option<&OcspRequest>, report: &mut Report) {
     let mut error = |rule| report.error(Source::Rfc, "O3", rule, "");
     if found.singles != 1 {
         error("one_answer");
     }
-    if found.cert_id != request.encoded_id() {
+    if request.is_some_and(|request| found.cert_id != request.encoded_id()) {
         error("answer_for_the_certificate_id");
     }
     if found.produced_at < found.this_update {
@@ -52,7 +53,7 @@ fn judge(found: &Found<'_>, request: &OcspRequest, report: &mut Report) {
             }
         }
     }
-    if found.nonce.is_some() && found.nonce != request.nonce.as_deref() {
+    if request.is_some_and(|request| found.nonce.is_some() && found.nonce != request.nonce.as_deref()) {
         report.error(Source::Rfc, "O4", "nonce_echoed_exactly", "");
     }
     if !found.certificates {
