@@ -14,15 +14,14 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trust_store::dsse::{self, Envelope, IN_TOTO_PAYLOAD_TYPE};
-use trust_store::json::Bytes;
-use trust_store::pem;
 use trust_store::statement::STATEMENT_TYPE;
 
 use self::account::{Account, account, verifies};
 use self::collect::{Reading, Wanted, audit_log};
 use self::evidence::{Evidence, Period, refused};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::{Home, Secrecy, read_text, write_file};
+use crate::home::{Home, Secrecy, write_file};
+use crate::log::event_key::{EventKeyFlags, public_key};
 use crate::log::history::{History, Seen};
 use crate::log::{KnownLog, ServerFlags};
 use crate::net::block_on;
@@ -61,9 +60,8 @@ pub struct Report {
     /// Audit log (audit.jsonl) of an executor; may be repeated
     #[arg(long = "executor-log", value_name = "[NAME=]FILE", value_parser = named_file)]
     executors: Vec<(String, PathBuf)>,
-    /// Public key by which the authority signs statements about revocations, PEM; may be repeated
-    #[arg(long = "event-key", value_name = "FILE")]
-    event_keys: Vec<PathBuf>,
+    #[command(flatten)]
+    events: EventKeyFlags,
     /// Checkpoints that `log monitor` saw of the signing log [default: ~/.mentat/monitor/ORIGIN.history.jsonl, if there]
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -95,6 +93,8 @@ pub struct Verify {
     /// log_keys.json by which the logs are believed [default: of the stack, else ~/.mentat/log_keys.json]
     #[arg(long, value_name = "FILE")]
     log_keys: Option<PathBuf>,
+    #[command(flatten)]
+    events: EventKeyFlags,
 }
 
 /// The in-toto statement that a report is.
@@ -147,8 +147,6 @@ fn report(options: &Report, home: &Home, out: &Output) -> Outcome {
     period.bounds().map_err(|_| Failure::usage("--from is not before --to"))?;
     let cert = options.cert.clone().unwrap_or_else(|| home.signing_certificate());
     let signer = Signer::load(&cert, options.key.as_deref(), None, options.passphrase_file.as_deref(), home)?;
-    let event_keys =
-        options.event_keys.iter().map(|path| public_key(path).map(Bytes)).collect::<Outcome<Vec<_>>>()?;
     let (mut executors, mut admitted) = (Vec::new(), BTreeSet::new());
     for (name, path) in &options.executors {
         let (evidence, indices) = audit_log(name, path, &period)?;
@@ -157,6 +155,7 @@ fn report(options: &Report, home: &Home, out: &Output) -> Outcome {
     }
     let [issuance, signing, event] = KINDS.map(|kind| options.server.known(home, kind));
     let (issuance, signing, event) = (issuance?, signing?, event?);
+    let event_rules = options.events.rules(&event)?;
     let history = history(options, home, &signing)?;
     let logs = block_on(async {
         // In this order: whatever signed was issued before, so the issuance log is read last.
@@ -170,7 +169,7 @@ fn report(options: &Report, home: &Home, out: &Output) -> Outcome {
         let issuance = Reading::start(&issuance, &client, out).await?.issuance(&period, &wanted).await?;
         Ok(vec![issuance, signing, event])
     })?;
-    let evidence = Evidence { event_keys, logs, executors };
+    let evidence = Evidence { event_rules, logs, executors };
     let statement = statement(period, evidence)?;
     let payload = serde_json::to_vec(&statement).or_fail(Exit::Failure, "writing the report")?;
     let signature = signer.sign(&dsse::pae(IN_TOTO_PAYLOAD_TYPE, &payload))?;
@@ -207,6 +206,9 @@ fn verify(options: &Verify, home: &Home, out: &Output) -> Outcome {
             )));
         }
         log.verify(&known.keys, &predicate.period)?;
+        if log.kind == "event" && !options.events.rules(&known)?.cover(&predicate.evidence.event_rules) {
+            return Err(refused("the report believes events of keys that are not known here"));
+        }
     }
     if account(&predicate.evidence, &predicate.period)? != predicate.account {
         return Err(refused("the account is not what the evidence gives"));
@@ -295,11 +297,6 @@ fn history(options: &Report, home: &Home, signing: &KnownLog) -> Outcome<Vec<See
         None if default.is_file() => History::at(&default).read(),
         None => Ok(Vec::new()),
     }
-}
-
-fn public_key(path: &Path) -> Outcome<Vec<u8>> {
-    let blocks = pem::decode(&read_text(path)?, "PUBLIC KEY", 1).or_fail(Exit::Usage, path.display())?;
-    blocks.into_iter().next().ok_or_else(|| Failure::usage(format!("{} holds no public key", path.display())))
 }
 
 fn read_report(path: &Path) -> Outcome<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 mod alert;
 mod copy;
+pub mod event_key;
 mod export;
 mod fsck;
 pub mod history;

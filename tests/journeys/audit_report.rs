@@ -8,6 +8,15 @@ fn codes(report: &Value) -> Vec<&str> {
     report["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap()).collect()
 }
 
+/// Public key of the signing log, which signs no events.
+fn signing_spki(stack: &Stack) -> Value {
+    let keys: Value =
+        serde_json::from_str(&std::fs::read_to_string(stack.dir().join("trust/log_keys.json")).unwrap())
+            .unwrap();
+    let logs = keys.as_array().unwrap();
+    logs.iter().find(|log| log["kind"] == "signing").unwrap()["public_key"].clone()
+}
+
 #[test]
 fn a_period_is_accounted_for_and_the_report_verifies_offline() {
     let dir = tempfile::tempdir().unwrap();
@@ -78,9 +87,37 @@ fn a_period_is_accounted_for_and_the_report_verifies_offline() {
     let later = report(&file("later.json"), &["--executor-log", &executor, "--event-key", &event_key]);
     assert_eq!(later.code, 1, "{}{}", later.stdout, later.stderr);
     assert_eq!(codes(&later.json()), ["admitted_before_revocation_was_known"]);
-    // Without the authority's key that is said, and a key of somebody else makes it a forgery.
-    let unchecked = report(&file("unchecked.json"), &["--executor-log", &executor]).json();
-    assert!(codes(&unchecked).contains(&"event_signatures_unchecked"));
+    // Without the authority's key that is said; a reader that knows another key is told of a forgery.
+    let keys: Value =
+        serde_json::from_str(&std::fs::read_to_string(stack.dir().join("trust/log_keys.json")).unwrap())
+            .unwrap();
+    let believing = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut keys = keys.clone();
+        let logs = keys.as_array_mut().unwrap();
+        change(logs.iter_mut().find(|log| log["kind"] == "event").unwrap());
+        std::fs::write(file(name), keys.to_string()).unwrap();
+        file(name)
+    };
+    let nobody = believing("nobody.json", &|log| drop(log.as_object_mut().unwrap().remove("events")));
+    let unchecked = report(&file("unchecked.json"), &["--executor-log", &executor, "--log-keys", &nobody]);
+    assert!(codes(&unchecked.json()).contains(&"event_signatures_unchecked"));
+    stack.ctl(&["log", "monitor", "--log", "event", "--log-keys", &nobody]).refused(2, "--event-key");
+    let other = signing_spki(&stack);
+    let stranger = believing("stranger.json", &|log| {
+        for rule in log["events"].as_array_mut().unwrap() {
+            rule["keys"] = json!([other]);
+        }
+    });
+    let forged = report(&file("forged.json"), &["--executor-log", &executor, "--log-keys", &stranger]);
+    assert_eq!(forged.code, 1, "{}{}", forged.stdout, forged.stderr);
+    assert!(codes(&forged.json()).contains(&"event_forged"));
+    assert_eq!(forged.json()["revoked"], json!([]), "a forged revocation has no effect");
+    let state = file("stranger.state");
+    let seen = stack.ctl(&["log", "monitor", "--log", "event", "--log-keys", &stranger, "--state", &state]);
+    assert_eq!(seen.code, 1, "{}{}", seen.stdout, seen.stderr);
+    assert!(seen.stdout.contains("forged event"), "{}", seen.stdout);
+    // Whoever knows the keys does not believe a report that rests on others.
+    stack.ctl(&["audit", "verify", &file("forged.json")]).refused(3, "report_invalid");
     // An executor's log with a record taken out.
     let text = std::fs::read_to_string(stack.dir().join("executor/audit.jsonl")).unwrap();
     let cut: Vec<&str> = text.lines().skip(1).collect();

@@ -37,9 +37,9 @@ impl Receiver {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let status = statuses.next().unwrap_or(200);
-                if let Ok(one) = take(stream, status) {
-                    kept.lock().expect("not poisoned").push(one);
-                }
+                let keep = |one| kept.lock().expect("not poisoned").push(one);
+                // A sender that goes away is no reason to end.
+                let _ = take(stream, status, keep);
             }
         });
         Self { url, received }
@@ -51,7 +51,8 @@ impl Receiver {
     }
 }
 
-fn take(mut stream: TcpStream, status: u16) -> std::io::Result<Received> {
+/// Keeps what comes before it answers: whoever has the answer finds it there.
+fn take(mut stream: TcpStream, status: u16, keep: impl FnOnce(Received)) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut head = String::new();
     loop {
@@ -65,6 +66,6 @@ fn take(mut stream: TcpStream, status: u16) -> std::io::Result<Received> {
         head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-    Ok(Received { head, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+    keep(Received { head, body: serde_json::from_slice(&body).unwrap_or(Value::Null) });
+    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }

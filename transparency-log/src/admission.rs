@@ -13,21 +13,19 @@ use tlog::signature::{Algorithm, SignatureVerifier as _};
 use trust_store::UnixTime;
 use trust_store::algorithm::{KeyAlgorithm, SubjectPublicKey};
 use trust_store::certificate::Certificate;
-use trust_store::dsse::Envelope;
-use trust_store::json::Value;
+use trust_store::event::{EventRule, EventRules};
+use trust_store::json::Bytes;
 use trust_store::oid;
 use trust_store::path::{PathPolicy, Precertificates, VerifiedChain, build_path};
 use trust_store::pem;
 use trust_store::provider::AwsLc;
 use trust_store::reason::Denial;
 use trust_store::rekor::{HashedRekord, VerifierKey};
-use trust_store::statement::Statement;
 
-use crate::config::{EventConfig, LogSettings};
+use crate::config::EventConfig;
 use crate::remembered::RememberedSignatures;
+use crate::settings::LogSettings;
 
-/// Media type of the statements an event log takes.
-pub(crate) const STATEMENT: &str = "application/vnd.in-toto+json";
 /// Seconds that a verified chain is remembered for further entries of the same certificate.
 const REMEMBER: i64 = 300;
 /// Certificates remembered; about 64 bytes each.
@@ -70,7 +68,7 @@ pub(crate) enum Admission {
     /// Chains of the own CA.
     Issuance(Authorities),
     /// Statements, by type.
-    Event(Vec<EventRule>),
+    Event(EventRules),
 }
 
 impl Admission {
@@ -86,11 +84,17 @@ impl Admission {
                 Self::Signing { authorities: Authorities::load(&log.raw.authorities)?, registered }
             }
             LogKind::Issuance => Self::Issuance(Authorities::load(&log.raw.authorities)?),
-            LogKind::Event => {
-                Self::Event(log.raw.events.iter().map(EventRule::load).collect::<Result<_, _>>()?)
-            }
+            LogKind::Event => Self::Event(event_rules(log)?),
             _ => Self::Raw,
         })
+    }
+
+    /// The rules of an event log; none for another kind.
+    pub(crate) fn events(&self) -> EventRules {
+        match self {
+            Self::Event(rules) => rules.clone(),
+            _ => EventRules::default(),
+        }
     }
 }
 
@@ -211,72 +215,34 @@ fn verify_digest(
         .map_err(|_| Refused::new("signature_invalid", "the signature does not verify over the digest"))
 }
 
-/// One event type.
-#[derive(Debug)]
-pub(crate) struct EventRule {
-    predicate_type: String,
-    /// What the predicate must say of the issuer.
-    issuer: Option<String>,
-    keys: Vec<Vec<u8>>,
-}
-
-impl EventRule {
-    fn load(config: &EventConfig) -> Result<Self, StartRefusal> {
-        let mut keys = Vec::new();
-        for path in &config.keys {
-            keys.extend(load_keys(path)?);
-        }
-        if keys.is_empty() || config.predicate_type.is_empty() {
-            return Err(StartRefusal::new(
-                format!("event type {:?} has no key", config.predicate_type),
-                "name the PEM file of the key that reports it",
-            ));
-        }
-        Ok(Self { predicate_type: config.predicate_type.clone(), issuer: config.issuer.clone(), keys })
-    }
-}
-
-/// Verifies an event: one signature by a key configured for the statement's type and, where the rule says so, issuer.
-pub(crate) fn verify_event(envelope: &Envelope, rules: &[EventRule]) -> Result<Statement, Refused> {
-    let signature = envelope.single_signature()?;
-    if envelope.payload_type != STATEMENT {
-        return Err(Refused::new("unsupported", format!("an event is an in-toto statement ({STATEMENT})")));
-    }
-    let statement = Statement::parse(&envelope.payload)?;
-    let mut known = false;
-    for rule in rules.iter().filter(|rule| rule.predicate_type == statement.predicate_type) {
-        known = true;
-        let issuer = || statement.predicate.member("issuer").and_then(Value::as_str);
-        if rule.issuer.is_some() && rule.issuer.as_deref() != issuer() {
-            continue;
-        }
-        for spki in &rule.keys {
-            let Ok(key) = SubjectPublicKey::from_der(spki) else { continue };
-            let Some(algorithm) = default_algorithm(key.algorithm) else { continue };
-            if AwsLc.verify(algorithm, key.key, &envelope.pae(), &signature.sig).is_ok() {
-                return Ok(statement);
-            }
-        }
-    }
-    Err(if known {
-        Refused::new(
-            "signature_invalid",
-            "no key configured for this event type and issuer made the signature",
+/// The rules of an event log; none for a log of another kind.
+pub(crate) fn event_rules(log: &LogSettings) -> Result<EventRules, StartRefusal> {
+    let rules = log.raw.events.iter().map(event_rule).collect::<Result<_, _>>()?;
+    EventRules::new(rules).map_err(|error| {
+        StartRefusal::new(
+            format!("the event types of log {:?} cannot be used", log.name),
+            "name for each the PEM file of the key that reports it",
         )
-    } else {
-        Refused::new("policy_denied", "this event type is not configured")
+        .because(error)
     })
 }
 
-/// The algorithm with which a key of this kind signs statements.
-fn default_algorithm(key: KeyAlgorithm) -> Option<Algorithm> {
-    Some(match key {
-        KeyAlgorithm::EcdsaP256 => Algorithm::EcdsaP256Sha256,
-        KeyAlgorithm::EcdsaP384 => Algorithm::EcdsaP384Sha384,
-        KeyAlgorithm::Ed25519 => Algorithm::Ed25519,
-        KeyAlgorithm::MlDsa44 => Algorithm::MlDsa44,
-        _ => return None,
-    })
+fn event_rule(config: &EventConfig) -> Result<EventRule, StartRefusal> {
+    let mut keys = Vec::new();
+    for path in &config.keys {
+        keys.extend(load_keys(path)?.into_iter().map(Bytes));
+    }
+    let issuer_name = match &config.issuer_certificate {
+        Some(path) => {
+            let chain = Certificate::from_pem_chain(&read_text(path)?)
+                .map_err(|denial| unusable(path, &denial.to_string()))?;
+            let issuer = chain.first().ok_or_else(|| unusable(path, "it holds no certificate"))?;
+            Some(Bytes(issuer.subject_der().to_vec()))
+        }
+        None => None,
+    };
+    let (predicate_type, issuer) = (config.predicate_type.clone(), config.issuer.clone());
+    Ok(EventRule { predicate_type, issuer, issuer_name, keys })
 }
 
 fn fits(key: KeyAlgorithm, algorithm: Algorithm) -> bool {

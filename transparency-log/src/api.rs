@@ -174,7 +174,11 @@ fn list(state: &State, request: &Request<RequestBody>) -> Answer {
         };
         host.map_or_else(String::new, |host| format!("{scheme}://{host}"))
     });
-    let described: Vec<_> = state.logs.iter().map(|log| describe(&log.settings, &log.keys, &url)).collect();
+    let described: Vec<_> = state
+        .logs
+        .iter()
+        .map(|log| describe(&log.settings, &log.keys, log.admission.events(), &url))
+        .collect();
     json(StatusCode::OK, &described)
 }
 

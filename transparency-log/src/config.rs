@@ -1,14 +1,13 @@
 //! The configuration file. `docs/operations/transparency-log.toml` shows every field with its default.
 //!
-//! [`Config`] is the file as written; [`Config::validate`] turns it into [`Settings`], in which impossible combinations
-//! do not exist.
+//! [`Config`] is the file as written; [`Config::validate`] turns it into [`Settings`](crate::settings::Settings), in which
+//! impossible combinations do not exist.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hsm::PassphraseSource;
-use log_store::{Batching, Deduplication, EntryFileSizes, LogKind, Publishing, Witnessing, Writing};
+use log_store::{Batching, EntryFileSizes, Publishing};
 use serde::{Deserialize, Serialize};
 use service::{ServerConfig, StartRefusal};
 
@@ -148,6 +147,9 @@ pub struct EventConfig {
     /// any. One CA's key then cannot revoke what another issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// PEM file with that CA's certificate: readers then count its revocations for the certificates of this issuer only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_certificate: Option<PathBuf>,
     /// PEM files with public keys (`PUBLIC KEY`) or certificates, whose keys are then meant.
     pub keys: Vec<PathBuf>,
 }
@@ -232,54 +234,6 @@ fn reserve() -> u64 {
     EntryFileSizes::default().reserve
 }
 
-/// The validated configuration.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Listener.
-    pub server: ServerConfig,
-    /// See [`Config::public_url`], without a trailing slash.
-    pub public_url: Option<String>,
-    /// Keystore directory.
-    pub keystore: PathBuf,
-    /// Keystore passphrase.
-    pub passphrase: PassphraseSource,
-    /// Data directory.
-    pub data: PathBuf,
-    /// Directory of second copies.
-    pub head_copies: PathBuf,
-    /// The logs: names, bases and given origins are distinct.
-    pub logs: Vec<LogSettings>,
-}
-
-/// One validated log.
-#[derive(Debug, Clone)]
-pub struct LogSettings {
-    /// Name.
-    pub name: String,
-    /// Kind.
-    pub kind: LogKind,
-    /// Empty, or `/...` without a trailing slash.
-    pub base: String,
-    /// Given origin.
-    pub origin: Option<String>,
-    /// When witnesses are asked.
-    pub witnessing: Witnessing,
-    /// Whether it takes entries.
-    pub writing: Writing,
-    /// Deduplication.
-    pub deduplication: Deduplication,
-    /// See [`LogConfig::ack_timeout_seconds`].
-    pub ack_timeout: Duration,
-    /// Limits.
-    pub batching: Batching,
-    /// Publication.
-    pub publishing: Publishing,
-    /// Entry file.
-    pub sizes: EntryFileSizes,
-    /// As written, for what is loaded from files.
-    pub raw: LogConfig,
-}
-
 impl Config {
     /// Reads a file. Relative paths in it are taken from the file's folder.
     ///
@@ -306,7 +260,10 @@ impl Config {
         resolve(&mut self.data);
         resolve(&mut self.head_copies);
         for log in &mut self.logs {
-            let events = log.events.iter_mut().flat_map(|event| &mut event.keys);
+            let events = log
+                .events
+                .iter_mut()
+                .flat_map(|event| event.keys.iter_mut().chain(&mut event.issuer_certificate));
             let optional = [&mut log.head, &mut log.witness_policy, &mut log.add_token_file];
             log.authorities
                 .iter_mut()
@@ -315,181 +272,5 @@ impl Config {
                 .chain(optional.into_iter().flatten())
                 .for_each(resolve);
         }
-    }
-
-    /// Checks what can be checked without opening keys or logs.
-    ///
-    /// # Errors
-    /// [`StartRefusal`] naming the field.
-    pub fn validate(self) -> Result<Settings, StartRefusal> {
-        let refuse = |what: String, remedy: &str| Err(StartRefusal::new(what, remedy));
-        let passphrase = self.keystore.source()?;
-        if self.logs.is_empty() {
-            return refuse("no [[log]] is configured".to_owned(), "configure at least one log");
-        }
-        if self.head_copies.starts_with(&self.data) {
-            return refuse(
-                format!("head_copies {} lies inside data", self.head_copies.display()),
-                "put the second copies outside the data directory: a restore of one must not bring back the other",
-            );
-        }
-        let (mut names, mut bases, mut origins) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let mut logs = Vec::with_capacity(self.logs.len());
-        for log in self.logs {
-            let log = log.validate()?;
-            if !names.insert(log.name.clone()) {
-                return refuse(format!("two logs have the name {:?}", log.name), "give each its own");
-            }
-            if !bases.insert(log.base.clone()) {
-                return refuse(format!("two logs have the base {:?}", log.base), "give each its own");
-            }
-            if let Some(origin) = &log.origin
-                && !origins.insert(origin.clone())
-            {
-                return refuse(
-                    format!("two logs have the origin {origin:?}"),
-                    "one origin stands for one tree for ever",
-                );
-            }
-            logs.push(log);
-        }
-        Ok(Settings {
-            server: self.server,
-            public_url: self.public_url.map(|url| url.trim_end_matches('/').to_owned()),
-            keystore: self.keystore.directory,
-            passphrase,
-            data: self.data,
-            head_copies: self.head_copies,
-            logs,
-        })
-    }
-}
-
-impl LogConfig {
-    fn validate(self) -> Result<LogSettings, StartRefusal> {
-        let refuse =
-            |what: &str, remedy: &str| Err(StartRefusal::new(format!("log {:?}: {what}", self.name), remedy));
-        let name_is_plain =
-            self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if self.name.is_empty() || self.name.len() > 40 || !name_is_plain {
-            return refuse("the name is not usable", "use 1 to 40 lower-case letters, digits and -");
-        }
-        let kind = match LogKind::parse(&self.kind) {
-            Some(kind) if kind != LogKind::Receipts => kind,
-            _ => return refuse("unknown kind", "use signing, issuance, event or raw"),
-        };
-        let base = self.base.clone().unwrap_or_else(|| match kind {
-            LogKind::Signing => String::new(),
-            other => format!("/{}", other.as_str()),
-        });
-        let base_is_plain = base.is_empty()
-            || base.starts_with('/')
-                && !base.ends_with('/')
-                && base.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b));
-        if !base_is_plain || base.starts_with("/api") || base.starts_with("/tile") {
-            return refuse("base is not usable", "leave it empty or write /name");
-        }
-        if matches!(kind, LogKind::Signing | LogKind::Issuance) && self.authorities.is_empty() {
-            return refuse("no authorities", "name the PEM files of the CA whose chains it accepts");
-        }
-        if !self.authorities.is_empty() && !matches!(kind, LogKind::Signing | LogKind::Issuance) {
-            return refuse("authorities have no meaning for this kind", "remove them");
-        }
-        if !self.registered_keys.is_empty() && kind != LogKind::Signing {
-            return refuse("registered_keys have no meaning for this kind", "remove them");
-        }
-        if self.events.is_empty() == (kind == LogKind::Event) {
-            return refuse(
-                "[[log.event]] belongs to kind event, and only there",
-                "configure who may report which event",
-            );
-        }
-        if self.add_token_file.is_some() && kind != LogKind::Raw {
-            return refuse("add_token_file has no meaning for this kind", "remove it");
-        }
-        let writing = match self.writing.as_str() {
-            "open" => Writing::Open,
-            "frozen" => Writing::Frozen,
-            _ => return refuse("writing is neither open nor frozen", "write open or frozen"),
-        };
-        let witnessing = match self.witnessing.as_str() {
-            "every-checkpoint" => Witnessing::EveryCheckpoint,
-            "on-request" if self.witness_policy.is_some() && self.witness_pause_seconds <= 3600 => {
-                let refresh = self.witness_refresh_seconds.min(31_536_000);
-                Witnessing::OnRequest {
-                    pause: Duration::from_secs(self.witness_pause_seconds),
-                    refresh: (refresh > 0).then(|| Duration::from_secs(refresh)),
-                }
-            }
-            _ => {
-                return refuse(
-                    "witnessing is not usable",
-                    "write every-checkpoint, or on-request beside a witness_policy and witness_pause_seconds up to 3600",
-                );
-            }
-        };
-        let deduplication = match self.deduplication.as_str() {
-            "exact" => Deduplication::Exact,
-            "off" => Deduplication::Off,
-            _ => return refuse("deduplication is neither exact nor off", "write exact or off"),
-        };
-        let origin_is_plain = |origin: &String| {
-            (1..=200).contains(&origin.len())
-                && origin.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
-        };
-        if self.origin.as_ref().is_some_and(|origin| !origin_is_plain(origin)) {
-            return refuse(
-                "origin is no bare host name",
-                "Sigstore clients demand a host name without scheme, port or path",
-            );
-        }
-        let batching = Batching {
-            max_entries: self.batching.max_entries,
-            max_wait: Duration::from_millis(self.batching.max_wait_ms),
-            queue_entries: self.batching.queue_entries,
-            queue_bytes: self.batching.queue_bytes,
-        };
-        if batching.max_entries == 0
-            || batching.queue_entries == 0
-            || batching.queue_bytes < 65_536
-            || batching.max_wait > Duration::from_secs(1)
-        {
-            return refuse(
-                "batching is not usable",
-                "max_entries and queue_entries above 0, queue_bytes at least 65536, max_wait_ms at most 1000",
-            );
-        }
-        let publishing = Publishing {
-            waited_for: Duration::from_millis(self.publishing.waited_for_ms),
-            unhurried: Duration::from_millis(self.publishing.unhurried_ms),
-            idle: Duration::from_secs(self.publishing.idle_seconds),
-        };
-        if publishing.idle.is_zero()
-            || publishing.idle > Duration::from_secs(3600)
-            || publishing.unhurried > Duration::from_secs(60)
-        {
-            return refuse("publishing is not usable", "idle_seconds 1 to 3600, unhurried_ms at most 60000");
-        }
-        let sizes = EntryFileSizes { segment: self.segment_bytes, reserve: self.reserve_bytes };
-        if sizes.segment < 131_072 || sizes.reserve == 0 || sizes.reserve > sizes.segment {
-            return refuse(
-                "segment_bytes or reserve_bytes is not usable",
-                "segment_bytes at least 131072, reserve_bytes above 0 and not larger",
-            );
-        }
-        Ok(LogSettings {
-            name: self.name.clone(),
-            kind,
-            base,
-            origin: self.origin.clone(),
-            witnessing,
-            writing,
-            deduplication,
-            ack_timeout: Duration::from_secs(self.ack_timeout_seconds.clamp(1, 3600)),
-            batching,
-            publishing,
-            sizes,
-            raw: self,
-        })
     }
 }

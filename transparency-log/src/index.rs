@@ -8,8 +8,8 @@ use log_store::{Disk, LogKind, OsDisk, check_log};
 use service::{Failure, StartRefusal};
 use tokio::runtime::Runtime;
 
-use crate::config::Settings;
 use crate::lookup::{self, Rebuild};
+use crate::settings::Settings;
 use crate::terms::terms;
 use crate::{repair, serve};
 

@@ -9,10 +9,11 @@ use log_store::{Disk, Log, OsDisk};
 use serde_json::{Value, json};
 use service::{StartRefusal, secret};
 
+use crate::admission::event_rules;
 use crate::clock::LogClock;
-use crate::config::{LogSettings, Settings};
 use crate::keys;
 use crate::logs::{describe, options};
+use crate::settings::{LogSettings, Settings};
 
 /// Creates the keystore (with a random passphrase, when its file does not exist) and every log. Nothing that exists is
 /// ever overwritten; logs that were added to the configuration later are added to an existing keystore.
@@ -44,6 +45,10 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
             "run `serve`; a log is initialised once and never overwritten",
         ));
     }
+    for log in &settings.logs {
+        // Before anything is made: what is printed at the end must be complete.
+        event_rules(log)?;
+    }
     let keystore = open_keystore(&settings.keystore, &settings.passphrase)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     for log in &remaining {
@@ -68,7 +73,8 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
     let mut described = Vec::new();
     for log in &settings.logs {
         let keys = keys::open(&keystore, log)?;
-        described.push(json!(describe(log, &keys, settings.public_url.as_deref().unwrap_or_default())));
+        let (events, url) = (event_rules(log)?, settings.public_url.as_deref().unwrap_or_default());
+        described.push(json!(describe(log, &keys, events, url)));
     }
     Ok(json!({ "initialized": true, "logs": described }))
 }

@@ -7,7 +7,7 @@ use hsm::{KeyAlgorithm, KeyLabel, KeySpec, Purpose, PurposeSet, Signer};
 use log_store::{CheckpointKeys, LogKind, default_origin};
 use service::StartRefusal;
 
-use crate::config::LogSettings;
+use crate::settings::LogSettings;
 
 /// Label suffix, algorithm and purposes of the keys of a kind; the first names the log.
 pub(crate) fn specs(kind: LogKind) -> &'static [(&'static str, KeyAlgorithm, &'static [Purpose])] {

@@ -6,7 +6,7 @@
 //!
 //! | Module | What |
 //! |---|---|
-//! | [`config`] | the configuration file, raw and validated |
+//! | [`config`], [`settings`] | the configuration file, raw and validated |
 //! | [`init`] | makes keys and empty logs, once |
 //! | [`index`] | the offline command that makes the lookup index anew |
 //! | [`repair`] | the offline commands `repair` and `check` |
@@ -32,6 +32,7 @@ mod page;
 mod remembered;
 pub mod repair;
 pub mod serve;
+pub mod settings;
 mod terms;
 pub mod witness;
 mod witness_client;

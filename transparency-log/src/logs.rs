@@ -5,11 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use log_store::{CheckpointKeys, Log, LogKind, LogOptions};
 use serde::Serialize;
 use service::admin::AdminAuth;
+use trust_store::event::EventRules;
 
 use crate::admission::Admission;
-use crate::config::{LogSettings, Settings};
 use crate::issuers::Issuers;
 use crate::lookup::Lookup;
+use crate::settings::{LogSettings, Settings};
 
 /// One log with what its endpoints need.
 pub(crate) struct ServedLog {
@@ -34,9 +35,17 @@ pub(crate) struct LogDescription {
     vkeys: Vec<String>,
     public_key: String,
     log_id: String,
+    /// Who may say what: readers verify every event again.
+    #[serde(skip_serializing_if = "EventRules::is_empty")]
+    events: EventRules,
 }
 
-pub(crate) fn describe(log: &LogSettings, keys: &CheckpointKeys, server_url: &str) -> LogDescription {
+pub(crate) fn describe(
+    log: &LogSettings,
+    keys: &CheckpointKeys,
+    events: EventRules,
+    server_url: &str,
+) -> LogDescription {
     let (public_key, log_id) = keys.primary().map_or_else(Default::default, |(verifier, signer)| {
         let id = match log.kind {
             // SCTs name the log by the hash of its key (RFC 6962 section 3.2), entries by that of its note key.
@@ -53,6 +62,7 @@ pub(crate) fn describe(log: &LogSettings, keys: &CheckpointKeys, server_url: &st
         vkeys: keys.verifier_keys().map(ToString::to_string).collect(),
         public_key,
         log_id,
+        events,
     }
 }
 

@@ -19,8 +19,8 @@ use tlog::hash::TreeHead;
 use tokio::sync::Semaphore;
 
 use crate::api::{Handled, evidence, json as json_answer, of_store, parameter, published};
-use crate::config::Settings;
 use crate::logs::ServedLog;
+use crate::settings::Settings;
 use crate::terms::{self, Term, TermKind};
 
 const SCHEMA: &str = "

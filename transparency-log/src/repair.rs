@@ -8,8 +8,8 @@ use log_store::{Disk, LogOptions, OsDisk, RepairReport, check_log, plan_repair};
 use serde_json::{Value, json};
 use service::{Failure, StartRefusal};
 
-use crate::config::{LogSettings, Settings};
 use crate::logs::options;
+use crate::settings::{LogSettings, Settings};
 use crate::{keys, serve};
 
 /// Whether a repair is carried out.

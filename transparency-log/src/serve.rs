@@ -14,13 +14,13 @@ use tokio::runtime::Handle;
 use crate::admission::Admission;
 use crate::api::{self, State, Transport};
 use crate::clock::LogClock;
-use crate::config::{LogSettings, Settings};
 use crate::init::read_passphrase;
 use crate::issuers::Issuers;
 use crate::keys;
 use crate::logs::{ServedLog, options};
 use crate::lookup::{self, Lookup};
 use crate::metrics::LogCollector;
+use crate::settings::{LogSettings, Settings};
 use crate::witness_client::WitnessClient;
 
 /// Serves until a signal (or the end of stdin, when asked), then publishes what is committed and closes the logs.

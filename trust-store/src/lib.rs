@@ -21,6 +21,7 @@
 //! |---|---|
 //! | [`verifier`] | the one decision: the numbered steps 1 to 14, giving a [`VerifiedArtifact`] or a [`Denial`] |
 //! | [`attestation`], [`bundle`], [`dsse`], [`statement`] | an artifact's attestation: Sigstore bundle, envelope, in-toto |
+//! | [`event`] | events of an event log, each type from its own keys |
 //! | [`rekor`], [`log_entry`], [`rekor_v1`] | log entries: requests and canonical bodies, answers, version 1 for reading |
 //! | [`tsp`], [`sct`] | RFC 3161 tokens, embedded certificate timestamps (RFC 6962) |
 //! | [`manifest`], [`capability`], [`jcs`] | the manifest, its capability grammar, its canonical form |
@@ -75,6 +76,7 @@ pub mod dsse;
 mod encode;
 mod entry_body;
 pub mod error;
+pub mod event;
 pub mod evidence;
 pub mod identity;
 pub mod jcs;

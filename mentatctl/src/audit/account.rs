@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use executor_api::audit::{AuditEvent, AuditHead};
 use serde::{Deserialize, Serialize};
 use trust_store::algorithm::SubjectPublicKey;
-use trust_store::dsse::Envelope;
-use trust_store::json::{Bytes, Value};
+use trust_store::json::Value;
 use trust_store::key_details::KeyDetails;
 use trust_store::provider::AwsLc;
 use trust_store::signature::SignatureVerifier as _;
@@ -15,10 +14,8 @@ use trust_store::{Certificate, UnixTime};
 
 use super::evidence::{Evidence, ExecutorEvidence, Period, refused};
 use crate::exit::Outcome;
+use crate::log::event_key::REVOCATION;
 use crate::log::record::{Record, serial_text, signer_name};
-
-/// `predicateType` of the authority's statements about revocations.
-pub const REVOCATION: &str = "https://mentat.internal/revocation/v1";
 
 /// A certificate or precertificate that the issuance log took in the period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +129,15 @@ impl AuditLine {
     }
 }
 
+/// Who made an entry of the signing log.
+#[derive(Debug)]
+struct Signer {
+    identity: String,
+    serial: String,
+    /// DER of the name of the certificate's issuer.
+    issuer: Option<Vec<u8>>,
+}
+
 /// A revocation as its statement says it.
 #[derive(Clone, Debug)]
 pub struct Revocation {
@@ -173,7 +179,8 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
         findings.insert(Finding { code: code.to_owned(), at, text });
     };
 
-    let (mut issued, mut issued_serials) = (BTreeSet::new(), BTreeSet::new());
+    let mut issued = BTreeSet::new();
+    let mut issuers_of: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
     let issuance = evidence.log("issuance")?;
     for entry in &issuance.entries {
         let Ok(Record::Issued { time_millis, certificate }) = Record::read("issuance", &entry.entry.0) else {
@@ -187,7 +194,7 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
         let time = UnixTime(i64::try_from(time_millis / 1000).unwrap_or(i64::MAX));
         let serial = serial_text(&hex::encode(certificate.serial()));
         issued.insert(key_of(&certificate));
-        issued_serials.insert(serial.clone());
+        issuers_of.entry(serial.clone()).or_default().insert(certificate.issuer_der().to_vec());
         let in_range = (issuance.start..issuance.end).contains(&entry.index);
         if within(time) != in_range {
             return Err(refused(&format!(
@@ -207,7 +214,8 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
         }
     }
 
-    let mut revocations: BTreeMap<String, Revocation> = BTreeMap::new();
+    // By serial number and, where the key speaks for one issuer only, that issuer.
+    let mut revocations: BTreeMap<(String, Option<Vec<u8>>), Revocation> = BTreeMap::new();
     let event = evidence.log("event")?;
     for entry in &event.entries {
         let at = format!("event {}", entry.index);
@@ -215,11 +223,18 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
             find("unreadable_entry", at, "no statement can be read".to_owned());
             continue;
         };
+        let verified = match evidence.event_rules.verify(&envelope, &AwsLc) {
+            Ok(event) => Some(event),
+            Err(_) if evidence.event_rules.is_empty() => None,
+            Err(denial) => {
+                let known = evidence.event_rules.knows(&statement.predicate_type);
+                let kind: String = statement.predicate_type.chars().take(120).collect();
+                let code = if known { "event_forged" } else { "event_type_unknown" };
+                find(code, at, format!("{kind}: {} [{}]", denial.detail, denial.code.as_str()));
+                continue;
+            }
+        };
         if statement.predicate_type != REVOCATION {
-            continue;
-        }
-        if !evidence.event_keys.is_empty() && !signed_by_one_of(&envelope, &evidence.event_keys) {
-            find("event_forged", at, "a revocation that no key of the authority signed".to_owned());
             continue;
         }
         let Some(revocation) = Revocation::read(&statement) else {
@@ -234,24 +249,31 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
                 recorded_at: revocation.recorded_at.to_rfc3339(),
                 reason: revocation.reason,
             });
-            if !issued_serials.contains(&revocation.serial) {
-                let text = format!("serial {} is not in the issuance log", revocation.serial);
+            let issued = issuers_of.get(&revocation.serial).is_some_and(|issuers| {
+                issuers
+                    .iter()
+                    .any(|issuer| verified.as_ref().is_none_or(|event| event.concerns_issuer(issuer)))
+            });
+            if !issued {
+                let text = format!("serial {} of that issuer is not in the issuance log", revocation.serial);
                 find("revoked_not_issued", at, text);
             }
         }
         // The earliest date counts: a later statement may move it back, never forward.
-        match revocations.get(&revocation.serial) {
+        let issuer = verified.as_ref().and_then(|event| event.issuer_name()).map(<[u8]>::to_vec);
+        let key = (revocation.serial.clone(), issuer);
+        match revocations.get(&key) {
             Some(known) if known.revoked_at <= revocation.revoked_at => {}
-            _ => drop(revocations.insert(revocation.serial.clone(), revocation)),
+            _ => drop(revocations.insert(key, revocation)),
         }
     }
-    if evidence.event_keys.is_empty() && !event.entries.is_empty() {
-        let text = "no key of the authority was given: signatures of revocations were not checked".to_owned();
+    if evidence.event_rules.is_empty() && !event.entries.is_empty() {
+        let text = "nobody is known whose events are believed: their signatures were not checked".to_owned();
         find("event_signatures_unchecked", "event".to_owned(), text);
     }
 
     let signing = evidence.log("signing")?;
-    let mut signers: BTreeMap<u64, (String, String)> = BTreeMap::new();
+    let mut signers: BTreeMap<u64, Signer> = BTreeMap::new();
     for entry in &signing.entries {
         let at = format!("signing {}", entry.index);
         let Ok(Record::Signature { digest, certificate }) = Record::read("signing", &entry.entry.0) else {
@@ -275,7 +297,8 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
                 (String::new(), String::new())
             }
         };
-        signers.insert(entry.index, (identity.clone(), serial.clone()));
+        let issuer = certificate.map(|certificate| certificate.issuer_der().to_vec());
+        signers.insert(entry.index, Signer { identity: identity.clone(), serial: serial.clone(), issuer });
         if (signing.start..signing.end).contains(&entry.index) {
             account.signed.push(SignedEntry {
                 index: entry.index,
@@ -316,16 +339,18 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
                         format!("{} with {index}, not in the signing log", agent.id),
                     );
                 }
-                Some((identity, _)) if *identity != agent.attestation.signer => {
+                Some(Signer { identity, .. }) if *identity != agent.attestation.signer => {
                     let text = format!(
                         "{}: the log says {identity}, the executor {}",
                         agent.id, agent.attestation.signer
                     );
                     find("admitted_other_signer", at, text);
                 }
-                Some((identity, serial)) => {
-                    if let Some(revocation) = revocations.get(serial).filter(|found| found.revoked_at <= time)
-                    {
+                Some(Signer { identity, serial, issuer }) => {
+                    let found =
+                        [None, issuer.clone()].map(|issuer| revocations.get(&(serial.clone(), issuer)));
+                    let earliest = found.into_iter().flatten().min_by_key(|found| found.revoked_at);
+                    if let Some(revocation) = earliest.filter(|found| found.revoked_at <= time) {
                         let text = format!(
                             "{} of {identity}: revoked {}, recorded {}",
                             agent.id,
@@ -372,11 +397,6 @@ fn lines(executor: &ExecutorEvidence) -> Outcome<Vec<AuditLine>> {
         line.ok_or_else(|| refused(&format!("a record of {} was altered or is out of order", executor.name)))
     };
     executor.admissions.iter().map(read).collect()
-}
-
-fn signed_by_one_of(envelope: &Envelope, keys: &[Bytes]) -> bool {
-    let Ok(signature) = envelope.single_signature() else { return false };
-    keys.iter().any(|spki| verifies(&spki.0, &envelope.pae(), &signature.sig))
 }
 
 /// Whether a signature over a message verifies with a key, by the algorithm that goes with the key.

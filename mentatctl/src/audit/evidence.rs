@@ -8,6 +8,7 @@ use tlog::{
     ConsistencyProof, Hash, InclusionProof, MAX_PROOF_HASHES, TreeHead, VerifiedCheckpoint, VerifierKey,
 };
 use trust_store::UnixTime;
+use trust_store::event::EventRules;
 use trust_store::json::Bytes;
 use trust_store::provider::AwsLc;
 
@@ -106,8 +107,8 @@ pub struct ExecutorEvidence {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Evidence {
-    /// Keys by which statements of events are signed, DER SubjectPublicKeyInfo.
-    pub event_keys: Vec<Bytes>,
+    /// Who is believed about which type of event. Empty: no event's signature was checked.
+    pub event_rules: EventRules,
     /// The logs: issuance, signing, event.
     pub logs: Vec<LogEvidence>,
     /// The executors.

@@ -3,12 +3,14 @@
 use executor_api::audit::{AuditAgent, AuditAttestation, AuditEvent, AuditHead};
 use hsm::developer::DeveloperKey;
 use hsm::{Input, KeyAlgorithm, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
-use rcgen::{CertificateParams, KeyPair, SanType, SerialNumber};
+use rcgen::{CertificateParams, DnType, KeyPair, SanType, SerialNumber};
 use tlog::static_ct::{DataTileRecord, Extensions, SignedEntry, TimestampedEntry};
 use tlog::{
     Checkpoint, ConsistencyProof, Hash, InclusionProof, MemoryTree, Note, NoteSignature, VerifierKey,
 };
-use trust_store::dsse::Envelope;
+use trust_store::Certificate;
+use trust_store::dsse::{Envelope, IN_TOTO_PAYLOAD_TYPE, pae};
+use trust_store::event::{EventRule, EventRules};
 use trust_store::json::Bytes;
 use trust_store::key_details::KeyDetails;
 use trust_store::rekor::{self, HashedRekord};
@@ -16,8 +18,12 @@ use trust_store::rekor::{self, HashedRekord};
 use super::account::account;
 use super::evidence::{EntryEvidence, Evidence, ExecutorEvidence, LogEvidence, Period, SeenCheckpoint};
 use super::statement;
+use crate::log::event_key::REVOCATION;
 use crate::log::record::leaf_of;
 
+/// Rules in the form of a report.
+const RULES: &str =
+    r#"[{"predicateType":"t","keys":["MCowBQYDK2VwAyEABwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]}]"#;
 /// 2030-01-01T00:00:00Z.
 const T: i64 = 1_893_456_000;
 
@@ -53,10 +59,37 @@ fn revocation(serial: &str, revoked_at: i64, recorded_at: i64) -> Vec<u8> {
     let statement = serde_json::json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{ "name": serial, "digest": { "sha256": "00" } }],
-        "predicateType": super::account::REVOCATION,
+        "predicateType": REVOCATION,
         "predicate": { "serial": serial, "reason": 1, "revokedAt": revoked_at, "recordedAt": recorded_at },
     });
-    serde_json::to_vec(&Envelope::new("t", statement.to_string().into_bytes(), vec![1])).unwrap()
+    serde_json::to_vec(&Envelope::new(IN_TOTO_PAYLOAD_TYPE, statement.to_string().into_bytes(), vec![1]))
+        .unwrap()
+}
+
+/// An event of a type, signed with a key.
+fn event(kind: &str, predicate: serde_json::Value, key: &DeveloperKey) -> Vec<u8> {
+    let payload = serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "name": "subject", "digest": { "sha256": "00" } }],
+        "predicateType": kind, "predicate": predicate,
+    })
+    .to_string();
+    let message = pae(IN_TOTO_PAYLOAD_TYPE, payload.as_bytes());
+    let intent = SigningIntent::fresh(Purpose::Statement).unwrap();
+    let signed = key.sign(Input::Message(&message), SignatureAlgorithm::Ed25519, &intent).unwrap();
+    serde_json::to_vec(&Envelope::new(IN_TOTO_PAYLOAD_TYPE, payload.into_bytes(), signed.into_vec())).unwrap()
+}
+
+/// Who is believed: type, the issuer's name in a certificate of this DER, key.
+fn rules(known: &[(&str, Option<&[u8]>, &DeveloperKey)]) -> EventRules {
+    let name = |der: &[u8]| Bytes(Certificate::from_der(der).unwrap().issuer_der().to_vec());
+    let rule = |(kind, issued, key): &(&str, Option<&[u8]>, &DeveloperKey)| EventRule {
+        predicate_type: (*kind).to_owned(),
+        issuer: None,
+        issuer_name: issued.map(name),
+        keys: vec![Bytes(key.public_key().spki_der().to_vec())],
+    };
+    EventRules::new(known.iter().map(rule).collect()).unwrap()
 }
 
 fn log(kind: &str, entries: Vec<Vec<u8>>) -> LogEvidence {
@@ -112,7 +145,7 @@ fn executor(admissions: &[(&str, Option<u64>, &str)]) -> ExecutorEvidence {
 fn evidence(logs: [Vec<Vec<u8>>; 3], executors: Vec<ExecutorEvidence>) -> Evidence {
     let [issuance, signing, event] = logs;
     let logs = vec![log("issuance", issuance), log("signing", signing), log("event", event)];
-    Evidence { event_keys: Vec::new(), logs, executors }
+    Evidence { event_rules: EventRules::default(), logs, executors }
 }
 
 fn codes(evidence: &Evidence) -> Vec<String> {
@@ -162,7 +195,7 @@ fn what_does_not_fit_is_named() {
     );
     // With a key, unsigned revocations are forgeries and have no effect.
     let key = DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap();
-    all.event_keys = vec![Bytes(key.public_key().spki_der().to_vec())];
+    all.event_rules = rules(&[(REVOCATION, None, &key)]);
     let found = codes(&all);
     assert_eq!(found.iter().filter(|code| code.starts_with("event_forged")).count(), 3);
     assert!(!found.iter().any(|code| code.starts_with("admitted_after")), "{found:?}");
@@ -185,6 +218,60 @@ fn what_does_not_fit_is_named() {
     }
     let february = Period { from: "2030-02-01T00:00:00Z".to_owned(), to: "2030-03-01T00:00:00Z".to_owned() };
     assert!(account(&all, &february).is_err());
+}
+
+#[test]
+fn a_forged_event_of_each_type_is_named_and_has_no_effect() {
+    let types = [REVOCATION, "approval", "deployment", "receipt-anchor", "audit-anchor"];
+    let keys = types.map(|_| DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap());
+    let known: Vec<_> = types.into_iter().zip(&keys).map(|(kind, key)| (kind, None, key)).collect();
+    let der = certificate(1, "a@example.com");
+    let day = 86_400;
+    let predicate =
+        serde_json::json!({ "serial": "1", "reason": 1, "revokedAt": T + day, "recordedAt": T + 2 * day });
+    let events: Vec<_> = types
+        .iter()
+        .flat_map(|kind| keys.iter().map(|key| event(kind, predicate.clone(), key)))
+        .chain([event("other", predicate.clone(), &keys[0])])
+        .collect();
+    let mut all = evidence([vec![issued(0, T, &der)], vec![], events], vec![]);
+    all.event_rules = rules(&known);
+    let found = codes(&all);
+    for (place, _) in types.iter().enumerate() {
+        for (other, _) in keys.iter().enumerate() {
+            let named = found.contains(&format!("event_forged event {}", place * types.len() + other));
+            assert_eq!(named, place != other, "{place} by {other}: {found:?}");
+        }
+    }
+    assert!(found.contains(&format!("event_type_unknown event {}", types.len() * types.len())), "{found:?}");
+    // The genuine revocation counts, once.
+    assert_eq!(account(&all, &period()).unwrap().revoked.len(), 1);
+}
+
+#[test]
+fn one_ca_cannot_revoke_what_another_issued() {
+    let der = certificate(1, "a@example.com");
+    let (own, other) = (other_issuer("other"), DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap());
+    let issuing = DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap();
+    let predicate = serde_json::json!({ "serial": "1", "reason": 1, "revokedAt": T, "recordedAt": T });
+    let admitted = || vec![executor(&[("agent", Some(0), "a@example.com")])];
+    let logs = |key: &DeveloperKey| {
+        [vec![issued(0, T, &der)], vec![signature(&der)], vec![event(REVOCATION, predicate.clone(), key)]]
+    };
+    let known = rules(&[(REVOCATION, Some(&der), &issuing), (REVOCATION, Some(&own), &other)]);
+    let mut all = evidence(logs(&issuing), admitted());
+    all.event_rules = known.clone();
+    assert_eq!(codes(&all), ["admitted_after_revocation east 1"]);
+    let mut all = evidence(logs(&other), admitted());
+    all.event_rules = known;
+    assert_eq!(codes(&all), ["revoked_not_issued event 0"]);
+}
+
+/// A certificate whose issuer has another name.
+fn other_issuer(name: &str) -> Vec<u8> {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
 }
 
 /// Log evidence with real proofs over `entries`, of which those in `kept` are there.
@@ -311,7 +398,7 @@ fn the_form_is_frozen() {
     let line = executor(&[("agent", None, "a@example.com")]);
     let (hash, text) = (line.last_hash.clone(), line.admissions[0].clone());
     let mut all = evidence([vec![], vec![], vec![]], vec![line]);
-    all.event_keys = vec![Bytes(vec![1, 2, 3])];
+    all.event_rules = serde_json::from_str(RULES).unwrap();
     all.logs[1].seen_before = Some(SeenCheckpoint {
         time: "2029-12-31T00:00:00Z".to_owned(),
         checkpoint: "n\n".to_owned(),
@@ -331,7 +418,7 @@ fn the_form_is_frozen() {
         r#""time":"2030-01-15T00:00:00Z","agent":"agent","version":"1.0.0","digest":"ab","log_index":null,"signer":"a@example.com"}],"#,
         r#""findings":[{"code":"admitted_not_logged","at":"east 1","text":"agent with no index, not in the signing log"},"#,
         r#"{"code":"unreadable_entry","at":"event 4","text":"no statement can be read"}]},"#,
-        r#""evidence":{"eventKeys":["AQID"],"logs":["#,
+        r#""evidence":{"eventRules":RULES,"logs":["#,
         r#"{"kind":"issuance","origin":"issuance.example","checkpoint":"issuance\n","start":0,"end":0,"entries":[]},"#,
         r#"{"kind":"signing","origin":"signing.example","checkpoint":"signing\n","start":0,"end":0,"#,
         r#""seenBefore":{"time":"2029-12-31T00:00:00Z","checkpoint":"n\n","consistency":["aA=="]},"entries":[]},"#,
@@ -345,6 +432,7 @@ fn the_form_is_frozen() {
         .replace("ISSUANCE", &digest("issuance\n"))
         .replace("SIGNING", &digest("signing\n"))
         .replace("EVENT", &digest("event\n"))
+        .replace("RULES", RULES)
         .replace("HASH", &hash)
         .replace("LINE", &serde_json::to_string(&text).unwrap());
     assert_eq!(written, expected);

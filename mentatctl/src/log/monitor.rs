@@ -12,6 +12,7 @@ use tlog_client::{Error, LogClient, LogDescription, Monitor, MonitorState};
 use trust_store::provider::AwsLc;
 
 use super::alert::Webhook;
+use super::event_key::EventKeyFlags;
 use super::history::{History, Seen};
 use super::record::entry_format;
 use super::watch_list::{WatchFile, WatchList, WebhookFile};
@@ -53,6 +54,8 @@ pub struct Watch {
     #[arg(long, value_name = "N", requires = "follow", value_parser = clap::value_parser!(u64).range(1..))]
     looks: Option<u64>,
     #[command(flatten)]
+    events: EventKeyFlags,
+    #[command(flatten)]
     log: LogFlags,
 }
 
@@ -77,7 +80,12 @@ pub fn watch(watch: &Watch, home: &Home, out: &Output) -> Outcome {
             folder.join(format!("{}.json", known.description.origin))
         }
     };
-    let list = WatchList::new(&known.description.kind, &file)?;
+    let events = watch.events.rules(&known)?;
+    if known.description.kind == "event" && events.is_empty() {
+        return Err(Failure::usage("the keys file names nobody whose events are believed")
+            .hint("fetch it again with `mentatctl trust export`, or give --event-key TYPE=FILE"));
+    }
+    let list = WatchList::new(&known.description.kind, &file, events)?;
     let looking = Looking { known, client, list, webhook, path, out };
     block_on(looking.run(watch.follow, watch.looks))
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use tlog_client::{VerifiedEntry, Watcher};
+use trust_store::event::EventRules;
+use trust_store::provider::AwsLc;
 
 use super::record::{Record, serial_text};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
@@ -61,14 +63,15 @@ pub struct WatchList {
     serials: Vec<String>,
     event_types: Vec<String>,
     kind: String,
+    events: EventRules,
 }
 
 impl WatchList {
-    /// A list for a log of this kind.
+    /// A list for a log of this kind; of an event log, with the rules by which events are believed.
     ///
     /// # Errors
     /// Exit code 2 for digests and serials that are not hexadecimal: they would never match.
-    pub fn new(kind: &str, file: &WatchFile) -> Outcome<Self> {
+    pub fn new(kind: &str, file: &WatchFile, events: EventRules) -> Outcome<Self> {
         let hexadecimal = |what: &str, texts: &[String]| {
             let read = |text: &String| {
                 let digits =
@@ -92,15 +95,22 @@ impl WatchList {
                 .collect(),
             event_types: file.event_types.clone(),
             kind: kind.to_owned(),
+            events,
         })
     }
 
-    /// Names of what an entry matches. An entry that is not of the log's kind is itself a finding.
+    /// Names of what an entry matches. An entry that is not of the log's kind is itself a finding, and so is an event that
+    /// nobody signed who may say such a thing.
     pub fn matches(&self, bytes: &[u8]) -> Vec<String> {
         let Ok(record) = Record::read(&self.kind, bytes) else {
             return vec!["an entry that is not of this log's kind".to_owned()];
         };
         let mut found = Vec::new();
+        if let Record::Event { envelope, .. } = &record
+            && let Err(denial) = self.events.verify(envelope, &AwsLc)
+        {
+            found.push(format!("forged event: {} [{}]", denial.detail, denial.code.as_str()));
+        }
         for digest in
             record.digests().iter().filter(|digest| self.digests.contains(&digest.to_ascii_lowercase()))
         {
@@ -144,6 +154,12 @@ fn identity_matches(wanted: &str, identity: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hsm::developer::DeveloperKey;
+    use hsm::{Input, KeyAlgorithm, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
+    use trust_store::dsse::{self, Envelope, IN_TOTO_PAYLOAD_TYPE};
+    use trust_store::event::EventRule;
+    use trust_store::json::Bytes;
+
     use super::*;
 
     #[test]
@@ -160,9 +176,10 @@ mod tests {
     fn what_could_never_match_is_refused() {
         let file = |text: &str| toml::from_str::<WatchFile>(text).unwrap();
         for bad in ["digests = ['xyz']", "serials = ['']", "identities = ['']", "identities = ['*@']"] {
-            assert!(WatchList::new("signing", &file(bad)).is_err(), "{bad}");
+            assert!(WatchList::new("signing", &file(bad), EventRules::default()).is_err(), "{bad}");
         }
-        let list = WatchList::new("signing", &file("digests = ['sha256:AB']\nserials = ['00:0F']")).unwrap();
+        let file_of = file("digests = ['sha256:AB']\nserials = ['00:0F']");
+        let list = WatchList::new("signing", &file_of, EventRules::default()).unwrap();
         assert_eq!((list.digests, list.serials), (vec!["ab".to_owned()], vec!["f".to_owned()]));
         assert!(toml::from_str::<WatchFile>("identity = ['a']").is_err(), "unknown members are refused");
     }
@@ -175,12 +192,68 @@ mod tests {
             event_types: vec!["t".to_owned()],
             ..WatchFile::default()
         };
-        let list = WatchList::new("event", &file).unwrap();
+        let (authority, stranger) = (key(), key());
+        let list = WatchList::new("event", &file, rules(&[("t", &authority)])).unwrap();
         let statement = r#"{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":"aa"}}],"predicateType":"t","predicate":{"serial":"0F"}}"#;
-        let envelope = trust_store::dsse::Envelope::new("p", statement.as_bytes().to_vec(), vec![1]);
-        let bytes = serde_json::to_vec(&envelope).unwrap();
-        assert_eq!(list.matches(&bytes), ["digest aa", "serial f", "event t"]);
+        assert_eq!(list.matches(&signed(&authority, statement)), ["digest aa", "serial f", "event t"]);
+        let forged = list.matches(&signed(&stranger, statement));
+        assert_eq!(forged[1..], ["digest aa", "serial f", "event t"]);
+        assert!(
+            forged[0].starts_with("forged event") && forged[0].contains("[signature_invalid]"),
+            "{forged:?}"
+        );
         assert_eq!(list.matches(b"{}"), ["an entry that is not of this log's kind"]);
-        assert!(WatchList::new("raw", &file).unwrap().matches(b"{}").is_empty());
+        assert!(WatchList::new("raw", &file, EventRules::default()).unwrap().matches(b"{}").is_empty());
+    }
+
+    /// Of each type, from every key but its own, a statement is a finding; and so is one of a type nobody is believed for.
+    #[test]
+    fn a_forged_event_of_each_type_is_a_finding_although_nothing_is_watched() {
+        let types = ["revocation", "approval", "deployment", "receipt-anchor", "audit-anchor"];
+        let keys = types.map(|_| key());
+        let known: Vec<_> = types.into_iter().zip(&keys).collect();
+        let list = WatchList::new("event", &WatchFile::default(), rules(&known)).unwrap();
+        let statement = |kind: &str| {
+            format!(
+                r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"aa"}}}}],"predicateType":"{kind}"}}"#
+            )
+        };
+        for (place, kind) in types.iter().enumerate() {
+            for (other, key) in keys.iter().enumerate() {
+                let found = list.matches(&signed(key, &statement(kind)));
+                assert_eq!(
+                    found.is_empty(),
+                    place == other,
+                    "{kind} by the key of {}: {found:?}",
+                    types[other]
+                );
+            }
+        }
+        let unknown = list.matches(&signed(&keys[0], &statement("other")));
+        assert!(unknown[0].contains("[policy_denied]"), "{unknown:?}");
+        let nobody = WatchList::new("event", &WatchFile::default(), EventRules::default()).unwrap();
+        assert!(!nobody.matches(&signed(&keys[0], &statement(types[0]))).is_empty());
+    }
+
+    fn key() -> DeveloperKey {
+        DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap()
+    }
+
+    fn rules(known: &[(&str, &DeveloperKey)]) -> EventRules {
+        let rule = |(kind, key): &(&str, &DeveloperKey)| EventRule {
+            predicate_type: (*kind).to_owned(),
+            issuer: None,
+            issuer_name: None,
+            keys: vec![Bytes(key.public_key().spki_der().to_vec())],
+        };
+        EventRules::new(known.iter().map(rule).collect()).unwrap()
+    }
+
+    fn signed(key: &DeveloperKey, statement: &str) -> Vec<u8> {
+        let message = dsse::pae(IN_TOTO_PAYLOAD_TYPE, statement.as_bytes());
+        let intent = SigningIntent::fresh(Purpose::Statement).unwrap();
+        let signature = key.sign(Input::Message(&message), SignatureAlgorithm::Ed25519, &intent).unwrap();
+        let payload = statement.as_bytes().to_vec();
+        serde_json::to_vec(&Envelope::new(IN_TOTO_PAYLOAD_TYPE, payload, signature.into_vec())).unwrap()
     }
 }

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tlog::VerifierKey;
+use trust_store::event::EventRules;
 
 use crate::client::LogClient;
 use crate::error::Error;
@@ -26,6 +27,9 @@ pub struct LogDescription {
     pub public_key: String,
     /// ID by which entries and SCTs name the log.
     pub log_id: String,
+    /// Event log: who may say what. Whoever reads its entries verifies each with these.
+    #[serde(default, skip_serializing_if = "EventRules::is_empty")]
+    pub events: EventRules,
 }
 
 impl LogDescription {
@@ -104,6 +108,7 @@ mod tests {
             vkeys: vec![key.to_string()],
             public_key: STANDARD.encode(spki(1)),
             log_id: String::new(),
+            events: EventRules::default(),
         };
         assert_eq!(log.verifier_keys().unwrap(), [key]);
         log.public_key = STANDARD.encode(spki(2));

@@ -19,11 +19,10 @@ use super::entry::{evidence, wait};
 use super::problem::{Oversize, of_store};
 use super::{Handled, Submission, body_within, event, json as json_answer, signing};
 use crate::logs::ServedLog;
+use crate::settings::MAX_BATCH_ENTRIES;
 
 /// Largest body of a batch; `server.limits.body_bytes` has the same default.
 const MAX_BATCH: usize = 4 << 20;
-/// Most entries of a batch.
-const MAX_ENTRIES: usize = 1000;
 /// KiB of batch bodies in memory at once. They are counted as they arrive, so that slow senders hold little.
 static IN_FLIGHT: Semaphore = Semaphore::const_new(256 << 10);
 
@@ -51,7 +50,7 @@ pub(crate) async fn create(
     answer(log, submission, body).await
 }
 
-/// Cuts `{"entries":[...]}` into its entries, at most [`MAX_ENTRIES`].
+/// Cuts `{"entries":[...]}` into its entries, at most [`MAX_BATCH_ENTRIES`].
 fn split(body: &Bytes) -> Result<Vec<Bytes>, Problem> {
     let mut cursor = Cursor { body, at: 0 };
     cursor.expect(b'{')?;
@@ -60,13 +59,13 @@ fn split(body: &Bytes) -> Result<Vec<Bytes>, Problem> {
     }
     cursor.expect(b':')?;
     cursor.expect(b'[')?;
-    let count = || malformed(&format!("a batch has 1 to {MAX_ENTRIES} entries"));
+    let count = || malformed(&format!("a batch has 1 to {MAX_BATCH_ENTRIES} entries"));
     if cursor.next() == Some(b']') {
         return Err(count());
     }
     let mut entries = Vec::new();
     loop {
-        if entries.len() == MAX_ENTRIES {
+        if entries.len() == MAX_BATCH_ENTRIES {
             return Err(count());
         }
         let (IgnoredAny, entry) = cursor.value()?;

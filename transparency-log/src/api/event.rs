@@ -8,10 +8,11 @@ use log_store::Novelty;
 use service::Problem;
 use trust_store::dsse::Envelope;
 use trust_store::json;
+use trust_store::provider::AwsLc;
 
 use super::problem::of_refused;
 use super::{Handled, Submission, entry, respond};
-use crate::admission::{Admission, Refused, verify_event};
+use crate::admission::{Admission, Refused};
 use crate::logs::ServedLog;
 
 /// Largest request.
@@ -33,7 +34,7 @@ pub(crate) fn verified_body(log: &ServedLog, request: &[u8]) -> Result<Vec<u8>, 
     };
     let refused = |error: trust_store::error::Error| of_refused(Refused::from(error));
     let mut envelope = Envelope::parse(request).map_err(refused)?;
-    verify_event(&envelope, rules).map_err(of_refused)?;
+    rules.verify(&envelope, &AwsLc).map_err(|denial| of_refused(Refused::from(denial)))?;
     for signature in &mut envelope.signatures {
         signature.keyid.clear();
     }
