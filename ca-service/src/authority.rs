@@ -200,6 +200,18 @@ pub fn random<const N: usize>() -> Result<[u8; N], CaError> {
     Ok(octets)
 }
 
+/// A fresh id of an issuance: five octets of the time, then random ones, so that what is recorded together lies together in
+/// the store's index.
+///
+/// # Errors
+/// As [`random`].
+pub(crate) fn intent_id(at: UnixTime) -> Result<crate::storage::IntentId, CaError> {
+    let mut id = random::<16>()?;
+    let [_, _, _, time @ ..] = at.0.to_be_bytes();
+    id.iter_mut().zip(time).for_each(|(octet, time)| *octet = time);
+    Ok(id)
+}
+
 /// A serial number: the instance's prefix and 136 random bits (C1).
 ///
 /// # Errors

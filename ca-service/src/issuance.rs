@@ -14,7 +14,7 @@ use ca_pki::{Identity, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
 use hsm::{ErrorClass, Purpose};
 use trust_store::provider::AwsLc;
 
-use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, names, random};
+use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id, names};
 use crate::error::CaError;
 use crate::storage::{IntentId, NewIntent, State, Step, StoreError, StoredCertificate};
 
@@ -113,7 +113,7 @@ impl CertificateAuthority {
         let rules = CertificateRules { kind: profile.kind(), issuer: Some(issuer) };
         lint::certificate(&tbs.unsigned(), &rules).into_result()?;
         let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
-        let intent = random::<16>()?;
+        let intent = intent_id(now)?;
         self.store
             .record_intent(NewIntent {
                 intent,
@@ -290,9 +290,7 @@ impl CertificateAuthority {
         let Some(LoggedTo { log, .. }) = &self.issuance_log else { return Ok(None) };
         let mut chain = vec![certificate.to_vec()];
         chain.extend(self.authority(issuer)?.chain.iter().cloned());
-        let promise = SignedCertificateTimestamp::parse(&log.add_certificate(chain).await?)?;
-        let index = promise.leaf_index().ok_or(CaError::Inconsistent("the log's answer names no index"))?;
-        Ok(Some(index))
+        Ok(Some(log.add_certificate(chain).await?))
     }
 
     /// Takes a signed certificate to its delivery, as its own request would have.

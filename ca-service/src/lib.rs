@@ -13,6 +13,7 @@
 //! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
 //! | [`timestamping`] | RFC 3161 |
 //! | [`transparency`] | the issuance and event logs, behind traits |
+//! | [`submissions`] | chains on their way to the issuance log, many in one call |
 //! | [`statement`] | what the CA says to the event log; the anchored audit trail |
 //! | [`renewal`] | new certificates for the responder and the time-stamp authority |
 //! | [`check`] | the whole-state checker (`ca-service check`) |
@@ -36,6 +37,7 @@ pub mod revocation;
 pub mod serve;
 pub mod statement;
 pub mod storage;
+pub mod submissions;
 pub mod timestamping;
 pub mod transcript;
 pub mod transparency;

@@ -8,6 +8,7 @@ mod authorities;
 mod certificates;
 mod crls;
 mod issuance;
+mod readers;
 mod revocations;
 mod rows;
 pub mod sqlite;

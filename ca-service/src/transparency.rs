@@ -8,6 +8,7 @@ use service::StartRefusal;
 use tlog_client::{LogClient, Submission};
 
 use crate::config::{EventLogConfig, IssuanceLogConfig, Settings};
+use crate::submissions::Submissions;
 
 /// How long one submission may take before the client is told to come back.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,8 +29,8 @@ pub trait IssuanceLog: Send + Sync {
     /// Submits a precertificate with its issuers, in DER; returns the serialized SCT, not yet verified.
     fn add_precertificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>>;
 
-    /// Submits a certificate with its issuers, in DER; returns the serialized SCT, not yet verified.
-    fn add_certificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>>;
+    /// Submits a certificate with its issuers, in DER; returns the index of its entry, which is durable.
+    fn add_certificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<u64, LogError>>;
 }
 
 /// A log of signed statements.
@@ -38,16 +39,18 @@ pub trait EventLog: Send + Sync {
     fn submit(&self, envelope: serde_json::Value) -> BoxFuture<'_, Result<u64, LogError>>;
 }
 
-/// Both kinds of log over HTTP.
+/// A log over HTTP.
 pub struct HttpLog(LogClient);
 
 impl HttpLog {
-    /// The configured issuance log.
+    /// The configured issuance log. Needs a runtime.
     ///
     /// # Errors
     /// [`StartRefusal`] for an unusable URL or TLS file.
-    pub fn issuance(settings: &Settings, config: &IssuanceLogConfig) -> Result<Self, StartRefusal> {
-        Self::connect(settings, "issuance_log", &config.url, config.tls_ca_file.as_deref())
+    pub fn issuance(settings: &Settings, config: &IssuanceLogConfig) -> Result<Submissions, StartRefusal> {
+        let Self(client) =
+            Self::connect(settings, "issuance_log", &config.url, config.tls_ca_file.as_deref())?;
+        Ok(Submissions::start(client))
     }
 
     /// The configured event log.
@@ -92,32 +95,12 @@ impl HttpLog {
     }
 }
 
-fn log_error(error: tlog_client::Error) -> LogError {
+pub(crate) fn log_error(error: tlog_client::Error) -> LogError {
     match error {
         tlog_client::Error::Overloaded { .. } | tlog_client::Error::Transport(_) => {
             LogError::Unavailable(error.to_string())
         }
         other => LogError::Refused(other.to_string()),
-    }
-}
-
-fn slices(chain: &[Vec<u8>]) -> Vec<&[u8]> {
-    chain.iter().map(Vec::as_slice).collect()
-}
-
-impl IssuanceLog for HttpLog {
-    fn add_precertificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>> {
-        Box::pin(async move {
-            let sct = self.0.add_pre_chain(&slices(&chain)).await.map_err(log_error)?;
-            sct.to_bytes().map_err(|error| LogError::Refused(error.to_string()))
-        })
-    }
-
-    fn add_certificate(&self, chain: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<u8>, LogError>> {
-        Box::pin(async move {
-            let sct = self.0.add_chain(&slices(&chain)).await.map_err(log_error)?;
-            sct.to_bytes().map_err(|error| LogError::Refused(error.to_string()))
-        })
     }
 }
 

@@ -12,7 +12,6 @@ use ca_service::{CaError, CertificateAuthority, check};
 use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
-use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 use trust_store::ocsp::OcspResponse;
 
 async fn issued(authority: &Arc<CertificateAuthority>) -> ca_service::issuance::Issued {
@@ -20,10 +19,8 @@ async fn issued(authority: &Arc<CertificateAuthority>) -> ca_service::issuance::
     authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap()
 }
 
-async fn execute(site: &Site, statement: &'static str) {
-    let options = SqliteConnectOptions::new().filename(site.settings.database());
-    let mut connection = options.connect().await.unwrap();
-    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+fn execute(site: &Site, statement: &str) {
+    rusqlite::Connection::open(site.settings.database()).unwrap().execute_batch(statement).unwrap();
 }
 
 async fn findings(site: &Site) -> Vec<String> {
@@ -94,7 +91,7 @@ async fn a_trail_whose_end_was_cut_does_not_cover_the_records() {
     let mut seen = Vec::new();
     // Lists, the revocation, both signatures and the token's creation are the last records.
     for _ in 0..5 {
-        execute(&site, cut).await;
+        execute(&site, cut);
         let now = findings(&site).await;
         assert!(!now.is_empty());
         seen.extend(now);
@@ -121,7 +118,7 @@ async fn a_trail_that_ends_before_its_anchor_is_found() {
     let report = check::run(&*site.open().await).await.unwrap();
     assert_eq!((report.anchored, report.findings), (Some(anchor.sequence), Vec::new()));
     // A record that nothing else speaks of.
-    execute(&site, "DELETE FROM audit WHERE sequence >= (SELECT max(sequence) - 1 FROM audit)").await;
+    execute(&site, "DELETE FROM audit WHERE sequence >= (SELECT max(sequence) - 1 FROM audit)");
     let seen = findings(&site).await;
     assert!(seen.iter().any(|finding| finding.contains("event log")), "{seen:?}");
 }

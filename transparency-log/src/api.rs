@@ -87,6 +87,7 @@ async fn in_log(log: &Arc<ServedLog>, rest: &str, request: Request<RequestBody>)
         (LogKind::Signing, "api/v2/log/entries") => Some(Write::Signing),
         (LogKind::Event, "api/v1/entries") => Some(Write::Event),
         (LogKind::Signing | LogKind::Event, "api/v1/batch") => Some(Write::Batch),
+        (LogKind::Issuance, "api/v1/batch") => Some(Write::Chains),
         (LogKind::Issuance, "ct/v1/add-chain") => Some(Write::Chain),
         (LogKind::Issuance, "ct/v1/add-pre-chain") => Some(Write::Precertificate),
         _ => None,
@@ -120,6 +121,7 @@ enum Write {
     Event,
     Batch,
     Chain,
+    Chains,
     Precertificate,
 }
 
@@ -135,7 +137,7 @@ impl Write {
             Self::Raw => raw::add(log, submission, request).await,
             Self::Signing => signing::create(log, submission, entry(signing::MAX_BODY)(request).await?).await,
             Self::Event => event::create(log, submission, entry(event::MAX_BODY)(request).await?).await,
-            Self::Batch => batch::create(log, submission, request).await,
+            Self::Batch | Self::Chains => batch::create(log, submission, request).await,
             Self::Chain | Self::Precertificate => {
                 let body = entry(issuance::MAX_BODY)(request).await?;
                 let form = match self {
@@ -152,7 +154,7 @@ impl Write {
         let Some(level) = query.map(|query| parameter(query, "ack")).transpose()?.flatten() else {
             return Ok(if matches!(self, Self::Raw) { Ack::Sequenced } else { Ack::Published });
         };
-        let index_is_enough = matches!(self, Self::Raw | Self::Chain | Self::Precertificate);
+        let index_is_enough = matches!(self, Self::Raw | Self::Chain | Self::Chains | Self::Precertificate);
         match level.as_str() {
             "sequenced" if index_is_enough => Ok(Ack::Sequenced),
             "published" => Ok(Ack::Published),

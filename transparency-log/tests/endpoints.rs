@@ -191,6 +191,53 @@ async fn issuance_log_promises_what_it_then_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_chains_gets_promises_and_indices_as_each_asks() {
+    let stack = Stack::new();
+    let server = stack.serve();
+    let (client, base) = (Client::new(), format!("{}/issuance", server.url));
+    let chain = |leaf: &[u8]| {
+        json!([
+            STANDARD.encode(leaf),
+            STANDARD.encode(&stack.authority.ca_der),
+            STANDARD.encode(&stack.authority.root_der)
+        ])
+    };
+    let precertificate = stack.authority.precertificate("dev@example.test");
+    let leaf = stack.authority.leaf("dev@example.test");
+    let foreign = server::Authority::new().leaf("x@example.test");
+    let entries = json!({ "entries": [
+        { "chain": chain(&precertificate.der) },
+        { "chain": chain(&leaf.der), "answer": "index" },
+        { "chain": chain(&foreign.der) },
+        { "chain": chain(&leaf.der), "answer": "nothing" },
+        { "chain": [] },
+        { "chain": chain(&leaf.der) },
+    ] });
+    let (status, answer, _) =
+        post(&client, &format!("{base}/api/v1/batch?ack=sequenced"), entries.to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    let results = answer["results"].as_array().unwrap();
+    assert_eq!(results.len(), 6);
+    assert_eq!(results[1], json!({ "index": 1 }));
+    // The own chain's issuers stand in the batch too, and help a foreign certificate in nothing.
+    assert_eq!(results[2]["problem"]["code"], "unknown_issuer");
+    assert_eq!(results[3]["problem"]["code"], "malformed");
+    assert_eq!(results[4]["problem"]["code"], "malformed");
+    for (place, path, leaf) in [(0, "add-pre-chain", &precertificate.der), (5, "add-chain", &leaf.der)] {
+        let (status, alone, _) =
+            post(&client, &format!("{base}/ct/v1/{path}"), json!({ "chain": chain(leaf) }).to_string()).await;
+        assert_eq!(status, 200, "{alone}");
+        for member in ["sct_version", "id", "timestamp", "extensions"] {
+            assert_eq!(results[place]["sct"][member], alone[member], "{member}");
+        }
+    }
+    let (status, ..) =
+        post(&client, &format!("{base}/api/v1/batch"), json!({ "entries": [] }).to_string()).await;
+    assert_eq!(status, 400);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn event_log_takes_statements_of_configured_keys_only_and_finds_them() {
     let stack = Stack::new();
     let server = stack.serve();

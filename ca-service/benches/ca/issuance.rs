@@ -42,7 +42,7 @@ pub(crate) fn bare_signatures() -> (f64, f64) {
 
 /// Prepared requests: a token of their own and a key of their own each.
 pub(crate) async fn requests(stack: &Stack, profile: &str, count: usize) -> Arc<Vec<Vec<u8>>> {
-    let tokens = rows::tokens(&stack.database(), profile, count).await;
+    let tokens = rows::tokens(&stack.database(), profile, count);
     let prepared = tokens
         .iter()
         .map(|token| {
@@ -103,7 +103,7 @@ pub(crate) async fn measure(figures: &mut Figures, lasting: Duration) {
     figures.set("cpu_ms_per_certificate", median(cpu));
     figures.set("issue_p99_ms_at_64", median(p99));
 
-    let before = rows::sizes(&stack.database()).await;
+    let before = rows::sizes(&stack.database());
     let (mut cpu, mut p99) = (Vec::new(), Vec::new());
     let rate = issue_runs(&stack, "developer", CONNECTIONS, lasting, |seen, each| {
         cpu.push(each);
@@ -114,7 +114,7 @@ pub(crate) async fn measure(figures: &mut Figures, lasting: Duration) {
     figures.set("issued_sct_per_s", median(rate));
     figures.set("cpu_ms_per_certificate_sct", median(cpu));
     figures.set("issue_sct_p99_ms_at_64", median(p99));
-    figures.set("db_bytes_per_certificate", rows::bytes_per_certificate(before, &stack.database()).await);
+    figures.set("db_bytes_per_certificate", rows::bytes_per_certificate(before, &stack.database()));
 
     let alone = issue_runs(&stack, "plain", 1, lasting, |seen, _| seen.percentile_ms(50)).await;
     figures.set("issue_p50_ms_at_1", median(alone));
@@ -159,7 +159,7 @@ pub(crate) async fn measure_full(figures: &mut Figures, lasting: Duration) {
     let (_, _) = issue(&full, "plain", 8, Duration::from_secs(1)).await;
     full.stop_ca();
     let began = Instant::now();
-    rows::load(&full.database(), 0, stored).await;
+    rows::load(&full.database(), 0, stored);
     figures.set("load_s", began.elapsed().as_secs_f64());
     let starts = (0..3).map(|_| full.start_ca().start_ms).collect();
     figures.set("start_full_ms", median(starts));

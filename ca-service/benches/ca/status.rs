@@ -106,12 +106,12 @@ pub(crate) async fn lists(figures: &mut Figures) {
     stack.start_ca();
     let _ = subjects(&stack, 1).await;
     stack.stop_ca();
-    rows::load_revoked(&stack.database(), 0, 100_000).await;
+    rows::load_revoked(&stack.database(), 0, 100_000);
     figures.set(
         "crl_100k_ms",
         median(vec![list_ms(&stack).await, list_ms(&stack).await, list_ms(&stack).await]),
     );
-    rows::load_revoked(&stack.database(), 100_000, 1_000_000).await;
+    rows::load_revoked(&stack.database(), 100_000, 1_000_000);
     let times = vec![list_ms(&stack).await, list_ms(&stack).await, list_ms(&stack).await];
     figures.set("crl_1m_s", median(times) / 1000.0);
 
@@ -142,7 +142,7 @@ pub(crate) async fn lists(figures: &mut Figures) {
 
 /// Making, checking, signing and storing the complete list, in milliseconds.
 async fn list_ms(stack: &Stack) -> f64 {
-    rows::only_the_complete_list_is_due(&stack.database()).await;
+    rows::only_the_complete_list_is_due(&stack.database());
     let authority = open(stack).await;
     let before = authority.published_crl("code-signing", CrlPart::Complete).unwrap().number;
     let began = Instant::now();

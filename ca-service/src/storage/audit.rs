@@ -4,10 +4,10 @@
 //! big-endian, `sequence` and `at` of eight octets, lengths of four. The first record's `previous` is 32 zero octets.
 
 use ca_pki::UnixTime;
+use rusqlite::{Connection, Row, params};
 use sha2::{Digest, Sha256};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
-use super::rows::{column, corrupted, get, portions, unavailable};
+use super::rows::{self, column, corrupted, get};
 use super::{Anchor, StoreError};
 
 /// One record.
@@ -56,34 +56,25 @@ pub(super) struct Entry {
 }
 
 /// Appends a record inside the caller's transaction.
-pub(super) async fn append(
-    connection: &mut SqliteConnection,
+pub(super) fn append(
+    connection: &Connection,
     event: &str,
     actor: &str,
     detail: &str,
     at: UnixTime,
 ) -> Result<(), StoreError> {
     let entry = Entry { event: event.to_owned(), actor: actor.to_owned(), detail: detail.to_owned(), at };
-    append_all(connection, vec![entry]).await
+    append_all(connection, vec![entry])
 }
 
 /// Appends records inside the caller's transaction, in order.
-pub(super) async fn append_all(
-    connection: &mut SqliteConnection,
-    entries: Vec<Entry>,
-) -> Result<(), StoreError> {
+pub(super) fn append_all(connection: &Connection, entries: Vec<Entry>) -> Result<(), StoreError> {
     if entries.is_empty() {
         return Ok(());
     }
-    let last = sqlx::query("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(unavailable)?;
-    let (mut sequence, mut previous) = match last {
-        None => (0, [0; 32]),
-        Some(row) => (get::<i64>(&row, 0)?, column::<32>(&row, 1)?),
-    };
-    let mut records = Vec::with_capacity(entries.len());
+    let last = "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1";
+    let last = rows::first(connection, last, [], |row| Ok((get::<i64>(row, 0)?, column::<32>(row, 1)?)))?;
+    let (mut sequence, mut previous) = last.unwrap_or((0, [0; 32]));
     for Entry { event, actor, detail, at } in entries {
         sequence = sequence.saturating_add(1);
         let mut record = Record {
@@ -97,21 +88,19 @@ pub(super) async fn append_all(
         };
         record.hash = record.expected_hash();
         previous = record.hash;
-        records.push((sequence, record));
-    }
-    for part in portions(&records) {
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("INSERT INTO audit (sequence, at, event, actor, detail, previous, hash) ");
-        query.push_values(part, |mut row, (sequence, record)| {
-            row.push_bind(*sequence)
-                .push_bind(record.at.0)
-                .push_bind(&record.event)
-                .push_bind(&record.actor)
-                .push_bind(&record.detail)
-                .push_bind(record.previous.as_slice())
-                .push_bind(record.hash.as_slice());
-        });
-        query.build().execute(&mut *connection).await.map_err(unavailable)?;
+        rows::execute(
+            connection,
+            "INSERT INTO audit (sequence, at, event, actor, detail, previous, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            params![
+                sequence,
+                record.at.0,
+                record.event,
+                record.actor,
+                record.detail,
+                record.previous,
+                record.hash
+            ],
+        )?;
     }
     Ok(())
 }
@@ -120,37 +109,31 @@ pub(super) async fn append_all(
 const ANCHOR: &str = "audit-anchor";
 
 /// Notes that a record stands in the event log.
-pub(super) async fn record_anchor(
-    connection: &mut SqliteConnection,
+pub(super) fn record_anchor(
+    connection: &Connection,
     anchor: &Anchor,
     at: UnixTime,
 ) -> Result<(), StoreError> {
     let text = format!("{} {} {}", anchor.sequence, hex::encode(anchor.hash), anchor.event_index);
-    sqlx::query(
+    rows::execute(
+        connection,
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(ANCHOR)
-    .bind(text)
-    .execute(&mut *connection)
-    .await
-    .map_err(unavailable)?;
+        params![ANCHOR, text],
+    )?;
     let detail = serde_json::json!({
         "sequence": anchor.sequence,
         "hash": hex::encode(anchor.hash),
         "event_index": anchor.event_index,
     });
-    append(connection, "audit.anchored", "auditor", &detail.to_string(), at).await
+    append(connection, "audit.anchored", "auditor", &detail.to_string(), at)
 }
 
 /// The newest note of [`record_anchor`].
-pub(super) async fn latest_anchor(pool: &SqlitePool) -> Result<Option<Anchor>, StoreError> {
-    let row = sqlx::query("SELECT value FROM meta WHERE name = ?")
-        .bind(ANCHOR)
-        .fetch_optional(pool)
-        .await
-        .map_err(unavailable)?;
-    let Some(row) = row else { return Ok(None) };
-    let text: String = get(&row, 0)?;
+pub(super) fn latest_anchor(connection: &Connection) -> Result<Option<Anchor>, StoreError> {
+    let text = rows::first(connection, "SELECT value FROM meta WHERE name = ?", [ANCHOR], |row| {
+        get::<String>(row, 0)
+    })?;
+    let Some(text) = text else { return Ok(None) };
     let mut words = text.split(' ');
     let mut word = || words.next().ok_or_else(|| corrupted("audit anchor"));
     let (sequence, hash, index) = (word()?, word()?, word()?);
@@ -161,39 +144,30 @@ pub(super) async fn latest_anchor(pool: &SqlitePool) -> Result<Option<Anchor>, S
 }
 
 /// The newest record.
-pub(super) async fn latest(pool: &SqlitePool) -> Result<Option<Record>, StoreError> {
-    let row = sqlx::query("SELECT max(sequence) FROM audit").fetch_one(pool).await.map_err(unavailable)?;
-    let Some(last) = get::<Option<i64>>(&row, 0)? else { return Ok(None) };
-    let before = u64::try_from(last - 1).map_err(|_| corrupted("audit sequence"))?;
-    Ok(read(pool, before, 1).await?.pop())
+pub(super) fn latest(connection: &Connection) -> Result<Option<Record>, StoreError> {
+    let newest = "SELECT sequence, at, event, actor, detail, previous, hash FROM audit \
+                  ORDER BY sequence DESC LIMIT 1";
+    rows::first(connection, newest, [], record)
 }
 
 /// Records above `after`, in order.
-pub(super) async fn read(pool: &SqlitePool, after: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
+pub(super) fn read(connection: &Connection, after: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
     let after = i64::try_from(after).map_err(|_| corrupted("audit sequence"))?;
-    let found = sqlx::query(
-        "SELECT sequence, at, event, actor, detail, previous, hash FROM audit WHERE sequence > ? \
-         ORDER BY sequence LIMIT ?",
-    )
-    .bind(after)
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await
-    .map_err(unavailable)?;
-    found
-        .iter()
-        .map(|row| {
-            Ok(Record {
-                sequence: u64::try_from(get::<i64>(row, 0)?).map_err(|_| corrupted("audit sequence"))?,
-                at: UnixTime(get(row, 1)?),
-                event: get(row, 2)?,
-                actor: get(row, 3)?,
-                detail: get(row, 4)?,
-                previous: column(row, 5)?,
-                hash: column(row, 6)?,
-            })
-        })
-        .collect()
+    let above = "SELECT sequence, at, event, actor, detail, previous, hash FROM audit WHERE sequence > ? \
+                 ORDER BY sequence LIMIT ?";
+    rows::all(connection, above, params![after, limit], record)
+}
+
+fn record(row: &Row<'_>) -> Result<Record, StoreError> {
+    Ok(Record {
+        sequence: u64::try_from(get::<i64>(row, 0)?).map_err(|_| corrupted("audit sequence"))?,
+        at: UnixTime(get(row, 1)?),
+        event: get(row, 2)?,
+        actor: get(row, 3)?,
+        detail: get(row, 4)?,
+        previous: column(row, 5)?,
+        hash: column(row, 6)?,
+    })
 }
 
 /// Checks one record against the one before it: position, link and hash.

@@ -1,73 +1,65 @@
 //! SQL of issuances: the transitions of ca-requirements §4, many at once.
 //!
-//! Whatever waits for the same commit goes into one statement of its kind, so that the cost of a statement is shared as the
-//! cost of a sync is. Each change still has an outcome of its own: a row that is not in the expected state changes nothing.
-
-use std::collections::HashMap;
+//! Whatever waits for the same commit is written together, so that the cost of a sync is shared. Each change has an outcome
+//! of its own: a row that is not in the expected state changes nothing.
 
 use ca_pki::UnixTime;
+use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::audit::Entry;
-use super::rows::{self, column, get, stored_index, unavailable};
-use super::{IntentId, NewIntent, State, Step, StoreError, revocations, tokens};
+use super::rows::{self, get, stored_index};
+use super::{IntentId, NewIntent, State, Step, StoreError, audit, revocations, tokens};
 
 /// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.
 pub(super) type Outcomes = Result<Vec<Result<(), StoreError>>, StoreError>;
 
 /// Records intents and uses their tokens up.
-pub(super) async fn record_intents(connection: &mut SqliteConnection, new: &[NewIntent]) -> Outcomes {
-    let keys: Vec<[u8; 32]> = new.iter().map(|intent| intent.spki_sha256).collect();
-    let compromised = revocations::compromised(&mut *connection, &keys).await?;
-    let mut usable = tokens::usable(&mut *connection, new).await?;
-    let mut accepted = Vec::with_capacity(new.len());
-    let mut outcomes = Vec::with_capacity(new.len());
-    for intent in new {
-        let outcome = if compromised.contains(&intent.spki_sha256) {
-            Err(StoreError::KeyCompromised)
-        } else {
-            intent.token.map_or(Ok(()), |token| usable.take(&token, intent.at))
-        };
-        if outcome.is_ok() {
-            accepted.push(intent);
-        }
-        outcomes.push(outcome);
-    }
-    for part in rows::portions(&accepted) {
-        tokens::consume(&mut *connection, part).await?;
-        insert(&mut *connection, part).await?;
-    }
-    Ok(outcomes)
+pub(super) fn record_intents(connection: &Connection, new: &[NewIntent]) -> Outcomes {
+    new.iter().map(|intent| outcome(record_intent(connection, intent))).collect()
 }
 
-async fn insert(connection: &mut SqliteConnection, new: &[&NewIntent]) -> Result<(), StoreError> {
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+/// Separates what one change is refused for from what spoils the whole group.
+fn outcome(result: Result<(), StoreError>) -> Result<Result<(), StoreError>, StoreError> {
+    match result {
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupted(_))) => Err(error),
+        outcome => Ok(outcome),
+    }
+}
+
+fn record_intent(connection: &Connection, new: &NewIntent) -> Result<(), StoreError> {
+    if revocations::is_compromised(connection, &new.spki_sha256)? {
+        return Err(StoreError::KeyCompromised);
+    }
+    if let Some(token) = &new.token {
+        tokens::consume(connection, token, &new.intent, new.at)?;
+    }
+    rows::execute(
+        connection,
         "INSERT INTO certificate (serial, intent, issuer, profile, identity_kind, identity, spki_sha256, requester, \
-         request_id, evidence, not_before, not_after, shard, state, step, tbs_sha256, tbs, created_at, updated_at) ",
-    );
-    query.push_values(new, |mut row, new| {
-        row.push_bind(new.serial.as_bytes())
-            .push_bind(new.intent.as_slice())
-            .push_bind(&new.issuer)
-            .push_bind(&new.profile)
-            .push_bind(new.identity.as_ref().map(rows::identity_kind))
-            .push_bind(new.identity.as_ref().map(|identity| identity.as_str()))
-            .push_bind(new.spki_sha256.as_slice())
-            .push_bind(&new.requester)
-            .push_bind(&new.request_id)
-            .push_bind(&new.evidence)
-            .push_bind(new.not_before.0)
-            .push_bind(new.not_after.0)
-            .push_bind(i64::from(new.shard.0))
-            .push_bind(State::Intent as i64)
-            .push_bind(new.step as i64)
-            .push_bind(Sha256::digest(&new.tbs).to_vec())
-            .push_bind(&new.tbs)
-            .push_bind(new.at.0)
-            .push_bind(new.at.0);
-    });
-    query.build().execute(connection).await.map_err(unavailable)?;
+         request_id, evidence, not_before, not_after, shard, state, step, tbs_sha256, tbs, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?18)",
+        params![
+            new.serial.as_bytes(),
+            new.intent,
+            new.issuer,
+            new.profile,
+            new.identity.as_ref().map(rows::identity_kind),
+            new.identity.as_ref().map(|identity| identity.as_str()),
+            new.spki_sha256,
+            new.requester,
+            new.request_id,
+            new.evidence,
+            new.not_before.0,
+            new.not_after.0,
+            new.shard.0,
+            State::Intent as i64,
+            new.step as i64,
+            Sha256::digest(&new.tbs).as_slice(),
+            new.tbs,
+            new.at.0,
+        ],
+    )?;
     Ok(())
 }
 
@@ -123,54 +115,54 @@ impl Advance {
 }
 
 /// Advances issuances by one transition; appends to `entries` what the audit trail must say.
-pub(super) async fn advance(
-    connection: &mut SqliteConnection,
+pub(super) fn advance(
+    connection: &Connection,
     transition: Transition,
     changes: &[Advance],
     entries: &mut Vec<Entry>,
 ) -> Outcomes {
+    changes.iter().map(|change| outcome(advance_one(connection, transition, change, entries))).collect()
+}
+
+fn advance_one(
+    connection: &Connection,
+    transition: Transition,
+    change: &Advance,
+    entries: &mut Vec<Entry>,
+) -> Result<(), StoreError> {
     let (from, or_from, to) = transition.states();
     let (step, or_step) = transition.steps();
-    let mut changed = HashMap::with_capacity(changes.len());
-    for part in rows::portions(changes) {
-        let indices = part
-            .iter()
-            .map(|change| change.log_index.map(stored_index).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("WITH change (intent, signature, log_index, at) AS (");
-        query.push_values(part.iter().zip(indices), |mut row, (change, index)| {
-            row.push_bind(change.intent.as_slice())
-                .push_bind(change.signature.as_deref())
-                .push_bind(index)
-                .push_bind(change.at.0);
-        });
-        // What is signed and has its place in the log is logged.
-        query
-            .push(") UPDATE certificate SET state = CASE WHEN ")
-            .push_bind(transition == Transition::Sign)
-            .push(" AND certificate.log_index IS NOT NULL THEN ")
-            .push_bind(State::Logged as i64)
-            .push(" ELSE ")
-            .push_bind(to as i64)
-            .push(" END, signature = coalesce(change.signature, certificate.signature), ")
-            .push("log_index = coalesce(change.log_index, certificate.log_index), updated_at = change.at ")
-            .push("FROM change WHERE certificate.intent = change.intent AND certificate.state IN (")
-            .push_bind(from as i64)
-            .push(", ")
-            .push_bind(or_from as i64)
-            .push(") AND certificate.step IN (")
-            .push_bind(step as i64)
-            .push(", ")
-            .push_bind(or_step as i64)
-            .push(") RETURNING intent, requester");
-        collect(&mut *connection, query, &mut changed).await?;
+    // What is signed and has its place in the log is logged.
+    let to_if_logged = if transition == Transition::Sign { State::Logged } else { to };
+    let requester = rows::first(
+        connection,
+        "UPDATE certificate SET state = CASE WHEN log_index IS NULL THEN ?2 ELSE ?3 END, \
+         signature = coalesce(?4, signature), log_index = coalesce(?5, log_index), updated_at = ?6 \
+         WHERE intent = ?1 AND state IN (?7, ?8) AND step IN (?9, ?10) RETURNING requester",
+        params![
+            change.intent,
+            to as i64,
+            to_if_logged as i64,
+            change.signature,
+            change.log_index.map(stored_index).transpose()?,
+            change.at.0,
+            from as i64,
+            or_from as i64,
+            step as i64,
+            or_step as i64,
+        ],
+        |row| get::<String>(row, 0),
+    )?
+    .ok_or(StoreError::StateConflict)?;
+    if let Some(detail) = &change.detail {
+        entries.push(signing(requester, detail.clone(), change.at));
     }
-    Ok(outcomes(
-        changes.iter().map(|change| (change.intent, change.detail.clone(), change.at)),
-        &mut changed,
-        entries,
-    ))
+    Ok(())
+}
+
+/// The audit record that is durable before a signature.
+fn signing(actor: String, detail: String, at: UnixTime) -> Entry {
+    Entry { event: "certificate.signing".to_owned(), actor, detail, at }
 }
 
 /// The second step of an issuance: its SCT, and the to-be-signed bytes of the certificate.
@@ -184,161 +176,111 @@ pub(super) struct CertificateStep {
 }
 
 /// Step precertificate, `signed` → step certificate, `signing`.
-pub(super) async fn begin_certificates(
-    connection: &mut SqliteConnection,
+pub(super) fn begin_certificates(
+    connection: &Connection,
     steps: &[CertificateStep],
     entries: &mut Vec<Entry>,
 ) -> Outcomes {
-    let mut changed = HashMap::with_capacity(steps.len());
-    for part in rows::portions(steps) {
-        let indices = part
-            .iter()
-            .map(|new| new.log_index.map(stored_index).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("WITH change (intent, sct, log_index, tbs, tbs_sha256, at) AS (");
-        query.push_values(part.iter().zip(indices), |mut row, (new, index)| {
-            row.push_bind(new.intent.as_slice())
-                .push_bind(&new.sct)
-                .push_bind(index)
-                .push_bind(&new.tbs)
-                .push_bind(Sha256::digest(&new.tbs).to_vec())
-                .push_bind(new.at.0);
-        });
-        query
-            .push(") UPDATE certificate SET state = ")
-            .push_bind(State::Signing as i64)
-            .push(", step = ")
-            .push_bind(Step::Certificate as i64)
-            .push(", precertificate_sha256 = certificate.tbs_sha256, precertificate_signature = certificate.signature, ")
-            .push("signature = NULL, sct = change.sct, log_index = change.log_index, tbs = change.tbs, ")
-            .push("tbs_sha256 = change.tbs_sha256, updated_at = change.at ")
-            .push("FROM change WHERE certificate.intent = change.intent AND certificate.state = ")
-            .push_bind(State::Signed as i64)
-            .push(" AND certificate.step = ")
-            .push_bind(Step::Precertificate as i64)
-            .push(" RETURNING intent, requester");
-        collect(&mut *connection, query, &mut changed).await?;
-    }
-    let particulars = steps.iter().map(|new| {
-        let detail = serde_json::json!({
-            "intent": hex::encode(new.intent),
-            "tbs_sha256": hex::encode(Sha256::digest(&new.tbs)),
-            "log_index": new.log_index,
-        });
-        (new.intent, Some(detail.to_string()), new.at)
-    });
-    Ok(outcomes(particulars, &mut changed, entries))
+    steps.iter().map(|new| outcome(begin_certificate(connection, new, entries))).collect()
 }
 
-/// Runs a group's statement; keeps which rows it changed, with their requesters.
-async fn collect(
-    connection: &mut SqliteConnection,
-    mut query: QueryBuilder<Sqlite>,
-    changed: &mut HashMap<IntentId, String>,
+fn begin_certificate(
+    connection: &Connection,
+    new: &CertificateStep,
+    entries: &mut Vec<Entry>,
 ) -> Result<(), StoreError> {
-    for row in query.build().fetch_all(connection).await.map_err(unavailable)? {
-        changed.insert(column::<16>(&row, 0)?, get(&row, 1)?);
-    }
+    let digest = Sha256::digest(&new.tbs);
+    let requester = rows::first(
+        connection,
+        "UPDATE certificate SET state = ?2, step = ?3, precertificate_sha256 = tbs_sha256, \
+         precertificate_signature = signature, signature = NULL, sct = ?4, log_index = ?5, tbs = ?6, tbs_sha256 = ?7, \
+         updated_at = ?8 WHERE intent = ?1 AND state = ?9 AND step = ?10 RETURNING requester",
+        params![
+            new.intent,
+            State::Signing as i64,
+            Step::Certificate as i64,
+            new.sct,
+            new.log_index.map(stored_index).transpose()?,
+            new.tbs,
+            digest.as_slice(),
+            new.at.0,
+            State::Signed as i64,
+            Step::Precertificate as i64,
+        ],
+        |row| get::<String>(row, 0),
+    )?
+    .ok_or(StoreError::StateConflict)?;
+    let detail = serde_json::json!({
+        "intent": hex::encode(new.intent),
+        "tbs_sha256": hex::encode(digest),
+        "log_index": new.log_index,
+    });
+    entries.push(signing(requester, detail.to_string(), new.at));
     Ok(())
 }
 
-/// Each change's outcome, and the audit records of those that happened.
-fn outcomes(
-    changes: impl Iterator<Item = (IntentId, Option<String>, UnixTime)>,
-    changed: &mut HashMap<IntentId, String>,
-    entries: &mut Vec<Entry>,
-) -> Vec<Result<(), StoreError>> {
-    changes
-        .map(|(intent, detail, at)| {
-            let requester = changed.remove(&intent).ok_or(StoreError::StateConflict)?;
-            if let Some(detail) = detail {
-                entries.push(Entry { event: "certificate.signing".to_owned(), actor: requester, detail, at });
-            }
-            Ok(())
-        })
-        .collect()
-}
-
 /// `intent` → `abandoned` or `signing` → `maybe-issued`, with the reason in row and audit trail.
-pub(super) async fn give_up(
-    connection: &mut SqliteConnection,
+pub(super) fn give_up(
+    connection: &Connection,
     intent: &IntentId,
     (from, to): (State, State),
     reason: &str,
     at: UnixTime,
-) -> Result<Entry, StoreError> {
-    let changed = sqlx::query(
+) -> Result<(), StoreError> {
+    let changed = rows::execute(
+        connection,
         "UPDATE certificate SET state = ?, reason = ?, updated_at = ? WHERE intent = ? AND state = ?",
-    )
-    .bind(to as i64)
-    .bind(reason)
-    .bind(at.0)
-    .bind(intent.as_slice())
-    .bind(from as i64)
-    .execute(connection)
-    .await
-    .map_err(unavailable)?;
-    if changed.rows_affected() != 1 {
+        params![to as i64, reason, at.0, intent, from as i64],
+    )?;
+    if changed != 1 {
         return Err(StoreError::StateConflict);
     }
     let event = if to == State::Abandoned { "certificate.abandoned" } else { "certificate.maybe-issued" };
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
-    Ok(Entry { event: event.to_owned(), actor: "reconciler".to_owned(), detail: detail.to_string(), at })
+    audit::append(connection, event, "reconciler", &detail.to_string(), at)
 }
 
 /// Takes back a `signing` of which the signer says that nothing was signed.
-pub(super) async fn undo_signing(
-    connection: &mut SqliteConnection,
+pub(super) fn undo_signing(
+    connection: &Connection,
     intent: &IntentId,
     precertificate: Option<&[u8]>,
     reason: &str,
     at: UnixTime,
-) -> Result<Entry, StoreError> {
+) -> Result<(), StoreError> {
     let changed = match precertificate {
         // The precertificate and its place in the log stand; only the certificate's step is taken back.
-        Some(tbs) => sqlx::query(
+        Some(tbs) => rows::execute(
+            connection,
             "UPDATE certificate SET state = ?, step = ?, tbs = ?, tbs_sha256 = precertificate_sha256, \
              signature = precertificate_signature, precertificate_sha256 = NULL, precertificate_signature = NULL, \
              sct = NULL, log_index = NULL, reason = ?, updated_at = ? \
              WHERE intent = ? AND state = ? AND precertificate_sha256 = ?",
-        )
-        .bind(State::Signed as i64)
-        .bind(Step::Precertificate as i64)
-        .bind(tbs)
-        .bind(reason)
-        .bind(at.0)
-        .bind(intent.as_slice())
-        .bind(State::Signing as i64)
-        .bind(Sha256::digest(tbs).to_vec())
-        .execute(&mut *connection)
-        .await
-        .map_err(unavailable)?,
+            params![
+                State::Signed as i64,
+                Step::Precertificate as i64,
+                tbs,
+                reason,
+                at.0,
+                intent,
+                State::Signing as i64,
+                Sha256::digest(tbs).as_slice(),
+            ],
+        )?,
         // Nothing exists, so the token and the requester's id of the request may serve again.
-        None => sqlx::query(
+        None => rows::execute(
+            connection,
             "UPDATE certificate SET state = ?, request_id = NULL, reason = ?, updated_at = ? \
              WHERE intent = ? AND state = ? AND precertificate_sha256 IS NULL",
-        )
-        .bind(State::Abandoned as i64)
-        .bind(reason)
-        .bind(at.0)
-        .bind(intent.as_slice())
-        .bind(State::Signing as i64)
-        .execute(&mut *connection)
-        .await
-        .map_err(unavailable)?,
+            params![State::Abandoned as i64, reason, at.0, intent, State::Signing as i64],
+        )?,
     };
-    if changed.rows_affected() != 1 {
+    if changed != 1 {
         return Err(StoreError::StateConflict);
     }
     if precertificate.is_none() {
-        tokens::release(connection, intent).await?;
+        tokens::release(connection, intent)?;
     }
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
-    Ok(Entry {
-        event: "certificate.signing-undone".to_owned(),
-        actor: "issuance".to_owned(),
-        detail: detail.to_string(),
-        at,
-    })
+    audit::append(connection, "certificate.signing-undone", "issuance", &detail.to_string(), at)
 }

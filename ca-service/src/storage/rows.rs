@@ -3,9 +3,9 @@
 use ca_pki::crl::RevocationReason;
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, Params, Row};
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{CrlPart, State, Step, StoreError, StoredCertificate, StoredRevocation};
 
@@ -25,7 +25,7 @@ macro_rules! certificate_select {
 }
 pub(super) use certificate_select;
 
-pub(super) fn unavailable(error: sqlx::Error) -> StoreError {
+pub(super) fn unavailable(error: rusqlite::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
@@ -33,41 +33,55 @@ pub(super) fn corrupted(what: &str) -> StoreError {
     StoreError::Corrupted(what.to_owned())
 }
 
-/// Rows in one statement at most; the variables stay far below SQLite's limit of 32,766.
-const PORTION: usize = 64;
-
-/// Cuts a group into portions whose sizes are powers of two: few different statements, so that each is prepared once.
-pub(super) fn portions<T>(group: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = group;
-    std::iter::from_fn(move || {
-        let size = (rest.len().checked_ilog2().map(|log| 1_usize << log)?).min(PORTION);
-        let (part, others) = rest.split_at_checked(size)?;
-        rest = others;
-        Some(part)
-    })
+/// Executes a statement that is prepared once; returns how many rows it changed.
+pub(super) fn execute(
+    connection: &Connection,
+    statement: &str,
+    parameters: impl Params,
+) -> Result<usize, StoreError> {
+    connection.prepare_cached(statement).and_then(|mut ready| ready.execute(parameters)).map_err(unavailable)
 }
 
-/// Appends `(?, ?, …)`.
-pub(super) fn push_list<'a>(query: &mut QueryBuilder<Sqlite>, values: impl Iterator<Item = &'a [u8]>) {
-    query.push("(");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(value.to_vec());
+/// The first row of a query that is prepared once.
+pub(super) fn first<T>(
+    connection: &Connection,
+    query: &str,
+    parameters: impl Params,
+    read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut ready = connection.prepare_cached(query).map_err(unavailable)?;
+    let mut rows = ready.query(parameters).map_err(unavailable)?;
+    rows.next().map_err(unavailable)?.map(read).transpose()
+}
+
+/// Every row of a query that is prepared once.
+pub(super) fn all<T>(
+    connection: &Connection,
+    query: &str,
+    parameters: impl Params,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut ready = connection.prepare_cached(query).map_err(unavailable)?;
+    let mut rows = ready.query(parameters).map_err(unavailable)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(unavailable)? {
+        found.push(read(row)?);
     }
-    query.push(")");
+    Ok(found)
 }
 
 /// A BLOB of exactly `N` octets.
-pub(super) fn column<const N: usize>(row: &SqliteRow, index: usize) -> Result<[u8; N], StoreError> {
-    let bytes: &[u8] = row.try_get(index).map_err(unavailable)?;
-    bytes.try_into().map_err(|_| corrupted("a value has the wrong length"))
+pub(super) fn column<const N: usize>(row: &Row<'_>, index: usize) -> Result<[u8; N], StoreError> {
+    blob(row, index)?.try_into().map_err(|_| corrupted("a value has the wrong length"))
 }
 
-pub(super) fn get<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T, StoreError>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(index).map_err(unavailable)
+/// A BLOB in the row's own memory.
+pub(super) fn blob<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r [u8], StoreError> {
+    row.get_ref(index).map_err(unavailable)?.as_blob().map_err(|_| corrupted("a value has the wrong type"))
+}
+
+pub(super) fn get<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T, StoreError> {
+    row.get(index).map_err(unavailable)
 }
 
 pub(super) fn state(number: i64) -> Result<State, StoreError> {
@@ -131,8 +145,8 @@ pub(super) fn identity(kind: i64, text: String) -> Result<Identity, StoreError> 
 }
 
 /// A row of [`certificate_select`].
-pub(super) fn certificate(row: &SqliteRow) -> Result<StoredCertificate, StoreError> {
-    let serial = serial(get(row, 2)?)?;
+pub(super) fn certificate(row: &Row<'_>) -> Result<StoredCertificate, StoreError> {
+    let serial = serial(blob(row, 2)?)?;
     let issuer: String = get(row, 3)?;
     let shard = shard(get(row, 12)?)?;
     let identity = match (get::<Option<i64>>(row, 5)?, get::<Option<String>>(row, 6)?) {
@@ -185,11 +199,11 @@ pub(super) fn certificate(row: &SqliteRow) -> Result<StoredCertificate, StoreErr
 }
 
 /// A row of `issuer, shard, serial, revoked_at, recorded_at, reason, event_index`.
-pub(super) fn revocation(row: &SqliteRow) -> Result<StoredRevocation, StoreError> {
+pub(super) fn revocation(row: &Row<'_>) -> Result<StoredRevocation, StoreError> {
     Ok(StoredRevocation {
         issuer: get(row, 0)?,
         shard: shard(get(row, 1)?)?,
-        serial: serial(get(row, 2)?)?,
+        serial: serial(blob(row, 2)?)?,
         revoked_at: UnixTime(get(row, 3)?),
         recorded_at: UnixTime(get(row, 4)?),
         reason: reason(get(row, 5)?)?,

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use ca_pki::{SerialNumber, UnixTime};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqlitePool};
+use rusqlite::{Connection, OpenFlags};
 
 use super::issuance::{self, Advance, CertificateStep, Transition};
-use super::rows::{get, unavailable};
+use super::readers::Readers;
+use super::rows::{self, get, unavailable};
 use super::writer::Writer;
 use super::{
     Anchor, Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Open, Search, StartedCrl,
@@ -20,12 +20,17 @@ use super::{
 const SCHEMA: i64 = 1;
 /// SQLite's application id, so that another program's file is not taken for ours ("MnCA").
 const APPLICATION_ID: i64 = 0x4d6e_4341;
-const READERS: u32 = 4;
+/// Statements that stay prepared on a connection: every one there is.
+const STATEMENTS: usize = 64;
+/// KiB of pages that the writer keeps in memory: the inner pages of the indexes of some ten million certificates.
+const WRITER_CACHE: i64 = 32 << 10;
+/// Pages of the write-ahead log after which they are copied into the database: many changes of a page are copied once.
+const CHECKPOINT_PAGES: i64 = 4_000;
 
 /// A store in one file.
 pub struct SqliteStore {
     writer: Writer,
-    readers: SqlitePool,
+    readers: Readers,
 }
 
 impl SqliteStore {
@@ -37,16 +42,16 @@ impl SqliteStore {
         if path.exists() {
             return Err(StoreError::StateConflict);
         }
-        let mut connection = options(path).create_if_missing(true).connect().await.map_err(unavailable)?;
-        sqlx::raw_sql(concat!("BEGIN;", include_str!("schema.sql"), "COMMIT;"))
-            .execute(&mut connection)
-            .await
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        durable(&connection)?;
+        connection
+            .execute_batch(concat!(
+                "BEGIN;",
+                include_str!("schema.sql"),
+                "COMMIT; PRAGMA application_id = 1299071809; PRAGMA user_version = 1;"
+            ))
             .map_err(unavailable)?;
-        sqlx::raw_sql("PRAGMA application_id = 1299071809; PRAGMA user_version = 1;")
-            .execute(&mut connection)
-            .await
-            .map_err(unavailable)?;
-        connection.close().await.map_err(unavailable)?;
+        connection.close().map_err(|(_, error)| unavailable(error))?;
         Self::open(path).await
     }
 
@@ -59,44 +64,56 @@ impl SqliteStore {
         if !path.exists() {
             return Err(StoreError::NotFound);
         }
-        let mut connection = options(path).connect().await.map_err(unavailable)?;
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         for (pragma, expected) in [("PRAGMA application_id", APPLICATION_ID), ("PRAGMA user_version", SCHEMA)]
         {
-            let row = sqlx::query(pragma).fetch_one(&mut connection).await.map_err(unavailable)?;
-            if get::<i64>(&row, 0)? != expected {
+            if rows::first(&connection, pragma, [], |row| get::<i64>(row, 0))? != Some(expected) {
                 return Err(StoreError::Corrupted(format!(
                     "{pragma} is not {expected}: not a database of this version"
                 )));
             }
         }
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options(path).read_only(true))
-            .await
-            .map_err(unavailable)?;
-        Ok(Self { writer: Writer::start(connection), readers })
+        durable(&connection)?;
+        let readers = Readers::of(path, |path| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY));
+        // Whoever cannot read finds out now.
+        readers.read(|connection| rows::first(connection, "SELECT 1", [], |_| Ok(())))?;
+        Ok(Self { writer: Writer::start(connection)?, readers })
     }
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5))
+/// A connection that waits for others, without a lock of its own: each is used by one thread at a time.
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(unavailable)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(unavailable)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(unavailable)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+/// Has the connection's commits be durable when they return.
+fn durable(connection: &Connection) -> Result<(), StoreError> {
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(unavailable)?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        return Err(StoreError::Unavailable(format!("the journal's mode is {mode}, not WAL")));
+    }
+    connection.pragma_update(None, "synchronous", "FULL").map_err(unavailable)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE).map_err(unavailable)?;
+    connection
+        .pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))
+        .map_err(unavailable)
 }
 
 impl CertificateStore for SqliteStore {
     fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()> {
         let actor = actor.to_owned();
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { tokens::create(connection, &token, &actor, at).await })
-        }))
+        Box::pin(self.writer.change(move |connection| tokens::create(connection, &token, &actor, at)))
     }
 
     fn token<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Option<StoredToken>> {
-        Box::pin(tokens::find(&self.readers, hash))
+        Box::pin(async move { self.readers.read(|connection| tokens::find(connection, hash)) })
     }
 
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()> {
@@ -137,12 +154,9 @@ impl CertificateStore for SqliteStore {
     fn abandon<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()> {
         let reason = reason.to_owned();
         let states = (State::Intent, State::Abandoned);
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move {
-                let entry = issuance::give_up(&mut *connection, &intent, states, &reason, at).await?;
-                audit::append_all(connection, vec![entry]).await
-            })
-        }))
+        Box::pin(
+            self.writer.change(move |connection| issuance::give_up(connection, &intent, states, &reason, at)),
+        )
     }
 
     fn undo_signing<'a>(
@@ -154,23 +168,16 @@ impl CertificateStore for SqliteStore {
     ) -> Answer<'a, ()> {
         let reason = reason.to_owned();
         Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move {
-                let tbs = precertificate.as_deref();
-                let entry = issuance::undo_signing(&mut *connection, &intent, tbs, &reason, at).await?;
-                audit::append_all(connection, vec![entry]).await
-            })
+            issuance::undo_signing(connection, &intent, precertificate.as_deref(), &reason, at)
         }))
     }
 
     fn mark_maybe_issued<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()> {
         let reason = reason.to_owned();
         let states = (State::Signing, State::MaybeIssued);
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move {
-                let entry = issuance::give_up(&mut *connection, &intent, states, &reason, at).await?;
-                audit::append_all(connection, vec![entry]).await
-            })
-        }))
+        Box::pin(
+            self.writer.change(move |connection| issuance::give_up(connection, &intent, states, &reason, at)),
+        )
     }
 
     fn open_issuances(
@@ -179,29 +186,29 @@ impl CertificateStore for SqliteStore {
         before: UnixTime,
         limit: u32,
     ) -> Answer<'_, Vec<StoredCertificate>> {
-        Box::pin(certificates::open(&self.readers, which, before, limit))
+        Box::pin(self.readers.scan(move |connection| certificates::open(connection, which, before, limit)))
     }
 
     fn certificate<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<StoredCertificate>> {
-        Box::pin(certificates::by_serial(&self.readers, serial))
+        Box::pin(async move { self.readers.read(|connection| certificates::by_serial(connection, serial)) })
     }
 
     fn issuance(&self, intent: IntentId) -> Answer<'_, Option<StoredCertificate>> {
-        Box::pin(async move { certificates::by_intent(&self.readers, &intent).await })
+        Box::pin(async move { self.readers.read(|connection| certificates::by_intent(connection, &intent)) })
     }
 
     fn search(&self, search: Search) -> Answer<'_, Vec<StoredCertificate>> {
-        Box::pin(async move { certificates::search(&self.readers, &search).await })
+        Box::pin(self.readers.scan(move |connection| certificates::search(connection, &search)))
     }
 
     fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>> {
-        Box::pin(certificates::status(&self.readers, issuer, serial))
+        Box::pin(
+            async move { self.readers.read(|connection| certificates::status(connection, issuer, serial)) },
+        )
     }
 
     fn revoke(&self, revocation: NewRevocation) -> Answer<'_, StoredRevocation> {
-        Box::pin(self.writer.change_status(move |connection| {
-            Box::pin(async move { revocations::revoke(connection, &revocation).await })
-        }))
+        Box::pin(self.writer.change_status(move |connection| revocations::revoke(connection, &revocation)))
     }
 
     fn revocation_generation(&self) -> u64 {
@@ -209,7 +216,7 @@ impl CertificateStore for SqliteStore {
     }
 
     fn unlogged_revocations(&self, limit: u32) -> Answer<'_, Vec<StoredRevocation>> {
-        Box::pin(revocations::unlogged(&self.readers, limit))
+        Box::pin(self.readers.scan(move |connection| revocations::unlogged(connection, limit)))
     }
 
     fn record_revocation_logged<'a>(
@@ -219,31 +226,28 @@ impl CertificateStore for SqliteStore {
         index: u64,
     ) -> Answer<'a, ()> {
         let serial = serial.clone();
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { revocations::record_logged(connection, &serial, recorded_at, index).await })
-        }))
+        Box::pin(
+            self.writer.change(move |connection| {
+                revocations::record_logged(connection, &serial, recorded_at, index)
+            }),
+        )
     }
 
     fn due_crls(&self, older_than: UnixTime) -> Answer<'_, Vec<(String, CrlPart)>> {
-        Box::pin(crls::due(&self.readers, older_than))
+        Box::pin(self.readers.scan(move |connection| crls::due(connection, older_than)))
     }
 
     fn start_crl<'a>(&'a self, issuer: &'a str, part: CrlPart, at: UnixTime) -> Answer<'a, StartedCrl> {
         let issuer = issuer.to_owned();
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { crls::start(connection, &issuer, part, at).await })
-        }))
+        Box::pin(self.writer.change(move |connection| crls::start(connection, &issuer, part, at)))
     }
 
     fn publish_crl(&self, crl: StoredCrl) -> Answer<'_, ()> {
-        Box::pin(
-            self.writer
-                .change(move |connection| Box::pin(async move { crls::publish(connection, &crl).await })),
-        )
+        Box::pin(self.writer.change(move |connection| crls::publish(connection, &crl)))
     }
 
     fn published_crls(&self) -> Answer<'_, Vec<StoredCrl>> {
-        Box::pin(crls::published(&self.readers))
+        Box::pin(self.readers.scan(crls::published))
     }
 
     fn add_authority<'a>(
@@ -253,13 +257,11 @@ impl CertificateStore for SqliteStore {
         at: UnixTime,
     ) -> Answer<'a, ()> {
         let actor = actor.to_owned();
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { authorities::add(connection, &authority, &actor, at).await })
-        }))
+        Box::pin(self.writer.change(move |connection| authorities::add(connection, &authority, &actor, at)))
     }
 
     fn authorities(&self) -> Answer<'_, Vec<StoredAuthority>> {
-        Box::pin(authorities::all(&self.readers))
+        Box::pin(self.readers.scan(authorities::all))
     }
 
     fn renew_authority<'a>(
@@ -269,52 +271,40 @@ impl CertificateStore for SqliteStore {
         at: UnixTime,
     ) -> Answer<'a, ()> {
         let actor = actor.to_owned();
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { authorities::renew(connection, &authority, &actor, at).await })
-        }))
+        Box::pin(self.writer.change(move |connection| authorities::renew(connection, &authority, &actor, at)))
     }
 
     fn accept_time<'a>(&'a self, actor: &'a str, at: UnixTime) -> Answer<'a, ()> {
         let actor = actor.to_owned();
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { crls::accept_time(connection, &actor, at).await })
-        }))
+        Box::pin(self.writer.change(move |connection| crls::accept_time(connection, &actor, at)))
     }
 
     fn record_anchor(&self, anchor: Anchor, at: UnixTime) -> Answer<'_, ()> {
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { audit::record_anchor(connection, &anchor, at).await })
-        }))
+        Box::pin(self.writer.change(move |connection| audit::record_anchor(connection, &anchor, at)))
     }
 
     fn latest_anchor(&self) -> Answer<'_, Option<Anchor>> {
-        Box::pin(audit::latest_anchor(&self.readers))
+        Box::pin(async move { self.readers.read(audit::latest_anchor) })
     }
 
     fn audit<'a>(&'a self, event: &'a str, actor: &'a str, detail: String, at: UnixTime) -> Answer<'a, ()> {
         let (event, actor) = (event.to_owned(), actor.to_owned());
-        Box::pin(self.writer.change(move |connection| {
-            Box::pin(async move { audit::append(connection, &event, &actor, &detail, at).await })
-        }))
+        Box::pin(self.writer.change(move |connection| audit::append(connection, &event, &actor, &detail, at)))
     }
 
     fn audit_records(&self, after: u64, limit: u32) -> Answer<'_, Vec<audit::Record>> {
-        Box::pin(audit::read(&self.readers, after, limit))
+        Box::pin(self.readers.scan(move |connection| audit::read(connection, after, limit)))
     }
 
     fn latest_audit(&self) -> Answer<'_, Option<audit::Record>> {
-        Box::pin(audit::latest(&self.readers))
+        Box::pin(async move { self.readers.read(audit::latest) })
     }
 
     fn probe(&self) -> Answer<'_, ()> {
         Box::pin(self.writer.change(|connection| {
-            Box::pin(async move {
-                sqlx::query("INSERT INTO meta (name, value) VALUES ('probe', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1")
-                    .execute(connection)
-                    .await
-                    .map_err(unavailable)?;
-                Ok(())
-            })
+            let count = "INSERT INTO meta (name, value) VALUES ('probe', '1') \
+                         ON CONFLICT (name) DO UPDATE SET value = value + 1";
+            rows::execute(connection, count, []).map(|_| ())
         }))
     }
 }

@@ -1,17 +1,14 @@
-//! One task writes. What arrives while it commits goes into the next commit together (group commit, rule f), and what is of
-//! one kind into one statement.
+//! One thread writes. What arrives while it commits goes into the next commit together (group commit, rule f).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_util::future::BoxFuture;
-use sqlx::{Connection, SqliteConnection};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit::{self, Entry};
 use super::issuance::{self, Advance, CertificateStep, Outcomes, Transition};
-use super::rows::unavailable;
-use super::{NewIntent, StoreError};
+use super::{NewIntent, StoreError, rows};
 
 /// Most changes in one commit: bounds how long the first of them waits.
 const MAX_BATCH: usize = 256;
@@ -22,7 +19,7 @@ type Reply = oneshot::Sender<Result<(), StoreError>>;
 
 /// Told whether the commit succeeded, and passes the change's own outcome on.
 type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Alone = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (Verdict, Completion)> + Send>;
+type Alone = Box<dyn FnOnce(&Connection) -> (Verdict, Completion) + Send>;
 
 enum Change {
     Advance(Transition, Advance, Reply),
@@ -39,7 +36,7 @@ enum Verdict {
     Spoiled(StoreError),
 }
 
-/// Hands changes to the writing task.
+/// Hands changes to the writing thread, which ends with the last of these.
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
@@ -47,10 +44,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: SqliteConnection) -> Self {
+    pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(run(connection, receiver));
-        Self { queue, generation: Arc::default() }
+        std::thread::Builder::new()
+            .name("ca-writer".to_owned())
+            .spawn(move || run(connection, receiver))
+            .map_err(|error| StoreError::Unavailable(format!("the writer cannot be started: {error}")))?;
+        Ok(Self { queue, generation: Arc::default() })
     }
 
     /// Changes after every change that was made with [`Self::change_status`].
@@ -65,18 +65,18 @@ impl Writer {
     pub(super) async fn change<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         self.change_and(change, || ()).await
     }
 
-    /// As [`Self::change`], for what status answers depend on: the generation moves on in the writing task itself, after
+    /// As [`Self::change`], for what status answers depend on: the generation moves on in the writing thread itself, after
     /// the commit and before anybody is told, whether the caller is still there or not, and also when the commit's outcome
     /// is unknown.
     pub(super) async fn change_status<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let generation = Arc::clone(&self.generation);
         self.change_and(change, move || {
@@ -88,26 +88,24 @@ impl Writer {
     async fn change_and<T, F, A>(&self, change: F, afterwards: A) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         A: FnOnce() + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
         let boxed: Alone = Box::new(move |connection| {
-            Box::pin(async move {
-                let outcome = change(connection).await;
-                let verdict = match &outcome {
-                    Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupted(_))) => {
-                        Verdict::Spoiled(error.clone())
-                    }
-                    _ => Verdict::Keep,
-                };
-                let completion: Completion = Box::new(move |committed| {
-                    afterwards();
-                    // A caller that went away has no use for the answer.
-                    let _ = sender.send(committed.and(outcome));
-                });
-                (verdict, completion)
-            })
+            let outcome = change(connection);
+            let verdict = match &outcome {
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupted(_))) => {
+                    Verdict::Spoiled(error.clone())
+                }
+                _ => Verdict::Keep,
+            };
+            let completion: Completion = Box::new(move |committed| {
+                afterwards();
+                // A caller that went away has no use for the answer.
+                let _ = sender.send(committed.and(outcome));
+            });
+            (verdict, completion)
         });
         self.queue.send(Change::Alone(boxed)).await.map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())?
@@ -139,12 +137,12 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the writer has stopped, or could not begin a transaction".to_owned())
 }
 
-async fn run(mut connection: SqliteConnection, mut receiver: mpsc::Receiver<Change>) {
+fn run(connection: Connection, mut receiver: mpsc::Receiver<Change>) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
-    while receiver.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        commit(&mut connection, Groups::of(batch.drain(..))).await;
+    while receiver.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+        commit(&connection, Groups::of(batch.drain(..)));
     }
-    if let Err(error) = connection.close().await {
+    if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "the database did not close cleanly");
     }
 }
@@ -184,21 +182,21 @@ impl Groups {
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, groups: Groups) {
-    if let Err(error) = sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await {
+fn commit(connection: &Connection, groups: Groups) {
+    if let Err(error) = rows::execute(connection, "BEGIN IMMEDIATE", []) {
         // The changes do not run; dropping them tells their callers.
         tracing::error!(%error, "no write transaction can be started");
         return;
     }
     let mut completions = Vec::new();
-    let mut outcome = apply(connection, groups, &mut completions).await;
+    let mut outcome = apply(connection, groups, &mut completions);
     if outcome.is_ok() {
-        outcome = sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| ()).map_err(unavailable);
+        outcome = rows::execute(connection, "COMMIT", []).map(|_| ());
     }
     if let Err(error) = &outcome {
         tracing::error!(%error, "a write transaction failed and is rolled back");
         // After a failed commit SQLite may have rolled back by itself; the error then says that there is nothing to do.
-        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+        let _ = connection.execute_batch("ROLLBACK");
     }
     for completion in completions {
         completion(outcome.clone());
@@ -206,27 +204,22 @@ async fn commit(connection: &mut SqliteConnection, groups: Groups) {
 }
 
 /// Makes the changes of a batch; an error says that none of them may be committed.
-async fn apply(
-    connection: &mut SqliteConnection,
+fn apply(
+    connection: &Connection,
     groups: Groups,
     completions: &mut Vec<Completion>,
 ) -> Result<(), StoreError> {
     let mut entries: Vec<Entry> = Vec::new();
-    if !groups.intents.0.is_empty() {
-        let outcomes = issuance::record_intents(&mut *connection, &groups.intents.0).await;
-        settle(groups.intents.1, outcomes, completions)?;
-    }
-    if !groups.steps.0.is_empty() {
-        let outcomes = issuance::begin_certificates(&mut *connection, &groups.steps.0, &mut entries).await;
-        settle(groups.steps.1, outcomes, completions)?;
-    }
+    settle(groups.intents.1, issuance::record_intents(connection, &groups.intents.0), completions)?;
+    let outcomes = issuance::begin_certificates(connection, &groups.steps.0, &mut entries);
+    settle(groups.steps.1, outcomes, completions)?;
     for (transition, (changes, replies)) in groups.advances {
-        let outcomes = issuance::advance(&mut *connection, transition, &changes, &mut entries).await;
+        let outcomes = issuance::advance(connection, transition, &changes, &mut entries);
         settle(replies, outcomes, completions)?;
     }
-    audit::append_all(&mut *connection, entries).await?;
+    audit::append_all(connection, entries)?;
     for change in groups.alone {
-        let (verdict, completion) = change(&mut *connection).await;
+        let (verdict, completion) = change(connection);
         completions.push(completion);
         if let Verdict::Spoiled(error) = verdict {
             return Err(error);

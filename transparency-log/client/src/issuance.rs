@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::StatusCode;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tlog::Hash;
 use tlog::static_ct::{DigitallySigned, Extensions, SignedCertificateTimestamp};
 
@@ -19,6 +19,78 @@ struct SctAnswer {
     timestamp: u64,
     extensions: String,
     signature: String,
+}
+
+impl SctAnswer {
+    fn read(self) -> Option<SignedCertificateTimestamp> {
+        if self.sct_version != 0 || self.timestamp > tlog::MAX_SIZE {
+            return None;
+        }
+        Some(SignedCertificateTimestamp {
+            log_id: Hash::from_base64(&self.id).ok()?,
+            timestamp: self.timestamp,
+            extensions: Extensions::parse(&STANDARD.decode(&self.extensions).ok()?).ok()?,
+            signature: DigitallySigned::parse(&STANDARD.decode(&self.signature).ok()?).ok()?,
+        })
+    }
+}
+
+/// What the submitter of a chain does with the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wanted {
+    /// Embeds or keeps the promise.
+    Sct,
+    /// Only notes where the entry is.
+    Index,
+}
+
+/// What a log said to one chain of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChainResult {
+    /// Its promise. Parsed, not verified.
+    Promised(SignedCertificateTimestamp),
+    /// The log refused it; the others of the batch are not affected.
+    Refused {
+        /// The HTTP status the chain alone would have got.
+        status: u16,
+        /// The log's problem document.
+        problem: Value,
+    },
+    /// Where its entry is.
+    Sequenced {
+        /// Index of the entry.
+        index: u64,
+    },
+}
+
+#[derive(Deserialize)]
+struct ChainsAnswer {
+    results: Vec<ChainItem>,
+}
+
+#[derive(Deserialize)]
+struct ChainItem {
+    sct: Option<SctAnswer>,
+    index: Option<u64>,
+    problem: Option<Value>,
+}
+
+impl ChainItem {
+    fn read(self, wanted: Wanted) -> Option<ChainResult> {
+        match (self, wanted) {
+            (Self { sct: Some(sct), index: None, problem: None }, Wanted::Sct) => {
+                sct.read().map(ChainResult::Promised)
+            }
+            (Self { sct: None, index: Some(index), problem: None }, Wanted::Index) => {
+                Some(ChainResult::Sequenced { index })
+            }
+            (Self { sct: None, index: None, problem: Some(problem) }, _) => {
+                let status = problem.get("status").and_then(Value::as_u64)?.try_into().ok()?;
+                Some(ChainResult::Refused { status, problem })
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -44,6 +116,33 @@ impl LogClient {
     /// As [`add_chain`](Self::add_chain).
     pub async fn add_pre_chain(&self, chain: &[&[u8]]) -> Result<SignedCertificateTimestamp, Error> {
         self.submit_chain("ct/v1/add-pre-chain", chain).await
+    }
+
+    /// Submits chains and precertificates' chains in one call (`POST {base}/api/v1/batch`), each as
+    /// [`add_chain`](Self::add_chain) and [`add_pre_chain`](Self::add_pre_chain) take it. The log answers as soon as every
+    /// entry has its index, durably; the results are in the order of the chains.
+    ///
+    /// # Errors
+    /// As [`add_chain`](Self::add_chain) when the log refuses the whole batch ([`Error::Status`] 404 when it knows no
+    /// batches of chains); [`Error::Answer`] also when the number of results is not that of the chains.
+    pub async fn submit_chains(&self, chains: &[(&[Vec<u8>], Wanted)]) -> Result<Vec<ChainResult>, Error> {
+        let entries = chains.iter().map(|(chain, wanted)| {
+            let chain: Vec<_> = chain.iter().map(|der| STANDARD.encode(der)).collect();
+            match wanted {
+                Wanted::Sct => json!({ "chain": chain }),
+                Wanted::Index => json!({ "chain": chain, "answer": "index" }),
+            }
+        });
+        let body = json_bytes(&json!({ "entries": entries.collect::<Vec<_>>() }));
+        let answer = self.post("api/v1/batch?ack=sequenced", "application/json", body).await?;
+        let answer = answer.expect(&[StatusCode::OK])?;
+        let bad = || Error::Answer { what: "the results of a batch of chains" };
+        let answer: ChainsAnswer = serde_json::from_slice(&answer.body).map_err(|_| bad())?;
+        if answer.results.len() != chains.len() {
+            return Err(bad());
+        }
+        let results = answer.results.into_iter().zip(chains).map(|(item, (_, wanted))| item.read(*wanted));
+        results.collect::<Option<_>>().ok_or_else(bad)
     }
 
     /// Roots from which the log accepts chains, each in DER. Not verified.
@@ -73,19 +172,10 @@ impl LogClient {
         let chain: Vec<String> = chain.iter().map(|der| STANDARD.encode(der)).collect();
         let answer = self.post(path, "application/json", json_bytes(&json!({ "chain": chain }))).await?;
         let answer = answer.expect(&[StatusCode::OK])?;
-        let bad = || Error::Answer { what: "a signed certificate timestamp" };
-        let answer: SctAnswer = serde_json::from_slice(&answer.body).map_err(|_| bad())?;
-        if answer.sct_version != 0 || answer.timestamp > tlog::MAX_SIZE {
-            return Err(bad());
-        }
-        let extensions = STANDARD.decode(&answer.extensions).map_err(|_| bad())?;
-        let signature = STANDARD.decode(&answer.signature).map_err(|_| bad())?;
-        Ok(SignedCertificateTimestamp {
-            log_id: Hash::from_base64(&answer.id).map_err(|_| bad())?,
-            timestamp: answer.timestamp,
-            extensions: Extensions::parse(&extensions)?,
-            signature: DigitallySigned::parse(&signature)?,
-        })
+        serde_json::from_slice(&answer.body)
+            .ok()
+            .and_then(SctAnswer::read)
+            .ok_or(Error::Answer { what: "a signed certificate timestamp" })
     }
 }
 

@@ -7,7 +7,7 @@
 //! | need | start at |
 //! |---|---|
 //! | read a log | [`LogClient::checkpoint`], then [`LogClient::tree`] |
-//! | submit | [`LogClient::submit`], [`LogClient::submit_batch`], [`LogClient::submit_event`], [`LogClient::add_chain`], [`LogClient::add`] |
+//! | submit | [`LogClient::submit`], [`LogClient::submit_batch`], [`LogClient::submit_event`], [`LogClient::add_chain`], [`LogClient::submit_chains`], [`LogClient::add`] |
 //! | follow a log | [`Monitor`] |
 //! | find the logs of a server | [`LogSet::fetch`] |
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ mod tiles;
 pub use client::LogClient;
 pub use error::{Error, ForkEvidence};
 pub use http::RetryPolicy;
+pub use issuance::{ChainResult, Wanted};
 pub use logs::{LogDescription, LogSet};
 pub use monitor::{Growth, Monitor, WatchedEntry, Watcher};
 pub use proof::ProvenEntry;

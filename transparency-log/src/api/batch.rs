@@ -1,5 +1,5 @@
 //! `POST <base>/api/v1/batch`: `{"entries":[request, ...]}`, each as the single endpoint takes it; one checkpoint covers
-//! all of them.
+//! all of them. An issuance log takes chains of both forms, and an entry that asks for `"answer":"index"` gets no promise.
 //!
 //! The body is cut into its entries without building anything of their content, and the cutting ends with the first entry
 //! too many: each piece is then read by the code that reads it alone. Bodies of batches in memory are bounded together.
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::entry::{evidence, wait};
 use super::problem::{Oversize, of_store};
-use super::{Handled, Submission, body_within, event, json as json_answer, signing};
+use super::{Handled, Submission, body_within, event, issuance, json as json_answer, signing};
 use crate::logs::ServedLog;
 use crate::settings::MAX_BATCH_ENTRIES;
 
@@ -47,6 +47,9 @@ pub(crate) async fn create(
         Ok(())
     };
     let body = body_within(request, MAX_BATCH, Oversize::PayloadTooLarge, room).await?;
+    if log.kind == LogKind::Issuance {
+        return issuance::add_all(log, submission, split(&body)?).await;
+    }
     answer(log, submission, body).await
 }
 
