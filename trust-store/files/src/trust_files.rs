@@ -130,4 +130,24 @@ mod tests {
         fs::write(&path, text.replace("sct:", "scts:")).unwrap();
         assert!(load_policy(&path).unwrap_err().to_string().contains("scts"));
     }
+
+    #[test]
+    fn the_documented_policy_is_read_and_uses_every_key() {
+        let page =
+            fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/formats/policy.md")).unwrap();
+        let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.yaml");
+        fs::write(&path, example).unwrap();
+        let policy = load_policy(&path).unwrap();
+        assert_eq!((policy.identities.len(), policy.required_level), (2, TrustLevel::Verified));
+        assert_eq!(policy.agents.deny.len(), 1);
+        // Every key but `keys`, which no executor takes, stands in the example; and every key in the table.
+        let value: serde_json::Value =
+            serde_json::from_slice(&load_policy_document(&path).unwrap().to_json().unwrap()).unwrap();
+        assert_eq!(value.as_object().unwrap().len(), 14, "{value}");
+        for key in value.as_object().unwrap().keys().filter(|key| *key != "version") {
+            assert!(page.contains(&format!("| `{key}")), "{key} has no row");
+        }
+    }
 }
