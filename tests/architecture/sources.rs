@@ -69,6 +69,56 @@ fn no_file_has_a_name_that_says_nothing() {
     assert!(vague.is_empty(), "{vague:?}");
 }
 
+/// Files that may speak HTTP, gRPC or SQL: the outside of a server, and its storage.
+fn is_outside(path: &Path) -> bool {
+    let parts: Vec<String> = path.iter().map(|p| p.to_string_lossy().into_owned()).collect();
+    let file = parts.last().cloned().unwrap_or_default();
+    parts.iter().any(|part| matches!(part.as_str(), "api" | "storage"))
+        || matches!(file.as_str(), "api.rs" | "storage.rs" | "serve.rs" | "main.rs")
+        // The derived index, which is a database file and nothing else.
+        || path == Path::new("transparency-log/src/lookup.rs")
+}
+
+#[test]
+fn domain_modules_import_neither_http_nor_sql() {
+    // Spelled in two parts so that this file does not find itself.
+    let imports = ["warp", "tonic", "sqlx"].map(|name| [name, "::"].concat());
+    let services = ["ca-service", "transparency-log", "executor", "trust-store", "hsm"];
+    let found: Vec<String> = rust_sources()
+        .iter()
+        .filter(|path| path.iter().next().is_some_and(|first| services.iter().any(|name| first == *name)))
+        .filter(|path| is_product(path) && !is_outside(path))
+        .filter(|path| imports.iter().any(|import| product_part(&text(path)).contains(import.as_str())))
+        .map(|path| path.display().to_string())
+        .collect();
+    assert!(found.is_empty(), "HTTP, gRPC or SQL outside api/ and storage/: {found:?}");
+}
+
+#[test]
+fn every_folder_of_the_layout_exists() {
+    let document = text(Path::new("docs/architecture.md"));
+    let layout = document.split("## Layout").nth(1).and_then(|rest| rest.split("```").nth(1)).unwrap();
+    let is_folder = |word: &str| {
+        word.strip_suffix('/')
+            .is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+    };
+    let (mut top, mut checked) = (PathBuf::new(), 0);
+    for line in layout.lines() {
+        for (place, word) in line.split([' ', ',', '(', ')']).enumerate().filter(|(_, word)| is_folder(word))
+        {
+            let folder = if place == 0 {
+                top = PathBuf::from(word);
+                top.clone()
+            } else {
+                top.join(word)
+            };
+            assert!(root().join(&folder).is_dir(), "{} stands in the layout", folder.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 25, "the layout is not found: {checked}");
+}
+
 #[test]
 fn the_clock_is_read_only_in_clock_rs() {
     // Spelled in two parts so that this file does not find itself.
