@@ -6,6 +6,8 @@ CARGO ?= cargo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 ALL_BUT_COMPILER = --workspace --exclude executor-compiler
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
+# What the suites skip is collected here and said in the last lines.
+SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
         bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains interop-pkcs11 help
@@ -24,8 +26,10 @@ up: build ## the same stack, persistent: make up DIR=folder [PORT_BASE=n]
 	$(BIN)/mentatctl up --dir "$${DIR:?say where: make up DIR=folder}" $${PORT_BASE:+--port-base "$$PORT_BASE"}
 
 test: build ## all that needs only Rust and a C compiler
-	$(CARGO) test $(ALL_BUT_COMPILER)
+	@mkdir -p target && rm -f $(SKIPPED)
+	MENTAT_SKIPPED=$(SKIPPED) $(CARGO) test $(ALL_BUT_COMPILER)
 	$(CARGO) test -p executor-compiler
+	@test ! -s $(SKIPPED) || { echo "skipped here, each where its program or environment is missing: $$(sort -u $(SKIPPED) | wc -l)"; sort -u $(SKIPPED); }
 
 check: ## formatting, clippy, documentation, licences and bans
 	$(CARGO) fmt --all -- --check

@@ -1,15 +1,10 @@
 //! From token to revocation over HTTP, judged by other readers: `trust_store` and, where it is installed, openssl.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod fixture;
+#[path = "../../tests/src/skip.rs"]
+mod skip;
 
 use std::path::Path;
 use std::process::Command;
@@ -26,7 +21,7 @@ use x509_cert::ext::pkix::name::{GeneralName, GeneralNames};
 fn openssl(arguments: &[&str]) -> Option<(bool, String)> {
     match Command::new("openssl").args(arguments).output() {
         Err(error) => {
-            eprintln!("SKIPPED: openssl {arguments:?}: {error}");
+            skip::skipped(format_args!("openssl {arguments:?}: {error}"));
             None
         }
         Ok(output) => {

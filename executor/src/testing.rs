@@ -69,13 +69,6 @@ fn prepare_admitted(admitted: &AdmittedModule) -> Result<Prepared, PrepareError>
     Prepared::new(runtime(), &loaded, admitted)
 }
 
-/// Runs a module's bytes without grants, under default limits.
-pub(crate) fn run_bytes(module: Vec<u8>, input: &[u8]) -> Result<Outcome, CallError> {
-    let admitted = AdmittedModule::for_test(module, GrantSet::default(), CallLimits::default());
-    let prepared = prepare_admitted(&admitted).expect("prepares");
-    runtime().call(&prepared, Call { input: bytes::Bytes::copy_from_slice(input), ..Call::default() })
-}
-
 /// Prepares without grants, under default limits, and calls once.
 pub(crate) fn run(text: &str, input: &[u8]) -> Result<Outcome, CallError> {
     run_limited(text, input, CallLimits::default())

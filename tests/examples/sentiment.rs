@@ -77,9 +77,9 @@ fn build() -> Option<PathBuf> {
 #[test]
 fn the_built_module_answers_as_the_text_form() {
     let Some(module) = build() else {
-        eprintln!(
-            "SKIPPED: no Rust toolchain for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or \
-             make toolchains): the built sentiment analyser is not compared with its text form"
+        mentat_tests::skip::skipped(
+            "no Rust toolchain for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or \
+             make toolchains): the built sentiment analyser is not compared with its text form",
         );
         return;
     };

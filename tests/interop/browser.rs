@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mentat_tests::clock::Deadline;
+use mentat_tests::skip::skipped;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -35,8 +36,8 @@ impl Browser {
             Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
         };
         if !installed("chromedriver") || !installed("chromium") {
-            eprintln!(
-                "SKIPPED: chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)"
+            skipped(
+                "chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",
             );
             return None;
         }

@@ -8,7 +8,7 @@ use crate::run;
 #[test]
 fn gnutls_verifies_the_chain() {
     if std::process::Command::new("certtool").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: certtool is not installed (Debian: apt-get install gnutls-bin)");
+        mentat_tests::skip::skipped("certtool is not installed (Debian: apt-get install gnutls-bin)");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -20,7 +20,9 @@ use std::process::Command;
 fn have(program: &str, package: &str) -> bool {
     let found = Command::new(program).arg("version").output().is_ok();
     if !found {
-        eprintln!("SKIPPED: {program} is not installed (Debian: apt-get install {package})");
+        mentat_tests::skip::skipped(format_args!(
+            "{program} is not installed (Debian: apt-get install {package})"
+        ));
     }
     found
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mentat_tests::files::hand_out;
+use mentat_tests::skip::skipped;
 use mentat_tests::stack::Stack;
 use serde_json::{Value, json};
 use trust_store::manifest::{JSON_SCHEMA, Manifest};
@@ -17,10 +18,10 @@ fn python(modules: &[&str], packages: &str) -> Option<String> {
     let found =
         Command::new(&python).arg("-c").arg(imports).output().is_ok_and(|output| output.status.success());
     if !found {
-        eprintln!(
-            "SKIPPED: no {python} with {} (python3 -m venv DIR; DIR/bin/pip install {packages}; MENTAT_PYTHON=DIR/bin/python)",
+        skipped(format_args!(
+            "no {python} with {} (python3 -m venv DIR; DIR/bin/pip install {packages}; MENTAT_PYTHON=DIR/bin/python)",
             modules.join(", ")
-        );
+        ));
     }
     found.then_some(python)
 }

@@ -36,7 +36,7 @@ fn skipped(test: &str) -> bool {
         volume::missing()
     };
     if let Some(why) = &missing {
-        println!("SKIPPED {test}: {why}");
+        mentat_tests::skip::skipped(format_args!("{test}: {why}"));
     }
     missing.is_some()
 }

@@ -20,5 +20,6 @@ pub mod files;
 pub mod lying_proxy;
 pub mod receiver;
 pub mod server;
+pub mod skip;
 pub mod stack;
 pub mod vectors;

@@ -20,6 +20,9 @@ pub fn vectors(part: &str) -> Option<PathBuf> {
         "third-party vectors are missing at {}: set MENTAT_VECTORS",
         folder.display()
     );
-    eprintln!("SKIPPED: third-party vectors are missing at {}: set MENTAT_VECTORS", folder.display());
+    crate::skip::skipped(format_args!(
+        "third-party vectors are missing at {}: set MENTAT_VECTORS",
+        folder.display()
+    ));
     None
 }

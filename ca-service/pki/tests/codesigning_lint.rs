@@ -1,13 +1,9 @@
 //! The public linter's code-signing certificates get the severity and the findings that it gives them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +27,7 @@ fn vectors() -> Option<PathBuf> {
         return Some(folder);
     }
     assert!(std::env::var_os("CI").is_none(), "vectors are missing: {}", folder.display());
-    eprintln!("SKIPPED: no vectors at {}; set MENTAT_VECTORS", folder.display());
+    skip::skipped(format_args!("no vectors at {}; set MENTAT_VECTORS", folder.display()));
     None
 }
 

@@ -1,13 +1,9 @@
 //! Every kind of object, built, linted, signed and judged: by the linter, by mutation, and by openssl where it is.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
 
 use std::process::Command;
 
@@ -413,7 +409,7 @@ fn openssl_accepts_the_chain_and_the_lists() {
             .args(["-CAfile", &root, "-untrusted", &intermediate, &leaf_file])
             .output();
         let Ok(output) = output else {
-            eprintln!("SKIPPED: there is no openssl");
+            skip::skipped("there is no openssl");
             break;
         };
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

@@ -33,20 +33,3 @@ fn the_text_form_of_the_sentiment_analyser_gives_the_expected_answers() {
     }
     assert_eq!(run(&text, &vec![b'a'; (1 << 20) + 1]).unwrap().exit_code, 1);
 }
-
-#[test]
-fn the_rust_form_answers_alike_where_it_was_built() {
-    let built = sentiment().join("target/wasm32-unknown-unknown/release/sentiment.wasm");
-    let Ok(module) = std::fs::read(&built) else {
-        eprintln!(
-            "SKIPPED: {} does not exist; build it with `cargo build --release --target wasm32-unknown-unknown` in {}",
-            built.display(),
-            sentiment().display()
-        );
-        return;
-    };
-    for (path, input, expected) in cases() {
-        let outcome = crate::testing::run_bytes(module.clone(), &input).unwrap();
-        assert_eq!(String::from_utf8(outcome.output).unwrap(), expected, "{}", path.display());
-    }
-}

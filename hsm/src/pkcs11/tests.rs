@@ -1,6 +1,9 @@
 //! The suite on a soft token, and what happens when the token goes away. Needs SoftHSM 2 (`apt install softhsm2`): run by
 //! `make interop`, which says so when it is missing.
 
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -59,7 +62,7 @@ fn intent() -> SigningIntent {
 /// The tests take turns; none where no token can be made.
 fn turn() -> Option<std::sync::MutexGuard<'static, ()>> {
     if std::env::var_os("SOFTHSM2_CONF").is_none() {
-        eprintln!("SKIPPED: SOFTHSM2_CONF is not set; `make interop-pkcs11` sets it");
+        skip::skipped("SOFTHSM2_CONF is not set; `make interop-pkcs11` sets it");
         return None;
     }
     Some(TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner))

@@ -1,12 +1,8 @@
 //! The inclusion and consistency records of transparency-dev/merkle, most of them bad on purpose.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +24,7 @@ fn folder(name: &str) -> Option<PathBuf> {
         "vectors are missing: {} (set MENTAT_VECTORS)",
         folder.display()
     );
-    eprintln!("SKIPPED: no vectors at {} (set MENTAT_VECTORS)", folder.display());
+    skip::skipped(format_args!("no vectors at {} (set MENTAT_VECTORS)", folder.display()));
     None
 }
 

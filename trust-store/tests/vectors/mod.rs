@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
+
 /// The folder of a vector set, or `None` (after a message) if the vectors are not there.
 pub(crate) fn folder(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("MENTAT_VECTORS").map_or_else(
@@ -17,6 +20,6 @@ pub(crate) fn folder(name: &str) -> Option<PathBuf> {
         "test vectors are missing: {}",
         folder.display()
     );
-    eprintln!("SKIPPED: test vectors are missing: {} (set MENTAT_VECTORS)", folder.display());
+    skip::skipped(format_args!("test vectors are missing: {} (set MENTAT_VECTORS)", folder.display()));
     None
 }
