@@ -174,13 +174,14 @@ async fn lists(
             report.lists += 1;
             let number_of_part = match part {
                 CrlPart::Complete => -1,
+                CrlPart::Delta => -2,
                 CrlPart::Shard(shard) => i64::from(shard.0),
             };
             if !trail.has_list(&loaded.name, number_of_part, crl.number) {
                 report.findings.push(format!("{name}: the audit trail does not have its publication"));
             }
             let url = match part {
-                CrlPart::Complete => None,
+                CrlPart::Complete | CrlPart::Delta => None,
                 CrlPart::Shard(shard) => Some(issuer.status.crl(shard)),
             };
             let longest = if loaded.name == names::ROOT { 366 * 86_400 } else { 10 * 86_400 };

@@ -16,11 +16,13 @@
 //! | [`submissions`] | chains on their way to the issuance log, many in one call |
 //! | [`statement`] | what the CA says to the event log; the anchored audit trail |
 //! | [`renewal`] | new certificates for the responder and the time-stamp authority |
+//! | [`backup`] | copies of a CA, and what a restored one takes for granted |
 //! | [`check`] | the whole-state checker (`ca-service check`) |
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod authority;
+pub mod backup;
 pub mod ceremony;
 pub mod check;
 pub mod clock;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ca_service::{Config, ceremony, check, serve};
+use ca_pki::UnixTime;
+use ca_service::{Config, backup, ceremony, check, serve};
 use clap::{Args, Parser, Subcommand};
 use service::exit::{Failure, finish};
 use service::{SystemClock, logging, ready, shutdown};
@@ -57,6 +58,22 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Copy database, keystore and public files into a new folder, as of one moment; the server may go on.
+    Backup {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The folder to make.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Restore a backup where there is no authority yet. The passphrase must be there; it is never in a backup.
+    Restore {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The backup's folder.
+        #[arg(long)]
+        from: PathBuf,
+    },
     /// Re-read every record and check it against certificates, revocation lists and the audit trail.
     Check(ConfigFile),
 }
@@ -92,6 +109,14 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Renew { config, authority } => runtime.block_on(renew(&config, &authority)),
         Command::SplitPassphrase { config, threshold, shares, out } => {
             split_passphrase(&config, threshold, shares, &out)
+        }
+        Command::Backup { config, out } => {
+            let settings = Config::read(&config.config)?.validate()?;
+            print(&backup::create(&settings, &out, present())?)
+        }
+        Command::Restore { config, from } => {
+            let settings = Config::read(&config.config)?.validate()?;
+            print(&backup::restore(&settings, &from, present())?)
         }
         Command::Check(file) => runtime.block_on(prove(&file)),
     }
@@ -146,6 +171,10 @@ async fn prove(file: &ConfigFile) -> Result<(), Failure> {
     } else {
         Err(Failure::failed(format!("{} records are not consistent", report.findings.len())))
     }
+}
+
+fn present() -> UnixTime {
+    UnixTime(service::clock::Clock::unix_seconds(&SystemClock))
 }
 
 /// One JSON object on one line of stdout.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ca_pki::crl::{CrlPlan, CrlScope, build};
+use ca_pki::crl::{CrlPlan, CrlScope, RevokedEntry, build};
 use ca_pki::lint::{self, CrlRules};
 use hsm::Purpose;
 use sha2::{Digest, Sha256};
@@ -73,33 +73,54 @@ impl CertificateAuthority {
         let lifetime =
             if name == names::ROOT { self.settings.root_crl_seconds } else { self.settings.crl_seconds };
         let scope = match part {
-            CrlPart::Complete => CrlScope::Complete,
+            CrlPart::Complete | CrlPart::Delta => CrlScope::Complete,
             CrlPart::Shard(shard) => CrlScope::Shard { url: issuer.status.crl(shard) },
         };
-        let started = self.store.start_crl(name, part, now).await?;
+        let mut started = self.store.start_crl(name, part, now).await?;
+        // Where there are no shards the complete list is short.
+        let delta = started.delta.take().filter(|_| authority.shards > 1);
         let plan = CrlPlan {
             number: started.number,
             this_update: now,
             next_update: now.plus(lifetime),
             scope,
             base: None,
+            freshest: delta.as_ref().map(|_| issuer.status.delta_crl()),
             // Nothing was ever dropped since the issuer began.
             expired_since: issuer.not_before,
         };
-        let tbs = build(issuer, &plan, started.entries.iter())?;
+        // The delta first: who reads of it in the complete list finds it.
+        if let Some(delta) = delta {
+            let plan = CrlPlan { base: Some(delta.base), freshest: None, ..plan.clone() };
+            self.sign_list(name, CrlPart::Delta, &plan, &delta.entries).await?;
+        }
+        self.sign_list(name, part, &plan, &started.entries).await
+    }
+
+    /// Builds, lints, signs and stores one list.
+    async fn sign_list(
+        &self,
+        name: &str,
+        part: CrlPart,
+        plan: &CrlPlan,
+        entries: &[RevokedEntry],
+    ) -> Result<(), CaError> {
+        let (authority, issuer) = self.issuer(name)?;
+        let tbs = build(issuer, plan, entries.iter())?;
         let shard_url = match &plan.scope {
             CrlScope::Complete => None,
             CrlScope::Shard { url } => Some(url.as_str()),
         };
-        let rules = CrlRules { issuer, shard_url, longest_validity: lifetime };
+        let longest_validity = plan.next_update.since(plan.this_update);
+        let rules = CrlRules { issuer, shard_url, longest_validity };
         lint::crl(&tbs.unsigned(), &rules).into_result()?;
         let signature =
-            self.sign(authority, Purpose::Crl, &crl_intent(name, part, started.number), tbs.as_der()).await?;
+            self.sign(authority, Purpose::Crl, &crl_intent(name, part, plan.number), tbs.as_der()).await?;
         let crl = StoredCrl {
             issuer: name.to_owned(),
             part,
-            number: started.number,
-            this_update: now,
+            number: plan.number,
+            this_update: plan.this_update,
             next_update: plan.next_update,
             der: tbs.assemble(&signature)?,
         };
@@ -174,6 +195,7 @@ impl CertificateAuthority {
 fn crl_intent(issuer: &str, part: CrlPart, number: u64) -> [u8; 32] {
     let part = match part {
         CrlPart::Complete => "complete".to_owned(),
+        CrlPart::Delta => "delta".to_owned(),
         CrlPart::Shard(shard) => shard.0.to_string(),
     };
     Sha256::digest(format!("crl {issuer} {part} {number}")).into()

@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod authorities;
+pub mod backup;
 mod certificates;
 mod crls;
 mod issuance;
@@ -249,11 +250,13 @@ pub struct StoredStatus {
     pub revocation: Option<(UnixTime, RevocationReason)>,
 }
 
-/// One list of an issuer: a shard, or the complete one.
+/// One list of an issuer: a shard, the complete one, or the delta to that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CrlPart {
     /// Everything the issuer issued.
     Complete,
+    /// What was revoked since an earlier complete list.
+    Delta,
     /// One shard.
     Shard(Shard),
 }
@@ -264,6 +267,17 @@ pub struct StartedCrl {
     /// cRLNumber.
     pub number: u64,
     /// The revoked certificates, ordered by serial number.
+    pub entries: Vec<RevokedEntry>,
+    /// For a complete list, what its delta list says.
+    pub delta: Option<StartedDelta>,
+}
+
+/// A delta list that was started together with its complete list, whose number it shares (RFC 5280 §5.2.4).
+#[derive(Debug, Clone)]
+pub struct StartedDelta {
+    /// Number of the complete list it builds on.
+    pub base: u64,
+    /// What was revoked or changed since, ordered by serial number.
     pub entries: Vec<RevokedEntry>,
 }
 
@@ -438,7 +452,8 @@ pub trait CertificateStore: Send + Sync {
     /// Allots the next number and fixes the entries, in one transaction.
     fn start_crl<'a>(&'a self, issuer: &'a str, part: CrlPart, at: UnixTime) -> Answer<'a, StartedCrl>;
 
-    /// Stores a signed list. Nothing is changed unless its number is above the published one's.
+    /// Stores a signed list. Nothing is changed unless its number is above the published one's. Once a day a complete list
+    /// becomes the base of the delta lists after it.
     fn publish_crl(&self, crl: StoredCrl) -> Answer<'_, ()>;
 
     /// Every published list.

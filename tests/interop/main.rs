@@ -10,15 +10,17 @@
 
 mod browser;
 mod gnutls;
+mod java;
 mod log_page;
 mod openssl;
 mod python;
+mod revoked;
 
 use std::process::Command;
 
 /// Whether a program is installed; says loudly when it is not.
 fn have(program: &str, package: &str) -> bool {
-    let found = Command::new(program).arg("version").output().is_ok();
+    let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         mentat_tests::skip::skipped(format_args!(
             "{program} is not installed (Debian: apt-get install {package})"

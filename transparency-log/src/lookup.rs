@@ -14,7 +14,7 @@ use log_store::Publication;
 use serde_json::{Value, json};
 use service::{Problem, StartRefusal};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool};
 use tlog::hash::TreeHead;
 use tokio::sync::Semaphore;
 
@@ -30,7 +30,9 @@ const SCHEMA: &str = "
 ";
 /// Entries per transaction.
 const STEP: u64 = 1000;
-/// Pause when there is nothing new.
+/// Terms added by one statement.
+const ROWS: usize = 64;
+/// Pause when there is nothing more.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Entries in one answer.
 const PAGE: i64 = 50;
@@ -88,7 +90,8 @@ impl Lookup {
         }
         loop {
             match lookup.step(&log).await {
-                Ok(0) => tokio::time::sleep(PAUSE).await,
+                // What comes meanwhile is indexed together.
+                Ok(count) if count < STEP => tokio::time::sleep(PAUSE).await,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::error!(log = log.settings.name, error, "the lookup index does not advance");
@@ -188,16 +191,20 @@ async fn insert(
     covered: Option<&TreeHead>,
 ) -> Result<(), String> {
     let mut transaction = pool.begin().await.map_err(text)?;
+    let mut rows = Vec::with_capacity(found.len().saturating_mul(4));
     for (index, terms) in found {
-        for (kind, key) in terms {
-            sqlx::query("INSERT OR IGNORE INTO term (kind, key, entry) VALUES (?, ?, ?)")
-                .bind(kind.code())
-                .bind(key)
-                .bind(i64::try_from(index).map_err(text)?)
-                .execute(&mut *transaction)
-                .await
-                .map_err(text)?;
-        }
+        let entry = i64::try_from(index).map_err(text)?;
+        rows.extend(terms.into_iter().map(|(kind, key)| (kind.code(), key, entry)));
+    }
+    // In the index's own order, and many in one statement: a statement costs more than the row it adds.
+    rows.sort_unstable();
+    for part in rows.chunks(ROWS) {
+        let mut query = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO term (kind, key, entry) ");
+        query.push_values(part, |mut row, (kind, key, entry)| {
+            row.push_bind(*kind).push_bind(key.as_slice()).push_bind(*entry);
+        });
+        let whole = part.len() == ROWS;
+        query.build().persistent(whole).execute(&mut *transaction).await.map_err(text)?;
     }
     if let Some(tree) = covered {
         sqlx::query("INSERT OR REPLACE INTO covered (one, size, root) VALUES (1, ?, ?)")

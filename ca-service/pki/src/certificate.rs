@@ -55,6 +55,12 @@ impl StatusUrls {
         alloc::format!("{}/crl/{}.crl", self.base, self.issuer)
     }
 
+    /// What was revoked since the base of the delta list.
+    #[must_use]
+    pub fn delta_crl(&self) -> String {
+        alloc::format!("{}/crl/{}/delta.crl", self.base, self.issuer)
+    }
+
     /// The issuer's certificate.
     #[must_use]
     pub fn certificate(&self) -> String {

@@ -100,6 +100,8 @@ pub struct CrlPlan {
     pub scope: CrlScope,
     /// For a delta CRL, the number of the complete one it builds on.
     pub base: Option<u64>,
+    /// Where a delta list of the same scope and number is, if there is one.
+    pub freshest: Option<String>,
     /// expiredCertsOnCRL: entries of certificates that expired since then are kept (R4).
     pub expired_since: UnixTime,
 }
@@ -116,6 +118,9 @@ pub fn build<'a>(
 ) -> Result<ToBeSigned, Error> {
     if plan.next_update <= plan.this_update {
         return Err(Error::Unsupported("a CRL whose next update is not after this update"));
+    }
+    if plan.base.is_some() && plan.freshest.is_some() {
+        return Err(Error::Unsupported("a delta CRL that names a delta CRL"));
     }
     if plan.base.is_some_and(|base| base >= plan.number) {
         return Err(Error::Unsupported("a delta CRL whose base is not older"));
@@ -151,7 +156,7 @@ pub fn build<'a>(
 }
 
 fn extensions(issuer: &Issuer, plan: &CrlPlan) -> Result<Vec<u8>, Error> {
-    let mut list = Vec::with_capacity(5);
+    let mut list = Vec::with_capacity(6);
     list.push(extension::authority_key_identifier(&issuer.key_identifier)?);
     list.push(extension::crl_number(plan.number)?);
     if let Some(base) = plan.base {
@@ -160,13 +165,16 @@ fn extensions(issuer: &Issuer, plan: &CrlPlan) -> Result<Vec<u8>, Error> {
     if let CrlScope::Shard { url } = &plan.scope {
         list.push(extension::issuing_distribution_point(url)?);
     }
+    if let Some(url) = &plan.freshest {
+        list.push(extension::freshest_crl(url)?);
+    }
     list.push(extension::expired_certs_on_crl(plan.expired_since)?);
     let list = list.to_der().map_err(Error::malformed("CRL extensions"))?;
     Ok(encoding::tlv(encoding::context_constructed(0), &[&list]))
 }
 
 /// Extensions of an entry: reasonCode alone, not critical; the last octet is the reason.
-const REASON_EXTENSION: [u8; 13] =
+pub(crate) const REASON_EXTENSION: [u8; 13] =
     [0x30, 0x0c, 0x30, 0x0a, 0x06, 0x03, 0x55, 0x1d, 0x15, 0x04, 0x03, 0x0a, 0x01];
 
 fn encode_entry(entry: &RevokedEntry, out: &mut Vec<u8>) -> Result<(), Error> {

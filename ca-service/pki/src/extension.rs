@@ -14,8 +14,8 @@ use x509_cert::ext::pkix::crl::dp::DistributionPoint;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{
     AccessDescription, AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints,
-    CertificatePolicies, CrlDistributionPoints, ExtendedKeyUsage, IssuingDistributionPoint, KeyUsage,
-    KeyUsages, SubjectKeyIdentifier,
+    CertificatePolicies, CrlDistributionPoints, ExtendedKeyUsage, FreshestCrl, IssuingDistributionPoint,
+    KeyUsage, KeyUsages, SubjectKeyIdentifier,
 };
 
 use crate::error::Error;
@@ -140,6 +140,13 @@ pub(crate) fn crl_number(number: u64) -> Result<Extension, Error> {
 
 pub(crate) fn delta_crl_indicator(base: u64) -> Result<Extension, Error> {
     raw(oid::DELTA_CRL_INDICATOR, Criticality::Critical, encoding::unsigned(&base.to_be_bytes()))
+}
+
+/// freshestCRL (RFC 5280 §5.2.6): where the delta list of the same scope is.
+pub(crate) fn freshest_crl(url: &str) -> Result<Extension, Error> {
+    let point =
+        DistributionPoint { distribution_point: Some(full_name(url)?), reasons: None, crl_issuer: None };
+    typed(oid::FRESHEST_CRL, Criticality::NonCritical, &FreshestCrl(vec![point]))
 }
 
 /// issuingDistributionPoint with the URL of the shard, byte for byte the one that certificates name.

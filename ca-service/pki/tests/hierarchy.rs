@@ -268,6 +268,7 @@ fn plan(number: u64, scope: CrlScope) -> CrlPlan {
         this_update: NOW,
         next_update: NOW.plus(7 * DAY),
         scope,
+        freshest: None,
         base: None,
         expired_since: UnixTime(NOW.0 - DAY),
     }

@@ -58,7 +58,7 @@ fn describe(loaded: &LoadedAuthority, base: &str) -> Result<Authority, CaError> 
     let certificates =
         loaded.chain.iter().map(|der| pem::encode("CERTIFICATE", der)).collect::<Result<Vec<_>, _>>()?;
     let shards = loaded.parts().filter_map(|part| match part {
-        CrlPart::Complete => None,
+        CrlPart::Complete | CrlPart::Delta => None,
         CrlPart::Shard(shard) => Some(urls.crl(shard)),
     });
     Ok(Authority {

@@ -88,6 +88,9 @@ fn crl_shard(
     headers: &HeaderMap,
     authority: &CertificateAuthority,
 ) -> Result<Response, Problem> {
+    if file == "delta.crl" {
+        return crl(issuer, CrlPart::Delta, headers, authority);
+    }
     let shard = file
         .strip_suffix(".crl")
         .filter(|digits| digits.bytes().all(|octet| octet.is_ascii_digit()))

@@ -68,6 +68,17 @@ impl Trail {
                     *count = count.saturating_add(1);
                 }
             }
+            // What was open when the backup was made may have been announced and signed after it.
+            "backup.restored" => {
+                let open = detail.get("maybe_issued").and_then(Value::as_array).into_iter().flatten();
+                for intent in open.filter_map(Value::as_str) {
+                    let mut octets = IntentId::default();
+                    if hex::decode_to_slice(intent, &mut octets).is_ok() {
+                        let count = self.signings.entry(octets).or_default();
+                        *count = count.saturating_add(1);
+                    }
+                }
+            }
             "certificate.revoked" => {
                 let reason = u64::try_from(number("reason")).unwrap_or_default();
                 self.revocations.insert(text("serial"), (number("revoked_at"), reason));

@@ -6,7 +6,12 @@ use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
 
 use super::rows::{self, corrupted, get, part_number};
-use super::{CrlPart, StartedCrl, StoreError, StoredCrl, audit};
+use super::{CrlPart, StartedCrl, StartedDelta, StoreError, StoredCrl, audit};
+
+/// Seconds that a complete list is the base of delta lists: who fetched one in that time needs deltas only.
+const BASE_LASTS: i64 = 86_400;
+/// Seconds before the base whose revocations a delta repeats, because records may carry the time of a clock that was behind.
+const DELTA_MARGIN: i64 = 3_600;
 
 pub(super) fn due(
     connection: &Connection,
@@ -30,25 +35,85 @@ pub(super) fn start(
             .ok_or(StoreError::NotFound)?;
     let query = match part {
         CrlPart::Shard(_) => {
-            "SELECT serial, revoked_at, reason FROM revocation WHERE issuer = ? AND shard = ? ORDER BY serial"
+            "SELECT serial, revoked_at, reason, recorded_at FROM revocation WHERE issuer = ? AND shard = ? \
+             ORDER BY serial"
         }
         CrlPart::Complete => {
-            "SELECT serial, revoked_at, reason FROM revocation WHERE issuer = ? AND ? = -1 ORDER BY serial"
+            "SELECT serial, revoked_at, reason, recorded_at FROM revocation WHERE issuer = ? AND ? = -1 \
+             ORDER BY serial"
         }
+        CrlPart::Delta => return Err(StoreError::NotFound),
     };
+    let base = if part == CrlPart::Complete { base(connection, issuer)? } else { None };
+    let since = base.as_ref().map_or(i64::MAX, |base| base.at.plus(-DELTA_MARGIN).0);
+    let mut recent = Vec::new();
     let entries = rows::all(connection, query, params![issuer, part_number(part)], |row| {
-        Ok(RevokedEntry {
+        let entry = RevokedEntry {
             serial: rows::serial(rows::blob(row, 0)?)?,
             revoked_at: UnixTime(get(row, 1)?),
             reason: rows::reason(get(row, 2)?)?,
-        })
+        };
+        if get::<i64>(row, 3)? >= since {
+            recent.push(entry.clone());
+        }
+        Ok(entry)
     })?;
+    let delta = base.map(|base| StartedDelta { base: base.number, entries: recent });
     rows::execute(
         connection,
         "INSERT INTO crl_number (issuer, part, number, allotted_at, entries) VALUES (?, ?, ?, ?, ?)",
         params![issuer, part_number(part), number, at.0, i64::try_from(entries.len()).unwrap_or(i64::MAX)],
     )?;
-    Ok(StartedCrl { number: u64::try_from(number).map_err(|_| corrupted("CRL number"))?, entries })
+    Ok(StartedCrl { number: u64::try_from(number).map_err(|_| corrupted("CRL number"))?, entries, delta })
+}
+
+/// The complete list that an issuer's delta lists build on.
+struct Base {
+    number: u64,
+    at: UnixTime,
+}
+
+/// Name of the row of `meta` that has an issuer's base: `NUMBER TIME`.
+fn base_name(issuer: &str) -> String {
+    format!("delta-base {issuer}")
+}
+
+fn base(connection: &Connection, issuer: &str) -> Result<Option<Base>, StoreError> {
+    let query = "SELECT value FROM meta WHERE name = ?";
+    let text = rows::first(connection, query, [base_name(issuer)], |row| get::<String>(row, 0))?;
+    let Some(text) = text else { return Ok(None) };
+    let parsed = text.split_once(' ').and_then(|(number, at)| Some((number.parse().ok()?, at.parse().ok()?)));
+    let (number, at) = parsed.ok_or_else(|| corrupted("base of the delta lists"))?;
+    Ok(Some(Base { number, at: UnixTime(at) }))
+}
+
+/// Makes a complete list that was published the base, when there is none or it is old.
+fn renew_base(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError> {
+    let base = base(connection, &crl.issuer)?;
+    if base.is_some_and(|base| crl.this_update.0 - base.at.0 < BASE_LASTS) {
+        return Ok(());
+    }
+    rows::execute(
+        connection,
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        params![base_name(&crl.issuer), format!("{} {}", crl.number, crl.this_update.0)],
+    )?;
+    Ok(())
+}
+
+/// Stores a delta list beside its complete list.
+fn publish_delta(connection: &Connection, crl: &StoredCrl, number: i64) -> Result<(), StoreError> {
+    let changed = rows::execute(
+        connection,
+        "INSERT INTO crl_part (issuer, part, allotted, published, changed, this_update, next_update, der) \
+         VALUES (?1, ?2, ?3, ?3, 0, ?4, ?5, ?6) ON CONFLICT (issuer, part) DO UPDATE SET allotted = ?3, \
+         published = ?3, this_update = ?4, next_update = ?5, der = ?6 WHERE published < ?3",
+        params![crl.issuer, part_number(crl.part), number, crl.this_update.0, crl.next_update.0, crl.der],
+    )?;
+    if changed != 1 {
+        return Err(StoreError::StateConflict);
+    }
+    announce(connection, crl)
 }
 
 /// Makes every list that is dated after `at` due, and says so in the audit trail.
@@ -60,6 +125,9 @@ pub(super) fn accept_time(connection: &Connection, actor: &str, at: UnixTime) ->
 
 pub(super) fn publish(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError> {
     let number = i64::try_from(crl.number).map_err(|_| corrupted("CRL number"))?;
+    if crl.part == CrlPart::Delta {
+        return publish_delta(connection, crl, number);
+    }
     let changed = rows::execute(
         connection,
         "UPDATE crl_part SET published = ?1, this_update = ?2, next_update = ?3, der = ?4 \
@@ -69,17 +137,24 @@ pub(super) fn publish(connection: &Connection, crl: &StoredCrl) -> Result<(), St
     if changed != 1 {
         return Err(StoreError::StateConflict);
     }
-    let digest = Sha256::digest(&crl.der);
     rows::execute(
         connection,
         "UPDATE crl_number SET sha256 = ? WHERE issuer = ? AND part = ? AND number = ?",
-        params![digest.as_slice(), crl.issuer, part_number(crl.part), number],
+        params![Sha256::digest(&crl.der).as_slice(), crl.issuer, part_number(crl.part), number],
     )?;
+    if crl.part == CrlPart::Complete {
+        renew_base(connection, crl)?;
+    }
+    announce(connection, crl)
+}
+
+/// The audit record of a published list.
+fn announce(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError> {
     let detail = serde_json::json!({
         "issuer": crl.issuer,
         "part": part_number(crl.part),
         "number": crl.number,
-        "sha256": hex::encode(digest),
+        "sha256": hex::encode(Sha256::digest(&crl.der)),
     });
     audit::append(connection, "crl.published", "publisher", &detail.to_string(), crl.this_update)
 }

@@ -111,12 +111,17 @@ pub(super) fn shard(number: i64) -> Result<Shard, StoreError> {
 }
 
 pub(super) fn part(number: i64) -> Result<CrlPart, StoreError> {
-    if number == -1 { Ok(CrlPart::Complete) } else { shard(number).map(CrlPart::Shard) }
+    match number {
+        -1 => Ok(CrlPart::Complete),
+        -2 => Ok(CrlPart::Delta),
+        number => shard(number).map(CrlPart::Shard),
+    }
 }
 
 pub(super) fn part_number(part: CrlPart) -> i64 {
     match part {
         CrlPart::Complete => -1,
+        CrlPart::Delta => -2,
         CrlPart::Shard(shard) => i64::from(shard.0),
     }
 }

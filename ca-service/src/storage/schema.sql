@@ -74,7 +74,7 @@ CREATE TABLE revocation (
 
 CREATE INDEX revocation_unlogged ON revocation (recorded_at) WHERE event_index IS NULL;
 
--- One row per list. part is the shard, or -1 for the complete list. A number is allotted (next_number) in the
+-- One row per list. part is the shard, -1 for the complete list, or -2 for the delta to it. A number is allotted (next_number) in the
 -- transaction that fixes the entries; published is the number of the list below.
 CREATE TABLE crl_part (
     issuer      TEXT    NOT NULL,

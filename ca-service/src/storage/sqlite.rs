@@ -82,7 +82,7 @@ impl SqliteStore {
 }
 
 /// A connection that waits for others, without a lock of its own: each is used by one thread at a time.
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(unavailable)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(unavailable)?;
@@ -92,7 +92,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 }
 
 /// Has the connection's commits be durable when they return.
-fn durable(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn durable(connection: &Connection) -> Result<(), StoreError> {
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         .map_err(unavailable)?;

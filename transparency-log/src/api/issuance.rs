@@ -28,6 +28,8 @@ use crate::logs::ServedLog;
 /// Largest request: an entry is at most 64 KiB, base64 and chain included.
 pub(crate) const MAX_BODY: usize = 256 << 10;
 const MAX_CHAIN: usize = 10;
+/// Chains of a batch that are verified where the request is read, as single ones are.
+const FEW: usize = 4;
 
 /// Which of the two endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +79,9 @@ pub(crate) async fn add(log: &Arc<ServedLog>, submission: Submission, body: Byte
 
 /// 200 with one result per chain, in order: `{"sct": …}`, `{"index": …}` where no more is wanted, or `{"problem": …}`.
 pub(crate) async fn add_all(log: &Arc<ServedLog>, submission: Submission, requests: Vec<Bytes>) -> Handled {
-    // Signatures by the hundred must not hold up the threads that answer others.
     let verifying = Arc::clone(log);
-    let verified = tokio::task::spawn_blocking(move || {
+    let many = requests.len() > FEW;
+    let verify = move || {
         let mut known = Vec::new();
         let mut verify = |request: Bytes| {
             if request.len() > MAX_BODY {
@@ -89,11 +91,12 @@ pub(crate) async fn add_all(log: &Arc<ServedLog>, submission: Submission, reques
             Ok((verified_entry(&verifying, &chain, None, &mut known)?, answer))
         };
         requests.into_iter().map(&mut verify).collect::<Vec<_>>()
-    });
+    };
+    // Signatures by the hundred must not hold up the threads that answer others.
+    let verified =
+        if many { tokio::task::spawn_blocking(verify).await.map_err(Problem::internal)? } else { verify() };
     let mut submitted = Vec::new();
     let verified: Vec<_> = verified
-        .await
-        .map_err(Problem::internal)?
         .into_iter()
         .map(|verified| {
             let (entry, wanted) = verified?;
@@ -113,8 +116,9 @@ pub(crate) async fn add_all(log: &Arc<ServedLog>, submission: Submission, reques
             }
         });
     }
+    let sign = receipts.iter().any(|receipt| matches!(receipt, Ok((_, Wanted::Sct, _))));
     let signing = Arc::clone(log);
-    let results = tokio::task::spawn_blocking(move || {
+    let answer = move || {
         let result = |receipt: Result<(CertificateEntry, Wanted, Receipt), Problem>| {
             let answer = receipt.and_then(|(entry, wanted, receipt)| match wanted {
                 Wanted::Index => Ok(json!({ "index": receipt.index })),
@@ -123,8 +127,9 @@ pub(crate) async fn add_all(log: &Arc<ServedLog>, submission: Submission, reques
             answer.unwrap_or_else(|problem| json!({ "problem": problem.to_document() }))
         };
         receipts.into_iter().map(result).collect::<Vec<_>>()
-    });
-    let results = results.await.map_err(Problem::internal)?;
+    };
+    let results =
+        if sign { tokio::task::spawn_blocking(answer).await.map_err(Problem::internal)? } else { answer() };
     Ok(json_answer(StatusCode::OK, &json!({ "results": results })))
 }
 

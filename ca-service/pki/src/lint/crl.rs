@@ -1,6 +1,5 @@
 //! Rules for CRLs (requirements R2 to R5; RFC 5280 §5).
 
-use alloc::collections::BTreeSet;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -12,6 +11,7 @@ use x509_cert::time::Time;
 
 use super::{Report, Source};
 use crate::certificate::Issuer;
+use crate::crl::REASON_EXTENSION;
 use crate::oid;
 use crate::signed::take_apart;
 use crate::time::{UnixTime, unix_time};
@@ -183,21 +183,35 @@ fn extensions(fields: &Fields<'_>, rules: &CrlRules<'_>, report: &mut Report) {
 
 fn entries(revoked: AnyRef<'_>, report: &mut Report) -> der::Result<()> {
     let mut reader = SliceReader::new(revoked.value())?;
-    let mut serials: BTreeSet<&[u8]> = BTreeSet::new();
+    let mut serials: Vec<&[u8]> = Vec::new();
+    let mut ascending = true;
     while !reader.is_finished() {
         let mut entry = SliceReader::new(AnyRef::decode(&mut reader)?.value())?;
-        let serial = AnyRef::decode(&mut entry)?;
-        if !serials.insert(serial.value()) {
-            report.error(Source::Rfc, "R5", "revoked_once", "");
-        }
+        let serial = AnyRef::decode(&mut entry)?.value();
+        ascending &= serials.last().is_none_or(|last| *last < serial);
+        serials.push(serial);
         let date = unix_time(Time::decode(&mut entry)?);
         if !entry.is_finished() {
-            let list = Vec::<Extension>::decode(&mut entry)?;
-            entry_extensions(&list, date, report)?;
+            let list = entry.tlv_bytes()?;
+            if !is_plain_reason(list) {
+                entry_extensions(&Vec::<Extension>::from_der(list)?, date, report)?;
+            }
         }
         entry.finish()?;
     }
+    // What ascends has nothing twice; lists of our own do.
+    if !ascending {
+        serials.sort_unstable();
+        for _ in serials.windows(2).filter(|pair| matches!(pair, [a, b] if a == b)) {
+            report.error(Source::Rfc, "R5", "revoked_once", "");
+        }
+    }
     Ok(())
+}
+
+/// Whether the extensions of an entry are one reason that needs no remark: nearly every entry of a long list.
+fn is_plain_reason(list: &[u8]) -> bool {
+    list.strip_prefix(&REASON_EXTENSION).is_some_and(|code| matches!(code, [1..=5 | 9 | 10]))
 }
 
 fn entry_extensions(list: &[Extension], revoked_at: UnixTime, report: &mut Report) -> der::Result<()> {

@@ -1,0 +1,94 @@
+//! Delta lists: base and delta together say what the complete list of the same number says.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ca_pki::SerialNumber;
+use ca_pki::crl::RevocationReason;
+use ca_service::CertificateAuthority;
+use ca_service::storage::CrlPart;
+use der::Decode as _;
+use der::oid::ObjectIdentifier;
+use fixture::{Server, Site, check_ca, enrol_request, key, token_request};
+use x509_cert::crl::CertificateList;
+
+const CRL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.20");
+const DELTA_CRL_INDICATOR: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.27");
+const FRESHEST_CRL: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.46");
+
+struct List {
+    number: u64,
+    base: Option<u64>,
+    freshest: Option<Vec<u8>>,
+    serials: BTreeSet<Vec<u8>>,
+}
+
+fn list(der: &[u8]) -> List {
+    let parsed = CertificateList::from_der(der).unwrap().tbs_cert_list;
+    let extensions = parsed.crl_extensions.unwrap();
+    let value = |wanted| {
+        extensions
+            .iter()
+            .find(|extension| extension.extn_id == wanted)
+            .map(|found| found.extn_value.as_bytes())
+    };
+    let number = |wanted| value(wanted).map(|der| u64::from_der(der).unwrap());
+    let revoked = parsed.revoked_certificates.unwrap_or_default();
+    List {
+        number: number(CRL_NUMBER).unwrap(),
+        base: number(DELTA_CRL_INDICATOR),
+        freshest: value(FRESHEST_CRL).map(<[u8]>::to_vec),
+        serials: revoked.iter().map(|entry| entry.serial_number.as_bytes().to_vec()).collect(),
+    }
+}
+
+fn published(authority: &CertificateAuthority, part: CrlPart) -> Option<List> {
+    authority.published_crl("code-signing", part).map(|found| list(&found.der))
+}
+
+async fn revoked(authority: &Arc<CertificateAuthority>) -> SerialNumber {
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let issued = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    authority.revoke(&issued.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    issued.serial
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn base_and_delta_say_what_the_complete_list_of_the_same_number_says() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let base = published(&authority, CrlPart::Complete).unwrap();
+    assert!(base.freshest.is_none(), "the first list has no delta to name");
+    assert!(published(&authority, CrlPart::Delta).is_none());
+
+    let mut expected = BTreeSet::new();
+    for _ in 0..3 {
+        expected.insert(revoked(&authority).await.as_bytes().to_vec());
+        authority.publish_due().await.unwrap();
+        let complete = published(&authority, CrlPart::Complete).unwrap();
+        let delta = published(&authority, CrlPart::Delta).unwrap();
+        assert_eq!((delta.number, delta.base), (complete.number, Some(base.number)));
+        assert!(complete.base.is_none() && delta.freshest.is_none());
+        let url = b"http://status.example.org/crl/code-signing/delta.crl";
+        assert!(complete.freshest.unwrap().windows(url.len()).any(|window| window == url));
+        assert_eq!(complete.serials, expected);
+        assert_eq!(base.serials.union(&delta.serials).cloned().collect::<BTreeSet<_>>(), expected);
+    }
+    let der = authority.published_crl("code-signing", CrlPart::Delta).unwrap().der.clone();
+    check_ca(&authority).await;
+
+    // A restart serves it again, and it never becomes due by itself.
+    let reopened = site.open().await;
+    assert_eq!(reopened.publish_due().await.unwrap(), 0);
+    assert_eq!(reopened.published_crl("code-signing", CrlPart::Delta).unwrap().der, der);
+    assert!(reopened.published_crl("root", CrlPart::Delta).is_none());
+    let server = Server::start(reopened).await;
+    let answer = server.http.get(format!("{}/crl/code-signing/delta.crl", server.base)).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/pkix-crl");
+    assert_eq!(answer.bytes().await.unwrap(), der);
+    server.finish().await;
+}
