@@ -188,7 +188,13 @@ fn sync(path: &Path) -> io::Result<()> {
 }
 
 fn digest(path: &Path) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hasher)?;
-    Ok(hex::encode(hasher.finalize()))
+    let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
+    let mut part = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut part)?;
+        match part.get(..read) {
+            Some(octets) if read > 0 => hasher.update(octets),
+            _ => return Ok(hex::encode(hasher.finalize())),
+        }
+    }
 }

@@ -28,7 +28,8 @@ struct List {
 }
 
 fn list(der: &[u8]) -> List {
-    let parsed = CertificateList::from_der(der).unwrap().tbs_cert_list;
+    let parsed: CertificateList = CertificateList::from_der(der).unwrap();
+    let parsed = parsed.tbs_cert_list;
     let extensions = parsed.crl_extensions.unwrap();
     let value = |wanted| {
         extensions

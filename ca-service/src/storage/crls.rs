@@ -17,7 +17,7 @@ pub(super) fn due(
     connection: &Connection,
     older_than: UnixTime,
 ) -> Result<Vec<(String, CrlPart)>, StoreError> {
-    let query = "SELECT issuer, part FROM crl_part WHERE changed = 1 OR allotted <> published OR this_update < ? \
+    let query = "SELECT issuer, part FROM crl_part WHERE part > -2 AND (changed = 1 OR allotted <> published OR this_update < ?) \
          ORDER BY changed DESC, this_update";
     rows::all(connection, query, [older_than.0], |row| Ok((get(row, 0)?, rows::part(get(row, 1)?)?)))
 }
@@ -28,11 +28,6 @@ pub(super) fn start(
     part: CrlPart,
     at: UnixTime,
 ) -> Result<StartedCrl, StoreError> {
-    let allot = "UPDATE crl_part SET allotted = allotted + 1, changed = 0 WHERE issuer = ? AND part = ? \
-                 RETURNING allotted";
-    let number =
-        rows::first(connection, allot, params![issuer, part_number(part)], |row| get::<i64>(row, 0))?
-            .ok_or(StoreError::NotFound)?;
     let query = match part {
         CrlPart::Shard(_) => {
             "SELECT serial, revoked_at, reason, recorded_at FROM revocation WHERE issuer = ? AND shard = ? \
@@ -42,8 +37,14 @@ pub(super) fn start(
             "SELECT serial, revoked_at, reason, recorded_at FROM revocation WHERE issuer = ? AND ? = -1 \
              ORDER BY serial"
         }
+        // It comes with its complete list.
         CrlPart::Delta => return Err(StoreError::NotFound),
     };
+    let allot = "UPDATE crl_part SET allotted = allotted + 1, changed = 0 WHERE issuer = ? AND part = ? \
+                 RETURNING allotted";
+    let number =
+        rows::first(connection, allot, params![issuer, part_number(part)], |row| get::<i64>(row, 0))?
+            .ok_or(StoreError::NotFound)?;
     let base = if part == CrlPart::Complete { base(connection, issuer)? } else { None };
     let since = base.as_ref().map_or(i64::MAX, |base| base.at.plus(-DELTA_MARGIN).0);
     let mut recent = Vec::new();
