@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ca_pki::UnixTime;
 use ca_pki::crl::RevocationReason;
 use ca_pki::csr::VerifiedRequest;
+use ca_pki::key::KeyUse;
 use ca_pki::{Identity, SerialNumber};
 use ca_service::backup;
 use ca_service::issuance::AuthorisedRequest;
@@ -27,7 +28,7 @@ fn now() -> UnixTime {
 
 /// An issuance that is recorded and goes no further.
 async fn open_intent(authority: &CertificateAuthority) -> SerialNumber {
-    let request = VerifiedRequest::from_pem(&csr(&key()), &AwsLc).unwrap();
+    let request = VerifiedRequest::from_pem(&csr(&key()), KeyUse::Subscriber, &AwsLc).unwrap();
     let asked = AuthorisedRequest {
         identity: Identity::email("open@example.com").unwrap(),
         public_key: request.public_key().clone(),
