@@ -16,6 +16,7 @@ pub mod sqlite;
 mod tokens;
 mod writer;
 
+pub use audit::Anchor;
 use ca_pki::crl::{RevocationReason, RevokedEntry};
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
@@ -328,17 +329,6 @@ pub struct StoredAuthority {
     pub key_uri: String,
     /// Number of CRL shards; 0 for those that issue nothing.
     pub shards: u16,
-}
-
-/// An audit record that the event log knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Anchor {
-    /// Its position in the trail.
-    pub sequence: u64,
-    /// Its hash.
-    pub hash: [u8; 32],
-    /// Index of the statement about it in the event log.
-    pub event_index: u64,
 }
 
 /// Which rows to list; all given conditions hold.

@@ -7,8 +7,8 @@ use ca_pki::UnixTime;
 use rusqlite::{Connection, Row, params};
 use sha2::{Digest, Sha256};
 
+use super::StoreError;
 use super::rows::{self, column, corrupted, get};
-use super::{Anchor, StoreError};
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,17 @@ impl Record {
         }
         hasher.finalize().into()
     }
+}
+
+/// An audit record that the event log knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its position in the trail.
+    pub sequence: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Index of the statement about it in the event log.
+    pub event_index: u64,
 }
 
 /// What a new record says.
