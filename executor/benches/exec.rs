@@ -17,6 +17,8 @@
 
 #[path = "exec/calls.rs"]
 mod calls;
+#[path = "exec/deployments.rs"]
+mod deployments;
 #[path = "exec/guests.rs"]
 mod guests;
 #[path = "exec/lifecycle.rs"]
@@ -25,6 +27,8 @@ mod lifecycle;
 mod process;
 #[path = "exec/stack.rs"]
 mod stack;
+#[path = "exec/wasi.rs"]
+mod wasi;
 
 use std::collections::BTreeMap;
 
@@ -42,12 +46,19 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("core_ratio", AtMost(1.10)),
     ("component_ratio", AtMost(1.10)),
     ("component_calls_per_s_per_core", AtLeast(100_000.0)),
+    ("wasi_ratio", AtMost(1.10)),
     ("component_kib_live", AtMost(32.0)),
+    ("wasi_kib_live", AtMost(64.0)),
     ("cold_start_ms", AtMost(5.0)),
     ("warm_start_ms", AtMost(5.0)),
     ("admission_ms", AtMost(10.0)),
     ("host_call_ns", AtMost(150.0)),
+    ("message_us", AtMost(10.0)),
     ("kill_ms", AtMost(20.0)),
+    ("deploy_s", AtMost(1.0)),
+    ("rollback_s", AtMost(5.0)),
+    ("revoke_to_denied_s", AtMost(5.0)),
+    ("receipt_us", AtMost(100.0)),
     ("native_ratio_compute", AtMost(2.0)),
     ("grpc_calls_per_s", AtLeast(10_000.0)),
     ("binary_mb", AtMost(15.0)),
@@ -67,6 +78,10 @@ fn main() {
     tokio.block_on(async {
         let executor = stack.executor_in_process(&guests).await;
         calls::measure(&executor, &mut figures);
+        wasi::measure(&executor, &mut figures);
+        deployments::measure(&executor, &guests, &mut figures).await;
+        lifecycle::revocation(&stack, &executor, &guests, &mut figures).await;
+        lifecycle::receipts(&executor, &guests, &mut figures).await;
         lifecycle::measure(&executor, &guests, &mut figures).await;
         println!("{figures:#?}");
         process::grpc(&stack, &guests, &mut figures).await;

@@ -11,7 +11,7 @@ use executor_engine::ModuleDigest;
 use parking_lot::{Mutex, RwLock};
 use trust_store::attestation::Attestation;
 
-use crate::admission::{AdmittedModule, Denied, Facts};
+use crate::admission::{AdmittedModule, Denied, Facts, GrantSet};
 use crate::records::not_loaded;
 use crate::runtime::{AdmissionId, LiveInstances, Prepared};
 
@@ -22,6 +22,8 @@ pub(crate) struct Agent {
     pub(crate) prepared: Arc<Prepared>,
     pub(crate) facts: Arc<Facts>,
     pub(crate) attestation: Arc<Attestation>,
+    /// SHA-256 of the granted capabilities, for receipts.
+    pub(crate) grants_digest: String,
     /// Place in the order of loads.
     pub(crate) order: u64,
     verdict: Mutex<Verdict>,
@@ -53,6 +55,7 @@ impl Agent {
             prepared: Arc::new(prepared),
             facts: Arc::clone(admitted.facts()),
             attestation,
+            grants_digest: grants_digest(admitted.grants()),
             order,
             verdict: Mutex::new(verdict),
             retired: AtomicBool::new(false),
@@ -128,6 +131,12 @@ impl Agents {
         }
     }
 
+    /// One release of an agent.
+    pub(crate) fn release(&self, id: &str, digest: ModuleDigest) -> Option<Arc<Agent>> {
+        let index = self.inner.read();
+        index.by_digest.get(&digest)?.iter().find(|agent| agent.id() == id).cloned()
+    }
+
     /// Takes away every release of an id, or the one agent that runs a module.
     pub(crate) fn remove(&self, name: &str) -> Result<Vec<Arc<Agent>>, Denied> {
         let mut index = self.inner.write();
@@ -197,4 +206,9 @@ impl Index {
 
 fn ambiguous() -> Denied {
     Denied::new("ambiguous_digest", "several agents run this module; name the agent's id")
+}
+
+fn grants_digest(grants: &GrantSet) -> String {
+    let text: String = grants.granted().iter().map(|capability| format!("{capability}\n")).collect();
+    ModuleDigest::of(text.as_bytes()).to_string()
 }

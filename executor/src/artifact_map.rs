@@ -15,7 +15,7 @@ use executor_engine::artifact::TAG_SIZE;
 use executor_engine::limits::MAX_ARTIFACT_BYTES;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use wasmtime::component::Component;
-use wasmtime::{Engine, Module};
+use wasmtime::{Engine, Module, Precompiled};
 
 /// Seals that together make an anonymous file immutable for good.
 const SEALS: SealFlags =
@@ -82,6 +82,12 @@ impl Sealed {
         aws_lc_rs::constant_time::verify_slices_are_equal(context.sign().as_ref(), tag)
             .map_err(|_| SealError::Tag)?;
         Ok(Self { file })
+    }
+
+    /// Whether the machine code is a component's.
+    pub(crate) fn holds_component(&self) -> wasmtime::Result<bool> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(matches!(Engine::detect_precompiled_file(path)?, Some(Precompiled::Component)))
     }
 
     /// Maps a core module.

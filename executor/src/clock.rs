@@ -26,3 +26,25 @@ pub(crate) fn unix_seconds() -> i64 {
         Err(_) => 0,
     }
 }
+
+/// Wall-clock milliseconds since 1970, for receipts.
+#[allow(clippy::disallowed_methods, reason = "this file is the edge where time enters")]
+pub(crate) fn unix_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The clocks of the receipt log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReceiptClock;
+
+impl log_store::Clock for ReceiptClock {
+    fn unix_millis(&self) -> u64 {
+        unix_millis()
+    }
+
+    fn elapsed(&self) -> Duration {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        monotonic().saturating_duration_since(*START.get_or_init(monotonic))
+    }
+}

@@ -1,5 +1,11 @@
 //! The executor's own operations, with no transport in sight: load, explain, execute, stop, refresh, status.
 
+#[cfg(test)]
+mod attack_tests;
+mod calling;
+mod deploying;
+#[cfg(test)]
+mod deploying_tests;
 mod judging;
 mod recording;
 mod restoring;
@@ -15,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use executor_api::audit::AuditEvent;
 use executor_api::{AgentSummary, Denied as WireDenied, Explanation, Status};
-use executor_engine::{ModuleDigest, WASMTIME_VERSION};
+use executor_engine::WASMTIME_VERSION;
 
 use crate::admission::{Admission, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Agents};
@@ -23,13 +29,16 @@ use crate::artifact::{ArtifactCache, CacheEvent};
 use crate::audit::Audit;
 use crate::clock;
 use crate::confinement::Confinement;
+use crate::deployments::Deployments;
 use crate::evidence::Collector;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
-use crate::records::{audit_unavailable, call_denied, cut, state_unavailable, summarise};
-use crate::runtime::{Call, Cancel, KillCause, Lowered, Outcome, Prepared, Registration, Runtime, Selector};
+use crate::receipts::Receipts;
+use crate::records::{audit_unavailable, cut, state_unavailable, summarise};
+use crate::runtime::{KillCause, Prepared, Runtime, Selector};
 use crate::submissions::{Stored, Submissions};
 
+pub use calling::{Executed, Terms};
 use restoring::Waiting;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,11 +55,13 @@ pub struct Parts {
     pub runtime: Arc<Runtime>,
     /// Audit log.
     pub audit: Audit,
+    /// Receipt log.
+    pub receipts: Receipts,
     /// What confines this process.
     pub confinement: Confinement,
     /// Counters.
     pub metrics: Metrics,
-    /// How long a verdict may be used before it is renewed.
+    /// Terms long a verdict may be used before it is renewed.
     pub verdict_age: Duration,
 }
 
@@ -59,27 +70,9 @@ pub struct Executor {
     parts: Parts,
     agents: Agents,
     queue: Queue,
+    deployments: Deployments,
     submissions: Submissions,
     waiting: Waiting,
-}
-
-/// Ends a call whose caller went away: dropping the future that waits for it raises the flag. After the call ended
-/// the flag means nothing.
-struct CallerGuard(Cancel);
-
-impl Drop for CallerGuard {
-    fn drop(&mut self) {
-        self.0.raise(KillCause::CallerGone);
-    }
-}
-
-/// A call that ran to its end.
-#[derive(Debug)]
-pub struct Executed {
-    /// Digest of the module that ran.
-    pub digest: ModuleDigest,
-    /// What came back.
-    pub outcome: Outcome,
 }
 
 impl Executor {
@@ -97,7 +90,8 @@ impl Executor {
         let submissions = Submissions::open(state).map_err(|error| refuse(error.into()))?;
         let waiting = Waiting::new(submissions.list().map_err(|error| refuse(error.into()))?);
         let queue = Queue::new(parts.runtime.pool().slots);
-        Ok(Arc::new(Self { parts, agents: Agents::default(), queue, submissions, waiting }))
+        let deployments = Deployments::open(state)?;
+        Ok(Arc::new(Self { parts, agents: Agents::default(), queue, deployments, submissions, waiting }))
     }
 
     /// Records that the executor starts, and what confines it.
@@ -122,8 +116,9 @@ impl Executor {
         self.parts.runtime.stop(&Selector::default(), KillCause::Shutdown);
     }
 
-    /// Ends the audit log with a record of the stop, once all records before it are durable.
+    /// Ends the audit log with a record of the stop, and the receipt log, once everything before is durable.
     pub async fn close(&self) {
+        self.parts.receipts.close().await;
         let event = AuditEvent { event_type: "stop".into(), ..AuditEvent::default() };
         if self.parts.audit.record_durably(event).await.is_err() {
             tracing::error!("the audit log could not be ended with a record of the stop");
@@ -225,71 +220,6 @@ impl Executor {
         }
     }
 
-    /// Runs an agent once.
-    ///
-    /// # Errors
-    ///
-    /// A denial when the agent is unknown or may not run now, or the reason why the call has no result.
-    pub async fn execute(
-        self: &Arc<Self>,
-        name: &str,
-        input: Bytes,
-        deadline: Option<Duration>,
-    ) -> Result<Executed, Denied> {
-        let slot = self.parts.audit.room().await.map_err(|_| audit_unavailable())?;
-        let caller = CallerGuard(Cancel::default());
-        let (agent, registration) = self.register(name, &caller.0)?;
-        self.may_run(&agent)?;
-        let place = self.queue.enter().await?;
-        let call = Call {
-            input,
-            lowered: Lowered { wall: deadline, ..Lowered::default() },
-            cancel: caller.0.clone(),
-        };
-        let (executor, running) = (Arc::clone(self), Arc::clone(&agent));
-        // The caller may go away and this future with it. What runs keeps its place until it ends, and is recorded.
-        let call = tokio::task::spawn_blocking(move || {
-            let ended = executor.parts.runtime.call_registered(&running.prepared, call, &registration);
-            slot.record(executor.execution_event(&running, registration.id, &ended));
-            drop(place);
-            ended
-        });
-        let ended = call
-            .await
-            .map_err(|error| Denied::new("internal", "the call failed").for_operator(error.to_string()))?;
-        match ended {
-            Ok(outcome) => Ok(Executed { digest: agent.digest, outcome }),
-            Err(error) => Err(call_denied(&error, &agent)),
-        }
-    }
-
-    /// Finds an agent and puts a call of it into the list of what can be stopped, before anybody asks whether it may
-    /// run: a verdict that changes from here on reaches the call, wherever it waits.
-    fn register(&self, name: &str, cancel: &Cancel) -> Result<(Arc<Agent>, Registration), Denied> {
-        loop {
-            let agent = self.find_loaded(name)?;
-            let registration = self.parts.runtime.register(&agent.prepared, cancel);
-            if !agent.is_retired() {
-                return Ok((agent, registration));
-            }
-            // Replaced or unloaded in between: look again.
-        }
-    }
-
-    /// The agent of this name, unless a later release of the last run waits for its verdict.
-    fn find_loaded(&self, name: &str) -> Result<Arc<Agent>, Denied> {
-        let found = self.agents.find(name);
-        let order = match &found {
-            Ok(agent) if agent.id() != name => return found,
-            Ok(agent) => Some(agent.order),
-            Err(_) => None,
-        };
-        match self.waiting.denial(name, order) {
-            Some(denied) => Err(denied),
-            None => found,
-        }
-    }
-
     /// Stops matching instances.
     ///
     /// # Errors
@@ -314,7 +244,7 @@ impl Executor {
     /// # Errors
     ///
     /// When there is none, when a digest names several agents, or when the agent's record cannot be removed.
-    pub fn unload(&self, name: &str) -> Result<u64, Denied> {
+    pub async fn unload(&self, name: &str) -> Result<u64, Denied> {
         let removed = self.agents.remove(name);
         let waiting = self.waiting.remove(name);
         let agents = match removed {
@@ -324,6 +254,7 @@ impl Executor {
         let (mut stopped, mut recorded) = (0, Ok(()));
         let mut paths = waiting;
         for agent in &agents {
+            self.unroute(agent).await?;
             let of_agent =
                 self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Operator);
             stopped += of_agent;
@@ -342,6 +273,11 @@ impl Executor {
                 .for_operator(format!("the record of {name} would bring it back at the next start: {error}"))
         })?;
         recorded.map(|()| stopped)
+    }
+
+    /// The receipt log.
+    pub fn receipts(&self) -> &Receipts {
+        &self.parts.receipts
     }
 
     /// Every agent.
@@ -367,6 +303,9 @@ impl Executor {
         let mut problems = Vec::new();
         if self.parts.audit.available().is_err() {
             problems.push("the audit log cannot be written".to_owned());
+        }
+        if self.parts.receipts.available().is_err() {
+            problems.push("the receipt log cannot be written".to_owned());
         }
         let snapshot = self.parts.collector.snapshot();
         problems.extend(snapshot.fork.iter().map(|fork| format!("log fork: {fork}")));

@@ -40,6 +40,7 @@ pub struct Metrics {
     execution: Family<Operation, Histogram>,
     verification: Family<Verified, Histogram>,
     stopped: Counter,
+    deployments: Family<Reason, Counter>,
     agents: Arc<Mutex<Vec<String>>>,
 }
 
@@ -56,6 +57,7 @@ impl Default for Metrics {
             execution: Family::new_with_constructor(microseconds_up),
             verification: Family::new_with_constructor(microseconds_up),
             stopped: Counter::default(),
+            deployments: Family::default(),
             agents: Arc::default(),
         }
     }
@@ -78,6 +80,11 @@ impl Metrics {
             self.verification.clone(),
         );
         registry.register("mentatlab_instances_stopped", "Instances told to stop", self.stopped.clone());
+        registry.register("mentatlab_deployment_changes", "Changes of routes", self.deployments.clone());
+    }
+
+    pub(crate) fn deployment(&self, change: &'static str) {
+        self.deployments.get_or_create(&reason(change)).inc();
     }
 
     pub(crate) fn admission(&self, denied: Option<&'static str>) {

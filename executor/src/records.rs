@@ -71,6 +71,10 @@ pub(crate) fn audit_unavailable() -> Denied {
     Denied::new("audit_unavailable", "the audit log cannot be written; nothing new is done until it can")
 }
 
+pub(crate) fn receipts_unavailable() -> Denied {
+    Denied::new("receipts_unavailable", "the receipt log cannot be written; nothing new is run until it can")
+}
+
 pub(crate) fn state_unavailable() -> Denied {
     Denied::new("state_unavailable", "the executor's state folder cannot be written; nothing was changed")
 }

@@ -24,6 +24,7 @@ use crate::evidence::{Collector, ImportConfig, distribution_urls};
 use crate::executor::{Executor, Parts};
 use crate::media::MediaStore;
 use crate::metrics::Metrics;
+use crate::receipts::Receipts;
 use crate::runtime::Runtime;
 use crate::signatures::SignatureMemory;
 
@@ -109,6 +110,8 @@ pub async fn start(
         .map_err(|error| refuse("the artifact cache cannot be opened", "see the reason", error))?;
     let audit = Audit::open(&settings.state)
         .map_err(|error| refuse("the audit log cannot be opened", "see the reason", error))?;
+    let receipts = Receipts::open(&settings.state)?;
+    tracing::info!(origin = receipts.origin(), vkeys = ?receipts.verifier_keys(), "receipt log");
     let runtime = Runtime::new(settings.profile, settings.pool)
         .map_err(|error| refuse("wasmtime cannot start", "see the reason", error))?;
     if runtime.pool_reduced() {
@@ -130,6 +133,7 @@ pub async fn start(
         cache,
         runtime,
         audit,
+        receipts,
         confinement,
         metrics: metrics.clone(),
         verdict_age: 2 * settings.refresh,
@@ -149,6 +153,7 @@ pub async fn start(
         tracing::warn!("agents of the last run are still being judged");
     }
     tokio::spawn(Arc::clone(&executor).keep_fresh(settings.refresh));
+    tokio::spawn(Arc::clone(&executor).keep_deploying());
 
     let mut server = settings.server;
     server.limits.body_bytes = server.limits.body_bytes.max(MAX_BODY);

@@ -153,6 +153,7 @@ impl Server {
             cache: cache(state.path()),
             runtime: Arc::clone(runtime()),
             audit: Audit::open(state.path()).expect("audit"),
+            receipts: crate::receipts::Receipts::open(state.path()).expect("receipts"),
             confinement: Confinement::default(),
             metrics: crate::Metrics::default(),
             verdict_age: std::time::Duration::from_secs(3600),

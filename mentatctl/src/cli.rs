@@ -61,7 +61,7 @@ enum Command {
     Run(run::Run),
     /// Ask an executor what it would decide, with nothing loaded
     Explain(run::Explain),
-    /// Let an executor on another machine join
+    /// Executors: join, deployments, receipts
     #[command(subcommand)]
     Executor(executor::Command),
     /// Proofs and monitoring of transparency logs

@@ -1,4 +1,7 @@
-//! `executor join`: the files by which an executor on another machine believes an authority and a log that exist already.
+//! `executor`: joining an authority and a log that exist already; deployments; receipts.
+
+mod deploy;
+mod receipt;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +22,20 @@ use crate::trust::{self, ExportFlags};
 pub enum Command {
     /// Write trust files, a policy that accepts nobody, and executor.toml for an executor that joins
     Join(Join),
+    /// Hand a release to an executor; where a route exists it serves nothing before it is deployed
+    Load(deploy::Load),
+    /// Let a loaded release take over an agent's calls
+    Deploy(deploy::Deploy),
+    /// Let the release that takes over serve everything now
+    Promote(deploy::Change),
+    /// Take back the release that takes over, or return to the one before
+    Rollback(deploy::Change),
+    /// Which releases serve
+    Deployments(deploy::List),
+    /// Fetch the receipt of one execution
+    Receipt(receipt::Get),
+    /// Verify a receipt, offline
+    VerifyReceipt(receipt::Verify),
 }
 
 /// `executor join`.
@@ -54,7 +71,16 @@ pub struct Join {
 /// # Errors
 /// What the command reports.
 pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
-    let Command::Join(join) = command;
+    let join = match command {
+        Command::Join(join) => join,
+        Command::Load(load) => return deploy::load(load, home, out),
+        Command::Deploy(deploy) => return deploy::deploy(deploy, home, out),
+        Command::Promote(change) => return deploy::promote(change, home, out),
+        Command::Rollback(change) => return deploy::rollback(change, home, out),
+        Command::Deployments(list) => return deploy::list(list, home, out),
+        Command::Receipt(get) => return receipt::get(get, home, out),
+        Command::VerifyReceipt(verify) => return receipt::verify(verify, out),
+    };
     let sources = trust::ask(&join.export, home)?;
     make_folder(&join.output, Secrecy::Public)?;
     let path = |name: &str| join.output.join(name);

@@ -188,7 +188,7 @@ pub fn executor_failure(error: ClientError) -> Failure {
 
 /// The bundle file beside the manifest. What is wrong with an attestation is for the executor to say, so that its answer
 /// is what is shown.
-fn sidecar_text(release: &Release) -> Outcome<Option<String>> {
+pub fn sidecar_text(release: &Release) -> Outcome<Option<String>> {
     match Release::open(release.path(), Use::Verify) {
         Ok(attested) => Ok(attested.sidecar()?.map(|(_, text)| text)),
         Err(_) => Ok(None),

@@ -1,5 +1,6 @@
 //! Rules over the source text: sizes, names, what weakens a check, where the clock is read.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::{root, rust_sources, text};
@@ -206,6 +207,7 @@ fn every_reason_code_is_explained_to_operators_with_its_step() {
         .collect();
     assert!(codes.len() > 30, "the list of codes was not found");
     let page = text(Path::new("docs/operations/denials.md"));
+    let (page, _) = page.split_once("## The executor").unwrap();
     let explained: Vec<(String, String)> = page
         .lines()
         .filter(|line| line.starts_with("| `"))
@@ -216,4 +218,27 @@ fn every_reason_code_is_explained_to_operators_with_its_step() {
         })
         .collect();
     assert_eq!(explained, codes, "docs/operations/denials.md and the codes differ");
+}
+
+#[test]
+fn every_code_of_the_executor_s_interfaces_is_explained_to_operators() {
+    let reasons = text(Path::new("trust-store/src/reason.rs"));
+    let mut codes = BTreeSet::new();
+    for (file, function) in
+        [("executor/src/api/http.rs", "fn status_of"), ("executor/src/api/grpc.rs", "fn code_of")]
+    {
+        let source = text(Path::new(file));
+        let body = source.split_once(function).unwrap().1.split_once("\n}\n").unwrap().0;
+        // Every second piece between quotation marks is a code; what verification denies by has a table of its own.
+        codes.extend(body.split('"').skip(1).step_by(2).map(str::to_owned));
+    }
+    codes.retain(|code| !reasons.contains(&format!("\"{code}\"")));
+    let page = text(Path::new("docs/operations/denials.md"));
+    let section = page.split_once("## The executor").unwrap().1.split_once("\n## ").unwrap().0;
+    let explained: BTreeSet<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(code, _)| code.to_owned())
+        .collect();
+    assert_eq!(explained, codes, "docs/operations/denials.md and the executor's codes differ");
 }

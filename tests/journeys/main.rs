@@ -11,6 +11,7 @@ mod audit_report;
 mod auditor;
 mod bundle;
 mod ci;
+mod deployment;
 mod developer;
 mod enrolment;
 mod executor;

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::deployment::{Deploy, Deployment};
+use crate::receipt::ReceiptLog;
 use crate::{
     AgentSummary, Base64Bytes, Execute, Executed, Explanation, Problem, Status, Stop, Stopped, Upload,
 };
@@ -85,8 +87,58 @@ impl ExecutorClient {
         input: &[u8],
         deadline_ms: Option<u64>,
     ) -> Result<Executed, ClientError> {
-        let request = Execute { input: Base64Bytes(input.to_vec()), deadline_ms };
+        let request = Execute { input: Base64Bytes(input.to_vec()), deadline_ms, session: None };
         self.post(&format!("/api/v1/agents/{agent}/execute"), &request).await
+    }
+
+    /// As [`Self::execute`], for one of several calls that one release shall serve while another takes over.
+    pub async fn execute_in_session(
+        &self,
+        agent: &str,
+        input: &[u8],
+        session: &str,
+    ) -> Result<Executed, ClientError> {
+        let request = Execute {
+            input: Base64Bytes(input.to_vec()),
+            deadline_ms: None,
+            session: Some(session.to_owned()),
+        };
+        self.post(&format!("/api/v1/agents/{agent}/execute"), &request).await
+    }
+
+    /// Begins to let a loaded release take over.
+    pub async fn deploy(&self, request: &Deploy) -> Result<Deployment, ClientError> {
+        self.post("/api/v1/deployments", request).await
+    }
+
+    /// Lets the release that takes over serve everything now.
+    pub async fn promote(&self, agent: &str) -> Result<Deployment, ClientError> {
+        self.post(&format!("/api/v1/deployments/{agent}/promote"), &serde_json::json!({})).await
+    }
+
+    /// Takes back the release that takes over, or returns to the one before.
+    pub async fn rollback(&self, agent: &str) -> Result<Deployment, ClientError> {
+        self.post(&format!("/api/v1/deployments/{agent}/rollback"), &serde_json::json!({})).await
+    }
+
+    /// Every agent with a route.
+    pub async fn deployments(&self) -> Result<Vec<Deployment>, ClientError> {
+        self.send(self.http.get(self.url("/api/v1/deployments"))).await
+    }
+
+    /// The receipt log.
+    pub async fn receipt_log(&self) -> Result<ReceiptLog, ClientError> {
+        self.send(self.http.get(self.url("/api/v1/receipts"))).await
+    }
+
+    /// The receipt of an instance as proof file (C2SP tlog-proof).
+    pub async fn receipt(&self, instance: &str) -> Result<Vec<u8>, ClientError> {
+        self.bytes(self.http.get(self.url(&format!("/api/v1/receipts?instance={instance}")))).await
+    }
+
+    /// The entry at an index of the receipt log as proof file (C2SP tlog-proof).
+    pub async fn receipt_at(&self, index: u64) -> Result<Vec<u8>, ClientError> {
+        self.bytes(self.http.get(self.url(&format!("/api/v1/receipts/{index}")))).await
     }
 
     /// Every admitted agent.
@@ -124,6 +176,13 @@ impl ExecutorClient {
     }
 
     async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, ClientError> {
+        let body = self.bytes(request).await?;
+        let text: &[u8] = if body.is_empty() { b"null" } else { &body };
+        serde_json::from_slice(text).map_err(|_| ClientError::Answer { status: 200 })
+    }
+
+    /// The body of a successful answer.
+    async fn bytes(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, ClientError> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -139,8 +198,7 @@ impl ExecutorClient {
         }
         let unexpected = ClientError::Answer { status: status.as_u16() };
         if status.is_success() {
-            let text: &[u8] = if body.is_empty() { b"null" } else { &body };
-            return serde_json::from_slice(text).map_err(|_| unexpected);
+            return Ok(body);
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if !problem.code.is_empty() => Err(ClientError::Refused(Box::new(problem))),

@@ -22,6 +22,8 @@
 pub mod audit;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod deployment;
+pub mod receipt;
 mod wire;
 
 pub use wire::{

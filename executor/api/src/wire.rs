@@ -95,6 +95,10 @@ pub struct Execute {
     /// Wall time for this call, milliseconds. It lowers the executor's limit and never raises it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Name of the caller's session, at most 256 bytes: while a release takes over, calls of one session stay with one
+    /// release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 /// The result of one call.

@@ -59,7 +59,28 @@ pub(crate) fn measure(process: &InProcess, figures: &mut Figures) {
     );
     figures.insert("native_ratio_compute", guest.as_secs_f64() / native.as_secs_f64());
 
-    live(runtime, &component, figures);
+    // A kibibyte from one store to the host and on into the next: a message between components of different signers.
+    let echo = prepared("bench.echo");
+    let message = Bytes::from(vec![7; 1024]);
+    let pass = |bytes: Bytes| {
+        Bytes::from(runtime.call(&echo, Call { input: bytes, ..Call::default() }).unwrap().output)
+    };
+    let (passed, _) = interleaved(
+        BATCHES,
+        CALLS,
+        |count| {
+            let mut bytes = message.clone();
+            for _ in 0..count {
+                bytes = pass(bytes);
+            }
+            assert_eq!(bytes, message);
+        },
+        |_| {},
+    );
+    figures.insert("message_us", passed.as_secs_f64() * 1e6);
+
+    figures.insert("component_kib_live", live(runtime, &component));
+    figures.insert("live_instances", f64::from(runtime.pool().slots.min(10_000)));
 }
 
 fn call(runtime: &Runtime, prepared: &Prepared, count: u32) {
@@ -156,7 +177,7 @@ fn sieve(composite: &mut [u8]) -> u32 {
 }
 
 /// Ten thousand instances at once: resident memory and page tables of each.
-fn live(runtime: &Runtime, prepared: &Prepared, figures: &mut Figures) {
+pub(crate) fn live(runtime: &Runtime, prepared: &Prepared) -> f64 {
     const COUNT: usize = 10_000;
     let used = || crate::process::status_kib(std::process::id(), &["VmRSS", "VmPTE"]);
     let slots = usize::try_from(runtime.pool().slots).unwrap();
@@ -164,7 +185,7 @@ fn live(runtime: &Runtime, prepared: &Prepared, figures: &mut Figures) {
     let before = used();
     let held: Vec<_> =
         (0..count).map(|_| runtime.danger_call_and_keep(prepared, Call::default()).unwrap()).collect();
-    figures.insert("component_kib_live", (used() - before) / count as f64);
-    figures.insert("live_instances", count as f64);
+    let each = (used() - before) / count as f64;
     drop(held);
+    each
 }

@@ -19,7 +19,15 @@ pub(crate) struct Guests {
     pub(crate) host_calls: Guest,
     pub(crate) compute: Guest,
     pub(crate) spin: Guest,
+    pub(crate) wasi: Guest,
+    /// Three releases of one agent.
+    pub(crate) releases: [Guest; 3],
+    /// Never ends by itself; signed by somebody who is revoked in the course of the bench.
+    pub(crate) revoked: Guest,
 }
+
+/// Who signs what is revoked.
+pub(crate) const GONE: &str = "gone@example.com";
 
 /// Writes, signs and logs every guest.
 pub(crate) fn signed(stack: &Stack) -> Guests {
@@ -30,16 +38,36 @@ pub(crate) fn signed(stack: &Stack) -> Guests {
         host_calls: sign(stack, "bench.hostcalls", HOST_CALLS),
         compute: sign(stack, "bench.compute", COMPUTE),
         spin: sign(stack, "bench.spin", SPIN),
+        wasi: sign(stack, "bench.wasi", WASI),
+        releases: ["a", "b", "c"].map(|letter| {
+            let text = RELEASE.replace("LETTER", letter);
+            sign_as(stack, &format!("bench.deploy-{letter}"), "bench.deploy", &text, &[])
+        }),
+        revoked: revoked(stack),
     }
 }
 
+fn revoked(stack: &Stack) -> Guest {
+    let token = stack.ctl(&["pki", "token", "create", "--email", GONE]);
+    let path = |name: &str| stack.folder().join(name).display().to_string();
+    let (cert, key) = (path("gone.crt"), path("gone.key"));
+    let mut request = vec!["pki", "request-cert", "--email", GONE, "--token", token.trim()];
+    request.extend(["--output", &cert, "--key", &key]);
+    stack.ctl(&request);
+    sign_as(stack, "bench.revoked", "bench.revoked", SPIN, &["--cert", &cert, "--key", &key])
+}
+
 fn sign(stack: &Stack, id: &str, text: &str) -> Guest {
-    let folder: PathBuf = stack.folder().join(id);
+    sign_as(stack, id, id, text, &[])
+}
+
+fn sign_as(stack: &Stack, folder: &str, id: &str, text: &str, flags: &[&str]) -> Guest {
+    let folder: PathBuf = stack.folder().join(folder);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("module.wat"), text).unwrap();
     let manifest = format!("id: {id}\nversion: 1.0.0\nruntime: wasm\nmodule: module.wasm\n");
     std::fs::write(folder.join("manifest.yaml"), manifest).unwrap();
-    stack.ctl(&["sign", folder.to_str().unwrap()]);
+    stack.ctl(&[&["sign"], flags, &[folder.to_str().unwrap()]].concat());
     Guest {
         id: id.to_owned(),
         manifest: std::fs::read_to_string(folder.join("manifest.yaml")).unwrap(),
@@ -131,3 +159,45 @@ const COMPUTE: &str = r#"(module
 /// Never ends by itself.
 const SPIN: &str = r#"(module (memory (export "memory") 1)
   (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#;
+
+/// Answers with one letter.
+const RELEASE: &str = r#"(module
+  (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "LETTER")
+  (func (export "process") (result i32) (drop (call $write (i32.const 0) (i32.const 1))) (i32.const 0)))"#;
+
+/// A WASI 0.2 command that writes 19 bytes to its standard output.
+const WASI: &str = r#"(component
+  (import "wasi:io/error@0.2.0" (instance $io-error (export "error" (type (sub resource)))))
+  (alias export $io-error "error" (type $error))
+  (import "wasi:io/streams@0.2.0" (instance $streams
+    (export "output-stream" (type $os (sub resource)))
+    (alias outer 1 $error (type $e))
+    (type $se' (variant (case "last-operation-failed" (own $e)) (case "closed")))
+    (export "stream-error" (type $se (eq $se')))
+    (export "[method]output-stream.blocking-write-and-flush"
+      (func (param "self" (borrow $os)) (param "contents" (list u8)) (result (result (error $se)))))))
+  (alias export $streams "output-stream" (type $output-stream))
+  (import "wasi:cli/stdout@0.2.0" (instance $stdout
+    (alias outer 1 $output-stream (type $os'))
+    (export "output-stream" (type $os (eq $os')))
+    (export "get-stdout" (func (result (own $os))))))
+  (core module $libc (memory (export "memory") 2))
+  (core instance $libc (instantiate $libc))
+  (core func $get-stdout (canon lower (func $stdout "get-stdout")))
+  (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $libc "memory")))
+  (core module $main
+    (import "host" "get-stdout" (func $get (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "libc" "memory" (memory 1))
+    (data (i32.const 8) "the input of a call")
+    (func (export "run") (result i32)
+      (call $write (call $get) (i32.const 8) (i32.const 19) (i32.const 4096))
+      (i32.load8_u (i32.const 4096))))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "get-stdout" (func $get-stdout)) (export "write" (func $write))))
+    (with "libc" (instance $libc))))
+  (func $run (result (result)) (canon lift (core func $main "run")))
+  (instance $cli (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $cli)))"#;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use executor::executor::Terms;
 use executor::runtime::{KillCause, Selector};
 
 use crate::Figures;
-use crate::guests::Guests;
-use crate::stack::InProcess;
+use crate::guests::{GONE, Guests};
+use crate::stack::{InProcess, Stack};
 
 pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut Figures) {
     let executor = &process.executor;
@@ -27,10 +28,10 @@ pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut 
     // Judged, recorded durably, machine code from the authenticated cache, first answer.
     let mut starts = Vec::new();
     for _ in 0..21 {
-        executor.unload(&guest.id).unwrap();
+        executor.unload(&guest.id).await.unwrap();
         let start = Instant::now();
         executor.load(&guest.manifest, None, guest.module.clone().into()).await.unwrap();
-        let done = executor.execute(&guest.id, Bytes::from_static(b"first"), None).await.unwrap();
+        let done = executor.execute(&guest.id, Bytes::from_static(b"first"), Terms::default()).await.unwrap();
         starts.push(start.elapsed());
         assert_eq!(done.outcome.output, b"first");
     }
@@ -40,7 +41,7 @@ pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut 
     for _ in 0..21 {
         let call = {
             let (executor, id) = (Arc::clone(executor), guests.spin.id.clone());
-            tokio::spawn(async move { executor.execute(&id, Bytes::new(), None).await })
+            tokio::spawn(async move { executor.execute(&id, Bytes::new(), Terms::default()).await })
         };
         while executor.status().live_instances == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -53,6 +54,50 @@ pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut 
         kills.push(start.elapsed());
     }
     figures.insert("kill_ms", kills.into_iter().max().unwrap_or_default().as_secs_f64() * 1e3);
+}
+
+/// From the CA's answer to a revocation until the guest that it concerns is stopped.
+pub(crate) async fn revocation(stack: &Stack, process: &InProcess, guests: &Guests, figures: &mut Figures) {
+    let executor = &process.executor;
+    let call = {
+        let (executor, id) = (Arc::clone(executor), guests.revoked.id.clone());
+        tokio::spawn(async move { executor.execute(&id, Bytes::new(), Terms::default()).await })
+    };
+    while executor.status().live_instances == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let listed = stack.ctl(&["--json", "pki", "list", "--identity", GONE]);
+    let record: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    let serial = record["serial"].as_str().unwrap();
+    stack.ctl(&["pki", "revoke", "--serial", serial, "--reason", "key-compromise"]);
+    let start = Instant::now();
+    assert_eq!(call.await.unwrap().unwrap_err().code, "revoked");
+    figures.insert("revoke_to_denied_s", start.elapsed().as_secs_f64());
+}
+
+/// What a receipt costs from the end of a call until it is durable, many at once.
+pub(crate) async fn receipts(process: &InProcess, guests: &Guests, figures: &mut Figures) {
+    const COUNT: u64 = 50_000;
+    let executor = &process.executor;
+    let done = executor.execute(&guests.echo.id, Bytes::new(), Terms::default()).await.unwrap();
+    let instance = done.outcome.instance;
+    let proof = loop {
+        match executor.receipts().of_instance(&instance.to_string()) {
+            Ok(proof) => break proof,
+            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    };
+    let file = tlog::proof_file::ProofFile::parse(&proof).unwrap();
+    let first = file.proof.leaf_index;
+    let receipt = executor_api::receipt::Receipt::from_entry(&file.extra.unwrap()).unwrap();
+    let start = Instant::now();
+    for _ in 0..COUNT {
+        executor.receipts().room().await.unwrap().record(instance, receipt.clone());
+    }
+    while executor.receipts().of_index(first + COUNT).is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    figures.insert("receipt_us", start.elapsed().as_secs_f64() * 1e6 / COUNT as f64);
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -69,7 +69,7 @@ pub(crate) async fn grpc(stack: &Stack, guests: &Guests, figures: &mut Figures) 
 async fn caller(url: String, agent: String, lasting: Duration) -> u64 {
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     let mut client = ExecutorClient::new(channel);
-    let request = ExecuteAgentRequest { agent, input: "the input of a call".into(), deadline_ms: 0 };
+    let request = ExecuteAgentRequest { agent, input: "the input of a call".into(), ..Default::default() };
     let (start, mut count) = (Instant::now(), 0);
     while start.elapsed() < lasting {
         client.execute_agent(request.clone()).await.unwrap();

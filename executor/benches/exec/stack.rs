@@ -90,6 +90,7 @@ impl Stack {
         config.compiler = Some(binary("executor-compiler"));
         config.server.listen = "127.0.0.1:0".into();
         config.pool.slots = 10_000;
+        (config.limits.cpu_ms, config.limits.wall_ms) = (600_000, 600_000);
         let settings = config.validate(file.parent().unwrap()).unwrap();
         executor::start::make_folders(&settings).unwrap();
         let (running, executor) = executor::start::start(settings, Confinement::default()).await.unwrap();
@@ -100,6 +101,9 @@ impl Stack {
             &guests.host_calls,
             &guests.compute,
             &guests.spin,
+            &guests.wasi,
+            &guests.releases[0],
+            &guests.revoked,
         ];
         for guest in all {
             executor.load(&guest.manifest, None, guest.module.clone().into()).await.unwrap();

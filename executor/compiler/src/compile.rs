@@ -5,7 +5,9 @@ use std::hash::{Hash as _, Hasher};
 use executor_engine::job::{JobHeader, ModuleKind, RefusalCode};
 use executor_engine::{ModuleDigest, Profile, engine_config, limits};
 use sha2::{Digest as _, Sha256};
-use wasmtime::{Engine, OptLevel, Strategy};
+use wasmtime::{Engine, Module, OptLevel, Strategy};
+
+use crate::adapt::to_component;
 
 /// The architecture this worker makes code for: its own (the operating system is Linux).
 pub(crate) const TARGET: &str = std::env::consts::ARCH;
@@ -65,8 +67,17 @@ impl Compilers {
             return refuse(RefusalCode::Internal, "unknown profile".into());
         };
         let outcome = match header.kind {
-            ModuleKind::Core => engine.precompile_module(module),
             ModuleKind::Component => engine.precompile_component(module),
+            // Nothing but the validator looks at what it has not accepted.
+            ModuleKind::Core => match Module::validate(engine, module).map(|()| to_component(module)) {
+                Err(error) => Err(error),
+                Ok(Ok(None)) => engine.precompile_module(module),
+                Ok(Ok(Some(component))) => engine.precompile_component(&component),
+                Ok(Err(error)) => {
+                    let detail = format!("a module over WASI preview 1 cannot be adapted: {error:#}");
+                    return refuse(RefusalCode::InvalidModule, detail);
+                }
+            },
         };
         match outcome {
             Ok(artifact) if artifact.len() > limits::MAX_ARTIFACT_BYTES => {

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapt;
 mod compile;
 mod confine;
 

@@ -1,5 +1,7 @@
 //! gRPC: the same operations under `mentat.executor.v1`.
 
+mod deployments;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::access::{Access, Role};
 use crate::admission::Denied;
-use crate::executor::Executor;
+use crate::executor::{Executor, Terms};
 use crate::runtime::Selector;
 
 /// Largest manifest plus attestation of one message, and largest input or output: the HTTP listener's own limits
@@ -36,9 +38,8 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> tonic::service::Routes
 }
 
 impl Grpc {
-    fn allow<T>(&self, role: Role, request: &Request<T>) -> Result<(), Status> {
-        let refused = || Status::unauthenticated("an administrator's token or client certificate is needed");
-        let peer = request.extensions().get::<Peer>().ok_or_else(refused)?;
+    /// Refuses what a web page in a browser of this machine can cause, reads included.
+    fn not_from_a_page<T>(&self, request: &Request<T>) -> Result<(), Status> {
         // Browsers speak HTTP/1 without TLS and always name a host and an origin there; gRPC clients speak HTTP/2, where
         // the host is no header.
         let text = |name: &str| request.metadata().get(name).map(|value| value.to_str().unwrap_or_default());
@@ -49,6 +50,13 @@ impl Grpc {
         if page || self.access.not_from_a_page(&no_body, named.as_ref(), &none).is_err() {
             return Err(Status::permission_denied("a web page asks for this"));
         }
+        Ok(())
+    }
+
+    fn allow<T>(&self, role: Role, request: &Request<T>) -> Result<(), Status> {
+        self.not_from_a_page(request)?;
+        let refused = || Status::unauthenticated("an administrator's token or client certificate is needed");
+        let peer = request.extensions().get::<Peer>().ok_or_else(refused)?;
         let mut headers = HeaderMap::new();
         if let Some(value) = request
             .metadata()
@@ -137,7 +145,8 @@ impl Service for Grpc {
         self.allow(Role::Execute, &request)?;
         let call = request.into_inner();
         let deadline = (call.deadline_ms != 0).then(|| Duration::from_millis(call.deadline_ms));
-        let done = self.executor.execute(&call.agent, call.input, deadline).await;
+        let session = (!call.session.is_empty()).then_some(call.session);
+        let done = self.executor.execute(&call.agent, call.input, Terms { deadline, session }).await;
         let done = super::executed(done.map_err(|denied| refuse(&denied))?);
         Ok(Response::new(v1::ExecuteAgentResponse {
             output: done.output.0.into(),
@@ -161,15 +170,20 @@ impl Service for Grpc {
         }))
     }
 
-    async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthResponse>, Status> {
+    async fn health(
+        &self,
+        request: Request<v1::HealthRequest>,
+    ) -> Result<Response<v1::HealthResponse>, Status> {
+        self.not_from_a_page(&request)?;
         let problems = self.executor.problems();
         Ok(Response::new(v1::HealthResponse { ready: problems.is_empty(), problems }))
     }
 
     async fn get_status(
         &self,
-        _: Request<v1::GetStatusRequest>,
+        request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        self.not_from_a_page(&request)?;
         let status = self.executor.status();
         Ok(Response::new(v1::GetStatusResponse {
             version: status.version,
@@ -202,6 +216,7 @@ impl Service for Grpc {
         &self,
         request: Request<v1::IsLoadedRequest>,
     ) -> Result<Response<v1::IsLoadedResponse>, Status> {
+        self.not_from_a_page(&request)?;
         let loaded = self.executor.find(&request.get_ref().agent).is_some();
         Ok(Response::new(v1::IsLoadedResponse { loaded }))
     }
@@ -211,7 +226,7 @@ impl Service for Grpc {
         request: Request<v1::UnloadAgentRequest>,
     ) -> Result<Response<v1::UnloadAgentResponse>, Status> {
         self.allow(Role::Administer, &request)?;
-        let unloaded = match self.executor.unload(&request.get_ref().agent) {
+        let unloaded = match self.executor.unload(&request.get_ref().agent).await {
             Ok(_) => true,
             Err(denied) if denied.code == "not_loaded" => false,
             Err(denied) => return Err(refuse(&denied)),
@@ -221,8 +236,9 @@ impl Service for Grpc {
 
     async fn list_agents(
         &self,
-        _: Request<v1::ListAgentsRequest>,
+        request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        self.not_from_a_page(&request)?;
         let agents = self.executor.list().into_iter().map(agent).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents }))
     }
@@ -244,6 +260,55 @@ impl Service for Grpc {
             Selector { agent: given(stop.agent), digest, signer: given(stop.signer), ..Selector::default() };
         let stopped = self.executor.stop(&selector).map_err(|denied| refuse(&denied))?;
         Ok(Response::new(v1::StopInstancesResponse { stopped }))
+    }
+
+    async fn deploy(&self, request: Request<v1::DeployRequest>) -> Result<Response<v1::Deployment>, Status> {
+        self.allow(Role::Administer, &request)?;
+        let deployed = self.executor.deploy(&deployments::request(request.into_inner())?).await;
+        Ok(Response::new(deployments::answer(deployed.map_err(|denied| refuse(&denied))?)))
+    }
+
+    async fn promote(
+        &self,
+        request: Request<v1::PromoteRequest>,
+    ) -> Result<Response<v1::Deployment>, Status> {
+        self.allow(Role::Administer, &request)?;
+        let promoted = self.executor.promote(&request.get_ref().agent).await;
+        Ok(Response::new(deployments::answer(promoted.map_err(|denied| refuse(&denied))?)))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::Deployment>, Status> {
+        self.allow(Role::Administer, &request)?;
+        let returned = self.executor.rollback(&request.get_ref().agent).await;
+        Ok(Response::new(deployments::answer(returned.map_err(|denied| refuse(&denied))?)))
+    }
+
+    async fn get_deployment(
+        &self,
+        request: Request<v1::GetDeploymentRequest>,
+    ) -> Result<Response<v1::Deployment>, Status> {
+        self.not_from_a_page(&request)?;
+        let found = self.executor.deployment(&request.get_ref().agent);
+        Ok(Response::new(deployments::answer(found.map_err(|denied| refuse(&denied))?)))
+    }
+
+    async fn get_receipt(
+        &self,
+        request: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        use v1::get_receipt_request::Which;
+        self.not_from_a_page(&request)?;
+        let receipts = self.executor.receipts();
+        let found = match request.into_inner().which {
+            Some(Which::InstanceId(instance)) => receipts.of_instance(&instance),
+            Some(Which::Index(index)) => receipts.of_index(index),
+            None => return Err(invalid("name an instance or an index")),
+        };
+        let proof = found.map_err(|denied| refuse(&denied))?;
+        Ok(Response::new(v1::GetReceiptResponse { proof }))
     }
 }
 
@@ -296,11 +361,19 @@ fn code_of(denied: &Denied) -> Code {
         | "ambiguous_digest"
         | "compile_budget"
         | "input_too_large" => Code::InvalidArgument,
-        "not_loaded" => Code::NotFound,
-        "pool_exhausted" | "pool_limit" | "memory_limit" => Code::ResourceExhausted,
-        "audit_unavailable" | "state_unavailable" | "restoring" | "compiler_unavailable" | "shutdown" => {
-            Code::Unavailable
+        "not_loaded" | "no_deployment" | "receipt_unknown" => Code::NotFound,
+        "already_deployed" | "deployment_in_progress" | "nothing_to_promote" | "rollback_refused" => {
+            Code::FailedPrecondition
         }
+        "too_many_deployments" => Code::ResourceExhausted,
+        "pool_exhausted" | "pool_limit" | "memory_limit" => Code::ResourceExhausted,
+        "audit_unavailable"
+        | "receipts_unavailable"
+        | "receipt_pending"
+        | "state_unavailable"
+        | "restoring"
+        | "compiler_unavailable"
+        | "shutdown" => Code::Unavailable,
         "deadline_exceeded" | "cpu_budget" => Code::DeadlineExceeded,
         "trap" | "stopped" | "caller_gone" => Code::Aborted,
         "container_engine_unavailable" | "profile_unavailable" => Code::Unimplemented,

@@ -1,5 +1,8 @@
 //! HTTP/JSON.
 
+mod deployments;
+mod receipts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +19,20 @@ use warp::{Filter, Rejection, Reply};
 
 use super::access::{Access, Role};
 use crate::admission::Denied;
-use crate::executor::Executor;
+use crate::executor::{Executor, Terms};
 use crate::runtime::Selector;
 
 /// Request paths by which requests are counted.
-pub const ROUTES: &[&str] =
-    &["/api/v1/agents", "/api/v1/explain", "/api/v1/status", "/api/v1/evidence", "/api/v1/instances"];
+pub const ROUTES: &[&str] = &[
+    "/api/v1/agents",
+    "/api/v1/explain",
+    "/api/v1/status",
+    "/api/v1/evidence",
+    "/api/v1/instances",
+    "/api/v1/deployments",
+    "/api/v1/receipts",
+    "/receipts",
+];
 
 /// Every route.
 pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,)> {
@@ -34,6 +45,7 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
             .and(warp::method())
             .and(warp::host::optional())
             .and_then(context)
+            .boxed()
     };
     let api = warp::path!("api" / "v1" / ..);
     let body = warp::body::bytes;
@@ -44,7 +56,7 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
         .and(context.clone())
         .map(|c: Context| json(&c.executor.list()));
     let one = warp::path!("agents" / String).and(warp::get()).and(context.clone()).map(one);
-    let unload = warp::path!("agents" / String).and(warp::delete()).and(context.clone()).map(unload);
+    let unload = warp::path!("agents" / String).and(warp::delete()).and(context.clone()).and_then(unload);
     let execute = warp::path!("agents" / String / "execute")
         .and(warp::post())
         .and(context.clone())
@@ -56,11 +68,13 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
         .and(warp::get())
         .and(context.clone())
         .map(|c: Context| json(&c.executor.status()));
-    let refresh = warp::path!("evidence" / "refresh").and(warp::post()).and(context).and_then(refresh);
+    let refresh =
+        warp::path!("evidence" / "refresh").and(warp::post()).and(context.clone()).and_then(refresh);
 
     let routes = load.or(list).unify().or(execute).unify().or(one).unify().or(unload).unify();
     let routes = routes.or(explain).unify().or(stop).unify().or(status).unify().or(refresh).unify();
-    api.and(routes).boxed()
+    let routes = routes.or(deployments::routes(context.clone())).unify();
+    api.and(routes).or(receipts::routes(context)).unify().boxed()
 }
 
 /// What every handler needs.
@@ -123,7 +137,8 @@ async fn execute(agent: String, context: Context, body: Bytes) -> Result<Respons
             context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
             let deadline = call.deadline_ms.map(Duration::from_millis);
-            let done = context.executor.execute(&agent, Bytes::from(call.input.0), deadline).await;
+            let terms = Terms { deadline, session: call.session };
+            let done = context.executor.execute(&agent, Bytes::from(call.input.0), terms).await;
             Ok(json(&super::executed(done.map_err(|denied| problem(&denied))?)))
         }
         .await,
@@ -147,14 +162,14 @@ fn one(agent: String, context: Context) -> Response {
     }
 }
 
-fn unload(agent: String, context: Context) -> Response {
-    match context.allow(Role::Administer) {
+async fn unload(agent: String, context: Context) -> Result<Response, Rejection> {
+    Ok(match context.allow(Role::Administer) {
         Err(refused) => refused.into_response(),
-        Ok(()) => match context.executor.unload(&agent) {
+        Ok(()) => match context.executor.unload(&agent).await {
             Ok(_) => StatusCode::NO_CONTENT.into_response(),
             Err(denied) => problem(&denied).into_response(),
         },
-    }
+    })
 }
 
 fn stop(context: Context, body: Bytes) -> Response {
@@ -212,13 +227,26 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "import_not_granted"
         | "invalid_argument"
         | "compile_budget" => StatusCode::UNPROCESSABLE_ENTITY,
-        "not_loaded" => StatusCode::NOT_FOUND,
+        "not_loaded" | "no_deployment" | "receipt_unknown" => StatusCode::NOT_FOUND,
         "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
-        "audit_unavailable" | "state_unavailable" | "restoring" | "compiler_unavailable" | "shutdown" => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        "audit_unavailable"
+        | "receipts_unavailable"
+        | "receipt_pending"
+        | "state_unavailable"
+        | "restoring"
+        | "compiler_unavailable"
+        | "shutdown" => StatusCode::SERVICE_UNAVAILABLE,
         "deadline_exceeded" | "cpu_budget" => StatusCode::GATEWAY_TIMEOUT,
-        "ambiguous_digest" | "trap" | "stopped" | "memory_limit" | "caller_gone" => StatusCode::CONFLICT,
+        "already_deployed"
+        | "ambiguous_digest"
+        | "deployment_in_progress"
+        | "nothing_to_promote"
+        | "rollback_refused"
+        | "too_many_deployments"
+        | "trap"
+        | "stopped"
+        | "memory_limit"
+        | "caller_gone" => StatusCode::CONFLICT,
         "container_engine_unavailable" | "profile_unavailable" => StatusCode::NOT_IMPLEMENTED,
         "internal" | "engine_mismatch" | "compile_failed" => StatusCode::INTERNAL_SERVER_ERROR,
         // Everything else is a denial by a numbered step.

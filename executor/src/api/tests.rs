@@ -10,7 +10,7 @@ use executor_api::{
 use tonic::Code;
 
 use crate::admission::GrantSet;
-use crate::executor::Executor;
+use crate::executor::{Executor, Terms};
 use crate::runtime::CallLimits;
 use crate::testing::{Server, wat_echo, wat_spin};
 
@@ -67,13 +67,13 @@ async fn an_admitted_agent_runs_over_http() {
     let server = Server::start().await;
     let digest = server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await;
     for name in ["test.agent", &digest.to_string()] {
-        let call = Execute { input: Base64Bytes(b"hello".to_vec()), deadline_ms: None };
+        let call = Execute { input: Base64Bytes(b"hello".to_vec()), deadline_ms: None, session: None };
         let (status, text) = post(&server, &format!("/api/v1/agents/{name}/execute"), &call).await;
         let done: Executed = serde_json::from_slice(&text).unwrap();
         assert_eq!((status, done.text.as_deref(), done.exit_code), (200, Some("hello"), 0));
         assert_eq!(done.digest, digest.to_string());
     }
-    let call = Execute { input: Base64Bytes(Vec::new()), deadline_ms: None };
+    let call = Execute { input: Base64Bytes(Vec::new()), deadline_ms: None, session: None };
     let (status, text) = post(&server, "/api/v1/agents/other/execute", &call).await;
     assert_eq!((status, problem(&text).code.as_str()), (404, "not_loaded"));
     let (status, text) =
@@ -91,7 +91,10 @@ async fn a_running_instance_is_stopped_over_http() {
     let server = Server::start().await;
     server.admit(wat_spin(), GrantSet::default(), CallLimits::default()).await;
     let executor = Arc::clone(&server.executor);
-    let call = tokio::spawn(async move { executor.execute("test.agent", bytes::Bytes::new(), None).await });
+    let call =
+        tokio::spawn(
+            async move { executor.execute("test.agent", bytes::Bytes::new(), Terms::default()).await },
+        );
     let stopped = loop {
         let (_, text) =
             post(&server, "/api/v1/instances/stop", &serde_json::json!({"agent": "test.agent"})).await;
@@ -111,7 +114,7 @@ async fn a_caller_that_lowers_the_deadline_gets_its_reason() {
     let _alone = crate::testing::ENDS.lock().await;
     let server = Server::start().await;
     server.admit(wat_spin(), GrantSet::default(), CallLimits::default()).await;
-    let call = Execute { input: Base64Bytes(Vec::new()), deadline_ms: Some(30) };
+    let call = Execute { input: Base64Bytes(Vec::new()), deadline_ms: Some(30), session: None };
     let (status, text) = post(&server, "/api/v1/agents/test.agent/execute", &call).await;
     assert_eq!((status, problem(&text).code.as_str()), (504, "deadline_exceeded"));
 }
@@ -122,7 +125,8 @@ async fn grpc_runs_and_denies_alike() {
     server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await;
     let mut client = GrpcClient::new(channel(&server).await);
 
-    let call = v1::ExecuteAgentRequest { agent: "test.agent".into(), input: "hi".into(), deadline_ms: 0 };
+    let call =
+        v1::ExecuteAgentRequest { agent: "test.agent".into(), input: "hi".into(), ..Default::default() };
     let done = client.execute_agent(call).await.unwrap().into_inner();
     assert_eq!((done.output.as_ref(), done.exit_code), (&b"hi"[..], 0));
 
@@ -161,13 +165,81 @@ async fn grpc_runs_and_denies_alike() {
     assert!(!client.is_loaded(loaded).await.unwrap().into_inner().loaded);
 }
 
+/// As a page in a browser of this machine would: with an origin, or under a name that leads here.
+#[tokio::test]
+async fn web_pages_cannot_read_over_grpc_either() {
+    let server = Server::start().await;
+    for (name, value) in [("origin", "http://evil.example"), ("host", "evil.example:8446")] {
+        let asked = |mut request: tonic::Request<()>| {
+            request.metadata_mut().insert(name, value.parse().unwrap());
+            Ok::<_, tonic::Status>(request)
+        };
+        let mut client = GrpcClient::with_interceptor(channel(&server).await, asked);
+        let refusals = [
+            client.health(v1::HealthRequest {}).await.map(drop).unwrap_err(),
+            client.get_status(v1::GetStatusRequest {}).await.map(drop).unwrap_err(),
+            client.is_loaded(v1::IsLoadedRequest::default()).await.map(drop).unwrap_err(),
+            client.list_agents(v1::ListAgentsRequest {}).await.map(drop).unwrap_err(),
+            client.get_deployment(v1::GetDeploymentRequest::default()).await.map(drop).unwrap_err(),
+            client.get_receipt(v1::GetReceiptRequest::default()).await.map(drop).unwrap_err(),
+        ];
+        for refused in refusals {
+            assert_eq!(refused.code(), Code::PermissionDenied, "{name}: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn deployments_and_receipts_are_there_over_both_transports() {
+    let server = Server::start().await;
+    let digest = server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await.to_string();
+    let body = serde_json::json!({ "agent": "test.agent", "digest": digest, "strategy": "canary" });
+    let (status, answer) = post(&server, "/api/v1/deployments", &body).await;
+    assert_eq!(status, 202, "{}", String::from_utf8_lossy(&answer));
+    let mut client = GrpcClient::new(channel(&server).await);
+    let asked = v1::GetDeploymentRequest { agent: "test.agent".into() };
+    assert_eq!(client.get_deployment(asked).await.unwrap().into_inner().stable, digest);
+    let request = v1::DeployRequest { agent: "test.agent".into(), digest, ..Default::default() };
+    assert_eq!(client.deploy(request).await.unwrap_err().code(), Code::InvalidArgument, "no strategy");
+    let back = client.rollback(v1::RollbackRequest { agent: "test.agent".into() }).await.unwrap_err();
+    assert_eq!(back.metadata().get(REASON_METADATA).unwrap(), "rollback_refused");
+
+    let call =
+        v1::ExecuteAgentRequest { agent: "test.agent".into(), input: "hi".into(), ..Default::default() };
+    let done = client.execute_agent(call).await.unwrap().into_inner();
+    let asked = v1::GetReceiptRequest {
+        which: Some(v1::get_receipt_request::Which::InstanceId(done.instance_id.clone())),
+    };
+    let proof = loop {
+        match client.get_receipt(asked.clone()).await {
+            Ok(answer) => break answer.into_inner().proof,
+            Err(status) => assert!(matches!(status.code(), Code::Unavailable | Code::NotFound), "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let url = format!("http://{}/api/v1/receipts?instance={}", server.address, done.instance_id);
+    let over_http = reqwest::get(url).await.unwrap().bytes().await.unwrap();
+    let entry = |bytes: &[u8]| tlog::proof_file::ProofFile::parse(bytes).unwrap().extra.unwrap();
+    assert_eq!(entry(&proof), entry(&over_http));
+    let receipt = executor_api::receipt::Receipt::from_entry(&entry(&proof)).unwrap();
+    assert_eq!((receipt.agent.as_str(), receipt.instance), ("test.agent", done.instance_id));
+    assert_eq!(receipt.input, executor_engine::ModuleDigest::of(b"hi").to_string());
+    assert_eq!(receipt.output, receipt.input);
+    for path in ["checkpoint", "tile/0/000.p/1", "tile/entries/000.p/1"] {
+        let answer = reqwest::get(format!("http://{}/receipts/{path}", server.address)).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    let answer = reqwest::get(format!("http://{}/receipts/tile/0/999", server.address)).await.unwrap();
+    assert_eq!(answer.status(), 404);
+}
+
 #[tokio::test]
 async fn nothing_new_is_done_when_the_audit_log_fails() {
     let server = Server::start().await;
     server.admit(wat_echo(), GrantSet::default(), CallLimits::default()).await;
     let executor: &Arc<Executor> = &server.executor;
     executor.fail_audit_for_test();
-    let refused = executor.execute("test.agent", bytes::Bytes::new(), None).await.unwrap_err();
+    let refused = executor.execute("test.agent", bytes::Bytes::new(), Terms::default()).await.unwrap_err();
     assert_eq!(refused.code, "audit_unavailable");
     let refused =
         executor.load(MANIFEST, None, wat::parse_str("(module)").unwrap().into()).await.unwrap_err();

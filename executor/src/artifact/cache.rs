@@ -296,8 +296,11 @@ impl ArtifactCache {
 }
 
 fn map(sealed: Sealed, kind: ModuleKind, engine: &Engine) -> wasmtime::Result<Loaded> {
-    match kind {
-        ModuleKind::Component => sealed.component(engine).map(Loaded::Component),
-        ModuleKind::Core => sealed.core(engine).map(Loaded::Core),
+    match (kind, sealed.holds_component()?) {
+        // A module over WASI preview 1 was adapted by the worker.
+        (ModuleKind::Component, _) | (ModuleKind::Core, true) => {
+            sealed.component(engine).map(Loaded::Component)
+        }
+        (ModuleKind::Core, false) => sealed.core(engine).map(Loaded::Core),
     }
 }

@@ -6,6 +6,8 @@
 mod bindings;
 mod interfaces;
 mod linker;
+#[cfg(test)]
+mod preview1_tests;
 mod wasi;
 #[cfg(test)]
 mod wasi_tests;
@@ -13,6 +15,8 @@ mod wasi_tests;
 pub(crate) use bindings::AgentPre;
 pub(crate) use linker::ComponentLinkers;
 pub(crate) use wasi::Wasi;
+#[cfg(test)]
+pub(crate) use wasi_tests::SLEEPS;
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
@@ -88,11 +92,23 @@ impl AgentComponent {
         self.pre.component()
     }
 
+    /// Makes an instance, and nothing more.
+    pub(crate) fn instantiate(&self, store: &mut Store<GuestState>) -> Result<(), Failed> {
+        bound(store);
+        match &self.entry {
+            Entry::Agent(agent) => agent.instantiate(&mut *store).map(drop).map_err(Failed::Instantiate),
+            Entry::AgentOnWasi(_) | Entry::Command(_) => {
+                wasi::prepare(store.data_mut()).map_err(Failed::Instantiate)?;
+                let (kill, deadline) = wasi::watch(store);
+                let made = async { self.pre.instantiate_async(store).await.map_err(Failed::Instantiate) };
+                wasi::run(kill, deadline, made).map(drop)
+            }
+        }
+    }
+
     /// Runs a fresh instance to its end: its exit code.
     pub(crate) fn run(&self, store: &mut Store<GuestState>) -> Result<i32, Failed> {
-        store.set_max_component_handles(MAX_HANDLES);
-        let fuel = store.data().limits.hostcall_bytes;
-        store.set_hostcall_fuel(fuel);
+        bound(store);
         let Entry::Agent(agent) = &self.entry else { return self.run_on_wasi(store) };
         let agent = agent.instantiate(&mut *store).map_err(Failed::Instantiate)?;
         let answer = agent.call_process(&mut *store).map_err(Failed::Run)?;
@@ -102,36 +118,56 @@ impl AgentComponent {
     fn run_on_wasi(&self, store: &mut Store<GuestState>) -> Result<i32, Failed> {
         wasi::prepare(store.data_mut()).map_err(Failed::Instantiate)?;
         let (kill, deadline) = wasi::watch(store);
-        let instance = wasi::run(kill, deadline, self.pre.instantiate_async(&mut *store))
-            .map_err(Failed::Instantiate)?;
-        let (kill, deadline) = wasi::watch(store);
+        match wasi::run(kill, deadline, self.serve(store))? {
+            Ended::Agent(answer) => {
+                wasi::collect(store.data_mut(), wasi::StdoutIs::Log);
+                Ok(exit_code(store.data_mut(), answer))
+            }
+            Ended::Command(code) => {
+                wasi::collect(store.data_mut(), wasi::StdoutIs::Output);
+                Ok(code)
+            }
+        }
+    }
+
+    /// Makes an instance and calls it; may wait in host calls.
+    async fn serve(&self, store: &mut Store<GuestState>) -> Result<Ended, Failed> {
+        let instance = self.pre.instantiate_async(&mut *store).await.map_err(Failed::Instantiate)?;
         match &self.entry {
             Entry::Agent(_) => Err(Failed::Run(wasmtime::Error::msg("an agent without WASI"))),
             Entry::AgentOnWasi(process) => {
                 let process = instance
                     .get_typed_func::<(), (Result<(), String>,)>(&mut *store, process)
                     .map_err(Failed::Run)?;
-                let (answer,) =
-                    wasi::run(kill, deadline, process.call_async(&mut *store, ())).map_err(Failed::Run)?;
-                wasi::collect(store.data_mut(), wasi::StdoutIs::Log);
-                Ok(exit_code(store.data_mut(), answer))
+                let (answer,) = process.call_async(&mut *store, ()).await.map_err(Failed::Run)?;
+                Ok(Ended::Agent(answer))
             }
             Entry::Command(command) => {
                 let command = command.load(&mut *store, &instance).map_err(Failed::Run)?;
-                let run = command.wasi_cli_run().call_run(&mut *store);
-                let code = match wasi::run(kill, deadline, run) {
-                    Ok(Ok(())) => 0,
-                    Ok(Err(())) => 1,
+                match command.wasi_cli_run().call_run(&mut *store).await {
+                    Ok(Ok(())) => Ok(Ended::Command(0)),
+                    Ok(Err(())) => Ok(Ended::Command(1)),
                     Err(error) => match error.downcast_ref::<I32Exit>() {
-                        Some(exit) => exit.0,
-                        None => return Err(Failed::Run(error)),
+                        Some(exit) => Ok(Ended::Command(exit.0)),
+                        None => Err(Failed::Run(error)),
                     },
-                };
-                wasi::collect(store.data_mut(), wasi::StdoutIs::Output);
-                Ok(code)
+                }
             }
         }
     }
+}
+
+/// What a guest that ended by itself answered.
+enum Ended {
+    Agent(Result<(), String>),
+    Command(i32),
+}
+
+/// What the component model itself could use without end.
+fn bound(store: &mut Store<GuestState>) {
+    store.set_max_component_handles(MAX_HANDLES);
+    let fuel = store.data().limits.hostcall_bytes;
+    store.set_hostcall_fuel(fuel);
 }
 
 fn no_entry() -> PrepareError {

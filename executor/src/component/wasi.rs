@@ -6,6 +6,7 @@
 //! directory or variable is what fills it. Sockets and HTTP do not exist here.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use executor_engine::limits::EPOCH_TICK_MILLIS;
@@ -20,6 +21,7 @@ use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
+use super::Failed;
 use crate::abi::sinks::Level;
 use crate::clock;
 use crate::runtime::{GuestState, KillFlag, Stop};
@@ -167,10 +169,14 @@ pub(super) enum StdoutIs {
 pub(super) fn run<T>(
     kill: Arc<KillFlag>,
     deadline: Instant,
-    guest: impl Future<Output = wasmtime::Result<T>>,
-) -> wasmtime::Result<T> {
+    guest: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
     let watched = async {
         let mut guest = std::pin::pin!(guest);
+        // Most guests never wait, and a timer costs more than what they do.
+        if let Poll::Ready(done) = futures_util::poll!(guest.as_mut()) {
+            return done;
+        }
         let mut tick = tokio::time::interval(Duration::from_millis(EPOCH_TICK_MILLIS));
         loop {
             tokio::select! {
@@ -178,10 +184,10 @@ pub(super) fn run<T>(
                 done = &mut guest => return done,
                 _ = tick.tick() => {
                     if let Some(cause) = kill.raised() {
-                        return Err(Stop::Killed(cause).into());
+                        return Err(Failed::Run(Stop::Killed(cause).into()));
                     }
                     if clock::monotonic() >= deadline {
-                        return Err(Stop::WallDeadline.into());
+                        return Err(Failed::Run(Stop::WallDeadline.into()));
                     }
                 }
             }

@@ -70,7 +70,7 @@ fn writes(text: &str, times: u32) -> String {
 }
 
 /// Sleeps for ten minutes of the host's clock.
-const SLEEPS: &str = r#"(component
+pub(crate) const SLEEPS: &str = r#"(component
   (import "wasi:io/poll@0.2.0" (instance $poll
     (export "pollable" (type $p (sub resource)))
     (export "[method]pollable.block" (func (param "self" (borrow $p))))))

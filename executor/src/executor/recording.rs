@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use executor_api::audit::{AuditEvent, AuditExecution, AuditSecurity};
+use executor_api::receipt::{ExitClass, FORMAT, Receipt};
+use executor_engine::WASMTIME_VERSION;
 
 use super::Executor;
 use crate::admission::Denied;
 use crate::agents::Agent;
+use crate::clock;
 use crate::records::{audit_agent, cut, texts};
 use crate::runtime::{CallError, InstanceId, Outcome, Usage};
 
@@ -18,11 +22,7 @@ impl Executor {
         instance: InstanceId,
         ended: &Result<Outcome, CallError>,
     ) -> AuditEvent {
-        let (result, usage) = match ended {
-            Ok(outcome) if outcome.exit_code == 0 => ("success", outcome.usage),
-            Ok(outcome) => ("guest_error", outcome.usage),
-            Err(error) => (error.code(), Usage::default()),
-        };
+        let (result, usage) = reason_of(ended);
         self.parts.metrics.execution(agent.prepared.agent(), result, Duration::from_micros(usage.wall_us));
         let requested = texts(agent.prepared.grants.requested());
         let mut violations = Vec::new();
@@ -48,6 +48,45 @@ impl Executor {
             security.sandbox_violations = violations;
         }
         event
+    }
+
+    /// The receipt of a call that ended.
+    pub(super) fn receipt(
+        &self,
+        agent: &Agent,
+        instance: InstanceId,
+        started_ms: u64,
+        input: &[u8],
+        ended: &Result<Outcome, CallError>,
+    ) -> Receipt {
+        let (reason, usage) = reason_of(ended);
+        let outcome = ended.as_ref().ok();
+        let hash = |bytes: &[u8]| hex::encode(digest(&SHA256, bytes));
+        Receipt {
+            agent: agent.id().to_owned(),
+            agent_version: agent.facts.version.clone(),
+            ended_ms: clock::unix_millis(),
+            exit: ExitClass::of(reason),
+            exit_code: outcome.map(|outcome| outcome.exit_code),
+            format: FORMAT.to_owned(),
+            fuel: usage.fuel,
+            grants: agent.grants_digest.clone(),
+            input: hash(input),
+            instance: instance.to_string(),
+            log_index: agent.facts.log_index,
+            memory_bytes: usage.memory_bytes,
+            module: agent.digest.to_string(),
+            output: hash(outcome.map_or(&[], |outcome| outcome.output.as_slice())),
+            policy: hex::encode(self.parts.admission.policy_digest()),
+            profile: self.parts.runtime.profile_id().as_str().to_owned(),
+            reason: reason.to_owned(),
+            signer: agent.prepared.owner.signer.clone(),
+            started_ms,
+            ticks: usage.epoch_ticks,
+            trust_level: agent.facts.trust_level.to_owned(),
+            wall_us: usage.wall_us,
+            wasmtime: WASMTIME_VERSION.to_owned(),
+        }
     }
 
     pub(super) fn agent_event(&self, agent: &Agent, execution: Option<AuditExecution>) -> AuditEvent {
@@ -78,5 +117,13 @@ impl Executor {
             detail: Some(cut(&format!("{} {}", denied.message, denied.operator))),
             execution: None,
         }
+    }
+}
+
+fn reason_of(ended: &Result<Outcome, CallError>) -> (&'static str, Usage) {
+    match ended {
+        Ok(outcome) if outcome.exit_code == 0 => ("success", outcome.usage),
+        Ok(outcome) => ("guest_error", outcome.usage),
+        Err(error) => (error.code(), Usage::default()),
     }
 }

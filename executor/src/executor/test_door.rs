@@ -28,6 +28,15 @@ impl Executor {
         admitted.digest()
     }
 
+    /// What a revocation of the signer leaves behind in a verdict.
+    pub(crate) fn revoke_for_test(&self, id: &str, digest: &str) {
+        let digest = ModuleDigest::parse(digest).expect("digest");
+        let agent = self.agents.release(id, digest).expect("loaded");
+        let denied = Some(crate::admission::Denied::in_step(12, "revoked", "revoked in a test"));
+        let epoch = self.parts.collector.snapshot().epoch;
+        agent.renew_verdict(Verdict { denied, epoch, at: clock::unix_seconds() });
+    }
+
     /// Makes the audit log refuse records.
     pub(crate) fn fail_audit_for_test(&self) {
         self.parts.audit.fail_for_test();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Executor;
+use super::{Executor, Terms};
 use crate::admission::{GrantSet, GrantSources};
 use crate::runtime::{Call, CallLimits, Cancel, KillCause, Selector};
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
@@ -29,7 +29,7 @@ async fn running(
 ) -> tokio::task::JoinHandle<Result<super::Executed, crate::admission::Denied>> {
     let executor = Arc::clone(&server.executor);
     let (name, admission) = (agent.to_owned(), server.executor.agents.find(agent).unwrap().admission());
-    let call = tokio::spawn(async move { executor.execute(&name, Bytes::new(), None).await });
+    let call = tokio::spawn(async move { executor.execute(&name, Bytes::new(), Terms::default()).await });
     while !server.executor.parts.runtime.live().has(admission) {
         tokio::task::yield_now().await;
     }
@@ -62,13 +62,13 @@ async fn agents_that_share_a_module_keep_their_own_signer_and_grants() {
     assert_eq!(server.executor.list().len(), 2);
 
     // The module alone does not say which of them is meant.
-    let refused = server.executor.execute(&a.digest, Bytes::new(), None).await.unwrap_err();
+    let refused = server.executor.execute(&a.digest, Bytes::new(), Terms::default()).await.unwrap_err();
     assert_eq!(refused.code, "ambiguous_digest");
-    assert_eq!(server.executor.unload(&a.digest).unwrap_err().code, "ambiguous_digest");
-    server.executor.unload("rv.b").unwrap();
+    assert_eq!(server.executor.unload(&a.digest).await.unwrap_err().code, "ambiguous_digest");
+    server.executor.unload("rv.b").await.unwrap();
     assert_eq!(server.executor.find(&a.digest).unwrap().agent_id, "rv.a");
-    assert_eq!(server.executor.unload("rv.b").unwrap_err().code, "not_loaded");
-    server.executor.execute("rv.a", Bytes::from_static(b"x"), None).await.unwrap();
+    assert_eq!(server.executor.unload("rv.b").await.unwrap_err().code, "not_loaded");
+    server.executor.execute("rv.a", Bytes::from_static(b"x"), Terms::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -80,9 +80,9 @@ async fn an_id_means_the_release_that_was_loaded_last() {
     let new = server.executor.find("rv.a").unwrap().digest;
     assert_ne!(old, new);
     assert_eq!(server.executor.find(&old).unwrap().digest, old);
-    server.executor.unload(&new).unwrap();
+    server.executor.unload(&new).await.unwrap();
     assert_eq!(server.executor.find("rv.a").unwrap().digest, old);
-    server.executor.unload("rv.a").unwrap();
+    server.executor.unload("rv.a").await.unwrap();
     assert_eq!(server.executor.list(), []);
 }
 
@@ -90,7 +90,8 @@ async fn an_id_means_the_release_that_was_loaded_last() {
 async fn a_stop_reaches_calls_that_wait_for_their_instance() {
     let server = Server::start().await;
     admit(&server, wat_echo(), "queued.agent", GrantSet::default()).await;
-    let (agent, registration) = server.executor.register("queued.agent", &Cancel::default()).unwrap();
+    let super::calling::Placed { agent, registration, .. } =
+        server.executor.register("queued.agent", None, &Cancel::default()).unwrap();
     let runtime = &server.executor.parts.runtime;
     assert_eq!(runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked), 1);
     let ended = runtime.call_registered(&agent.prepared, Call::default(), &registration).unwrap_err();
@@ -106,7 +107,8 @@ async fn every_round_stops_what_may_not_run_not_only_the_first() {
     let agent = server.executor.agents.find("denied.agent").unwrap();
     assert!(agent.verdict().denied.is_some_and(|denied| !denied.is_about_evidence()));
     // A call that was let through before and is registered now.
-    let (_, registration) = server.executor.register("denied.agent", &Cancel::default()).unwrap();
+    let super::calling::Placed { registration, .. } =
+        server.executor.register("denied.agent", None, &Cancel::default()).unwrap();
     server.executor.refresh().await;
     assert_eq!(registration.flag.raised(), Some(KillCause::Revoked));
 }
@@ -144,7 +146,7 @@ async fn unloading_stops_what_runs_and_is_recorded() {
     let server = Server::start().await;
     admit(&server, wat_spin(), "gone.agent", GrantSet::default()).await;
     let call = running(&server, "gone.agent").await;
-    assert_eq!(server.executor.unload("gone.agent").unwrap(), 1);
+    assert_eq!(server.executor.unload("gone.agent").await.unwrap(), 1);
     assert_eq!(call.await.unwrap().unwrap_err().code, "stopped");
     recorded(&server.executor, &server, &["\"unload\"", "gone.agent", "1 instances stopped"]).await;
 }

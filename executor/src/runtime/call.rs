@@ -159,6 +159,18 @@ impl Runtime {
         })
     }
 
+    /// Makes an instance and drops it: what starts it runs, `process` does not.
+    pub(crate) fn dry_run(&self, prepared: &Prepared) -> Result<(), CallError> {
+        let cancel = Cancel::default();
+        let registration = self.register(prepared, &cancel);
+        let mut store = self.store(prepared, Call::default(), &registration)?;
+        let made = match &prepared.code {
+            Code::Component(component) => component.instantiate(&mut store),
+            Code::Core(core) => core.pre.instantiate(&mut store).map(drop).map_err(Failed::Instantiate),
+        };
+        made.map_err(|failed| failure(failed, &store, &prepared.code))
+    }
+
     /// A fresh instance, run to its end: its store and its exit code.
     pub(crate) fn run(
         &self,
@@ -166,6 +178,24 @@ impl Runtime {
         call: Call,
         registration: &Registration,
     ) -> Result<(Store<GuestState>, i32), CallError> {
+        let mut store = self.store(prepared, call, registration)?;
+        let result = match &prepared.code {
+            Code::Component(component) => component.run(&mut store),
+            Code::Core(core) => run_core(core, &mut store),
+        };
+        match result {
+            Ok(code) => Ok((store, code)),
+            Err(failed) => Err(failure(failed, &store, &prepared.code)),
+        }
+    }
+
+    /// An empty store with every limit on.
+    fn store(
+        &self,
+        prepared: &Prepared,
+        call: Call,
+        registration: &Registration,
+    ) -> Result<Store<GuestState>, CallError> {
         if let Some(cause) = registration.flag.raised() {
             return Err(Stop::Killed(cause).into());
         }
@@ -187,20 +217,19 @@ impl Runtime {
         if self.profile() == Profile::Deterministic {
             store.set_fuel(limits.fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
         }
-        let result = match &prepared.code {
-            Code::Component(component) => component.run(&mut store),
-            Code::Core(core) => run_core(core, &mut store),
-        };
-        match result {
-            Ok(code) => Ok((store, code)),
-            // Growing past a limit is no error; being created past it is, and only the account knows which it was.
-            Err(Failed::Instantiate(_)) if store.data().limiter.refused() > 0 => Err(CallError::MemoryLimit),
-            Err(Failed::Instantiate(error)) => Err(classify(&error)),
-            Err(Failed::Run(error)) => Err(match (classify(&error), &prepared.code) {
-                (CallError::Host { detail }, Code::Component(_)) => CallError::Boundary { detail },
-                (known, _) => known,
-            }),
-        }
+        Ok(store)
+    }
+}
+
+fn failure(failed: Failed, store: &Store<GuestState>, code: &Code) -> CallError {
+    match failed {
+        // Growing past a limit is no error; being created past it is, and only the account knows which it was.
+        Failed::Instantiate(_) if store.data().limiter.refused() > 0 => CallError::MemoryLimit,
+        Failed::Instantiate(error) => classify(&error),
+        Failed::Run(error) => match (classify(&error), code) {
+            (CallError::Host { detail }, Code::Component(_)) => CallError::Boundary { detail },
+            (known, _) => known,
+        },
     }
 }
 

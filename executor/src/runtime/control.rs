@@ -50,6 +50,14 @@ impl fmt::Display for InstanceId {
     }
 }
 
+impl InstanceId {
+    /// Reads the text form.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("i-").filter(|digits| digits.len() == 16)?;
+        u64::from_str_radix(digits, 16).ok().map(Self).filter(|id| id.to_string() == text)
+    }
+}
+
 /// The name of one admission: a counter of this process. The same module may be admitted under several manifests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AdmissionId(u64);

@@ -1,0 +1,28 @@
+//! Which features are on, said a second time and independently of the engine's settings.
+
+use wasmparser::{Validator, WasmFeatures};
+
+/// WebAssembly 2.0 without external references, constant expressions that add and multiply, and typed function references.
+pub(crate) const ON: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::CALL_INDIRECT_OVERLONG)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::BULK_MEMORY_OPT)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::EXTENDED_CONST)
+    // References to functions with their types: on, and not to be switched off, in a build without a collector.
+    .union(WasmFeatures::FUNCTION_REFERENCES);
+
+/// Whether the module is valid within [`ON`].
+pub(crate) fn within(module: &[u8]) -> bool {
+    Validator::new_with_features(ON).validate_all(module).is_ok()
+}
+
+/// Whether the module is valid if everything that the validator knows is on.
+pub(crate) fn within_all(module: &[u8]) -> bool {
+    Validator::new_with_features(WasmFeatures::all()).validate_all(module).is_ok()
+}

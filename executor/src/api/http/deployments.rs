@@ -1,0 +1,56 @@
+//! Deployments over HTTP/JSON.
+
+use bytes::Bytes;
+use executor_api::deployment::Deploy;
+use http::StatusCode;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply as _};
+
+use super::{Context, answer, json, parse, problem, with_status};
+use crate::api::access::Role;
+
+pub(super) fn routes(context: BoxedFilter<(Context,)>) -> BoxedFilter<(Response,)> {
+    let body = warp::body::bytes;
+    let deploy =
+        warp::path!("deployments").and(warp::post()).and(context.clone()).and(body()).and_then(deploy);
+    let list = warp::path!("deployments")
+        .and(warp::get())
+        .and(context.clone())
+        .map(|c: Context| json(&c.executor.deployments()));
+    let one = warp::path!("deployments" / String).and(warp::get()).and(context.clone()).map(one);
+    let change = warp::path!("deployments" / String / String).and(warp::post()).and(context).and_then(change);
+    deploy.or(list).unify().or(one).unify().or(change).unify().boxed()
+}
+
+async fn deploy(context: Context, body: Bytes) -> Result<Response, Rejection> {
+    Ok(answer(
+        async {
+            context.allow(Role::Administer)?;
+            let request: Deploy = parse(&body)?;
+            let deployed = context.executor.deploy(&request).await;
+            Ok(with_status(StatusCode::ACCEPTED, &deployed.map_err(|denied| problem(&denied))?))
+        }
+        .await,
+    ))
+}
+
+fn one(agent: String, context: Context) -> Response {
+    match context.executor.deployment(&agent) {
+        Ok(deployment) => json(&deployment),
+        Err(denied) => problem(&denied).into_response(),
+    }
+}
+
+async fn change(agent: String, what: String, context: Context) -> Result<Response, Rejection> {
+    let result = async {
+        context.allow(Role::Administer)?;
+        let changed = match what.as_str() {
+            "promote" => context.executor.promote(&agent).await,
+            "rollback" => context.executor.rollback(&agent).await,
+            _ => return Err(service::Problem::not_found("a deployment is promoted or rolled back")),
+        };
+        Ok(json(&changed.map_err(|denied| problem(&denied))?))
+    };
+    Ok(answer(result.await))
+}

@@ -1,0 +1,205 @@
+//! How a release takes over, and when it is taken back. Pure: time and counts are arguments.
+
+use std::time::Duration;
+
+use executor_api::deployment::{Deploy, Strategy};
+use serde::{Deserialize, Serialize};
+
+use super::counts::Counts;
+use crate::admission::Denied;
+
+/// Most steps of a plan.
+const MAX_STEPS: usize = 32;
+
+/// Longest step: a day.
+const MAX_STEP_MS: u64 = 86_400_000;
+
+/// A p99 below this is never a reason: differences of microseconds are noise.
+const P99_FLOOR: Duration = Duration::from_millis(5);
+
+/// A validated plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) strategy: Strategy,
+    /// Shares in percent, rising to 100.
+    pub(crate) steps: Vec<u8>,
+    /// Shortest time of one step, milliseconds.
+    pub(crate) step_ms: u64,
+    /// Calls of the candidate before a step is judged good.
+    pub(crate) min_calls: u64,
+    /// Failed calls, in percent above the old release's, from which the candidate is taken back.
+    pub(crate) max_error_percent: u8,
+}
+
+/// What to do with a candidate now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It goes on as it is.
+    Hold,
+    /// It gets its next share.
+    Advance,
+    /// It has served everything for a whole step: it is the stable release now.
+    Promote,
+    /// It is taken back.
+    RollBack(Failing),
+}
+
+/// Why a candidate is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failing {
+    Errors,
+    Slow,
+}
+
+impl Failing {
+    /// The stable reason code.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::Errors => "error_rate",
+            Self::Slow => "latency",
+        }
+    }
+}
+
+impl Plan {
+    /// Reads a request.
+    pub(crate) fn of(request: &Deploy) -> Result<Self, Denied> {
+        let (steps, step_ms, min_calls): (&[u8], u64, u64) = match request.strategy {
+            Strategy::BlueGreen => (&[100], 10_000, 0),
+            Strategy::Canary => (&[1, 5, 25, 50, 100], 10_000, 100),
+            Strategy::Rolling => (&[25, 50, 75, 100], 2_000, 0),
+        };
+        let steps = if request.steps.is_empty() { steps.to_vec() } else { request.steps.clone() };
+        let invalid = |text: &str| Err(Denied::new("invalid_argument", text));
+        if steps.len() > MAX_STEPS
+            || steps.last() != Some(&100)
+            || steps.first() == Some(&0)
+            || !steps.is_sorted_by(|a, b| a < b)
+        {
+            return invalid("`steps` are rising shares in percent, the last one 100");
+        }
+        if request.strategy == Strategy::BlueGreen && steps.len() != 1 {
+            return invalid("a blue-green deployment has one step");
+        }
+        let step_ms = request.step_ms.unwrap_or(step_ms);
+        if step_ms > MAX_STEP_MS {
+            return invalid("a step lasts a day at most");
+        }
+        let max_error_percent = request.max_error_percent.unwrap_or(5);
+        if max_error_percent > 100 {
+            return invalid("`max_error_percent` is at most 100");
+        }
+        Ok(Self {
+            strategy: request.strategy,
+            steps,
+            step_ms,
+            min_calls: request.min_calls.unwrap_or(min_calls),
+            max_error_percent,
+        })
+    }
+
+    /// The share of step `step`, percent.
+    pub(crate) fn percent(&self, step: usize) -> u8 {
+        self.steps.get(step).copied().unwrap_or(100)
+    }
+
+    /// Judges a candidate by what it did since its step began, against the old release in the same time.
+    pub(crate) fn judge(&self, step: usize, elapsed_ms: u64, old: &Counts, new: &Counts) -> Decision {
+        if let Some(failing) = self.failing(old, new) {
+            return Decision::RollBack(failing);
+        }
+        if elapsed_ms < self.step_ms || new.calls < self.min_calls {
+            return Decision::Hold;
+        }
+        if step + 1 < self.steps.len() { Decision::Advance } else { Decision::Promote }
+    }
+
+    fn failing(&self, old: &Counts, new: &Counts) -> Option<Failing> {
+        // So few calls that a single failure would decide say nothing yet.
+        let enough = self.min_calls.clamp(10, 100);
+        if new.calls < enough {
+            return None;
+        }
+        // Where the old release is asked too little to compare with, it counts as without failures.
+        let before = if old.calls < enough { 0 } else { old.failed.saturating_mul(100) / old.calls };
+        let now = new.failed.saturating_mul(100).div_ceil(new.calls);
+        if now > before.saturating_add(self.max_error_percent.into()) {
+            return Some(Failing::Errors);
+        }
+        let slow = old.calls >= enough && new.p99 > P99_FLOOR && new.p99 > old.p99.saturating_mul(4);
+        slow.then_some(Failing::Slow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(strategy: Strategy) -> Plan {
+        Plan::of(&request(strategy)).unwrap()
+    }
+
+    fn request(strategy: Strategy) -> Deploy {
+        Deploy {
+            agent: "a.b".into(),
+            digest: String::new(),
+            strategy,
+            steps: Vec::new(),
+            step_ms: None,
+            min_calls: None,
+            max_error_percent: None,
+        }
+    }
+
+    fn counts(calls: u64, failed: u64, p99_ms: u64) -> Counts {
+        Counts { calls, failed, p99: Duration::from_millis(p99_ms) }
+    }
+
+    #[test]
+    fn a_canary_waits_for_time_and_for_calls() {
+        let plan = plan(Strategy::Canary);
+        let good = counts(1000, 0, 1);
+        assert_eq!(plan.judge(0, 9_999, &good, &good), Decision::Hold);
+        assert_eq!(plan.judge(0, 10_000, &good, &counts(99, 0, 1)), Decision::Hold);
+        assert_eq!(plan.judge(0, 10_000, &good, &counts(100, 0, 1)), Decision::Advance);
+        assert_eq!(plan.judge(4, 10_000, &good, &counts(100, 0, 1)), Decision::Promote);
+    }
+
+    #[test]
+    fn errors_above_those_of_the_old_release_end_it_at_once() {
+        let plan = plan(Strategy::Canary);
+        let back = Decision::RollBack(Failing::Errors);
+        assert_eq!(plan.judge(0, 0, &counts(1000, 0, 1), &counts(100, 6, 1)), back);
+        assert_eq!(plan.judge(0, 0, &counts(1000, 0, 1), &counts(100, 5, 1)), Decision::Hold);
+        assert_eq!(
+            plan.judge(0, 0, &counts(1000, 100, 1), &counts(100, 15, 1)),
+            Decision::Hold,
+            "the old one fails as often"
+        );
+        assert_eq!(plan.judge(0, 0, &counts(0, 0, 0), &counts(100, 6, 1)), back, "nothing to compare with");
+        assert_eq!(plan.judge(0, 0, &counts(1000, 0, 1), &counts(5, 5, 1)), Decision::Hold, "too few calls");
+    }
+
+    #[test]
+    fn a_slow_release_is_taken_back_and_noise_is_not_slowness() {
+        let plan = plan(Strategy::Rolling);
+        let slow = Decision::RollBack(Failing::Slow);
+        assert_eq!(plan.judge(0, 0, &counts(100, 0, 2), &counts(100, 0, 9)), slow);
+        assert_eq!(plan.judge(0, 0, &counts(100, 0, 1), &counts(100, 0, 5)), Decision::Hold);
+        assert_eq!(
+            plan.judge(0, 0, &counts(5, 0, 1), &counts(100, 0, 500)),
+            Decision::Hold,
+            "nothing to compare with"
+        );
+    }
+
+    #[test]
+    fn plans_that_are_none_are_refused() {
+        for steps in [vec![0, 100], vec![50], vec![50, 50, 100], vec![60, 50, 100], vec![101]] {
+            let request = Deploy { steps: steps.clone(), ..request(Strategy::Canary) };
+            assert_eq!(Plan::of(&request).unwrap_err().code, "invalid_argument", "{steps:?}");
+        }
+        let request = Deploy { steps: vec![50, 100], ..request(Strategy::BlueGreen) };
+        assert!(Plan::of(&request).is_err());
+    }
+}

@@ -1,0 +1,286 @@
+//! Deployments: each switch, a return included, is an admission decision of its own and is on record before it happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use executor_api::audit::AuditEvent;
+use executor_api::deployment::{Deploy, Deployment, DeploymentRecord, RECORD_FORMAT};
+use executor_engine::ModuleDigest;
+
+use super::Executor;
+use crate::admission::Denied;
+use crate::agents::Agent;
+use crate::clock;
+use crate::deployments::{CallResult, Decision, Plan, Route, Served, Taking};
+use crate::records::{audit_unavailable, cut, not_loaded, receipts_unavailable};
+use crate::runtime::{CallError, KillCause, Outcome, Stop};
+
+/// Time between two looks at what takes over.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// One change of a route.
+struct Change<'a> {
+    what: &'static str,
+    why: &'static str,
+    agent: &'a Agent,
+    percent: u8,
+}
+
+impl Executor {
+    /// Begins to let a loaded release take over.
+    ///
+    /// # Errors
+    ///
+    /// When the release is not loaded or may not run now, when it does not start, or when another deployment of the
+    /// agent is in progress. What served before serves on.
+    pub async fn deploy(&self, request: &Deploy) -> Result<Deployment, Denied> {
+        let plan = Plan::of(request)?;
+        let id = request.agent.as_str();
+        let target = self.release(id, &request.digest)?;
+        self.may_run(&target)?;
+        self.starts(&target).await?;
+        let seen = self.deployments.route(id);
+        let next = match &seen {
+            None => {
+                let current = self.agents.find(id)?;
+                let pinned = Route::stable(current.digest, "pinned");
+                if current.digest == target.digest {
+                    pinned
+                } else {
+                    pinned.with(Taking::new(target.digest, plan, 0), "deploy: requested")
+                }
+            }
+            Some(route) if route.taking.is_some() => {
+                let text = "another release takes over; promote it or roll it back first";
+                return Err(Denied::new("deployment_in_progress", text));
+            }
+            Some(route) if route.stable == target.digest => {
+                return Err(Denied::new("already_deployed", "this release serves every call of the agent"));
+            }
+            Some(route) => route.with(Taking::new(target.digest, plan, 0), "deploy: requested"),
+        };
+        let percent = next.taking.as_ref().map_or(100, |taking| taking.percent());
+        let change = Change { what: "deploy", why: "requested", agent: &target, percent };
+        self.switch(seen.as_ref(), next, change).await
+    }
+
+    /// Lets the release that takes over serve everything now.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or when it may not run any more.
+    pub async fn promote(&self, id: &str) -> Result<Deployment, Denied> {
+        let seen = self.deployments.route(id).ok_or_else(|| no_route(id))?;
+        let Some(taking) = &seen.taking else {
+            return Err(Denied::new("nothing_to_promote", "no release takes over now"));
+        };
+        let target = self.release_of(id, taking.digest)?;
+        self.may_run(&target)?;
+        let change = Change { what: "promote", why: "requested", agent: &target, percent: 100 };
+        self.switch(Some(&seen), seen.promoted(taking.digest, "promote: requested"), change).await
+    }
+
+    /// Takes back the release that takes over, or returns to the one that served before.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to return to that may run now; the message names why, release by release.
+    pub async fn rollback(&self, id: &str) -> Result<Deployment, Denied> {
+        let seen = self.deployments.route(id).ok_or_else(|| no_route(id))?;
+        self.take_back(id, &seen, "requested").await
+    }
+
+    /// The route of an agent.
+    ///
+    /// # Errors
+    ///
+    /// When it has none.
+    pub fn deployment(&self, id: &str) -> Result<Deployment, Denied> {
+        self.deployments.route(id).map(|route| route.describe(id)).ok_or_else(|| no_route(id))
+    }
+
+    /// Every route.
+    pub fn deployments(&self) -> Vec<Deployment> {
+        self.deployments.all().iter().map(|(id, route)| route.describe(id)).collect()
+    }
+
+    /// Takes an unloaded release out of its agent's route.
+    pub(super) async fn unroute(&self, agent: &Agent) -> Result<(), Denied> {
+        let Some(seen) = self.deployments.route(agent.id()) else { return Ok(()) };
+        let next = if seen.stable == agent.digest {
+            None
+        } else if seen.taking.as_ref().is_some_and(|taking| taking.digest == agent.digest) {
+            Some(seen.without("rollback: unloaded"))
+        } else {
+            return Ok(());
+        };
+        self.deployments.change(agent.id(), Some(&seen), next).await
+    }
+
+    /// Looks after releases that take over, until the process ends.
+    pub(crate) async fn keep_deploying(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            for (id, route) in self.deployments.all().iter() {
+                if let Some(taking) = route.taking.clone()
+                    && let Err(denied) = self.look(id, route, &taking).await
+                {
+                    tracing::error!(agent = id, code = denied.code, reason = %denied.message,
+                        operator = %denied.operator, "a deployment cannot go on");
+                }
+            }
+        }
+    }
+
+    /// One look at a release that takes over.
+    pub(super) async fn look(&self, id: &str, route: &Arc<Route>, taking: &Taking) -> Result<(), Denied> {
+        let may_run = self.release_of(id, taking.digest).and_then(|agent| {
+            match self.may_run(&agent) {
+                // Stale evidence refuses calls of every release; it says nothing against this one.
+                Err(denied) if denied.is_about_evidence() => Ok(None),
+                Err(denied) => Err(denied),
+                Ok(()) => Ok(Some(agent)),
+            }
+        });
+        let agent = match may_run {
+            Ok(Some(agent)) => agent,
+            Ok(None) => return Ok(()),
+            Err(denied) if denied.code == "restoring" => return Ok(()),
+            Err(denied) => return self.take_back(id, route, denied.code).await.map(drop),
+        };
+        match taking.judge() {
+            Decision::Hold => Ok(()),
+            Decision::RollBack(failing) => self.take_back(id, route, failing.code()).await.map(drop),
+            Decision::Advance => {
+                let next = taking.advanced();
+                let change =
+                    Change { what: "advance", why: "healthy", agent: &agent, percent: next.percent() };
+                self.switch(Some(route), route.with(next, "advance: healthy"), change).await.map(drop)
+            }
+            Decision::Promote => {
+                let change = Change { what: "promote", why: "healthy", agent: &agent, percent: 100 };
+                let next = route.promoted(taking.digest, "promote: healthy");
+                self.switch(Some(route), next, change).await.map(drop)
+            }
+        }
+    }
+
+    async fn take_back(&self, id: &str, seen: &Arc<Route>, why: &'static str) -> Result<Deployment, Denied> {
+        let candidates = match &seen.taking {
+            Some(_) => vec![seen.stable],
+            None => Vec::new(),
+        };
+        let mut refused = Vec::new();
+        for digest in candidates.into_iter().chain(seen.history.iter().rev().copied()) {
+            let admissible =
+                self.release_of(id, digest).and_then(|agent| self.may_run(&agent).map(|()| agent));
+            match admissible {
+                Ok(agent) => {
+                    let last = format!("rollback: {why}");
+                    let next = if digest == seen.stable {
+                        seen.without(&last)
+                    } else {
+                        seen.returned(digest, &last)
+                    };
+                    let change = Change { what: "rollback", why, agent: &agent, percent: 100 };
+                    return self.switch(Some(seen), next, change).await;
+                }
+                Err(denied) => refused.push(format!("{digest}: {}", denied.code)),
+            }
+        }
+        let reasons =
+            if refused.is_empty() { "no other release served before".to_owned() } else { refused.join("; ") };
+        Err(Denied::new("rollback_refused", cut(&format!("nothing to return to may run: {reasons}"))))
+    }
+
+    /// Puts a change on record and into force, in this order.
+    async fn switch(
+        &self,
+        seen: Option<&Arc<Route>>,
+        next: Route,
+        change: Change<'_>,
+    ) -> Result<Deployment, Denied> {
+        let Change { what, why, agent, percent } = change;
+        let id = agent.id();
+        let record = DeploymentRecord {
+            agent: id.to_owned(),
+            change: what.to_owned(),
+            format: RECORD_FORMAT.to_owned(),
+            from: seen.map_or(next.stable, |route| route.stable).to_string(),
+            log_index: agent.facts.log_index,
+            module: agent.digest.to_string(),
+            percent,
+            policy: hex::encode(self.parts.admission.policy_digest()),
+            signer: agent.prepared.owner.signer.clone(),
+            time_ms: clock::unix_millis(),
+            version: agent.facts.version.clone(),
+            why: why.to_owned(),
+        };
+        let slot = self.parts.receipts.room().await.map_err(|_| receipts_unavailable())?;
+        let event = AuditEvent {
+            event_type: format!("deployment_{what}"),
+            detail: Some(cut(&format!("{percent} %: {why}"))),
+            ..self.agent_event(agent, None)
+        };
+        self.parts.audit.record_durably(event).await.map_err(|_| audit_unavailable())?;
+        let described = next.describe(id);
+        self.deployments.change(id, seen, Some(next)).await?;
+        slot.step(record);
+        self.parts.metrics.deployment(what);
+        tracing::info!(agent = id, digest = %agent.digest, percent, what, why, "deployment");
+        Ok(described)
+    }
+
+    /// Makes an instance and drops it: a release that does not even start gets no calls.
+    async fn starts(&self, agent: &Arc<Agent>) -> Result<(), Denied> {
+        let (runtime, prepared) = (Arc::clone(&self.parts.runtime), Arc::clone(&agent.prepared));
+        let place = self.queue.enter().await?;
+        let tried = tokio::task::spawn_blocking(move || {
+            let outcome = runtime.dry_run(&prepared);
+            drop(place);
+            outcome
+        });
+        let outcome = tried
+            .await
+            .map_err(|error| Denied::new("internal", "the trial failed").for_operator(error.to_string()))?;
+        outcome.map_err(|error| Denied::new(error.code(), format!("the release does not start: {error}")))
+    }
+
+    fn release(&self, id: &str, digest: &str) -> Result<Arc<Agent>, Denied> {
+        let digest = ModuleDigest::parse(digest)
+            .ok_or_else(|| Denied::new("invalid_argument", "`digest` is 64 hexadecimal digits"))?;
+        self.release_of(id, digest)
+    }
+
+    /// A loaded release of an agent.
+    pub(super) fn release_of(&self, id: &str, digest: ModuleDigest) -> Result<Arc<Agent>, Denied> {
+        match self.agents.release(id, digest) {
+            Some(agent) => Ok(agent),
+            None => Err(self
+                .waiting
+                .denial(&digest.to_string(), None)
+                .unwrap_or_else(|| not_loaded(&format!("{id} with the module {digest}")))),
+        }
+    }
+
+    /// Counts a call for the release that served it. What says nothing about the release is not counted.
+    pub(super) fn count_call(served: &Served, ended: &Result<Outcome, CallError>, took: Duration) {
+        let result = match ended {
+            Ok(outcome) if outcome.exit_code == 0 => CallResult::Good,
+            Ok(_) => CallResult::Failed,
+            Err(CallError::Stopped(Stop::Killed(
+                KillCause::CallerGone | KillCause::Operator | KillCause::Revoked | KillCause::Shutdown,
+            )))
+            | Err(CallError::InputTooLarge { .. } | CallError::Pool { .. } | CallError::Host { .. }) => {
+                return;
+            }
+            Err(_) => CallResult::Failed,
+        };
+        served.count(result, took);
+    }
+}
+
+fn no_route(id: &str) -> Denied {
+    let shown: String = id.chars().take(128).flat_map(char::escape_default).collect();
+    Denied::new("no_deployment", format!("no release of {shown} was deployed; the one loaded last serves"))
+}

@@ -1,0 +1,229 @@
+//! Routes under real calls, with releases that came through the tests' own door.
+
+use bytes::Bytes;
+use executor_api::deployment::{Deploy, Phase, Strategy};
+
+use super::{Executed, Terms};
+use crate::admission::{Denied, GrantSet};
+use crate::runtime::CallLimits;
+use crate::testing::{Server, admitted, wat_echo};
+
+const AGENT: &str = "deploy.agent";
+
+/// Answers with a letter, or traps.
+fn answering(letter: Option<char>) -> String {
+    let body = match letter {
+        Some(letter) => {
+            format!("(drop (call $write (i32.const {}) (i32.const 1))) (i32.const 0)", letter as u32)
+        }
+        None => "unreachable".to_owned(),
+    };
+    let data: String = (0u8..128).map(|byte| format!("\\{byte:02x}")).collect();
+    format!(
+        "(module (import \"mentat\" \"write_output\" (func $write (param i32 i32) (result i32)))
+           (memory (export \"memory\") 1) (data (i32.const 0) \"{data}\")
+           (func (export \"process\") (result i32) {body}))"
+    )
+}
+
+async fn load(server: &Server, text: &str) -> String {
+    let module = admitted(text, GrantSet::default(), CallLimits::default()).called(AGENT, "s@example.org");
+    server.executor.admit_for_test(module).await.to_string()
+}
+
+fn deploy(digest: &str, strategy: Strategy) -> Deploy {
+    Deploy {
+        agent: AGENT.into(),
+        digest: digest.into(),
+        strategy,
+        steps: Vec::new(),
+        step_ms: Some(0),
+        min_calls: Some(10),
+        max_error_percent: None,
+    }
+}
+
+async fn call(server: &Server) -> Result<Executed, Denied> {
+    server.executor.execute(AGENT, Bytes::new(), Terms::default()).await
+}
+
+async fn answer(server: &Server) -> String {
+    String::from_utf8(call(server).await.unwrap().outcome.output).unwrap()
+}
+
+/// The look that the watching task takes ten times a second.
+async fn look(server: &Server) {
+    let route = server.executor.deployments.route(AGENT).unwrap();
+    if let Some(taking) = route.taking.clone() {
+        server.executor.look(AGENT, &route, &taking).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_loaded_release_serves_nothing_before_it_is_deployed() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    let pinned = server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    assert_eq!((pinned.phase, pinned.stable.as_str()), (Phase::Stable, old.as_str()));
+    let new = load(&server, &answering(Some('b'))).await;
+    assert_eq!(answer(&server).await, "a");
+    server.executor.deploy(&deploy(&new, Strategy::BlueGreen)).await.unwrap();
+    assert_eq!(answer(&server).await, "b", "all calls at once");
+    let twice = server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap_err();
+    assert_eq!(twice.code, "deployment_in_progress");
+    let promoted = server.executor.promote(AGENT).await.unwrap();
+    assert_eq!((promoted.stable.as_str(), promoted.history), (new.as_str(), vec![old.clone()]));
+    assert_eq!(server.executor.promote(AGENT).await.unwrap_err().code, "nothing_to_promote");
+
+    let back = server.executor.rollback(AGENT).await.unwrap();
+    assert_eq!((back.stable.as_str(), back.last.as_str()), (old.as_str(), "rollback: requested"));
+    assert_eq!(answer(&server).await, "a");
+    assert_eq!(
+        server.executor.rollback(AGENT).await.unwrap_err().code,
+        "rollback_refused",
+        "nothing before it"
+    );
+}
+
+#[tokio::test]
+async fn a_canary_advances_by_good_calls_and_is_promoted() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::Canary)).await.unwrap();
+    let new = load(&server, &answering(Some('b'))).await;
+    let begun = server.executor.deploy(&deploy(&new, Strategy::Canary)).await.unwrap();
+    assert_eq!(begun.candidate.unwrap().percent, 1);
+    let mut shares = vec![1];
+    for _ in 0..5_000 {
+        call(&server).await.unwrap();
+        look(&server).await;
+        match server.executor.deployment(AGENT).unwrap().candidate {
+            Some(candidate) if shares.last() != Some(&candidate.percent) => shares.push(candidate.percent),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    assert_eq!(shares, [1, 5, 25, 50, 100]);
+    let done = server.executor.deployment(AGENT).unwrap();
+    assert_eq!(
+        (done.phase, done.stable.as_str(), done.last.as_str()),
+        (Phase::Stable, new.as_str(), "promote: healthy")
+    );
+    assert_eq!(answer(&server).await, "b");
+}
+
+#[tokio::test]
+async fn a_release_that_fails_is_taken_back_by_itself() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::Canary)).await.unwrap();
+    let bad = load(&server, &answering(None)).await;
+    let mut canary = deploy(&bad, Strategy::Canary);
+    canary.steps = vec![50, 100];
+    server.executor.deploy(&canary).await.unwrap();
+    let mut failed = 0;
+    for _ in 0..200 {
+        failed += u32::from(call(&server).await.is_err());
+        look(&server).await;
+    }
+    assert!((10..=12).contains(&failed), "{failed}");
+    let back = server.executor.deployment(AGENT).unwrap();
+    assert_eq!(
+        (back.phase, back.stable.as_str(), back.last.as_str()),
+        (Phase::Stable, old.as_str(), "rollback: error_rate")
+    );
+}
+
+#[tokio::test]
+async fn a_session_stays_with_its_release() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::Rolling)).await.unwrap();
+    let new = load(&server, &answering(Some('b'))).await;
+    let mut rolling = deploy(&new, Strategy::Rolling);
+    (rolling.steps, rolling.step_ms) = (vec![50, 100], Some(60_000));
+    server.executor.deploy(&rolling).await.unwrap();
+    let of_session = async |session: usize| {
+        let terms = Terms { session: Some(format!("s{session}")), ..Terms::default() };
+        server.executor.execute(AGENT, Bytes::new(), terms).await.unwrap().outcome.output
+    };
+    let mut new_ones = 0;
+    for session in 0..40 {
+        let first = of_session(session).await;
+        assert_eq!(of_session(session).await, first);
+        new_ones += usize::from(first == b"b");
+    }
+    assert!((8..=32).contains(&new_ones), "{new_ones}");
+    let terms = Terms { session: Some("x".repeat(257)), ..Terms::default() };
+    let refused = server.executor.execute(AGENT, Bytes::new(), terms).await.unwrap_err();
+    assert_eq!(refused.code, "invalid_argument");
+}
+
+#[tokio::test]
+async fn a_release_that_may_not_run_is_neither_deployed_nor_returned_to() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let new = load(&server, &answering(Some('b'))).await;
+    server.executor.revoke_for_test(AGENT, &new);
+    assert_eq!(server.executor.deploy(&deploy(&new, Strategy::BlueGreen)).await.unwrap_err().code, "revoked");
+    assert_eq!(answer(&server).await, "a", "what served serves on");
+
+    let newest = load(&server, &answering(Some('c'))).await;
+    server.executor.deploy(&deploy(&newest, Strategy::BlueGreen)).await.unwrap();
+    server.executor.promote(AGENT).await.unwrap();
+    server.executor.revoke_for_test(AGENT, &old);
+    let refused = server.executor.rollback(AGENT).await.unwrap_err();
+    assert_eq!(refused.code, "rollback_refused");
+    assert!(refused.message.contains(&format!("{old}: revoked")), "{refused}");
+    assert_eq!(answer(&server).await, "c");
+}
+
+#[tokio::test]
+async fn a_release_revoked_while_it_takes_over_is_taken_back() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let new = load(&server, &answering(Some('b'))).await;
+    server.executor.deploy(&deploy(&new, Strategy::BlueGreen)).await.unwrap();
+    server.executor.revoke_for_test(AGENT, &new);
+    assert_eq!(call(&server).await.unwrap_err().code, "revoked");
+    look(&server).await;
+    assert_eq!(answer(&server).await, "a");
+    assert_eq!(server.executor.deployment(AGENT).unwrap().last, "rollback: revoked");
+}
+
+#[tokio::test]
+async fn a_release_that_does_not_start_gets_no_calls() {
+    let server = Server::start().await;
+    let old = load(&server, wat_echo()).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let text = "(module (memory (export \"memory\") 1) (func $s unreachable) (start $s)
+        (func (export \"process\") (result i32) (i32.const 0)))";
+    let broken = load(&server, text).await;
+    assert_eq!(server.executor.deploy(&deploy(&broken, Strategy::BlueGreen)).await.unwrap_err().code, "trap");
+    assert!(call(&server).await.is_ok());
+}
+
+#[tokio::test]
+async fn each_change_is_in_the_audit_log_and_in_the_receipt_log() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let text = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+    assert!(text.contains("\"event_type\":\"deployment_deploy\"") && text.contains(&old), "{text}");
+    for _ in 0..2_000 {
+        if let Ok(proof) = server.executor.receipts().of_index(0) {
+            let file = tlog::proof_file::ProofFile::parse(&proof).unwrap();
+            let record: executor_api::deployment::DeploymentRecord =
+                serde_json::from_slice(&file.extra.unwrap()).unwrap();
+            assert_eq!(
+                (record.agent.as_str(), record.change.as_str(), record.module),
+                (AGENT, "deploy", old)
+            );
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    panic!("no record of the change");
+}
