@@ -254,7 +254,8 @@ impl Executor {
         let (mut stopped, mut recorded) = (0, Ok(()));
         let mut paths = waiting;
         for agent in &agents {
-            self.unroute(agent).await?;
+            // What runs is stopped whatever becomes of the route.
+            recorded = recorded.and(self.unroute(agent).await);
             let of_agent =
                 self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Operator);
             stopped += of_agent;

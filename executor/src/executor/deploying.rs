@@ -1,5 +1,6 @@
 //! Deployments: each switch, a return included, is an admission decision of its own and is on record before it happens.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,14 +120,19 @@ impl Executor {
 
     /// Looks after releases that take over, until the process ends.
     pub(crate) async fn keep_deploying(self: Arc<Self>) {
+        let mut told: HashMap<String, &'static str> = HashMap::new();
         loop {
             tokio::time::sleep(LOOK).await;
             for (id, route) in self.deployments.all().iter() {
-                if let Some(taking) = route.taking.clone()
-                    && let Err(denied) = self.look(id, route, &taking).await
-                {
-                    tracing::error!(agent = id, code = denied.code, reason = %denied.message,
-                        operator = %denied.operator, "a deployment cannot go on");
+                let Some(taking) = route.taking.clone() else { continue };
+                match self.look(id, route, &taking).await {
+                    Ok(()) => drop(told.remove(id)),
+                    // Once, not ten times a second.
+                    Err(denied) if told.insert(id.clone(), denied.code) != Some(denied.code) => {
+                        tracing::error!(agent = id, code = denied.code, reason = %denied.message,
+                            operator = %denied.operator, "a deployment cannot go on");
+                    }
+                    Err(_) => {}
                 }
             }
         }

