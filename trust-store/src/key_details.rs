@@ -67,7 +67,9 @@ impl HashAlgorithm {
 
 /// Key type and hash of a signature, as entries and trusted roots name them.
 ///
-/// `PKIX_ED25519_PH` (the pre-hashed form) is known but no signature of it is verified here.
+/// Names that no signature is verified by here are known all the same, because trusted roots list the keys of logs that served
+/// long ago: the pre-hashed form of Ed25519, hash-based signatures, and the protocol's deprecated names, of which the first
+/// two stand for a key in PKCS#1 form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the serialised name says it all")]
 pub enum KeyDetails {
@@ -99,11 +101,29 @@ pub enum KeyDetails {
     MlDsa65,
     #[serde(rename = "ML_DSA_87")]
     MlDsa87,
+    #[serde(rename = "PKCS1_RSA_PKCS1V5")]
+    DeprecatedRsaPkcs1v5,
+    #[serde(rename = "PKCS1_RSA_PSS")]
+    DeprecatedRsaPss,
+    #[serde(rename = "PKIX_RSA_PKCS1V5")]
+    DeprecatedPkixRsaPkcs1v5,
+    #[serde(rename = "PKIX_RSA_PSS")]
+    DeprecatedPkixRsaPss,
+    #[serde(rename = "PKIX_ECDSA_P256_HMAC_SHA_256")]
+    DeprecatedEcdsaP256Hmac,
+    #[serde(rename = "PKIX_ECDSA_P384_SHA_256")]
+    EcdsaP384Sha256,
+    #[serde(rename = "PKIX_ECDSA_P521_SHA_256")]
+    EcdsaP521Sha256,
+    #[serde(rename = "LMS_SHA256")]
+    LmsSha256,
+    #[serde(rename = "LMOTS_SHA256")]
+    LmotsSha256,
 }
 
 impl KeyDetails {
     /// Every value with its protocol name.
-    pub const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 23] = [
         (Self::EcdsaP256Sha256, "PKIX_ECDSA_P256_SHA_256"),
         (Self::EcdsaP384Sha384, "PKIX_ECDSA_P384_SHA_384"),
         (Self::EcdsaP521Sha512, "PKIX_ECDSA_P521_SHA_512"),
@@ -118,6 +138,15 @@ impl KeyDetails {
         (Self::MlDsa44, "ML_DSA_44"),
         (Self::MlDsa65, "ML_DSA_65"),
         (Self::MlDsa87, "ML_DSA_87"),
+        (Self::DeprecatedRsaPkcs1v5, "PKCS1_RSA_PKCS1V5"),
+        (Self::DeprecatedRsaPss, "PKCS1_RSA_PSS"),
+        (Self::DeprecatedPkixRsaPkcs1v5, "PKIX_RSA_PKCS1V5"),
+        (Self::DeprecatedPkixRsaPss, "PKIX_RSA_PSS"),
+        (Self::DeprecatedEcdsaP256Hmac, "PKIX_ECDSA_P256_HMAC_SHA_256"),
+        (Self::EcdsaP384Sha256, "PKIX_ECDSA_P384_SHA_256"),
+        (Self::EcdsaP521Sha256, "PKIX_ECDSA_P521_SHA_256"),
+        (Self::LmsSha256, "LMS_SHA256"),
+        (Self::LmotsSha256, "LMOTS_SHA256"),
     ];
 
     /// The protocol's name, for example `PKIX_ECDSA_P256_SHA_256`.
@@ -170,7 +199,7 @@ impl KeyDetails {
     /// The signature algorithm to verify with.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for the pre-hashed Ed25519 form.
+    /// [`Error::Unsupported`] for a name that nothing is verified by.
     pub fn algorithm(self) -> Result<Algorithm, Error> {
         Ok(match self {
             Self::EcdsaP256Sha256 => Algorithm::EcdsaP256Sha256,
@@ -179,6 +208,17 @@ impl KeyDetails {
             Self::Ed25519 => Algorithm::Ed25519,
             Self::Ed25519Ph => {
                 return Err(Error::unsupported("key details", "Ed25519ph; sign with Ed25519 or ECDSA"));
+            }
+            Self::DeprecatedRsaPkcs1v5
+            | Self::DeprecatedRsaPss
+            | Self::DeprecatedPkixRsaPkcs1v5
+            | Self::DeprecatedPkixRsaPss
+            | Self::DeprecatedEcdsaP256Hmac
+            | Self::EcdsaP384Sha256
+            | Self::EcdsaP521Sha256
+            | Self::LmsSha256
+            | Self::LmotsSha256 => {
+                return Err(Error::unsupported("key details", format!("`{}`", self.as_str())));
             }
             Self::RsaPkcs1v15_2048Sha256 | Self::RsaPkcs1v15_3072Sha256 | Self::RsaPkcs1v15_4096Sha256 => {
                 Algorithm::RsaPkcs1Sha256
@@ -219,5 +259,7 @@ mod tests {
             assert_eq!(KeyDetails::from_name(details.as_str()).unwrap(), details);
         }
         assert!(KeyDetails::from_name("PKIX_RSA").is_err());
+        let verified = KeyDetails::ALL.iter().filter(|(details, _)| details.algorithm().is_ok());
+        assert_eq!(verified.count(), 13);
     }
 }

@@ -120,7 +120,8 @@ struct WireProof {
     tree_size: Int64,
     #[serde(default, deserialize_with = "null_as_default")]
     hashes: Vec<Bytes>,
-    checkpoint: Checkpoint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<Checkpoint>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -140,26 +141,30 @@ impl TryFrom<Wire> for TransparencyLogEntry {
             version: wire.kind_version.version,
             integrated_time: wire.integrated_time.0,
             inclusion_promise: wire.inclusion_promise.map(|promise| promise.signed_entry_timestamp.0),
-            inclusion_proof: wire.inclusion_proof.map(InclusionEvidence::try_from).transpose()?,
+            inclusion_proof: match wire.inclusion_proof {
+                Some(proof) => InclusionEvidence::from_wire(proof)?,
+                None => None,
+            },
             canonicalized_body: wire.canonicalized_body.0,
         })
     }
 }
 
-impl TryFrom<WireProof> for InclusionEvidence {
-    type Error = Error;
-
-    fn try_from(wire: WireProof) -> Result<Self, Error> {
+impl InclusionEvidence {
+    /// Bundles of version 0.1 carry proofs without checkpoint. Those prove nothing and count as none: the entry's promise decides,
+    /// where the version lets one suffice.
+    fn from_wire(wire: WireProof) -> Result<Option<Self>, Error> {
+        let Some(checkpoint) = wire.checkpoint else { return Ok(None) };
         if wire.hashes.len() > MAX_PROOF_HASHES {
             return Err(Error::TooLarge { what: "inclusion proof", limit: MAX_PROOF_HASHES });
         }
-        Ok(Self {
+        Ok(Some(Self {
             log_index: unsigned(wire.log_index)?,
             root_hash: hash(wire.root_hash)?,
             tree_size: unsigned(wire.tree_size)?,
             hashes: wire.hashes.into_iter().map(hash).collect::<Result<_, _>>()?,
-            checkpoint: wire.checkpoint.envelope,
-        })
+            checkpoint: checkpoint.envelope,
+        }))
     }
 }
 
@@ -178,7 +183,7 @@ impl From<TransparencyLogEntry> for Wire {
                 root_hash: Bytes(proof.root_hash.0.to_vec()),
                 tree_size: signed(proof.tree_size),
                 hashes: proof.hashes.into_iter().map(|hash| Bytes(hash.0.to_vec())).collect(),
-                checkpoint: Checkpoint { envelope: proof.checkpoint },
+                checkpoint: Some(Checkpoint { envelope: proof.checkpoint }),
             }),
             canonicalized_body: Bytes(entry.canonicalized_body),
         }
@@ -239,6 +244,16 @@ mod tests {
             )
         );
         assert_eq!(TransparencyLogEntry::parse(text.as_bytes()).unwrap(), entry());
+    }
+
+    #[test]
+    fn a_proof_without_checkpoint_counts_as_none() {
+        let text = String::from_utf8(entry().to_json().unwrap()).unwrap();
+        for without in ["", ",\"checkpoint\":null"] {
+            let old = text.replace(",\"checkpoint\":{\"envelope\":\"o\\n4\\n\"}", without);
+            assert_ne!(old, text);
+            assert_eq!(TransparencyLogEntry::parse(old.as_bytes()).unwrap().inclusion_proof, None);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! in-toto Statement v1, and the product's predicate `agent-release/v1`.
+//! in-toto Statement v1 (v0.1 of older clients is read), and the product's predicate `agent-release/v1`.
 //!
 //! A release statement has two subjects: the module under its file name, and `manifest.yaml` with the SHA-256 of the
 //! manifest's canonical JSON. Its predicate repeats, for readers that know nothing of manifests, what the manifest
@@ -17,7 +17,10 @@ use crate::jcs;
 use crate::json::{self, Object, Value};
 use crate::manifest::Manifest;
 
-/// `_type` of every statement.
+/// `_type` of statements of the format's first version, which differ in nothing that is read here. None is written, and no release
+/// is one.
+pub const OLD_STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v0.1";
+/// `_type` of every statement that is written.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// `predicateType` of a release of an agent.
 pub const AGENT_RELEASE_TYPE: &str = "https://mentat.internal/agent-release/v1";
@@ -126,11 +129,11 @@ impl Statement {
     /// no subject, or a subject without digest; [`Error::Unsupported`] for another `_type`.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let statement: Self = json::parse("in-toto statement", bytes, MAX_STATEMENT_BYTES)?;
-        if statement.statement_type != STATEMENT_TYPE {
+        if ![STATEMENT_TYPE, OLD_STATEMENT_TYPE].contains(&statement.statement_type.as_str()) {
             let shown: String = statement.statement_type.chars().take(80).collect();
             return Err(Error::unsupported(
                 "in-toto statement",
-                alloc::format!("_type {shown}; known is {STATEMENT_TYPE}"),
+                alloc::format!("_type {shown}; known are {STATEMENT_TYPE} and v0.1"),
             ));
         }
         if statement.subject.len() > MAX_SUBJECTS {
@@ -165,7 +168,8 @@ impl Statement {
     /// and a predicate equal to the one derived from the manifest. Another file of the same release must not run with
     /// this manifest's grants.
     pub fn releases(&self, manifest: &Manifest, artifact_digest: &[u8; 32]) -> bool {
-        self.predicate_type == AGENT_RELEASE_TYPE
+        self.statement_type == STATEMENT_TYPE
+            && self.predicate_type == AGENT_RELEASE_TYPE
             && self.names_manifest(manifest)
             && self.only_subject(artifact_name(manifest)).is_some_and(|file| file.has_sha256(artifact_digest))
             && self.predicate == release_predicate(manifest)
@@ -282,9 +286,12 @@ mod tests {
         let payload = Statement::agent_release(&manifest("1.0.0"), &[1; 32]).to_payload().unwrap();
         let text = String::from_utf8(payload).unwrap();
         assert!(matches!(
-            Statement::parse(text.replace("Statement/v1", "Statement/v0.1").as_bytes()),
+            Statement::parse(text.replace("Statement/v1", "Statement/v2").as_bytes()),
             Err(Error::Unsupported { .. })
         ));
+        // Older clients' statements are read, and are no releases of ours.
+        let old = Statement::parse(text.replace("Statement/v1", "Statement/v0.1").as_bytes()).unwrap();
+        assert!(old.names_artifact(&[1; 32]) && !old.releases(&manifest("1.0.0"), &[1; 32]));
         for bad in [
             text.replace("\"_type\"", "\"x\":1,\"_type\""),
             text.replace("\"digest\":{\"sha256\":", "\"digest\":{},\"x\":{\"y\":"),

@@ -162,19 +162,26 @@ fn authority(authority: &Authority) -> Result<TrustedAuthority, Denial> {
 }
 
 fn log_of(log: &LogInstance) -> Result<Option<TrustedLog>, Denial> {
+    let details = log.public_key.key_details;
+    // Before the key is read: under its deprecated names it is no SubjectPublicKeyInfo.
+    if !matches!(
+        details,
+        KeyDetails::Ed25519
+            | KeyDetails::EcdsaP256Sha256
+            | KeyDetails::EcdsaP384Sha384
+            | KeyDetails::EcdsaP521Sha512
+    ) {
+        return Ok(None);
+    }
     let spki = &log.public_key.raw_bytes.0;
     let key = SubjectPublicKey::from_der(spki).map_err(|error| error.denial("log key"))?;
-    let details = log.public_key.key_details;
     let origin = log.host();
     let checkpoint_key = match details {
         KeyDetails::Ed25519 => match <&[u8; 32]>::try_from(key.key) {
             Ok(key) => VerifierKey::ed25519(origin, key),
             Err(_) => return Err(Error::malformed("log key", "an Ed25519 key has 32 bytes").into()),
         },
-        KeyDetails::EcdsaP256Sha256 | KeyDetails::EcdsaP384Sha384 | KeyDetails::EcdsaP521Sha512 => {
-            VerifierKey::ecdsa(origin, spki)
-        }
-        _ => return Ok(None),
+        _ => VerifierKey::ecdsa(origin, spki),
     };
     let checkpoint_key =
         checkpoint_key.map_err(|error| Denial::new(ReasonCode::Malformed, error.to_string()))?;
@@ -189,11 +196,12 @@ fn log_of(log: &LogInstance) -> Result<Option<TrustedLog>, Denial> {
 }
 
 fn certificate_log(log: &LogInstance) -> Result<Option<TrustedCertificateLog>, Denial> {
-    let spki = &log.public_key.raw_bytes.0;
-    let key = SubjectPublicKey::from_der(spki).map_err(|error| error.denial("certificate log key"))?;
+    // Before the key is read: under its deprecated names it is no SubjectPublicKeyInfo.
     if log.public_key.key_details != KeyDetails::EcdsaP256Sha256 {
         return Ok(None);
     }
+    let spki = &log.public_key.raw_bytes.0;
+    let key = SubjectPublicKey::from_der(spki).map_err(|error| error.denial("certificate log key"))?;
     // RFC 6962 section 3.2: the id of a certificate log is the hash of its key, whatever the file says.
     let log_id: [u8; 32] = Sha256::digest(spki).into();
     Ok(Some(TrustedCertificateLog { log_id, key: key.key.to_vec(), validity: log.public_key.valid_for }))

@@ -79,7 +79,7 @@ pub struct KeyId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LogKey {
-    /// DER SubjectPublicKeyInfo.
+    /// DER SubjectPublicKeyInfo (under two deprecated names of `key_details`, RSAPublicKey).
     pub raw_bytes: Bytes,
     /// Type and hash.
     pub key_details: KeyDetails,

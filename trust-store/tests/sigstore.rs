@@ -256,3 +256,30 @@ fn an_issuer_rule_needs_the_extension_to_match() {
         "no issuer extension, nothing to match"
     );
 }
+
+#[test]
+fn keys_of_logs_that_served_long_ago_do_not_spoil_a_trusted_root() {
+    let mut world = World::new();
+    let signer = world.leaf(EMAIL);
+    let bundle = message(&mut world, &signer);
+    let mut root = world.trusted_root();
+    // An RSAPublicKey, which is no SubjectPublicKeyInfo, and names that nothing is verified by.
+    for details in [KeyDetails::DeprecatedRsaPkcs1v5, KeyDetails::LmsSha256, KeyDetails::EcdsaP521Sha256] {
+        let old = LogInstance {
+            base_url: "https://old.example".into(),
+            hash_algorithm: HashAlgorithm::Sha256,
+            public_key: LogKey {
+                raw_bytes: Bytes(vec![0x30, 0x06, 0x02, 0x01, 0x05, 0x02, 0x01, 0x03]),
+                key_details: details,
+                valid_for: Validity::since(UnixTime(0)),
+            },
+            log_id: KeyId { key_id: Bytes(vec![7; 32]) },
+            checkpoint_key_id: None,
+            operator: String::new(),
+        };
+        root.ctlogs.push(old.clone());
+        root.tlogs.push(old);
+    }
+    let root = TrustedRoot::parse(&root.to_json().unwrap()).unwrap();
+    drop(verify(&root, &bundle, &stock_policy()).unwrap());
+}

@@ -55,6 +55,39 @@ fn every_case_is_denied_with_its_own_code() {
     }
 }
 
+/// What the policy decides is said with the policy's own key and with what would satisfy it.
+#[test]
+fn a_denial_by_policy_names_its_rule_and_what_would_satisfy_it() {
+    let rules = [
+        (ReasonCode::AlgorithmNotAllowed, "`algorithms`"),
+        (ReasonCode::TimestampMissing, "`signing_time`"),
+        (ReasonCode::IdentityDenied, "`identities`"),
+        (ReasonCode::SctMissing, "`sct`"),
+        (ReasonCode::UnknownLog, "`logs.threshold`"),
+        (ReasonCode::WitnessQuorum, "`logs.witnesses`"),
+        (ReasonCode::CheckpointStale, "`freshness`"),
+        (ReasonCode::Revoked, "`revocation`"),
+        (ReasonCode::RevocationUnknown, "`revocation`"),
+        (ReasonCode::RevocationStale, "`revocation`"),
+        (ReasonCode::TrustLevel, "`required_level`"),
+        (ReasonCode::ProvenanceMissing, "`provenance.required`"),
+        (ReasonCode::EndorsementMissing, "`endorsements.at-least`"),
+        (ReasonCode::PolicyDenied, "`agents."),
+        (ReasonCode::CapabilityDenied, "`capabilities`"),
+    ];
+    for (code, rule) in rules {
+        let mut seen = 0;
+        for case in cases::all().filter(|case| case.code == code) {
+            let denial = (case.build)().verify().map(|_| ()).unwrap_err();
+            let (fault, remedy) = denial.detail.split_once("; ").unwrap_or_else(|| panic!("{denial}"));
+            assert!(!fault.is_empty() && remedy.contains(": "), "{}: {denial}", case.name);
+            assert!(denial.detail.contains(rule), "{}: {denial}", case.name);
+            seen += 1;
+        }
+        assert!(seen > 0, "{code}: no case");
+    }
+}
+
 #[test]
 fn revoked_wins_over_every_failure_after_step_5() {
     for case in cases::all() {

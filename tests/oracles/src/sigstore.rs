@@ -1,7 +1,7 @@
 //! `sigstore-verify` behind the two calls that are needed: prepare a trusted root, verify a bundle.
 
 use sigstore_verify::trust_root::TrustedRoot;
-use sigstore_verify::types::Bundle;
+use sigstore_verify::types::{Bundle, Sha256Hash};
 use sigstore_verify::{VerificationPolicy, Verifier};
 
 /// A verifier with its trusted root prepared.
@@ -30,5 +30,16 @@ impl Peer {
         let text = std::str::from_utf8(bundle).map_err(|error| error.to_string())?;
         let bundle = Bundle::from_json(text).map_err(|error| error.to_string())?;
         self.verifier.verify(artifact, &bundle, &self.policy).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The same for an artifact that is known by its SHA-256 in hexadecimal.
+    ///
+    /// # Errors
+    /// What the peer says.
+    pub fn verify_digest(&self, bundle: &[u8], digest: &str) -> Result<(), String> {
+        let text = std::str::from_utf8(bundle).map_err(|error| error.to_string())?;
+        let bundle = Bundle::from_json(text).map_err(|error| error.to_string())?;
+        let digest = Sha256Hash::from_hex(digest).map_err(|error| error.to_string())?;
+        self.verifier.verify(digest, &bundle, &self.policy).map(drop).map_err(|error| error.to_string())
     }
 }

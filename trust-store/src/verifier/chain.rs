@@ -118,7 +118,8 @@ impl Session<'_> {
             Signer::Key(key) => {
                 if matches!(accepted, Accepted::Vouchers(_)) {
                     let detail = format!(
-                        "the key `{}` signs artifacts; builders and endorsers are accepted by identity only",
+                        "the key `{}` signs artifacts; `endorsements.at-least` and `provenance.required` accept identities only: sign with a \
+                         certificate",
                         key.name
                     );
                     self.enforce(6, Err(denied(ReasonCode::IdentityDenied, detail)))?;
@@ -130,8 +131,13 @@ impl Session<'_> {
         let identity = Identity::of_certificate(certificate)?;
         let level = rules.iter().filter(|rule| rule.accepts(&identity)).map(|rule| rule.level).max();
         let refusal = || {
+            let rule = match accepted {
+                Accepted::Signers(_) => "identities",
+                Accepted::Vouchers(_) => "endorsements.at-least` or `provenance.required",
+            };
             let detail = format!(
-                "the signer {identity} is not accepted; {} accepted identities are listed",
+                "the signer {identity} is not accepted; {} identities are listed under `{rule}`: add this one, or let one of \
+                 those sign",
                 rules.len()
             );
             denied(ReasonCode::IdentityDenied, detail)
@@ -155,7 +161,7 @@ impl Session<'_> {
             return match self.policy.sct {
                 SctPolicy::AcceptAbsent => Ok(()),
                 SctPolicy::Require => {
-                    let detail = "the certificate embeds no signed certificate timestamp; request one from an authority that logs its certificates";
+                    let detail = "the certificate embeds no signed certificate timestamp; `sct` demands one: request a certificate from an authority that logs them";
                     Err(denied(ReasonCode::SctMissing, detail))
                 }
             };
@@ -174,7 +180,7 @@ impl Session<'_> {
             known += 1;
         }
         if known == 0 {
-            let detail = "no certificate timestamp is of a certificate log in the trusted root";
+            let detail = "no certificate timestamp is of a certificate log in the trusted root; `sct` demands one: export the trusted root again, or request a certificate from an authority that it lists";
             return Err(denied(ReasonCode::SctInvalid, detail));
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use super::{Part, Session, denied};
 use crate::algorithm::SubjectPublicKey;
@@ -154,7 +155,12 @@ impl Session<'_> {
         if self.policy.algorithms.contains(&details) {
             return Ok(());
         }
-        let detail = format!("{} is not among the policy's algorithms", details.as_str());
+        let accepted: Vec<&str> = self.policy.algorithms.iter().map(|known| known.as_str()).take(5).collect();
+        let detail = format!(
+            "{} is not accepted; `algorithms` lists {}: sign with a key of a listed type",
+            details.as_str(),
+            if accepted.is_empty() { "none".to_string() } else { accepted.join(", ") }
+        );
         Err(denied(ReasonCode::AlgorithmNotAllowed, detail))
     }
 

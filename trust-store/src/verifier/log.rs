@@ -52,7 +52,7 @@ impl Session<'_> {
         let expected = Expected { bundle: part.bundle, digest: &self.digest, details, verifier };
         let entries = &part.bundle.log_entries;
         let some = if entries.is_empty() {
-            let detail = "the bundle holds no log entry; submit the signature to a log of the trusted root";
+            let detail = "the bundle holds no log entry; `logs.threshold` demands one: record the signature with `mentatctl log submit`, or sign again";
             Err(denied(ReasonCode::InclusionMissing, detail))
         } else {
             Ok(())
@@ -107,7 +107,8 @@ impl Session<'_> {
         let threshold = usize::from(self.policy.log_threshold.get());
         let enough = if views.len() < threshold {
             let detail = format!(
-                "{} of the {threshold} demanded logs hold the entry and are trusted for the signing time",
+                "{} trusted logs hold the entry and were in service at the signing time; `logs.threshold` demands {threshold}: record \
+                 the signature in as many logs of the trusted root, or export the trusted root again",
                 views.len()
             );
             Err(denied(ReasonCode::UnknownLog, detail))

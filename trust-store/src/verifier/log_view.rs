@@ -66,9 +66,13 @@ impl Session<'_> {
                     })
             });
             let refusal = || {
+                let most = view.known.iter().map(|(checkpoint, _)| checkpoint.cosigned.len()).max();
                 let detail = format!(
-                    "no quorum of witnesses cosigned a checkpoint of {} that covers the entry",
-                    view.origin
+                    "no quorum of witnesses cosigned a checkpoint of {} that covers the entry, {} of {} at most; `logs.witnesses` \
+                     demands the quorum of `logs.policy`: fetch a newer checkpoint with their cosignatures",
+                    view.origin,
+                    most.unwrap_or(0),
+                    quorum.keys().count()
                 );
                 denied(ReasonCode::WitnessQuorum, detail)
             };
@@ -147,7 +151,8 @@ impl Session<'_> {
             return Ok(());
         }
         let detail = format!(
-            "consistency of {} with the remembered tree of size {} was not shown; fetch its consistency proof",
+            "consistency of {} with the remembered tree of size {} was not shown; `freshness` demands what is known to fit: fetch its \
+             consistency proof",
             view.origin, remembered.size
         );
         Err(denied(ReasonCode::CheckpointStale, detail))
@@ -164,7 +169,8 @@ impl Session<'_> {
         let mut newest_known = known.iter().filter(|(checkpoint, _)| Some(checkpoint.head.size) == newest);
         if newest_known.clone().any(|(_, relation)| *relation == Relation::NotShown) {
             return stale(format!(
-                "a newer checkpoint of {} is known, but not shown to contain the entry; fetch its consistency proof",
+                "a newer checkpoint of {} is known, but not shown to contain the entry; `freshness` demands that it does: fetch its \
+                 consistency proof",
                 view.origin
             ));
         }
@@ -172,7 +178,8 @@ impl Session<'_> {
             return Ok(());
         }
         stale(format!(
-            "no verified time of the newest known checkpoint of {} lies within {max_age} seconds; fetch a newer checkpoint",
+            "no verified time of the newest known checkpoint of {} is recent; `freshness` demands one within {max_age} seconds: fetch \
+             a newer checkpoint",
             view.origin
         ))
     }

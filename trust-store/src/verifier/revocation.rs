@@ -1,5 +1,6 @@
 //! Step 12: no certificate of the chain is revoked, and that is shown; nor is the timestamp authority.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use super::Session;
@@ -39,10 +40,19 @@ impl Session<'_> {
                 revoked.map_or_else(|| other.and(failed.into_iter().next().map_or(Ok(()), Err)), Err)
             }
         };
-        let result = result.map_err(|denial| match denial.code {
-            ReasonCode::Revoked | ReasonCode::RevocationStale | ReasonCode::RevocationUnknown => denial,
+        let result = result.map_err(|Denial { code, detail }| match code {
+            ReasonCode::Revoked => {
+                let rule = "`revocation` admits nothing of a revoked certificate: sign again with a good one";
+                Denial::new(code, format!("{detail}; {rule}"))
+            }
             // Running out of budget leaves the status unknown; only the three codes belong to this step.
-            _ => Denial::new(ReasonCode::RevocationUnknown, denial.detail),
+            _ => {
+                let code =
+                    if code == ReasonCode::RevocationStale { code } else { ReasonCode::RevocationUnknown };
+                let rule =
+                    "`revocation` demands a current \"good\" for it: fetch its issuer's CRL or OCSP answer";
+                Denial::new(code, format!("{detail}; {rule}"))
+            }
         });
         self.enforce(12, result)
     }

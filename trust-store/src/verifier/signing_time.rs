@@ -59,7 +59,7 @@ impl Session<'_> {
         match times.next() {
             Some(first) => Ok(SigningTimes { first, others: times.collect(), authorities }),
             None => {
-                let detail = "no timestamp of a trusted authority proves when the signature was made; sign with a timestamp authority of the trusted root";
+                let detail = "nothing proves when the signature was made; `signing_time` demands a timestamp of a trusted authority: sign while one is reachable";
                 self.enforce(4, Err(denied(ReasonCode::TimestampMissing, detail)))?;
                 Ok(SigningTimes { first: self.now, others: Vec::new(), authorities })
             }

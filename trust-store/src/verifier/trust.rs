@@ -53,7 +53,7 @@ impl Session<'_> {
             }
             _ => {
                 let detail = format!(
-                    "the level reached is {level}, the policy demands {required}; list {} at that level to accept it",
+                    "the level reached is {level}; `required_level` demands {required}: list {} at that level under `identities`",
                     signed.identity
                 );
                 Err(denied(ReasonCode::TrustLevel, detail))
@@ -87,13 +87,13 @@ impl Session<'_> {
         let Some(manifest) = manifest else { return Ok(()) };
         let id = manifest.id().as_str();
         let rule = if self.policy.agents.deny.iter().any(|pattern| pattern.matches(id)) {
-            "a pattern of `agents.deny` matches it; nothing but another policy satisfies that"
+            "a pattern of `agents.deny` matches it: nothing but another policy satisfies that"
         } else if !self.policy.agents.allow.iter().any(|pattern| pattern.matches(id)) {
-            "no pattern of `agents.allow` matches it; add one to admit it"
+            "no pattern of `agents.allow` matches it: add one to admit it"
         } else {
             return Ok(());
         };
-        Err(denied(ReasonCode::PolicyDenied, format!("the agent `{id}` is not admitted: {rule}")))
+        Err(denied(ReasonCode::PolicyDenied, format!("the agent `{id}` is not admitted; {rule}")))
     }
 
     fn provenance_is_shown(&self, attestation: &Attestation) -> Result<(), Denial> {
@@ -114,12 +114,12 @@ impl Session<'_> {
         let detail = match found {
             Some(reason) => {
                 format!(
-                    "provenance of type {predicate_type} does not satisfy `provenance.required`: {reason}"
+                    "provenance of type {predicate_type} does not satisfy `provenance.required`; {reason}: build again where it does"
                 )
             }
             None => format!(
-                "`provenance.required` demands a statement of type {predicate_type} by an accepted builder, and none came \
-                 along; add it to the attestation's `further_bundles`"
+                "no statement of type {predicate_type} by an accepted builder came along; `provenance.required` demands one: add \
+                 it to the attestation's `further_bundles`"
             ),
         };
         Err(denied(ReasonCode::ProvenanceMissing, detail))
@@ -187,7 +187,7 @@ impl Session<'_> {
         if let CapabilityPolicy::Within(granted) = &self.policy.capabilities {
             let beyond = requested.iter().find(|capability| !capability.is_covered_by(granted));
             let refusal = beyond.map_or(Ok(()), |capability| {
-                let detail = format!("the capability `{capability}` is not granted; add it to the policy or remove it from the manifest and sign again");
+                let detail = format!("the capability `{capability}` is not granted; `capabilities` does not cover it: add it there, or remove it from the manifest and sign again");
                 Err(denied(ReasonCode::CapabilityDenied, detail))
             });
             self.enforce(14, refusal)?;
