@@ -1,4 +1,5 @@
-//! `audit-capabilities`: compares what a module imports with what its manifest asks for. Offline, without an engine.
+//! `audit-capabilities`: compares what a module imports with what its manifest asks for, and that with what a policy grants.
+//! Offline, without an engine.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 use trust_store::capability::{Capability, FileAccess, Protocol};
 use trust_store::manifest::Manifest;
+use trust_store::policy::CapabilityPolicy;
 use wasmparser::{Parser, Payload};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
@@ -19,16 +21,21 @@ pub struct Audit {
     /// Folders with a manifest.yaml, or manifests
     #[arg(required = true, value_name = "DIR|MANIFEST")]
     releases: Vec<PathBuf>,
+    /// A trust policy: what it does not grant is a finding, as it will be a denial
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
 }
 
 /// Runs `audit-capabilities`: exit code 0 when clean, 1 with findings, 2 when something cannot be read.
 ///
 /// # Errors
-/// None: every release is reported by itself.
+/// Exit code 2 when the policy cannot be read; every release is reported by itself.
 pub fn run(audit: &Audit, out: &Output) -> Outcome {
+    let policy = audit.policy.as_deref().map(trust_store_files::load_policy).transpose();
+    let granted = policy.or_fail(Exit::Usage, "the trust policy")?.map(|policy| policy.capabilities);
     let mut worst = Exit::Ok;
     for path in &audit.releases {
-        match audit_one(path, out) {
+        match audit_one(path, granted.as_ref(), out) {
             Ok(0) => {}
             Ok(_) if worst == Exit::Ok => worst = Exit::Failure,
             Ok(_) => {}
@@ -48,11 +55,12 @@ struct Finding {
     text: String,
 }
 
-fn audit_one(path: &Path, out: &Output) -> Outcome<usize> {
+fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> Outcome<usize> {
     let release = Release::open(path, Use::Sign)?;
     release.assemble_missing_module()?;
     let imports = imports(&release.module()?)?;
-    let findings = findings(release.manifest(), &imports);
+    let mut findings = findings(release.manifest(), &imports);
+    findings.extend(granted.map(|granted| not_granted(release.manifest(), granted)).unwrap_or_default());
     let requested: Vec<String> =
         release.manifest().requested_capabilities().iter().map(ToString::to_string).collect();
     out.line(
@@ -109,6 +117,22 @@ fn imports(bytes: &[u8]) -> Outcome<BTreeSet<(String, String)>> {
     Ok(found)
 }
 
+/// What verification with this policy would deny at step 14: every request that no grant covers.
+fn not_granted(manifest: &Manifest, granted: &CapabilityPolicy) -> Vec<Finding> {
+    let CapabilityPolicy::Within(granted) = granted else { return Vec::new() };
+    let requested = manifest.requested_capabilities().into_iter();
+    let beyond = requested.filter(|capability| !capability.is_covered_by(granted));
+    let text = |capability| format!("asks for {capability}, which the policy does not grant");
+    beyond.map(|capability| Finding { code: "not_granted", text: text(capability) }).collect()
+}
+
+/// Interfaces that executors know, as a core module and as a component names them.
+fn is_known(module: &str) -> bool {
+    matches!(module, "mentat" | "wasi_snapshot_preview1")
+        || module.starts_with("mentat:agent/")
+        || module.starts_with("wasi:")
+}
+
 fn findings(manifest: &Manifest, imports: &BTreeSet<(String, String)>) -> Vec<Finding> {
     let requested = manifest.requested_capabilities();
     let mut found = Vec::new();
@@ -116,6 +140,11 @@ fn findings(manifest: &Manifest, imports: &BTreeSet<(String, String)>) -> Vec<Fi
     let core = |name: &str| imports.contains(&("mentat".to_owned(), name.to_owned()));
     let interface = |prefix: &str| imports.iter().any(|(module, _)| module.starts_with(prefix));
 
+    let foreign: BTreeSet<&str> =
+        imports.iter().map(|(module, _)| module.as_str()).filter(|module| !is_known(module)).collect();
+    for module in foreign {
+        add("unknown_import", format!("imports from `{module}`, which no executor offers"));
+    }
     let uses_handles = core("request_capability") || interface("mentat:agent/capability");
     let uses_media = core("download_media") || core("upload_media") || interface("mentat:agent/media");
     let uses_streams = core("start_stream") || interface("mentat:agent/stream");
@@ -210,6 +239,31 @@ mod tests {
         assert_eq!(codes(&manifest(r#""network:https:*.example.com""#, LIMIT), ASKS), ["wide"]);
         assert_eq!(codes(&manifest(r#""network:http:api.example.com""#, LIMIT), ASKS), ["clear_text"]);
         assert_eq!(codes(&manifest("", ""), READS), ["no_limit"]);
+        let foreign = r#"(module (import "env" "abort" (func)) (import "env" "exit" (func)))"#;
+        assert_eq!(codes(&manifest("", LIMIT), foreign), ["unknown_import"]);
+        let component =
+            r#"(component (import "wasi:cli/environment@0.2.0" (instance)) (import "acme:x/y" (instance)))"#;
+        assert_eq!(codes(&manifest("", LIMIT), component), ["unknown_import"]);
+    }
+
+    #[test]
+    fn what_the_policy_does_not_grant_is_found() {
+        let asks = manifest(r#""env:A","filesystem:read:/data/in","network:https:api.example.com""#, LIMIT);
+        let grants = |texts: &[&str]| {
+            CapabilityPolicy::Within(texts.iter().map(|text| text.parse().unwrap()).collect())
+        };
+        let beyond =
+            |policy| not_granted(&asks, &policy).into_iter().map(|finding| finding.text).collect::<Vec<_>>();
+        assert!(
+            beyond(grants(&["env:A", "filesystem:write:/data", "network:https:*.example.com"])).is_empty()
+        );
+        assert!(beyond(CapabilityPolicy::LeftToTheExecutor).is_empty());
+        let found = beyond(grants(&["filesystem:read:/data/in", "network:https:api.example.com:8443"]));
+        assert_eq!(found.len(), 2);
+        assert!(
+            found[0].contains("env:A") && found[1].contains("network:https:api.example.com"),
+            "{found:?}"
+        );
     }
 
     #[test]

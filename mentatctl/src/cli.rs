@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
 use crate::{
-    audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, pki, publish, run,
+    audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, oci, pki, publish, run,
     schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
 };
 
@@ -55,8 +55,10 @@ enum Command {
     /// Verify a Sigstore bundle as a stock client would (protocol of Sigstore's conformance suite)
     #[command(hide = true)]
     VerifyBundle(verify_bundle::VerifyBundle),
-    /// Copy a verified release into a folder of releases
+    /// Copy a verified release into a folder of releases, or into an OCI registry
     Publish(publish::Publish),
+    /// Fetch a release from an OCI registry and verify it
+    Pull(oci::Pull),
     /// Hand a module to an executor and run it
     Run(run::Run),
     /// Ask an executor what it would decide, with nothing loaded
@@ -109,6 +111,7 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::SignBundle(sign) => sign_bundle::run(sign, &home()?, out),
         Command::VerifyBundle(verify) => verify_bundle::run(verify, &home()?, out),
         Command::Publish(publish) => publish::run(publish, &home()?, out),
+        Command::Pull(pull) => oci::pull(pull, &home()?, out),
         Command::Run(run) => run::run(run, &home()?, out),
         Command::Explain(explain) => run::explain(explain, &home()?, out),
         Command::Executor(command) => executor::run(command, &home()?, out),

@@ -9,6 +9,7 @@ pub mod history;
 mod monitor;
 mod proof;
 pub mod record;
+mod submit;
 mod watch_list;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ use crate::output::Output;
 pub enum Command {
     /// Fetch an entry with its inclusion proof, verify both, write a tlog-proof file
     Proof(proof::Fetch),
+    /// Record a signature that was made elsewhere, or finish one that an outage left pending
+    Submit(Box<submit::Submit>),
     /// Verify a tlog-proof file offline
     Verify(proof::Verify),
     /// Prove that the log only grew since the last look, and walk every new entry
@@ -138,6 +141,7 @@ pub fn known_log(path: &Path, name: &str) -> Outcome<KnownLog> {
 pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     match command {
         Command::Proof(fetch) => proof::fetch(fetch, home, out),
+        Command::Submit(submit) => submit::submit(submit, home, out),
         Command::Verify(verify) => proof::verify(verify, home, out),
         Command::Monitor(watch) => monitor::watch(watch, home, out),
         Command::Fsck(fsck) => fsck::fsck(fsck, home, out),

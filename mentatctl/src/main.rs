@@ -21,6 +21,7 @@ mod lint;
 mod log;
 mod man;
 mod net;
+mod oci;
 mod output;
 mod pki;
 mod publish;

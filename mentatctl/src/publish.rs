@@ -1,4 +1,5 @@
-//! `publish`: a verified release, copied as it is into a folder that a file server or a deployment reads.
+//! `publish`: a verified release, copied as it is into a folder that a file server or a deployment reads, or stored in an OCI
+//! registry.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use serde_json::json;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, file_failure};
 use crate::home::{Home, Secrecy, make_folder, write_file};
+use crate::oci::{self, Reference};
 use crate::output::{Output, Tone};
 use crate::release::{MANIFEST_FILE, Release, Use};
 use crate::verify::{self, VerifyFlags};
@@ -17,8 +19,9 @@ pub struct Publish {
     /// Folder with a signed manifest.yaml, or the manifest
     #[arg(value_name = "DIR|MANIFEST")]
     release: PathBuf,
-    /// Folder of releases; this one goes to TO/ID/VERSION [default: ~/.mentat/releases]
-    #[arg(long, value_name = "DIR")]
+    /// Folder of releases, where this one goes to TO/ID/VERSION, or oci://HOST[:PORT]/REPOSITORY[:TAG] with the version as tag
+    /// [default: ~/.mentat/releases]
+    #[arg(long, value_name = "DIR|REFERENCE")]
     to: Option<PathBuf>,
     #[command(flatten)]
     verify: VerifyFlags,
@@ -32,7 +35,15 @@ pub struct Publish {
 pub fn run(publish: &Publish, home: &Home, out: &Output) -> Outcome {
     let release = Release::open(&publish.release, Use::Verify)?;
     let module = release.module()?;
+    // A wrong name is said before anything is done.
+    let registry = match publish.to.as_ref().and_then(|to| to.to_str()) {
+        Some(to) if to.starts_with(oci::SCHEME) => Some(Reference::parse(to)?),
+        _ => None,
+    };
     let verdict = verify::verify_release(&release, &module, &publish.verify, home)?;
+    if let Some(to) = &registry {
+        return oci::publish(&release, &module, to, publish.verify.client(home)?, &verdict.signer, out);
+    }
     let mut files =
         vec![(release.module_name()?, module), (MANIFEST_FILE.to_owned(), release.text.clone().into_bytes())];
     if let Some((name, text)) = release.sidecar()? {
@@ -45,8 +56,7 @@ pub fn run(publish: &Publish, home: &Home, out: &Output) -> Outcome {
         complete(&folder, &files)?;
     } else {
         make_folder(&versions, Secrecy::Public)?;
-        let draft = Draft(versions.join(format!(".{}.new", uuid::Uuid::new_v4().simple())));
-        make_folder(&draft.0, Secrecy::Public)?;
+        let draft = Draft::below(&versions)?;
         for (name, bytes) in &files {
             write_file(&draft.0.join(name), bytes, Secrecy::Public)?;
         }
@@ -94,7 +104,24 @@ fn complete(folder: &Path, files: &[(String, Vec<u8>)]) -> Outcome<()> {
 }
 
 /// A folder that goes away with the value, unless it was renamed.
-struct Draft(PathBuf);
+pub struct Draft(PathBuf);
+
+impl Draft {
+    /// A new folder, of a name that nobody can foresee.
+    ///
+    /// # Errors
+    /// Exit code 1 when it cannot be made.
+    pub fn below(parent: &Path) -> Outcome<Self> {
+        let draft = Self(parent.join(format!(".{}.new", uuid::Uuid::new_v4().simple())));
+        make_folder(&draft.0, Secrecy::Public)?;
+        Ok(draft)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Draft {
     fn drop(&mut self) {

@@ -1,16 +1,19 @@
 //! `sign`: statement → envelope → timestamp → log → bundle → staples → attestation block.
 //!
-//! Nothing is written before everything was obtained and the finished evidence was checked to be about this module: an
-//! interrupted run leaves the manifest as it was.
+//! The manifest is not written before everything was obtained and the finished evidence was checked to be about this module: an
+//! interrupted run leaves it as it was. When a service is away, the signature waits in a file beside the manifest, and
+//! `log submit --resume` finishes it: without the key, which may be gone by then.
 
 mod evidence;
+pub mod pending;
 mod signer;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
-use trust_store::attestation::AttestationBlock;
+use trust_store::Certificate;
+use trust_store::attestation::{AttestationBlock, Staples};
 use trust_store::bundle::Bundle;
 use trust_store::dsse::{self, Envelope, IN_TOTO_PAYLOAD_TYPE};
 use trust_store::rekor::{HashedRekord, VerifierKey};
@@ -18,7 +21,8 @@ use trust_store::statement::Statement;
 use trust_store_files::manifest_file::NewBundle;
 
 pub use evidence::{Services, crl_url};
-pub use signer::{Signer, Source, sha256, sha256_of_file};
+pub use pending::Pending;
+pub use signer::{Signer, Source, kinds_of, sha256, sha256_of_file};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::Home;
@@ -32,7 +36,8 @@ pub struct Sign {
     /// Folders with a manifest.yaml, or manifests
     #[arg(required = true, value_name = "DIR|MANIFEST")]
     releases: Vec<PathBuf>,
-    /// Developer certificate with its issuers, PEM [default: ~/.mentat/signing.crt]
+    /// Developer certificate with its issuers, PEM [default: ~/.mentat/signing.crt; with --key or --key-env, the newest that the
+    /// authority issued for that key]
     #[arg(long, value_name = "FILE", conflicts_with = "cert_env")]
     cert: Option<PathBuf>,
     /// Environment variable that holds the certificate with its issuers in PEM
@@ -84,6 +89,15 @@ impl ServiceFlags {
         self.tsa_url.as_deref()
     }
 
+    /// The services.
+    ///
+    /// # Errors
+    /// Exit code 2 when an address is not known or a TLS file cannot be used.
+    pub fn services(&self, home: &Home) -> Outcome<Services> {
+        let log = home.log_url(self.log_url.as_deref())?;
+        Services::new(self.tls.client(home)?, &log, &home.tsa_url(self.tsa_url.as_deref())?)
+    }
+
     /// The HTTP client.
     ///
     /// # Errors
@@ -105,16 +119,15 @@ pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
             let key = key_env.map(Source::Variable).or(key.map(Source::File));
             Signer::load_from(Source::Variable(name), key, passphrase, home)?
         }
-        None => {
-            let cert = sign.cert.clone().unwrap_or_else(|| home.signing_certificate());
-            Signer::load(&cert, key, key_env, passphrase, home)?
-        }
+        None => match (&sign.cert, key_env.map(Source::Variable).or(key.map(Source::File))) {
+            (None, Some(key)) => Signer::load_by_key(key, passphrase, sign.services.client(home)?, home)?,
+            (cert, _) => {
+                let cert = cert.clone().unwrap_or_else(|| home.signing_certificate());
+                Signer::load(&cert, key, key_env, passphrase, home)?
+            }
+        },
     };
-    let services = Services::new(
-        sign.services.tls.client(home)?,
-        &home.log_url(sign.services.log_url.as_deref())?,
-        &home.tsa_url(sign.services.tsa_url.as_deref())?,
-    )?;
+    let services = sign.services.services(home)?;
     let mut worst = None;
     for path in &sign.releases {
         match sign_release(path, sign, &signer, &services, out) {
@@ -139,32 +152,58 @@ fn sign_release(path: &Path, sign: &Sign, signer: &Signer, services: &Services, 
     }
     let module = release.module()?;
     let spinner = out.spinner(format!("signing {}", release.manifest().id()));
-    let signed = sign_module(&release, &module, signer, services)?;
+    let sidecar = if sign.sidecar { Some(sidecar_name(&release)?) } else { None };
+    let statement = Statement::agent_release(release.manifest(), &sha256(&module));
+    let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
+    let (mut bundle, entry) = unlogged(payload, signer)?;
+    let signed = match complete(&mut bundle, &entry, &signer.chain, services) {
+        Ok((staples, log_index)) => Signed { bundle, staples, log_index },
+        Err(failure) if failure.exit == Exit::Unavailable => {
+            Pending::new(&bundle, &signer.chain, sidecar)?.store(&release)?;
+            return Err(failure.hint("the signature is kept: finish it with `mentatctl log submit --resume`"));
+        }
+        Err(failure) => return Err(failure),
+    };
     drop(spinner);
-    let sidecar_name = if sign.sidecar { Some(sidecar_name(&release)?) } else { None };
-    let block =
-        AttestationBlock::new(&signed.bundle, sidecar_name.as_deref(), &signer.chain, signed.staples.clone())
-            .or_fail(Exit::Failure, "making the attestation block")?;
+    store(&mut release, &signed, &signer.chain, sidecar.as_deref())?;
+    report(&release, &signed, &signer.name(), sidecar.as_deref(), out);
+    Ok(())
+}
+
+/// Writes finished evidence into a manifest.
+///
+/// # Errors
+/// When a file cannot be written; the manifest is then as it was.
+pub fn store(
+    release: &mut Release,
+    signed: &Signed,
+    chain: &[Certificate],
+    sidecar: Option<&str>,
+) -> Outcome<()> {
+    let block = AttestationBlock::new(&signed.bundle, sidecar, chain, signed.staples.clone())
+        .or_fail(Exit::Failure, "making the attestation block")?;
     let json = signed.bundle.to_json().or_fail(Exit::Failure, "writing the bundle")?;
-    let bundle = match &sidecar_name {
+    let bundle = match sidecar {
         Some(name) => NewBundle::Sidecar { name, json: &json },
         None => NewBundle::Inline,
     };
     release.file.store_attestation(&block, bundle).or_fail(Exit::Failure, "writing the attestation")?;
-    let index = signed.log_index;
+    Pending::forget(release)
+}
+
+/// Says what was signed.
+pub fn report(release: &Release, signed: &Signed, signer: &str, sidecar: Option<&str>, out: &Output) {
+    let (manifest, index) = (release.manifest(), signed.log_index);
     out.line(format!(
-        "{} {} {} as {}, log index {index}",
+        "{} {} {} as {signer}, log index {index}",
         out.paint(Tone::Good, "signed"),
-        release.manifest().id(),
-        release.manifest().version(),
-        signer.name(),
+        manifest.id(),
+        manifest.version(),
     ));
     out.value(&json!({
-        "ok": true, "manifest": release.path(), "agent": release.manifest().id().as_str(),
-        "version": release.manifest().version().as_str(), "signer": signer.name(), "log_index": index,
-        "sidecar": sidecar_name,
+        "ok": true, "manifest": release.path(), "agent": manifest.id().as_str(),
+        "version": manifest.version().as_str(), "signer": signer, "log_index": index, "sidecar": sidecar,
     }));
-    Ok(())
 }
 
 /// What signing made.
@@ -173,29 +212,15 @@ pub struct Signed {
     /// The bundle.
     pub bundle: Bundle,
     /// Revocation evidence for the chain, as far as its issuers publish it.
-    pub staples: trust_store::attestation::Staples,
+    pub staples: Staples,
     /// Index of the entry in the log.
     pub log_index: u64,
-}
-
-/// Signs one release and collects its evidence.
-///
-/// # Errors
-/// When the key cannot sign, or a service refuses or cannot be reached.
-pub fn sign_module(
-    release: &Release,
-    module: &[u8],
-    signer: &Signer,
-    services: &Services,
-) -> Outcome<Signed> {
-    let statement = Statement::agent_release(release.manifest(), &sha256(module));
-    sign_statement(&statement, signer, services)
 }
 
 /// Signs a statement and collects its evidence.
 ///
 /// # Errors
-/// As [`sign_module`].
+/// When the key cannot sign, or a service refuses or cannot be reached.
 pub fn sign_statement(statement: &Statement, signer: &Signer, services: &Services) -> Outcome<Signed> {
     let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
     sign_payload(payload, signer, services)
@@ -204,44 +229,67 @@ pub fn sign_statement(statement: &Statement, signer: &Signer, services: &Service
 /// Signs the bytes of an in-toto statement and collects the signature's evidence.
 ///
 /// # Errors
-/// As [`sign_module`].
+/// When the key cannot sign, or a service refuses or cannot be reached.
 pub fn sign_payload(payload: Vec<u8>, signer: &Signer, services: &Services) -> Outcome<Signed> {
-    let envelope = envelope(payload, signer)?;
-    let entry = HashedRekord::for_envelope(
-        &envelope,
-        VerifierKey::Certificate(signer.certificate().der().to_vec()),
-        signer.key_details,
-    )
-    .or_fail(Exit::Failure, "making the log entry")?;
-    let bundle = Bundle::for_envelope(signer.certificate().der().to_vec(), envelope);
+    let (bundle, entry) = unlogged(payload, signer)?;
     collect(bundle, &entry, signer, services)
+}
+
+/// A bundle that holds nothing but its signature, and the entry that belongs into the log.
+fn unlogged(payload: Vec<u8>, signer: &Signer) -> Outcome<(Bundle, HashedRekord)> {
+    let envelope = envelope(payload, signer)?;
+    let certificate = signer.certificate().der().to_vec();
+    let key = VerifierKey::Certificate(certificate.clone());
+    let entry = HashedRekord::for_envelope(&envelope, key, signer.key_details)
+        .or_fail(Exit::Failure, "making the log entry")?;
+    Ok((Bundle::for_envelope(certificate, envelope), entry))
 }
 
 /// Timestamp, log entry and staples of a bundle that holds nothing but its signature.
 ///
 /// # Errors
-/// As [`sign_module`].
+/// When the key cannot sign, or a service refuses or cannot be reached.
 pub fn collect(
     mut bundle: Bundle,
     entry: &HashedRekord,
     signer: &Signer,
     services: &Services,
 ) -> Outcome<Signed> {
+    let (staples, log_index) = complete(&mut bundle, entry, &signer.chain, services)?;
+    Ok(Signed { bundle, staples, log_index })
+}
+
+/// Adds to a bundle what it lacks of a timestamp and a log entry, and fetches staples. What was obtained stays in it when a later
+/// step fails, so that it is not asked for again. Returns the staples and the entry's index.
+///
+/// # Errors
+/// Exit code 69 when a service cannot be reached, 1 when it refuses.
+pub fn complete(
+    bundle: &mut Bundle,
+    entry: &HashedRekord,
+    chain: &[Certificate],
+    services: &Services,
+) -> Outcome<(Staples, u64)> {
     let signature = bundle.signature().or_fail(Exit::Failure, "reading the signature")?.to_vec();
     let request: Value =
         serde_json::from_slice(&entry.request().or_fail(Exit::Failure, "writing the log entry")?)
             .or_fail(Exit::Failure, "writing the log entry")?;
-    let (token, logged, staples) = block_on(async {
+    block_on(async {
         // The time is proven first: a log entry without a token would be on record and useless.
-        let token = services.timestamp(&signature).await?;
-        let logged = services.record(&request, entry).await?;
-        let staples = services.staples(&signer.chain).await?;
-        Ok((token, logged, staples))
-    })?;
-    let log_index = logged.log_index;
-    bundle.timestamps.push(token);
-    bundle.log_entries.push(logged);
-    Ok(Signed { bundle, staples, log_index })
+        if bundle.timestamps.is_empty() {
+            bundle.timestamps.push(services.timestamp(&signature).await?);
+        }
+        let index = match bundle.log_entries.first() {
+            Some(known) => known.log_index,
+            None => {
+                let logged = services.record(&request, entry).await?;
+                let index = logged.log_index;
+                bundle.log_entries.push(logged);
+                index
+            }
+        };
+        Ok((services.staples(chain).await?, index))
+    })
 }
 
 /// A DSSE envelope of a payload, signed.

@@ -64,6 +64,16 @@ pub struct VerifyFlags {
     tls: TlsFlags,
 }
 
+impl VerifyFlags {
+    /// The HTTP client with the TLS settings of the flags.
+    ///
+    /// # Errors
+    /// Exit code 2 when a file cannot be used.
+    pub fn client(&self, home: &Home) -> Outcome<reqwest::Client> {
+        self.tls.client(home)
+    }
+}
+
 /// What was decided of an admitted release.
 #[derive(Clone, Debug)]
 pub struct Verdict {

@@ -9,11 +9,14 @@
 )]
 
 mod browser;
+mod conformance_suite;
+mod elsewhere;
 mod gnutls;
 mod java;
 mod log_page;
 mod openssl;
 mod python;
+mod registry;
 mod revoked;
 
 use std::process::Command;

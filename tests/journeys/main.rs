@@ -19,5 +19,7 @@ mod lint;
 mod log_copy;
 mod monitor;
 mod operator;
+mod pending;
+mod registry;
 mod split;
 mod trust;

@@ -19,6 +19,7 @@ pub mod command;
 pub mod files;
 pub mod lying_proxy;
 pub mod receiver;
+pub mod registry;
 pub mod server;
 pub mod skip;
 pub mod stack;

@@ -105,6 +105,16 @@ impl CaClient {
         self.json(self.request(Method::GET, &format!("/api/v1/certificates/{}", segment(serial)))).await
     }
 
+    /// The newest certificate of a key, by the SHA-256 of its SubjectPublicKeyInfo in hexadecimal, that can be used now.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `certificate_unknown` when there is none.
+    pub async fn certificate_of_key(&self, spki_sha256: &str) -> Result<IssuedCertificate, ClientError> {
+        let path = format!("/api/v1/certificates/by-key/{}", segment(spki_sha256));
+        // Without the administrator's token: nobody has to be one for this.
+        self.json(self.http.get(format!("{}{path}", self.base))).await
+    }
+
     /// Revokes one certificate; repeating it is harmless. Administrator.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! `/api/v1/certificates`: enrol, list, show, revoke.
+//! `/api/v1/certificates`: enrol, list, show, revoke, and the certificate of a key.
 
 use std::sync::Arc;
 
@@ -22,6 +22,9 @@ use crate::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::Issued;
 use crate::storage::{Search, State, Step, StoredCertificate, StoredRevocation};
+
+/// Most certificates of one key that are looked at, newest first.
+const NEWEST_OF_A_KEY: u32 = 16;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -> BoxedFilter<(Response,)> {
     let enrol = warp::path!("api" / "v1" / "certificates")
@@ -48,7 +51,11 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -
         .and_then(|serial, admin, body, authority| async move {
             answer(revoke(serial, admin, body, authority).await)
         });
-    enrol.or(list).unify().or(show).unify().or(revoke).unify().boxed()
+    let of_key = warp::path!("api" / "v1" / "certificates" / "by-key" / String)
+        .and(warp::get())
+        .and(with(authority))
+        .and_then(|key, authority| async move { answer(of_key(key, authority).await) });
+    enrol.or(list).unify().or(show).unify().or(revoke).unify().or(of_key).unify().boxed()
 }
 
 async fn enrol(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
@@ -62,13 +69,7 @@ async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(CaError::OutOfRange { field: "limit", reason: "must be 1 to 1000" }.into());
     }
-    let spki_sha256 =
-        match query.spki_sha256.as_deref() {
-            None => None,
-            Some(text) => Some(hex::decode(text).ok().and_then(|octets| octets.try_into().ok()).ok_or(
-                CaError::OutOfRange { field: "spki_sha256", reason: "must be 64 hexadecimal digits" },
-            )?),
-        };
+    let spki_sha256 = query.spki_sha256.as_deref().map(key_hash).transpose()?;
     let search = Search {
         identity: query.identity,
         spki_sha256,
@@ -84,6 +85,23 @@ async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<
     let certificates =
         found.iter().map(|stored| record(&authority, stored)).collect::<Result<_, Problem>>()?;
     Ok(json(StatusCode::OK, &CertificateList { certificates, next }))
+}
+
+/// The newest certificate of a key that can be used now. Open to everybody: who has the key's hash has a certificate, and every
+/// certificate stands in the issuance log.
+async fn of_key(key: String, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+    let search = Search { spki_sha256: Some(key_hash(&key)?), limit: NEWEST_OF_A_KEY, ..Search::default() };
+    let found = authority.store().search(search).await.map_err(CaError::from)?;
+    let now = authority.clock.now().map_err(CaError::from)?;
+    for stored in found.iter().filter(|stored| stored.identity.is_some()) {
+        if stored.not_before <= now
+            && now <= stored.not_after
+            && let Some(issued) = authority.delivered(stored.intent).await?
+        {
+            return Ok(json(StatusCode::OK, &delivered(&issued)?));
+        }
+    }
+    Err(CaError::CertificateUnknown.into())
 }
 
 async fn show(serial: String, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
@@ -106,6 +124,13 @@ async fn revoke(
         .revoke(&serial, stored_reason(asked.reason), asked.compromised_at.map(UnixTime), &actor)
         .await?;
     Ok(json(StatusCode::OK, &revocation(&stored)))
+}
+
+fn key_hash(text: &str) -> Result<[u8; 32], Problem> {
+    let octets = hex::decode(text).ok().and_then(|octets| octets.try_into().ok());
+    octets.ok_or_else(|| {
+        CaError::OutOfRange { field: "spki_sha256", reason: "must be 64 hexadecimal digits" }.into()
+    })
 }
 
 fn parse_serial(text: &str) -> Result<SerialNumber, Problem> {

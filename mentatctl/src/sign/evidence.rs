@@ -84,19 +84,15 @@ impl Services {
         Ok(body)
     }
 
-    /// Records an entry and returns it with its proof, checked to be the entry that was sent.
+    /// Records an entry and returns it with its proof, checked to be the entry that was sent. An entry that is there already,
+    /// because an earlier answer was lost, is as good: its proof is fetched.
     ///
     /// # Errors
     /// Exit code 69 when the log cannot be reached or is overloaded, 1 when it refuses.
     pub async fn record(&self, request: &Value, entry: &HashedRekord) -> Outcome<TransparencyLogEntry> {
         let answer = match self.log.submit(request).await.map_err(log_failure)? {
             Submission::Accepted(answer) => answer,
-            Submission::Duplicate { index } => {
-                return Err(Failure::failed(format!(
-                    "the log has this very signature already, at index {index}"
-                ))
-                .hint("fetch its proof with: mentatctl log proof --index"));
-            }
+            Submission::Duplicate { index } => self.log.log_entry(index).await.map_err(log_failure)?,
         };
         let logged = TransparencyLogEntry::parse(answer.to_string().as_bytes())
             .or_fail(Exit::Failure, "the log's answer")?;

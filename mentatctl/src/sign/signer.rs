@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ca_api::client::CaClient;
 use hsm::developer::DeveloperKey;
 use hsm::{Input, KeyAlgorithm, PublicKey, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
 use sha2::{Digest as _, Sha256};
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
+use crate::net::block_on;
 use crate::{chain_file, pki, trust};
 
 /// Where PEM text comes from.
@@ -60,20 +62,51 @@ impl Signer {
         passphrase_file: Option<&Path>,
         home: &Home,
     ) -> Outcome<Self> {
-        let passphrase = passphrase_file.map(pki::passphrase_from).transpose()?;
-        let key = match key {
-            Some(Source::Variable(name)) => DeveloperKey::from_pem(&variable(name)?, passphrase.as_ref())
-                .or_fail(Exit::Usage, name)
-                .map_err(pki::key_advice)?,
-            Some(Source::File(path)) => pki::read_key(path, passphrase.as_ref())?,
-            None => pki::read_key(&home.signing_key(), passphrase.as_ref()).map_err(|failure| {
-                failure.hint("make one with: mentatctl pki request-cert --email ADDRESS")
-            })?,
-        };
+        let key = read_key(key, passphrase_file, home)?;
         let chain = match cert {
             Source::Variable(name) => chain_file::parse(&variable(name)?, name)?,
             Source::File(path) => chain_file::read(path)?,
         };
+        Self::new(key, chain)
+    }
+
+    /// A signer of a key alone: the certificate is the one in the home folder if it is this key's, else the newest that the
+    /// authority issued for the key. Such a pipeline keeps one secret, and its certificate may be renewed without it.
+    ///
+    /// # Errors
+    /// Exit code 2 when the key cannot be read or the authority's address is not known, 1 when it has no certificate of this
+    /// key that can be used now, 69 when it cannot be reached.
+    pub fn load_by_key(
+        key: Source<'_>,
+        passphrase_file: Option<&Path>,
+        http: reqwest::Client,
+        home: &Home,
+    ) -> Outcome<Self> {
+        let key = read_key(Some(key), passphrase_file, home)?;
+        let own = hex::encode(key.public_key().spki_sha256());
+        let path = home.signing_certificate();
+        if path.is_file()
+            && let Ok(chain) = chain_file::read(&path)
+            && chain.first().is_some_and(|certificate| hex::encode(sha256(certificate.spki_der())) == own)
+        {
+            return Self::new(key, chain);
+        }
+        let authority = CaClient::new(http, &home.ca_url(None)?);
+        let issued = block_on(async { authority.certificate_of_key(&own).await.map_err(pki::ca_failure) })
+            .map_err(|failure| match failure.code.as_deref() {
+                Some("certificate_unknown") => Failure::failed(
+                    "the authority has no certificate for this key that can be used now",
+                )
+                .code("certificate_unknown")
+                .hint("get one with `mentatctl pki request-cert --key FILE`, or name one with --cert or --cert-env"),
+                _ => failure,
+            })?;
+        let chain: Vec<&str> =
+            std::iter::once(&issued.certificate).chain(&issued.chain).map(String::as_str).collect();
+        // The root is the verifier's own; `pki request-cert` leaves it out as well.
+        let chain = chain_file::parse(&chain.join("\n"), "the authority's answer")
+            .map_err(|failure| Failure { exit: Exit::Failure, ..failure })?;
+        let chain = chain.into_iter().filter(|link| link.subject_der() != link.issuer_der()).collect();
         Self::new(key, chain)
     }
 
@@ -89,15 +122,7 @@ impl Signer {
             return Err(Failure::usage("certificate and key do not belong together")
                 .hint("give the --cert and --key that one `pki request-cert` wrote"));
         }
-        let algorithm = match key.public_key().algorithm() {
-            KeyAlgorithm::EcdsaP256 => SignatureAlgorithm::EcdsaP256Sha256,
-            KeyAlgorithm::EcdsaP384 => SignatureAlgorithm::EcdsaP384Sha384,
-            KeyAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
-            KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureAlgorithm::RsaPkcs1Sha256,
-            other => return Err(Failure::usage(format!("statements are not signed with {other} keys"))),
-        };
-        let key_details = trust::key_details(key.public_key().algorithm())
-            .ok_or_else(|| Failure::usage("no log entry can name this key's type"))?;
+        let (algorithm, key_details) = kinds_of(key.public_key())?;
         Ok(Self { key, algorithm, key_details, chain })
     }
 
@@ -132,6 +157,36 @@ impl Signer {
         let signature = self.key.sign(input, self.algorithm, &intent).or_fail(Exit::Failure, "signing")?;
         Ok(signature.into_vec())
     }
+}
+
+/// Reads a key; by default that of the home folder.
+fn read_key(key: Option<Source<'_>>, passphrase_file: Option<&Path>, home: &Home) -> Outcome<DeveloperKey> {
+    let passphrase = passphrase_file.map(pki::passphrase_from).transpose()?;
+    match key {
+        Some(Source::Variable(name)) => DeveloperKey::from_pem(&variable(name)?, passphrase.as_ref())
+            .or_fail(Exit::Usage, name)
+            .map_err(pki::key_advice),
+        Some(Source::File(path)) => pki::read_key(path, passphrase.as_ref()),
+        None => pki::read_key(&home.signing_key(), passphrase.as_ref())
+            .map_err(|failure| failure.hint("make one with: mentatctl pki request-cert --email ADDRESS")),
+    }
+}
+
+/// How a key signs, and what log entries call its type.
+///
+/// # Errors
+/// Exit code 2 for a type that signs no statements.
+pub fn kinds_of(key: &PublicKey) -> Outcome<(SignatureAlgorithm, KeyDetails)> {
+    let algorithm = match key.algorithm() {
+        KeyAlgorithm::EcdsaP256 => SignatureAlgorithm::EcdsaP256Sha256,
+        KeyAlgorithm::EcdsaP384 => SignatureAlgorithm::EcdsaP384Sha384,
+        KeyAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
+        KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureAlgorithm::RsaPkcs1Sha256,
+        other => return Err(Failure::usage(format!("statements are not signed with {other} keys"))),
+    };
+    let details = trust::key_details(key.algorithm())
+        .ok_or_else(|| Failure::usage("no log entry can name this key's type"))?;
+    Ok((algorithm, details))
 }
 
 fn variable(name: &str) -> Outcome<Zeroizing<String>> {
