@@ -62,9 +62,10 @@ adversarial: build ## each forged or missing item alone is denied with its own c
 	$(CARGO) test $(ALL_BUT_COMPILER) --test adversarial
 	$(CARGO) test -p trust-store
 
-conformance: build ## third-party vectors, and the conformance door over stdin
+conformance: build ## third-party vectors, with both signature providers, and the conformance door over stdin
 	@test -d "$$MENTAT_VECTORS" || { echo "MISSING: third-party vectors; set MENTAT_VECTORS to their folder (looked in $$MENTAT_VECTORS)"; exit 1; }
 	CI=true $(CARGO) test -p trust-store -p tlog
+	CI=true $(CARGO) test -p trust-store --features rustcrypto
 	CI=true $(CARGO) test $(ALL_BUT_COMPILER) --test conformance
 
 # The oracles share the workspace's target folder and release settings, so that what both need is built once.

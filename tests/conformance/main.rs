@@ -104,6 +104,52 @@ fn merkle_vectors_are_decided_right_through_the_door() {
     decide("merkle", &lines, &expected);
 }
 
+/// Wycheproof: what the corpus calls acceptable may go either way, everything else is decided as it says.
+#[test]
+fn every_wycheproof_signature_is_decided_right_through_the_door() {
+    let Some(folder) = vectors("crypto") else { return };
+    let files = [
+        ("ecdsa_secp256r1_sha256_p1363_test.json", "ecdsa-p256-sha256", "p1363"),
+        ("ecdsa_secp256r1_sha256_test.json", "ecdsa-p256-sha256", "der"),
+        ("ecdsa_secp256r1_sha512_test.json", "ecdsa-p256-sha512", "der"),
+        ("ecdsa_secp384r1_sha256_test.json", "ecdsa-p384-sha256", "der"),
+        ("ecdsa_secp384r1_sha384_p1363_test.json", "ecdsa-p384-sha384", "p1363"),
+        ("ecdsa_secp384r1_sha384_test.json", "ecdsa-p384-sha384", "der"),
+        ("ed25519_test.json", "ed25519", "der"),
+        ("rsa_signature_2048_sha256_test.json", "rsa-pkcs1-sha256", "der"),
+        ("rsa_signature_3072_sha256_test.json", "rsa-pkcs1-sha256", "der"),
+        ("rsa_signature_4096_sha256_test.json", "rsa-pkcs1-sha256", "der"),
+    ];
+    let base64 = |text: &Value| {
+        let digits = text.as_str().unwrap().as_bytes();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        STANDARD.encode(digits.chunks(2).map(byte).collect::<Vec<u8>>())
+    };
+    let (mut lines, mut expected, mut acceptable) = (String::new(), Vec::new(), 0);
+    for (file, algorithm, encoding) in files {
+        let suite: Value = serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap();
+        for group in suite["testGroups"].as_array().unwrap() {
+            for test in group["tests"].as_array().unwrap() {
+                let decision = match test["result"].as_str().unwrap() {
+                    "valid" => "valid",
+                    "invalid" => "invalid",
+                    _ => {
+                        acceptable += 1;
+                        continue;
+                    }
+                };
+                let id = format!("{file} {}", test["tcId"]);
+                let line = json!({"id": id, "algorithm": algorithm, "key": base64(&group["publicKeyDer"]),
+                    "message": base64(&test["msg"]), "signature": base64(&test["sig"]), "encoding": encoding});
+                let _ = writeln!(lines, "{line}");
+                expected.push((id, decision));
+            }
+        }
+    }
+    assert_eq!(expected.len() + acceptable, 3_483);
+    decide("signature", &lines, &expected);
+}
+
 fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut out = Vec::new();
     let mut open = vec![folder.to_path_buf()];
