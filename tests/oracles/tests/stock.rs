@@ -32,14 +32,14 @@ enum Root {
 }
 
 const CASES: &[Case] = &[
-    Case { bundle: "bundles/bundle_cve_2022_36056.txt.sigstore", root: Root::Production },
+    Case { bundle: "bundles/bundle_cve_2022_36056.txt.sigstore", root: Root::Staging },
     Case { bundle: "bundles/bundle_invalid_version.txt.sigstore", root: Root::Production },
     Case { bundle: "bundles/bundle_no_cert_v1.txt.sigstore", root: Root::Production },
     Case { bundle: "bundles/bundle_no_checkpoint.txt.sigstore", root: Root::Staging },
     Case { bundle: "bundles/bundle_no_log_entry.txt.sigstore", root: Root::Production },
     Case { bundle: "bundles/bundle_v3_github.whl.sigstore", root: Root::Production },
     Case { bundle: "bundles/bundle_v3_no_signed_time.txt.sigstore.json", root: Root::Staging },
-    Case { bundle: "bundles/conda-attestation-rekor2.sigstore.json", root: Root::Production },
+    Case { bundle: "bundles/conda-attestation-rekor2.sigstore.json", root: Root::Staging },
     Case { bundle: "bundles/conda-attestation.sigstore.json", root: Root::Production },
     Case { bundle: "bundles/cosign-v3-blob.sigstore.json", root: Root::Production },
     Case { bundle: "bundles/dsse-2sigs.sigstore.json", root: Root::Production },
