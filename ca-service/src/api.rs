@@ -4,19 +4,20 @@ mod authorities;
 mod certificates;
 mod problem;
 mod request;
+pub mod roles;
 mod status;
 mod timestamp;
 mod tokens;
 
 use std::sync::Arc;
 
-use service::admin::AdminAuth;
 use warp::filters::BoxedFilter;
 use warp::{Filter, Reply};
 
 use crate::CertificateAuthority;
 
 pub use problem::problem;
+use roles::Access;
 
 /// Route prefixes by which requests are counted.
 pub const ROUTES: &[&str] = &[
@@ -33,14 +34,14 @@ pub const ROUTES: &[&str] = &[
 #[must_use]
 pub fn routes(
     authority: &Arc<CertificateAuthority>,
-    admin: &AdminAuth,
+    access: &Access,
 ) -> BoxedFilter<(warp::reply::Response,)> {
     status_routes(authority)
-        .or(certificates::routes(authority, admin))
+        .or(certificates::routes(authority, access))
         .unify()
         .or(timestamp::routes(authority))
         .unify()
-        .or(tokens::routes(authority, admin))
+        .or(tokens::routes(authority, access))
         .unify()
         .or(authorities::routes(authority))
         .unify()

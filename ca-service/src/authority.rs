@@ -244,7 +244,15 @@ pub fn generate(
 /// # Errors
 /// [`CaError::Inconsistent`] for a key type that CAs do not use.
 pub fn signature_algorithm(signer: &dyn Signer) -> Result<SignatureAlgorithm, CaError> {
-    match signer.public_key().algorithm().default_signature() {
+    certificate_algorithm(signer.public_key().algorithm())
+}
+
+/// The algorithm that a key of this type signs with, as certificates name it.
+///
+/// # Errors
+/// As [`signature_algorithm`].
+pub fn certificate_algorithm(key: hsm::KeyAlgorithm) -> Result<SignatureAlgorithm, CaError> {
+    match key.default_signature() {
         hsm::SignatureAlgorithm::EcdsaP256Sha256 => Ok(SignatureAlgorithm::EcdsaP256Sha256),
         hsm::SignatureAlgorithm::EcdsaP384Sha384 => Ok(SignatureAlgorithm::EcdsaP384Sha384),
         hsm::SignatureAlgorithm::RsaPkcs1Sha256 => Ok(SignatureAlgorithm::RsaPkcs1Sha256),

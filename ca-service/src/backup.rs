@@ -32,7 +32,7 @@ const MAX_INVENTORY: u64 = 1 << 20;
 const DATABASE: &str = "ca.sqlite";
 const KEYSTORE: &str = "keys";
 /// What else belongs to a CA, as it lies in `data_dir`.
-const PUBLIC: [&str; 2] = ["ceremony.jsonl", "chains"];
+const PUBLIC: [&str; 3] = ["ceremony.jsonl", crate::ceremony::TRANSCRIPTS, "chains"];
 
 /// What a backup holds; the content of `backup.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,11 @@ pub fn create(settings: &Settings, out: &Path, now: UnixTime) -> Result<Inventor
     files.insert(DATABASE.to_owned(), digest(&database).map_err(|error| failed(&database, error))?);
     let mut sources = vec![(settings.keystore.clone(), PathBuf::from(KEYSTORE))];
     sources.extend(PUBLIC.map(|name| (settings.data_dir.join(name), PathBuf::from(name))));
-    for (source, name) in sources {
+    // Only an authority that held further ceremonies, or was founded since they exist, has their folder.
+    let there = |(source, name): &(PathBuf, PathBuf)| {
+        source.exists() || name != Path::new(crate::ceremony::TRANSCRIPTS)
+    };
+    for (source, name) in sources.into_iter().filter(there) {
         copy_below(&source, out, &name, &mut files).map_err(|error| failed(&source, error))?;
     }
     let audit = prove_database(&database).map_err(unusable)?;

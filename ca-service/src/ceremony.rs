@@ -1,32 +1,53 @@
-//! `init`: the explicit key ceremony. Makes the keys, the hierarchy and the first CRLs, with a hash-chained transcript.
+//! Key ceremonies: described by a file, planned in a dry run, approved, held, with a hash-chained transcript.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`description`] | the file that people write |
+//! | [`plan`] | everything decided beforehand, built and linted; its bytes are what approvers sign |
+//! | `founding` | holds the ceremony that makes an authority |
+//! | `further` | cross-certificates and lists on an authority that is there |
+//! | `foreign` | another root, to be cross-certified |
 //!
 //! Everything is signed the way `serve` signs: linted, recorded durably, then signed through `hsm` with the record's id.
+
+pub mod description;
+mod foreign;
+mod founding;
+mod further;
+pub mod plan;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ca_api::AuthorityRole;
-use ca_pki::certificate::{Decided, Form, Issuer, build, build_root};
-use ca_pki::key::KeyUse;
-use ca_pki::lint::{self, CertificateRules};
-use ca_pki::profile::Kind;
-use ca_pki::{DistinguishedName, NameFields, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime, pem};
+use ca_pki::UnixTime;
+use hsm::Keyring;
 use hsm::software::{Keystore, KeystoreOptions};
-use hsm::{Input, IntentId, KeyAlgorithm, KeySpec, KeyUri, Keyring, Purpose, Signer, SigningIntent};
 use serde::Serialize;
 use service::StartRefusal;
 use service::clock::Clock;
 use sha2::{Digest, Sha256};
 
-use crate::authority::{generate, names, random, random_serial, role_name, signature_algorithm, status_urls};
+use crate::CertificateAuthority;
+use crate::approval::{Approved, Intent, Quorum};
 use crate::config::Settings;
 use crate::error::CaError;
-use crate::serve::{Parts, assemble};
+use crate::serve;
 use crate::storage::sqlite::SqliteStore;
-use crate::storage::{CertificateStore, NewIntent, Step, StoredAuthority};
+use crate::storage::{CertificateStore as _, StoredAuthority};
 use crate::transcript::Transcript;
+use description::Description;
+use founding::{Founding, record};
+use plan::{Plan, PlanRefusal};
 
-/// What `init` made; printed as one JSON object.
+/// Folder of the PEM files that relying parties get.
+const CHAINS: &str = "chains";
+/// Folder of the transcripts of every ceremony but the first.
+pub const TRANSCRIPTS: &str = "ceremonies";
+
+/// What a founding ceremony made; printed as one JSON object.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Always true.
@@ -49,29 +70,36 @@ pub struct Outcome {
     pub transcript: PathBuf,
 }
 
-/// What one step of the ceremony makes.
-struct Plan<'a> {
-    name: &'static str,
-    role: AuthorityRole,
-    kind: Kind,
-    subject: &'a NameFields,
-    issuer: Option<&'static str>,
-    algorithm: KeyAlgorithm,
-    purposes: &'static [Purpose],
-    shards: u16,
+/// What a held ceremony made; printed as one JSON object.
+#[derive(Debug, Clone, Serialize)]
+pub struct Held {
+    /// What was founded, if it was a founding ceremony.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub founded: Option<Outcome>,
+    /// SHA-256 of the plan, hexadecimal.
+    pub plan_sha256: String,
+    /// Who approved.
+    pub approved_by: Vec<String>,
+    /// PEM files of the cross-certificates.
+    pub cross_certificates: Vec<PathBuf>,
+    /// How many revocation lists were signed.
+    pub lists: usize,
+    /// The hash-chained transcript.
+    pub transcript: PathBuf,
 }
 
-const SIGNS_CERTIFICATES: &[Purpose] = &[Purpose::Certificate, Purpose::Crl];
-
-/// A finished step, for the steps below it.
-struct Made {
-    name: &'static str,
-    certificate: Vec<u8>,
-    issuer: Option<Issuer>,
-    signer: Arc<dyn Signer>,
+/// Who allows a ceremony.
+enum Permission {
+    /// The configuration names no approvers, and the ceremony founds the authority that could have any.
+    Founder,
+    /// The root's key is not used.
+    NotNeeded,
+    /// A quorum approved these bytes.
+    Quorum(Approved),
 }
 
-/// Runs the ceremony. Refuses when anything of an earlier one is there.
+/// Holds the founding ceremony that the `[hierarchy]` section describes, in one go. Refuses when anything of an earlier one is
+/// there, and when the configuration names approvers: then the ceremony is planned, approved and held.
 ///
 /// # Errors
 /// [`StartRefusal`]; what was made before the failure stays, and a new attempt needs an empty data folder.
@@ -81,18 +109,108 @@ pub async fn run(
     keystore: KeystoreOptions,
 ) -> Result<Outcome, StartRefusal> {
     refuse_leftovers(settings)?;
+    if settings.config.approvals.is_some() {
+        return Err(StartRefusal::new(
+            "[approvals] names approvers, and the root's key is not used without them",
+            "run `ca-service ceremony prepare`, have the plan approved, and hold it with `ca-service ceremony hold`",
+        ));
+    }
+    let bytes = prepare(settings, &Description::of_hierarchy(settings), &*clock).await?;
+    let held = hold(settings, clock, keystore, &bytes, &[]).await?;
+    held.founded.ok_or_else(|| StartRefusal::new("nothing was founded", "report this as a defect"))
+}
+
+/// Makes the plan of a ceremony: the dry run. Nothing is written, and no key is used.
+///
+/// # Errors
+/// [`StartRefusal`] naming the step that cannot be meant or whose certificate does not pass the linter.
+pub async fn prepare(
+    settings: &Settings,
+    description: &Description,
+    clock: &dyn Clock,
+) -> Result<Vec<u8>, StartRefusal> {
+    let existing = existing(settings).await?;
+    let now = UnixTime(clock.unix_seconds());
+    let plan = Plan::prepare(settings, description, &existing, now).map_err(refused)?;
+    plan.to_bytes().map_err(refused)
+}
+
+/// Holds a planned ceremony.
+///
+/// # Errors
+/// [`StartRefusal`]: without the quorum, with a plan that is out of date, or when a step fails. What was made before the failure
+/// stays; a founding ceremony's new attempt needs an empty data folder.
+pub async fn hold(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    keystore: KeystoreOptions,
+    bytes: &[u8],
+    approvals: &[Vec<u8>],
+) -> Result<Held, StartRefusal> {
+    let plan = Plan::parse(bytes).map_err(refused)?;
+    let existing = existing(settings).await?;
+    let now = UnixTime(clock.unix_seconds());
+    plan.check_current(settings, &existing, now).map_err(refused)?;
+    let permission = permission(settings, &plan, bytes, approvals)?;
+    if plan.founds() {
+        refuse_leftovers(settings)?;
+    }
+    for folder in [CHAINS, TRANSCRIPTS] {
+        std::fs::create_dir_all(settings.data_dir.join(folder)).map_err(|error| {
+            StartRefusal::new(
+                format!("{} cannot be made", settings.data_dir.display()),
+                "choose a folder you may write",
+            )
+            .because(error)
+        })?;
+    }
+    let plan_sha256 = hex::encode(Sha256::digest(bytes));
+    // Named by the plan: a plan that was held once is refused here.
+    let file = if plan.founds() {
+        "ceremony.jsonl".to_owned()
+    } else {
+        format!("{TRANSCRIPTS}/{}.jsonl", plan_sha256.get(..16).unwrap_or_default())
+    };
+    let path = settings.data_dir.join(file);
+    let mut transcript = Transcript::create(&path).map_err(|error| io_refusal(&path, error))?;
+    let approved_by = begin(&mut transcript, &plan, &plan_sha256, &permission, now)
+        .map_err(|error| step_failed(&plan, error))?;
+
+    let (founded, authority) = if plan.founds() {
+        let (outcome, authority) =
+            found(settings, clock, keystore, &plan, &mut transcript, path.clone(), now).await?;
+        (Some(outcome), authority)
+    } else {
+        (None, reopen(settings, clock).await.map_err(|error| step_failed(&plan, error))?)
+    };
+    let further = further::hold(&authority, &plan, &mut transcript, now)
+        .await
+        .map_err(|error| step_failed(&plan, error))?;
+    record(&mut transcript, "ceremony.finished", serde_json::json!({}), now)
+        .map_err(|error| step_failed(&plan, error))?;
+    Ok(Held {
+        founded,
+        plan_sha256,
+        approved_by,
+        cross_certificates: further.cross_certificates,
+        lists: further.lists,
+        transcript: path,
+    })
+}
+
+async fn found(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    keystore: KeystoreOptions,
+    plan: &Plan,
+    transcript: &mut Transcript,
+    path: PathBuf,
+    now: UnixTime,
+) -> Result<(Outcome, CertificateAuthority), StartRefusal> {
     let passphrase = settings.passphrase.read().map_err(|error| {
         StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase")
             .because(error)
     })?;
-    let folder = &settings.data_dir;
-    std::fs::create_dir_all(folder.join("chains")).map_err(|error| {
-        StartRefusal::new(format!("{} cannot be made", folder.display()), "choose a folder you may write")
-            .because(error)
-    })?;
-    let transcript_path = folder.join("ceremony.jsonl");
-    let transcript =
-        Transcript::create(&transcript_path).map_err(|error| io_refusal(&transcript_path, error))?;
     let store = SqliteStore::create(&settings.database()).await.map_err(|error| {
         StartRefusal::new(
             format!("{} cannot be made", settings.database().display()),
@@ -103,19 +221,103 @@ pub async fn run(
     let keys = Keystore::create_with(&settings.keystore, &passphrase, keystore).map_err(|error| {
         StartRefusal::new("the keystore cannot be made", "check keys.keystore").because(error)
     })?;
-    let now = UnixTime(clock.unix_seconds());
-    let keys = Keyring::new(keys);
-    let mut ceremony = Ceremony { settings, store: Arc::new(store), keys, transcript, made: Vec::new(), now };
-    ceremony.hierarchy().await.map_err(|error| {
-        StartRefusal::new(
-            "the ceremony failed",
-            "correct the configuration, empty the data folder and start again",
-        )
-        .because(error)
+    let mut founding = Founding::new(settings, plan, store, Keyring::new(keys), now);
+    founding.hierarchy(transcript).await.map_err(|error| step_failed(plan, error))?;
+    let outcome = founding.write_chains(path)?;
+    let authority = founding.open(clock).await.map_err(|error| step_failed(plan, error))?;
+    Ok((outcome, authority))
+}
+
+/// The authority that is there, without its logs: a ceremony does not need them.
+async fn reopen(settings: &Settings, clock: Arc<dyn Clock>) -> Result<CertificateAuthority, CaError> {
+    let store = Arc::new(SqliteStore::open(&settings.database()).await?);
+    let keys = serve::keyring(settings).map_err(|refusal| {
+        tracing::error!(%refusal, "the keystore cannot be opened");
+        CaError::Inconsistent("the keystore cannot be opened")
     })?;
-    let outcome = ceremony.write_chains(transcript_path)?;
-    ceremony.first_lists(clock).await?;
-    Ok(outcome)
+    let parts = serve::Parts { store, clock, issuance_log: None, event_log: None };
+    serve::assemble(settings.clone(), parts, &keys).await
+}
+
+/// Decides whether the ceremony may be held. The root's key is never used without a quorum where there is one, and on an authority
+/// that is in use there must be one.
+fn permission(
+    settings: &Settings,
+    plan: &Plan,
+    bytes: &[u8],
+    approvals: &[Vec<u8>],
+) -> Result<Permission, StartRefusal> {
+    match &settings.config.approvals {
+        Some(config) if plan.uses_the_root() || !approvals.is_empty() => {
+            let quorum = Quorum::load(config, &settings.data_dir)?;
+            let approved = quorum.judge(Intent::Ceremony, bytes, approvals).map_err(|error| {
+                StartRefusal::new(
+                    "the plan is not approved",
+                    "have it approved with `ca-service ceremony approve` by as many as approvals.threshold says",
+                )
+                .because(error)
+            })?;
+            Ok(Permission::Quorum(approved))
+        }
+        None if !approvals.is_empty() => {
+            Err(StartRefusal::new("nobody may approve", "name the approvers in [approvals]"))
+        }
+        None if plan.uses_the_root() && !plan.founds() => Err(StartRefusal::new(
+            "the root's key of an authority in use is not used without a quorum",
+            "name the approvers in [approvals], and have the plan approved",
+        )),
+        None if plan.uses_the_root() => Ok(Permission::Founder),
+        _ => Ok(Permission::NotNeeded),
+    }
+}
+
+/// The first lines: which plan, allowed by whom, with the proofs.
+fn begin(
+    transcript: &mut Transcript,
+    plan: &Plan,
+    plan_sha256: &str,
+    permission: &Permission,
+    now: UnixTime,
+) -> Result<Vec<String>, CaError> {
+    let rule = match permission {
+        Permission::Founder => "founder",
+        Permission::NotNeeded => "root-not-used",
+        Permission::Quorum(_) => "quorum",
+    };
+    let detail = serde_json::json!({
+        "name": plan.name,
+        "not_before": plan.not_before,
+        "permission": rule,
+        "plan_sha256": plan_sha256,
+        "steps": plan.steps.len(),
+    });
+    record(transcript, "ceremony.begun", detail, now)?;
+    let Permission::Quorum(approved) = permission else { return Ok(Vec::new()) };
+    for one in approved.accepted() {
+        let detail = serde_json::json!({
+            "approver": one.approver,
+            "at": one.at,
+            "envelope": one.envelope,
+            "spki_sha256": one.spki_sha256,
+        });
+        record(transcript, "approval.accepted", detail, now)?;
+    }
+    Ok(approved.accepted().iter().map(|one| one.approver.clone()).collect())
+}
+
+/// The authority's certificates; none before it is founded.
+async fn existing(settings: &Settings) -> Result<Vec<StoredAuthority>, StartRefusal> {
+    if !settings.database().exists() {
+        return Ok(Vec::new());
+    }
+    let failed = |error: &dyn std::fmt::Display| {
+        StartRefusal::new(
+            format!("{} cannot be read: {error}", settings.database().display()),
+            "check the file system",
+        )
+    };
+    let store = SqliteStore::open(&settings.database()).await.map_err(|error| failed(&error))?;
+    store.authorities().await.map_err(|error| failed(&error))
 }
 
 fn refuse_leftovers(settings: &Settings) -> Result<(), StartRefusal> {
@@ -130,287 +332,26 @@ fn refuse_leftovers(settings: &Settings) -> Result<(), StartRefusal> {
     Ok(())
 }
 
+fn refused(error: PlanRefusal) -> StartRefusal {
+    StartRefusal::new("the ceremony cannot be held", "correct the description and prepare it anew")
+        .because(error)
+}
+
+fn step_failed(plan: &Plan, error: CaError) -> StartRefusal {
+    let remedy = if plan.founds() {
+        "correct the configuration, empty the data folder and start again"
+    } else {
+        "correct what failed, and prepare a new plan: this one is used up"
+    };
+    StartRefusal::new("the ceremony failed", remedy).because(error)
+}
+
 fn io_refusal(path: &Path, error: std::io::Error) -> StartRefusal {
+    if error.kind() == std::io::ErrorKind::AlreadyExists {
+        return StartRefusal::new(
+            format!("{} exists: this ceremony was held", path.display()),
+            "prepare a new plan; nothing is ever done twice",
+        );
+    }
     StartRefusal::new(format!("{} cannot be written", path.display()), "check the file system").because(error)
-}
-
-struct Ceremony<'a> {
-    settings: &'a Settings,
-    store: Arc<SqliteStore>,
-    keys: Keyring,
-    transcript: Transcript,
-    made: Vec<Made>,
-    now: UnixTime,
-}
-
-impl Ceremony<'_> {
-    async fn hierarchy(&mut self) -> Result<(), CaError> {
-        let settings = self.settings;
-        let hierarchy = &settings.config.hierarchy;
-        let plans = [
-            Plan {
-                name: names::ROOT,
-                role: AuthorityRole::Root,
-                kind: Kind::Root,
-                subject: &hierarchy.root,
-                issuer: None,
-                algorithm: settings.root_key,
-                purposes: SIGNS_CERTIFICATES,
-                shards: 1,
-            },
-            Plan {
-                name: names::CODE_SIGNING,
-                role: AuthorityRole::CodeSigning,
-                kind: Kind::CodeSigningIssuer,
-                subject: &hierarchy.code_signing,
-                issuer: Some(names::ROOT),
-                algorithm: settings.issuer_key,
-                purposes: SIGNS_CERTIFICATES,
-                shards: settings.shards.get(),
-            },
-            Plan {
-                name: names::TIME_STAMPING,
-                role: AuthorityRole::TimeStamping,
-                kind: Kind::TimeStampingIssuer,
-                subject: &hierarchy.time_stamping,
-                issuer: Some(names::ROOT),
-                algorithm: settings.issuer_key,
-                purposes: SIGNS_CERTIFICATES,
-                shards: 1,
-            },
-            Plan {
-                name: names::OCSP_RESPONDER,
-                role: AuthorityRole::OcspResponder,
-                kind: Kind::OcspResponder,
-                subject: &hierarchy.ocsp_responder,
-                issuer: Some(names::CODE_SIGNING),
-                algorithm: KeyAlgorithm::EcdsaP256,
-                purposes: &[Purpose::Ocsp],
-                shards: 0,
-            },
-            Plan {
-                name: names::TIMESTAMP_AUTHORITY,
-                role: AuthorityRole::TimestampAuthority,
-                kind: Kind::TimestampAuthority,
-                subject: &hierarchy.timestamp_authority,
-                issuer: Some(names::TIME_STAMPING),
-                algorithm: KeyAlgorithm::EcdsaP256,
-                purposes: &[Purpose::Timestamp],
-                shards: 0,
-            },
-        ];
-        for plan in &plans {
-            self.make(plan).await?;
-        }
-        let (signer, uri) =
-            self.generate(names::STATEMENT, KeyAlgorithm::EcdsaP256, &[Purpose::Statement])?;
-        self.store_authority(names::STATEMENT, AuthorityRole::Statement, None, None, &uri, 0).await?;
-        self.made.push(Made { name: names::STATEMENT, certificate: Vec::new(), issuer: None, signer });
-        Ok(())
-    }
-
-    fn generate(
-        &mut self,
-        name: &str,
-        algorithm: KeyAlgorithm,
-        purposes: &[Purpose],
-    ) -> Result<(Arc<dyn Signer>, KeyUri), CaError> {
-        let purposes: hsm::PurposeSet = purposes.iter().copied().collect();
-        let place = self.settings.key_uris.get(name);
-        // The label of a key elsewhere is what its reference calls it.
-        let label = place.and_then(|uri| uri.path_attribute("object")).unwrap_or(name);
-        let (signer, uri) = generate(&self.keys, place, &KeySpec::new(label, algorithm, purposes)?)?;
-        let detail = serde_json::json!({
-            "algorithm": algorithm.as_str(),
-            "name": name,
-            "place": uri.scheme().as_str(),
-            "protection": signer.protection().as_str(),
-            "purposes": purposes.to_string(),
-            "spki_sha256": hex::encode(signer.public_key().spki_sha256()),
-        });
-        self.record("key.generated", detail)?;
-        Ok((signer, uri))
-    }
-
-    fn record(&mut self, event: &str, detail: serde_json::Value) -> Result<(), CaError> {
-        self.transcript.record(event, detail, self.now).map_err(|error| {
-            tracing::error!(%error, "the transcript cannot be written");
-            CaError::Inconsistent("the transcript cannot be written")
-        })
-    }
-
-    async fn make(&mut self, plan: &Plan<'_>) -> Result<(), CaError> {
-        let (signer, uri) = self.generate(plan.name, plan.algorithm, plan.purposes)?;
-        let key_use = if plan.kind.is_authority() { KeyUse::Authority } else { KeyUse::Subscriber };
-        let public_key = SubjectPublicKey::from_spki(signer.public_key().spki_der(), key_use)?;
-        let subject = DistinguishedName::from_fields(plan.subject)?;
-        let serial = random_serial(self.settings.prefix)?;
-        let profile = self.settings.infrastructure(plan.kind).map_err(|refusal| {
-            tracing::error!(%refusal, "a lifetime is out of range");
-            CaError::OutOfRange { field: "hierarchy", reason: "a lifetime is out of its range" }
-        })?;
-        let request = Decided {
-            serial: &serial,
-            subject: &subject,
-            identity: None,
-            public_key: &public_key,
-            not_before: self.now,
-            identity_issuer: None,
-            claims: &[],
-        };
-        let urls = status_urls(&self.settings.config.status_url, plan.name, plan.shards)?;
-        let algorithm = signature_algorithm(&*signer)?;
-        let (tbs, issuing, issuer) = match plan.issuer {
-            None => (build_root(&profile, algorithm, &request, &urls)?, Arc::clone(&signer), None),
-            Some(name) => {
-                let (issuer, issuing) = self.issuer(name)?;
-                (build(&profile, issuer, &request, Form::Certificate)?, issuing, Some(issuer))
-            }
-        };
-        let rules = CertificateRules { kind: plan.kind, issuer };
-        lint::certificate(&tbs.unsigned(), &rules).into_result()?;
-        let not_after =
-            self.now.plus(profile.lifetime() - 1).min(issuer.map_or(UnixTime(i64::MAX), |it| it.not_after));
-        let shard = issuer.map_or(ca_pki::serial::Shard(0), |it| serial.shard(it.status.shards));
-        let issuer_name = plan.issuer.unwrap_or(plan.name);
-        let intent = NewIntent {
-            intent: random::<16>()?,
-            serial: serial.clone(),
-            issuer: issuer_name.to_owned(),
-            profile: profile.name().to_owned(),
-            identity: None,
-            spki_sha256: public_key.spki_sha256(),
-            requester: "ceremony".to_owned(),
-            request_id: None,
-            evidence: "{}".to_owned(),
-            token: None,
-            not_before: self.now,
-            not_after,
-            shard,
-            step: Step::Certificate,
-            tbs: tbs.as_der().to_vec(),
-            at: self.now,
-        };
-        let certificate = self.sign(intent, &tbs, &*issuing, &serial).await?;
-        self.store_authority(plan.name, plan.role, Some(&certificate), plan.issuer, &uri, plan.shards)
-            .await?;
-        let issuer = if plan.shards > 0 {
-            Some(Issuer::from_certificate(&certificate, algorithm, urls)?)
-        } else {
-            None
-        };
-        let detail = serde_json::json!({
-            "issuer": issuer_name,
-            "name": plan.name,
-            "serial": serial.to_string(),
-            "sha256": hex::encode(Sha256::digest(&certificate)),
-            "subject": subject.as_text(),
-        });
-        self.record("certificate.issued", detail)?;
-        self.made.push(Made { name: plan.name, certificate, issuer, signer });
-        Ok(())
-    }
-
-    fn issuer(&self, name: &str) -> Result<(&Issuer, Arc<dyn Signer>), CaError> {
-        let made = self.made.iter().find(|made| made.name == name);
-        let made = made.ok_or(CaError::Inconsistent("the ceremony's steps are out of order"))?;
-        let issuer =
-            made.issuer.as_ref().ok_or(CaError::Inconsistent("the ceremony's steps are out of order"))?;
-        Ok((issuer, Arc::clone(&made.signer)))
-    }
-
-    /// Record → sign → store, as every certificate is signed.
-    async fn sign(
-        &self,
-        intent: NewIntent,
-        tbs: &ToBeSigned,
-        signer: &dyn Signer,
-        serial: &SerialNumber,
-    ) -> Result<Vec<u8>, CaError> {
-        let id = intent.intent;
-        self.store.record_intent(intent).await?;
-        let detail = serde_json::json!({
-            "intent": hex::encode(id),
-            "serial": serial.to_string(),
-            "tbs_sha256": hex::encode(tbs.sha256()),
-        });
-        self.store.begin_signing(id, detail.to_string(), self.now).await?;
-        let algorithm = signer.public_key().algorithm().default_signature();
-        let signing = SigningIntent::new(Purpose::Certificate, IntentId::new(&id)?);
-        let signature = signer.sign(Input::Message(tbs.as_der()), algorithm, &signing)?;
-        let certificate = tbs.assemble(signature.as_bytes())?;
-        self.store.record_signed(id, signature.into_vec(), self.now).await?;
-        self.store.mark_delivered(id, None, self.now).await?;
-        Ok(certificate)
-    }
-
-    async fn store_authority(
-        &self,
-        name: &str,
-        role: AuthorityRole,
-        certificate: Option<&[u8]>,
-        issuer: Option<&str>,
-        uri: &KeyUri,
-        shards: u16,
-    ) -> Result<(), CaError> {
-        let stored = StoredAuthority {
-            name: name.to_owned(),
-            role: role_name(role).to_owned(),
-            certificate: certificate.map(<[u8]>::to_vec),
-            issuer: issuer.map(str::to_owned),
-            key_uri: uri.to_string(),
-            shards,
-        };
-        Ok(self.store.add_authority(stored, "ceremony", self.now).await?)
-    }
-
-    fn write_chains(&self, transcript: PathBuf) -> Result<Outcome, StartRefusal> {
-        let folder = self.settings.data_dir.join("chains");
-        let write = |file: &str, members: &[&str]| -> Result<PathBuf, StartRefusal> {
-            let path = folder.join(file);
-            let mut text = String::new();
-            for member in members {
-                let made = self.made.iter().find(|made| made.name == *member);
-                let encoded = made.map(|made| pem::encode("CERTIFICATE", &made.certificate));
-                text.push_str(&encoded.and_then(Result::ok).unwrap_or_default());
-            }
-            std::fs::write(&path, text).map_err(|error| io_refusal(&path, error))?;
-            Ok(path)
-        };
-        let statement = folder.join("statement.pub.pem");
-        let root = self.made.iter().find(|made| made.name == names::ROOT);
-        let key = self.made.iter().find(|made| made.name == names::STATEMENT);
-        let key = key.map(|made| made.signer.public_key().to_pem()).unwrap_or_default();
-        std::fs::write(&statement, key).map_err(|error| io_refusal(&statement, error))?;
-        Ok(Outcome {
-            initialised: true,
-            data_dir: self.settings.data_dir.clone(),
-            root: write("root.pem", &[names::ROOT])?,
-            root_sha256: root.map(|made| hex::encode(Sha256::digest(&made.certificate))).unwrap_or_default(),
-            code_signing_chain: write("code-signing.pem", &[names::CODE_SIGNING, names::ROOT])?,
-            time_stamping_chain: write(
-                "time-stamping.pem",
-                &[names::TIMESTAMP_AUTHORITY, names::TIME_STAMPING, names::ROOT],
-            )?,
-            ocsp_responder: write("ocsp-responder.pem", &[names::OCSP_RESPONDER])?,
-            statement_public_key: statement,
-            transcript,
-        })
-    }
-
-    /// The first list of every issuer and shard, signed by the same code that signs all later ones.
-    async fn first_lists(mut self, clock: Arc<dyn Clock>) -> Result<(), StartRefusal> {
-        let failed = |error: CaError| {
-            StartRefusal::new(
-                "the first revocation lists cannot be made",
-                "empty the data folder and start again",
-            )
-            .because(error)
-        };
-        let parts = Parts { store: self.store.clone(), clock, issuance_log: None, event_log: None };
-        let authority = assemble(self.settings.clone(), parts, &self.keys).await.map_err(failed)?;
-        let count = authority.publish_due().await.map_err(failed)?;
-        self.record("crl.published", serde_json::json!({ "lists": count })).map_err(failed)?;
-        self.record("ceremony.finished", serde_json::json!({})).map_err(failed)
-    }
 }

@@ -141,6 +141,7 @@ fn kind(authority: &CertificateAuthority, record: &StoredCertificate) -> Kind {
     let infrastructure = [
         Kind::Root,
         Kind::CodeSigningIssuer,
+        Kind::CrossCertificate,
         Kind::TimeStampingIssuer,
         Kind::OcspResponder,
         Kind::TimestampAuthority,

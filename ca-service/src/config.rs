@@ -18,6 +18,8 @@ use service::{ServerConfig, StartRefusal};
 
 pub use keys::KeysConfig;
 
+use crate::approval::ApprovalsConfig;
+
 /// Largest configuration file in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
@@ -38,6 +40,9 @@ pub struct Config {
     /// Who administers.
     #[serde(default)]
     pub admin: AdminConfig,
+    /// Who may less than administrators.
+    #[serde(default)]
+    pub roles: RolesConfig,
     /// Keys.
     pub keys: KeysConfig,
     /// The hierarchy that `init` makes.
@@ -57,6 +62,19 @@ pub struct Config {
     /// Time stamps.
     #[serde(default)]
     pub timestamp: TimestampConfig,
+    /// Whose approval the root's key needs. Absent: `init` founds without, and nothing uses the root's key afterwards.
+    #[serde(default)]
+    pub approvals: Option<ApprovalsConfig>,
+}
+
+/// Roles as they are written; each is recognised like an administrator.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolesConfig {
+    /// Makes one-time tokens, lists and shows certificates.
+    pub issuer: AdminConfig,
+    /// Lists and shows certificates.
+    pub auditor: AdminConfig,
 }
 
 /// The hierarchy as it is written; used by `init` only, except for the serial prefix.
@@ -253,6 +271,8 @@ impl Config {
         config.data_dir = folder.join(&config.data_dir);
         config.server.resolve_paths(folder);
         config.admin.resolve_paths(folder);
+        config.roles.issuer.resolve_paths(folder);
+        config.roles.auditor.resolve_paths(folder);
         Ok(config)
     }
 
@@ -320,6 +340,7 @@ impl Config {
         let Ok(timestamp_policy) = ObjectIdentifier::new(&self.timestamp.policy) else {
             return refuse("timestamp.policy is not an OID", "write for example 1.3.6.1.4.1.32473.1.2");
         };
+        self.approvals.as_ref().map_or(Ok(()), ApprovalsConfig::validate)?;
         let data_dir = self.data_dir.clone();
         Ok(Settings {
             keystore: data_dir.join(&self.keys.keystore),
@@ -363,15 +384,26 @@ impl Settings {
     /// [`StartRefusal`] when a lifetime is out of its range.
     pub fn infrastructure(&self, kind: Kind) -> Result<Profile, StartRefusal> {
         let hierarchy = &self.config.hierarchy;
-        let time_stamp_policies = [self.config.timestamp.policy.clone()];
-        let (days, policies) = match kind {
-            Kind::Root => (hierarchy.root_days, &[][..]),
-            Kind::CodeSigningIssuer => (hierarchy.issuer_days, &hierarchy.policies[..]),
-            Kind::TimeStampingIssuer => (hierarchy.issuer_days, &time_stamp_policies[..]),
-            Kind::OcspResponder => (hierarchy.ocsp_responder_days, &[][..]),
-            _ => (hierarchy.timestamp_authority_days, &time_stamp_policies[..]),
+        let days = match kind {
+            Kind::Root => hierarchy.root_days,
+            Kind::CodeSigningIssuer | Kind::CrossCertificate | Kind::TimeStampingIssuer => {
+                hierarchy.issuer_days
+            }
+            Kind::OcspResponder => hierarchy.ocsp_responder_days,
+            _ => hierarchy.timestamp_authority_days,
         };
-        Profile::infrastructure(kind, days, policies).map_err(|error| pki_refusal("hierarchy", &error))
+        Profile::infrastructure(kind, days, &self.infrastructure_policies(kind))
+            .map_err(|error| pki_refusal("hierarchy", &error))
+    }
+
+    /// Policy OIDs of the CA's own certificates of a kind; empty for those that have none, or the default.
+    #[must_use]
+    pub fn infrastructure_policies(&self, kind: Kind) -> Vec<String> {
+        match kind {
+            Kind::Root | Kind::OcspResponder => Vec::new(),
+            Kind::CodeSigningIssuer | Kind::CrossCertificate => self.config.hierarchy.policies.clone(),
+            _ => vec![self.config.timestamp.policy.clone()],
+        }
     }
 }
 
@@ -391,7 +423,7 @@ fn check_status_url(url: &str) -> Result<(), StartRefusal> {
     }
 }
 
-fn authority_key(field: &str, text: &str) -> Result<KeyAlgorithm, StartRefusal> {
+pub(crate) fn authority_key(field: &str, text: &str) -> Result<KeyAlgorithm, StartRefusal> {
     match text {
         "ecdsa-p256" => Ok(KeyAlgorithm::EcdsaP256),
         "ecdsa-p384" => Ok(KeyAlgorithm::EcdsaP384),

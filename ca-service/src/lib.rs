@@ -5,7 +5,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`config`] | the configuration file, raw and validated |
-//! | [`ceremony`] | `init`: hierarchy, first CRLs, transcript |
+//! | [`ceremony`] | plans, approvals, hierarchy, first CRLs, cross-certificates, transcript |
+//! | [`approval`] | signatures of a quorum over an exact intent |
 //! | [`authority`] | the CA's own certificates and signers, and [`authority::CertificateAuthority`] that holds them all |
 //! | [`issuance`] | prepare → issue, in the order of ca-requirements §3 |
 //! | [`enrolment`] | one-time tokens and certificate requests |
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod approval;
 pub mod authority;
 pub mod backup;
 pub mod ceremony;

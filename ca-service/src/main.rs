@@ -1,6 +1,8 @@
 //! The certificate authority's program: `init` holds the ceremony, `serve` answers, `check` proves the whole state.
 #![forbid(unsafe_code)]
 
+mod ceremony_command;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +28,9 @@ struct Arguments {
 enum Command {
     /// Hold the key ceremony: keys, hierarchy, first revocation lists. Never overwrites.
     Init(ConfigFile),
+    /// Plan, approve and hold a key ceremony: founding with approvals, cross-certificates, lists.
+    #[command(subcommand)]
+    Ceremony(ceremony_command::Ceremony),
     /// Answer requests until SIGTERM or SIGINT.
     Serve {
         #[command(flatten)]
@@ -104,6 +109,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     match arguments.command {
         Command::Init(file) => runtime.block_on(init(&file)),
+        Command::Ceremony(step) => runtime.block_on(ceremony_command::run(&step)),
         Command::Serve { config, exit_with_stdin } => runtime.block_on(answer(&config, exit_with_stdin)),
         Command::AcceptTime(file) => runtime.block_on(accept_time(&file)),
         Command::Renew { config, authority } => runtime.block_on(renew(&config, &authority)),

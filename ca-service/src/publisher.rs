@@ -67,6 +67,21 @@ impl CertificateAuthority {
         outcome
     }
 
+    /// Signs every list anew, due or not; returns how many.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn publish_all(&self) -> Result<usize, CaError> {
+        let mut lists = 0;
+        for authority in self.authorities.values() {
+            for part in authority.parts() {
+                self.publish(&authority.name, part).await?;
+                lists += 1;
+            }
+        }
+        Ok(lists)
+    }
+
     async fn publish(&self, name: &str, part: CrlPart) -> Result<(), CaError> {
         let (authority, issuer) = self.issuer(name)?;
         let now = self.clock.now()?;

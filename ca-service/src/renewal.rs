@@ -9,7 +9,7 @@ use ca_pki::certificate::{Decided, Form, build};
 use ca_pki::key::KeyUse;
 use ca_pki::lint::{self, CertificateRules};
 use ca_pki::profile::Kind;
-use ca_pki::{DistinguishedName, SubjectPublicKey, UnixTime, pem};
+use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime, pem};
 use der::Encode as _;
 use hsm::{KeyAlgorithm, KeySpec, Keyring, Purpose};
 use serde::Serialize;
@@ -17,6 +17,18 @@ use serde::Serialize;
 use crate::authority::{CertificateAuthority, LoadedAuthority, generate, names, random, role_name};
 use crate::error::CaError;
 use crate::storage::{NewIntent, Step, StoredAuthority};
+
+/// What is recorded about a certificate of the CA's own before it is signed.
+pub(crate) struct Certified<'a> {
+    pub(crate) issuer: &'a str,
+    pub(crate) profile: &'a str,
+    pub(crate) serial: SerialNumber,
+    pub(crate) public_key: &'a SubjectPublicKey,
+    pub(crate) requester: &'a str,
+    pub(crate) not_before: UnixTime,
+    pub(crate) not_after: UnixTime,
+    pub(crate) at: UnixTime,
+}
 
 /// What a renewal made; printed as one JSON object.
 #[derive(Debug, Clone, Serialize)]
@@ -80,7 +92,7 @@ impl CertificateAuthority {
         public_key: &SubjectPublicKey,
         now: UnixTime,
     ) -> Result<(Vec<u8>, String, UnixTime), CaError> {
-        let (signing, issuer) = self.issuer(issuer_name)?;
+        let (_, issuer) = self.issuer(issuer_name)?;
         let old = ca_pki::certificate::parse(&loaded.certificate)?;
         let subject = old.tbs_certificate().subject().to_der();
         let subject = DistinguishedName::from_der(
@@ -102,39 +114,61 @@ impl CertificateAuthority {
         };
         let tbs = build(&profile, issuer, &decided, Form::Certificate)?;
         lint::certificate(&tbs.unsigned(), &CertificateRules { kind, issuer: Some(issuer) }).into_result()?;
-        let intent = random::<16>()?;
         let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
+        let shown = serial.to_string();
+        let certified = Certified {
+            issuer: issuer_name,
+            profile: profile.name(),
+            serial,
+            public_key,
+            requester: "operator",
+            not_before: now,
+            not_after,
+            at: now,
+        };
+        Ok((self.sign_recorded_infrastructure(certified, &tbs).await?, shown, not_after))
+    }
+
+    /// Record → sign → store for a linted certificate of the CA's own.
+    pub(crate) async fn sign_recorded_infrastructure(
+        &self,
+        certified: Certified<'_>,
+        tbs: &ToBeSigned,
+    ) -> Result<Vec<u8>, CaError> {
+        let (signing, issuer) = self.issuer(certified.issuer)?;
+        let at = certified.at;
+        let intent = random::<16>()?;
+        let detail = serde_json::json!({
+            "intent": hex::encode(intent),
+            "serial": certified.serial.to_string(),
+            "tbs_sha256": hex::encode(tbs.sha256()),
+        });
         self.store
             .record_intent(NewIntent {
                 intent,
-                shard: serial.shard(issuer.status.shards),
-                serial: serial.clone(),
-                issuer: issuer_name.to_owned(),
-                profile: profile.name().to_owned(),
+                shard: certified.serial.shard(issuer.status.shards),
+                serial: certified.serial,
+                issuer: certified.issuer.to_owned(),
+                profile: certified.profile.to_owned(),
                 identity: None,
-                spki_sha256: public_key.spki_sha256(),
-                requester: "operator".to_owned(),
+                spki_sha256: certified.public_key.spki_sha256(),
+                requester: certified.requester.to_owned(),
                 request_id: None,
                 evidence: "{}".to_owned(),
                 token: None,
-                not_before: now,
-                not_after,
+                not_before: certified.not_before,
+                not_after: certified.not_after,
                 step: Step::Certificate,
                 tbs: tbs.as_der().to_vec(),
-                at: now,
+                at,
             })
             .await?;
-        let detail = serde_json::json!({
-            "intent": hex::encode(intent),
-            "serial": serial.to_string(),
-            "tbs_sha256": hex::encode(tbs.sha256()),
-        });
-        self.store.begin_signing(intent, detail.to_string(), now).await?;
+        self.store.begin_signing(intent, detail.to_string(), at).await?;
         let signature = self.sign(signing, Purpose::Certificate, &intent, tbs.as_der()).await?;
         let certificate = tbs.assemble(&signature)?;
-        self.store.record_signed(intent, signature, now).await?;
-        self.store.mark_delivered(intent, None, now).await?;
-        Ok((certificate, serial.to_string(), not_after))
+        self.store.record_signed(intent, signature, at).await?;
+        self.store.mark_delivered(intent, None, at).await?;
+        Ok(certificate)
     }
 
     /// Writes the file of `chains/` anew that begins with the renewed certificate, in one step.

@@ -9,7 +9,6 @@ use ca_pki::UnixTime;
 use ca_pki::key::KeyUse;
 use hsm::software::Keystore;
 use hsm::{KeyProvider, KeyUri, Keyring, SigningPool};
-use service::admin::AdminAuth;
 use service::clock::Clock;
 use service::rate_limit::{Rate, RateLimiter};
 use service::{Running, Server, StartRefusal};
@@ -205,11 +204,11 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     tracing::info!(?reconciled, "open issuances reconciled");
     authority.publish_due().await.map_err(store_failed)?;
     let config = &authority.settings().config;
-    let admin = AdminAuth::new(&config.admin)?;
+    let access = api::roles::Access::new(&config.admin, &config.roles)?;
     let metrics = service::metrics::Metrics::new(api::ROUTES);
     metrics.register(|registry| authority.metrics.register(registry));
     let server = Server::new(&config.server)?
-        .route(api::routes(&authority, &admin))
+        .route(api::routes(&authority, &access))
         .read_only_route(api::status_routes(&authority))
         .metrics(metrics);
     // Before the first request: what is open now is nobody's here.

@@ -1,16 +1,11 @@
 //! A CA whose issuing key is in a token: SoftHSM 2, run by `make interop-pkcs11`, which says so when it is missing.
 
 #![cfg(feature = "pkcs11")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod fixture;
+#[path = "../../tests/src/skip.rs"]
+mod skip;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,7 +64,7 @@ fn places(folder: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_with_its_issuing_key_in_a_token_outlives_the_token_going_away() {
     let Some(configuration) = std::env::var_os("SOFTHSM2_CONF").map(PathBuf::from) else {
-        eprintln!("SKIPPED: SOFTHSM2_CONF is not set; `make interop-pkcs11` sets it");
+        skip::skipped("SOFTHSM2_CONF is not set; `make interop-pkcs11` sets it");
         return;
     };
     let home = token(&configuration, "mentat-ca");

@@ -9,6 +9,7 @@
 )]
 
 mod browser;
+mod ceremony;
 mod conformance_suite;
 mod elsewhere;
 mod gnutls;

@@ -16,7 +16,7 @@ use crate::algorithm::SignatureAlgorithm;
 use crate::error::Error;
 use crate::extension::{self, Criticality};
 use crate::identity::Identity;
-use crate::key::{KeyUse, SubjectPublicKey};
+use crate::key::{KeyIdentifier, KeyUse, SubjectPublicKey};
 use crate::name::DistinguishedName;
 use crate::oid;
 use crate::profile::{Kind, Profile};
@@ -136,6 +136,22 @@ pub fn parse(der: &[u8]) -> Result<x509_cert::Certificate, Error> {
         return Err(Error::TooLarge { what: "certificate", limit: MAX_CERTIFICATE });
     }
     x509_cert::Certificate::from_der(der).map_err(Error::malformed("certificate"))
+}
+
+/// The subjectKeyIdentifier of a certificate, if it has one: what certificates below it name as their issuer's.
+///
+/// # Errors
+/// [`Error::Malformed`], also when it is not of 20 octets.
+pub fn key_identifier(certificate: &x509_cert::Certificate) -> Result<Option<KeyIdentifier>, Error> {
+    let found = certificate
+        .tbs_certificate()
+        .get_extension::<SubjectKeyIdentifier>()
+        .map_err(Error::malformed("key identifier"))?;
+    let Some((_, identifier)) = found else { return Ok(None) };
+    let octets = identifier.0.as_bytes().try_into();
+    Ok(Some(KeyIdentifier(
+        octets.map_err(|_| Error::Malformed { what: "key identifier", detail: "not of 20 octets".into() })?,
+    )))
 }
 
 /// A request after every decision about it was made.
@@ -285,11 +301,12 @@ fn extensions(
             list.push(extension::basic_constraints_ca(None)?);
             list.push(certificate_signing()?);
         }
-        kind @ (Kind::CodeSigningIssuer | Kind::TimeStampingIssuer) => {
-            list.push(extension::basic_constraints_ca(Some(0))?);
+        kind @ (Kind::CodeSigningIssuer | Kind::CrossCertificate | Kind::TimeStampingIssuer) => {
+            let levels_below = u8::from(kind == Kind::CrossCertificate);
+            list.push(extension::basic_constraints_ca(Some(levels_below))?);
             list.push(certificate_signing()?);
             let allowed =
-                if kind == Kind::CodeSigningIssuer { oid::KP_CODE_SIGNING } else { oid::KP_TIME_STAMPING };
+                if kind == Kind::TimeStampingIssuer { oid::KP_TIME_STAMPING } else { oid::KP_CODE_SIGNING };
             list.push(purpose(Criticality::NonCritical, allowed)?);
         }
         Kind::OcspResponder => {

@@ -49,6 +49,7 @@ pub struct SubjectPublicKey {
     spki: Vec<u8>,
     kind: KeyKind,
     bits: Vec<u8>,
+    identifier: Option<KeyIdentifier>,
 }
 
 impl SubjectPublicKey {
@@ -71,7 +72,7 @@ impl SubjectPublicKey {
         if parsed.to_der().map_err(Error::malformed("public key"))? != spki {
             return Err(Error::Malformed { what: "public key", detail: "not DER".into() });
         }
-        Ok(Self { spki: spki.to_vec(), kind, bits: bits.to_vec() })
+        Ok(Self { spki: spki.to_vec(), kind, bits: bits.to_vec(), identifier: None })
     }
 
     /// The SubjectPublicKeyInfo.
@@ -98,9 +99,20 @@ impl SubjectPublicKey {
         Sha256::digest(&self.spki).into()
     }
 
-    /// subjectKeyIdentifier by method 1 of RFC 7093: the leftmost 160 bits of SHA-256 of the key bits.
+    /// The same key with the identifier that another CA gave it: what that CA's certificates name as their issuer's.
+    #[must_use]
+    pub fn identified_by(mut self, identifier: KeyIdentifier) -> Self {
+        self.identifier = Some(identifier);
+        self
+    }
+
+    /// subjectKeyIdentifier: the one given by [`SubjectPublicKey::identified_by`], else by method 1 of RFC 7093 the leftmost
+    /// 160 bits of SHA-256 of the key bits.
     #[must_use]
     pub fn key_identifier(&self) -> KeyIdentifier {
+        if let Some(identifier) = self.identifier {
+            return identifier;
+        }
         let digest: [u8; 32] = Sha256::digest(&self.bits).into();
         let mut identifier = [0; 20];
         identifier.iter_mut().zip(digest).for_each(|(to, from)| *to = from);

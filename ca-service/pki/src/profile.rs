@@ -35,6 +35,8 @@ pub enum Kind {
     CodeSigningBaseline,
     /// CA that issues code-signing certificates only (path length 0).
     CodeSigningIssuer,
+    /// Another root, certified for code signing, with one level of CAs below it (path length 1).
+    CrossCertificate,
     /// Subscriber of a private PKI: a developer's certificate of up to a year.
     Internal,
     /// Ten-minute certificate with an empty subject.
@@ -59,7 +61,10 @@ impl Kind {
     /// True for kinds that sign certificates.
     #[must_use]
     pub fn is_authority(self) -> bool {
-        matches!(self, Self::Root | Self::CodeSigningIssuer | Self::TimeStampingIssuer)
+        matches!(
+            self,
+            Self::Root | Self::CodeSigningIssuer | Self::CrossCertificate | Self::TimeStampingIssuer
+        )
     }
 
     /// Stable name for records and listings.
@@ -68,6 +73,7 @@ impl Kind {
         match self {
             Self::CodeSigningBaseline => "csbr",
             Self::CodeSigningIssuer => "code-signing-issuer",
+            Self::CrossCertificate => "cross-certificate",
             Self::Internal => "internal",
             Self::Keyless => "keyless",
             Self::OcspResponder => "ocsp-responder",
@@ -228,7 +234,7 @@ impl Profile {
         let refuse = |reason| Err(Error::Profile { profile: kind.as_str().to_string(), reason });
         let most_days = match kind {
             Kind::Root => 25 * 366,
-            Kind::CodeSigningIssuer | Kind::TimeStampingIssuer => 15 * 366,
+            Kind::CodeSigningIssuer | Kind::CrossCertificate | Kind::TimeStampingIssuer => 15 * 366,
             Kind::OcspResponder => 366,
             Kind::TimestampAuthority => TIME_STAMP_MAX_DAYS,
             Kind::CodeSigningBaseline | Kind::Internal | Kind::Keyless => {

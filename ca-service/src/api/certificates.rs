@@ -12,11 +12,11 @@ use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime, pem};
 use http::StatusCode;
 use service::Problem;
-use service::admin::{AdminAuth, AdminIdentity};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::roles::{Access, Caller, Role};
 use super::{answer, json, request, with};
 use crate::CertificateAuthority;
 use crate::error::CaError;
@@ -26,7 +26,7 @@ use crate::storage::{Search, State, Step, StoredCertificate, StoredRevocation};
 /// Most certificates of one key that are looked at, newest first.
 const NEWEST_OF_A_KEY: u32 = 16;
 
-pub(super) fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -> BoxedFilter<(Response,)> {
+pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> BoxedFilter<(Response,)> {
     let enrol = warp::path!("api" / "v1" / "certificates")
         .and(warp::post())
         .and(request::json_body())
@@ -34,22 +34,22 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -
         .and_then(|body, authority| async move { answer(enrol(body, authority).await) });
     let list = warp::path!("api" / "v1" / "certificates")
         .and(warp::get())
-        .and(admin.filter())
+        .and(access.filter(Role::Auditor))
         .and(warp::query::<ListQuery>())
         .and(with(authority))
         .and_then(|_, query, authority| async move { answer(list(query, authority).await) });
     let show = warp::path!("api" / "v1" / "certificates" / String)
         .and(warp::get())
-        .and(admin.filter())
+        .and(access.filter(Role::Auditor))
         .and(with(authority))
         .and_then(|serial, _, authority| async move { answer(show(serial, authority).await) });
     let revoke = warp::path!("api" / "v1" / "certificates" / String / "revoke")
         .and(warp::post())
-        .and(admin.filter())
+        .and(access.filter(Role::Administrator))
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|serial, admin, body, authority| async move {
-            answer(revoke(serial, admin, body, authority).await)
+        .and_then(|serial, caller, body, authority| async move {
+            answer(revoke(serial, caller, body, authority).await)
         });
     let of_key = warp::path!("api" / "v1" / "certificates" / "by-key" / String)
         .and(warp::get())
@@ -113,13 +113,13 @@ async fn show(serial: String, authority: Arc<CertificateAuthority>) -> Result<Re
 
 async fn revoke(
     serial: String,
-    admin: AdminIdentity,
+    caller: Caller,
     body: Bytes,
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Problem> {
     let serial = parse_serial(&serial)?;
     let asked: Revoke = request::parse(&body)?;
-    let actor = format!("admin:{}", admin.name());
+    let actor = caller.actor();
     let stored = authority
         .revoke(&serial, stored_reason(asked.reason), asked.compromised_at.map(UnixTime), &actor)
         .await?;

@@ -6,30 +6,30 @@ use bytes::Bytes;
 use ca_api::CreateToken;
 use http::StatusCode;
 use service::Problem;
-use service::admin::{AdminAuth, AdminIdentity};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::roles::{Access, Caller, Role};
 use super::{answer, json, request, with};
 use crate::CertificateAuthority;
 
-pub(super) fn routes(authority: &Arc<CertificateAuthority>, admin: &AdminAuth) -> BoxedFilter<(Response,)> {
+pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "v1" / "tokens")
         .and(warp::post())
-        .and(admin.filter())
+        .and(access.filter(Role::Issuer))
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|admin, body, authority| async move { answer(create(admin, body, authority).await) })
+        .and_then(|caller, body, authority| async move { answer(create(caller, body, authority).await) })
         .boxed()
 }
 
 async fn create(
-    admin: AdminIdentity,
+    caller: Caller,
     body: Bytes,
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Problem> {
     let asked: CreateToken = request::parse(&body)?;
-    let token = authority.create_token(&asked, &format!("admin:{}", admin.name())).await?;
+    let token = authority.create_token(&asked, &caller.actor()).await?;
     Ok(json(StatusCode::CREATED, &token))
 }

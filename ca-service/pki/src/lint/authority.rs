@@ -49,12 +49,13 @@ pub(super) fn root(view: &View<'_>, report: &mut Report) {
     }
 }
 
-pub(super) fn issuer(view: &View<'_>, purpose: ObjectIdentifier, report: &mut Report) {
+pub(super) fn issuer(view: &View<'_>, purpose: ObjectIdentifier, levels_below: u8, report: &mut Report) {
     if !is_authority(view) {
         error(report, "C7", "ca_basic_constraints_critical");
     }
-    if view.basic_constraints().and_then(|value| value.path_len_constraint) != Some(0) {
-        report.error(Source::Own, "C7", "issuer_path_length_0", "");
+    if view.basic_constraints().and_then(|value| value.path_len_constraint) != Some(levels_below) {
+        let rule = if levels_below == 0 { "issuer_path_length_0" } else { "cross_certificate_path_length_1" };
+        report.error(Source::Own, "C7", rule, "");
     }
     if !signs_certificates_and_crls(view) {
         error(report, "C7", "ca_key_usage");

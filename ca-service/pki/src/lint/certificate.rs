@@ -45,8 +45,9 @@ pub fn certificate(der: &[u8], rules: &CertificateRules<'_>) -> Report {
     key(&view, rules.kind, &mut report);
     match rules.kind {
         Kind::Root => authority::root(&view, &mut report),
-        Kind::CodeSigningIssuer => authority::issuer(&view, oid::KP_CODE_SIGNING, &mut report),
-        Kind::TimeStampingIssuer => authority::issuer(&view, oid::KP_TIME_STAMPING, &mut report),
+        Kind::CodeSigningIssuer => authority::issuer(&view, oid::KP_CODE_SIGNING, 0, &mut report),
+        Kind::CrossCertificate => authority::issuer(&view, oid::KP_CODE_SIGNING, 1, &mut report),
+        Kind::TimeStampingIssuer => authority::issuer(&view, oid::KP_TIME_STAMPING, 0, &mut report),
         Kind::OcspResponder => authority::ocsp_responder(&view, &mut report),
         Kind::TimestampAuthority => authority::timestamp_authority(&view, &mut report),
         Kind::CodeSigningBaseline => code_signing::baseline(&view, &mut report),

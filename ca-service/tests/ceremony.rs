@@ -1,0 +1,233 @@
+//! Ceremonies: founding with a quorum, cross-certificates and lists afterwards, and everything that must stop one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ca_pki::UnixTime;
+use ca_service::approval::{Intent, PAYLOAD_TYPE, Statement};
+use ca_service::ceremony::description::Description;
+use ca_service::ceremony::{self, Held};
+use ca_service::config::Settings;
+use ca_service::storage::Search;
+use ca_service::transcript;
+use fixture::log::FakeLog;
+use fixture::{Site, check_ca, settings};
+use hsm::developer::DeveloperKey;
+use hsm::software::{KdfProfile, KeystoreOptions};
+use hsm::{IntentId, KeyAlgorithm, Purpose, Signer as _, SigningIntent};
+use service::{StartRefusal, SystemClock};
+use trust_store::dsse::Envelope;
+
+const PEOPLE: [&str; 3] = ["alice", "bob", "carol"];
+
+struct Room {
+    folder: tempfile::TempDir,
+    keys: Vec<DeveloperKey>,
+}
+
+impl Room {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: Vec<DeveloperKey> =
+            PEOPLE.iter().map(|_| DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap()).collect();
+        for (name, key) in PEOPLE.iter().zip(&keys) {
+            std::fs::write(folder.path().join(name), key.public_key().to_pem()).unwrap();
+        }
+        Self { folder, keys }
+    }
+
+    fn settings(&self) -> Settings {
+        let people: String = PEOPLE
+            .iter()
+            .map(|name| {
+                let file = self.folder.path().join(name);
+                format!(
+                    "[[approvals.approvers]]\nname = \"{name}\"\npublic_key_file = \"{}\"\n",
+                    file.display()
+                )
+            })
+            .collect();
+        settings(self.folder.path(), &format!("\n[approvals]\nthreshold = 2\n{people}"), "")
+    }
+
+    fn approval(&self, who: usize, intent: &[u8]) -> Vec<u8> {
+        let statement = Statement::of(Intent::Ceremony, intent, PEOPLE[who], 0);
+        let (signed, payload) = statement.to_be_signed().unwrap();
+        let why = SigningIntent::new(Purpose::Statement, IntentId::new(&[1; 16]).unwrap());
+        let signature = self.keys[who].sign_message(&signed, &why).unwrap();
+        serde_json::to_vec(&Envelope::new(PAYLOAD_TYPE, payload, signature.into_vec())).unwrap()
+    }
+}
+
+async fn hold(settings: &Settings, plan: &[u8], approvals: &[Vec<u8>]) -> Result<Held, StartRefusal> {
+    let keys = KeystoreOptions::default().with_kdf(KdfProfile::DangerForTests);
+    ceremony::hold(settings, Arc::new(SystemClock), keys, plan, approvals).await
+}
+
+async fn prepare(settings: &Settings, description: &str) -> Vec<u8> {
+    let description = Description::parse(description).unwrap();
+    ceremony::prepare(settings, &description, &SystemClock).await.unwrap()
+}
+
+fn events(path: &Path) -> Vec<String> {
+    transcript::verify(path).unwrap().into_iter().map(|line| line.event).collect()
+}
+
+/// Another organisation's root, in a file.
+async fn other_root(folder: &Path) -> PathBuf {
+    let home = tempfile::tempdir().unwrap();
+    let mut settings = settings(home.path(), "", "");
+    settings.config.hierarchy.root.common_name = Some("Another Root".to_owned());
+    let site = Site::with_settings(home, settings).await;
+    let path = folder.join("other-root.pem");
+    std::fs::copy(&site.outcome.root, &path).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_with_approvers_is_founded_and_extended_only_by_its_quorum() {
+    let room = Room::new();
+    let settings = room.settings();
+    let keys = KeystoreOptions::default().with_kdf(KdfProfile::DangerForTests);
+    let refused = ceremony::run(&settings, Arc::new(SystemClock), keys).await.unwrap_err().to_string();
+    assert!(refused.contains("ceremony prepare"), "{refused}");
+    assert!(!settings.database().exists());
+
+    let founding = Description::of_hierarchy(&settings);
+    let plan = ceremony::prepare(&settings, &founding, &SystemClock).await.unwrap();
+    assert!(!settings.data_dir.exists(), "a dry run writes nothing");
+    let (alice, bob) = (room.approval(0, &plan), room.approval(1, &plan));
+    let other = ceremony::prepare(&settings, &founding, &SystemClock).await.unwrap();
+    for (papers, code) in [
+        (vec![], "quorum_missing"),
+        (vec![alice.clone()], "quorum_missing"),
+        (vec![alice.clone(), alice.clone()], "quorum_missing"),
+        (vec![alice.clone(), room.approval(1, &other)], "approval_of_other_intent"),
+    ] {
+        let refused = hold(&settings, &plan, &papers).await.unwrap_err().to_string();
+        assert!(refused.contains(code), "{code}: {refused}");
+        assert!(!settings.data_dir.exists(), "nothing is begun without the quorum");
+    }
+    let held = hold(&settings, &plan, &[bob, alice]).await.unwrap();
+    assert_eq!(held.approved_by, ["alice", "bob"]);
+    let outcome = held.founded.unwrap();
+    let lines = transcript::verify(&outcome.transcript).unwrap();
+    assert_eq!(lines[0].event, "ceremony.begun");
+    assert_eq!(lines[0].detail["plan_sha256"], held.plan_sha256.as_str());
+    // The proofs are in the transcript: anybody can verify them again.
+    let paper = serde_json::to_vec(&lines[1].detail["envelope"]).unwrap();
+    let envelope = Envelope::parse(&paper).unwrap();
+    let key = room.keys[0].public_key();
+    key.verify(
+        key.algorithm().default_signature(),
+        hsm::Input::Message(&envelope.pae()),
+        &envelope.signatures[0].sig,
+    )
+    .unwrap();
+    assert_eq!(lines.last().unwrap().event, "ceremony.finished");
+
+    // The next ceremony: another root is cross-certified, and every list is signed anew.
+    other_root(room.folder.path()).await;
+    let path = room.folder.path().join("extension.toml");
+    let text = "name = \"accept the other root\"\n\
+                [[steps]]\nmake = \"cross-certificate\"\nname = \"other\"\ncertificate = \"other-root.pem\"\ndays = 700\n\
+                [[steps]]\nmake = \"revocation-lists\"\n";
+    std::fs::write(&path, text).unwrap();
+    let description = Description::read(&path).unwrap();
+    let plan = ceremony::prepare(&settings, &description, &SystemClock).await.unwrap();
+    let refused = hold(&settings, &plan, &[room.approval(2, &plan)]).await.unwrap_err().to_string();
+    assert!(refused.contains("quorum_missing"), "{refused}");
+    let papers = [room.approval(2, &plan), room.approval(1, &plan)];
+    let held = hold(&settings, &plan, &papers).await.unwrap();
+    assert!(held.founded.is_none() && held.lists > 2, "{held:?}");
+    assert_eq!(
+        events(&held.transcript),
+        [
+            "ceremony.begun",
+            "approval.accepted",
+            "approval.accepted",
+            "certificate.issued",
+            "crl.published",
+            "ceremony.finished"
+        ]
+    );
+    // Once is enough: the same plan with the same approvals is not held a second time.
+    let again = hold(&settings, &plan, &papers).await.unwrap_err().to_string();
+    assert!(again.contains("this ceremony was held"), "{again}");
+
+    // The cross-certificate carries the other root's name and key, verifies, and is on record.
+    let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let cross = fixture::der(&text(&held.cross_certificates[0]));
+    let theirs = fixture::der(&text(&room.folder.path().join("other-root.pem")));
+    let ours = fixture::der(&text(&outcome.root));
+    let (cross, theirs) =
+        (ca_pki::certificate::parse(&cross).unwrap(), ca_pki::certificate::parse(&theirs).unwrap());
+    let ours = ca_pki::certificate::parse(&ours).unwrap();
+    let (cross, theirs, ours) = (cross.tbs_certificate(), theirs.tbs_certificate(), ours.tbs_certificate());
+    assert_eq!(cross.subject(), theirs.subject());
+    assert_eq!(cross.subject_public_key_info(), theirs.subject_public_key_info());
+    assert_eq!(cross.issuer(), ours.subject());
+
+    let site = Site { folder: room.folder, settings, outcome, log: Arc::new(FakeLog::new()) };
+    let authority = site.open().await;
+    let recorded = authority.store().search(Search { limit: 100, ..Search::default() }).await.unwrap();
+    assert!(recorded.iter().any(|one| one.profile == "cross-certificate" && one.issuer == "root"));
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_root_of_an_authority_in_use_needs_approvers() {
+    let site = Site::new().await;
+    let plan = prepare(&site.settings, "name = \"lists\"\n[[steps]]\nmake = \"revocation-lists\"\n").await;
+    let refused = hold(&site.settings, &plan, &[]).await.unwrap_err().to_string();
+    assert!(refused.contains("quorum") && refused.contains("[approvals]"), "{refused}");
+    let again = Description::of_hierarchy(&site.settings);
+    let refused = ceremony::prepare(&site.settings, &again, &SystemClock).await.unwrap_err().to_string();
+    assert!(refused.contains("the authority exists"), "{refused}");
+    let authority = site.open().await;
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_root_that_signed_itself_is_cross_certified() {
+    let site = Site::new().await;
+    let other = Site::new().await;
+    let folder = site.folder.path();
+    let prepare = |file: PathBuf| {
+        let text = format!(
+            "name = \"x\"\n[[steps]]\nmake = \"cross-certificate\"\nname = \"other\"\ncertificate = \"{}\"\ndays = 9\n",
+            file.display()
+        );
+        let (settings, description) = (site.settings.clone(), Description::parse(&text).unwrap());
+        async move { ceremony::prepare(&settings, &description, &SystemClock).await }
+    };
+    let responder = prepare(other.outcome.ocsp_responder.clone()).await.unwrap_err().to_string();
+    assert!(responder.contains("it is not a root"), "{responder}");
+    // One octet of the signature altered: nobody has shown to have that key.
+    let pem = std::fs::read_to_string(&other.outcome.root).unwrap();
+    let mut der = fixture::der(&pem);
+    let last = der.len() - 1;
+    der[last] ^= 1;
+    let forged = folder.join("forged.pem");
+    std::fs::write(&forged, ca_pki::pem::encode("CERTIFICATE", &der).unwrap()).unwrap();
+    let refused = prepare(forged).await.unwrap_err().to_string();
+    assert!(refused.contains("not signed by its own key"), "{refused}");
+    assert!(prepare(other.outcome.root.clone()).await.is_ok());
+}
+
+#[test]
+fn a_plan_of_last_month_is_not_held() {
+    let room = Room::new();
+    let settings = room.settings();
+    let founding = Description::of_hierarchy(&settings);
+    let old = UnixTime(1_700_000_000);
+    let plan = ceremony::plan::Plan::prepare(&settings, &founding, &[], old).unwrap().to_bytes().unwrap();
+    let papers = [room.approval(0, &plan), room.approval(1, &plan)];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refused = runtime.block_on(hold(&settings, &plan, &papers)).unwrap_err().to_string();
+    assert!(refused.contains("the plan is held between"), "{refused}");
+}
