@@ -49,6 +49,9 @@ pub struct Sign {
     /// Environment variable that holds the key in PEM
     #[arg(long, value_name = "NAME")]
     key_env: Option<String>,
+    /// Base URL of the certificate authority, where the certificate is asked for by its key
+    #[arg(long, value_name = "URL", conflicts_with_all = ["cert", "cert_env"])]
+    ca_url: Option<String>,
     /// Passphrase of an encrypted key
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -120,7 +123,10 @@ pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
             Signer::load_from(Source::Variable(name), key, passphrase, home)?
         }
         None => match (&sign.cert, key_env.map(Source::Variable).or(key.map(Source::File))) {
-            (None, Some(key)) => Signer::load_by_key(key, passphrase, sign.services.client(home)?, home)?,
+            (None, Some(key)) => {
+                let (http, ca_url) = (sign.services.client(home)?, sign.ca_url.as_deref());
+                Signer::load_by_key(key, passphrase, http, ca_url, home)?
+            }
             (cert, _) => {
                 let cert = cert.clone().unwrap_or_else(|| home.signing_certificate());
                 Signer::load(&cert, key, key_env, passphrase, home)?

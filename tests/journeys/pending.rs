@@ -70,15 +70,9 @@ fn a_pipeline_with_nothing_but_a_key_gets_its_certificate_by_the_key() {
     let sign = || {
         let mut command = Command::new(binary("mentatctl"));
         command.env("MENTAT_HOME", stack.home()).env("CI_KEY", &pem);
-        command.args([
-            "--json",
-            "--stack",
-            stack.dir().to_str().unwrap(),
-            "sign",
-            agent,
-            "--key-env",
-            "CI_KEY",
-        ]);
+        // As a pipeline has it: addresses, a secret, and no file but the agent.
+        command.args(["--json", "sign", agent, "--key-env", "CI_KEY", "--ca-url", &stack.text("/ca/url")]);
+        command.args(["--log-url", &stack.text("/log/url"), "--tsa-url", &stack.text("/tsa/url")]);
         finish(command, b"")
     };
     assert_eq!(sign().success().json()["signer"], "ci@example.com");

@@ -80,6 +80,7 @@ impl Signer {
         key: Source<'_>,
         passphrase_file: Option<&Path>,
         http: reqwest::Client,
+        ca_url: Option<&str>,
         home: &Home,
     ) -> Outcome<Self> {
         let key = read_key(Some(key), passphrase_file, home)?;
@@ -91,7 +92,7 @@ impl Signer {
         {
             return Self::new(key, chain);
         }
-        let authority = CaClient::new(http, &home.ca_url(None)?);
+        let authority = CaClient::new(http, &home.ca_url(ca_url)?);
         let issued = block_on(async { authority.certificate_of_key(&own).await.map_err(pki::ca_failure) })
             .map_err(|failure| match failure.code.as_deref() {
                 Some("certificate_unknown") => Failure::failed(
