@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use log_store::{Disk, LogKind, OsDisk, check_log};
+use log_store::{Disk, LogKind, OsDisk, check_and_hold};
 use service::{Failure, StartRefusal};
 use tokio::runtime::Runtime;
 
@@ -37,7 +37,8 @@ pub fn index(settings: &Settings, only: Option<&str>, out: &mut impl Write) -> R
         let mut rebuild = runtime.block_on(Rebuild::begin(&temporary))?;
         let mut failed = None;
         let options = repair::stored_at(settings, log, &keystore)?;
-        let report = check_log(&options, &disk, |index, stored| {
+        // Held until the new file has its name: a server started before would go on with the old one, unlinked.
+        let (report, held) = check_and_hold(&options, &disk, |index, stored| {
             rebuild.add(index, terms(log.kind, stored));
             if index % STEP == STEP - 1 && failed.is_none() {
                 failed = runtime.block_on(rebuild.flush()).err();
@@ -58,6 +59,7 @@ pub fn index(settings: &Settings, only: Option<&str>, out: &mut impl Write) -> R
             remove(&path.with_extension(stale))?;
         }
         std::fs::rename(&temporary, &path).map_err(Failure::failed)?;
+        drop(held);
         writeln!(out, "log {:?}: {} entries indexed", log.name, report.tree.size).map_err(Failure::failed)?;
     }
     Ok(())

@@ -59,6 +59,16 @@ impl Collector for LogCollector {
                 ConstGauge::new(value).encode(family.encode_family(&[("log", *log)])?)?;
             }
         }
+        let help = "Entries that searches cover";
+        let kind = ConstGauge::new(0_i64).metric_type();
+        let mut family = encoder.encode_descriptor("mentat_log_indexed_size", help, None, kind)?;
+        for log in &self.0 {
+            if let Some(lookup) = &log.lookup {
+                let covered = i64::try_from(lookup.covered()).unwrap_or(i64::MAX);
+                let labels = [("log", log.settings.name.as_str())];
+                ConstGauge::new(covered).encode(family.encode_family(&labels)?)?;
+            }
+        }
         Ok(())
     }
 }

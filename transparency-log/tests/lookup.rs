@@ -49,6 +49,9 @@ async fn a_wrong_index_shows_nothing_wrong_and_the_command_makes_it_right() {
     let serial = trust_store::certificate::Certificate::from_der(&bob.der).unwrap();
     let serial = format!("serial={}", hex::encode(serial.serial()));
     assert_eq!(find(&server, &serial, 3).await, [1]);
+    let metrics =
+        Client::new().get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("mentat_log_indexed_size{log=\"signing\"} 3\n"), "{metrics}");
     assert_eq!(server.stop(), Some(0));
 
     // Bob's entry is passed off as Alice's, one of hers is hidden, and one that never was is named.

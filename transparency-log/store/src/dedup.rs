@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tlog::hash::Hash;
+
 use crate::dedup_run::{self, Run};
 use crate::disk::Disk;
 use crate::error::Result;
@@ -106,7 +108,7 @@ pub(crate) fn index_of(word: u128) -> u64 {
 pub(crate) struct Dedup {
     active: Table,
     frozen: Vec<Arc<Table>>,
-    runs: Vec<Arc<Run>>,
+    runs: Arc<Vec<Arc<Run>>>,
     /// Entries per table before it is frozen.
     capacity: u64,
 }
@@ -121,11 +123,18 @@ pub(crate) enum Work {
 }
 
 impl Dedup {
-    /// Opens the runs that cover entries `0..n` without a gap; the caller inserts the keys from [`covered`](Self::covered) on.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, directory: &Path, size: u64, capacity: u64) -> Result<Self> {
-        let runs = dedup_run::open_all(disk, directory, size)?;
+    /// Opens the runs that cover entries `0..n` without a gap and were made from this log, whose root at a size `root_at`
+    /// says; the caller inserts the keys from [`covered`](Self::covered) on.
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        size: u64,
+        capacity: u64,
+        root_at: impl Fn(u64) -> Result<Hash>,
+    ) -> Result<Self> {
+        let runs = dedup_run::open_all(disk, directory, size, root_at)?;
         let covered = runs.last().map_or(0, |run| run.range().end);
-        Ok(Self { active: Table::new(covered), frozen: Vec::new(), runs, capacity })
+        Ok(Self { active: Table::new(covered), frozen: Vec::new(), runs: Arc::new(runs), capacity })
     }
 
     /// The first entry whose key is not known yet.
@@ -147,16 +156,18 @@ impl Dedup {
     /// # Errors
     /// [`Error::Damaged`](crate::Error::Damaged) naming the run that does not verify.
     pub(crate) fn candidates(&self, key: &EntryKey) -> Result<Vec<u64>> {
+        self.search(key).candidates()
+    }
+
+    /// Looks in memory, and says what is left to be read from disk: without the lock that keeps the writer out.
+    pub(crate) fn search(&self, key: &EntryKey) -> Search {
         let prefix = key.prefix();
         let mut found = Vec::new();
         self.active.find(prefix, &mut found);
         for table in &self.frozen {
             table.find(prefix, &mut found);
         }
-        for run in &self.runs {
-            run.find(prefix, &mut found)?;
-        }
-        Ok(found)
+        Search { prefix, found, runs: self.runs.clone() }
     }
 
     /// Touches the memory that looking these keys up will need. The misses of a whole batch then overlap, instead of being
@@ -167,7 +178,7 @@ impl Dedup {
         for table in std::iter::once(&self.active).chain(self.frozen.iter().map(|table| &**table)) {
             seen = prefixes.iter().fold(seen, |seen, prefix| seen ^ table.touch(*prefix));
         }
-        for run in &self.runs {
+        for run in self.runs.iter() {
             seen = prefixes.iter().fold(seen, |seen, prefix| seen ^ run.touch(*prefix));
         }
         std::hint::black_box(seen);
@@ -193,21 +204,45 @@ impl Dedup {
     pub(crate) fn adopt(&mut self, run: Arc<Run>) {
         let range = run.range();
         self.frozen.retain(|table| table.range() != range);
-        self.runs.retain(|old| old.range().start < range.start || old.range().end > range.end);
-        self.runs.push(run);
-        self.runs.sort_by_key(|run| run.range().start);
+        let runs = Arc::make_mut(&mut self.runs);
+        runs.retain(|old| old.range().start < range.start || old.range().end > range.end);
+        runs.push(run);
+        runs.sort_by_key(|run| run.range().start);
     }
 }
 
-/// Does the work and returns the run, with the files it replaces.
+/// A search for one key, with what was found in memory.
+#[derive(Debug)]
+pub(crate) struct Search {
+    prefix: u128,
+    found: Vec<u64>,
+    runs: Arc<Vec<Arc<Run>>>,
+}
+
+impl Search {
+    /// Indices of entries whose key may be the one that is looked for.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`](crate::Error::Damaged) naming the run that does not verify.
+    pub(crate) fn candidates(mut self) -> Result<Vec<u64>> {
+        for run in self.runs.iter() {
+            run.find(self.prefix, &mut self.found)?;
+        }
+        Ok(self.found)
+    }
+}
+
+/// Does the work and returns the run, with the files it replaces. `root_at` is the log's root at a size.
 pub(crate) fn perform(
     disk: &Arc<dyn Disk>,
     directory: &Path,
     work: &Work,
+    root_at: impl Fn(u64) -> Result<Hash>,
 ) -> Result<(Arc<Run>, Vec<PathBuf>)> {
     match work {
         Work::Spill(table) => {
-            let run = dedup_run::write(disk, directory, table.range(), table.sorted().into_iter().map(Ok))?;
+            let (range, words) = (table.range(), table.sorted().into_iter().map(Ok));
+            let run = dedup_run::write(disk, directory, range.clone(), &root_at(range.end)?, words)?;
             Ok((run, Vec::new()))
         }
         Work::Merge(runs) => {
@@ -227,18 +262,23 @@ mod tests {
         leaf_hash(&i.to_be_bytes()).into()
     }
 
+    /// A root for each size.
+    fn root(size: u64) -> Result<Hash> {
+        Ok(Hash::digest(&size.to_be_bytes()))
+    }
+
     #[test]
     fn finds_every_key_through_tables_runs_merges_and_a_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let mut dedup = Dedup::open(&disk, dir.path(), 0, 100).unwrap();
+        let mut dedup = Dedup::open(&disk, dir.path(), 0, 100, root).unwrap();
         for i in 0..2050 {
             assert_eq!(dedup.candidates(&key(i)).unwrap(), Vec::<u64>::new());
             dedup.insert(&key(i), i);
             if i % 3 == 0
                 && let Some(work) = dedup.work(i + 1)
             {
-                let (run, replaced) = perform(&disk, dir.path(), &work).unwrap();
+                let (run, replaced) = perform(&disk, dir.path(), &work, root).unwrap();
                 dedup.adopt(run);
                 for path in replaced {
                     disk.remove(&path).unwrap();
@@ -246,7 +286,7 @@ mod tests {
             }
         }
         while let Some(work) = dedup.work(2050) {
-            let (run, replaced) = perform(&disk, dir.path(), &work).unwrap();
+            let (run, replaced) = perform(&disk, dir.path(), &work, root).unwrap();
             dedup.adopt(run);
             for path in replaced {
                 disk.remove(&path).unwrap();
@@ -256,22 +296,25 @@ mod tests {
         for i in 0..2050 {
             assert_eq!(dedup.candidates(&key(i)).unwrap(), [i]);
         }
-        let reopened = Dedup::open(&disk, dir.path(), 2050, 100).unwrap();
+        let reopened = Dedup::open(&disk, dir.path(), 2050, 100, root).unwrap();
         assert_eq!(reopened.covered(), 2000);
         for i in 0..2000 {
             assert_eq!(reopened.candidates(&key(i)).unwrap(), [i]);
         }
+        // Runs of another tree hold keys of entries that are not here.
+        let other = |size: u64| Ok(Hash::digest(&(size ^ 1).to_be_bytes()));
+        assert_eq!(Dedup::open(&disk, dir.path(), 2050, 100, other).unwrap().covered(), 0);
         // A run beyond the head belongs to a future that was rolled back: it is not used.
-        assert_eq!(Dedup::open(&disk, dir.path(), 900, 100).unwrap().covered(), 800);
+        assert_eq!(Dedup::open(&disk, dir.path(), 900, 100, root).unwrap().covered(), 800);
         // Nor is it there any more when the log has grown again, with other entries.
-        assert_eq!(Dedup::open(&disk, dir.path(), 2050, 100).unwrap().covered(), 800);
+        assert_eq!(Dedup::open(&disk, dir.path(), 2050, 100, root).unwrap().covered(), 800);
     }
 
     #[test]
     fn a_table_is_not_written_before_its_entries_are_committed() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let mut dedup = Dedup::open(&disk, dir.path(), 0, 100).unwrap();
+        let mut dedup = Dedup::open(&disk, dir.path(), 0, 100, root).unwrap();
         (0..150).for_each(|i| dedup.insert(&key(i), i));
         assert!(dedup.work(90).is_none());
         assert!(matches!(dedup.work(100), Some(Work::Spill(table)) if table.range() == (0..100)));

@@ -1,7 +1,8 @@
 //! A sorted, immutable run of deduplication words on disk.
 //!
-//! File `FIRST-END.run` (version 1), integers big-endian: 64-byte header (magic `mntl-run`, u32 version, u32 zero,
-//! u64 first entry, u64 end, u64 number of words, 20 zero bytes, CRC32C of the 60 bytes before), then blocks of 4096
+//! File `FIRST-END.run` (version 2), integers big-endian: 64-byte header (magic `mntl-run`, u32 version, u32 zero,
+//! u64 first entry, u64 end, u64 number of words, the first 20 bytes of the log's root at size `end`, CRC32C of the 60
+//! bytes before), then blocks of 4096
 //! bytes (255 words of 16 bytes, CRC32C of them, 12 zero bytes), then one u64 per block (upper half of its first word),
 //! then the filter's u64 words (10 bits a word, rounded up to 64-byte lines), then CRC32C of blocks' index and filter.
 
@@ -14,11 +15,15 @@ use std::sync::Arc;
 
 use crate::dedup::INDEX_BITS;
 use crate::dedup::index_of;
+use tlog::hash::Hash;
+
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"mntl-run";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Bytes of a root that a run keeps.
+const ROOT: usize = 20;
 const HEADER: usize = 64;
 const BLOCK: usize = 4096;
 const PER_BLOCK: usize = 255;
@@ -32,11 +37,19 @@ pub(crate) struct Run {
     file: Arc<dyn DiskFile>,
     range: Range<u64>,
     words: u64,
+    /// The tree that the run was made from, at its end.
+    root: [u8; ROOT],
     firsts: Vec<u64>,
     filter: Filter,
 }
 
 impl Run {
+    /// Whether the run was made from a tree that had this root at the run's end. One of another history, restored or left
+    /// behind, would hide keys for ever.
+    pub(crate) fn is_of(&self, root: &Hash) -> bool {
+        root.as_bytes().starts_with(&self.root)
+    }
+
     pub(crate) fn range(&self) -> Range<u64> {
         self.range.clone()
     }
@@ -136,6 +149,19 @@ pub(crate) fn write(
     disk: &Arc<dyn Disk>,
     directory: &Path,
     range: Range<u64>,
+    root: &Hash,
+    words: impl Iterator<Item = Result<u128>>,
+) -> Result<Arc<Run>> {
+    let mut kept = [0; ROOT];
+    kept.copy_from_slice(root.as_bytes().get(..ROOT).unwrap_or(&[0; ROOT]));
+    write_kept(disk, directory, range, kept, words)
+}
+
+fn write_kept(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    range: Range<u64>,
+    root: [u8; ROOT],
     words: impl Iterator<Item = Result<u128>>,
 ) -> Result<Arc<Run>> {
     let path = directory.join(format!("{}-{}.run", range.start, range.end));
@@ -148,7 +174,7 @@ pub(crate) fn write(
     }
     let file =
         disk.open(&temporary, Access::CreateNew).map_err(|error| Error::io("create", &temporary, error))?;
-    let written = fill(&*file, &temporary, &range, words);
+    let written = fill(&*file, &temporary, &range, &root, words);
     let (count, firsts, filter) = match written {
         Ok(written) => written,
         Err(error) => {
@@ -159,13 +185,14 @@ pub(crate) fn write(
     };
     disk.rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, error))?;
     disk.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
-    Ok(Arc::new(Run { path, file, range, words: count, firsts, filter }))
+    Ok(Arc::new(Run { path, file, range, words: count, root, firsts, filter }))
 }
 
 fn fill(
     file: &dyn DiskFile,
     path: &Path,
     range: &Range<u64>,
+    root: &[u8; ROOT],
     words: impl Iterator<Item = Result<u128>>,
 ) -> Result<(u64, Vec<u64>, Filter)> {
     let io = |operation, error| Error::io(operation, path, error);
@@ -199,7 +226,7 @@ fn fill(
     let checksum = crc32c::crc32c(out.get(tables_start..).unwrap_or_default());
     out.extend_from_slice(&checksum.to_be_bytes());
     file.write_at(&out, at).map_err(|error| io("write", error))?;
-    file.write_at(&header(range, count), 0).map_err(|error| io("write", error))?;
+    file.write_at(&header(range, count, root), 0).map_err(|error| io("write", error))?;
     file.sync_data().map_err(|error| io("sync", error))?;
     Ok((count, firsts, filter))
 }
@@ -207,7 +234,7 @@ fn fill(
 /// Merges neighbouring runs into one that covers all of them.
 pub(crate) fn merge(disk: &Arc<dyn Disk>, directory: &Path, runs: &[Arc<Run>]) -> Result<Arc<Run>> {
     let start = runs.first().map_or(0, |run| run.range.start);
-    let end = runs.last().map_or(0, |run| run.range.end);
+    let (end, root) = runs.last().map_or((0, [0; ROOT]), |run| (run.range.end, run.root));
     let mut cursors: Vec<_> =
         runs.iter().map(|run| Cursor { run, block: 0, words: Vec::new().into_iter() }).collect();
     let mut heap = BinaryHeap::new();
@@ -225,7 +252,7 @@ pub(crate) fn merge(disk: &Arc<dyn Disk>, directory: &Path, runs: &[Arc<Run>]) -
         }
         Some(Ok(word))
     });
-    write(disk, directory, start..end, words)
+    write_kept(disk, directory, start..end, root, words)
 }
 
 struct Cursor<'a> {
@@ -248,29 +275,57 @@ impl Cursor<'_> {
     }
 }
 
-/// Opens the runs that cover `0..n` for the largest possible `n <= size`, and removes what a crash left behind.
-pub(crate) fn open_all(disk: &Arc<dyn Disk>, directory: &Path, size: u64) -> Result<Vec<Arc<Run>>> {
-    disk.create_dir_all(directory).map_err(|error| Error::io("create", directory, error))?;
-    let names = disk.list(directory).map_err(|error| Error::io("list", directory, error))?;
-    let mut ranges = Vec::new();
-    for name in names {
-        let path = directory.join(&name);
-        match name.strip_suffix(".run").and_then(|stem| stem.split_once('-')) {
-            Some((start, end)) => {
-                if let (Ok(start), Ok(end)) = (start.parse::<u64>(), end.parse::<u64>()) {
-                    ranges.push((start, Reverse(end)));
-                }
-            }
-            None if name.ends_with(".new") => {
-                disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
-            }
-            None => {}
-        }
-    }
+/// The runs in a directory, in the order in which a start tries them.
+fn ranges(names: &[String]) -> Vec<(u64, Reverse<u64>)> {
+    let range = |name: &String| {
+        let (start, end) = name.strip_suffix(".run")?.split_once('-')?;
+        Some((start.parse().ok()?, Reverse(end.parse().ok()?)))
+    };
+    let mut ranges: Vec<_> = names.iter().filter_map(range).collect();
     // A merged run comes before the parts that it replaced; those are then skipped.
     ranges.sort_unstable();
+    ranges
+}
+
+/// Opens the runs that the next start would use, and changes nothing.
+///
+/// # Errors
+/// [`Error::Damaged`] for a run that cannot be used: the next start would make it anew.
+pub(crate) fn inspect_all(disk: &Arc<dyn Disk>, directory: &Path, size: u64) -> Result<Vec<Run>> {
+    let names = match disk.list(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names.map_err(|error| Error::io("list", directory, error))?,
+    };
     let (mut runs, mut covered) = (Vec::new(), 0);
-    for (start, Reverse(end)) in ranges {
+    for (start, Reverse(end)) in ranges(&names) {
+        if end > size || start != covered || end <= start {
+            continue;
+        }
+        let path = directory.join(format!("{start}-{end}.run"));
+        let unusable =
+            || Error::damaged(&path, "it is not whole; delete the file, the next start makes it anew");
+        runs.push(open(disk, &path, start..end)?.ok_or_else(unusable)?);
+        covered = end;
+    }
+    Ok(runs)
+}
+
+/// Opens the runs that cover `0..n` for the largest possible `n <= size`, and removes what a crash left behind.
+/// `root_at` is the log's root at a size.
+pub(crate) fn open_all(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    size: u64,
+    root_at: impl Fn(u64) -> Result<Hash>,
+) -> Result<Vec<Arc<Run>>> {
+    disk.create_dir_all(directory).map_err(|error| Error::io("create", directory, error))?;
+    let names = disk.list(directory).map_err(|error| Error::io("list", directory, error))?;
+    for name in names.iter().filter(|name| name.ends_with(".new")) {
+        let path = directory.join(name);
+        disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+    }
+    let (mut runs, mut covered) = (Vec::new(), 0);
+    for (start, Reverse(end)) in ranges(&names) {
         let path = directory.join(format!("{start}-{end}.run"));
         if end > size {
             // Of entries that were never committed. Others will take their places.
@@ -281,9 +336,12 @@ pub(crate) fn open_all(disk: &Arc<dyn Disk>, directory: &Path, size: u64) -> Res
             continue;
         }
         match open(disk, &path, start..end)? {
-            Some(run) => {
+            Some(run) if run.is_of(&root_at(end)?) => {
                 runs.push(Arc::new(run));
                 covered = end;
+            }
+            Some(_) => {
+                tracing::warn!(file = %path.display(), "deduplication run of another tree; rebuilding it from the log")
             }
             None => {
                 tracing::warn!(file = %path.display(), "damaged deduplication run; rebuilding it from the log")
@@ -299,7 +357,9 @@ fn open(disk: &Arc<dyn Disk>, path: &Path, range: Range<u64>) -> Result<Option<R
     let mut bytes = [0; HEADER];
     file.read_at(&mut bytes, 0).map_err(|error| io("read", error))?;
     let words = range.end - range.start;
-    if bytes != header(&range, words) {
+    let mut root = [0; ROOT];
+    root.copy_from_slice(bytes.get(40..40 + ROOT).unwrap_or(&[0; ROOT]));
+    if bytes != header(&range, words, &root) {
         return Ok(None);
     }
     let blocks = usize::try_from(words).unwrap_or(usize::MAX).div_ceil(PER_BLOCK);
@@ -320,10 +380,10 @@ fn open(disk: &Arc<dyn Disk>, path: &Path, range: Range<u64>) -> Result<Option<R
     for (place, value) in filter.0.iter_mut().zip(values) {
         *place = value;
     }
-    Ok(Some(Run { path: path.to_owned(), file, range, words, firsts, filter }))
+    Ok(Some(Run { path: path.to_owned(), file, range, words, root, firsts, filter }))
 }
 
-fn header(range: &Range<u64>, words: u64) -> [u8; HEADER] {
+fn header(range: &Range<u64>, words: u64, root: &[u8; ROOT]) -> [u8; HEADER] {
     let mut bytes = Vec::with_capacity(HEADER);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_be_bytes());
@@ -331,7 +391,7 @@ fn header(range: &Range<u64>, words: u64) -> [u8; HEADER] {
     bytes.extend_from_slice(&range.start.to_be_bytes());
     bytes.extend_from_slice(&range.end.to_be_bytes());
     bytes.extend_from_slice(&words.to_be_bytes());
-    bytes.extend_from_slice(&[0; 20]);
+    bytes.extend_from_slice(root);
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
     let mut header = [0; HEADER];
     header.copy_from_slice(&bytes);
@@ -372,10 +432,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let words = [5_u128 << INDEX_BITS | 1, 9_u128 << INDEX_BITS | 2];
-        write(&disk, dir.path(), 0..2, words.into_iter().map(Ok)).unwrap();
+        write(&disk, dir.path(), 0..2, &Hash([7; 32]), words.into_iter().map(Ok)).unwrap();
         let bytes = std::fs::read(dir.path().join("0-2.run")).unwrap();
         assert_eq!(bytes.len(), 64 + 4096 + 8 + 64 + 4);
-        assert_eq!(bytes[..16], *b"mntl-run\0\0\0\x01\0\0\0\0");
+        assert_eq!(bytes[..16], *b"mntl-run\0\0\0\x02\0\0\0\0");
+        assert_eq!(bytes[40..60], [7; 20]);
         assert_eq!(bytes[64..80], [0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 1]);
         assert_eq!(bytes[80..96], [0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 2]);
     }
@@ -385,14 +446,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let words: Vec<u128> = (0..300_u128).map(|i| (i * 77) << INDEX_BITS | (i + 1)).collect();
-        write(&disk, dir.path(), 0..300, words.into_iter().map(Ok)).unwrap();
+        write(&disk, dir.path(), 0..300, &Hash([7; 32]), words.into_iter().map(Ok)).unwrap();
         let path = dir.path().join("0-300.run");
         let good = std::fs::read(&path).unwrap();
         for at in (0..good.len()).step_by(37) {
             let mut altered = good.clone();
             altered[at] ^= 0x10;
             std::fs::write(&path, &altered).unwrap();
-            let runs = open_all(&disk, dir.path(), 300).unwrap();
+            let runs = open_all(&disk, dir.path(), 300, |_| Ok(Hash([7; 32]))).unwrap();
             let Some(run) = runs.first() else { continue };
             for i in 0..300_u128 {
                 let mut found = Vec::new();

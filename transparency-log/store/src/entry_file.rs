@@ -327,8 +327,10 @@ impl EntryWriter {
     pub(crate) fn reserve(&mut self, count: usize, bytes: usize) -> Result<()> {
         let segment = self.file.sizes.segment;
         let need = (bytes + count * record::HEADER) as u64;
-        let mut end = self.tail.saturating_add(need);
-        let crossed = end / segment - self.tail / segment;
+        // The next record begins behind the header of a segment that does not exist yet.
+        let start = if self.tail.is_multiple_of(segment) { self.tail + SEGMENT_HEADER } else { self.tail };
+        let mut end = start.saturating_add(need);
+        let crossed = end / segment - start / segment;
         if crossed > 0 {
             // Each segment's end may be left with a gap of almost one record.
             let gap = (record::HEADER + record::MAX_ENTRY) as u64 + SEGMENT_HEADER;
@@ -444,5 +446,44 @@ fn full_or(error: Error, path: &Path) -> Error {
             Error::DiskFull { file: path.to_owned() }
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::OsDisk;
+
+    #[test]
+    fn what_a_batch_writes_was_reserved_when_the_last_record_ended_with_its_segment() {
+        let segment = 131_072;
+        // From batches that end in the next segment to such as fill it to its last byte.
+        for bytes in [1, 100, 65_535, 131_072 - 64 - 16 - 1, 131_072 - 64 - 16] {
+            let directory = tempfile::tempdir().unwrap();
+            let sizes = EntryFileSizes { segment, reserve: 1 };
+            let file = EntryFile::create(Arc::new(OsDisk), directory.path(), [0; 32], sizes).unwrap();
+            let mut writer = EntryWriter::new(Arc::new(file)).unwrap();
+            let fill = |writer: &mut EntryWriter, mut left: usize| {
+                let mut lengths = Vec::new();
+                while left > 0 {
+                    let length = left.min(65_535);
+                    // Never so little left that no header fits.
+                    let length = if left - length > 0 && left - length < 17 { length - 17 } else { length };
+                    lengths.push(length);
+                    left -= length + if left > length { record::HEADER } else { 0 };
+                }
+                writer.reserve(lengths.len(), lengths.iter().sum()).unwrap();
+                for length in lengths {
+                    writer.push(length, |out| out.resize(out.len() + length, 7));
+                }
+                writer.flush().unwrap();
+                writer.commit();
+            };
+            let header = usize::try_from(SEGMENT_HEADER).unwrap() + record::HEADER;
+            fill(&mut writer, usize::try_from(segment).unwrap() - header);
+            assert_eq!(writer.tail(), segment, "the first segment is full to its last byte");
+            fill(&mut writer, bytes);
+            assert!(writer.tail() <= writer.reserved, "{bytes}: {} of {}", writer.tail(), writer.reserved);
+        }
     }
 }

@@ -46,7 +46,7 @@ mod shared;
 mod tile_store;
 
 pub use certificate::{CertificateEntry, CertificateRecord, extensions};
-pub use check::{CheckReport, check_log};
+pub use check::{CheckReport, Held, check_and_hold, check_log};
 pub use checkpoint_keys::{CheckpointKeys, default_origin};
 pub use clock::{Clock, SystemClock};
 pub use cosigning::Witnessing;

@@ -385,7 +385,9 @@ impl Log {
         if self.shared.deduplication == Deduplication::Off || !self.shared.kind.keyed_by_leaf() {
             return Err(Error::NotFound);
         }
-        let candidates = self.shared.dedup.lock().candidates(&EntryKey::from(*leaf))?;
+        // The writer waits for this lock: what is read from disk is read without it.
+        let search = self.shared.dedup.lock().search(&EntryKey::from(*leaf));
+        let candidates = search.candidates()?;
         for index in candidates.into_iter().filter(|index| *index < publication.tree.size) {
             let stored = self.shared.entries.entry(index)?;
             if self.shared.kind.leaf_hash(&stored) == Some(*leaf) {

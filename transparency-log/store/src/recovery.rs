@@ -294,9 +294,13 @@ impl<'a> Walk<'a> {
     }
 
     fn root_at(&self, size: u64) -> Result<Hash> {
-        let nodes = TreeNodes { edge: &self.edge, store: self.tiles };
-        Ok(tlog::node::read_root(size, &nodes).map_err(Error::from)?.root)
+        root_of(&self.edge, self.tiles, size)
     }
+}
+
+/// The root that the tree of an edge had at a size.
+pub(crate) fn root_of(edge: &Edge, tiles: &TileStore, size: u64) -> Result<Hash> {
+    Ok(tlog::node::read_root(size, &TreeNodes { edge, store: tiles }).map_err(Error::from)?.root)
 }
 
 /// The partial tiles of a tree of `size` leaves, a multiple of 256, from the files of full tiles.
@@ -386,7 +390,8 @@ pub(crate) fn load_dedup(
     edge: &Edge,
 ) -> Result<Dedup> {
     let size = edge.size();
-    let mut dedup = Dedup::open(disk, &options.dedup_directory(), size, options.dedup_table)?;
+    let root_at = |size| root_of(edge, tiles, size);
+    let mut dedup = Dedup::open(disk, &options.dedup_directory(), size, options.dedup_table, root_at)?;
     let mut next = dedup.covered();
     if options.kind.keyed_by_leaf() {
         while next < size {
