@@ -5,7 +5,7 @@
 //! figure is the median of three runs. Words after `--` choose parts (`adds`, `at500`, `signing`, `tiles`, `witness`,
 //! `tessera`, `large`); `sync_ms` is measured in every run, for it decides which bar applies. `large` (ten million
 //! entries, several minutes, 12 GB) runs only when it is named; figures of parts that did not run keep their last value
-//! in the file.
+//! in the file as long as the server's binary is the same (`build`), and `measured_at_PART` says when each part ran.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -66,6 +66,7 @@ fn main() -> ExitCode {
 
     let mut figures = Figures::new();
     let folder = tempfile::tempdir().unwrap();
+    process::demand_disk(folder.path());
     figures.insert("sync_ms", process::sync_ms(folder.path()));
     if runs("adds") {
         adds(timing, &mut figures);
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
     }
 
     let missed = bounds::report(&figures);
-    write(&figures);
+    write(&figures, PARTS.into_iter().chain(["large"]).filter(|part| runs(part)));
     if missed.is_empty() {
         return ExitCode::SUCCESS;
     }
@@ -107,13 +108,27 @@ fn results() -> PathBuf {
         .join("bench")
 }
 
-fn write(figures: &Figures) {
+fn write<'a>(figures: &Figures, parts: impl Iterator<Item = &'a str>) {
     let path = results().join("log.json");
     std::fs::create_dir_all(results()).unwrap();
     let earlier = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut all: BTreeMap<String, f64> = earlier.unwrap_or_default();
+    let build = build();
+    if all.get("build") != Some(&build) {
+        all.clear();
+    }
+    all.insert("build".to_owned(), build);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    all.extend(parts.map(|part| (format!("measured_at_{part}"), now as f64)));
     all.extend(figures.iter().map(|(name, value)| ((*name).to_owned(), *value)));
     std::fs::write(path, serde_json::to_vec_pretty(&all).unwrap()).unwrap();
+}
+
+/// A number that another server binary would not have: 52 bits of its SHA-256.
+fn build() -> f64 {
+    let binary = std::fs::read(env!("CARGO_BIN_EXE_transparency-log")).unwrap();
+    let digest = tlog::Hash::digest(&binary).0;
+    (u64::from_be_bytes(digest[..8].try_into().unwrap()) >> 12) as f64
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -129,14 +144,30 @@ fn serve(raw: &str) -> (Stack, Process, String) {
     (stack, server, address)
 }
 
-/// Writes requests that add 1 KiB each which no other number gives.
-fn raw_adds(path: &str) -> impl FnMut(&mut Vec<u8>) + use<> {
-    let template = post(path, &[b'.'; 1024]);
-    let (mut number, at) = (0_u64, template.len() - 1024);
-    move |out| {
-        out.extend_from_slice(&template);
-        out[at..at + 8].copy_from_slice(&number.to_be_bytes());
-        number += 1;
+/// Requests that add 1 KiB each, every one another.
+struct RawAdds {
+    template: Vec<u8>,
+    first: u64,
+    next: u64,
+}
+
+impl RawAdds {
+    /// Entries from number `first` on.
+    fn from(path: &str, first: u64) -> Self {
+        Self { template: post(path, &[b'.'; 1024]), first, next: first }
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>) {
+        let at = out.len() + self.template.len() - 1024;
+        out.extend_from_slice(&self.template);
+        out[at..at + 8].copy_from_slice(&self.next.to_be_bytes());
+        self.next += 1;
+    }
+
+    /// Every request was answered; each must have become an entry of its own, or something else was measured.
+    fn assert_appended(&self, address: &str) {
+        let appended = counter(address, "mentat_log_appended_total");
+        assert_eq!(appended, (self.next - self.first) as f64, "entries that were measured but not appended");
     }
 }
 
@@ -147,16 +178,16 @@ struct Saturated {
     written: f64,
 }
 
-fn saturate(address: &str, pid: u32, path: &str, timing: &Loop) -> Saturated {
+fn saturate(address: &str, pid: u32, adds: &mut RawAdds, timing: &Loop) -> Saturated {
     let mut client = Client::connect(address, CONNECTIONS, 200);
-    let (mut add, mut usage) = (raw_adds(path), Usage::of(pid));
+    let mut usage = Usage::of(pid);
     let at = |moment| {
         usage = match moment {
             Moment::Start => Usage::of(pid),
             Moment::End => Usage::of(pid).since(usage),
         }
     };
-    let (count, took) = client.closed_loop(timing, |_, out| add(out), at);
+    let (count, took) = client.closed_loop(timing, |_, out| adds.write(out), at);
     let count = count as f64;
     Saturated {
         per_s: count / took.as_secs_f64(),
@@ -172,11 +203,15 @@ fn adds(timing: Loop, figures: &mut Figures) {
         let (_stack, server, address) = serve("");
         let before = batches(&address);
         let begin = Instant::now();
-        let run = saturate(&address, server.id(), "/raw/add", &timing);
+        let mut adds = RawAdds::from("/raw/add", 0);
+        let run = saturate(&address, server.id(), &mut adds, &timing);
+        adds.assert_appended(&address);
         syncs.push(2.0 * (batches(&address) - before) / begin.elapsed().as_secs_f64());
         drop(server);
         let (_stack, server, address) = serve("deduplication = \"off\"\n");
-        let without = saturate(&address, server.id(), "/raw/add", &timing);
+        let mut adds = RawAdds::from("/raw/add", 0);
+        let without = saturate(&address, server.id(), &mut adds, &timing);
+        adds.assert_appended(&address);
         ratios.push(run.cpu_us / without.cpu_us);
         with.push(run);
     }
@@ -191,9 +226,14 @@ fn adds(timing: Loop, figures: &mut Figures) {
 
 /// Batches of the raw log so far.
 fn batches(address: &str) -> f64 {
+    counter(address, "mentat_log_batches_total")
+}
+
+/// A counter of the raw log.
+fn counter(address: &str, name: &str) -> f64 {
     let text = String::from_utf8(Client::connect(address, 1, 200).call(&get("/metrics"))).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("mentat_log_batches_total{log=\"raw\"} "));
-    line.expect("the batch counter").trim().parse().unwrap()
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("{log=\"raw\"} "));
+    line.expect(name).trim().parse().unwrap()
 }
 
 /// Open loop at 500 entries a second: acknowledged, then seen in a published checkpoint, and bytes written.
@@ -206,8 +246,9 @@ fn at_500(lasting: Duration, figures: &mut Figures) {
         let (before, batches_before) = (Usage::of(server.id()), batches(&address));
         let stop = Arc::new(AtomicBool::new(false));
         let watching = watch(&address, stop.clone());
-        let mut add = raw_adds("/raw/add");
-        let answers = Client::connect(&address, 64, 200).open_loop(500, total, &mut add);
+        let mut adds = RawAdds::from("/raw/add", 0);
+        let answers = Client::connect(&address, 64, 200).open_loop(500, total, |out| adds.write(out));
+        adds.assert_appended(&address);
         std::thread::sleep(Duration::from_millis(300));
         stop.store(true, Ordering::Relaxed);
         let seen = watching.join().unwrap();
@@ -270,7 +311,7 @@ fn signing(timing: Loop, figures: &mut Figures) {
 fn tiles(timing: Loop, figures: &mut Figures) {
     let (_stack, server, address) = serve("");
     let filling = Loop { warm_up: timing.warm_up, measured: Duration::from_secs(2) };
-    saturate(&address, server.id(), "/raw/add", &filling);
+    saturate(&address, server.id(), &mut RawAdds::from("/raw/add", 0), &filling);
     std::thread::sleep(Duration::from_millis(300));
     let note = Client::connect(&address, 1, 200).call(&get("/raw/checkpoint"));
     let size: u64 = std::str::from_utf8(&note).unwrap().lines().nth(1).unwrap().parse().unwrap();
@@ -299,10 +340,12 @@ fn peer(timing: Loop, figures: &mut Figures) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let (_stack, server, address) = serve("");
-        ours.push(saturate(&address, server.id(), "/raw/add", &timing));
+        let mut adds = RawAdds::from("/raw/add", 0);
+        ours.push(saturate(&address, server.id(), &mut adds, &timing));
+        adds.assert_appended(&address);
         drop(server);
         let peer = tessera::Tessera::start(&binary);
-        theirs.push(saturate(&peer.address, peer.id(), "/add", &timing));
+        theirs.push(saturate(&peer.address, peer.id(), &mut RawAdds::from("/add", 0), &timing));
     }
     let of = |runs: &[Saturated], figure: fn(&Saturated) -> f64| median(runs.iter().map(figure).collect());
     let (rate, cost) = (of(&theirs, |run| run.per_s), of(&theirs, |run| run.cpu_us));

@@ -13,7 +13,7 @@ use log_store::{
 
 use crate::client::Loop;
 use crate::server::Stack;
-use crate::{Figures, process, saturate};
+use crate::{Figures, RawAdds, process, saturate};
 
 const FEW: u64 = 10_000;
 const MANY: u64 = 10_000_000;
@@ -21,24 +21,31 @@ const MANY: u64 = 10_000_000;
 const STEP: u64 = 1000;
 
 pub(crate) fn measure(timing: Loop, figures: &mut Figures) {
-    let few = Stack::with_sizes("", "", "");
-    load(&few, FEW);
     let many = Stack::with_sizes("", "", "");
     let begin = Instant::now();
     load(&many, MANY);
     figures.insert("large_load_per_s", MANY as f64 / begin.elapsed().as_secs_f64());
 
-    let rate = |stack: &Stack| {
+    // No run sends what another sent: that would measure how fast duplicates are found.
+    let mut first = 0;
+    let mut rate = |stack: &Stack| {
+        first += 1 << 40;
         let begin = Instant::now();
         let server = stack.serve();
         let started = begin.elapsed().as_secs_f64();
-        let run = saturate(server.url.trim_start_matches("http://"), server.id(), "/raw/add", &timing);
+        let (address, mut adds) =
+            (server.url.trim_start_matches("http://"), RawAdds::from("/raw/add", first));
+        let run = saturate(address, server.id(), &mut adds, &timing);
+        adds.assert_appended(address);
         let resident = process::resident_mib(server.id());
         assert_eq!(server.stop(), Some(0));
         (started, run.per_s, resident)
     };
     let (mut ratios, mut starts, mut resident) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..crate::RUNS {
+        // Anew each time: a run leaves some hundred thousand entries behind.
+        let few = Stack::with_sizes("", "", "");
+        load(&few, FEW);
         let (_, small, _) = rate(&few);
         let (start, large, memory) = rate(&many);
         ratios.push(large / small);

@@ -59,3 +59,23 @@ impl Usage {
         Self { cpu: self.cpu - earlier.cpu, written: self.written - earlier.written }
     }
 }
+
+/// Refuses a folder whose syncs reach no disk: every durable figure measured there would be another one.
+pub(crate) fn demand_disk(folder: &std::path::Path) {
+    let folder = folder.canonicalize().unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let holding = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((std::path::Path::new(fields.next()?), fields.next()?))
+    });
+    // Of mounts on one place the last one is seen.
+    let (place, kind) = holding
+        .filter(|(place, _)| folder.starts_with(place))
+        .max_by_key(|(place, _)| place.components().count())
+        .expect("the root is mounted");
+    assert!(
+        !["tmpfs", "ramfs", "devtmpfs"].contains(&kind),
+        "{} is {kind}, which is no disk: set TMPDIR to a folder on one",
+        place.display()
+    );
+}
