@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use mentat_tests::agent::signed;
 use mentat_tests::lying_proxy::{self, Lie};
+use mentat_tests::skip::skipped;
 use mentat_tests::stack::Stack;
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ fn build() -> Option<PathBuf> {
     };
     let (fetched, said) = go(&["mod", "download"]);
     if !fetched {
-        eprintln!("SKIPPED: the modules of tests/interop/tiles cannot be fetched: {said}");
+        skipped(format_args!("the modules of tests/interop/tiles cannot be fetched: {}", said.trim()));
         return None;
     }
     let binary = std::env::temp_dir().join(format!("mentat-tiles-{}", std::process::id()));

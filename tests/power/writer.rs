@@ -30,6 +30,29 @@ impl Role {
     }
 }
 
+/// A promise that a writer made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// This record has this index.
+    Acknowledged { index: u64, number: u64 },
+    /// The log has had this root at this size, for ever.
+    Published { size: u64, root: String },
+}
+
+impl Said {
+    /// Reads a line of a writer.
+    pub(crate) fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let (kind, number) = (words.next()?, words.next()?.parse().ok()?);
+        let last = words.next()?;
+        match kind {
+            "acknowledged" => Some(Self::Acknowledged { index: number, number: last.parse().ok()? }),
+            "published" => Some(Self::Published { size: number, root: last.to_owned() }),
+            _ => None,
+        }
+    }
+}
+
 /// Makes what must be there, durably, before the writer starts.
 pub(crate) fn prepare(role: Role, folder: PathBuf) {
     match role {
@@ -43,46 +66,72 @@ pub(crate) fn prepare(role: Role, folder: PathBuf) {
     assert!(synced.success());
 }
 
-/// Writes records and acknowledges each on stdout, until it is killed.
+/// Writers beside one another.
+const WRITERS: u64 = 3;
+
+/// Writes records and says on stdout what it promises, until it is killed.
 pub(crate) fn run(role: &str) {
     let (name, folder) = role.split_once(':').unwrap();
-    let acknowledge = |number: u64| println!("acknowledged {number}");
+    let acknowledge = |index: u64, number: u64| println!("acknowledged {index} {number}");
     if name == Role::Sled.name() {
         let store = sled::open(Path::new(folder).join("sled")).unwrap();
         for number in 0.. {
             store.insert(u64::to_be_bytes(number), record(number)).unwrap();
             store.flush().unwrap();
-            acknowledge(number);
+            acknowledge(number, number);
         }
     }
     let disk: Arc<dyn Disk> = if name == Role::Log.name() { Arc::new(OsDisk) } else { Arc::new(Unsynced) };
     let log = Log::open(&options(Path::new(folder)), parts(disk)).unwrap();
-    for number in 0.. {
-        let entry = Entry::plain(record(number).into()).unwrap();
-        let receipt = Log::wait(log.submit(WriterId(1), entry, Ack::Sequenced).unwrap()).unwrap();
-        assert_eq!(receipt.index, number);
-        acknowledge(number);
-    }
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let log = &log;
+            scope.spawn(move || {
+                for number in (writer..).step_by(WRITERS as usize) {
+                    let entry = Entry::plain(record(number).into()).unwrap();
+                    let ack = if number % 7 == 0 { Ack::Published } else { Ack::Sequenced };
+                    let receipt = Log::wait(log.submit(WriterId(writer), entry, ack).unwrap()).unwrap();
+                    acknowledge(receipt.index, number);
+                    if let Some(publication) = receipt.publication {
+                        let tree = publication.tree();
+                        println!("published {} {}", tree.size, tree.root.to_base64());
+                    }
+                }
+            });
+        }
+    });
 }
 
-/// How many of the acknowledged records are not there.
-pub(crate) fn missing(role: Role, folder: PathBuf, acknowledged: &[u64]) -> usize {
+/// How many of the promises do not hold.
+pub(crate) fn broken(role: Role, folder: PathBuf, said: &[Said]) -> usize {
     if role == Role::Sled {
-        let Ok(store) = sled::open(folder.join("sled")) else { return acknowledged.len() };
-        let there = |number: &&u64| {
-            store.get(number.to_be_bytes()).ok().flatten().is_some_and(|found| found == record(**number))
+        let Ok(store) = sled::open(folder.join("sled")) else { return said.len() };
+        let kept = |said: &&Said| match said {
+            Said::Acknowledged { number, .. } => {
+                store.get(number.to_be_bytes()).ok().flatten().is_some_and(|found| found == record(*number))
+            }
+            Said::Published { .. } => false,
         };
-        return acknowledged.len() - acknowledged.iter().filter(there).count();
+        return said.len() - said.iter().filter(kept).count();
     }
     let (options, disk) = (options(&folder), Arc::new(OsDisk) as Arc<dyn Disk>);
-    let Ok(log) = Log::open(&options, parts(disk.clone())) else { return acknowledged.len() };
+    let Ok(log) = Log::open(&options, parts(disk.clone())) else { return said.len() };
+    let publication = log.publication().unwrap();
+    let root_at = |size: u64| log.root_at(size, &publication).map(|root| root.to_base64());
+    let forked = |said: &&Said| matches!(said, Said::Published { size, root } if root_at(*size).ok().as_ref() != Some(root));
+    let forks = said.iter().filter(forked).count();
     log.close();
     let mut stored = Vec::new();
     if check_log(&options, &disk, |_, bytes| stored.push(bytes.to_vec())).is_err() {
-        return acknowledged.len();
+        return said.len();
     }
-    let there = |number: &&u64| stored.get(usize::try_from(**number).unwrap()) == Some(&record(**number));
-    acknowledged.len() - acknowledged.iter().filter(there).count()
+    let lost = |said: &&Said| match said {
+        Said::Acknowledged { index, number } => {
+            stored.get(usize::try_from(*index).unwrap()) != Some(&record(*number))
+        }
+        Said::Published { .. } => false,
+    };
+    forks + said.iter().filter(lost).count()
 }
 
 fn record(number: u64) -> Vec<u8> {
