@@ -122,7 +122,8 @@ async fn a_person_searches_and_the_page_verifies() {
     browser.open(&format!("{url}/#event/serial/{serial}")).await;
     browser.until(DONE).await;
     assert_eq!(browser.script(VERDICTS).await, json!(["good"]));
-    assert!(browser.text("article").await.contains("revokedAt"));
+    let article = browser.text("article").await;
+    assert!(article.contains("revokedAt") && article.contains("that is believed for this type"), "{article}");
 
     // Nothing found is said, and wrong input too.
     for (what, says) in [
@@ -300,6 +301,26 @@ async fn the_page_does_not_believe_a_server_that_lies() {
     browser.until(DONE).await;
     assert_eq!(browser.script(VERDICTS).await, json!(["bad"]));
     assert!(browser.text("article").await.contains("does not hold the identity"));
+
+    // An event that is in the log, proven, and signed by nobody who may say such a thing.
+    let lie: Arc<Lie> = Arc::new(move |path, bytes| {
+        if !path.ends_with("/api/v1/logs") {
+            return bytes;
+        }
+        let mut logs: Value = serde_json::from_slice(&bytes).unwrap();
+        let other = logs[1]["public_key"].clone();
+        for log in logs.as_array_mut().unwrap().iter_mut().filter(|log| log["kind"] == "event") {
+            for rule in log["events"].as_array_mut().unwrap() {
+                rule["keys"] = json!([other]);
+            }
+        }
+        logs.to_string().into_bytes()
+    });
+    let address = lying_proxy::start(&url, lie);
+    browser.open(&format!("{address}/#event/index/0")).await;
+    browser.until(DONE).await;
+    assert_eq!(browser.script(VERDICTS).await, json!(["bad"]));
+    assert!(browser.text("article").await.contains("a forgery"));
 
     // Text of others stays text.
     let lie: Arc<Lie> = Arc::new(move |path, bytes| {

@@ -32,6 +32,7 @@ pub(crate) fn file(path: &str) -> Option<Response<Full<Bytes>>> {
         "/page/certificate.js" => (SCRIPT, include_str!("../web/certificate.js")),
         "/page/der.js" => (SCRIPT, include_str!("../web/der.js")),
         "/page/entry.js" => (SCRIPT, include_str!("../web/entry.js")),
+        "/page/event.js" => (SCRIPT, include_str!("../web/event.js")),
         "/page/merkle.js" => (SCRIPT, include_str!("../web/merkle.js")),
         "/page/note.js" => (SCRIPT, include_str!("../web/note.js")),
         "/page/icon.svg" => ("image/svg+xml", include_str!("../web/icon.svg")),
@@ -57,7 +58,7 @@ pub(crate) fn file(path: &str) -> Option<Response<Full<Bytes>>> {
 mod tests {
     use super::*;
 
-    const FILES: [(&str, &str); 10] = [
+    const FILES: [(&str, &str); 11] = [
         ("/", include_str!("../web/index.html")),
         ("/page/page.css", include_str!("../web/page.css")),
         ("/page/page.js", include_str!("../web/page.js")),
@@ -66,6 +67,7 @@ mod tests {
         ("/page/certificate.js", include_str!("../web/certificate.js")),
         ("/page/der.js", include_str!("../web/der.js")),
         ("/page/entry.js", include_str!("../web/entry.js")),
+        ("/page/event.js", include_str!("../web/event.js")),
         ("/page/merkle.js", include_str!("../web/merkle.js")),
         ("/page/note.js", include_str!("../web/note.js")),
     ];

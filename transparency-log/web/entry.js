@@ -87,10 +87,9 @@ function event(body) {
     ["What", statement.predicateType],
     ...subjects.map((subject) => ["About", subject]),
     ...Object.entries(predicate).slice(0, 32).map(([name, value]) => [name, shown(name, value)]),
-    ["Its signature", "not checked in the page: the log accepted it only from a key configured for this type"],
   ];
   const short = String(statement.predicateType).split("/").slice(-2).join(" ");
-  return { leaf: body, title: `Event: ${short}`, facts, terms, text: JSON.stringify(statement, null, 2) };
+  return { leaf: body, title: `Event: ${short}`, facts, terms, event: { envelope, statement }, text: JSON.stringify(statement, null, 2) };
 }
 
 /** A member of a predicate as text; times in seconds also as dates. */

@@ -3,6 +3,7 @@
 import { digestOf } from "./artifact.js";
 import { decimal, equal, fromBase64, toBase64, toHex } from "./bytes.js";
 import { decodeEntry } from "./entry.js";
+import { checkEvent } from "./event.js";
 import { leafHash, rootOfProof } from "./merkle.js";
 import { checkSignatures, parseCheckpoint, verifierKey } from "./note.js";
 
@@ -90,6 +91,10 @@ async function verify(log, trusted, entry, decoded, wanted) {
     if (signed.state === "bad") worst = "bad";
     if (signed.state === "unsure" && worst === "good") worst = "unsure";
     lines.push(...signed.lines);
+    if (decoded.event) {
+      const said = await checkEvent(decoded.event, log.events);
+      add(said.state, said.text);
+    }
     if (trusted.own) lines.push({ state: "good", text: "With the keys that you gave" });
     else lines.push({ state: "unsure", text: "With keys from this server: compare them with your trust files" });
   } catch (error) {
