@@ -19,8 +19,8 @@ pub struct Publish {
     /// Folder with a signed manifest.yaml, or the manifest
     #[arg(value_name = "DIR|MANIFEST")]
     release: PathBuf,
-    /// Folder of releases, where this one goes to TO/ID/VERSION, or oci://HOST[:PORT]/REPOSITORY[:TAG] with the version as tag
-    /// [default: ~/.mentat/releases]
+    /// Folder of releases, where this one goes to TO/ID/VERSION, or oci://HOST/REPOSITORY, where the version is the tag unless
+    /// one follows after a colon [default: ~/.mentat/releases]
     #[arg(long, value_name = "DIR|REFERENCE")]
     to: Option<PathBuf>,
     #[command(flatten)]

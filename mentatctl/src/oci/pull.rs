@@ -25,7 +25,7 @@ const MAX_CANDIDATES: usize = 16;
 /// `pull`.
 #[derive(Debug, Args)]
 pub struct Pull {
-    /// oci://HOST[:PORT]/REPOSITORY, then :TAG or @sha256:HEX
+    /// oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:HEX
     #[arg(value_name = "REFERENCE")]
     reference: String,
     /// Folder to be made for the release [default: the agent's id, here]
