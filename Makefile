@@ -10,7 +10,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains interop-pkcs11 help
+        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains interop-pkcs11 interop-kms help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -82,7 +82,7 @@ crash: build ## SIGKILL to each server while it works, then a restart: nothing a
 
 interop: build ## other people's programs against a running stack; each missing one is named and counted
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
-	@$(MAKE) --no-print-directory interop-pkcs11
+	@$(MAKE) --no-print-directory interop-pkcs11 interop-kms
 
 interop-pkcs11: ## the key backend for PKCS#11 tokens, and a CA with its issuing key in one, against SoftHSM 2
 	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
@@ -90,6 +90,10 @@ interop-pkcs11: ## the key backend for PKCS#11 tokens, and a CA with its issuing
 	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
 	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --lib -- pkcs11 && \
 	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --test pkcs11 -- --nocapture; s=$$?; rm -r $$d; exit $$s
+
+interop-kms: ## the key backend for AWS KMS: the suite on a service of its own, then against moto
+	@m=; if command -v moto_server >/dev/null; then m=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
+	$${m:+env MENTAT_MOTO=1} $(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/aws-kms --lib -- aws_kms --nocapture
 
 # Coverage feedback as cargo-fuzz asks for it, which the stable compiler has too; the address sanitizer, which needs nightly, would
 # guard unsafe code, of which the parsers have none.

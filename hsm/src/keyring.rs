@@ -92,6 +92,8 @@ pub fn built_with(scheme: Scheme) -> Result<(), Error> {
         Scheme::Soft => return Ok(()),
         Scheme::Pkcs11 if cfg!(feature = "pkcs11") => return Ok(()),
         Scheme::Pkcs11 => "build the program with the cargo feature pkcs11",
+        Scheme::AwsKms if cfg!(feature = "aws-kms") => return Ok(()),
+        Scheme::AwsKms => "build the program with the cargo feature aws-kms",
         _ => "no backend of this program answers such references",
     };
     Err(Error::Unsupported { what: format!("a {scheme}: reference"), reason })
@@ -100,6 +102,10 @@ pub fn built_with(scheme: Scheme) -> Result<(), Error> {
 fn connect(uri: &KeyUri) -> Result<Arc<dyn KeyProvider>, Error> {
     built_with(uri.scheme())?;
     match uri.scheme() {
+        #[cfg(feature = "aws-kms")]
+        Scheme::AwsKms => {
+            Ok(Arc::new(crate::aws_kms::Kms::open(crate::aws_kms::KmsOptions::from_uri(uri)?)?))
+        }
         #[cfg(feature = "pkcs11")]
         Scheme::Pkcs11 => {
             Ok(Arc::new(crate::pkcs11::Token::open(crate::pkcs11::TokenOptions::from_uri(uri)?)?))

@@ -24,6 +24,8 @@
 
 pub mod algorithm;
 pub mod audit;
+#[cfg(feature = "aws-kms")]
+pub mod aws_kms;
 mod clock;
 pub mod danger;
 pub mod developer;

@@ -79,7 +79,7 @@ impl Scheme {
 
     const fn path_attributes(self) -> &'static [&'static str] {
         match self {
-            Self::AwsKms => &["key-id"],
+            Self::AwsKms => &["key-id", "object"],
             Self::AzureKv => &["vault", "object", "version"],
             Self::GcpKms => &["project", "location", "keyring", "object", "version"],
             Self::Kmip => &["id"],
@@ -274,12 +274,11 @@ impl KeyUri {
     fn check_one_version(&self, position: usize) -> Result<(), Error> {
         let required: &[&str] = match self.scheme {
             Scheme::Soft | Scheme::Remote => &["object"],
-            Scheme::AwsKms => &["key-id"],
             Scheme::GcpKms => &["project", "location", "keyring", "object", "version"],
             Scheme::AzureKv => &["vault", "object", "version"],
             Scheme::Transit => &["object", "version"],
             Scheme::Kmip | Scheme::YubiHsm => &["id"],
-            Scheme::Tpm2 | Scheme::Pkcs11 => &[],
+            Scheme::AwsKms | Scheme::Tpm2 | Scheme::Pkcs11 => &[],
         };
         for name in required {
             if self.path_bytes(name).is_none_or(<[u8]>::is_empty) {
@@ -297,6 +296,7 @@ impl KeyUri {
             return Err(at(position, "an alias can be moved to another key; give the key's id or ARN"));
         }
         let unidentified = match self.scheme {
+            Scheme::AwsKms => self.path_bytes("key-id").is_none() && self.path_bytes("object").is_none(),
             Scheme::Pkcs11 => self.path_bytes("id").is_none() && self.path_bytes("object").is_none(),
             Scheme::Tpm2 => self.path_bytes("handle").is_none() && self.path_bytes("object").is_none(),
             _ => false,
