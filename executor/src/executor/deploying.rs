@@ -230,7 +230,18 @@ impl Executor {
         };
         self.parts.audit.record_durably(event).await.map_err(|_| audit_unavailable())?;
         let described = next.describe(id);
-        self.deployments.change(id, seen, Some(next)).await?;
+        if let Err(denied) = self.deployments.change(id, seen, Some(next)).await {
+            // The record of the change is there already; this one takes it back.
+            let event = AuditEvent {
+                event_type: "deployment_failed".into(),
+                detail: Some(cut(&format!("{what}: {}", denied.code))),
+                ..self.agent_event(agent, None)
+            };
+            if self.parts.audit.record(event).is_err() {
+                tracing::error!(agent = id, what, "that a change of a route failed could not be recorded");
+            }
+            return Err(denied);
+        }
         slot.step(record);
         self.parts.metrics.deployment(what);
         tracing::info!(agent = id, digest = %agent.digest, percent, what, why, "deployment");

@@ -227,3 +227,21 @@ async fn each_change_is_in_the_audit_log_and_in_the_receipt_log() {
     }
     panic!("no record of the change");
 }
+
+#[tokio::test]
+async fn a_change_that_cannot_be_kept_is_taken_back_in_the_audit_log() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    std::fs::create_dir(server.state().join("deployments.json")).unwrap();
+    let refused = server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap_err();
+    assert_eq!(refused.code, "state_unavailable");
+    assert_eq!(server.executor.deployment(AGENT).unwrap_err().code, "no_deployment");
+    for _ in 0..2_000 {
+        let text = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+        if text.contains("\"event_type\":\"deployment_failed\"") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    panic!("no record that the change failed");
+}
