@@ -1,6 +1,7 @@
 //! The configuration file (TOML): raw as written ([`Config`]), and validated ([`Settings`]).
 
 mod keys;
+mod logs;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -17,6 +18,7 @@ use service::admin::AdminConfig;
 use service::{ServerConfig, StartRefusal};
 
 pub use keys::KeysConfig;
+pub use logs::{EventLogConfig, IssuanceLogConfig};
 
 use crate::approval::ApprovalsConfig;
 
@@ -136,30 +138,6 @@ impl Default for HierarchyConfig {
             policies: Vec::new(),
         }
     }
-}
-
-/// The issuance log as it is written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IssuanceLogConfig {
-    /// Base URL: `…/ct/v1/add-pre-chain` is below it.
-    pub url: String,
-    /// PEM file with the log's public key (SubjectPublicKeyInfo); SCTs are verified with it. Read by `serve` only.
-    pub public_key_file: PathBuf,
-    /// PEM file with authorities for the log's TLS certificate; absent: those of the system.
-    #[serde(default)]
-    pub tls_ca_file: Option<PathBuf>,
-}
-
-/// The event log as it is written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventLogConfig {
-    /// Base URL: `…/api/v1/entries` is below it.
-    pub url: String,
-    /// PEM file with authorities for the log's TLS certificate; absent: those of the system.
-    #[serde(default)]
-    pub tls_ca_file: Option<PathBuf>,
 }
 
 /// Revocation lists and status answers as they are written.

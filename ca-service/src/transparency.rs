@@ -1,10 +1,10 @@
 //! The transparency logs as the CA sees them: traits, and their implementation over HTTP.
 
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use service::StartRefusal;
+use service::exit::one_line;
+use service::{ClientTls, StartRefusal};
 use tlog_client::{LogClient, Submission};
 
 use crate::config::{EventLogConfig, IssuanceLogConfig, Settings};
@@ -48,8 +48,7 @@ impl HttpLog {
     /// # Errors
     /// [`StartRefusal`] for an unusable URL or TLS file.
     pub fn issuance(settings: &Settings, config: &IssuanceLogConfig) -> Result<Submissions, StartRefusal> {
-        let Self(client) =
-            Self::connect(settings, "issuance_log", &config.url, config.tls_ca_file.as_deref())?;
+        let Self(client) = Self::connect("issuance_log", &config.url, &config.tls(settings)?)?;
         Ok(Submissions::start(client))
     }
 
@@ -58,33 +57,11 @@ impl HttpLog {
     /// # Errors
     /// [`StartRefusal`] for an unusable URL or TLS file.
     pub fn event(settings: &Settings, config: &EventLogConfig) -> Result<Self, StartRefusal> {
-        Self::connect(settings, "event_log", &config.url, config.tls_ca_file.as_deref())
+        Self::connect("event_log", &config.url, &config.tls(settings)?)
     }
 
-    fn connect(
-        settings: &Settings,
-        section: &str,
-        url: &str,
-        tls_ca: Option<&Path>,
-    ) -> Result<Self, StartRefusal> {
-        let mut builder = reqwest::Client::builder().timeout(PATIENCE).no_proxy();
-        if let Some(path) = tls_ca {
-            let path = settings.path(path);
-            let refuse = |error: Box<dyn std::error::Error + Send + Sync>| {
-                StartRefusal::new(
-                    format!("{section}.tls_ca_file {} cannot be used", path.display()),
-                    "give a PEM file",
-                )
-                .because(error)
-            };
-            let pem = std::fs::read(&path).map_err(|error| refuse(error.into()))?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(error.into()))?;
-            builder = builder.tls_certs_only(roots);
-        }
-        let client = builder.build().map_err(|error| {
-            StartRefusal::new(format!("{section}: no HTTP client can be made"), "check the TLS settings")
-                .because(error)
-        })?;
+    fn connect(section: &str, url: &str, tls: &ClientTls) -> Result<Self, StartRefusal> {
+        let client = tls.client(PATIENCE)?;
         LogClient::new(client, url).map(Self).map_err(|error| {
             StartRefusal::new(
                 format!("{section}.url cannot be used"),
@@ -95,12 +72,14 @@ impl HttpLog {
     }
 }
 
+/// With its causes: that the log refused the TLS connection for want of a certificate stands only there.
 pub(crate) fn log_error(error: tlog_client::Error) -> LogError {
+    let text = one_line(&error);
     match error {
         tlog_client::Error::Overloaded { .. } | tlog_client::Error::Transport(_) => {
-            LogError::Unavailable(error.to_string())
+            LogError::Unavailable(text)
         }
-        other => LogError::Refused(other.to_string()),
+        _ => LogError::Refused(text),
     }
 }
 

@@ -12,7 +12,7 @@ use executor_engine::Profile;
 use executor_engine::limits::{COMPILE_CPU_SECONDS, MAX_GUEST_MEMORY, MAX_MODULE_BYTES};
 use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
-use service::StartRefusal;
+use service::{ClientTls, StartRefusal};
 use service::admin::AdminConfig;
 use trust_store::capability::GuestPath;
 use trust_store::evidence::signed::MAX_SIGNERS;
@@ -96,7 +96,12 @@ pub struct EvidenceSection {
     /// Logs whose checkpoints are fetched.
     pub logs: Vec<LogSection>,
     /// PEM file with the authorities of TLS servers that evidence comes from; absent: the system's.
-    pub ca_file: Option<PathBuf>,
+    #[serde(alias = "ca_file")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// PEM file with the client certificate that the executor shows to them, then its intermediates.
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM file with its key, mode 0600.
+    pub tls_key_file: Option<PathBuf>,
     /// Where evidence is put that is carried in as a signed file; absent: nothing is imported.
     pub import_file: Option<PathBuf>,
     /// PEM files with the public keys of whoever signs it.
@@ -112,7 +117,9 @@ impl Default for EvidenceSection {
             status_bases: Vec::new(),
             events: None,
             logs: Vec::new(),
-            ca_file: None,
+            tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
             import_file: None,
             import_signers: Vec::new(),
         }
@@ -232,8 +239,8 @@ pub struct Settings {
     pub admin: AdminConfig,
     /// Evidence.
     pub evidence: EvidenceConfig,
-    /// Authorities of evidence servers.
-    pub evidence_ca: Option<PathBuf>,
+    /// TLS of requests for evidence.
+    pub evidence_tls: ClientTls,
     /// Where evidence is put that is carried in.
     pub import_file: Option<PathBuf>,
     /// Public keys of whoever signs it.
@@ -335,6 +342,10 @@ impl ExecutorConfig {
             0,
             MAX_SIGNERS as u64,
         )?;
+        let path = |file: Option<PathBuf>| file.map(|file| base.join(file));
+        let EvidenceSection { tls_ca_file, tls_cert_file, tls_key_file, .. } = &mut self.evidence;
+        let [ca, cert, key] = [tls_ca_file, tls_cert_file, tls_key_file].map(|file| path(file.take()));
+        let evidence_tls = ClientTls::new("evidence", ca, cert, key)?;
         let state = base.join(self.state_dir);
         Ok(Settings {
             trusted_root: base.join(self.trusted_root),
@@ -358,7 +369,7 @@ impl ExecutorConfig {
             },
             import_file: self.evidence.import_file.map(|path| base.join(path)),
             import_signers: self.evidence.import_signers.iter().map(|path| base.join(path)).collect(),
-            evidence_ca: self.evidence.ca_file.map(|path| base.join(path)),
+            evidence_tls,
             refresh: Duration::from_secs(refresh),
             pool: PoolLimits {
                 slots: u32::try_from(slots).unwrap_or(PoolLimits::MIN_SLOTS),
@@ -425,10 +436,13 @@ mod tests {
     #[test]
     fn a_minimal_file_is_enough_and_paths_are_relative_to_it() {
         let config: ExecutorConfig =
-            toml::from_str("state_dir = 's'\ntrusted_root = '/t.json'\npolicy = 'p.yaml'").unwrap();
+            toml::from_str("state_dir = 's'\ntrusted_root = '/t.json'\npolicy = 'p.yaml'\nevidence.ca_file = 'ca.pem'")
+                .unwrap();
         let settings = config.validate(Path::new("/etc/mentat")).unwrap();
         assert_eq!(settings.state, Path::new("/etc/mentat/s"));
         assert_eq!(settings.trusted_root, Path::new("/t.json"));
+        // The name that files of before have.
+        assert!(settings.evidence_tls.files().eq([Path::new("/etc/mentat/ca.pem")]));
         assert_eq!(settings.refresh, Duration::from_secs(30));
         assert!(settings.compiler.ends_with("executor-compiler"));
     }
@@ -441,6 +455,7 @@ mod tests {
         for half in ["import_file = 'f'", "import_signers = ['k']"] {
             assert!(refusal(&format!("[evidence]\n{half}")).contains("belong together"), "{half}");
         }
+        assert!(refusal("[evidence]\ntls_cert_file = 'c'").contains("tls_key_file belong together"));
         assert!(refusal("[evidence]\nstatus_bases = ['ftp://x']").contains("no http or https URL"));
         assert!(refusal("skip_verification = true").contains("unknown field"));
         assert!(refusal("[server]\nlisten = '10.0.0.1:80'").contains("plain HTTP"));

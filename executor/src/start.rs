@@ -55,7 +55,7 @@ pub fn places(settings: &Settings) -> Places {
     places.state.push(settings.state.clone());
     places.state.extend(settings.files.values().cloned());
     let mut read = vec![settings.trusted_root.clone(), settings.policy.clone()];
-    read.extend(settings.evidence_ca.clone());
+    read.extend(settings.evidence_tls.files().map(Path::to_path_buf));
     read.extend(settings.import_signers.clone());
     // The folder, since a file that is replaced is another file.
     read.extend(settings.import_file.as_deref().and_then(Path::parent).map(Path::to_path_buf));
@@ -224,24 +224,7 @@ fn environment(
 }
 
 fn collector(settings: &Settings, verifier: Verifier) -> Result<Collector, StartRefusal> {
-    let mut client = reqwest::Client::builder()
-        .timeout(settings.evidence.timeout)
-        // An address that was allowed must not lead to one that was not.
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy();
-    if let Some(path) = &settings.evidence_ca {
-        let unusable =
-            |error: BoxError| refuse("evidence.ca_file cannot be used", "write PEM certificates", error);
-        let pem = std::fs::read(path).map_err(|error| unusable(error.into()))?;
-        for certificate in
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.into()))?
-        {
-            client = client.add_root_certificate(certificate);
-        }
-    }
-    let client = client.build().map_err(|error| {
-        refuse("the HTTP client for evidence cannot be made", "check evidence.ca_file", error)
-    })?;
+    let client = settings.evidence_tls.client(settings.evidence.timeout)?;
     Collector::new(verifier, client, &settings.evidence)
         .map_err(|error| refuse("evidence cannot be collected", "check [evidence]", error))
 }

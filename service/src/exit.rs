@@ -42,6 +42,13 @@ impl StartRefusal {
         self
     }
 
+    /// The same, of a part of the configuration that is named first.
+    #[must_use]
+    pub fn within(mut self, section: &str) -> Self {
+        self.what = format!("{section}: {}", self.what);
+        self
+    }
+
     /// What is wrong.
     #[must_use]
     pub fn what(&self) -> &str {
@@ -128,6 +135,12 @@ pub fn finish(result: Result<(), Failure>) -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// An error with its sources, on one line: an error of a connection says only in its sources that TLS refused it.
+#[must_use]
+pub fn one_line(error: &(dyn Error + 'static)) -> String {
+    OneLine(error).to_string()
 }
 
 /// An error with its sources, on one line.

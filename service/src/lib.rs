@@ -32,6 +32,7 @@
 pub mod admin;
 mod aside;
 pub mod body;
+pub mod client;
 pub mod clock;
 pub mod config;
 mod connection;
@@ -53,6 +54,7 @@ mod stream;
 pub mod tls;
 mod watch;
 
+pub use client::ClientTls;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use config::{Listen, ServerConfig, Settings};
 pub use exit::{Failure, StartRefusal};

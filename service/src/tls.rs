@@ -13,7 +13,7 @@ use crate::exit::StartRefusal;
 use crate::secret;
 
 /// Longest PEM file that is read, in bytes.
-const MAX_PEM_LEN: usize = 1024 * 1024;
+pub(crate) const MAX_PEM_LEN: usize = 1024 * 1024;
 
 pub(crate) fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, StartRefusal> {
     let chain = certificates(&config.certificate_file)?;

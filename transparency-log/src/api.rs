@@ -21,7 +21,7 @@ use http_body_util::{BodyExt as _, Full};
 use log_store::{Ack, LogKind, WriterId};
 use service::body::RequestBody;
 use service::peer::ListenerKind;
-use service::{Peer, Problem};
+use service::{ClientCertificate, Peer, Problem};
 
 use crate::logs::{ServedLog, describe};
 use crate::page;
@@ -94,6 +94,7 @@ async fn in_log(log: &Arc<ServedLog>, rest: &str, request: Request<RequestBody>)
     };
     if let Some(write) = post {
         only(request.method(), &Method::POST)?;
+        may_write(log, request.extensions().get::<Peer>())?;
         return write.handle(log, request).await;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -224,6 +225,17 @@ pub(crate) async fn body_within(
         }
     }
     Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
+}
+
+/// Where writers are named, only they submit: by the certificate with which the connection was made.
+fn may_write(log: &ServedLog, peer: Option<&Peer>) -> Result<(), Problem> {
+    let writers = &log.settings.raw.writers;
+    let subject = peer.and_then(Peer::certificate).map(ClientCertificate::subject);
+    if writers.is_empty() || subject.is_some_and(|subject| writers.iter().any(|writer| writer == subject)) {
+        return Ok(());
+    }
+    Err(Problem::forbidden("not_allowed", "this log takes entries from its writers only, by client certificate")
+        .with_internal(format!("log {:?}, client certificate {subject:?}", log.settings.name)))
 }
 
 /// Names the connection for batching.

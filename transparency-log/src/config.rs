@@ -120,6 +120,10 @@ pub struct LogConfig {
     /// Seconds that a submission waits for its acknowledgement; then 504, and a retry gets the same index.
     #[serde(default = "twenty")]
     pub ack_timeout_seconds: u64,
+    /// Subjects of client certificates (`CN=authority,O=Example`, compared whole) that may submit; absent: whoever can
+    /// reach the server. Needs `server.tls.client_ca_file`. Reads stay open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writers: Vec<String>,
     /// Bearer token file; when present, `add` on a `raw` log needs the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add_token_file: Option<PathBuf>,

@@ -78,6 +78,13 @@ impl Config {
                 "put the second copies outside the data directory: a restore of one must not bring back the other",
             );
         }
+        let knows_clients = self.server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+        if let Some(log) = self.logs.iter().find(|log| !log.writers.is_empty() && !knows_clients) {
+            return refuse(
+                format!("log {:?} has writers, but no client certificate is ever asked for", log.name),
+                "add server.tls.client_ca_file, or remove writers",
+            );
+        }
         let (mut names, mut bases, mut origins) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut logs = Vec::with_capacity(self.logs.len());
         for log in self.logs {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use service::exit::one_line;
 use tlog_client::{EntryFormat, Error, LogClient, Monitor, MonitorState, RetryPolicy};
 use tokio::sync::Mutex;
 use trust_store::attestation::Attestation;
@@ -200,7 +201,7 @@ impl Log {
                 inner.known.fetched_at = Some(clock::unix_seconds());
                 if let Err(error) = inner.monitor.state().store(&self.file) {
                     // Without memory a later rollback would pass unseen; it counts as a failed source.
-                    inner.known.problem = error.to_string();
+                    inner.known.problem = one_line(&error);
                 }
             }
             Ok(Err(error)) => {
@@ -210,7 +211,7 @@ impl Log {
                 if matches!(error, Error::Fork { .. }) {
                     inner.known.fork = Some(format!("{}: {error}", self.origin));
                 }
-                inner.known.problem = error.to_string();
+                inner.known.problem = one_line(&error);
             }
             Err(_) => inner.known.problem = "the log did not answer in time".to_owned(),
         }

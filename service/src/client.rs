@@ -1,0 +1,155 @@
+//! Requests that a server makes itself: whom it believes over TLS, and which certificate it shows.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, Identity, redirect};
+use zeroize::Zeroizing;
+
+use crate::exit::StartRefusal;
+use crate::{secret, tls};
+
+/// TLS of requests to another server, validated: a certificate is never without its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    section: String,
+    authorities: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl ClientTls {
+    /// The files of a configuration section: `tls_ca_file` with the authorities of the other server's certificate
+    /// (absent: those of the system), `tls_cert_file` with the certificate to show and `tls_key_file` with its key.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when one of certificate and key is given without the other.
+    pub fn new(
+        section: &str,
+        authorities: Option<PathBuf>,
+        certificate: Option<PathBuf>,
+        key: Option<PathBuf>,
+    ) -> Result<Self, StartRefusal> {
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                return Err(StartRefusal::new(
+                    format!("{section}: tls_cert_file and tls_key_file belong together"),
+                    "name the client certificate and its key, or neither",
+                ));
+            }
+        };
+        Ok(Self { section: section.to_owned(), authorities, identity })
+    }
+
+    /// Every file it reads.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.authorities.iter().chain(identity).map(PathBuf::as_path)
+    }
+
+    /// A client of which one request takes at most `timeout`. It follows no redirects (an address that was allowed must
+    /// not lead to one that was not) and no proxies of the environment.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] naming the section and the file that cannot be used.
+    pub fn client(&self, timeout: Duration) -> Result<Client, StartRefusal> {
+        let section = &self.section;
+        let named = |refusal: StartRefusal| refusal.within(section);
+        let mut builder =
+            Client::builder().timeout(timeout).redirect(redirect::Policy::none()).no_proxy();
+        if let Some(path) = &self.authorities {
+            let authorities = tls::certificates(path).map_err(named)?;
+            let authorities = authorities.iter().map(|der| Certificate::from_der(der));
+            let unusable = |error| {
+                StartRefusal::new(
+                    format!("{section}: {} cannot be used", path.display()),
+                    "give a PEM file with the authorities' certificates",
+                )
+                .because(error)
+            };
+            let authorities = authorities.collect::<Result<Vec<_>, reqwest::Error>>().map_err(unusable)?;
+            builder = builder.tls_certs_only(authorities);
+        }
+        if let Some((certificate, key)) = &self.identity {
+            builder = builder.identity(identity(certificate, key).map_err(named)?);
+        }
+        // Whether key and certificate belong together shows only here.
+        builder.build().map_err(|error| {
+            let files: Vec<_> = self.files().map(|file| file.display().to_string()).collect();
+            StartRefusal::new(
+                format!("{section}: no HTTP client can be made with {}", files.join(", ")),
+                "check that the certificate and the key belong together",
+            )
+            .because(error)
+        })
+    }
+}
+
+fn identity(certificate: &Path, key: &Path) -> Result<Identity, StartRefusal> {
+    // Both are looked at by themselves first, so that a refusal names the right file.
+    let _ = tls::certificates(certificate)?;
+    let _ = tls::private_key(key)?;
+    let unusable = || {
+        StartRefusal::new(
+            format!("{} and {} cannot be used", certificate.display(), key.display()),
+            "give PEM files: a certificate, then its intermediates; an unencrypted private key",
+        )
+    };
+    let chain = std::fs::read(certificate).map_err(|error| unusable().because(error))?;
+    let key = secret::read(key, tls::MAX_PEM_LEN)?;
+    let mut pem = Zeroizing::new(Vec::with_capacity(key.len() + 1 + chain.len()));
+    pem.extend_from_slice(&key);
+    pem.push(b'\n');
+    pem.extend_from_slice(&chain);
+    Identity::from_pem(&pem).map_err(|error| unusable().because(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn refusal(tls: &ClientTls) -> String {
+        tls.client(Duration::from_secs(1)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn certificate_and_key_belong_together() {
+        let path = || Some(PathBuf::from("x"));
+        for (certificate, key) in [(path(), None), (None, path())] {
+            let refusal = ClientTls::new("event_log", None, certificate, key).unwrap_err().to_string();
+            assert!(refusal.starts_with("event_log: tls_cert_file and tls_key_file"), "{refusal}");
+        }
+        assert!(ClientTls::new("event_log", None, None, None).unwrap().client(Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named_with_their_section() {
+        let directory = tempfile::tempdir().unwrap();
+        let pair = |name: &str| {
+            let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+            let (certificate, key) =
+                (directory.path().join(format!("{name}.crt")), directory.path().join(format!("{name}.key")));
+            std::fs::write(&certificate, pair.cert.pem()).unwrap();
+            secret::write_new(&key, pair.signing_key.serialize_pem().as_bytes()).unwrap();
+            (certificate, key)
+        };
+        let ((one, one_key), (two, two_key)) = (pair("one"), pair("two"));
+        let tls = |ca: &Path, certificate: &Path, key: &Path| {
+            let owned = |path: &Path| Some(path.to_path_buf());
+            ClientTls::new("issuance_log", owned(ca), owned(certificate), owned(key)).unwrap()
+        };
+        let good = tls(&two, &one, &one_key);
+        assert!(good.client(Duration::from_secs(1)).is_ok());
+        assert_eq!(good.files().count(), 3);
+        let crossed = refusal(&tls(&two, &one, &two_key));
+        assert!(crossed.contains("issuance_log: no HTTP client") && crossed.contains("one.crt"), "{crossed}");
+        let no_authority = refusal(&tls(&one_key, &one, &one_key));
+        assert!(no_authority.starts_with("issuance_log: ") && no_authority.contains("no certificate"));
+        std::fs::set_permissions(&one_key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let open = refusal(&tls(&two, &one, &one_key));
+        assert!(open.starts_with("issuance_log: ") && open.contains("chmod 600"), "{open}");
+    }
+}
