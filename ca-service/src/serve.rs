@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use ca_pki::SubjectPublicKey;
@@ -23,8 +24,8 @@ use crate::error::CaError;
 use crate::metrics::CaMetrics;
 use crate::reconciler::Reach;
 use crate::responder::AnswerCache;
-use crate::storage::CertificateStore;
 use crate::storage::sqlite::SqliteStore;
+use crate::storage::{CertificateStore, StoreError};
 use crate::transparency::{EventLog, HttpLog};
 
 /// Signatures that may wait for a signing thread.
@@ -100,13 +101,7 @@ pub async fn open(
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<CertificateAuthority>, StartRefusal> {
     let database = settings.database();
-    let store = SqliteStore::open(&database).await.map_err(|error| {
-        StartRefusal::new(
-            format!("{} cannot be opened", database.display()),
-            "hold the ceremony first: ca-service init; the server never makes a database by itself",
-        )
-        .because(error)
-    })?;
+    let store = SqliteStore::open(&database).await.map_err(|error| database_refusal(&database, error))?;
     let keys = keyring(&settings)?;
     let issuance_log = match &settings.config.issuance_log {
         None => None,
@@ -128,6 +123,24 @@ pub async fn open(
         .because(error)
     })?;
     Ok(Arc::new(authority))
+}
+
+/// A database that is not there is made by a ceremony; one that is there and cannot be read, never: a second CA of the same
+/// name would be founded over the certificates of the first.
+fn database_refusal(database: &Path, error: StoreError) -> StartRefusal {
+    let shown = database.display();
+    match error {
+        StoreError::NotFound => StartRefusal::new(
+            format!("{shown} does not exist"),
+            "hold the ceremony first: ca-service init; if it was held, correct data_dir, or restore the newest backup",
+        ),
+        error => StartRefusal::new(
+            format!("{shown} is there, but cannot be read"),
+            "hold no new ceremony: keep the file, check who may read it and the disk, else restore the newest backup of the \
+             whole data folder and prove it with ca-service check",
+        )
+        .because(error),
+    }
 }
 
 /// Opens the keystore that the settings name.
@@ -154,7 +167,7 @@ pub fn keyring(settings: &Settings) -> Result<Keyring, StartRefusal> {
 }
 
 /// Reads a PEM public key.
-fn log_key(path: &std::path::Path) -> Result<SubjectPublicKey, StartRefusal> {
+fn log_key(path: &Path) -> Result<SubjectPublicKey, StartRefusal> {
     let refuse = |detail: String| {
         StartRefusal::new(
             format!("issuance_log.public_key_file {}: {detail}", path.display()),

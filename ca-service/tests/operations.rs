@@ -122,3 +122,25 @@ async fn a_trail_that_ends_before_its_anchor_is_found() {
     let seen = findings(&site).await;
     assert!(seen.iter().any(|finding| finding.contains("event log")), "{seen:?}");
 }
+
+/// Whoever is told to hold a ceremony over a database that cannot be read founds a second CA beside the certificates of the
+/// first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_database_is_not_taken_for_a_missing_one() {
+    let site = Site::new().await;
+    let database = site.settings.database();
+    let whole = std::fs::read(&database).unwrap();
+    let refusal = async || {
+        let opened = ca_service::serve::open(site.settings.clone(), Arc::new(SystemClock)).await;
+        opened.err().unwrap().to_string()
+    };
+    for damaged in [&whole[..4096], &b"not a database, whoever wrote this here".repeat(200)[..]] {
+        std::fs::write(&database, damaged).unwrap();
+        let text = refusal().await;
+        assert!(text.contains("hold no new ceremony") && text.contains("newest backup"), "{text}");
+        assert!(!text.contains("ceremony first"), "{text}");
+    }
+    std::fs::remove_file(&database).unwrap();
+    let text = refusal().await;
+    assert!(text.contains("does not exist") && text.contains("ceremony first: ca-service init"), "{text}");
+}

@@ -12,8 +12,8 @@ use executor_engine::Profile;
 use executor_engine::limits::{COMPILE_CPU_SECONDS, MAX_GUEST_MEMORY, MAX_MODULE_BYTES};
 use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
-use service::{ClientTls, StartRefusal};
 use service::admin::AdminConfig;
+use service::{ClientTls, StartRefusal};
 use trust_store::capability::GuestPath;
 use trust_store::evidence::signed::MAX_SIGNERS;
 
@@ -435,9 +435,10 @@ mod tests {
 
     #[test]
     fn a_minimal_file_is_enough_and_paths_are_relative_to_it() {
-        let config: ExecutorConfig =
-            toml::from_str("state_dir = 's'\ntrusted_root = '/t.json'\npolicy = 'p.yaml'\nevidence.ca_file = 'ca.pem'")
-                .unwrap();
+        let config: ExecutorConfig = toml::from_str(
+            "state_dir = 's'\ntrusted_root = '/t.json'\npolicy = 'p.yaml'\nevidence.ca_file = 'ca.pem'",
+        )
+        .unwrap();
         let settings = config.validate(Path::new("/etc/mentat")).unwrap();
         assert_eq!(settings.state, Path::new("/etc/mentat/s"));
         assert_eq!(settings.trusted_root, Path::new("/t.json"));

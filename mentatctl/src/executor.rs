@@ -140,7 +140,12 @@ fn config(join: &Join, logs: &LogSet, signing: &LogDescription, status: &str) ->
         evidence.insert("events".into(), Value::String(events.url.clone()));
     }
     if let Some(ca) = join.export.tls_ca() {
-        evidence.insert("ca_file".into(), absolute(ca)?);
+        evidence.insert("tls_ca_file".into(), absolute(ca)?);
+    }
+    // The certificate names the machine, so it is the server's to its callers and the client's to the log.
+    if let (Some(cert), Some(key)) = (&join.server_cert, &join.server_key) {
+        evidence.insert("tls_cert_file".into(), absolute(cert)?);
+        evidence.insert("tls_key_file".into(), absolute(key)?);
     }
     let mut config = Table::new();
     config.insert("state_dir".into(), absolute(&join.data_dir)?);

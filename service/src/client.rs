@@ -56,8 +56,7 @@ impl ClientTls {
     pub fn client(&self, timeout: Duration) -> Result<Client, StartRefusal> {
         let section = &self.section;
         let named = |refusal: StartRefusal| refusal.within(section);
-        let mut builder =
-            Client::builder().timeout(timeout).redirect(redirect::Policy::none()).no_proxy();
+        let mut builder = Client::builder().timeout(timeout).redirect(redirect::Policy::none()).no_proxy();
         if let Some(path) = &self.authorities {
             let authorities = tls::certificates(path).map_err(named)?;
             let authorities = authorities.iter().map(|der| Certificate::from_der(der));
@@ -122,7 +121,9 @@ mod tests {
             let refusal = ClientTls::new("event_log", None, certificate, key).unwrap_err().to_string();
             assert!(refusal.starts_with("event_log: tls_cert_file and tls_key_file"), "{refusal}");
         }
-        assert!(ClientTls::new("event_log", None, None, None).unwrap().client(Duration::from_secs(1)).is_ok());
+        assert!(
+            ClientTls::new("event_log", None, None, None).unwrap().client(Duration::from_secs(1)).is_ok()
+        );
     }
 
     #[test]

@@ -5,11 +5,12 @@
 mod harness;
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use harness::{Authority, client, quick, raw, start, with_tls};
 use service::admin::{AdminAuth, AdminConfig, AdminIdentity};
 use service::config::ClientCertificates;
-use service::{Server, ServerConfig};
+use service::{ClientTls, Server, ServerConfig};
 use warp::Filter;
 
 fn https(running: &service::Running, path: &str) -> String {
@@ -44,6 +45,33 @@ async fn missing_and_foreign_client_certificates_are_refused() {
     let text = metrics.get(https(&running, "/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("tls_handshakes_failed_total"), "{text}");
     assert!(!text.contains("tls_handshakes_failed_total 0"), "{text}");
+}
+
+/// What a server asks another with: its own certificate, and a failure that says what the other side refused.
+#[tokio::test]
+async fn a_server_shows_its_certificate_to_another_and_says_why_it_was_refused() {
+    let authority = Authority::new("Test Authority");
+    let config = with_tls(quick(), &authority.server(), Some(&authority.file()));
+    let running = start(&config).await;
+    let identity = authority.client("authority");
+    let within = Duration::from_secs(10);
+    let (certificate, key) = (Some(identity.certificate.clone()), Some(identity.key.clone()));
+    let shown = ClientTls::new("event_log", Some(authority.file()), certificate, key).unwrap();
+    let client = shown.client(within).unwrap();
+    let peer: serde_json::Value =
+        client.get(https(&running, "/peer")).send().await.unwrap().json().await.unwrap();
+    assert!(peer["subject"].as_str().unwrap().contains("CN=authority"), "{peer}");
+
+    let nobody = ClientTls::new("event_log", Some(authority.file()), None, None).unwrap();
+    let error = nobody.client(within).unwrap().get(https(&running, "/peer")).send().await.unwrap_err();
+    let text = service::exit::one_line(&error);
+    assert!(!error.to_string().contains("ertificateRequired"), "the sources were needed: {error}");
+    assert!(text.contains("ertificateRequired") && !text.contains('\n'), "{text}");
+    // Only the authority that is named is believed, not those of the system beside it.
+    let other = Authority::new("Other Authority");
+    let foreign = ClientTls::new("event_log", Some(other.file()), None, None).unwrap();
+    let error = foreign.client(within).unwrap().get(https(&running, "/peer")).send().await.unwrap_err();
+    assert!(service::exit::one_line(&error).contains("UnknownIssuer"), "{error:?}");
 }
 
 #[tokio::test]

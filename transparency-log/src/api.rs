@@ -234,8 +234,11 @@ fn may_write(log: &ServedLog, peer: Option<&Peer>) -> Result<(), Problem> {
     if writers.is_empty() || subject.is_some_and(|subject| writers.iter().any(|writer| writer == subject)) {
         return Ok(());
     }
-    Err(Problem::forbidden("not_allowed", "this log takes entries from its writers only, by client certificate")
-        .with_internal(format!("log {:?}, client certificate {subject:?}", log.settings.name)))
+    Err(Problem::forbidden(
+        "not_allowed",
+        "this log takes entries from its writers only, by client certificate",
+    )
+    .with_internal(format!("log {:?}, client certificate {subject:?}", log.settings.name)))
 }
 
 /// Names the connection for batching.

@@ -1,11 +1,11 @@
 //! Makes keys and empty logs, once. Prints what clients must know of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hsm::software::Keystore;
 use hsm::{KeyProvider, Passphrase, PassphraseSource};
-use log_store::{Disk, Log, OsDisk};
+use log_store::{CheckpointKeys, Disk, Log, OsDisk};
 use serde_json::{Value, json};
 use service::{StartRefusal, secret};
 
@@ -18,7 +18,8 @@ use crate::settings::{LogSettings, Settings};
 /// Creates the keystore (with a random passphrase, when its file does not exist) and every log. Nothing that exists is
 /// ever overwritten; logs that were added to the configuration later are added to an existing keystore.
 ///
-/// Returns the JSON line to print.
+/// The first key of each log, which its authority needs to verify promises with, is written to `NAME.pub.pem` in the data
+/// folder. Returns the JSON line to print.
 ///
 /// # Errors
 /// [`StartRefusal`] when nothing is left to initialise, or something cannot be made.
@@ -74,9 +75,33 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
     for log in &settings.logs {
         let keys = keys::open(&keystore, log)?;
         let (events, url) = (event_rules(log)?, settings.public_url.as_deref().unwrap_or_default());
-        described.push(json!(describe(log, &keys, events, url)));
+        let mut description = json!(describe(log, &keys, events, url));
+        if let (Some(members), Some(path)) =
+            (description.as_object_mut(), write_public_key(settings, log, &keys)?)
+        {
+            members.insert("public_key_file".to_owned(), json!(path.display().to_string()));
+        }
+        described.push(description);
     }
     Ok(json!({ "initialized": true, "logs": described }))
+}
+
+/// `NAME.pub.pem` in the data folder. It says nothing that the keystore does not, so one that is there is written anew.
+fn write_public_key(
+    settings: &Settings,
+    log: &LogSettings,
+    keys: &CheckpointKeys,
+) -> Result<Option<PathBuf>, StartRefusal> {
+    let Some((_, signer)) = keys.primary() else { return Ok(None) };
+    let path = settings.data.join(format!("{}.pub.pem", log.name));
+    std::fs::write(&path, signer.public_key().to_pem()).map_err(|error| {
+        StartRefusal::new(
+            format!("cannot write {}", path.display()),
+            "check the folder's permissions and space",
+        )
+        .because(error)
+    })?;
+    Ok(Some(path))
 }
 
 /// Opens a keystore, or creates it; a passphrase file that does not exist gets a random passphrase.

@@ -325,4 +325,16 @@ mod tests {
         let patient = format!("{witnessed}ack_timeout_seconds = 30\n");
         assert!(config(folder.path(), "copies", &patient).validate().is_ok());
     }
+    #[test]
+    fn writers_need_a_listener_that_asks_who_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let writers = "writers = [\"CN=authority\"]\n";
+        let refusal = config(folder.path(), "copies", writers).validate().unwrap_err().to_string();
+        assert!(refusal.contains("writers") && refusal.contains("client_ca_file"), "{refusal}");
+        let mut asking = config(folder.path(), "copies", writers);
+        asking.server.tls = Some(
+            toml::from_str("certificate_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"a\"\n").unwrap(),
+        );
+        assert!(asking.validate().is_ok());
+    }
 }

@@ -428,6 +428,11 @@ async fn a_frozen_log_answers_405_and_goes_on_serving() {
 fn refusals_to_start_say_what_is_wrong_and_exit_with_78() {
     let stack = Stack::new();
     let binary = env!("CARGO_BIN_EXE_transparency-log");
+    for log in stack.logs.as_array().unwrap() {
+        let pem = std::fs::read_to_string(log["public_key_file"].as_str().unwrap()).unwrap();
+        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        assert_eq!(log["public_key"], body, "{log}");
+    }
     let again = run(binary, &["init", "--config"], &stack.config());
     assert_eq!(again.0, Some(78), "{}", again.2);
     assert!(again.2.contains("exist"), "{}", again.2);

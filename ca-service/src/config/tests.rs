@@ -41,7 +41,7 @@ fn impossible_values_and_combinations_are_refused_at_start() {
         ("crl_days = 7", "crl_days = 11", "crl_days"),
         ("ocsp_hours = 24", "ocsp_hours = 0", "ocsp_hours"),
         ("threads = 2", "threads = 2\nunknown = 1", "unknown"),
-        ("credential:ca-keystore", "my passphrase", "passphrase"),
+        ("credential:keystore", "my passphrase", "passphrase"),
         ("[issuance_log]", "[unknown]", "unknown"),
     ] {
         let text = refusal(from, to);
