@@ -34,6 +34,7 @@ pub mod error;
 pub mod issuance;
 pub mod metrics;
 pub mod publisher;
+pub mod readiness;
 pub mod reconciler;
 pub mod renewal;
 pub mod responder;

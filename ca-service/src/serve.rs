@@ -223,7 +223,11 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let server = Server::new(&config.server)?
         .route(api::routes(&authority, &access))
         .read_only_route(api::status_routes(&authority))
-        .metrics(metrics);
+        .metrics(metrics)
+        .readiness({
+            let authority = Arc::clone(&authority);
+            move || authority.readiness()
+        });
     // Before the first request: what is open now is nobody's here.
     let leftovers = authority.leftovers().await.map_err(store_failed)?;
     let running = server.start().await?;
@@ -231,6 +235,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         tokio::spawn(Arc::clone(&authority).run_publisher()),
         tokio::spawn(Arc::clone(&authority).run_reconciler(leftovers)),
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
+        tokio::spawn(Arc::clone(&authority).run_probe()),
     ];
     Ok(Serving { running, tasks })
 }

@@ -35,6 +35,9 @@ pub enum StoreError {
     /// A certificate for this key was revoked because the key was compromised; nothing was changed.
     #[error("the key is recorded as compromised")]
     KeyCompromised,
+    /// There is no space for the change; nothing was changed.
+    #[error("the disk of the database is full: {0}")]
+    Full(String),
     /// There is no such row.
     #[error("no such record")]
     NotFound,
@@ -489,4 +492,7 @@ pub trait CertificateStore: Send + Sync {
 
     /// Fails unless a write transaction can be made durable now.
     fn probe(&self) -> Answer<'_, ()>;
+
+    /// What the last change failed with, if the store did not make it durable. MUST NOT block.
+    fn write_failure(&self) -> Option<StoreError>;
 }

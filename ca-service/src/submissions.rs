@@ -98,7 +98,7 @@ async fn alone(log: &LogClient, waiting: &Waiting) -> Result<ChainResult, LogErr
 
 fn judged(result: ChainResult) -> Result<ChainResult, LogError> {
     match result {
-        ChainResult::Refused { status: status @ (429 | 503 | 504), problem } => {
+        ChainResult::Refused { status: status @ (429 | 503 | 504 | 507), problem } => {
             Err(LogError::Unavailable(format!("{status}: {problem}")))
         }
         ChainResult::Refused { status, problem } => Err(LogError::Refused(format!("{status}: {problem}"))),

@@ -76,9 +76,10 @@ impl HttpLog {
 pub(crate) fn log_error(error: tlog_client::Error) -> LogError {
     let text = one_line(&error);
     match error {
-        tlog_client::Error::Overloaded { .. } | tlog_client::Error::Transport(_) => {
-            LogError::Unavailable(text)
-        }
+        tlog_client::Error::Overloaded { .. }
+        | tlog_client::Error::Transport(_)
+        // A full disk is nothing that the entry could mend.
+        | tlog_client::Error::Status { status: 507, .. } => LogError::Unavailable(text),
         _ => LogError::Refused(text),
     }
 }

@@ -217,3 +217,34 @@ async fn an_interrupted_list_keeps_its_number_and_the_next_one_is_higher() {
     assert!(published.number >= 2);
     check_ca(&authority).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_has_its_own_code_and_readiness_follows_the_last_write() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    let server = fixture::Server::start(authority).await;
+    let ready = async || {
+        let answer = server.http.get(format!("{}/readyz", server.base)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ready().await.0, 200);
+    store.arm("create_token", Fault::Full);
+    let asked = server.http.post(format!("{}/api/v1/tokens", server.base)).bearer_auth(fixture::ADMIN);
+    let refused = asked.json(&token_request("dev@example.com", "developer")).send().await.unwrap();
+    assert_eq!(refused.status(), 507);
+    let problem: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!(problem["code"], "storage_full");
+    assert!(problem["detail"].as_str().unwrap().contains("disk is full"), "{problem}");
+    assert!(!problem.to_string().contains("injected"), "{problem}");
+    let (status, text) = ready().await;
+    assert!(status == 503 && text.contains("disk of the database is full"), "{status} {text}");
+    // Nobody writes any more, and still it finds out that it can.
+    for _ in 0..600 {
+        if ready().await.0 == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the CA never became ready again: {:?}", ready().await);
+}

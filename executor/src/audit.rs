@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use executor_api::audit::{AuditError, AuditEvent, AuditHead, MAX_LINE};
@@ -17,6 +17,11 @@ use tokio::sync::oneshot;
 use trust_store::UnixTime;
 
 use crate::clock;
+
+mod refusing;
+
+pub use refusing::AuditUnavailable;
+use refusing::Refusing;
 
 /// Records waiting for the disk. When it is full, new work is refused.
 const QUEUE: usize = 4096;
@@ -37,7 +42,7 @@ const HEAD_SIZE: usize = 40;
 #[derive(Debug, Clone)]
 pub struct Audit {
     queue: Sender<Message>,
-    failed: Arc<AtomicBool>,
+    refusing: Arc<Refusing>,
     sequence: Arc<AtomicU64>,
 }
 
@@ -46,11 +51,6 @@ struct Message {
     event: AuditEvent,
     durable: Option<oneshot::Sender<()>>,
 }
-
-/// Why a record was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the audit log does not take records")]
-pub struct AuditUnavailable;
 
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -120,22 +120,23 @@ impl Audit {
 
     fn start(commit: Commit, head: AuditHead) -> std::io::Result<Self> {
         let (queue, messages) = channel(QUEUE);
-        let failed = Arc::new(AtomicBool::new(false));
+        let refusing = Arc::<Refusing>::default();
         let sequence = Arc::new(AtomicU64::new(head.sequence));
-        let writer = Writer { commit, head, failed: Arc::clone(&failed), sequence: Arc::clone(&sequence) };
+        let writer =
+            Writer { commit, head, refusing: Arc::clone(&refusing), sequence: Arc::clone(&sequence) };
         std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(messages))?;
-        Ok(Self { queue, failed, sequence })
+        Ok(Self { queue, refusing, sequence })
     }
 
     /// Whether records are taken. Asked before work begins that must be recorded.
     pub fn available(&self) -> Result<(), AuditUnavailable> {
-        if self.failed.load(Ordering::Acquire) { Err(AuditUnavailable) } else { Ok(()) }
+        self.refusing.check()
     }
 
     /// What a full disk does.
     #[cfg(test)]
     pub(crate) fn fail_for_test(&self) {
-        self.failed.store(true, Ordering::Release);
+        self.refusing.failed(&std::io::ErrorKind::StorageFull.into());
     }
 
     /// Sequence of the last durable record.
@@ -150,7 +151,7 @@ impl Audit {
     /// When the log cannot be written, or so many records wait for the disk that there is no room.
     pub fn reserve(&self) -> Result<Slot, AuditUnavailable> {
         self.available()?;
-        self.queue.clone().try_reserve_owned().map(Slot).map_err(|_| AuditUnavailable)
+        self.queue.clone().try_reserve_owned().map(Slot).map_err(|_| AuditUnavailable::Failed)
     }
 
     /// As [`Self::reserve`], but waits while the disk catches up: more work than it can record is held back, not refused.
@@ -162,7 +163,7 @@ impl Audit {
         self.available()?;
         match tokio::time::timeout(PATIENCE, self.queue.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(Slot(permit)),
-            Ok(Err(_)) | Err(_) => Err(AuditUnavailable),
+            Ok(Err(_)) | Err(_) => Err(AuditUnavailable::Failed),
         }
     }
 
@@ -175,7 +176,7 @@ impl Audit {
     pub async fn record_durably(&self, event: AuditEvent) -> Result<(), AuditUnavailable> {
         let (durable, done) = oneshot::channel();
         self.room().await?.0.send(Message { event, durable: Some(durable) });
-        done.await.map_err(|_| AuditUnavailable)
+        done.await.map_err(|_| self.available().err().unwrap_or(AuditUnavailable::Failed))
     }
 }
 
@@ -225,7 +226,7 @@ impl Files {
 struct Writer {
     commit: Commit,
     head: AuditHead,
-    failed: Arc<AtomicBool>,
+    refusing: Arc<Refusing>,
     sequence: Arc<AtomicU64>,
 }
 
@@ -239,7 +240,7 @@ impl Writer {
                 batch.push(next);
             }
             while let Err(error) = self.write(&batch) {
-                if !self.failed.swap(true, Ordering::AcqRel) {
+                if self.refusing.failed(&error) {
                     tracing::error!(%error, "the audit log cannot be written; nothing new is done until it can");
                 }
                 // Whoever waits for durability is told at once and does not do what would have been recorded. What was
@@ -250,7 +251,7 @@ impl Writer {
                 batch.retain(|message| message.durable.is_none());
                 std::thread::sleep(RETRY);
             }
-            if self.failed.swap(false, Ordering::AcqRel) {
+            if self.refusing.succeeded() {
                 tracing::warn!("the audit log is written again");
             }
             self.sequence.store(self.head.sequence, Ordering::Release);
@@ -421,7 +422,7 @@ mod tests {
         let running = audit.reserve().unwrap();
 
         full.store(true, Ordering::Release);
-        assert_eq!(tokio.block_on(audit.record_durably(event("refused"))), Err(AuditUnavailable));
+        assert_eq!(tokio.block_on(audit.record_durably(event("refused"))), Err(AuditUnavailable::Full));
         assert!(audit.available().is_err() && audit.reserve().is_err() && audit.record(event("no")).is_err());
         running.record(event("done while the disk was full"));
 

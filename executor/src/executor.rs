@@ -155,7 +155,7 @@ impl Executor {
         };
         self.parts.metrics.admission(outcome.as_ref().err().map(|denied| denied.code));
         // An admission that cannot be recorded did not happen.
-        self.parts.audit.record_durably(event).await.map_err(|_| audit_unavailable())?;
+        self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
         let agent = outcome?;
         let summary = self.summary(&agent);
         let path = self.submissions.path(agent.id(), agent.digest);
@@ -194,7 +194,7 @@ impl Executor {
                 detail: Some(detail),
                 ..AuditEvent::default()
             };
-            self.parts.audit.record(event).map_err(|_| audit_unavailable())?;
+            self.parts.audit.record(event).map_err(audit_unavailable)?;
         }
         let prepared = Prepared::new(&self.parts.runtime, &loaded, &admitted)
             .map_err(|error| Denied::new(error.code(), error.to_string()))?;
@@ -234,7 +234,7 @@ impl Executor {
         self.parts.metrics.stopped(stopped);
         let detail = cut(&format!("{selector:?}: {stopped} stopped"));
         let event = AuditEvent { event_type: "stop".into(), detail: Some(detail), ..AuditEvent::default() };
-        self.parts.audit.record(event).map_err(|_| audit_unavailable())?;
+        self.parts.audit.record(event).map_err(audit_unavailable)?;
         Ok(stopped)
     }
 
@@ -265,7 +265,7 @@ impl Executor {
                 detail: Some(format!("{of_agent} instances stopped")),
                 ..self.agent_event(agent, None)
             };
-            recorded = recorded.and(self.parts.audit.record(event).map_err(|_| audit_unavailable()));
+            recorded = recorded.and(self.parts.audit.record(event).map_err(audit_unavailable));
         }
         self.parts.metrics.stopped(stopped);
         let removed = paths.iter().try_for_each(|path| Submissions::remove(path));
@@ -302,8 +302,8 @@ impl Executor {
     /// What keeps this executor from admitting and running, one line each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.parts.audit.available().is_err() {
-            problems.push("the audit log cannot be written".to_owned());
+        if let Err(why) = self.parts.audit.available() {
+            problems.push(why.to_string());
         }
         if self.parts.receipts.available().is_err() {
             problems.push("the receipt log cannot be written".to_owned());
@@ -354,7 +354,7 @@ impl Executor {
     }
 
     fn audit_available(&self) -> Result<(), Denied> {
-        self.parts.audit.available().map_err(|_| audit_unavailable())
+        self.parts.audit.available().map_err(audit_unavailable)
     }
 
     fn summary(&self, agent: &Agent) -> AgentSummary {

@@ -7,6 +7,7 @@ use trust_store::capability::Capability;
 
 use crate::admission::{Denied, Facts, GrantSet};
 use crate::agents::Agent;
+use crate::audit::AuditUnavailable;
 use crate::evidence::Snapshot;
 use crate::runtime::{CallError, Owner};
 
@@ -67,8 +68,17 @@ pub(crate) fn cut(text: &str) -> String {
     text.get(..end).unwrap_or_default().trim_end().to_owned()
 }
 
-pub(crate) fn audit_unavailable() -> Denied {
-    Denied::new("audit_unavailable", "the audit log cannot be written; nothing new is done until it can")
+pub(crate) fn audit_unavailable(why: AuditUnavailable) -> Denied {
+    match why {
+        AuditUnavailable::Failed => Denied::new(
+            "audit_unavailable",
+            "the audit log cannot be written; nothing new is done until it can",
+        ),
+        AuditUnavailable::Full => Denied::new(
+            "storage_full",
+            "the executor's disk is full, so that nothing can be recorded and nothing new is done; free space on it",
+        ),
+    }
 }
 
 pub(crate) fn receipts_unavailable() -> Denied {

@@ -177,7 +177,8 @@ pub fn executor_failure(error: ClientError) -> Failure {
         .code(problem.code.clone())
         .hint("docs/operations/denials.md says what to do about each code"),
         ClientError::Refused(problem) => {
-            let exit = if matches!(problem.status, 429 | 503) { Exit::Unavailable } else { Exit::Failure };
+            let exit =
+                if matches!(problem.status, 429 | 503 | 507) { Exit::Unavailable } else { Exit::Failure };
             Failure::new(exit, format!("the executor says: {}", problem.detail)).code(problem.code.clone())
         }
         ClientError::Transport(_) => Failure::new(Exit::Unavailable, crate::exit::chain(&error))

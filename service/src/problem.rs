@@ -115,6 +115,17 @@ impl Problem {
         problem
     }
 
+    /// 507: no space is left where this would be recorded. Not 503: asking again at once does not help.
+    #[must_use]
+    pub fn storage_full(error: impl fmt::Display) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full")
+            .with_detail(
+                "the server's disk is full and nothing was recorded; free space on it, then repeat the call",
+            )
+            .with_retry_after(30)
+            .with_internal(error)
+    }
+
     /// 500; the error goes to the log, not to the client.
     #[must_use]
     pub fn internal(error: impl fmt::Display) -> Self {

@@ -72,6 +72,12 @@ fn readiness(logs: &[Arc<ServedLog>]) -> Readiness {
         if let Some(cause) = log.log.failure() {
             return Readiness::NotReady(format!("log {:?} has stopped: {cause}", log.settings.name));
         }
+        if log.log.is_full() {
+            return Readiness::NotReady(format!(
+                "the disk of log {:?} is full; free space on it",
+                log.settings.name
+            ));
+        }
         if log.log.publication().is_none() {
             return Readiness::NotReady(format!("log {:?} has no published checkpoint", log.settings.name));
         }

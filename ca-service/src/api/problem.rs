@@ -54,8 +54,9 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::Signing(_) => Problem::unavailable("signing_unavailable", 5)
             .with_detail("the signing key cannot be used at the moment")
             .with_internal(error),
+        CaError::Store(StoreError::Full(_)) => Problem::storage_full(error),
         CaError::Store(StoreError::Unavailable(_)) => Problem::unavailable("store_unavailable", 5)
-            .with_detail("the database is not available; repeat the call with the same request_id")
+            .with_detail("the database is not available; repeat the call later, an enrolment with the same request_id")
             .with_internal(error),
         CaError::Store(_) | CaError::Inconsistent(_) => Problem::internal(error),
         CaError::TokenExpired => refused(StatusCode::UNAUTHORIZED, "token_expired", error.to_string()),

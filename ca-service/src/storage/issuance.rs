@@ -22,7 +22,7 @@ pub(super) fn record_intents(connection: &Connection, new: &[NewIntent]) -> Outc
 /// Separates what one change is refused for from what spoils the whole group.
 fn outcome(result: Result<(), StoreError>) -> Result<Result<(), StoreError>, StoreError> {
     match result {
-        Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupted(_))) => Err(error),
+        Err(error) if error.spoils() => Err(error),
         outcome => Ok(outcome),
     }
 }

@@ -4,7 +4,7 @@ use ca_pki::crl::RevocationReason;
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{Connection, Params, Row, ffi};
 use sha2::{Digest, Sha256};
 
 use super::{CrlPart, State, Step, StoreError, StoredCertificate, StoredRevocation};
@@ -26,7 +26,21 @@ macro_rules! certificate_select {
 pub(super) use certificate_select;
 
 pub(super) fn unavailable(error: rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+    // The second: the index of the write-ahead log could not grow.
+    match error.sqlite_error() {
+        Some(code) if matches!(code.extended_code, ffi::SQLITE_FULL | ffi::SQLITE_IOERR_SHMSIZE) => {
+            StoreError::Full(error.to_string())
+        }
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+impl StoreError {
+    /// Whether the store failed, in place of refusing: something may be written already, and nothing of the transaction may
+    /// be committed.
+    pub(super) fn spoils(&self) -> bool {
+        matches!(self, Self::Corrupted(_) | Self::Full(_) | Self::Unavailable(_))
+    }
 }
 
 pub(super) fn corrupted(what: &str) -> StoreError {

@@ -307,4 +307,37 @@ impl CertificateStore for SqliteStore {
             rows::execute(connection, count, []).map(|_| ())
         }))
     }
+
+    fn write_failure(&self) -> Option<StoreError> {
+        self.writer.failure()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn limit_pages(store: &SqliteStore, pages: i64) {
+        let limited = store.writer.change(move |connection| {
+            connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).map_err(unavailable)
+        });
+        limited.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_apart_and_a_write_that_succeeds_clears_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::create(&folder.path().join("ca.sqlite")).await.unwrap();
+        let write = || store.audit("test.event", "test", "x".repeat(200_000), UnixTime(1));
+        write().await.unwrap();
+        assert_eq!(store.write_failure(), None);
+        // No fewer pages than there are: none more.
+        limit_pages(&store, 1).await;
+        let refused = write().await.unwrap_err();
+        assert!(matches!(refused, StoreError::Full(_)), "{refused}");
+        assert!(matches!(store.write_failure(), Some(StoreError::Full(_))), "{:?}", store.write_failure());
+        limit_pages(&store, 100_000).await;
+        write().await.unwrap();
+        assert_eq!(store.write_failure(), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! One thread writes. What arrives while it commits goes into the next commit together (group commit, rule f).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -41,16 +41,29 @@ enum Verdict {
 pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
     generation: Arc<AtomicU64>,
+    failure: Failure,
 }
+
+/// What the last commit failed with, if it did.
+type Failure = Arc<RwLock<Option<StoreError>>>;
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
         let (queue, receiver) = mpsc::channel(QUEUE);
+        let failure = Failure::default();
         std::thread::Builder::new()
             .name("ca-writer".to_owned())
-            .spawn(move || run(connection, receiver))
+            .spawn({
+                let failure = Arc::clone(&failure);
+                move || run(connection, receiver, &failure)
+            })
             .map_err(|error| StoreError::Unavailable(format!("the writer cannot be started: {error}")))?;
-        Ok(Self { queue, generation: Arc::default() })
+        Ok(Self { queue, generation: Arc::default(), failure })
+    }
+
+    /// What the last commit failed with, if it did.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.failure.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes after every change that was made with [`Self::change_status`].
@@ -60,8 +73,8 @@ impl Writer {
 
     /// Runs a change in a transaction and returns when it is durable.
     ///
-    /// The change MUST return [`StoreError::Unavailable`] or [`StoreError::Corrupted`] for every failure after its first
-    /// write, which undoes the whole batch; any other error says that it wrote nothing.
+    /// The change MUST return [`StoreError::Unavailable`], [`StoreError::Full`] or [`StoreError::Corrupted`] for every
+    /// failure after its first write, which undoes the whole batch; any other error says that it wrote nothing.
     pub(super) async fn change<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -95,9 +108,7 @@ impl Writer {
         let boxed: Alone = Box::new(move |connection| {
             let outcome = change(connection);
             let verdict = match &outcome {
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupted(_))) => {
-                    Verdict::Spoiled(error.clone())
-                }
+                Err(error) if error.spoils() => Verdict::Spoiled(error.clone()),
                 _ => Verdict::Keep,
             };
             let completion: Completion = Box::new(move |committed| {
@@ -108,7 +119,7 @@ impl Writer {
             (verdict, completion)
         });
         self.queue.send(Change::Alone(boxed)).await.map_err(|_| gone())?;
-        receiver.await.map_err(|_| gone())?
+        receiver.await.map_err(|_| self.failure().unwrap_or_else(gone))?
     }
 
     /// Records an intent and uses its token up.
@@ -129,7 +140,7 @@ impl Writer {
     async fn grouped(&self, change: impl FnOnce(Reply) -> Change) -> Result<(), StoreError> {
         let (sender, receiver) = oneshot::channel();
         self.queue.send(change(sender)).await.map_err(|_| gone())?;
-        receiver.await.map_err(|_| gone())?
+        receiver.await.map_err(|_| self.failure().unwrap_or_else(gone))?
     }
 }
 
@@ -137,10 +148,10 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the writer has stopped, or could not begin a transaction".to_owned())
 }
 
-fn run(connection: Connection, mut receiver: mpsc::Receiver<Change>) {
+fn run(connection: Connection, mut receiver: mpsc::Receiver<Change>, failure: &RwLock<Option<StoreError>>) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while receiver.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-        commit(&connection, Groups::of(batch.drain(..)));
+        commit(&connection, Groups::of(batch.drain(..)), failure);
     }
     if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "the database did not close cleanly");
@@ -182,10 +193,13 @@ impl Groups {
     }
 }
 
-fn commit(connection: &Connection, groups: Groups) {
+/// Makes a batch durable, or nothing of it. What failed is known before anybody is told.
+fn commit(connection: &Connection, groups: Groups, failure: &RwLock<Option<StoreError>>) {
+    let ended = |error: Option<StoreError>| *failure.write().unwrap_or_else(PoisonError::into_inner) = error;
     if let Err(error) = rows::execute(connection, "BEGIN IMMEDIATE", []) {
         // The changes do not run; dropping them tells their callers.
         tracing::error!(%error, "no write transaction can be started");
+        ended(Some(error));
         return;
     }
     let mut completions = Vec::new();
@@ -198,6 +212,7 @@ fn commit(connection: &Connection, groups: Groups) {
         // After a failed commit SQLite may have rolled back by itself; the error then says that there is nothing to do.
         let _ = connection.execute_batch("ROLLBACK");
     }
+    ended(outcome.clone().err());
     for completion in completions {
         completion(outcome.clone());
     }

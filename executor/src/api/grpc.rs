@@ -366,7 +366,7 @@ fn code_of(denied: &Denied) -> Code {
             Code::FailedPrecondition
         }
         "too_many_deployments" => Code::ResourceExhausted,
-        "pool_exhausted" | "pool_limit" | "memory_limit" => Code::ResourceExhausted,
+        "pool_exhausted" | "pool_limit" | "memory_limit" | "storage_full" => Code::ResourceExhausted,
         "audit_unavailable"
         | "receipts_unavailable"
         | "receipt_pending"

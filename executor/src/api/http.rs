@@ -236,6 +236,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "restoring"
         | "compiler_unavailable"
         | "shutdown" => StatusCode::SERVICE_UNAVAILABLE,
+        "storage_full" => StatusCode::INSUFFICIENT_STORAGE,
         "deadline_exceeded" | "cpu_budget" => StatusCode::GATEWAY_TIMEOUT,
         "already_deployed"
         | "ambiguous_digest"

@@ -70,7 +70,7 @@ impl Executor {
             let text = format!("`session` has at most {MAX_SESSION} bytes");
             return Err(Denied::new("invalid_argument", text));
         }
-        let slot = self.parts.audit.room().await.map_err(|_| audit_unavailable())?;
+        let slot = self.parts.audit.room().await.map_err(audit_unavailable)?;
         let receipt = self.parts.receipts.room().await.map_err(|_| receipts_unavailable())?;
         let caller = CallerGuard(Cancel::default());
         let Placed { agent, served, registration } = self.register(name, session.as_deref(), &caller.0)?;

@@ -228,7 +228,7 @@ impl Executor {
             detail: Some(cut(&format!("{percent} %: {why}"))),
             ..self.agent_event(agent, None)
         };
-        self.parts.audit.record_durably(event).await.map_err(|_| audit_unavailable())?;
+        self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
         let described = next.describe(id);
         if let Err(denied) = self.deployments.change(id, seen, Some(next)).await {
             // The record of the change is there already; this one takes it back.

@@ -161,7 +161,7 @@ impl Executor {
                 ..self.agent_event(&agent, None)
             };
             // An admission that cannot be recorded did not happen.
-            self.parts.audit.record_durably(event).await.map_err(|_| audit_unavailable())?;
+            self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
             Ok(agent)
         };
         let outcome: Result<Arc<Agent>, Denied> = restored.await;

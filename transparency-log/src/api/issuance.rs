@@ -1,5 +1,6 @@
 //! `add-chain`, `add-pre-chain` and `get-roots` (RFC 6962 section 4, static-ct-api), and many chains in one call.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -249,9 +250,10 @@ fn verified_entry(
 /// Every issuer an entry refers to can be fetched.
 fn keep(issuers: &Issuers, chain: &VerifiedChain) -> Result<(), Problem> {
     for certificate in chain.certificates().iter().skip(1) {
-        issuers
-            .keep(certificate)
-            .map_err(|error| Problem::unavailable("storage", 10).with_internal(error))?;
+        issuers.keep(certificate).map_err(|error| match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Problem::storage_full(error),
+            _ => Problem::unavailable("storage", 10).with_internal(error),
+        })?;
     }
     Ok(())
 }

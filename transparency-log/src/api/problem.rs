@@ -44,7 +44,8 @@ pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
                 .with_detail(text)
                 .with_retry_after(1)
         }
-        Error::DiskFull { .. } | Error::Stopped(_) | Error::Signer(_) | Error::ClockBackwards { .. } => {
+        Error::DiskFull { .. } => Problem::storage_full(text),
+        Error::Stopped(_) | Error::Signer(_) | Error::ClockBackwards { .. } => {
             Problem::unavailable("log_stopped", 10)
                 .with_detail("the log takes no entries now")
                 .with_internal(text)
@@ -55,4 +56,18 @@ pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
 
 pub(crate) fn of_refused(refused: Refused) -> Problem {
     Problem::bad_request(refused.code, refused.detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_overload() {
+        let full = of_store(Error::DiskFull { file: "/var/lib/log/entries".into() }, Oversize::BadRequest);
+        assert_eq!((full.status(), full.code()), (StatusCode::INSUFFICIENT_STORAGE, "storage_full"));
+        assert!(!full.detail().unwrap_or_default().contains("/var/lib"), "{full}");
+        let stopped = of_store(Error::Stopped("disk".to_owned()), Oversize::BadRequest);
+        assert_eq!((stopped.status().as_u16(), stopped.code()), (503, "log_stopped"));
+    }
 }

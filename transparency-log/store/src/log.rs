@@ -1,6 +1,7 @@
 //! One log: opened, served, closed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -298,6 +299,13 @@ impl Log {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.shared.failure()
+    }
+
+    /// Whether the last batch was refused because the disk is full. The log looks for space by itself and takes entries as
+    /// soon as there is some.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Acquire)
     }
 
     /// Figures for monitoring.

@@ -118,6 +118,16 @@ impl Queue {
         Ok(())
     }
 
+    /// Waits until there is something to take or the queue has ended; false when `patience` passed before.
+    pub(crate) fn wait(&self, patience: Duration) -> bool {
+        let mut state = self.state.lock();
+        if state.items.is_empty() && state.end.is_none() {
+            state.wake_at = 1;
+            self.filled.wait_for(&mut state, patience);
+        }
+        !state.items.is_empty() || state.end.is_some()
+    }
+
     /// Moves the next batch into `batch`; false once the queue is closed and empty.
     pub(crate) fn take(&self, batch: &mut Vec<Item>, clock: &dyn Clock) -> bool {
         let mut state = self.state.lock();

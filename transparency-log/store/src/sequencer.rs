@@ -6,7 +6,9 @@
 //! finds out what is on disk.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use tlog::compact::CompactRange;
 use tlog::consistency::ConsistencyProof;
@@ -23,6 +25,9 @@ use crate::queue::End;
 use crate::record::MAX_ENTRY;
 use crate::shared::{Committed, Shared};
 use crate::tile_store::TreeNodes;
+
+/// Time between two looks for space on a full disk.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// What a batch hands to the follower.
 #[derive(Debug)]
@@ -53,12 +58,24 @@ impl Sequencer {
     /// Serves the queue until it is closed or a failure is fatal.
     pub(crate) fn run(mut self) {
         let mut batch = Vec::new();
-        while self.shared.queue.take(&mut batch, &*self.shared.clock) {
+        loop {
+            if self.shared.full.load(Ordering::Acquire) && !self.shared.queue.wait(RETRY) {
+                // Nobody sends anything to a log that says it is full, so it looks for space itself.
+                if self.writer.reserve(1, MAX_ENTRY).is_ok() {
+                    tracing::warn!(log = %self.shared.origin, "there is space again");
+                    self.shared.full.store(false, Ordering::Release);
+                }
+                continue;
+            }
+            if !self.shared.queue.take(&mut batch, &*self.shared.clock) {
+                break;
+            }
             match self.sequence(&mut batch) {
-                Ok(()) => {}
+                Ok(()) => self.shared.full.store(false, Ordering::Release),
                 Err(error @ Error::DiskFull { .. }) => {
                     tracing::error!(log = %self.shared.origin, %error, "batch refused");
                     self.shared.metrics.refused(batch.len());
+                    self.shared.full.store(true, Ordering::Release);
                     for item in batch.drain(..) {
                         // The submitter may have gone; nobody else is to be told.
                         let _ = item.reply.send(Err(again(&error)));

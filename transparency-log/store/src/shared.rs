@@ -1,7 +1,7 @@
 //! What the threads of one log share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) derived: AtomicU64,
     /// Submissions that came while too many waited.
     turned_away: AtomicU64,
+    /// The last batch was refused for want of space.
+    pub(crate) full: AtomicBool,
 }
 
 /// The parts of [`Shared`] that recovery found.
@@ -93,6 +95,7 @@ impl Shared {
             failure: RwLock::new(None),
             derived: AtomicU64::new(parts.derived),
             turned_away: AtomicU64::new(0),
+            full: AtomicBool::new(false),
         }
     }
 

@@ -210,7 +210,7 @@ fn creation_that_fails_leaves_nothing_that_is_taken_for_a_log() {
 fn a_full_disk_refuses_entries_before_they_have_an_index_and_goes_on_when_there_is_space() {
     let mut fixture = Fixture::new(LogKind::Raw);
     fixture.options.publishing.unhurried = Duration::from_secs(60);
-    let faults = Faulty::at(i64::MAX, ENOSPC, false);
+    let faults = Faulty::at(i64::MAX, ENOSPC, true);
     let log = fixture.open_on(Arc::new(faults.clone())).unwrap();
     let first = add(&log, &entry(0), Ack::Sequenced).unwrap();
     // Larger than what is reserved: the next call to storage, after the head's two slots were read, is the reservation.
@@ -219,6 +219,16 @@ fn a_full_disk_refuses_entries_before_they_have_an_index_and_goes_on_when_there_
     let refused = add(&log, &large[0], Ack::Sequenced).unwrap_err();
     assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
     assert_eq!(log.failure(), None);
+    assert!(log.is_full());
+    // Nobody writes, and still it finds out that there is space.
+    faults.left.store(i64::MAX, Ordering::SeqCst);
+    for _ in 0..1000 {
+        if !log.is_full() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!log.is_full());
     assert_eq!(add(&log, &large[1], Ack::Sequenced).unwrap().index, first.index + 1);
     log.close();
     fixture.check(&[(0, entry(0)), (1, large[1].clone())]);

@@ -1,0 +1,37 @@
+//! Whether the CA can do its work: it follows what the last write ended in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use service::Readiness;
+
+use crate::authority::CertificateAuthority;
+use crate::storage::StoreError;
+
+/// Time between two attempts to write to a store that did not take the last change.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl CertificateAuthority {
+    /// What `/readyz` says.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        match self.store.write_failure() {
+            None => Readiness::Ready,
+            Some(StoreError::Full(_)) => {
+                Readiness::NotReady("the disk of the database is full; free space on it".to_owned())
+            }
+            Some(_) => Readiness::NotReady("the database could not be written; see the log".to_owned()),
+        }
+    }
+
+    /// Writes again and again while writing fails: nobody sends anything to a server that says it is not ready, so it would
+    /// never find out that it is.
+    pub async fn run_probe(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            if self.store.write_failure().is_some() && self.store.probe().await.is_ok() {
+                tracing::warn!("the database is written again");
+            }
+        }
+    }
+}
