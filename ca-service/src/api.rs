@@ -30,6 +30,18 @@ pub const ROUTES: &[&str] = &[
     "/ca",
 ];
 
+/// The methods that a path takes, for a 405's `Allow`.
+#[must_use]
+pub fn methods(path: &str) -> &'static str {
+    match path {
+        "/api/v1/certificates" => "GET, POST",
+        "/api/v1/tokens" | "/api/v1/timestamp" => "POST",
+        "/ocsp" => "GET, POST",
+        path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
+        _ => "GET, HEAD",
+    }
+}
+
 /// Everything the main listener answers.
 #[must_use]
 pub fn routes(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ca_pki::UnixTime;
 use ca_service::{Config, backup, ceremony, check, serve};
 use clap::{Args, Parser, Subcommand};
-use service::exit::{Failure, finish};
+use service::exit::{Failure, arguments, finish};
 use service::{SystemClock, logging, ready, shutdown};
 
 /// Certificate authority for code signing.
@@ -91,16 +91,10 @@ struct ConfigFile {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let code = u8::try_from(error.exit_code()).unwrap_or(service::exit::USAGE);
-            // Help goes to stdout, errors to stderr; neither can be reported anywhere else when that fails.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
-    };
-    finish(run(arguments))
+    match arguments::<Arguments>() {
+        Ok(arguments) => finish(run(arguments)),
+        Err(code) => code,
+    }
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {

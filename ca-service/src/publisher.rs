@@ -178,10 +178,11 @@ impl CertificateAuthority {
         published.insert((crl.issuer, crl.part), Arc::new(served));
     }
 
-    /// Publishes for ever: a change at once if nothing was published during the last interval, else as soon as it is
-    /// over, so that a burst of revocations costs one list a shard and interval.
+    /// Publishes for ever: a change at once, and so the next ones, a second apart, until the credit of [`Pace`] is used up;
+    /// then one round an interval, so that a burst of revocations costs one list a shard and interval.
     pub async fn run_publisher(self: Arc<Self>) {
         let interval = self.settings.publish_interval;
+        let mut pace = Pace::new(interval, self.clock.monotonic());
         // Unchanged lists grow old slowly; looking for them rarely keeps an idle CA idle.
         let quiet = interval.max(Duration::from_secs(60));
         let mut warned_on = None;
@@ -196,12 +197,56 @@ impl CertificateAuthority {
                 Ok(count) => tracing::info!(count, "revocation lists published"),
                 Err(error) => tracing::error!(%error, "revocation lists could not be published"),
             }
-            // After a failure too: a disk or key that is in trouble is not asked without a pause.
-            if !matches!(published, Ok(0)) {
-                tokio::time::sleep(interval).await;
+            match published {
+                Ok(0) => {}
+                Ok(_) => tokio::time::sleep(pace.published(self.clock.monotonic())).await,
+                // A disk or key that is in trouble is not asked without a pause.
+                Err(_) => tokio::time::sleep(interval).await,
             }
             // A timeout is as good as a notice: look again.
             let _ = tokio::time::timeout(quiet, self.changed.notified()).await;
+        }
+    }
+}
+
+/// Rounds of publication that may follow each other with only [`EAGER_PAUSE`] between them.
+const EAGER_ROUNDS: u32 = 8;
+/// The pause between them: what is revoked meanwhile goes into one list.
+const EAGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long to wait after a round of publication. Each takes one from a credit, which grows by one an interval: a second
+/// revocation a moment after the first reaches relying parties at once too, and in the long run there is a round an interval.
+struct Pace {
+    interval: Duration,
+    credit: u32,
+    /// Up to when the credit has grown.
+    grown: Duration,
+}
+
+impl Pace {
+    fn new(interval: Duration, now: Duration) -> Self {
+        Self { interval, credit: EAGER_ROUNDS, grown: now }
+    }
+
+    /// A round ended at `now`, of the monotonic clock: the pause before the next.
+    fn published(&mut self, now: Duration) -> Duration {
+        while self.credit < EAGER_ROUNDS && self.grown + self.interval <= now {
+            self.grown += self.interval;
+            self.credit += 1;
+        }
+        if self.credit == EAGER_ROUNDS {
+            self.grown = now;
+        }
+        match self.credit.checked_sub(1) {
+            Some(left) => {
+                self.credit = left;
+                EAGER_PAUSE.min(self.interval)
+            }
+            None => {
+                // This round waits for its interval, so that it earns nothing.
+                self.grown = now + self.interval;
+                self.interval
+            }
         }
     }
 }
@@ -214,4 +259,35 @@ fn crl_intent(issuer: &str, part: CrlPart, number: u64) -> [u8; 32] {
         CrlPart::Shard(shard) => shard.0.to_string(),
     };
     Sha256::digest(format!("crl {issuer} {part} {number}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_rounds_follow_each_other_at_once_and_one_an_interval_in_the_long_run() {
+        let minute = Duration::from_secs(60);
+        let mut now = Duration::from_secs(1000);
+        let mut pace = Pace::new(minute, now);
+        let mut rounds = |seconds: u64, pace: &mut Pace| {
+            let until = now + Duration::from_secs(seconds);
+            let mut rounds = 0;
+            while now < until {
+                now += pace.published(now);
+                rounds += 1;
+            }
+            rounds
+        };
+        // The second revocation is on a list a second after the first.
+        assert_eq!(rounds(2, &mut pace), 2);
+        // Something is revoked all the time, for an hour: the credit, and one a minute.
+        let hour = rounds(3600, &mut pace);
+        assert!((60..=60 + 2 * EAGER_ROUNDS).contains(&hour), "{hour}");
+        // After a quiet while there is credit again.
+        let later = now + 10 * minute;
+        assert_eq!(pace.published(later), EAGER_PAUSE);
+        let mut short = Pace::new(Duration::from_millis(100), later);
+        assert_eq!(short.published(later), Duration::from_millis(100));
+    }
 }

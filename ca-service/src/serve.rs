@@ -136,8 +136,8 @@ fn database_refusal(database: &Path, error: StoreError) -> StartRefusal {
         ),
         error => StartRefusal::new(
             format!("{shown} is there, but cannot be read"),
-            "hold no new ceremony: keep the file, check who may read it and the disk, else restore the newest backup of the \
-             whole data folder and prove it with ca-service check",
+            "hold no new ceremony: keep the file, check who may read it and the disk, else restore the newest backup \
+             (ca-service restore) and prove it with ca-service check",
         )
         .because(error),
     }
@@ -224,6 +224,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         .route(api::routes(&authority, &access))
         .read_only_route(api::status_routes(&authority))
         .metrics(metrics)
+        .methods(api::methods)
         .readiness({
             let authority = Arc::clone(&authority);
             move || authority.readiness()

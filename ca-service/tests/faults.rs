@@ -63,7 +63,7 @@ async fn every_issuance_is_closed_after_a_failure_at_any_step() {
             assert!(!store.is_armed(), "{point} was never called");
             match fault {
                 _ if behind => assert!(matches!(attempt, Some(Ok(_))), "{point} {fault:?}"),
-                Fault::Before | Fault::After => {
+                Fault::Before | Fault::After | Fault::Full => {
                     assert!(matches!(attempt, Some(Err(CaError::Store(_)))), "{point} {fault:?}");
                 }
                 Fault::CrashBefore | Fault::CrashAfter => assert!(attempt.is_none(), "{point} {fault:?}"),

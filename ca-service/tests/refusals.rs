@@ -158,15 +158,15 @@ async fn malformed_http_requests_get_problem_documents() {
         request.header("content-type", "application/json").body(body).send()
     };
     let cases: [(&str, Vec<u8>, u16, &str); 9] = [
-        ("/api/v1/tokens", b"".to_vec(), 400, "malformed_body"),
-        ("/api/v1/tokens", b"[1,2".to_vec(), 400, "malformed_body"),
+        ("/api/v1/tokens", b"".to_vec(), 400, "malformed"),
+        ("/api/v1/tokens", b"[1,2".to_vec(), 400, "malformed"),
         (
             "/api/v1/tokens",
             br#"{"identity":{"email":"a@b.c"},"profile":"developer","ttl_seconds":60,"x":1}"#.to_vec(),
             400,
-            "malformed_body",
+            "malformed",
         ),
-        ("/api/v1/certificates", br#"{"token":1}"#.to_vec(), 400, "malformed_body"),
+        ("/api/v1/certificates", br#"{"token":1}"#.to_vec(), 400, "malformed"),
         ("/api/v1/certificates", vec![b' '; 100_000], 413, "too_large"),
         (
             "/api/v1/certificates/zz/revoke",
@@ -174,12 +174,7 @@ async fn malformed_http_requests_get_problem_documents() {
             404,
             "certificate_unknown",
         ),
-        (
-            "/api/v1/certificates/0a/revoke",
-            br#"{"reason":"certificate-hold"}"#.to_vec(),
-            400,
-            "malformed_body",
-        ),
+        ("/api/v1/certificates/0a/revoke", br#"{"reason":"certificate-hold"}"#.to_vec(), 400, "malformed"),
         ("/api/v1/nothing", b"{}".to_vec(), 404, "not_found"),
         ("/api/v1/timestamp", vec![b' '; 5_000], 413, "too_large"),
     ];
@@ -189,6 +184,20 @@ async fn malformed_http_requests_get_problem_documents() {
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
         let problem: ca_api::Problem = response.json().await.unwrap();
         assert_eq!(problem.code, code, "{path}");
+    }
+    for (method, path, allow) in [
+        (reqwest::Method::GET, "/api/v1/tokens", "POST"),
+        (reqwest::Method::DELETE, "/api/v1/certificates", "GET, POST"),
+        (reqwest::Method::POST, "/api/v1/authorities", "GET, HEAD"),
+        (reqwest::Method::PUT, "/ocsp", "GET, POST"),
+        (reqwest::Method::POST, "/readyz", "GET, HEAD"),
+    ] {
+        let refused = server.http.request(method, format!("{}{path}", server.base)).send().await.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), refused.headers()["allow"].as_bytes()),
+            (405, allow.as_bytes()),
+            "{path}"
+        );
     }
     let unknown = Revoke { reason: RevocationReason::Superseded, compromised_at: None };
     assert_eq!(

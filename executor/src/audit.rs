@@ -347,6 +347,7 @@ fn walk(log: &File, path: &Path, committed: u64) -> Result<(AuditHead, u64, Opti
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use executor::config::ExecutorConfig;
 use executor::{confinement, start};
-use service::exit::{Failure, finish};
+use service::exit::{Failure, arguments, finish};
 use service::logging::{self, Format};
 use service::{ready, shutdown};
 
@@ -43,7 +43,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let arguments = match arguments::<Arguments>() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match arguments.command {
         Command::Serve { config, exit_with_stdin, log_format } => {
             finish(serve(&config, exit_with_stdin, log_format))
         }

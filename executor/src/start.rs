@@ -106,10 +106,20 @@ pub async fn start(
     let collector = collector(&settings, verifier)?;
     let worker = Worker::new(settings.compiler.clone(), settings.compilers)
         .map_err(|error| refuse("the compile worker cannot be used", "install executor-compiler", error))?;
-    let cache = ArtifactCache::open(&settings.state, worker, settings.cache_bytes)
-        .map_err(|error| refuse("the artifact cache cannot be opened", "see the reason", error))?;
-    let audit = Audit::open(&settings.state)
-        .map_err(|error| refuse("the audit log cannot be opened", "see the reason", error))?;
+    let cache = ArtifactCache::open(&settings.state, worker, settings.cache_bytes).map_err(|error| {
+        refuse(
+            "the artifact cache cannot be opened",
+            "check the disk and who owns state_dir; the cache may be removed",
+            error,
+        )
+    })?;
+    let audit = Audit::open(&settings.state).map_err(|error| {
+        refuse(
+            "the audit log cannot be opened",
+            "check the disk and who owns state_dir; nothing runs without the log",
+            error,
+        )
+    })?;
     let receipts = Receipts::open(&settings.state)?;
     tracing::info!(origin = receipts.origin(), vkeys = ?receipts.verifier_keys(), "receipt log");
     let runtime = Runtime::new(settings.profile, settings.pool)
@@ -164,6 +174,7 @@ pub async fn start(
         .route(http::routes(Arc::clone(&executor), access.clone()))
         .grpc(grpc::routes(Arc::clone(&executor), access))
         .metrics(registry)
+        .methods(http::methods)
         .readiness(move || match ready.problems() {
             problems if problems.is_empty() => Readiness::Ready,
             problems => Readiness::NotReady(problems.join("; ")),
@@ -180,8 +191,9 @@ fn lists_about_authorities(root: &TrustedRoot) -> Vec<String> {
 }
 
 fn admission(settings: &Settings, root: &TrustedRoot) -> Result<(Verifier, Admission), StartRefusal> {
-    let policy = trust_store_files::trust_files::load_policy(&settings.policy)
-        .map_err(|error| refuse("the trust policy cannot be used", "see docs/operations", error))?;
+    let policy = trust_store_files::trust_files::load_policy(&settings.policy).map_err(|error| {
+        refuse("the trust policy cannot be used", "docs/formats/policy.md shows every key", error)
+    })?;
     refuse_weak_policy(&policy)?;
     let version = std::fs::read(&settings.policy)
         .map(|bytes| policy_version(&bytes))

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, Entry, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt as _;
@@ -77,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) readiness: ReadinessCheck,
+    pub(crate) methods: fn(&str) -> &'static str,
     pub(crate) draining: AtomicBool,
     pub(crate) rate: Option<RateLimiter>,
     pub(crate) grpc: Option<Grpc>,
@@ -147,9 +148,15 @@ impl<A: App> Dispatcher<A> {
         let mut request = request
             .map(|body| RequestBody::new(body, limits.body_bytes, limits.stall_timeout, limits.body_timeout));
         let outcome = request.body().outcome();
+        let methods = (self.shared.methods)(request.uri().path());
         request.extensions_mut().insert(self.peer.clone());
         let answer = self.app.lock().unwrap_or_else(PoisonError::into_inner).answer(request);
-        let Ok(response) = answer.await;
+        let Ok(mut response) = answer.await;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Entry::Vacant(allow) = response.headers_mut().entry(ALLOW)
+        {
+            allow.insert(HeaderValue::from_static(methods));
+        }
         let unread = outcome.as_deref().is_some_and(Outcome::left_unread);
         let response = match outcome.and_then(|outcome| outcome.failure()) {
             None => response.map(Source::App),
@@ -170,9 +177,7 @@ impl<A: App> Dispatcher<A> {
             return None;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Some(problem(
-                &Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed").with_detail("use GET"),
-            ));
+            return Some(problem(&Problem::method_not_allowed("GET, HEAD")));
         }
         Some(match path {
             "/healthz" => text("text/plain; charset=utf-8", "ok\n"),

@@ -137,6 +137,39 @@ pub fn finish(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
+/// Reads the command line of a server. Help and the version are printed to stdout and end it with 0; a wrong command line is
+/// one line on stderr, as every failure is, and ends it with 2.
+///
+/// # Errors
+/// The exit code with which `main` is to end.
+pub fn arguments<T: clap::Parser>() -> Result<T, ExitCode> {
+    T::try_parse().map_err(|error| {
+        if error.use_stderr() {
+            return finish(Err(Failure::Usage(usage(T::command().get_name(), &error.render().to_string()))));
+        }
+        // Nobody is left to tell when stdout is closed.
+        let _ = error.print();
+        ExitCode::SUCCESS
+    })
+}
+
+/// What the first paragraph of a parser's message says, and where the right form stands.
+fn usage(program: &str, message: &str) -> String {
+    let mut what = String::new();
+    for line in message.lines().map(str::trim).take_while(|line| !line.is_empty()) {
+        if !what.is_empty() {
+            what.push(' ');
+        }
+        what.push_str(line);
+    }
+    let what = match what.strip_prefix("error: ") {
+        Some(what) => what,
+        // Without a subcommand the parser answers with its whole help.
+        None => "no command is given",
+    };
+    format!("{what}; {program} --help says what is expected")
+}
+
 /// An error with its sources, on one line: an error of a connection says only in its sources that TLS refused it.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
@@ -165,6 +198,17 @@ impl fmt::Display for OneLine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_one_line() {
+        let message = "error: the following required arguments were not provided:\n  --config <CONFIG>\n\nUsage: x serve\n";
+        let line = usage("x", message);
+        assert_eq!(
+            line,
+            "the following required arguments were not provided: --config <CONFIG>; x --help says what is expected"
+        );
+        assert!(usage("x", "A server.\n\nUsage: x <COMMAND>\n").starts_with("no command is given; x --help"));
+    }
 
     #[test]
     fn a_refusal_is_one_line_with_the_remedy_last() {

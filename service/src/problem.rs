@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,6 +28,7 @@ pub struct Problem {
     detail: Option<String>,
     internal: Option<Arc<str>>,
     retry_after: Option<u32>,
+    allow: Option<&'static str>,
     members: Option<Box<Map<String, Value>>>,
 }
 
@@ -58,7 +59,15 @@ impl Problem {
     /// A problem with a stable code (`lower_snake_case`).
     #[must_use]
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code: code.into(), detail: None, internal: None, retry_after: None, members: None }
+        Self {
+            status,
+            code: code.into(),
+            detail: None,
+            internal: None,
+            retry_after: None,
+            allow: None,
+            members: None,
+        }
     }
 
     /// 400 with a code.
@@ -89,6 +98,21 @@ impl Problem {
     #[must_use]
     pub fn conflict(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code).with_detail(detail)
+    }
+
+    /// 405: the path takes these methods (`GET, HEAD`) only.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+            .with_detail(format!("this path does not accept the request's method; it takes {allow}"))
+            .with_allow(allow)
+    }
+
+    /// Names the methods that the path does take, which a 405 must (RFC 9110 section 15.5.6).
+    #[must_use]
+    pub const fn with_allow(mut self, allow: &'static str) -> Self {
+        self.allow = Some(allow);
+        self
     }
 
     /// 413: the body is over the limit.
@@ -221,6 +245,9 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -286,6 +313,13 @@ mod tests {
     #[test]
     fn waiting_and_authentication_are_said_in_headers() {
         assert_eq!(Problem::too_many_requests(3).to_response().headers()[RETRY_AFTER], "3");
+        let post_only = Problem::method_not_allowed("POST");
+        assert_eq!(
+            (post_only.to_response().headers()[ALLOW].as_bytes(), post_only.code()),
+            (&b"POST"[..], "method_not_allowed")
+        );
+        let full = Problem::storage_full("/dev/sda1: ENOSPC").to_response();
+        assert_eq!((full.status().as_u16(), full.headers()[RETRY_AFTER].as_bytes()), (507, &b"30"[..]));
         assert_eq!(Problem::unauthorized("x").to_response().headers()[WWW_AUTHENTICATE], "Bearer");
     }
 }

@@ -25,7 +25,7 @@ pub fn problem_of(rejection: &Rejection) -> Problem {
     }
     if let Some(error) = rejection.find::<BodyDeserializeError>() {
         let reason = error.source().map_or_else(String::new, |source| format!(": {source}"));
-        return Problem::bad_request("malformed_body", format!("the request body does not parse{reason}"));
+        return Problem::bad_request("malformed", format!("the request body does not parse{reason}"));
     }
     if let Some(header) = rejection.find::<MissingHeader>() {
         return Problem::bad_request("missing_header", format!("the header {} is missing", header.name()));
@@ -107,7 +107,7 @@ mod tests {
                 .and_then(|| async { Err::<String, _>(warp::reject::custom(Surprise)) }))
             .unify();
         let cases = [
-            (request(Method::POST, "/json", "not json"), (400, "malformed_body")),
+            (request(Method::POST, "/json", "not json"), (400, "malformed")),
             (request(Method::GET, "/json", ""), (405, "method_not_allowed")),
             (request(Method::GET, "/header", ""), (400, "missing_header")),
             (request(Method::GET, "/problem", ""), (409, "taken")),

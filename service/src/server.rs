@@ -36,6 +36,7 @@ pub struct Server<A = NothingServed, R = NothingServed> {
     grpc: Option<Grpc>,
     metrics: Metrics,
     readiness: ReadinessCheck,
+    methods: fn(&str) -> &'static str,
 }
 
 impl Server {
@@ -57,6 +58,7 @@ impl Server {
             grpc: None,
             metrics: Metrics::new(&[]),
             readiness: Arc::new(|| Readiness::Ready),
+            methods: |_| "GET, HEAD",
         }
     }
 }
@@ -76,8 +78,8 @@ impl<A: App, R: App> Server<A, R> {
     /// Answers the main listener with a tower service that is always ready.
     #[must_use]
     pub fn service<N: App>(self, app: N) -> Server<N, R> {
-        let Self { settings, app: _, read_only, grpc, metrics, readiness } = self;
-        Server { settings, app, read_only, grpc, metrics, readiness }
+        let Self { settings, app: _, read_only, grpc, metrics, readiness, methods } = self;
+        Server { settings, app, read_only, grpc, metrics, readiness, methods }
     }
 
     /// Answers the read-only listener with a warp filter. Serve nothing there that changes state or is secret.
@@ -94,8 +96,8 @@ impl<A: App, R: App> Server<A, R> {
     /// Answers the read-only listener with a tower service that is always ready.
     #[must_use]
     pub fn read_only_service<N: App>(self, read_only: N) -> Server<A, N> {
-        let Self { settings, app, read_only: _, grpc, metrics, readiness } = self;
-        Server { settings, app, read_only, grpc, metrics, readiness }
+        let Self { settings, app, read_only: _, grpc, metrics, readiness, methods } = self;
+        Server { settings, app, read_only, grpc, metrics, readiness, methods }
     }
 
     /// Answers requests whose content type is `application/grpc` on the main listener: tonic's `Routes`.
@@ -112,6 +114,14 @@ impl<A: App, R: App> Server<A, R> {
         self
     }
 
+    /// Says which methods a path takes, for the `Allow` of a 405 that a warp filter gave: warp does not know. Without this
+    /// it says `GET, HEAD`.
+    #[must_use]
+    pub fn methods(mut self, methods: fn(path: &str) -> &'static str) -> Self {
+        self.methods = methods;
+        self
+    }
+
     /// Asks this at `/readyz`. Must not block.
     #[must_use]
     pub fn readiness(mut self, check: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
@@ -124,7 +134,7 @@ impl<A: App, R: App> Server<A, R> {
     /// # Errors
     /// [`StartRefusal`] when an address cannot be bound.
     pub async fn start(self) -> Result<Running, StartRefusal> {
-        let Self { settings, app, read_only, grpc, metrics, readiness } = self;
+        let Self { settings, app, read_only, grpc, metrics, readiness, methods } = self;
         let refuse = |error: std::io::Error| {
             StartRefusal::new("a bound address cannot be read back", "check the system's limits")
                 .because(error)
@@ -144,6 +154,7 @@ impl<A: App, R: App> Server<A, R> {
             metrics,
             requests,
             readiness,
+            methods,
             draining: AtomicBool::new(false),
             rate: settings.rate.map(RateLimiter::new),
             grpc,

@@ -25,7 +25,7 @@ async fn refusals_are_problem_documents_and_internal_text_stays_inside() {
     let client = reqwest::Client::new();
     let bad = client.post(url(running.addr(), "/json")).body("{not json").send().await.unwrap();
     let document = problem(bad).await;
-    assert_eq!((document.status, document.code.as_str()), (400, "malformed_body"));
+    assert_eq!((document.status, document.code.as_str()), (400, "malformed"));
 }
 
 #[tokio::test]

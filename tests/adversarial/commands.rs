@@ -359,8 +359,18 @@ fn a_server_with_a_broken_configuration_refuses_in_one_line() {
             done.one_clear_line();
             assert!(done.stderr.contains(config.to_str().unwrap()), "{server}: {}", done.stderr);
         }
+        for (wrong, named) in [
+            (&["frobnicate"][..], "frobnicate"),
+            (&[], "no command is given"),
+            (&["serve"], "--config"),
+            (&["serve", "--config", "x", "--surprise"], "--surprise"),
+        ] {
+            let mut command = Command::new(binary(server));
+            command.args(wrong);
+            finish(command, b"").refused(2, named).one_clear_line();
+        }
         let mut command = Command::new(binary(server));
-        command.arg("frobnicate");
-        finish(command, b"").refused(2, "frobnicate");
+        command.arg("--help");
+        assert!(finish(command, b"").success().stdout.contains("Usage:"), "{server}");
     }
 }

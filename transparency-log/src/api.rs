@@ -98,7 +98,7 @@ async fn in_log(log: &Arc<ServedLog>, rest: &str, request: Request<RequestBody>)
         return write.handle(log, request).await;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"));
+        return Err(Problem::method_not_allowed("GET, HEAD"));
     }
     let rest = match log.kind {
         LogKind::Signing => rest.strip_prefix("api/v2/").unwrap_or(rest),
@@ -259,7 +259,7 @@ fn only(method: &Method, allowed: &Method) -> Result<(), Problem> {
     if method == allowed || head_as_get {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
+    Err(Problem::method_not_allowed(if allowed == Method::GET { "GET, HEAD" } else { "POST" }))
 }
 
 fn unknown() -> Problem {

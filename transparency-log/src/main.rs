@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use service::exit::finish;
+use service::exit::{arguments, finish};
 use service::{Failure, StartRefusal, logging};
 use transparency_log::repair::{self, Form, Repairing};
 use transparency_log::{config::Config, index, init, serve};
@@ -79,7 +79,10 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
-    finish(run(Arguments::parse().command))
+    match arguments::<Arguments>() {
+        Ok(arguments) => finish(run(arguments.command)),
+        Err(code) => code,
+    }
 }
 
 fn run(command: Command) -> Result<(), Failure> {

@@ -28,13 +28,14 @@ impl Identity {
         if address.len() > MAX_EMAIL {
             return Err(Error::IdentityNotAllowed("an e-mail address has at most 254 octets"));
         }
+        no_pattern(address)?;
         let (local, domain) =
             address.split_once('@').ok_or(Error::IdentityNotAllowed("an e-mail address needs one @"))?;
         let atom = |text: &str| {
             !text.is_empty()
                 && text
                     .bytes()
-                    .all(|octet| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet))
+                    .all(|octet| octet.is_ascii_alphanumeric() || b"!#$%&'+-/=?^_`{|}~".contains(&octet))
         };
         if local.len() > 64 || !local.split('.').all(atom) {
             return Err(Error::IdentityNotAllowed("the local part is not a dot-atom of at most 64 octets"));
@@ -53,6 +54,7 @@ impl Identity {
         if uri.len() > MAX_URI {
             return Err(Error::IdentityNotAllowed("a URI has at most 1024 octets"));
         }
+        no_pattern(uri)?;
         let (scheme, rest) = uri.split_once(':').ok_or(Error::IdentityNotAllowed("a URI needs a scheme"))?;
         let scheme_valid = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet));
@@ -78,6 +80,14 @@ impl fmt::Display for Identity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
     }
+}
+
+/// Policies and watch lists read `*` as "any": whoever is called `*@example.com` would be taken for everybody there.
+fn no_pattern(identity: &str) -> Result<(), Error> {
+    if identity.contains('*') {
+        return Err(Error::IdentityNotAllowed("an identity holds no *: policies read it as a pattern"));
+    }
+    Ok(())
 }
 
 fn is_host_label(label: &str) -> bool {
@@ -121,6 +131,8 @@ mod tests {
             "a\0@c.org",
             "a@c.org\n",
             "a@[127.0.0.1]",
+            "*@example.com",
+            "dev*@example.com",
         ] {
             assert!(matches!(Identity::email(address), Err(Error::IdentityNotAllowed(_))), "{address:?}");
         }
@@ -130,8 +142,18 @@ mod tests {
 
     #[test]
     fn refuses_uris_that_clients_read_differently() {
-        for uri in ["", "x", ":", "http:", "1a:b", "https://a b", "https://a\"b", "https://ä", "https://a\n"]
-        {
+        for uri in [
+            "",
+            "x",
+            ":",
+            "http:",
+            "1a:b",
+            "https://a b",
+            "https://a\"b",
+            "https://ä",
+            "https://a\n",
+            "https://ci/*",
+        ] {
             assert!(matches!(Identity::uri(uri), Err(Error::IdentityNotAllowed(_))), "{uri:?}");
         }
         assert!(Identity::uri(&alloc::format!("https://{}", "a".repeat(MAX_URI))).is_err());

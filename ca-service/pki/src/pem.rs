@@ -24,6 +24,10 @@ pub fn decode(what: &'static str, labels: &[&str], text: &str, limit: usize) -> 
     if text.len() > limit {
         return Err(Error::TooLarge { what, limit });
     }
+    // The decoder says of nothing that it begins with a NUL.
+    if text.trim().is_empty() {
+        return Err(Error::Malformed { what, detail: "it is empty; PEM text is expected".into() });
+    }
     let (label, der) = decode_vec(text.trim().as_bytes())
         .map_err(|error| Error::Malformed { what, detail: alloc::format!("{error}") })?;
     if labels.contains(&label) {
@@ -71,6 +75,8 @@ mod tests {
         );
         assert!(decode_all("chain", "CERTIFICATE", "", 1000).is_err());
         assert!(matches!(decode_all("chain", "CERTIFICATE", &text, 10), Err(Error::TooLarge { .. })));
+        let empty = decode("request", &["CERTIFICATE REQUEST"], " \n", 1000).unwrap_err();
+        assert!(alloc::format!("{empty}").contains("it is empty"), "{empty}");
         assert!(decode("request", &["CERTIFICATE REQUEST"], &text, 1000).is_err());
     }
 }

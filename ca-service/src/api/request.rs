@@ -43,5 +43,5 @@ pub(super) fn json_body() -> impl Filter<Extract = (Bytes,), Error = warp::Rejec
 
 /// Parses a JSON body.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::bad_request("malformed_body", error.to_string()))
+    serde_json::from_slice(body).map_err(|error| Problem::bad_request("malformed", error.to_string()))
 }

@@ -45,7 +45,7 @@ async fn stamp(
             let asked: TimestampJson = request::parse(&body)?;
             let digest = STANDARD
                 .decode(&asked.artifact_hash)
-                .map_err(|_| Problem::bad_request("malformed_body", "artifactHash is not base64"))?;
+                .map_err(|_| Problem::bad_request("malformed", "artifactHash is not base64"))?;
             let hash = match asked.hash_algorithm {
                 DigestAlgorithm::Sha256 => ImprintHash::Sha256,
                 DigestAlgorithm::Sha384 => ImprintHash::Sha384,
@@ -53,7 +53,7 @@ async fn stamp(
             };
             if digest.len() != hash.digest_length() {
                 return Err(Problem::bad_request(
-                    "malformed_body",
+                    "malformed",
                     "artifactHash is not a digest of hashAlgorithm",
                 ));
             }

@@ -203,8 +203,9 @@ fn last_error(text: &str) -> Option<String> {
     text.lines().rev().map(str::trim).find(is_error).map(shortened)
 }
 
+/// Without the word that begins every error line: it stands at the beginning of the line this becomes a part of.
 fn shortened(line: &str) -> String {
-    line.chars().take(600).collect()
+    line.strip_prefix("error: ").unwrap_or(line).chars().take(600).collect()
 }
 
 /// How a process ended, for people.
@@ -228,6 +229,11 @@ mod tests {
         assert_eq!(last_error(text).as_deref(), Some("t ERROR a::b: the disk is full"));
         assert_eq!(last_line(text).as_deref(), Some("t  INFO a: stopping"));
         assert_eq!(last_error("t  INFO a: serving\n"), None);
+        let refused = "error: refused to start: port 80 is in use; choose another\n";
+        assert_eq!(
+            last_error(refused).as_deref(),
+            Some("refused to start: port 80 is in use; choose another")
+        );
         assert_eq!(last_line("\n \n"), None);
     }
 }

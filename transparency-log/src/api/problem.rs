@@ -35,7 +35,9 @@ pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
             let seconds = u32::try_from(retry_after.as_secs()).unwrap_or(1).max(1);
             Problem::unavailable("overloaded", seconds).with_detail("the log is at capacity; retry later")
         }
-        Error::Frozen => Problem::new(StatusCode::METHOD_NOT_ALLOWED, "frozen").with_detail(text),
+        Error::Frozen => {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "frozen").with_detail(text).with_allow("GET, HEAD")
+        }
         Error::TooLarge { limit, .. } => oversize.problem(limit),
         Error::NoWitnesses => Problem::bad_request("no_witnesses", text),
         Error::NotFound => Problem::not_found("the published log has no such entry, tile or tree size"),

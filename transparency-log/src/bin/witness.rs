@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use service::exit::finish;
+use service::exit::{arguments, finish};
 use service::{Failure, StartRefusal, logging};
 use transparency_log::witness::config::Config;
 use transparency_log::witness::http;
@@ -39,7 +39,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    finish(run(Arguments::parse().command))
+    match arguments::<Arguments>() {
+        Ok(arguments) => finish(run(arguments.command)),
+        Err(code) => code,
+    }
 }
 
 fn run(command: Command) -> Result<(), Failure> {

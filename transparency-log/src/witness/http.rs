@@ -95,7 +95,7 @@ async fn route(state: Arc<WitnessState>, request: Request<RequestBody>) -> Handl
                 .map_err(Problem::internal)?;
             added.map(|lines| respond(StatusCode::OK, TEXT, "no-store", lines.into())).or_else(refusal)
         }
-        (_, "/add-checkpoint") => Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")),
+        (_, "/add-checkpoint") => Err(Problem::method_not_allowed("POST")),
         (&Method::GET | &Method::HEAD, path) => path
             .strip_prefix('/')
             .and_then(|path| path.strip_suffix("/checkpoint"))
