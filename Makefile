@@ -22,8 +22,10 @@ build: ## everything, debug profile
 demo: build ## the whole path and every refusal, on loopback, in a temporary folder
 	$(BIN)/mentatctl demo
 
-up: build ## the same stack, persistent: make up DIR=folder [PORT_BASE=n]
-	$(BIN)/mentatctl up --dir "$${DIR:?say where: make up DIR=folder}" $${PORT_BASE:+--port-base "$$PORT_BASE"}
+up: ## the same stack, persistent: make up DIR=folder [PORT_BASE=n]
+	@: "$${DIR:?say where: make up DIR=folder}"
+	@$(MAKE) --no-print-directory build
+	$(BIN)/mentatctl up --dir "$$DIR" $${PORT_BASE:+--port-base "$$PORT_BASE"}
 
 test: build ## all that needs only Rust and a C compiler
 	@mkdir -p target && rm -f $(SKIPPED)
