@@ -144,7 +144,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
 /// Runs `audit report`: exit code 0 when everything fits, 1 with findings. The file is written in both cases.
 fn report(options: &Report, home: &Home, out: &Output) -> Outcome {
     let period = Period { from: day_or_time(&options.from)?, to: day_or_time(&options.to)? };
-    period.bounds().map_err(|_| Failure::usage("--from is not before --to"))?;
+    period.bounds().map_err(|_| Failure::usage("--from is not before --to").hint("exchange them"))?;
     let cert = options.cert.clone().unwrap_or_else(|| home.signing_certificate());
     let signer = Signer::load(&cert, options.key.as_deref(), None, options.passphrase_file.as_deref(), home)?;
     let (mut executors, mut admitted) = (Vec::new(), BTreeSet::new());
@@ -282,11 +282,13 @@ fn show(predicate: &Predicate, out: &Output) -> Exit {
     if account.findings.is_empty() {
         out.line(format!("  {}", out.paint(Tone::Good, "everything fits together")));
     }
-    out.value(&json!({
-        "ok": account.findings.is_empty(), "from": period.from, "to": period.to,
-        "issued": account.issued, "signed": account.signed, "revoked": account.revoked,
-        "admitted": account.admitted, "findings": account.findings,
-    }));
+    out.value(|| {
+        json!({
+            "ok": account.findings.is_empty(), "from": period.from, "to": period.to,
+            "issued": account.issued, "signed": account.signed, "revoked": account.revoked,
+            "admitted": account.admitted, "findings": account.findings,
+        })
+    });
     if account.findings.is_empty() { Exit::Ok } else { Exit::Failure }
 }
 
@@ -305,7 +307,8 @@ fn read_report(path: &Path) -> Outcome<Vec<u8>> {
     let read = std::fs::File::open(path).and_then(|file| file.take(MAX_REPORT + 1).read_to_end(&mut bytes));
     let length = read.or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
     if length as u64 > MAX_REPORT {
-        return Err(Failure::usage(format!("{} is larger than 512 MiB", path.display())));
+        return Err(Failure::usage(format!("{} is larger than 512 MiB", path.display()))
+            .hint("is it the file that was meant?"));
     }
     Ok(bytes)
 }

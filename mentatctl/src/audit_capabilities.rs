@@ -12,7 +12,7 @@ use trust_store::policy::CapabilityPolicy;
 use wasmparser::{Parser, Payload};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
 
 /// `audit-capabilities`.
@@ -81,8 +81,8 @@ fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> O
     if findings.is_empty() {
         out.line(format!("  {}", out.paint(Tone::Good, "nothing to remark")));
     }
-    out.value(&json!({
-        "manifest": release.path(), "agent": release.manifest().id().as_str(),
+    out.value(|| json!({
+        "manifest": shown(release.path()), "agent": release.manifest().id().as_str(),
         "version": release.manifest().version().as_str(), "requested": requested, "imports": names,
         "findings": findings.iter().map(|f| json!({ "code": f.code, "text": f.text })).collect::<Vec<_>>(),
     }));

@@ -29,6 +29,7 @@ pub fn parse(text: &str, name: &str) -> Outcome<Vec<Certificate>> {
     match certificates.len() {
         0 => Err(Failure::usage(format!("{name} holds no certificate")).hint(form)),
         1..=MAX_CERTIFICATES => Ok(certificates),
-        _ => Err(Failure::usage(format!("{name} holds more than {MAX_CERTIFICATES} certificates"))),
+        _ => Err(Failure::usage(format!("{name} holds more than {MAX_CERTIFICATES} certificates"))
+            .hint("leave the certificate and its issuers in it")),
     }
 }

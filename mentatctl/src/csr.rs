@@ -18,10 +18,10 @@ pub fn request_pem(key: &DeveloperKey, identity: &Identity) -> Outcome<String> {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, identity.as_str());
     params.distinguished_name = name;
-    let text = identity
-        .as_str()
-        .try_into()
-        .map_err(|_| Failure::usage(format!("{identity} has characters that no certificate can carry")))?;
+    let text = identity.as_str().try_into().map_err(|_| {
+        Failure::usage(format!("{identity} has characters that no certificate can carry"))
+            .hint("write it in ASCII; a host name in its xn-- form")
+    })?;
     params.subject_alt_names = vec![match identity {
         Identity::Email(_) => SanType::Rfc822Name(text),
         Identity::Uri(_) => SanType::URI(text),

@@ -5,6 +5,7 @@ mod act;
 mod forge;
 mod path;
 mod refusals;
+mod room;
 mod scene;
 
 use std::path::PathBuf;
@@ -13,10 +14,10 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use self::act::Act;
-use self::scene::Interruption;
+use self::act::{Act, Played};
 use crate::clock::Stopwatch;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::interruption::Interruption;
 use crate::net::block_on;
 use crate::output::{Output, Tone};
 use crate::run::executor_failure;
@@ -44,6 +45,10 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
         return Err(Failure::refused(format!("{} holds a stack already", keep.display()))
             .hint("give --keep a folder that does not exist yet"));
     }
+    room::check(&std::env::temp_dir())?;
+    if let Some(there) = demo.keep.iter().flat_map(|keep| keep.ancestors()).find(|folder| folder.is_dir()) {
+        room::check(there)?;
+    }
     let interruption = Interruption::listen()?;
     let temporary = tempfile::Builder::new()
         .prefix("mentat-demo-")
@@ -53,7 +58,8 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
     heading(out, "A certificate authority, a transparency log and an executor on loopback");
     let started = Stopwatch::start();
     let start = Start { port_base: None, tempo: Tempo::Demo, raw_log: RawLog::Wanted };
-    let stack = Running::start(&dir, &start, out)?;
+    let full = |failure| room::explained(failure, temporary.path());
+    let stack = Running::start(&dir, &start, &interruption, out).map_err(full)?;
     let mut act = Act::new(stack, interruption, temporary.path(), out)?;
     act.timed("create keys, hierarchy, logs; start three servers", started.elapsed());
     for server in ["ca-service", "transparency-log", "executor"] {
@@ -61,9 +67,9 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
     }
     let unconfined = match show(&mut act, out) {
         Ok(unconfined) => unconfined,
-        Err(failure) => return Err(because(failure, &mut act, demo)),
+        Err(failure) => return Err(full(because(failure, &mut act, demo))),
     };
-    let (stack, steps) = act.into_parts();
+    let Played { stack, steps, answer, refusals } = act.into_parts();
     let stopping = Stopwatch::start();
     stack.stop();
     let stopped = stopping.elapsed();
@@ -78,8 +84,10 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
         Tone::Good,
         format!("the demo ended as it must, after {seconds:.1} s; nothing is left running"),
     ));
-    out.value(&json!({
-        "ok": true, "seconds": seconds, "unconfined": unconfined,
+    out.value(|| json!({
+        "ok": true, "answer": answer,
+        "refusals": refusals.iter().map(|(what, code)| json!({ "what": what, "code": code })).collect::<Vec<_>>(),
+        "seconds": seconds, "unconfined": unconfined,
         "steps": steps.iter().map(|(step, time)| json!({ "step": step, "ms": time.as_secs_f64() * 1000.0 })).collect::<Vec<_>>(),
     }));
     Ok(Exit::Ok)

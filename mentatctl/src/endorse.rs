@@ -23,12 +23,12 @@ use trust_store_files::manifest_file::NewBundle;
 
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::Home;
+use crate::home::{Home, check_writable, folder_of};
 use crate::net::block_on;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
 use crate::sign::{ServiceFlags, Services, Signed, Signer, sha256, sign_statement};
-use crate::verify::{denied, refresh};
+use crate::verify::{denied, ocsp, refresh};
 
 /// `endorse`.
 #[derive(Debug, Args)]
@@ -85,6 +85,7 @@ fn one(path: &Path, endorse: &Endorse, signer: &Signer, home: &Home, out: &Outpu
     let mut release = Release::open(path, Use::Verify)?;
     let module = release.module()?;
     let attestation = release.attestation()?;
+    check_writable(folder_of(release.path()))?;
     let block = release.file.block().cloned();
     let mut block = block.ok_or_else(|| Failure::failed("the release has no attestation block"))?;
     verify(endorse, &attestation, &module, home)?;
@@ -120,11 +121,13 @@ fn one(path: &Path, endorse: &Endorse, signer: &Signer, home: &Home, out: &Outpu
         release.manifest().version(),
         signed.log_index,
     ));
-    out.value(&json!({
-        "ok": true, "manifest": release.path(), "agent": release.manifest().id().as_str(),
-        "version": release.manifest().version().as_str(), "endorser": own.subject(),
-        "log_index": signed.log_index, "endorsements": count,
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "manifest": shown(release.path()), "agent": release.manifest().id().as_str(),
+            "version": release.manifest().version().as_str(), "endorser": own.subject(),
+            "log_index": signed.log_index, "endorsements": count,
+        })
+    });
     Ok(())
 }
 
@@ -138,7 +141,11 @@ fn verify(endorse: &Endorse, attestation: &Attestation, module: &[u8], home: &Ho
     policy.endorsements = EndorsementPolicy::NobodyEndorses;
     let log_url = home.log_url(endorse.services.log_url())?;
     let mut evidence = Evidence::none();
-    block_on(refresh::refresh(&mut evidence, attestation, endorse.services.client(home)?, &log_url))?;
+    let http = endorse.services.client(home)?;
+    block_on(async {
+        refresh::refresh(&mut evidence, attestation, http.clone(), &log_url).await?;
+        ocsp::ask(&mut evidence, attestation, &root, &http).await
+    })?;
     let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
     let now = clock::now();
     let verified = verifier.verify(attestation, ArtifactDigest::of(module), &policy, &evidence, now);

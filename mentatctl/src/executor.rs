@@ -14,7 +14,7 @@ use trust_store::policy_document::PolicyDocument;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, make_folder, write_file};
-use crate::output::Output;
+use crate::output::{Output, shown};
 use crate::trust::{self, ExportFlags};
 
 /// `executor` subcommands.
@@ -82,7 +82,6 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::VerifyReceipt(verify) => return receipt::verify(verify, out),
     };
     let sources = trust::ask(&join.export, home)?;
-    make_folder(&join.output, Secrecy::Public)?;
     let path = |name: &str| join.output.join(name);
     let signing = sources
         .logs
@@ -101,23 +100,31 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
             "choose an empty --output folder: what an executor trusts is not overwritten by accident",
         ));
     }
+    make_folder(&join.output, Secrecy::Public)?;
     for (name, bytes) in &files {
         write_file(&path(name), bytes, Secrecy::Public)?;
         out.line(format!("wrote {}", path(name).display()));
     }
     out.line("next: compare the root's digest with what the ceremony printed, name accepted signers in policy.yaml, start the executor");
-    out.value(&json!({
-        "ok": true, "root_sha256": sources.root_sha256()?,
-        "files": files.iter().map(|(name, _)| path(name)).collect::<Vec<_>>(),
-    }));
-    out.line(format!("root SHA-256 {}", sources.root_sha256()?));
+    let root_sha256 = sources.root_sha256()?;
+    out.value(|| {
+        json!({
+            "ok": true, "root_sha256": root_sha256,
+            "files": files.iter().map(|(name, _)| shown(&path(name))).collect::<Vec<_>>(),
+        })
+    });
+    out.line(format!("root SHA-256 {root_sha256}"));
     Ok(Exit::Ok)
 }
 
 fn config(join: &Join, logs: &LogSet, signing: &LogDescription, status: &str) -> Outcome<String> {
     let absolute = |path: &Path| -> Outcome<Value> {
         let path = std::path::absolute(path).or_fail(Exit::Usage, path.display())?;
-        Ok(Value::String(path.display().to_string()))
+        let text = path.to_str().ok_or_else(|| {
+            Failure::usage(format!("the name of {} is not UTF-8 text", path.display()))
+                .hint("choose another name: executor.toml is a text and must hold it")
+        })?;
+        Ok(Value::String(text.to_owned()))
     };
     let mut server = Table::from_iter([("listen".to_owned(), Value::String(join.listen.clone()))]);
     if let (Some(cert), Some(key)) = (&join.server_cert, &join.server_key) {

@@ -91,10 +91,15 @@ impl Failure {
         self
     }
 
-    /// What to do: what was said, else where the right form of a wrong command line stands.
+    /// What to do: what was said, else what is true of every failure of its kind.
     pub fn advice(&self) -> Option<&str> {
-        let form = (self.exit == Exit::Usage).then_some("--help says what is expected");
-        self.hint.as_deref().or(form)
+        let general = match self.exit {
+            Exit::Usage => Some("--help says what is expected"),
+            Exit::Denied => Some("do not use it; docs/operations/denials.md says what to do about each code"),
+            Exit::Unavailable => Some("repeat the command later"),
+            Exit::Ok | Exit::Failure | Exit::Refused => None,
+        };
+        self.hint.as_deref().or(general)
     }
 
     /// Puts the path of what a command was told to work on before the text, unless the text names it already.
@@ -148,7 +153,15 @@ pub trait OrFail<T> {
 
 impl<T, E: Error + 'static> OrFail<T> for Result<T, E> {
     fn or_fail(self, exit: Exit, what: impl Display) -> Outcome<T> {
-        self.map_err(|error| Failure::new(exit, format!("{what}: {}", chain(&error))))
+        self.map_err(|error| {
+            let failure = Failure::new(exit, format!("{what}: {}", chain(&error)));
+            // The command line was right; what it names is not.
+            if exit == Exit::Usage {
+                failure.hint("is it the one that was meant, and whole?")
+            } else {
+                failure
+            }
+        })
     }
 }
 
@@ -159,6 +172,7 @@ pub fn file_advice(error: &io::Error) -> Option<&'static str> {
         Kind::AlreadyExists | Kind::NotADirectory => {
             "something that is no folder is in the way; choose another path"
         }
+        Kind::FileTooLarge => "raise the limit on the size of files (ulimit -f)",
         Kind::IsADirectory => "name a file, not a folder",
         Kind::NotFound => "check the path",
         Kind::PermissionDenied | Kind::ReadOnlyFilesystem => "check who owns it and its mode",
@@ -195,6 +209,16 @@ mod tests {
         let failure = Failure::failed("it\nbroke\u{7}").code("revoked").hint("ask the signer");
         assert_eq!(failure.line(), "it broke? [revoked]; ask the signer");
         assert_eq!(Failure::usage("no such thing").line(), "no such thing; --help says what is expected");
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_no_wrong_command_line_and_every_denial_says_where_to_look() {
+        let wrong: Result<(), std::fmt::Error> = Err(std::fmt::Error);
+        let line = wrong.or_fail(Exit::Usage, "policy.yaml").map_err(|failure| failure.line()).unwrap_err();
+        assert!(line.starts_with("policy.yaml: ") && !line.contains("--help"), "{line}");
+        for exit in [Exit::Denied, Exit::Unavailable, Exit::Usage] {
+            assert!(Failure::new(exit, "no").advice().is_some(), "{exit:?}");
+        }
     }
 
     #[test]

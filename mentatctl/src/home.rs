@@ -70,7 +70,9 @@ impl Home {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => ConfigFile::default(),
             _ => {
                 let text = read_text(&path)?;
-                toml::from_str(&text).or_fail(Exit::Usage, path.display())?
+                toml::from_str(&text).or_fail(Exit::Usage, path.display()).map_err(|failure| {
+                    failure.hint("correct the line that it names, or move the file away")
+                })?
             }
         };
         let folder = stack.map(Path::to_path_buf).or_else(|| config.stack.clone());
@@ -238,19 +240,24 @@ fn pick_path(
 /// # Errors
 /// Exit code 2 with the path and the reason.
 pub fn read_file(path: &Path) -> Outcome<Vec<u8>> {
+    read_bounded(path, MAX_FILE_BYTES)
+}
+
+/// The same with a bound of its own, bytes.
+///
+/// # Errors
+/// Exit code 2 with the path and the reason.
+pub fn read_bounded(path: &Path, limit: u64) -> Outcome<Vec<u8>> {
     let open = || -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = open()
         .map_err(|error| file_failure(Exit::Usage, format!("cannot read {}", path.display()), &error))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Failure::usage(format!(
-            "{} is larger than {} MiB",
-            path.display(),
-            MAX_FILE_BYTES >> 20
-        )));
+    if bytes.len() as u64 > limit {
+        return Err(Failure::usage(format!("{} is larger than {} MiB", path.display(), limit >> 20))
+            .hint("is it the file that was meant?"));
     }
     Ok(bytes)
 }
@@ -261,8 +268,11 @@ pub fn read_file(path: &Path) -> Outcome<Vec<u8>> {
 /// Exit code 2 with the path and the reason.
 pub fn read_text(path: &Path) -> Outcome<String> {
     String::from_utf8(read_file(path)?)
-        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())).hint(NOT_TEXT))
 }
+
+/// What to do about bytes where text belongs.
+const NOT_TEXT: &str = "give it in its text form (PEM for keys and certificates), not in DER";
 
 /// Reads a text file that holds a secret; the copy in memory is wiped when it is dropped.
 ///
@@ -271,7 +281,7 @@ pub fn read_text(path: &Path) -> Outcome<String> {
 pub fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
     let bytes = Zeroizing::new(read_file(path)?);
     let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))?;
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())).hint(NOT_TEXT))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 
@@ -318,6 +328,26 @@ pub fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Outcome<()> {
     write().map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         file_failure(Exit::Failure, format!("cannot write {}", path.display()), &error)
+    })
+}
+
+/// Refuses a folder in which no file could be written: for what is found out before something is done that cannot be
+/// taken back. The file that is tried is as large as an attestation, and is gone afterwards.
+///
+/// # Errors
+/// Exit code 1 with the path and the reason.
+pub fn check_writable(folder: &Path) -> Outcome<()> {
+    const AS_LARGE_AS: usize = 64 << 10;
+    let trial = folder.join(format!(".{}.trial", uuid::Uuid::new_v4().simple()));
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&trial)?;
+        file.write_all(&vec![0; AS_LARGE_AS])?;
+        file.sync_all()
+    };
+    let written = write();
+    let _ = std::fs::remove_file(&trial);
+    written.map_err(|error| {
+        file_failure(Exit::Failure, format!("cannot write in the folder {}", folder.display()), &error)
     })
 }
 
@@ -375,6 +405,18 @@ mod tests {
                 Err(Exit::Usage),
                 "{url}"
             );
+        }
+    }
+
+    #[test]
+    fn a_folder_that_takes_no_file_is_noticed_and_one_that_does_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        check_writable(dir.path()).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        for folder in [dir.path().join("none"), PathBuf::from("/proc")] {
+            let failure = check_writable(&folder).unwrap_err();
+            assert_eq!(failure.exit, Exit::Failure);
+            assert!(failure.what.contains(folder.to_str().unwrap()), "{}", failure.what);
         }
     }
 

@@ -1,5 +1,7 @@
 //! `lint`: the authority's own linter over finished objects.
 
+mod kind;
+
 use std::path::{Path, PathBuf};
 
 use ca_pki::certificate::{Issuer, StatusUrls};
@@ -13,7 +15,7 @@ use serde_json::json;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::read_file;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 
 /// `lint`.
 #[derive(Debug, Args)]
@@ -21,9 +23,9 @@ pub struct Lint {
     /// Files in PEM or DER
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What the files hold, and by which rules they are judged
-    #[arg(long, value_enum, default_value = "code-signing")]
-    kind: Kind,
+    /// What the files hold, and by which rules they are judged [default: what a certificate says of itself]
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
     /// Certificate of the issuer that signed the CRLs
     #[arg(long, value_name = "FILE", required_if_eq_any([("kind", "crl"), ("kind", "root-crl")]))]
     issuer: Option<PathBuf>,
@@ -91,7 +93,7 @@ pub fn run(lint: &Lint, out: &Output) -> Outcome {
 fn lint_file(path: &Path, lint: &Lint, out: &Output) -> Outcome<Option<Severity>> {
     let der = der(path, lint.kind)?;
     let certificate = |kind| lint::certificate(&der, &CertificateRules { kind, issuer: None });
-    let report = match lint.kind {
+    let report = match lint.kind.unwrap_or_else(|| kind::of_certificate(&der)) {
         Kind::CodeSigning => certificate(profile::Kind::CodeSigningBaseline),
         Kind::Internal => certificate(profile::Kind::Internal),
         Kind::Keyless => certificate(profile::Kind::Keyless),
@@ -118,7 +120,7 @@ fn lint_crl(der: &[u8], lint: &Lint, longest_validity: i64) -> Outcome<Report> {
 
 /// What the rules need of the issuer; it signs with the digest that goes with its key.
 fn issuer(path: &Path) -> Outcome<Issuer> {
-    let certificate = der(path, Kind::Issuer)?;
+    let certificate = der(path, Some(Kind::Issuer))?;
     // Where its status objects are does not matter to a finished list.
     let status = StatusUrls { base: String::new(), issuer: String::new(), shards: ShardCount::ONE };
     let mut issuer = Issuer::from_certificate(&certificate, SignatureAlgorithm::EcdsaP256Sha256, status)
@@ -151,30 +153,34 @@ fn show(path: &Path, report: &Report, out: &Output) {
     for finding in report.findings() {
         out.line(format!("  {} ({}): {}", finding.rule, finding.requirement, finding.detail));
     }
-    out.value(&json!({
-        "file": path, "severity": severity,
-        "findings": report.findings().iter().map(|finding| json!({
-            "rule": finding.rule, "requirement": finding.requirement, "detail": finding.detail,
-            "severity": if finding.severity == Severity::Error { "error" } else { "warning" },
-        })).collect::<Vec<_>>(),
-    }));
+    out.value(|| {
+        json!({
+            "file": shown(path), "severity": severity,
+            "findings": report.findings().iter().map(|finding| json!({
+                "rule": finding.rule, "requirement": finding.requirement, "detail": finding.detail,
+                "severity": if finding.severity == Severity::Error { "error" } else { "warning" },
+            })).collect::<Vec<_>>(),
+        })
+    });
 }
 
-fn der(path: &Path, kind: Kind) -> Outcome<Vec<u8>> {
+fn der(path: &Path, kind: Option<Kind>) -> Outcome<Vec<u8>> {
     let bytes = read_file(path)?;
     let Some(text) = std::str::from_utf8(&bytes).ok().filter(|text| text.contains("-----BEGIN ")) else {
         return Ok(bytes);
     };
     let label = match kind {
-        Kind::TimestampToken | Kind::OcspResponse => {
-            return Err(Failure::usage(format!("{}: tokens and responses are read in DER", path.display())));
+        Some(Kind::TimestampToken | Kind::OcspResponse) => {
+            return Err(Failure::usage(format!("{}: tokens and responses are read in DER", path.display()))
+                .hint("convert it: openssl reads and writes both"));
         }
-        Kind::Crl | Kind::RootCrl => trust_store::pem::CRL,
+        Some(Kind::Crl | Kind::RootCrl) => trust_store::pem::CRL,
         _ => trust_store::pem::CERTIFICATE,
     };
     let mut blocks = trust_store::pem::decode(text, label, 16).or_fail(Exit::Usage, path.display())?;
     if blocks.is_empty() {
-        return Err(Failure::usage(format!("{} holds no {label}", path.display())));
+        return Err(Failure::usage(format!("{} holds no {label}", path.display()))
+            .hint("say with --kind what the file is"));
     }
     Ok(blocks.remove(0))
 }

@@ -121,15 +121,15 @@ impl ServerFlags {
 /// Exit code 2 when the file is missing or broken, or does not know the log.
 pub fn known_log(path: &Path, name: &str) -> Outcome<KnownLog> {
     let logs: LogSet = serde_json::from_slice(&read_file(path)?).or_fail(Exit::Usage, path.display())?;
-    let description = logs
-        .0
-        .iter()
-        .find(|log| log.name == name || log.kind == name)
-        .cloned()
-        .ok_or_else(|| Failure::usage(format!("{} knows no log `{name}`", path.display())))?;
+    let description =
+        logs.0.iter().find(|log| log.name == name || log.kind == name).cloned().ok_or_else(|| {
+            Failure::usage(format!("{} knows no log `{name}`", path.display()))
+                .hint("name one of its logs with --log, or fetch the keys anew with `mentatctl trust export`")
+        })?;
     let keys = description.verifier_keys().or_fail(Exit::Usage, path.display())?;
     if keys.is_empty() {
-        return Err(Failure::usage(format!("{} has no key of the log `{name}`", path.display())));
+        return Err(Failure::usage(format!("{} has no key of the log `{name}`", path.display()))
+            .hint("fetch the keys anew with `mentatctl trust export`"));
     }
     Ok(KnownLog { description, keys })
 }

@@ -16,7 +16,9 @@ mod demo;
 mod endorse;
 mod executor;
 mod exit;
+mod fault;
 mod home;
+mod interruption;
 mod lint;
 mod log;
 mod man;
@@ -51,7 +53,13 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors; clap prints both to the right stream.
             if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-                let _ = error.print();
+                if let Err(lost) = error.print()
+                    && lost.kind() != std::io::ErrorKind::BrokenPipe
+                {
+                    let out = Output::new(Format::Text);
+                    out.note(format!("error: {}", output::lost(&lost).line()));
+                    return Exit::Failure.into();
+                }
                 return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
             }
             let json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
@@ -60,11 +68,19 @@ fn main() -> ExitCode {
         }
     };
     let out = Output::new(if cli.json { Format::Json } else { Format::Text });
-    match cli::run(&cli, &out) {
-        Ok(exit) => exit.into(),
+    let exit = match fault::contained(|| cli::run(&cli, &out)) {
+        Ok(exit) => exit,
         Err(failure) => {
             out.failure(&failure);
-            failure.exit.into()
+            failure.exit
         }
+    };
+    match out.delivered() {
+        // The first failure says more than that it could not be told on standard output.
+        Err(lost) => {
+            out.note(format!("error: {}", lost.line()));
+            if exit == Exit::Ok { lost.exit } else { exit }.into()
+        }
+        Ok(()) => exit.into(),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
-use crate::output::Output;
+use crate::output::{Output, shown};
 
 /// `man`.
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub fn run(man: &Man, program: Command, out: &Output) -> Outcome {
     let mut written = Vec::new();
     write_pages(&program, &man.dir, &mut written)?;
     out.line(format!("wrote {} pages to {}", written.len(), man.dir.display()));
-    out.value(&json!({ "ok": true, "files": written }));
+    out.value(|| json!({ "ok": true, "files": written.iter().map(|page| shown(page)).collect::<Vec<_>>() }));
     Ok(Exit::Ok)
 }
 

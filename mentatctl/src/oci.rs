@@ -74,7 +74,7 @@ pub fn publish(
     drop(spinner);
     let published = Reference { version: Version::Digest(subject.digest), ..to.clone() };
     out.line(format!("{} {published}, tag {tag}", out.paint(Tone::Good, "published")));
-    out.value(&json!({ "ok": true, "reference": published.to_string(), "tag": tag, "digest": subject.digest.to_string(),
+    out.value(|| json!({ "ok": true, "reference": published.to_string(), "tag": tag, "digest": subject.digest.to_string(),
         "referrers": evidence.iter().map(|document| document.descriptor.digest.to_string()).collect::<Vec<_>>(),
         "agent": release.manifest().id().as_str(), "version": version, "signer": signer }));
     Ok(Exit::Ok)

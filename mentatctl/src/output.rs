@@ -1,13 +1,15 @@
 //! What a person or a script sees: text with colours on a terminal, JSON with `--json`, progress on standard error.
 
 use std::fmt::Display;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure, Outcome, file_failure};
 
 /// Text or JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Output {
     format: Format,
     colour: bool,
     progress: bool,
+    /// The first error of writing standard output, other than a reader that has gone away.
+    lost: Arc<OnceLock<io::Error>>,
 }
 
 /// A colour that carries meaning.
@@ -45,7 +49,7 @@ impl Output {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let colour = format == Format::Text && !plain && std::io::stdout().is_terminal();
         let progress = format == Format::Text && std::io::stderr().is_terminal();
-        Self { format, colour, progress }
+        Self { format, colour, progress, lost: Arc::default() }
     }
 
     /// Whether a script reads.
@@ -56,22 +60,37 @@ impl Output {
     /// A line for people; nothing in JSON.
     pub fn line(&self, text: impl Display) {
         if self.format == Format::Text {
-            write_line(&plain(&text.to_string()));
+            self.write(format!("{}\n", plain(&text.to_string())).as_bytes());
         }
     }
 
-    /// A value for scripts; nothing in text.
-    pub fn value(&self, value: &Value) {
+    /// A value for scripts; in text it is not even made.
+    pub fn value(&self, make: impl FnOnce() -> Value) {
         if self.format == Format::Json {
-            write_line(&value.to_string());
+            self.write(format!("{}\n", make()).as_bytes());
         }
     }
 
     /// The raw text in both forms: what a command exists to print.
     pub fn raw(&self, bytes: &[u8]) {
-        let mut stdout = std::io::stdout().lock();
-        // A reader that has gone away is no failure of ours.
-        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        self.write(bytes);
+    }
+
+    /// Whether everything that was said so far reached standard output.
+    ///
+    /// # Errors
+    /// Exit code 1 when it did not: a script must not take an answer that nobody got for success.
+    pub fn delivered(&self) -> Outcome<()> {
+        self.lost.get().map_or(Ok(()), |error| Err(lost(error)))
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            // A reader that has gone away is no failure of ours.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => drop(self.lost.set(error)),
+            _ => {}
+        }
     }
 
     /// A note on standard error, in both forms.
@@ -119,7 +138,7 @@ impl Output {
     pub fn failure(&self, failure: &Failure) {
         match self.format {
             Format::Text => self.note(format!("{} {}", self.paint(Tone::Bad, "error:"), failure.line())),
-            Format::Json => self.value(&Self::failure_value(failure)),
+            Format::Json => self.value(|| Self::failure_value(failure)),
         }
     }
 
@@ -157,9 +176,16 @@ impl Drop for Spinner {
     }
 }
 
-fn write_line(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+/// The failure of writing standard output.
+pub fn lost(error: &io::Error) -> Failure {
+    file_failure(Exit::Failure, "cannot write standard output", error)
+        .hint("the answer is lost, what the command did stands; check where the output goes")
+}
+
+/// A path as JSON shows it. A name that is not UTF-8 has no form there (`serde_json` refuses it, and its macro panics):
+/// what cannot be shown of it becomes the replacement character.
+pub fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// Text without control characters but line breaks, tabs and our own colours: names out of certificates and answers of

@@ -110,7 +110,8 @@ impl IdentityFlags {
         match (&self.email, &self.uri) {
             (Some(email), None) => Ok(Identity::Email(email.clone())),
             (None, Some(uri)) => Ok(Identity::Uri(uri.clone())),
-            _ => Err(Failure::usage("give exactly one of --email and --uri")),
+            _ => Err(Failure::usage("give exactly one of --email and --uri")
+                .hint("the certificate carries one identity")),
         }
     }
 }
@@ -200,7 +201,7 @@ fn token_create(create: &TokenCreate, home: &Home, out: &Output) -> Outcome {
     };
     let token = block_on(async { client.create_token(&request).await.map_err(ca_failure) })?;
     out.line(&token.token);
-    out.value(&json!({
+    out.value(|| json!({
         "ok": true, "token": token.token, "identity": token.identity, "profile": token.profile, "expires_at": token.expires_at,
     }));
     Ok(Exit::Ok)
@@ -248,7 +249,10 @@ fn show(record: &CertificateRecord, out: &Output) -> Outcome<()> {
         record.profile,
         time_text(record.not_after),
     ));
-    out.value(&serde_json::to_value(record).or_fail(Exit::Failure, "writing a record")?);
+    if out.is_json() {
+        let record = serde_json::to_value(record).or_fail(Exit::Failure, "writing a record")?;
+        out.value(|| record);
+    }
     Ok(())
 }
 
@@ -263,7 +267,7 @@ fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outc
     let request = Revoke { reason: revoke.reason.into(), compromised_at };
     let revocation = block_on(async { client.revoke(&serial, &request).await.map_err(ca_failure) })?;
     out.line(format!("revoked {} as of {}", revocation.serial, time_text(revocation.revoked_at)));
-    out.value(&json!({ "ok": true, "revocation": revocation }));
+    out.value(|| json!({ "ok": true, "revocation": revocation }));
     Ok(Exit::Ok)
 }
 
@@ -282,9 +286,24 @@ fn serial_number(text: &str) -> Outcome<String> {
 /// # Errors
 /// Exit code 2 when the file is no key, or the passphrase is wrong or missing.
 pub fn read_key(path: &Path, passphrase: Option<&Passphrase>) -> Outcome<DeveloperKey> {
-    DeveloperKey::from_pem(&read_secret(path)?, passphrase)
+    let key = DeveloperKey::from_pem(&read_secret(path)?, passphrase)
         .or_fail(Exit::Usage, path.display())
-        .map_err(key_advice)
+        .map_err(key_advice)?;
+    refuse_readers(path)?;
+    Ok(key)
+}
+
+/// Refuses a key file that others may read: whoever can is a signer too. As with the servers' secrets, the group may
+/// read it, for that is how service managers hand it over; pipes have no readers to speak of.
+fn refuse_readers(path: &Path) -> Outcome<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o037 != 0 {
+        return Err(Failure::usage(format!("{} has mode {mode:04o}, which lets others in", path.display()))
+            .hint("if nobody else has read it: chmod 600; else ask for a new certificate with `pki renew`"));
+    }
+    Ok(())
 }
 
 /// What to do about a key that cannot be used.

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, file_failure};
 use crate::home::{Home, Secrecy, make_folder, write_file};
 use crate::oci::{self, Reference};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::release::{MANIFEST_FILE, Release, Use};
 use crate::verify::{self, VerifyFlags};
 
@@ -74,8 +74,10 @@ pub fn run(publish: &Publish, home: &Home, out: &Output) -> Outcome {
             .or_fail(Exit::Failure, versions.display())?;
     }
     out.line(format!("{} {}", out.paint(Tone::Good, "published"), folder.display()));
-    out.value(&json!({ "ok": true, "folder": folder, "agent": release.manifest().id().as_str(),
-        "version": release.manifest().version().as_str(), "signer": verdict.signer }));
+    out.value(|| {
+        json!({ "ok": true, "folder": shown(&folder), "agent": release.manifest().id().as_str(),
+        "version": release.manifest().version().as_str(), "signer": verdict.signer })
+    });
     Ok(Exit::Ok)
 }
 

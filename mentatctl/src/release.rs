@@ -118,7 +118,10 @@ impl Release {
             return Err(Failure::usage(format!("the module {} does not exist", path.display())).hint(make));
         }
         let module = self.file.read_module().map_err(|error| file_failure(&error, Exit::Usage))?;
-        module.ok_or_else(|| Failure::usage(format!("{} names no module", self.path().display())))
+        module.ok_or_else(|| {
+            Failure::usage(format!("{} names no module", self.path().display()))
+                .hint("only manifests with a WebAssembly module are handled here")
+        })
     }
 
     /// The attestation, ready to be verified.

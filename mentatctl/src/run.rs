@@ -8,13 +8,13 @@ use executor_api::client::{ClientError, ExecutorClient};
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
-use crate::home::{Home, read_file};
+use crate::home::{Home, read_bounded};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
 use crate::release::{Release, Use};
 
-/// Largest input read from standard input, bytes.
-const MAX_INPUT: u64 = 8 << 20;
+/// Largest input that is read, bytes: what an executor takes by default (`limits.input_bytes`).
+const MAX_INPUT: u64 = 32 << 20;
 
 /// Where the executor is.
 #[derive(Debug, Args)]
@@ -85,13 +85,12 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
                 .read_to_end(&mut bytes)
                 .or_fail(Exit::Usage, "reading standard input")?;
             if bytes.len() as u64 > MAX_INPUT {
-                return Err(
-                    Failure::usage("standard input is longer than 8 MiB").hint("no agent takes that much")
-                );
+                return Err(Failure::usage("standard input is longer than 32 MiB")
+                    .hint("no executor takes that much"));
             }
             bytes
         }
-        Some(path) => read_file(path)?,
+        Some(path) => read_bounded(path, MAX_INPUT)?,
     };
     let agent = if run.agent.exists() {
         let release = Release::open(&run.agent, Use::Sign)?;
@@ -108,14 +107,16 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
         let name = run.agent.to_string_lossy();
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !plain {
-            return Err(Failure::usage(format!("{name} is neither a file nor the id of an agent")));
+            return Err(Failure::usage(format!("{name} is neither a file nor the id of an agent"))
+                .hint("name a folder with a manifest.yaml, or the id of an agent that is loaded"));
         }
         name.into_owned()
     };
     let done =
         block_on(async { client.execute(&agent, &input, run.deadline_ms).await.map_err(executor_failure) })?;
     if out.is_json() {
-        out.value(&serde_json::to_value(&done).or_fail(Exit::Failure, "writing the answer")?);
+        let answer = serde_json::to_value(&done).or_fail(Exit::Failure, "writing the answer")?;
+        out.value(|| answer);
     } else {
         out.raw(&done.output.0);
         if !done.output.0.ends_with(b"\n") {
@@ -163,7 +164,7 @@ pub fn explain(explain: &Explain, home: &Home, out: &Output) -> Outcome {
             if agent.granted.is_empty() { "nothing".to_owned() } else { agent.granted.join(", ") }
         ));
     }
-    out.value(&json!({ "ok": true, "verdict": verdict }));
+    out.value(|| json!({ "ok": true, "verdict": verdict }));
     Ok(Exit::Ok)
 }
 

@@ -5,6 +5,7 @@
 //! `log submit --resume` finishes it: without the key, which may be gone by then.
 
 mod evidence;
+mod module;
 pub mod pending;
 mod signer;
 
@@ -25,9 +26,9 @@ pub use pending::Pending;
 pub use signer::{Signer, Source, kinds_of, sha256, sha256_of_file};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
-use crate::home::Home;
+use crate::home::{Home, check_writable, folder_of};
 use crate::net::{TlsFlags, block_on};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
 
 /// `sign`.
@@ -156,10 +157,13 @@ fn sign_release(path: &Path, sign: &Sign, signer: &Signer, services: &Services, 
     if release.assemble_missing_module()? {
         out.line(format!("assembled {}", release.module_path()?.display()));
     }
-    let module = release.module()?;
+    let bytes = release.module()?;
+    // What would be found out later is found out before anything is signed and recorded.
+    module::check(&release.module_path()?, &bytes)?;
+    check_writable(folder_of(release.path()))?;
     let spinner = out.spinner(format!("signing {}", release.manifest().id()));
     let sidecar = if sign.sidecar { Some(sidecar_name(&release)?) } else { None };
-    let statement = Statement::agent_release(release.manifest(), &sha256(&module));
+    let statement = Statement::agent_release(release.manifest(), &sha256(&bytes));
     let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
     let (mut bundle, entry) = unlogged(payload, signer)?;
     let signed = match complete(&mut bundle, &entry, &signer.chain, services) {
@@ -193,7 +197,14 @@ pub fn store(
         Some(name) => NewBundle::Sidecar { name, json: &json },
         None => NewBundle::Inline,
     };
-    release.file.store_attestation(&block, bundle).or_fail(Exit::Failure, "writing the attestation")?;
+    release
+        .file
+        .store_attestation(&block, bundle)
+        .or_fail(Exit::Failure, "writing the attestation")
+        .map_err(|failure| {
+            let index = signed.log_index;
+            failure.hint(format!("the signature is recorded at log index {index}; make room and sign again"))
+        })?;
     Pending::forget(release)
 }
 
@@ -206,10 +217,12 @@ pub fn report(release: &Release, signed: &Signed, signer: &str, sidecar: Option<
         manifest.id(),
         manifest.version(),
     ));
-    out.value(&json!({
-        "ok": true, "manifest": release.path(), "agent": manifest.id().as_str(),
-        "version": manifest.version().as_str(), "signer": signer, "log_index": index, "sidecar": sidecar,
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "manifest": shown(release.path()), "agent": manifest.id().as_str(),
+            "version": manifest.version().as_str(), "signer": signer, "log_index": index, "sidecar": sidecar,
+        })
+    });
 }
 
 /// What signing made.

@@ -19,7 +19,7 @@ use trust_store::{Certificate, UnixTime};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
 use crate::home::{Home, Secrecy, read_file, read_text, write_file};
 use crate::net::{TlsFlags, block_on};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::sign::{Services, Signer, collect, sha256_of_file, sign_payload};
 use crate::{chain_file, clock, csr, verify_bundle};
 
@@ -84,7 +84,7 @@ pub fn run(sign: &SignBundle, home: &Home, out: &Output) -> Outcome {
     verify_own(&json, &root, &digest, &signer)?;
     write_file(&sign.bundle, &json, Secrecy::Public)?;
     out.line(format!("{} {} as {}", out.paint(Tone::Good, "signed"), sign.file.display(), signer.name()));
-    out.value(&json!({ "ok": true, "bundle": sign.bundle, "signer": signer.name() }));
+    out.value(|| json!({ "ok": true, "bundle": shown(&sign.bundle), "signer": signer.name() }));
     Ok(Exit::Ok)
 }
 

@@ -15,7 +15,7 @@ use time::{Duration, OffsetDateTime};
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, read_secret, read_text, write_file};
-use crate::output::Output;
+use crate::output::{Output, shown};
 
 /// `tls` subcommands.
 #[derive(Debug, Subcommand)]
@@ -124,9 +124,10 @@ fn alternative_name(host: &str) -> Outcome<SanType> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
-    let name = host
-        .try_into()
-        .map_err(|_| Failure::usage(format!("`{host}` is neither a host name nor an address")))?;
+    let name = host.try_into().map_err(|_| {
+        Failure::usage(format!("`{host}` is neither a host name nor an address"))
+            .hint("write it without scheme and port")
+    })?;
     Ok(SanType::DnsName(name))
 }
 
@@ -140,5 +141,5 @@ fn refuse_existing(paths: &[&Path]) -> Outcome<()> {
 
 fn report(out: &Output, certificate: &Path, key: &Path) {
     out.line(format!("wrote {} and {}", certificate.display(), key.display()));
-    out.value(&json!({ "ok": true, "certificate": certificate, "key": key }));
+    out.value(|| json!({ "ok": true, "certificate": shown(certificate), "key": shown(key) }));
 }

@@ -25,7 +25,7 @@ use trust_store::{Certificate, UnixTime};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, make_folder, write_file};
 use crate::net::block_on;
-use crate::output::Output;
+use crate::output::{Output, shown};
 use crate::pki::{CaFlags, ca_failure};
 use crate::release::file_failure;
 use crate::{chain_file, log};
@@ -195,8 +195,8 @@ fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
         out.line(format!("wrote {}", path.display()));
     }
     out.line(format!("root SHA-256 {root_sha256}: compare it with what the ceremony printed"));
-    out.value(&json!({
-        "ok": true, "root_sha256": root_sha256, "files": files.iter().map(|(name, _)| folder.join(name)).collect::<Vec<_>>(),
+    out.value(|| json!({
+        "ok": true, "root_sha256": root_sha256, "files": files.iter().map(|(name, _)| shown(&folder.join(name))).collect::<Vec<_>>(),
     }));
     Ok(Exit::Ok)
 }

@@ -1,5 +1,6 @@
 //! `verify`: the executor's own decision, offline, by the same code.
 
+pub mod ocsp;
 pub mod refresh;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
 use crate::home::{Home, Secrecy, make_folder, read_file, write_file};
 use crate::net::{TlsFlags, block_on};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::pki::{parse_time, time_text};
 use crate::release::{Release, Use};
 
@@ -50,8 +51,8 @@ pub struct VerifyFlags {
     /// Public key of whoever signs the evidence file, PEM; may be repeated. A file that is not signed is refused then
     #[arg(long = "evidence-signer", value_name = "FILE", requires = "evidence")]
     evidence_signers: Vec<PathBuf>,
-    /// Fetch fresh CRLs and a fresh checkpoint first, and prove that the log only grew since the last time; without it
-    /// nothing leaves this machine
+    /// Fetch fresh CRLs, OCSP answers and a fresh checkpoint first, and prove that the log only grew since the last
+    /// time; without it nothing leaves this machine
     #[arg(long)]
     refresh: bool,
     /// Decide as of this time, RFC 3339 [default: now]
@@ -141,7 +142,10 @@ pub fn verify_release(
         recall(&load_memory(&memory_path)?, &attestation, &mut evidence);
         let http = flags.tls.client(home)?;
         let log_url = home.log_url(flags.log_url.as_deref())?;
-        block_on(refresh::refresh(&mut evidence, &attestation, http, &log_url))?;
+        block_on(async {
+            refresh::refresh(&mut evidence, &attestation, http.clone(), &log_url).await?;
+            ocsp::ask(&mut evidence, &attestation, &root, &http).await
+        })?;
     }
     let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
     let artifact =
@@ -177,6 +181,9 @@ fn verify_path(path: &Path, flags: &VerifyFlags, home: &Home) -> Outcome<(Releas
 
 /// A refusal; for scripts with the members that every verdict has.
 fn refuse(failure: &Failure, out: &Output) {
+    if !out.is_json() {
+        return out.failure(failure);
+    }
     let mut answer = Output::failure_value(failure);
     if let Some(members) = answer.as_object_mut() {
         members.insert("valid".to_owned(), json!(false));
@@ -184,11 +191,7 @@ fn refuse(failure: &Failure, out: &Output) {
         members.insert("signer".to_owned(), Value::Null);
         members.insert("timestamp".to_owned(), Value::Null);
     }
-    if out.is_json() {
-        out.value(&answer);
-    } else {
-        out.failure(failure);
-    }
+    out.value(|| answer);
 }
 
 fn report(release: &Release, verdict: &Verdict, out: &Output) {
@@ -205,13 +208,15 @@ fn report(release: &Release, verdict: &Verdict, out: &Output) {
     }
     let asks = if verdict.requested.is_empty() { "nothing".to_owned() } else { verdict.requested.join(", ") };
     out.line(format!("  asks for {asks}"));
-    out.value(&json!({
-        "ok": true, "valid": true, "reason": null, "manifest": release.path(),
-        "agent": release.manifest().id().as_str(), "version": release.manifest().version().as_str(),
-        "signer": { "subject": verdict.signer, "issuer": verdict.issuer }, "trust_level": verdict.level,
-        "timestamp": verdict.signed_at.map(|time| time_text(time.0)), "log_index": verdict.log_index,
-        "requested": verdict.requested,
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "valid": true, "reason": null, "manifest": shown(release.path()),
+            "agent": release.manifest().id().as_str(), "version": release.manifest().version().as_str(),
+            "signer": { "subject": verdict.signer, "issuer": verdict.issuer }, "trust_level": verdict.level,
+            "timestamp": verdict.signed_at.map(|time| time_text(time.0)), "log_index": verdict.log_index,
+            "requested": verdict.requested,
+        })
+    });
 }
 
 /// Adds the heads that were accepted before of the logs that the attestation names.

@@ -68,7 +68,8 @@ pub fn run(verify: &VerifyBundle, home: &Home, out: &Output) -> Outcome {
     for exact in [&verify.certificate_identity, &verify.certificate_oidc_issuer].into_iter().flatten() {
         // The verifier's patterns know a star; here one name is meant.
         if exact.contains('*') {
-            return Err(Failure::usage(format!("`{exact}` is no name: names hold no star")));
+            return Err(Failure::usage(format!("`{exact}` is no name: names hold no star"))
+                .hint("give the name as the certificate bears it"));
         }
     }
     let key = verify.key.as_deref().map(read_text).transpose()?;
@@ -77,7 +78,7 @@ pub fn run(verify: &VerifyBundle, home: &Home, out: &Output) -> Outcome {
     });
     decide(&bundle, &root, &digest, &accepted)?;
     out.line(format!("{} {}", out.paint(Tone::Good, "verified"), verify.artifact));
-    out.value(&json!({ "ok": true, "artifact_digest": digest }));
+    out.value(|| json!({ "ok": true, "artifact_digest": digest }));
     Ok(Exit::Ok)
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,6 +51,7 @@ const ALONE: &[Row] = &[
     ("sign @/agent --key @/ed25519.key --cert @/truncated.der", 2, "truncated.der"),
     ("sign @/agent --key-env MENTAT_NO_SUCH_VARIABLE", 2, "MENTAT_NO_SUCH_VARIABLE"),
     ("sign @/agent --key @/ed25519.key --cert-env MENTAT_NO_SUCH_VARIABLE", 2, "MENTAT_NO_SUCH_VARIABLE"),
+    ("sign @/agent --key @/open.key --cert @/certificate.pem", 2, "chmod 600"),
     ("sign @/agent --passphrase-file @/none", 2, "passphrase"),
     ("sign @/agent --passphrase-file @/open", 2, "chmod 600"),
     // running
@@ -58,7 +60,8 @@ const ALONE: &[Row] = &[
     ("run @/built --executor-url !", 69, "is the executor running"),
     ("run @/built --executor-url ! --input @/none", 2, "cannot read"),
     ("run @/built --executor-url ! --input @/folder", 2, "name a file"),
-    ("run @/built --executor-url ! --input @/big", 2, "larger than"),
+    ("run @/built --executor-url ! --input @/big", 69, "is the executor running"),
+    ("run @/built --executor-url ! --input @/huge", 2, "larger than 32 MiB"),
     ("run no/such/agent --executor-url !", 2, "neither a file nor"),
     ("explain @/empty --executor-url !", 2, "malformed"),
     ("explain @/built --executor-url !", 69, "is the executor running"),
@@ -138,7 +141,9 @@ const ALONE: &[Row] = &[
     ("up --dir @/agent", 78, "holds no stack but"),
     ("up --dir @/empty", 78, "in the way"),
     ("up --dir /proc/nope", 78, "cannot make the folder"),
-    ("up --dir @/fresh --port-base 65535", 2, "too large"),
+    ("up --dir @/fresh --port-base 65535", 2, "1..=65532"),
+    ("up --dir @/fresh --port-base 65533", 2, "1..=65532"),
+    ("up --dir @/fresh --port-base 0", 2, "1..=65532"),
     ("up --dir @/otherstack", 78, "stack.json"),
     ("demo --keep @/agent", 78, "holds no stack but"),
     ("demo --keep @/otherstack", 78, "holds a stack already"),
@@ -157,6 +162,11 @@ const ALONE: &[Row] = &[
     ("tls issue --dir x --name y --days 0", 2, "1..=825"),
 ];
 
+/// A private key.
+const ED25519: &[u8] =
+    b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\n\
+                         -----END PRIVATE KEY-----\n";
+
 /// Files with something wrong with each.
 fn files(folder: &Path) {
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
@@ -167,11 +177,12 @@ fn files(folder: &Path) {
     write("broken.json", b"{\"mediaType\":");
     write("certificate.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     write("big", &vec![b'a'; (16 << 20) + 1]);
-    write(
-        "ed25519.key",
-        b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\n\
-          -----END PRIVATE KEY-----\n",
-    );
+    let huge = std::fs::File::create(folder.join("huge")).unwrap();
+    huge.set_len((32 << 20) + 1).unwrap();
+    for (name, mode) in [("ed25519.key", 0o600), ("open.key", 0o644)] {
+        write(name, ED25519);
+        std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
     for name in ["folder", "otherstack", "newer"] {
         std::fs::create_dir(folder.join(name)).unwrap();
     }
@@ -193,6 +204,8 @@ fn check(row: &Row, run: impl Fn(&[String]) -> Finished, folder: &Path) {
     assert_eq!(plain.code, *code, "{line}: {}{}", plain.stdout, plain.stderr);
     assert!(plain.stderr.contains(names), "{line} does not name `{names}`: {}", plain.stderr);
     plain.one_clear_line();
+    // Advice about the form of the command line is for command lines: here files and addresses are wrong.
+    assert!(!plain.stderr.contains("; --help says what is expected"), "{line}: {}", plain.stderr);
     let json = run(&[&["--json".to_owned()][..], &words].concat());
     assert_eq!(json.code, *code, "{line}: {}{}", json.stdout, json.stderr);
     let answer: serde_json::Value = json
@@ -217,7 +230,9 @@ fn every_wrong_thing_is_one_clear_line_with_its_exit_code() {
         let _ = std::fs::remove_dir_all(&home);
         check(row, |words| mentatctl(&home, words), &folder);
     }
-    assert!(!folder.join("out").exists(), "what was refused left nothing");
+    for left in ["out", "fresh"] {
+        assert!(!folder.join(left).exists(), "what was refused left nothing: {left}");
+    }
 }
 
 #[test]
@@ -242,6 +257,7 @@ fn what_a_running_stack_refuses_is_one_clear_line_too() {
         text.replace("- compute:cpu_ms=1000,wall_ms=5000", "- telepathy:read:minds")
     });
     let unknown = unknown.display().to_string();
+    what_cannot_be_used_is_not_recorded(&stack, dir.path(), &agent);
     let spent = token(&stack, "spent@example.com");
     let out = dir.path().join("out").display().to_string();
     stack
@@ -299,14 +315,36 @@ fn what_a_running_stack_refuses_is_one_clear_line_too() {
     }
 }
 
-/// Every command that exists, however deep: `--help` explains it, an unknown flag is one line.
-#[test]
-fn every_command_explains_itself_and_refuses_what_it_does_not_know() {
-    let dir = tempfile::tempdir().unwrap();
+/// A log entry is for ever: bytes that no executor can load, and a folder that cannot take the attestation, are found out
+/// before anything is submitted.
+fn what_cannot_be_used_is_not_recorded(stack: &Stack, folder: &Path, agent: &str) {
+    let size = || stack.ctl(&["--json", "log", "fsck"]).success().json()["size"].as_u64().unwrap();
+    let before = size();
+    let built = std::fs::read(Path::new(agent).join("sentiment.wasm")).unwrap();
+    for (index, module) in [&b""[..], b"hello", &built[..built.len() - 1]].into_iter().enumerate() {
+        let broken = sentiment(folder, &format!("broken{index}"), |manifest| manifest);
+        std::fs::write(broken.join("sentiment.wasm"), module).unwrap();
+        stack.ctl(&["sign", broken.to_str().unwrap()]).refused(2, "malformed").one_clear_line();
+    }
+    // Files may not grow here: what a full disk or a folder of somebody else's is to a user other than root.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]).arg(binary("mentatctl"));
+    command.arg("--stack").arg(stack.dir()).args(["sign", agent]).env("MENTAT_HOME", stack.home());
+    finish(command, b"").refused(1, "cannot write in the folder").one_clear_line();
+    assert_eq!(size(), before, "nothing was recorded");
+    // Developer keys that others can read are refused, as the servers refuse such secrets.
+    let key = stack.home().join("signing.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    stack.ctl(&["sign", agent]).refused(2, "chmod 600").one_clear_line();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Every command that `--help` names, however deep, as words with spaces between them.
+pub(crate) fn every_command(home: &Path) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     let mut open = vec![Vec::<String>::new()];
     while let Some(path) = open.pop() {
-        let help = mentatctl(dir.path(), [&path[..], &["--help".to_owned()]].concat()).success().stdout;
+        let help = mentatctl(home, [&path[..], &["--help".to_owned()]].concat()).success().stdout;
         let commands = help.split_once("\nCommands:\n").map_or("", |(_, rest)| rest);
         let commands = commands.split("\n\n").next().unwrap_or_default();
         for line in commands.lines() {
@@ -316,8 +354,18 @@ fn every_command_explains_itself_and_refuses_what_it_does_not_know() {
                 open.push([&path[..], &[name.to_owned()]].concat());
             }
         }
-        let wrong = mentatctl(dir.path(), [&path[..], &["--no-such-flag".to_owned()]].concat());
-        wrong.refused(2, "--no-such-flag").one_clear_line();
+    }
+    seen
+}
+
+/// Every command that exists, however deep: `--help` explains it, an unknown flag is one line.
+#[test]
+fn every_command_explains_itself_and_refuses_what_it_does_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let seen = every_command(dir.path());
+    for command in seen.iter().map(String::as_str).chain([""]) {
+        let words = command.split(' ').filter(|word| !word.is_empty()).chain(["--no-such-flag"]);
+        mentatctl(dir.path(), words).refused(2, "--no-such-flag").one_clear_line();
     }
     // Each has a manual page of its own, with the same text.
     let pages = dir.path().join("man1");

@@ -13,3 +13,5 @@ mod bad_input;
 mod commands;
 mod forged;
 mod http;
+mod names;
+mod output;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mentat_tests::binary::binary;
-use mentat_tests::command::{Finished, mentatctl};
+use mentat_tests::command::{Finished, finish, mentatctl};
 use mentat_tests::stack::Stack;
 use serde_json::Value;
 
@@ -112,4 +112,28 @@ fn ctrl_c_ends_the_demo_and_leaves_nothing() {
     assert_eq!(stack.down(), 0);
     // A demonstration never runs on a stack that exists: it ends by revoking the intermediate.
     mentatctl(dir.path(), ["demo", "--keep", keep.to_str().unwrap()]).refused(78, "holds a stack already");
+}
+
+/// A script reads the whole demonstration: the module's answer and every refusal with its code.
+#[test]
+fn a_script_gets_the_answer_and_the_reason_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary("mentatctl"));
+    command.args(["--json", "demo"]).env("TMPDIR", dir.path());
+    let shown = finish(command, b"").success().json();
+    assert!(shown["answer"]["words"].as_u64().unwrap() > 0, "{shown}");
+    let codes: Vec<&str> = shown["refusals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|refusal| refusal["code"].as_str().unwrap())
+        .collect();
+    let expected =
+        ["digest_mismatch", "unknown_issuer", "inclusion_missing", "checkpoint_stale", "capability_denied"];
+    assert_eq!(codes, [&expected[..], &["revoked", "revoked"]].concat());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+    // No room is said before anything is made.
+    let mut command = Command::new(binary("mentatctl"));
+    command.arg("demo").env("TMPDIR", "/proc");
+    finish(command, b"").refused(78, "/proc has 0 MiB left").one_clear_line();
 }

@@ -1,6 +1,9 @@
 //! A developer: from no certificate to a verified release, and what happens when the certificate goes.
 
+use std::time::Duration;
+
 use mentat_tests::agent::{enrol, sentiment, signed};
+use mentat_tests::clock::Deadline;
 use mentat_tests::stack::Stack;
 
 #[test]
@@ -67,4 +70,40 @@ fn keys_are_private_and_evidence_goes_where_it_is_told() {
     let bundle = std::fs::read_to_string(folder.join("sentiment.wasm.sigstore.json")).unwrap();
     assert!(bundle.contains("application/vnd.dev.sigstore.bundle.v0.3+json"));
     stack.ctl(&["verify", folder.to_str().unwrap()]).success();
+}
+
+/// The tutorial's step 7, twice within a minute: lists are published once a minute at most, and yet no one who asks is
+/// told that a revoked signer is good.
+#[test]
+fn a_revocation_is_seen_at_once_also_right_after_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let releases = ["first", "second"].map(|name| {
+        let (cert, key) = enrol(&stack, &format!("{name}@example.com"), name);
+        let id = format!("mentatlab.{name}");
+        let folder = sentiment(dir.path(), name, |text| text.replace("mentatlab.sentiment", &id));
+        let folder = folder.to_str().unwrap().to_owned();
+        stack.ctl(&["sign", &folder, "--cert", &cert, "--key", &key]).success();
+        stack.ctl(&["verify", &folder, "--refresh"]).success();
+        stack.ctl(&["run", &folder]).success();
+        (folder, cert)
+    });
+    for (folder, cert) in &releases {
+        stack.ctl(&["pki", "revoke", "--cert", cert, "--reason", "key-compromise"]).success();
+        let denied = stack.ctl(&["--json", "verify", folder, "--refresh"]);
+        assert_eq!((denied.code, &denied.json()["reason"]), (3, &"revoked".into()), "{}", denied.stdout);
+    }
+    // The executor reads lists: the first one at once, the next a minute after it at most, and what a refresh takes.
+    let deadline = Deadline::after(Duration::from_secs(120));
+    for (folder, _) in &releases {
+        loop {
+            let ran = stack.ctl(&["--json", "run", folder]);
+            if ran.code == 3 {
+                assert_eq!(ran.json()["code"], "revoked", "{}", ran.stdout);
+                break;
+            }
+            assert!(!deadline.passed(), "the executor never learned of it: {}{}", ran.stdout, ran.stderr);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
 }

@@ -1,9 +1,16 @@
 //! An operator of a stack: restart, a second start in the same folder, wrong and damaged folders, ports in use.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use mentat_tests::agent::signed;
+use mentat_tests::binary::binary;
+use mentat_tests::clock::Deadline;
 use mentat_tests::command::mentatctl;
 use mentat_tests::stack::Stack;
 
@@ -128,4 +135,104 @@ fn what_does_not_allow_a_start_is_one_clear_line() {
     drop(taken);
     stack.restart();
     assert_eq!(stack.down(), 0);
+}
+
+/// Every file below a folder with its bytes.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.insert(path.clone(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_stack_that_was_copied_or_moved_is_refused_and_the_original_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (made, elsewhere) = (dir.path().join("stack"), dir.path().join("elsewhere"));
+    let mut stack = Stack::up(&made);
+    assert_eq!(stack.down(), 0);
+    let before = contents(&made);
+    assert!(Command::new("cp").arg("-r").args([&made, &elsewhere]).status().unwrap().success());
+    let copy = contents(&elsewhere);
+    let up = || mentatctl(dir.path(), ["up", "--dir", elsewhere.to_str().unwrap()]);
+    up().refused(78, "was made in").refused(78, made.to_str().unwrap()).one_clear_line();
+    assert_eq!(contents(&made), before, "the original");
+    assert_eq!(contents(&elsewhere), copy, "the copy");
+    // Moved: the same line, and moving it back is all that it takes.
+    std::fs::remove_dir_all(&elsewhere).unwrap();
+    std::fs::rename(&made, &elsewhere).unwrap();
+    up().refused(78, "was made in").one_clear_line();
+    std::fs::rename(&elsewhere, &made).unwrap();
+    stack.restart();
+    assert_eq!(stack.down(), 0);
+}
+
+/// `mentatctl up` with both outputs and the input kept.
+fn starting(folder: &Path) -> std::process::Child {
+    let mut command = Command::new(binary("mentatctl"));
+    command.args(["up", "--json", "--exit-with-stdin", "--dir"]).arg(folder);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+/// Whoever reads that the stack is ready may ask it to end at once: no signal comes too early, and a terminal that is
+/// closed is a clean stop too.
+#[test]
+fn a_signal_right_after_the_ready_line_is_a_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("stack");
+    // Whoever ignores the end of the terminal (nohup) is left alone.
+    let ignored = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored.lines().find_map(|line| line.strip_prefix("SigIgn:\t"));
+    let ignores_hangup = ignored.is_some_and(|mask| u64::from_str_radix(mask, 16).unwrap() & 1 != 0);
+    for name in ["INT", "TERM", "HUP", "INT", "TERM", "INT"] {
+        if name == "HUP" && ignores_hangup {
+            continue;
+        }
+        let mut child = starting(&folder);
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("\"ready\":true"), "{line}");
+        signal(child.id(), name);
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "SIG{name}: {status}");
+    }
+}
+
+#[test]
+fn a_signal_during_the_first_start_takes_away_what_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    for existed in [false, true] {
+        let folder = dir.path().join(format!("stack{existed}"));
+        if existed {
+            std::fs::create_dir(&folder).unwrap();
+        }
+        let mut child = starting(&folder);
+        let deadline = Deadline::after(Duration::from_secs(60));
+        while !folder.join("unfinished").exists() {
+            assert!(!deadline.passed(), "the first start did not begin");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(child.id(), "INT");
+        let mut stdout = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{stdout}");
+        assert!(stdout.contains("\"interrupted\"") && stdout.lines().count() == 1, "{stdout}");
+        assert_eq!(folder.exists(), existed);
+        // Nothing is left in the way.
+        let mut stack = Stack::up(&folder);
+        assert_eq!(stack.down(), 0);
+    }
 }

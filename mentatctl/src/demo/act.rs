@@ -7,10 +7,11 @@ use std::time::Duration;
 use executor_api::client::ExecutorClient;
 use serde_json::Value;
 
-use super::scene::{Interruption, play};
+use super::scene::play;
 use crate::clock::Stopwatch;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
+use crate::interruption::Interruption;
 use crate::net::TlsFlags;
 use crate::output::{Output, Tone};
 use crate::stack::Running;
@@ -27,6 +28,20 @@ pub struct Act<'a> {
     interruption: Interruption,
     work: PathBuf,
     steps: Vec<(String, Duration)>,
+    answer: Value,
+    refusals: Vec<(String, String)>,
+}
+
+/// What a demonstration leaves when it is over.
+pub struct Played {
+    /// The stack, still running.
+    pub stack: Running,
+    /// Every step and how long it took.
+    pub steps: Vec<(String, Duration)>,
+    /// What the module answered.
+    pub answer: Value,
+    /// What was refused, and the code that said why.
+    pub refusals: Vec<(String, String)>,
 }
 
 /// What a command answered.
@@ -47,7 +62,15 @@ impl<'a> Act<'a> {
         make_folder(&work.join("home"), Secrecy::Secret)?;
         let readme = work.join("README.md");
         write_file(&readme, README.as_bytes(), Secrecy::Public)?;
-        Ok(Self { out, stack, interruption, work: work.to_path_buf(), steps: Vec::new() })
+        Ok(Self {
+            out,
+            stack,
+            interruption,
+            work: work.to_path_buf(),
+            steps: Vec::new(),
+            answer: Value::Null,
+            refusals: Vec::new(),
+        })
     }
 
     /// Where lines go.
@@ -83,9 +106,19 @@ impl<'a> Act<'a> {
         self.work.join(name)
     }
 
-    /// Takes the stack and the timed steps out.
-    pub fn into_parts(self) -> (Running, Vec<(String, Duration)>) {
-        (self.stack, self.steps)
+    /// The stack, and what was shown.
+    pub fn into_parts(self) -> Played {
+        Played { stack: self.stack, steps: self.steps, answer: self.answer, refusals: self.refusals }
+    }
+
+    /// Keeps what the module answered.
+    pub fn answered(&mut self, answer: Value) {
+        self.answer = answer;
+    }
+
+    /// Keeps what was refused, and why.
+    pub fn refused(&mut self, what: &str, code: &str) {
+        self.refusals.push((what.to_owned(), code.to_owned()));
     }
 
     /// Records how long a step took.
@@ -183,7 +216,8 @@ impl Answer {
                 "this should have succeeded: exit code {}, {}",
                 self.code,
                 self.said()
-            )));
+            ))
+            .hint("`mentatctl demo --keep DIR` keeps the stack's folder with the servers' logs"));
         }
         Ok(self.lines.into_iter().next().unwrap_or(Value::Null))
     }
@@ -211,8 +245,15 @@ impl Answer {
     }
 
     fn said(&self) -> String {
-        let lines: Vec<String> = self.lines.iter().map(Value::to_string).collect();
-        format!("{} {}", lines.join(" "), self.stderr)
+        // What a failed command says is one object; its advice is for somebody who can repeat it.
+        let failed = self.lines.iter().find(|line| line["ok"] == Value::Bool(false));
+        match failed.and_then(|line| line["error"].as_str()) {
+            Some(error) => error.to_owned(),
+            None => {
+                let lines: Vec<String> = self.lines.iter().map(Value::to_string).collect();
+                format!("{} {}", lines.join(" "), self.stderr)
+            }
+        }
     }
 }
 

@@ -45,6 +45,7 @@ pub fn walk(act: &mut Act<'_>) -> Outcome<()> {
         return Err(Failure::failed(format!("the module found no words in the README: {answer}")));
     }
     act.say(&answer);
+    act.answered(answer);
     act.say(format!(
         "{} µs in the guest, {} KiB of memory",
         at(&ran, "/usage/wall_us"),

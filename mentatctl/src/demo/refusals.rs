@@ -128,8 +128,9 @@ fn refused_soon(act: &mut Act<'_>, what: &str, folder: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn report(act: &Act<'_>, what: &str, code: &str, denial: &str) {
+fn report(act: &mut Act<'_>, what: &str, code: &str, denial: &str) {
     let out = act.out();
     act.say(format!("{} {what}: {}", out.paint(Tone::Bad, "refused"), out.paint(Tone::Strong, code)));
     act.say(out.paint(Tone::Faint, denial));
+    act.refused(what, code);
 }

@@ -3,15 +3,10 @@
 
 use std::io::{Read, Write as _};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::net::block_on;
 
 /// How often servers and signals are looked at while a command runs.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -80,50 +75,5 @@ fn collect(text: &Receiver<String>, go_on: &mut impl FnMut() -> Outcome<()>) -> 
                 return Err(Failure::failed("a reading thread ended early"));
             }
         }
-    }
-}
-
-/// Whether Ctrl-C or SIGTERM has asked the demonstration to end. Without it either would end this process at once, and
-/// leave the temporary folder behind.
-#[derive(Clone, Debug)]
-pub struct Interruption(Arc<AtomicBool>);
-
-impl Interruption {
-    /// Listens from now on.
-    ///
-    /// # Errors
-    /// Exit code 1 when signals cannot be listened to.
-    pub fn listen() -> Outcome<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let set = Arc::clone(&asked);
-        let (send, ready) = channel();
-        std::thread::spawn(move || {
-            let ended: Outcome<()> = block_on(async {
-                let mut interrupt =
-                    signal(SignalKind::interrupt()).or_fail(Exit::Failure, "listening for Ctrl-C")?;
-                let mut terminate =
-                    signal(SignalKind::terminate()).or_fail(Exit::Failure, "listening for SIGTERM")?;
-                let _ = send.send(Ok(()));
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                set.store(true, Ordering::SeqCst);
-                Ok(())
-            });
-            if let Err(failure) = ended {
-                let _ = send.send(Err(failure));
-            }
-        });
-        ready.recv().or_fail(Exit::Failure, "listening for signals")??;
-        Ok(Self(asked))
-    }
-
-    /// Fails once it was asked to end.
-    ///
-    /// # Errors
-    /// Exit code 1.
-    pub fn check(&self) -> Outcome<()> {
-        if self.0.load(Ordering::SeqCst) {
-            return Err(Failure::failed("the demo was interrupted").hint("nothing is left running"));
-        }
-        Ok(())
     }
 }

@@ -89,7 +89,7 @@ pub fn load(load: &Load, home: &Home, out: &Output) -> Outcome {
     })?;
     out.line(format!("{} {} {}", out.paint(Tone::Good, "loaded:"), summary.agent_id, summary.version));
     out.line(format!("digest {}", summary.digest));
-    out.value(&json!({ "ok": true, "agent": summary }));
+    out.value(|| json!({ "ok": true, "agent": summary }));
     Ok(Exit::Ok)
 }
 
@@ -114,7 +114,7 @@ pub fn deploy(deploy: &Deploy, home: &Home, out: &Output) -> Outcome {
     };
     let deployment = block_on(async { client.deploy(&request).await.map_err(executor_failure) })?;
     show(&deployment, out);
-    out.value(&json!({ "ok": true, "deployment": deployment }));
+    out.value(|| json!({ "ok": true, "deployment": deployment }));
     Ok(Exit::Ok)
 }
 
@@ -126,7 +126,7 @@ pub fn promote(change: &Change, home: &Home, out: &Output) -> Outcome {
     let client = change.executor.client(home)?;
     let deployment = block_on(async { client.promote(&change.agent).await.map_err(executor_failure) })?;
     show(&deployment, out);
-    out.value(&json!({ "ok": true, "deployment": deployment }));
+    out.value(|| json!({ "ok": true, "deployment": deployment }));
     Ok(Exit::Ok)
 }
 
@@ -138,7 +138,7 @@ pub fn rollback(change: &Change, home: &Home, out: &Output) -> Outcome {
     let client = change.executor.client(home)?;
     let deployment = block_on(async { client.rollback(&change.agent).await.map_err(executor_failure) })?;
     show(&deployment, out);
-    out.value(&json!({ "ok": true, "deployment": deployment }));
+    out.value(|| json!({ "ok": true, "deployment": deployment }));
     Ok(Exit::Ok)
 }
 
@@ -155,7 +155,7 @@ pub fn list(list: &List, home: &Home, out: &Output) -> Outcome {
     if deployments.is_empty() {
         out.line("nothing was deployed: each agent is served by the release that was loaded last");
     }
-    out.value(&json!({ "ok": true, "deployments": deployments }));
+    out.value(|| json!({ "ok": true, "deployments": deployments }));
     Ok(Exit::Ok)
 }
 

@@ -14,7 +14,7 @@ use trust_store::provider::AwsLc;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, read_file, write_file};
 use crate::net::block_on;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::run::{ExecutorFlags, executor_failure};
 
 /// `executor receipt`.
@@ -59,7 +59,7 @@ pub fn get(get: &Get, home: &Home, out: &Output) -> Outcome {
     for vkey in &log.vkeys {
         out.line(format!("it verifies by --vkey {vkey}; compare the key with what the operator publishes"));
     }
-    out.value(&json!({ "ok": true, "file": get.output, "log": log }));
+    out.value(|| json!({ "ok": true, "file": shown(&get.output), "log": log }));
     Ok(Exit::Ok)
 }
 
@@ -89,7 +89,7 @@ pub fn verify(verify: &Verify, out: &Output) -> Outcome {
     if receipt.exit == ExitClass::Revoked {
         out.line("it was stopped because something that vouched for it was revoked");
     }
-    out.value(&json!({ "ok": true, "origin": origin, "index": index, "receipt": text }));
+    out.value(|| json!({ "ok": true, "origin": origin, "index": index, "receipt": text }));
     Ok(Exit::Ok)
 }
 

@@ -86,10 +86,12 @@ pub fn report(out: &Output, known: &KnownLog, checkpoint: &VerifiedCheckpoint, t
         head.size,
         head.root.to_base64()
     ));
-    out.value(&json!({
-        "ok": true, "origin": origin, "size": head.size, "root": head.root.to_base64(), "tiles": tiles,
-        "signed_at": checkpoint.signed_at(),
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "origin": origin, "size": head.size, "root": head.root.to_base64(), "tiles": tiles,
+            "signed_at": checkpoint.signed_at(),
+        })
+    });
 }
 
 fn data_folder(
@@ -151,7 +153,7 @@ fn data_folder(
         report.tiles,
         tree.root.to_base64()
     ));
-    out.value(&json!({
+    out.value(|| json!({
         "ok": true, "origin": origin, "size": tree.size, "root": tree.root.to_base64(), "tiles": report.tiles,
         "signed": signed,
     }));

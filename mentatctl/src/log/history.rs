@@ -103,7 +103,10 @@ impl History {
         let mut seen = Vec::new();
         loop {
             let number = seen.len() + 1;
-            let bad = || Failure::usage(format!("{} line {number} is no checkpoint", self.0.display()));
+            let bad = || {
+                Failure::usage(format!("{} line {number} is no checkpoint", self.0.display()))
+                    .hint("restore the file, or move it away: the history then begins anew")
+            };
             let mut line = Vec::new();
             let limited = &mut (&mut reader).take(MAX_LINE);
             limited
@@ -114,7 +117,8 @@ impl History {
                 return if line.len() as u64 == MAX_LINE { Err(bad()) } else { Ok(seen) };
             }
             if seen.len() >= MAX_LINES {
-                return Err(Failure::usage(format!("{} has more than {MAX_LINES} lines", self.0.display())));
+                return Err(Failure::usage(format!("{} has more than {MAX_LINES} lines", self.0.display()))
+                    .hint("move the oldest lines into another file"));
             }
             let line: Line = serde_json::from_slice(&line).map_err(|_| bad())?;
             let time = UnixTime::from_rfc3339(&line.time).ok_or_else(bad)?;

@@ -224,7 +224,7 @@ impl Looking<'_> {
             growth.new.size,
             growth.new.root.to_base64(),
         ));
-        self.out.value(&json!({
+        self.out.value(|| json!({
             "event": "consistent", "ok": true, "origin": origin, "old_size": growth.old.size,
             "size": growth.new.size, "root": growth.new.root.to_base64(), "walked": walked, "found": found,
         }));
@@ -256,7 +256,7 @@ impl Looking<'_> {
             "event": "found", "log": kind, "origin": origin, "index": index, "matches": matches,
             "time": clock::now().to_rfc3339(),
         });
-        self.out.value(&alert);
+        self.out.value(|| alert.clone());
         self.send(&alert).await
     }
 }

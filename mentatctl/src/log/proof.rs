@@ -128,10 +128,12 @@ pub fn fetch(fetch: &Fetch, home: &Home, out: &Output) -> Outcome {
     if fetch.output.is_some() {
         report(out, origin, index, &checkpoint);
     }
-    out.value(&json!({
-        "ok": true, "origin": origin, "index": index, "tree_size": checkpoint.head().size,
-        "root": checkpoint.head().root.to_base64(), "proof": file.to_string(),
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "origin": origin, "index": index, "tree_size": checkpoint.head().size,
+            "root": checkpoint.head().root.to_base64(), "proof": file.to_string(),
+        })
+    });
     Ok(Exit::Ok)
 }
 
@@ -155,10 +157,12 @@ pub fn verify(verify: &Verify, home: &Home, out: &Output) -> Outcome {
         VerifiedCheckpoint::open(&file.checkpoint.to_bytes(), origin, &known.keys, &AwsLc).map_err(denied)?;
     let inclusion = file.proof.verify(&leaf, checkpoint.head()).map_err(denied)?;
     report(out, origin, inclusion.leaf_index(), &checkpoint);
-    out.value(&json!({
-        "ok": true, "origin": origin, "index": inclusion.leaf_index(), "tree_size": inclusion.head().size,
-        "root": inclusion.head().root.to_base64(),
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "origin": origin, "index": inclusion.leaf_index(), "tree_size": inclusion.head().size,
+            "root": inclusion.head().root.to_base64(),
+        })
+    });
     Ok(Exit::Ok)
 }
 

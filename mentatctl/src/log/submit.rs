@@ -16,7 +16,7 @@ use crate::chain_file;
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
 use crate::home::{Home, Secrecy, read_file, write_file};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
 use crate::sign::pending::entry_of;
 use crate::sign::{
@@ -137,7 +137,7 @@ fn finish(
         out.paint(Tone::Good, "recorded"),
         output.display()
     ));
-    out.value(&json!({ "ok": true, "bundle": output, "signer": signer, "log_index": log_index }));
+    out.value(|| json!({ "ok": true, "bundle": shown(output), "signer": signer, "log_index": log_index }));
     Ok(Exit::Ok)
 }
 

@@ -14,7 +14,7 @@ use super::registry::{Access, Registry};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, file_failure};
 use crate::home::{Home, Secrecy, folder_of, write_file};
 use crate::net::block_on;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::publish::Draft;
 use crate::release::{MANIFEST_FILE, Release, Use};
 use crate::verify::{self, VerifyFlags};
@@ -101,8 +101,10 @@ pub fn run(pull: &Pull, home: &Home, out: &Output) -> Outcome {
         verdict.signer,
         folder.display()
     ));
-    out.value(&json!({ "ok": true, "folder": folder, "digest": digest.to_string(), "agent": id.as_str(),
-        "version": version.as_str(), "signer": verdict.signer, "trust_level": verdict.level }));
+    out.value(|| {
+        json!({ "ok": true, "folder": shown(&folder), "digest": digest.to_string(), "agent": id.as_str(),
+        "version": version.as_str(), "signer": verdict.signer, "trust_level": verdict.level })
+    });
     Ok(Exit::Ok)
 }
 

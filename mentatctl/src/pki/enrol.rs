@@ -26,7 +26,7 @@ use crate::clock::Stopwatch;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, folder_of, make_folder, write_file};
 use crate::net::block_on;
-use crate::output::Output;
+use crate::output::{Output, shown};
 use crate::{chain_file, csr};
 
 /// How long one call keeps asking while the authority says that the certificate is on its way.
@@ -159,8 +159,8 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
         time_text(issued.not_after)
     ));
     out.line(format!("wrote {} and {}", certificate_path.display(), key_path.display()));
-    out.value(&json!({
-        "ok": true, "serial": issued.serial, "certificate": certificate_path, "key": key_path,
+    out.value(|| json!({
+        "ok": true, "serial": issued.serial, "certificate": shown(&certificate_path), "key": shown(&key_path),
         "not_before": issued.not_before, "not_after": issued.not_after, "log_index": issued.log_index,
     }));
     Ok(Exit::Ok)
@@ -174,8 +174,9 @@ fn read_token(given: Option<&str>, out: &Output) -> Outcome<Zeroizing<String>> {
         None => {
             let stdin = std::io::stdin();
             let read = if stdin.is_terminal() {
-                out.note("paste the one-time token and press Enter:");
-                stdin.read_line(&mut text).map(|_| ())
+                // Not echoed: until it is used it is worth a certificate, and terminals are recorded and shared.
+                out.note("paste the one-time token and press Enter (it is not shown):");
+                rpassword::read_password().map(|typed| text = Zeroizing::new(typed))
             } else {
                 stdin.take(MAX_TOKEN as u64 * 4).read_to_string(&mut text).map(|_| ())
             };

@@ -116,7 +116,9 @@ impl Signer {
     /// # Errors
     /// Exit code 2 when they do not fit, or the key's type cannot sign statements.
     pub fn new(key: DeveloperKey, chain: Vec<Certificate>) -> Outcome<Self> {
-        let certificate = chain.first().ok_or_else(|| Failure::usage("there is no certificate"))?;
+        let certificate = chain.first().ok_or_else(|| {
+            Failure::usage("there is no certificate").hint("give a PEM file with the certificate first")
+        })?;
         let named =
             PublicKey::from_spki_der(certificate.spki_der()).or_fail(Exit::Usage, "the certificate's key")?;
         if named.spki_sha256() != key.public_key().spki_sha256() {
@@ -168,8 +170,14 @@ fn read_key(key: Option<Source<'_>>, passphrase_file: Option<&Path>, home: &Home
             .or_fail(Exit::Usage, name)
             .map_err(pki::key_advice),
         Some(Source::File(path)) => pki::read_key(path, passphrase.as_ref()),
-        None => pki::read_key(&home.signing_key(), passphrase.as_ref())
-            .map_err(|failure| failure.hint("make one with: mentatctl pki request-cert --email ADDRESS")),
+        None => {
+            let path = home.signing_key();
+            let made = path.exists();
+            pki::read_key(&path, passphrase.as_ref()).map_err(|failure| match made {
+                true => failure,
+                false => failure.hint("make one with: mentatctl pki request-cert --email ADDRESS"),
+            })
+        }
     }
 }
 
@@ -183,7 +191,10 @@ pub fn kinds_of(key: &PublicKey) -> Outcome<(SignatureAlgorithm, KeyDetails)> {
         KeyAlgorithm::EcdsaP384 => SignatureAlgorithm::EcdsaP384Sha384,
         KeyAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
         KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureAlgorithm::RsaPkcs1Sha256,
-        other => return Err(Failure::usage(format!("statements are not signed with {other} keys"))),
+        other => {
+            return Err(Failure::usage(format!("statements are not signed with {other} keys"))
+                .hint("use an ECDSA, Ed25519 or RSA key"));
+        }
     };
     let details = trust::key_details(key.algorithm())
         .ok_or_else(|| Failure::usage("no log entry can name this key's type"))?;

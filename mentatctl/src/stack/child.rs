@@ -11,12 +11,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::interruption::Interruption;
 
 /// How long a server may take to become ready. Generous: recovery after a crash re-derives the right edge of the logs.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a server may take to stop after its pipe was closed; it drains requests for up to half a minute.
 const STOP_WITHIN: Duration = Duration::from_secs(40);
-/// A log file larger than this is started anew.
+/// How often signals are looked at while a server starts.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A log file larger than this becomes NAME.log.1, in place of an earlier one, and is started anew.
 const MAX_LOG: u64 = 16 << 20;
 /// So much of a log's end is searched for the line that says why.
 const MAX_TAIL: u64 = 16 << 10;
@@ -35,22 +38,25 @@ pub fn beside(name: &str) -> Outcome<PathBuf> {
         .hint("build everything with `make build`, or install the servers beside mentatctl"))
 }
 
-/// Runs a server's `init` to its end and returns the JSON object it printed, if it printed one.
+/// Runs a server's `init` to its end and returns the JSON object it printed, if it printed one. Ctrl-C does not reach it:
+/// whoever calls asks afterwards whether to go on.
 ///
 /// # Errors
 /// With the server's own line when it refuses.
 pub fn init(name: &str, config: &Path) -> Outcome<Value> {
+    use std::os::unix::process::CommandExt as _;
     let output = Command::new(beside(name)?)
         .arg("init")
         .arg("--config")
         .arg(config)
         .stdin(Stdio::null())
+        .process_group(0)
         .output()
         .or_fail(Exit::Refused, format!("starting {name}"))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let said = last_line(&stderr).unwrap_or_else(|| ending(output.status));
-        return Err(Failure::refused(format!("{name} init: {said}")));
+        return Err(Failure::refused(format!("{name} init: {}", cause(&said))));
     }
     let stdout = String::from_utf8_lossy(&output.stdout);
     Ok(stdout.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null))
@@ -74,17 +80,20 @@ impl Server {
     /// it is ready. It gets a process group of its own: Ctrl-C reaches this process first, which stops them in order.
     ///
     /// # Errors
-    /// Exit code 78 with the last line of the server's log when it refuses to start.
-    pub fn start(name: &'static str, config: &Path, log: &Path) -> Outcome<Self> {
+    /// Exit code 78 with the last line of the server's log when it refuses to start; 1 when it was interrupted.
+    pub fn start(
+        name: &'static str,
+        config: &Path,
+        log: &Path,
+        interruption: &Interruption,
+    ) -> Outcome<Self> {
         use std::os::unix::process::CommandExt as _;
         let binary = beside(name)?;
-        let length = std::fs::metadata(log).map_or(0, |meta| meta.len());
-        let large = length > MAX_LOG;
+        turn_over(log, MAX_LOG);
+        let log_start = std::fs::metadata(log).map_or(0, |meta| meta.len());
         let file = OpenOptions::new()
             .create(true)
-            .append(!large)
-            .write(true)
-            .truncate(large)
+            .append(true)
             .open(log)
             .or_fail(Exit::Refused, format!("cannot write {}", log.display()))?;
         let mut child = Command::new(&binary)
@@ -99,13 +108,7 @@ impl Server {
             .spawn()
             .or_fail(Exit::Refused, format!("starting {}", binary.display()))?;
         let stdout = child.stdout.take();
-        let mut server = Self {
-            name,
-            ready: Value::Null,
-            child,
-            log: log.to_path_buf(),
-            log_start: if large { 0 } else { length },
-        };
+        let mut server = Self { name, ready: Value::Null, child, log: log.to_path_buf(), log_start };
         let (send, lines) = channel();
         std::thread::spawn(move || {
             let Some(stdout) = stdout else { return };
@@ -114,8 +117,11 @@ impl Server {
                 let _ = send.send(line);
             }
         });
+        let mut waited = Duration::ZERO;
         loop {
-            match lines.recv_timeout(READY_WITHIN) {
+            // An error drops the server, which stops it.
+            interruption.check()?;
+            match lines.recv_timeout(LOOK_EVERY) {
                 Ok(line) => {
                     if let Ok(value) = serde_json::from_str::<Value>(&line)
                         && value.get("ready") == Some(&Value::Bool(true))
@@ -129,6 +135,7 @@ impl Server {
                     let what = format!("{name} did not start ({})", ending(status));
                     return Err(server.failure(&what, last_line));
                 }
+                Err(RecvTimeoutError::Timeout) if waited < READY_WITHIN => waited += LOOK_EVERY,
                 Err(RecvTimeoutError::Timeout) => {
                     let what = format!("{name} was not ready within {} s", READY_WITHIN.as_secs());
                     return Err(server.failure(&what, last_line));
@@ -140,6 +147,13 @@ impl Server {
     /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Keeps the log file of a running server bounded.
+    pub fn bound_log(&mut self) {
+        if turn_over(&self.log, MAX_LOG) {
+            self.log_start = 0;
+        }
     }
 
     /// Which server ended, how, and the last error it wrote, once it has ended.
@@ -154,7 +168,7 @@ impl Server {
 
     fn failure(&self, what: &str, line: impl Fn(&str) -> Option<String>) -> Failure {
         let said = tail(&self.log, self.log_start).and_then(|text| line(&text));
-        let said = said.map(|line| format!(": {line}")).unwrap_or_default();
+        let said = said.map(|line| format!(": {}", cause(&line))).unwrap_or_default();
         Failure::refused(format!("{what}{said}")).hint(format!("its log is {}", self.log.display()))
     }
 
@@ -181,6 +195,19 @@ impl Drop for Server {
     }
 }
 
+/// Copies a log file that is too large to NAME.log.1 and empties it: the server goes on appending to the same file, and a
+/// line that it writes in between is lost. Returns whether it did. Logs are no records: those are in the servers' data.
+fn turn_over(log: &Path, limit: u64) -> bool {
+    if !std::fs::metadata(log).is_ok_and(|meta| meta.len() > limit) {
+        return false;
+    }
+    let mut before = log.as_os_str().to_owned();
+    before.push(".1");
+    // What cannot be kept is let go all the same: a full disk is why the limit is there.
+    let _ = std::fs::copy(log, before);
+    OpenOptions::new().write(true).open(log).and_then(|file| file.set_len(0)).is_ok()
+}
+
 /// The end of a log file, as far as it was written after `start`.
 fn tail(path: &Path, start: u64) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;
@@ -203,6 +230,12 @@ fn last_error(text: &str) -> Option<String> {
     text.lines().rev().map(str::trim).find(is_error).map(shortened)
 }
 
+/// What a server's own line says is wrong: that it is an error, and that it refused to start, was said already.
+fn cause(line: &str) -> &str {
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    line.strip_prefix("refused to start: ").unwrap_or(line)
+}
+
 /// Without the word that begins every error line: it stands at the beginning of the line this becomes a part of.
 fn shortened(line: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(line).chars().take(600).collect()
@@ -222,6 +255,29 @@ fn ending(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_servers_refusal_is_quoted_without_saying_error_twice() {
+        assert_eq!(cause("error: refused to start: port 1 is taken; choose"), "port 1 is taken; choose");
+        assert_eq!(cause("error: the disk is full"), "the disk is full");
+        assert_eq!(cause("anything else"), "anything else");
+    }
+
+    #[test]
+    fn a_log_that_grows_is_turned_over_under_the_server_that_writes_it() {
+        use std::io::Write as _;
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("server.log");
+        let mut server = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        server.write_all(b"first\n").unwrap();
+        assert!(!turn_over(&log, 6));
+        server.write_all(b"second\n").unwrap();
+        assert!(turn_over(&log, 6));
+        server.write_all(b"third\n").unwrap();
+        assert_eq!(std::fs::read(&log).unwrap(), b"third\n", "written where the file begins now");
+        assert_eq!(std::fs::read(dir.path().join("server.log.1")).unwrap(), b"first\nsecond\n");
+        assert!(!turn_over(&dir.path().join("none"), 6));
+    }
 
     #[test]
     fn the_last_error_is_found_among_what_came_after_it() {

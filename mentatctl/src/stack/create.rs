@@ -23,6 +23,7 @@ use super::run::Start;
 use crate::chain_file;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
+use crate::interruption::{INTERRUPTED, Interruption};
 use crate::output::Output;
 use crate::trust::{self, Issues, TrustedChain};
 
@@ -43,9 +44,9 @@ struct NewLogs {
 /// Creates a stack in an empty folder.
 ///
 /// # Errors
-/// Exit code 78 when the folder holds something else, an earlier first start was interrupted, a port is taken, or a
-/// server refuses.
-pub fn create(layout: &Layout, start: &Start, out: &Output) -> Outcome<()> {
+/// Exit code 78 when the folder holds something else, an earlier first start was killed, a port is taken, or a server
+/// refuses; 1 when it was interrupted: the folder is empty again then.
+pub fn create(layout: &Layout, start: &Start, interruption: &Interruption, out: &Output) -> Outcome<()> {
     let root = layout.root();
     if layout.unfinished_marker().exists() {
         return Err(Failure::refused(format!("the first start in {} was interrupted", root.display()))
@@ -66,6 +67,38 @@ pub fn create(layout: &Layout, start: &Start, out: &Output) -> Outcome<()> {
         .or_fail(Exit::Refused, format!("cannot make {} private", root.display()))?;
     // In one step: nothing may be left that is neither an empty folder nor a marked one.
     std::fs::File::create(layout.unfinished_marker()).or_fail(Exit::Refused, "marking the first start")?;
+    make(layout, &ports, start, interruption, out).inspect_err(|failure| {
+        if failure.code.as_deref() == Some(INTERRUPTED) {
+            empty(layout);
+        }
+    })
+}
+
+/// Takes away what an interrupted first start made: the folder was empty before, and nothing in it was ever used.
+fn empty(layout: &Layout) {
+    let lock = layout.lock_file();
+    let Ok(entries) = std::fs::read_dir(layout.root()) else { return };
+    let marker = layout.unfinished_marker();
+    let others = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut removed = true;
+    for path in others.filter(|path| *path != lock && *path != marker) {
+        let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed &= gone.is_ok();
+    }
+    // The mark goes last: what could not be removed must not look like anything but an interrupted start.
+    if removed {
+        let _ = std::fs::remove_file(marker);
+    }
+}
+
+fn make(
+    layout: &Layout,
+    ports: &Ports,
+    start: &Start,
+    interruption: &Interruption,
+    out: &Output,
+) -> Outcome<()> {
+    let root = layout.root();
     let spinner = out.spinner("creating keys and hierarchy");
     for (folder, secrecy) in [
         ("secrets", Secrecy::Secret),
@@ -75,28 +108,32 @@ pub fn create(layout: &Layout, start: &Start, out: &Output) -> Outcome<()> {
     ] {
         make_folder(&root.join(folder), secrecy)?;
     }
-    let ports_text = serde_json::to_vec(&ports).or_fail(Exit::Failure, "writing the ports")?;
+    let ports_text = serde_json::to_vec(ports).or_fail(Exit::Failure, "writing the ports")?;
     write_file(&layout.ports_file(), &ports_text, Secrecy::Public)?;
     for server in ["transparency-log", "ca-service", "tuf"] {
         secret(&layout.passphrase(server))?;
     }
     secret(&layout.admin_token())?;
 
-    config::authority(layout, &ports, start.tempo)?;
+    config::authority(layout, ports, start.tempo)?;
+    interruption.check()?;
     let ceremony: Ceremony = from_init("ca-service", layout)?;
+    interruption.check()?;
     spinner.say("creating the logs");
     config::log_server(
         layout,
-        &ports,
+        ports,
         start.raw_log,
         &ceremony.code_signing_chain,
         &ceremony.statement_public_key,
     )?;
     let logs = from_init::<NewLogs>("transparency-log", layout)?.logs;
-    trust_files(layout, &ports, &ceremony, &logs)?;
+    interruption.check()?;
+    trust_files(layout, ports, &ceremony, &logs)?;
     repository::create(layout)?;
-    config::executor(layout, &ports, start.tempo, &logs)?;
-    write_stack_file(layout, &ports, &logs)?;
+    config::executor(layout, ports, start.tempo, &logs)?;
+    interruption.check()?;
+    write_stack_file(layout, ports, &logs)?;
     std::fs::remove_file(layout.unfinished_marker()).or_fail(Exit::Failure, "finishing the first start")?;
     drop(spinner);
     Ok(())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tlog_client::LogDescription;
 
+use super::layout::Layout;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, read_text, write_file};
 
@@ -110,6 +111,29 @@ impl StackFile {
                 .hint(format!("this mentatctl reads version {VERSION}")));
         }
         Ok(file)
+    }
+
+    /// Refuses a folder that was moved or copied. The configuration in it names the files of the place where it was made:
+    /// servers started from a copy would write into the original, past the lock that is to keep it to one process.
+    ///
+    /// # Errors
+    /// Exit code 78 naming both places.
+    pub fn check_place(&self, layout: &Layout) -> Outcome<()> {
+        let Some(root) = &self.trusted_root else { return Ok(()) };
+        if *root == layout.trust("trusted_root.json") {
+            return Ok(());
+        }
+        let made_in = root.parent().and_then(Path::parent).unwrap_or(root);
+        Err(Failure::refused(format!(
+            "this stack was made in {} and is now in {}",
+            made_in.display(),
+            layout.root().display()
+        ))
+        .hint(format!(
+            "move it to {}: its configuration names the files there, and a copy beside a running original would sign a \
+             second history",
+            made_in.display()
+        )))
     }
 
     /// Writes it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::interruption::Interruption;
 
 /// Port of each listener on 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Largest first port: four in a row must exist.
+    pub const LARGEST_BASE: u16 = u16::MAX - 3;
+
     /// Four ports from `base` on, or four that the system says are free.
     ///
     /// # Errors
@@ -30,8 +34,10 @@ impl Ports {
         let ports = match base {
             Some(base) => {
                 let port = |offset: u16| {
-                    base.checked_add(offset)
-                        .ok_or_else(|| Failure::usage("--port-base is too large").hint("use at most 65532"))
+                    base.checked_add(offset).ok_or_else(|| {
+                        Failure::usage("--port-base is too large")
+                            .hint(format!("use at most {}", Self::LARGEST_BASE))
+                    })
                 };
                 Self { ca: port(0)?, status: port(1)?, log: port(2)?, executor: port(3)? }
             }
@@ -56,9 +62,10 @@ impl Ports {
     /// is gone, and finish what they are doing.
     ///
     /// # Errors
-    /// Exit code 78 naming the port.
-    pub fn wait_until_free(&self) -> Outcome<()> {
+    /// Exit code 78 naming the port; 1 when it was interrupted.
+    pub fn wait_until_free(&self, interruption: &Interruption) -> Outcome<()> {
         for _ in 0..50 {
+            interruption.check()?;
             if self.check_free().is_ok() {
                 return Ok(());
             }

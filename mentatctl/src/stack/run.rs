@@ -2,21 +2,23 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::Server;
 use super::file::{STACK_FILE, StackFile};
+use super::ports::Ports;
 use super::raw_log::{self, RawLog};
 use super::{config::Tempo, create, layout::Layout, repository};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder};
+use crate::interruption::Interruption;
 use crate::net::block_on;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 
 /// `up`.
 #[derive(Debug, Args)]
@@ -26,6 +28,7 @@ pub struct Up {
     dir: PathBuf,
     /// First of four consecutive ports; only at the first start [default: free ports]
     #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(Ports::LARGEST_BASE)))]
     port_base: Option<u16>,
     /// Leave out the raw log, which takes any bytes and is trusted by nothing
     #[arg(long)]
@@ -35,19 +38,23 @@ pub struct Up {
     exit_with_stdin: bool,
 }
 
-/// Runs `up` until Ctrl-C, SIGTERM, or the end of standard input where that was asked for.
+/// Runs `up` until Ctrl-C, SIGTERM, the end of its terminal (SIGHUP), or the end of standard input where that was asked for.
 ///
 /// # Errors
-/// Exit code 78 when the folder, a port or a server does not allow the start; 1 when a server ends by itself.
+/// Exit code 78 when the folder, a port or a server does not allow the start; 1 when a server ends by itself, or
+/// when it is asked to end before it is ready.
 pub fn up(up: &Up, out: &Output) -> Outcome {
     let raw_log = if up.no_raw_log { RawLog::LeftOut } else { RawLog::Wanted };
     let start = Start { port_base: up.port_base, tempo: Tempo::Normal, raw_log };
-    let stack = Running::start(&up.dir, &start, out)?;
+    // Before anything is made, started or said: whoever reads that it is ready may ask it to end at once.
+    let interruption = Interruption::listen()?;
+    let stack = Running::start(&up.dir, &start, &interruption, out)?;
     out.line(stack.summary(out));
-    out.value(&json!({
-        "ready": true, "stack": stack.layout.stack_file(), "dir": stack.layout.root(), "pids": stack.pids(),
+    out.value(|| json!({
+        "ready": true, "stack": shown(&stack.layout.stack_file()), "dir": shown(stack.layout.root()), "pids": stack.pids(),
     }));
-    stack.run_until_told(up.exit_with_stdin, out)
+    out.delivered()?;
+    stack.run_until_told(up.exit_with_stdin, interruption, out)
 }
 
 /// How a stack is started.
@@ -75,10 +82,13 @@ impl Running {
     /// Creates the stack if the folder holds none, then starts it.
     ///
     /// # Errors
-    /// Exit code 78 when the folder, a port or a server does not allow the start.
-    pub fn start(dir: &Path, start: &Start, out: &Output) -> Outcome<Self> {
+    /// Exit code 78 when the folder, a port or a server does not allow the start; 1 when it was interrupted.
+    pub fn start(dir: &Path, start: &Start, interruption: &Interruption, out: &Output) -> Outcome<Self> {
+        nameable(dir)?;
+        let ours = !dir.exists();
         make_folder(dir, Secrecy::Secret).map_err(refused)?;
         let dir = dir.canonicalize().or_fail(Exit::Refused, format!("cannot use {}", dir.display()))?;
+        nameable(&dir)?;
         let layout = Layout::new(&dir);
         let lock = lock(&layout)?;
         if layout.stack_file().is_file() {
@@ -89,11 +99,17 @@ impl Running {
                 .hint("leave it out, or make a new stack in another folder"));
             }
         } else {
-            create::create(&layout, start, out)?;
+            create::create(&layout, start, interruption, out).inspect_err(|_| {
+                // Only what this call made goes, and only where nothing else is in it.
+                if ours && only_the_lock(&layout) {
+                    let _ = std::fs::remove_dir_all(layout.root());
+                }
+            })?;
         }
         let mut file = StackFile::load(&dir).map_err(refused)?;
+        file.check_place(&layout)?;
         layout.check()?;
-        layout.ports()?.wait_until_free()?;
+        layout.ports()?.wait_until_free(interruption)?;
         if start.raw_log == RawLog::Wanted {
             raw_log::prepare(&layout, &file)?;
         }
@@ -110,7 +126,7 @@ impl Running {
         for name in ["transparency-log", "ca-service", "executor"] {
             spinner.say(format!("starting {name}"));
             // An error drops the servers that run already, which stops them; the newest first.
-            match Server::start(name, &layout.config(name), &layout.log_file(name)) {
+            match Server::start(name, &layout.config(name), &layout.log_file(name), interruption) {
                 Ok(server) => servers.push(server),
                 Err(failure) => {
                     stop_all(&mut servers);
@@ -154,24 +170,26 @@ impl Running {
         stop_all(&mut self.servers);
     }
 
-    fn run_until_told(mut self, exit_with_stdin: bool, out: &Output) -> Outcome {
+    fn run_until_told(
+        mut self,
+        exit_with_stdin: bool,
+        mut interruption: Interruption,
+        out: &Output,
+    ) -> Outcome {
         let outcome = block_on(async {
-            let mut terminate =
-                signal(SignalKind::terminate()).or_fail(Exit::Failure, "listening for SIGTERM")?;
-            let mut interrupt =
-                signal(SignalKind::interrupt()).or_fail(Exit::Failure, "listening for Ctrl-C")?;
             let mut watch = tokio::time::interval(Duration::from_millis(200));
             // Four times a day: the timestamp is valid for a week.
             let mut fresh = tokio::time::interval(Duration::from_secs(6 * 3600));
             fresh.tick().await;
+            let mut logs = tokio::time::interval(Duration::from_secs(10));
             let stdin_ended = stdin_end(exit_with_stdin);
             tokio::pin!(stdin_ended);
             loop {
                 tokio::select! {
-                    _ = terminate.recv() => return Ok(()),
-                    _ = interrupt.recv() => return Ok(()),
+                    () = interruption.asked() => return Ok(()),
                     () = &mut stdin_ended => return Ok(()),
                     _ = watch.tick() => self.check()?,
+                    _ = logs.tick() => self.servers.iter_mut().for_each(Server::bound_log),
                     _ = fresh.tick() => repository::keep_fresh(&self.layout)
                         .unwrap_or_else(|failure| out.note(failure.line())),
                 }
@@ -219,8 +237,23 @@ async fn stdin_end(wanted: bool) {
     let _ = ended.await;
 }
 
+/// Configuration files hold text: a name that is none would come out of them as a path that does not exist.
+fn nameable(dir: &Path) -> Outcome<()> {
+    match dir.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Failure::refused(format!("the name of {} is not UTF-8 text", dir.display()))
+            .hint("choose another --dir: the servers' configuration files name it")),
+    }
+}
+
 fn refused(failure: Failure) -> Failure {
     Failure { exit: Exit::Refused, ..failure }
+}
+
+fn only_the_lock(layout: &Layout) -> bool {
+    let lock = layout.lock_file();
+    std::fs::read_dir(layout.root())
+        .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| entry.path() == lock)))
 }
 
 fn stop_all(servers: &mut Vec<Server>) {
@@ -237,9 +270,15 @@ fn lock(layout: &Layout) -> Outcome<File> {
         .write(true)
         .open(&path)
         .or_fail(Exit::Refused, format!("cannot write {}", path.display()))?;
-    file.try_lock().map_err(|_| {
+    let another = || {
         Failure::refused(format!("another `mentatctl up` runs in {}", layout.root().display()))
             .hint("stop it with Ctrl-C, or choose another --dir")
-    })?;
-    Ok(file)
+    };
+    file.try_lock().map_err(|_| another())?;
+    // An interrupted first start takes its folder away: a lock on a file that is gone keeps nobody out.
+    let there = std::fs::metadata(&path).ok().zip(file.metadata().ok());
+    match there {
+        Some((there, held)) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => Ok(file),
+        _ => Err(another()),
+    }
 }

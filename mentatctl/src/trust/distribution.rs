@@ -19,7 +19,7 @@ use trust_store_files::tuf::{
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, read_file};
-use crate::output::Output;
+use crate::output::{Output, shown};
 
 /// Where a repository and its keys are.
 #[derive(Debug, Args)]
@@ -315,9 +315,11 @@ fn report(folder: &Path, state: &State, done: &str, out: &Output) {
         version(Role::Snapshot),
         version(Role::Timestamp),
     ));
-    out.value(&json!({
-        "ok": true, "repository": folder, "expires": end, "targets": state.targets,
-        "versions": state.versions.iter().map(|(role, version)| (role.as_str(), *version))
-            .collect::<std::collections::BTreeMap<_, _>>(),
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "repository": shown(folder), "expires": end, "targets": state.targets,
+            "versions": state.versions.iter().map(|(role, version)| (role.as_str(), *version))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        })
+    });
 }

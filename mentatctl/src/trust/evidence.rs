@@ -19,7 +19,7 @@ use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, make_folder, read_text, write_file};
 use crate::net::{TlsFlags, block_on};
-use crate::output::Output;
+use crate::output::{Output, shown};
 use crate::pki;
 use crate::release::{Release, Use, file_failure};
 use crate::verify::refresh;
@@ -164,8 +164,8 @@ fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
         evidence.logs().len(),
         expires.to_rfc3339()
     ));
-    out.value(&json!({
-        "ok": true, "file": export.output, "created": created.to_rfc3339(), "expires": expires.to_rfc3339(),
+    out.value(|| json!({
+        "ok": true, "file": shown(&export.output), "created": created.to_rfc3339(), "expires": expires.to_rfc3339(),
         "crls": lists, "logs": evidence.logs().iter().map(|log| &log.origin).collect::<Vec<_>>(),
     }));
     Ok(Exit::Ok)
@@ -211,7 +211,10 @@ fn sign(key: &DeveloperKey, message: &[u8]) -> Outcome<Vec<u8>> {
         KeyAlgorithm::EcdsaP256 => SignatureAlgorithm::EcdsaP256Sha256,
         KeyAlgorithm::EcdsaP384 => SignatureAlgorithm::EcdsaP384Sha384,
         KeyAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
-        other => return Err(Failure::usage(format!("evidence is not signed with {other} keys"))),
+        other => {
+            return Err(Failure::usage(format!("evidence is not signed with {other} keys"))
+                .hint("make one with `mentatctl trust evidence keygen`"));
+        }
     };
     let intent = SigningIntent::fresh(Purpose::Statement).or_fail(Exit::Failure, "signing")?;
     let signature =
@@ -250,7 +253,7 @@ fn run_import(import: &Import, out: &Output) -> Outcome {
         import.output.display(),
         new.expires().to_rfc3339()
     ));
-    out.value(&json!({ "ok": true, "file": import.output, "expires": new.expires().to_rfc3339() }));
+    out.value(|| json!({ "ok": true, "file": shown(&import.output), "expires": new.expires().to_rfc3339() }));
     Ok(Exit::Ok)
 }
 
@@ -298,10 +301,12 @@ fn run_show(show: &Show, out: &Output) -> Outcome {
     for log in &logs {
         out.line(format!("  log {log}"));
     }
-    out.value(&json!({
-        "ok": true, "created": signed.created().to_rfc3339(), "expires": signed.expires().to_rfc3339(),
-        "signer": hex::encode(signed.signer()), "crls": lists, "logs": logs,
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "created": signed.created().to_rfc3339(), "expires": signed.expires().to_rfc3339(),
+            "signer": hex::encode(signed.signer()), "crls": lists, "logs": logs,
+        })
+    });
     Ok(Exit::Ok)
 }
 
@@ -326,7 +331,7 @@ fn run_keygen(keygen: &Keygen, out: &Output) -> Outcome {
     }
     write_file(&keygen.public, key.public_key().to_pem().as_bytes(), Secrecy::Public)?;
     out.line(format!("wrote {} and {}", keygen.key.display(), keygen.public.display()));
-    out.value(&json!({ "ok": true, "key": keygen.key, "public": keygen.public }));
+    out.value(|| json!({ "ok": true, "key": shown(&keygen.key), "public": shown(&keygen.public) }));
     Ok(Exit::Ok)
 }
 

@@ -14,7 +14,7 @@ use trust_store::trusted_root::{Authority, LogInstance, TrustedRoot};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::{Home, read_file};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 
 /// `trust lint`.
 #[derive(Debug, Args)]
@@ -56,8 +56,8 @@ pub fn run(lint: &Lint, home: &Home, out: &Output) -> Outcome {
     if found.is_empty() {
         out.line(out.paint(Tone::Good, "nothing to remark"));
     }
-    out.value(&json!({
-        "ok": found.is_empty(), "trusted_root": root_path, "signing_config": config_path,
+    out.value(|| json!({
+        "ok": found.is_empty(), "trusted_root": shown(&root_path), "signing_config": config_path.as_deref().map(shown),
         "findings": found.iter().map(|f| json!({ "code": f.code, "text": f.text })).collect::<Vec<_>>(),
     }));
     Ok(if found.is_empty() { Exit::Ok } else { Exit::Failure })

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
 use crate::home::{Home, Secrecy, make_folder, read_file, write_file};
 use crate::net::{TlsFlags, block_on};
-use crate::output::Output;
+use crate::output::{Output, shown};
 
 /// What was accepted before, below the home folder.
 const MEMORY_FILE: &str = "tuf.json";
@@ -77,10 +77,10 @@ pub fn run(update: &Update, home: &Home, out: &Output) -> Outcome {
         distribution.timestamp_version,
         distribution.expires.to_rfc3339()
     ));
-    out.value(&json!({
+    out.value(|| json!({
         "ok": true, "root_version": distribution.root_version, "timestamp_version": distribution.timestamp_version,
         "targets_version": distribution.targets_version, "expires": distribution.expires.to_rfc3339(),
-        "files": files.iter().map(|(name, _)| folder.join(name)).collect::<Vec<_>>(),
+        "files": files.iter().map(|(name, _)| shown(&folder.join(name))).collect::<Vec<_>>(),
     }));
     Ok(Exit::Ok)
 }
