@@ -2,6 +2,7 @@
 
 mod authorities;
 mod certificates;
+mod fulcio;
 mod problem;
 mod request;
 pub mod roles;
@@ -25,6 +26,8 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/tokens",
     "/api/v1/timestamp",
     "/api/v1/authorities",
+    "/api/v2/signingCert",
+    "/api/v2",
     "/ocsp",
     "/crl",
     "/ca",
@@ -50,6 +53,8 @@ pub fn routes(
 ) -> BoxedFilter<(warp::reply::Response,)> {
     status_routes(authority)
         .or(certificates::routes(authority, access))
+        .unify()
+        .or(fulcio::routes(authority))
         .unify()
         .or(timestamp::routes(authority))
         .unify()

@@ -20,6 +20,7 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::metrics::CaMetrics;
+use crate::oidc::Issuers;
 use crate::publisher::PublishedCrl;
 use crate::responder::AnswerCache;
 use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
@@ -103,6 +104,7 @@ pub struct CertificateAuthority {
     pub(crate) anchored_at: Mutex<Option<Duration>>,
     pub(crate) issuance_log: Option<LoggedTo>,
     pub(crate) event_log: Option<Arc<dyn EventLog>>,
+    pub(crate) issuers: Issuers,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
     pub(crate) answers: AnswerCache,

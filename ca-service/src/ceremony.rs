@@ -235,7 +235,13 @@ async fn reopen(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Certificat
         tracing::error!(%refusal, "the keystore cannot be opened");
         CaError::Inconsistent("the keystore cannot be opened")
     })?;
-    let parts = serve::Parts { store, clock, issuance_log: None, event_log: None };
+    let parts = serve::Parts {
+        store,
+        clock,
+        issuance_log: None,
+        event_log: None,
+        issuers: crate::oidc::Issuers::default(),
+    };
     serve::assemble(settings.clone(), parts, &keys).await
 }
 

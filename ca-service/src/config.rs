@@ -17,6 +17,8 @@ use serde::Deserialize;
 use service::admin::AdminConfig;
 use service::{ServerConfig, StartRefusal};
 
+use crate::oidc;
+use crate::oidc::config::{IssuerRule, OidcConfig};
 pub use keys::KeysConfig;
 pub use logs::{EventLogConfig, IssuanceLogConfig};
 
@@ -58,6 +60,9 @@ pub struct Config {
     /// The event log, where revocations are recorded.
     #[serde(default)]
     pub event_log: Option<EventLogConfig>,
+    /// Issuers of identity tokens; none by default.
+    #[serde(default)]
+    pub oidc: Vec<OidcConfig>,
     /// Revocation lists and status answers.
     #[serde(default)]
     pub status: StatusConfig,
@@ -202,6 +207,8 @@ pub struct Settings {
     pub key_uris: BTreeMap<String, KeyUri>,
     /// Subscriber profiles by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// Issuers of identity tokens.
+    pub oidc: Vec<IssuerRule>,
     /// Shards of the CA for code signing.
     pub shards: ShardCount,
     /// First octet of serial numbers.
@@ -330,6 +337,9 @@ impl Config {
                 .map_err(|error| pki_refusal("hierarchy.serial_prefix", &error))?,
             root_key: authority_key("hierarchy.root_key", &self.hierarchy.root_key)?,
             issuer_key: authority_key("hierarchy.issuer_key", &self.hierarchy.issuer_key)?,
+            oidc: oidc::config::validate(&self.oidc, &self.server.listen, |name| {
+                profiles.contains_key(name)
+            })?,
             timestamp_policy,
             publish_interval: Duration::from_secs(status.publish_interval_seconds),
             refresh_seconds: i64::from(status.refresh_hours) * 3_600,

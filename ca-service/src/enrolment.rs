@@ -77,6 +77,7 @@ impl CertificateAuthority {
             public_key: csr.public_key().clone(),
             profile: token.profile.clone(),
             identity_issuer: self.settings.config.identity_issuer.clone(),
+            claims: Vec::new(),
             requester: format!("token:{}", hex::encode(hash)),
             request_id: request.request_id.clone(),
             token: Some(hash),

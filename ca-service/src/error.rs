@@ -1,6 +1,7 @@
 //! What a domain call can end in. The HTTP side maps it to problem documents in one place (`api::problem`).
 
 use crate::clock::ClockFailure;
+use crate::oidc::OidcError;
 use crate::storage::StoreError;
 use crate::transparency::LogError;
 
@@ -29,6 +30,9 @@ pub enum CaError {
     /// A transparency log did not do its part.
     #[error("transparency log: {0}")]
     Log(#[from] LogError),
+    /// An identity token proves nothing.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// A value of the request is out of its range.
     #[error("{field}: {reason}")]
     OutOfRange {
@@ -43,6 +47,9 @@ pub enum CaError {
     /// There is no such subscriber profile.
     #[error("no such profile")]
     ProfileUnknown,
+    /// The requester's key, or the proof that it is the requester's, is refused.
+    #[error(transparent)]
+    Request(ca_pki::Error),
     /// The request id was used for another key.
     #[error("the request id was used for another key")]
     RequestConflict,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ca_pki::certificate::{Decided, Form, build};
 use ca_pki::lint::{self, CertificateRules};
+use ca_pki::oid::ObjectIdentifier;
 use ca_pki::profile::{Kind, Profile, SctPolicy};
 use ca_pki::sct::{self, SignedCertificateTimestamp};
 use ca_pki::{Identity, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
@@ -33,6 +34,8 @@ pub struct AuthorisedRequest {
     pub profile: String,
     /// Who vouches for the identity, a URL.
     pub identity_issuer: String,
+    /// Further extensions that the proof justifies, in ascending order of their numbers.
+    pub claims: Vec<(ObjectIdentifier, String)>,
     /// Who asks, for records.
     pub requester: String,
     /// The requester's own id of the request.
@@ -107,7 +110,7 @@ impl CertificateAuthority {
             public_key: &request.public_key,
             not_before: now,
             identity_issuer: Some(&request.identity_issuer),
-            claims: &[],
+            claims: &request.claims,
         };
         let tbs = build(profile, issuer, &decided, form)?;
         let rules = CertificateRules { kind: profile.kind(), issuer: Some(issuer) };

@@ -10,6 +10,7 @@
 //! | [`authority`] | the CA's own certificates and signers, and [`authority::CertificateAuthority`] that holds them all |
 //! | [`issuance`] | prepare → issue, in the order of ca-requirements §3 |
 //! | [`enrolment`] | one-time tokens and certificate requests |
+//! | [`oidc`], [`fulcio`] | identity tokens of configured issuers, and the certificates that follow from them |
 //! | [`reconciler`] | closes every open issuance after a crash |
 //! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
 //! | [`timestamping`] | RFC 3161 |
@@ -31,8 +32,10 @@ pub mod clock;
 pub mod config;
 pub mod enrolment;
 pub mod error;
+pub mod fulcio;
 pub mod issuance;
 pub mod metrics;
+pub mod oidc;
 pub mod publisher;
 pub mod readiness;
 pub mod reconciler;

@@ -22,6 +22,7 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::metrics::CaMetrics;
+use crate::oidc::Issuers;
 use crate::reconciler::Reach;
 use crate::responder::AnswerCache;
 use crate::storage::sqlite::SqliteStore;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub issuance_log: Option<LoggedTo>,
     /// The event log.
     pub event_log: Option<Arc<dyn EventLog>>,
+    /// Whose identity tokens are accepted.
+    pub issuers: Issuers,
 }
 
 /// Puts a CA together. Opens every key by its pinned reference.
@@ -81,6 +84,7 @@ pub async fn assemble(
         authorities,
         issuance_log: parts.issuance_log,
         event_log: parts.event_log,
+        issuers: parts.issuers,
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
         answers: AnswerCache::new(),
@@ -114,7 +118,8 @@ pub async fn open(
         None => None,
         Some(config) => Some(Arc::new(HttpLog::event(&settings, config)?)),
     };
-    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log };
+    let issuers = Issuers::over_http(&settings)?;
+    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log, issuers };
     let authority = assemble(settings, parts, &keys).await.map_err(|error| {
         StartRefusal::new(
             "the CA's records and keys do not fit together",

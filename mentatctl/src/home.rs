@@ -12,7 +12,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, file_failure};
-use crate::stack::StackFile;
+use crate::stack::{OidcService, StackFile};
 
 /// Largest configuration or trust file that is read, bytes.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -125,6 +125,17 @@ impl Home {
             self.stack.as_ref().and_then(|s| s.executor.as_ref()).map(|executor| executor.url.clone());
         pick(given, stack, self.config.executor_url.clone(), "the executor", "--executor-url", "executor_url")
             .and_then(confidential)
+    }
+
+    /// The development issuer of the stack.
+    ///
+    /// # Errors
+    /// Exit code 2 when no stack is named, or it is of before and has none.
+    pub fn development_issuer(&self) -> Outcome<&OidcService> {
+        self.stack.as_ref().and_then(|stack| stack.oidc.as_ref()).ok_or_else(|| {
+            Failure::usage("no development issuer is known")
+                .hint("name a running stack with --stack DIR; other issuers give their tokens themselves")
+        })
     }
 
     /// The trusted root file.

@@ -1,6 +1,7 @@
 //! `pki`: certificates of developers, and what administrators do with them.
 
 mod enrol;
+mod identity_token;
 mod pending;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub enum Command {
     /// One-time enrolment tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print an identity token of the stack's development issuer
+    IdentityToken(identity_token::IdentityToken),
     /// List certificates (administrator)
     List(List),
     /// Revoke a certificate (administrator)
@@ -187,6 +190,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::RequestCert(request) => request_cert(request, KeyUse::KeepExisting, home, out),
         Command::Renew(request) => request_cert(request, KeyUse::MakeNew, home, out),
         Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
+        Command::IdentityToken(asked) => identity_token::run(asked, home, out),
         Command::List(list) => list_certificates(list, home, out),
         Command::Revoke(revoke) => revoke_certificate(revoke, home, out),
     }

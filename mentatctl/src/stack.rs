@@ -7,13 +7,17 @@ mod child;
 mod config;
 mod create;
 mod file;
+mod issuer;
 mod layout;
+mod listener;
 mod ports;
+mod published;
 mod raw_log;
 mod repository;
 mod run;
 
 pub use config::Tempo;
-pub use file::StackFile;
+pub use file::{OidcService, StackFile};
+pub use issuer::{DEFAULT_AUDIENCE, DEVELOPER_AUDIENCE};
 pub use raw_log::RawLog;
 pub use run::{Running, Start, Up, up};

@@ -137,7 +137,8 @@ pub fn ask(flags: &ExportFlags, home: &Home) -> Outcome<Sources> {
 /// When what was said cannot be trusted as it stands.
 pub fn files(sources: &Sources) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
     let root = trusted_root(&chains(&sources.authorities)?, &sources.logs)?;
-    let config = signing_config(&sources.ca_url, &sources.log_url, &root)?;
+    let issuers = &sources.authorities.oidc_issuers;
+    let config = signing_config(&sources.ca_url, &sources.log_url, issuers, &root)?;
     let both = ClientTrustConfig::new(root.clone(), config.clone());
     Ok(vec![
         ("trusted_root.json", root.to_json().or_fail(Exit::Failure, "writing the trusted root")?),
@@ -284,7 +285,12 @@ pub fn trusted_root(chains: &[TrustedChain], logs: &LogSet) -> Outcome<TrustedRo
 ///
 /// # Errors
 /// When the root names no authority.
-pub fn signing_config(ca_url: &str, log_url: &str, root: &TrustedRoot) -> Outcome<SigningConfig> {
+pub fn signing_config(
+    ca_url: &str,
+    log_url: &str,
+    issuers: &[String],
+    root: &TrustedRoot,
+) -> Outcome<SigningConfig> {
     let start = root.tlogs.first().and_then(|log| log.public_key.valid_for.start);
     let start = start.ok_or_else(|| Failure::failed("the trusted root names no log"))?;
     let operator = root.tlogs.first().map(|log| log.host().to_owned()).unwrap_or_default();
@@ -296,6 +302,7 @@ pub fn signing_config(ca_url: &str, log_url: &str, root: &TrustedRoot) -> Outcom
     };
     let mut config = SigningConfig::new();
     config.ca_urls.push(service(ca_url.to_owned(), 1));
+    config.oidc_urls.extend(issuers.iter().map(|url| service(url.clone(), 1)));
     config.rekor_tlog_urls.push(service(log_url.to_owned(), 2));
     config.tsa_urls.push(service(format!("{ca_url}/api/v1/timestamp"), 1));
     Ok(config)

@@ -19,6 +19,7 @@ mod openssl;
 mod python;
 mod registry;
 mod revoked;
+mod stock;
 mod tiles;
 
 use std::process::Command;

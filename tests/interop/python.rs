@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use trust_store::manifest::{JSON_SCHEMA, Manifest};
 
 /// A Python that has these modules, from `MENTAT_PYTHON` or the path; says loudly what is missing.
-fn python(modules: &[&str], packages: &str) -> Option<String> {
+pub(crate) fn python(modules: &[&str], packages: &str) -> Option<String> {
     let python = std::env::var("MENTAT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let imports: String = modules.iter().map(|module| format!("import {module}\n")).collect();
     let found =

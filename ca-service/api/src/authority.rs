@@ -53,6 +53,9 @@ pub struct Authorities {
     pub identity_issuer: String,
     /// URL of the OCSP responder.
     pub ocsp: String,
+    /// Issuers of identity tokens at which people sign in; empty where certificates need a one-time token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub oidc_issuers: Vec<String>,
     /// Names of the subscriber profiles that can be asked for.
     pub profiles: Vec<String>,
     /// The certificates and keys, root first.

@@ -169,7 +169,7 @@ pub struct Decided<'a> {
     pub not_before: UnixTime,
     /// Who vouched for the identity: the URL of the OIDC issuer, or of this CA for one-time tokens.
     pub identity_issuer: Option<&'a str>,
-    /// Further Sigstore claims (.9 to .24) in ascending order of their OIDs.
+    /// Further Sigstore claims (.2 to .6, .9 to .22) in ascending order of their OIDs.
     pub claims: &'a [(ObjectIdentifier, String)],
 }
 

@@ -129,9 +129,14 @@ pub(crate) fn sigstore_issuer(issuer: &str) -> Result<[Extension; 2], Error> {
     ])
 }
 
-/// A further Sigstore extension (.9 to .24): a DER UTF8String.
+/// A further Sigstore extension: raw bytes in the deprecated ones (.2 to .6), a DER UTF8String from .9 on.
 pub(crate) fn sigstore_claim(oid: ObjectIdentifier, value: &str) -> Result<Extension, Error> {
-    raw(oid, Criticality::NonCritical, encoding::tlv(encoding::UTF8_STRING, &[value.as_bytes()]))
+    let content = if oid::sigstore::RAW.contains(&oid) {
+        value.as_bytes().to_vec()
+    } else {
+        encoding::tlv(encoding::UTF8_STRING, &[value.as_bytes()])
+    };
+    raw(oid, Criticality::NonCritical, content)
 }
 
 pub(crate) fn crl_number(number: u64) -> Result<Extension, Error> {

@@ -93,6 +93,12 @@ impl SubjectPublicKey {
         &self.bits
     }
 
+    /// Modulus and exponent of an RSA key, as minimal big-endian magnitudes.
+    #[must_use]
+    pub fn rsa(&self) -> Option<(&[u8], &[u8])> {
+        matches!(self.kind, KeyKind::Rsa(_)).then(|| rsa_numbers(&self.bits).ok()).flatten()
+    }
+
     /// SHA-256 of the SubjectPublicKeyInfo: what blocklists, pins and RFC 6962 issuer hashes use.
     #[must_use]
     pub fn spki_sha256(&self) -> [u8; 32] {

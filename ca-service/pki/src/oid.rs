@@ -76,3 +76,53 @@ oids! {
     /// RFC 5035 signingCertificateV2 attribute.
     SIGNING_CERTIFICATE_V2 = "1.2.840.113549.1.9.16.2.47";
 }
+
+/// What a workload's certificate says about the workload: the arc 1.3.6.1.4.1.57264.1 (sigstore-contract §4).
+pub mod sigstore {
+    use super::ObjectIdentifier;
+
+    oids! {
+        /// .2: event that triggered the workflow, raw bytes.
+        WORKFLOW_TRIGGER = "1.3.6.1.4.1.57264.1.2";
+        /// .3: revision of the source, raw bytes.
+        WORKFLOW_SHA = "1.3.6.1.4.1.57264.1.3";
+        /// .4: name of the workflow, raw bytes.
+        WORKFLOW_NAME = "1.3.6.1.4.1.57264.1.4";
+        /// .5: repository, raw bytes.
+        WORKFLOW_REPOSITORY = "1.3.6.1.4.1.57264.1.5";
+        /// .6: git reference, raw bytes.
+        WORKFLOW_REF = "1.3.6.1.4.1.57264.1.6";
+        /// .9: who built, the workflow at its revision.
+        BUILD_SIGNER_URI = "1.3.6.1.4.1.57264.1.9";
+        /// .10: digest of the builder's definition.
+        BUILD_SIGNER_DIGEST = "1.3.6.1.4.1.57264.1.10";
+        /// .11: kind of machine that ran it.
+        RUNNER_ENVIRONMENT = "1.3.6.1.4.1.57264.1.11";
+        /// .12: repository of the source.
+        SOURCE_REPOSITORY_URI = "1.3.6.1.4.1.57264.1.12";
+        /// .13: revision of the source.
+        SOURCE_REPOSITORY_DIGEST = "1.3.6.1.4.1.57264.1.13";
+        /// .14: git reference of the source.
+        SOURCE_REPOSITORY_REF = "1.3.6.1.4.1.57264.1.14";
+        /// .15: immutable id of the repository.
+        SOURCE_REPOSITORY_IDENTIFIER = "1.3.6.1.4.1.57264.1.15";
+        /// .16: owner of the repository.
+        SOURCE_OWNER_URI = "1.3.6.1.4.1.57264.1.16";
+        /// .17: immutable id of the owner.
+        SOURCE_OWNER_IDENTIFIER = "1.3.6.1.4.1.57264.1.17";
+        /// .18: top-level build instructions.
+        BUILD_CONFIG_URI = "1.3.6.1.4.1.57264.1.18";
+        /// .19: revision of the build instructions.
+        BUILD_CONFIG_DIGEST = "1.3.6.1.4.1.57264.1.19";
+        /// .20: event that triggered the build.
+        BUILD_TRIGGER = "1.3.6.1.4.1.57264.1.20";
+        /// .21: the run itself.
+        RUN_INVOCATION_URI = "1.3.6.1.4.1.57264.1.21";
+        /// .22: visibility of the source.
+        REPOSITORY_VISIBILITY = "1.3.6.1.4.1.57264.1.22";
+    }
+
+    /// The five deprecated ones, which hold raw bytes.
+    pub const RAW: [ObjectIdentifier; 5] =
+        [WORKFLOW_TRIGGER, WORKFLOW_SHA, WORKFLOW_NAME, WORKFLOW_REPOSITORY, WORKFLOW_REF];
+}

@@ -14,6 +14,7 @@ use super::{answer, json, with};
 use crate::CertificateAuthority;
 use crate::authority::{LoadedAuthority, names, status_urls};
 use crate::error::CaError;
+use crate::oidc::config::IdentityKind;
 use crate::storage::CrlPart;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
@@ -42,9 +43,16 @@ fn list(authority: &CertificateAuthority) -> Result<Response, Problem> {
         .filter_map(|name| authority.authorities().get(*name))
         .map(|loaded| describe(loaded, base).map_err(Problem::from))
         .collect::<Result<_, _>>()?;
+    let mut oidc_issuers: Vec<String> = Vec::new();
+    for rule in authority.issuers().rules() {
+        if matches!(rule.identity, IdentityKind::Email { .. }) && !oidc_issuers.contains(&rule.issuer) {
+            oidc_issuers.push(rule.issuer.clone());
+        }
+    }
     Ok(json(
         StatusCode::OK,
         &Authorities {
+            oidc_issuers,
             identity_issuer: config.identity_issuer.clone(),
             ocsp: format!("{base}/ocsp"),
             profiles: authority.settings().profiles.keys().cloned().collect(),

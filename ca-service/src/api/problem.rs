@@ -4,6 +4,7 @@ use http::StatusCode;
 use service::Problem;
 
 use crate::error::CaError;
+use crate::oidc::OidcError;
 use crate::storage::StoreError;
 
 /// The problem document of an error. Internal texts go to the log only.
@@ -35,10 +36,16 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::Log(_) => Problem::unavailable("log_unavailable", 5)
             .with_detail("the transparency log did not answer; repeat the call with the same request_id")
             .with_internal(error),
+        CaError::Oidc(OidcError::Unavailable(_) | OidcError::KeySet(_)) => {
+            Problem::unavailable("issuer_unavailable", 5)
+                .with_detail("the identity issuer's keys cannot be fetched at the moment")
+                .with_internal(error)
+        }
+        CaError::Oidc(refusal) => refused(StatusCode::UNAUTHORIZED, refusal.code(), refusal.to_string()),
         CaError::OutOfRange { field, reason } => {
             refused(StatusCode::BAD_REQUEST, "out_of_range", format!("{field} {reason}"))
         }
-        CaError::Pki(error) => refusal(error),
+        CaError::Pki(error) | CaError::Request(error) => refusal(error),
         CaError::ProfileUnknown => refused(
             StatusCode::BAD_REQUEST,
             "profile_unknown",

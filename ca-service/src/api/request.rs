@@ -14,6 +14,15 @@ pub(super) fn body(limit: usize) -> impl Filter<Extract = (Bytes,), Error = warp
     )
 }
 
+/// The same for surfaces with refusals of their own form: the handler sees the problem.
+pub(super) fn bounded(
+    limit: usize,
+) -> impl Filter<Extract = (Result<Bytes, Problem>,), Error = warp::Rejection> + Clone {
+    warp::header::optional::<u64>("content-length")
+        .and(warp::body::stream())
+        .then(move |declared, chunks| whole(limit, declared, chunks))
+}
+
 async fn whole(
     limit: usize,
     declared: Option<u64>,

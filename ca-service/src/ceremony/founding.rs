@@ -265,7 +265,13 @@ impl<'a> Founding<'a> {
 
     /// The authority that was made: its first lists are signed by the same code that signs all later ones.
     pub(super) async fn open(self, clock: Arc<dyn Clock>) -> Result<CertificateAuthority, CaError> {
-        let parts = Parts { store: self.store, clock, issuance_log: None, event_log: None };
+        let parts = Parts {
+            store: self.store,
+            clock,
+            issuance_log: None,
+            event_log: None,
+            issuers: crate::oidc::Issuers::default(),
+        };
         assemble(self.settings.clone(), parts, &self.keys).await
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use tlog_client::LogSet;
 use toml::{Table, Value};
 
+use super::issuer::{DEFAULT_AUDIENCE, DEVELOPER_AUDIENCE};
 use super::layout::Layout;
 use super::ports::Ports;
 use super::raw_log::{RAW, RawLog};
@@ -55,6 +56,18 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
     );
     config
         .insert("event_log".into(), table([("url", format!("http://127.0.0.1:{}/event", ports.log).into())]));
+    if let Some(port) = ports.oidc {
+        let section = |audience: &str, profile: &str| {
+            table([
+                ("issuer", issuer_url(port).into()),
+                ("audience", audience.into()),
+                ("profile", profile.into()),
+            ])
+        };
+        // A token for both audiences gets a developer's certificate.
+        let sections = [section(DEVELOPER_AUDIENCE, "developer"), section(DEFAULT_AUDIENCE, "keyless")];
+        config.insert("oidc".into(), Value::Array(sections.to_vec()));
+    }
     config.insert("status".into(), table([("publish_interval_seconds", tempo.seconds(60).into())]));
     config.insert(
         "profiles".into(),
@@ -64,6 +77,11 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
         ]),
     );
     write(layout, "ca-service", &config)
+}
+
+/// URL of the development issuer, and of the trust files beside it.
+pub fn issuer_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
 }
 
 /// Writes the log server's configuration.

@@ -12,12 +12,14 @@ use trust_store::policy::{
     AgentPolicy, CapabilityPolicy, FreshnessPolicy, IdentityRule, IssuerRule, SctPolicy, TrustLevel,
 };
 use trust_store::policy_document::PolicyDocument;
+use trust_store::signing_config::ClientTrustConfig;
 
 use super::child;
 use super::config;
-use super::file::{ExecutorService, Log, Service, StackFile};
+use super::file::{ExecutorService, Log, OidcService, Service, StackFile, TufService};
 use super::layout::Layout;
 use super::ports::Ports;
+use super::published;
 use super::repository;
 use super::run::Start;
 use crate::chain_file;
@@ -114,6 +116,7 @@ fn make(
         secret(&layout.passphrase(server))?;
     }
     secret(&layout.admin_token())?;
+    secret(&layout.oidc_secret())?;
 
     config::authority(layout, ports, start.tempo)?;
     interruption.check()?;
@@ -161,12 +164,19 @@ fn trust_files(layout: &Layout, ports: &Ports, ceremony: &Ceremony, logs: &LogSe
     ];
     let root = trust::trusted_root(&chains, logs)?;
     let log_url = format!("http://127.0.0.1:{}", ports.log);
-    let signing = trust::signing_config(&format!("http://127.0.0.1:{}", ports.ca), &log_url, &root)?;
+    let issuers: Vec<String> = ports.oidc.map(config::issuer_url).into_iter().collect();
+    let signing =
+        trust::signing_config(&format!("http://127.0.0.1:{}", ports.ca), &log_url, &issuers, &root)?;
+    let both = ClientTrustConfig::new(root.clone(), signing.clone());
     let write = |name: &str, bytes: &[u8]| write_file(&layout.trust(name), bytes, Secrecy::Public);
     write("trusted_root.json", &root.to_json().or_fail(Exit::Failure, "writing the trusted root")?)?;
     write(
         "signing_config.json",
         &signing.to_json().or_fail(Exit::Failure, "writing the signing configuration")?,
+    )?;
+    write(
+        "client_trust_config.json",
+        &both.to_json().or_fail(Exit::Failure, "writing the client trust configuration")?,
     )?;
     write("log_keys.json", &serde_json::to_vec_pretty(logs).or_fail(Exit::Failure, "writing the log keys")?)?;
     write("policy.yaml", &policy(logs)?.to_json().or_fail(Exit::Failure, "writing the policy")?)?;
@@ -213,6 +223,12 @@ fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()
     file.log = file.logs.get("signing").cloned();
     file.trusted_root = Some(layout.trust("trusted_root.json"));
     file.signing_config = Some(layout.trust("signing_config.json"));
+    file.client_trust_config = Some(layout.trust("client_trust_config.json"));
+    if let Some(url) = ports.oidc.map(config::issuer_url) {
+        let root = layout.trust("tuf").join("1.root.json");
+        file.tuf = Some(TufService { url: format!("{url}{}/tuf", published::PATH), root });
+        file.oidc = Some(OidcService { url, secret_file: layout.oidc_secret() });
+    }
     file.log_keys = Some(layout.trust("log_keys.json"));
     file.policy = Some(layout.trust("policy.yaml"));
     file.admin_token_file = Some(layout.admin_token());

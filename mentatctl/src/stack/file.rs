@@ -36,6 +36,9 @@ pub struct StackFile {
     /// The timestamp authority; its URL is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tsa: Option<Service>,
+    /// The development issuer of identity tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcService>,
     /// Trust anchors, log keys and timestamp authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trusted_root: Option<PathBuf>,
@@ -45,6 +48,12 @@ pub struct StackFile {
     /// Addresses for stock signing clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_config: Option<PathBuf>,
+    /// Trusted root and signing configuration in one file, for clients that read that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_trust_config: Option<PathBuf>,
+    /// The repository of trust metadata (TUF).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuf: Option<TufService>,
     /// The executor's trust policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PathBuf>,
@@ -58,6 +67,24 @@ pub struct StackFile {
 pub struct Service {
     /// Its URL.
     pub url: String,
+}
+
+/// The development issuer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OidcService {
+    /// Its URL: the `iss` of its tokens.
+    pub url: String,
+    /// File with the secret by which it vouches for any address.
+    pub secret_file: PathBuf,
+}
+
+/// A repository of trust metadata.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TufService {
+    /// Its URL.
+    pub url: String,
+    /// The first root, to be pinned.
+    pub root: PathBuf,
 }
 
 /// The executor's addresses: both surfaces share one port.
@@ -154,9 +181,12 @@ impl StackFile {
             logs: BTreeMap::new(),
             executor: None,
             tsa: None,
+            oidc: None,
             trusted_root: None,
             log_keys: None,
             signing_config: None,
+            client_trust_config: None,
+            tuf: None,
             policy: None,
             admin_token_file: None,
         }

@@ -64,6 +64,11 @@ impl Layout {
         self.root.join("secrets").join("admin.token")
     }
 
+    /// What the development issuer asks for before it vouches for anybody.
+    pub fn oidc_secret(&self) -> PathBuf {
+        self.root.join("secrets").join("oidc.secret")
+    }
+
     /// A file that relying parties read.
     pub fn trust(&self, name: &str) -> PathBuf {
         self.root.join("trust").join(name)

@@ -20,13 +20,16 @@ pub struct Ports {
     pub log: u16,
     /// Executor.
     pub executor: u16,
+    /// `up` itself: development issuer and trust files. Stacks of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<u16>,
 }
 
 impl Ports {
-    /// Largest first port: four in a row must exist.
-    pub const LARGEST_BASE: u16 = u16::MAX - 3;
+    /// Largest first port: five in a row must exist.
+    pub const LARGEST_BASE: u16 = u16::MAX - 4;
 
-    /// Four ports from `base` on, or four that the system says are free.
+    /// Five ports from `base` on, or five that the system says are free.
     ///
     /// # Errors
     /// Exit code 78 when a port is in use.
@@ -39,19 +42,31 @@ impl Ports {
                             .hint(format!("use at most {}", Self::LARGEST_BASE))
                     })
                 };
-                Self { ca: port(0)?, status: port(1)?, log: port(2)?, executor: port(3)? }
+                Self {
+                    ca: port(0)?,
+                    status: port(1)?,
+                    log: port(2)?,
+                    executor: port(3)?,
+                    oidc: Some(port(4)?),
+                }
             }
             None => {
-                // All four are held at once, so that they differ.
-                let held = [bind(0)?, bind(0)?, bind(0)?, bind(0)?];
+                // All are held at once, so that they differ.
+                let held = [bind(0)?, bind(0)?, bind(0)?, bind(0)?, bind(0)?];
                 let number = |listener: &TcpListener| {
                     listener
                         .local_addr()
                         .map(|address| address.port())
                         .or_fail(Exit::Refused, "asking for a free port")
                 };
-                let [a, b, c, d] = &held;
-                Self { ca: number(a)?, status: number(b)?, log: number(c)?, executor: number(d)? }
+                let [a, b, c, d, e] = &held;
+                Self {
+                    ca: number(a)?,
+                    status: number(b)?,
+                    log: number(c)?,
+                    executor: number(d)?,
+                    oidc: Some(number(e)?),
+                }
             }
         };
         ports.check_free()?;
@@ -79,7 +94,7 @@ impl Ports {
     /// # Errors
     /// Exit code 78 naming the port.
     pub fn check_free(&self) -> Outcome<()> {
-        for port in [self.ca, self.status, self.log, self.executor] {
+        for port in [self.ca, self.status, self.log, self.executor].into_iter().chain(self.oidc) {
             bind(port)?;
         }
         Ok(())

@@ -4,18 +4,25 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Args;
+use hsm::developer::DeveloperKey;
+use http::StatusCode;
 use serde_json::json;
 
 use super::child::Server;
 use super::file::{STACK_FILE, StackFile};
+use super::issuer::Issuer;
+use super::listener::{Answer, Listener, Request};
 use super::ports::Ports;
 use super::raw_log::{self, RawLog};
-use super::{config::Tempo, create, layout::Layout, repository};
+use super::{config, config::Tempo, create, layout::Layout, published, repository};
+use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::{Secrecy, make_folder};
+use crate::home::{Secrecy, make_folder, read_secret};
 use crate::interruption::Interruption;
 use crate::net::block_on;
 use crate::output::{Output, Tone, shown};
@@ -26,7 +33,7 @@ pub struct Up {
     /// Folder of keys, databases, logs and configuration; made at the first start
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// First of four consecutive ports; only at the first start [default: free ports]
+    /// First of five consecutive ports; only at the first start [default: free ports]
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(Ports::LARGEST_BASE)))]
     port_base: Option<u16>,
@@ -60,7 +67,7 @@ pub fn up(up: &Up, out: &Output) -> Outcome {
 /// How a stack is started.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// First of four consecutive ports, for the first start alone; `None` takes free ones.
+    /// First of five consecutive ports, for the first start alone; `None` takes free ones.
     pub port_base: Option<u16>,
     /// How eagerly status is published, for the first start alone.
     pub tempo: Tempo,
@@ -72,6 +79,8 @@ pub struct Start {
 #[derive(Debug)]
 pub struct Running {
     servers: Vec<Server>,
+    // Development issuer and trust files, where the stack has them.
+    _listener: Option<Listener>,
     layout: Layout,
     file: StackFile,
     // Held for as long as the stack runs: two processes in one folder would sign two histories.
@@ -109,7 +118,10 @@ impl Running {
         let mut file = StackFile::load(&dir).map_err(refused)?;
         file.check_place(&layout)?;
         layout.check()?;
-        layout.ports()?.wait_until_free(interruption)?;
+        let ports = layout.ports()?;
+        ports.wait_until_free(interruption)?;
+        // An RSA key takes its time: it is made while the servers start.
+        let issuer_key = ports.oidc.map(|_| std::thread::spawn(Issuer::make_key));
         if start.raw_log == RawLog::Wanted {
             raw_log::prepare(&layout, &file)?;
         }
@@ -140,8 +152,16 @@ impl Running {
             stop_all(&mut servers);
             return Err(failure);
         }
+        let own = ports.oidc.zip(issuer_key).map(|(port, key)| listen(&layout, port, key)).transpose();
+        let listener = match own {
+            Ok(listener) => listener,
+            Err(failure) => {
+                stop_all(&mut servers);
+                return Err(failure);
+            }
+        };
         drop(spinner);
-        Ok(Self { servers, layout, file, _lock: lock })
+        Ok(Self { servers, _listener: listener, layout, file, _lock: lock })
     }
 
     /// Where everything is.
@@ -215,11 +235,31 @@ impl Running {
         if let Some(executor) = &self.file.executor {
             row("executor", &format!("{}  gRPC {}", executor.url, executor.grpc));
         }
+        if let Some(oidc) = &self.file.oidc {
+            row("development issuer", &oidc.url);
+            row("", "vouches for ANY address to whoever reads its secret; trust it nowhere else");
+        }
+        if let Some(tuf) = &self.file.tuf {
+            row("trust metadata", &format!("{}  root {}", tuf.url, tuf.root.display()));
+        }
         row("for scripts", &self.layout.root().join(STACK_FILE).display().to_string());
         lines.push(format!("use it with: export MENTAT_STACK={}", self.layout.root().display()));
         lines.push("Ctrl-C stops it".to_owned());
         lines.join("\n")
     }
+}
+
+/// Begins to serve the development issuer and the trust files.
+fn listen(layout: &Layout, port: u16, key: JoinHandle<Outcome<DeveloperKey>>) -> Outcome<Listener> {
+    let key = key.join().map_err(|_| Failure::failed("making the issuer's key"))??;
+    let issuer = Issuer::new(&config::issuer_url(port), key, &read_secret(&layout.oidc_secret())?)?;
+    let layout = layout.clone();
+    let answer = move |request: &Request| {
+        published::answer(&layout, request)
+            .or_else(|| issuer.answer(request, clock::now()))
+            .unwrap_or_else(|| Answer::text(StatusCode::NOT_FOUND, "nothing is served at this path"))
+    };
+    Listener::start(port, Arc::new(answer))
 }
 
 /// Ends when standard input does; never, if that was not asked for. A thread of its own waits: a read through the

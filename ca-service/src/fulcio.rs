@@ -1,0 +1,113 @@
+//! Certificates for whoever an identity token names (Fulcio's interface, version 2; sigstore-contract §3).
+//!
+//! The token proves the identity, the request the possession of the key. What the certificate says comes from the
+//! verified token and the configuration alone: a certificate request contributes its key and nothing else.
+
+use std::sync::Arc;
+
+use ca_pki::csr::VerifiedRequest;
+use ca_pki::key::{KeyKind, KeyUse, MAX_SPKI};
+use ca_pki::{SubjectPublicKey, pem};
+use trust_store::provider::AwsLc;
+use trust_store::signature::{Algorithm, SignatureVerifier as _};
+
+use crate::authority::CertificateAuthority;
+use crate::error::CaError;
+use crate::issuance::{AuthorisedRequest, Issued};
+use crate::storage::StoreError;
+
+/// Longest PEM public key in characters.
+const MAX_KEY_PEM: usize = 2 * MAX_SPKI;
+/// Longest proof of possession: a signature of RSA-8192.
+pub const MAX_PROOF: usize = 1024;
+
+/// A request for a certificate.
+#[derive(Clone)]
+pub struct CertificateRequest {
+    /// The identity token.
+    pub token: String,
+    /// The key, and the proof that the requester has its private half.
+    pub key: KeyProof,
+}
+
+/// A key with a proof of possession.
+#[derive(Clone, Debug)]
+pub enum KeyProof {
+    /// A public key, and its signature over the challenge: the e-mail address, or the subject of the token.
+    Challenge {
+        /// SubjectPublicKeyInfo, PEM.
+        public_key: String,
+        /// The signature; its hash follows from the key.
+        signature: Vec<u8>,
+    },
+    /// A PKCS #10 request, PEM.
+    Request(String),
+}
+
+impl KeyProof {
+    /// The key, once its possession is proven.
+    fn verify(&self, challenge: &str) -> Result<SubjectPublicKey, ca_pki::Error> {
+        match self {
+            Self::Request(text) => Ok(VerifiedRequest::from_pem(text, &AwsLc)?.public_key().clone()),
+            Self::Challenge { public_key, signature } => {
+                let spki = pem::decode("public key", &["PUBLIC KEY"], public_key, MAX_KEY_PEM)?;
+                let key = SubjectPublicKey::from_spki(&spki, KeyUse::Subscriber)?;
+                let algorithm = match key.kind() {
+                    KeyKind::EcdsaP256 => Algorithm::EcdsaP256Sha256,
+                    KeyKind::EcdsaP384 => Algorithm::EcdsaP384Sha384,
+                    KeyKind::EcdsaP521 => Algorithm::EcdsaP521Sha512,
+                    KeyKind::Rsa(_) => Algorithm::RsaPkcs1Sha256,
+                    _ => return Err(ca_pki::Error::ProofOfPossession),
+                };
+                if signature.len() > MAX_PROOF {
+                    return Err(ca_pki::Error::ProofOfPossession);
+                }
+                AwsLc
+                    .verify(algorithm, key.bits(), challenge.as_bytes(), signature)
+                    .map_err(|_| ca_pki::Error::ProofOfPossession)?;
+                Ok(key)
+            }
+        }
+    }
+}
+
+impl CertificateAuthority {
+    /// Issues a certificate for the identity that a token proves. Runs to its end even when the caller goes away.
+    ///
+    /// # Errors
+    /// [`CaError::Oidc`] for the token, [`CaError::Request`] for the key and its proof, and what issuance reports.
+    pub async fn certify_identity(self: &Arc<Self>, request: CertificateRequest) -> Result<Issued, CaError> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move { this.certify_to_the_end(&request).await });
+        task.await.unwrap_or(Err(CaError::Inconsistent("the issuance task ended early")))
+    }
+
+    async fn certify_to_the_end(self: &Arc<Self>, request: &CertificateRequest) -> Result<Issued, CaError> {
+        let now = self.clock.now()?;
+        let proven = self.issuers.prove(&request.token, now, self.clock.monotonic()).await?;
+        let subject = proven.subject();
+        let public_key = request.key.verify(&subject.challenge).map_err(CaError::Request)?;
+        let authorised = AuthorisedRequest {
+            identity: subject.identity.clone(),
+            public_key,
+            profile: proven.profile().to_owned(),
+            identity_issuer: proven.issuer().to_owned(),
+            claims: subject.extensions.clone(),
+            requester: format!("oidc:{}#{}", proven.issuer(), proven.token_subject()),
+            request_id: None,
+            token: None,
+            evidence: proven.evidence().to_string(),
+        };
+        let permission = self.prepare(authorised).await.map_err(|error| match error {
+            CaError::Store(StoreError::KeyCompromised) => CaError::KeyCompromised,
+            other => other,
+        })?;
+        self.issue(permission).await
+    }
+
+    /// Whose tokens are accepted.
+    #[must_use]
+    pub fn issuers(&self) -> &crate::oidc::Issuers {
+        &self.issuers
+    }
+}

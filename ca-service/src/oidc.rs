@@ -1,0 +1,232 @@
+//! Identity tokens of the configured issuers (OpenID Connect Core 1.0): who may have a certificate without a one-time token.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | [`config::IssuerRule`] | whose tokens are accepted, for which audience, and what certificate follows |
+//! | [`jws::Jws`] | a token taken apart; [`jws::VerifiedPayload`] exists only after its signature was verified |
+//! | [`keys::KeyCache`] | the issuer's keys: fetched by discovery, bounded in size, number, age and frequency |
+//! | [`claims::Claims`] | what the token says; [`claims::Subject`] is what the certificate will say |
+//! | [`ProvenIdentity`] | the outcome: exists only when every check passed |
+//!
+//! Time is an argument everywhere. The order of the checks: size and form → algorithm → issuer known → key → signature →
+//! issuer again, from the verified payload → audience → time → subject.
+
+pub mod claims;
+pub mod config;
+pub mod jws;
+pub mod keys;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_pki::UnixTime;
+use serde::Deserialize;
+use service::StartRefusal;
+use sha2::{Digest as _, Sha256};
+
+use claims::{Claims, Subject};
+use config::IssuerRule;
+use jws::Jws;
+use keys::{HttpKeys, KeyCache, KeySource};
+
+use crate::config::Settings;
+
+/// Why a token proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OidcError {
+    /// Signed with an algorithm outside the list.
+    #[error("the token's algorithm is not accepted: use RS256 or ES256")]
+    AlgorithmNotAllowed,
+    /// Made for somebody else.
+    #[error("the token is for another audience")]
+    AudienceNotAllowed,
+    /// A claim that the issuer's rule needs is absent.
+    #[error("the token lacks the claim {0}")]
+    ClaimMissing(&'static str),
+    /// The issuer does not say that it verified the address.
+    #[error("the token does not say that the e-mail address was verified")]
+    EmailNotVerified,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// The rule does not allow the identity, or no certificate can carry it.
+    #[error("the token's identity is not allowed")]
+    IdentityNotAllowed,
+    /// No configured issuer made it.
+    #[error("the token's issuer is not configured")]
+    IssuerUnknown,
+    /// The issuer's key set cannot be used.
+    #[error("key set of the issuer: {0}")]
+    KeySet(&'static str),
+    /// The issuer does not publish the key, or not exactly one that fits.
+    #[error("the issuer publishes no such key")]
+    KeyUnknown,
+    /// Not a token.
+    #[error("the token is malformed: {0}")]
+    Malformed(&'static str),
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// The signature does not verify.
+    #[error("the token's signature is not valid")]
+    SignatureInvalid,
+    /// The issuer's keys cannot be had at the moment.
+    #[error("the issuer's keys are not available: {0}")]
+    Unavailable(String),
+}
+
+impl OidcError {
+    /// Stable code for metrics, logs and tests.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::AlgorithmNotAllowed => "token_algorithm",
+            Self::AudienceNotAllowed => "token_audience",
+            Self::ClaimMissing(_) => "token_claim_missing",
+            Self::EmailNotVerified => "email_not_verified",
+            Self::Expired => "token_expired",
+            Self::IdentityNotAllowed => "identity_not_allowed",
+            Self::IssuerUnknown => "token_issuer_unknown",
+            Self::KeySet(_) | Self::Unavailable(_) => "issuer_unavailable",
+            Self::KeyUnknown => "token_key_unknown",
+            Self::Malformed(_) => "token_malformed",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::SignatureInvalid => "token_signature",
+        }
+    }
+}
+
+/// An identity that a token proved.
+#[derive(Debug, Clone)]
+pub struct ProvenIdentity {
+    subject: Subject,
+    rule: IssuerRule,
+    token_subject: String,
+    token_sha256: [u8; 32],
+}
+
+impl ProvenIdentity {
+    /// What the certificate will say.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Who vouches for it.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.rule.issuer
+    }
+
+    /// The profile of its certificates.
+    #[must_use]
+    pub fn profile(&self) -> &str {
+        &self.rule.profile
+    }
+
+    /// The `sub` of the token.
+    #[must_use]
+    pub fn token_subject(&self) -> &str {
+        &self.token_subject
+    }
+
+    /// What the decision was based on, for the record; the token itself is a secret and stays out.
+    #[must_use]
+    pub fn evidence(&self) -> serde_json::Value {
+        serde_json::json!({
+            "method": "oidc",
+            "issuer": self.rule.issuer,
+            "audience": self.rule.audience,
+            "subject": self.token_subject,
+            "token_sha256": hex::encode(self.token_sha256),
+        })
+    }
+}
+
+/// The issuers whose tokens are accepted.
+#[derive(Default)]
+pub struct Issuers {
+    rules: Vec<IssuerRule>,
+    keys: BTreeMap<String, Arc<KeyCache>>,
+}
+
+/// The one claim that is read before the signature is verified.
+#[derive(Deserialize)]
+struct Claimed {
+    iss: String,
+}
+
+impl Issuers {
+    /// The configured issuers, asked over HTTP.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] for an unusable TLS file.
+    pub fn over_http(settings: &Settings) -> Result<Self, StartRefusal> {
+        Self::new(settings.oidc.clone(), |rule| {
+            let tls_ca = rule.tls_ca_file.as_deref().map(|path| settings.path(path));
+            Ok(Arc::new(HttpKeys::new(&rule.issuer, tls_ca.as_deref())?) as Arc<dyn KeySource>)
+        })
+    }
+
+    /// Issuers with their sources of keys; tests put their own in. Sections of one issuer share its keys.
+    ///
+    /// # Errors
+    /// What `source` reports.
+    pub fn new<E>(
+        rules: Vec<IssuerRule>,
+        mut source: impl FnMut(&IssuerRule) -> Result<Arc<dyn KeySource>, E>,
+    ) -> Result<Self, E> {
+        let mut keys = BTreeMap::new();
+        for rule in &rules {
+            if !keys.contains_key(&rule.issuer) {
+                keys.insert(rule.issuer.clone(), Arc::new(KeyCache::new(source(rule)?)));
+            }
+        }
+        Ok(Self { rules, keys })
+    }
+
+    /// The rules, in the order of the configuration.
+    #[must_use]
+    pub fn rules(&self) -> &[IssuerRule] {
+        &self.rules
+    }
+
+    /// Verifies a token. Where one issuer has several sections, the first whose audience the token has decides.
+    ///
+    /// # Errors
+    /// [`OidcError`], the first check that fails.
+    pub async fn prove(
+        &self,
+        token: &str,
+        now: UnixTime,
+        monotonic: Duration,
+    ) -> Result<ProvenIdentity, OidcError> {
+        let jws = Jws::parse(token)?;
+        let claimed: Claimed = serde_json::from_slice(jws.unverified_payload())
+            .map_err(|_| OidcError::Malformed("the claims have no iss"))?;
+        let keys = self.keys.get(&claimed.iss).ok_or(OidcError::IssuerUnknown)?;
+        let keys = keys.keys(jws.key_id(), monotonic).await?;
+        let payload = jws.verify(keys.as_slice())?;
+        let claims = Claims::parse(payload.as_bytes())?;
+        if claims.iss != claimed.iss {
+            return Err(OidcError::IssuerUnknown);
+        }
+        let rule = self.rules.iter().filter(|rule| rule.issuer == claims.iss);
+        let rule = rule
+            .into_iter()
+            .find(|rule| claims.aud.contains(&rule.audience))
+            .ok_or(OidcError::AudienceNotAllowed)?;
+        claims.valid_at(now)?;
+        Ok(ProvenIdentity {
+            subject: claims.subject(&rule.identity)?,
+            rule: rule.clone(),
+            token_subject: claims.sub,
+            token_sha256: Sha256::digest(token.as_bytes()).into(),
+        })
+    }
+}

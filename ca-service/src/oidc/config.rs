@@ -1,0 +1,257 @@
+//! The `[[oidc]]` sections: as they are written ([`OidcConfig`]) and validated ([`IssuerRule`]).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ca_pki::Identity;
+use reqwest::Url;
+use serde::Deserialize;
+use service::StartRefusal;
+
+/// Longest issuer and audience in characters.
+const MAX_NAME: usize = 512;
+/// Most issuers that one CA may trust; each is a page of somebody else's decisions.
+const MAX_ISSUERS: usize = 64;
+
+/// An issuer of identity tokens as it is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcConfig {
+    /// The `iss` of its tokens, exactly. `https://…`, or plain `http` on a loopback address.
+    pub issuer: String,
+    /// The `aud` that its tokens must have: the client id. Default `sigstore`, which stock clients demand.
+    #[serde(default = "sigstore")]
+    pub audience: String,
+    /// What the certificate's name comes from: `email` (default), `uri`, `github-workflow`, `gitlab-pipeline`.
+    #[serde(default)]
+    pub identity: Source,
+    /// The profile of its certificates. Default `keyless`.
+    #[serde(default = "keyless")]
+    pub profile: String,
+    /// `email`: the only domains allowed. Absent: every address that the issuer vouches for.
+    #[serde(default)]
+    pub email_domains: Vec<String>,
+    /// `email`: whether `email_verified` must be true: `refuse` (default) or `accept` tokens without it.
+    #[serde(default)]
+    pub unverified_email: UnverifiedEmail,
+    /// `uri`: what every subject must begin with, up to a `/` at the end. Needed there.
+    #[serde(default)]
+    pub subject_prefix: Option<String>,
+    /// `github-workflow`, `gitlab-pipeline`: base URL of the server. Default `https://github.com`, `https://gitlab.com`.
+    #[serde(default)]
+    pub server_url: Option<String>,
+    /// PEM file with authorities for the issuer's TLS certificate; absent: those of the system.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+fn sigstore() -> String {
+    "sigstore".to_owned()
+}
+
+fn keyless() -> String {
+    "keyless".to_owned()
+}
+
+/// Which claim names the certificate's subject.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// `email`.
+    #[default]
+    Email,
+    /// `job_workflow_ref` of GitHub Actions.
+    GithubWorkflow,
+    /// `ci_config_ref_uri` of GitLab CI.
+    GitlabPipeline,
+    /// `sub`, a URI.
+    Uri,
+}
+
+/// What to do with an address that the issuer does not say it verified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnverifiedEmail {
+    /// For issuers that only hand out addresses of their own.
+    Accept,
+    /// Refuse the token.
+    #[default]
+    Refuse,
+}
+
+/// How a certificate's subject follows from a token, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityKind {
+    /// The address in `email`.
+    Email {
+        /// The only domains allowed; empty: all.
+        domains: Vec<String>,
+        /// What to do without `email_verified`.
+        unverified: UnverifiedEmail,
+    },
+    /// A job of GitHub Actions.
+    GithubWorkflow {
+        /// Base URL of the server, without a slash at the end.
+        url: String,
+    },
+    /// A job of GitLab CI.
+    GitlabPipeline {
+        /// Base URL of the server, without a slash at the end.
+        url: String,
+    },
+    /// The URI in `sub`.
+    Uri {
+        /// What it must begin with.
+        prefix: String,
+    },
+}
+
+impl IdentityKind {
+    /// The name of the kind and the claim that the requester's key signs, as stock clients know them.
+    #[must_use]
+    pub fn described(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Email { .. } => ("email", "email"),
+            Self::GithubWorkflow { .. } => ("github-workflow", "sub"),
+            Self::GitlabPipeline { .. } => ("gitlab-pipeline", "sub"),
+            Self::Uri { .. } => ("uri", "sub"),
+        }
+    }
+}
+
+/// One validated section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerRule {
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// The `aud` of its tokens.
+    pub audience: String,
+    /// How subjects follow from them.
+    pub identity: IdentityKind,
+    /// The profile of its certificates.
+    pub profile: String,
+    /// Authorities for its TLS certificate.
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+/// Validates all sections, for a CA that listens at `listen`.
+///
+/// # Errors
+/// [`StartRefusal`] naming the section by its issuer.
+pub fn validate(
+    sections: &[OidcConfig],
+    listen: &str,
+    is_profile: impl Fn(&str) -> bool,
+) -> Result<Vec<IssuerRule>, StartRefusal> {
+    if sections.len() > MAX_ISSUERS {
+        return Err(StartRefusal::new("there are more than 64 [[oidc]] sections", "remove some"));
+    }
+    let mut rules: Vec<IssuerRule> = Vec::with_capacity(sections.len());
+    for section in sections {
+        let rule = one(section, &is_profile)?;
+        let of_this_machine = listen.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+        if rule.issuer.starts_with("http://") && !of_this_machine {
+            return Err(refuse(
+                section,
+                "speaks plain http, but the CA listens beyond loopback",
+                "a development issuer serves one machine only: give a real issuer, or listen on 127.0.0.1",
+            ));
+        }
+        if rules.iter().any(|other| other.issuer == rule.issuer && other.audience == rule.audience) {
+            return Err(refuse(section, "has two sections for one audience", "remove one"));
+        }
+        if rules.iter().any(|other| other.issuer == rule.issuer && other.tls_ca_file != rule.tls_ca_file) {
+            return Err(refuse(
+                section,
+                "has different tls_ca_file in two sections",
+                "write the same in both",
+            ));
+        }
+        rules.push(rule);
+    }
+    Ok(rules)
+}
+
+fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<IssuerRule, StartRefusal> {
+    let plain = |text: &str| {
+        !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(|octet| octet.is_ascii_graphic())
+    };
+    if !may_be_asked(&section.issuer) || Identity::uri(&section.issuer).is_err() {
+        return Err(refuse(
+            section,
+            "is not https://HOST, nor http:// on a loopback address",
+            "tokens are worth what the way to their keys is worth: use https",
+        ));
+    }
+    if !plain(&section.audience) {
+        return Err(refuse(section, "has an empty or unprintable audience", "name the client id"));
+    }
+    if !is_profile(&section.profile) {
+        return Err(refuse(section, "names a profile that there is not", "add the [profiles.…] section"));
+    }
+    let foreign = match section.identity {
+        Source::Email => section.subject_prefix.is_some() || section.server_url.is_some(),
+        Source::Uri => section.server_url.is_some() || has_email_rules(section),
+        Source::GithubWorkflow | Source::GitlabPipeline => {
+            section.subject_prefix.is_some() || has_email_rules(section)
+        }
+    };
+    if foreign {
+        return Err(refuse(section, "has a setting of another kind of identity", "remove the setting"));
+    }
+    let server = |default: &str| {
+        let url = section.server_url.as_deref().unwrap_or(default);
+        let valid = url.starts_with("https://") && !url.ends_with('/') && Identity::uri(url).is_ok();
+        valid
+            .then(|| url.to_owned())
+            .ok_or_else(|| refuse(section, "has a server_url that is not https://HOST", "correct it"))
+    };
+    let identity = match section.identity {
+        Source::Email => IdentityKind::Email {
+            domains: section.email_domains.clone(),
+            unverified: section.unverified_email,
+        },
+        Source::GithubWorkflow => IdentityKind::GithubWorkflow { url: server("https://github.com")? },
+        Source::GitlabPipeline => IdentityKind::GitlabPipeline { url: server("https://gitlab.com")? },
+        Source::Uri => {
+            let prefix = section.subject_prefix.clone().unwrap_or_default();
+            // Without the slash, https://example.org would also admit https://example.organised.crime.
+            if Identity::uri(&prefix).is_err() || !prefix.ends_with('/') {
+                return Err(refuse(section, "needs subject_prefix: a URI up to a slash", "add it"));
+            }
+            IdentityKind::Uri { prefix }
+        }
+    };
+    Ok(IssuerRule {
+        issuer: section.issuer.clone(),
+        audience: section.audience.clone(),
+        identity,
+        profile: section.profile.clone(),
+        tls_ca_file: section.tls_ca_file.clone(),
+    })
+}
+
+fn has_email_rules(section: &OidcConfig) -> bool {
+    !section.email_domains.is_empty() || section.unverified_email == UnverifiedEmail::Accept
+}
+
+fn refuse(section: &OidcConfig, what: &str, remedy: &str) -> StartRefusal {
+    let issuer: String = section.issuer.chars().take(MAX_NAME).collect();
+    StartRefusal::new(format!("[[oidc]] {issuer} {what}"), remedy.to_owned())
+}
+
+/// Whether keys may be fetched from a URL: over TLS from anywhere, in clear from this machine alone.
+#[must_use]
+pub fn may_be_asked(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return false;
+    }
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    match url.scheme() {
+        "https" => !host.is_empty(),
+        "http" => host == "localhost" || address.is_ok_and(|address| address.is_loopback()),
+        _ => false,
+    }
+}

@@ -1,0 +1,127 @@
+//! Stock Sigstore clients against `mentatctl up`: each signs a blob and a statement, and each verifies what every other one
+//! signed. No client is given a flag that switches a check off; each must also refuse another artifact and another identity.
+//!
+//! Found through `MENTAT_PYTHON` (with the package `sigstore`), `MENTAT_NODE_MODULES` (a `node_modules` folder with
+//! `@sigstore/sign` and `@sigstore/verify`), `MENTAT_GO_BIN` (a folder with `cosign`, `sigstore-go-signing`,
+//! `sigstore-go-verification`). What is missing is named, and its rows and columns are left out.
+
+mod client;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mentat_tests::stack::Stack;
+use serde_json::json;
+
+use client::Client;
+
+/// Who signs.
+pub(crate) const EMAIL: &str = "dev@example.org";
+
+/// What is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Payload {
+    Blob,
+    /// An in-toto statement about the blob.
+    Statement,
+}
+
+/// A stack, and something to sign.
+pub(crate) struct Scene {
+    pub dir: tempfile::TempDir,
+    pub stack: Stack,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let stack = Stack::up(&dir.path().join("stack"));
+        let scene = Self { dir, stack };
+        fs::write(scene.artifact(), "an artifact\n").unwrap();
+        fs::write(scene.path("other"), "another artifact\n").unwrap();
+        let digest = trust_store::ArtifactDigest::of(b"an artifact\n");
+        let hex: String = digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let predicate = json!({
+            "buildDefinition": { "buildType": "https://example.org/build", "externalParameters": {} },
+            "runDetails": { "builder": { "id": "https://example.org/builder" } },
+        });
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v1", "subject": [{ "name": "artifact", "digest": { "sha256": hex } }],
+            "predicateType": "https://slsa.dev/provenance/v1", "predicate": predicate,
+        });
+        fs::write(scene.path("predicate.json"), predicate.to_string()).unwrap();
+        fs::write(scene.path("statement.json"), statement.to_string()).unwrap();
+        scene
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn artifact(&self) -> PathBuf {
+        self.path("artifact")
+    }
+
+    /// A token of the stack's issuer.
+    pub(crate) fn token(&self) -> String {
+        self.stack.ctl(&["pki", "identity-token", "--email", EMAIL]).success().stdout.trim().to_owned()
+    }
+
+    pub(crate) fn issuer(&self) -> String {
+        self.stack.text("/oidc/url")
+    }
+}
+
+/// What a client is asked to verify.
+pub(crate) struct Claim<'a> {
+    pub payload: Payload,
+    pub bundle: &'a Path,
+    pub artifact: &'a Path,
+    pub email: &'a str,
+}
+
+#[test]
+fn stock_clients_sign_and_verify_each_other_and_us() {
+    let scene = Scene::new();
+    let clients = client::installed();
+    let mut rows = Vec::new();
+    let mut wrong = Vec::new();
+    for payload in [Payload::Blob, Payload::Statement] {
+        for signer in &clients {
+            let bundle = scene.path(&format!("{}-{payload:?}.sigstore.json", signer.name()));
+            if let Err(said) = signer.sign(&scene, payload, &bundle) {
+                wrong.push(format!("{} does not sign a {payload:?}: {said}", signer.name()));
+                continue;
+            }
+            let mut cells = Vec::new();
+            for verifier in &clients {
+                let cell = judge(&scene, &**verifier, payload, &bundle);
+                cells.push(if cell.is_ok() { "yes" } else { "NO" });
+                if let Err(said) = cell {
+                    wrong.push(format!("{} by {}, {payload:?}: {said}", signer.name(), verifier.name()));
+                }
+            }
+            rows.push(format!("| {} | {payload:?} | {} |", signer.name(), cells.join(" | ")));
+        }
+    }
+    let names: Vec<&str> = clients.iter().map(|client| client.name()).collect();
+    eprintln!("| signed by | what | {} |\n|{}", names.join(" | "), "---|".repeat(names.len() + 2));
+    rows.iter().for_each(|row| eprintln!("{row}"));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The right claim is verified; another artifact and another identity are not.
+fn judge(scene: &Scene, verifier: &dyn Client, payload: Payload, bundle: &Path) -> Result<(), String> {
+    let (artifact, other) = (scene.artifact(), scene.path("other"));
+    let claim = |artifact, email| Claim { payload, bundle, artifact, email };
+    verifier.verify(scene, &claim(&artifact, EMAIL))?;
+    for (what, wrong) in [
+        ("another artifact", claim(&other, EMAIL)),
+        ("another identity", claim(&artifact, "boss@example.org")),
+    ] {
+        if verifier.verify(scene, &wrong).is_ok() {
+            return Err(format!("accepts {what}"));
+        }
+    }
+    Ok(())
+}
