@@ -48,7 +48,9 @@ impl KeyProof {
     /// The key, once its possession is proven.
     fn verify(&self, challenge: &str) -> Result<SubjectPublicKey, ca_pki::Error> {
         match self {
-            Self::Request(text) => Ok(VerifiedRequest::from_pem(text, &AwsLc)?.public_key().clone()),
+            Self::Request(text) => {
+                Ok(VerifiedRequest::from_pem(text, KeyUse::Subscriber, &AwsLc)?.public_key().clone())
+            }
             Self::Challenge { public_key, signature } => {
                 let spki = pem::decode("public key", &["PUBLIC KEY"], public_key, MAX_KEY_PEM)?;
                 let key = SubjectPublicKey::from_spki(&spki, KeyUse::Subscriber)?;
