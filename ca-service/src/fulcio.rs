@@ -46,14 +46,12 @@ pub enum KeyProof {
 
 impl KeyProof {
     /// The key, once its possession is proven.
-    fn verify(&self, challenge: &str) -> Result<SubjectPublicKey, ca_pki::Error> {
+    fn verify(&self, challenge: &str, key_use: KeyUse) -> Result<SubjectPublicKey, ca_pki::Error> {
         match self {
-            Self::Request(text) => {
-                Ok(VerifiedRequest::from_pem(text, KeyUse::Subscriber, &AwsLc)?.public_key().clone())
-            }
+            Self::Request(text) => Ok(VerifiedRequest::from_pem(text, key_use, &AwsLc)?.public_key().clone()),
             Self::Challenge { public_key, signature } => {
                 let spki = pem::decode("public key", &["PUBLIC KEY"], public_key, MAX_KEY_PEM)?;
-                let key = SubjectPublicKey::from_spki(&spki, KeyUse::Subscriber)?;
+                let key = SubjectPublicKey::from_spki(&spki, key_use)?;
                 let algorithm = match key.kind() {
                     KeyKind::EcdsaP256 => Algorithm::EcdsaP256Sha256,
                     KeyKind::EcdsaP384 => Algorithm::EcdsaP384Sha384,
@@ -88,7 +86,8 @@ impl CertificateAuthority {
         let now = self.clock.now()?;
         let proven = self.issuers.prove(&request.token, now, self.clock.monotonic()).await?;
         let subject = proven.subject();
-        let public_key = request.key.verify(&subject.challenge).map_err(CaError::Request)?;
+        let key_use = self.profile(proven.profile())?.key_use();
+        let public_key = request.key.verify(&subject.challenge, key_use).map_err(CaError::Request)?;
         let authorised = AuthorisedRequest {
             identity: subject.identity.clone(),
             public_key,
