@@ -34,6 +34,7 @@ async fn open_intent(authority: &CertificateAuthority) -> SerialNumber {
         public_key: request.public_key().clone(),
         profile: "developer".to_owned(),
         identity_issuer: ISSUER.to_owned(),
+        claims: Vec::new(),
         requester: "test".to_owned(),
         request_id: None,
         token: None,
