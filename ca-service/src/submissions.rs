@@ -57,9 +57,22 @@ async fn run(log: LogClient, receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>, one_
             return;
         }
         let outcomes = call(&log, &batch, &one_by_one).await;
+        let silent = match outcomes.last() {
+            Some(Err(error @ LogError::Unavailable(_))) => Some(error.clone()),
+            _ => None,
+        };
         for (waiting, outcome) in batch.drain(..).zip(outcomes) {
             // A caller that went away has no use for the answer; the reconciler asks again.
             let _ = waiting.reply.send(outcome);
+        }
+        // Who waited behind a log that does not answer is told so too, instead of waiting for as long once more. A lock
+        // that is held says that nobody waits.
+        if let Some(error) = silent
+            && let Ok(mut receiver) = receiver.try_lock()
+        {
+            while let Ok(waiting) = receiver.try_recv() {
+                let _ = waiting.reply.send(Err(error.clone()));
+            }
         }
     }
 }
@@ -144,6 +157,7 @@ mod tests {
     #[derive(Clone, Copy, PartialEq)]
     enum Knows {
         Batches,
+        NothingNow,
         SingleChains,
     }
 
@@ -159,7 +173,8 @@ mod tests {
             }
         });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        (LogClient::new(http, &url).unwrap(), calls)
+        let retry = tlog_client::RetryPolicy { attempts: 1, ..Default::default() };
+        (LogClient::new(http, &url).unwrap().with_retry(retry), calls)
     }
 
     async fn serve(mut stream: TcpStream, knows: Knows, calls: Arc<AtomicUsize>) {
@@ -215,6 +230,7 @@ mod tests {
                 });
                 (200, sct)
             }
+            (Knows::NothingNow, _) => (503, serde_json::json!({ "code": "overloaded" })),
             _ => (404, serde_json::json!({ "code": "not_found" })),
         }
     }
@@ -251,14 +267,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_that_cannot_be_reached_is_unavailable_to_each() {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let retry = tlog_client::RetryPolicy { attempts: 1, ..Default::default() };
-        let client = LogClient::new(http, "http://127.0.0.1:1").unwrap().with_retry(retry);
-        let outcomes = submit_many(&Submissions::start(client), 0..3).await;
+    async fn who_waits_behind_a_log_that_does_not_answer_is_told_so_at_once() {
+        let (client, calls) = log(Knows::NothingNow).await;
+        let chains = MAX_CHAINS * 8;
+        let outcomes =
+            submit_many(&Submissions::start(client), (0..chains).map(|number| (number % 250) as u8)).await;
+        assert_eq!(outcomes.len(), chains);
         assert!(
             outcomes.iter().all(|outcome| matches!(outcome, Err(LogError::Unavailable(_)))),
             "{outcomes:?}"
         );
+        let calls = calls.load(Ordering::SeqCst);
+        assert!(calls <= 1 + CALLS, "{calls} calls for {chains} chains");
     }
 }

@@ -96,13 +96,14 @@ pub(crate) fn load(database: &Path, from: i64, to: i64) {
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
 }
 
-/// Adds revoked certificates that look like the newest one: those numbered from `from` to `to`.
+/// Adds certificates that look like the newest one and were revoked a month ago, so that no delta list has them: those
+/// numbered from `from` to `to`.
 pub(crate) fn load_revoked(database: &Path, from: i64, to: i64) {
     load(database, from, to);
     let connection = open(database);
     connection.execute(
         "INSERT INTO revocation (issuer, shard, serial, revoked_at, recorded_at, reason, actor, event_index) \
-         SELECT issuer, shard, serial, not_before, not_before, 4, 'bench', 0 FROM certificate \
+         SELECT issuer, shard, serial, not_before, not_before - 2592000, 4, 'bench', 0 FROM certificate \
          WHERE state = 5 AND requester = 'bench'",
         [],
     )
