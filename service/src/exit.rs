@@ -162,11 +162,8 @@ fn usage(program: &str, message: &str) -> String {
         }
         what.push_str(line);
     }
-    let what = match what.strip_prefix("error: ") {
-        Some(what) => what,
-        // Without a subcommand the parser answers with its whole help.
-        None => "no command is given",
-    };
+    // Without a subcommand the parser answers with its whole help.
+    let what = what.strip_prefix("error: ").unwrap_or("no command is given");
     format!("{what}; {program} --help says what is expected")
 }
 

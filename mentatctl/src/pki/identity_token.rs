@@ -71,6 +71,8 @@ pub fn run(asked: &IdentityToken, home: &Home, out: &Output) -> Outcome {
         serde_json::from_slice::<Granted>(&body).or_fail(Exit::Failure, "the development issuer's answer")
     })?;
     out.line(&granted.id_token);
-    out.value(&json!({ "ok": true, "token": granted.id_token, "issuer": issuer.url, "audience": audience }));
+    out.value(
+        || json!({ "ok": true, "token": granted.id_token, "issuer": issuer.url, "audience": audience }),
+    );
     Ok(Exit::Ok)
 }
