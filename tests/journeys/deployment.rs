@@ -64,7 +64,7 @@ fn a_release_takes_over_and_is_taken_back_and_each_run_leaves_a_receipt() {
             break;
         }
         assert!(
-            ["receipt_pending", "receipt_unknown"].iter().any(|code| fetched.stderr.contains(code)),
+            ["receipt_pending", "receipt_unknown"].iter().any(|code| fetched.stdout.contains(code)),
             "{fetched:?}"
         );
         std::thread::sleep(std::time::Duration::from_millis(50));

@@ -75,6 +75,7 @@ fn a_key_that_no_profile_takes_does_not_spend_the_token() {
     );
     let key = dir.path().join("ed25519.key");
     std::fs::write(&key, pem).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let good = token(&stack, "dev@example.com");
     let refused = request(&stack, "dev@example.com", &good, &["--key", key.to_str().unwrap()]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);

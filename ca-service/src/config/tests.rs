@@ -42,7 +42,7 @@ fn impossible_values_and_combinations_are_refused_at_start() {
         ("ocsp_hours = 24", "ocsp_hours = 0", "ocsp_hours"),
         ("threads = 2", "threads = 2\nunknown = 1", "unknown"),
         ("credential:keystore", "my passphrase", "passphrase"),
-        ("[issuance_log]", "[unknown]", "unknown"),
+        ("\n[issuance_log]\n", "\n[unknown]\n", "unknown"),
     ] {
         let text = refusal(from, to);
         assert!(text.contains(reason), "{to}: {text}");

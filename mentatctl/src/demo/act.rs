@@ -178,6 +178,8 @@ impl<'a> Act<'a> {
     }
 
     fn play(&mut self, args: &[&str], input: &str) -> Outcome<Answer> {
+        // Here too: a command that ends at once is never waited for.
+        self.interruption.check()?;
         let own = std::env::current_exe().or_fail(Exit::Failure, "finding this executable")?;
         let mut command = Command::new(own);
         command.arg("--json").arg("--stack").arg(self.stack_dir()).args(args);
