@@ -178,7 +178,7 @@ impl CertificateAuthority {
         published.insert((crl.issuer, crl.part), Arc::new(served));
     }
 
-    /// Publishes for ever: a change at once, and so the next ones, a second apart, until the credit of [`Pace`] is used up;
+    /// Publishes for ever: a change at once, and so the next ones, a second apart, until the credit of `Pace` is used up;
     /// then one round an interval, so that a burst of revocations costs one list a shard and interval.
     pub async fn run_publisher(self: Arc<Self>) {
         let interval = self.settings.publish_interval;
