@@ -4,7 +4,7 @@
 //! as often as it likes. [`Budget`](crate::budget::Budget) bounds each search; a [`Meter`] stands before the provider and
 //! bounds the sum.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tlog::signature::{Algorithm, InvalidSignature, SignatureVerifier};
 
@@ -21,6 +21,7 @@ const UNITS_PER_BUNDLE: u32 = 16;
 pub(crate) struct Meter<'a> {
     inner: &'a dyn SignatureVerifier,
     left: AtomicU32,
+    refused: AtomicBool,
     allowance: u32,
 }
 
@@ -29,12 +30,13 @@ impl<'a> Meter<'a> {
     pub(crate) fn new(inner: &'a dyn SignatureVerifier, further_bundles: usize) -> Self {
         let further = u32::try_from(further_bundles).unwrap_or(u32::MAX);
         let allowance = UNITS.saturating_add(UNITS_PER_BUNDLE.saturating_mul(further));
-        Self { inner, left: AtomicU32::new(allowance), allowance }
+        Self { inner, left: AtomicU32::new(allowance), refused: AtomicBool::new(false), allowance }
     }
 
-    /// Whether a check was refused, or the next one would be.
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.left.load(Ordering::Relaxed) == 0
+    /// Whether a check was refused. What it would have shown is not known then, for or against: a revocation may have gone
+    /// unread, so nothing that was decided stands.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The reason that is reported in place of one that only says that a signature was not verified.
@@ -52,6 +54,7 @@ impl<'a> Meter<'a> {
             self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(cost));
         if taken.is_err() {
             self.left.store(0, Ordering::Relaxed);
+            self.refused.store(true, Ordering::Relaxed);
             return Err(InvalidSignature);
         }
         Ok(())
@@ -124,8 +127,9 @@ mod tests {
             for _ in 0..count {
                 assert!(meter.verify(algorithm, b"", b"", b"").is_ok());
             }
+            assert!(!meter.has_refused());
             assert!(meter.verify_digest(algorithm, b"", b"", b"").is_err());
-            assert!(meter.is_exhausted());
+            assert!(meter.has_refused());
             assert!(meter.verify(Algorithm::Ed25519, b"", b"", b"").is_err(), "it stays ended");
         }
         assert_eq!(Meter::new(&Yes, 0).exceeded().code, ReasonCode::BudgetExceeded);

@@ -245,26 +245,29 @@ impl RevocationCheck<'_> {
         let needs_good = self.policy.mode == RevocationMode::Require
             && self.policy.timestamp_authorities == AuthorityStatus::LikeTheSigner;
         let scope = Scope { chain: chain.certificates() };
+        // As for the signer's chain: junk keeps nothing from being seen that was verified on load.
+        for (certificate, issuer) in chain.links() {
+            let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
+            refuse_revoked_authority(certificate, listed, time)?;
+        }
         let mut shortfall: Option<Denial> = None;
+        let mut exceeded: Option<Denial> = None;
         for (certificate, issuer) in chain.links() {
             let (assessment, weighed) = Assessor::new(self, scope, budget).weigh(certificate, issuer);
-            match assessment.revocation() {
-                Some((at, reason)) if !(reason.is_retirement() && time < at) => {
-                    let serial = hex::encode(certificate.serial());
-                    let reason = reason.as_str();
-                    let detail = format!(
-                        "certificate {serial} of the timestamp authority is revoked since {at} ({reason})"
-                    );
-                    return Err(Denial::new(ReasonCode::Revoked, detail));
-                }
-                Some(_) => {}
-                None if assessment.status == RevocationStatus::Unknown && shortfall.is_none() => {
-                    shortfall = Some(denial_of_unknown(certificate, weighed.err().or(assessment.shortfall)));
-                }
-                None => {}
+            refuse_revoked_authority(certificate, assessment.revocation(), time)?;
+            exceeded = exceeded.or(weighed.err());
+            if assessment.status == RevocationStatus::Unknown
+                && assessment.revocation().is_none()
+                && shortfall.is_none()
+            {
+                shortfall = Some(denial_of_unknown(certificate, assessment.shortfall));
             }
         }
-        shortfall.filter(|_| needs_good).map_or(Ok(()), Err)
+        // Evidence that nobody looked at may be a revocation, whatever else is demanded.
+        match exceeded {
+            Some(denial) => Err(denial),
+            None => shortfall.filter(|_| needs_good).map_or(Ok(()), Err),
+        }
     }
 
     /// What the evidence says about one certificate of this issuer. CRLs of other issuers need a path to `issuer`.
@@ -336,6 +339,20 @@ fn distribution_points_der(uri: &str) -> Vec<u8> {
     [0x86, 0xa0, 0xa0, tag::SEQUENCE, tag::SEQUENCE]
         .iter()
         .fold(uri.as_bytes().to_vec(), |content, tag| wrap(*tag, &content))
+}
+
+/// Refuses a timestamp authority's certificate that is revoked, but for one retired in order after the token's `time`.
+fn refuse_revoked_authority(
+    certificate: &Certificate,
+    revocation: Option<(UnixTime, RevocationReason)>,
+    time: UnixTime,
+) -> Result<(), Denial> {
+    let Some((at, reason)) = revocation.filter(|(at, reason)| !(reason.is_retirement() && time < *at)) else {
+        return Ok(());
+    };
+    let (serial, reason) = (hex::encode(certificate.serial()), reason.as_str());
+    let detail = format!("certificate {serial} of the timestamp authority is revoked since {at} ({reason})");
+    Err(Denial::new(ReasonCode::Revoked, detail))
 }
 
 /// The denial for a chain: only the two codes of step 12, with what stood in the way as detail.

@@ -23,7 +23,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 use tlog::signature::SignatureVerifier;
 
@@ -134,13 +134,19 @@ impl Verifier {
             issuers: attestation.issuers(),
             digest,
             now,
+            unread: Cell::new(false),
         };
-        // A check that the meter refused looks like a signature that does not verify; what ended the work is reported.
-        session.verify(attestation).map_err(|denial| match denial.code {
-            ReasonCode::Revoked => denial,
-            _ if meter.is_exhausted() => meter.exceeded(),
-            _ => denial,
-        })
+        // A check that the meter refused looks like a signature that does not verify: evidence against the artifact may have
+        // gone unread, so an admission does not stand either. A revocation that was shown does.
+        match session.verify(attestation) {
+            Err(denial) if denial.code == ReasonCode::Revoked => Err(denial),
+            _ if meter.has_refused() => Err(meter.exceeded()),
+            Ok(_) if session.unread.get() => Err(Denial::new(
+                ReasonCode::BudgetExceeded,
+                "the budget ended before all evidence of revocation was looked at",
+            )),
+            decided => decided,
+        }
     }
 }
 
@@ -166,6 +172,8 @@ struct Session<'a> {
     issuers: &'a [Certificate],
     digest: ArtifactDigest,
     now: UnixTime,
+    /// Whether the budget ended before all evidence of revocation was looked at, for whichever bundle.
+    unread: Cell<bool>,
 }
 
 impl Session<'_> {

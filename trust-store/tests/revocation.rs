@@ -398,6 +398,30 @@ fn a_revocation_that_was_found_outlives_the_budget() {
 }
 
 #[test]
+fn what_the_budget_leaves_unread_about_a_timestamp_authority_denies() {
+    let root = Ca::root("root");
+    let sub = root.subordinate("sub", |body| body.serial = vec![0x77]);
+    let leaf = leaf(&sub);
+    let anchors = std::slice::from_ref(&root.certificate);
+    let between = std::slice::from_ref(&sub.certificate);
+    let chain = build_path(&leaf, between, anchors, NOW, &PathPolicy::default(), &AwsLc).unwrap();
+    let decide = |evidence: &RevocationEvidence, signature_checks| {
+        let mut budget = Budget { signature_checks, ..Budget::default() };
+        let decided = check(evidence, &strict(), NOW).check_timestamp_authority(&chain, NOW, &mut budget);
+        decided.map_err(|denial| denial.code)
+    };
+    // The list about the leaf takes the only check; nobody looks at the one that revokes the intermediate.
+    let listed = Crl::from_der(&root.crl(&[(&[0x77], vec![])], &[])).unwrap();
+    let mut evidence = crls(&[sub.crl(&[], &[])]);
+    assert_eq!(decide(&evidence, 1), Ok(()));
+    evidence.crls.push(listed.clone());
+    assert_eq!(decide(&evidence, 2), Err(ReasonCode::Revoked));
+    assert_eq!(decide(&evidence, 1), Err(ReasonCode::BudgetExceeded));
+    *evidence.crls.last_mut().unwrap() = listed.authenticate(&root.certificate, &AwsLc).unwrap();
+    assert_eq!(decide(&evidence, 0), Err(ReasonCode::Revoked));
+}
+
+#[test]
 fn certificates_in_an_ocsp_response_cost_nothing_until_they_are_looked_at() {
     let ca = Ca::root("ca");
     let leaf = leaf(&ca);

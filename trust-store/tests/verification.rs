@@ -362,6 +362,29 @@ fn the_status_of_a_timestamp_authority_must_be_shown_where_the_policy_demands_it
     assert_eq!(code(&scenario), None);
 }
 
+/// Whoever writes the attestation brings its staples along: however many of them do not verify, they keep nothing from being
+/// seen, or everything is denied.
+#[test]
+fn junk_never_hides_a_revocation() {
+    for count in [0, 1, 20, 40, 60, 80, 84, 90, 100, 120] {
+        let (mut scenario, time_root, authority) = stamped_elsewhere();
+        let genuine = time_root.crl(SIGNED_AT, &[&authority.certificate]);
+        for number in 0..count {
+            let mut junk = time_root.crl(SIGNED_AT + number, &[]);
+            *junk.last_mut().unwrap() ^= 1;
+            scenario.evidence.add_crl(&junk).unwrap();
+        }
+        let without = code(&scenario);
+        assert!(matches!(without, None | Some(ReasonCode::BudgetExceeded)), "{count}: {without:?}");
+        scenario.evidence.add_crl(&genuine).unwrap();
+        let denied = code(&scenario);
+        assert!(
+            matches!(denied, Some(ReasonCode::Revoked | ReasonCode::BudgetExceeded)),
+            "{count}: {denied:?}"
+        );
+    }
+}
+
 /// Genuine lines and entries, repeated as often as the formats allow: every one of them verifies.
 #[test]
 fn repeated_genuine_evidence_ends_within_the_budget() {

@@ -31,11 +31,18 @@ impl Session<'_> {
         let of_authorities = times
             .authorities()
             .map(|(chain, time)| check.check_timestamp_authority(chain, time, &mut budget));
+        let ended = |denial: &Denial| denial.code == ReasonCode::BudgetExceeded;
+        if of_signer.as_ref().is_err_and(ended) {
+            self.unread.set(true);
+        }
         // Every chain is looked at before an answer is given: a revocation that is shown is what is reported.
         let result = match of_signer {
             Err(denial) if denial.code == ReasonCode::Revoked => Err(denial),
             other => {
                 let failed: Vec<Denial> = of_authorities.filter_map(Result::err).collect();
+                if failed.iter().any(ended) {
+                    self.unread.set(true);
+                }
                 let revoked = failed.iter().find(|denial| denial.code == ReasonCode::Revoked).cloned();
                 revoked.map_or_else(|| other.and(failed.into_iter().next().map_or(Ok(()), Err)), Err)
             }
