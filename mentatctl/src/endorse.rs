@@ -143,7 +143,7 @@ fn verify(endorse: &Endorse, attestation: &Attestation, module: &[u8], home: &Ho
     let mut evidence = Evidence::none();
     let http = endorse.services.client(home)?;
     block_on(async {
-        refresh::refresh(&mut evidence, attestation, http.clone(), &log_url).await?;
+        refresh::refresh(&mut evidence, attestation, &root, http.clone(), &log_url).await?;
         ocsp::ask(&mut evidence, attestation, &root, &http).await
     })?;
     let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;

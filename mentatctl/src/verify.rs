@@ -143,7 +143,7 @@ pub fn verify_release(
         let http = flags.tls.client(home)?;
         let log_url = home.log_url(flags.log_url.as_deref())?;
         block_on(async {
-            refresh::refresh(&mut evidence, &attestation, http.clone(), &log_url).await?;
+            refresh::refresh(&mut evidence, &attestation, &root, http.clone(), &log_url).await?;
             ocsp::ask(&mut evidence, &attestation, &root, &http).await
         })?;
     }

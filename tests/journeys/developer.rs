@@ -107,3 +107,30 @@ fn a_revocation_is_seen_at_once_also_right_after_another_one() {
         }
     }
 }
+
+/// The executor asks about the timestamp authority; so does whoever verifies with fresh evidence.
+#[test]
+fn a_revoked_timestamp_authority_is_noticed_with_fresh_evidence() {
+    use base64::Engine as _;
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let release = signed(&stack, dir.path(), "stamped");
+    let release = release.to_str().unwrap();
+    stack.ctl(&["verify", release, "--refresh"]).success();
+    let root: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(stack.text("/trusted_root")).unwrap()).unwrap();
+    let authority = &root["timestampAuthorities"][0]["certChain"]["certificates"][0]["rawBytes"];
+    let der = base64::engine::general_purpose::STANDARD.decode(authority.as_str().unwrap()).unwrap();
+    let authority = trust_store::Certificate::from_der(&der).unwrap();
+    let serial: String = authority.serial().iter().map(|byte| format!("{byte:02x}")).collect();
+    stack.ctl(&["pki", "revoke", "--serial", &serial, "--reason", "key-compromise"]).success();
+    let deadline = Deadline::after(Duration::from_secs(90));
+    let denied = loop {
+        let verdict = stack.ctl(&["verify", release, "--refresh"]);
+        if verdict.code != 0 || deadline.passed() {
+            break verdict;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    denied.refused(3, "revoked");
+}

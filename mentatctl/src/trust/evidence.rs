@@ -148,7 +148,7 @@ fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
     block_on(refresh::lists(&mut evidence, authorities.into_iter(), http.clone()))?;
     for path in &export.releases {
         let attestation = Release::open(path, Use::Verify)?.attestation()?;
-        block_on(refresh::refresh(&mut evidence, &attestation, http.clone(), &log_url))?;
+        block_on(refresh::refresh(&mut evidence, &attestation, &root, http.clone(), &log_url))?;
     }
     tidy(&mut evidence);
     authentic(&verifier, &evidence)?;

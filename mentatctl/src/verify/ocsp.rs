@@ -25,7 +25,8 @@ pub async fn ask(
     root: &TrustedRoot,
     http: &Client,
 ) -> Outcome<()> {
-    let certificates: Vec<Certificate> = attestation.certificates().collect();
+    let certificates: Vec<Certificate> =
+        attestation.certificates().chain(super::refresh::timestamp_authorities(root)).collect();
     let anchors = root.certificate_authorities.iter().flat_map(|authority| authority.cert_chain.iter());
     let anchors: Vec<Certificate> = anchors.filter_map(|der| Certificate::from_der(der).ok()).collect();
     let mut asked = BTreeSet::new();

@@ -10,6 +10,7 @@ use tlog_client::LogClient;
 use trust_store::Certificate;
 use trust_store::attestation::Attestation;
 use trust_store::evidence::Evidence;
+use trust_store::trusted_root::TrustedRoot;
 
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::log::log_failure;
@@ -23,10 +24,12 @@ use crate::sign::crl_url;
 pub async fn refresh(
     evidence: &mut Evidence,
     attestation: &Attestation,
+    root: &TrustedRoot,
     http: Client,
     log_url: &str,
 ) -> Outcome<()> {
-    lists(evidence, attestation.certificates(), http.clone()).await?;
+    // Timestamp authorities can be revoked too; their certificates stand in the trusted root.
+    lists(evidence, attestation.certificates().chain(timestamp_authorities(root)), http.clone()).await?;
     let log = LogClient::new(http, log_url).or_fail(Exit::Usage, "the log's address")?;
     let note = log.checkpoint_note().await.map_err(log_failure)?;
     // What cannot be read is denied by the verifier, with its reason.
@@ -53,6 +56,12 @@ pub async fn refresh(
         }
     }
     Ok(())
+}
+
+/// The certificates of the trusted timestamp authorities.
+pub fn timestamp_authorities(root: &TrustedRoot) -> impl Iterator<Item = Certificate> {
+    let chains = root.timestamp_authorities.iter().flat_map(|authority| authority.cert_chain.iter());
+    chains.filter_map(|der| Certificate::from_der(der).ok())
 }
 
 /// Adds the revocation lists that these certificates name.
