@@ -25,12 +25,13 @@ fn start(stack: &Stack, name: &str, token: &str) -> std::process::Child {
     child
 }
 
-/// Serial numbers of the certificates that came to be for a name.
+/// Serial numbers of the certificates that came to be for a name; an abandoned one was never signed, and used nothing up.
 fn serials(stack: &Stack, name: &str) -> BTreeSet<String> {
     let listed =
         stack.ctl(&["--json", "pki", "list", "--identity", &format!("{name}@example.com")]).success().stdout;
     let records = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    records.map(|record| record["serial"].as_str().unwrap().to_owned()).collect()
+    let signed = records.filter(|record| record["state"] != "abandoned");
+    signed.map(|record| record["serial"].as_str().unwrap().to_owned()).collect()
 }
 
 /// States of the certificates on record for a name.

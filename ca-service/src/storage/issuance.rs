@@ -219,7 +219,8 @@ fn begin_certificate(
     Ok(())
 }
 
-/// `intent` → `abandoned` or `signing` → `maybe-issued`, with the reason in row and audit trail.
+/// `intent` → `abandoned` or `signing` → `maybe-issued`, with the reason in row and audit trail. Of what was abandoned nothing
+/// exists, so the token and the requester's id of the request may serve again.
 pub(super) fn give_up(
     connection: &Connection,
     intent: &IntentId,
@@ -229,11 +230,15 @@ pub(super) fn give_up(
 ) -> Result<(), StoreError> {
     let changed = rows::execute(
         connection,
-        "UPDATE certificate SET state = ?, reason = ?, updated_at = ? WHERE intent = ? AND state = ?",
-        params![to as i64, reason, at.0, intent, from as i64],
+        "UPDATE certificate SET state = ?1, reason = ?2, updated_at = ?3, \
+         request_id = CASE ?1 WHEN ?6 THEN NULL ELSE request_id END WHERE intent = ?4 AND state = ?5",
+        params![to as i64, reason, at.0, intent, from as i64, State::Abandoned as i64],
     )?;
     if changed != 1 {
         return Err(StoreError::StateConflict);
+    }
+    if to == State::Abandoned {
+        tokens::release(connection, intent)?;
     }
     let event = if to == State::Abandoned { "certificate.abandoned" } else { "certificate.maybe-issued" };
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
