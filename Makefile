@@ -10,7 +10,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains interop-pkcs11 interop-kms help
+        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -82,9 +82,10 @@ crash: build ## SIGKILL to each server while it works, then a restart: nothing a
 	$(CARGO) test -p log-store
 	MENTAT_POWER=1 $(CARGO) test $(ALL_BUT_COMPILER) --test power -- --nocapture --test-threads=1
 
-interop: build ## other people's programs against a running stack; each missing one is named and counted
+interop: interop-programs interop-pkcs11 interop-kms ## other people's programs, devices and services; each missing one is named and counted
+
+interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
-	@$(MAKE) --no-print-directory interop-pkcs11 interop-kms
 
 interop-pkcs11: ## the key backend for PKCS#11 tokens, and a CA with its issuing key in one, against SoftHSM 2
 	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
