@@ -3,7 +3,7 @@
 //! Prints a table, writes `target/bench/exec.json` (a flat object, the unit in each name) and fails when a bound of
 //! docs/specification.md is broken. A whole stack runs beside it, so everything measured was signed, logged and
 //! admitted. Ratios are ours ÷ bare wasmtime with the same engine, pool and ticks, interleaved in one run on one thread:
-//! the least thread time of many batches each.
+//! the median thread time of many batches each.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -31,6 +31,7 @@ mod stack;
 mod wasi;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The figures, by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
@@ -109,15 +110,14 @@ fn main() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Runs `batch` often, interleaved with `other`; the least time of each, per item.
+/// Runs both often, in turns; the median thread time of each, per item.
 pub(crate) fn interleaved(
     batches: usize,
     items: u32,
     mut one: impl FnMut(u32),
     mut other: impl FnMut(u32),
-) -> (std::time::Duration, std::time::Duration) {
-    use std::time::Duration;
-    let (mut best_one, mut best_other) = (Duration::MAX, Duration::MAX);
+) -> (Duration, Duration) {
+    let (mut ones, mut others) = (Vec::new(), Vec::new());
     one(items);
     other(items);
     for _ in 0..batches {
@@ -126,14 +126,20 @@ pub(crate) fn interleaved(
         let middle = thread_time();
         other(items);
         let end = thread_time();
-        best_one = best_one.min(middle - start);
-        best_other = best_other.min(end - middle);
+        ones.push(middle - start);
+        others.push(end - middle);
     }
-    (best_one / items, best_other / items)
+    (median(ones) / items, median(others) / items)
+}
+
+/// The middle one of some runs.
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
 }
 
 /// Processor time of this thread.
-pub(crate) fn thread_time() -> std::time::Duration {
+pub(crate) fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    std::time::Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }

@@ -22,12 +22,14 @@ pub(crate) struct Guests {
     pub(crate) wasi: Guest,
     /// Three releases of one agent.
     pub(crate) releases: [Guest; 3],
-    /// Never ends by itself; signed by somebody who is revoked in the course of the bench.
-    pub(crate) revoked: Guest,
+    /// Never end by themselves; each signed by somebody who is revoked in the course of the bench.
+    pub(crate) revoked: [Guest; 3],
 }
 
-/// Who signs what is revoked.
-pub(crate) const GONE: &str = "gone@example.com";
+/// Who signs a guest that is revoked.
+pub(crate) fn signer(id: &str) -> String {
+    format!("{id}@example.com")
+}
 
 /// Writes, signs and logs every guest.
 pub(crate) fn signed(stack: &Stack) -> Guests {
@@ -43,18 +45,19 @@ pub(crate) fn signed(stack: &Stack) -> Guests {
             let text = RELEASE.replace("LETTER", letter);
             sign_as(stack, &format!("bench.deploy-{letter}"), "bench.deploy", &text, &[])
         }),
-        revoked: revoked(stack),
+        revoked: ["bench.gone-a", "bench.gone-b", "bench.gone-c"].map(|id| revoked(stack, id)),
     }
 }
 
-fn revoked(stack: &Stack) -> Guest {
-    let token = stack.ctl(&["pki", "token", "create", "--email", GONE]);
-    let path = |name: &str| stack.folder().join(name).display().to_string();
-    let (cert, key) = (path("gone.crt"), path("gone.key"));
-    let mut request = vec!["pki", "request-cert", "--email", GONE, "--token", token.trim()];
+fn revoked(stack: &Stack, id: &str) -> Guest {
+    let email = signer(id);
+    let token = stack.ctl(&["pki", "token", "create", "--email", &email]);
+    let path = |name: &str| stack.folder().join(format!("{id}.{name}")).display().to_string();
+    let (cert, key) = (path("crt"), path("key"));
+    let mut request = vec!["pki", "request-cert", "--email", &email, "--token", token.trim()];
     request.extend(["--output", &cert, "--key", &key]);
     stack.ctl(&request);
-    sign_as(stack, "bench.revoked", "bench.revoked", SPIN, &["--cert", &cert, "--key", &key])
+    sign_as(stack, id, id, SPIN, &["--cert", &cert, "--key", &key])
 }
 
 fn sign(stack: &Stack, id: &str, text: &str) -> Guest {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use executor::executor::Terms;
 use executor::runtime::{KillCause, Selector};
 
-use crate::Figures;
-use crate::guests::{GONE, Guests};
+use crate::guests::{Guests, signer};
 use crate::stack::{InProcess, Stack};
+use crate::{Figures, median};
 
 pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut Figures) {
     let executor = &process.executor;
@@ -56,28 +56,33 @@ pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut 
     figures.insert("kill_ms", kills.into_iter().max().unwrap_or_default().as_secs_f64() * 1e3);
 }
 
-/// From the CA's answer to a revocation until the guest that it concerns is stopped.
+/// From the CA's answer to a revocation until the guest that it concerns is stopped: the longest of several.
 pub(crate) async fn revocation(stack: &Stack, process: &InProcess, guests: &Guests, figures: &mut Figures) {
     let executor = &process.executor;
-    let call = {
-        let (executor, id) = (Arc::clone(executor), guests.revoked.id.clone());
-        tokio::spawn(async move { executor.execute(&id, Bytes::new(), Terms::default()).await })
-    };
-    while executor.status().live_instances == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut longest = Duration::ZERO;
+    for guest in &guests.revoked {
+        let call = {
+            let (executor, id) = (Arc::clone(executor), guest.id.clone());
+            tokio::spawn(async move { executor.execute(&id, Bytes::new(), Terms::default()).await })
+        };
+        while executor.status().live_instances == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let listed = stack.ctl(&["--json", "pki", "list", "--identity", &signer(&guest.id)]);
+        let record: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+        let serial = record["serial"].as_str().unwrap();
+        stack.ctl(&["pki", "revoke", "--serial", serial, "--reason", "key-compromise"]);
+        let start = Instant::now();
+        assert_eq!(call.await.unwrap().unwrap_err().code, "revoked");
+        longest = longest.max(start.elapsed());
     }
-    let listed = stack.ctl(&["--json", "pki", "list", "--identity", GONE]);
-    let record: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
-    let serial = record["serial"].as_str().unwrap();
-    stack.ctl(&["pki", "revoke", "--serial", serial, "--reason", "key-compromise"]);
-    let start = Instant::now();
-    assert_eq!(call.await.unwrap().unwrap_err().code, "revoked");
-    figures.insert("revoke_to_denied_s", start.elapsed().as_secs_f64());
+    figures.insert("revoke_to_denied_s", longest.as_secs_f64());
 }
 
 /// What a receipt costs from the end of a call until it is durable, many at once.
 pub(crate) async fn receipts(process: &InProcess, guests: &Guests, figures: &mut Figures) {
-    const COUNT: u64 = 50_000;
+    const COUNT: u64 = 20_000;
+    const RUNS: usize = 3;
     let executor = &process.executor;
     let done = executor.execute(&guests.echo.id, Bytes::new(), Terms::default()).await.unwrap();
     let instance = done.outcome.instance;
@@ -88,19 +93,19 @@ pub(crate) async fn receipts(process: &InProcess, guests: &Guests, figures: &mut
         }
     };
     let file = tlog::proof_file::ProofFile::parse(&proof).unwrap();
-    let first = file.proof.leaf_index;
+    let mut next = file.proof.leaf_index + 1;
     let receipt = executor_api::receipt::Receipt::from_entry(&file.extra.unwrap()).unwrap();
-    let start = Instant::now();
-    for _ in 0..COUNT {
-        executor.receipts().room().await.unwrap().record(instance, receipt.clone());
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        for _ in 0..COUNT {
+            executor.receipts().room().await.unwrap().record(instance, receipt.clone());
+        }
+        next += COUNT;
+        while executor.receipts().of_index(next - 1).is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        runs.push(start.elapsed());
     }
-    while executor.receipts().of_index(first + COUNT).is_err() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    figures.insert("receipt_us", start.elapsed().as_secs_f64() * 1e6 / COUNT as f64);
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+    figures.insert("receipt_us", median(runs).as_secs_f64() * 1e6 / COUNT as f64);
 }

@@ -103,9 +103,8 @@ impl Stack {
             &guests.spin,
             &guests.wasi,
             &guests.releases[0],
-            &guests.revoked,
         ];
-        for guest in all {
+        for guest in all.into_iter().chain(&guests.revoked) {
             executor.load(&guest.manifest, None, guest.module.clone().into()).await.unwrap();
         }
         InProcess { executor, _running: running }
