@@ -68,7 +68,7 @@ pub enum EarlierSignatures {
     /// A revoked certificate denies, whenever the signature was made.
     #[default]
     Reject,
-    /// A signature whose existence is proven for a time before the revocation takes effect stays good.
+    /// A signature that is shown to have been stamped and logged before the revocation takes effect stays good.
     AcceptProvenBefore,
 }
 
@@ -130,7 +130,7 @@ pub struct RevocationCheck<'a> {
     pub policy: &'a RevocationPolicy,
     /// The time at which the evidence must be current.
     pub now: UnixTime,
-    /// A time at which the signature in question provably existed already (trusted timestamp or log), if any.
+    /// A time at which the signature in question provably existed already and stood in the log, if any.
     pub proven_at: Option<UnixTime>,
     /// Candidates for the paths of CRL issuers, besides the chain and the evidence's certificates.
     pub intermediates: &'a [Certificate],

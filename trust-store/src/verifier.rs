@@ -205,8 +205,9 @@ impl Session<'_> {
         let signer = self.step_3_signature(part)?;
         let times = self.step_4_signing_time(part)?;
         let chain = self.step_5_chain(&signer, &times)?;
-        let result = self.steps_6_to_11(part, accepted, &signer, &times, chain.as_ref());
-        let revocation = self.step_12_revocation(chain.as_ref(), &times);
+        let mut logged = None;
+        let result = self.steps_6_to_11(part, accepted, &signer, &times, chain.as_ref(), &mut logged);
+        let revocation = self.step_12_revocation(chain.as_ref(), &times, logged);
         let (standing, logs) = match (result, revocation) {
             // Not only when everything else passed: a revocation that is shown is always what is reported.
             (_, Err(revoked)) if revoked.code == ReasonCode::Revoked => return Err(revoked),
@@ -223,6 +224,8 @@ impl Session<'_> {
         })
     }
 
+    /// `logged` becomes the time from which the signature is shown to have stood in its logs, also where a later step
+    /// fails: step 12 needs it to tell a signature that is older than a revocation.
     fn steps_6_to_11(
         &self,
         part: &Part<'_>,
@@ -230,11 +233,13 @@ impl Session<'_> {
         signer: &content::VerifiedSignature<'_>,
         times: &signing_time::SigningTimes,
         chain: Option<&crate::path::VerifiedChain>,
+        logged: &mut Option<UnixTime>,
     ) -> Result<(chain::AcceptedIdentity, Vec<VerifiedLogEntry>), Denial> {
         let standing = self.step_6_identity(signer, accepted)?;
         self.step_7_certificate_transparency(chain)?;
         let included = self.step_8_inclusion(part, signer)?;
         let views = self.step_9_checkpoints(included, times)?;
+        *logged = self.logged_since(&views);
         self.step_10_witnesses(&views)?;
         let logs = self.step_11_freshness(views)?;
         Ok((standing, logs))

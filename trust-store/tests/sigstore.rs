@@ -9,18 +9,21 @@ use fixture::authority::{Leaf, Spki as _, p256};
 use fixture::cases::sha256;
 use fixture::scenario::{EMAIL, MODULE, Scenario, World, rule};
 use fixture::{NOW, SIGNED_AT};
-use rcgen::SigningKey as _;
-use trust_store::attestation::Attestation;
+use rcgen::{RevocationReason, SigningKey as _};
+use trust_store::attestation::{Attestation, Staples};
 use trust_store::bundle::{Bundle, BundleVersion, Content, KeyMaterial};
 use trust_store::conformance::decide_bundle;
 use trust_store::evidence::Evidence;
 use trust_store::json::{self, Bytes, Value, base64_encode};
 use trust_store::key_details::{HashAlgorithm, KeyDetails};
 use trust_store::log_entry::TransparencyLogEntry;
-use trust_store::policy::{IssuerRule, SigningTimePolicy, TrustLevel, TrustPolicy, TrustedKey};
+use trust_store::policy::{
+    EarlierSignatures, IssuerRule, RevocationPolicy, SigningTimePolicy, TrustLevel, TrustPolicy, TrustedKey,
+};
 use trust_store::provider::AwsLc;
 use trust_store::rekor::{HashedRekord, VerifierKey};
 use trust_store::rekor_v1;
+use trust_store::statement::Statement;
 use trust_store::trusted_root::{KeyId, LogInstance, LogKey, TrustedRoot};
 use trust_store::validity::Validity;
 use trust_store::{ArtifactDigest, Denial, ReasonCode, UnixTime, VerifiedArtifact, Verifier};
@@ -172,6 +175,24 @@ fn a_rekor_v1_entry_counts_with_its_signed_timestamp_only() {
     let token_only = TrustPolicy { signing_time: SigningTimePolicy::TokenRequired, ..stock_policy() };
     assert_eq!(code(verify(&root, &bundle, &token_only)), Some(ReasonCode::TimestampMissing));
 
+    // The log's signed time also shows on which side of a revocation the entry is.
+    let since = |at: i64| {
+        let list = world.intermediate.crl_for(at, &[&signer.certificate], RevocationReason::KeyCompromise);
+        let crls = [world.root.crl(SIGNED_AT, &[]), list].map(Bytes).to_vec();
+        let staples = Staples { crl: crls, ..Staples::default() };
+        let attestation =
+            Attestation::for_bundle(bundle.clone()).unwrap().with_material(Vec::new(), &staples);
+        let revocation = RevocationPolicy {
+            earlier_signatures: EarlierSignatures::AcceptProvenBefore,
+            ..RevocationPolicy::default()
+        };
+        let policy = TrustPolicy { revocation, ..stock_policy() };
+        let verifier = Verifier::new(Arc::new(AwsLc), &root).unwrap();
+        let digest = ArtifactDigest::of(MODULE);
+        code(verifier.verify(&attestation.unwrap(), digest, &policy, &Evidence::none(), UnixTime(NOW)))
+    };
+    assert_eq!([since(SIGNED_AT + 2), since(SIGNED_AT + 1)], [None, Some(ReasonCode::Revoked)]);
+
     let mut backdated = bundle.clone();
     backdated.log_entries[0].integrated_time -= 5;
     assert_eq!(code(verify(&root, &backdated, &stock_policy())), Some(ReasonCode::TimestampMissing));
@@ -242,6 +263,76 @@ fn the_conformance_door_decides_as_the_verifier_does() {
     assert_eq!(decide(&twice), deny("malformed"));
     for line in ["", "nonsense", r#"{"id":7}"#, "[1]"] {
         assert_eq!(decide(line), deny("malformed"), "{line}");
+    }
+}
+
+/// Whatever a case says besides its policy is one more condition.
+#[test]
+fn no_member_of_a_case_loosens_what_another_demands() {
+    let mut scenario = Scenario::valid();
+    let admit = ("admit".to_owned(), None);
+    let deny = |reason: &str| ("deny".to_owned(), Some(reason.to_owned()));
+    let policy = |subject: &str, mode: &str| {
+        format!(
+            r#","policy":{{"version":1,"artifact":"any-signed-artifact","logs":{{"witnesses":"not-required"}},
+            "freshness":"attested-checkpoint-suffices","revocation":{{"mode":"{mode}"}},
+            "identities":[{{"subject":"{subject}","issuer":"any-of-the-authority","level":"verified"}}]}}"#
+        )
+    };
+    let (ours, strict) = (policy(EMAIL, "danger-skip"), policy(EMAIL, "require"));
+    let other = policy("bob@example.com", "danger-skip");
+    let key = |spki: &[u8]| format!(r#","key":"{}""#, base64_encode(spki));
+    let own_key = key(scenario.signer.certificate.spki_der());
+    let strange_key = key(&p256().subject_public_key_info_der());
+    let (name, bob) = (format!(r#","identity":"{EMAIL}""#), r#","identity":"bob@example.com""#);
+    let issuer = r#","issuer":"https://id.example""#;
+    let mode = |mode: &str| format!(r#","revocation":{{"mode":"{mode}"}}"#);
+    let denied = || deny("identity_denied");
+    for (members, expected) in [
+        (vec![ours.as_str()], admit.clone()),
+        (vec![&ours, &name], admit.clone()),
+        (vec![&other, &name], denied()),
+        (vec![&ours, bob], denied()),
+        (vec![&ours, issuer], denied()),
+        (vec![&ours, &own_key], admit.clone()),
+        (vec![&ours, &strange_key], denied()),
+        (vec![&other, &own_key], denied()),
+        (vec![&name, &own_key], admit.clone()),
+        (vec![&name, &strange_key], denied()),
+        (vec![&own_key], denied()),
+        (vec![issuer], denied()),
+        (vec![r#","issuer":"**""#], denied()),
+        (vec![&strict, &mode("none")], deny("revocation_unknown")),
+        (vec![&strict, &mode("if-present")], deny("revocation_unknown")),
+        (vec![&ours, &mode("require")], deny("revocation_unknown")),
+        (vec![&ours, &mode("if-present")], admit.clone()),
+        (vec![&ours, &mode("none")], admit.clone()),
+    ] {
+        assert_eq!(decide(&case(&scenario, &members.concat())), expected, "{members:?}");
+    }
+    // A signature by a bare key: it has no name to demand.
+    let bare = p256();
+    let statement = Statement::agent_release(&scenario.manifest, &sha256(MODULE));
+    scenario.bundle = scenario.world.sign_with_key(&statement, &bare);
+    let bare = key(&bare.subject_public_key_info_der());
+    let keys = |spki: &str| {
+        let key = format!(
+            r#""keys":[{{"name":"k"{},"key_details":"PKIX_ECDSA_P256_SHA_256","level":"verified"}}],"#,
+            spki.replace("key", "spki")
+        );
+        ours.replacen(r#""version":1,"#, &format!(r#""version":1,{key}"#), 1)
+    };
+    for (members, expected) in [
+        (vec![bare.as_str()], admit.clone()),
+        (vec![&strange_key], deny("signature_invalid")),
+        (vec![&bare, &name], denied()),
+        (vec![&ours, &bare], denied()),
+        (vec![&keys(&bare)], admit.clone()),
+        (vec![&keys(&bare), &bare], admit.clone()),
+        (vec![&keys(&bare), &strange_key], denied()),
+        (vec![&keys(&bare), &name], denied()),
+    ] {
+        assert_eq!(decide(&case(&scenario, &members.concat())), expected, "{members:?}");
     }
 }
 

@@ -3,14 +3,18 @@
 //! A case has the members `id`, `bundle` (its JSON), `trusted_root` (its JSON), `artifact_digest` (`sha256:` and
 //! hexadecimal digits, or the digits alone), and
 //!
-//! * `identity` and `issuer`: the alternative name and the issuer that are accepted, as patterns,
-//! * or `key`: base64 or PEM of the SubjectPublicKeyInfo that is accepted,
-//! * or `policy`: a policy document ([`crate::policy_document`]), to which `identity` or `key` are added;
+//! * `policy`: a policy document ([`crate::policy_document`]); null for the demands of
+//!   [`TrustPolicy::danger_stock_client`], which accepts whoever `identity` or `key` names;
+//! * `identity`, `issuer`: patterns that the signer's alternative name and issuer must match;
+//! * `key`: base64 or PEM of the SubjectPublicKeyInfo that the signer must have;
 //! * `time`: RFC 3339, null for the caller's time;
 //! * `revocation`: `{"mode": "none" | "if-present" | "require", "crls": [base64], "ocsp": [base64]}`.
 //!
-//! Without a policy the demands are those of [`TrustPolicy::danger_stock_client`]. Unlike the other kinds this one
-//! reads the line itself, so that a duplicate key inside the bundle is refused as it is everywhere else.
+//! No member loosens what another demands: beside a policy, `identity`, `issuer` and `key` are further conditions, and of
+//! its revocation mode and the case's the stricter one holds.
+//!
+//! Unlike the other kinds this one reads the line itself, so that a duplicate key inside the bundle is refused as it is
+//! everywhere else.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -24,8 +28,10 @@ use super::{Answer, MAX_LINE_LENGTH, written};
 use crate::algorithm::SubjectPublicKey;
 use crate::attestation::{Attestation, Staples};
 use crate::bundle::Bundle;
+use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::evidence::Evidence;
+use crate::identity::Identity;
 use crate::json::{self, Bytes, Value};
 use crate::key_details::KeyDetails;
 use crate::pattern::Pattern;
@@ -103,11 +109,11 @@ fn run(case: Case, now: UnixTime, crypto: Arc<dyn SignatureVerifier>) -> Result<
             .ok_or(Denial::new(ReasonCode::Malformed, "`time` is not an RFC 3339 time"))?,
         None => now,
     };
-    let policy = policy(&case)?;
     let root = TrustedRoot::parse(&json::write("trusted root", &case.trusted_root)?)?;
     let bundle = Bundle::parse(&json::write("bundle", &case.bundle)?)?;
     let digest = digest(&case.artifact_digest)?;
     let mut attestation = Attestation::for_bundle(bundle)?;
+    let policy = policy(&case, attestation.certificate())?;
     if let Some(revocation) = &case.revocation {
         let staples = Staples { ocsp: revocation.ocsp.clone(), crl: revocation.crls.clone() };
         attestation = attestation.with_material(Vec::new(), &staples)?;
@@ -116,34 +122,87 @@ fn run(case: Case, now: UnixTime, crypto: Arc<dyn SignatureVerifier>) -> Result<
     verifier.verify(&attestation, digest, &policy, &Evidence::none(), now).map(drop)
 }
 
-fn policy(case: &Case) -> Result<TrustPolicy, Denial> {
+fn policy(case: &Case, signer: Option<&Certificate>) -> Result<TrustPolicy, Denial> {
+    let demanded = Demanded::of(case)?;
     let mut policy = match &case.policy {
         Some(document) => PolicyDocument::from_value(document)?.validate()?,
-        None => TrustPolicy::danger_stock_client(),
+        None => TrustPolicy {
+            // An issuer alone names nobody.
+            identities: demanded.identity.iter().filter(|_| case.identity.is_some()).cloned().collect(),
+            keys: demanded.key.iter().cloned().collect(),
+            ..TrustPolicy::danger_stock_client()
+        },
     };
+    demanded.narrow(&mut policy, signer);
     if let Some(revocation) = &case.revocation {
-        policy.revocation.mode = match revocation.mode {
-            Mode::None => RevocationMode::DangerSkip,
-            Mode::IfPresent => RevocationMode::DangerIfPresent,
-            Mode::Require => RevocationMode::Require,
-        };
-    }
-    if let Some(identity) = &case.identity {
-        let issuer = match &case.issuer {
-            Some(issuer) => IssuerRule::Matching(Pattern::new(issuer)?),
-            None => IssuerRule::AnyOfTheAuthority,
-        };
-        let rule = IdentityRule { subject: Pattern::new(identity)?, issuer, level: TrustLevel::Verified };
-        policy.identities = Vec::from([rule]);
-    }
-    if let Some(key) = &case.key {
-        let spki = public_key(key)?;
-        let parsed = SubjectPublicKey::from_der(&spki).map_err(|error| error.denial("key"))?;
-        let details = KeyDetails::of_key(parsed.algorithm, parsed.key)?;
-        policy.keys =
-            Vec::from([TrustedKey { name: "key".into(), spki, details, level: TrustLevel::Verified }]);
+        policy.revocation.mode = stricter(policy.revocation.mode, revocation.mode.into());
     }
     Ok(policy)
+}
+
+impl From<Mode> for RevocationMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::None => Self::DangerSkip,
+            Mode::IfPresent => Self::DangerIfPresent,
+            Mode::Require => Self::Require,
+        }
+    }
+}
+
+fn stricter(one: RevocationMode, other: RevocationMode) -> RevocationMode {
+    use RevocationMode as M;
+    match (one, other) {
+        (M::Require, _) | (_, M::Require) => M::Require,
+        (M::DangerIfPresent, _) | (_, M::DangerIfPresent) => M::DangerIfPresent,
+        (M::DangerSkip, M::DangerSkip) => M::DangerSkip,
+    }
+}
+
+/// What a case says of the signer besides its policy.
+struct Demanded {
+    /// `identity` and `issuer`; what is not given matches every name.
+    identity: Option<IdentityRule>,
+    key: Option<TrustedKey>,
+}
+
+impl Demanded {
+    fn of(case: &Case) -> Result<Self, Denial> {
+        let identity = (case.identity.is_some() || case.issuer.is_some()).then(|| {
+            let issuer = match &case.issuer {
+                Some(issuer) => IssuerRule::Matching(Pattern::new(issuer)?),
+                None => IssuerRule::AnyOfTheAuthority,
+            };
+            let subject = Pattern::new(case.identity.as_deref().unwrap_or("**"))?;
+            Ok::<_, Error>(IdentityRule { subject, issuer, level: TrustLevel::Verified })
+        });
+        let key = case.key.as_deref().map(|text| {
+            let spki = public_key(text)?;
+            let parsed = SubjectPublicKey::from_der(&spki).map_err(|error| error.denial("key"))?;
+            let details = KeyDetails::of_key(parsed.algorithm, parsed.key)?;
+            Ok::<_, Denial>(TrustedKey { name: "key".into(), spki, details, level: TrustLevel::Verified })
+        });
+        Ok(Self { identity: identity.transpose()?, key: key.transpose()? })
+    }
+
+    /// Takes away from `policy` whoever does not satisfy the case's own conditions; step 3 or 6 then denies the others. A
+    /// bare key (`None`) bears no name.
+    fn narrow(self, policy: &mut TrustPolicy, signer: Option<&Certificate>) {
+        if let Some(key) = self.key {
+            policy.keys.retain(|accepted| accepted.spki == key.spki);
+            if signer.is_some_and(|signer| signer.spki_der() != key.spki) {
+                policy.identities.clear();
+            }
+        }
+        if let Some(rule) = self.identity {
+            policy.keys.clear();
+            // A certificate that names nobody is denied whatever the rules are.
+            let identity = signer.and_then(|signer| Identity::of_certificate(signer).ok());
+            if identity.is_some_and(|identity| !rule.accepts(&identity)) {
+                policy.identities = Vec::from([rule]);
+            }
+        }
+    }
 }
 
 fn public_key(text: &str) -> Result<Vec<u8>, Denial> {

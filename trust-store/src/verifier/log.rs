@@ -17,6 +17,7 @@ use crate::log_entry::TransparencyLogEntry;
 use crate::policy::WitnessPolicy;
 use crate::reason::{Denial, ReasonCode};
 use crate::rekor_v1;
+use crate::time::UnixTime;
 use crate::trust_material::TrustedLog;
 
 /// Entries that describe the signature and lead to the head of the checkpoint they carry. The checkpoints are not
@@ -70,8 +71,8 @@ impl Session<'_> {
         Ok(IncludedEntries(included))
     }
 
-    /// Step 9: the checkpoints are signed by logs that the trusted root lists; at least as many distinct logs as the
-    /// policy demands, with keys that were in service at every signing time. An entry of an unknown log counts for
+    /// Step 9: the checkpoints are signed by logs that the trusted root lists; at least as many distinct logs (origins and
+    /// keys) as the policy demands, with keys that were in service at every signing time. An entry of an unknown log counts for
     /// nothing and harms nothing.
     pub(super) fn step_9_checkpoints(
         &self,
@@ -90,14 +91,18 @@ impl Session<'_> {
                     unverified(&included)
                 }
             };
-            if views.iter().any(|view| view.log_id == log.log_id) {
+            // One log counts once, by whichever of its names: a root may list the key of one under the identifiers of two
+            // formats, or an old and a new key of one origin.
+            if views.iter().any(|view| view.is_of(log)) {
                 continue;
             }
             let mut view = LogView {
                 origin: log.origin.clone(),
                 log_id: log.log_id.clone(),
+                key: log.key.clone(),
                 index: included.index,
                 leaf: included.leaf,
+                promised_at: promised_at(included.entry),
                 attested: opened,
                 known: Vec::new(),
             };
@@ -202,6 +207,12 @@ fn inclusion(
         }
     };
     (Some(Claimed { note, head }), result)
+}
+
+/// The log's own time of the entry, where [`Session::opened`] verified its signature.
+fn promised_at(entry: &TransparencyLogEntry) -> Option<UnixTime> {
+    let stated = entry.inclusion_promise.is_some() && entry.integrated_time > 0;
+    stated.then_some(UnixTime(entry.integrated_time))
 }
 
 /// What the steps after a step 9 that a test switched off work with.

@@ -12,8 +12,9 @@ use tlog::{LeafHash, Note, TreeHead};
 
 use super::{Session, denied};
 use crate::evidence::{LogEvidence, MAX_CHECKPOINTS};
-use crate::policy::{FreshnessPolicy, MAX_CLOCK_SKEW, WitnessPolicy};
+use crate::policy::{EarlierSignatures, FreshnessPolicy, MAX_CLOCK_SKEW, WitnessPolicy, WitnessQuorum};
 use crate::reason::{Denial, ReasonCode};
+use crate::time::UnixTime;
 use crate::trust_material::TrustedLog;
 use crate::verified::VerifiedLogEntry;
 
@@ -31,8 +32,11 @@ pub(super) struct OpenedCheckpoint {
 pub(super) struct LogView {
     pub(super) origin: String,
     pub(super) log_id: Vec<u8>,
+    pub(super) key: Vec<u8>,
     pub(super) index: u64,
     pub(super) leaf: LeafHash,
+    /// When the log itself says that it took the entry, under its signature (Rekor v1).
+    pub(super) promised_at: Option<UnixTime>,
     /// `None` for an entry with a signed timestamp only.
     pub(super) attested: Option<OpenedCheckpoint>,
     /// The attested checkpoint and every readable one of the evidence, with their relation to it.
@@ -50,7 +54,47 @@ pub(super) enum Relation {
     NotShown,
 }
 
+impl LogView {
+    /// Whether this is a view of the same log, whatever identifier it has.
+    pub(super) fn is_of(&self, log: &TrustedLog) -> bool {
+        self.log_id == log.log_id || self.origin == log.origin || self.key == log.key
+    }
+
+    /// Verified checkpoints of trees that hold the entry.
+    fn covering(&self) -> impl Iterator<Item = &OpenedCheckpoint> {
+        let holds = |(checkpoint, relation): &&(OpenedCheckpoint, Relation)| {
+            *relation == Relation::Consistent && checkpoint.head.size > self.index
+        };
+        self.known.iter().filter(holds).map(|(checkpoint, _)| checkpoint)
+    }
+}
+
 impl Session<'_> {
+    /// From when on as many logs as the policy demands are shown to have held the entry. `None` if that is not shown, or
+    /// if the policy asks nobody about it.
+    pub(super) fn logged_since(&self, views: &[LogView]) -> Option<UnixTime> {
+        if self.policy.revocation.earlier_signatures == EarlierSignatures::Reject {
+            return None;
+        }
+        let mut since: Vec<UnixTime> = views.iter().filter_map(|view| self.held_since(view)).collect();
+        since.sort_unstable();
+        since.get(usize::from(self.policy.log_threshold.get()) - 1).copied()
+    }
+
+    /// From when on a log is shown to have held the entry: since a quorum cosigned a checkpoint that covers it, or, where
+    /// no witnesses are demanded, since the log itself says so.
+    fn held_since(&self, view: &LogView) -> Option<UnixTime> {
+        match &self.policy.witnesses {
+            WitnessPolicy::Quorum(quorum) => {
+                view.covering().filter_map(|checkpoint| cosigned_since(quorum, checkpoint)).min()
+            }
+            WitnessPolicy::NotRequired => {
+                let signed = view.covering().filter_map(|checkpoint| checkpoint.log_time);
+                signed.filter(|time| *time > 0).filter_map(unix_time).chain(view.promised_at).min()
+            }
+        }
+    }
+
     /// Step 10: a quorum cosigned the attested checkpoint, or a newer one that contains it.
     pub(super) fn step_10_witnesses(&self, views: &[LogView]) -> Result<(), Denial> {
         let WitnessPolicy::Quorum(quorum) = &self.policy.witnesses else { return Ok(()) };
@@ -201,6 +245,19 @@ impl Session<'_> {
                 .any(recent),
         }
     }
+}
+
+/// When the last witness of the first quorum cosigned.
+fn cosigned_since(quorum: &WitnessQuorum, checkpoint: &OpenedCheckpoint) -> Option<UnixTime> {
+    let cosigned = || checkpoint.cosigned.iter();
+    let reached = |by: u64| {
+        quorum.is_reached(|witness| cosigned().any(|(cosigner, time)| *cosigner == witness && *time <= by))
+    };
+    cosigned().map(|(_, time)| *time).filter(|time| reached(*time)).min().and_then(unix_time)
+}
+
+fn unix_time(seconds: u64) -> Option<UnixTime> {
+    i64::try_from(seconds).ok().map(UnixTime)
 }
 
 /// A checkpoint of the evidence also contains the attested one, for this entry's purpose, if it contains the entry.

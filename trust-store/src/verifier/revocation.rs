@@ -6,23 +6,27 @@ use alloc::vec::Vec;
 use super::Session;
 use super::signing_time::SigningTimes;
 use crate::path::VerifiedChain;
+use crate::policy::EarlierSignatures;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationCheck;
+use crate::time::UnixTime;
 
 impl Session<'_> {
-    /// Evidence is judged at the time of the decision; the signing time matters only where the policy accepts
-    /// signatures that are proven to be older than the revocation.
+    /// Evidence is judged at the time of the decision. When the signature was stamped and `logged` matters only where the
+    /// policy accepts signatures that are proven to be older than the revocation. Both must be: a timestamp is the word of one
+    /// key, and nobody could have seen a signature that was kept out of the logs until the theft of its key was known.
     pub(super) fn step_12_revocation(
         &self,
         chain: Option<&VerifiedChain>,
         times: &SigningTimes,
+        logged: Option<UnixTime>,
     ) -> Result<(), Denial> {
         let check = RevocationCheck {
             evidence: &self.revocation,
             policy: &self.policy.revocation,
             now: self.now,
             // The latest of the proven times: "before the revocation" must hold for every one of them.
-            proven_at: times.iter().max(),
+            proven_at: logged.and_then(|logged| times.iter().chain([logged]).max()),
             intermediates: self.issuers,
             verifier: self.cached,
         };
@@ -49,8 +53,13 @@ impl Session<'_> {
         };
         let result = result.map_err(|Denial { code, detail }| match code {
             ReasonCode::Revoked => {
-                let rule = "`revocation` admits nothing of a revoked certificate: sign again with a good one";
-                Denial::new(code, format!("{detail}; {rule}"))
+                let rule = match self.policy.revocation.earlier_signatures {
+                    EarlierSignatures::Reject => "admits nothing of a revoked certificate",
+                    EarlierSignatures::AcceptProvenBefore => {
+                        "accepts of its signer only what is shown to have been stamped and logged before"
+                    }
+                };
+                Denial::new(code, format!("{detail}; `revocation` {rule}: sign again with a good one"))
             }
             // Running out of budget leaves the status unknown; only the three codes belong to this step.
             _ => {
