@@ -37,9 +37,8 @@ pub const ROUTES: &[&str] = &[
 #[must_use]
 pub fn methods(path: &str) -> &'static str {
     match path {
-        "/api/v1/certificates" => "GET, POST",
-        "/api/v1/tokens" | "/api/v1/timestamp" => "POST",
-        "/ocsp" => "GET, POST",
+        "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
+        "/api/v1/tokens" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
         _ => "GET, HEAD",
     }

@@ -187,9 +187,9 @@ async fn malformed_http_requests_get_problem_documents() {
     }
     for (method, path, allow) in [
         (reqwest::Method::GET, "/api/v1/tokens", "POST"),
-        (reqwest::Method::DELETE, "/api/v1/certificates", "GET, POST"),
+        (reqwest::Method::DELETE, "/api/v1/certificates", "GET, HEAD, POST"),
         (reqwest::Method::POST, "/api/v1/authorities", "GET, HEAD"),
-        (reqwest::Method::PUT, "/ocsp", "GET, POST"),
+        (reqwest::Method::PUT, "/ocsp", "GET, HEAD, POST"),
         (reqwest::Method::POST, "/readyz", "GET, HEAD"),
     ] {
         let refused = server.http.request(method, format!("{}{path}", server.base)).send().await.unwrap();

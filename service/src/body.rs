@@ -198,6 +198,17 @@ pub(crate) enum Source<B> {
     Own(Option<Bytes>),
 }
 
+impl<B: Body> Source<B> {
+    /// Length in bytes, where it is known before the end.
+    pub(crate) fn exact_length(&self) -> Option<u64> {
+        match self {
+            Self::App(body) => body.size_hint().exact(),
+            Self::Grpc(_) => None,
+            Self::Own(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+}
+
 /// A response body; when it is gone, the request has ended.
 pub(crate) struct ResponseBody<B> {
     source: Source<B>,

@@ -96,14 +96,22 @@ type Reply<A> = Response<Source<<A as App>::Body>>;
 impl<A: App> Dispatcher<A> {
     pub(crate) async fn handle(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<ResponseBody<A::Body>>, Infallible> {
         let ended = Ended::begin(&self.activity);
         let began = monotonic();
         let route = self.shared.requests.route_of(request.uri().path());
         let access = tracing::enabled!(target: "access", tracing::Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().path().to_owned()));
-        let response = self.answer(request).await;
+        // HEAD is GET without the body (RFC 9110 section 9.3.2), whatever the routes think of it.
+        let head = request.method() == Method::HEAD;
+        if head {
+            *request.method_mut() = Method::GET;
+        }
+        let mut response = self.answer(request).await;
+        if head {
+            response = without_body(response);
+        }
         let took = monotonic().saturating_sub(began);
         self.shared.requests.observe(route, response.status(), took);
         if let Some((method, path)) = access {
@@ -176,7 +184,7 @@ impl<A: App> Dispatcher<A> {
         if !matches!(path, "/healthz" | "/readyz" | "/metrics") || (path == "/metrics" && !primary) {
             return None;
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if *request.method() != Method::GET {
             return Some(problem(&Problem::method_not_allowed("GET, HEAD")));
         }
         Some(match path {
@@ -194,6 +202,19 @@ impl<A: App> Dispatcher<A> {
             },
         })
     }
+}
+
+/// The same answer with the length of the body that a GET would have brought, and no body.
+fn without_body<B>(mut response: Response<Source<B>>) -> Response<Source<B>>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    if let Some(length) = response.body().exact_length()
+        && let Entry::Vacant(header) = response.headers_mut().entry(CONTENT_LENGTH)
+    {
+        header.insert(HeaderValue::from(length));
+    }
+    response.map(|_| Source::Own(None))
 }
 
 /// An answer that came before the whole body ends its connection (RFC 9112 §9.6). Saying so keeps the client from sending

@@ -64,6 +64,22 @@ async fn health_readiness_and_metrics_answer() {
 }
 
 #[tokio::test]
+async fn head_is_get_without_the_body() {
+    let running = Server::new(&quick()).unwrap().route(routes(Arc::default())).start().await.unwrap();
+    for path in ["/hello", "/healthz", "/metrics", "/nowhere"] {
+        let got = reqwest::get(url(running.addr(), path)).await.unwrap();
+        let head = reqwest::Client::new().head(url(running.addr(), path)).send().await.unwrap();
+        assert_eq!(head.status(), got.status(), "{path}");
+        assert_eq!(head.headers()["content-type"], got.headers()["content-type"], "{path}");
+        let length: usize = head.headers()["content-length"].to_str().unwrap().parse().unwrap();
+        assert!(head.bytes().await.unwrap().is_empty(), "{path}");
+        let body = got.bytes().await.unwrap();
+        // What is counted grows between the two requests.
+        assert!(length == body.len() || path == "/metrics", "{path}: {length} of {}", body.len());
+    }
+}
+
+#[tokio::test]
 async fn the_read_only_listener_serves_its_routes_and_no_metrics() {
     let config = ServerConfig { read_only_listen: Some("127.0.0.1:0".to_owned()), ..quick() };
     let running = start(&config).await;

@@ -25,10 +25,10 @@ use crate::runtime::Selector;
 /// The methods that a path takes, for a 405's `Allow`.
 pub(crate) fn methods(path: &str) -> &'static str {
     match path.strip_prefix("/api/v1/").unwrap_or_default() {
-        "agents" | "deployments" => "GET, POST",
+        "agents" | "deployments" => "GET, HEAD, POST",
         "explain" | "instances/stop" | "evidence/refresh" => "POST",
         path if path.starts_with("agents/") && path.ends_with("/execute") => "POST",
-        path if path.starts_with("agents/") => "GET, DELETE",
+        path if path.starts_with("agents/") => "GET, HEAD, DELETE",
         path if path.strip_prefix("deployments/").is_some_and(|rest| rest.contains('/')) => "POST",
         _ => "GET, HEAD",
     }
