@@ -296,6 +296,21 @@ pub fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
+/// Refuses a key file that others may read: whoever can may act in its owner's name too. As with the servers' secrets, the
+/// group may read it, for that is how service managers hand it over; pipes have no readers to speak of.
+///
+/// # Errors
+/// Exit code 2 with the file's mode and the given advice.
+pub fn refuse_readers(path: &Path, advice: &str) -> Outcome<()> {
+    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o037 != 0 {
+        return Err(Failure::usage(format!("{} has mode {mode:04o}, which lets others in", path.display()))
+            .hint(advice));
+    }
+    Ok(())
+}
+
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrecy {

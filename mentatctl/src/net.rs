@@ -1,14 +1,15 @@
 //! The HTTP client that every command shares, and the runtime it runs on.
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use reqwest::{Certificate, Client, Identity, redirect};
-use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::{Home, read_file};
+use crate::home::{Home, read_file, read_secret, refuse_readers};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ pub struct TlsFlags {
 
 impl TlsFlags {
     /// The authorities of the servers' TLS certificates, where they were given.
-    pub fn ca(&self) -> Option<&std::path::Path> {
+    pub fn ca(&self) -> Option<&Path> {
         self.tls_ca.as_deref()
     }
 
@@ -59,10 +60,17 @@ impl TlsFlags {
             }
             builder = builder.tls_certs_only(certificates);
         }
-        if let (Some(cert), Some(key)) = (cert, key) {
-            let mut pem = read_file(cert)?;
+        if let Some((cert, key)) = pair(cert, key)? {
+            let (chain, secret) = (read_file(cert)?, read_secret(key)?);
+            refuse_readers(
+                key,
+                "if nobody else has read it: chmod 600; else replace it and its certificate",
+            )?;
+            // Reserved once: growing would leave a copy of the key behind.
+            let mut pem = Zeroizing::new(Vec::with_capacity(chain.len() + 1 + secret.len()));
+            pem.extend(chain);
             pem.push(b'\n');
-            pem.extend(read_file(key)?);
+            pem.extend(secret.as_bytes());
             let identity = Identity::from_pem(&pem)
                 .or_fail(Exit::Usage, format!("{} with {}", cert.display(), key.display()))?;
             builder = builder.identity(identity);
@@ -78,6 +86,21 @@ impl TlsFlags {
                 .hint("give PEM files: certificates for --tls-ca and --tls-cert, a PKCS#8 key for --tls-key")
         })
     }
+}
+
+/// A client certificate and its key. One without the other would be left out in silence.
+fn pair<'a>(cert: Option<&'a PathBuf>, key: Option<&'a PathBuf>) -> Outcome<Option<(&'a Path, &'a Path)>> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some((cert, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(half("tls_cert", "tls_key")),
+        (None, Some(_)) => Err(half("tls_key", "tls_cert")),
+    }
+}
+
+fn half(given: &str, missing: &str) -> Failure {
+    Failure::usage(format!("{given} is configured without {missing}"))
+        .hint(format!("set {missing} in config.toml too, or give --tls-cert and --tls-key"))
 }
 
 /// A client for servers that this program started itself on loopback.
@@ -104,4 +127,20 @@ pub fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         .build()
         .or_fail(Exit::Failure, "starting the asynchronous runtime")?;
     runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_client_certificate_is_refused_and_named() {
+        let (cert, key) = (PathBuf::from("a.crt"), PathBuf::from("a.key"));
+        assert!(pair(None, None).unwrap().is_none());
+        assert_eq!(pair(Some(&cert), Some(&key)).unwrap(), Some((cert.as_path(), key.as_path())));
+        for (cert, key, missing) in [(Some(&cert), None, "tls_key"), (None, Some(&key), "tls_cert")] {
+            let line = pair(cert, key).unwrap_err().line();
+            assert!(line.contains(&format!("without {missing}")), "{line}");
+        }
+    }
 }

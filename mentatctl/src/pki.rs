@@ -18,7 +18,7 @@ use trust_store::UnixTime;
 
 use self::enrol::{KeyUse, RequestCert, request_cert};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::home::{Home, read_secret};
+use crate::home::{Home, read_secret, refuse_readers};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
 
@@ -293,21 +293,11 @@ pub fn read_key(path: &Path, passphrase: Option<&Passphrase>) -> Outcome<Develop
     let key = DeveloperKey::from_pem(&read_secret(path)?, passphrase)
         .or_fail(Exit::Usage, path.display())
         .map_err(key_advice)?;
-    refuse_readers(path)?;
+    refuse_readers(
+        path,
+        "if nobody else has read it: chmod 600; else ask for a new certificate with `pki renew`",
+    )?;
     Ok(key)
-}
-
-/// Refuses a key file that others may read: whoever can is a signer too. As with the servers' secrets, the group may
-/// read it, for that is how service managers hand it over; pipes have no readers to speak of.
-fn refuse_readers(path: &Path) -> Outcome<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
-    let mode = metadata.permissions().mode() & 0o777;
-    if metadata.is_file() && mode & 0o037 != 0 {
-        return Err(Failure::usage(format!("{} has mode {mode:04o}, which lets others in", path.display()))
-            .hint("if nobody else has read it: chmod 600; else ask for a new certificate with `pki renew`"));
-    }
-    Ok(())
 }
 
 /// What to do about a key that cannot be used.

@@ -298,6 +298,14 @@ fn three_machines_speak_mutual_tls_and_an_executor_joins() {
     let run = "mentatctl run my-module --executor-url https://exec.example.com:8443";
     let ran = finish(page.other(&format!("{run} {operator}")), b"").success();
     assert!(ran.stdout.contains("\"words\":0"), "{}", ran.stdout);
+    // The operator's key administers: whoever else can read it does too.
+    let mode = |mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(page.path("tls/operator.key"), permissions).unwrap();
+    };
+    mode(0o644);
+    finish(page.other(&format!("{run} {operator}")), b"").refused(2, "lets others in");
+    mode(0o600);
     // Without a client certificate there is not even a handshake.
     finish(page.other(&format!("{run} --tls-ca tls/ca.crt")), b"").refused(69, "cannot be reached");
     let export = "mentatctl trust export --output again --ca-url https://ca.example.com:8443 \
