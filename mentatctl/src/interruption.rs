@@ -1,6 +1,7 @@
 //! Ctrl-C, SIGTERM and the end of a terminal, listened to before anything is started or said: without it each of them
 //! would end this process at once and leave servers, half-made folders and temporary files behind.
 
+use std::io::Write as _;
 use std::sync::mpsc::channel;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,8 +43,12 @@ impl Interruption {
                     () = received(&mut hangup) => {}
                 }
                 told.send_replace(true);
-                // Whoever holds the other end may look at any later time.
-                told.closed().await;
+                // Whoever holds the other end may look at any later time; who asks again does not want to wait.
+                tokio::select! {
+                    () = told.closed() => {}
+                    _ = interrupt.recv() => at_once(),
+                    _ = terminate.recv() => at_once(),
+                }
                 Ok(())
             });
             if let Err(failure) = ended {
@@ -76,6 +81,14 @@ impl Interruption {
 
 /// Code of the failure that an interruption is.
 pub const INTERRUPTED: &str = "interrupted";
+
+/// Ends without waiting for the servers: each stops by itself when this process, which holds its standard input, is gone.
+#[allow(clippy::disallowed_methods, reason = "asked for twice: nothing is to be waited for")]
+fn at_once() {
+    let _ =
+        std::io::stderr().write_all(b"asked again: not waiting; the servers end what they are at and stop\n");
+    std::process::exit(1);
+}
 
 async fn received(signal: &mut Option<Signal>) {
     match signal {

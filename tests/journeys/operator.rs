@@ -1,7 +1,7 @@
 //! An operator of a stack: restart, a second start in the same folder, wrong and damaged folders, ports in use.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -209,6 +209,37 @@ fn a_signal_right_after_the_ready_line_is_a_clean_stop() {
         let status = child.wait().unwrap();
         assert_eq!(status.code(), Some(0), "SIG{name}: {status}");
     }
+}
+
+/// A request that does not end holds a stop up; whoever asks again does not wait for it.
+#[test]
+fn a_second_signal_does_not_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("stack");
+    let mut command = Command::new(binary("mentatctl"));
+    command.args(["up", "--exit-with-stdin", "--dir"]).arg(&folder);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("Ctrl-C stops it")).expect("the stack is ready");
+    let stack: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("stack.json")).unwrap()).unwrap();
+    let authority = stack["ca"]["url"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let mut unfinished = std::net::TcpStream::connect(authority).unwrap();
+    unfinished
+        .write_all(b"POST /api/v1/timestamp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{}")
+        .unwrap();
+    signal(child.id(), "INT");
+    lines.find(|line| line == "stopping").expect("it says that it stops");
+    signal(child.id(), "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert!(stderr.contains("asked again"), "{stderr}");
+    drop(unfinished);
+    // The servers go by themselves; the next start waits for their ports.
+    let mut stack = Stack::up(&folder);
+    assert_eq!(stack.down(), 0);
 }
 
 #[test]
