@@ -34,8 +34,9 @@ use crate::evidence::Collector;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
-use crate::records::{audit_unavailable, cut, state_unavailable, summarise};
+use crate::records::{audit_unavailable, cut, summarise};
 use crate::runtime::{KillCause, Prepared, Runtime, Selector};
+use crate::state_folder::StateFolder;
 use crate::submissions::{Stored, Submissions};
 
 pub use calling::{Executed, Terms};
@@ -72,6 +73,7 @@ pub struct Executor {
     queue: Queue,
     deployments: Deployments,
     submissions: Submissions,
+    state: Arc<StateFolder>,
     waiting: Waiting,
 }
 
@@ -90,8 +92,17 @@ impl Executor {
         let submissions = Submissions::open(state).map_err(|error| refuse(error.into()))?;
         let waiting = Waiting::new(submissions.list().map_err(|error| refuse(error.into()))?);
         let queue = Queue::new(parts.runtime.pool().slots);
-        let deployments = Deployments::open(state)?;
-        Ok(Arc::new(Self { parts, agents: Agents::default(), queue, deployments, submissions, waiting }))
+        let state = Arc::new(StateFolder::new(state));
+        let deployments = Deployments::open(Arc::clone(&state))?;
+        Ok(Arc::new(Self {
+            parts,
+            agents: Agents::default(),
+            queue,
+            deployments,
+            submissions,
+            state,
+            waiting,
+        }))
     }
 
     /// Records that the executor starts, and what confines it.
@@ -169,10 +180,14 @@ impl Executor {
         let submissions = self.submissions.clone();
         let path = submissions.path(agent.id(), agent.digest);
         let written = tokio::task::spawn_blocking(move || submissions.write(&path, &stored)).await;
-        written
-            .map_err(BoxError::from)
-            .and_then(|written| written.map_err(BoxError::from))
-            .map_err(|error| state_unavailable().for_operator(format!("{error}: {:?}", error.source())))
+        match written {
+            Ok(Ok(())) => {
+                self.state.written();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.state.failed(&error, "the record of an agent")),
+            Err(error) => Err(self.state.failed(&error, "the record of an agent")),
+        }
     }
 
     async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
@@ -270,8 +285,7 @@ impl Executor {
         self.parts.metrics.stopped(stopped);
         let removed = paths.iter().try_for_each(|path| Submissions::remove(path));
         removed.map_err(|error| {
-            state_unavailable()
-                .for_operator(format!("the record of {name} would bring it back at the next start: {error}"))
+            self.state.failed(&error, &format!("the record of {name} would bring it back at the next start"))
         })?;
         recorded.map(|()| stopped)
     }
@@ -308,6 +322,7 @@ impl Executor {
         if self.parts.receipts.available().is_err() {
             problems.push("the receipt log cannot be written".to_owned());
         }
+        problems.extend(self.state.problem().map(str::to_owned));
         let snapshot = self.parts.collector.snapshot();
         problems.extend(snapshot.fork.iter().map(|fork| format!("log fork: {fork}")));
         if snapshot.complete_at.is_none() {

@@ -40,6 +40,7 @@ mod records;
 pub mod runtime;
 mod signatures;
 pub mod start;
+mod state_folder;
 mod submissions;
 #[cfg(test)]
 mod testing;

@@ -85,10 +85,6 @@ pub(crate) fn receipts_unavailable() -> Denied {
     Denied::new("receipts_unavailable", "the receipt log cannot be written; nothing new is run until it can")
 }
 
-pub(crate) fn state_unavailable() -> Denied {
-    Denied::new("state_unavailable", "the executor's state folder cannot be written; nothing was changed")
-}
-
 pub(crate) fn not_loaded(name: &str) -> Denied {
     let shown: String = name.chars().take(128).flat_map(char::escape_default).collect();
     Denied::new("not_loaded", format!("no admitted agent is called {shown}; load it first"))

@@ -11,7 +11,7 @@ mod route;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ pub(crate) use plan::{Decision, Plan};
 pub(crate) use route::{Route, Served, Taking};
 
 use crate::admission::Denied;
-use crate::records::state_unavailable;
+use crate::state_folder::StateFolder;
 use route::StoredRoute;
 
 /// Most agents with a route.
@@ -38,6 +38,7 @@ type Table = BTreeMap<String, Arc<Route>>;
 /// The routes of all agents, kept in one file.
 pub(crate) struct Deployments {
     path: PathBuf,
+    state: Arc<StateFolder>,
     table: ArcSwap<Table>,
     changing: tokio::sync::Mutex<()>,
     spread: AtomicU64,
@@ -58,8 +59,8 @@ impl Deployments {
     /// # Errors
     ///
     /// When the file is there and cannot be read: guessing would run releases that were taken back.
-    pub(crate) fn open(state: &Path) -> std::result::Result<Self, StartRefusal> {
-        let path = state.join("deployments.json");
+    pub(crate) fn open(state: Arc<StateFolder>) -> std::result::Result<Self, StartRefusal> {
+        let path = state.directory().join("deployments.json");
         let refuse = |error: Box<dyn std::error::Error + Send + Sync>| {
             StartRefusal::new(
                 format!("{} cannot be used", path.display()),
@@ -83,6 +84,7 @@ impl Deployments {
         };
         Ok(Self {
             path,
+            state,
             table: ArcSwap::from_pointee(table),
             changing: tokio::sync::Mutex::default(),
             spread: AtomicU64::new(0),
@@ -139,16 +141,15 @@ impl Deployments {
             None => drop(table.remove(agent)),
         }
         let routes = table.iter().map(|(agent, route)| (agent.clone(), route.stored())).collect();
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            state_unavailable().for_operator(format!("deployments.json: {error}"))
-        };
-        let bytes =
-            serde_json::to_vec_pretty(&File { version: VERSION, routes }).map_err(|e| failed(e.into()))?;
+        const WHAT: &str = "deployments.json";
+        let bytes = serde_json::to_vec_pretty(&File { version: VERSION, routes })
+            .map_err(|error| self.state.failed(&error, WHAT))?;
         let path = self.path.clone();
         tokio::task::spawn_blocking(move || atomic::write(&path, &bytes, Readers::Owner))
             .await
-            .map_err(|error| failed(error.into()))?
-            .map_err(|error| failed(error.into()))?;
+            .map_err(|error| self.state.failed(&error, WHAT))?
+            .map_err(|error| self.state.failed(&error, WHAT))?;
+        self.state.written();
         self.table.store(Arc::new(table));
         Ok(())
     }

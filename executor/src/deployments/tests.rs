@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use executor_api::deployment::{Deploy, Phase, Strategy};
 use executor_engine::ModuleDigest;
 
-use super::{Deployments, Plan, Route, Taking};
+use super::{Deployments, Plan, Route, StateFolder, Taking};
 
 fn digest(text: &str) -> ModuleDigest {
     ModuleDigest::of(text.as_bytes())
@@ -61,7 +63,7 @@ fn what_was_taken_back_is_not_returned_to() {
 #[tokio::test]
 async fn routes_outlive_a_restart_and_changes_do_not_overtake_each_other() {
     let dir = tempfile::tempdir().unwrap();
-    let deployments = Deployments::open(dir.path()).unwrap();
+    let deployments = Deployments::open(Arc::new(StateFolder::new(dir.path()))).unwrap();
     assert!(deployments.choose("a.b", None).is_none());
     deployments.change("a.b", None, Some(Route::stable(digest("old"), "pinned"))).await.unwrap();
     let seen = deployments.route("a.b").unwrap();
@@ -70,19 +72,22 @@ async fn routes_outlive_a_restart_and_changes_do_not_overtake_each_other() {
     let stale = deployments.change("a.b", Some(&seen), None).await.unwrap_err();
     assert_eq!(stale.code, "deployment_in_progress");
 
-    let again = Deployments::open(dir.path()).unwrap();
+    let again = Deployments::open(Arc::new(StateFolder::new(dir.path()))).unwrap();
     let described = again.route("a.b").unwrap().describe("a.b");
     assert_eq!(described.phase, Phase::Progressing);
     assert_eq!((described.candidate.unwrap().percent, described.last.as_str()), (10, "canary"));
 
     std::fs::write(dir.path().join("deployments.json"), "{\"version\":1,\"routes\":{\"a\":{}}}").unwrap();
-    assert!(Deployments::open(dir.path()).is_err(), "a file that cannot be read is not ignored");
+    assert!(
+        Deployments::open(Arc::new(StateFolder::new(dir.path()))).is_err(),
+        "a file that cannot be read is not ignored"
+    );
 }
 
 #[tokio::test]
 async fn a_change_that_cannot_be_kept_does_not_happen() {
     let dir = tempfile::tempdir().unwrap();
-    let deployments = Deployments::open(dir.path()).unwrap();
+    let deployments = Deployments::open(Arc::new(StateFolder::new(dir.path()))).unwrap();
     std::fs::create_dir(dir.path().join("deployments.json")).unwrap();
     let refused = deployments.change("a.b", None, Some(Route::stable(digest("x"), ""))).await.unwrap_err();
     assert_eq!(refused.code, "state_unavailable");
