@@ -9,22 +9,28 @@ use crate::{members, metadata, root, text};
 
 /// Crates outside the workspace that must not be reachable from a crate by normal dependencies, whatever lies between.
 const NEVER_REACHED: &[(&str, &[&str])] = &[
-    ("tlog", &["tokio", "hyper", "reqwest", "warp", "sqlx", "wasmtime", "aws-lc-rs", "getrandom"]),
-    ("trust-store", &["tokio", "hyper", "reqwest", "warp", "sqlx", "wasmtime", "hsm"]),
-    ("trust-store-files", &["warp", "sqlx", "wasmtime"]),
-    ("hsm", &["warp", "hyper", "sqlx", "wasmtime"]),
+    (
+        "tlog",
+        &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "aws-lc-rs", "getrandom"],
+    ),
+    ("trust-store", &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "hsm"]),
+    ("trust-store-files", &["warp", "sqlx", "rusqlite", "wasmtime"]),
+    ("hsm", &["warp", "hyper", "sqlx", "rusqlite", "wasmtime"]),
     ("log-store", &["warp", "hyper", "reqwest", "tonic", "wasmtime"]),
-    ("tlog-client", &["warp", "sqlx", "wasmtime"]),
-    ("ca-pki", &["warp", "hyper", "reqwest", "sqlx", "wasmtime", "hsm"]),
-    ("ca-api", &["warp", "sqlx", "wasmtime"]),
-    ("executor-api", &["warp", "sqlx", "wasmtime"]),
-    ("service", &["sqlx", "wasmtime", "trust-store", "tlog"]),
-    ("executor-engine", &["warp", "hyper", "tokio", "sqlx", "hsm"]),
+    ("tlog-client", &["warp", "sqlx", "rusqlite", "wasmtime"]),
+    ("ca-pki", &["warp", "hyper", "reqwest", "sqlx", "rusqlite", "wasmtime", "hsm"]),
+    ("ca-api", &["warp", "sqlx", "rusqlite", "wasmtime"]),
+    ("executor-api", &["warp", "sqlx", "rusqlite", "wasmtime"]),
+    ("service", &["sqlx", "rusqlite", "wasmtime", "trust-store", "tlog"]),
+    ("executor-engine", &["warp", "hyper", "tokio", "sqlx", "rusqlite", "hsm"]),
     ("ca-service", &["wasmtime", "log-store"]),
     ("transparency-log", &["wasmtime", "ca-pki"]),
-    ("executor", &["sqlx", "ca-pki"]),
-    ("executor-compiler", &["tokio", "hyper", "reqwest", "warp", "sqlx", "hsm", "tlog", "trust-store"]),
-    ("mentatctl", &["wasmtime", "cranelift-codegen", "sqlx", "warp", "service"]),
+    ("executor", &["sqlx", "rusqlite", "ca-pki"]),
+    (
+        "executor-compiler",
+        &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "hsm", "tlog", "trust-store"],
+    ),
+    ("mentatctl", &["wasmtime", "cranelift-codegen", "sqlx", "rusqlite", "warp", "service"]),
 ];
 
 /// The rows of the import table: crate → workspace crates it may import.
@@ -164,6 +170,7 @@ fn the_executor_holds_no_compiler_and_no_certificate_authority() {
         "ca-service",
         "ca-pki",
         "sqlx",
+        "rusqlite",
     ] {
         assert!(!crates.contains(never), "{never} is in the executor's dependency tree");
     }
