@@ -115,7 +115,7 @@ fuzz-smoke: ## every fuzz target for ten seconds (FUZZ_SECONDS), from its seeds
 	    | grep -E "number_of_executed|ERROR|panicked|Test unit written|SUMMARY" ; \
 	  ! ls tests/fuzz/artifacts/$$target/* >/dev/null 2>&1 || { echo "FOUND: tests/fuzz/artifacts/$$target"; exit 1; }; done
 
-bench: bench-log bench-ca bench-verify bench-exec ## every promised figure
+bench: bench-log bench-log-large bench-ca bench-verify bench-exec ## every promised figure
 
 # $(call bench,FOLDER,NAME): one bench, or a loud line where it does not exist in this tree. All benches share one selection of
 # packages, and so one release build.

@@ -29,7 +29,7 @@ mod status;
 
 use std::time::Duration;
 
-use figures::Figures;
+use figures::{Figures, Run};
 
 fn main() -> std::process::ExitCode {
     // `cargo test --benches` starts this without the flag: then it only has to compile.
@@ -62,5 +62,5 @@ fn main() -> std::process::ExitCode {
             issuance::measure_full(&mut figures, lasting).await;
         }
     });
-    figures.finish()
+    figures.finish(if parts.is_empty() { Run::Whole } else { Run::Parts })
 }

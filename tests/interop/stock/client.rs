@@ -168,9 +168,9 @@ impl JavaScript {
             ["sign", "verify"].iter().all(|name| modules.join("@sigstore").join(name).is_dir())
         });
         if found.is_none() {
-            eprintln!(
-                "SKIPPED: no @sigstore/sign and @sigstore/verify (npm i --prefix DIR @sigstore/sign@5.1 @sigstore/verify@4.1; \
-                 MENTAT_NODE_MODULES=DIR/node_modules)"
+            mentat_tests::skip::skipped(
+                "no @sigstore/sign and @sigstore/verify (npm i --prefix DIR @sigstore/sign@5.1 @sigstore/verify@4.1; \
+                 MENTAT_NODE_MODULES=DIR/node_modules)",
             );
         }
         found.map(Self)
@@ -213,7 +213,7 @@ fn go(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("SKIPPED: no {name} (go install, docs/interop.md; MENTAT_GO_BIN=DIR)");
+        mentat_tests::skip::skipped(format!("no {name} (go install, docs/interop.md; MENTAT_GO_BIN=DIR)"));
     }
     found
 }
