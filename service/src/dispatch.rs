@@ -188,7 +188,8 @@ impl<A: App> Dispatcher<A> {
             return Some(problem(&Problem::method_not_allowed("GET, HEAD")));
         }
         Some(match path {
-            "/healthz" => text("text/plain; charset=utf-8", "ok\n"),
+            // The form that clients of Rekor and of gRPC gateways read.
+            "/healthz" => text("application/json", r#"{"status":"SERVING"}"#),
             "/readyz" if self.shared.draining.load(Ordering::Relaxed) => {
                 problem(&Problem::unavailable("draining", 1).with_detail("the server is stopping"))
             }

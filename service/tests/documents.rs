@@ -45,7 +45,7 @@ async fn health_readiness_and_metrics_answer() {
         .await
         .unwrap();
     let get = |path: &str| reqwest::get(url(running.addr(), path));
-    assert_eq!(get("/healthz").await.unwrap().text().await.unwrap(), "ok\n");
+    assert_eq!(get("/healthz").await.unwrap().text().await.unwrap(), r#"{"status":"SERVING"}"#);
     let not_ready = problem(get("/readyz").await.unwrap()).await;
     assert_eq!((not_ready.status, not_ready.detail.as_deref()), (503, Some("the store is opening")));
     ready.store(true, Ordering::Relaxed);
