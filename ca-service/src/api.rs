@@ -2,7 +2,7 @@
 
 mod authorities;
 mod certificates;
-mod fulcio;
+pub mod fulcio;
 mod problem;
 mod request;
 pub mod roles;

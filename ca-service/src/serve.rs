@@ -228,6 +228,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let server = Server::new(&config.server)?
         .route(api::routes(&authority, &access))
         .read_only_route(api::status_routes(&authority))
+        .grpc(api::fulcio::grpc::routes(&authority))
         .metrics(metrics)
         .methods(api::methods)
         .readiness({

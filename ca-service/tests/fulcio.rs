@@ -259,3 +259,55 @@ async fn chains_and_configuration_are_told() {
     assert_eq!(world.get("/api/v2/configuration").await, expected);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grpc_form_issues_and_refuses_alike() {
+    use ca_service::api::fulcio::grpc::v2;
+    use v2::create_signing_certificate_request::Key;
+
+    let world = World::new().await;
+    let mut client = v2::ca_client::CaClient::connect(world.server.base.clone()).await.unwrap();
+    let key = key();
+    let request = |token: &str, challenge: &str| v2::CreateSigningCertificateRequest {
+        credentials: Some(v2::Credentials {
+            credentials: Some(v2::credentials::Credentials::OidcIdentityToken(token.to_owned())),
+        }),
+        key: Some(Key::PublicKeyRequest(v2::PublicKeyRequest {
+            public_key: Some(v2::PublicKey { algorithm: 2, content: pem_of(&key) }),
+            proof_of_possession: key.sign(challenge.as_bytes()).unwrap(),
+        })),
+    };
+    let token = world.issuer.token(EMAIL);
+    let issued = client.create_signing_certificate(request(&token, EMAIL)).await.unwrap().into_inner();
+    let Some(v2::signing_certificate::Certificate::SignedCertificateEmbeddedSct(embedded)) =
+        issued.certificate
+    else {
+        panic!("no certificate");
+    };
+    assert_eq!(embedded.chain.unwrap().certificates.len(), 3);
+    let by_csr = v2::CreateSigningCertificateRequest {
+        key: Some(Key::CertificateSigningRequest(csr(&key).into_bytes())),
+        ..request(&token, EMAIL)
+    };
+    client.create_signing_certificate(by_csr).await.unwrap();
+    for (asked, reason) in [
+        (request("", EMAIL), "malformed"),
+        (request(&token, "boss@example.org"), "not signed by the key"),
+        (v2::CreateSigningCertificateRequest { key: None, ..request(&token, EMAIL) }, "give either"),
+        (
+            v2::CreateSigningCertificateRequest { credentials: None, ..request(&token, EMAIL) },
+            "no identity token",
+        ),
+    ] {
+        let refused = client.create_signing_certificate(asked).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().contains(reason), "{refused}");
+    }
+    let bundle = client.get_trust_bundle(v2::GetTrustBundleRequest {}).await.unwrap().into_inner();
+    assert_eq!(bundle.chains[0].certificates.len(), 2);
+    let issuers =
+        client.get_configuration(v2::GetConfigurationRequest {}).await.unwrap().into_inner().issuers;
+    assert_eq!((issuers.len(), issuers[0].issuer_type.as_str()), (2, "email"));
+    drop(client);
+    world.finish().await;
+}

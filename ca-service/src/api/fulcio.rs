@@ -1,6 +1,8 @@
 //! `/api/v2/signingCert`, `/api/v2/trustBundle`, `/api/v2/configuration`: Fulcio's REST interface as stock clients use it
 //! (sigstore-contract §3). Bodies follow the JSON mapping of protocol buffers; unknown fields are refused.
 
+pub mod grpc;
+
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -21,6 +23,7 @@ use crate::CertificateAuthority;
 use crate::authority::names;
 use crate::error::CaError;
 use crate::fulcio::{CertificateRequest, KeyProof};
+use crate::issuance::Issued;
 use crate::oidc::OidcError;
 use crate::oidc::jws::MAX_TOKEN;
 
@@ -173,10 +176,7 @@ async fn certify(
     let body = body.map_err(|_| Refusal::invalid("the request is too large or was cut off"))?;
     let request = parse(header.as_deref(), &body)?;
     let issued = authority.certify_identity(request).await?;
-    let mut certificates = vec![encoded(&issued.certificate)?];
-    for issuer in &issued.chain {
-        certificates.push(encoded(issuer)?);
-    }
+    let certificates = certificates_of(&issued)?;
     let answer =
         SigningAnswer { signed_certificate_embedded_sct: Embedded { chain: Chain { certificates } } };
     Ok(json(StatusCode::OK, &answer))
@@ -235,9 +235,18 @@ fn encoded(der: &[u8]) -> Result<String, Refusal> {
     pem::encode("CERTIFICATE", der).map_err(|error| CaError::from(error).into())
 }
 
+/// A certificate with its issuers, the root last.
+fn certificates_of(issued: &Issued) -> Result<Vec<String>, Refusal> {
+    std::iter::once(&issued.certificate).chain(&issued.chain).map(|der| encoded(der)).collect()
+}
+
+/// The chain that every certificate ends in.
+fn chain_of(authority: &CertificateAuthority) -> Result<Vec<String>, Refusal> {
+    authority.authority(names::CODE_SIGNING)?.chain.iter().map(|der| encoded(der)).collect()
+}
+
 fn trust_bundle(authority: &CertificateAuthority) -> Result<Response, Refusal> {
-    let issuer = authority.authority(names::CODE_SIGNING)?;
-    let certificates = issuer.chain.iter().map(|der| encoded(der)).collect::<Result<_, _>>()?;
+    let certificates = chain_of(authority)?;
     Ok(json(StatusCode::OK, &TrustBundle { chains: vec![Chain { certificates }] }))
 }
 
