@@ -15,6 +15,7 @@ mod published;
 mod raw_log;
 mod repository;
 mod run;
+mod trust_files;
 
 pub use config::Tempo;
 pub use file::{OidcService, StackFile};

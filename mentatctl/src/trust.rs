@@ -233,8 +233,37 @@ pub enum Issues {
     Timestamps,
 }
 
+/// Adds the logs and authorities of `present` that `root` does not list yet; returns their names. What is listed stays: what
+/// was signed then is verified by it.
+pub fn add_instances(root: &mut TrustedRoot, present: TrustedRoot) -> Vec<String> {
+    let mut added = Vec::new();
+    for (list, logs) in [(&mut root.tlogs, present.tlogs), (&mut root.ctlogs, present.ctlogs)] {
+        for log in logs {
+            if !list.iter().any(|known| known.log_id == log.log_id) {
+                added.push(log.host().to_owned());
+                list.push(log);
+            }
+        }
+    }
+    for (list, authorities) in [
+        (&mut root.certificate_authorities, present.certificate_authorities),
+        (&mut root.timestamp_authorities, present.timestamp_authorities),
+    ] {
+        for authority in authorities {
+            if !list.iter().any(|known| known.cert_chain == authority.cert_chain) {
+                added.push(authority.subject.common_name.clone());
+                list.push(authority);
+            }
+        }
+    }
+    added
+}
+
 /// The chains that an authority describes.
-fn chains(authorities: &Authorities) -> Outcome<Vec<TrustedChain>> {
+///
+/// # Errors
+/// When a certificate cannot be read.
+pub fn chains(authorities: &Authorities) -> Outcome<Vec<TrustedChain>> {
     let mut chains = Vec::new();
     for authority in &authorities.authorities {
         let issues = match authority.role {
@@ -272,11 +301,16 @@ pub fn trusted_root(chains: &[TrustedChain], logs: &LogSet) -> Outcome<TrustedRo
         .ok_or_else(|| {
         Failure::failed("the certificate authority names no issuer of code-signing certificates")
     })?;
-    let signing =
-        logs.of_kind("signing").ok_or_else(|| Failure::failed("the log server has no signing log"))?;
-    root.tlogs.push(log_instance(signing, start)?);
-    if let Some(issuance) = logs.of_kind("issuance") {
-        root.ctlogs.push(log_instance(issuance, start)?);
+    // Every shard: what a frozen one recorded is verified for as long as it is served.
+    for log in &logs.0 {
+        match log.kind.as_str() {
+            "signing" => root.tlogs.push(log_instance(log, start)?),
+            "issuance" => root.ctlogs.push(log_instance(log, start)?),
+            _ => {}
+        }
+    }
+    if root.tlogs.is_empty() {
+        return Err(Failure::failed("the log server has no signing log"));
     }
     Ok(root)
 }

@@ -341,3 +341,73 @@ fn a_release_that_others_endorse_reaches_the_level_community() {
     stack.ctl(&["audit-capabilities", text(&unsigned)]).success();
     stack.ctl(&[&["endorse", text(&unsigned)], &policy[..]].concat()).refused(3, "not signed");
 }
+
+/// What an authority signed before it got a new key is verified as before; what is new is distributed by the next start.
+#[test]
+fn a_new_key_of_the_timestamp_authority_reaches_everybody_and_old_bundles_stay_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::up(&dir.path().join("stack"));
+    let artifact = dir.path().join("artifact").to_str().unwrap().to_owned();
+    fs::write(&artifact, "an artifact\n").unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let email = "dev@example.org";
+    let sign = |stack: &Stack, bundle: &str| {
+        let token = stack.ctl(&["pki", "identity-token", "--email", email]).success().stdout;
+        stack
+            .ctl(&["sign-bundle", "--identity-token", token.trim(), "--bundle", bundle, &artifact])
+            .success();
+    };
+    let verify = |stack: &Stack, bundle: &str| {
+        let issuer = stack.text("/oidc/url");
+        let identity = ["--certificate-identity", email, "--certificate-oidc-issuer", &issuer];
+        stack.ctl(&[&["verify-bundle", "--bundle", bundle], &identity[..], &[&artifact]].concat())
+    };
+    sign(&stack, &at("old"));
+    let before = fs::read_to_string(stack.text("/trusted_root")).unwrap();
+    assert_eq!(stack.down(), 0);
+    let config = stack.dir().join("config/ca-service.toml");
+    let renewed = std::process::Command::new(mentat_tests::binary::binary("ca-service"))
+        .args(["renew", "--authority", "timestamp-authority", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert!(renewed.status.success(), "{}", String::from_utf8_lossy(&renewed.stderr));
+    stack.restart();
+
+    let after = fs::read_to_string(stack.text("/trusted_root")).unwrap();
+    let stamps = |text: &str| {
+        let root: serde_json::Value = serde_json::from_str(text).unwrap();
+        root["timestampAuthorities"].as_array().unwrap().len()
+    };
+    assert_eq!((stamps(&before), stamps(&after)), (1, 2));
+    let both = fs::read_to_string(stack.text("/client_trust_config")).unwrap();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&both).unwrap()["trustedRoot"],
+        serde_json::from_str::<serde_json::Value>(&after).unwrap()
+    );
+    sign(&stack, &at("new"));
+    verify(&stack, &at("old")).success();
+    verify(&stack, &at("new")).success();
+    // Who follows the repository over HTTP gets the same.
+    let followed = dir.path().join("followed");
+    let (mirror, root) = (stack.text("/tuf/url"), stack.text("/tuf/root"));
+    stack
+        .ctl(&[
+            "trust",
+            "update",
+            "--mirror",
+            &mirror,
+            "--root",
+            &root,
+            "--output",
+            followed.to_str().unwrap(),
+        ])
+        .success();
+    assert_eq!(fs::read_to_string(followed.join("trusted_root.json")).unwrap(), after);
+    stack.ctl(&["trust", "lint", "--trusted-root", &stack.text("/trusted_root")]).success();
+    // A start after which nothing is new writes nothing.
+    assert_eq!(stack.down(), 0);
+    stack.restart();
+    assert_eq!(fs::read_to_string(stack.text("/trusted_root")).unwrap(), after);
+    assert!(!stack.dir().join("trust/tuf/3.targets.json").exists());
+}

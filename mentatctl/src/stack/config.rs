@@ -59,7 +59,7 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
     if let Some(port) = ports.oidc {
         let section = |audience: &str, profile: &str| {
             table([
-                ("issuer", issuer_url(port).into()),
+                ("issuer", loopback_url(port).into()),
                 ("audience", audience.into()),
                 ("profile", profile.into()),
             ])
@@ -79,8 +79,8 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
     write(layout, "ca-service", &config)
 }
 
-/// URL of the development issuer, and of the trust files beside it.
-pub fn issuer_url(port: u16) -> String {
+/// URL of a listener of the stack.
+pub fn loopback_url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 

@@ -12,7 +12,6 @@ use trust_store::policy::{
     AgentPolicy, CapabilityPolicy, FreshnessPolicy, IdentityRule, IssuerRule, SctPolicy, TrustLevel,
 };
 use trust_store::policy_document::PolicyDocument;
-use trust_store::signing_config::ClientTrustConfig;
 
 use super::child;
 use super::config;
@@ -22,6 +21,7 @@ use super::ports::Ports;
 use super::published;
 use super::repository;
 use super::run::Start;
+use super::trust_files::TrustFiles;
 use crate::chain_file;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
@@ -163,21 +163,8 @@ fn trust_files(layout: &Layout, ports: &Ports, ceremony: &Ceremony, logs: &LogSe
         chain("timestamp", Issues::Timestamps, &ceremony.time_stamping_chain)?,
     ];
     let root = trust::trusted_root(&chains, logs)?;
-    let log_url = format!("http://127.0.0.1:{}", ports.log);
-    let issuers: Vec<String> = ports.oidc.map(config::issuer_url).into_iter().collect();
-    let signing =
-        trust::signing_config(&format!("http://127.0.0.1:{}", ports.ca), &log_url, &issuers, &root)?;
-    let both = ClientTrustConfig::new(root.clone(), signing.clone());
+    TrustFiles::of(ports, &root)?.write(layout)?;
     let write = |name: &str, bytes: &[u8]| write_file(&layout.trust(name), bytes, Secrecy::Public);
-    write("trusted_root.json", &root.to_json().or_fail(Exit::Failure, "writing the trusted root")?)?;
-    write(
-        "signing_config.json",
-        &signing.to_json().or_fail(Exit::Failure, "writing the signing configuration")?,
-    )?;
-    write(
-        "client_trust_config.json",
-        &both.to_json().or_fail(Exit::Failure, "writing the client trust configuration")?,
-    )?;
     write("log_keys.json", &serde_json::to_vec_pretty(logs).or_fail(Exit::Failure, "writing the log keys")?)?;
     write("policy.yaml", &policy(logs)?.to_json().or_fail(Exit::Failure, "writing the policy")?)?;
     if let Some(issuance) = logs.of_kind("issuance") {
@@ -224,7 +211,7 @@ fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()
     file.trusted_root = Some(layout.trust("trusted_root.json"));
     file.signing_config = Some(layout.trust("signing_config.json"));
     file.client_trust_config = Some(layout.trust("client_trust_config.json"));
-    if let Some(url) = ports.oidc.map(config::issuer_url) {
+    if let Some(url) = ports.oidc.map(config::loopback_url) {
         let root = layout.trust("tuf").join("1.root.json");
         file.tuf = Some(TufService { url: format!("{url}{}/tuf", published::PATH), root });
         file.oidc = Some(OidcService { url, secret_file: layout.oidc_secret() });

@@ -156,7 +156,10 @@ impl Issuer {
         }
         let audience = form.get("audience").unwrap_or(DEFAULT_AUDIENCE);
         Identity::email(&email).map_err(|_| Refused::Request)?;
-        Ok(Granted { email, audience: short(audience)?.to_owned(), nonce: None })
+        for each in audience.split(' ') {
+            short(each)?;
+        }
+        Ok(Granted { email, audience: audience.to_owned(), nonce: None })
     }
 
     fn device(&self, form: &Fields, now: UnixTime) -> Result<Answer, Refused> {
@@ -234,8 +237,12 @@ impl Issuer {
     fn sign(&self, granted: &Granted, now: UnixTime) -> Result<String, hsm::Error> {
         let id = uuid::Uuid::new_v4();
         let header = json!({ "alg": "RS256", "kid": self.key_id, "typ": "JWT" });
+        let audience = match granted.audience.split_once(' ') {
+            None => json!(granted.audience),
+            Some(_) => json!(granted.audience.split(' ').collect::<Vec<_>>()),
+        };
         let mut claims = json!({
-            "iss": self.url, "aud": granted.audience, "sub": granted.email, "email": granted.email,
+            "iss": self.url, "aud": audience, "sub": granted.email, "email": granted.email,
             "email_verified": true, "iat": now.0, "nbf": now.0, "exp": now.0 + TOKEN_LIFETIME, "jti": id.to_string(),
         });
         if let (Some(nonce), Some(claims)) = (&granted.nonce, claims.as_object_mut()) {

@@ -5,6 +5,7 @@ use hsm::software::Keystore;
 use trust_store_files::tuf::{SIGNING_CONFIG, TRUSTED_ROOT};
 
 use super::layout::Layout;
+use super::trust_files::TrustFiles;
 use crate::clock;
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::read_file;
@@ -26,6 +27,23 @@ pub fn create(layout: &Layout) -> Outcome<()> {
     distribution::create(&layout.trust("tuf"), &keys, &targets, clock::now()).map(drop)
 }
 
+/// Publishes new trust files. A stack that has no repository gets none.
+///
+/// # Errors
+/// When the keys cannot be opened, or the repository is not theirs or must be rotated first.
+pub fn publish(layout: &Layout, files: &TrustFiles) -> Outcome<()> {
+    if !layout.trust("tuf").is_dir() {
+        return Ok(());
+    }
+    distribution::publish_targets(&layout.trust("tuf"), &keys(layout)?, &files.targets(), clock::now())
+}
+
+fn keys(layout: &Layout) -> Outcome<Keystore> {
+    let passphrase = PassphraseSource::File(layout.passphrase("tuf")).read();
+    let passphrase = passphrase.or_fail(Exit::Refused, "the passphrase of the repository's keys")?;
+    Keystore::open(&layout.data("tuf-keys"), &passphrase).or_fail(Exit::Refused, "the repository's keys")
+}
+
 /// Signs a new timestamp where less than half of its life is left. A stack that has no repository gets none.
 ///
 /// # Errors
@@ -34,9 +52,5 @@ pub fn keep_fresh(layout: &Layout) -> Outcome<()> {
     if !layout.trust("tuf").is_dir() {
         return Ok(());
     }
-    let passphrase = PassphraseSource::File(layout.passphrase("tuf")).read();
-    let passphrase = passphrase.or_fail(Exit::Refused, "the passphrase of the repository's keys")?;
-    let keys = Keystore::open(&layout.data("tuf-keys"), &passphrase)
-        .or_fail(Exit::Refused, "the repository's keys")?;
-    distribution::keep_fresh(&layout.trust("tuf"), &keys, clock::now())
+    distribution::keep_fresh(&layout.trust("tuf"), &keys(layout)?, clock::now())
 }

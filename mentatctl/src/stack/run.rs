@@ -19,7 +19,7 @@ use super::issuer::Issuer;
 use super::listener::{Answer, Listener, Request};
 use super::ports::Ports;
 use super::raw_log::{self, RawLog};
-use super::{config, config::Tempo, create, layout::Layout, published, repository};
+use super::{config, config::Tempo, create, layout::Layout, published, repository, trust_files};
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, read_secret};
@@ -136,6 +136,12 @@ impl Running {
         let spinner = out.spinner("starting");
         let mut servers = Vec::new();
         for name in ["transparency-log", "ca-service", "executor"] {
+            // Before the executor reads them.
+            if name == "executor"
+                && let Err(failure) = trust_files::follow(&layout, &ports, out)
+            {
+                out.note(format!("the trust files are as they were: {}", failure.line()));
+            }
             spinner.say(format!("starting {name}"));
             // An error drops the servers that run already, which stops them; the newest first.
             match Server::start(name, &layout.config(name), &layout.log_file(name), interruption) {
@@ -252,7 +258,7 @@ impl Running {
 /// Begins to serve the development issuer and the trust files.
 fn listen(layout: &Layout, port: u16, key: JoinHandle<Outcome<DeveloperKey>>) -> Outcome<Listener> {
     let key = key.join().map_err(|_| Failure::failed("making the issuer's key"))??;
-    let issuer = Issuer::new(&config::issuer_url(port), key, &read_secret(&layout.oidc_secret())?)?;
+    let issuer = Issuer::new(&config::loopback_url(port), key, &read_secret(&layout.oidc_secret())?)?;
     let layout = layout.clone();
     let answer = move |request: &Request| {
         published::answer(&layout, request)

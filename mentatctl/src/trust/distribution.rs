@@ -152,13 +152,35 @@ pub fn create(
 pub fn publish(publish: &Publish, home: &Home, out: &Output) -> Outcome {
     let targets = publish.targets.read(home)?;
     let (mut publisher, keys) = publish.repository.open()?;
-    let signers = present(&publisher, &keys)?;
     let targets: Vec<_> = targets.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
-    publisher
-        .publish(&targets, &signers, clock::now())
-        .map_err(|error| super::distribution_failure(&error))?;
+    publish_with(&mut publisher, &keys, &targets, clock::now())?;
     report(&publish.repository.repository, publisher.state(), "published", out);
     Ok(Exit::Ok)
+}
+
+/// Publishes targets in a repository with its keys at hand.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_targets(
+    folder: &Path,
+    keys: &Keystore,
+    targets: &[(&str, &[u8])],
+    now: UnixTime,
+) -> Outcome<()> {
+    let mut publisher =
+        Publisher::open(folder, Lifetimes::default()).map_err(|error| super::distribution_failure(&error))?;
+    publish_with(&mut publisher, keys, targets, now)
+}
+
+fn publish_with(
+    publisher: &mut Publisher,
+    keys: &Keystore,
+    targets: &[(&str, &[u8])],
+    now: UnixTime,
+) -> Outcome<()> {
+    let signers = present(publisher, keys)?;
+    publisher.publish(targets, &signers, now).map_err(|error| super::distribution_failure(&error))
 }
 
 /// Runs `trust refresh`.

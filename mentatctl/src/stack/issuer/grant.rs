@@ -24,7 +24,7 @@ const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 pub struct Granted {
     /// The address.
     pub email: String,
-    /// The audience.
+    /// The audience; several with spaces between them.
     pub audience: String,
     /// What the client wants to find again.
     pub nonce: Option<String>,

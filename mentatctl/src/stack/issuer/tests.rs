@@ -51,6 +51,8 @@ fn a_program_that_knows_the_secret_gets_a_token_for_any_address() {
     assert_eq!((&said["email_verified"], &said["exp"]), (&json!(true), &json!(NOW.0 + 600)));
     let (_, answer) = post(&issuer, "/token", &format!("{form}&audience=mentat-developer"), NOW);
     assert_eq!(claims(&issuer, &answer)["aud"], "mentat-developer");
+    let (_, answer) = post(&issuer, "/token", &format!("{form}&audience=mentat-developer+sigstore"), NOW);
+    assert_eq!(claims(&issuer, &answer)["aud"], json!(["mentat-developer", "sigstore"]));
     let mut by_header = request(Method::POST, "/token", "grant_type=client_credentials");
     by_header.authorization =
         Some(format!("Basic {}", STANDARD.encode("dev%40example.org:correct+horse+battery+staple")));
