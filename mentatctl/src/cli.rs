@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
 use crate::{
-    audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, oci, pki, publish, run,
-    schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
+    attach, audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, oci, pki,
+    publish, run, schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
 };
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
@@ -45,6 +45,10 @@ enum Command {
     Pki(pki::Command),
     /// Sign modules and record the signatures in the log
     Sign(sign::Sign),
+    /// Print the statement that a signature of a release is about, for another client to sign
+    Statement(attach::PrintStatement),
+    /// Put the bundle that another client made into a release's manifest
+    Attach(attach::Attach),
     /// Vouch for releases that somebody else signed
     Endorse(endorse::Endorse),
     /// Verify signed modules offline, by the executor's own decision
@@ -106,6 +110,8 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Demo(demo) => demo::run(demo, out),
         Command::Pki(command) => pki::run(command, &home()?, out),
         Command::Sign(sign) => sign::run(sign, &home()?, out),
+        Command::Statement(print) => attach::print_statement(print, out),
+        Command::Attach(attached) => attach::attach(attached, &home()?, out),
         Command::Endorse(endorse) => endorse::run(endorse, &home()?, out),
         Command::Verify(verify) => verify::run(verify, &home()?, out),
         Command::SignBundle(sign) => sign_bundle::run(sign, &home()?, out),

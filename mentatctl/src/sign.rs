@@ -21,7 +21,7 @@ use trust_store::rekor::{HashedRekord, VerifierKey};
 use trust_store::statement::Statement;
 use trust_store_files::manifest_file::NewBundle;
 
-pub use evidence::{Services, crl_url};
+pub use evidence::{Services, crl_url, staples};
 pub use pending::Pending;
 pub use signer::{Signer, Source, kinds_of, sha256, sha256_of_file};
 
@@ -307,7 +307,7 @@ pub fn complete(
                 index
             }
         };
-        Ok((services.staples(chain).await?, index))
+        Ok((services.staples(chain).await, index))
     })
 }
 

@@ -5,6 +5,7 @@
 //! `@sigstore/sign` and `@sigstore/verify`), `MENTAT_GO_BIN` (a folder with `cosign`, `sigstore-go-signing`,
 //! `sigstore-go-verification`). What is missing is named, and its rows and columns are left out.
 
+mod admitted;
 mod client;
 
 use std::fs;
@@ -26,17 +27,27 @@ pub(crate) enum Payload {
     Statement,
 }
 
+/// Which certificate the signer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Of a year.
+    Developer,
+    /// Of ten minutes.
+    Keyless,
+}
+
 /// A stack, and something to sign.
 pub(crate) struct Scene {
     pub dir: tempfile::TempDir,
     pub stack: Stack,
+    pub profile: Profile,
 }
 
 impl Scene {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let stack = Stack::up(&dir.path().join("stack"));
-        let scene = Self { dir, stack };
+        let scene = Self { dir, stack, profile: Profile::Keyless };
         fs::write(scene.artifact(), "an artifact\n").unwrap();
         fs::write(scene.path("other"), "another artifact\n").unwrap();
         let digest = trust_store::ArtifactDigest::of(b"an artifact\n");
@@ -64,7 +75,11 @@ impl Scene {
 
     /// A token of the stack's issuer.
     pub(crate) fn token(&self) -> String {
-        self.stack.ctl(&["pki", "identity-token", "--email", EMAIL]).success().stdout.trim().to_owned()
+        let mut asked = vec!["pki", "identity-token", "--email", EMAIL];
+        if self.profile == Profile::Developer {
+            asked.push("--developer");
+        }
+        self.stack.ctl(&asked).success().stdout.trim().to_owned()
     }
 
     pub(crate) fn issuer(&self) -> String {

@@ -38,7 +38,8 @@ pub fn run(asked: &IdentityToken, home: &Home, out: &Output) -> Outcome {
     let secret = read_secret(&issuer.secret_file)?;
     let mut audience = DEFAULT_AUDIENCE.to_owned();
     if asked.developer {
-        audience = DEVELOPER_AUDIENCE.to_owned();
+        // Clients look for their own audience too; the authority takes the developer's first.
+        audience = format!("{DEVELOPER_AUDIENCE} {DEFAULT_AUDIENCE}");
     }
     let form = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", "client_credentials")

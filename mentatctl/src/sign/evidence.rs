@@ -103,25 +103,27 @@ impl Services {
         Ok(logged)
     }
 
-    /// The CRLs that the chain's certificates name. An issuer that publishes none, or a status address that is down, is
-    /// no obstacle to signing: verifiers look for fresh evidence themselves.
-    ///
-    /// # Errors
-    /// None: what cannot be had is left out.
-    pub async fn staples(&self, chain: &[Certificate]) -> Outcome<Staples> {
-        let client = CaClient::new(self.http.clone(), "");
-        let mut staples = Staples::default();
-        for certificate in chain {
-            let Some(url) = crl_url(certificate) else { continue };
-            let fetched: Result<Vec<u8>, ClientError> = client.fetch(&url).await;
-            if let Ok(crl) = fetched
-                && !staples.crl.iter().any(|known: &Bytes| known.0 == crl)
-            {
-                staples.crl.push(Bytes(crl));
-            }
-        }
-        Ok(staples)
+    /// Revocation evidence for a chain, as [`staples`].
+    pub async fn staples(&self, chain: &[Certificate]) -> Staples {
+        staples(&self.http, chain).await
     }
+}
+
+/// The CRLs that the chain's certificates name. An issuer that publishes none, or a status address that is down, is no
+/// obstacle to signing: verifiers look for fresh evidence themselves, so what cannot be had is left out.
+pub async fn staples(http: &Client, chain: &[Certificate]) -> Staples {
+    let client = CaClient::new(http.clone(), "");
+    let mut staples = Staples::default();
+    for certificate in chain {
+        let Some(url) = crl_url(certificate) else { continue };
+        let fetched: Result<Vec<u8>, ClientError> = client.fetch(&url).await;
+        if let Ok(crl) = fetched
+            && !staples.crl.iter().any(|known: &Bytes| known.0 == crl)
+        {
+            staples.crl.push(Bytes(crl));
+        }
+    }
+    staples
 }
 
 /// The first HTTP address of a certificate's CRL.

@@ -10,6 +10,14 @@ pub(crate) trait Client {
     fn name(&self) -> &'static str;
     /// Signs the scene's artifact, or the statement about it, and writes the bundle.
     fn sign(&self, scene: &Scene, payload: Payload, bundle: &Path) -> Result<(), String>;
+    /// Whether it signs a statement as it is given, and not only predicates of its own list.
+    fn signs_given_statements(&self) -> bool {
+        true
+    }
+    /// Whether it is somebody else's.
+    fn is_stock(&self) -> bool {
+        true
+    }
     /// Verifies a bundle for an artifact and an identity.
     fn verify(&self, scene: &Scene, claim: &Claim<'_>) -> Result<(), String>;
 }
@@ -53,6 +61,10 @@ fn run(scene: &Scene, command: &mut Command) -> Result<(), String> {
 struct Ours;
 
 impl Client for Ours {
+    fn is_stock(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "mentatctl"
     }
@@ -95,6 +107,10 @@ impl Python {
 }
 
 impl Client for Python {
+    fn signs_given_statements(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "sigstore-python"
     }
@@ -256,6 +272,10 @@ impl Client for Go {
 struct Cosign(PathBuf);
 
 impl Client for Cosign {
+    fn signs_given_statements(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "cosign"
     }
