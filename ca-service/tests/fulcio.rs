@@ -266,7 +266,8 @@ async fn the_grpc_form_issues_and_refuses_alike() {
     use v2::create_signing_certificate_request::Key;
 
     let world = World::new().await;
-    let mut client = v2::ca_client::CaClient::connect(world.server.base.clone()).await.unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(world.server.base.clone()).unwrap();
+    let mut client = v2::ca_client::CaClient::new(channel.connect().await.unwrap());
     let key = key();
     let request = |token: &str, challenge: &str| v2::CreateSigningCertificateRequest {
         credentials: Some(v2::Credentials {

@@ -16,7 +16,7 @@ use trust_store_files::manifest_file::NewBundle;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, read_file};
 use crate::net::{TlsFlags, block_on};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
 use crate::sign::{sha256, staples};
 
@@ -91,9 +91,11 @@ pub fn attach(attach: &Attach, home: &Home, out: &Output) -> Outcome {
         .or_fail(Exit::Failure, "writing the attestation")?;
     let (id, version) = (release.manifest().id(), release.manifest().version());
     out.line(format!("{} the signature of {id} {version}", out.paint(Tone::Good, "attached")));
-    out.value(&json!({
-        "ok": true, "manifest": release.path(), "agent": id.as_str(), "version": version.as_str(),
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "manifest": shown(release.path()), "agent": id.as_str(), "version": version.as_str(),
+        })
+    });
     Ok(Exit::Ok)
 }
 
