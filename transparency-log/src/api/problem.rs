@@ -72,4 +72,13 @@ mod tests {
         let stopped = of_store(Error::Stopped("disk".to_owned()), Oversize::BadRequest);
         assert_eq!((stopped.status().as_u16(), stopped.code()), (503, "log_stopped"));
     }
+
+    #[test]
+    fn a_log_at_capacity_asks_writers_to_come_back() {
+        let retry_after = std::time::Duration::from_secs(7);
+        let problem = of_store(Error::Overloaded { retry_after }, Oversize::BadRequest);
+        let response = problem.to_response();
+        assert_eq!((response.status().as_u16(), problem.code()), (503, "overloaded"));
+        assert_eq!(response.headers()["retry-after"], "7");
+    }
 }
