@@ -1,4 +1,5 @@
-//! `POST /api/v1/timestamp`: RFC 3161 over HTTP (§3.4), and the JSON form that npm clients send.
+//! `POST /api/v1/timestamp`: RFC 3161 over HTTP (§3.4), and the JSON form that npm clients send. `GET …/certchain`: who
+//! signs, as Sigstore's timestamp authorities tell it.
 
 use std::sync::Arc;
 
@@ -16,20 +17,35 @@ use warp::reply::Response;
 
 use super::{answer, binary, request, with};
 use crate::CertificateAuthority;
+use crate::authority::names;
+use crate::error::CaError;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "v1" / "timestamp")
+    let stamp = warp::path!("api" / "v1" / "timestamp")
         .and(warp::post())
         .and(warp::header::optional::<String>("content-type"))
         .and(request::body(MAX_REQUEST))
         .and(with(authority))
         .and_then(|content_type, body, authority| async move {
-            answer(stamp(content_type, body, authority).await)
-        })
-        .boxed()
+            answer(stamped(content_type, body, authority).await)
+        });
+    let chain = warp::path!("api" / "v1" / "timestamp" / "certchain")
+        .and(warp::get())
+        .and(with(authority))
+        .and_then(|authority: Arc<CertificateAuthority>| async move { answer(chain_of(&authority)) });
+    stamp.or(chain).unify().boxed()
 }
 
-async fn stamp(
+/// The authority's certificate, its issuer and the root, in PEM. Where anchors come from is the trusted root: this is for
+/// whoever compares.
+fn chain_of(authority: &CertificateAuthority) -> Result<Response, Problem> {
+    let chain = &authority.authority(names::TIMESTAMP_AUTHORITY).map_err(Problem::from)?.chain;
+    let text: Result<String, ca_pki::Error> =
+        chain.iter().map(|der| ca_pki::pem::encode("CERTIFICATE", der)).collect();
+    Ok(binary("application/pem-certificate-chain", text.map_err(CaError::from)?))
+}
+
+async fn stamped(
     content_type: Option<String>,
     body: Bytes,
     authority: Arc<CertificateAuthority>,
