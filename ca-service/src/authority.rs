@@ -43,6 +43,25 @@ pub mod names {
     /// All of them.
     pub const ALL: [&str; 6] =
         [ROOT, CODE_SIGNING, TIME_STAMPING, OCSP_RESPONDER, TIMESTAMP_AUTHORITY, STATEMENT];
+
+    /// The name of a later authority of a kind: the second CA for code signing is `code-signing-2`. The first has the bare name.
+    #[must_use]
+    pub fn generation(kind: &str, number: u32) -> String {
+        if number > 1 { format!("{kind}-{number}") } else { kind.to_owned() }
+    }
+
+    /// The kind in a name, and which of its authorities is meant; none for a name that no authority can have.
+    #[must_use]
+    pub fn split(name: &str) -> Option<(&'static str, u32)> {
+        ALL.into_iter().find_map(|kind| {
+            let rest = name.strip_prefix(kind)?;
+            if rest.is_empty() {
+                return Some((kind, 1));
+            }
+            let number = rest.strip_prefix('-')?.parse().ok().filter(|number| *number > 1)?;
+            (generation(kind, number) == name).then_some((kind, number))
+        })
+    }
 }
 
 /// One certificate or key of the CA, opened.
@@ -155,6 +174,39 @@ impl CertificateAuthority {
         let authority = self.authority(name)?;
         let issuer = authority.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
         Ok((authority, issuer))
+    }
+
+    /// The authorities of a kind, newest first.
+    pub fn generations(&self, kind: &str) -> impl Iterator<Item = &LoadedAuthority> {
+        let number = |authority: &&LoadedAuthority| names::split(&authority.name).map(|(_, number)| number);
+        let of_kind = |authority: &&LoadedAuthority| {
+            names::split(&authority.name).is_some_and(|(found, _)| found == kind)
+        };
+        let mut found: Vec<_> = self.authorities.values().filter(of_kind).collect();
+        found.sort_by_key(|authority| std::cmp::Reverse(number(authority)));
+        found.into_iter()
+    }
+
+    /// The CA that issues to subscribers: the newest whose responder is there too. One that an interruption left without goes on
+    /// publishing its lists, and issues nothing.
+    ///
+    /// # Errors
+    /// [`CaError::Inconsistent`] when there is none.
+    pub fn issuing(&self) -> Result<(&LoadedAuthority, &Issuer), CaError> {
+        let complete = |authority: &&LoadedAuthority| self.responder_of(&authority.name).is_ok();
+        let authority = self.generations(names::CODE_SIGNING).find(complete);
+        let authority =
+            authority.ok_or(CaError::Inconsistent("there is no CA for code signing with its responder"))?;
+        self.issuer(&authority.name)
+    }
+
+    /// The OCSP responder of a CA for code signing.
+    ///
+    /// # Errors
+    /// [`CaError::Inconsistent`] when it has none.
+    pub fn responder_of(&self, issuer: &str) -> Result<&LoadedAuthority, CaError> {
+        let number = names::split(issuer).map_or(1, |(_, number)| number);
+        self.authority(&names::generation(names::OCSP_RESPONDER, number))
     }
 
     /// The subscriber profile of this name.
@@ -376,4 +428,31 @@ fn role(name: &str) -> Result<AuthorityRole, CaError> {
     .into_iter()
     .find(|role| role_name(*role) == name)
     .ok_or(CaError::Inconsistent("an authority has an unknown role"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names::{ALL, CODE_SIGNING, OCSP_RESPONDER, generation, split};
+
+    #[test]
+    fn names_of_later_authorities_are_read_as_they_are_written_and_no_other() {
+        for kind in ALL {
+            for number in [1, 2, 10, 4_000_000_000] {
+                assert_eq!(split(&generation(kind, number)), Some((kind, number)));
+            }
+        }
+        assert_eq!(split("code-signing-10"), Some((CODE_SIGNING, 10)));
+        assert_eq!(split("ocsp-responder"), Some((OCSP_RESPONDER, 1)));
+        for none in [
+            "code-signing-1",
+            "code-signing-02",
+            "code-signing-+2",
+            "code-signing-",
+            "code-signing2",
+            "",
+            "code",
+        ] {
+            assert_eq!(split(none), None, "{none}");
+        }
+    }
 }

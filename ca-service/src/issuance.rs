@@ -15,7 +15,7 @@ use ca_pki::{Identity, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
 use hsm::{ErrorClass, Purpose};
 use trust_store::provider::AwsLc;
 
-use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id, names};
+use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id};
 use crate::error::CaError;
 use crate::storage::{IntentId, NewIntent, State, Step, StoreError, StoredCertificate};
 
@@ -96,7 +96,7 @@ impl CertificateAuthority {
         if profile.kind() == Kind::CodeSigningBaseline {
             return Err(CaError::KeyEvidenceMissing);
         }
-        let (_, issuer) = self.issuer(names::CODE_SIGNING)?;
+        let (issuing, issuer) = self.issuing()?;
         let serial = self.serial()?;
         let subject = profile.subject_for(&request.identity)?;
         let (form, step) = match profile.sct() {
@@ -122,7 +122,7 @@ impl CertificateAuthority {
                 intent,
                 shard: serial.shard(issuer.status.shards),
                 serial: serial.clone(),
-                issuer: names::CODE_SIGNING.to_owned(),
+                issuer: issuing.name.clone(),
                 profile: profile.name().to_owned(),
                 spki_sha256: request.public_key.spki_sha256(),
                 identity: Some(request.identity),
@@ -140,7 +140,7 @@ impl CertificateAuthority {
         Ok(IssuanceToken {
             intent,
             serial,
-            issuer: names::CODE_SIGNING.to_owned(),
+            issuer: issuing.name.clone(),
             kind: profile.kind(),
             step,
             tbs,

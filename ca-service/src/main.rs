@@ -41,11 +41,11 @@ enum Command {
     },
     /// Declare the machine's time right although the records are of a later one. Stop the server first.
     AcceptTime(ConfigFile),
-    /// Make a new key and certificate for the OCSP responder or the time-stamp authority. Stop the server first.
+    /// Make a new key and certificate for an authority below the root. Stop the server first.
     Renew {
         #[command(flatten)]
         config: ConfigFile,
-        /// Which one: ocsp-responder or timestamp-authority.
+        /// Which one: ocsp-responder, timestamp-authority, code-signing or time-stamping. The last two get a successor beside them.
         #[arg(long)]
         authority: String,
     },

@@ -1,6 +1,9 @@
-//! New keys and certificates for those that issue nothing: the OCSP responder and the time-stamp authority.
+//! New keys and certificates: for the OCSP responders and the time-stamp authority in place of their old ones, and for the CAs
+//! that issue, beside them ([`issuer`]).
 //!
 //! Done beside a stopped server; the next start takes the new ones. What the old ones signed stays valid as long as it was.
+
+mod issuer;
 
 use std::path::PathBuf;
 
@@ -11,7 +14,7 @@ use ca_pki::lint::{self, CertificateRules};
 use ca_pki::profile::Kind;
 use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime, pem};
 use der::Encode as _;
-use hsm::{KeyAlgorithm, KeySpec, Keyring, Purpose};
+use hsm::{KeyAlgorithm, KeySpec, KeyUri, Keyring, Purpose};
 use serde::Serialize;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, generate, names, random, role_name};
@@ -20,7 +23,7 @@ use crate::storage::{NewIntent, Step, StoredAuthority};
 
 /// What is recorded about a certificate of the CA's own before it is signed.
 pub(crate) struct Certified<'a> {
-    pub(crate) issuer: &'a str,
+    pub(crate) issuer: &'a LoadedAuthority,
     pub(crate) profile: &'a str,
     pub(crate) serial: SerialNumber,
     pub(crate) public_key: &'a SubjectPublicKey,
@@ -44,60 +47,90 @@ pub struct Renewed {
 }
 
 impl CertificateAuthority {
-    /// Makes a new key and certificate for the OCSP responder or the time-stamp authority.
+    /// Makes a new key and certificate for the authority of this name. One that issues gets a successor beside it.
     ///
     /// # Errors
     /// [`CaError::OutOfRange`] for any other authority, [`CaError`] when a step fails; a key without a certificate may be
     /// left in the keystore, where it signs nothing.
     pub async fn renew(&self, name: &str, keys: &Keyring) -> Result<Renewed, CaError> {
-        let (kind, purpose, issuer_name) = match name {
-            names::OCSP_RESPONDER => (Kind::OcspResponder, Purpose::Ocsp, names::CODE_SIGNING),
-            names::TIMESTAMP_AUTHORITY => {
-                (Kind::TimestampAuthority, Purpose::Timestamp, names::TIME_STAMPING)
+        match names::split(name) {
+            Some((kind @ (names::CODE_SIGNING | names::TIME_STAMPING), 1)) => self.succeed(kind, keys).await,
+            Some((names::OCSP_RESPONDER, number)) => {
+                let issuer = self.authority(&names::generation(names::CODE_SIGNING, number))?;
+                self.replace(name, Kind::OcspResponder, issuer, keys).await
             }
-            _ => {
-                return Err(CaError::OutOfRange {
-                    field: "authority",
-                    reason: "must be ocsp-responder or timestamp-authority; authorities that issue need a ceremony",
-                });
+            Some((names::TIMESTAMP_AUTHORITY, 1)) => {
+                let issuer = self.generations(names::TIME_STAMPING).next();
+                let issuer = issuer.ok_or(CaError::Inconsistent("there is no CA for time stamps"))?;
+                self.replace(name, Kind::TimestampAuthority, issuer, keys).await
             }
-        };
-        let now = self.clock.now()?;
-        let loaded = self.authority(name)?;
-        let label = format!("{name}-{}", hex::encode(random::<8>()?));
-        let spec = KeySpec::new(&label, KeyAlgorithm::EcdsaP256, [purpose])?;
-        let (signer, uri) = generate(keys, self.settings.key_uris.get(name), &spec)?;
-        let public_key = SubjectPublicKey::from_spki(signer.public_key().spki_der(), KeyUse::Subscriber)?;
-        let (certificate, serial, not_after) =
-            self.certify(loaded, issuer_name, kind, &public_key, now).await?;
-        let stored = StoredAuthority {
-            name: name.to_owned(),
-            role: role_name(loaded.role).to_owned(),
-            certificate: Some(certificate.clone()),
-            issuer: Some(issuer_name.to_owned()),
-            key_uri: uri.to_string(),
-            shards: 0,
-        };
-        self.store.renew_authority(stored, "operator", now).await?;
-        let file = self.write_chain(loaded, &certificate)?;
-        Ok(Renewed { authority: name.to_owned(), serial, not_after: not_after.to_rfc3339(), file })
+            _ => Err(CaError::OutOfRange {
+                field: "authority",
+                reason: "must be code-signing, time-stamping, ocsp-responder or timestamp-authority; the root's key needs a ceremony",
+            }),
+        }
     }
 
-    /// Record → sign → store, as every certificate is signed; the subject stays byte for byte.
-    async fn certify(
+    /// Gives one that issues nothing a new key, and a certificate of its old subject.
+    async fn replace(
         &self,
-        loaded: &LoadedAuthority,
-        issuer_name: &str,
+        name: &str,
         kind: Kind,
-        public_key: &SubjectPublicKey,
-        now: UnixTime,
-    ) -> Result<(Vec<u8>, String, UnixTime), CaError> {
-        let (_, issuer) = self.issuer(issuer_name)?;
+        issuer: &LoadedAuthority,
+        keys: &Keyring,
+    ) -> Result<Renewed, CaError> {
+        let now = self.clock.now()?;
+        let loaded = self.authority(name)?;
         let old = ca_pki::certificate::parse(&loaded.certificate)?;
         let subject = old.tbs_certificate().subject().to_der();
         let subject = DistinguishedName::from_der(
             &subject.map_err(|_| CaError::Inconsistent("a subject cannot be read"))?,
         )?;
+        let made = self.make(name, kind, issuer, &subject, KeyAlgorithm::EcdsaP256, keys, now).await?;
+        let stored = StoredAuthority {
+            name: name.to_owned(),
+            role: role_name(loaded.role).to_owned(),
+            certificate: Some(made.certificate.clone()),
+            issuer: Some(issuer.name.clone()),
+            key_uri: made.uri.to_string(),
+            shards: 0,
+        };
+        self.store.renew_authority(stored, "operator", now).await?;
+        let file = match loaded.role {
+            AuthorityRole::TimestampAuthority => "time-stamping.pem".to_owned(),
+            _ => format!("{name}.pem"),
+        };
+        let above =
+            if loaded.role == AuthorityRole::TimestampAuthority { issuer.chain.as_slice() } else { &[] };
+        let chain = std::iter::once(&made.certificate).chain(above);
+        let file = self.write_chain(&file, chain)?;
+        Ok(made.renewed(name, file))
+    }
+
+    /// A key in its place, and a certificate for it: record → sign → store, as every certificate is signed.
+    #[allow(clippy::too_many_arguments, reason = "each is a field of the certificate, and of nothing else")]
+    async fn make(
+        &self,
+        name: &str,
+        kind: Kind,
+        issuer: &LoadedAuthority,
+        subject: &DistinguishedName,
+        algorithm: KeyAlgorithm,
+        keys: &Keyring,
+        now: UnixTime,
+    ) -> Result<Made, CaError> {
+        let parameters =
+            issuer.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
+        let (purposes, key_use): (&[Purpose], _) = match kind {
+            Kind::OcspResponder => (&[Purpose::Ocsp], KeyUse::Subscriber),
+            Kind::TimestampAuthority => (&[Purpose::Timestamp], KeyUse::Subscriber),
+            _ => (&[Purpose::Certificate, Purpose::Crl], KeyUse::Authority),
+        };
+        let label = format!("{name}-{}", hex::encode(random::<8>()?));
+        let spec = KeySpec::new(&label, algorithm, purposes.iter().copied().collect::<hsm::PurposeSet>())?;
+        let base = names::split(name).map_or(name, |(base, _)| base);
+        let (signer, uri) = generate(keys, self.settings.key_uris.get(base), &spec)?;
+        let public_key = SubjectPublicKey::from_spki(signer.public_key().spki_der(), key_use)?;
         let profile = self.settings.infrastructure(kind).map_err(|refusal| {
             tracing::error!(%refusal, "a lifetime is out of range");
             CaError::OutOfRange { field: "hierarchy", reason: "a lifetime is out of its range" }
@@ -105,28 +138,30 @@ impl CertificateAuthority {
         let serial = self.serial()?;
         let decided = Decided {
             serial: &serial,
-            subject: &subject,
+            subject,
             identity: None,
-            public_key,
+            public_key: &public_key,
             not_before: now,
             identity_issuer: None,
             claims: &[],
         };
-        let tbs = build(&profile, issuer, &decided, Form::Certificate)?;
-        lint::certificate(&tbs.unsigned(), &CertificateRules { kind, issuer: Some(issuer) }).into_result()?;
-        let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
+        let tbs = build(&profile, parameters, &decided, Form::Certificate)?;
+        lint::certificate(&tbs.unsigned(), &CertificateRules { kind, issuer: Some(parameters) })
+            .into_result()?;
+        let not_after = now.plus(profile.lifetime() - 1).min(parameters.not_after);
         let shown = serial.to_string();
         let certified = Certified {
-            issuer: issuer_name,
+            issuer,
             profile: profile.name(),
             serial,
-            public_key,
+            public_key: &public_key,
             requester: "operator",
             not_before: now,
             not_after,
             at: now,
         };
-        Ok((self.sign_recorded_infrastructure(certified, &tbs).await?, shown, not_after))
+        let certificate = self.sign_recorded_infrastructure(certified, &tbs).await?;
+        Ok(Made { certificate, uri, serial: shown, not_after })
     }
 
     /// Record → sign → store for a linted certificate of the CA's own.
@@ -135,7 +170,8 @@ impl CertificateAuthority {
         certified: Certified<'_>,
         tbs: &ToBeSigned,
     ) -> Result<Vec<u8>, CaError> {
-        let (signing, issuer) = self.issuer(certified.issuer)?;
+        let signing = certified.issuer;
+        let issuer = signing.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
         let at = certified.at;
         let intent = random::<16>()?;
         let detail = serde_json::json!({
@@ -148,7 +184,7 @@ impl CertificateAuthority {
                 intent,
                 shard: certified.serial.shard(issuer.status.shards),
                 serial: certified.serial,
-                issuer: certified.issuer.to_owned(),
+                issuer: signing.name.clone(),
                 profile: certified.profile.to_owned(),
                 identity: None,
                 spki_sha256: certified.public_key.spki_sha256(),
@@ -171,18 +207,13 @@ impl CertificateAuthority {
         Ok(certificate)
     }
 
-    /// Writes the file of `chains/` anew that begins with the renewed certificate, in one step.
-    fn write_chain(&self, loaded: &LoadedAuthority, certificate: &[u8]) -> Result<PathBuf, CaError> {
-        let (file, issuers) = match loaded.role {
-            AuthorityRole::TimestampAuthority => {
-                ("time-stamping.pem", loaded.chain.get(1..).unwrap_or_default())
-            }
-            _ => ("ocsp-responder.pem", &[][..]),
-        };
-        let mut text = pem::encode("CERTIFICATE", certificate)?;
-        for issuer in issuers {
-            text.push_str(&pem::encode("CERTIFICATE", issuer)?);
-        }
+    /// Writes a file of `chains/` anew, in one step.
+    fn write_chain<'a>(
+        &self,
+        file: &str,
+        chain: impl Iterator<Item = &'a Vec<u8>>,
+    ) -> Result<PathBuf, CaError> {
+        let text: String = chain.map(|der| pem::encode("CERTIFICATE", der)).collect::<Result<_, _>>()?;
         let path = self.settings.data_dir.join("chains").join(file);
         let beside = path.with_extension("pem.new");
         std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path)).map_err(|error| {
@@ -190,5 +221,20 @@ impl CertificateAuthority {
             CaError::Inconsistent("the certificate is recorded, but its file in chains cannot be written")
         })?;
         Ok(path)
+    }
+}
+
+/// A key with its certificate.
+struct Made {
+    certificate: Vec<u8>,
+    uri: KeyUri,
+    serial: String,
+    not_after: UnixTime,
+}
+
+impl Made {
+    fn renewed(self, authority: &str, file: PathBuf) -> Renewed {
+        let not_after = self.not_after.to_rfc3339();
+        Renewed { authority: authority.to_owned(), serial: self.serial, not_after, file }
     }
 }

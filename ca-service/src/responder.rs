@@ -10,7 +10,7 @@ use hsm::{ErrorClass, Purpose};
 use moka::sync::Cache;
 use service::rate_limit::ClientKey;
 
-use crate::authority::{CertificateAuthority, names, random};
+use crate::authority::{CertificateAuthority, LoadedAuthority, names, random};
 use crate::error::CaError;
 use crate::storage::{State, Step, StoredStatus};
 
@@ -114,10 +114,11 @@ impl CertificateAuthority {
 
     /// A signed answer, or `None` when this responder does not speak for the issuer.
     async fn ocsp_answer(&self, request: &OcspRequest) -> Result<Option<OcspAnswer>, CaError> {
-        let (_, issuer) = self.issuer(names::CODE_SIGNING)?;
-        if !request.cert_id.names_issuer(&issuer.name, &issuer.public_key) {
-            return Ok(None);
-        }
+        let asked = |authority: &&LoadedAuthority| {
+            let issuer = authority.issuer.as_ref();
+            issuer.is_some_and(|it| request.cert_id.names_issuer(&it.name, &it.public_key))
+        };
+        let Some(issuer) = self.generations(names::CODE_SIGNING).find(asked) else { return Ok(None) };
         let now = self.clock.now()?;
         // Read before the status, so that a revocation between the two is seen as later.
         let generation = self.store.revocation_generation();
@@ -127,14 +128,14 @@ impl CertificateAuthority {
         {
             return Ok(Some(kept.answer.clone()));
         }
-        let stored = self.store.status(names::CODE_SIGNING, &request.cert_id.serial).await?;
+        let stored = self.store.status(&issuer.name, &request.cert_id.serial).await?;
         if let (Some(kept), Some(stored)) = (&kept, &stored)
             && kept.status == status(stored, now.0)
         {
             kept.generation.store(generation, Ordering::Release);
             return Ok(Some(kept.answer.clone()));
         }
-        let responder = self.authority(names::OCSP_RESPONDER)?;
+        let responder = self.responder_of(&issuer.name)?;
         responder.in_force(now)?;
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
         // An answer is of no use after the certificate that verifies it.

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api;
-use crate::authority::{CertificateAuthority, LoggedTo, load};
+use crate::authority::{CertificateAuthority, LoggedTo, load, names};
 use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::error::CaError;
@@ -65,7 +65,8 @@ pub async fn assemble(
     let authorities = load(&stored, &settings.config.status_url, |record| {
         let uri = KeyUri::parse(&record.key_uri)?;
         // The way to a key may change (a library's path, a PIN's source); which key it is may not.
-        let uri = match settings.key_uris.get(&record.name) {
+        let kind = names::split(&record.name).map_or(record.name.as_str(), |(kind, _)| kind);
+        let uri = match settings.key_uris.get(kind) {
             Some(way) if way.scheme() == uri.scheme() => uri.reached_by(way)?,
             _ => uri,
         };

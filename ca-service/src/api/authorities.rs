@@ -25,7 +25,7 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
         .boxed()
 }
 
-/// Order of the answer: from the root down.
+/// Order of the answer: from the root down, of each kind the newest first.
 const ORDER: [&str; 6] = [
     names::ROOT,
     names::CODE_SIGNING,
@@ -40,7 +40,7 @@ fn list(authority: &CertificateAuthority) -> Result<Response, Problem> {
     let base = &config.status_url;
     let authorities = ORDER
         .iter()
-        .filter_map(|name| authority.authorities().get(*name))
+        .flat_map(|kind| authority.generations(kind))
         .map(|loaded| describe(loaded, base).map_err(Problem::from))
         .collect::<Result<_, _>>()?;
     let mut oidc_issuers: Vec<String> = Vec::new();

@@ -20,7 +20,7 @@ use warp::reply::Response;
 
 use super::{json, request, with};
 use crate::CertificateAuthority;
-use crate::authority::names;
+use crate::authority::{LoadedAuthority, names};
 use crate::error::CaError;
 use crate::fulcio::{CertificateRequest, KeyProof};
 use crate::issuance::Issued;
@@ -240,14 +240,15 @@ fn certificates_of(issued: &Issued) -> Result<Vec<String>, Refusal> {
     std::iter::once(&issued.certificate).chain(&issued.chain).map(|der| encoded(der)).collect()
 }
 
-/// The chain that every certificate ends in.
-fn chain_of(authority: &CertificateAuthority) -> Result<Vec<String>, Refusal> {
-    authority.authority(names::CODE_SIGNING)?.chain.iter().map(|der| encoded(der)).collect()
+/// The chains that certificates end in, the newest first: those of before are still good.
+fn chains_of(authority: &CertificateAuthority) -> Result<Vec<Vec<String>>, Refusal> {
+    let chain = |issuer: &LoadedAuthority| issuer.chain.iter().map(|der| encoded(der)).collect();
+    authority.generations(names::CODE_SIGNING).map(chain).collect()
 }
 
 fn trust_bundle(authority: &CertificateAuthority) -> Result<Response, Refusal> {
-    let certificates = chain_of(authority)?;
-    Ok(json(StatusCode::OK, &TrustBundle { chains: vec![Chain { certificates }] }))
+    let chains = chains_of(authority)?.into_iter().map(|certificates| Chain { certificates }).collect();
+    Ok(json(StatusCode::OK, &TrustBundle { chains }))
 }
 
 fn configuration(authority: &CertificateAuthority) -> Response {

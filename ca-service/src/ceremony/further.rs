@@ -54,7 +54,7 @@ async fn cross_certify(
     now: UnixTime,
 ) -> Result<PathBuf, CaError> {
     let key = plan::foreign_key(step)?;
-    let (_, issuer) = authority.issuer(names::ROOT)?;
+    let (root, issuer) = authority.issuer(names::ROOT)?;
     let tbs = plan.draft(authority.settings(), step, Some(issuer), &key)?;
     // What was approved was built for this very key and issuer: every byte is the plan's.
     if step.template_sha256 != Some(hex::encode(tbs.sha256())) && !plan.founds() {
@@ -63,7 +63,7 @@ async fn cross_certify(
     let profile = plan::profile(authority.settings(), step)?;
     let not_before = UnixTime(plan.not_before);
     let certified = Certified {
-        issuer: names::ROOT,
+        issuer: root,
         profile: profile.name(),
         serial: SerialNumber::from_hex(step.serial.as_deref().unwrap_or_default())?,
         public_key: &key,

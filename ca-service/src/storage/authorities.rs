@@ -39,9 +39,9 @@ pub(super) fn renew(
 ) -> Result<(), StoreError> {
     let changed = rows::execute(
         connection,
-        "UPDATE authority SET certificate = ?, key_uri = ? \
-         WHERE name = ? AND role = ? AND issuer = ? AND shards = 0 AND certificate IS NOT NULL",
-        params![new.certificate, new.key_uri, new.name, new.role, new.issuer],
+        "UPDATE authority SET certificate = ?, key_uri = ?, issuer = ? \
+         WHERE name = ? AND role = ? AND shards = 0 AND certificate IS NOT NULL",
+        params![new.certificate, new.key_uri, new.issuer, new.name, new.role],
     )?;
     if changed != 1 {
         return Err(StoreError::StateConflict);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{INVALID_ARGUMENT, Refusal, certificates_of, chain_of};
+use super::{INVALID_ARGUMENT, Refusal, certificates_of, chains_of};
 use crate::CertificateAuthority;
 use crate::fulcio::{CertificateRequest, KeyProof};
 use crate::oidc::jws::MAX_TOKEN;
@@ -67,8 +67,9 @@ impl v2::ca_server::Ca for Service {
         &self,
         _: Request<v2::GetTrustBundleRequest>,
     ) -> Result<Response<v2::TrustBundle>, Status> {
-        let chain = v2::CertificateChain { certificates: chain_of(&self.0)? };
-        Ok(Response::new(v2::TrustBundle { chains: vec![chain] }))
+        let chains =
+            chains_of(&self.0)?.into_iter().map(|certificates| v2::CertificateChain { certificates });
+        Ok(Response::new(v2::TrustBundle { chains: chains.collect() }))
     }
 
     async fn get_configuration(

@@ -1,0 +1,177 @@
+//! New keys for the CAs that issue: a successor takes over, and what the old one issued stays as good, and as revocable, as it was.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+
+use ca_pki::crl::RevocationReason;
+use ca_service::CaError;
+use ca_service::CertificateAuthority;
+use ca_service::issuance::Issued;
+use ca_service::storage::CrlPart;
+use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
+use trust_store::ocsp::{CertificateStatus, OcspResponse};
+use trust_store::provider::AwsLc;
+use trust_store::tsp::{self, TimestampToken};
+use trust_store::{Certificate, UnixTime};
+
+async fn issued(authority: &Arc<CertificateAuthority>) -> Issued {
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap()
+}
+
+/// What the responder says, signed on behalf of the very CA that issued the certificate.
+async fn status(authority: &CertificateAuthority, issued: &Issued) -> CertificateStatus {
+    let answer = authority.ocsp(&ocsp_request(&issued.chain[0], &issued.serial), None).await;
+    let response = OcspResponse::from_der(&answer.der).unwrap();
+    let issuer = Certificate::from_der(&issued.chain[0]).unwrap();
+    let now = UnixTime(issued.not_before.0 + 60);
+    response.find_responder(&issuer, now.max(response.produced_at()), &AwsLc).unwrap();
+    response.responses()[0].status()
+}
+
+fn listed(authority: &CertificateAuthority, issuer: &str) -> Vec<Vec<u8>> {
+    let list = authority.published_crl(issuer, CrlPart::Complete).unwrap();
+    let crl = trust_store::crl::Crl::from_der(&list.der).unwrap();
+    crl.entries().map(|(serial, _)| serial.to_vec()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_issues_and_the_old_ca_answers_for_what_it_issued() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let old = issued(&authority).await;
+    let renewed = authority.renew("code-signing", &site.keyring()).await.unwrap();
+    assert_eq!(renewed.authority, "code-signing-2");
+    // The running CA goes on as it was; the next start takes the new one.
+    assert_eq!(issued(&authority).await.chain, old.chain);
+    drop(authority);
+
+    let server = site.serve().await;
+    let authority = Arc::clone(&server.authority);
+    let new = issued(&authority).await;
+    assert_ne!(new.chain[0], old.chain[0]);
+    assert_eq!(new.chain[1], old.chain[1], "the same root");
+    let parsed = |der: &[u8]| Certificate::from_der(der).unwrap();
+    assert_eq!(parsed(&new.certificate).issuer_der(), parsed(&new.chain[0]).subject_der());
+    assert_ne!(parsed(&new.chain[0]).subject_der(), parsed(&old.chain[0]).subject_der());
+    // Each certificate names the lists of its own issuer, which are there.
+    let names = |der: &[u8], text: &str| der.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(names(&old.certificate, "/crl/code-signing/") && names(&new.certificate, "/crl/code-signing-2/"));
+    assert!(listed(&authority, "code-signing").is_empty() && listed(&authority, "code-signing-2").is_empty());
+    for each in [&old, &new] {
+        assert_eq!(status(&authority, each).await, CertificateStatus::Good);
+    }
+    // Relying parties are told of both, the newest first; so is the log, by its file.
+    let bundle: serde_json::Value = server
+        .http
+        .get(format!("{}/api/v2/trustBundle", server.base))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let told = |place: usize| fixture::der(bundle["chains"][place]["certificates"][0].as_str().unwrap());
+    assert_eq!((told(0), told(1)), (new.chain[0].clone(), old.chain[0].clone()));
+    let names: Vec<String> =
+        server.client().authorities().await.unwrap().authorities.into_iter().map(|each| each.name).collect();
+    assert_eq!(
+        names,
+        [
+            "root",
+            "code-signing-2",
+            "code-signing",
+            "time-stamping",
+            "ocsp-responder-2",
+            "ocsp-responder",
+            "timestamp-authority",
+            "statement"
+        ]
+    );
+    let file = std::fs::read_to_string(&renewed.file).unwrap();
+    let filed: Vec<_> = file.split_inclusive("-----END CERTIFICATE-----\n").map(fixture::der).collect();
+    assert_eq!(filed, [new.chain[0].clone(), old.chain[0].clone(), old.chain[1].clone()]);
+
+    // Revocation reaches each by its own list and responder.
+    for each in [&old, &new] {
+        authority.revoke(&each.serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+        assert!(matches!(status(&authority, each).await, CertificateStatus::Revoked { .. }));
+    }
+    authority.publish_due().await.unwrap();
+    assert_eq!(listed(&authority, "code-signing"), [old.serial.as_bytes()]);
+    assert_eq!(listed(&authority, "code-signing-2"), [new.serial.as_bytes()]);
+    // A responder of either generation can be renewed in its turn, and so can the successor be succeeded.
+    for name in ["ocsp-responder", "ocsp-responder-2", "code-signing"] {
+        authority.renew(name, &site.keyring()).await.unwrap();
+    }
+    server.finish().await;
+    let authority = site.open().await;
+    let third = issued(&authority).await;
+    assert!(authority.authorities().contains_key("code-signing-3"));
+    assert_eq!(status(&authority, &third).await, CertificateStatus::Good);
+    for each in [&old, &new] {
+        assert!(matches!(status(&authority, each).await, CertificateStatus::Revoked { .. }));
+    }
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_without_its_responder_issues_nothing() {
+    let site = Site::new().await;
+    site.open().await.renew("code-signing", &site.keyring()).await.unwrap();
+    // As if it had been interrupted before its last step.
+    let database = rusqlite::Connection::open(site.settings.database()).unwrap();
+    database.execute("DELETE FROM authority WHERE name = 'ocsp-responder-2'", []).unwrap();
+    let authority = site.open().await;
+    let made = issued(&authority).await;
+    assert_eq!(made.chain[0], authority.authorities()["code-signing"].certificate);
+    assert_eq!(status(&authority, &made).await, CertificateStatus::Good);
+    // Repeated, it makes the next one.
+    let renewed = authority.renew("code-signing", &site.keyring()).await.unwrap();
+    assert_eq!(renewed.authority, "code-signing-3");
+    let authority = site.open().await;
+    assert_eq!(issued(&authority).await.chain[0], authority.authorities()["code-signing-3"].certificate);
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_ca_for_time_stamps_certifies_the_authority_anew() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let stamp = async |authority: &CertificateAuthority| {
+        let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(b"signature").into();
+        TimestampToken::from_response(&authority.timestamp(&tsp::request(&digest, &[1])).await).unwrap()
+    };
+    let before = stamp(&authority).await;
+    assert_eq!(authority.renew("time-stamping", &site.keyring()).await.unwrap().authority, "time-stamping-2");
+    let reopened = site.open().await;
+    let after = stamp(&reopened).await;
+    let chain: Vec<_> = reopened.authorities()["timestamp-authority"].chain.clone();
+    assert_eq!(chain[1], reopened.authorities()["time-stamping-2"].certificate);
+    let signer = Certificate::from_der(&chain[0]).unwrap();
+    after.verify(b"signature", &signer, &AwsLc).unwrap();
+    assert!(before.verify(b"signature", &signer, &AwsLc).is_err());
+    let old = Certificate::from_der(&authority.authorities()["timestamp-authority"].certificate).unwrap();
+    before.verify(b"signature", &old, &AwsLc).unwrap();
+    reopened.publish_due().await.unwrap();
+    check_ca(&reopened).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_root_s_key_is_not_renewed_here() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    for name in ["root", "statement", "code-signing-2", "time-stamping-2", "timestamp-authority-2", "nobody"]
+    {
+        let refused = authority.renew(name, &site.keyring()).await;
+        assert!(matches!(refused, Err(CaError::OutOfRange { field: "authority", .. })), "{name}");
+    }
+    let refused = authority.renew("ocsp-responder-2", &site.keyring()).await;
+    assert!(matches!(refused, Err(CaError::Inconsistent(_))));
+    check_ca(&authority).await;
+}
