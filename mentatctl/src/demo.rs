@@ -21,7 +21,7 @@ use crate::interruption::Interruption;
 use crate::net::block_on;
 use crate::output::{Output, Tone};
 use crate::run::executor_failure;
-use crate::stack::{RawLog, Running, Start, Tempo};
+use crate::stack::{RawLog, Running, Start, Tempo, Transport};
 
 /// `demo`.
 #[derive(Debug, Args)]
@@ -57,7 +57,8 @@ pub fn run(demo: &Demo, out: &Output) -> Outcome {
     let dir = demo.keep.clone().unwrap_or_else(|| temporary.path().join("stack"));
     heading(out, "A certificate authority, a transparency log and an executor on loopback");
     let started = Stopwatch::start();
-    let start = Start { port_base: None, tempo: Tempo::Demo, raw_log: RawLog::Wanted };
+    let start =
+        Start { port_base: None, tempo: Tempo::Demo, raw_log: RawLog::Wanted, transport: Transport::Http };
     let full = |failure| room::explained(failure, temporary.path());
     let stack = Running::start(&dir, &start, &interruption, out).map_err(full)?;
     let mut act = Act::new(stack, interruption, temporary.path(), out)?;

@@ -51,6 +51,7 @@ pub struct Home {
     dir: PathBuf,
     config: ConfigFile,
     stack: Option<StackFile>,
+    stack_dir: Option<PathBuf>,
 }
 
 impl Home {
@@ -77,12 +78,17 @@ impl Home {
         };
         let folder = stack.map(Path::to_path_buf).or_else(|| config.stack.clone());
         let stack = folder.as_deref().map(StackFile::load).transpose()?;
-        Ok(Self { dir, config, stack })
+        Ok(Self { dir, config, stack, stack_dir: folder })
     }
 
     /// The folder of defaults.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The folder of the stack that is named.
+    pub fn stack_dir(&self) -> Option<&Path> {
+        self.stack_dir.as_deref()
     }
 
     /// Settings of the home folder.
@@ -125,6 +131,11 @@ impl Home {
             self.stack.as_ref().and_then(|s| s.executor.as_ref()).map(|executor| executor.url.clone());
         pick(given, stack, self.config.executor_url.clone(), "the executor", "--executor-url", "executor_url")
             .and_then(confidential)
+    }
+
+    /// The authority of the stack's TLS certificates, where it speaks TLS.
+    pub fn stack_tls_ca(&self) -> Option<&PathBuf> {
+        self.stack.as_ref().and_then(|stack| stack.tls_ca.as_ref())
     }
 
     /// The development issuer of the stack.

@@ -36,7 +36,8 @@ impl TlsFlags {
         self.tls_ca.as_deref()
     }
 
-    /// The client. With a private authority given, only that authority is trusted.
+    /// The client. With a private authority given, only that authority is trusted; that of a stack is trusted besides the
+    /// system's.
     ///
     /// # Errors
     /// Exit code 2 when a file cannot be used.
@@ -52,13 +53,10 @@ impl TlsFlags {
             .user_agent(concat!("mentatctl/", env!("CARGO_PKG_VERSION")))
             .no_proxy();
         if let Some(path) = ca {
-            let certificates =
-                Certificate::from_pem_bundle(&read_file(path)?).or_fail(Exit::Usage, path.display())?;
-            if certificates.is_empty() {
-                return Err(Failure::usage(format!("{} holds no certificate", path.display()))
-                    .hint("give a PEM file with certificates"));
-            }
-            builder = builder.tls_certs_only(certificates);
+            builder = builder.tls_certs_only(authorities(path)?);
+        } else if let Some(path) = home.stack_tls_ca() {
+            // Nobody asked for it by name: a registry elsewhere keeps the authorities that it has.
+            builder = builder.tls_certs_merge(authorities(path)?);
         }
         if let Some((cert, key)) = pair(cert, key)? {
             let (chain, secret) = (read_file(cert)?, read_secret(key)?);
@@ -103,18 +101,32 @@ fn half(given: &str, missing: &str) -> Failure {
         .hint(format!("set {missing} in config.toml too, or give --tls-cert and --tls-key"))
 }
 
-/// A client for servers that this program started itself on loopback.
+/// A client for servers that this program started itself on loopback, with the authority of their TLS certificates where
+/// they speak TLS.
 ///
 /// # Errors
-/// Exit code 1 when it cannot be made.
-pub fn loopback_client() -> Outcome<Client> {
-    Client::builder()
+/// Exit code 2 when the file cannot be used, 1 when the client cannot be made.
+pub fn loopback_client(tls_ca: Option<&PathBuf>) -> Outcome<Client> {
+    let mut builder = Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
         .redirect(redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .or_fail(Exit::Failure, "making the HTTP client")
+        .no_proxy();
+    if let Some(path) = tls_ca {
+        builder = builder.tls_certs_only(authorities(path)?);
+    }
+    builder.build().or_fail(Exit::Failure, "making the HTTP client")
+}
+
+/// The certificates of a PEM file, at least one.
+fn authorities(path: &Path) -> Outcome<Vec<Certificate>> {
+    let certificates =
+        Certificate::from_pem_bundle(&read_file(path)?).or_fail(Exit::Usage, path.display())?;
+    if certificates.is_empty() {
+        return Err(Failure::usage(format!("{} holds no certificate", path.display()))
+            .hint("give a PEM file with certificates"));
+    }
+    Ok(certificates)
 }
 
 /// Runs asynchronous work to its end.

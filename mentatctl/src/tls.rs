@@ -66,17 +66,8 @@ pub fn run(command: &Command, out: &Output) -> Outcome {
 }
 
 fn make_authority(init: &Init, out: &Output) -> Outcome {
-    let (certificate, key) = (init.dir.join("ca.crt"), init.dir.join("ca.key"));
-    refuse_existing(&[&certificate, &key])?;
-    make_folder(&init.dir, Secrecy::Public)?;
-    let mut params = named(&init.name, 3650);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let pair = KeyPair::generate().or_fail(Exit::Failure, "making a key")?;
-    let made = params.self_signed(&pair).or_fail(Exit::Failure, "signing the authority's certificate")?;
-    write_file(&key, pair.serialize_pem().as_bytes(), Secrecy::Secret)?;
-    write_file(&certificate, made.pem().as_bytes(), Secrecy::Public)?;
-    report(out, &certificate, &key);
+    let made = authority(&init.dir, &init.name)?;
+    report(out, &made);
     Ok(Exit::Ok)
 }
 
@@ -87,26 +78,68 @@ fn make_certificate(issue: &Issue, out: &Output) -> Outcome {
         return Err(Failure::usage(format!("`{}` cannot be a service's name", issue.name))
             .hint("use letters, digits, hyphen, dot and underscore"));
     }
-    let (certificate, key) =
-        (issue.dir.join(format!("{}.crt", issue.name)), issue.dir.join(format!("{}.key", issue.name)));
-    refuse_existing(&[&certificate, &key])?;
-    let ca_pair =
-        KeyPair::from_pem(&read_secret(&issue.dir.join("ca.key"))?).or_fail(Exit::Usage, "reading ca.key")?;
-    let ca_pem = read_text(&issue.dir.join("ca.crt"))?;
+    refuse_existing(&Pair::named(&issue.dir, &issue.name))?;
+    let made = certificate(&issue.dir, &issue.name, &issue.hosts, issue.days)?;
+    report(out, &made);
+    Ok(Exit::Ok)
+}
+
+/// The files of a certificate and its key.
+#[derive(Debug)]
+pub struct Pair {
+    /// PEM file with the certificate, and its issuer.
+    pub certificate: PathBuf,
+    /// PEM file with the key, for its owner alone.
+    pub key: PathBuf,
+}
+
+impl Pair {
+    /// The files of this name.
+    pub fn named(dir: &Path, name: &str) -> Self {
+        Self { certificate: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) }
+    }
+}
+
+/// Makes an authority: `ca.crt` and `ca.key`, valid for ten years.
+///
+/// # Errors
+/// When there is one already, or a file cannot be written.
+pub fn authority(dir: &Path, name: &str) -> Outcome<Pair> {
+    let files = Pair::named(dir, "ca");
+    refuse_existing(&files)?;
+    make_folder(dir, Secrecy::Public)?;
+    let mut params = named(name, 3650);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let pair = KeyPair::generate().or_fail(Exit::Failure, "making a key")?;
+    let made = params.self_signed(&pair).or_fail(Exit::Failure, "signing the authority's certificate")?;
+    write_file(&files.key, pair.serialize_pem().as_bytes(), Secrecy::Secret)?;
+    write_file(&files.certificate, made.pem().as_bytes(), Secrecy::Public)?;
+    Ok(files)
+}
+
+/// Makes a certificate for these hosts by the authority of the folder, for so many days. What has the name is replaced.
+///
+/// # Errors
+/// When the authority cannot be read, a host is not a name, or a file cannot be written.
+pub fn certificate(dir: &Path, name: &str, hosts: &[impl AsRef<str>], days: u16) -> Outcome<Pair> {
+    let files = Pair::named(dir, name);
+    let ca = Pair::named(dir, "ca");
+    let ca_pair = KeyPair::from_pem(&read_secret(&ca.key)?).or_fail(Exit::Usage, "reading ca.key")?;
+    let ca_pem = read_text(&ca.certificate)?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, &ca_pair).or_fail(Exit::Usage, "reading ca.crt")?;
-    let mut params = named(&issue.name, i64::from(issue.days));
+    let mut params = named(name, i64::from(days));
     params.subject_alt_names =
-        issue.hosts.iter().map(|host| alternative_name(host)).collect::<Outcome<_>>()?;
+        hosts.iter().map(|host| alternative_name(host.as_ref())).collect::<Outcome<_>>()?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     let pair = KeyPair::generate().or_fail(Exit::Failure, "making a key")?;
     let made = params.signed_by(&pair, &issuer).or_fail(Exit::Failure, "signing the certificate")?;
-    write_file(&key, pair.serialize_pem().as_bytes(), Secrecy::Secret)?;
-    write_file(&certificate, format!("{}{ca_pem}", made.pem()).as_bytes(), Secrecy::Public)?;
-    report(out, &certificate, &key);
-    Ok(Exit::Ok)
+    write_file(&files.key, pair.serialize_pem().as_bytes(), Secrecy::Secret)?;
+    write_file(&files.certificate, format!("{}{ca_pem}", made.pem()).as_bytes(), Secrecy::Public)?;
+    Ok(files)
 }
 
 /// Valid from an hour ago (clocks differ) for so many days.
@@ -131,15 +164,16 @@ fn alternative_name(host: &str) -> Outcome<SanType> {
     Ok(SanType::DnsName(name))
 }
 
-fn refuse_existing(paths: &[&Path]) -> Outcome<()> {
-    match paths.iter().find(|path| path.exists()) {
+fn refuse_existing(files: &Pair) -> Outcome<()> {
+    match [&files.certificate, &files.key].into_iter().find(|path| path.exists()) {
         Some(path) => Err(Failure::failed(format!("{} exists already", path.display()))
             .hint("choose another name, or remove it if it is no longer used")),
         None => Ok(()),
     }
 }
 
-fn report(out: &Output, certificate: &Path, key: &Path) {
+fn report(out: &Output, made: &Pair) {
+    let Pair { certificate, key } = made;
     out.line(format!("wrote {} and {}", certificate.display(), key.display()));
     out.value(|| json!({ "ok": true, "certificate": shown(certificate), "key": shown(key) }));
 }

@@ -4,6 +4,7 @@
 pub mod distribution;
 pub mod evidence;
 pub mod lint;
+mod rotate;
 mod update;
 
 use std::path::{Path, PathBuf};
@@ -43,8 +44,8 @@ pub enum Command {
     Publish(distribution::Publish),
     /// Sign a repository's timestamp again, and what else nears its end
     Refresh(distribution::Refresh),
-    /// Give roles of a repository new keys, or renew its root
-    Rotate(distribution::Rotate),
+    /// Give roles new keys: of a repository, of a stack's authorities and logs
+    Rotate(rotate::Rotate),
     /// Check whether stock clients can use trust files
     Lint(lint::Lint),
     /// Evidence for executors without a network, as one signed file
@@ -168,7 +169,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::InitRepository(init) => distribution::init(init, home, out),
         Command::Publish(publish) => distribution::publish(publish, home, out),
         Command::Refresh(refresh) => distribution::refresh(refresh, out),
-        Command::Rotate(rotate) => distribution::rotate(rotate, out),
+        Command::Rotate(rotate) => rotate::run(rotate, home, out),
         Command::Lint(lint) => lint::run(lint, home, out),
         Command::Evidence(command) => evidence::run(command, home, out),
     }

@@ -53,7 +53,7 @@ pub fn run(asked: &IdentityToken, home: &Home, out: &Output) -> Outcome {
             Failure::new(Exit::Unavailable, format!("the development issuer at {url}: {}", chain(&error)))
                 .hint("start the stack with `mentatctl up`")
         };
-        let request = loopback_client()?.post(&url).body(form);
+        let request = loopback_client(home.stack_tls_ca())?.post(&url).body(form);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();

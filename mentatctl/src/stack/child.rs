@@ -44,11 +44,24 @@ pub fn beside(name: &str) -> Outcome<PathBuf> {
 /// # Errors
 /// With the server's own line when it refuses.
 pub fn init(name: &str, config: &Path) -> Outcome<Value> {
+    once(name, "init", config, &[])
+}
+
+/// Has the authority make a new key for one of its own, as [`init`] does its work.
+///
+/// # Errors
+/// With the authority's own line when it refuses.
+pub fn renew(config: &Path, authority: &str) -> Outcome<Value> {
+    once("ca-service", "renew", config, &["--authority", authority])
+}
+
+fn once(name: &str, what: &str, config: &Path, more: &[&str]) -> Outcome<Value> {
     use std::os::unix::process::CommandExt as _;
     let output = Command::new(beside(name)?)
-        .arg("init")
+        .arg(what)
         .arg("--config")
         .arg(config)
+        .args(more)
         .stdin(Stdio::null())
         .process_group(0)
         .output()
@@ -56,7 +69,7 @@ pub fn init(name: &str, config: &Path) -> Outcome<Value> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let said = last_line(&stderr).unwrap_or_else(|| ending(output.status));
-        return Err(Failure::refused(format!("{name} init: {}", cause(&said))));
+        return Err(Failure::refused(format!("{name} {what}: {}", cause(&said))));
     }
     let stdout = String::from_utf8_lossy(&output.stdout);
     Ok(stdout.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null))

@@ -8,10 +8,14 @@ use toml::{Table, Value};
 
 use super::issuer::{DEFAULT_AUDIENCE, DEVELOPER_AUDIENCE};
 use super::layout::Layout;
-use super::ports::Ports;
+use super::ports::{Ports, Transport};
 use super::raw_log::{RAW, RawLog};
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::{Secrecy, write_file};
+use crate::tls::Pair;
+
+/// Name of the TLS certificate that all of a stack's servers share.
+pub const SERVER: &str = "server";
 
 /// How eagerly status is published and refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,29 +44,27 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
     let mut config = Table::new();
     config.insert("data_dir".into(), path(&data));
     config.insert("status_url".into(), format!("http://127.0.0.1:{}", ports.status).into());
-    config.insert("identity_issuer".into(), format!("http://127.0.0.1:{}", ports.ca).into());
-    config.insert(
-        "server".into(),
-        table([("listen", address(ports.ca)), ("read_only_listen", address(ports.status))]),
-    );
+    config.insert("identity_issuer".into(), ports.url(ports.ca).into());
+    let mut server = listener(layout, ports, ports.ca);
+    server.push(("read_only_listen", address(ports.status)));
+    config.insert("server".into(), table(server));
     config.insert("admin".into(), table([("token_file", path(&layout.admin_token()))]));
     config.insert("keys".into(), table([("passphrase", passphrase(layout, "ca-service"))]));
-    config.insert(
-        "issuance_log".into(),
-        table([
-            ("url", format!("http://127.0.0.1:{}/issuance", ports.log).into()),
-            ("public_key_file", path(&layout.trust("issuance_log.pub.pem"))),
-        ]),
-    );
-    config
-        .insert("event_log".into(), table([("url", format!("http://127.0.0.1:{}/event", ports.log).into())]));
+    let log = |base: &str, more: Vec<(&'static str, Value)>| {
+        let url = ("url", format!("{}{base}", ports.url(ports.log)).into());
+        table([vec![url], tls_authority(layout, ports), more].concat())
+    };
+    let key = ("public_key_file", path(&layout.trust("issuance_log.pub.pem")));
+    config.insert("issuance_log".into(), log("/issuance", vec![key]));
+    config.insert("event_log".into(), log("/event", Vec::new()));
     if let Some(port) = ports.oidc {
         let section = |audience: &str, profile: &str| {
-            table([
-                ("issuer", loopback_url(port).into()),
+            let issuer = vec![
+                ("issuer", ports.url(port).into()),
                 ("audience", audience.into()),
                 ("profile", profile.into()),
-            ])
+            ];
+            table([issuer, tls_authority(layout, ports)].concat())
         };
         // A token for both audiences gets a developer's certificate.
         let sections = [section(DEVELOPER_AUDIENCE, "developer"), section(DEFAULT_AUDIENCE, "keyless")];
@@ -79,9 +81,23 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
     write(layout, "ca-service", &config)
 }
 
-/// URL of a listener of the stack.
-pub fn loopback_url(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
+/// The main listener of a server.
+fn listener(layout: &Layout, ports: &Ports, port: u16) -> Vec<(&'static str, Value)> {
+    let mut listener = vec![("listen", address(port))];
+    if ports.transport == Transport::Https {
+        let files = Pair::named(&layout.tls(), SERVER);
+        let tls = table([("certificate_file", path(&files.certificate)), ("key_file", path(&files.key))]);
+        listener.push(("tls", tls));
+    }
+    listener
+}
+
+/// The authority of the other servers' certificates, for whoever connects to them.
+fn tls_authority(layout: &Layout, ports: &Ports) -> Vec<(&'static str, Value)> {
+    match ports.transport {
+        Transport::Http => Vec::new(),
+        Transport::Https => vec![("tls_ca_file", path(&layout.tls_authority()))],
+    }
 }
 
 /// Writes the log server's configuration.
@@ -106,10 +122,10 @@ pub fn log_server(
         table([("predicate_type", kind.into()), ("keys", Value::Array(vec![path(statement_key)]))])
     });
     let mut config = Table::new();
-    config.insert("public_url".into(), format!("http://127.0.0.1:{}", ports.log).into());
+    config.insert("public_url".into(), ports.url(ports.log).into());
     config.insert("data".into(), path(&data.join("logs")));
     config.insert("head_copies".into(), path(&data.join("head-copies")));
-    config.insert("server".into(), table([("listen", address(ports.log))]));
+    config.insert("server".into(), table(listener(layout, ports, ports.log)));
     config.insert(
         "keystore".into(),
         table([
@@ -145,17 +161,16 @@ pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> 
     config.insert("state_dir".into(), path(&layout.data("executor")));
     config.insert("trusted_root".into(), path(&layout.trust("trusted_root.json")));
     config.insert("policy".into(), path(&layout.trust("policy.yaml")));
-    config.insert("server".into(), table([("listen", address(ports.executor))]));
+    config.insert("server".into(), table(listener(layout, ports, ports.executor)));
     config.insert("admin".into(), table([("token_file", path(&layout.admin_token()))]));
-    let mut evidence = table([
+    let mut evidence = tls_authority(layout, ports);
+    evidence.extend([
         ("refresh_seconds", tempo.seconds(30).into()),
         ("status_bases", Value::Array(vec![format!("http://127.0.0.1:{}", ports.status).into()])),
         ("logs", Value::Array(logs)),
     ]);
-    if let (Value::Table(evidence), Some(events)) = (&mut evidence, events) {
-        evidence.insert("events".into(), events);
-    }
-    config.insert("evidence".into(), evidence);
+    evidence.extend(events.map(|events| ("events", events)));
+    config.insert("evidence".into(), table(evidence));
     write(layout, "executor", &config)
 }
 

@@ -17,7 +17,7 @@ use super::child;
 use super::config;
 use super::file::{ExecutorService, Log, OidcService, Service, StackFile, TufService};
 use super::layout::Layout;
-use super::ports::Ports;
+use super::ports::{Ports, Transport};
 use super::published;
 use super::repository;
 use super::run::Start;
@@ -27,7 +27,11 @@ use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, write_file};
 use crate::interruption::{INTERRUPTED, Interruption};
 use crate::output::Output;
+use crate::tls;
 use crate::trust::{self, Issues, TrustedChain};
+
+/// Days that the servers' TLS certificate is valid; clients refuse more than 398.
+const SERVER_DAYS: u16 = 397;
 
 /// What `ca-service init` prints.
 #[derive(Debug, Deserialize)]
@@ -63,7 +67,7 @@ pub fn create(layout: &Layout, start: &Start, interruption: &Interruption, out: 
         return Err(Failure::refused(format!("{} holds no stack but {}", root.display(), other.display()))
             .hint("choose an empty folder; if stack.json was lost, restore it from a backup"));
     }
-    let ports = Ports::choose(start.port_base)?;
+    let ports = Ports::choose(start.port_base, start.transport)?;
     // An empty folder becomes the stack's own, whatever mode it had: databases and logs are for the owner alone.
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700))
         .or_fail(Exit::Refused, format!("cannot make {} private", root.display()))?;
@@ -117,6 +121,10 @@ fn make(
     }
     secret(&layout.admin_token())?;
     secret(&layout.oidc_secret())?;
+    if ports.transport == Transport::Https {
+        tls::authority(&layout.tls(), "Mentat stack TLS CA")?;
+        certify_servers(layout)?;
+    }
 
     config::authority(layout, ports, start.tempo)?;
     interruption.check()?;
@@ -140,6 +148,14 @@ fn make(
     std::fs::remove_file(layout.unfinished_marker()).or_fail(Exit::Failure, "finishing the first start")?;
     drop(spinner);
     Ok(())
+}
+
+/// Makes the servers' TLS certificate, at each start anew: none is ever old.
+///
+/// # Errors
+/// When the authority's files cannot be used.
+pub fn certify_servers(layout: &Layout) -> Outcome<()> {
+    tls::certificate(&layout.tls(), config::SERVER, &["127.0.0.1", "localhost"], SERVER_DAYS).map(drop)
 }
 
 fn from_init<T: for<'de> Deserialize<'de>>(server: &str, layout: &Layout) -> Outcome<T> {
@@ -199,7 +215,7 @@ fn policy(logs: &LogSet) -> Outcome<PolicyDocument> {
 }
 
 fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()> {
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let url = |port: u16| ports.url(port);
     let mut file = StackFile::new();
     file.ca = Some(Service { url: url(ports.ca) });
     file.tsa = Some(Service { url: format!("{}/api/v1/timestamp", url(ports.ca)) });
@@ -211,7 +227,7 @@ fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()
     file.trusted_root = Some(layout.trust("trusted_root.json"));
     file.signing_config = Some(layout.trust("signing_config.json"));
     file.client_trust_config = Some(layout.trust("client_trust_config.json"));
-    if let Some(url) = ports.oidc.map(config::loopback_url) {
+    if let Some(url) = ports.oidc.map(url) {
         let root = layout.trust("tuf").join("1.root.json");
         file.tuf = Some(TufService { url: format!("{url}{}/tuf", published::PATH), root });
         file.oidc = Some(OidcService { url, secret_file: layout.oidc_secret() });
@@ -219,5 +235,6 @@ fn write_stack_file(layout: &Layout, ports: &Ports, logs: &LogSet) -> Outcome<()
     file.log_keys = Some(layout.trust("log_keys.json"));
     file.policy = Some(layout.trust("policy.yaml"));
     file.admin_token_file = Some(layout.admin_token());
+    file.tls_ca = (ports.transport == Transport::Https).then(|| layout.tls_authority());
     file.store(&layout.stack_file())
 }

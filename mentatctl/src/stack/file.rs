@@ -60,6 +60,9 @@ pub struct StackFile {
     /// Bearer token of the administrator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_token_file: Option<PathBuf>,
+    /// The private authority of the servers' TLS certificates, where they speak TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
 }
 
 /// A service with one address.
@@ -189,6 +192,7 @@ impl StackFile {
             tuf: None,
             policy: None,
             admin_token_file: None,
+            tls_ca: None,
         }
     }
 }

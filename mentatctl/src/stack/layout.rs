@@ -74,6 +74,16 @@ impl Layout {
         self.root.join("trust").join(name)
     }
 
+    /// Folder of the private TLS authority, in stacks that speak TLS.
+    pub fn tls(&self) -> PathBuf {
+        self.root.join("tls")
+    }
+
+    /// Its certificate: what clients are given to trust.
+    pub fn tls_authority(&self) -> PathBuf {
+        self.tls().join("ca.crt")
+    }
+
     /// What a server writes to standard error.
     pub fn log_file(&self, server: &str) -> PathBuf {
         self.root.join("output").join(format!("{server}.log"))

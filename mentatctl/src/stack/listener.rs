@@ -18,7 +18,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
+use tokio_rustls::TlsAcceptor;
 
 use crate::exit::{Exit, OrFail as _, Outcome};
 
@@ -127,11 +129,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds 127.0.0.1, never anything else, and begins to answer.
+    /// Binds 127.0.0.1, never anything else, and begins to answer, over TLS where there is an acceptor.
     ///
     /// # Errors
     /// Exit code 78 when the port cannot be bound.
-    pub fn start(port: u16, handler: Handler) -> Outcome<Self> {
+    pub fn start(port: u16, tls: Option<TlsAcceptor>, handler: Handler) -> Outcome<Self> {
         let what = || format!("port {port} of 127.0.0.1");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_fail(Exit::Refused, what())?;
         listener.set_nonblocking(true).or_fail(Exit::Refused, what())?;
@@ -143,7 +145,7 @@ impl Listener {
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, port, handler) => {}
+                    () = accept(listener, port, tls, handler) => {}
                     _ = stopped => {}
                 }
             });
@@ -161,7 +163,7 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, handler: Handler) {
+async fn accept(listener: TcpListener, port: u16, tls: Option<TlsAcceptor>, handler: Handler) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -171,18 +173,34 @@ async fn accept(listener: TcpListener, port: u16, handler: Handler) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let handler = Arc::clone(&handler);
+        let (handler, tls) = (Arc::clone(&handler), tls.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, port, Arc::clone(&handler)));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
+            let connection = async {
+                match tls {
+                    None => serve(stream, port, handler).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            serve(stream, port, handler).await;
+                        }
+                    }
+                }
+            };
             let _ = tokio::time::timeout(MAX_LIFE, connection).await;
             drop(slot);
         });
     }
+}
+
+/// Answers the one request of a connection.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, handler: Handler) {
+    let service = service_fn(move |request| answer(request, port, Arc::clone(&handler)));
+    // What goes wrong is the client's to notice: nobody else waits for it.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(

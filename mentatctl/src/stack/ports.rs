@@ -8,6 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::interruption::Interruption;
 
+/// How the listeners of a stack speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// HTTP, on loopback.
+    #[default]
+    Http,
+    /// TLS, with certificates by a private authority of the stack's own. What stands in certificates as a status URL stays
+    /// plain: that is what the standards ask for.
+    Https,
+}
+
+impl Transport {
+    fn is_plain(&self) -> bool {
+        *self == Self::Http
+    }
+}
+
 /// Port of each listener on 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,9 +41,20 @@ pub struct Ports {
     /// `up` itself: development issuer and trust files. Stacks of before have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<u16>,
+    /// How they speak; plain HTTP where it is not said.
+    #[serde(default, skip_serializing_if = "Transport::is_plain")]
+    pub transport: Transport,
 }
 
 impl Ports {
+    /// URL of one of them, all but the status listener, which speaks plain HTTP always.
+    pub fn url(&self, port: u16) -> String {
+        match self.transport {
+            Transport::Http => format!("http://127.0.0.1:{port}"),
+            Transport::Https => format!("https://127.0.0.1:{port}"),
+        }
+    }
+
     /// Largest first port: five in a row must exist.
     pub const LARGEST_BASE: u16 = u16::MAX - 4;
 
@@ -33,7 +62,7 @@ impl Ports {
     ///
     /// # Errors
     /// Exit code 78 when a port is in use.
-    pub fn choose(base: Option<u16>) -> Outcome<Self> {
+    pub fn choose(base: Option<u16>, transport: Transport) -> Outcome<Self> {
         let ports = match base {
             Some(base) => {
                 let port = |offset: u16| {
@@ -48,6 +77,7 @@ impl Ports {
                     log: port(2)?,
                     executor: port(3)?,
                     oidc: Some(port(4)?),
+                    transport,
                 }
             }
             None => {
@@ -66,6 +96,7 @@ impl Ports {
                     log: number(c)?,
                     executor: number(d)?,
                     oidc: Some(number(e)?),
+                    transport,
                 }
             }
         };

@@ -12,9 +12,10 @@ use toml::{Table, Value};
 use super::child;
 use super::file::{Log, StackFile};
 use super::layout::Layout;
+use super::stack_client;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, read_file, read_text, write_file};
-use crate::net::{block_on, loopback_client};
+use crate::net::block_on;
 
 /// Kind and name of the log.
 pub const RAW: &str = "raw";
@@ -72,7 +73,7 @@ pub fn announce(layout: &Layout, file: &mut StackFile) -> Outcome<()> {
     }
     let Some(server) = file.log.as_ref().map(|log| log.url.clone()) else { return Ok(()) };
     let served = block_on(async {
-        LogSet::fetch(loopback_client()?, &server).await.or_fail(Exit::Failure, "asking the log server")
+        LogSet::fetch(stack_client(layout)?, &server).await.or_fail(Exit::Failure, "asking the log server")
     })?;
     let Some(raw) = served.of_kind(RAW) else { return Ok(()) };
     let path = layout.trust("log_keys.json");

@@ -1,5 +1,7 @@
 //! The stack's trust files as TUF metadata: static files in `trust/tuf`, with keys in a keystore of their own.
 
+use std::path::{Path, PathBuf};
+
 use hsm::PassphraseSource;
 use hsm::software::Keystore;
 use trust_store_files::tuf::{SIGNING_CONFIG, TRUSTED_ROOT};
@@ -35,10 +37,19 @@ pub fn publish(layout: &Layout, files: &TrustFiles) -> Outcome<()> {
     if !layout.trust("tuf").is_dir() {
         return Ok(());
     }
-    distribution::publish_targets(&layout.trust("tuf"), &keys(layout)?, &files.targets(), clock::now())
+    distribution::publish_targets(&layout.trust("tuf"), &open(layout)?, &files.targets(), clock::now())
 }
 
-fn keys(layout: &Layout) -> Outcome<Keystore> {
+/// The repository of the stack in a folder, and its keys.
+///
+/// # Errors
+/// When the keys cannot be opened.
+pub fn keys(dir: &Path) -> Outcome<(PathBuf, Keystore)> {
+    let layout = Layout::new(dir);
+    Ok((layout.trust("tuf"), open(&layout)?))
+}
+
+fn open(layout: &Layout) -> Outcome<Keystore> {
     let passphrase = PassphraseSource::File(layout.passphrase("tuf")).read();
     let passphrase = passphrase.or_fail(Exit::Refused, "the passphrase of the repository's keys")?;
     Keystore::open(&layout.data("tuf-keys"), &passphrase).or_fail(Exit::Refused, "the repository's keys")
@@ -52,5 +63,5 @@ pub fn keep_fresh(layout: &Layout) -> Outcome<()> {
     if !layout.trust("tuf").is_dir() {
         return Ok(());
     }
-    distribution::keep_fresh(&layout.trust("tuf"), &keys(layout)?, clock::now())
+    distribution::keep_fresh(&layout.trust("tuf"), &open(layout)?, clock::now())
 }

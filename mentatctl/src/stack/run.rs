@@ -17,15 +17,16 @@ use super::child::Server;
 use super::file::{STACK_FILE, StackFile};
 use super::issuer::Issuer;
 use super::listener::{Answer, Listener, Request};
-use super::ports::Ports;
+use super::ports::{Ports, Transport};
 use super::raw_log::{self, RawLog};
-use super::{config, config::Tempo, create, layout::Layout, published, repository, trust_files};
+use super::{config, config::Tempo, create, layout::Layout, published, repository, shards, trust_files};
 use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Secrecy, make_folder, read_secret};
 use crate::interruption::Interruption;
 use crate::net::block_on;
 use crate::output::{Output, Tone, shown};
+use crate::tls::Pair;
 
 /// `up`.
 #[derive(Debug, Args)]
@@ -40,6 +41,9 @@ pub struct Up {
     /// Leave out the raw log, which takes any bytes and is trusted by nothing
     #[arg(long)]
     no_raw_log: bool,
+    /// Speak TLS, with certificates by a private authority of the stack's own (DIR/tls/ca.crt); only at the first start
+    #[arg(long)]
+    tls: bool,
     /// Stop when standard input ends (for programs that start this one)
     #[arg(long)]
     exit_with_stdin: bool,
@@ -52,7 +56,8 @@ pub struct Up {
 /// when it is asked to end before it is ready.
 pub fn up(up: &Up, out: &Output) -> Outcome {
     let raw_log = if up.no_raw_log { RawLog::LeftOut } else { RawLog::Wanted };
-    let start = Start { port_base: up.port_base, tempo: Tempo::Normal, raw_log };
+    let transport = if up.tls { Transport::Https } else { Transport::Http };
+    let start = Start { port_base: up.port_base, tempo: Tempo::Normal, raw_log, transport };
     // Before anything is made, started or said: whoever reads that it is ready may ask it to end at once.
     let interruption = Interruption::listen()?;
     let stack = Running::start(&up.dir, &start, &interruption, out)?;
@@ -73,6 +78,8 @@ pub struct Start {
     pub tempo: Tempo,
     /// Whether the stack gets a raw log.
     pub raw_log: RawLog,
+    /// How the servers speak, for the first start alone.
+    pub transport: Transport,
 }
 
 /// A running stack. Dropping it stops the servers, in reverse order of their start, and frees the folder.
@@ -107,6 +114,10 @@ impl Running {
                 )
                 .hint("leave it out, or make a new stack in another folder"));
             }
+            if start.transport == Transport::Https && !layout.tls_authority().is_file() {
+                return Err(Failure::usage("--tls is for the first start; this stack speaks plain HTTP")
+                    .hint("leave it out, or make a new stack in another folder"));
+            }
         } else {
             create::create(&layout, start, interruption, out).inspect_err(|_| {
                 // Only what this call made goes, and only where nothing else is in it.
@@ -120,6 +131,9 @@ impl Running {
         layout.check()?;
         let ports = layout.ports()?;
         ports.wait_until_free(interruption)?;
+        if ports.transport == Transport::Https {
+            create::certify_servers(&layout).map_err(refused)?;
+        }
         // An RSA key takes its time: it is made while the servers start.
         let issuer_key = ports.oidc.map(|_| std::thread::spawn(Issuer::make_key));
         if start.raw_log == RawLog::Wanted {
@@ -142,6 +156,10 @@ impl Running {
             {
                 out.note(format!("the trust files are as they were: {}", failure.line()));
             }
+            // Before the authority reads them.
+            if name == "ca-service" {
+                shards::follow(&layout, &ports, &mut file, out)?;
+            }
             spinner.say(format!("starting {name}"));
             // An error drops the servers that run already, which stops them; the newest first.
             match Server::start(name, &layout.config(name), &layout.log_file(name), interruption) {
@@ -158,7 +176,8 @@ impl Running {
             stop_all(&mut servers);
             return Err(failure);
         }
-        let own = ports.oidc.zip(issuer_key).map(|(port, key)| listen(&layout, port, key)).transpose();
+        let own =
+            ports.oidc.zip(issuer_key).map(|(port, key)| listen(&layout, &ports, port, key)).transpose();
         let listener = match own {
             Ok(listener) => listener,
             Err(failure) => {
@@ -248,6 +267,9 @@ impl Running {
         if let Some(tuf) = &self.file.tuf {
             row("trust metadata", &format!("{}  root {}", tuf.url, tuf.root.display()));
         }
+        if let Some(authority) = &self.file.tls_ca {
+            row("TLS authority", &authority.display().to_string());
+        }
         row("for scripts", &self.layout.root().join(STACK_FILE).display().to_string());
         lines.push(format!("use it with: export MENTAT_STACK={}", self.layout.root().display()));
         lines.push("Ctrl-C stops it".to_owned());
@@ -256,16 +278,25 @@ impl Running {
 }
 
 /// Begins to serve the development issuer and the trust files.
-fn listen(layout: &Layout, port: u16, key: JoinHandle<Outcome<DeveloperKey>>) -> Outcome<Listener> {
+fn listen(
+    layout: &Layout,
+    ports: &Ports,
+    port: u16,
+    key: JoinHandle<Outcome<DeveloperKey>>,
+) -> Outcome<Listener> {
     let key = key.join().map_err(|_| Failure::failed("making the issuer's key"))??;
-    let issuer = Issuer::new(&config::loopback_url(port), key, &read_secret(&layout.oidc_secret())?)?;
-    let layout = layout.clone();
+    let issuer = Issuer::new(&ports.url(port), key, &read_secret(&layout.oidc_secret())?)?;
+    let (layout, tls) = (layout.clone(), layout.tls());
     let answer = move |request: &Request| {
         published::answer(&layout, request)
             .or_else(|| issuer.answer(request, clock::now()))
             .unwrap_or_else(|| Answer::text(StatusCode::NOT_FOUND, "nothing is served at this path"))
     };
-    Listener::start(port, Arc::new(answer))
+    let tls = match ports.transport {
+        Transport::Http => None,
+        Transport::Https => Some(super::acceptor::acceptor(&Pair::named(&tls, config::SERVER))?),
+    };
+    Listener::start(port, tls, Arc::new(answer))
 }
 
 /// Ends when standard input does; never, if that was not asked for. A thread of its own waits: a read through the
@@ -308,7 +339,11 @@ fn stop_all(servers: &mut Vec<Server>) {
     }
 }
 
-fn lock(layout: &Layout) -> Outcome<File> {
+/// Holds the folder of a stack; one program at a time does.
+///
+/// # Errors
+/// Exit code 78 when another holds it.
+pub fn lock(layout: &Layout) -> Outcome<File> {
     let path = layout.lock_file();
     let file = OpenOptions::new()
         .create(true)

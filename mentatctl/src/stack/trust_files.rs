@@ -8,13 +8,13 @@ use trust_store::signing_config::ClientTrustConfig;
 use trust_store::trusted_root::TrustedRoot;
 use trust_store_files::tuf::{SIGNING_CONFIG, TRUSTED_ROOT};
 
-use super::config;
 use super::layout::Layout;
 use super::ports::Ports;
 use super::repository;
+use super::stack_client;
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::{Secrecy, read_file, write_file};
-use crate::net::{block_on, loopback_client};
+use crate::net::block_on;
 use crate::output::Output;
 use crate::pki::ca_failure;
 use crate::{log, trust};
@@ -32,8 +32,8 @@ impl TrustFiles {
     /// # Errors
     /// When the root names no log.
     pub fn of(ports: &Ports, root: &TrustedRoot) -> Outcome<Self> {
-        let issuers: Vec<String> = ports.oidc.map(config::loopback_url).into_iter().collect();
-        let (ca, log) = (config::loopback_url(ports.ca), config::loopback_url(ports.log));
+        let issuers: Vec<String> = ports.oidc.map(|port| ports.url(port)).into_iter().collect();
+        let (ca, log) = (ports.url(ports.ca), ports.url(ports.log));
         let signing = trust::signing_config(&ca, &log, &issuers, root)?;
         let both = ClientTrustConfig::new(root.clone(), signing.clone());
         Ok(Self {
@@ -65,10 +65,11 @@ impl TrustFiles {
 /// # Errors
 /// When a server does not answer, or a file or key cannot be used.
 pub fn follow(layout: &Layout, ports: &Ports, out: &Output) -> Outcome<()> {
+    let http = stack_client(layout)?;
     let (authorities, logs) = block_on(async {
-        let ca = CaClient::new(loopback_client()?, &config::loopback_url(ports.ca));
+        let ca = CaClient::new(http.clone(), &ports.url(ports.ca));
         let authorities = ca.authorities().await.map_err(ca_failure)?;
-        let logs = LogSet::fetch(loopback_client()?, &config::loopback_url(ports.log)).await;
+        let logs = LogSet::fetch(http, &ports.url(ports.log)).await;
         Ok((authorities, logs.map_err(log::log_failure)?))
     })?;
     let path = layout.trust("trusted_root.json");

@@ -1,10 +1,10 @@
-//! `trust init-repository`, `publish`, `refresh`, `rotate`: the trusted root as static TUF files that any web server can
+//! `trust init-repository`, `publish`, `refresh`, and the repository's part of `rotate`: the trusted root as static TUF files that any web server can
 //! hand out. Keys are in a keystore of their own, one for each role.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use hsm::software::Keystore;
 use hsm::{
     Input, KeyAlgorithm, KeyLabel, KeyProvider as _, KeySpec, PassphraseSource, Purpose, SignatureAlgorithm,
@@ -69,40 +69,6 @@ pub struct Publish {
 pub struct Refresh {
     #[command(flatten)]
     repository: RepositoryFlags,
-}
-
-/// `trust rotate`.
-#[derive(Debug, Args)]
-pub struct Rotate {
-    #[command(flatten)]
-    repository: RepositoryFlags,
-    /// Roles that get new keys; may be repeated. Without it the root is renewed with the same keys
-    #[arg(long = "role", value_enum, value_name = "ROLE")]
-    roles: Vec<RoleName>,
-}
-
-/// A role on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RoleName {
-    /// Names the keys of every role
-    Root,
-    /// Names the list of targets
-    Snapshot,
-    /// Names the targets
-    Targets,
-    /// Names the newest snapshot
-    Timestamp,
-}
-
-impl From<RoleName> for Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::Root => Self::Root,
-            RoleName::Snapshot => Self::Snapshot,
-            RoleName::Targets => Self::Targets,
-            RoleName::Timestamp => Self::Timestamp,
-        }
-    }
 }
 
 /// Runs `trust init-repository`.
@@ -195,23 +161,22 @@ pub fn refresh(refresh: &Refresh, out: &Output) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// Runs `trust rotate`.
+/// Gives these roles of a repository new keys, or without any renews its root with the same keys.
 ///
 /// # Errors
-/// As [`refresh`], but an expired root is renewed.
-pub fn rotate(rotate: &Rotate, out: &Output) -> Outcome {
-    let (mut publisher, keys) = rotate.repository.open()?;
-    let now = present(&publisher, &keys)?;
+/// Exit code 1 when the keys are not the repository's, or a key cannot be made.
+pub fn rotate(folder: &Path, keys: &Keystore, roles: &[Role], out: &Output) -> Outcome<()> {
+    let mut publisher =
+        Publisher::open(folder, Lifetimes::default()).map_err(|error| super::distribution_failure(&error))?;
+    let now = present(&publisher, keys)?;
     let version = publisher.state().versions.get(&Role::Root).copied().unwrap_or_default() + 1;
     let mut next = now.clone();
-    for role in Role::ALL {
-        if rotate.roles.iter().any(|name| Role::from(*name) == role) {
-            next = next.with(role, vec![generate(&keys, role, version)?], std::num::NonZeroUsize::MIN);
-        }
+    for role in Role::ALL.into_iter().filter(|role| roles.contains(role)) {
+        next = next.with(role, vec![generate(keys, role, version)?], std::num::NonZeroUsize::MIN);
     }
     publisher.rotate(&now, &next, clock::now()).map_err(|error| super::distribution_failure(&error))?;
-    report(&rotate.repository.repository, publisher.state(), "rotated", out);
-    Ok(Exit::Ok)
+    report(folder, publisher.state(), "rotated", out);
+    Ok(())
 }
 
 /// Signs a new timestamp if less than half of the life of the present one is left.
@@ -231,10 +196,19 @@ pub fn keep_fresh(folder: &Path, keys: &Keystore, now: UnixTime) -> Outcome<()> 
 }
 
 impl RepositoryFlags {
-    fn open(&self) -> Outcome<(Publisher, Keystore)> {
+    /// The folder and the opened keystore.
+    ///
+    /// # Errors
+    /// Exit code 2 when passphrase or keystore cannot be used.
+    pub fn keys(&self) -> Outcome<(&Path, Keystore)> {
         let passphrase = self.passphrase.read().or_fail(Exit::Usage, "the passphrase")?;
         let keys =
             Keystore::open(&self.keystore, &passphrase).or_fail(Exit::Usage, self.keystore.display())?;
+        Ok((&self.repository, keys))
+    }
+
+    fn open(&self) -> Outcome<(Publisher, Keystore)> {
+        let (_, keys) = self.keys()?;
         let publisher = Publisher::open(&self.repository, Lifetimes::default())
             .map_err(|error| super::distribution_failure(&error))?;
         Ok((publisher, keys))

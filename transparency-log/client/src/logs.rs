@@ -79,10 +79,11 @@ impl LogSet {
         LogClient::new(http, base_url)?.get_json("api/v1/logs", "a list of logs").await
     }
 
-    /// The first log of a kind.
+    /// The log of a kind that entries are written to: its newest shard, which has the address that clients know. Servers list the
+    /// longest addresses first, and those of older shards are longer.
     #[must_use]
     pub fn of_kind(&self, kind: &str) -> Option<&LogDescription> {
-        self.0.iter().find(|log| log.kind == kind)
+        self.0.iter().rev().find(|log| log.kind == kind)
     }
 }
 

@@ -1,0 +1,112 @@
+//! `trust rotate`: new keys for every role, without making less good what the old ones signed.
+
+use clap::{Args, ValueEnum};
+use trust_store_files::tuf::Role;
+
+use super::distribution::{self, RepositoryFlags};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::home::Home;
+use crate::output::Output;
+use crate::stack::{self, LogRole};
+
+/// `trust rotate`.
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// By default the repository of the stack that --stack names
+    #[command(flatten)]
+    repository: Option<RepositoryFlags>,
+    /// Roles of the repository that get new keys; may be repeated. Without any role, authority or log its root is renewed
+    /// with the same keys
+    #[arg(long = "role", value_enum, value_name = "ROLE")]
+    roles: Vec<RoleName>,
+    /// Authority of the stopped stack that gets a new key; may be repeated
+    #[arg(long = "authority", value_enum, value_name = "NAME")]
+    authorities: Vec<AuthorityName>,
+    /// Log of the stopped stack of which a new shard begins, with new keys; may be repeated
+    #[arg(long = "log", value_enum, value_name = "KIND")]
+    logs: Vec<LogRole>,
+}
+
+/// A role on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RoleName {
+    /// Names the keys of every role
+    Root,
+    /// Names the list of targets
+    Snapshot,
+    /// Names the targets
+    Targets,
+    /// Names the newest snapshot
+    Timestamp,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Root => Self::Root,
+            RoleName::Snapshot => Self::Snapshot,
+            RoleName::Targets => Self::Targets,
+            RoleName::Timestamp => Self::Timestamp,
+        }
+    }
+}
+
+/// An authority below the root on the command line. The root's own key is a matter of a ceremony.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AuthorityName {
+    /// Issues to people and pipelines; its successor gets a responder of its own
+    CodeSigning,
+    /// Answers for the status of certificates
+    OcspResponder,
+    /// Issues to the time-stamp authority, which gets a new key too
+    TimeStamping,
+    /// Signs time stamps
+    TimestampAuthority,
+}
+
+impl AuthorityName {
+    /// As the authority's own program calls it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::CodeSigning => "code-signing",
+            Self::OcspResponder => "ocsp-responder",
+            Self::TimeStamping => "time-stamping",
+            Self::TimestampAuthority => "timestamp-authority",
+        }
+    }
+}
+
+/// Runs `trust rotate`.
+///
+/// # Errors
+/// Exit code 1 when keys are not the repository's, 2 when no stack is named where one is needed, 78 when the stack runs or a
+/// server refuses.
+pub fn run(rotate: &Rotate, home: &Home, out: &Output) -> Outcome {
+    let of_stack = !rotate.authorities.is_empty() || !rotate.logs.is_empty();
+    if of_stack {
+        let authorities: Vec<_> = rotate.authorities.iter().map(|name| name.as_str()).collect();
+        stack::rotate(stack_of(home)?, &authorities, &rotate.logs, out)?;
+    }
+    if of_stack && rotate.roles.is_empty() && rotate.repository.is_none() {
+        return Ok(Exit::Ok);
+    }
+    let roles: Vec<Role> = rotate.roles.iter().copied().map(Role::from).collect();
+    match &rotate.repository {
+        Some(flags) => {
+            let (folder, keys) = flags.keys()?;
+            distribution::rotate(folder, &keys, &roles, out)?;
+        }
+        None => {
+            let (folder, keys) = stack::repository_keys(stack_of(home)?)?;
+            distribution::rotate(&folder, &keys, &roles, out)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn stack_of(home: &Home) -> Outcome<&std::path::Path> {
+    home.stack_dir().ok_or_else(|| {
+        Failure::usage("neither a repository nor a stack is named")
+            .hint("give --stack DIR, or --repository, --keystore and --passphrase")
+    })
+}
