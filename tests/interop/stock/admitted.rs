@@ -36,7 +36,7 @@ fn sign(scene: &Scene, client: &dyn Client, by: usize, profile: Profile) -> Sign
 #[test]
 fn what_a_stock_client_signed_is_admitted_until_its_certificate_is_revoked() {
     let mut scene = Scene::new();
-    let clients = client::installed();
+    let clients = client::installed(&scene);
     let mut releases = Vec::new();
     for profile in [Profile::Keyless, Profile::Developer] {
         scene.profile = profile;
@@ -88,6 +88,7 @@ fn what_a_stock_client_signed_is_admitted_until_its_certificate_is_revoked() {
         // The client that signed it knows no revocation: to it, the same evidence is as good as before.
         let claim = Claim {
             payload: Payload::Statement,
+            predicate_type: "https://mentat.internal/agent-release/v1",
             bundle: &release.bundle,
             artifact: &release.module,
             email: EMAIL,
