@@ -10,7 +10,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-verify bench-exec bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms help
+        bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -115,7 +115,7 @@ fuzz-smoke: ## every fuzz target for ten seconds (FUZZ_SECONDS), from its seeds
 	    | grep -E "number_of_executed|ERROR|panicked|Test unit written|SUMMARY" ; \
 	  ! ls tests/fuzz/artifacts/$$target/* >/dev/null 2>&1 || { echo "FOUND: tests/fuzz/artifacts/$$target"; exit 1; }; done
 
-bench: bench-log bench-log-large bench-ca bench-verify bench-exec ## every promised figure
+bench: bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack ## every promised figure
 
 # $(call bench,FOLDER,NAME): one bench, or a loud line where it does not exist in this tree. All benches share one selection of
 # packages, and so one release build.
@@ -140,6 +140,10 @@ bench-exec: ## the executor; writes target/bench/exec.json
 	$(CARGO) build --release -p executor-compiler
 	$(CARGO) build --release $(ALL_BUT_COMPILER)
 	$(call bench,executor,exec)
+
+bench-stack: ## a whole stack: its start, signing with it, keyless certificates; writes target/bench/stack.json
+	$(CARGO) build --release $(ALL_BUT_COMPILER)
+	$(call bench,tests,stack)
 
 bench-tlog: ## the Merkle core alone
 	$(CARGO) bench $(ALL_BUT_COMPILER) --bench tree
