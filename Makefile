@@ -92,7 +92,9 @@ interop-pkcs11: ## the key backend for PKCS#11 tokens, and a CA with its issuing
 	d=$$(mktemp -d) && mkdir $$d/tokens && printf 'directories.tokendir = %s\nlog.level = ERROR\n' $$d/tokens > $$d/softhsm2.conf && \
 	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
 	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --lib -- pkcs11 && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --test pkcs11 -- --nocapture; s=$$?; rm -r $$d; exit $$s
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --test pkcs11 -- --nocapture && \
+	$(CARGO) build $(ALL_BUT_COMPILER) --features mentatctl/pkcs11 && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features mentatctl/pkcs11 --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
 
 interop-kms: ## the key backend for AWS KMS: the suite on a service of its own, then against moto
 	@m=; if command -v moto_server >/dev/null; then m=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \

@@ -99,7 +99,11 @@ pub fn built_with(scheme: Scheme) -> Result<(), Error> {
     Err(Error::Unsupported { what: format!("a {scheme}: reference"), reason })
 }
 
-fn connect(uri: &KeyUri) -> Result<Arc<dyn KeyProvider>, Error> {
+/// Connects to the place that a reference leads to. Whoever uses several keys of one place asks a [`Keyring`] instead, which keeps it.
+///
+/// # Errors
+/// As [`Keyring::place`].
+pub fn connect(uri: &KeyUri) -> Result<Arc<dyn KeyProvider>, Error> {
     built_with(uri.scheme())?;
     match uri.scheme() {
         #[cfg(feature = "aws-kms")]

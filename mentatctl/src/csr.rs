@@ -1,8 +1,7 @@
-//! Certificate requests (PKCS#10, RFC 2986) for a developer's key. The key signs through `hsm`, with its recorded purpose.
+//! Certificate requests (PKCS#10, RFC 2986) for a developer's key, wherever it lives. The key signs through `hsm`, with its recorded purpose.
 
 use ca_api::Identity;
-use hsm::developer::DeveloperKey;
-use hsm::{Input, KeyAlgorithm, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
+use hsm::{Input, KeyAlgorithm, Purpose, SignatureAlgorithm, Signer, SigningIntent};
 use rcgen::{CertificateParams, DistinguishedName, DnType, PublicKeyData, SanType};
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
@@ -12,7 +11,7 @@ use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 ///
 /// # Errors
 /// When the key's type has no certificate profile or signing fails.
-pub fn request_pem(key: &DeveloperKey, identity: &Identity) -> Outcome<String> {
+pub fn request_pem(key: &dyn Signer, identity: &Identity) -> Outcome<String> {
     let signer = RequestSigner::new(key)?;
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
@@ -35,7 +34,7 @@ pub fn request_pem(key: &DeveloperKey, identity: &Identity) -> Outcome<String> {
 ///
 /// # Errors
 /// As [`request_pem`].
-pub fn bare_request_pem(key: &DeveloperKey) -> Outcome<String> {
+pub fn bare_request_pem(key: &dyn Signer) -> Outcome<String> {
     let signer = RequestSigner::new(key)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -44,15 +43,15 @@ pub fn bare_request_pem(key: &DeveloperKey) -> Outcome<String> {
     request.pem().or_fail(Exit::Failure, "writing the certificate request")
 }
 
-/// Lends a developer's key to `rcgen`.
+/// Lends a key to `rcgen`.
 struct RequestSigner<'a> {
-    key: &'a DeveloperKey,
+    key: &'a dyn Signer,
     algorithm: SignatureAlgorithm,
     rcgen: &'static rcgen::SignatureAlgorithm,
 }
 
 impl<'a> RequestSigner<'a> {
-    fn new(key: &'a DeveloperKey) -> Outcome<Self> {
+    fn new(key: &'a dyn Signer) -> Outcome<Self> {
         let (algorithm, rcgen) = match key.public_key().algorithm() {
             KeyAlgorithm::EcdsaP256 => (SignatureAlgorithm::EcdsaP256Sha256, &rcgen::PKCS_ECDSA_P256_SHA256),
             KeyAlgorithm::EcdsaP384 => (SignatureAlgorithm::EcdsaP384Sha384, &rcgen::PKCS_ECDSA_P384_SHA384),

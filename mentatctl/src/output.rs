@@ -44,11 +44,12 @@ pub enum Tone {
 }
 
 impl Output {
-    /// Colours and progress only on a terminal, and not when `NO_COLOR` asks for none.
+    /// Colours and progress only on a terminal that has them, and no colours when `NO_COLOR` asks for none.
     pub fn new(format: Format) -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let plain = dumb || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let colour = format == Format::Text && !plain && std::io::stdout().is_terminal();
-        let progress = format == Format::Text && std::io::stderr().is_terminal();
+        let progress = format == Format::Text && !dumb && std::io::stderr().is_terminal();
         Self { format, colour, progress, lost: Arc::default() }
     }
 

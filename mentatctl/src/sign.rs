@@ -5,6 +5,7 @@
 //! `log submit --resume` finishes it: without the key, which may be gone by then.
 
 mod evidence;
+pub mod key;
 mod module;
 pub mod pending;
 mod signer;
@@ -22,8 +23,9 @@ use trust_store::statement::Statement;
 use trust_store_files::manifest_file::NewBundle;
 
 pub use evidence::{Services, crl_url, staples};
+pub use key::Source;
 pub use pending::Pending;
-pub use signer::{Signer, Source, kinds_of, sha256, sha256_of_file};
+pub use signer::{Signer, kinds_of, sha256, sha256_of_file};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::{Home, check_writable, folder_of};
@@ -44,8 +46,9 @@ pub struct Sign {
     /// Environment variable that holds the certificate with its issuers in PEM
     #[arg(long, value_name = "NAME")]
     cert_env: Option<String>,
-    /// Its key, PEM [default: ~/.mentat/signing.key]
-    #[arg(long, value_name = "FILE", conflicts_with = "key_env")]
+    /// Its key, PEM [default: ~/.mentat/signing.key]; or, where this program was built for it, the reference of a key in a
+    /// token or a key service (pkcs11:…, awskms:…)
+    #[arg(long, value_name = "FILE|REFERENCE", conflicts_with = "key_env")]
     key: Option<PathBuf>,
     /// Environment variable that holds the key in PEM
     #[arg(long, value_name = "NAME")]

@@ -78,7 +78,7 @@ pub fn run(sign: &SignBundle, home: &Home, out: &Output) -> Outcome {
     let key = DeveloperKey::generate(KeyAlgorithm::EcdsaP256).or_fail(Exit::Failure, "making the key")?;
     let request = csr::bare_request_pem(&key)?;
     let certificates = block_on(certify(&http, &ca.url, &sign.identity_token, &request))?;
-    let signer = Signer::new(key, certificates)?;
+    let signer = Signer::new(crate::sign::key::shared(key), certificates)?;
     let (bundle, digest) = input.sign(&signer, &services)?;
     let json = bundle.to_json().or_fail(Exit::Failure, "writing the bundle")?;
     verify_own(&json, &root, &digest, &signer)?;

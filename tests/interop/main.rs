@@ -21,6 +21,7 @@ mod registry;
 mod revoked;
 mod stock;
 mod tiles;
+mod token;
 
 use std::process::Command;
 

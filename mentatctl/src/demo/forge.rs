@@ -99,5 +99,5 @@ fn stranger() -> Outcome<Signer> {
         .map(|der| Certificate::from_der(der).or_fail(Exit::Failure, wrong))
         .collect::<Outcome<Vec<_>>>()?;
     let key = DeveloperKey::from_pkcs8(key.serialized_der()).or_fail(Exit::Failure, wrong)?;
-    Signer::new(key, chain)
+    Signer::new(sign::key::shared(key), chain)
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_api::client::{CaClient, ClientError};
@@ -15,7 +16,7 @@ use ca_api::{Enrol, Identity, IssuedCertificate};
 use clap::{Args, ValueEnum};
 use hsm::developer::DeveloperKey;
 use hsm::software::KdfProfile;
-use hsm::{KeyAlgorithm, Passphrase, PublicKey, Signer as _};
+use hsm::{KeyAlgorithm, Passphrase, PublicKey, Signer};
 use serde_json::json;
 use trust_store::identity;
 use zeroize::Zeroizing;
@@ -27,6 +28,7 @@ use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, folder_of, make_folder, write_file};
 use crate::net::block_on;
 use crate::output::{Output, shown};
+use crate::sign::key;
 use crate::{chain_file, csr};
 
 /// How long one call keeps asking while the authority says that the certificate is on its way.
@@ -45,8 +47,9 @@ pub struct RequestCert {
     /// Where the certificate and its issuers go [default: ~/.mentat/signing.crt]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Where the key goes, or is read from when it exists [default: ~/.mentat/signing.key]
-    #[arg(long, value_name = "FILE")]
+    /// Where the key goes, or is read from when it exists [default: ~/.mentat/signing.key]; or, where this program was built for
+    /// it, the reference of a key in a token or a key service (pkcs11:…, awskms:…), which is made there when it does not exist
+    #[arg(long, value_name = "FILE|REFERENCE")]
     key: Option<PathBuf>,
     /// Type of a new key
     #[arg(long, value_enum, default_value = "ecdsa-p256")]
@@ -96,7 +99,10 @@ enum Begun {
 /// cannot answer now: the same command then continues.
 pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &Output) -> Outcome {
     let certificate_path = request.output.clone().unwrap_or_else(|| home.signing_certificate());
-    let key_path = request.key.clone().unwrap_or_else(|| home.signing_key());
+    let given = request.key.clone().unwrap_or_else(|| home.signing_key());
+    let elsewhere = key::reference(&given)?;
+    // What is written down about a request stands beside the key, or, where that is elsewhere, beside the certificate.
+    let key_path = if elsewhere.is_some() { certificate_path.clone() } else { given.clone() };
     let identity = request.identity.identity()?;
     let passphrase = request.passphrase_file.as_deref().map(passphrase_from).transpose()?;
     // Without the administrator's token: enrolment proves itself by the one-time token alone.
@@ -110,13 +116,14 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
     }
     let token = read_token(request.token.as_deref(), out)?;
     let _turn = one_at_a_time(folder_of(&key_path))?;
-    let (pending, key, begun) = match PendingRequest::find(&key_path)? {
+    let (pending, key, begun): (_, Arc<dyn Signer>, _) = match PendingRequest::find(&key_path)? {
         Some(pending) if pending.is_for(&token) => {
             let key = match pending.new_key() {
                 Some(pem) => DeveloperKey::from_pem(pem, passphrase.as_ref())
                     .or_fail(Exit::Usage, pending.path().display())
-                    .map_err(key_advice)?,
-                None => read_key(&key_path, passphrase.as_ref())?,
+                    .map_err(key_advice)
+                    .map(key::shared)?,
+                None => key::open(&given, passphrase.as_ref())?,
             };
             out.note(format!("continuing the request in {}", pending.path().display()));
             (pending, key, Begun::Before)
@@ -128,13 +135,26 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
                     other.path().display()
                 ));
             }
-            let (pending, key) = begin(&key_path, key_use, request.algorithm, &token, passphrase.as_ref())?;
-            (pending, key, Begun::Now)
+            match &elsewhere {
+                None => {
+                    let (pending, key) =
+                        begin(&key_path, key_use, request.algorithm, &token, passphrase.as_ref())?;
+                    (pending, key::shared(key), Begun::Now)
+                }
+                Some(_) if key_use == KeyUse::MakeNew => {
+                    return Err(Failure::usage("a key that lives elsewhere is not replaced")
+                        .hint("name another object in --key with `pki request-cert`: it is made there"));
+                }
+                Some(uri) => {
+                    let key = key::open_or_make(uri, request.algorithm.into())?;
+                    (PendingRequest::begin(&key_path, &token, None)?, key, Begun::Now)
+                }
+            }
         }
     };
     let enrol = Enrol {
         token: token.as_str().to_owned(),
-        csr: csr::request_pem(&key, &identity)?,
+        csr: csr::request_pem(&*key, &identity)?,
         request_id: Some(pending.request_id().to_owned()),
     };
     let spinner = out.spinner("waiting for the certificate authority");
@@ -144,7 +164,7 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
         Ok(issued) => issued,
         Err(error) => return Err(refusal(error, pending, begun)),
     };
-    let chain = check(&issued, &key, &identity)?;
+    let chain = check(&issued, &*key, &identity)?;
     if let Some(pem) = pending.new_key() {
         write_file(&key_path, pem.as_bytes(), Secrecy::Secret)?;
     }
@@ -158,9 +178,12 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
         issued.serial,
         time_text(issued.not_after)
     ));
-    out.line(format!("wrote {} and {}", certificate_path.display(), key_path.display()));
+    match elsewhere {
+        None => out.line(format!("wrote {} and {}", certificate_path.display(), key_path.display())),
+        Some(_) => out.line(format!("wrote {}; the key stays where it is", certificate_path.display())),
+    }
     out.value(|| json!({
-        "ok": true, "serial": issued.serial, "certificate": shown(&certificate_path), "key": shown(&key_path),
+        "ok": true, "serial": issued.serial, "certificate": shown(&certificate_path), "key": shown(&given),
         "not_before": issued.not_before, "not_after": issued.not_after, "log_index": issued.log_index,
     }));
     Ok(Exit::Ok)
@@ -280,7 +303,7 @@ fn refusal(error: ClientError, pending: PendingRequest, begun: Begun) -> Failure
 }
 
 /// The certificate with its issuers in PEM, after it was seen to be for this key and this identity.
-fn check(issued: &IssuedCertificate, key: &DeveloperKey, identity: &Identity) -> Outcome<String> {
+fn check(issued: &IssuedCertificate, key: &dyn Signer, identity: &Identity) -> Outcome<String> {
     let answer = "the certificate authority's answer";
     let bad = |failure: Failure| Failure { exit: Exit::Failure, ..failure };
     let certificate = chain_file::parse(&issued.certificate, answer).map_err(bad)?.remove(0);

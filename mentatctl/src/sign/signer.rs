@@ -1,39 +1,36 @@
 //! Who signs: a developer's key with its certificate chain.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ca_api::client::CaClient;
-use hsm::developer::DeveloperKey;
-use hsm::{Input, KeyAlgorithm, PublicKey, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
+use hsm::{Input, KeyAlgorithm, PublicKey, Purpose, SignatureAlgorithm, SigningIntent};
 use sha2::{Digest as _, Sha256};
 use trust_store::Certificate;
 use trust_store::identity::Identity;
 use trust_store::key_details::KeyDetails;
-use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
 use crate::net::block_on;
 use crate::{chain_file, pki, trust};
 
-/// Where PEM text comes from.
-#[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
-    /// A file.
-    File(&'a Path),
-    /// An environment variable, as CI systems hand out secrets.
-    Variable(&'a str),
-}
+use super::key::{self, Source};
 
 /// A key and the certificate that goes with it.
-#[derive(Debug)]
 pub struct Signer {
-    key: DeveloperKey,
+    key: Arc<dyn hsm::Signer>,
     algorithm: SignatureAlgorithm,
     /// Type of the key, as log entries name it.
     pub key_details: KeyDetails,
     /// The certificate and its issuers, end-entity first.
     pub chain: Vec<Certificate>,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Signer").field(self.key.public_key()).finish()
+    }
 }
 
 impl Signer {
@@ -62,9 +59,9 @@ impl Signer {
         passphrase_file: Option<&Path>,
         home: &Home,
     ) -> Outcome<Self> {
-        let key = read_key(key, passphrase_file, home)?;
+        let key = key::read(key, passphrase_file, home)?;
         let chain = match cert {
-            Source::Variable(name) => chain_file::parse(&variable(name)?, name)?,
+            Source::Variable(name) => chain_file::parse(&key::variable(name)?, name)?,
             Source::File(path) => chain_file::read(path)?,
         };
         Self::new(key, chain)
@@ -83,7 +80,7 @@ impl Signer {
         ca_url: Option<&str>,
         home: &Home,
     ) -> Outcome<Self> {
-        let key = read_key(Some(key), passphrase_file, home)?;
+        let key = key::read(Some(key), passphrase_file, home)?;
         let own = hex::encode(key.public_key().spki_sha256());
         let path = home.signing_certificate();
         if path.is_file()
@@ -115,7 +112,7 @@ impl Signer {
     ///
     /// # Errors
     /// Exit code 2 when they do not fit, or the key's type cannot sign statements.
-    pub fn new(key: DeveloperKey, chain: Vec<Certificate>) -> Outcome<Self> {
+    pub fn new(key: Arc<dyn hsm::Signer>, chain: Vec<Certificate>) -> Outcome<Self> {
         let certificate = chain.first().ok_or_else(|| {
             Failure::usage("there is no certificate").hint("give a PEM file with the certificate first")
         })?;
@@ -162,25 +159,6 @@ impl Signer {
     }
 }
 
-/// Reads a key; by default that of the home folder.
-fn read_key(key: Option<Source<'_>>, passphrase_file: Option<&Path>, home: &Home) -> Outcome<DeveloperKey> {
-    let passphrase = passphrase_file.map(pki::passphrase_from).transpose()?;
-    match key {
-        Some(Source::Variable(name)) => DeveloperKey::from_pem(&variable(name)?, passphrase.as_ref())
-            .or_fail(Exit::Usage, name)
-            .map_err(pki::key_advice),
-        Some(Source::File(path)) => pki::read_key(path, passphrase.as_ref()),
-        None => {
-            let path = home.signing_key();
-            let made = path.exists();
-            pki::read_key(&path, passphrase.as_ref()).map_err(|failure| match made {
-                true => failure,
-                false => failure.hint("make one with: mentatctl pki request-cert --email ADDRESS"),
-            })
-        }
-    }
-}
-
 /// How a key signs, and what log entries call its type.
 ///
 /// # Errors
@@ -199,13 +177,6 @@ pub fn kinds_of(key: &PublicKey) -> Outcome<(SignatureAlgorithm, KeyDetails)> {
     let details = trust::key_details(key.algorithm())
         .ok_or_else(|| Failure::usage("no log entry can name this key's type"))?;
     Ok((algorithm, details))
-}
-
-fn variable(name: &str) -> Outcome<Zeroizing<String>> {
-    std::env::var(name).map(Zeroizing::new).map_err(|_| {
-        Failure::usage(format!("the environment variable {name} is not set, or is not text"))
-            .hint("put the PEM text into it, or name a file instead")
-    })
 }
 
 /// SHA-256 of a file, read in pieces: artifacts may be large.
