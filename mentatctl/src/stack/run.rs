@@ -157,8 +157,10 @@ impl Running {
                 out.note(format!("the trust files are as they were: {}", failure.line()));
             }
             // Before the authority reads them.
-            if name == "ca-service" {
-                shards::follow(&layout, &ports, &mut file, out)?;
+            if name == "ca-service"
+                && let Err(failure) = shards::follow(&layout, &ports, &mut file, out)
+            {
+                out.note(format!("what is known of the logs is as it was: {}", failure.line()));
             }
             spinner.say(format!("starting {name}"));
             // An error drops the servers that run already, which stops them; the newest first.
