@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::clock::ClockGuard;
 use crate::config::Settings;
+use crate::delivery::Deliveries;
 use crate::error::CaError;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
@@ -127,6 +128,7 @@ pub struct CertificateAuthority {
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
     pub(crate) answers: AnswerCache,
+    pub(crate) deliveries: Deliveries,
     pub(crate) metrics: CaMetrics,
 }
 

@@ -88,7 +88,8 @@ impl CertificateAuthority {
             .to_string(),
         };
         match self.prepare(authorised).await {
-            Ok(permission) => self.issue(permission).await,
+            // This task runs to its end.
+            Ok(permission) => self.sign_and_log(permission).await,
             // Another call with the same token was faster; it may be our own first attempt.
             Err(CaError::Store(StoreError::TokenUsed)) => {
                 let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;

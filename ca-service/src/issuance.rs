@@ -162,7 +162,8 @@ impl CertificateAuthority {
         }
     }
 
-    async fn sign_and_log(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
+    /// As [`Self::issue`], for a caller that runs to its end itself.
+    pub(crate) async fn sign_and_log(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
         let IssuanceToken { intent, serial, issuer, kind, step, tbs, not_before, not_after } = token;
         let detail = serde_json::json!({
             "intent": hex::encode(intent),
@@ -190,19 +191,6 @@ impl CertificateAuthority {
         self.metrics.issued.inc();
         let chain = self.authority(&issuer)?.chain.clone();
         Ok(Issued { intent, serial, certificate, chain, not_before, not_after, log_index })
-    }
-
-    /// Writes behind the answer that a certificate was delivered. Everything that this follows from is durable already:
-    /// after a crash the reconciler comes to the same.
-    fn mark_delivered_behind(self: &Arc<Self>, intent: IntentId, log_index: Option<u64>) {
-        let this = Arc::clone(self);
-        tokio::spawn(async move {
-            match this.store.mark_delivered(intent, log_index, this.clock.for_records()).await {
-                // It may be revoked by now.
-                Ok(()) | Err(StoreError::StateConflict) => {}
-                Err(error) => tracing::warn!(%error, "a delivery will be recorded later"),
-            }
-        });
     }
 
     /// Signs bytes whose record is durable; returns the signature and the object, which contains exactly those bytes (C12).
@@ -314,10 +302,12 @@ impl CertificateAuthority {
 
     /// The certificate of an issuance; `None` when it has none that may be delivered.
     pub(crate) async fn delivered(&self, intent: IntentId) -> Result<Option<Issued>, CaError> {
+        // Asked before the record, which says the same as soon as this no longer does.
+        let answered = self.deliveries.answered(&intent);
         let Some(record) = self.store.issuance(intent).await? else { return Ok(None) };
         let deliverable = match record.state {
             State::Logged | State::Delivered => true,
-            State::Signed => self.issuance_log.is_none(),
+            State::Signed => self.issuance_log.is_none() || answered.is_some(),
             _ => false,
         };
         if !deliverable || record.step != Step::Certificate {
@@ -331,7 +321,7 @@ impl CertificateAuthority {
             serial: record.serial,
             not_before: record.not_before,
             not_after: record.not_after,
-            log_index: record.log_index,
+            log_index: record.log_index.or(answered.flatten()),
         }))
     }
 

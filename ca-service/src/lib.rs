@@ -30,6 +30,7 @@ pub mod ceremony;
 pub mod check;
 pub mod clock;
 pub mod config;
+mod delivery;
 pub mod enrolment;
 pub mod error;
 pub mod fulcio;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ca_pki::lint;
 use ca_pki::ocsp::{self, Answer, CertIdHash, CertStatus, OcspFailure, OcspRequest};
 use ca_pki::{SerialNumber, UnixTime};
 use hsm::{ErrorClass, Purpose};
@@ -154,6 +155,8 @@ impl CertificateAuthority {
             &responder.public_key,
             responder.algorithm,
         )?;
+        // Nothing is signed that the rules forbid (rule g).
+        lint::ocsp_response(&draft.unsigned(), Some(request)).into_result()?;
         let signature = self.sign(responder, Purpose::Ocsp, &random::<16>()?, draft.to_be_signed()).await?;
         self.metrics.ocsp_signed.inc();
         let cacheable = request.nonce.is_none().then_some((answer.this_update.0, answer.next_update.0));

@@ -20,6 +20,7 @@ use crate::api;
 use crate::authority::{CertificateAuthority, LoggedTo, load, names};
 use crate::clock::ClockGuard;
 use crate::config::Settings;
+use crate::delivery::Deliveries;
 use crate::error::CaError;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
@@ -89,6 +90,7 @@ pub async fn assemble(
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
         answers: AnswerCache::new(),
+        deliveries: Deliveries::default(),
         metrics: CaMetrics::default(),
     };
     let first_expiry = authority.authorities.values().filter_map(|each| each.not_after).min();
@@ -191,15 +193,17 @@ pub struct Serving {
     /// The listeners.
     pub running: Running,
     tasks: Vec<JoinHandle<()>>,
+    authority: Arc<CertificateAuthority>,
 }
 
 impl Serving {
-    /// Stops answering, then the background tasks.
+    /// Stops answering, then the background tasks; what was answered is noted.
     pub async fn stop(self) {
         self.running.stop().await;
         for task in self.tasks {
             task.abort();
         }
+        self.authority.note_deliveries().await;
     }
 }
 
@@ -245,5 +249,5 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
         tokio::spawn(Arc::clone(&authority).run_probe()),
     ];
-    Ok(Serving { running, tasks })
+    Ok(Serving { running, tasks, authority })
 }

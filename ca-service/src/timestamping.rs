@@ -1,5 +1,6 @@
 //! The time-stamp authority (RFC 3161): a clock check before each token, serial numbers unique over restarts.
 
+use ca_pki::lint;
 use ca_pki::timestamp::{self, Authority, Failure, ImprintHash, TimestampRequest};
 use hsm::Purpose;
 
@@ -44,6 +45,8 @@ impl CertificateAuthority {
         let authority = self.timestamp_authority()?;
         let serial = self.serial()?;
         let draft = timestamp::draft(&authority, request, &serial, now).map_err(TimestampError::Rejected)?;
+        // Nothing is signed that the rules forbid (rule g).
+        lint::timestamp_token(&draft.unsigned(&authority), Some(request)).into_result().map_err(CaError::from)?;
         let signature = self
             .sign(signer, Purpose::Timestamp, &random::<16>()?, draft.to_be_signed())
             .await

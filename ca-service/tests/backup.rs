@@ -71,6 +71,10 @@ async fn a_restored_authority_repeats_nothing_that_was_done_after_its_backup() {
     let (before, after) = (token("before@example.com").await, token("after@example.com").await);
     let issued = authority.enrol(&enrol_request(&before, &key(), None)).await.unwrap();
     let open = open_intent(&authority).await;
+    // Delivery is noted behind the answer.
+    while authority.store().certificate(&issued.serial).await.unwrap().unwrap().state != State::Delivered {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     let out = site.folder.path().join("backup");
     // While the CA serves.
     let inventory = backup::create(&site.settings, &out, now()).unwrap();

@@ -8,10 +8,13 @@ mod skip;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use ca_api::{AuthorityRole, CertificateState, Identity, ListQuery, RevocationReason, Revoke};
 use ca_pki::certificate::parse;
+use ca_pki::lint;
 use ca_pki::ocsp::{CertId, CertIdHash};
+use ca_pki::timestamp::{ImprintHash, TimestampRequest};
 use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey};
 use der::Encode;
 use fixture::{Server, Site, csr, der, enrol_request, key, token_request};
@@ -296,7 +299,12 @@ async fn time_stamps_verify_and_bad_requests_are_rejected() {
         return;
     };
     let reply = server.client().timestamp(std::fs::read(&query).unwrap()).await.unwrap();
-    assert_eq!(ca_pki::lint::timestamp_token(&reply).findings(), []);
+    let asked = TimestampRequest::from_der(&std::fs::read(&query).unwrap()).unwrap();
+    assert_eq!(lint::timestamp_token(&reply, Some(&asked)).findings(), []);
+    let other = TimestampRequest::for_digest(ImprintHash::Sha256, &[7; 32]).unwrap();
+    let rules: Vec<_> =
+        lint::timestamp_token(&reply, Some(&other)).findings().iter().map(|found| found.rule).collect();
+    assert_eq!(rules, ["imprint_echoed", "nonce_echoed"]);
     let reply = write(folder, "reply.tsr", reply);
     let chain = site.outcome.time_stamping_chain.display().to_string();
     let root = site.outcome.root.display().to_string();
@@ -342,7 +350,7 @@ async fn time_stamps_verify_and_bad_requests_are_rejected() {
     let hash = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     let reply = json(&format!(r#"{{"artifactHash":"{hash}","hashAlgorithm":"sha256"}}"#)).await.unwrap();
     assert_eq!(reply.headers()["content-type"], "application/timestamp-reply");
-    assert_eq!(ca_pki::lint::timestamp_token(&reply.bytes().await.unwrap()).findings(), []);
+    assert_eq!(lint::timestamp_token(&reply.bytes().await.unwrap(), None).findings(), []);
     for bad in [
         "{}",
         "[]",
@@ -385,7 +393,16 @@ async fn authorities_lists_and_searches_say_what_there_is() {
     let by_identity = ListQuery { identity: Some("dev1@example.com".into()), ..ListQuery::default() };
     let found = server.admin().list(&by_identity).await.unwrap();
     assert_eq!(found.certificates.len(), 1);
-    assert_eq!(found.certificates[0].state, CertificateState::Delivered);
+    // Delivery is noted behind the answer.
+    let mut state = found.certificates[0].state;
+    for _ in 0..200 {
+        if state == CertificateState::Delivered {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        state = server.admin().list(&by_identity).await.unwrap().certificates[0].state;
+    }
+    assert_eq!(state, CertificateState::Delivered);
     assert_eq!(server.client().list(&by_identity).await.unwrap_err().code(), Some("unauthorized"));
     server.finish().await;
 }

@@ -5,6 +5,7 @@
 mod fixture;
 
 use ca_api::{CreateToken, Enrol, Identity, RevocationReason, Revoke};
+use ca_pki::SerialNumber;
 use fixture::{ADMIN, Server, Site, csr, enrol_request, key, token_request};
 use rcgen::{CertificateParams, KeyPair, RsaKeySize};
 
@@ -259,6 +260,24 @@ async fn ocsp_answers_everything_with_an_ocsp_response() {
         let response = server.http.get(format!("{}{path}", server.base)).send().await.unwrap();
         assert_eq!(response.status(), 404, "{path}");
     }
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_or_token_that_breaks_a_rule_is_never_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = fixture::settings(folder.path(), "", "");
+    // What the configuration's own check refuses: an answer for eleven days (O2), a clock without an error (T2).
+    settings.ocsp_seconds = 11 * 86_400;
+    settings.config.timestamp.accuracy_seconds = 0;
+    let site = Site::with_settings(folder, settings).await;
+    let server = site.serve().await;
+    let issuer = server.authority.authorities()["code-signing"].certificate.clone();
+    let serial = SerialNumber::from_hex("0102030405").unwrap();
+    let answer = server.client().ocsp(fixture::ocsp_request(&issuer, &serial)).await.unwrap();
+    assert_eq!(answer, ca_pki::ocsp::OcspFailure::InternalError.to_der());
+    let token = server.authority.timestamp_digest(ca_pki::timestamp::ImprintHash::Sha256, &[7; 32]).await;
+    assert_eq!(token, ca_pki::timestamp::Failure::SystemFailure.to_der());
     server.finish().await;
 }
 

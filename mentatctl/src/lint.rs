@@ -9,6 +9,7 @@ use ca_pki::key::KeyKind;
 use ca_pki::lint::{self, CertificateRules, CrlRules, Report, Severity};
 use ca_pki::ocsp::OcspRequest;
 use ca_pki::serial::ShardCount;
+use ca_pki::timestamp::TimestampRequest;
 use ca_pki::{SignatureAlgorithm, profile};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -32,7 +33,7 @@ pub struct Lint {
     /// Distribution point that a CRL of a shard must name; without it the CRLs are complete ones
     #[arg(long, value_name = "URL")]
     shard_url: Option<String>,
-    /// The DER request that the OCSP responses answer: certificate id and nonce are then compared
+    /// The DER request that the OCSP responses or time-stamp tokens answer: what they must echo is then compared
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
 }
@@ -102,10 +103,10 @@ fn lint_file(path: &Path, lint: &Lint, out: &Output) -> Outcome<Option<Severity>
         Kind::TimestampIssuer => certificate(profile::Kind::TimeStampingIssuer),
         Kind::TimestampAuthority => certificate(profile::Kind::TimestampAuthority),
         Kind::OcspResponder => certificate(profile::Kind::OcspResponder),
-        Kind::TimestampToken => lint::timestamp_token(&der),
+        Kind::TimestampToken => lint::timestamp_token(&der, timestamp_request(lint)?.as_ref()),
         Kind::Crl => lint_crl(&der, lint, CRL_SECONDS)?,
         Kind::RootCrl => lint_crl(&der, lint, ROOT_CRL_SECONDS)?,
-        Kind::OcspResponse => lint::ocsp_response(&der, request(lint)?.as_ref()),
+        Kind::OcspResponse => lint::ocsp_response(&der, ocsp_request(lint)?.as_ref()),
     };
     show(path, &report, out);
     Ok(report.severity())
@@ -137,7 +138,12 @@ fn issuer(path: &Path) -> Outcome<Issuer> {
     Ok(issuer)
 }
 
-fn request(lint: &Lint) -> Outcome<Option<OcspRequest>> {
+fn timestamp_request(lint: &Lint) -> Outcome<Option<TimestampRequest>> {
+    let Some(path) = &lint.request else { return Ok(None) };
+    TimestampRequest::from_der(&read_file(path)?).or_fail(Exit::Usage, path.display()).map(Some)
+}
+
+fn ocsp_request(lint: &Lint) -> Outcome<Option<OcspRequest>> {
     let Some(path) = &lint.request else { return Ok(None) };
     OcspRequest::from_der(&read_file(path)?).or_fail(Exit::Usage, path.display()).map(Some)
 }

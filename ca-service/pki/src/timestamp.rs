@@ -149,6 +149,18 @@ impl TimestampRequest {
         }
     }
 
+    /// The imprint exactly as received, DER.
+    #[must_use]
+    pub fn imprint(&self) -> &[u8] {
+        &self.imprint
+    }
+
+    /// The nonce to be echoed: the octets of a positive number, without leading zeros.
+    #[must_use]
+    pub fn nonce(&self) -> Option<&[u8]> {
+        self.nonce.as_deref()
+    }
+
     /// The imprint's digest algorithm.
     #[must_use]
     pub fn hash(&self) -> ImprintHash {
@@ -312,6 +324,12 @@ impl TokenDraft {
     #[must_use]
     pub fn to_be_signed(&self) -> &[u8] {
         self.to_be_signed.as_der()
+    }
+
+    /// The answer with a signature of zeros in place of a real one: what the linter looks at before anything is signed.
+    #[must_use]
+    pub fn unsigned(&self, authority: &Authority) -> Vec<u8> {
+        self.assemble(authority, &[0; 8])
     }
 
     /// The complete TimeStampResp with status `granted`.

@@ -1,19 +1,21 @@
 //! Rules for time-stamp tokens (requirements T2 and T4; RFC 3161, RFC 5816), read with the `cms` crate.
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use cms::content_info::ContentInfo;
 use cms::signed_data::SignedData;
-use der::asn1::{AnyRef, OctetStringRef};
-use der::{Decode, Encode, Reader, SliceReader};
+use der::asn1::{AnyRef, OctetStringRef, UintRef};
+use der::{Decode, Encode, Reader, SliceReader, Tag};
 use sha2::{Digest, Sha256};
 
 use super::{Report, Source};
-use crate::oid;
+use crate::oid::{self, ObjectIdentifier};
+use crate::timestamp::TimestampRequest;
 
-/// Lints the TimeStampResp of a granted request.
+/// Lints the TimeStampResp of a granted request; where the request is at hand, that what it asked for was echoed.
 #[must_use]
-pub fn timestamp_token(der: &[u8]) -> Report {
+pub fn timestamp_token(der: &[u8], request: Option<&TimestampRequest>) -> Report {
     let mut report = Report::default();
     match token(der).and_then(|token| Ok((token, ContentInfo::from_der(token)?))) {
         Err(error) => report.error(Source::Rfc, "T2", "token_parses", error.to_string()),
@@ -31,7 +33,7 @@ pub fn timestamp_token(der: &[u8]) -> Report {
                     if signed.to_der().ok() != content.content.to_der().ok() {
                         report.error(Source::Rfc, "T4", "strict_der", "");
                     }
-                    signed_data(&signed, &mut report);
+                    signed_data(&signed, request, &mut report);
                 }
             }
         }
@@ -48,7 +50,7 @@ fn token(der: &[u8]) -> der::Result<&[u8]> {
     Ok(token)
 }
 
-fn signed_data(signed: &SignedData, report: &mut Report) {
+fn signed_data(signed: &SignedData, request: Option<&TimestampRequest>, report: &mut Report) {
     let mut error = |requirement, rule| report.error(Source::Rfc, requirement, rule, "");
     if signed.encap_content_info.econtent_type != oid::TST_INFO {
         error("T2", "content_is_tst_info");
@@ -81,17 +83,66 @@ fn signed_data(signed: &SignedData, report: &mut Report) {
     if digest != Some(Sha256::digest(content).as_slice()) {
         error("T2", "message_digest_matches");
     }
-    match accuracy_present(content) {
-        Ok(true) => {}
-        _ => error("T2", "accuracy_set"),
+    match tst_info(content) {
+        Err(_) => error("T2", "tst_info_parses"),
+        Ok(info) => {
+            if info.accuracy.is_none() {
+                error("T2", "accuracy_set");
+            }
+            if info.accuracy.is_some_and(|octets| octets.iter().all(|octet| *octet == 0)) {
+                // Nothing, or nothing but zeros: no clock is exact.
+                report.error(Source::Own, "T2", "accuracy_above_zero", "");
+            }
+            let Some(request) = request else { return };
+            let mut error = |rule| report.error(Source::Rfc, "T2", rule, "");
+            if info.imprint != request.imprint() {
+                error("imprint_echoed");
+            }
+            if info.nonce.as_ref().map(UintRef::as_bytes) != request.nonce() {
+                error("nonce_echoed");
+            }
+            if request.policy().is_some_and(|policy| *policy != info.policy) {
+                error("policy_as_asked");
+            }
+        }
     }
 }
 
-fn accuracy_present(tst_info: &[u8]) -> der::Result<bool> {
-    let mut reader = SliceReader::new(AnyRef::from_der(tst_info)?.value())?;
-    // version, policy, imprint, serial, time
-    for _ in 0..5 {
-        AnyRef::decode(&mut reader)?;
+/// What the rules look at in a TSTInfo (RFC 3161 §2.4.2).
+struct TstInfo<'a> {
+    policy: ObjectIdentifier,
+    imprint: &'a [u8],
+    /// The octets of its numbers.
+    accuracy: Option<Vec<u8>>,
+    nonce: Option<UintRef<'a>>,
+}
+
+fn tst_info(content: &[u8]) -> der::Result<TstInfo<'_>> {
+    let mut reader = SliceReader::new(AnyRef::from_der(content)?.value())?;
+    AnyRef::decode(&mut reader)?;
+    let policy = ObjectIdentifier::decode(&mut reader)?;
+    let imprint = reader.tlv_bytes()?;
+    // Serial number and time.
+    AnyRef::decode(&mut reader)?;
+    AnyRef::decode(&mut reader)?;
+    let mut info = TstInfo { policy, imprint, accuracy: None, nonce: None };
+    while !reader.is_finished() {
+        let field = AnyRef::decode(&mut reader)?;
+        match field.header().tag() {
+            Tag::Sequence => info.accuracy = Some(numbers(field)?),
+            Tag::Integer => info.nonce = Some(field.decode_as()?),
+            _ => {}
+        }
     }
-    Ok(!reader.is_finished() && AnyRef::decode(&mut reader)?.header().tag() == der::Tag::Sequence)
+    Ok(info)
+}
+
+/// The contents of every element of a sequence, one after the other.
+fn numbers(sequence: AnyRef<'_>) -> der::Result<Vec<u8>> {
+    let mut reader = SliceReader::new(sequence.value())?;
+    let mut octets = Vec::new();
+    while !reader.is_finished() {
+        octets.extend_from_slice(AnyRef::decode(&mut reader)?.value());
+    }
+    Ok(octets)
 }
