@@ -16,6 +16,7 @@ use hsm::{
 use service::rate_limit::RateLimiter;
 use tokio::sync::Notify;
 
+use crate::approval::Quorum;
 use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::delivery::Deliveries;
@@ -77,6 +78,8 @@ pub struct LoadedAuthority {
     pub not_after: Option<UnixTime>,
     /// The certificate and its issuers up to the root, in DER; empty for a bare key.
     pub chain: Vec<Vec<u8>>,
+    /// The same as PEM, made once: every answer carries it.
+    pub chain_pem: Vec<String>,
     /// What builders need of it, for those that issue.
     pub issuer: Option<Issuer>,
     /// Its public key.
@@ -125,6 +128,8 @@ pub struct CertificateAuthority {
     pub(crate) issuance_log: Option<LoggedTo>,
     pub(crate) event_log: Option<Arc<dyn EventLog>>,
     pub(crate) issuers: Issuers,
+    /// Who approves what only a quorum may do while serving.
+    pub(crate) quorum: Option<Quorum>,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
     pub(crate) answers: AnswerCache,
@@ -350,13 +355,17 @@ pub fn load(
         if !certificate.is_empty() && !contains_key(&certificate, &public_key)? {
             return Err(CaError::Inconsistent("a certificate of the CA is not for the key it names"));
         }
+        let chain = chain(stored, record)?;
+        let chain_pem = chain.iter().map(|der| ca_pki::pem::encode("CERTIFICATE", der));
+        let chain_pem = chain_pem.collect::<Result<_, _>>()?;
         let not_after = if certificate.is_empty() { None } else { Some(end_of(&certificate)?) };
         loaded.insert(
             record.name.clone(),
             LoadedAuthority {
                 name: record.name.clone(),
                 role: role(&record.role)?,
-                chain: chain(stored, record)?,
+                chain,
+                chain_pem,
                 certificate,
                 not_after,
                 issuer,

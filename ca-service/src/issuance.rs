@@ -73,6 +73,8 @@ pub struct Issued {
     pub intent: IntentId,
     /// Serial number.
     pub serial: SerialNumber,
+    /// Name of the issuing authority.
+    pub issuer: String,
     /// The certificate, DER.
     pub certificate: Vec<u8>,
     /// Its issuers, nearest first, the root last, DER.
@@ -190,7 +192,7 @@ impl CertificateAuthority {
         self.mark_delivered_behind(intent, log_index);
         self.metrics.issued.inc();
         let chain = self.authority(&issuer)?.chain.clone();
-        Ok(Issued { intent, serial, certificate, chain, not_before, not_after, log_index })
+        Ok(Issued { intent, serial, issuer, certificate, chain, not_before, not_after, log_index })
     }
 
     /// Signs bytes whose record is durable; returns the signature and the object, which contains exactly those bytes (C12).
@@ -319,6 +321,7 @@ impl CertificateAuthority {
             chain: authority.chain.clone(),
             intent,
             serial: record.serial,
+            issuer: record.issuer,
             not_before: record.not_before,
             not_after: record.not_after,
             log_index: record.log_index.or(answered.flatten()),

@@ -8,10 +8,13 @@ mod authorities;
 pub mod backup;
 mod certificates;
 mod crls;
+mod dated;
 mod issuance;
+mod migrations;
 mod readers;
 mod revocations;
 mod rows;
+mod search;
 pub mod sqlite;
 mod tokens;
 mod writer;
@@ -20,7 +23,9 @@ pub use audit::Anchor;
 use ca_pki::crl::{RevocationReason, RevokedEntry};
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
+pub use dated::DatedStatus;
 use futures_util::future::BoxFuture;
+pub use search::{Search, Selected, SelectedCount, Selection};
 
 /// Answer of a store call.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -334,21 +339,6 @@ pub struct StoredAuthority {
     pub shards: u16,
 }
 
-/// Which rows to list; all given conditions hold.
-#[derive(Debug, Clone, Default)]
-pub struct Search {
-    /// Exactly this identity's text.
-    pub identity: Option<String>,
-    /// Exactly this key.
-    pub spki_sha256: Option<[u8; 32]>,
-    /// Exactly this state.
-    pub state: Option<State>,
-    /// Rows below this number.
-    pub below: Option<i64>,
-    /// At most so many.
-    pub limit: u32,
-}
-
 /// The CA's memory.
 ///
 /// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
@@ -416,6 +406,12 @@ pub trait CertificateStore: Send + Sync {
 
     /// Certificates, newest first.
     fn search(&self, search: Search) -> Answer<'_, Vec<StoredCertificate>>;
+
+    /// Certificates of a selection above a row, in the order of the rows.
+    fn selected(&self, selection: Selection, after: i64, limit: u32) -> Answer<'_, Vec<Selected>>;
+
+    /// How much a selection touches.
+    fn count_selected(&self, selection: Selection) -> Answer<'_, SelectedCount>;
 
     /// What a status answer needs; `None` for a serial number this issuer never assigned.
     fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>>;

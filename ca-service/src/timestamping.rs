@@ -46,7 +46,9 @@ impl CertificateAuthority {
         let serial = self.serial()?;
         let draft = timestamp::draft(&authority, request, &serial, now).map_err(TimestampError::Rejected)?;
         // Nothing is signed that the rules forbid (rule g).
-        lint::timestamp_token(&draft.unsigned(&authority), Some(request)).into_result().map_err(CaError::from)?;
+        lint::timestamp_token(&draft.unsigned(&authority), Some(request))
+            .into_result()
+            .map_err(CaError::from)?;
         let signature = self
             .sign(signer, Purpose::Timestamp, &random::<16>()?, draft.to_be_signed())
             .await

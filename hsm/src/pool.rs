@@ -4,11 +4,11 @@
 //! threads and a queue of fixed length; when the queue is full the answer is [`Error::Transient`] at once, which a
 //! server turns into a 503. The returned [`PendingSignature`] is a future and can also be waited for.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 
@@ -43,9 +43,46 @@ struct Job {
     answer: Answer,
 }
 
+/// Signatures that wait for a thread. A job wakes one thread, and none while all are busy.
+struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// Threads that sleep: only then is there anybody to wake, which is a call of the system.
+    idle: usize,
+    stopped: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job; nothing once the pool has stopped and all is done.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.stopped {
+                return None;
+            }
+            waiting.idle += 1;
+            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting.idle -= 1;
+        }
+    }
+}
+
 /// Threads that sign.
 pub struct SigningPool {
-    queue: Option<SyncSender<Job>>,
+    queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -55,18 +92,19 @@ impl SigningPool {
     /// # Errors
     /// [`Error::Permanent`] when the system refuses a thread.
     pub fn new(threads: usize, queue: usize) -> Result<Self, Error> {
-        let (sender, receiver) = sync_channel::<Job>(queue.max(1));
-        let receiver = Arc::new(Mutex::new(receiver));
-        let threads = (0..threads.max(1))
-            .map(|number| {
-                let receiver = Arc::clone(&receiver);
-                thread::Builder::new()
-                    .name(format!("signer-{number}"))
-                    .spawn(move || work(&receiver))
-                    .map_err(|e| Error::Permanent { detail: format!("cannot start a signing thread: {e}") })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { queue: Some(sender), threads })
+        let queue =
+            Arc::new(Queue { waiting: Mutex::default(), filled: Condvar::new(), limit: queue.max(1) });
+        // Dropped with those that run when the system refuses one, so that none is left behind.
+        let mut pool = Self { queue, threads: Vec::new() };
+        for number in 0..threads.max(1) {
+            let queue = Arc::clone(&pool.queue);
+            let thread = thread::Builder::new()
+                .name(format!("signer-{number}"))
+                .spawn(move || work(&queue))
+                .map_err(|e| Error::Permanent { detail: format!("cannot start a signing thread: {e}") })?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
     }
 
     /// Hands in one signature. Dropping the returned value does not cancel it.
@@ -83,12 +121,16 @@ impl SigningPool {
         let shared = Arc::new(Shared::default());
         let job =
             Job { signer, input, algorithm, intent, answer: Answer { shared: Some(Arc::clone(&shared)) } };
-        let busy = |detail: &str| Error::Transient { detail: detail.to_owned() };
-        let Some(queue) = &self.queue else { return Err(busy("the signing pool is stopped")) };
-        queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => busy("the signing queue is full"),
-            TrySendError::Disconnected(_) => busy("the signing pool is stopped"),
-        })?;
+        let mut waiting = self.queue.lock();
+        if waiting.jobs.len() >= self.queue.limit {
+            return Err(Error::Transient { detail: "the signing queue is full".to_owned() });
+        }
+        waiting.jobs.push_back(job);
+        let wake = waiting.idle > 0;
+        drop(waiting);
+        if wake {
+            self.queue.filled.notify_one();
+        }
         Ok(PendingSignature { shared })
     }
 }
@@ -96,7 +138,8 @@ impl SigningPool {
 impl Drop for SigningPool {
     /// Lets the queued signatures finish, then stops the threads.
     fn drop(&mut self) {
-        self.queue = None;
+        self.queue.lock().stopped = true;
+        self.queue.filled.notify_all();
         for thread in self.threads.drain(..) {
             // A panic was answered as ambiguous already.
             let _ = thread.join();
@@ -104,11 +147,8 @@ impl Drop for SigningPool {
     }
 }
 
-fn work(receiver: &Mutex<Receiver<Job>>) {
-    loop {
-        // The lock is held only while waiting for a job; one idle thread waits in recv, the others at the lock.
-        let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(mut job) = job else { return };
+fn work(queue: &Queue) {
+    while let Some(mut job) = queue.next() {
         let result = catch_unwind(AssertUnwindSafe(|| {
             job.signer.sign(job.input.as_input(), job.algorithm, &job.intent)
         }));
@@ -128,6 +168,8 @@ struct Shared {
 struct State {
     result: Option<Result<Signature, Error>>,
     waker: Option<Waker>,
+    /// A thread sleeps until there is a result.
+    blocked: bool,
 }
 
 /// The giving half: answers even when it is dropped unanswered.
@@ -138,12 +180,14 @@ struct Answer {
 impl Answer {
     fn give(&mut self, result: Result<Signature, Error>) {
         let Some(shared) = self.shared.take() else { return };
-        let waker = {
+        let (waker, blocked) = {
             let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.result = Some(result);
-            state.waker.take()
+            (state.waker.take(), state.blocked)
         };
-        shared.ready.notify_all();
+        if blocked {
+            shared.ready.notify_all();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -173,6 +217,7 @@ impl PendingSignature {
             if let Some(result) = state.result.take() {
                 return result;
             }
+            state.blocked = true;
             state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

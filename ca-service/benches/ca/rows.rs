@@ -59,7 +59,7 @@ pub(crate) fn bytes_per_certificate(before: (f64, f64), database: &Path) -> f64 
 pub(crate) fn load(database: &Path, from: i64, to: i64) {
     let connection = open(database);
     let indexes = [
-        "CREATE UNIQUE INDEX certificate_request ON certificate (requester, request_id) WHERE request_id IS NOT NULL",
+        "CREATE UNIQUE INDEX certificate_request ON certificate (requester, request_id) WHERE request_id IS NOT NULL AND substr(requester, 1, 6) <> 'token:'",
         "CREATE INDEX certificate_identity ON certificate (identity) WHERE identity IS NOT NULL",
         "CREATE INDEX certificate_key ON certificate (spki_sha256)",
         "CREATE INDEX certificate_open ON certificate (created_at) WHERE state IN (0, 1, 3, 4)",

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ca_pki::key::KeyUse;
+use ca_pki::lint;
 use ca_pki::ocsp::{CertId, CertIdHash, OcspRequest};
+use ca_pki::timestamp::ImprintHash;
 use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey};
 use ca_service::storage::{CrlPart, Search};
 use der::Encode as _;
@@ -87,6 +89,7 @@ pub(crate) async fn answers(figures: &mut Figures, lasting: Duration) {
             post("/ocsp", "application/ocsp-request", "", &request(&issuer, serial, Some(nonce)))
         })
         .collect();
+    lints(figures, &stack, &issuer, &serials[0]).await;
     let (cached, fresh) = (Arc::new(cached), Arc::new(fresh));
     for (name, requests) in [("ocsp_cached_per_s", &cached), ("ocsp_nonce_per_s", &fresh)] {
         let mut rates = Vec::new();
@@ -98,6 +101,27 @@ pub(crate) async fn answers(figures: &mut Figures, lasting: Duration) {
         }
         figures.set(name, median(rates));
     }
+}
+
+/// Linting what is about to be signed for strangers, in microseconds each.
+async fn lints(figures: &mut Figures, stack: &Stack, issuer: &[u8], serial: &SerialNumber) {
+    let authority = open(stack).await;
+    let answer = authority.ocsp(&request(issuer, serial, None), None).await.der;
+    let token = authority.timestamp_digest(ImprintHash::Sha256, &[7; 32]).await;
+    let each = |lint: &dyn Fn() -> lint::Report| {
+        let times = (0..5)
+            .map(|_| {
+                let began = Instant::now();
+                for _ in 0..2_000 {
+                    lint().into_result().unwrap();
+                }
+                began.elapsed().as_secs_f64() * 1e6 / 2_000.0
+            })
+            .collect();
+        median(times)
+    };
+    figures.set("ocsp_lint_us", each(&|| lint::ocsp_response(&answer, None)));
+    figures.set("timestamp_lint_us", each(&|| lint::timestamp_token(&token, None)));
 }
 
 /// Revocation with a million revoked, and lists of a hundred thousand and a million.

@@ -4,7 +4,10 @@ use ca_pki::{SerialNumber, UnixTime};
 use rusqlite::{Connection, ToSql, params};
 
 use super::rows::{self, certificate_select, get};
-use super::{IntentId, Open, Search, State, StoreError, StoredCertificate, StoredStatus};
+use super::{
+    IntentId, Open, Search, Selected, SelectedCount, Selection, State, StoreError, StoredCertificate,
+    StoredStatus,
+};
 
 pub(super) fn open(
     connection: &Connection,
@@ -38,27 +41,89 @@ pub(super) fn by_intent(
     rows::first(connection, certificate_select!("WHERE c.intent = ?"), [intent], rows::certificate)
 }
 
+/// Conditions that all hold, with their parameters.
+#[derive(Default)]
+struct Conditions {
+    text: String,
+    parameters: Vec<Box<dyn ToSql>>,
+}
+
+impl Conditions {
+    /// Adds `AND condition` where there is a parameter.
+    fn demand<T: ToSql + 'static>(&mut self, condition: &str, parameter: Option<T>) {
+        if let Some(parameter) = parameter {
+            self.text.push_str(condition);
+            self.parameters.push(Box::new(parameter));
+        }
+    }
+
+    fn parameters(&self) -> impl rusqlite::Params {
+        rusqlite::params_from_iter(&self.parameters)
+    }
+}
+
 pub(super) fn search(connection: &Connection, search: &Search) -> Result<Vec<StoredCertificate>, StoreError> {
-    let mut query = certificate_select!("WHERE 1 = 1").to_owned();
-    let mut parameters: Vec<Box<dyn ToSql>> = Vec::new();
-    let mut demand = |condition: &str, parameter: Box<dyn ToSql>| {
-        query.push_str(condition);
-        parameters.push(parameter);
-    };
-    if let Some(identity) = &search.identity {
-        demand(" AND c.identity = ?", Box::new(identity.clone()));
-    }
-    if let Some(key) = search.spki_sha256 {
-        demand(" AND c.spki_sha256 = ?", Box::new(key));
-    }
-    if let Some(state) = search.state {
-        demand(" AND c.state = ?", Box::new(state as i64));
-    }
-    if let Some(below) = search.below {
-        demand(" AND c.id < ?", Box::new(below));
-    }
-    demand(" ORDER BY c.id DESC LIMIT ?", Box::new(search.limit));
-    rows::all(connection, &query, rusqlite::params_from_iter(&parameters), rows::certificate)
+    let mut conditions = Conditions::default();
+    conditions.demand(" AND c.identity = ?", search.identity.clone());
+    conditions.demand(" AND c.spki_sha256 = ?", search.spki_sha256);
+    conditions.demand(" AND c.state = ?", search.state.map(|state| state as i64));
+    conditions.demand(" AND c.created_at >= ?", search.created_from.map(|at| at.0));
+    conditions.demand(" AND c.created_at < ?", search.created_before.map(|at| at.0));
+    conditions.demand(" AND c.id < ?", search.below);
+    conditions.demand(" ORDER BY c.id DESC LIMIT ?", Some(search.limit));
+    let query = certificate_select!("WHERE 1 = 1").to_owned() + &conditions.text;
+    rows::all(connection, &query, conditions.parameters(), rows::certificate)
+}
+
+/// The conditions of a selection; nothing was signed in `intent` and `abandoned`.
+fn selection(selection: &Selection) -> Conditions {
+    let mut conditions = Conditions::default();
+    conditions.text.push_str(" FROM certificate WHERE identity IS NOT NULL AND state NOT IN (0, 6)");
+    conditions.demand(" AND identity = ?", selection.identity.clone());
+    conditions.demand(" AND spki_sha256 = ?", selection.spki_sha256);
+    conditions.demand(" AND issuer = ?", selection.issuer.clone());
+    conditions.demand(" AND profile = ?", selection.profile.clone());
+    conditions.demand(" AND created_at >= ?", selection.created_from.map(|at| at.0));
+    conditions.demand(" AND created_at < ?", selection.created_before.map(|at| at.0));
+    conditions.demand(" AND id <= ?", selection.through);
+    conditions
+}
+
+pub(super) fn selected(
+    connection: &Connection,
+    wanted: &Selection,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<Selected>, StoreError> {
+    let mut conditions = selection(wanted);
+    conditions.demand(" AND id > ?", Some(after));
+    conditions.demand(" ORDER BY id LIMIT ?", Some(limit));
+    let query = format!("SELECT id, serial, not_before{}", conditions.text);
+    rows::all(connection, &query, conditions.parameters(), |row| {
+        Ok(Selected {
+            row: get(row, 0)?,
+            serial: rows::serial(rows::blob(row, 1)?)?,
+            not_before: UnixTime(get(row, 2)?),
+        })
+    })
+}
+
+pub(super) fn count_selected(
+    connection: &Connection,
+    wanted: &Selection,
+) -> Result<SelectedCount, StoreError> {
+    let conditions = selection(wanted);
+    let query =
+        format!("SELECT count(*), coalesce(sum(state = 7), 0), coalesce(max(id), 0){}", conditions.text);
+    let number = |number: i64| u64::try_from(number).map_err(|_| rows::corrupted("a count"));
+    rows::first(connection, &query, conditions.parameters(), |row| {
+        Ok(SelectedCount {
+            matching: number(get(row, 0)?)?,
+            revoked: number(get(row, 1)?)?,
+            newest: get(row, 2)?,
+        })
+    })?
+    .ok_or_else(|| rows::corrupted("a count"))
 }
 
 pub(super) fn status(

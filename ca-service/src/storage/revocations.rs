@@ -72,15 +72,18 @@ fn is_compromise(reason: RevocationReason) -> bool {
     matches!(reason, RevocationReason::KeyCompromise | RevocationReason::CaCompromise)
 }
 
+/// Finds a certificate of a key (1) that was revoked for one of two reasons (2, 3). Among the revoked certificates only: a key
+/// may have any number of others.
+pub(super) const IS_COMPROMISED: &str = "SELECT 1 FROM certificate c INDEXED BY certificate_revoked_key JOIN revocation r \
+     ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
+     WHERE c.spki_sha256 = ?1 AND c.state = 7 AND r.reason IN (?2, ?3) LIMIT 1";
+
 /// Whether a certificate for this key was revoked because the key was compromised (C9).
 pub(super) fn is_compromised(connection: &Connection, spki_sha256: &[u8; 32]) -> Result<bool, StoreError> {
-    let query = "SELECT 1 FROM certificate c JOIN revocation r \
-                 ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
-                 WHERE c.spki_sha256 = ? AND r.reason IN (?, ?) LIMIT 1";
     let reasons =
         [RevocationReason::KeyCompromise, RevocationReason::CaCompromise].map(RevocationReason::code);
     let [key, ca] = reasons;
-    Ok(rows::first(connection, query, params![spki_sha256, key, ca], |_| Ok(()))?.is_some())
+    Ok(rows::first(connection, IS_COMPROMISED, params![spki_sha256, key, ca], |_| Ok(()))?.is_some())
 }
 
 fn find(

@@ -8,18 +8,15 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::issuance::{self, Advance, CertificateStep, Transition};
 use super::readers::Readers;
-use super::rows::{self, get, unavailable};
+use super::rows::{self, unavailable};
 use super::writer::Writer;
 use super::{
-    Anchor, Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Open, Search, StartedCrl,
-    State, StoreError, StoredAuthority, StoredCertificate, StoredCrl, StoredRevocation, StoredStatus,
-    StoredToken, audit, authorities, certificates, crls, revocations, tokens,
+    Anchor, Answer, CertificateStore, CrlPart, IntentId, NewIntent, NewRevocation, Open, Search, Selected,
+    SelectedCount, Selection, StartedCrl, State, StoreError, StoredAuthority, StoredCertificate, StoredCrl,
+    StoredRevocation, StoredStatus, StoredToken, audit, authorities, certificates, crls, migrations,
+    revocations, tokens,
 };
 
-/// Number of the schema in `schema.sql`, kept in SQLite's `user_version`.
-const SCHEMA: i64 = 1;
-/// SQLite's application id, so that another program's file is not taken for ours ("MnCA").
-const APPLICATION_ID: i64 = 0x4d6e_4341;
 /// Statements that stay prepared on a connection: every one there is.
 const STATEMENTS: usize = 64;
 /// KiB of pages that the writer keeps in memory: the inner pages of the indexes of some ten million certificates.
@@ -44,18 +41,12 @@ impl SqliteStore {
         }
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         durable(&connection)?;
-        connection
-            .execute_batch(concat!(
-                "BEGIN;",
-                include_str!("schema.sql"),
-                "COMMIT; PRAGMA application_id = 1299071809; PRAGMA user_version = 1;"
-            ))
-            .map_err(unavailable)?;
+        migrations::create(&connection)?;
         connection.close().map_err(|(_, error)| unavailable(error))?;
         Self::open(path).await
     }
 
-    /// Opens an existing database.
+    /// Opens an existing database, and brings it to the newest schema.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, [`StoreError::Corrupted`] when it is another program's or of a newer
@@ -65,14 +56,7 @@ impl SqliteStore {
             return Err(StoreError::NotFound);
         }
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        for (pragma, expected) in [("PRAGMA application_id", APPLICATION_ID), ("PRAGMA user_version", SCHEMA)]
-        {
-            if rows::first(&connection, pragma, [], |row| get::<i64>(row, 0))? != Some(expected) {
-                return Err(StoreError::Corrupted(format!(
-                    "{pragma} is not {expected}: not a database of this version"
-                )));
-            }
-        }
+        migrations::migrate(&connection)?;
         durable(&connection)?;
         let readers = Readers::of(path, |path| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY));
         // Whoever cannot read finds out now.
@@ -199,6 +183,16 @@ impl CertificateStore for SqliteStore {
 
     fn search(&self, search: Search) -> Answer<'_, Vec<StoredCertificate>> {
         Box::pin(self.readers.scan(move |connection| certificates::search(connection, &search)))
+    }
+
+    fn selected(&self, selection: Selection, after: i64, limit: u32) -> Answer<'_, Vec<Selected>> {
+        let read =
+            move |connection: &Connection| certificates::selected(connection, &selection, after, limit);
+        Box::pin(self.readers.scan(read))
+    }
+
+    fn count_selected(&self, selection: Selection) -> Answer<'_, SelectedCount> {
+        Box::pin(self.readers.scan(move |connection| certificates::count_selected(connection, &selection)))
     }
 
     fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>> {

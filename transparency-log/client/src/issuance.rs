@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -126,15 +127,7 @@ impl LogClient {
     /// As [`add_chain`](Self::add_chain) when the log refuses the whole batch ([`Error::Status`] 404 when it knows no
     /// batches of chains); [`Error::Answer`] also when the number of results is not that of the chains.
     pub async fn submit_chains(&self, chains: &[(&[Vec<u8>], Wanted)]) -> Result<Vec<ChainResult>, Error> {
-        let entries = chains.iter().map(|(chain, wanted)| {
-            let chain: Vec<_> = chain.iter().map(|der| STANDARD.encode(der)).collect();
-            match wanted {
-                Wanted::Sct => json!({ "chain": chain }),
-                Wanted::Index => json!({ "chain": chain, "answer": "index" }),
-            }
-        });
-        let body = json_bytes(&json!({ "entries": entries.collect::<Vec<_>>() }));
-        let answer = self.post("api/v1/batch?ack=sequenced", "application/json", body).await?;
+        let answer = self.post("api/v1/batch?ack=sequenced", "application/json", batch_body(chains)).await?;
         let answer = answer.expect(&[StatusCode::OK])?;
         let bad = || Error::Answer { what: "the results of a batch of chains" };
         let answer: ChainsAnswer = serde_json::from_slice(&answer.body).map_err(|_| bad())?;
@@ -179,5 +172,40 @@ impl LogClient {
     }
 }
 
+/// The body of a batch. Written as it goes out: nothing in it needs an escape, and chains are most of what a CA sends.
+fn batch_body(chains: &[(&[Vec<u8>], Wanted)]) -> Bytes {
+    let octets: usize = chains.iter().flat_map(|(chain, _)| chain.iter()).map(Vec::len).sum();
+    let mut body = String::with_capacity(octets / 3 * 4 + chains.len().saturating_mul(64) + 32);
+    body.push_str("{\"entries\":[");
+    for (number, (chain, wanted)) in chains.iter().enumerate() {
+        body.push_str(if number == 0 { "{\"chain\":[" } else { ",{\"chain\":[" });
+        for (position, der) in chain.iter().enumerate() {
+            body.push_str(if position == 0 { "\"" } else { ",\"" });
+            STANDARD.encode_string(der, &mut body);
+            body.push('"');
+        }
+        body.push_str(match wanted {
+            Wanted::Sct => "]}",
+            Wanted::Index => "],\"answer\":\"index\"}",
+        });
+    }
+    body.push_str("]}");
+    body.into()
+}
+
 /// Largest certificate that is read.
 const MAX_CERTIFICATE_SIZE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_of_a_batch_is_frozen() {
+        let (long, short) = ([vec![1, 2, 3], vec![4]], [vec![255, 254]]);
+        let body = batch_body(&[(&long, Wanted::Sct), (&short, Wanted::Index)]);
+        let expected = r#"{"entries":[{"chain":["AQID","BA=="]},{"chain":["//4="],"answer":"index"}]}"#;
+        assert_eq!(String::from_utf8(body.to_vec()).unwrap(), expected);
+        assert_eq!(batch_body(&[]).as_ref(), br#"{"entries":[]}"#);
+    }
+}

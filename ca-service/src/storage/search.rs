@@ -1,0 +1,66 @@
+//! What is asked of the store about many certificates.
+
+use ca_pki::{SerialNumber, UnixTime};
+
+use super::State;
+
+/// Which rows to list; all given conditions hold.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Exactly this identity's text.
+    pub identity: Option<String>,
+    /// Exactly this key.
+    pub spki_sha256: Option<[u8; 32]>,
+    /// Exactly this state.
+    pub state: Option<State>,
+    /// Recorded then or later.
+    pub created_from: Option<UnixTime>,
+    /// Recorded before then.
+    pub created_before: Option<UnixTime>,
+    /// Rows below this number.
+    pub below: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which subscribers' certificates a revocation of many touches: all given conditions hold, something was or may have been
+/// signed, and it carries an identity (the CA's own do not).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Exactly this identity's text.
+    pub identity: Option<String>,
+    /// Exactly this key.
+    pub spki_sha256: Option<[u8; 32]>,
+    /// Exactly this issuing authority.
+    pub issuer: Option<String>,
+    /// Exactly this profile.
+    pub profile: Option<String>,
+    /// Recorded then or later.
+    pub created_from: Option<UnixTime>,
+    /// Recorded before then.
+    pub created_before: Option<UnixTime>,
+    /// Rows up to this number; none for all.
+    pub through: Option<i64>,
+}
+
+/// One certificate of a selection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// Number of its row.
+    pub row: i64,
+    /// Its serial number.
+    pub serial: SerialNumber,
+    /// First second of its validity.
+    pub not_before: UnixTime,
+}
+
+/// How much a selection touches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SelectedCount {
+    /// Certificates.
+    pub matching: u64,
+    /// Those among them that are revoked.
+    pub revoked: u64,
+    /// The highest row number; 0 when there is none.
+    pub newest: i64,
+}
