@@ -5,6 +5,7 @@ mod certificates;
 pub mod fulcio;
 mod problem;
 mod request;
+mod revocations;
 pub mod roles;
 mod status;
 mod timestamp;
@@ -23,6 +24,7 @@ use roles::Access;
 /// Route prefixes by which requests are counted.
 pub const ROUTES: &[&str] = &[
     "/api/v1/certificates",
+    "/api/v1/revocations",
     "/api/v1/tokens",
     "/api/v1/timestamp",
     "/api/v1/authorities",
@@ -39,6 +41,7 @@ pub fn methods(path: &str) -> &'static str {
     match path {
         "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
         "/api/v1/tokens" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
+        "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
         _ => "GET, HEAD",
     }
@@ -52,6 +55,8 @@ pub fn routes(
 ) -> BoxedFilter<(warp::reply::Response,)> {
     status_routes(authority)
         .or(certificates::routes(authority, access))
+        .unify()
+        .or(revocations::routes(authority, access))
         .unify()
         .or(fulcio::routes(authority))
         .unify()

@@ -29,6 +29,13 @@ pub struct ApprovalsConfig {
     pub threshold: u8,
     /// Who may approve, at least as many, at most 32.
     pub approvers: Vec<ApproverConfig>,
+    /// An order that revokes more certificates than this needs the quorum. Default 100.
+    #[serde(default = "default_revocations")]
+    pub revocations_above: u64,
+}
+
+fn default_revocations() -> u64 {
+    100
 }
 
 /// One person who may approve.
@@ -48,6 +55,8 @@ pub struct ApproverConfig {
 pub enum Intent {
     /// The bytes of a ceremony's plan.
     Ceremony,
+    /// The bytes of an order to revoke many certificates.
+    Revocation,
 }
 
 /// What an approver signs.
@@ -161,6 +170,7 @@ impl Approved {
 #[derive(Debug, Clone)]
 pub struct Quorum {
     threshold: u8,
+    revocations_above: u64,
     approvers: Vec<(String, PublicKey)>,
 }
 
@@ -232,13 +242,19 @@ impl Quorum {
             }
             approvers.push((approver.name.clone(), key));
         }
-        Ok(Self { threshold: config.threshold, approvers })
+        Ok(Self { threshold: config.threshold, revocations_above: config.revocations_above, approvers })
     }
 
     /// How many must agree.
     #[must_use]
     pub fn threshold(&self) -> u8 {
         self.threshold
+    }
+
+    /// An order that revokes more certificates than this needs approval.
+    #[must_use]
+    pub fn revocations_above(&self) -> u64 {
+        self.revocations_above
     }
 
     /// Verifies approvals of an intent. One bad approval fails the whole: a ceremony is not held with papers out of order.
@@ -335,7 +351,7 @@ mod tests {
             std::fs::write(folder.path().join(name), key.public_key().to_pem()).unwrap();
             approvers.push(ApproverConfig { name: name.into(), public_key_file: name.into() });
         }
-        People { folder, keys, config: ApprovalsConfig { threshold, approvers } }
+        People { folder, keys, config: ApprovalsConfig { threshold, approvers, revocations_above: 0 } }
     }
 
     #[test]

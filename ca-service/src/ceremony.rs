@@ -241,6 +241,7 @@ async fn reopen(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Certificat
         issuance_log: None,
         event_log: None,
         issuers: crate::oidc::Issuers::default(),
+        quorum: None,
     };
     serve::assemble(settings.clone(), parts, &keys).await
 }

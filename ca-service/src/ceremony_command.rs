@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ca_service::approval::{Intent, MAX_APPROVAL, PAYLOAD_TYPE, Statement};
 use ca_service::ceremony::description::Description;
 use ca_service::ceremony::plan::{MAX_PLAN, Plan};
+use ca_service::mass_revocation::{MAX_ORDER, Order};
 use ca_service::{Config, ceremony, transcript};
 use clap::{Args, Subcommand};
 use hsm::developer::{DeveloperKey, MAX_PEM_LEN};
@@ -121,20 +122,40 @@ fn show(bytes: &[u8], path: &Path) -> Result<(), Failure> {
 fn approve(asked: &Approve) -> Result<(), Failure> {
     let bytes = read(&asked.plan, MAX_PLAN)?;
     Plan::parse(&bytes).map_err(Failure::failed)?;
+    sign(asked, Intent::Ceremony, &bytes)?;
+    show(&bytes, &asked.plan)
+}
+
+/// `approve-revocation`: shows what an order to revoke many does, and approves it.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn approve_revocation(asked: &Approve) -> Result<(), Failure> {
+    let bytes = read(&asked.plan, MAX_ORDER)?;
+    let text = std::str::from_utf8(&bytes).map_err(Failure::failed)?;
+    let order = Order::parse(text).map_err(Failure::failed)?;
+    sign(asked, Intent::Revocation, &bytes)?;
+    print(&serde_json::json!({
+        "plan": asked.plan,
+        "order_sha256": hex::encode(Sha256::digest(&bytes)),
+        "order": order,
+    }))
+}
+
+/// Signs the approval of these bytes and writes it.
+fn sign(asked: &Approve, intent: Intent, bytes: &[u8]) -> Result<(), Failure> {
     let passphrase = asked.passphrase.as_ref().map(PassphraseSource::read).transpose();
     let passphrase = passphrase.map_err(Failure::failed)?;
     let pem = zeroize::Zeroizing::new(read(&asked.key, MAX_PEM_LEN)?);
     let pem = std::str::from_utf8(&pem).map_err(Failure::failed)?;
     let key = DeveloperKey::from_pem(pem, passphrase.as_ref()).map_err(Failure::failed)?;
-    let statement = Statement::of(Intent::Ceremony, &bytes, &asked.approver, SystemClock.unix_seconds());
+    let statement = Statement::of(intent, bytes, &asked.approver, SystemClock.unix_seconds());
     let (signed, payload) = statement.to_be_signed().map_err(Failure::failed)?;
-    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
     let intent = SigningIntent::new(Purpose::Statement, IntentId::new(&digest).map_err(Failure::failed)?);
     let signature = key.sign_message(&signed, &intent).map_err(Failure::failed)?;
     let envelope = Envelope::new(PAYLOAD_TYPE, payload, signature.into_vec());
-    let envelope = serde_json::to_vec(&envelope).map_err(Failure::failed)?;
-    write_new(&asked.out, &envelope)?;
-    show(&bytes, &asked.plan)
+    write_new(&asked.out, &serde_json::to_vec(&envelope).map_err(Failure::failed)?)
 }
 
 async fn hold(config: &Path, plan: &Path, approvals: &[PathBuf]) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! What a domain call can end in. The HTTP side maps it to problem documents in one place (`api::problem`).
 
+use crate::approval::ApprovalRefusal;
 use crate::clock::ClockFailure;
 use crate::oidc::OidcError;
 use crate::storage::StoreError;
@@ -9,6 +10,9 @@ use crate::transparency::LogError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaError {
+    /// A quorum did not approve.
+    #[error(transparent)]
+    Approval(#[from] ApprovalRefusal),
     /// No certificate has this serial number.
     #[error("no certificate has this serial number")]
     CertificateUnknown,
@@ -56,6 +60,14 @@ pub enum CaError {
     /// The certificate is revoked already; its reason changes to a compromise only.
     #[error("the certificate is revoked for another reason")]
     RevokedForAnotherReason,
+    /// Certificates came or went since the plan.
+    #[error("{planned} certificates were planned and confirmed, {found} are there: plan again")]
+    SelectionChanged {
+        /// How many the plan counted.
+        planned: u64,
+        /// How many there are.
+        found: u64,
+    },
     /// The key could not sign.
     #[error("signing key: {0}")]
     Signing(#[from] hsm::Error),

@@ -13,6 +13,7 @@
 //! | [`oidc`], [`fulcio`] | identity tokens of configured issuers, and the certificates that follow from them |
 //! | [`reconciler`] | closes every open issuance after a crash |
 //! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
+//! | [`mass_revocation`] | revoking many: plan, confirmation, approvals, pieces |
 //! | [`timestamping`] | RFC 3161 |
 //! | [`transparency`] | the issuance and event logs, behind traits |
 //! | [`submissions`] | chains on their way to the issuance log, many in one call |
@@ -35,6 +36,7 @@ pub mod enrolment;
 pub mod error;
 pub mod fulcio;
 pub mod issuance;
+pub mod mass_revocation;
 pub mod metrics;
 pub mod oidc;
 pub mod publisher;
@@ -50,6 +52,7 @@ pub mod submissions;
 pub mod timestamping;
 pub mod transcript;
 pub mod transparency;
+mod wire;
 
 pub use authority::CertificateAuthority;
 pub use config::{Config, Settings};

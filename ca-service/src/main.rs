@@ -31,6 +31,8 @@ enum Command {
     /// Plan, approve and hold a key ceremony: founding with approvals, cross-certificates, lists.
     #[command(subcommand)]
     Ceremony(ceremony_command::Ceremony),
+    /// Show what an order to revoke many certificates does, and approve it with one's own key.
+    ApproveRevocation(ceremony_command::Approve),
     /// Answer requests until SIGTERM or SIGINT.
     Serve {
         #[command(flatten)]
@@ -103,6 +105,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     match arguments.command {
         Command::Init(file) => runtime.block_on(init(&file)),
+        Command::ApproveRevocation(asked) => ceremony_command::approve_revocation(&asked),
         Command::Ceremony(step) => runtime.block_on(ceremony_command::run(&step)),
         Command::Serve { config, exit_with_stdin } => runtime.block_on(answer(&config, exit_with_stdin)),
         Command::AcceptTime(file) => runtime.block_on(accept_time(&file)),

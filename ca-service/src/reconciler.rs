@@ -11,7 +11,7 @@ use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::{recorded_kind, recorded_tbs};
 use crate::storage::{IntentId, Open, State, Step, StoreError, StoredCertificate};
-use crate::transparency::LogError;
+use crate::transparency::{LogError, MAX_EVENTS};
 
 /// Issuances younger than this are left to the request that makes them.
 const GRACE_SECONDS: i64 = 60;
@@ -247,7 +247,13 @@ impl CertificateAuthority {
         loop {
             match self.log_revocations().await {
                 Ok(0) => {}
-                Ok(count) => tracing::info!(count, "revocations recorded in the event log"),
+                Ok(count) => {
+                    tracing::info!(count, "revocations recorded in the event log");
+                    // After a revocation of many more wait.
+                    if count == MAX_EVENTS {
+                        continue;
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "revocations wait for the event log"),
             }
             if let Err(error) = self.anchor_when_due().await {

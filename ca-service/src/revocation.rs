@@ -8,6 +8,7 @@ use ca_pki::{SerialNumber, UnixTime};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::storage::{NewRevocation, StoreError, StoredRevocation};
+use crate::transparency::MAX_EVENTS;
 
 /// Predicate type of a revocation statement.
 pub const PREDICATE_TYPE: &str = "https://mentat.internal/revocation/v1";
@@ -75,18 +76,43 @@ impl CertificateAuthority {
         }
     }
 
-    /// Submits the statements of revocations that the event log does not have yet.
+    /// Submits the statements of revocations that the event log does not have yet, many in one call.
     ///
     /// # Errors
-    /// The first failure; what was logged before it stays noted.
+    /// The first failure; what was logged beside it stays noted.
     pub async fn log_revocations(&self) -> Result<usize, CaError> {
         let Some(log) = &self.event_log else { return Ok(0) };
-        let pending = self.store.unlogged_revocations(100).await?;
+        let pending = self.store.unlogged_revocations(MAX_EVENTS as u32).await?;
         self.metrics.revocations_unlogged.set(i64::try_from(pending.len()).unwrap_or(i64::MAX));
+        let mut envelopes = Vec::with_capacity(pending.len());
         for revocation in &pending {
-            let envelope = self.revocation_envelope(revocation).await?;
-            let index = log.submit(envelope).await?;
-            self.store.record_revocation_logged(&revocation.serial, revocation.recorded_at, index).await?;
+            envelopes.push(self.revocation_envelope(revocation));
+        }
+        let mut envelopes = futures_util::future::try_join_all(envelopes).await?;
+        let outcomes = match (envelopes.pop(), envelopes.is_empty()) {
+            (None, _) => return Ok(0),
+            // What every log of events knows.
+            (Some(only), true) => vec![Ok(log.submit(only).await?)],
+            (Some(last), false) => {
+                envelopes.push(last);
+                log.submit_all(envelopes).await?
+            }
+        };
+        let mut notes = Vec::with_capacity(pending.len());
+        let mut failure = None;
+        for (revocation, outcome) in pending.iter().zip(outcomes) {
+            match outcome {
+                Ok(index) => notes.push(self.store.record_revocation_logged(
+                    &revocation.serial,
+                    revocation.recorded_at,
+                    index,
+                )),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        futures_util::future::try_join_all(notes).await?;
+        if let Some(error) = failure {
+            return Err(error.into());
         }
         self.metrics.revocations_unlogged.set(0);
         Ok(pending.len())

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::api;
+use crate::approval::Quorum;
 use crate::authority::{CertificateAuthority, LoggedTo, load, names};
 use crate::clock::ClockGuard;
 use crate::config::Settings;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub event_log: Option<Arc<dyn EventLog>>,
     /// Whose identity tokens are accepted.
     pub issuers: Issuers,
+    /// Who approves the revocation of many.
+    pub quorum: Option<Quorum>,
 }
 
 /// Puts a CA together. Opens every key by its pinned reference.
@@ -87,6 +90,7 @@ pub async fn assemble(
         issuance_log: parts.issuance_log,
         event_log: parts.event_log,
         issuers: parts.issuers,
+        quorum: parts.quorum,
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
         answers: AnswerCache::new(),
@@ -122,7 +126,8 @@ pub async fn open(
         Some(config) => Some(Arc::new(HttpLog::event(&settings, config)?)),
     };
     let issuers = Issuers::over_http(&settings)?;
-    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log, issuers };
+    let quorum = quorum(&settings)?;
+    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log, issuers, quorum };
     let authority = assemble(settings, parts, &keys).await.map_err(|error| {
         StartRefusal::new(
             "the CA's records and keys do not fit together",
@@ -172,6 +177,15 @@ pub fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
 /// [`StartRefusal`] naming what to correct.
 pub fn keyring(settings: &Settings) -> Result<Keyring, StartRefusal> {
     Ok(Keyring::new(keystore(settings)?))
+}
+
+/// The approvers that the settings name.
+///
+/// # Errors
+/// [`StartRefusal`] when a key cannot be read.
+pub fn quorum(settings: &Settings) -> Result<Option<Quorum>, StartRefusal> {
+    let base = settings.path(Path::new("."));
+    settings.config.approvals.as_ref().map(|approvals| Quorum::load(approvals, &base)).transpose()
 }
 
 /// Reads a PEM public key.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use service::exit::one_line;
 use service::{ClientTls, StartRefusal};
-use tlog_client::{LogClient, Submission};
+use tlog_client::{BatchResult, LogClient, Submission};
 
 use crate::config::{EventLogConfig, IssuanceLogConfig, Settings};
 use crate::submissions::Submissions;
@@ -37,7 +37,16 @@ pub trait IssuanceLog: Send + Sync {
 pub trait EventLog: Send + Sync {
     /// Submits a DSSE envelope; returns the index of its entry.
     fn submit(&self, envelope: serde_json::Value) -> BoxFuture<'_, Result<u64, LogError>>;
+
+    /// Submits many, at most [`MAX_EVENTS`], in one call; returns the outcome of each, in order.
+    fn submit_all(
+        &self,
+        envelopes: Vec<serde_json::Value>,
+    ) -> BoxFuture<'_, Result<Vec<Result<u64, LogError>>, LogError>>;
 }
+
+/// Most envelopes of one call: a statement has some two KiB, and an answer with its proof some four.
+pub const MAX_EVENTS: usize = 100;
 
 /// A log over HTTP.
 pub struct HttpLog(LogClient);
@@ -89,13 +98,35 @@ impl EventLog for HttpLog {
         Box::pin(async move {
             match self.0.submit_event(&envelope).await.map_err(log_error)? {
                 Submission::Duplicate { index } => Ok(index),
-                Submission::Accepted(entry) => {
-                    let index = entry.get("logIndex").and_then(|value| {
-                        value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()))
-                    });
-                    index.ok_or_else(|| LogError::Refused("the answer has no logIndex".to_owned()))
-                }
+                Submission::Accepted(entry) => index(&entry),
             }
         })
     }
+
+    fn submit_all(
+        &self,
+        envelopes: Vec<serde_json::Value>,
+    ) -> BoxFuture<'_, Result<Vec<Result<u64, LogError>>, LogError>> {
+        Box::pin(async move {
+            let results = self.0.submit_batch(&envelopes).await.map_err(log_error)?;
+            let outcomes = results.into_iter().map(|result| match result {
+                BatchResult::Accepted(entry) | BatchResult::Duplicate(entry) => index(&entry),
+                BatchResult::Refused { status: status @ (429 | 503 | 504 | 507), problem } => {
+                    Err(LogError::Unavailable(format!("{status}: {problem}")))
+                }
+                BatchResult::Refused { status, problem } => {
+                    Err(LogError::Refused(format!("{status}: {problem}")))
+                }
+            });
+            Ok(outcomes.collect())
+        })
+    }
+}
+
+/// The index that a log's entry in JSON names.
+fn index(entry: &serde_json::Value) -> Result<u64, LogError> {
+    let index = entry
+        .get("logIndex")
+        .and_then(|value| value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok())));
+    index.ok_or_else(|| LogError::Refused("the answer has no logIndex".to_owned()))
 }

@@ -2,14 +2,14 @@
 
 mod enrol;
 mod identity_token;
+mod list;
 mod pending;
+mod revoke_many;
 
 use std::path::{Path, PathBuf};
 
 use ca_api::client::{CaClient, ClientError};
-use ca_api::{
-    CertificateRecord, CertificateState, CreateToken, Identity, ListQuery, RevocationReason, Revoke,
-};
+use ca_api::{CreateToken, Identity, RevocationReason, Revoke};
 use clap::{Args, Subcommand, ValueEnum};
 use hsm::Passphrase;
 use hsm::developer::DeveloperKey;
@@ -20,7 +20,7 @@ use self::enrol::{KeyUse, RequestCert, request_cert};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, read_secret, refuse_readers};
 use crate::net::{TlsFlags, block_on};
-use crate::output::{Output, Tone};
+use crate::output::Output;
 
 /// `pki` subcommands.
 #[derive(Debug, Subcommand)]
@@ -33,9 +33,11 @@ pub enum Command {
     /// Print an identity token of the stack's development issuer
     IdentityToken(identity_token::IdentityToken),
     /// List certificates (administrator)
-    List(List),
-    /// Revoke a certificate (administrator)
-    Revoke(RevokeCommand),
+    List(list::List),
+    /// What held of a certificate on a date (administrator)
+    Status(list::Status),
+    /// Revoke a certificate, or every one of a selection (administrator)
+    Revoke(Box<RevokeCommand>),
     /// Replace the developer certificate with a new one for a new key, with a one-time token
     Renew(RequestCert),
 }
@@ -134,31 +136,19 @@ pub struct TokenCreate {
     ca: CaFlags,
 }
 
-/// `pki list`.
-#[derive(Debug, Args)]
-pub struct List {
-    /// Only certificates of this identity
-    #[arg(long, value_name = "IDENTITY")]
-    identity: Option<String>,
-    /// Only revoked ones
-    #[arg(long)]
-    revoked: bool,
-    /// Most certificates to show
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    #[command(flatten)]
-    ca: CaFlags,
-}
-
 /// `pki revoke`.
 #[derive(Debug, Args)]
 pub struct RevokeCommand {
     /// Serial number in hexadecimal
-    #[arg(long, required_unless_present = "cert", conflicts_with = "cert")]
+    #[arg(long, required_unless_present_any = ["cert", "selection"], conflicts_with_all = ["cert", "selection"])]
     serial: Option<String>,
     /// Certificate file whose serial number is taken
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "selection")]
     cert: Option<PathBuf>,
+    #[command(flatten)]
+    selection: revoke_many::Selection,
+    #[command(flatten)]
+    execution: revoke_many::Execution,
     /// Why
     #[arg(long, value_enum, default_value = "unspecified")]
     reason: Reason,
@@ -191,7 +181,8 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Renew(request) => request_cert(request, KeyUse::MakeNew, home, out),
         Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
         Command::IdentityToken(asked) => identity_token::run(asked, home, out),
-        Command::List(list) => list_certificates(list, home, out),
+        Command::List(list) => list::certificates(list, home, out),
+        Command::Status(status) => list::status(status, home, out),
         Command::Revoke(revoke) => revoke_certificate(revoke, home, out),
     }
 }
@@ -211,62 +202,17 @@ fn token_create(create: &TokenCreate, home: &Home, out: &Output) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn list_certificates(list: &List, home: &Home, out: &Output) -> Outcome {
-    let client = list.ca.client(home)?;
-    let mut left = list.limit;
-    let mut after = None;
-    let mut shown = 0_u32;
-    while left > 0 {
-        let query = ListQuery {
-            identity: list.identity.clone(),
-            state: list.revoked.then_some(CertificateState::Revoked),
-            limit: Some(left.min(1000)),
-            after,
-            ..ListQuery::default()
-        };
-        let page = block_on(async { client.list(&query).await.map_err(ca_failure) })?;
-        for record in &page.certificates {
-            show(record, out)?;
-            shown += 1;
-        }
-        left = left.saturating_sub(u32::try_from(page.certificates.len()).unwrap_or(u32::MAX));
-        after = page.next;
-        if after.is_none() || page.certificates.is_empty() {
-            break;
-        }
-    }
-    if shown == 0 {
-        out.line("no certificates");
-    }
-    Ok(Exit::Ok)
-}
-
-fn show(record: &CertificateRecord, out: &Output) -> Outcome<()> {
-    let state = serde_json::to_value(record.state).or_fail(Exit::Failure, "writing a state")?;
-    let state = state.as_str().unwrap_or_default().to_owned();
-    let tone = if record.revocation.is_some() { Tone::Bad } else { Tone::Good };
-    let identity = record.identity.as_ref().map_or("", Identity::as_str);
-    out.line(format!(
-        "{}  {:<14} {:<10} to {}  {identity}",
-        record.serial,
-        out.paint(tone, &state),
-        record.profile,
-        time_text(record.not_after),
-    ));
-    if out.is_json() {
-        let record = serde_json::to_value(record).or_fail(Exit::Failure, "writing a record")?;
-        out.value(|| record);
-    }
-    Ok(())
-}
-
 fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outcome {
+    let compromised_at = optional_time(revoke.compromised_at.as_deref())?;
+    if revoke.selection.is_given() {
+        let RevokeCommand { selection, execution, reason, ca, .. } = revoke;
+        return revoke_many::run(selection, execution, *reason, compromised_at, ca, home, out);
+    }
     let serial = match (&revoke.serial, &revoke.cert) {
         (Some(serial), _) => serial_number(serial)?,
         (None, Some(path)) => serial_of(path)?,
         (None, None) => return Err(Failure::usage("give --serial or --cert")),
     };
-    let compromised_at = revoke.compromised_at.as_deref().map(parse_time).transpose()?.map(|time| time.0);
     let client = revoke.ca.client(home)?;
     let request = Revoke { reason: revoke.reason.into(), compromised_at };
     let revocation = block_on(async { client.revoke(&serial, &request).await.map_err(ca_failure) })?;
@@ -326,6 +272,11 @@ pub fn passphrase_from(path: &Path) -> Outcome<Passphrase> {
 pub fn serial_of(path: &Path) -> Outcome<String> {
     let certificate = crate::chain_file::read(path)?.remove(0);
     Ok(hex::encode(certificate.serial()))
+}
+
+/// A time that may be left out.
+fn optional_time(text: Option<&str>) -> Outcome<Option<i64>> {
+    Ok(text.map(parse_time).transpose()?.map(|time| time.0))
 }
 
 /// Reads a time in RFC 3339.

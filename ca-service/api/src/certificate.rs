@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, Revocation};
+use crate::{Identity, Revocation, RevocationReason};
 
 /// Asks for a certificate.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,12 +119,59 @@ pub struct ListQuery {
     /// Only those in this state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<CertificateState>,
+    /// Recorded then or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_from: Option<i64>,
+    /// Recorded before then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_before: Option<i64>,
     /// Most entries in the answer: 1 to 1000, default 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// [`CertificateList::next`] of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
+}
+
+/// Asks for a certificate's status on a date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusQuery {
+    /// The date, seconds since 1970.
+    pub at: i64,
+}
+
+/// A certificate's status on a date, by all that is recorded today: a compromise learnt of later counts from its own date on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum DatedStatus {
+    /// Valid and not revoked.
+    Good,
+    /// Revoked by then.
+    Revoked {
+        /// From when on.
+        revoked_at: i64,
+        /// Why.
+        reason: RevocationReason,
+    },
+    /// Its validity had not begun.
+    NotYetValid,
+    /// Its validity had ended.
+    Expired,
+    /// It was never finished.
+    Unknown,
+}
+
+/// Answer to [`StatusQuery`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusOnDate {
+    /// Serial number.
+    pub serial: String,
+    /// The date.
+    pub at: i64,
+    /// The status then.
+    pub status: DatedStatus,
 }
 
 /// A page of certificates.

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use crate::limits::MAX_ANSWER;
 use crate::{
     Authorities, CertificateList, CertificateRecord, CreateToken, Enrol, EnrolmentToken, IssuedCertificate,
-    ListQuery, Problem, Revocation, Revoke,
+    ListQuery, PlanRevocations, Problem, Revocation, RevocationPlan, Revoke, RevokeMany, RevokeManyDone,
+    StatusOnDate, StatusQuery,
 };
 
 /// Why a call failed.
@@ -122,6 +123,32 @@ impl CaClient {
     pub async fn revoke(&self, serial: &str, request: &Revoke) -> Result<Revocation, ClientError> {
         let path = format!("/api/v1/certificates/{}/revoke", segment(serial));
         self.json(self.request(Method::POST, &path).json(request)).await
+    }
+
+    /// A certificate's status on a date. Administrator or auditor.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `certificate_unknown` when there is none.
+    pub async fn status_on(&self, serial: &str, query: &StatusQuery) -> Result<StatusOnDate, ClientError> {
+        let path = format!("/api/v1/certificates/{}/status", segment(serial));
+        self.json(self.request(Method::GET, &path).query(query)).await
+    }
+
+    /// Says what a revocation of many would touch. Administrator.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn plan_revocations(&self, request: &PlanRevocations) -> Result<RevocationPlan, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/revocations/plan").json(request)).await
+    }
+
+    /// Carries out a piece of a planned revocation; repeating it is harmless. Administrator.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `selection_changed` when certificates came or went since the plan, `quorum_missing` and the other
+    /// codes of approvals when it needs more of them.
+    pub async fn revoke_many(&self, request: &RevokeMany) -> Result<RevokeManyDone, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/revocations").json(request)).await
     }
 
     /// The CA's own certificates.

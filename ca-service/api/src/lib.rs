@@ -11,6 +11,9 @@
 //! | `GET /api/v1/certificates` (administrator) | [`ListQuery`] → [`CertificateList`] |
 //! | `GET /api/v1/certificates/SERIAL` (administrator) | [`CertificateRecord`] |
 //! | `POST /api/v1/certificates/SERIAL/revoke` (administrator) | [`Revoke`] → [`Revocation`] |
+//! | `POST /api/v1/revocations/plan` (administrator) | [`PlanRevocations`] → [`RevocationPlan`] |
+//! | `POST /api/v1/revocations` (administrator) | [`RevokeMany`] → [`RevokeManyDone`] |
+//! | `GET /api/v1/certificates/SERIAL/status?at=TIME` | [`StatusQuery`] → [`StatusOnDate`] |
 //! | `GET /api/v1/authorities` | [`Authorities`] |
 //! | `POST /api/v1/timestamp` | RFC 3161 DER, or [`TimestampJson`] → DER |
 //! | `GET /crl/…`, `GET /ca/…`, `/ocsp` | RFC 5280, RFC 6960 DER |
@@ -22,6 +25,7 @@ mod certificate;
 pub mod client;
 mod identity;
 pub mod limits;
+mod mass_revocation;
 mod problem;
 mod revocation;
 mod timestamp;
@@ -29,9 +33,11 @@ mod token;
 
 pub use authority::{Authorities, Authority, AuthorityRole};
 pub use certificate::{
-    CertificateList, CertificateRecord, CertificateState, Enrol, IssuedCertificate, ListQuery,
+    CertificateList, CertificateRecord, CertificateState, DatedStatus, Enrol, IssuedCertificate, ListQuery,
+    StatusOnDate, StatusQuery,
 };
 pub use identity::Identity;
+pub use mass_revocation::{PlanRevocations, RevocationPlan, RevocationSelection, RevokeMany, RevokeManyDone};
 pub use problem::Problem;
 pub use revocation::{Revocation, RevocationReason, Revoke};
 pub use timestamp::{DigestAlgorithm, TimestampJson};

@@ -2,6 +2,8 @@
 
 /// Longest JSON request body in bytes.
 pub const MAX_JSON_BODY: usize = 64 * 1024;
+/// Longest order to revoke many, with the approvals of a whole quorum, in bytes.
+pub const MAX_ORDER_BODY: usize = 512 * 1024;
 /// Longest PEM certificate request in characters.
 pub const MAX_CSR_PEM: usize = 32 * 1024;
 /// Longest client request id in characters.

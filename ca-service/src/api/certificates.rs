@@ -5,10 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ca_api::limits::{DEFAULT_PAGE, MAX_PAGE};
 use ca_api::{
-    CertificateList, CertificateRecord, CertificateState, Enrol, Identity, IssuedCertificate, ListQuery,
-    Revocation, Revoke,
+    CertificateList, CertificateRecord, Enrol, Identity, IssuedCertificate, ListQuery, Revocation, Revoke,
+    StatusOnDate, StatusQuery,
 };
-use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime, pem};
 use http::StatusCode;
 use service::Problem;
@@ -21,7 +20,8 @@ use super::{answer, json, request, with};
 use crate::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::Issued;
-use crate::storage::{Search, State, Step, StoredCertificate, StoredRevocation};
+use crate::storage::{Search, Step, StoredCertificate, StoredRevocation};
+use crate::wire::{stored_reason, stored_state, wire_reason, wire_state, wire_status};
 
 /// Most certificates of one key that are looked at, newest first.
 const NEWEST_OF_A_KEY: u32 = 16;
@@ -43,6 +43,14 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> 
         .and(access.filter(Role::Auditor))
         .and(with(authority))
         .and_then(|serial, _, authority| async move { answer(show(serial, authority).await) });
+    let status = warp::path!("api" / "v1" / "certificates" / String / "status")
+        .and(warp::get())
+        .and(access.filter(Role::Auditor))
+        .and(warp::query::<StatusQuery>())
+        .and(with(authority))
+        .and_then(
+            |serial, _, query, authority| async move { answer(status(serial, query, authority).await) },
+        );
     let revoke = warp::path!("api" / "v1" / "certificates" / String / "revoke")
         .and(warp::post())
         .and(access.filter(Role::Administrator))
@@ -55,13 +63,13 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> 
         .and(warp::get())
         .and(with(authority))
         .and_then(|key, authority| async move { answer(of_key(key, authority).await) });
-    enrol.or(list).unify().or(show).unify().or(revoke).unify().or(of_key).unify().boxed()
+    enrol.or(list).unify().or(show).unify().or(status).unify().or(revoke).unify().or(of_key).unify().boxed()
 }
 
 async fn enrol(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: Enrol = request::parse(&body)?;
     let issued = authority.enrol(&asked).await?;
-    Ok(json(StatusCode::CREATED, &delivered(&issued)?))
+    Ok(json(StatusCode::CREATED, &delivered(&authority, &issued)?))
 }
 
 async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
@@ -74,6 +82,8 @@ async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<
         identity: query.identity,
         spki_sha256,
         state: query.state.map(stored_state),
+        created_from: query.created_from.map(UnixTime),
+        created_before: query.created_before.map(UnixTime),
         below: query.after,
         // One more than asked for says whether there is another page.
         limit: limit + 1,
@@ -98,7 +108,7 @@ async fn of_key(key: String, authority: Arc<CertificateAuthority>) -> Result<Res
             && now <= stored.not_after
             && let Some(issued) = authority.delivered(stored.intent).await?
         {
-            return Ok(json(StatusCode::OK, &delivered(&issued)?));
+            return Ok(json(StatusCode::OK, &delivered(&authority, &issued)?));
         }
     }
     Err(CaError::CertificateUnknown.into())
@@ -109,6 +119,21 @@ async fn show(serial: String, authority: Arc<CertificateAuthority>) -> Result<Re
     let stored = authority.store().certificate(&serial).await.map_err(CaError::from)?;
     let stored = stored.ok_or(CaError::CertificateUnknown)?;
     Ok(json(StatusCode::OK, &record(&authority, &stored)?))
+}
+
+/// What was known, and holds today, of a certificate on a date: what a verifier that trusts the date must conclude.
+async fn status(
+    serial: String,
+    query: StatusQuery,
+    authority: Arc<CertificateAuthority>,
+) -> Result<Response, Problem> {
+    let serial = parse_serial(&serial)?;
+    let stored = authority.store().certificate(&serial).await.map_err(CaError::from)?;
+    let stored = stored.ok_or(CaError::CertificateUnknown)?;
+    let status = stored.status_on(UnixTime(query.at));
+    let answer =
+        StatusOnDate { serial: stored.serial.to_string(), at: query.at, status: wire_status(status) };
+    Ok(json(StatusCode::OK, &answer))
 }
 
 async fn revoke(
@@ -142,11 +167,11 @@ fn certificate_pem(der: &[u8]) -> Result<String, Problem> {
     pem::encode("CERTIFICATE", der).map_err(|error| CaError::from(error).into())
 }
 
-fn delivered(issued: &Issued) -> Result<IssuedCertificate, Problem> {
+fn delivered(authority: &CertificateAuthority, issued: &Issued) -> Result<IssuedCertificate, Problem> {
     Ok(IssuedCertificate {
         serial: issued.serial.to_string(),
         certificate: certificate_pem(&issued.certificate)?,
-        chain: issued.chain.iter().map(|der| certificate_pem(der)).collect::<Result<_, _>>()?,
+        chain: authority.authority(&issued.issuer)?.chain_pem.clone(),
         not_before: issued.not_before.0,
         not_after: issued.not_after.0,
         log_index: issued.log_index,
@@ -188,55 +213,5 @@ fn revocation(stored: &StoredRevocation) -> Revocation {
         recorded_at: stored.recorded_at.0,
         crl_shard: stored.shard.0,
         event_log_index: stored.event_index,
-    }
-}
-
-fn wire_state(state: State) -> CertificateState {
-    match state {
-        State::Intent => CertificateState::Intent,
-        State::Signing => CertificateState::Signing,
-        State::MaybeIssued => CertificateState::MaybeIssued,
-        State::Signed => CertificateState::Signed,
-        State::Logged => CertificateState::Logged,
-        State::Delivered => CertificateState::Delivered,
-        State::Abandoned => CertificateState::Abandoned,
-        State::Revoked => CertificateState::Revoked,
-    }
-}
-
-fn stored_state(state: CertificateState) -> State {
-    match state {
-        CertificateState::Intent => State::Intent,
-        CertificateState::Signing => State::Signing,
-        CertificateState::MaybeIssued => State::MaybeIssued,
-        CertificateState::Signed => State::Signed,
-        CertificateState::Logged => State::Logged,
-        CertificateState::Delivered => State::Delivered,
-        CertificateState::Abandoned => State::Abandoned,
-        CertificateState::Revoked => State::Revoked,
-    }
-}
-
-fn stored_reason(reason: ca_api::RevocationReason) -> RevocationReason {
-    match reason {
-        ca_api::RevocationReason::Unspecified => RevocationReason::Unspecified,
-        ca_api::RevocationReason::KeyCompromise => RevocationReason::KeyCompromise,
-        ca_api::RevocationReason::CaCompromise => RevocationReason::CaCompromise,
-        ca_api::RevocationReason::AffiliationChanged => RevocationReason::AffiliationChanged,
-        ca_api::RevocationReason::Superseded => RevocationReason::Superseded,
-        ca_api::RevocationReason::CessationOfOperation => RevocationReason::CessationOfOperation,
-        ca_api::RevocationReason::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
-    }
-}
-
-fn wire_reason(reason: RevocationReason) -> ca_api::RevocationReason {
-    match reason {
-        RevocationReason::KeyCompromise => ca_api::RevocationReason::KeyCompromise,
-        RevocationReason::CaCompromise => ca_api::RevocationReason::CaCompromise,
-        RevocationReason::AffiliationChanged => ca_api::RevocationReason::AffiliationChanged,
-        RevocationReason::Superseded => ca_api::RevocationReason::Superseded,
-        RevocationReason::CessationOfOperation => ca_api::RevocationReason::CessationOfOperation,
-        RevocationReason::PrivilegeWithdrawn => ca_api::RevocationReason::PrivilegeWithdrawn,
-        _ => ca_api::RevocationReason::Unspecified,
     }
 }

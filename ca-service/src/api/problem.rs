@@ -12,6 +12,7 @@ use crate::storage::StoreError;
 pub fn problem(error: &CaError) -> Problem {
     let refused = |status, code, detail: String| Problem::new(status, code).with_detail(detail);
     match error {
+        CaError::Approval(refusal) => refused(StatusCode::FORBIDDEN, refusal.code(), refusal.to_string()),
         CaError::CertificateUnknown => {
             refused(StatusCode::NOT_FOUND, "certificate_unknown", error.to_string())
         }
@@ -58,6 +59,9 @@ pub fn problem(error: &CaError) -> Problem {
             "the certificate is revoked already; its reason can only change to key-compromise or ca-compromise"
                 .to_owned(),
         ),
+        CaError::SelectionChanged { .. } => {
+            refused(StatusCode::CONFLICT, "selection_changed", error.to_string())
+        }
         CaError::Signing(_) => Problem::unavailable("signing_unavailable", 5)
             .with_detail("the signing key cannot be used at the moment")
             .with_internal(error),

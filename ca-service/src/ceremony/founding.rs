@@ -271,6 +271,7 @@ impl<'a> Founding<'a> {
             issuance_log: None,
             event_log: None,
             issuers: crate::oidc::Issuers::default(),
+            quorum: None,
         };
         assemble(self.settings.clone(), parts, &self.keys).await
     }

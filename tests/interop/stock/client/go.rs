@@ -14,7 +14,7 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("SKIPPED: no {name} (go install, docs/interop.md; MENTAT_GO_BIN=DIR)");
+        mentat_tests::skip::skipped(format!("no {name} (go install, docs/interop.md; MENTAT_GO_BIN=DIR)"));
     }
     found
 }

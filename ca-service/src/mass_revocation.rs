@@ -1,0 +1,309 @@
+//! Revoking many certificates: plan → confirm and approve → carry out, a piece at a time.
+//!
+//! A plan is one text, the [`Order`], that says everything: which certificates, why, from when on, how many. Its exact bytes are
+//! confirmed and approved, so nothing that anybody agreed to can change its meaning afterwards. Certificates issued after the
+//! plan are not touched, and a number that differs from the confirmed one stops it. Pieces go by row number and repeat harmlessly:
+//! whoever was interrupted goes on from the last piece, or from the first.
+
+use std::sync::Arc;
+
+use ca_api::{PlanRevocations, RevocationPlan, RevocationSelection, RevokeMany, RevokeManyDone};
+use ca_pki::UnixTime;
+use ca_pki::crl::RevocationReason;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::approval::{Approved, Intent, Quorum};
+use crate::authority::{CertificateAuthority, names};
+use crate::error::CaError;
+use crate::storage::{Selected, Selection};
+use crate::wire::stored_reason;
+
+/// How long an order may be carried out.
+const ORDER_LASTS: i64 = 7 * 86_400;
+/// Largest order that is read, in bytes.
+pub const MAX_ORDER: usize = 4 * 1024;
+/// Most approvals that are read.
+const MAX_APPROVALS: usize = crate::approval::MAX_APPROVERS;
+/// Most certificates of one piece.
+const MAX_PIECE: u32 = 1_000;
+/// Longest text of a condition.
+const MAX_TEXT: usize = 1_024;
+
+/// An order to revoke many certificates, as it is signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// SHA-256 of the issuing authority's key: no other CA takes the order.
+    pub authority: String,
+    /// Which certificates.
+    pub selection: RevocationSelection,
+    /// Rows up to this number: what was issued since is not meant.
+    pub through: i64,
+    /// How many certificates that are.
+    pub matching: u64,
+    /// Why.
+    pub reason: ca_api::RevocationReason,
+    /// From when on they must not be trusted; none for the time of recording.
+    pub compromised_at: Option<i64>,
+    /// Void from then on.
+    pub void_at: i64,
+}
+
+impl Order {
+    /// Reads an order; anything that this program would have written otherwise is refused.
+    ///
+    /// # Errors
+    /// [`CaError::OutOfRange`].
+    pub fn parse(text: &str) -> Result<Self, CaError> {
+        let refused =
+            || CaError::OutOfRange { field: "order", reason: "is not the text of a plan, byte for byte" };
+        if text.len() > MAX_ORDER {
+            return Err(refused());
+        }
+        let order: Self = serde_json::from_str(text).map_err(|_| refused())?;
+        if order.text()? == text { Ok(order) } else { Err(refused()) }
+    }
+
+    fn text(&self) -> Result<String, CaError> {
+        serde_json::to_string(self).map_err(|_| CaError::Inconsistent("an order cannot be written"))
+    }
+
+    fn selection(&self) -> Result<Selection, CaError> {
+        Ok(Selection { through: Some(self.through), ..selection(&self.selection)? })
+    }
+}
+
+/// The conditions as the store takes them.
+fn selection(wire: &RevocationSelection) -> Result<Selection, CaError> {
+    let out_of_range = |field, reason| CaError::OutOfRange { field, reason };
+    let texts = [&wire.identity, &wire.issuer, &wire.profile];
+    if texts.into_iter().flatten().any(|text| text.len() > MAX_TEXT) {
+        return Err(out_of_range("selection", "has a condition of more than 1024 bytes"));
+    }
+    if *wire == RevocationSelection::default() {
+        return Err(out_of_range("selection", "must have a condition"));
+    }
+    let spki_sha256 = match &wire.spki_sha256 {
+        None => None,
+        Some(digits) => {
+            let octets = hex::decode(digits).ok().and_then(|octets| octets.try_into().ok());
+            Some(octets.ok_or_else(|| out_of_range("spki_sha256", "must be 64 hexadecimal digits"))?)
+        }
+    };
+    Ok(Selection {
+        identity: wire.identity.clone(),
+        spki_sha256,
+        issuer: wire.issuer.clone(),
+        profile: wire.profile.clone(),
+        created_from: wire.issued_from.map(UnixTime),
+        created_before: wire.issued_before.map(UnixTime),
+        through: None,
+    })
+}
+
+impl CertificateAuthority {
+    /// Says what a revocation of many would touch. Changes nothing.
+    ///
+    /// # Errors
+    /// [`CaError::OutOfRange`], [`CaError::Store`].
+    pub async fn plan_revocations(&self, asked: &PlanRevocations) -> Result<RevocationPlan, CaError> {
+        let now = self.clock.for_records();
+        if asked.compromised_at.is_some_and(|at| at > now.0) {
+            return Err(CaError::OutOfRange { field: "compromised_at", reason: "must not be in the future" });
+        }
+        let count = self.store.count_selected(selection(&asked.selection)?).await?;
+        let order = Order {
+            authority: self.authority_fingerprint()?,
+            selection: asked.selection.clone(),
+            through: count.newest,
+            matching: count.matching,
+            reason: asked.reason,
+            compromised_at: asked.compromised_at,
+            void_at: now.plus(ORDER_LASTS).0,
+        };
+        let text = order.text()?;
+        Ok(RevocationPlan {
+            order_sha256: hex::encode(Sha256::digest(&text)),
+            order: text,
+            matching: count.matching,
+            revoked: count.revoked,
+            approvals_needed: self.approvers_of(count.matching).map_or(0, Quorum::threshold),
+            void_at: order.void_at,
+        })
+    }
+
+    /// The quorum that has to approve a revocation of so many, if one has to.
+    fn approvers_of(&self, matching: u64) -> Option<&Quorum> {
+        self.quorum.as_ref().filter(|quorum| matching > quorum.revocations_above())
+    }
+
+    fn authority_fingerprint(&self) -> Result<String, CaError> {
+        Ok(hex::encode(self.authority(names::CODE_SIGNING)?.public_key.spki_sha256()))
+    }
+
+    /// Carries out a piece of an order. Runs to its end even when the caller goes away.
+    ///
+    /// # Errors
+    /// [`CaError::OutOfRange`] for an order that is not one, void, or for another number than confirmed;
+    /// [`CaError::Approval`], [`CaError::Store`].
+    pub async fn revoke_many(
+        self: &Arc<Self>,
+        asked: &RevokeMany,
+        actor: &str,
+    ) -> Result<RevokeManyDone, CaError> {
+        let order = Order::parse(&asked.order)?;
+        let limit = asked.limit.unwrap_or(MAX_PIECE);
+        let refuse = |field, reason| Err(CaError::OutOfRange { field, reason });
+        if !(1..=MAX_PIECE).contains(&limit) {
+            return refuse("limit", "must be 1 to 1000");
+        }
+        if order.authority != self.authority_fingerprint()? {
+            return refuse("order", "is for another authority");
+        }
+        if self.clock.for_records().0 >= order.void_at {
+            return refuse("order", "is void: plan again");
+        }
+        if asked.confirm != order.matching {
+            return refuse("confirm", "is not the number of certificates of the order");
+        }
+        let count = self.store.count_selected(order.selection()?).await?;
+        if count.matching != order.matching {
+            return Err(CaError::SelectionChanged { planned: order.matching, found: count.matching });
+        }
+        let approved = match self.approvers_of(count.matching) {
+            None => None,
+            Some(quorum) => {
+                if asked.approvals.len() > MAX_APPROVALS {
+                    return refuse("approvals", "are more than there can be approvers");
+                }
+                let papers: Vec<_> = asked.approvals.iter().map(|paper| paper.as_bytes().to_vec()).collect();
+                Some(quorum.judge(Intent::Revocation, asked.order.as_bytes(), &papers)?)
+            }
+        };
+        let piece = Piece { after: asked.after.unwrap_or(0), limit, actor: actor.to_owned() };
+        let (this, text) = (Arc::clone(self), asked.order.clone());
+        let task = tokio::spawn(async move { this.revoke_piece(&order, &text, approved, &piece).await });
+        task.await.unwrap_or(Err(CaError::Inconsistent("the revocation task ended early")))
+    }
+
+    async fn revoke_piece(
+        &self,
+        order: &Order,
+        text: &str,
+        approved: Option<Approved>,
+        piece: &Piece,
+    ) -> Result<RevokeManyDone, CaError> {
+        let approved = match approved {
+            Some(approved) if approved.covers(text.as_bytes()) => approved.accepted().to_vec(),
+            Some(_) => return Err(CaError::Inconsistent("an approval of another order")),
+            None => Vec::new(),
+        };
+        let found = self.store.selected(order.selection()?, piece.after, piece.limit).await?;
+        // The record comes first: what was ordered, by whom, approved by whom.
+        let detail = serde_json::json!({
+            "order": order,
+            "order_sha256": hex::encode(Sha256::digest(text)),
+            "after": piece.after,
+            "certificates": found.len(),
+            "approved": approved,
+        });
+        let now = self.clock.for_records();
+        self.store.audit("revocation.ordered", &piece.actor, detail.to_string(), now).await?;
+        let reason = stored_reason(order.reason);
+        let mut outcomes = Vec::with_capacity(found.len());
+        for one in &found {
+            outcomes.push(self.revoke_selected(one, order, reason, &piece.actor));
+        }
+        let mut done = RevokeManyDone { revoked: 0, kept: 0, next: None };
+        // What is handed in together shares commits.
+        for outcome in futures_util::future::join_all(outcomes).await {
+            match outcome {
+                Ok(()) => done.revoked += 1,
+                Err(CaError::RevokedForAnotherReason) => done.kept += 1,
+                // The others of the piece stand; repeating it comes to the same.
+                Err(error) => return Err(error),
+            }
+        }
+        if found.len() == piece.limit as usize {
+            done.next = found.last().map(|last| last.row);
+        }
+        Ok(done)
+    }
+
+    async fn revoke_selected(
+        &self,
+        one: &Selected,
+        order: &Order,
+        reason: RevocationReason,
+        actor: &str,
+    ) -> Result<(), CaError> {
+        // Nobody could trust a certificate before its validity.
+        let from = order.compromised_at.map(|at| UnixTime(at).max(one.not_before));
+        self.record_revocation(&one.serial, reason, from, actor).await.map(|_| ())
+    }
+}
+
+/// Which part of an order, and who has it carried out.
+struct Piece {
+    after: i64,
+    limit: u32,
+    actor: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> Order {
+        Order {
+            authority: "ab".repeat(32),
+            selection: RevocationSelection {
+                identity: Some("dev@example.com".to_owned()),
+                ..RevocationSelection::default()
+            },
+            through: 7,
+            matching: 3,
+            reason: ca_api::RevocationReason::KeyCompromise,
+            compromised_at: Some(1_700_000_000),
+            void_at: 1_800_000_000,
+        }
+    }
+
+    #[test]
+    fn what_is_approved_is_frozen_and_read_back_only_byte_for_byte() {
+        let text = order().text().unwrap();
+        let expected = format!(
+            "{{\"authority\":\"{}\",\"selection\":{{\"identity\":\"dev@example.com\"}},\"through\":7,\"matching\":3,\
+             \"reason\":\"key-compromise\",\"compromised_at\":1700000000,\"void_at\":1800000000}}",
+            "ab".repeat(32)
+        );
+        assert_eq!(text, expected);
+        assert_eq!(Order::parse(&text).unwrap(), order());
+        for other in [
+            format!("{text} "),
+            text.replace(":3,", ": 3,"),
+            text.replace("{\"authority\"", "{\"matching\":3,\"authority\""),
+            text.replace("\"through\"", "\"all\":true,\"through\""),
+            format!("{text}{}", " ".repeat(MAX_ORDER)),
+        ] {
+            assert!(
+                matches!(Order::parse(&other), Err(CaError::OutOfRange { field: "order", .. })),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_selection_of_everything_is_refused() {
+        assert!(selection(&RevocationSelection::default()).is_err());
+        let wire = |key: &str| RevocationSelection {
+            spki_sha256: Some(key.to_owned()),
+            ..RevocationSelection::default()
+        };
+        assert!(selection(&wire(&"ab".repeat(32))).is_ok());
+        assert!(selection(&wire("ab")).is_err());
+        let long = RevocationSelection { profile: Some("x".repeat(1025)), ..RevocationSelection::default() };
+        assert!(selection(&long).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! Revoking many: what is planned, confirmed and approved is what happens, and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+
+use ca_api::{
+    CertificateState, DatedStatus, ListQuery, PlanRevocations, RevocationReason, RevocationSelection,
+    RevokeMany, StatusQuery,
+};
+use ca_service::approval::{Intent, PAYLOAD_TYPE, Statement};
+use ca_service::mass_revocation::Order;
+use ca_service::reconciler::Reach;
+use ca_service::storage::Open;
+use fixture::{Server, Site, enrol_request, key};
+use hsm::developer::DeveloperKey;
+use hsm::{IntentId, KeyAlgorithm, Purpose, Signer as _, SigningIntent};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
+use trust_store::dsse::Envelope;
+
+const IDENTITY: &str = "leaver@example.com";
+
+async fn issue(server: &Server, email: &str) -> String {
+    let token = server.token(email).await;
+    server.client().enrol(&enrol_request(&token.token, &key(), None)).await.unwrap().serial
+}
+
+fn of_identity(reason: RevocationReason) -> PlanRevocations {
+    let selection =
+        RevocationSelection { identity: Some(IDENTITY.to_owned()), ..RevocationSelection::default() };
+    PlanRevocations { selection, reason, compromised_at: None }
+}
+
+fn piece(order: &str, confirm: u64, after: Option<i64>, limit: u32) -> RevokeMany {
+    RevokeMany { order: order.to_owned(), confirm, approvals: Vec::new(), after, limit: Some(limit) }
+}
+
+async fn states(server: &Server, identity: &str) -> Vec<CertificateState> {
+    let query = ListQuery { identity: Some(identity.to_owned()), ..ListQuery::default() };
+    server.admin().list(&query).await.unwrap().certificates.iter().map(|one| one.state).collect()
+}
+
+fn code<T: std::fmt::Debug>(outcome: Result<T, ca_api::client::ClientError>) -> String {
+    outcome.unwrap_err().code().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selection_is_revoked_in_pieces_and_what_came_later_or_is_another_s_stays() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    let mut serials = Vec::new();
+    for _ in 0..5 {
+        serials.push(issue(&server, IDENTITY).await);
+    }
+    let other = issue(&server, "stays@example.com").await;
+    let admin = server.admin();
+    let revoke = ca_api::Revoke { reason: RevocationReason::Superseded, compromised_at: None };
+    admin.revoke(&serials[1], &revoke).await.unwrap();
+
+    let plan = admin.plan_revocations(&of_identity(RevocationReason::PrivilegeWithdrawn)).await.unwrap();
+    assert_eq!((plan.matching, plan.revoked, plan.approvals_needed), (5, 1, 0));
+    assert_eq!(
+        states(&server, IDENTITY).await.iter().filter(|one| **one == CertificateState::Revoked).count(),
+        1
+    );
+    let later = issue(&server, IDENTITY).await;
+    assert_eq!(code(admin.revoke_many(&piece(&plan.order, 4, None, 2)).await), "out_of_range");
+
+    // Interrupted after the first piece, begun again, carried on.
+    let first = admin.revoke_many(&piece(&plan.order, 5, None, 2)).await.unwrap();
+    assert_eq!((first.revoked, first.kept), (1, 1), "what was revoked for another reason stays so");
+    let again = admin.revoke_many(&piece(&plan.order, 5, None, 2)).await.unwrap();
+    assert_eq!(again, first, "repeating a piece is harmless");
+    let second = admin.revoke_many(&piece(&plan.order, 5, first.next, 2)).await.unwrap();
+    let last = admin.revoke_many(&piece(&plan.order, 5, second.next, 2)).await.unwrap();
+    assert_eq!((second.revoked, last.revoked, last.next), (2, 1, None));
+    for serial in &serials {
+        assert_eq!(admin.show(serial).await.unwrap().state, CertificateState::Revoked);
+    }
+    for serial in [&later, &other] {
+        assert_ne!(admin.show(serial).await.unwrap().state, CertificateState::Revoked);
+    }
+
+    // Nobody but an administrator, and no order but one's own.
+    assert_eq!(code(server.client().revoke_many(&piece(&plan.order, 5, None, 2)).await), "unauthorized");
+    let altered = plan.order.replace(IDENTITY, "stays@example.com");
+    assert_eq!(code(admin.revoke_many(&piece(&altered, 5, None, 2)).await), "selection_changed");
+    let foreign = Order { authority: "00".repeat(32), ..Order::parse(&plan.order).unwrap() };
+    let foreign = serde_json::to_string(&foreign).unwrap();
+    assert_eq!(code(admin.revoke_many(&piece(&foreign, 5, None, 2)).await), "out_of_range");
+    let everything = PlanRevocations {
+        selection: RevocationSelection::default(),
+        ..of_identity(RevocationReason::Superseded)
+    };
+    assert_eq!(code(admin.plan_revocations(&everything).await), "out_of_range");
+
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_go_to_the_event_log_many_in_one_call() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    for _ in 0..3 {
+        let token =
+            authority.create_token(&fixture::token_request(IDENTITY, "developer"), "test").await.unwrap();
+        authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    }
+    let plan = authority.plan_revocations(&of_identity(RevocationReason::Superseded)).await.unwrap();
+    let done = authority.revoke_many(&piece(&plan.order, 3, None, 1000), "test").await.unwrap();
+    assert_eq!((done.revoked, done.next), (3, None));
+    site.log.set_down(true);
+    assert!(authority.log_revocations().await.is_err());
+    site.log.set_down(false);
+    assert_eq!(authority.log_revocations().await.unwrap(), 3);
+    assert_eq!(*site.log.batches.lock().unwrap(), [3]);
+    assert_eq!(authority.log_revocations().await.unwrap(), 0);
+    fixture::check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compromise_dates_each_from_its_own_validity_and_a_date_can_be_asked_about() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let server = Server::start(site.open_with(site.store().await, clock.clone()).await).await;
+    let serial = issue(&server, IDENTITY).await;
+    let admin = server.admin();
+    let record = admin.show(&serial).await.unwrap();
+    clock.advance(std::time::Duration::from_secs(5));
+    let long_ago =
+        PlanRevocations { compromised_at: Some(1_000), ..of_identity(RevocationReason::KeyCompromise) };
+    let plan = admin.plan_revocations(&long_ago).await.unwrap();
+    admin.revoke_many(&piece(&plan.order, 1, None, 1000)).await.unwrap();
+    let revoked = admin.show(&serial).await.unwrap().revocation.unwrap();
+    assert_eq!(revoked.revoked_at, record.not_before);
+    let on = |at| {
+        let (admin, serial) = (admin.clone(), serial.clone());
+        async move { admin.status_on(&serial, &StatusQuery { at }).await.unwrap().status }
+    };
+    assert_eq!(on(record.not_before - 1).await, DatedStatus::NotYetValid);
+    let reason = RevocationReason::KeyCompromise;
+    assert_eq!(on(record.not_before).await, DatedStatus::Revoked { revoked_at: record.not_before, reason });
+    let unrevoked = issue(&server, "other@example.com").await;
+    let record = admin.show(&unrevoked).await.unwrap();
+    for (at, status) in [(record.not_before, DatedStatus::Good), (record.not_after + 1, DatedStatus::Expired)]
+    {
+        assert_eq!(admin.status_on(&unrevoked, &StatusQuery { at }).await.unwrap().status, status);
+    }
+    assert_eq!(code(admin.status_on("0102", &StatusQuery { at: 0 }).await), "certificate_unknown");
+    // A void order is not carried out.
+    let plan = admin.plan_revocations(&of_identity(reason)).await.unwrap();
+    clock.advance(std::time::Duration::from_secs(8 * 86_400));
+    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    assert_eq!(code(admin.revoke_many(&piece(&plan.order, 1, None, 1)).await), "out_of_range");
+    let _ = server.authority.reconcile(Reach::Everything).await;
+    assert!(
+        server
+            .authority
+            .store()
+            .open_issuances(Open::Here, ca_pki::UnixTime(i64::MAX), 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    server.serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_the_configured_number_needs_the_quorum_over_these_very_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys =
+        [KeyAlgorithm::Ed25519, KeyAlgorithm::EcdsaP256].map(|kind| DeveloperKey::generate(kind).unwrap());
+    let mut approvals = "\n[approvals]\nthreshold = 2\nrevocations_above = 1\n".to_owned();
+    for (name, key) in ["alice", "bob"].into_iter().zip(&keys) {
+        let path = folder.path().join(name);
+        std::fs::write(&path, key.public_key().to_pem()).unwrap();
+        approvals.push_str(&format!(
+            "[[approvals.approvers]]\nname = \"{name}\"\npublic_key_file = \"{}\"\n",
+            path.display()
+        ));
+    }
+    // The founding ceremony of this site was held without a quorum.
+    let founded = fixture::settings(folder.path(), "", "");
+    let with = fixture::settings(folder.path(), &approvals, "");
+    let mut site = Site::with_settings(folder, founded).await;
+    site.settings = with;
+    let server = site.serve().await;
+    for _ in 0..2 {
+        issue(&server, IDENTITY).await;
+    }
+    let admin = server.admin();
+    let plan = admin.plan_revocations(&of_identity(RevocationReason::CessationOfOperation)).await.unwrap();
+    assert_eq!((plan.matching, plan.approvals_needed), (2, 2));
+    let paper = |who: usize, name: &str, order: &str| {
+        let statement = Statement::of(Intent::Revocation, order.as_bytes(), name, 7);
+        let (signed, payload) = statement.to_be_signed().unwrap();
+        let intent = SigningIntent::new(Purpose::Statement, IntentId::new(&[1; 16]).unwrap());
+        let signature = keys[who].sign_message(&signed, &intent).unwrap();
+        serde_json::to_string(&Envelope::new(PAYLOAD_TYPE, payload, signature.into_vec())).unwrap()
+    };
+    let (alice, bob) = (paper(0, "alice", &plan.order), paper(1, "bob", &plan.order));
+    let other = admin.plan_revocations(&of_identity(RevocationReason::Superseded)).await.unwrap();
+    for (approvals, refusal) in [
+        (vec![], "quorum_missing"),
+        (vec![alice.clone()], "quorum_missing"),
+        (vec![alice.clone(), alice.clone()], "quorum_missing"),
+        (vec![alice.clone(), paper(1, "bob", &other.order)], "approval_of_other_intent"),
+        (vec![alice.clone(), paper(0, "bob", &plan.order)], "approval_signature_invalid"),
+    ] {
+        let asked = RevokeMany { approvals, ..piece(&plan.order, 2, None, 1000) };
+        assert_eq!(code(admin.revoke_many(&asked).await), refusal);
+    }
+    assert!(states(&server, IDENTITY).await.iter().all(|state| *state != CertificateState::Revoked));
+    let asked = RevokeMany { approvals: vec![bob, alice], ..piece(&plan.order, 2, None, 1000) };
+    assert_eq!(admin.revoke_many(&asked).await.unwrap().revoked, 2);
+    let trail = server.authority.store().audit_records(0, 1000).await.unwrap();
+    let ordered = trail.iter().find(|record| record.event == "revocation.ordered").unwrap();
+    assert!(ordered.detail.contains("alice") && ordered.detail.contains("bob"), "{}", ordered.detail);
+    server.finish().await;
+}
