@@ -47,6 +47,17 @@ fn a_developer_enrols_signs_renews_and_loses_the_right() {
         .success();
     let revoked = stack.ctl(&["--json", "pki", "list", "--revoked"]).success();
     assert!(revoked.stdout.contains(issued["serial"].as_str().unwrap()), "{}", revoked.stdout);
+
+    // Everything of one identity: shown first, then confirmed by its number.
+    let many = ["--json", "pki", "revoke", "--identity", "dev@example.com", "--reason", "key-compromise"];
+    let shown = stack.ctl(&many).success().json();
+    assert_eq!((&shown["plan"]["matching"], &shown["plan"]["revoked"]), (&2.into(), &1.into()));
+    stack.ctl(&[&many[..], &["--confirm", "1"]].concat()).refused(2, "2 certificates match");
+    let done = stack.ctl(&[&many[..], &["--confirm", "2"]].concat()).success().json();
+    assert_eq!((&done["revoked"], &done["kept"]), (&2.into(), &0.into()));
+    let serial = issued["serial"].as_str().unwrap();
+    let before = ["pki", "status", "--serial", serial, "--at", "2020-01-01T00:00:00Z"];
+    assert!(stack.ctl(&before).success().stdout.contains("not yet valid"));
 }
 
 #[test]

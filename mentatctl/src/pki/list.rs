@@ -68,7 +68,6 @@ pub fn certificates(list: &List, home: &Home, out: &Output) -> Outcome {
             state: list.revoked.then_some(CertificateState::Revoked),
             limit: Some(left.min(1000)),
             after,
-            ..ListQuery::default()
         };
         let page = block_on(async { client.list(&query).await.map_err(ca_failure) })?;
         for record in &page.certificates {

@@ -185,3 +185,40 @@ async fn carry_out(
 fn text(path: &Path) -> Outcome<String> {
     String::from_utf8(read_bounded(path, MAX_PAPER)?).or_fail(Exit::Usage, path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn one_certificate_or_a_selection_and_nothing_half_said() {
+        Cli::command().debug_assert();
+        let read = |arguments: &str| {
+            Cli::try_parse_from("mentatctl pki revoke".split(' ').chain(arguments.split(' '))).is_ok()
+        };
+        for good in [
+            "--serial 0a",
+            "--cert a.crt",
+            "--identity dev@example.org",
+            "--profile developer --issued-from 2026-01-01T00:00:00Z --confirm 3 --per-second 10",
+            "--key ab --write-order order.json",
+            "--order order.json --confirm 3 --approval alice.json --approval bob.json",
+        ] {
+            assert!(read(good), "{good}");
+        }
+        for bad in [
+            "--reason superseded",
+            "--serial 0a --identity dev@example.org",
+            "--cert a.crt --order order.json",
+            "--serial 0a --confirm 1",
+            "--identity dev@example.org --approval alice.json",
+            "--order order.json --identity dev@example.org",
+            "--order order.json --write-order other.json",
+            "--identity dev@example.org --per-second 10",
+        ] {
+            assert!(!read(bad), "{bad}");
+        }
+    }
+}
