@@ -70,7 +70,7 @@ impl HttpLog {
     }
 
     fn connect(section: &str, url: &str, tls: &ClientTls) -> Result<Self, StartRefusal> {
-        let client = tls.client(PATIENCE)?;
+        let client = tls.client_for(url, PATIENCE)?;
         LogClient::new(client, url).map(Self).map_err(|error| {
             StartRefusal::new(
                 format!("{section}.url cannot be used"),

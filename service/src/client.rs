@@ -54,6 +54,20 @@ impl ClientTls {
     /// # Errors
     /// [`StartRefusal`] naming the section and the file that cannot be used.
     pub fn client(&self, timeout: Duration) -> Result<Client, StartRefusal> {
+        self.build(timeout, SystemAuthorities::Read)
+    }
+
+    /// As [`Self::client`], for requests to this URL only. Whoever is spoken to without TLS shows no certificate, so the
+    /// system's authorities are not read, which takes longer than everything else about a client.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn client_for(&self, url: &str, timeout: Duration) -> Result<Client, StartRefusal> {
+        let plain = url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+        self.build(timeout, if plain { SystemAuthorities::Unread } else { SystemAuthorities::Read })
+    }
+
+    fn build(&self, timeout: Duration, system: SystemAuthorities) -> Result<Client, StartRefusal> {
         let section = &self.section;
         let named = |refusal: StartRefusal| refusal.within(section);
         let mut builder = Client::builder().timeout(timeout).redirect(redirect::Policy::none()).no_proxy();
@@ -69,6 +83,8 @@ impl ClientTls {
             };
             let authorities = authorities.collect::<Result<Vec<_>, reqwest::Error>>().map_err(unusable)?;
             builder = builder.tls_certs_only(authorities);
+        } else if system == SystemAuthorities::Unread {
+            builder = builder.tls_certs_only([]);
         }
         if let Some((certificate, key)) = &self.identity {
             builder = builder.identity(identity(certificate, key).map_err(named)?);
@@ -83,6 +99,13 @@ impl ClientTls {
             .because(error)
         })
     }
+}
+
+/// Whether the system's authorities are read where no others are named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SystemAuthorities {
+    Read,
+    Unread,
 }
 
 fn identity(certificate: &Path, key: &Path) -> Result<Identity, StartRefusal> {
@@ -124,6 +147,23 @@ mod tests {
         assert!(
             ClientTls::new("event_log", None, None, None).unwrap().client(Duration::from_secs(1)).is_ok()
         );
+    }
+
+    #[tokio::test]
+    async fn a_client_is_made_for_either_kind_of_url_and_sends() {
+        let pair = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = directory.path().join("ca.crt");
+        std::fs::write(&authority, pair.cert.pem()).unwrap();
+        let none = ClientTls::new("event_log", None, None, None).unwrap();
+        let named = ClientTls::new("event_log", Some(authority), None, None).unwrap();
+        for (tls, url) in
+            [(&none, "HTTP://127.0.0.1:1"), (&none, "https://127.0.0.1:1"), (&named, "http://127.0.0.1:1")]
+        {
+            let client = tls.client_for(url, Duration::from_secs(1)).unwrap();
+            // Nobody listens there; that the request is sent at all is what counts.
+            assert!(client.get(url).send().await.unwrap_err().is_connect(), "{url}");
+        }
     }
 
     #[test]
