@@ -73,9 +73,9 @@ impl JavaScript {
             ["sign", "verify", "tuf"].iter().all(|name| modules.join("@sigstore").join(name).is_dir())
         });
         if found.is_none() {
-            eprintln!(
-                "SKIPPED: no @sigstore/sign, @sigstore/verify and @sigstore/tuf (npm i --prefix DIR @sigstore/sign@5.1 \
-                 @sigstore/verify@4.1 @sigstore/tuf; MENTAT_NODE_MODULES=DIR/node_modules)"
+            mentat_tests::skip::skipped(
+                "no @sigstore/sign, @sigstore/verify and @sigstore/tuf (npm i --prefix DIR @sigstore/sign@5.1 \
+                 @sigstore/verify@4.1 @sigstore/tuf; MENTAT_NODE_MODULES=DIR/node_modules)",
             );
         }
         found.map(Self)

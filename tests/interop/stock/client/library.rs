@@ -39,9 +39,9 @@ impl Rust {
         let given = std::env::var_os("MENTAT_SIGSTORE_RS").map(PathBuf::from);
         let found = given.filter(|path| path.is_file());
         if found.is_none() {
-            eprintln!(
-                "SKIPPED: no stock-sigstore-rs (cargo build --manifest-path tests/interop/sigstore-rs/Cargo.toml; \
-                 MENTAT_SIGSTORE_RS=FILE)"
+            mentat_tests::skip::skipped(
+                "no stock-sigstore-rs (cargo build --manifest-path tests/interop/sigstore-rs/Cargo.toml; \
+                 MENTAT_SIGSTORE_RS=FILE)",
             );
         }
         found.map(Self)
@@ -75,8 +75,8 @@ impl Java {
         };
         let found = given.filter(|folder| there(folder).is_some());
         if found.is_none() {
-            eprintln!(
-                "SKIPPED: no sigstore-java (mvn dependency:copy-dependencies, docs/interop.md; MENTAT_JAVA_LIB=FOLDER)"
+            mentat_tests::skip::skipped(
+                "no sigstore-java (mvn dependency:copy-dependencies, docs/interop.md; MENTAT_JAVA_LIB=FOLDER)",
             );
         }
         found.map(Self)
