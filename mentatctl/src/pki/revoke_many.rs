@@ -58,7 +58,7 @@ pub struct Execution {
     #[arg(long, value_name = "FILE", requires = "selection", conflicts_with = "order")]
     write_order: Option<PathBuf>,
     /// An approval of the order; once for each approver
-    #[arg(long = "approval", value_name = "FILE", requires = "order")]
+    #[arg(long = "approval", value_name = "FILE")]
     approvals: Vec<PathBuf>,
     /// Most certificates a second [default: as fast as the authority takes them]
     #[arg(long, value_name = "COUNT", requires = "confirm", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -104,6 +104,10 @@ pub fn run(
     home: &Home,
     out: &Output,
 ) -> Outcome {
+    if selection.order.is_none() && !execution.approvals.is_empty() {
+        return Err(Failure::usage("--approval without --order")
+            .hint("approvals are of an order's exact bytes: give the file that was signed with --order"));
+    }
     let client = ca.client(home)?;
     let (order, matching, approvals_needed) = match &selection.order {
         Some(path) => {
@@ -213,7 +217,6 @@ mod tests {
             "--serial 0a --identity dev@example.org",
             "--cert a.crt --order order.json",
             "--serial 0a --confirm 1",
-            "--identity dev@example.org --approval alice.json",
             "--order order.json --identity dev@example.org",
             "--order order.json --write-order other.json",
             "--identity dev@example.org --per-second 10",
