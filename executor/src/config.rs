@@ -364,6 +364,7 @@ impl ExecutorConfig {
                 status_bases: self.evidence.status_bases,
                 logs: self.evidence.logs.into_iter().map(|log| (log.origin, log.url)).collect(),
                 import: None,
+                root: None,
                 state: state.clone(),
                 timeout: Duration::from_secs(timeout),
             },

@@ -34,7 +34,7 @@ use crate::evidence::Collector;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
-use crate::records::{audit_unavailable, cut, summarise};
+use crate::records::{audit_unavailable, cut, root_in_force, summarise};
 use crate::runtime::{KillCause, Prepared, Runtime, Selector};
 use crate::state_folder::StateFolder;
 use crate::submissions::{Stored, Submissions};
@@ -325,6 +325,7 @@ impl Executor {
         problems.extend(self.state.problem().map(str::to_owned));
         let snapshot = self.parts.collector.snapshot();
         problems.extend(snapshot.fork.iter().map(|fork| format!("log fork: {fork}")));
+        problems.extend(root_in_force(&snapshot, clock::unix_seconds()).err().map(|denied| denied.message));
         if snapshot.complete_at.is_none() {
             problems.push("evidence was never fetched completely".to_owned());
         }

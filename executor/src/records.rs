@@ -3,6 +3,7 @@
 use executor_api::AgentSummary;
 use executor_api::audit::{AuditAgent, AuditAttestation};
 use executor_engine::job::ModuleKind;
+use trust_store::UnixTime;
 use trust_store::capability::Capability;
 
 use crate::admission::{Denied, Facts, GrantSet};
@@ -95,6 +96,20 @@ pub(crate) fn no_fork(snapshot: &Snapshot) -> Result<(), Denied> {
     match &snapshot.fork {
         Some(fork) => Err(Denied::in_step(11, "log_inconsistent", fork.clone())),
         None => Ok(()),
+    }
+}
+
+/// A trusted root that follows a repository is believed until what distributed it has expired.
+pub(crate) fn root_in_force(snapshot: &Snapshot, now: i64) -> Result<(), Denied> {
+    match snapshot.root_expires {
+        Some(expires) if now > expires => {
+            let text = format!(
+                "the trusted root was valid until {}; nothing is believed by it until `mentatctl trust update` confirms it",
+                UnixTime(expires).to_rfc3339()
+            );
+            Err(Denied::new("tuf_expired", text))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -59,6 +59,11 @@ pub fn places(settings: &Settings) -> Places {
     read.extend(settings.import_signers.clone());
     // The folder, since a file that is replaced is another file.
     read.extend(settings.import_file.as_deref().and_then(Path::parent).map(Path::to_path_buf));
+    if let Ok((_, Some(lifetime))) =
+        trust_store_files::load_trusted_root_with_lifetime(&settings.trusted_root)
+    {
+        read.extend(lifetime.path().parent().map(Path::to_path_buf));
+    }
     read.extend(settings.admin.token_file.clone());
     read.extend(settings.env.values().cloned());
     if let Some(tls) = &settings.server.tls {
@@ -95,10 +100,12 @@ pub async fn start(
 ) -> Result<(Running, Arc<Executor>), StartRefusal> {
     let loopback = settings.server.validate()?.primary().address().ip().is_loopback();
     let access = Access::new(&settings.admin, loopback)?;
-    let root =
-        trust_store_files::trust_files::load_trusted_root(&settings.trusted_root).map_err(|error| {
-            refuse("the trusted root cannot be used", "get it with `mentatctl trust export`", error)
+    let (root, lifetime) = trust_store_files::load_trusted_root_with_lifetime(&settings.trusted_root)
+        .map_err(|error| {
+            let remedy = "get it with `mentatctl trust export`, or follow it with `mentatctl trust update`";
+            refuse("the trusted root cannot be used", remedy, error)
         })?;
+    settings.evidence.root = lifetime;
     // Lists about the authorities themselves are named by what is trusted, so they are followed from the start.
     settings.evidence.crl_urls.extend(lists_about_authorities(&root));
     settings.evidence.import = import(&settings)?;

@@ -110,6 +110,13 @@ impl Server {
         Self::with_admin(service::admin::AdminConfig::default(), tempfile::tempdir().expect("folder")).await
     }
 
+    /// With a trusted root that follows a repository.
+    pub(crate) async fn following(root: trust_store_files::RootLifetime) -> Self {
+        let evidence = EvidenceConfig { root: Some(root), ..EvidenceConfig::default() };
+        let state = tempfile::tempdir().expect("folder");
+        Self::with(service::admin::AdminConfig::default(), state, evidence).await
+    }
+
     /// With a state folder that was there before.
     pub(crate) async fn over(state: tempfile::TempDir) -> Self {
         Self::with_admin(service::admin::AdminConfig::default(), state).await
@@ -132,6 +139,14 @@ impl Server {
     }
 
     async fn with_admin(admin: service::admin::AdminConfig, state: tempfile::TempDir) -> Self {
+        Self::with(admin, state, EvidenceConfig::default()).await
+    }
+
+    async fn with(
+        admin: service::admin::AdminConfig,
+        state: tempfile::TempDir,
+        evidence: EvidenceConfig,
+    ) -> Self {
         let root = trust_store::trusted_root::TrustedRoot::new();
         let verifier = trust_store::verifier::Verifier::new(Arc::new(trust_store::provider::AwsLc), &root)
             .expect("root");
@@ -145,8 +160,7 @@ impl Server {
             CallLimits::default(),
             Profile::Standard,
         );
-        let collector =
-            Collector::new(verifier, reqwest::Client::new(), &EvidenceConfig::default()).expect("collector");
+        let collector = Collector::new(verifier, reqwest::Client::new(), &evidence).expect("collector");
         let parts = Parts {
             admission,
             collector,

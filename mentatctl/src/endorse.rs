@@ -28,7 +28,9 @@ use crate::net::block_on;
 use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
 use crate::sign::{ServiceFlags, Services, Signed, Signer, sha256, sign_statement};
-use crate::verify::{denied, ocsp, refresh};
+use crate::trust::root_in_force;
+use crate::verify::denied;
+use crate::verify::refresh::Question;
 
 /// `endorse`.
 #[derive(Debug, Args)]
@@ -88,7 +90,7 @@ fn one(path: &Path, endorse: &Endorse, signer: &Signer, home: &Home, out: &Outpu
     check_writable(folder_of(release.path()))?;
     let block = release.file.block().cloned();
     let mut block = block.ok_or_else(|| Failure::failed("the release has no attestation block"))?;
-    verify(endorse, &attestation, &module, home)?;
+    verify(endorse, &attestation, &module, home, out)?;
     let own = Identity::of_certificate(signer.certificate()).map_err(denied)?;
     let signed_by = attestation.certificate().map(Identity::of_certificate).transpose().map_err(denied)?;
     if signed_by.as_ref() == Some(&own) {
@@ -132,24 +134,30 @@ fn one(path: &Path, endorse: &Endorse, signer: &Signer, home: &Home, out: &Outpu
 }
 
 /// The release must be what the policy demands, but for its level, which is what endorsements are for.
-fn verify(endorse: &Endorse, attestation: &Attestation, module: &[u8], home: &Home) -> Outcome<()> {
-    let root = trust_store_files::load_trusted_root(&home.trusted_root(endorse.trusted_root.as_deref())?)
-        .or_fail(Exit::Usage, "the trusted root")?;
+fn verify(
+    endorse: &Endorse,
+    attestation: &Attestation,
+    module: &[u8],
+    home: &Home,
+    out: &Output,
+) -> Outcome<()> {
+    let now = clock::now();
+    let root = root_in_force(&home.trusted_root(endorse.trusted_root.as_deref())?, now)?;
     let mut policy = trust_store_files::load_policy(&home.policy(endorse.policy.as_deref())?)
         .or_fail(Exit::Usage, "the trust policy")?;
     policy.required_level = TrustLevel::Signed;
     policy.endorsements = EndorsementPolicy::NobodyEndorses;
     let log_url = home.log_url(endorse.services.log_url())?;
-    let mut evidence = Evidence::none();
     let http = endorse.services.client(home)?;
-    block_on(async {
-        refresh::refresh(&mut evidence, attestation, &root, http.clone(), &log_url).await?;
-        ocsp::ask(&mut evidence, attestation, &root, &http).await
-    })?;
     let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
-    let now = clock::now();
-    let verified = verifier.verify(attestation, ArtifactDigest::of(module), &policy, &evidence, now);
-    verified.map(drop).map_err(denied)
+    let digest = ArtifactDigest::of(module);
+    let question = Question { verifier: &verifier, attestation, digest, policy: &policy, now };
+    let mut evidence = Evidence::none();
+    let (_, unanswered) = block_on(question.decide_afresh(&mut evidence, &root, http, &log_url))?;
+    for silent in unanswered {
+        out.note(format!("no fresh evidence: {silent}"));
+    }
+    Ok(())
 }
 
 /// Puts the endorsement into the block, in place of an earlier one of the same signer.

@@ -23,7 +23,7 @@ use trust_store::trusted_root::{
 use trust_store::validity::Validity;
 use trust_store::{Certificate, UnixTime};
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
 use crate::home::{Home, Secrecy, make_folder, write_file};
 use crate::net::block_on;
 use crate::output::{Output, shown};
@@ -185,12 +185,30 @@ pub fn distribution_failure(error: &trust_store_files::Error) -> Failure {
         .hint("docs/operations/trust.md says what to do about each code")
 }
 
+/// Reads the trusted root for a decision at `now`.
+///
+/// # Errors
+/// Exit code 2 when it cannot be read; 3 with `tuf_expired` or `tuf_mixed` when it follows a repository and nothing shows
+/// that it is still the one to use.
+pub fn root_in_force(path: &Path, now: UnixTime) -> Outcome<TrustedRoot> {
+    trust_store_files::load_trusted_root_at(path, now).map_err(|error| match error.trust_code() {
+        Some(code) => Failure::new(Exit::Denied, error.to_string())
+            .code(code)
+            .hint("docs/operations/trust.md says what to do about each code"),
+        None => Failure::new(Exit::Usage, format!("the trusted root: {}", chain(&error))),
+    })
+}
+
 fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
     let folder = export.output.clone().unwrap_or_else(|| home.dir().to_path_buf());
     let sources = ask(&export.from, home)?;
     let files = files(&sources)?;
     let root_sha256 = sources.root_sha256()?;
     make_folder(&folder, Secrecy::Public)?;
+    // From here on this root is what was asked for now, and follows no repository.
+    let root_path = folder.join("trusted_root.json");
+    trust_store_files::RootLifetime::remove(&root_path)
+        .map_err(|error| file_failure(&error, Exit::Failure))?;
     for (name, bytes) in &files {
         let path = folder.join(name);
         write_file(&path, bytes, Secrecy::Public)?;

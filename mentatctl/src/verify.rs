@@ -1,6 +1,6 @@
 //! `verify`: the executor's own decision, offline, by the same code.
 
-pub mod ocsp;
+mod ocsp;
 pub mod refresh;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone, shown};
 use crate::pki::{parse_time, time_text};
 use crate::release::{Release, Use};
+use crate::trust::root_in_force;
 
 /// Heads of logs that were accepted before, below the home folder.
 const MEMORY_FILE: &str = "remembered.json";
@@ -90,6 +91,8 @@ pub struct Verdict {
     pub log_index: Option<u64>,
     /// Canonical texts of the capabilities it asks for.
     pub requested: Vec<String>,
+    /// What was asked for fresh evidence and gave none; other evidence sufficed.
+    pub unanswered: Vec<String>,
 }
 
 /// Runs `verify`. Every release is reported; the exit code is 0, or that of the worst.
@@ -122,34 +125,33 @@ pub fn verify_release(
     flags: &VerifyFlags,
     home: &Home,
 ) -> Outcome<Verdict> {
-    let root = trust_store_files::load_trusted_root(&home.trusted_root(flags.trusted_root.as_deref())?)
-        .or_fail(Exit::Usage, "the trusted root")?;
-    let policy: TrustPolicy = trust_store_files::load_policy(&home.policy(flags.policy.as_deref())?)
-        .or_fail(Exit::Usage, "the trust policy")?;
-    let attestation = release.attestation()?;
-    let memory_path = home.dir().join(MEMORY_FILE);
     let now = match &flags.at {
         Some(text) => parse_time(text)?,
         None => clock::now(),
     };
+    let root = root_in_force(&home.trusted_root(flags.trusted_root.as_deref())?, now)?;
+    let policy: TrustPolicy = trust_store_files::load_policy(&home.policy(flags.policy.as_deref())?)
+        .or_fail(Exit::Usage, "the trust policy")?;
+    let attestation = release.attestation()?;
+    let memory_path = home.dir().join(MEMORY_FILE);
     let mut evidence = match &flags.evidence {
         Some(path) => crate::trust::evidence::load(path, &flags.evidence_signers, now)?,
         None => Evidence::none(),
     };
-    if flags.refresh {
+    let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
+    let digest = ArtifactDigest::of(module);
+    let question =
+        refresh::Question { verifier: &verifier, attestation: &attestation, digest, policy: &policy, now };
+    let (artifact, unanswered) = if flags.refresh {
         // What was accepted before counts where it can be tied to what is served now; without the log nothing could
         // show that two sizes belong to one history, and nothing new is believed either.
         recall(&load_memory(&memory_path)?, &attestation, &mut evidence);
         let http = flags.tls.client(home)?;
         let log_url = home.log_url(flags.log_url.as_deref())?;
-        block_on(async {
-            refresh::refresh(&mut evidence, &attestation, &root, http.clone(), &log_url).await?;
-            ocsp::ask(&mut evidence, &attestation, &root, &http).await
-        })?;
-    }
-    let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
-    let artifact =
-        verifier.verify(&attestation, ArtifactDigest::of(module), &policy, &evidence, now).map_err(denied)?;
+        block_on(question.decide_afresh(&mut evidence, &root, http, &log_url))?
+    } else {
+        (question.decide(&evidence).map_err(denied)?, Vec::new())
+    };
     // A decision about another time must not move what is remembered of the present.
     if flags.refresh && flags.at.is_none() {
         remember(&memory_path, &artifact)?;
@@ -162,6 +164,7 @@ pub fn verify_release(
         signed_at: artifact.signing_time(),
         log_index: artifact.log_index(),
         requested: artifact.requested_capabilities().iter().map(ToString::to_string).collect(),
+        unanswered,
     })
 }
 
@@ -208,13 +211,16 @@ fn report(release: &Release, verdict: &Verdict, out: &Output) {
     }
     let asks = if verdict.requested.is_empty() { "nothing".to_owned() } else { verdict.requested.join(", ") };
     out.line(format!("  asks for {asks}"));
+    for silent in &verdict.unanswered {
+        out.note(format!("no fresh evidence: {silent}"));
+    }
     out.value(|| {
         json!({
             "ok": true, "valid": true, "reason": null, "manifest": shown(release.path()),
             "agent": release.manifest().id().as_str(), "version": release.manifest().version().as_str(),
             "signer": { "subject": verdict.signer, "issuer": verdict.issuer }, "trust_level": verdict.level,
             "timestamp": verdict.signed_at.map(|time| time_text(time.0)), "log_index": verdict.log_index,
-            "requested": verdict.requested,
+            "requested": verdict.requested, "unanswered": verdict.unanswered,
         })
     });
 }

@@ -60,6 +60,7 @@ pub fn run(verify: &VerifyBundle, home: &Home, out: &Output) -> Outcome {
     // That both are one JSON document each is seen to before they are put into a line.
     Bundle::parse(bundle.as_bytes()).map_err(|error| crate::verify::denied(error.into()))?;
     TrustedRoot::parse(root.as_bytes()).or_fail(Exit::Usage, root_path.display())?;
+    crate::trust::root_in_force(&root_path, clock::now())?;
     let path = PathBuf::from(&verify.artifact);
     let digest = match verify.artifact.strip_prefix("sha256:") {
         Some(digits) if !path.exists() => digits.to_owned(),

@@ -120,6 +120,33 @@ fn a_revocation_is_seen_at_once_also_right_after_another_one() {
     }
 }
 
+/// What no fresh evidence changes is denied before anything is asked for, and an authority that is silent is no evidence.
+#[test]
+fn only_what_leads_to_an_anchor_is_asked_and_silence_proves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::up(&dir.path().join("stack"));
+    let release = signed(&stack, dir.path(), "asked");
+    let (folder, module) = (release.to_str().unwrap(), release.join("sentiment.wasm"));
+    stack.ctl(&["verify", folder, "--refresh"]).success();
+    let genuine = std::fs::read(&module).unwrap();
+    std::fs::write(&module, b"\0asm\x01\0\0\0").unwrap();
+    stack
+        .ctl(&["verify", folder, "--refresh", "--log-url", "http://127.0.0.1:1"])
+        .refused(3, "digest_mismatch");
+    std::fs::write(&module, genuine).unwrap();
+    stack.ctl(&["verify", folder, "--refresh", "--log-url", "http://127.0.0.1:1"]).refused(69, "127.0.0.1:1");
+    // Without its authority the release's own evidence decides, and whoever asked is told.
+    stack.kill_server("ca-service");
+    let verdict = stack.ctl(&["--json", "verify", folder, "--refresh"]);
+    assert!(verdict.code == 0 || verdict.code == 3, "{}{}", verdict.stdout, verdict.stderr);
+    if verdict.code == 3 {
+        assert!(verdict.stdout.contains("revocation_"), "{}", verdict.stdout);
+    } else {
+        assert!(!verdict.json()["unanswered"].as_array().unwrap().is_empty(), "{}", verdict.stdout);
+        assert!(verdict.stderr.contains("no fresh evidence"), "{}", verdict.stderr);
+    }
+}
+
 /// The executor asks about the timestamp authority; so does whoever verifies with fresh evidence.
 #[test]
 fn a_revoked_timestamp_authority_is_noticed_with_fresh_evidence() {

@@ -64,6 +64,18 @@ fn trust_metadata_is_followed_and_never_back() {
     let verify = ["verify", text(&release), "--policy", &policy];
     mentatctl(&home, verify).success();
 
+    // What was distributed is believed for as long as its publisher vouched for it, also by whoever never asks again.
+    let end = home.join("trusted_root.lifetime.json");
+    assert!(fs::read_to_string(&end).unwrap().contains(first["expires"].as_str().unwrap()));
+    let in_a_year = [&verify[..], &["--at", "2099-01-01T00:00:00Z"]].concat();
+    mentatctl(&home, &in_a_year).refused(3, "tuf_expired");
+    let given = home.join("trusted_root.json");
+    let followed = fs::read(&given).unwrap();
+    fs::write(&given, [&followed[..], b" "].concat()).unwrap();
+    mentatctl(&home, verify).refused(3, "tuf_mixed");
+    fs::write(&given, followed).unwrap();
+    mentatctl(&home, verify).success();
+
     let old = dir.path().join("old");
     copy(&repository, &old);
     publisher("publish", &[]).success();

@@ -14,8 +14,9 @@ use crate::reason::{Denial, ReasonCode};
 /// that brings everything along takes some 20.
 const UNITS: u32 = 250;
 
-/// Units more for each further bundle, which has a chain, a timestamp, a log entry and cosignatures of its own.
-const UNITS_PER_BUNDLE: u32 = 16;
+/// Units more for each further bundle: two for its certificate and its timestamp, its signature, its token, and up to six for
+/// a checkpoint of its own with two keys of the log and its witnesses. What bundles have in common is checked once.
+const UNITS_PER_BUNDLE: u32 = 10;
 
 /// A provider that stops to verify when the units are used up.
 pub(crate) struct Meter<'a> {

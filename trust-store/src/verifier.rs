@@ -27,13 +27,15 @@ use core::cell::{Cell, RefCell};
 
 use tlog::signature::SignatureVerifier;
 
-use crate::attestation::Attestation;
+use crate::attestation::{self, Attestation};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::certificate::Certificate;
 use crate::evidence::Evidence;
+use crate::key_details::KeyDetails;
 use crate::meter::Meter;
-use crate::policy::TrustPolicy;
+use crate::path::VerifiedChain;
+use crate::policy::{SigningTimePolicy, TrustPolicy};
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationEvidence;
 use crate::signature_cache::{CachedVerifier, OneVerification, SignatureCache};
@@ -118,6 +120,64 @@ impl Verifier {
         evidence: &Evidence,
         now: UnixTime,
     ) -> Result<VerifiedArtifact, Denial> {
+        self.in_session(attestation, digest, policy, evidence, now, |session, meter| {
+            // A check that the meter refused looks like a signature that does not verify: evidence against the artifact may
+            // have gone unread, so an admission does not stand either. A revocation that was shown does.
+            match session.verify(attestation) {
+                Err(denial) if denial.code == ReasonCode::Revoked => Err(denial),
+                _ if meter.has_refused() => Err(meter.exceeded()),
+                Ok(_) if session.unread.get() => Err(Denial::new(
+                    ReasonCode::BudgetExceeded,
+                    "the budget ended before all evidence of revocation was looked at",
+                )),
+                decided => decided,
+            }
+        })
+    }
+
+    /// The chains that a decision about this attestation would rest on: of its signer, of those who signed its further
+    /// bundles, and of their timestamp authorities, each built to an anchor of the trusted root. What does not verify
+    /// gives none.
+    ///
+    /// For whoever asks for fresh evidence: any other certificate that came along, and any address in it, was chosen by
+    /// whoever wrote the attestation.
+    pub fn chains(
+        &self,
+        attestation: &Attestation,
+        digest: ArtifactDigest,
+        now: UnixTime,
+    ) -> Vec<VerifiedChain> {
+        let policy = TrustPolicy {
+            algorithms: KeyDetails::ALL.iter().map(|(details, _)| *details).collect(),
+            signing_time: SigningTimePolicy::TokenOrLogTime,
+            ..TrustPolicy::default()
+        };
+        self.in_session(attestation, digest, &policy, &Evidence::none(), now, |session, _| {
+            let mut chains = session.chains(&Part::own(attestation));
+            for bundle in &attestation.further {
+                let Ok(certificate) = bundle.certificate().map(Certificate::from_der).transpose() else {
+                    continue;
+                };
+                let tokens = attestation::read_tokens(bundle);
+                chains.extend(session.chains(&Part {
+                    bundle,
+                    certificate: certificate.as_ref(),
+                    tokens: &tokens,
+                }));
+            }
+            chains
+        })
+    }
+
+    fn in_session<R>(
+        &self,
+        attestation: &Attestation,
+        digest: ArtifactDigest,
+        policy: &TrustPolicy,
+        evidence: &Evidence,
+        now: UnixTime,
+        run: impl FnOnce(&Session<'_>, &Meter<'_>) -> R,
+    ) -> R {
         let further = attestation.further.len();
         let meter = Meter::new(&*self.crypto, further);
         let own = OneVerification::default();
@@ -126,8 +186,7 @@ impl Verifier {
             verifier: self,
             crypto: &meter,
             cached: &cached,
-            paths: RefCell::new(Budget::for_bundles(further)),
-            statuses: RefCell::new(Budget::for_bundles(further)),
+            budget: RefCell::new(Budget::for_bundles(further)),
             policy,
             evidence,
             revocation: evidence.with_staples(attestation),
@@ -136,17 +195,7 @@ impl Verifier {
             now,
             unread: Cell::new(false),
         };
-        // A check that the meter refused looks like a signature that does not verify: evidence against the artifact may have
-        // gone unread, so an admission does not stand either. A revocation that was shown does.
-        match session.verify(attestation) {
-            Err(denial) if denial.code == ReasonCode::Revoked => Err(denial),
-            _ if meter.has_refused() => Err(meter.exceeded()),
-            Ok(_) if session.unread.get() => Err(Denial::new(
-                ReasonCode::BudgetExceeded,
-                "the budget ended before all evidence of revocation was looked at",
-            )),
-            decided => decided,
-        }
+        run(&session, &meter)
     }
 }
 
@@ -158,14 +207,24 @@ struct Part<'a> {
     tokens: &'a [Result<TimestampToken, Denial>],
 }
 
+impl<'a> Part<'a> {
+    /// The attestation's own bundle.
+    fn own(attestation: &'a Attestation) -> Self {
+        Self {
+            bundle: attestation.bundle(),
+            certificate: attestation.certificate(),
+            tokens: &attestation.tokens,
+        }
+    }
+}
+
 /// Everything that stays the same during one verification.
 struct Session<'a> {
     verifier: &'a Verifier,
     crypto: &'a dyn SignatureVerifier,
     cached: &'a dyn SignatureVerifier,
-    /// What is left for building paths, and for the evidence of revocation: for all bundles together.
-    paths: RefCell<Budget>,
-    statuses: RefCell<Budget>,
+    /// What is left for building paths and for the evidence of revocation, of all bundles together.
+    budget: RefCell<Budget>,
     policy: &'a TrustPolicy,
     evidence: &'a Evidence,
     revocation: RevocationEvidence,
@@ -181,11 +240,7 @@ impl Session<'_> {
     fn verify(&self, attestation: &Attestation) -> Result<VerifiedArtifact, Denial> {
         let statement = self.step_1_shape(attestation)?;
         self.step_2_digests(attestation, statement.as_ref())?;
-        let part = Part {
-            bundle: attestation.bundle(),
-            certificate: attestation.certificate(),
-            tokens: &attestation.tokens,
-        };
+        let part = Part::own(attestation);
         let signed = self.verify_signing(&part, Accepted::Signers(&self.policy.identities))?;
         let standing = self.step_13_trust(attestation, &signed)?;
         let requested = self.step_14_capabilities(attestation.manifest())?;
@@ -204,10 +259,10 @@ impl Session<'_> {
     fn verify_signing(&self, part: &Part<'_>, accepted: Accepted<'_>) -> Result<VerifiedSigning, Denial> {
         let signer = self.step_3_signature(part)?;
         let times = self.step_4_signing_time(part)?;
-        let chain = self.step_5_chain(&signer, &times)?;
+        let mut chains = self.step_5_chains(&signer, &times)?;
         let mut logged = None;
-        let result = self.steps_6_to_11(part, accepted, &signer, &times, chain.as_ref(), &mut logged);
-        let revocation = self.step_12_revocation(chain.as_ref(), &times, logged);
+        let result = self.steps_6_to_11(part, accepted, &signer, &times, chains.last(), &mut logged);
+        let revocation = self.step_12_revocation(&chains, &times, logged);
         let (standing, logs) = match (result, revocation) {
             // Not only when everything else passed: a revocation that is shown is always what is reported.
             (_, Err(revoked)) if revoked.code == ReasonCode::Revoked => return Err(revoked),
@@ -219,9 +274,18 @@ impl Session<'_> {
             identity: standing.identity,
             level: standing.level,
             times: times.all(),
-            chain,
+            chain: chains.pop(),
             logs,
         })
+    }
+
+    /// The chains of one bundle: steps 3 to 5.
+    fn chains(&self, part: &Part<'_>) -> Vec<VerifiedChain> {
+        let Ok(signer) = self.step_3_signature(part) else { return Vec::new() };
+        let Ok(times) = self.step_4_signing_time(part) else { return Vec::new() };
+        let Ok(mut chains) = self.step_5_chains(&signer, &times) else { return Vec::new() };
+        chains.extend(times.authorities().map(|(chain, _)| chain.clone()));
+        chains
     }
 
     /// `logged` becomes the time from which the signature is shown to have stood in its logs, also where a later step
@@ -232,7 +296,7 @@ impl Session<'_> {
         accepted: Accepted<'_>,
         signer: &content::VerifiedSignature<'_>,
         times: &signing_time::SigningTimes,
-        chain: Option<&crate::path::VerifiedChain>,
+        chain: Option<&VerifiedChain>,
         logged: &mut Option<UnixTime>,
     ) -> Result<(chain::AcceptedIdentity, Vec<VerifiedLogEntry>), Denial> {
         let standing = self.step_6_identity(signer, accepted)?;

@@ -8,19 +8,23 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use fixture::SIGNED_AT;
+use fixture::cases::{self, provenance, sha256};
+use fixture::ocsp::{self, Status};
 use fixture::scenario::Scenario;
 use forge::{Ca, NOW, extension, tlv};
 use proptest::prelude::*;
+use trust_store::attestation::{MAX_CHAIN, MAX_FURTHER_BUNDLES, MAX_STAPLES};
 use trust_store::budget::Budget;
 use trust_store::bundle::Bundle;
 use trust_store::certificate::Certificate;
 use trust_store::crl::Crl;
 use trust_store::jcs;
-use trust_store::json::{self, Value};
+use trust_store::json::{self, Bytes, Value};
 use trust_store::name_text;
 use trust_store::path::{PathPolicy, build_path};
 use trust_store::provider::AwsLc;
 use trust_store::revocation::{RevocationCheck, RevocationEvidence, RevocationPolicy, RevocationStatus};
+use trust_store::statement::Statement;
 use trust_store::{ReasonCode, UnixTime};
 
 fn scenario() -> &'static (Scenario, Vec<u8>) {
@@ -173,6 +177,136 @@ proptest! {
     fn times_survive_their_text(seconds in -62_000_000_000_i64..10_000_000_000) {
         let time = UnixTime(seconds);
         prop_assert_eq!(UnixTime::from_rfc3339(&time.to_rfc3339()), Some(time));
+    }
+}
+
+/// Something that is denied, and what a stranger can make in the names that it has to do with.
+struct Denied {
+    name: &'static str,
+    scenario: Scenario,
+    crls: Vec<Bytes>,
+    ocsp: Vec<Bytes>,
+    candidates: Vec<Certificate>,
+    bundles: Vec<Bundle>,
+}
+
+impl Denied {
+    fn new(name: &'static str, scenario: Scenario) -> Self {
+        let world = &scenario.world;
+        let leaf = scenario.signer.certificate.clone();
+        let altered = |mut der: Vec<u8>| {
+            *der.last_mut().unwrap() ^= 1;
+            Bytes(der)
+        };
+        // Authorities of the same names and identifiers with other keys.
+        let identifier = |ca: &Certificate| ca.subject_key_identifier().unwrap().to_vec();
+        let twins: Vec<_> = (0..4)
+            .map(|_| {
+                world.root.intermediate("MentatLab Agent CA", |params| {
+                    let of = identifier(&world.intermediate.certificate);
+                    params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(of);
+                })
+            })
+            .collect();
+        let other_root = fixture::authority::Ca::root("MentatLab Root CA");
+        let strangers = strangers();
+        let mut crls = vec![Bytes(other_root.crl(SIGNED_AT, &[]))];
+        let mut ocsp = Vec::new();
+        for (age, twin) in (0..).zip(&twins) {
+            crls.push(Bytes(twin.crl(SIGNED_AT + age, &[])));
+            crls.push(Bytes(twin.crl(SIGNED_AT - age, &[&leaf])));
+            crls.push(altered(world.root.crl(SIGNED_AT + age, &[])));
+            crls.push(altered(world.intermediate.crl(SIGNED_AT + age, &[])));
+            crls.push(Bytes(strangers[0].crl(SIGNED_AT + age, &[])));
+            ocsp.push(Bytes(ocsp::answer(twin, &leaf, Status::Good, SIGNED_AT + age)));
+            ocsp.push(altered(ocsp::answer(&world.intermediate, &leaf, Status::Good, SIGNED_AT + age)));
+        }
+        let mut elsewhere = fixture::scenario::World::new();
+        let stranger = elsewhere.leaf("reviewer@example.com");
+        let statements = [
+            Statement::endorsement(&scenario.manifest, &sha256(&scenario.module)),
+            provenance(&scenario.module, "https://builder.example/v1"),
+        ];
+        let mut bundles: Vec<Bundle> =
+            statements.iter().map(|statement| elsewhere.sign_statement(statement, &stranger)).collect();
+        bundles.push(scenario.bundle.clone());
+        let mut candidates: Vec<Certificate> =
+            twins.iter().map(|twin| twin.certificate.clone()).chain([other_root.certificate, leaf]).collect();
+        candidates.push(world.root.certificate.clone());
+        candidates.extend(strangers.iter().map(|stranger| stranger.certificate.clone()));
+        Self { name, scenario, crls, ocsp, candidates, bundles }
+    }
+}
+
+/// Authorities of the issuer's name with P-384 keys, whose signatures are dear to check.
+fn strangers() -> &'static [fixture::authority::Ca] {
+    static STRANGERS: OnceLock<Vec<fixture::authority::Ca>> = OnceLock::new();
+    STRANGERS.get_or_init(|| (0..14).map(|_| fixture::authority::Ca::root("MentatLab Agent CA")).collect())
+}
+
+/// Every denial, and a signer and a timestamp authority that only one piece of evidence shows to be revoked.
+fn denied() -> &'static [Denied] {
+    static DENIED: OnceLock<Vec<Denied>> = OnceLock::new();
+    DENIED.get_or_init(|| {
+        // Of a bare bundle, and of one that is too large, nothing hangs that could be added to.
+        let complete = |scenario: &Scenario| scenario.with_manifest && scenario.attestation().is_ok();
+        let mut all: Vec<Denied> = cases::all()
+            .map(|case| (case.name, (case.build)()))
+            .filter(|(_, scenario)| complete(scenario))
+            .map(|(name, scenario)| Denied::new(name, scenario))
+            .collect();
+        let mut by_answer = Scenario::valid();
+        let world = &by_answer.world;
+        let revoked =
+            ocsp::answer(&world.intermediate, &by_answer.signer.certificate, Status::Revoked, SIGNED_AT);
+        by_answer.evidence.add_ocsp(&revoked).unwrap();
+        all.push(Denied::new("a signer that only an OCSP answer revokes", by_answer));
+        let mut authority = Scenario::valid();
+        let list = authority.world.root.crl(SIGNED_AT - 5, &[&authority.world.tsa.certificate]);
+        authority.evidence.add_crl(&list).unwrap();
+        all.push(Denied::new("a timestamp authority that only an older list revokes", authority));
+        all
+    })
+}
+
+fn some<T: Clone>(pool: &[T], picks: &[prop::sample::Index]) -> Vec<T> {
+    picks.iter().map(|pick| pool[pick.index(pool.len())].clone()).collect()
+}
+
+fn picks(most: usize) -> impl Strategy<Value = Vec<prop::sample::Index>> {
+    prop_oneof![Just(0..1), Just(0..most + 1), Just(most..most + 1)]
+        .prop_flat_map(|count| prop::collection::vec(any::<prop::sample::Index>(), count))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(160) })]
+
+    /// Whoever writes an attestation brings along what they like: nothing that is denied is admitted because of it.
+    #[test]
+    fn junk_never_turns_a_denial_into_an_admission(
+        at in any::<prop::sample::Index>(), crls in picks(MAX_STAPLES), answers in picks(MAX_STAPLES),
+        candidates in picks(MAX_CHAIN - 2), bundles in picks(MAX_FURTHER_BUNDLES), prepared in any::<bool>(),
+    ) {
+        let denied = &denied()[at.index(denied().len())];
+        let scenario = &denied.scenario;
+        let mut staples = scenario.staples.clone();
+        staples.crl.extend(some(&denied.crls, &crls));
+        staples.ocsp.extend(some(&denied.ocsp, &answers));
+        let mut chain = scenario.chain.clone();
+        chain.extend(some(&denied.candidates, &candidates));
+        let mut further = scenario.further.clone();
+        further.extend(some(&denied.bundles, &bundles));
+        further.truncate(MAX_FURTHER_BUNDLES);
+        let Ok(attestation) = scenario.attestation_of(&chain, &staples, &further) else { return Ok(()) };
+        let verifier = scenario.verifier().unwrap();
+        let mut evidence = scenario.evidence.clone();
+        if prepared {
+            verifier.prepare(&mut evidence);
+        }
+        let digest = trust_store::ArtifactDigest::of(&scenario.module);
+        let now = UnixTime(scenario.now);
+        let verdict = verifier.verify(&attestation, digest, &scenario.policy, &evidence, now);
+        prop_assert!(verdict.is_err(), "{}", denied.name);
     }
 }
 

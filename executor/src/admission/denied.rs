@@ -36,7 +36,7 @@ impl Denied {
 
     /// Whether evidence may arrive that changes the answer, without anybody touching the module.
     pub fn is_about_evidence(&self) -> bool {
-        matches!(self.code, "checkpoint_stale" | "revocation_stale" | "revocation_unknown")
+        matches!(self.code, "checkpoint_stale" | "revocation_stale" | "revocation_unknown" | "tuf_expired")
     }
 }
 

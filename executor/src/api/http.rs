@@ -247,7 +247,8 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "state_unavailable"
         | "restoring"
         | "compiler_unavailable"
-        | "shutdown" => StatusCode::SERVICE_UNAVAILABLE,
+        | "shutdown"
+        | "tuf_expired" => StatusCode::SERVICE_UNAVAILABLE,
         "storage_full" => StatusCode::INSUFFICIENT_STORAGE,
         "deadline_exceeded" | "cpu_budget" => StatusCode::GATEWAY_TIMEOUT,
         "already_deployed"

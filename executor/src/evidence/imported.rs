@@ -100,6 +100,12 @@ impl Imported {
             known.consistency.extend_from_slice(&log.consistency);
             known.inclusion.extend_from_slice(&log.inclusion);
         }
+        // A tree that whoever signed the file had accepted must not be missing from the log either.
+        for remembered in state.evidence.remembered() {
+            if let Some(head) = remembered.head() {
+                evidence.remember(&remembered.origin, &remembered.log_id.0, &head);
+            }
+        }
         evidence.revocation_mut().ocsp.extend(state.evidence.revocation().ocsp.iter().cloned());
         sources.push(Source {
             kind: "import",

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
+use tlog::{Hash, TreeHead};
 use trust_store::UnixTime;
 use trust_store::evidence::Evidence;
 use trust_store::evidence::signed::{self, EvidenceSigner};
@@ -10,6 +11,8 @@ use trust_store::evidence::signed::{self, EvidenceSigner};
 use super::Source;
 use super::imported::{ImportConfig, Imported};
 use crate::clock;
+
+const HEAD: TreeHead = TreeHead { size: 3, root: Hash([7; 32]) };
 
 struct Carrier {
     directory: tempfile::TempDir,
@@ -26,6 +29,7 @@ impl Carrier {
     fn bring(&self, key: &KeyPair, age: i64, life: i64, note: &str) {
         let mut evidence = Evidence::none();
         evidence.log_mut("o").add_checkpoint(note);
+        evidence.remember("o", &[1], &HEAD);
         let created = UnixTime(clock::unix_seconds() - age);
         let payload = signed::payload(&evidence, created, UnixTime(created.0 + life)).unwrap();
         let signature = key.sign(&signed::message(&payload)).unwrap();
@@ -49,6 +53,8 @@ fn state(imported: &Imported) -> (Vec<String>, String) {
     let (mut evidence, mut sources) = (Evidence::none(), Vec::<Source>::new());
     imported.collect(&mut evidence, &mut sources);
     assert_eq!((sources.len(), sources[0].kind), (1, "import"));
+    let heads = evidence.log("o").map(|_| HEAD);
+    assert_eq!(evidence.remembered_head("o", &[1]), heads, "what the signer remembered comes along");
     let notes = evidence.log("o").map(|log| log.checkpoints.clone()).unwrap_or_default();
     (notes, sources[0].problem.clone())
 }

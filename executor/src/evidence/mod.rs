@@ -13,6 +13,7 @@ mod checkpoints;
 mod crls;
 mod feed;
 mod imported;
+mod root;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use arc_swap::ArcSwap;
 use trust_store::attestation::Attestation;
 use trust_store::evidence::Evidence;
 use trust_store::verifier::Verifier;
+use trust_store_files::RootLifetime;
 
 use checkpoints::Logs;
 use crls::Crls;
@@ -31,6 +33,7 @@ pub(crate) use crls::distribution_urls;
 pub(crate) use feed::{EAGER_LOOKS, Feed, LOOK};
 pub use imported::ImportConfig;
 use imported::Imported;
+use root::RootEnd;
 
 use crate::clock;
 
@@ -45,6 +48,8 @@ pub struct EvidenceConfig {
     pub logs: BTreeMap<String, String>,
     /// Evidence that is carried in as a signed file.
     pub import: Option<ImportConfig>,
+    /// Until when the trusted root may be used, where it follows a repository.
+    pub root: Option<RootLifetime>,
     /// Base URL of the event log whose growth means that lists are worth asking for.
     pub events: Option<String>,
     /// Where the last verified checkpoint of each log is remembered.
@@ -66,12 +71,14 @@ pub struct Snapshot {
     pub sources: Vec<Source>,
     /// A log that contradicted itself, if one did: nothing is admitted any more.
     pub fork: Option<String>,
+    /// The last second at which the trusted root may be used, seconds since 1970; `None` for one without an end.
+    pub root_expires: Option<i64>,
 }
 
 /// The state of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
-    /// `crl`, `checkpoint` or `import`.
+    /// `crl`, `checkpoint`, `import` or `trusted_root`.
     pub kind: &'static str,
     /// Where it comes from.
     pub url: String,
@@ -121,6 +128,7 @@ pub struct Collector {
     crls: Crls,
     logs: Logs,
     imported: Imported,
+    root: RootEnd,
     feed: Option<Feed>,
     snapshot: ArcSwap<Snapshot>,
     epoch: AtomicU64,
@@ -146,6 +154,7 @@ impl Collector {
             crls,
             logs,
             imported: Imported::new(config.import.clone(), &config.state),
+            root: RootEnd::new(config.root.clone()),
             feed,
             snapshot: ArcSwap::default(),
             epoch: AtomicU64::new(0),
@@ -169,6 +178,7 @@ impl Collector {
         if let Some(evidence) = self.imported.refresh() {
             self.crls.import(&evidence);
         }
+        self.root.refresh();
         self.crls.follow(agents);
         self.crls.refresh().await;
         self.publish().await
@@ -193,12 +203,14 @@ impl Collector {
         let mut evidence = Evidence::none();
         let mut sources = Vec::new();
         self.crls.collect(&mut evidence, &mut sources);
-        let fork = self.logs.collect(&mut evidence, &mut sources);
+        // Before the logs' own: what was carried in is older than what was fetched, and the newest is looked at first.
         self.imported.collect(&mut evidence, &mut sources);
+        let fork = self.logs.collect(&mut evidence, &mut sources);
+        let root_expires = self.root.collect(&mut sources);
         self.verifier.prepare(&mut evidence);
         let old = self.snapshot.load();
         let complete = sources.iter().all(|source| source.problem.is_empty() && source.fetched_at.is_some());
-        let changed = fork != old.fork || !same(&evidence, &old.evidence);
+        let changed = fork != old.fork || root_expires != old.root_expires || !same(&evidence, &old.evidence);
         let epoch = if changed { self.epoch.fetch_add(1, Ordering::Relaxed) + 1 } else { old.epoch };
         let snapshot = Arc::new(Snapshot {
             evidence,
@@ -206,6 +218,7 @@ impl Collector {
             complete_at: if complete { Some(clock::unix_seconds()) } else { old.complete_at },
             sources,
             fork,
+            root_expires,
         });
         self.snapshot.store(Arc::clone(&snapshot));
         snapshot

@@ -194,6 +194,7 @@ fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
         events: Some(format!("{}/event", server.url)),
         logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),
         import: None,
+        root: None,
         state: state.to_owned(),
         timeout: Duration::from_secs(60),
     };

@@ -12,7 +12,7 @@ use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
 use crate::evidence::{EAGER_LOOKS, LOOK, Snapshot};
-use crate::records::no_fork;
+use crate::records::{no_fork, root_in_force};
 use crate::runtime::{KillCause, Selector};
 
 impl Executor {
@@ -21,6 +21,7 @@ impl Executor {
         let snapshot = self.parts.collector.prepare_for(submission.attestation()).await;
         no_fork(&snapshot)?;
         let at = clock::unix_seconds();
+        root_in_force(&snapshot, at)?;
         let started = clock::monotonic();
         let verdict = self.parts.admission.decide(submission, &snapshot.evidence, UnixTime(at));
         self.parts
@@ -62,7 +63,7 @@ impl Executor {
     /// Judges an agent by this snapshot; stops its instances when it may not run any more.
     fn recheck(&self, agent: &Agent, snapshot: &Snapshot) -> Result<(), Denied> {
         let now = clock::unix_seconds();
-        let outcome = no_fork(snapshot).and_then(|()| {
+        let outcome = no_fork(snapshot).and_then(|()| root_in_force(snapshot, now)).and_then(|()| {
             let (digest, attestation) = (agent.digest, &agent.attestation);
             self.parts.admission.recheck(digest, attestation, &snapshot.evidence, UnixTime(now))
         });

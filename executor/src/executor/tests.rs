@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use trust_store::UnixTime;
+use trust_store_files::RootLifetime;
 
 use super::{Executor, Terms};
 use crate::admission::{GrantSet, GrantSources};
@@ -46,6 +48,30 @@ async fn recorded(executor: &Executor, server: &Server, texts: &[&str]) {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     panic!("no record with {texts:?} among {}", executor.parts.audit.sequence());
+}
+
+/// A mirror that was cut off must not leave an executor believing in what was retired meanwhile.
+#[tokio::test]
+async fn nothing_runs_by_a_trusted_root_whose_distribution_has_expired() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("trusted_root.json");
+    let now = crate::clock::unix_seconds();
+    let until = |end: i64| RootLifetime::new(&path, b"root", UnixTime(now + end));
+    until(-1).store().unwrap();
+    let server = Server::following(until(-1)).await;
+    admit(&server, wat_echo(), "rv.a", GrantSet::default()).await;
+    server.executor.refresh().await;
+    let call = || server.executor.execute("rv.a", Bytes::new(), Terms::default());
+    let denied = call().await.unwrap_err();
+    assert_eq!(denied.code, "tuf_expired", "{denied}");
+    let problems = server.executor.problems();
+    assert!(problems.iter().any(|problem| problem.contains("trust update")), "{problems:?}");
+    until(3600).store().unwrap();
+    server.executor.refresh().await;
+    // The attestation of this test proves nothing; but that is what is said now.
+    let denied = call().await.unwrap_err();
+    assert_ne!(denied.code, "tuf_expired", "{denied}");
+    assert!(server.executor.problems().iter().all(|problem| !problem.contains("trust update")));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tlog::{Checkpoint, Note};
 use trust_store::evidence::Evidence;
 use trust_store::evidence::signed::{self, EvidenceSigner, SignedEvidence};
 use trust_store::provider::AwsLc;
-use trust_store::verifier::Verifier;
+use trust_store::verifier::{ArtifactDigest, Verifier};
 use trust_store::{Certificate, UnixTime};
 use trust_store_files::evidence_file;
 
@@ -134,21 +134,23 @@ pub fn signers(files: &[PathBuf]) -> Outcome<Vec<EvidenceSigner>> {
 fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
     let passphrase = export.passphrase_file.as_deref().map(pki::passphrase_from).transpose()?;
     let key = pki::read_key(&export.key, passphrase.as_ref())?;
-    let root = trust_store_files::load_trusted_root(&home.trusted_root(export.trusted_root.as_deref())?)
-        .or_fail(Exit::Usage, "the trusted root")?;
+    let created = clock::now();
+    let root = super::root_in_force(&home.trusted_root(export.trusted_root.as_deref())?, created)?;
     let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(crate::verify::denied)?;
     let http = export.tls.client(home)?;
     let log_url = home.log_url(export.log_url.as_deref())?;
     let mut evidence = Evidence::none();
-    let created = clock::now();
     // An executor also follows the lists about the authorities themselves.
     let authorities = root.certificate_authorities.iter().chain(&root.timestamp_authorities);
     let authorities = authorities.flat_map(|authority| authority.cert_chain.iter());
     let authorities = authorities.filter_map(|der| Certificate::from_der(der).ok()).collect::<Vec<_>>();
     block_on(refresh::lists(&mut evidence, authorities.into_iter(), http.clone()))?;
     for path in &export.releases {
-        let attestation = Release::open(path, Use::Verify)?.attestation()?;
-        block_on(refresh::refresh(&mut evidence, &attestation, &root, http.clone(), &log_url))?;
+        let release = Release::open(path, Use::Verify)?;
+        let (attestation, digest) = (release.attestation()?, ArtifactDigest::of(&release.module()?));
+        // Only what leads to a trusted anchor names lists that are worth asking for.
+        let chains = verifier.chains(&attestation, digest, created);
+        block_on(refresh::refresh(&mut evidence, &attestation, &chains, &root, http.clone(), &log_url))?;
     }
     tidy(&mut evidence);
     authentic(&verifier, &evidence)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use reqwest::{Client, StatusCode, Url};
 use serde_json::json;
+use trust_store_files::RootLifetime;
 use trust_store_files::tuf::{FetchError, Fetched, Folder, Follower, SIGNING_CONFIG, Source, TRUSTED_ROOT};
 
 use crate::clock;
@@ -13,6 +14,7 @@ use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
 use crate::home::{Home, Secrecy, make_folder, read_file, write_file};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, shown};
+use crate::release::file_failure;
 
 /// What was accepted before, below the home folder.
 const MEMORY_FILE: &str = "tuf.json";
@@ -62,10 +64,17 @@ pub fn run(update: &Update, home: &Home, out: &Output) -> Outcome {
     let config = distribution.signing_config().map_err(|error| super::distribution_failure(&error))?;
     let folder = update.output.clone().unwrap_or_else(|| home.dir().to_path_buf());
     make_folder(&folder, Secrecy::Public)?;
-    let mut files = vec![("trusted_root.json", root.to_json().or_fail(Exit::Failure, "the trusted root")?)];
+    let root_path = folder.join(TRUSTED_ROOT);
+    let mut files = vec![(TRUSTED_ROOT, root.to_json().or_fail(Exit::Failure, "the trusted root")?)];
     if let Some(config) = config {
         let bytes = config.to_json().or_fail(Exit::Failure, "the signing configuration")?;
         files.push(("signing_config.json", bytes));
+    }
+    // The end first: if the power fails in between, a root and an end that do not belong together are refused, while a root
+    // without its end would be believed for ever.
+    if let Some((_, bytes)) = files.first() {
+        let lifetime = RootLifetime::new(&root_path, bytes, distribution.expires);
+        lifetime.store().map_err(|error| file_failure(&error, Exit::Failure))?;
     }
     for (name, bytes) in &files {
         write_file(&folder.join(name), bytes, Secrecy::Public)?;

@@ -5,45 +5,31 @@ use std::collections::BTreeSet;
 
 use reqwest::{Client, StatusCode};
 use sha2::{Digest as _, Sha256};
-use trust_store::attestation::Attestation;
 use trust_store::evidence::Evidence;
 use trust_store::general_name::GeneralName;
 use trust_store::ocsp::MAX_LENGTH;
-use trust_store::trusted_root::TrustedRoot;
+use trust_store::path::VerifiedChain;
 use trust_store::{Certificate, oid};
 
-use crate::exit::{Exit, Failure, Outcome, chain};
+use crate::exit::chain;
 
-/// Adds what the responders of an attestation's certificates answer. An answer without a status (the responder does not
-/// know the certificate, or cannot say now) is no evidence, and is left out.
-///
-/// # Errors
-/// Exit code 69 when a responder cannot be reached or answers with something that is no OCSP response.
-pub async fn ask(
-    evidence: &mut Evidence,
-    attestation: &Attestation,
-    root: &TrustedRoot,
-    http: &Client,
-) -> Outcome<()> {
-    let certificates: Vec<Certificate> =
-        attestation.certificates().chain(super::refresh::timestamp_authorities(root)).collect();
-    let anchors = root.certificate_authorities.iter().flat_map(|authority| authority.cert_chain.iter());
-    let anchors: Vec<Certificate> = anchors.filter_map(|der| Certificate::from_der(der).ok()).collect();
+/// Adds what the responders of these chains answer, and gives what kept one from answering. An answer without a status (the
+/// responder does not know the certificate, or cannot say now) is no evidence, and is left out; so is none.
+pub async fn ask(evidence: &mut Evidence, chains: &[VerifiedChain], http: &Client) -> Vec<String> {
     let mut asked = BTreeSet::new();
-    for certificate in &certificates {
+    let mut unanswered = Vec::new();
+    for (certificate, issuer) in chains.iter().flat_map(VerifiedChain::links) {
         let Some(url) = responder(certificate) else { continue };
-        // Several authorities may bear one name; which of them it was is for the signature, that is the verifier, to say.
-        let issuers = certificates.iter().chain(&anchors);
-        for issuer in issuers.filter(|issuer| issuer.subject_der() == certificate.issuer_der()) {
-            let question = request(certificate, issuer);
-            if asked.insert((url.clone(), question.clone())) {
-                let answer = post(http, &url, question).await?;
+        let question = request(certificate, issuer);
+        if asked.insert((url.clone(), question.clone())) {
+            match post(http, &url, question).await {
                 // What cannot be read, or holds no status, is no evidence.
-                let _ = evidence.add_ocsp(&answer);
+                Ok(answer) => drop(evidence.add_ocsp(&answer)),
+                Err(why) => unanswered.push(why),
             }
         }
     }
-    Ok(())
+    unanswered
 }
 
 /// The first HTTP address of a certificate's OCSP responder.
@@ -79,11 +65,8 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     [&head[..], content].concat()
 }
 
-async fn post(http: &Client, url: &str, question: Vec<u8>) -> Outcome<Vec<u8>> {
-    let unavailable = |why: String| {
-        Failure::new(Exit::Unavailable, format!("the OCSP responder at {url} {why}"))
-            .hint("try again later; without --refresh the stapled evidence decides")
-    };
+async fn post(http: &Client, url: &str, question: Vec<u8>) -> Result<Vec<u8>, String> {
+    let unavailable = |why: String| format!("the OCSP responder at {url} {why}");
     let lost = |error: reqwest::Error| unavailable(format!("cannot be reached: {}", chain(&error)));
     let request = http.post(url).header("content-type", "application/ocsp-request").body(question);
     let mut response = request.send().await.map_err(lost)?;

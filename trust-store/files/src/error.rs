@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use trust_store::{Denial, ReasonCode};
+use trust_store::{Denial, ReasonCode, UnixTime};
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,28 @@ pub enum Error {
         /// What stands in the way, and what to do.
         detail: &'static str,
     },
+    /// The lifetime beside a trusted root is that of another root.
+    #[error(
+        "{} belongs to another trusted root: a newer one was distributed, or an update did not come to its end; run `mentatctl \
+         trust update`, and restart what has the older root in use",
+        path.display()
+    )]
+    OtherRoot {
+        /// The lifetime's file.
+        path: PathBuf,
+    },
+    /// The metadata that distributed the trusted root has expired, and with it the root.
+    #[error(
+        "the trusted root was valid until {} ({}): the mirror was cut off, or nobody asked it since; run `mentatctl trust update`",
+        expires.to_rfc3339(),
+        path.display()
+    )]
+    RootExpired {
+        /// The lifetime's file.
+        path: PathBuf,
+        /// The root's last second.
+        expires: UnixTime,
+    },
     /// The file is larger than what is read of its kind; it was not parsed.
     #[error("{}: larger than the limit of {limit} bytes", path.display())]
     TooLarge {
@@ -74,9 +96,22 @@ impl Error {
         match self {
             Self::Content { denial, .. } => Some(denial.code),
             Self::TooLarge { .. } => Some(ReasonCode::TooLarge),
-            Self::NotAFile { .. } | Self::Io { .. } | Self::NotPreserved { .. } => None,
+            Self::NotAFile { .. }
+            | Self::Io { .. }
+            | Self::NotPreserved { .. }
+            | Self::OtherRoot { .. }
+            | Self::RootExpired { .. } => None,
             #[cfg(feature = "tuf")]
             Self::Distribution { .. } => None,
+        }
+    }
+
+    /// The stable code of a trusted root that may not be used: that of the metadata which it came with.
+    pub fn trust_code(&self) -> Option<&'static str> {
+        match self {
+            Self::OtherRoot { .. } => Some("tuf_mixed"),
+            Self::RootExpired { .. } => Some("tuf_expired"),
+            _ => None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Signed evidence on disk: read, verified, and never older than what was taken before.
 
+use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,8 @@ pub fn take(
     now: UnixTime,
 ) -> Result<SignedEvidence, Error> {
     let signed = load_signed(path, signers, crypto, now)?;
+    // Of two that take at the same time, one would forget what the other took.
+    let _one_at_a_time = lock(memory)?;
     let digest = hex_text(signed.digest());
     if let Some(last) = load_memory(memory)? {
         let stale = |detail: String| denied(path, ReasonCode::RevocationStale, detail);
@@ -98,6 +101,19 @@ pub fn take(
     let bytes = json::write_pretty("memory of evidence files", &taken).map_err(Error::content(memory))?;
     atomic::write(memory, &bytes, Readers::Everybody)?;
     Ok(signed)
+}
+
+/// Waits for whoever else works with this memory. The lock ends with the file's handle.
+fn lock(memory: &Path) -> Result<fs::File, Error> {
+    let path = memory.with_extension("lock");
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::io(&path))?;
+    file.lock().map_err(Error::io(&path))?;
+    Ok(file)
 }
 
 fn load_memory(path: &Path) -> Result<Option<Taken>, Error> {
@@ -125,7 +141,6 @@ fn hex_text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     use hsm::developer::DeveloperKey;
     use hsm::{Input, KeyAlgorithm, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};

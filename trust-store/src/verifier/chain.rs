@@ -1,6 +1,7 @@
 //! Steps 5 to 7: the signer's certificate chain, identity, and certificate transparency.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use super::content::{Signer, VerifiedSignature};
 use super::signing_time::SigningTimes;
@@ -32,29 +33,29 @@ pub(super) struct AcceptedIdentity {
 }
 
 impl Session<'_> {
-    /// Step 5: a path from the signer's certificate to an authority that was in service, valid at every signing time.
-    /// `None` for a bare key, which has no chain.
-    pub(super) fn step_5_chain(
+    /// Step 5: a path from the signer's certificate to an authority that was in service, valid at every signing time:
+    /// almost always one for all of them. None for a bare key, which has no chain.
+    pub(super) fn step_5_chains(
         &self,
         signature: &VerifiedSignature<'_>,
         times: &SigningTimes,
-    ) -> Result<Option<VerifiedChain>, Denial> {
-        let Signer::Certificate(leaf) = signature.signer else { return Ok(None) };
-        let mut last: Option<VerifiedChain> = None;
+    ) -> Result<Vec<VerifiedChain>, Denial> {
+        let Signer::Certificate(leaf) = signature.signer else { return Ok(Vec::new()) };
+        let mut chains: Vec<VerifiedChain> = Vec::new();
         for time in times.iter() {
             // Every time must hold; they are almost always one and the same second.
-            if last.as_ref().is_some_and(|chain| self.holds_at(chain, time)) {
+            if chains.iter().any(|chain| self.holds_at(chain, time)) {
                 continue;
             }
             match self.chain_at(leaf, time) {
-                Ok(chain) => last = Some(chain),
+                Ok(chain) => chains.push(chain),
                 Err(denial) => {
                     self.enforce(5, Err(denial))?;
-                    return Ok(self.unverified_chain(leaf, time));
+                    return Ok(self.unverified_chain(leaf, time).into_iter().collect());
                 }
             }
         }
-        Ok(last)
+        Ok(chains)
     }
 
     /// Whether a chain for another time would be built for this one too. Two things of a path depend on time: the
@@ -84,7 +85,7 @@ impl Session<'_> {
             required_key_usage: KeyUsage::DIGITAL_SIGNATURE,
             ..PathPolicy::default()
         };
-        let mut budget = self.paths.borrow_mut();
+        let mut budget = self.budget.borrow_mut();
         let accept = &mut |_: &_, _: &mut _| Ok(());
         build_path_where(leaf, &candidates, &anchors, time, &policy, self.cached, &mut budget, accept)
     }

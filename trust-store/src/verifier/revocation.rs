@@ -17,7 +17,7 @@ impl Session<'_> {
     /// key, and nobody could have seen a signature that was kept out of the logs until the theft of its key was known.
     pub(super) fn step_12_revocation(
         &self,
-        chain: Option<&VerifiedChain>,
+        chains: &[VerifiedChain],
         times: &SigningTimes,
         logged: Option<UnixTime>,
     ) -> Result<(), Denial> {
@@ -30,27 +30,22 @@ impl Session<'_> {
             intermediates: self.issuers,
             verifier: self.cached,
         };
-        let mut budget = self.statuses.borrow_mut();
-        let of_signer = chain.map_or(Ok(()), |chain| check.check_chain(chain, &mut budget).map(drop));
-        let of_authorities = times
-            .authorities()
-            .map(|(chain, time)| check.check_timestamp_authority(chain, time, &mut budget));
-        let ended = |denial: &Denial| denial.code == ReasonCode::BudgetExceeded;
-        if of_signer.as_ref().is_err_and(ended) {
+        let mut budget = self.budget.borrow_mut();
+        let mut failed: Vec<Denial> = Vec::new();
+        // Every chain is looked at before an answer is given, all of the signer's too, where two signing times needed two: a
+        // revocation that is shown is what is reported.
+        for chain in chains {
+            failed.extend(check.check_chain(chain, &mut budget).err());
+        }
+        for (chain, time) in times.authorities() {
+            failed.extend(check.check_timestamp_authority(chain, time, &mut budget).err());
+        }
+        if failed.iter().any(|denial| denial.code == ReasonCode::BudgetExceeded) {
             self.unread.set(true);
         }
-        // Every chain is looked at before an answer is given: a revocation that is shown is what is reported.
-        let result = match of_signer {
-            Err(denial) if denial.code == ReasonCode::Revoked => Err(denial),
-            other => {
-                let failed: Vec<Denial> = of_authorities.filter_map(Result::err).collect();
-                if failed.iter().any(ended) {
-                    self.unread.set(true);
-                }
-                let revoked = failed.iter().find(|denial| denial.code == ReasonCode::Revoked).cloned();
-                revoked.map_or_else(|| other.and(failed.into_iter().next().map_or(Ok(()), Err)), Err)
-            }
-        };
+        let revoked = failed.iter().position(|denial| denial.code == ReasonCode::Revoked);
+        let reported = revoked.or(if failed.is_empty() { None } else { Some(0) });
+        let result = reported.map_or(Ok(()), |index| Err(failed.swap_remove(index)));
         let result = result.map_err(|Denial { code, detail }| match code {
             ReasonCode::Revoked => {
                 let rule = match self.policy.revocation.earlier_signatures {

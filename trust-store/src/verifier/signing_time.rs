@@ -110,7 +110,7 @@ impl Session<'_> {
         let policy = PathPolicy { required_eku: Some(oid::KP_TIME_STAMPING), ..PathPolicy::default() };
         let intermediates: Vec<Certificate> =
             candidates.iter().chain(token.certificates()).cloned().collect();
-        let mut budget = self.paths.borrow_mut();
+        let mut budget = self.budget.borrow_mut();
         let accept = &mut |_: &_, _: &mut _| Ok(());
         let time = token.time();
         build_path_where(signer, &intermediates, anchors, time, &policy, self.cached, &mut budget, accept)

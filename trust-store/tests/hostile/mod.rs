@@ -1,6 +1,7 @@
 //! Inputs that are made to cost: each is built once, then judged, and says how much of its budget that took.
 #![allow(dead_code, reason = "the bench uses what the tests do not")]
 
+mod bundles;
 mod crls;
 mod names;
 mod paths;
@@ -32,7 +33,7 @@ pub(crate) struct Ended {
 
 /// Every attack, built.
 pub(crate) fn all() -> Vec<Attack> {
-    [paths::all(), names::all(), crls::all(), shapes::all()].into_iter().flatten().collect()
+    [paths::all(), names::all(), crls::all(), shapes::all(), bundles::all()].into_iter().flatten().collect()
 }
 
 fn ended(outcome: Result<(), Denial>, left: &Budget) -> Ended {

@@ -99,7 +99,8 @@ impl Follower {
         config.snapshot_max_length = MAX_METADATA_BYTES;
         config.targets_max_length = MAX_METADATA_BYTES;
         config.target_max_length = MAX_TARGET_BYTES;
-        config.max_root_rotations = MAX_ROOT_ROTATIONS;
+        // The last look, which finds none, is one of the library's.
+        config.max_root_rotations = MAX_ROOT_ROTATIONS.saturating_add(1);
         let mut updater = Updater::new(Repository(source), &self.memory.pinned())
             .map_err(refused)?
             .with_config(config)

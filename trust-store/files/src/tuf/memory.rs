@@ -96,6 +96,15 @@ impl Memory {
         let files = files.into_iter().map(|(name, bytes)| (name, Bytes(bytes))).collect();
         let bytes =
             json::write("memory", &File { version: 1, digest, files }).map_err(Error::content(path))?;
+        // What could not be read again is not written: the old memory stays, and says until where one got.
+        if bytes.len() as u64 > MAX_MEMORY_BYTES {
+            let detail = format!(
+                "{} would hold more than {} MiB of old roots; move it away and pin the newest root",
+                path.display(),
+                MAX_MEMORY_BYTES >> 20
+            );
+            return Err(refuse(Refusal::Memory, detail));
+        }
         atomic::write(path, &bytes, Readers::Everybody)
     }
 

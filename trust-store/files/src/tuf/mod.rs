@@ -17,6 +17,9 @@
 //! | [`RoleSigner`], [`Signers`], [`Lifetimes`] | who signs what, and for how long |
 //!
 //! In scope: the four top-level roles with consistent snapshots. Out of scope: delegations when writing.
+//!
+//! A threshold counts key identifiers, as in python-tuf: a root that lists one key under two of them, which old public roots
+//! do, is met by one key twice. Only the authors of roots can do that; a [`Publisher`] never does.
 
 mod follower;
 mod memory;
@@ -38,8 +41,8 @@ pub const SIGNING_CONFIG: &str = "signing_config.v0.2.json";
 pub const MAX_TARGET_BYTES: u64 = 4 << 20;
 /// Largest file of metadata that is read, in bytes. Ours are a few kilobytes.
 pub const MAX_METADATA_BYTES: u64 = 512 << 10;
-/// Most roots that one update walks through. A repository that rotates monthly reaches it after two years and a half;
-/// whoever was away longer pins a newer root.
+/// Most new roots that one update takes. A repository that rotates monthly reaches it after two years and a half; whoever was
+/// away longer repeats the update, which goes on where it stopped, or pins a newer root.
 pub const MAX_ROOT_ROTATIONS: u32 = 32;
 
 /// Why distributed metadata was refused. The texts are stable.
@@ -149,5 +152,7 @@ fn timestamp(now: trust_store::UnixTime) -> Result<jiff::Timestamp, crate::Error
         .map_err(|_| refuse(Refusal::Malformed, "the time is outside of what a calendar holds"))
 }
 
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;

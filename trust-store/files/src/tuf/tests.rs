@@ -16,7 +16,7 @@ use super::*;
 use crate::Error;
 
 const DAY: i64 = 86_400;
-const NOW: UnixTime = UnixTime(1_790_000_000);
+pub(super) const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn later(days: i64) -> UnixTime {
     UnixTime(NOW.0 + days * DAY)
@@ -40,7 +40,7 @@ fn key() -> Arc<dyn RoleSigner> {
     Arc::new(Key(DeveloperKey::generate(KeyAlgorithm::Ed25519).unwrap()))
 }
 
-fn signers() -> Signers {
+pub(super) fn signers() -> Signers {
     Signers::one_each(|_| key())
 }
 
@@ -139,7 +139,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-fn update(follower: &Follower, mirror: &Path, now: UnixTime) -> Result<Distribution, Error> {
+pub(super) fn update(follower: &Follower, mirror: &Path, now: UnixTime) -> Result<Distribution, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(follower.update(Arc::new(Folder::new(mirror)), &[TRUSTED_ROOT, SIGNING_CONFIG], now))
 }
