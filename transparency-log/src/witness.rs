@@ -5,5 +5,6 @@
 
 pub mod config;
 pub mod http;
+mod origins;
 mod record;
 pub mod state;

@@ -124,7 +124,19 @@ async fn answers_with_the_statuses_of_the_protocol_and_remembers_across_a_kill()
             assert_eq!((kind.as_str(), body.as_str()), ("text/x.tlog.size", "3\n"));
         }
     }
-    assert_eq!(ask(&client, &witness, request(3, &proof, &notes[1])).await.0, 200);
+    // Lines that anybody can add are not shown to monitors, who would take no more than 64, nor kept.
+    let mut crowded = Note::parse(&notes[1]).unwrap();
+    let ours = crowded.signatures().len();
+    for place in 0..64 - ours {
+        let line = format!("— junk.example/{place} AAAAAAA=\n");
+        crowded.push(parse_signature_lines(&line).unwrap().remove(0));
+    }
+    assert_eq!(ask(&client, &witness, request(3, &proof, &crowded.to_bytes())).await.0, 200);
+    let hash = hex::encode(Hash::digest(origin.as_bytes()).0);
+    let shown = client.get(format!("{}/{hash}/checkpoint", witness.url)).send().await.unwrap();
+    let shown = shown.bytes().await.unwrap();
+    assert_eq!(Note::parse(&shown).unwrap().signatures().len(), ours + 2);
+    assert_eq!(open_checkpoint(&stack, "raw", &shown).head().size, 7);
     witness.kill();
     let witness =
         Process::start(WITNESS, &stack.path("witness.toml")).unwrap_or_else(|line| panic!("{line}"));
@@ -132,7 +144,6 @@ async fn answers_with_the_statuses_of_the_protocol_and_remembers_across_a_kill()
     let (status, _, body) = ask(&client, &witness, request(3, &none, &notes[0])).await;
     assert_eq!((status, body.as_str()), (409, "7\n"));
     assert_eq!(ask(&client, &witness, request(7, &none, &notes[1])).await.0, 200);
-    let hash = hex::encode(Hash::digest(origin.as_bytes()).0);
     let shown = client.get(format!("{}/{hash}/checkpoint", witness.url)).send().await.unwrap();
     assert_eq!(shown.status().as_u16(), 200);
     let shown = shown.bytes().await.unwrap();
@@ -140,6 +151,28 @@ async fn answers_with_the_statuses_of_the_protocol_and_remembers_across_a_kill()
     let unknown = client.get(format!("{}/{}/checkpoint", witness.url, "0".repeat(64))).send().await.unwrap();
     assert_eq!(unknown.status().as_u16(), 404);
     assert_eq!(witness.stop(), Some(0));
+
+    // Both directories gone, as volumes that are not mounted: what was cosigned is not forgotten, nor begun anew.
+    for name in ["records", "records-copies"] {
+        std::fs::rename(stack.path(name), stack.path(&format!("{name}.aside"))).unwrap();
+    }
+    for command in ["serve", "add-log"] {
+        let (code, _, line) = run(WITNESS, &[command, "--config"], &stack.path("witness.toml"));
+        assert_eq!(code, Some(78), "{command}: {line}");
+        for path in [format!("records/{hash}/record"), format!("records-copies/{hash}.record")] {
+            assert!(line.contains(&path), "{command}: {line}");
+        }
+    }
+    for name in ["records", "records-copies"] {
+        assert!(!stack.path(name).join(&hash).exists());
+        std::fs::rename(stack.path(&format!("{name}.aside")), stack.path(name)).unwrap();
+    }
+    // A keystore from before there was a list takes over the records that are there.
+    std::fs::remove_file(stack.path("witness-keys/origins")).unwrap();
+    let witness =
+        Process::start(WITNESS, &stack.path("witness.toml")).unwrap_or_else(|line| panic!("{line}"));
+    assert_eq!(ask(&client, &witness, request(7, &none, &notes[1])).await.0, 200);
+    assert!(std::fs::read_to_string(stack.path("witness-keys/origins")).unwrap().contains(origin));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

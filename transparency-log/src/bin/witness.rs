@@ -27,6 +27,13 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Make the records of configured logs that this witness never cosigned. Needed once, for keys that are older than
+    /// the list of known origins beside them; otherwise `serve` does it.
+    AddLog {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Serve. Prints one JSON line when ready.
     Serve {
         /// The configuration file.
@@ -50,6 +57,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Init { config } => {
             let made = http::init(&Config::read(&config)?.validate()?)?;
             writeln!(std::io::stdout().lock(), "{made}").map_err(Failure::failed)
+        }
+        Command::AddLog { config } => {
+            let added = http::add_logs(&Config::read(&config)?.validate()?)?;
+            writeln!(std::io::stdout().lock(), "{added}").map_err(Failure::failed)
         }
         Command::Serve { config, exit_with_stdin } => {
             logging::init(logging::Format::Text, "info")?;

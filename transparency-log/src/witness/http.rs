@@ -16,6 +16,7 @@ use service::{Failure, Problem, Server, StartRefusal, ready, shutdown};
 use tlog::witness::{MAX_REQUEST_SIZE, Refusal, SIZE_CONTENT_TYPE, size_body};
 
 use super::config::Settings;
+use super::origins::KnownOrigins;
 use super::state::{NoCosignature, WitnessKeys, WitnessState};
 use crate::api::{Answer, Handled, Oversize, body, respond};
 use crate::clock::LogClock;
@@ -43,8 +44,33 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
     for spec in WitnessKeys::specs().map_err(failed)? {
         keystore.generate(&spec).map_err(failed)?;
     }
+    // From now on an origin that is not listed is one that this witness never cosigned.
+    KnownOrigins::read(&settings.keystore)?.begin()?;
     let keys = WitnessKeys::open(&keystore, &settings.name)?;
     Ok(json!({ "initialized": true, "witness": { "name": settings.name, "vkeys": keys.vkeys() } }))
+}
+
+/// Makes the records of configured logs that this witness never cosigned, also for a keystore that is older than the list
+/// of its origins. Returns the JSON line to print.
+///
+/// # Errors
+/// [`StartRefusal`] as [`serve`]'s, such as when the record of an origin that is listed is gone.
+pub fn add_logs(settings: &Settings) -> Result<Value, StartRefusal> {
+    let keys = WitnessKeys::open(&open(settings)?, &settings.name)?;
+    let known = KnownOrigins::read(&settings.keystore)?.or_none();
+    WitnessState::open_knowing(settings, keys, &(Arc::new(OsDisk) as _), Arc::new(LogClock), known)?;
+    let origins: Vec<&str> = settings.logs.iter().map(|(origin, _)| origin.as_str()).collect();
+    Ok(json!({ "origins": origins }))
+}
+
+fn open(settings: &Settings) -> Result<Keystore, StartRefusal> {
+    let passphrase = settings.passphrase.read().map_err(|error| {
+        StartRefusal::new("cannot read the keystore's passphrase", "check keystore.passphrase").because(error)
+    })?;
+    Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
+        StartRefusal::new("cannot open the keystore", "run `witness init`, or check keystore.passphrase")
+            .because(error)
+    })
 }
 
 /// Serves until a signal.
@@ -53,14 +79,7 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
 /// [`Failure`] with its exit code.
 pub async fn serve(settings: Settings, exit_with_stdin: bool) -> Result<(), Failure> {
     let server = Server::new(&settings.server)?;
-    let passphrase = settings.passphrase.read().map_err(|error| {
-        StartRefusal::new("cannot read the keystore's passphrase", "check keystore.passphrase").because(error)
-    })?;
-    let keystore = Keystore::open(&settings.keystore, &passphrase).map_err(|error| {
-        StartRefusal::new("cannot open the keystore", "run `witness init`, or check keystore.passphrase")
-            .because(error)
-    })?;
-    let keys = WitnessKeys::open(&keystore, &settings.name)?;
+    let keys = WitnessKeys::open(&open(&settings)?, &settings.name)?;
     let state = Arc::new(WitnessState::open(&settings, keys, &(Arc::new(OsDisk) as _), Arc::new(LogClock))?);
     let shared = state.clone();
     let running =

@@ -17,6 +17,8 @@ use tlog::hash::{Hash, TreeHead};
 use tlog::note::VerifierKey;
 use trust_store::provider::AwsLc;
 
+use super::origins::Standing;
+
 /// Requests kept as evidence, of each sort.
 const MAX_EVIDENCE: usize = 100;
 
@@ -53,7 +55,7 @@ impl RecordFiles {
 }
 
 impl Record {
-    /// Opens what is remembered of an origin, or begins to remember it.
+    /// Opens what is remembered of an origin, or begins to remember one that is new.
     ///
     /// # Errors
     /// [`StartRefusal`] when a file is locked, damaged, or gone, or when the record is older than its copy or the note.
@@ -62,13 +64,14 @@ impl Record {
         files: &RecordFiles,
         origin: &str,
         keys: &[VerifierKey],
+        standing: Standing,
         now_millis: u64,
     ) -> Result<Self, StartRefusal> {
         let note = stored_note(&files.note, origin, keys);
         let seen = note.as_ref().map(|(tree, _)| *tree);
         Ok(Self {
             keys: keys.to_vec(),
-            memory: Mutex::new(Memory::open(disk, files, origin, seen, now_millis)?),
+            memory: Mutex::new(Memory::open(disk, files, origin, seen, standing, now_millis)?),
             note: Mutex::new(note.map(|(tree, bytes)| (tree.size, bytes))),
             note_file: files.note.clone(),
             evidence: files.evidence.clone(),
@@ -149,6 +152,7 @@ impl Memory {
         files: &RecordFiles,
         origin: &str,
         seen: Option<TreeHead>,
+        standing: Standing,
         now_millis: u64,
     ) -> Result<Self, StartRefusal> {
         let refuse = |what: String| {
@@ -162,20 +166,36 @@ impl Memory {
                 ),
             )
         };
+        let never_cosigned = |refusal: StartRefusal| match standing {
+            Standing::Unlisted => StartRefusal::new(
+                refusal.what(),
+                format!(
+                    "{}; for a log that this witness never cosigned, run `witness add-log --config FILE`",
+                    refusal.remedy()
+                ),
+            ),
+            _ => refusal,
+        };
         let identity = Hash::digest(format!("mentat witness\n{origin}\n").as_bytes()).0;
         let unreadable = |error: Error| refuse("it cannot be read".to_owned()).because(error);
         let open = |path: &Path| HeadFile::open(&**disk, path, identity).map_err(unreadable);
         let create = |path: &Path, head| HeadFile::create(&**disk, path, identity, head).map_err(unreadable);
         let record = match (files.record.exists(), files.copy.exists()) {
             (true, _) => open(&files.record)?,
-            (false, false) if seen.is_none() => create(&files.record, Head::empty(now_millis, 0))?,
+            (false, false) if standing == Standing::New && seen.is_none() => {
+                create(&files.record, Head::empty(now_millis, 0))?
+            }
+            (false, false) => {
+                let (record, copy) = (files.record.display(), files.copy.display());
+                return Err(never_cosigned(refuse(format!("{record} and {copy} are both gone"))));
+            }
             _ => return Err(refuse(format!("{} is gone", files.record.display()))),
         };
         let recorded = record.load();
         let mut copy = match files.copy.exists() {
             true => open(&files.copy)?,
-            // The record is made first, so an empty one may not have its copy yet.
-            false if recorded.tree.size == 0 => create(&files.copy, recorded)?,
+            // The record is made first, so the empty one of a new origin may not have its copy yet.
+            false if standing == Standing::New && recorded.tree.size == 0 => create(&files.copy, recorded)?,
             false => return Err(refuse(format!("its second copy {} is gone", files.copy.display()))),
         };
         for (path, tree) in [(&files.copy, Some(copy.load().tree)), (&files.note, seen)] {
@@ -240,7 +260,11 @@ mod tests {
     }
 
     fn open(files: &RecordFiles) -> Result<Record, StartRefusal> {
-        Record::open(&(Arc::new(OsDisk) as _), files, ORIGIN, &[], 1000)
+        open_as(files, Standing::New)
+    }
+
+    fn open_as(files: &RecordFiles, standing: Standing) -> Result<Record, StartRefusal> {
+        Record::open(&(Arc::new(OsDisk) as _), files, ORIGIN, &[], standing, 1000)
     }
 
     /// A record that reached size 2, and its bytes from when it had size 1.
@@ -308,6 +332,28 @@ mod tests {
         std::fs::rename(folder.path().join("aside"), &files.record).unwrap();
         std::fs::remove_file(&files.copy).unwrap();
         refused(&files, "is gone");
+    }
+
+    #[test]
+    fn a_witness_that_had_a_record_never_begins_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, _) = grown(folder.path());
+        // As when neither volume is mounted.
+        std::fs::rename(folder.path().join("records"), folder.path().join("records.aside")).unwrap();
+        std::fs::rename(folder.path().join("copies"), folder.path().join("copies.aside")).unwrap();
+        for standing in [Standing::Listed, Standing::Unlisted] {
+            let refusal = open_as(&files, standing).unwrap_err();
+            assert!(refusal.what().contains("are both gone"), "{refusal:?}");
+            assert_eq!(refusal.remedy().contains("add-log"), standing == Standing::Unlisted, "{refusal:?}");
+            for path in [&files.record, &files.copy] {
+                assert!(refusal.what().contains(&path.display().to_string()), "{refusal:?}");
+                assert!(!path.exists());
+            }
+        }
+        // An empty record that was brought back, without its copy, says nothing either.
+        drop(open_as(&files, Standing::New).unwrap());
+        std::fs::remove_file(&files.copy).unwrap();
+        assert!(open_as(&files, Standing::Listed).unwrap_err().what().contains("is gone"));
     }
 
     #[test]

@@ -11,11 +11,12 @@ use service::StartRefusal;
 use tlog::checkpoint::{Checkpoint, VerifiedCheckpoint};
 use tlog::cosignature::{SubtreeStatement, TimestampedSignature, v1_message};
 use tlog::hash::Hash;
-use tlog::note::{KeyKind, NoteSignature, VerifierKey};
+use tlog::note::{KeyKind, Note, NoteSignature, VerifierKey};
 use tlog::witness::{AddCheckpointRequest, Refusal};
 use trust_store::provider::AwsLc;
 
 use super::config::Settings;
+use super::origins::KnownOrigins;
 use super::record::{Record, RecordFiles};
 
 /// The witness's keys: Ed25519 (`cosignature/v1`) for readers of today, ML-DSA-44 for those of tomorrow.
@@ -122,7 +123,7 @@ pub struct WitnessState {
 }
 
 impl WitnessState {
-    /// Opens the records, making those of new origins.
+    /// Opens the records, making those of origins that the witness never had one of.
     ///
     /// # Errors
     /// [`StartRefusal`] when a record is damaged, locked, gone, or older than its second copy or the stored note.
@@ -132,14 +133,28 @@ impl WitnessState {
         disk: &Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartRefusal> {
+        Self::open_knowing(settings, keys, disk, clock, KnownOrigins::read(&settings.keystore)?)
+    }
+
+    /// As [`open`](Self::open), with the list of origins that have a record.
+    pub(super) fn open_knowing(
+        settings: &Settings,
+        keys: WitnessKeys,
+        disk: &Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        mut known: KnownOrigins,
+    ) -> Result<Self, StartRefusal> {
         let (mut records, mut by_hash) = (HashMap::new(), HashMap::new());
         for (origin, verifiers) in &settings.logs {
             let hash = hex::encode(Hash::digest(origin.as_bytes()).0);
             let files = RecordFiles::of(&settings.data, &settings.record_copies, &hash);
-            let record = Record::open(disk, &files, origin, verifiers, clock.unix_millis())?;
+            let standing = known.standing(origin);
+            let record = Record::open(disk, &files, origin, verifiers, standing, clock.unix_millis())?;
             by_hash.insert(hash, origin.clone());
             records.insert(origin.clone(), record);
         }
+        // Before anything is cosigned.
+        known.add(records.keys())?;
         Ok(Self { keys, clock, records, by_hash })
     }
 
@@ -152,11 +167,13 @@ impl WitnessState {
         let request = AddCheckpointRequest::parse(body).map_err(malformed)?;
         let checkpoint = request.checkpoint().map_err(malformed)?;
         let record = self.records.get(checkpoint.origin()).ok_or(NoCosignature::UnknownOrigin)?;
-        match VerifiedCheckpoint::open(&request.note.to_bytes(), checkpoint.origin(), &record.keys, &AwsLc) {
+        let (origin, keys) = (checkpoint.origin(), &record.keys);
+        let opened = match VerifiedCheckpoint::open(&request.note.to_bytes(), origin, keys, &AwsLc) {
+            Ok(opened) => Some(opened),
             // The log did sign this; that it contradicts itself is for the checks that follow to say.
-            Ok(_) | Err(tlog::Error::RootMismatch { .. }) => {}
+            Err(tlog::Error::RootMismatch { .. }) => None,
             Err(_) => return Err(NoCosignature::Untrusted),
-        }
+        };
 
         let time_millis = {
             let mut memory = record.memory.lock();
@@ -167,6 +184,9 @@ impl WitnessState {
                 }
                 NoCosignature::Refused(refusal)
             })?;
+            if opened.is_none() {
+                return Err(NoCosignature::Untrusted);
+            }
             let time_millis = self.clock.unix_millis().max(old.time_millis);
             memory.remember(tree, time_millis).map_err(NoCosignature::Unavailable)?;
             time_millis
@@ -176,7 +196,7 @@ impl WitnessState {
             .keys
             .cosign(&checkpoint, request.note.text(), time_millis / 1000)
             .map_err(NoCosignature::Unavailable)?;
-        let mut note = request.note.clone();
+        let mut note = shown(opened.as_ref(), request.note.text()).map_err(NoCosignature::Unavailable)?;
         let mut answer = String::new();
         for line in lines {
             answer.push_str(&line.to_string());
@@ -197,4 +217,19 @@ impl WitnessState {
     pub fn save_notes(&self) {
         self.records.values().for_each(Record::save_note);
     }
+}
+
+/// What monitors are shown of a request's note: its text, and one line of each of the log's keys. Whoever sends a request
+/// can put any other lines into the note.
+fn shown(opened: Option<&VerifiedCheckpoint>, text: &str) -> Result<Note, String> {
+    let mut note = Note::new(text).map_err(|error| error.to_string())?;
+    for verified in opened.map(VerifiedCheckpoint::log_signatures).unwrap_or_default() {
+        let same =
+            |line: &&NoteSignature| line.key_id() == verified.key_id() && line.name() == verified.name();
+        let sent = opened.and_then(|opened| opened.note().signatures().iter().find(same));
+        if let Some(line) = sent.filter(|line| !note.signatures().contains(line)) {
+            note.push(line.clone());
+        }
+    }
+    Ok(note)
 }

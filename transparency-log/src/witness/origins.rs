@@ -1,0 +1,148 @@
+//! The list of origins that this witness has records of, kept beside its keys: whoever has the keys can tell a log that is
+//! new to the witness from one whose records are gone, such as with a volume that is not mounted.
+//!
+//! A text file `origins` in the keystore's directory: the line `mentat witness origins 1`, then one origin a line.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use service::StartRefusal;
+
+const FIRST_LINE: &str = "mentat witness origins 1";
+
+/// What a witness has to do with an origin, as far as its list says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It never had a record of it.
+    New,
+    /// It has one.
+    Listed,
+    /// There is no list: the keystore is older than such lists, or the list was deleted.
+    Unlisted,
+}
+
+/// The list of one witness.
+#[derive(Debug)]
+pub(super) struct KnownOrigins {
+    path: PathBuf,
+    /// `None` when there is no list.
+    origins: Option<BTreeSet<String>>,
+}
+
+impl KnownOrigins {
+    /// Reads the list, if there is one.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when it cannot be read or is no such list.
+    pub(super) fn read(keystore: &Path) -> Result<Self, StartRefusal> {
+        let path = keystore.join("origins");
+        let unusable = |why: String| {
+            StartRefusal::new(
+                format!("the list of known origins {} cannot be used: {why}", path.display()),
+                "restore it with the keystore it belongs to",
+            )
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { path, origins: None }),
+            text => text.map_err(|error| unusable(error.to_string()))?,
+        };
+        let mut lines = text.lines();
+        if lines.next() != Some(FIRST_LINE) || !text.ends_with('\n') {
+            return Err(unusable("it is not whole".to_owned()));
+        }
+        let origins = lines.map(str::to_owned).collect();
+        Ok(Self { path, origins: Some(origins) })
+    }
+
+    /// Begins an empty list where there is none.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when it cannot be written.
+    pub(super) fn begin(&mut self) -> Result<(), StartRefusal> {
+        if self.origins.is_some() { Ok(()) } else { self.write(BTreeSet::new()) }
+    }
+
+    /// Where there is no list, takes every origin without a record for new: the operator says so. Nothing is written yet.
+    #[must_use]
+    pub(super) fn or_none(mut self) -> Self {
+        self.origins.get_or_insert_default();
+        self
+    }
+
+    /// What the list says of an origin.
+    pub(super) fn standing(&self, origin: &str) -> Standing {
+        match &self.origins {
+            None => Standing::Unlisted,
+            Some(origins) if origins.contains(origin) => Standing::Listed,
+            Some(_) => Standing::New,
+        }
+    }
+
+    /// Lists origins that have their records now, durably.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] when it cannot be written.
+    pub(super) fn add<'a>(&mut self, new: impl Iterator<Item = &'a String>) -> Result<(), StartRefusal> {
+        let mut origins = self.origins.clone().unwrap_or_default();
+        origins.extend(new.cloned());
+        if Some(&origins) == self.origins.as_ref() && self.path.exists() {
+            Ok(())
+        } else {
+            self.write(origins)
+        }
+    }
+
+    fn write(&mut self, origins: BTreeSet<String>) -> Result<(), StartRefusal> {
+        let text = std::iter::once(FIRST_LINE).chain(origins.iter().map(String::as_str));
+        let text: String = text.flat_map(|line| [line, "\n"]).collect();
+        let temporary = self.path.with_extension("new");
+        let written = || -> io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &self.path)?;
+            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        written().map_err(|error| {
+            StartRefusal::new(
+                format!("cannot write the list of known origins {}", self.path.display()),
+                "check the keystore's directory",
+            )
+            .because(error)
+        })?;
+        self.origins = Some(origins);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_a_frozen_text_and_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut known = KnownOrigins::read(folder.path()).unwrap();
+        assert_eq!(known.standing("a.example"), Standing::Unlisted);
+        known.begin().unwrap();
+        assert_eq!(known.standing("a.example"), Standing::New);
+        known.add(["b.example".to_owned(), "a.example".to_owned()].iter()).unwrap();
+        known.begin().unwrap();
+        let text = std::fs::read_to_string(folder.path().join("origins")).unwrap();
+        assert_eq!(text, "mentat witness origins 1\na.example\nb.example\n");
+        let known = KnownOrigins::read(folder.path()).unwrap();
+        assert_eq!(known.standing("a.example"), Standing::Listed);
+        assert_eq!(known.standing("c.example"), Standing::New);
+    }
+
+    #[test]
+    fn what_is_no_whole_list_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in ["", "a.example\n", "mentat witness origins 1", "mentat witness origins 2\na.example\n"] {
+            std::fs::write(folder.path().join("origins"), text).unwrap();
+            assert!(KnownOrigins::read(folder.path()).is_err(), "{text:?}");
+        }
+    }
+}
