@@ -163,7 +163,7 @@ fn report(options: &Report, home: &Home, out: &Output) -> Outcome {
         let signing =
             Reading::start(&signing, &client, out).await?.signing(&period, &history, &admitted).await?;
         let client = options.server.client(&event, home)?;
-        let event = Reading::start(&event, &client, out).await?.event().await?;
+        let event = Reading::start(&event, &client, out).await?.event(&period, &signing).await?;
         let client = options.server.client(&issuance, home)?;
         let wanted = Wanted::of(&signing, &event);
         let issuance = Reading::start(&issuance, &client, out).await?.issuance(&period, &wanted).await?;
@@ -270,6 +270,10 @@ fn show(predicate: &Predicate, out: &Output) -> Exit {
     if predicate.evidence.log("signing").is_ok_and(|log| log.seen_before.is_none()) {
         out.line("  signed: from the log's first entry on, no checkpoint was seen before the period");
     }
+    let by_hash = predicate.evidence.log("event").map_or(0, |log| log.leaves.len());
+    if by_hash > 0 {
+        out.line(format!("  events: {by_hash} older ones stand in the report by their hashes only"));
+    }
     for finding in &account.findings {
         out.line(format!(
             "  {} {}: {} [{}]",
@@ -286,7 +290,7 @@ fn show(predicate: &Predicate, out: &Output) -> Exit {
         json!({
             "ok": account.findings.is_empty(), "from": period.from, "to": period.to,
             "issued": account.issued, "signed": account.signed, "revoked": account.revoked,
-            "admitted": account.admitted, "findings": account.findings,
+            "admitted": account.admitted, "findings": account.findings, "events_by_hash": by_hash,
         })
     });
     if account.findings.is_empty() { Exit::Ok } else { Exit::Failure }

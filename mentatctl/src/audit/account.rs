@@ -148,6 +148,16 @@ pub struct Revocation {
 }
 
 impl Revocation {
+    /// Serial number of the certificate, as it is compared.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// When the authority recorded it.
+    pub fn recorded_at(&self) -> UnixTime {
+        self.recorded_at
+    }
+
     /// Reads a statement; `None` for one of another type or form.
     pub fn read(statement: &Statement) -> Option<Self> {
         if statement.predicate_type != REVOCATION {

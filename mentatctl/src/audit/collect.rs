@@ -20,7 +20,8 @@ use crate::log::record::{Record, entry_format, serial_text};
 use crate::log::{KnownLog, log_failure};
 use crate::output::Output;
 
-/// Most entries of one log in one report: each stands there with its proof.
+/// Most entries of one log in one report: each stands there with its proof. Of an event log that has more, the newest so
+/// many stand there, and older ones as far as the account needs them; the others by their leaf hashes.
 const MOST: usize = 50_000;
 
 /// A log that is being read for a report.
@@ -55,6 +56,7 @@ impl<'a> Reading<'a> {
         &self,
         from: u64,
         to: u64,
+        most: usize,
         mut each: impl FnMut(&VerifiedEntry) -> bool,
     ) -> Outcome<Vec<VerifiedEntry>> {
         let format = entry_format(&self.known.description.kind);
@@ -68,9 +70,9 @@ impl<'a> Reading<'a> {
                     kept.push(entry);
                 }
             }
-            if kept.len() > MOST {
+            if kept.len() > most {
                 return Err(Failure::failed(format!(
-                    "more than {MOST} entries of the {} log",
+                    "more than {most} entries of the {} log",
                     self.known.description.kind
                 ))
                 .hint("choose a shorter period, or keep a history of checkpoints with `log monitor`"));
@@ -108,6 +110,7 @@ impl<'a> Reading<'a> {
             seen_before,
             seen_after,
             entries: proven,
+            leaves: Vec::new(),
         })
     }
 
@@ -129,7 +132,7 @@ impl<'a> Reading<'a> {
         let after = self.seen(after).await?;
         let start = before.as_ref().map_or(0, |(size, _)| *size);
         let end = after.as_ref().map_or(self.size(), |(size, _)| *size).max(start);
-        let mut entries = self.walk(start, end, |_| true).await?;
+        let mut entries = self.walk(start, end, MOST, |_| true).await?;
         for index in admitted.iter().filter(|index| **index < self.size() && !(start..end).contains(*index)) {
             let format = entry_format(&self.known.description.kind);
             entries.push(self.tree().entry(*index, format).await.map_err(log_failure)?);
@@ -149,14 +152,33 @@ impl<'a> Reading<'a> {
         Ok(Some((old.head().size, evidence)))
     }
 
-    /// The event log, whole: what was revoked before the period matters in it.
+    /// The event log, whole: what was revoked before the period matters in it. Of a large one, older events that the
+    /// account does not need stand there by their leaf hashes.
     ///
     /// # Errors
     /// As the log's client.
-    pub async fn event(self) -> Outcome<LogEvidence> {
-        let entries = self.walk(0, self.size(), |_| true).await?;
+    pub async fn event(self, period: &Period, signing: &LogEvidence) -> Outcome<LogEvidence> {
         let end = self.size();
-        self.finish(0, end, entries, [None, None]).await
+        let needed = NeededEvents::of(period, signing, end.saturating_sub(MOST as u64))?;
+        let mut leaves = Vec::new();
+        let keep = |entry: &VerifiedEntry| {
+            let needed = needed.has(entry.index, &entry.bytes);
+            if !needed {
+                leaves.push(entry.leaf.hash().to_base64());
+            }
+            needed
+        };
+        let entries = self.walk(0, end, 2 * MOST, keep).await?;
+        if leaves.is_empty() {
+            return self.finish(0, end, entries, [None, None]).await;
+        }
+        let entry = |entry: VerifiedEntry| EntryEvidence {
+            index: entry.index,
+            entry: Bytes(entry.bytes),
+            inclusion: Vec::new(),
+        };
+        let entries = entries.into_iter().map(entry).collect();
+        Ok(LogEvidence { entries, leaves, ..self.finish(0, end, Vec::new(), [None, None]).await? })
     }
 
     /// The issuance log: the entries of the period with their neighbours, and every certificate that signed or was
@@ -170,7 +192,7 @@ impl<'a> Reading<'a> {
         let mut disordered = None;
         let size = self.size();
         let entries = self
-            .walk(0, size, |entry| {
+            .walk(0, size, MOST, |entry| {
                 let Ok(Record::Issued { time_millis, certificate }) = Record::read("issuance", &entry.bytes)
                 else {
                     return true;
@@ -216,6 +238,40 @@ impl<'a> Reading<'a> {
             entries.push(self.tree().entry(index, format).await.map_err(log_failure)?);
         }
         self.finish(start, end, entries, [None, None]).await
+    }
+}
+
+/// Which events of a large log the account needs: the newest, and of older ones the revocations that were recorded in the
+/// period or are of a certificate that signed what the report is about.
+#[derive(Debug)]
+pub struct NeededEvents {
+    newest_from: u64,
+    from: UnixTime,
+    to: UnixTime,
+    serials: BTreeSet<String>,
+}
+
+impl NeededEvents {
+    /// For a report of a period with these entries of the signing log; all from index `newest_from` on are needed.
+    ///
+    /// # Errors
+    /// As [`Period::bounds`].
+    pub fn of(period: &Period, signing: &LogEvidence, newest_from: u64) -> Outcome<Self> {
+        let (from, to) = period.bounds()?;
+        let records = signing.entries.iter().filter_map(|entry| Record::read("signing", &entry.entry.0).ok());
+        Ok(Self { newest_from, from, to, serials: records.filter_map(|record| record.serial()).collect() })
+    }
+
+    /// Whether the event with these bytes is needed.
+    pub fn has(&self, index: u64, bytes: &[u8]) -> bool {
+        if index >= self.newest_from {
+            return true;
+        }
+        let Ok(Record::Event { statement, .. }) = Record::read("event", bytes) else { return false };
+        Revocation::read(&statement).is_some_and(|revocation| {
+            (self.from..self.to).contains(&revocation.recorded_at())
+                || self.serials.contains(revocation.serial())
+        })
     }
 }
 

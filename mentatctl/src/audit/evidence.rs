@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 use tlog::{
-    ConsistencyProof, Hash, InclusionProof, MAX_PROOF_HASHES, TreeHead, VerifiedCheckpoint, VerifierKey,
+    CompactRange, ConsistencyProof, Hash, InclusionProof, LeafHash, MAX_PROOF_HASHES, TreeHead,
+    VerifiedCheckpoint, VerifierKey,
 };
 use trust_store::UnixTime;
 use trust_store::event::EventRules;
@@ -60,6 +61,10 @@ pub struct LogEvidence {
     pub seen_after: Option<SeenCheckpoint>,
     /// All entries of the range, and others that the account needs, by index.
     pub entries: Vec<EntryEvidence>,
+    /// Leaf hashes of the entries of the range that are not in `entries`, in order. Event log only: with them the root is
+    /// computed from all leaves, and no entry has a proof of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<String>,
 }
 
 /// An older checkpoint with the proof that the log has grown from it.
@@ -158,6 +163,9 @@ impl LogEvidence {
             }
         }
         self.verify_ends(head.size)?;
+        if !self.leaves.is_empty() {
+            return self.verify_whole(&head);
+        }
         let mut next = self.start;
         let mut last = None;
         for entry in &self.entries {
@@ -195,6 +203,38 @@ impl LogEvidence {
             return Ok(());
         }
         Err(refused(&format!("the range of {} does not cover the period", self.origin)))
+    }
+}
+
+impl LogEvidence {
+    /// A tree of which all leaves are known has the root that was signed: those of the entries by their bytes, the others
+    /// by their hashes.
+    fn verify_whole(&self, head: &TreeHead) -> Outcome<()> {
+        let not_whole = || refused(&format!("entries and leaves of {} are not the whole tree", self.origin));
+        let count = (self.entries.len() as u64).saturating_add(self.leaves.len() as u64);
+        if self.kind != "event" || count != head.size {
+            return Err(not_whole());
+        }
+        let (mut range, mut entries, mut leaves) =
+            (CompactRange::new(), self.entries.iter().peekable(), self.leaves.iter());
+        for index in 0..head.size {
+            let leaf = match entries.next_if(|entry| entry.index == index) {
+                Some(entry) if entry.inclusion.is_empty() => {
+                    leaf_of(&self.kind, &entry.entry.0).map_err(|_| not_whole())?
+                }
+                Some(_) => return Err(not_whole()),
+                None => {
+                    let leaf = leaves.next().and_then(|leaf| Hash::from_base64(leaf).ok());
+                    LeafHash::from_stored(leaf.ok_or_else(not_whole)?)
+                }
+            };
+            range.push(leaf);
+        }
+        if range.root() == head.root {
+            return Ok(());
+        }
+        Err(refused(&format!("the events of {} do not have the root that was signed", self.origin))
+            .code("inclusion_invalid"))
     }
 }
 

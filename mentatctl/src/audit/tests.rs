@@ -16,6 +16,7 @@ use trust_store::key_details::KeyDetails;
 use trust_store::rekor::{self, HashedRekord};
 
 use super::account::account;
+use super::collect::NeededEvents;
 use super::evidence::{EntryEvidence, Evidence, ExecutorEvidence, LogEvidence, Period, SeenCheckpoint};
 use super::statement;
 use crate::log::event_key::REVOCATION;
@@ -108,6 +109,7 @@ fn log(kind: &str, entries: Vec<Vec<u8>>) -> LogEvidence {
         seen_before: None,
         seen_after: None,
         entries,
+        leaves: Vec::new(),
     }
 }
 
@@ -380,6 +382,52 @@ fn a_verifier_refuses_gaps_changes_and_other_histories() {
         |kind: &str, start| LogEvidence { kind: kind.to_owned(), seen_before: None, ..proven.log(start, 9) };
     whole("event", 0).verify(&keys, &period()).unwrap();
     assert!(whole("event", 1).verify(&keys, &period()).is_err());
+}
+
+#[test]
+fn events_that_the_account_does_not_need_may_stand_there_by_their_hashes() {
+    let (signed, other) = (certificate(7, "a@example.com"), certificate(8, "b@example.com"));
+    let signing = log("signing", vec![signature(&signed), signature(&other)]);
+    let day = 86_400;
+    let anchor = br#"{"no":"revocation"}"#.to_vec();
+    let proven = Proven::new(vec![
+        anchor.clone(),
+        revocation("07", T - 50 * day, T - 40 * day),
+        revocation("99", T - 50 * day, T - 40 * day),
+        revocation("98", T - 50 * day, T + day),
+        anchor.clone(),
+        anchor,
+    ]);
+    let needed = NeededEvents::of(&period(), &signing, 5).unwrap();
+    let kept: Vec<u64> = (0..6)
+        .filter(|index| needed.has(*index, &proven.entries[usize::try_from(*index).unwrap()]))
+        .collect();
+    assert_eq!(kept, [1, 3, 5], "of a signer, recorded in the period, and the newest");
+
+    let mut whole = LogEvidence { kind: "event".to_owned(), ..proven.log(0, 6) };
+    let left_out = whole.entries.extract_if(.., |entry| !kept.contains(&entry.index));
+    let leaf = |entry: EntryEvidence| leaf_of("event", &entry.entry.0).unwrap().hash().to_base64();
+    whole.leaves = left_out.map(leaf).collect();
+    whole.entries.iter_mut().for_each(|entry| entry.inclusion.clear());
+    whole.verify(&proven.keys(), &period()).unwrap();
+    let text = serde_json::to_string(&whole).unwrap();
+    assert_eq!(serde_json::from_str::<LogEvidence>(&text).unwrap(), whole);
+
+    let changes: [(&str, Change<'_>); 7] = [
+        ("a hash left out", &|log| drop(log.leaves.pop())),
+        ("a hash too many", &|log| log.leaves.push(log.leaves[0].clone())),
+        ("another hash", &|log| log.leaves[0] = Hash::digest(b"").to_base64()),
+        ("no hash", &|log| log.leaves[0] = "AAAA".to_owned()),
+        ("an entry changed", &|log| log.entries[0].entry.0[0] ^= 1),
+        ("an index changed", &|log| log.entries[0].index = 2),
+        ("another kind of log", &|log| log.kind = "signing".to_owned()),
+    ];
+    for (what, change) in changes {
+        let mut log = whole.clone();
+        change(&mut log);
+        let refused = log.verify(&proven.keys(), &period()).unwrap_err();
+        assert_eq!(refused.exit, crate::exit::Exit::Denied, "{what}: {}", refused.line());
+    }
 }
 
 #[test]
