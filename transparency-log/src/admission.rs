@@ -184,8 +184,10 @@ pub(crate) fn verify_signing(
     match &entry.verifier {
         VerifierKey::Certificate(der) => {
             let certificate = Certificate::from_der(der)?;
-            verify_digest(algorithm, certificate.key_algorithm(), certificate.public_key(), entry)?;
-            authorities.code_signing(&certificate, now)
+            // First whether anybody here knows it: a stranger's certificate costs a comparison of names, not a signature of
+            // the stranger's choice.
+            authorities.code_signing(&certificate, now)?;
+            verify_digest(algorithm, certificate.key_algorithm(), certificate.public_key(), entry)
         }
         VerifierKey::PublicKey(spki) => {
             if !registered.contains(spki) {

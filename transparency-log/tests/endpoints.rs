@@ -74,8 +74,11 @@ async fn signing_log_takes_valid_signatures_of_accepted_certificates_only() {
     unknown["hashedRekordRequestV002"]["extra"] = json!(1);
     let mut key = request.clone();
     key["hashedRekordRequestV002"]["signature"]["verifier"] = json!({"publicKey": {"rawBytes": STANDARD.encode(rcgen::PublicKeyData::subject_public_key_info(&leaf.key))}, "keyDetails": "PKIX_ECDSA_P256_SHA_256"});
+    let mut forged = stranger.request(b"artifact");
+    forged["hashedRekordRequestV002"]["digest"] = json!(STANDARD.encode([7; 32]));
     for (what, body, code) in [
         ("a foreign CA", stranger.request(b"x").to_string(), "unknown_issuer"),
+        ("a foreign CA, whose signatures nobody looks at", forged.to_string(), "unknown_issuer"),
         ("a signature over something else", other_digest.to_string(), "signature_invalid"),
         ("an unknown field", unknown.to_string(), "malformed"),
         ("a key that is not registered", key.to_string(), "unknown_issuer"),
