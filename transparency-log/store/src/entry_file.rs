@@ -290,7 +290,8 @@ struct Piece {
 }
 
 impl EntryWriter {
-    /// A writer that continues at the committed end, dropping whatever bytes a torn write left behind it.
+    /// A writer that continues at the committed end, dropping whatever bytes a torn write left behind it. They are durably
+    /// gone before anything is appended: the next batch may begin in the next segment, whose sync says nothing of this one.
     pub(crate) fn new(file: Arc<EntryFile>) -> Result<Self> {
         let (tail, next) = {
             let positions = file.positions.read();
@@ -299,9 +300,7 @@ impl EntryWriter {
         let path = file.segment_of(tail);
         let number = tail / file.sizes.segment;
         match file.segment(number) {
-            Some(segment) => segment
-                .set_len((tail % file.sizes.segment).max(SEGMENT_HEADER))
-                .map_err(|error| Error::io("cut", &path, error))?,
+            Some(segment) => cut(&*segment, &path, (tail % file.sizes.segment).max(SEGMENT_HEADER))?,
             // The last record ends exactly at a segment's end.
             None if tail.is_multiple_of(file.sizes.segment) => {}
             None => return Err(Error::damaged(&path, "the segment is missing")),
@@ -309,7 +308,7 @@ impl EntryWriter {
         for later in number + 1..file.segment_count() {
             let path = file.segment_of(later * file.sizes.segment);
             if let Some(segment) = file.segment(later) {
-                segment.set_len(SEGMENT_HEADER).map_err(|error| Error::io("cut", &path, error))?;
+                cut(&*segment, &path, SEGMENT_HEADER)?;
             }
         }
         Ok(Self { file, tail, next, reserved: tail, pieces: Vec::new(), every: Vec::new() })
@@ -436,6 +435,16 @@ impl EntryWriter {
             piece.position = self.tail;
         }
     }
+}
+
+/// Shortens a segment, durably.
+fn cut(segment: &dyn DiskFile, path: &Path, length: u64) -> Result<()> {
+    let io = |operation, error| Error::io(operation, path, error);
+    if segment.length().map_err(|error| io("read", error))? == length {
+        return Ok(());
+    }
+    segment.set_len(length).map_err(|error| io("cut", error))?;
+    segment.sync_data().map_err(|error| io("sync", error))
 }
 
 fn full_or(error: Error, path: &Path) -> Error {

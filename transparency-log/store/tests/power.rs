@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fixture::{Fixture, add, entry};
-use log_store::{Ack, Disk, Entry, Log, LogKind, WriterId, check_log};
+use log_store::{Access, Ack, Disk, Entry, Log, LogKind, WriterId, check_log};
 use power_disk::{PowerDisk, Syncs, Unsynced};
 use tlog::hash::TreeHead;
 
@@ -133,6 +133,34 @@ fn power_may_fail_while_a_log_is_made() {
         }
     }
     panic!("creation never ran to its end");
+}
+
+#[test]
+fn a_torn_tail_that_was_cut_does_not_come_back_behind_a_full_segment() {
+    let fixture = fixture();
+    let disk = PowerDisk::new(Syncs::Honoured);
+    let made: Arc<dyn Disk> = Arc::new(disk.clone());
+    Log::create(&fixture.options, &made, &*fixture.clock).unwrap();
+    let fill = |log: &Log, length: usize, byte: u8| {
+        add(log, &vec![byte; length], Ack::Published).unwrap();
+    };
+    // Two thirds of the first segment, so that one more such entry does not fit.
+    let log = fixture.open_on(Arc::new(disk.clone())).unwrap();
+    fill(&log, 40_000, 1);
+    fill(&log, 40_000, 2);
+    log.close();
+    // The power fails in the middle of a third entry: a part of its record is there.
+    let segment = fixture.options.entries_directory().join("00000000.entries");
+    disk.open(&segment, Access::ReadWrite).unwrap().write_at(&[7; 600], 64 + 2 * 40_016).unwrap();
+    let disk = disk.image(Unsynced::Kept);
+    // The start cuts it off, the next batch goes to the next segment, and the power fails again.
+    let log = fixture.open_on(Arc::new(disk.clone())).unwrap();
+    fill(&log, 60_000, 3);
+    for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Some(1), Unsynced::Some(2)] {
+        let told = Told { acknowledged: vec![(2, vec![3; 60_000])], heads: Vec::new() };
+        verify(&fixture, &disk.image(unsynced), &told).unwrap();
+    }
+    log.close();
 }
 
 /// The first control: the same log without its syncs.
