@@ -46,6 +46,12 @@ pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
                 .with_detail(text)
                 .with_retry_after(1)
         }
+        Error::ClockBehind { behind_millis } => {
+            let seconds = u32::try_from(behind_millis.div_ceil(1000)).unwrap_or(1).max(1);
+            Problem::unavailable("clock_behind", seconds)
+                .with_detail("the log waits for its clock, which was set back; retry later")
+                .with_internal(text)
+        }
         Error::DiskFull { .. } => Problem::storage_full(text),
         Error::Stopped(_) | Error::Signer(_) | Error::ClockBackwards { .. } => {
             Problem::unavailable("log_stopped", 10)

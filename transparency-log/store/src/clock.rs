@@ -3,9 +3,30 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::error::{Error, Result};
+
+/// How far the clock may go back without stopping the log: corrections by NTP, a leap second, a machine that was moved.
+/// The log then waits until the clock is there again.
+const STEP_BACK: Duration = Duration::from_secs(10);
+
+/// Makes sure that the clock is not behind the latest time that the log has used.
+///
+/// # Errors
+/// [`Error::ClockBehind`] when waiting helps; [`Error::ClockBackwards`], which is fatal, beyond ten seconds.
+pub(crate) fn not_before(now_millis: u64, last_millis: u64) -> Result<()> {
+    match last_millis.checked_sub(now_millis) {
+        None | Some(0) => Ok(()),
+        Some(behind_millis) if u128::from(behind_millis) <= STEP_BACK.as_millis() => {
+            Err(Error::ClockBehind { behind_millis })
+        }
+        Some(_) => Err(Error::ClockBackwards { now_millis, last_millis }),
+    }
+}
+
 /// The two clocks a log needs: calendar time for what is signed, monotonic time for batching.
 ///
-/// Calendar time is the sequencer's alone: it sets every time in the log, and a step back stops the log.
+/// Calendar time is the sequencer's alone: it sets every time in the log. After a small step back the log waits until the
+/// clock is there again; a large one stops it.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Milliseconds since the Unix epoch.
     fn unix_millis(&self) -> u64;

@@ -8,7 +8,13 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The clock went back behind a time the log has already used. Fatal: the log stops writing.
+    /// The clock was set back a little; nothing is taken or signed until it is there again. Not fatal.
+    #[error("the clock was set back and is {behind_millis} ms behind the log; retry when it is there again")]
+    ClockBehind {
+        /// By how much, milliseconds.
+        behind_millis: u64,
+    },
+    /// The clock went back far behind a time the log has already used. Fatal: the log stops writing.
     #[error(
         "the clock reads {now_millis} ms, before {last_millis} ms which the log has used already; correct the clock and restart"
     )]

@@ -14,6 +14,7 @@ use tlog::consistency::ConsistencyProof;
 use tlog::hash::TreeHead;
 use tokio::sync::oneshot;
 
+use crate::clock::not_before;
 use crate::edge::Edge;
 use crate::entry::{Ack, Receipt};
 use crate::error::{Error, Result};
@@ -179,7 +180,7 @@ impl Publisher {
             last = self.shared.clock.elapsed();
             match self.publish() {
                 Ok(()) => {}
-                Err(error @ (Error::Signer(_) | Error::WitnessQuorum(_))) => {
+                Err(error @ (Error::Signer(_) | Error::WitnessQuorum(_) | Error::ClockBehind { .. })) => {
                     tracing::warn!(log = %self.shared.origin, %error, "no checkpoint published; trying again");
                     self.shared.metrics.publication_failed();
                     let mut state = self.shared.publisher.state.lock();
@@ -267,9 +268,7 @@ impl Publisher {
         let nodes = TreeNodes { edge: &edge, store: &shared.tiles };
         let now = shared.clock.unix_millis();
         let last = self.last_time_millis.max(head.time_millis);
-        if now < last {
-            return Err(Error::ClockBackwards { now_millis: now, last_millis: last });
-        }
+        not_before(now, last)?;
         check_consistency(&self.signed, &head.tree, &nodes)?;
 
         let mut note = Bytes::from(self.signer.sign(&head.tree, now)?);

@@ -14,6 +14,7 @@ use tlog::compact::CompactRange;
 use tlog::consistency::ConsistencyProof;
 use tlog::hash::TreeHead;
 
+use crate::clock::not_before;
 use crate::edge::{Edge, FullTile};
 use crate::entry::{Ack, Entry, Form, Item, Novelty, Receipt};
 use crate::entry_file::EntryWriter;
@@ -76,10 +77,12 @@ impl Sequencer {
                     tracing::error!(log = %self.shared.origin, %error, "batch refused");
                     self.shared.metrics.refused(batch.len());
                     self.shared.full.store(true, Ordering::Release);
-                    for item in batch.drain(..) {
-                        // The submitter may have gone; nobody else is to be told.
-                        let _ = item.reply.send(Err(again(&error)));
-                    }
+                    refuse(&mut batch, &error);
+                }
+                Err(error @ Error::ClockBehind { .. }) => {
+                    tracing::warn!(log = %self.shared.origin, %error, "batch refused");
+                    self.shared.metrics.refused(batch.len());
+                    refuse(&mut batch, &error);
                 }
                 Err(error) => {
                     self.shared.fail(&error);
@@ -90,15 +93,14 @@ impl Sequencer {
         self.shared.queue.end(End::Closed);
     }
 
-    /// Sequences one batch. On [`Error::DiskFull`] the batch is untouched; every other error is fatal.
+    /// Sequences one batch. On [`Error::DiskFull`] and [`Error::ClockBehind`] the batch is untouched; every other error is
+    /// fatal.
     fn sequence(&mut self, batch: &mut Vec<Item>) -> Result<()> {
         let old = self.head.load();
         // Before anything is written: another writer's entries begin where ours would.
         self.head.confirm()?;
         let now = self.shared.clock.unix_millis();
-        if now < old.time_millis {
-            return Err(Error::ClockBackwards { now_millis: now, last_millis: old.time_millis });
-        }
+        not_before(now, old.time_millis)?;
         let bytes = batch.iter().map(|item| item.entry.stored_length()).sum();
         self.writer.reserve(batch.len(), bytes)?;
 
@@ -256,8 +258,17 @@ pub(crate) fn check_consistency(old: &TreeHead, new: &TreeHead, nodes: &TreeNode
     })
 }
 
+/// Tells all submitters of a batch the same.
+fn refuse(batch: &mut Vec<Item>, error: &Error) {
+    for item in batch.drain(..) {
+        // The submitter may have gone; nobody else is to be told.
+        let _ = item.reply.send(Err(again(error)));
+    }
+}
+
 fn again(error: &Error) -> Error {
     match error {
+        Error::ClockBehind { behind_millis } => Error::ClockBehind { behind_millis: *behind_millis },
         Error::DiskFull { file } => Error::DiskFull { file: file.clone() },
         other => Error::Stopped(other.to_string()),
     }

@@ -222,7 +222,7 @@ pub struct MetricsSnapshot {
     pub batches: u64,
     /// Entries appended since the start.
     pub appended: u64,
-    /// Entries refused for want of space since the start.
+    /// Entries refused since the start for want of space, or while the clock was behind the log.
     pub refused: u64,
     /// Attempts to publish that failed since the start.
     pub publication_failures: u64,

@@ -136,18 +136,49 @@ fn issuance_entries_get_index_and_time_from_the_sequencer() {
 }
 
 #[test]
-fn the_clock_going_back_stops_the_log_and_then_refuses_to_start() {
+fn a_small_step_back_of_the_clock_is_waited_for() {
+    let fixture = Fixture::new(LogKind::Issuance);
+    let submit = |log: &Log, i: u8| {
+        let entry = Entry::certificate(CertificateEntry::certificate(vec![i; 300], vec![[9; 32]])).unwrap();
+        Log::wait(log.submit(WriterId(1), entry, Ack::Published).unwrap())
+    };
+    fixture.clock.set(2_000_000);
+    let log = fixture.open().unwrap();
+    assert_eq!(submit(&log, 0).unwrap().time_millis, 2_000_000);
+    let shown = log.publication().unwrap();
+    for behind in [50, 10_000, 1] {
+        fixture.clock.set(2_000_000 - behind);
+        let error = submit(&log, 1).unwrap_err();
+        assert!(
+            matches!(error, Error::ClockBehind { behind_millis } if behind_millis == behind),
+            "{behind}: {error}"
+        );
+        assert_eq!((log.failure(), log.committed().size), (None, 1));
+    }
+    fixture.clock.set(2_000_000);
+    let receipt = submit(&log, 1).unwrap();
+    assert_eq!((receipt.index, receipt.time_millis), (1, 2_000_000));
+    assert!(receipt.publication.unwrap().time_millis() >= shown.time_millis());
+    log.close();
+    fixture.check(&[]);
+}
+
+#[test]
+fn a_clock_that_goes_back_far_stops_the_log_and_then_refuses_to_start() {
     let fixture = Fixture::new(LogKind::Raw);
     let log = fixture.open().unwrap();
     let acknowledged = add_all(&log, 0..5);
-    fixture.clock.set(999_999);
+    fixture.clock.set(1_000_000 - 10_001);
     let error = add(&log, &entry(9), Ack::Sequenced).unwrap_err();
     assert!(matches!(error, Error::Stopped(_)), "{error}");
     assert!(log.failure().unwrap().contains("clock"), "{:?}", log.failure());
     assert_eq!(log.entry(3, &log.publication().unwrap()).unwrap_or(entry(3)), entry(3));
     log.close();
     let refusal = fixture.open().unwrap_err();
-    assert!(matches!(refusal, Error::Refused(Refusal::ClockBehind { behind_millis: 1, .. })), "{refusal}");
+    assert!(
+        matches!(refusal, Error::Refused(Refusal::ClockBehind { behind_millis: 10_001, .. })),
+        "{refusal}"
+    );
     fixture.clock.set(1_000_000);
     fixture.open().unwrap().close();
     fixture.check(&acknowledged);
