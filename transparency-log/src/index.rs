@@ -39,8 +39,11 @@ pub fn index(settings: &Settings, only: Option<&str>, out: &mut impl Write) -> R
         let options = repair::stored_at(settings, log, &keystore)?;
         // Held until the new file has its name: a server started before would go on with the old one, unlinked.
         let (report, held) = check_and_hold(&options, &disk, |index, stored| {
+            if failed.is_some() {
+                return;
+            }
             rebuild.add(index, terms(log.kind, stored));
-            if index % STEP == STEP - 1 && failed.is_none() {
+            if index % STEP == STEP - 1 {
                 failed = runtime.block_on(rebuild.flush()).err();
             }
         })

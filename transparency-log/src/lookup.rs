@@ -16,6 +16,7 @@ use service::{Problem, StartRefusal};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool};
 use tlog::hash::TreeHead;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::api::{Handled, evidence, json as json_answer, of_store, parameter, published};
@@ -70,6 +71,13 @@ impl Lookup {
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(refuse)?;
         sqlx::raw_sql(SCHEMA).execute(&pool).await.map_err(refuse)?;
         Ok(Self { pool, covered: AtomicU64::new(0), turns: Semaphore::new(SEARCHES) })
+    }
+
+    /// Entries that the file says it covers, of whatever log it was made; `None` for a new one.
+    pub(crate) async fn recorded(&self) -> Result<Option<u64>, String> {
+        let row = sqlx::query("SELECT size FROM covered").fetch_optional(&self.pool).await.map_err(text)?;
+        let size = row.map(|row| row.try_get::<i64, _>(0)).transpose().map_err(text)?;
+        Ok(size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)))
     }
 
     /// Entries of the log that the index holds.
@@ -177,6 +185,27 @@ impl Lookup {
             .collect::<Result<_, _>>()
             .map_err(Problem::internal)
     }
+}
+
+/// What the index file of a log says of its size, if there is one: it is made of published entries, so that no smaller
+/// log may start beside it.
+pub(crate) fn seen(path: &Path, runtime: &Handle) -> Result<Option<(PathBuf, u64)>, StartRefusal> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let recorded = runtime.block_on(async {
+        let lookup = Lookup::open(path).await?;
+        let recorded = lookup.recorded().await;
+        lookup.pool.close().await;
+        recorded.map_err(|error| {
+            StartRefusal::new(
+                format!("cannot read the lookup index {}", path.display()),
+                "delete the file: it is rebuilt from the log",
+            )
+            .because(error)
+        })
+    })?;
+    Ok(recorded.map(|size| (path.to_owned(), size)))
 }
 
 /// Where the index of a log is.

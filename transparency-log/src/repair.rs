@@ -7,10 +7,11 @@ use hsm::software::Keystore;
 use log_store::{Disk, LogOptions, OsDisk, RepairReport, check_log, plan_repair};
 use serde_json::{Value, json};
 use service::{Failure, StartRefusal};
+use tokio::runtime::Runtime;
 
 use crate::logs::options;
 use crate::settings::{LogSettings, Settings};
-use crate::{keys, serve};
+use crate::{keys, lookup, serve};
 
 /// Whether a repair is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,11 @@ pub fn repair(
     let chosen = chosen(settings, only)?;
     let keystore = serve::open_keystore(settings)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let runtime = Runtime::new().map_err(Failure::failed)?;
     let (mut refused, mut waiting) = (None, false);
     for log in chosen {
-        let options = stored_at(settings, log, &keystore)?;
+        let mut options = stored_at(settings, log, &keystore)?;
+        options.seen.extend(lookup::seen(&lookup::path(settings, &log.name), runtime.handle())?);
         let done = plan_repair(&options, &disk).and_then(|planned| match repairing {
             Repairing::DryRun => Ok(planned.report().clone()),
             Repairing::Apply => planned.apply(),

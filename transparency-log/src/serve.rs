@@ -110,7 +110,8 @@ fn open_log(
 ) -> Result<ServedLog, StartRefusal> {
     let admission = Admission::load(log)?;
     let keys = keys::open(keystore, log)?;
-    let options = options(settings, log, keys.origin());
+    let mut options = options(settings, log, keys.origin());
+    options.seen.extend(lookup::seen(&lookup::path(settings, &log.name), runtime)?);
     let add_token = match &log.raw.add_token_file {
         Some(file) => {
             Some(AdminAuth::new(&AdminConfig { token_file: Some(file.clone()), subjects: Vec::new() })?)

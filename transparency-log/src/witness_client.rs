@@ -283,6 +283,18 @@ fn line_bytes(key: &VerifierKey) -> usize {
     key.name().len() + 6 + (4 + 8_usize + signature).div_ceil(3) * 4
 }
 
+/// The signature lines behind the log's own, which stand first.
+fn lines_after_own<'a>(note: &'a [u8], origin: &str) -> &'a [u8] {
+    let own = format!("\u{2014} {origin} ");
+    let text = note.windows(2).position(|two| two == b"\n\n").map_or(note.len(), |at| at + 2);
+    let mut lines = note.get(text..).unwrap_or_default();
+    while lines.starts_with(own.as_bytes()) {
+        let end = lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1);
+        lines = lines.get(end..).unwrap_or_default();
+    }
+    lines
+}
+
 /// The line of the witness's key, verified; it must have a time. Further lines of the key would say nothing more.
 fn verified(body: &str, witness: &Witness, note: &Note) -> Result<NoteSignature, String> {
     let lines =
@@ -302,8 +314,9 @@ fn verified(body: &str, witness: &Witness, note: &Note) -> Result<NoteSignature,
 }
 
 impl Cosigner for WitnessClient {
-    fn is_cosigned(&self, note: &[u8]) -> bool {
-        self.open(note).is_ok()
+    fn cosignatures<'a>(&self, note: &'a [u8]) -> Option<&'a [u8]> {
+        self.open(note).ok()?;
+        Some(lines_after_own(note, &self.origin))
     }
 
     fn cosign(
@@ -335,6 +348,14 @@ mod tests {
             names += &format!(" w{number}");
         }
         Policy::parse(format!("{text}group g {needed}{names}\nquorum g\n").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_lines_of_witnesses_are_those_behind_the_logs_own() {
+        let note = "log.example\n1\nroot\n\n— log.example AAAA\n— log.example BBBB\n— w.example CCCC\n— v.example DDDD\n";
+        let lines = lines_after_own(note.as_bytes(), "log.example");
+        assert_eq!(lines, "— w.example CCCC\n— v.example DDDD\n".as_bytes());
+        assert_eq!(lines_after_own(b"log.example\n1\nroot\n\n", "log.example"), b"");
     }
 
     #[test]

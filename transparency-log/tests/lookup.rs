@@ -74,6 +74,16 @@ async fn a_wrong_index_shows_nothing_wrong_and_the_command_makes_it_right() {
     assert_eq!(find(&server, of_alice, 3).await, [0, 2]);
     assert_eq!(server.stop(), Some(0));
 
+    // It is made of published entries: a log that has fewer was put back, whatever its own files say.
+    alter(&stack, "UPDATE covered SET size = 4;").await;
+    for (command, word) in [("serve", "an old head was restored"), ("repair", "ends at entry 3")] {
+        let (code, _, line) = run(BINARY, &[command, "--config"], &stack.config());
+        assert_eq!(code, Some(78), "{command}: {line}");
+        assert!(line.contains(word), "{command}: {line}");
+        assert_eq!(line.contains("lookup.sqlite"), command == "serve", "{command}: {line}");
+    }
+    alter(&stack, "UPDATE covered SET size = 3;").await;
+
     // An index of another tree is noticed and made anew by the server itself.
     alter(&stack, "UPDATE covered SET root = zeroblob(32); DELETE FROM term;").await;
     let server = stack.serve();

@@ -1,5 +1,5 @@
 //! Re-verifies a whole log that is not running: every record, every derived file (tiles, positions, deduplication keys),
-//! both heads and the stored note. Nothing is created or changed.
+//! both heads and the stored notes. Nothing is created or changed.
 
 use std::io;
 use std::path::Path;
@@ -73,6 +73,7 @@ pub fn check_and_hold(
     let copy = HeadFile::open(&**disk, &options.head_copy, identity)?;
     demand(disk, &options.note_file(), "the next start signs what is committed anew")?;
     let note = NoteFile::open(&**disk, &options.note_file(), identity)?;
+    let cosigned = NoteFile::find(&**disk, &options.cosigned_file(), identity)?;
     let entries = EntryFile::open(disk.clone(), &options.entries_directory(), identity, options.sizes)?;
     let committed = head.load();
     let derived = note.current().map_or(0, |note| note.derived) / 256 * 256;
@@ -97,7 +98,9 @@ pub fn check_and_hold(
     };
 
     let mut signed = vec![(copy.path().to_owned(), copy.load().tree)];
-    signed.extend(note.current().map(|stored| (note.path().to_owned(), stored.tree)));
+    for note in std::iter::once(&note).chain(&cosigned) {
+        signed.extend(note.current().map(|stored| (note.path().to_owned(), stored.tree)));
+    }
     for (path, tree) in &signed {
         if tree.size > committed.tree.size {
             return Err(Refusal::HeadBehind {

@@ -2,9 +2,11 @@
 //! than witnesses are willing to be asked (public networks publish quotas of one checkpoint in ten seconds).
 //!
 //! Whoever submitted with [`Ack::Witnessed`](crate::Ack::Witnessed) waits here, after publication, for a cosigned
-//! checkpoint that covers the entry. Without the quorum nobody is answered.
+//! checkpoint that covers the entry. Without the quorum nobody is answered. What was cosigned last is stored, so that a
+//! restart has it; where the log has grown since, the witnesses are asked at once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::entry::Receipt;
 use crate::error::{Error, Result};
+use crate::note_file::{MAX_NOTE, NoteFile, StoredNote};
 use crate::publication::Publication;
-use crate::publisher::{Cosigner, RETRY, Waiter};
+use crate::publisher::{Cosigner, RETRY, Waiter, restored};
 use crate::shared::Shared;
 
 /// When witnesses are asked, in a log that has a witness policy.
@@ -27,7 +30,8 @@ pub enum Witnessing {
     OnRequest {
         /// From one request to the next.
         pause: Duration,
-        /// Age of the newest cosignatures at which they are asked again although nobody waits; `None`: never.
+        /// Age of the newest cosignatures at which they are asked again although nobody waits; `None`: never. After a start
+        /// they are asked until the tree is cosigned, whatever this says.
         refresh: Option<Duration>,
     },
 }
@@ -95,15 +99,27 @@ fn refuse(replies: impl Iterator<Item = oneshot::Sender<Result<Receipt>>>, cause
 pub(crate) struct Cosigning {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cosigner: Arc<dyn Cosigner>,
+    /// The newest note with its quorum.
+    pub(crate) cosigned: NoteFile,
     pub(crate) pause: Duration,
     pub(crate) refresh: Option<Duration>,
 }
 
 impl Cosigning {
+    /// Shows the cosignatures of the last run again.
+    pub(crate) fn restore(&self) -> Result<()> {
+        if let Some(stored) = self.cosigned.current()
+            && let Some(publication) = restored(&self.shared, &*self.cosigner, stored)?
+        {
+            self.shared.set_witnessed(Arc::new(publication));
+        }
+        Ok(())
+    }
+
     /// Cosigns until the log is closed or fails.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         // Not before the first, and at the second even when nobody waits.
-        let (mut earliest, mut refresh) = (Duration::ZERO, self.refresh_from(self.shared.clock.elapsed()));
+        let (mut earliest, mut refresh) = (Duration::ZERO, self.first());
         while let Some(publication) = self.due(earliest, refresh) {
             let now = self.shared.clock.elapsed();
             match self.cosign(&publication) {
@@ -111,6 +127,10 @@ impl Cosigning {
                     earliest = now + self.pause;
                     refresh = self.refresh_from(now);
                     self.answer(&cosigned);
+                }
+                Err(error @ Error::Io { .. }) => {
+                    self.shared.fail(&error);
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(log = %self.shared.origin, %error, "no cosigned checkpoint; trying again");
@@ -127,6 +147,23 @@ impl Cosigning {
                 .map(|(_, reply)| reply),
             "the server is shutting down",
         );
+    }
+
+    /// When the witnesses are to be asked first although nobody waits: at once, unless the tree that is published is
+    /// cosigned already, or empty.
+    fn first(&self) -> Option<Duration> {
+        let now = self.shared.clock.elapsed();
+        let published = self.shared.published().map(|published| published.tree);
+        if published.is_none_or(|tree| tree.size == 0) {
+            return self.refresh_from(now);
+        }
+        match self.shared.witnessed().filter(|witnessed| Some(witnessed.tree) == published) {
+            None => Some(now),
+            Some(witnessed) => {
+                let age = self.shared.clock.unix_millis().saturating_sub(witnessed.time_millis);
+                self.refresh.map(|refresh| now + refresh.saturating_sub(Duration::from_millis(age)))
+            }
+        }
     }
 
     fn refresh_from(&self, now: Duration) -> Option<Duration> {
@@ -153,20 +190,21 @@ impl Cosigning {
         }
     }
 
-    fn cosign(&self, publication: &Arc<Publication>) -> Result<Arc<Publication>> {
+    fn cosign(&mut self, publication: &Arc<Publication>) -> Result<Arc<Publication>> {
         let consistency = |old: u64| publication.consistency(old, &self.shared.tiles);
         let note = Bytes::from(self.cosigner.cosign(&publication.note, &publication.tree, &consistency)?);
         let Some(lines) = note.strip_prefix(&publication.note[..]) else {
             return Err(Error::WitnessQuorum("the note was altered while it was cosigned".to_owned()));
         };
+        if note.len() > MAX_NOTE {
+            // What witnesses answer must never be what stops the log.
+            return Err(Error::WitnessQuorum(format!("their lines make {} bytes", note.len())));
+        }
         let cosignatures = note.slice_ref(lines);
-        Ok(Arc::new(Publication {
-            tree: publication.tree,
-            time_millis: publication.time_millis,
-            note,
-            cosignatures,
-            edge: publication.edge.clone(),
-        }))
+        let (tree, time_millis) = (publication.tree, publication.time_millis);
+        let derived = self.shared.derived.load(Ordering::Acquire);
+        self.cosigned.store(StoredNote { tree, time_millis, derived, note: note.clone() })?;
+        Ok(Arc::new(Publication { tree, time_millis, note, cosignatures, edge: publication.edge.clone() }))
     }
 
     fn answer(&self, cosigned: &Arc<Publication>) {

@@ -310,6 +310,21 @@ pub(crate) fn inspect_all(disk: &Arc<dyn Disk>, directory: &Path, size: u64) -> 
     Ok(runs)
 }
 
+/// A whole run with keys of entries beyond the first `size`, and where it ends. Nothing is changed.
+pub(crate) fn beyond(disk: &Arc<dyn Disk>, directory: &Path, size: u64) -> Result<Option<(PathBuf, u64)>> {
+    let names = match disk.list(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        names => names.map_err(|error| Error::io("list", directory, error))?,
+    };
+    for (start, Reverse(end)) in ranges(&names) {
+        let path = directory.join(format!("{start}-{end}.run"));
+        if end > size && end > start && open(disk, &path, start..end)?.is_some() {
+            return Ok(Some((path, end)));
+        }
+    }
+    Ok(None)
+}
+
 /// Opens the runs that cover `0..n` for the largest possible `n <= size`, and removes what a crash left behind.
 /// `root_at` is the log's root at a size.
 pub(crate) fn open_all(
@@ -327,12 +342,8 @@ pub(crate) fn open_all(
     let (mut runs, mut covered) = (Vec::new(), 0);
     for (start, Reverse(end)) in ranges(&names) {
         let path = directory.join(format!("{start}-{end}.run"));
-        if end > size {
-            // Of entries that were never committed. Others will take their places.
-            disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
-            continue;
-        }
-        if start != covered || end <= start {
+        // The start has refused whole ones beyond the log's end (see `beyond`).
+        if end > size || start != covered || end <= start {
             continue;
         }
         match open(disk, &path, start..end)? {

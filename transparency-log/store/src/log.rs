@@ -114,16 +114,16 @@ impl Log {
             scrub: 0,
         };
         let witnesses = parts.cosigner.is_some().then_some(options.witnessing);
-        let (before_publication, beside_it) = match (parts.cosigner, options.witnessing) {
-            (cosigner, Witnessing::EveryCheckpoint) => (cosigner, None),
-            (cosigner, Witnessing::OnRequest { pause, refresh }) => (
-                None,
-                cosigner.map(|cosigner| Cosigning { shared: shared.clone(), cosigner, pause, refresh }),
-            ),
-        };
-        let cosigned = match &before_publication {
+        let stored = match witnesses {
             Some(_) => Some(NoteFile::open(&*parts.disk, &options.cosigned_file(), options.identity())?),
             None => None,
+        };
+        let (before_publication, cosigned, beside_it) = match (parts.cosigner, options.witnessing, stored) {
+            (Some(cosigner), Witnessing::OnRequest { pause, refresh }, Some(cosigned)) => {
+                let shared = shared.clone();
+                (None, None, Some(Cosigning { shared, cosigner, cosigned, pause, refresh }))
+            }
+            (cosigner, _, cosigned) => (cosigner, cosigned, None),
         };
         let mut publisher = Publisher {
             shared: shared.clone(),
@@ -144,6 +144,7 @@ impl Log {
         } else {
             publisher.publish()?;
         }
+        beside_it.as_ref().map_or(Ok(()), Cosigning::restore)?;
         let sequencer =
             Sequencer { shared: shared.clone(), head, writer, range, edge, follower: to_follower.clone() };
         let mut threads = vec![

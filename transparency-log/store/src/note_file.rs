@@ -52,13 +52,19 @@ impl NoteFile {
         Ok(Self { path: path.to_owned(), file, identity, sequence: 0, current: None })
     }
 
-    /// Opens the file. A log that never published has no intact slot; that is no error.
+    /// Opens the file, or makes it. A log that never published has no intact slot; that is no error.
     pub(crate) fn open(disk: &dyn Disk, path: &Path, identity: [u8; 32]) -> Result<Self> {
+        match Self::find(disk, path, identity)? {
+            Some(file) => Ok(file),
+            None => Self::create(disk, path, identity),
+        }
+    }
+
+    /// Opens the file if there is one, and makes none.
+    pub(crate) fn find(disk: &dyn Disk, path: &Path, identity: [u8; 32]) -> Result<Option<Self>> {
         let file = match disk.open(path, Access::ReadWrite) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Self::create(disk, path, identity);
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("open", path, error)),
         };
         let (mut sequence, mut current) = (0, None);
@@ -77,7 +83,7 @@ impl NoteFile {
                 (sequence, current) = (found, Some(note));
             }
         }
-        Ok(Self { path: path.to_owned(), file, identity, sequence, current })
+        Ok(Some(Self { path: path.to_owned(), file, identity, sequence, current }))
     }
 
     pub(crate) fn current(&self) -> Option<&StoredNote> {

@@ -1,11 +1,15 @@
 //! Where a log lives and how it behaves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tlog::hash::Hash;
 
 use crate::cosigning::Witnessing;
+use crate::dedup_run;
+use crate::disk::Disk;
 use crate::entry_file::EntryFileSizes;
+use crate::error::Result;
 use crate::kind::{Deduplication, LogKind};
 use crate::publisher::Publishing;
 use crate::queue::Batching;
@@ -47,6 +51,8 @@ pub struct LogOptions {
     pub witnessing: Witnessing,
     /// Whether it takes entries.
     pub writing: Writing,
+    /// What others derived from committed entries, and of how many: a log with fewer was put back behind it.
+    pub seen: Vec<(PathBuf, u64)>,
 }
 
 impl LogOptions {
@@ -66,7 +72,14 @@ impl LogOptions {
             publishing: Publishing::default(),
             witnessing: Witnessing::EveryCheckpoint,
             writing: Writing::Open,
+            seen: Vec::new(),
         }
+    }
+
+    /// What was derived from more than `size` committed entries, and from how many: keys, or what [`seen`](Self::seen) says.
+    pub(crate) fn beyond(&self, disk: &Arc<dyn Disk>, size: u64) -> Result<Option<(PathBuf, u64)>> {
+        let keys = dedup_run::beyond(disk, &self.dedup_directory(), size)?;
+        Ok(keys.or_else(|| self.seen.iter().find(|(_, seen)| *seen > size).cloned()))
     }
 
     /// Binds files to kind and origin.

@@ -48,8 +48,9 @@ pub trait Cosigner: Send + Sync + std::fmt::Debug {
         consistency: &dyn Fn(u64) -> Result<ConsistencyProof>,
     ) -> Result<Vec<u8>>;
 
-    /// Whether a stored note has the cosignatures of a quorum, so that it may be shown until there is a newer one.
-    fn is_cosigned(&self, note: &[u8]) -> bool;
+    /// The lines of witnesses at the end of a stored note, if they are a quorum: it may then be shown until there is a
+    /// newer one.
+    fn cosignatures<'a>(&self, note: &'a [u8]) -> Option<&'a [u8]>;
 }
 
 /// When checkpoints are published.
@@ -240,24 +241,11 @@ impl Publisher {
     /// Publishes the stored checkpoint that had its quorum, so that there is something to read until a new one has.
     pub(crate) fn restore(&self) -> Result<()> {
         let stored = self.cosigned.as_ref().and_then(NoteFile::current);
-        let (Some(cosigner), Some(stored)) = (&self.cosigner, stored) else { return Ok(()) };
-        let Committed { edge, .. } = self.shared.committed();
-        let nodes = TreeNodes { edge: &edge, store: &self.shared.tiles };
-        let size = stored.tree.size;
-        let ours =
-            size <= edge.size() && tlog::node::read_root(size, &nodes).map_err(Error::from)? == stored.tree;
-        if !ours || !cosigner.is_cosigned(&stored.note) {
-            tracing::warn!(log = %self.shared.origin, size, "the stored cosigned checkpoint cannot be shown");
-            return Ok(());
+        if let (Some(cosigner), Some(stored)) = (&self.cosigner, stored)
+            && let Some(publication) = restored(&self.shared, &**cosigner, stored)?
+        {
+            self.shared.set_published(Arc::new(publication));
         }
-        let edge = Edge::at(size, &nodes).map_err(Error::from)?;
-        self.shared.set_published(Arc::new(Publication {
-            tree: stored.tree,
-            time_millis: stored.time_millis,
-            note: stored.note.clone(),
-            cosignatures: Bytes::new(),
-            edge,
-        }));
         Ok(())
     }
 
@@ -323,4 +311,28 @@ impl Publisher {
             self.shared.cosigning.wait_for(to_cosign);
         }
     }
+}
+
+/// A stored checkpoint, if it is of this log's tree and has its quorum still.
+pub(crate) fn restored(
+    shared: &Shared,
+    cosigner: &dyn Cosigner,
+    stored: &StoredNote,
+) -> Result<Option<Publication>> {
+    let Committed { edge, .. } = shared.committed();
+    let nodes = TreeNodes { edge: &edge, store: &shared.tiles };
+    let size = stored.tree.size;
+    let ours =
+        size <= edge.size() && tlog::node::read_root(size, &nodes).map_err(Error::from)? == stored.tree;
+    let Some(cosignatures) = cosigner.cosignatures(&stored.note).filter(|_| ours) else {
+        tracing::warn!(log = %shared.origin, size, "the stored cosigned checkpoint cannot be shown");
+        return Ok(None);
+    };
+    Ok(Some(Publication {
+        tree: stored.tree,
+        time_millis: stored.time_millis,
+        cosignatures: stored.note.slice_ref(cosignatures),
+        note: stored.note.clone(),
+        edge: Edge::at(size, &nodes).map_err(Error::from)?,
+    }))
 }

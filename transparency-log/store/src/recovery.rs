@@ -1,8 +1,8 @@
 //! What a start looks at before the log may sign anything.
 //!
-//! Lock and load the head → compare with its second copy and the stored note → re-derive the right edge from the entries
-//! and compare its root with the head → complete valid records beyond the head → cut a torn tail. Whatever does not fit
-//! is a [`Refusal`] that names the file and the repair.
+//! Lock and load the head → compare with its second copy, the stored note and the cosigned one → re-derive the right edge
+//! from the entries and compare its root with the head → complete valid records beyond the head → cut a torn tail.
+//! Whatever does not fit is a [`Refusal`] that names the file and the repair.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tlog::compact::CompactRange;
 use tlog::hash::{Hash, TreeHead};
 
 use crate::clock::Clock;
-use crate::dedup::Dedup;
+use crate::dedup::{self, Dedup, Work};
 use crate::disk::Disk;
 use crate::edge::{Edge, FullTile, TileNodes, items};
 use crate::entry_file::{EntryFile, EntryWriter, SEGMENT_HEADER, STRIDE};
@@ -41,8 +41,10 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
     let identity = options.identity();
     let mut head = HeadFile::open(&**disk, &options.head, identity)?;
     let copy = HeadFile::open(&**disk, &options.head_copy, identity)?;
-    let note = NoteFile::open(&**disk, &options.note_file(), identity)?;
-    let last_time_millis = compare_heads(&head, &copy, &note, clock.unix_millis())?;
+    let note = NoteFile::find(&**disk, &options.note_file(), identity)?;
+    let cosigned = NoteFile::find(&**disk, &options.cosigned_file(), identity)?;
+    let notes: Vec<&NoteFile> = note.iter().chain(&cosigned).collect();
+    let last_time_millis = compare_heads(&head, &copy, &notes, clock.unix_millis())?;
 
     let entries = EntryFile::open(disk.clone(), &options.entries_directory(), identity, options.sizes)?;
     let tiles = TileStore::open(disk.clone(), &options.tiles_directory())?;
@@ -50,7 +52,7 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
         options.kind,
         &entries,
         &tiles,
-        note.current().map_or(0, |note| note.derived),
+        note.as_ref().and_then(NoteFile::current).map_or(0, |note| note.derived),
         head.load(),
     )?;
     walk.walk_to_head(head.load(), head.path())?;
@@ -58,11 +60,16 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
     if walk.root()? != expected.root {
         return Err(diagnose(options.kind, &entries, &tiles, &head).into());
     }
-    check_history(&walk, &head, &[(copy.path(), copy.load().tree)])?;
-    if let Some(stored) = note.current() {
-        check_history(&walk, &head, &[(note.path(), stored.tree)])?;
+    check_history(&walk, &head, copy.path(), copy.load().tree)?;
+    for note in notes {
+        note.current().map_or(Ok(()), |stored| check_history(&walk, &head, note.path(), stored.tree))?;
     }
     walk.beyond_head()?;
+    // Only committed entries are derived from: more of them than there are entries are the trace of a log that was longer.
+    if let Some((newer, newer_size)) = options.beyond(disk, walk.edge.size())? {
+        let (head_size, head) = (expected.size, head.path().to_owned());
+        return Err(Refusal::HeadBehind { head, head_size, newer, newer_size }.into());
+    }
     let now = clock.unix_millis();
     if let Some(behind_millis) = walk.latest_millis.checked_sub(now).filter(|behind| *behind > 0) {
         return Err(Refusal::ClockBehind { head: head.path().to_owned(), behind_millis }.into());
@@ -90,32 +97,37 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
     let entries = Arc::new(entries);
     let writer = EntryWriter::new(entries.clone())?;
     tiles.sync()?;
+    let note = match note {
+        Some(note) => note,
+        None => NoteFile::create(&**disk, &options.note_file(), identity)?,
+    };
     Ok(Recovered { head, copy, note, entries, writer, tiles, edge, range, last_time_millis })
 }
 
-/// Looks at the three records of what was committed and signed. Returns the latest time in them.
-fn compare_heads(head: &HeadFile, copy: &HeadFile, note: &NoteFile, now: u64) -> Result<u64, Refusal> {
+/// Looks at all records of what was committed, signed and cosigned. Returns the latest time in them.
+fn compare_heads(head: &HeadFile, copy: &HeadFile, notes: &[&NoteFile], now: u64) -> Result<u64, Refusal> {
     let (committed, copied) = (head.load(), copy.load());
     let mut last = committed.time_millis.max(copied.time_millis);
     let mut others = vec![(copy.path(), copied.tree)];
-    if let Some(stored) = note.current() {
+    for note in notes {
+        let Some(stored) = note.current() else { continue };
         last = last.max(stored.time_millis);
-        if stored.tree.size > copied.tree.size {
-            return Err(Refusal::CopyBehind {
-                copy: copy.path().to_owned(),
-                copy_size: copied.tree.size,
-                signed_size: stored.tree.size,
-            });
-        }
         others.push((note.path(), stored.tree));
     }
-    for (path, tree) in others {
+    for (path, tree) in &others {
         if tree.size > committed.tree.size {
             return Err(Refusal::HeadBehind {
                 head: head.path().to_owned(),
                 head_size: committed.tree.size,
-                newer: path.to_owned(),
+                newer: (*path).to_owned(),
                 newer_size: tree.size,
+            });
+        }
+        if tree.size > copied.tree.size {
+            return Err(Refusal::CopyBehind {
+                copy: copy.path().to_owned(),
+                copy_size: copied.tree.size,
+                signed_size: tree.size,
             });
         }
     }
@@ -126,18 +138,16 @@ fn compare_heads(head: &HeadFile, copy: &HeadFile, note: &NoteFile, now: u64) ->
 }
 
 /// Every tree that was signed must be a prefix of the one that the entries give.
-fn check_history(walk: &Walk<'_>, head: &HeadFile, signed: &[(&Path, TreeHead)]) -> Result<()> {
-    for (path, tree) in signed {
-        if walk.root_at(tree.size)? != tree.root {
-            return Err(Refusal::HeadsDiffer {
-                head: head.path().to_owned(),
-                other: (*path).to_owned(),
-                detail: format!("the tree of size {} has another root", tree.size),
-            }
-            .into());
-        }
+fn check_history(walk: &Walk<'_>, head: &HeadFile, path: &Path, signed: TreeHead) -> Result<()> {
+    if walk.root_at(signed.size)? == signed.root {
+        return Ok(());
     }
-    Ok(())
+    Err(Refusal::HeadsDiffer {
+        head: head.path().to_owned(),
+        other: path.to_owned(),
+        detail: format!("the tree of size {} has another root", signed.size),
+    }
+    .into())
 }
 
 /// Derives the tree from the entries, from a point where the derived files are known to be durable.
@@ -391,7 +401,15 @@ pub(crate) fn load_dedup(
 ) -> Result<Dedup> {
     let size = edge.size();
     let root_at = |size| root_of(edge, tiles, size);
-    let mut dedup = Dedup::open(disk, &options.dedup_directory(), size, options.dedup_table, root_at)?;
+    let directory = options.dedup_directory();
+    let mut dedup = Dedup::open(disk, &directory, size, options.dedup_table, root_at)?;
+    // A full table becomes a run at once: without runs a log's keys would all be in memory.
+    let spill = |dedup: &mut Dedup| {
+        if let Some(work @ Work::Spill(_)) = dedup.work(size) {
+            dedup.adopt(dedup::perform(disk, &directory, &work, root_at)?.0);
+        }
+        Ok::<_, Error>(())
+    };
     let mut next = dedup.covered();
     if options.kind.keyed_by_leaf() {
         while next < size {
@@ -402,21 +420,25 @@ pub(crate) fn load_dedup(
             let place = usize::try_from(next % 256).unwrap_or(usize::MAX);
             let hash = tile.node(0, place).ok_or(Error::NotFound)?;
             dedup.insert(&EntryKey(hash), next);
+            spill(&mut dedup)?;
             next += 1;
         }
         return Ok(dedup);
     }
-    let mut foreign = None;
+    let mut added = Ok(());
     entries.read(next, size - next, |index, stored| {
-        match crate::certificate::CertificateRecord::parse(stored) {
-            Some(record) => dedup.insert(&record.entry.key(), index),
-            None => foreign = Some(index),
+        if added.is_err() {
+            return;
         }
+        added = match crate::certificate::CertificateRecord::parse(stored) {
+            Some(record) => {
+                dedup.insert(&record.entry.key(), index);
+                spill(&mut dedup)
+            }
+            None => {
+                Err(Error::damaged(entries.directory(), format!("entry {index} is no certificate entry")))
+            }
+        };
     })?;
-    match foreign {
-        None => Ok(dedup),
-        Some(index) => {
-            Err(Error::damaged(entries.directory(), format!("entry {index} is no certificate entry")))
-        }
-    }
+    added.map(|()| dedup)
 }

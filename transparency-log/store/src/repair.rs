@@ -1,5 +1,5 @@
 //! Writes a lost or outdated head, or its second copy, anew from the newest record of what was committed or signed that
-//! is left (head, second copy, stored note), after verifying the entries against all of them.
+//! is left (head, second copy, stored notes), after verifying the entries against all of them.
 //!
 //! It never shortens the log: a record that knows more than the entries hold is a refusal. What it cannot know is what
 //! was acknowledged and is recorded nowhere here any more; the operator compares with a witness before the next start.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tlog::compact::CompactRange;
 use tlog::hash::{EMPTY_ROOT, TreeHead};
 
-use crate::disk::{Access, Disk};
+use crate::disk::Disk;
 use crate::entry_file::{EntryFile, SEGMENT_HEADER};
 use crate::error::{Error, Refusal, Result};
 use crate::head_file::{Head, HeadFile};
@@ -86,7 +86,9 @@ pub fn plan_repair(options: &LogOptions, disk: &Arc<dyn Disk>) -> Result<Repair>
         }
     }
     let heads_lost = records.is_empty();
-    records.extend(stored_note(options, &**disk)?);
+    for path in [options.note_file(), options.cosigned_file()] {
+        records.extend(stored_note(path, identity, &**disk)?);
+    }
 
     let entries = EntryFile::open(disk.clone(), &options.entries_directory(), identity, options.sizes)?;
     let newest = newest(&records).map_or(0, |record| record.tree.size);
@@ -98,6 +100,11 @@ pub fn plan_repair(options: &LogOptions, disk: &Arc<dyn Disk>) -> Result<Repair>
     // An initialisation that was interrupted left an empty entry file and nothing signed.
     if heads_lost && (walked.entries > 0 || !records.is_empty() || entries.segment_count() == 0) {
         return Err(Refusal::HeadsLost { head: options.head.clone(), copy: options.head_copy.clone() }.into());
+    }
+    if let Some((newer, expected)) = options.beyond(disk, walked.entries)? {
+        tracing::warn!(file = %newer.display(), "it was derived from entries that are missing");
+        let entries = entries.segment_of(walked.tail);
+        return Err(Refusal::EntriesMissing { entries, found: walked.entries, expected }.into());
     }
     plan(disk, identity, files, records, walked)
 }
@@ -182,16 +189,11 @@ fn newest(records: &[Record]) -> Option<&Record> {
     records.iter().max_by_key(|record| record.tree.size)
 }
 
-/// The stored note, without making a file where there is none.
-fn stored_note(options: &LogOptions, disk: &dyn Disk) -> Result<Option<Record>> {
-    let path = options.note_file();
-    match disk.open(&path, Access::ReadOnly) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("open", &path, error)),
-        Ok(_) => {}
-    }
-    let note = NoteFile::open(disk, &path, options.identity())?;
-    Ok(note.current().map(|note| Record { path, tree: note.tree, time_millis: note.time_millis, tail: None }))
+/// A stored note.
+fn stored_note(path: PathBuf, identity: [u8; 32], disk: &dyn Disk) -> Result<Option<Record>> {
+    let note = NoteFile::find(disk, &path, identity)?;
+    let stored = note.as_ref().and_then(NoteFile::current);
+    Ok(stored.map(|note| Record { path, tree: note.tree, time_millis: note.time_millis, tail: None }))
 }
 
 /// What the entries hold.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fixture::{Fixture, add, add_all, copy_tree, entry, os};
 use log_store::{
     Access, Ack, Deduplication, Disk, DiskFile, Entry, Error, Log, LogKind, OsDisk, Refusal, WriterId,
-    check_and_hold, check_log,
+    check_and_hold, check_log, plan_repair,
 };
 use tlog::hash::leaf_hash;
 
@@ -180,6 +180,67 @@ fn tlog_root(size: u64) -> [u8; 32] {
     let mut range = tlog::compact::CompactRange::new();
     (0..size).for_each(|i| range.push(leaf_hash(&entry(i))));
     range.root().0
+}
+
+#[test]
+fn keys_of_entries_that_are_gone_refuse_a_log_that_was_put_back() {
+    let fixture = small();
+    let log = fixture.open().unwrap();
+    add_all(&log, 0..50);
+    log.close();
+    let old = tempfile::tempdir().unwrap();
+    copy_tree(fixture.directory.path(), old.path());
+    let log = fixture.open().unwrap();
+    let acknowledged = add_all(&log, 50..150);
+    wait_for("a run", || !runs(&fixture).is_empty());
+    log.close();
+    let new = tempfile::tempdir().unwrap();
+    copy_tree(fixture.directory.path(), new.path());
+
+    let restore = |from: &Path| {
+        for name in ["entries", "head"] {
+            std::fs::remove_dir_all(fixture.path(name)).unwrap();
+            copy_tree(&from.join("log").join(name), &fixture.path(name));
+        }
+        std::fs::copy(from.join("log/checkpoint"), fixture.path("checkpoint")).unwrap();
+        std::fs::copy(from.join("copy/head"), &fixture.options.head_copy).unwrap();
+    };
+    restore(old.path());
+    let run = runs(&fixture)[0].clone();
+    let refusal = fixture.open().unwrap_err();
+    assert!(
+        matches!(&refusal, Error::Refused(Refusal::HeadBehind { newer, newer_size: 100, head_size: 50, .. }) if *newer == run),
+        "{refusal}"
+    );
+    let refusal = plan_repair(&fixture.options, &os()).unwrap_err();
+    assert!(
+        matches!(&refusal, Error::Refused(Refusal::EntriesMissing { found: 50, expected: 100, .. })),
+        "{refusal}"
+    );
+    assert!(run.exists(), "the trace of the loss is gone");
+    // What the refusal asks for.
+    restore(new.path());
+    fixture.open().unwrap().close();
+    fixture.check(&acknowledged);
+}
+
+#[test]
+fn keys_that_are_made_anew_are_written_as_soon_as_a_table_is_full() {
+    let fixture = small();
+    let log = fixture.open().unwrap();
+    let acknowledged = add_all(&log, 0..950);
+    log.close();
+    std::fs::remove_dir_all(fixture.path("dedup")).unwrap();
+    let mood = Moody::default();
+    // The follower merges runs as soon as it can, and reads them for it.
+    mood.runs_wait.store(true, Ordering::SeqCst);
+    let log = fixture.open_on(Arc::new(mood.clone())).unwrap();
+    assert_eq!(runs(&fixture).len(), 9, "the keys of whole tables stayed in memory");
+    mood.runs_wait.store(false, Ordering::SeqCst);
+    for (index, bytes) in &acknowledged {
+        assert_eq!(add(&log, bytes, Ack::Sequenced).unwrap().index, *index);
+    }
+    log.close();
 }
 
 #[test]

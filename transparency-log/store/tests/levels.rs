@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fixture::{Fixture, PlainSigner, add, entry, os};
-use log_store::{Ack, Cosigner, Entry, Error, Log, LogKind, LogParts, Receipt, Result, Witnessing, WriterId};
+use log_store::{
+    Ack, Cosigner, Entry, Error, Log, LogKind, LogParts, Receipt, Refusal, Result, Witnessing, WriterId,
+    Writing, plan_repair,
+};
 use tlog::consistency::ConsistencyProof;
 use tlog::hash::TreeHead;
 use tokio::sync::oneshot;
@@ -24,8 +27,8 @@ struct Quorum {
 }
 
 impl Cosigner for Quorum {
-    fn is_cosigned(&self, note: &[u8]) -> bool {
-        note.ends_with(LINE)
+    fn cosignatures<'a>(&self, note: &'a [u8]) -> Option<&'a [u8]> {
+        note.ends_with(LINE).then(|| &note[note.len() - LINE.len()..])
     }
 
     fn cosign(
@@ -45,9 +48,13 @@ impl Cosigner for Quorum {
 }
 
 fn open(fixture: &Fixture, quorum: &Arc<Quorum>) -> Log {
+    try_open(fixture, quorum).unwrap()
+}
+
+fn try_open(fixture: &Fixture, quorum: &Arc<Quorum>) -> Result<Log> {
     let signer = Arc::new(PlainSigner(fixture.options.origin.clone()));
     let parts = LogParts { disk: os(), clock: fixture.clock.clone(), signer, cosigner: Some(quorum.clone()) };
-    Log::open(&fixture.options, parts).unwrap()
+    Log::open(&fixture.options, parts)
 }
 
 fn submit(log: &Log, i: u64, ack: Ack) -> oneshot::Receiver<Result<Receipt>> {
@@ -242,4 +249,92 @@ fn a_start_without_witnesses_shows_the_last_checkpoint_that_had_them() {
     let log = open(&fixture, &quorum);
     assert_eq!(add(&log, &entry(602), Ack::Published).unwrap().index, 602);
     log.close();
+}
+
+#[test]
+fn on_request_a_restart_keeps_what_was_cosigned_and_asks_at_once_for_what_was_not() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::ZERO, refresh: None };
+    let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+    let log = open(&fixture, &quorum);
+    let tree = add(&log, &entry(0), Ack::Witnessed).unwrap().publication.unwrap().tree();
+    log.close();
+    for writing in [Writing::Open, Writing::Frozen] {
+        fixture.options.writing = writing;
+        let log = open(&fixture, &quorum);
+        let shown = log.checkpoint().unwrap();
+        assert!(shown.starts_with(log.publication().unwrap().note()) && shown.ends_with(LINE));
+        assert_eq!(log.witnessed().unwrap().tree(), tree);
+        log.close();
+    }
+    assert_eq!(quorum.asked.load(Ordering::SeqCst), 1, "this tree is cosigned");
+
+    fixture.options.writing = Writing::Open;
+    let log = open(&fixture, &quorum);
+    add(&log, &entry(1), Ack::Published).unwrap();
+    log.close();
+    // Nobody can submit to a frozen log, so nobody else will ask.
+    fixture.options.writing = Writing::Frozen;
+    quorum.reached.store(false, Ordering::SeqCst);
+    let log = open(&fixture, &quorum);
+    assert_eq!(log.witnessed().unwrap().tree(), tree, "what there was is shown meanwhile");
+    while quorum.asked.load(Ordering::SeqCst) < 3 {
+        std::thread::yield_now();
+    }
+    quorum.reached.store(true, Ordering::SeqCst);
+    while !log.checkpoint().unwrap().ends_with(LINE) {
+        std::thread::yield_now();
+    }
+    assert_eq!(log.witnessed().unwrap().tree().size, 2);
+    log.close();
+}
+
+/// Copies all records of what was committed and signed but the cosigned checkpoint from one folder to another.
+fn restore(from: &std::path::Path, to: &Fixture) {
+    for name in ["entries", "head"] {
+        std::fs::remove_dir_all(to.path(name)).unwrap();
+        fixture::copy_tree(&from.join("log").join(name), &to.path(name));
+    }
+    std::fs::copy(from.join("log/checkpoint"), to.path("checkpoint")).unwrap();
+    std::fs::copy(from.join("copy/head"), &to.options.head_copy).unwrap();
+}
+
+#[test]
+fn the_cosigned_checkpoint_refuses_a_log_that_was_put_back_behind_it() {
+    let on_request = Witnessing::OnRequest { pause: Duration::ZERO, refresh: None };
+    for witnessing in [Witnessing::EveryCheckpoint, on_request] {
+        let (mut fixture, mut other) = (Fixture::new(LogKind::Raw), Fixture::new(LogKind::Raw));
+        fixture.options.witnessing = witnessing;
+        other.options.witnessing = witnessing;
+        let quorum = Arc::new(Quorum { reached: AtomicBool::new(true), asked: AtomicU64::new(0) });
+        let grow = |fixture: &Fixture, range: std::ops::Range<u64>| {
+            let log = open(fixture, &quorum);
+            range.for_each(|i| drop(add(&log, &entry(i), Ack::Witnessed).unwrap()));
+            log.close();
+        };
+        grow(&fixture, 0..5);
+        let old = tempfile::tempdir().unwrap();
+        fixture::copy_tree(fixture.directory.path(), old.path());
+        grow(&fixture, 5..20);
+        grow(&other, 100..130);
+
+        let cosigned = fixture.options.cosigned_file();
+        restore(old.path(), &fixture);
+        let refusal = try_open(&fixture, &quorum).unwrap_err();
+        assert!(
+            matches!(&refusal, Error::Refused(Refusal::HeadBehind { newer, newer_size: 20, head_size: 5, .. }) if *newer == cosigned),
+            "{refusal}"
+        );
+        let refusal = plan_repair(&fixture.options, &os()).unwrap_err();
+        assert!(
+            matches!(&refusal, Error::Refused(Refusal::EntriesMissing { found: 5, expected: 20, .. })),
+            "{refusal}"
+        );
+        restore(other.directory.path(), &fixture);
+        let refusal = try_open(&fixture, &quorum).unwrap_err();
+        assert!(
+            matches!(&refusal, Error::Refused(Refusal::HeadsDiffer { other, .. }) if *other == cosigned),
+            "{refusal}"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! A model of what is on disk, searched exhaustively: entries at their places, a head whose write and sync are two steps,
-//! its second copy, the stored note, and a start that completes what follows the head. Processes are killed, the power
-//! fails with any part of what was not synced kept, and one file, or the whole folder, is restored from an old copy.
+//! its second copy, the stored note, the cosigned one, and a start that completes what follows the head. Processes are
+//! killed, the power fails with any part of what was not synced kept, and one file, the whole folder, or all records but the
+//! cosigned note are restored from an old copy.
 //! Controls with one rule removed must be caught. (The sync of the head has none: a head that is lost is completed from
 //! the entries.)
 //!
@@ -93,6 +94,10 @@ struct Machine {
     head: Kept<History>,
     copy: History,
     note: History,
+    /// The stored note with the quorum.
+    cosigned: History,
+    /// What witnesses remember.
+    witnessed: History,
     /// What was on disk when everything was in its place: what an operator may restore.
     old: Vec<Snapshot>,
     processes: Vec<Process>,
@@ -108,6 +113,7 @@ struct Machine {
 struct Snapshot {
     records: Vec<Option<u8>>,
     head: History,
+    cosigned: History,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,12 +122,16 @@ enum File {
     Copy,
     Note,
     Entries,
-    /// Head, entries and note; the copy lies elsewhere.
+    Cosigned,
+    /// Head, entries and both notes; the copy lies elsewhere.
     Folder,
+    /// Head, copy, entries and note; the cosigned note stays as it is.
+    Records,
 }
 
 impl File {
-    const ALL: [Self; 5] = [Self::Head, Self::Copy, Self::Note, Self::Entries, Self::Folder];
+    const ALL: [Self; 7] =
+        [Self::Head, Self::Copy, Self::Note, Self::Entries, Self::Cosigned, Self::Folder, Self::Records];
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +142,8 @@ enum Step {
     /// The next step of the order of writes.
     Advance(usize),
     Acknowledge(usize),
+    /// Witnesses cosign what is published.
+    Cosign(usize),
     Kill(usize),
     /// Of what is not synced, the pieces whose bit is set are kept.
     PowerLoss(u16),
@@ -149,6 +161,8 @@ enum Rules {
     NoReplay,
     /// A start does not compare the head with its copy and the note.
     NoCopies,
+    /// A start does not compare the head with the cosigned note.
+    NoCosigned,
     /// A second process may start beside the first.
     NoLock,
 }
@@ -172,6 +186,9 @@ impl Disk {
         let behind = note.len() > copy.len() || copy.len() > head.len() || note.len() > head.len();
         let different = !head.starts_with(copy) || !head.starts_with(note);
         if self.rules != Rules::NoCopies && (behind || different) {
+            return None;
+        }
+        if self.rules != Rules::NoCosigned && !head.starts_with(&machine.cosigned) {
             return None;
         }
         let stored = |place: usize| machine.records.get(place).and_then(|record| *record.seen());
@@ -229,7 +246,8 @@ impl Disk {
             Process::Copied { head } => {
                 machine.note.clone_from(&head);
                 let records = machine.records.iter().map(|record| *record.seen()).collect();
-                machine.old.push(Snapshot { records, head: head.clone() });
+                let cosigned = machine.cosigned.clone();
+                machine.old.push(Snapshot { records, head: head.clone(), cosigned });
                 Process::Idle { head }
             }
             Process::Down | Process::Idle { .. } => return None,
@@ -250,7 +268,9 @@ impl Model for Disk {
             head: Kept::default(),
             copy: Vec::new(),
             note: Vec::new(),
-            old: vec![Snapshot { records: vec![None; PLACES], head: Vec::new() }],
+            cosigned: Vec::new(),
+            witnessed: Vec::new(),
+            old: vec![Snapshot { records: vec![None; PLACES], ..Snapshot::default() }],
             processes: vec![Process::Down; self.processes],
             acknowledged: Vec::new(),
             signed: Vec::new(),
@@ -265,7 +285,10 @@ impl Model for Disk {
         for (number, process) in machine.processes.iter().enumerate() {
             match process {
                 Process::Down => steps.push(Step::Start(number)),
-                Process::Idle { .. } => {
+                Process::Idle { head } => {
+                    if *head != machine.witnessed && head.starts_with(&machine.witnessed) {
+                        steps.push(Step::Cosign(number));
+                    }
                     steps.extend(
                         (1..=2).filter(|n| machine.made + n <= self.entries).map(|n| Step::Write(number, n)),
                     );
@@ -312,6 +335,11 @@ impl Model for Disk {
                 machine.processes[process] = Process::Written { head, new };
             }
             Step::Advance(process) => self.advance(&mut machine, process)?,
+            Step::Cosign(process) => {
+                let head = machine.processes[process].committed()?.clone();
+                machine.witnessed.clone_from(&head);
+                machine.cosigned = head;
+            }
             Step::Acknowledge(process) => {
                 let head = machine.processes[process].committed()?.clone();
                 let before = machine.acknowledged.len();
@@ -346,18 +374,21 @@ impl Model for Disk {
             Step::Restore(file, at) => {
                 machine.accidents += 1;
                 machine.restored = Some(file);
-                let Snapshot { records, head } = machine.old[at].clone();
-                if matches!(file, File::Head | File::Folder) {
+                let Snapshot { records, head, cosigned } = machine.old[at].clone();
+                if matches!(file, File::Head | File::Folder | File::Records) {
                     machine.head = Kept { stable: head.clone(), written: None };
                 }
-                if matches!(file, File::Entries | File::Folder) {
+                if matches!(file, File::Entries | File::Folder | File::Records) {
                     let stable = |stable| Kept { stable, written: None };
                     machine.records = records.into_iter().map(stable).collect();
                 }
-                if matches!(file, File::Note | File::Folder) {
+                if matches!(file, File::Note | File::Folder | File::Records) {
                     machine.note.clone_from(&head);
                 }
-                if file == File::Copy {
+                if matches!(file, File::Cosigned | File::Folder) {
+                    machine.cosigned = cosigned;
+                }
+                if matches!(file, File::Copy | File::Records) {
                     machine.copy = head;
                 }
             }
@@ -367,14 +398,16 @@ impl Model for Disk {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
+            // What was signed and nobody cosigned leaves no trace when all records are replaced by old ones.
             Property::always("no fork", |_, machine: &Machine| {
                 let signed = &machine.signed;
-                signed.iter().all(|a| signed.iter().all(|b| a.starts_with(b) || b.starts_with(a)))
+                machine.restored == Some(File::Records)
+                    || signed.iter().all(|a| signed.iter().all(|b| a.starts_with(b) || b.starts_with(a)))
             }),
             // Entries that an operator replaced by old ones are lost by that; then the log must refuse to start, or know
             // of no signature over them.
             Property::always("nothing acknowledged is lost", |_, machine: &Machine| {
-                let replaced = matches!(machine.restored, Some(File::Entries | File::Folder));
+                let replaced = matches!(machine.restored, Some(File::Entries | File::Folder | File::Records));
                 let in_head = |head: &History| {
                     machine.acknowledged.iter().all(|(index, entry)| head.get(*index) == Some(entry))
                 };
@@ -385,6 +418,11 @@ impl Model for Disk {
             }),
             Property::always("nothing signed is taken back", |_, machine: &Machine| {
                 let extends = |head: &History| machine.signed.iter().all(|signed| head.starts_with(signed));
+                machine.restored == Some(File::Records)
+                    || machine.processes.iter().all(|process| process.committed().is_none_or(extends))
+            }),
+            Property::always("nothing cosigned is contradicted", |_, machine: &Machine| {
+                let extends = |head: &History| head.starts_with(&machine.witnessed);
                 machine.processes.iter().all(|process| process.committed().is_none_or(extends))
             }),
             Property::sometimes("a crash is followed by further promises", |_, machine: &Machine| {
@@ -419,6 +457,7 @@ fn each_rule_is_needed() {
         (Rules::NoEntrySync, "nothing acknowledged is lost"),
         (Rules::NoReplay, "nothing acknowledged is lost"),
         (Rules::NoCopies, "no fork"),
+        (Rules::NoCosigned, "nothing cosigned is contradicted"),
         (Rules::NoLock, "nothing acknowledged is lost"),
     ] {
         let checked = search(rules);
