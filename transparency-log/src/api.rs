@@ -7,6 +7,7 @@ mod issuance;
 mod problem;
 mod raw;
 mod reads;
+mod room;
 mod signing;
 
 use std::convert::Infallible;
@@ -29,6 +30,7 @@ use crate::page;
 pub(crate) use entry::evidence;
 pub(crate) use problem::Oversize;
 pub(crate) use reads::{parameter, published};
+pub(crate) use room::{BatchRoom, Sharing};
 
 /// A response with its whole body.
 pub(crate) type Answer = Response<Full<Bytes>>;

@@ -8,6 +8,7 @@ use service::admin::AdminAuth;
 use trust_store::event::EventRules;
 
 use crate::admission::Admission;
+use crate::api::BatchRoom;
 use crate::issuers::Issuers;
 use crate::lookup::Lookup;
 use crate::settings::{LogSettings, Settings};
@@ -20,6 +21,8 @@ pub(crate) struct ServedLog {
     pub(crate) keys: CheckpointKeys,
     pub(crate) admission: Admission,
     pub(crate) add_token: Option<AdminAuth>,
+    /// What its batches hold in memory.
+    pub(crate) room: BatchRoom,
     pub(crate) issuers: Option<Issuers>,
     pub(crate) lookup: Option<Lookup>,
     pub(crate) settings: LogSettings,

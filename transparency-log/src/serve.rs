@@ -12,7 +12,7 @@ use service::{Failure, Readiness, Server, StartRefusal, ready, shutdown};
 use tokio::runtime::Handle;
 
 use crate::admission::Admission;
-use crate::api::{self, State, Transport};
+use crate::api::{self, BatchRoom, Sharing, State, Transport};
 use crate::clock::LogClock;
 use crate::init::read_passphrase;
 use crate::issuers::Issuers;
@@ -134,12 +134,13 @@ fn open_log(
         signer: Arc::new(keys.clone()),
         cosigner: match &log.raw.witness_policy {
             Some(file) => {
-                let timeout = Duration::from_secs(log.raw.witness_timeout_seconds.clamp(1, 60));
+                let timeout = Duration::from_secs(log.raw.witness_timeout_seconds);
                 WitnessClient::load(file, &keys, timeout)?.map(|client| client as Arc<dyn Cosigner>)
             }
             None => None,
         },
     };
+    let sharing = if log.raw.writers.is_empty() { Sharing::PerAddress } else { Sharing::Writers };
     let opened = Log::open(&options, parts).map_err(|error| refusal(log, error))?;
     Ok(ServedLog {
         kind: log.kind,
@@ -148,6 +149,7 @@ fn open_log(
         keys,
         admission,
         add_token,
+        room: BatchRoom::new(sharing),
         issuers,
         lookup: match log.kind {
             // Raw entries say nothing to search for, and must not cost anything.

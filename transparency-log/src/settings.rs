@@ -12,6 +12,11 @@ use crate::config::{Config, LogConfig};
 
 /// Most entries of one batch request.
 pub(crate) const MAX_BATCH_ENTRIES: usize = 1000;
+/// Largest body of a batch request; `server.limits.body_bytes` has the same default.
+pub(crate) const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// Bytes that the entries of the largest batch may have once they are in the form in which they are stored.
+const QUEUE_OF_A_BATCH: usize = 2 * MAX_BATCH_BYTES;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
@@ -173,7 +178,10 @@ impl LogConfig {
                         "raise ack_timeout_seconds, or ask the witnesses more often",
                     );
                 }
-                let refresh = self.witness_refresh_seconds.min(31_536_000);
+                let refresh = self.witness_refresh_seconds;
+                if refresh > 31_536_000 {
+                    return refuse("witness_refresh_seconds is not usable", "0 (never) to 31536000, a year");
+                }
                 Witnessing::OnRequest {
                     pause: Duration::from_secs(self.witness_pause_seconds),
                     refresh: (refresh > 0).then(|| Duration::from_secs(refresh)),
@@ -186,6 +194,14 @@ impl LogConfig {
                 );
             }
         };
+        if !(1..=60).contains(&self.witness_timeout_seconds)
+            || !(1..=3600).contains(&self.ack_timeout_seconds)
+        {
+            return refuse(
+                "witness_timeout_seconds or ack_timeout_seconds is not usable",
+                "witness_timeout_seconds 1 to 60, ack_timeout_seconds 1 to 3600",
+            );
+        }
         let deduplication = match self.deduplication.as_str() {
             "exact" => Deduplication::Exact,
             "off" => Deduplication::Off,
@@ -207,20 +223,27 @@ impl LogConfig {
             queue_entries: self.batching.queue_entries,
             queue_bytes: self.batching.queue_bytes,
         };
-        if batching.max_entries == 0
+        if !(1..=65_536).contains(&batching.max_entries)
             || batching.queue_entries == 0
             || batching.queue_bytes < 65_536
             || batching.max_wait > Duration::from_secs(1)
         {
             return refuse(
                 "batching is not usable",
-                "max_entries and queue_entries above 0, queue_bytes at least 65536, max_wait_ms at most 1000",
+                "max_entries 1 to 65536, queue_entries above 0, queue_bytes at least 65536, max_wait_ms at most 1000",
             );
         }
-        if matches!(kind, LogKind::Signing | LogKind::Event) && batching.queue_entries < MAX_BATCH_ENTRIES {
+        // Raw logs take no batches.
+        if kind != LogKind::Raw && batching.queue_entries < MAX_BATCH_ENTRIES {
             return refuse(
                 "queue_entries is below 1000: a batch of 1000 entries would be told to come back for ever",
                 "queue_entries at least 1000",
+            );
+        }
+        if kind != LogKind::Raw && batching.queue_bytes < QUEUE_OF_A_BATCH {
+            return refuse(
+                "queue_bytes is below 8388608: a large batch would be told to come back for ever",
+                "queue_bytes at least 8388608",
             );
         }
         let publishing = Publishing {
@@ -231,8 +254,12 @@ impl LogConfig {
         if publishing.idle.is_zero()
             || publishing.idle > Duration::from_secs(3600)
             || publishing.unhurried > Duration::from_secs(60)
+            || publishing.waited_for > Duration::from_secs(60)
         {
-            return refuse("publishing is not usable", "idle_seconds 1 to 3600, unhurried_ms at most 60000");
+            return refuse(
+                "publishing is not usable",
+                "idle_seconds 1 to 3600, unhurried_ms and waited_for_ms at most 60000",
+            );
         }
         let sizes = EntryFileSizes { segment: self.segment_bytes, reserve: self.reserve_bytes };
         if sizes.segment < 131_072 || sizes.reserve == 0 || sizes.reserve > sizes.segment {
@@ -249,7 +276,7 @@ impl LogConfig {
             witnessing,
             writing,
             deduplication,
-            ack_timeout: Duration::from_secs(self.ack_timeout_seconds.clamp(1, 3600)),
+            ack_timeout: Duration::from_secs(self.ack_timeout_seconds),
             batching,
             publishing,
             sizes,
@@ -319,6 +346,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let refused = |more: &str| config(folder.path(), "copies", more).validate().unwrap_err().to_string();
         assert!(refused("[log.batching]\nqueue_entries = 999\n").contains("queue_entries"));
+        assert!(refused("[log.batching]\nqueue_bytes = 8388607\n").contains("queue_bytes"));
+        for (kind, more) in [("issuance", "authorities = [\"root.pem\"]\n"), ("raw", "")] {
+            let mut config = config(folder.path(), "copies", "");
+            let text = format!("name = \"x\"\nkind = \"{kind}\"\n{more}[batching]\nqueue_entries = 5\n");
+            config.logs = vec![toml::from_str(&text).unwrap()];
+            assert_eq!(config.validate().is_ok(), kind == "raw", "{kind}");
+        }
+        for more in [
+            "ack_timeout_seconds = 0\n",
+            "ack_timeout_seconds = 3601\n",
+            "witness_timeout_seconds = 0\n",
+            "witness_timeout_seconds = 61\n",
+            "[log.batching]\nmax_entries = 0\n",
+            "[log.batching]\nmax_entries = 65537\n",
+            "[log.publishing]\nwaited_for_ms = 60001\n",
+        ] {
+            assert!(refused(more).contains("is not usable"), "{more}");
+        }
         let witnessed =
             "witness_policy = \"policy\"\nwitnessing = \"on-request\"\nwitness_pause_seconds = 30\n";
         assert!(refused(witnessed).contains("ack_timeout_seconds"));

@@ -3,6 +3,10 @@
 
 mod server;
 
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, SigningKey as _};
@@ -168,4 +172,34 @@ async fn one_ca_cannot_revoke_what_another_issued() {
             assert_eq!(answer.status().as_u16(), expected, "the key of {name} for {issuer}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_stall_on_one_log_keep_nobody_from_another() {
+    let stack = Stack::new();
+    let log = stack.serve();
+    let length = 4 << 20;
+    let stalled: Vec<_> = (0..64)
+        .map(|_| {
+            let mut socket = TcpStream::connect(log.url.trim_start_matches("http://")).unwrap();
+            socket.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+            write!(
+                socket,
+                "POST /event/api/v1/batch HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+            )
+            .unwrap();
+            // Those that there is no room for are closed while they send.
+            let _ = socket.write_all(&vec![b' '; length - 400]);
+            socket
+        })
+        .collect();
+    let client = Client::new();
+    for _ in 0..20 {
+        let batch = client.post(format!("{}/issuance/api/v1/batch", log.url));
+        let answer = batch.body(r#"{"entries":[{"chain":[]}]}"#).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(stalled);
+    assert_eq!(log.stop(), Some(0));
 }

@@ -2,29 +2,25 @@
 //! all of them. An issuance log takes chains of both forms, and an entry that asks for `"answer":"index"` gets no promise.
 //!
 //! The body is cut into its entries without building anything of their content, and the cutting ends with the first entry
-//! too many: each piece is then read by the code that reads it alone. Bodies of batches in memory are bounded together.
+//! too many: each piece is then read by the code that reads it alone. What all bodies of a log's batches hold together is
+//! bounded (see `room`).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use log_store::{Entry, LogKind, Novelty};
+use log_store::{Clock as _, Entry, LogKind, Novelty};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use service::Problem;
 use service::body::RequestBody;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use service::{Peer, Problem};
 
 use super::entry::{evidence, wait};
 use super::problem::{Oversize, of_store};
 use super::{Handled, Submission, body_within, event, issuance, json as json_answer, signing};
+use crate::clock::LogClock;
 use crate::logs::ServedLog;
-use crate::settings::MAX_BATCH_ENTRIES;
-
-/// Largest body of a batch; `server.limits.body_bytes` has the same default.
-const MAX_BATCH: usize = 4 << 20;
-/// KiB of batch bodies in memory at once. They are counted as they arrive, so that slow senders hold little.
-static IN_FLIGHT: Semaphore = Semaphore::const_new(256 << 10);
+use crate::settings::{MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
 
 /// Reads and submits a batch.
 pub(crate) async fn create(
@@ -33,20 +29,14 @@ pub(crate) async fn create(
     request: Request<RequestBody>,
 ) -> Handled {
     // Given back when the batch is answered.
-    let mut held: Option<SemaphorePermit<'static>> = None;
-    let room = |length: usize| {
-        let have = held.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let more = u32::try_from(length.div_ceil(1024).saturating_sub(have)).unwrap_or(u32::MAX);
-        let Ok(more) = IN_FLIGHT.try_acquire_many(more) else {
-            return Err(Problem::unavailable("overloaded", 1).with_detail("too many batches at once"));
-        };
-        match &mut held {
-            Some(held) => held.merge(more),
-            None => held = Some(more),
-        }
-        Ok(())
+    let from = request.extensions().get::<Peer>().map(|peer| peer.address().ip());
+    let place = log.room.enter(from, LogClock.elapsed());
+    let room = |length: usize| place.grow(length, LogClock.elapsed());
+    let body = tokio::select! {
+        body = body_within(request, MAX_BATCH_BYTES, Oversize::PayloadTooLarge, room) => body?,
+        given_up = place.given_up() => given_up?,
     };
-    let body = body_within(request, MAX_BATCH, Oversize::PayloadTooLarge, room).await?;
+    place.whole()?;
     if log.kind == LogKind::Issuance {
         return issuance::add_all(log, submission, split(&body)?).await;
     }
