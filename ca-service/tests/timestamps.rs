@@ -25,7 +25,7 @@ struct Answered {
 impl Answered {
     fn token(&self) -> TimestampToken {
         assert_eq!((self.status, self.content_type.as_str()), (200, "application/timestamp-reply"));
-        assert_eq!(ca_pki::lint::timestamp_token(&self.body).findings(), []);
+        assert_eq!(ca_pki::lint::timestamp_token(&self.body, None).findings(), []);
         TimestampToken::from_response(&self.body).unwrap()
     }
 }
