@@ -94,8 +94,8 @@ fn main() -> ExitCode {
         large::measure(timing, &mut figures);
     }
 
-    let ran = |part: &&str| runs(part) && (*part != "tessera" || with_peer);
-    let parts: Vec<&str> = PARTS.into_iter().chain(["large"]).filter(ran).collect();
+    let ran = |part: &&'static str| runs(*part) && (*part != "tessera" || with_peer);
+    let parts: Vec<&'static str> = PARTS.into_iter().chain(["large"]).filter(ran).collect();
     let missed = bounds::report(&figures, &parts);
     write(&figures, parts.into_iter());
     if missed.is_empty() {
