@@ -1,34 +1,36 @@
-//! Bodies in both directions: requests bounded in length and in patience, responses of three origins in one type.
+//! Bodies of requests, bounded in length and in patience.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::clock::monotonic;
-use crate::watch::Activity;
+use crate::config::Limits;
 
 /// Slowest body, in bytes a second, that is worth a place beyond the body timeout: a client on a bad mobile connection
 /// reaches several times as much.
-const SLOWEST: u64 = 16 * 1024;
+pub(crate) const SLOWEST: u64 = 16 * 1024;
 
 /// Boxed error of a body, as hyper takes it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a request body cannot be read to its end.
+/// Why a body cannot be read, or written, to its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
     /// The connection failed.
     #[error("the connection failed while the body was read")]
     Connection(#[source] hyper::Error),
+    /// Too many bytes of answers are under way to begin with another part of this one.
+    #[error("too many bytes of answers are under way")]
+    Overloaded,
     /// The client paused for too long.
     #[error("the client stopped sending the body")]
     Stalled,
@@ -42,7 +44,20 @@ pub enum BodyError {
 
 /// How reading a request body went; the dispatcher answers by it, whatever the routes made of the error.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome(AtomicU8);
+pub(crate) struct Outcome {
+    state: AtomicU8,
+    /// What was left of it by whoever was to read it; see `linger`.
+    rest: Mutex<Option<Incoming>>,
+}
+
+/// What becomes of a body that is not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    /// It is dropped, and the connection with it.
+    Dropped,
+    /// It is kept for the dispatcher.
+    Kept,
+}
 
 /// A failure to read a body, as the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +73,16 @@ impl Outcome {
 
     /// Whether a part of the body was left on the connection, which then serves no other request.
     pub(crate) fn left_unread(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != Self::READ
+        self.state.load(Ordering::Relaxed) != Self::READ
+    }
+
+    /// What was left, once.
+    pub(crate) fn take_rest(&self) -> Option<Incoming> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn failure(&self) -> Option<BodyFailure> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.state.load(Ordering::Relaxed) {
             Self::STALLED => Some(BodyFailure::Stalled),
             Self::TOO_LARGE => Some(BodyFailure::TooLarge),
             _ => None,
@@ -74,7 +94,9 @@ impl Outcome {
 /// client pauses for longer than the stall timeout, or takes longer than the body timeout for the whole.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
+    /// There until it is dropped.
+    incoming: Option<Incoming>,
+    leftover: Leftover,
     limit: u64,
     remaining: u64,
     stall: Duration,
@@ -88,10 +110,20 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, limit: u64, stall: Duration, patience: Duration) -> Self {
+    pub(crate) fn new(incoming: Incoming, limits: &Limits, leftover: Leftover) -> Self {
         // A request without a body cannot fail to be read, and most reads have none.
         let outcome = (!incoming.is_end_stream()).then(Arc::default);
-        Self { incoming, limit, remaining: limit, stall, patience, began: None, waiting: None, outcome }
+        Self {
+            incoming: Some(incoming),
+            leftover,
+            limit: limits.body_bytes,
+            remaining: limits.body_bytes,
+            stall: limits.stall_timeout,
+            patience: limits.body_timeout,
+            began: None,
+            waiting: None,
+            outcome,
+        }
     }
 
     /// How long the next piece may take: a pause is bounded, and so is the sum of them, or a byte now and then would hold
@@ -110,7 +142,7 @@ impl RequestBody {
 
     fn came_to(&self, outcome: u8) {
         if let Some(shared) = &self.outcome {
-            shared.0.store(outcome, Ordering::Relaxed);
+            shared.state.store(outcome, Ordering::Relaxed);
         }
     }
 
@@ -123,7 +155,8 @@ impl RequestBody {
     pub(crate) const fn unbounded(incoming: Incoming) -> Self {
         let (limit, forever) = (u64::MAX, Duration::MAX);
         Self {
-            incoming,
+            incoming: Some(incoming),
+            leftover: Leftover::Dropped,
             limit,
             remaining: limit,
             stall: forever,
@@ -144,7 +177,8 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let Poll::Ready(outcome) = Pin::new(&mut this.incoming).poll_frame(context) else {
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(outcome) = Pin::new(&mut *incoming).poll_frame(context) else {
             if this.stall == Duration::MAX {
                 return Poll::Pending;
             }
@@ -170,7 +204,7 @@ impl Body for RequestBody {
         match this.remaining.checked_sub(length) {
             Some(remaining) => {
                 this.remaining = remaining;
-                if this.incoming.is_end_stream() {
+                if this.is_end_stream() {
                     this.came_to(Outcome::READ);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -180,97 +214,22 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
     }
 }
 
-/// Where a response body comes from.
-pub(crate) enum Source<B> {
-    /// The routes of the server.
-    App(B),
-    /// gRPC.
-    Grpc(UnsyncBoxBody<Bytes, BoxError>),
-    /// This crate: problems, health, metrics.
-    Own(Option<Bytes>),
-}
-
-impl<B: Body> Source<B> {
-    /// Length in bytes, where it is known before the end.
-    pub(crate) fn exact_length(&self) -> Option<u64> {
-        match self {
-            Self::App(body) => body.size_hint().exact(),
-            Self::Grpc(_) => None,
-            Self::Own(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-        }
-    }
-}
-
-/// A response body; when it is gone, the request has ended.
-pub(crate) struct ResponseBody<B> {
-    source: Source<B>,
-    _ended: Ended,
-}
-
-/// Tells the watcher that a request ended, however it ended.
-pub(crate) struct Ended(Arc<Activity>);
-
-impl Ended {
-    pub(crate) fn begin(activity: &Arc<Activity>) -> Self {
-        activity.request_began();
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Ended {
+impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.0.request_ended();
-    }
-}
-
-impl<B> ResponseBody<B> {
-    pub(crate) const fn new(source: Source<B>, ended: Ended) -> Self {
-        Self { source, _ended: ended }
-    }
-}
-
-impl<B> Body for ResponseBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.source {
-            Source::App(body) => {
-                Pin::new(body).poll_frame(context).map(|frame| frame.map(|f| f.map_err(Into::into)))
-            }
-            Source::Grpc(body) => Pin::new(body).poll_frame(context),
-            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::App(body) => body.is_end_stream(),
-            Source::Grpc(body) => body.is_end_stream(),
-            Source::Own(bytes) => bytes.is_none(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::App(body) => body.size_hint(),
-            Source::Grpc(body) => body.size_hint(),
-            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+        if self.leftover == Leftover::Kept
+            && let Some(outcome) = &self.outcome
+            && outcome.left_unread()
+            && outcome.failure().is_none()
+        {
+            *outcome.rest.lock().unwrap_or_else(PoisonError::into_inner) = self.incoming.take();
         }
     }
 }

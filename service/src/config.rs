@@ -79,17 +79,22 @@ pub enum ClientCertificates {
 pub struct LimitsConfig {
     /// Connections on all listeners together.
     pub connections: u32,
-    /// Connections of one address.
+    /// Connections of one address; of IPv6, of one /64.
     pub connections_per_peer: u32,
     /// Bytes of a request body (gRPC messages have their own limit).
     pub body_bytes: u64,
+    /// Bytes of answers that peers have not taken yet, together. What is held beside it is 64 KiB for each connection.
+    pub answer_bytes: u64,
+    /// The same for one address; of IPv6, for one /64.
+    pub answer_bytes_per_peer: u64,
     /// Bytes of a request's headers.
     pub header_bytes: u32,
     /// Milliseconds for the headers of a request, from its first byte to its last.
     pub header_timeout_ms: u32,
-    /// Milliseconds a body may pause, and a peer may refuse to read.
+    /// Milliseconds a body may pause, and an answer that the peer reads.
     pub stall_timeout_ms: u32,
-    /// Milliseconds for a whole request body, and a second more for each 16 KiB of it that have come.
+    /// Milliseconds for a whole request body, and a second more for each 16 KiB of it that have come. The same for an
+    /// answer; several of one connection share the 16 KiB.
     pub body_timeout_ms: u32,
     /// Milliseconds for the TLS handshake.
     pub tls_timeout_ms: u32,
@@ -105,6 +110,8 @@ impl Default for LimitsConfig {
             connections: 4096,
             connections_per_peer: 512,
             body_bytes: 4 * 1024 * 1024,
+            answer_bytes: 256 * 1024 * 1024,
+            answer_bytes_per_peer: 64 * 1024 * 1024,
             header_bytes: 32 * 1024,
             header_timeout_ms: 10_000,
             stall_timeout_ms: 20_000,
@@ -175,6 +182,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) connections_per_peer: u32,
     pub(crate) body_bytes: u64,
+    pub(crate) answer_bytes: u64,
+    pub(crate) answer_bytes_per_peer: u64,
     pub(crate) header_bytes: u32,
     pub(crate) header_timeout: Duration,
     pub(crate) stall_timeout: Duration,
@@ -239,7 +248,7 @@ impl ServerConfig {
 }
 
 impl LimitsConfig {
-    fn validate(&self) -> Result<Limits, StartRefusal> {
+    pub(crate) fn validate(&self) -> Result<Limits, StartRefusal> {
         let check = |name: &str, value: u64, low: u64, high: u64| {
             in_range(&format!("limits.{name}"), value, low, high)
         };
@@ -253,6 +262,13 @@ impl LimitsConfig {
             connections: usize::try_from(connections).unwrap_or(usize::MAX),
             connections_per_peer: self.connections_per_peer,
             body_bytes: check("body_bytes", self.body_bytes, 1, 16 * 1024 * 1024 * 1024)?,
+            answer_bytes: check("answer_bytes", self.answer_bytes, 1024 * 1024, 1 << 40)?,
+            answer_bytes_per_peer: check(
+                "answer_bytes_per_peer",
+                self.answer_bytes_per_peer,
+                1024 * 1024,
+                self.answer_bytes,
+            )?,
             header_bytes: self.header_bytes,
             header_timeout: millis("header_timeout_ms", self.header_timeout_ms)?,
             stall_timeout: millis("stall_timeout_ms", self.stall_timeout_ms)?,
@@ -345,6 +361,10 @@ mod tests {
     fn values_out_of_range_and_unknown_fields_are_refused() {
         assert!(refusal("[limits]\nheader_timeout_ms = 0").contains("limits.header_timeout_ms"));
         assert!(refusal("[limits]\nbody_bytes = 0").contains("limits.body_bytes"));
+        assert!(refusal("[limits]\nanswer_bytes = 1000").contains("limits.answer_bytes"));
+        assert!(
+            refusal("[limits]\nanswer_bytes = 2000000\nanswer_bytes_per_peer = 2000001").contains("per_peer")
+        );
         assert!(refusal("drain_seconds = 100000").contains("drain_seconds"));
         assert!(refusal("listen = 'example.com:80'").contains("IP:PORT"));
         assert!(toml::from_str::<ServerConfig>("lisen = 'x'").is_err());

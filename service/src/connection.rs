@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
@@ -12,9 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
 
+use crate::answers::{Allowance, Standing};
 use crate::aside::Aside;
 use crate::config::Limits;
 use crate::dispatch::{App, Dispatcher, Shared};
+use crate::metrics::RequestMetrics;
 use crate::peer::Peer;
 use crate::stream::{Protocol, Stream, detect};
 use crate::watch::{self, Activity, HeaderRule, Verdict};
@@ -32,12 +35,13 @@ pub(crate) enum Phase {
 /// Serves a connection whose TLS handshake, if any, is done.
 ///
 /// The protocol is detected here and not by hyper-util's automatic connection, which waits for ever for a client that
-/// sends nothing or half of the HTTP/2 preface.
+/// sends nothing or half of the HTTP/2 preface. `held` counts what the peer's answers hold, over all its connections.
 pub(crate) async fn serve<A: App, I>(
     mut io: I,
     peer: Peer,
     app: A,
     shared: Arc<Shared>,
+    held: Arc<AtomicU64>,
     stop: Receiver<Phase>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -49,7 +53,10 @@ pub(crate) async fn serve<A: App, I>(
         _ = before_first_byte.wait_for(|phase| *phase != Phase::Serving) => return,
     };
     let Ok(Ok((protocol, prefix))) = detected else { return };
-    let activity = Arc::new(Activity::new());
+    let standing = if peer.certificate().is_some() { Standing::Certified } else { Standing::Anonymous };
+    let allowance = Allowance { budget: Arc::clone(&shared.answers), peer: held, standing };
+    let activity = Arc::new(Activity::new(allowance));
+    let metrics = Arc::clone(&shared.requests);
     let io = TokioIo::new(Stream::new(io, prefix, Arc::clone(&activity), limits.stall_timeout));
     let dispatcher =
         Arc::new(Dispatcher { shared, app: Mutex::new(app), peer, activity: Arc::clone(&activity) });
@@ -57,12 +64,12 @@ pub(crate) async fn serve<A: App, I>(
     match protocol {
         Protocol::Http1 => {
             let connection = http1_builder(&limits).serve_connection(io, service);
-            let watcher = Watcher { activity, limits, rule: HeaderRule::Timed, stop };
+            let watcher = Watcher { activity, limits, metrics, rule: HeaderRule::Timed, stop };
             watcher.drive(connection, http1::Connection::graceful_shutdown).await;
         }
         Protocol::Http2 => {
             let connection = http2_builder(&limits).serve_connection(io, service);
-            let watcher = Watcher { activity, limits, rule: HeaderRule::IdleOnly, stop };
+            let watcher = Watcher { activity, limits, metrics, rule: HeaderRule::IdleOnly, stop };
             watcher.drive(connection, http2::Connection::graceful_shutdown).await;
         }
     }
@@ -119,6 +126,7 @@ async fn rare(stop: &mut Receiver<Phase>, ticks: &mut tokio::time::Interval) -> 
 struct Watcher {
     activity: Arc<Activity>,
     limits: Limits,
+    metrics: Arc<RequestMetrics>,
     rule: HeaderRule,
     stop: Receiver<Phase>,
 }
@@ -129,8 +137,7 @@ impl Watcher {
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
-        let (idle, headers) = (self.limits.idle_timeout, self.limits.header_timeout);
-        let mut ticks = tokio::time::interval(watch::interval(idle, headers));
+        let mut ticks = tokio::time::interval(watch::interval(&self.limits));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut said_goodbye = false;
         let mut aside = Aside::default();
@@ -155,9 +162,14 @@ impl Watcher {
                 Event::Phase(Phase::Serving) => {}
                 Event::Phase(Phase::Draining) => say_goodbye(connection.as_mut()),
                 Event::Phase(Phase::Aborted) => return,
-                Event::Tick => match self.activity.judge(idle, headers, self.rule) {
+                Event::Tick => match self.activity.judge(&self.limits, self.rule) {
                     Verdict::Keep => {}
                     Verdict::SlowHeaders => return,
+                    Verdict::Unread => {
+                        self.metrics.answers_unread.fetch_add(1, Ordering::Relaxed);
+                        tracing::debug!("connection closed: its peer does not read an answer");
+                        return;
+                    }
                     // Goodbye was said and the peer has had a tick to hear it.
                     Verdict::Idle if said_goodbye => return,
                     Verdict::Idle => {

@@ -15,14 +15,17 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tower_service::Service;
 
-use crate::body::{BodyFailure, BoxError, Ended, Outcome, RequestBody, ResponseBody, Source};
+use crate::answers::Budget;
+use crate::body::{BodyFailure, BoxError, Leftover, RequestBody};
 use crate::clock::monotonic;
 use crate::config::Limits;
+use crate::linger;
 use crate::metrics::{self, Metrics, RequestMetrics};
 use crate::peer::{ListenerKind, Peer};
 use crate::problem::Problem;
 use crate::rate_limit::{ClientKey, RateLimiter};
 use crate::ready::{Readiness, ReadinessCheck};
+use crate::response::{Ended, ResponseBody, Source, Underway};
 use crate::watch::Activity;
 
 /// Whoever answers the requests of a listener: a `warp` filter made a service, or any other `tower` service that is
@@ -74,6 +77,7 @@ pub(crate) fn grpc<A: App>(app: A) -> Grpc {
 /// What all connections of a server share.
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
+    pub(crate) answers: Arc<Budget>,
     pub(crate) metrics: Metrics,
     pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) readiness: ReadinessCheck,
@@ -112,6 +116,7 @@ impl<A: App> Dispatcher<A> {
         if head {
             response = without_body(response);
         }
+        let response = self.within_budget(response, ended);
         let took = monotonic().saturating_sub(began);
         self.shared.requests.observe(route, response.status(), took);
         if let Some((method, path)) = access {
@@ -121,25 +126,43 @@ impl<A: App> Dispatcher<A> {
             let subject = self.peer.certificate().map(|c| c.subject());
             tracing::debug!(target: "access", %method, path, status, micros, %peer, subject, "request");
         }
-        Ok(response.map(|source| ResponseBody::new(source, ended)))
+        Ok(response)
+    }
+
+    /// The answer, if there is room for its bytes until its peer has read them.
+    fn within_budget(&self, response: Reply<A>, ended: Ended) -> Response<ResponseBody<A::Body>> {
+        let Some(length) = response.body().exact_length() else {
+            return response.map(|source| ResponseBody::parts(source, ended));
+        };
+        match Underway::begin(ended, length) {
+            Ok(underway) => response.map(|source| ResponseBody::whole(source, underway)),
+            Err(ended) => {
+                self.shared.requests.answers_refused.fetch_add(1, Ordering::Relaxed);
+                let mut refusal =
+                    problem::<A::Body>(&Problem::unavailable("overloaded", 1).with_detail(
+                        "too many bytes of answers are under way; read them, then repeat the call",
+                    ));
+                if let Some(close) = response.headers().get(CONNECTION) {
+                    refusal.headers_mut().insert(CONNECTION, close.clone());
+                }
+                let length = refusal.body().exact_length().unwrap_or_default();
+                let underway = Underway::uncounted(ended, length);
+                refusal.map(|source| ResponseBody::whole(source, underway))
+            }
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply<A> {
         let version = request.version();
-        // Whoever answers without reading leaves the body behind; see `closing`.
-        let unread = !request.body().is_end_stream();
         if let Some(response) = self.operational(&request) {
-            return closing(response, version, unread);
+            return self.unread(response, version, Some(request.into_body())).await;
         }
         if let Some(rate) = &self.shared.rate
             && let Err(exceeded) = rate.take(ClientKey::of(&self.peer), monotonic())
         {
             self.shared.requests.rate_limited.fetch_add(1, Ordering::Relaxed);
-            return closing(
-                problem(&Problem::too_many_requests(exceeded.retry_after_seconds)),
-                version,
-                unread,
-            );
+            let refusal = problem(&Problem::too_many_requests(exceeded.retry_after_seconds));
+            return self.unread(refusal, version, Some(request.into_body())).await;
         }
         let limits = &self.shared.limits;
         if let Some(grpc) = &self.shared.grpc
@@ -151,10 +174,11 @@ impl<A: App> Dispatcher<A> {
             return grpc(request).await.map(Source::Grpc);
         }
         if declared_length(request.headers()).is_some_and(|length| length > limits.body_bytes) {
-            return closing(problem(&Problem::too_large(limits.body_bytes)), version, unread);
+            let refusal = problem(&Problem::too_large(limits.body_bytes));
+            return self.unread(refusal, version, Some(request.into_body())).await;
         }
-        let mut request = request
-            .map(|body| RequestBody::new(body, limits.body_bytes, limits.stall_timeout, limits.body_timeout));
+        let leftover = if version > Version::HTTP_11 { Leftover::Kept } else { Leftover::Dropped };
+        let mut request = request.map(|body| RequestBody::new(body, limits, leftover));
         let outcome = request.body().outcome();
         let methods = (self.shared.methods)(request.uri().path());
         request.extensions_mut().insert(self.peer.clone());
@@ -165,8 +189,10 @@ impl<A: App> Dispatcher<A> {
         {
             allow.insert(HeaderValue::from_static(methods));
         }
-        let unread = outcome.as_deref().is_some_and(Outcome::left_unread);
-        let response = match outcome.and_then(|outcome| outcome.failure()) {
+        let Some(outcome) = outcome.filter(|outcome| outcome.left_unread()) else {
+            return response.map(Source::App);
+        };
+        let response = match outcome.failure() {
             None => response.map(Source::App),
             Some(BodyFailure::TooLarge) => problem(&Problem::too_large(limits.body_bytes)),
             Some(BodyFailure::Stalled) => problem(
@@ -174,7 +200,22 @@ impl<A: App> Dispatcher<A> {
                     .with_detail("the request body stopped coming"),
             ),
         };
-        closing(response, version, unread)
+        self.unread(response, version, outcome.take_rest()).await
+    }
+
+    /// An answer that came before the whole body was read. Over HTTP/1.1 it ends its connection (RFC 9112 section 9.6);
+    /// saying so keeps the client from sending its next request into a connection that is about to close. Over HTTP/2 it is
+    /// given after the rest of the body, where that is small.
+    async fn unread(&self, mut response: Reply<A>, version: Version, rest: Option<Incoming>) -> Reply<A> {
+        if rest.as_ref().is_some_and(Body::is_end_stream) {
+            return response;
+        }
+        if version <= Version::HTTP_11 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if let Some(rest) = rest {
+            Box::pin(linger::read_out(rest, self.shared.limits.stall_timeout)).await;
+        }
+        response
     }
 
     /// Health on both listeners; readiness and metrics on the main one.
@@ -216,15 +257,6 @@ where
         header.insert(HeaderValue::from(length));
     }
     response.map(|_| Source::Own(None))
-}
-
-/// An answer that came before the whole body ends its connection (RFC 9112 §9.6). Saying so keeps the client from sending
-/// its next request into a connection that is about to close. HTTP/2 resets the stream alone.
-fn closing<B>(mut response: Response<Source<B>>, version: Version, unread: bool) -> Response<Source<B>> {
-    if unread && version <= Version::HTTP_11 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 fn problem<B>(problem: &Problem) -> Response<Source<B>> {

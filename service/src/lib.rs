@@ -27,9 +27,11 @@
 //! | dispatch | `dispatch.rs` | too many requests, oversized bodies by their declared length |
 //! | body | `body.rs` | oversized and slow bodies while they are read |
 //! | routes | the server's own | everything else, as a [`Problem`] |
+//! | answer | `answers.rs`, `response.rs` | more bytes of answers than peers may leave unread, peers that read too slowly |
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod answers;
 mod aside;
 pub mod body;
 pub mod client;
@@ -39,6 +41,7 @@ mod connection;
 pub mod deadline;
 mod dispatch;
 pub mod exit;
+mod linger;
 mod listener;
 pub mod logging;
 pub mod metrics;
@@ -47,6 +50,7 @@ pub mod problem;
 pub mod rate_limit;
 pub mod ready;
 mod rejection;
+mod response;
 pub mod secret;
 pub mod server;
 pub mod shutdown;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::dispatch::{App, Shared};
 use crate::exit::StartRefusal;
 use crate::metrics::RequestMetrics;
 use crate::peer::{ClientCertificate, ListenerKind, Peer};
+use crate::rate_limit::network;
 
 /// Answer to a plain connection over the limit, so that a client sees a status instead of a closed connection.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
@@ -47,11 +48,19 @@ pub(crate) fn bind(field: &str, address: SocketAddr) -> Result<TcpListener, Star
     })
 }
 
+/// What one peer has open.
+#[derive(Debug, Default)]
+struct OfPeer {
+    connections: u32,
+    /// Bytes of answers under way.
+    held: Arc<AtomicU64>,
+}
+
 /// Connections open now, over all listeners.
 pub(crate) struct Connections {
     limit: usize,
     per_peer: u32,
-    open: Mutex<(usize, HashMap<IpAddr, u32>)>,
+    open: Mutex<(usize, HashMap<IpAddr, OfPeer>)>,
     metrics: Arc<RequestMetrics>,
 }
 
@@ -60,21 +69,24 @@ impl Connections {
         Arc::new(Self { limit, per_peer, open: Mutex::default(), metrics })
     }
 
+    /// A place for a peer: an address, of IPv6 the /64, which is what one customer has.
     fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
+        let ip = network(ip);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (total, peers) = &mut *open;
         let of_peer = peers.entry(ip).or_default();
-        if *total >= self.limit || *of_peer >= self.per_peer {
-            if *of_peer == 0 {
+        if *total >= self.limit || of_peer.connections >= self.per_peer {
+            if of_peer.connections == 0 {
                 peers.remove(&ip);
             }
             self.metrics.connections_refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        *of_peer += 1;
+        of_peer.connections += 1;
+        let held = Arc::clone(&of_peer.held);
         *total += 1;
         self.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Admitted { connections: Arc::clone(self), ip })
+        Some(Admitted { connections: Arc::clone(self), ip, held })
     }
 }
 
@@ -82,6 +94,7 @@ impl Connections {
 struct Admitted {
     connections: Arc<Connections>,
     ip: IpAddr,
+    held: Arc<AtomicU64>,
 }
 
 impl Drop for Admitted {
@@ -89,9 +102,9 @@ impl Drop for Admitted {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (total, peers) = &mut *open;
         *total = total.saturating_sub(1);
-        if let Some(count) = peers.get_mut(&self.ip) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+        if let Some(of_peer) = peers.get_mut(&self.ip) {
+            of_peer.connections = of_peer.connections.saturating_sub(1);
+            if of_peer.connections == 0 {
                 peers.remove(&self.ip);
             }
         }
@@ -141,12 +154,12 @@ impl<A: App> Acceptor<A> {
         };
         // Answers are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let (app, shared) = (self.app.clone(), Arc::clone(&self.shared));
+        let (app, shared, held) = (self.app.clone(), Arc::clone(&self.shared), Arc::clone(&admitted.held));
         let (kind, stop, alive) = (self.kind, self.stop.clone(), self.alive.clone());
         match self.tls.clone() {
             None => {
                 tokio::spawn(async move {
-                    serve(stream, Peer::new(address, kind, None), app, shared, stop).await;
+                    serve(stream, Peer::new(address, kind, None), app, shared, held, stop).await;
                     drop((admitted, alive));
                 });
             }
@@ -158,7 +171,7 @@ impl<A: App> Acceptor<A> {
                         _ = before_handshake.wait_for(|phase| *phase != Phase::Serving) => None,
                     };
                     if let Some((stream, peer)) = secured {
-                        serve(stream, peer, app, shared, stop).await;
+                        serve(stream, peer, app, shared, held, stop).await;
                     }
                     drop((admitted, alive));
                 });
@@ -231,5 +244,15 @@ mod tests {
         assert!(connections.admit(two).is_none());
         drop(first);
         assert!(connections.admit(two).is_some());
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_peer() {
+        let metrics = crate::metrics::Metrics::new(&[]).requests();
+        let connections = Connections::new(10, 1, metrics);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let _held = connections.admit(ip("2001:db8::1")).unwrap();
+        assert!(connections.admit(ip("2001:db8::ffff:2")).is_none());
+        assert!(connections.admit(ip("2001:db8:0:1::1")).is_some());
     }
 }

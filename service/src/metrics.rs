@@ -85,6 +85,8 @@ pub(crate) struct RequestMetrics {
     pub(crate) connections_refused: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
     pub(crate) rate_limited: AtomicU64,
+    pub(crate) answers_refused: AtomicU64,
+    pub(crate) answers_unread: AtomicU64,
 }
 
 impl RequestMetrics {
@@ -96,6 +98,8 @@ impl RequestMetrics {
             connections_refused: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
+            answers_refused: AtomicU64::new(0),
+            answers_unread: AtomicU64::new(0),
         }
     }
 
@@ -169,6 +173,16 @@ impl Collector for RequestCollector {
             ("http_connections_refused", "Connections over a limit", &self.0.connections_refused),
             ("tls_handshakes_failed", "TLS handshakes that failed or timed out", &self.0.handshakes_failed),
             ("http_requests_rate_limited", "Requests answered with 429", &self.0.rate_limited),
+            (
+                "http_answers_refused",
+                "Answers replaced by a 503 because too many bytes were under way",
+                &self.0.answers_refused,
+            ),
+            (
+                "http_answers_unread",
+                "Connections closed because an answer was not read",
+                &self.0.answers_unread,
+            ),
         ];
         for (name, help, counter) in counters {
             let counter = ConstCounter::new(counter.load(Ordering::Relaxed));

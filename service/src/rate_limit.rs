@@ -56,10 +56,15 @@ impl ClientKey {
     /// The key of an address.
     #[must_use]
     pub fn of_address(address: SocketAddr) -> Self {
-        Self::Address(match address.ip().to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-            v4 @ IpAddr::V4(_) => v4,
-        })
+        Self::Address(network(address.ip()))
+    }
+}
+
+/// What counts as one client: an address, of IPv6 its /64.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

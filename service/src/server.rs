@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use warp::{Filter, Rejection, Reply};
 
+use crate::answers::Budget;
 use crate::body::RequestBody;
 use crate::config::{Listen, ServerConfig, Settings};
 use crate::connection::Phase;
@@ -151,6 +152,7 @@ impl<A: App, R: App> Server<A, R> {
             Connections::new(limits.connections, limits.connections_per_peer, Arc::clone(&requests));
         let shared = Arc::new(Shared {
             limits,
+            answers: Arc::new(Budget::new(limits.answer_bytes, limits.answer_bytes_per_peer)),
             metrics,
             requests,
             readiness,

@@ -2,12 +2,14 @@
 //!
 //! One coarse timer per connection instead of one per request: the stream notes when bytes arrive while no request is
 //! under way, the dispatcher notes when requests begin and end, and a few times per timeout somebody looks. A limit is
-//! therefore kept to within a quarter of itself.
+//! therefore kept to within a quarter of itself. The same look finds answers that are not read.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::answers::{Allowance, Answers, Reading};
 use crate::clock::monotonic;
+use crate::config::Limits;
 
 /// What happened on a connection, in milliseconds of the monotonic clock, shifted by one so that 0 means "not".
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub(crate) struct Activity {
     idle_since: AtomicU64,
     /// When the first bytes of a request came in that has not begun yet.
     headers_since: AtomicU64,
+    answers: Answers,
 }
 
 /// What to do with a connection.
@@ -28,6 +31,8 @@ pub(crate) enum Verdict {
     Idle,
     /// Headers that do not end: close.
     SlowHeaders,
+    /// An answer that the peer does not read: close.
+    Unread,
 }
 
 fn now() -> u64 {
@@ -35,12 +40,18 @@ fn now() -> u64 {
 }
 
 impl Activity {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(allowance: Allowance) -> Self {
         Self {
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now()),
             headers_since: AtomicU64::new(0),
+            answers: Answers::new(allowance),
         }
+    }
+
+    /// The answers under way.
+    pub(crate) const fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// Bytes came in. Only the first of a request without headers yet is noted.
@@ -56,7 +67,7 @@ impl Activity {
         self.headers_since.store(0, Ordering::Relaxed);
     }
 
-    /// Its response was handed over, or it was given up.
+    /// The last byte of its response went, or it was given up.
     pub(crate) fn request_ended(&self) {
         if self.active.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.headers_since.store(0, Ordering::Relaxed);
@@ -64,7 +75,11 @@ impl Activity {
         }
     }
 
-    pub(crate) fn judge(&self, idle: Duration, headers: Duration, rule: HeaderRule) -> Verdict {
+    pub(crate) fn judge(&self, limits: &Limits, rule: HeaderRule) -> Verdict {
+        let (idle, headers) = (limits.idle_timeout, limits.header_timeout);
+        if self.answers.judge(monotonic(), limits.stall_timeout, limits.body_timeout) == Reading::Stuck {
+            return Verdict::Unread;
+        }
         if self.active.load(Ordering::Relaxed) > 0 {
             return Verdict::Keep;
         }
@@ -88,28 +103,45 @@ pub(crate) enum HeaderRule {
 }
 
 /// How often to look.
-pub(crate) fn interval(idle: Duration, headers: Duration) -> Duration {
-    (idle.min(headers) / 4).clamp(Duration::from_millis(10), Duration::from_secs(2))
+pub(crate) fn interval(limits: &Limits) -> Duration {
+    let shortest = limits.idle_timeout.min(limits.header_timeout).min(limits.stall_timeout);
+    (shortest.min(limits.body_timeout) / 4).clamp(Duration::from_millis(10), Duration::from_secs(2))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    use super::*;
+    use crate::answers::{Budget, Standing};
+    use crate::config::LimitsConfig;
+
+    fn limits(idle: Duration, headers: Duration) -> Limits {
+        let mut limits = LimitsConfig::default().validate().unwrap();
+        (limits.idle_timeout, limits.header_timeout) = (idle, headers);
+        limits
+    }
 
     #[test]
     fn half_sent_headers_are_slow_and_control_frames_are_not() {
-        let activity = Activity::new();
-        assert_eq!(activity.judge(LONG, Duration::ZERO, HeaderRule::Timed), Verdict::Keep);
+        const LONG: Duration = Duration::from_secs(3600);
+        let at_once = Duration::ZERO;
+        let allowance = Allowance {
+            budget: Arc::new(Budget::new(1, 1)),
+            peer: Arc::default(),
+            standing: Standing::Anonymous,
+        };
+        let activity = Activity::new(allowance);
+        let judge = |idle, headers, rule| activity.judge(&limits(idle, headers), rule);
+        assert_eq!(judge(LONG, at_once, HeaderRule::Timed), Verdict::Keep);
         activity.bytes_read();
-        assert_eq!(activity.judge(LONG, Duration::ZERO, HeaderRule::Timed), Verdict::SlowHeaders);
-        assert_eq!(activity.judge(LONG, Duration::ZERO, HeaderRule::IdleOnly), Verdict::Keep);
+        assert_eq!(judge(LONG, at_once, HeaderRule::Timed), Verdict::SlowHeaders);
+        assert_eq!(judge(LONG, at_once, HeaderRule::IdleOnly), Verdict::Keep);
         activity.request_began();
         activity.bytes_read();
-        assert_eq!(activity.judge(Duration::ZERO, Duration::ZERO, HeaderRule::Timed), Verdict::Keep);
+        assert_eq!(judge(at_once, at_once, HeaderRule::Timed), Verdict::Keep);
         activity.request_ended();
-        assert_eq!(activity.judge(LONG, Duration::ZERO, HeaderRule::Timed), Verdict::Keep);
-        assert_eq!(activity.judge(Duration::ZERO, LONG, HeaderRule::IdleOnly), Verdict::Idle);
+        assert_eq!(judge(LONG, at_once, HeaderRule::Timed), Verdict::Keep);
+        assert_eq!(judge(at_once, LONG, HeaderRule::IdleOnly), Verdict::Idle);
     }
 }

@@ -10,6 +10,7 @@ use service::Problem;
 use tlog::bundle::append_entry;
 use tlog::hash::{Hash, LeafHash};
 use tlog::tile::{BundleId, TilePath};
+use tokio::sync::Semaphore;
 
 use super::entry::evidence;
 use super::problem::{Oversize, of_store};
@@ -83,6 +84,10 @@ enum Record {
     Data,
 }
 
+/// Bundles that are put together at the same time, over all logs: each may have 16 MiB, and whether there is room for it
+/// until its reader has taken it is known only afterwards.
+static BUNDLES: Semaphore = Semaphore::const_new(8);
+
 /// Bundles are hundreds of kilobytes: they are read and put together off the request threads.
 async fn bundle(
     log: &Arc<ServedLog>,
@@ -90,8 +95,10 @@ async fn bundle(
     publication: Arc<Publication>,
     form: Record,
 ) -> Result<Bytes, Problem> {
+    let turn = BUNDLES.acquire().await.map_err(Problem::internal)?;
     let log = log.clone();
     let read = move || {
+        let _turn = turn;
         let mut bytes = Vec::new();
         let mut unfit = false;
         log.log.read(id.first_entry(), u64::from(id.width()), &publication, |_, stored| match form {

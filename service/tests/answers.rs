@@ -1,0 +1,249 @@
+//! Answers that are not read: how many bytes they may hold, and for how long.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod harness;
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use harness::frames::{DATA, END_STREAM, HEADERS, Heard, Http2, RST_STREAM};
+use harness::{problem, quick, start, url};
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use service::body::RequestBody;
+use service::{Running, Server, ServerConfig};
+
+const MIB: u64 = 1024 * 1024;
+const LONG: Duration = Duration::from_secs(20);
+static SHARED: [u8; 1024 * 1024] = [b's'; 1024 * 1024];
+
+/// `/N`: N bytes made for this answer. `/shared`: a mebibyte that the program has anyway. `/pausing`: two parts, a second
+/// apart.
+async fn answer(
+    request: Request<RequestBody>,
+) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+    let body = match request.uri().path() {
+        "/shared" => Full::new(Bytes::from_static(&SHARED)).boxed_unsync(),
+        "/pausing" => {
+            let parts = futures_util::stream::iter(0..2).then(|part| async move {
+                tokio::time::sleep(Duration::from_secs(part)).await;
+                Ok(http_body::Frame::data(Bytes::from(vec![b'p'; 100_000])))
+            });
+            StreamBody::new(parts).boxed_unsync()
+        }
+        path => Full::from(vec![b'a'; path[1..].parse().unwrap()]).boxed_unsync(),
+    };
+    Ok(Response::new(body))
+}
+
+async fn serve(config: &ServerConfig) -> Running {
+    Server::new(config).unwrap().service(tower::service_fn(answer)).start().await.unwrap()
+}
+
+async fn metric(running: &Running, name: &str) -> u64 {
+    let text = reqwest::get(url(running.addr(), "/metrics")).await.unwrap().text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+    line.parse().unwrap()
+}
+
+/// Hears the server out until it closes the connection.
+async fn closed(client: &mut Http2) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < LONG {
+        if matches!(client.hear(Duration::from_millis(200)).await, Heard::Closed) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Pings are answered and settings acknowledged: nothing but the answers shows that nobody reads.
+#[tokio::test]
+async fn a_connection_whose_answers_are_not_taken_is_closed() {
+    let mut config = quick();
+    config.limits.body_timeout_ms = 800;
+    let running = serve(&config).await;
+    for (window, length) in [(0, MIB), (1, MIB), (0, 60_000), (1, 60_000), (0, 1)] {
+        let before = metric(&running, "http_answers_unread_total").await;
+        let mut client = Http2::connect(running.addr(), window).await;
+        for _ in 0..4 {
+            client.get(&format!("/{length}")).await;
+        }
+        assert!(closed(&mut client).await, "window {window}, {length} bytes: still open");
+        assert_eq!(metric(&running, "http_answers_unread_total").await, before + 1, "{window} {length}");
+    }
+}
+
+/// One that asks for something all the time does not keep an answer that it does not take.
+#[tokio::test]
+async fn other_requests_do_not_keep_an_answer_that_is_not_taken() {
+    let mut config = quick();
+    config.limits.body_timeout_ms = 800;
+    let running = serve(&config).await;
+    for length in [60_000, MIB] {
+        let mut client = Http2::connect(running.addr(), 1).await;
+        client.get(&format!("/{length}")).await;
+        let began = Instant::now();
+        let mut open = true;
+        while open && began.elapsed() < LONG {
+            client.get("/1").await;
+            open = !matches!(client.hear(Duration::from_millis(20)).await, Heard::Closed);
+        }
+        assert!(!open, "{length} bytes: still open");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_is_cut_off_and_one_that_flows_slowly_is_not() {
+    let mut config = quick();
+    config.limits.body_timeout_ms = 500;
+    let running = serve(&config).await;
+    for (step, whole) in [(100_u32, false), (8_000, true)] {
+        let mut client = Http2::connect(running.addr(), 0).await;
+        let length = 200_000;
+        let stream = client.get(&format!("/{length}")).await;
+        let mut came = 0;
+        let began = Instant::now();
+        let closed = loop {
+            assert!(began.elapsed() < LONG, "{came} bytes by steps of {step}");
+            client.open(stream, step).await;
+            match client.hear(Duration::from_millis(50)).await {
+                Heard::Frame(frame) if frame.kind == DATA => came += frame.payload.len(),
+                Heard::Closed => break true,
+                _ => {}
+            }
+            if came == length {
+                break false;
+            }
+        };
+        assert_eq!((came == length, closed), (whole, !whole), "steps of {step}: {came} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_of_the_server_is_not_held_against_the_peer() {
+    let mut config = quick();
+    config.limits.body_timeout_ms = 300;
+    let running = serve(&config).await;
+    for client in [reqwest::Client::builder(), reqwest::Client::builder().http2_prior_knowledge()] {
+        let answer = client.build().unwrap().get(url(running.addr(), "/pausing")).send().await.unwrap();
+        assert_eq!(answer.bytes().await.unwrap().len(), 200_000);
+    }
+    assert_eq!(metric(&running, "http_answers_unread_total").await, 0);
+}
+
+#[tokio::test]
+async fn more_bytes_than_a_peer_may_leave_unread_are_503_until_they_are_taken() {
+    let mut config = quick();
+    config.limits.stall_timeout_ms = 60_000;
+    config.limits.answer_bytes_per_peer = 4 * MIB;
+    let running = serve(&config).await;
+    let mut idle = Http2::connect(running.addr(), 0).await;
+    for _ in 0..10 {
+        idle.get("/1000000").await;
+    }
+    let mut answers = 0;
+    while answers < 10 {
+        let Heard::Frame(frame) = idle.hear(LONG).await else { panic!("after {answers} answers") };
+        answers += usize::from(frame.kind == HEADERS);
+    }
+    assert_eq!(metric(&running, "http_answers_refused_total").await, 6);
+    let refused = reqwest::get(url(running.addr(), "/1000000")).await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let document = problem(refused).await;
+    assert_eq!((document.status, document.code.as_str()), (503, "overloaded"));
+    // What is small is every connection's own.
+    assert_eq!(reqwest::get(url(running.addr(), "/60000")).await.unwrap().status(), 200);
+    drop(idle);
+    for attempt in 0.. {
+        if reqwest::get(url(running.addr(), "/1000000")).await.unwrap().status() == 200 {
+            break;
+        }
+        assert!(attempt < 500, "the bytes were not given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_the_program_has_anyway_are_not_counted() {
+    let mut config = quick();
+    config.limits.stall_timeout_ms = 60_000;
+    config.limits.answer_bytes_per_peer = 2 * MIB;
+    let running = serve(&config).await;
+    let mut idle = Http2::connect(running.addr(), 0).await;
+    for _ in 0..10 {
+        let stream = idle.get("/shared").await;
+        let Heard::Frame(frame) = idle.hear(LONG).await else { panic!("no answer") };
+        assert_eq!((frame.kind, frame.stream, frame.payload[0]), (HEADERS, stream, 0x88));
+        // The body is looked at right after the head.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(metric(&running, "http_answers_refused_total").await, 0);
+}
+
+/// Frames of a stream, until nothing more comes.
+async fn frames(client: &mut Http2, stream: u32) -> Vec<(u8, u8)> {
+    let mut frames = Vec::new();
+    let mut wait = LONG;
+    while let Heard::Frame(frame) = client.hear(wait).await {
+        assert_eq!(frame.stream, stream);
+        frames.push((frame.kind, frame.flags & END_STREAM));
+        if frame.flags & END_STREAM != 0 && frame.kind != RST_STREAM {
+            wait = Duration::from_millis(300);
+        }
+    }
+    frames
+}
+
+const ANSWERED: [(u8, u8); 2] = [(HEADERS, 0), (DATA, END_STREAM)];
+
+/// Clients that are in use lose an answer that is followed by RST_STREAM.
+#[tokio::test]
+async fn over_http_2_a_small_body_that_nobody_wants_is_read_before_the_refusal() {
+    let mut config = quick();
+    config.limits.stall_timeout_ms = 5000;
+    let running = start(&config).await;
+    // Nothing is served at /nothing; the method is wrong at /hello; /echo takes 1000 bytes.
+    for (path, declared, length) in [
+        ("/nothing", Some(2), 2),
+        ("/nothing", None, 2),
+        ("/hello", Some(900), 900),
+        ("/echo", Some(60_000), 60_000),
+        ("/healthz", None, 1),
+    ] {
+        let mut client = Http2::connect(running.addr(), 65_535).await;
+        let stream = client.post(path, declared).await;
+        assert!(matches!(client.hear(Duration::from_millis(100)).await, Heard::Nothing), "{path}: too early");
+        let body = vec![b'x'; length];
+        let mut pieces = body.chunks(16_384).peekable();
+        while let Some(piece) = pieces.next() {
+            let end = if pieces.peek().is_none() { END_STREAM } else { 0 };
+            client.send(DATA, end, stream, piece).await;
+        }
+        assert_eq!(frames(&mut client, stream).await, ANSWERED, "{path} with {length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn over_http_2_a_long_body_is_not_read_and_a_small_one_not_waited_for_beyond_its_time() {
+    let running = start(&quick()).await;
+    // Long by its declared length, and long without one.
+    let mut client = Http2::connect(running.addr(), 65_535).await;
+    let stream = client.post("/nothing", Some(100_000)).await;
+    let heard = frames(&mut client, stream).await;
+    assert_eq!(heard, [ANSWERED[0], ANSWERED[1], (RST_STREAM, 0)]);
+    let mut client = Http2::connect(running.addr(), 65_535).await;
+    let stream = client.post("/nothing", None).await;
+    for _ in 0..5 {
+        client.send(DATA, 0, stream, &[b'x'; 16_000]).await;
+    }
+    assert_eq!(frames(&mut client, stream).await[..2], ANSWERED);
+    // One that never comes.
+    let mut client = Http2::connect(running.addr(), 65_535).await;
+    let stream = client.post("/nothing", Some(2)).await;
+    assert_eq!(frames(&mut client, stream).await[..2], ANSWERED);
+}
