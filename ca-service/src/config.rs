@@ -327,7 +327,7 @@ impl Config {
         };
         self.approvals.as_ref().map_or(Ok(()), ApprovalsConfig::validate)?;
         let data_dir = self.data_dir.clone();
-        Ok(Settings {
+        let settings = Settings {
             keystore: data_dir.join(&self.keys.keystore),
             passphrase: keys::passphrase(&self.keys.passphrase, &data_dir)?,
             key_uris: keys::uris(&self.keys)?,
@@ -349,7 +349,10 @@ impl Config {
             data_dir,
             profiles,
             config: self,
-        })
+        };
+        settings.config.issuance_log.as_ref().map(|log| log.tls(&settings)).transpose()?;
+        settings.config.event_log.as_ref().map(|log| log.tls(&settings)).transpose()?;
+        Ok(settings)
     }
 }
 

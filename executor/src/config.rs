@@ -322,7 +322,8 @@ impl ExecutorConfig {
             ));
         }
         let evidence = &self.evidence;
-        for base in evidence.status_bases.iter().chain(&evidence.crl_urls).chain(&evidence.events) {
+        // What is signed may come by `http`, as revocation lists do.
+        for base in evidence.status_bases.iter().chain(&evidence.crl_urls) {
             if !(base.starts_with("http://") || base.starts_with("https://")) {
                 return Err(StartRefusal::new(
                     format!("evidence: {base} is no http or https URL"),
@@ -346,6 +347,12 @@ impl ExecutorConfig {
         let EvidenceSection { tls_ca_file, tls_cert_file, tls_key_file, .. } = &mut self.evidence;
         let [ca, cert, key] = [tls_ca_file, tls_cert_file, tls_key_file].map(|file| path(file.take()));
         let evidence_tls = ClientTls::new("evidence", ca, cert, key)?;
+        for url in &self.evidence.events {
+            evidence_tls.allow("evidence.events", url)?;
+        }
+        for log in &self.evidence.logs {
+            evidence_tls.allow(&format!("evidence.logs: the url of {:?}", log.origin), &log.url)?;
+        }
         let state = base.join(self.state_dir);
         Ok(Settings {
             trusted_root: base.join(self.trusted_root),
@@ -459,6 +466,22 @@ mod tests {
         }
         assert!(refusal("[evidence]\ntls_cert_file = 'c'").contains("tls_key_file belong together"));
         assert!(refusal("[evidence]\nstatus_bases = ['ftp://x']").contains("no http or https URL"));
+        for (section, expected) in [
+            ("events = 'http://10.1.2.3/event'", "evidence.events would speak plain HTTP to 10.1.2.3"),
+            ("events = 'event'", "evidence.events is no http or https URL"),
+            (
+                "logs = [{ origin = 'o', url = 'http://log.example' }]",
+                "\"o\" would speak plain HTTP to log.example",
+            ),
+            ("logs = [{ origin = 'o', url = 'file:///x' }]", "\"o\" is no http or https URL"),
+            (
+                "tls_cert_file = 'c'\ntls_key_file = 'k'\nevents = 'http://127.0.0.1/event'",
+                "evidence.tls_cert_file would be shown to nobody",
+            ),
+        ] {
+            let told = refusal(&format!("[evidence]\n{section}"));
+            assert!(told.contains(expected), "{section}: {told}");
+        }
         assert!(refusal("skip_verification = true").contains("unknown field"));
         assert!(refusal("[server]\nlisten = '10.0.0.1:80'").contains("plain HTTP"));
     }

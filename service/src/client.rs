@@ -1,9 +1,10 @@
 //! Requests that a server makes itself: whom it believes over TLS, and which certificate it shows.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::{Certificate, Client, Identity, Url, redirect};
 use zeroize::Zeroizing;
 
 use crate::exit::StartRefusal;
@@ -46,6 +47,43 @@ impl ClientTls {
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
         self.authorities.iter().chain(identity).map(PathBuf::as_path)
+    }
+
+    /// Makes sure that requests to `url` do not travel in the clear: plain HTTP stays on this machine, and is never meant
+    /// where a client certificate is to be shown. Not for what is signed and published by `http`, as revocation lists are.
+    ///
+    /// # Errors
+    /// [`StartRefusal`] naming `field`.
+    pub fn allow(&self, field: &str, url: &str) -> Result<(), StartRefusal> {
+        let unusable = || {
+            StartRefusal::new(
+                format!("{field} is no http or https URL"),
+                "write https://HOST:PORT, or http://127.0.0.1:PORT on one machine",
+            )
+        };
+        let url = Url::parse(url).map_err(|error| unusable().because(error))?;
+        let Some(host) = url.host_str() else { return Err(unusable()) };
+        let on_this_machine = host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.to_canonical().is_loopback());
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if !on_this_machine => Err(StartRefusal::new(
+                format!("{field} would speak plain HTTP to {host}, which is another machine"),
+                "write https://",
+            )),
+            "http" if self.identity.is_some() => Err(StartRefusal::new(
+                format!(
+                    "{field} would speak plain HTTP, and the certificate of {}.tls_cert_file would be shown to nobody",
+                    self.section
+                ),
+                "write https://, or remove tls_cert_file and tls_key_file",
+            )),
+            "http" => Ok(()),
+            _ => Err(unusable()),
+        }
     }
 
     /// A client of which one request takes at most `timeout`. It follows no redirects (an address that was allowed must
@@ -163,6 +201,45 @@ mod tests {
             let client = tls.client_for(url, Duration::from_secs(1)).unwrap();
             // Nobody listens there; that the request is sent at all is what counts.
             assert!(client.get(url).send().await.unwrap_err().is_connect(), "{url}");
+        }
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine_and_shows_no_certificate() {
+        let path = || Some(PathBuf::from("x"));
+        let anonymous = ClientTls::new("issuance_log", path(), None, None).unwrap();
+        let certified = ClientTls::new("issuance_log", None, path(), path()).unwrap();
+        for (url, without, with) in [
+            ("https://log.example.org:8445/issuance", None, None),
+            ("https://127.0.0.1", None, None),
+            ("http://127.0.0.1:8081/issuance", None, Some("shown to nobody")),
+            ("http://127.9.9.9", None, Some("shown to nobody")),
+            ("http://[::1]:80", None, Some("shown to nobody")),
+            ("http://[::ffff:127.0.0.1]", None, Some("shown to nobody")),
+            ("http://localhost:1/x", None, Some("shown to nobody")),
+            ("http://10.1.2.3/issuance", Some("plain HTTP to 10.1.2.3"), Some("plain HTTP to 10.1.2.3")),
+            ("HTTP://log.example.org", Some("another machine"), Some("another machine")),
+            ("http://localhost.example.org", Some("another machine"), Some("another machine")),
+            ("http://127.0.0.1.example.org", Some("another machine"), Some("another machine")),
+            ("http://127.0.0.1@10.0.0.1/", Some("plain HTTP to 10.0.0.1"), Some("plain HTTP to 10.0.0.1")),
+            ("http://[2001:db8::1]/", Some("another machine"), Some("another machine")),
+            ("ftp://127.0.0.1", Some("no http or https URL"), Some("no http or https URL")),
+            ("log.example.org", Some("no http or https URL"), Some("no http or https URL")),
+            ("", Some("no http or https URL"), Some("no http or https URL")),
+        ] {
+            for (tls, expected) in [(&anonymous, without), (&certified, with)] {
+                let told = tls.allow("issuance_log.url", url).err().map(|refusal| refusal.to_string());
+                match (expected, told) {
+                    (None, None) => {}
+                    (Some(expected), Some(told)) => {
+                        assert!(
+                            told.starts_with("issuance_log.url ") && told.contains(expected),
+                            "{url}: {told}"
+                        );
+                    }
+                    (expected, told) => panic!("{url}: {told:?} instead of {expected:?}"),
+                }
+            }
         }
     }
 

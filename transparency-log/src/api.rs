@@ -231,9 +231,9 @@ pub(crate) async fn body_within(
 
 /// Where writers are named, only they submit: by the certificate with which the connection was made.
 fn may_write(log: &ServedLog, peer: Option<&Peer>) -> Result<(), Problem> {
-    let writers = &log.settings.raw.writers;
+    let Some(writers) = &log.settings.raw.writers else { return Ok(()) };
     let subject = peer.and_then(Peer::certificate).map(ClientCertificate::subject);
-    if writers.is_empty() || subject.is_some_and(|subject| writers.iter().any(|writer| writer == subject)) {
+    if subject.is_some_and(|subject| writers.iter().any(|writer| writer == subject)) {
         return Ok(());
     }
     Err(Problem::forbidden(

@@ -28,9 +28,27 @@ pub struct Config {
     pub data: PathBuf,
     /// Directory for the second copies of the heads; must not lie inside `data`, best on another device.
     pub head_copies: PathBuf,
+    /// TLS of the requests to witnesses.
+    #[serde(default)]
+    pub witnesses: WitnessesConfig,
     /// The logs, at least one.
     #[serde(rename = "log")]
     pub logs: Vec<LogConfig>,
+}
+
+/// TLS of the requests to the witnesses of all logs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WitnessesConfig {
+    /// PEM file with the authorities of the witnesses' TLS certificates; absent: those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// PEM file with the client certificate that the server shows to them, then its intermediates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM file with its key, mode 0600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key_file: Option<PathBuf>,
 }
 
 /// The software keystore.
@@ -121,9 +139,9 @@ pub struct LogConfig {
     #[serde(default = "twenty")]
     pub ack_timeout_seconds: u64,
     /// Subjects of client certificates (`CN=authority,O=Example`, compared whole) that may submit; absent: whoever can
-    /// reach the server. Needs `server.tls.client_ca_file`. Reads stay open.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub writers: Vec<String>,
+    /// reach the server. At least one, if the list is there. Needs `server.tls.client_ca_file`. Reads stay open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writers: Option<Vec<String>>,
     /// Bearer token file; when present, `add` on a `raw` log needs the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add_token_file: Option<PathBuf>,
@@ -263,6 +281,8 @@ impl Config {
         self.keystore.resolve(folder);
         resolve(&mut self.data);
         resolve(&mut self.head_copies);
+        let WitnessesConfig { tls_ca_file, tls_cert_file, tls_key_file } = &mut self.witnesses;
+        [tls_ca_file, tls_cert_file, tls_key_file].into_iter().flatten().for_each(resolve);
         for log in &mut self.logs {
             let events = log
                 .events

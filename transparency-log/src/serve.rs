@@ -135,7 +135,8 @@ fn open_log(
         cosigner: match &log.raw.witness_policy {
             Some(file) => {
                 let timeout = Duration::from_secs(log.raw.witness_timeout_seconds);
-                WitnessClient::load(file, &keys, timeout)?.map(|client| client as Arc<dyn Cosigner>)
+                WitnessClient::load(file, &keys, timeout, &settings.witness_tls)?
+                    .map(|client| client as Arc<dyn Cosigner>)
             }
             None => None,
         },

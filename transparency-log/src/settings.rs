@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hsm::PassphraseSource;
 use log_store::{Batching, Deduplication, EntryFileSizes, LogKind, Publishing, Witnessing, Writing};
-use service::{ServerConfig, StartRefusal};
+use service::{ClientTls, ServerConfig, StartRefusal};
 
-use crate::config::{Config, LogConfig};
+use crate::config::{Config, LogConfig, WitnessesConfig};
 
 /// Most entries of one batch request.
 pub(crate) const MAX_BATCH_ENTRIES: usize = 1000;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// Directory of second copies.
     pub head_copies: PathBuf,
+    /// TLS of requests to witnesses.
+    pub witness_tls: ClientTls,
     /// The logs: names, bases and given origins are distinct.
     pub logs: Vec<LogSettings>,
 }
@@ -84,12 +86,14 @@ impl Config {
             );
         }
         let knows_clients = self.server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
-        if let Some(log) = self.logs.iter().find(|log| !log.writers.is_empty() && !knows_clients) {
+        if let Some(log) = self.logs.iter().find(|log| log.writers.is_some() && !knows_clients) {
             return refuse(
                 format!("log {:?} has writers, but no client certificate is ever asked for", log.name),
                 "add server.tls.client_ca_file, or remove writers",
             );
         }
+        let WitnessesConfig { tls_ca_file, tls_cert_file, tls_key_file } = self.witnesses;
+        let witness_tls = ClientTls::new("witnesses", tls_ca_file, tls_cert_file, tls_key_file)?;
         let (mut names, mut bases, mut origins) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut logs = Vec::with_capacity(self.logs.len());
         for log in self.logs {
@@ -117,6 +121,7 @@ impl Config {
             passphrase,
             data: self.data,
             head_copies: self.head_copies,
+            witness_tls,
             logs,
         })
     }
@@ -163,6 +168,23 @@ impl LogConfig {
         }
         if self.add_token_file.is_some() && kind != LogKind::Raw {
             return refuse("add_token_file has no meaning for this kind", "remove it");
+        }
+        if let Some(writers) = &self.writers {
+            if writers.is_empty() {
+                return refuse(
+                    "writers is there and names nobody",
+                    "name the client certificates that may submit, or remove it: then whoever reaches the server may",
+                );
+            }
+            if let Some(writer) = writers.iter().find(|writer| !writer.contains('=')) {
+                return refuse(
+                    &format!(
+                        "writers: {:?} is no subject of a certificate",
+                        writer.chars().take(80).collect::<String>()
+                    ),
+                    "write the whole subject, such as CN=authority,O=Example",
+                );
+            }
         }
         let writing = match self.writing.as_str() {
             "open" => Writing::Open,
@@ -381,5 +403,17 @@ mod tests {
             toml::from_str("certificate_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"a\"\n").unwrap(),
         );
         assert!(asking.validate().is_ok());
+        for (writers, why) in [
+            ("writers = []\n", "names nobody"),
+            ("writers = [\"CN=authority\", \"authority\"]\n", "\"authority\" is no subject"),
+        ] {
+            let mut wrong = config(folder.path(), "copies", writers);
+            wrong.server.tls = Some(
+                toml::from_str("certificate_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"a\"\n")
+                    .unwrap(),
+            );
+            let refusal = wrong.validate().unwrap_err().to_string();
+            assert!(refusal.starts_with("log \"signing\": ") && refusal.contains(why), "{refusal}");
+        }
     }
 }

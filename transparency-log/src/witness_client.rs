@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use http::StatusCode;
 use log_store::{CheckpointKeys, Cosigner, Error, MAX_NOTE};
 use parking_lot::Mutex;
-use service::StartRefusal;
+use service::{ClientTls, StartRefusal};
 use tlog::checkpoint::VerifiedCheckpoint;
 use tlog::consistency::ConsistencyProof;
 use tlog::hash::TreeHead;
@@ -55,6 +55,7 @@ impl WitnessClient {
         path: &Path,
         keys: &CheckpointKeys,
         timeout: Duration,
+        tls: &ClientTls,
     ) -> Result<Option<Arc<Self>>, StartRefusal> {
         let refuse = |why: String| {
             StartRefusal::new(
@@ -74,6 +75,9 @@ impl WitnessClient {
             }
             let url = witness.url.clone().map(String::from_utf8).transpose();
             let url = url.map_err(|_| refuse("a witness URL is not UTF-8".to_owned()))?;
+            if let Some(url) = &url {
+                tls.allow(&format!("{}: the URL of witness {}", path.display(), witness.key.name()), url)?;
+            }
             urls.push(url.map(|url| url.trim_end_matches('/').to_owned()));
         }
         if !policy.evaluate(|witness| urls.get(witness).is_some_and(Option::is_some)) {
@@ -81,11 +85,7 @@ impl WitnessClient {
         }
         let log_keys: Vec<VerifierKey> = keys.verifier_keys().cloned().collect();
         fits(&policy, &log_keys).map_err(refuse)?;
-        let client = reqwest::Client::builder()
-            .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| refuse(error.to_string()))?;
+        let client = tls.client(timeout)?;
         let runtime = tokio::runtime::Handle::current();
         Ok(Some(Arc::new(Self {
             policy,
@@ -230,7 +230,7 @@ impl WitnessClient {
 
     async fn post(&self, url: &str, body: Vec<u8>) -> Result<(StatusCode, String), String> {
         let sent = self.client.post(format!("{url}/add-checkpoint")).body(body).send();
-        let mut response = sent.await.map_err(|error| error.to_string())?;
+        let mut response = sent.await.map_err(|error| with_causes(&error))?;
         let status = response.status();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
@@ -241,6 +241,12 @@ impl WitnessClient {
         }
         String::from_utf8(bytes).map(|text| (status, text)).map_err(|_| "its answer is not UTF-8".to_owned())
     }
+}
+
+/// An error with what caused it: that a witness refused the connection for want of a certificate stands only there.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A quorum, without the witnesses that it has in excess.

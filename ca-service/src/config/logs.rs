@@ -30,7 +30,9 @@ impl IssuanceLogConfig {
     pub(crate) fn tls(&self, settings: &Settings) -> Result<ClientTls, StartRefusal> {
         let path = |file: &Option<PathBuf>| file.as_deref().map(|file| settings.path(file));
         let [ca, cert, key] = [&self.tls_ca_file, &self.tls_cert_file, &self.tls_key_file].map(path);
-        ClientTls::new("issuance_log", ca, cert, key)
+        let tls = ClientTls::new("issuance_log", ca, cert, key)?;
+        tls.allow("issuance_log.url", &self.url)?;
+        Ok(tls)
     }
 }
 
@@ -55,6 +57,8 @@ impl EventLogConfig {
     pub(crate) fn tls(&self, settings: &Settings) -> Result<ClientTls, StartRefusal> {
         let path = |file: &Option<PathBuf>| file.as_deref().map(|file| settings.path(file));
         let [ca, cert, key] = [&self.tls_ca_file, &self.tls_cert_file, &self.tls_key_file].map(path);
-        ClientTls::new("event_log", ca, cert, key)
+        let tls = ClientTls::new("event_log", ca, cert, key)?;
+        tls.allow("event_log.url", &self.url)?;
+        Ok(tls)
     }
 }

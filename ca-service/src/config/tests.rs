@@ -43,6 +43,28 @@ fn impossible_values_and_combinations_are_refused_at_start() {
         ("threads = 2", "threads = 2\nunknown = 1", "unknown"),
         ("credential:keystore", "my passphrase", "passphrase"),
         ("\n[issuance_log]\n", "\n[unknown]\n", "unknown"),
+        (
+            "https://log.example.org/issuance",
+            "http://log.example.org/issuance",
+            "issuance_log.url would speak plain HTTP",
+        ),
+        (
+            "https://log.example.org/issuance",
+            "http://10.1.2.3/issuance",
+            "issuance_log.url would speak plain HTTP",
+        ),
+        ("https://log.example.org/event", "http://10.1.2.3/event", "event_log.url would speak plain HTTP"),
+        ("https://log.example.org/event", "ftp://log.example.org", "event_log.url is no http or https URL"),
+        (
+            "url = \"https://log.example.org/event\"",
+            "url = \"http://127.0.0.1/event\"\ntls_cert_file = \"c\"\ntls_key_file = \"k\"",
+            "event_log.tls_cert_file would be shown to nobody",
+        ),
+        (
+            "url = \"https://log.example.org/event\"",
+            "url = \"https://log.example.org/event\"\ntls_cert_file = \"c\"",
+            "belong together",
+        ),
     ] {
         let text = refusal(from, to);
         assert!(text.contains(reason), "{to}: {text}");

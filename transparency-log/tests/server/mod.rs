@@ -187,9 +187,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a server; `Err` is what it said instead of the readiness line, with its exit code.
     pub(crate) fn start(binary: &str, config: &Path) -> Result<Self, String> {
+        Self::start_with(binary, config, &[])
+    }
+
+    /// Starts a server with more in its environment.
+    pub(crate) fn start_with(binary: &str, config: &Path, more: &[(&str, &str)]) -> Result<Self, String> {
         let mut child = Command::new(binary)
             .args(["serve", "--exit-with-stdin", "--config"])
             .arg(config)
+            .envs(more.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
