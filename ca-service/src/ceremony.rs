@@ -51,7 +51,7 @@ pub const TRANSCRIPTS: &str = "ceremonies";
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Always true.
-    pub initialised: bool,
+    pub initialized: bool,
     /// The data folder.
     pub data_dir: PathBuf,
     /// PEM file of the root: the trust anchor.

@@ -270,12 +270,12 @@ impl ExecutorConfig {
     ///
     /// A refusal that names the file, and the line where there is one.
     pub fn read(path: &Path) -> Result<Self, StartRefusal> {
-        let refuse = |error: Box<dyn std::error::Error + Send + Sync>| {
-            let remedy = "see docs/operations/executor.toml for every field";
-            StartRefusal::new(format!("{} cannot be used", path.display()), remedy).because(error)
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.into()))?;
-        toml::from_str(&text).map_err(|error| refuse(error.into()))
+        let refuse = |what: &str, remedy| StartRefusal::new(format!("{} {what}", path.display()), remedy);
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| refuse("cannot be read", "correct the path after --config").because(error))?;
+        toml::from_str(&text).map_err(|error| {
+            refuse("cannot be used", "see docs/operations/executor.toml for every field").because(error)
+        })
     }
 
     /// Checks every value and combination. `base` is the folder that relative paths start from.

@@ -2,6 +2,7 @@
 //! listener answers.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use trust_store::verifier::Verifier;
 use crate::admission::{Admission, GrantSources};
 use crate::api::{Access, grpc, http};
 use crate::artifact::{ArtifactCache, Worker};
-use crate::audit::Audit;
+use crate::audit::{Audit, OpenError};
 use crate::config::{MediaSection, Settings, policy_version, refuse_weak_policy};
 use crate::confinement::{Confinement, Places, system_places};
 use crate::evidence::{Collector, ImportConfig, distribution_urls};
@@ -121,11 +122,13 @@ pub async fn start(
         )
     })?;
     let audit = Audit::open(&settings.state).map_err(|error| {
-        refuse(
-            "the audit log cannot be opened",
-            "check the disk and who owns state_dir; nothing runs without the log",
-            error,
-        )
+        let cut = matches!(&error, OpenError::File { source, .. } if source.kind() == ErrorKind::UnexpectedEof);
+        let remedy = if cut {
+            "it was cut, and removed records would not be noticed: keep it and audit.jsonl as evidence and start with a new folder"
+        } else {
+            "check the disk and who owns state_dir; nothing runs without the log"
+        };
+        refuse("the audit log cannot be opened", remedy, error)
     })?;
     let receipts = Receipts::open(&settings.state)?;
     tracing::info!(origin = receipts.origin(), vkeys = ?receipts.verifier_keys(), "receipt log");

@@ -116,4 +116,13 @@ fn refuses_to_continue_a_shortened_audit_log() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     std::fs::write(folder.path().join("state/audit.jsonl"), "").unwrap();
     assert!(refused(folder.path()).contains("records were removed"));
+    std::fs::write(folder.path().join("state/audit.head"), b"cut").unwrap();
+    let told = refused(folder.path());
+    assert!(told.contains("audit.head") && told.contains("keep it and audit.jsonl as evidence"), "{told}");
+}
+
+#[test]
+fn says_that_the_path_after_config_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(refused(folder.path()).contains("correct the path after --config"));
 }

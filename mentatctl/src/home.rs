@@ -77,7 +77,7 @@ impl Home {
             }
         };
         let folder = stack.map(Path::to_path_buf).or_else(|| config.stack.clone());
-        let stack = folder.as_deref().map(StackFile::load).transpose()?;
+        let stack = folder.as_deref().map(StackFile::load_in_place).transpose()?;
         Ok(Self { dir, config, stack, stack_dir: folder })
     }
 

@@ -238,6 +238,8 @@ async fn over_http_2_a_long_body_is_not_read_and_a_small_one_not_waited_for_beyo
     assert_eq!(heard, [ANSWERED[0], ANSWERED[1], (RST_STREAM, 0)]);
     let mut client = Http2::connect(running.addr(), 65_535).await;
     let stream = client.post("/nothing", None).await;
+    // The server's larger window counts once its settings are acknowledged.
+    assert!(matches!(client.hear(Duration::from_millis(100)).await, Heard::Nothing), "too early");
     for _ in 0..5 {
         client.send(DATA, 0, stream, &[b'x'; 16_000]).await;
     }

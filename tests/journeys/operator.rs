@@ -167,10 +167,29 @@ fn a_stack_that_was_copied_or_moved_is_refused_and_the_original_stays_as_it_is()
     up().refused(78, "was made in").refused(78, made.to_str().unwrap()).one_clear_line();
     assert_eq!(contents(&made), before, "the original");
     assert_eq!(contents(&elsewhere), copy, "the copy");
+    // Whoever asks through the copy would act on the original.
+    let ask = || {
+        mentatctl(dir.path(), ["pki", "list", "--stack", elsewhere.to_str().unwrap()])
+            .refused(2, "was made in")
+            .one_clear_line();
+    };
+    ask();
+    // One server's folder elsewhere is enough, whatever stack.json says.
+    let file = elsewhere.join("stack.json");
+    let edited = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, edited.replace(made.to_str().unwrap(), elsewhere.to_str().unwrap())).unwrap();
+    up().refused(78, "was made in").refused(78, made.to_str().unwrap()).one_clear_line();
+    ask();
+    let mut json: serde_json::Value = serde_json::from_str(&edited).unwrap();
+    json.as_object_mut().unwrap().remove("trusted_root");
+    std::fs::write(&file, json.to_string()).unwrap();
+    up().refused(78, "was made in").one_clear_line();
+    assert_eq!(contents(&made), before, "the original");
     // Moved: the same line, and moving it back is all that it takes.
     std::fs::remove_dir_all(&elsewhere).unwrap();
     std::fs::rename(&made, &elsewhere).unwrap();
     up().refused(78, "was made in").one_clear_line();
+    ask();
     std::fs::rename(&elsewhere, &made).unwrap();
     stack.restart();
     assert_eq!(stack.down(), 0);

@@ -266,7 +266,8 @@ impl Config {
             StartRefusal::new(what, "see docs/operations/transparency-log.toml for every field")
         };
         let text = std::fs::read_to_string(path).map_err(|error| {
-            refuse(format!("cannot read the configuration {}", path.display())).because(error)
+            StartRefusal::new(format!("{} cannot be read", path.display()), "correct the path after --config")
+                .because(error)
         })?;
         let mut config: Self = toml::from_str(&text).map_err(|error| {
             refuse(format!("{} is not a valid configuration", path.display())).because(error)

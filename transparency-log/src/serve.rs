@@ -141,7 +141,7 @@ fn open_log(
             None => None,
         },
     };
-    let sharing = if log.raw.writers.is_empty() { Sharing::PerAddress } else { Sharing::Writers };
+    let sharing = if log.raw.writers.is_none() { Sharing::PerAddress } else { Sharing::Writers };
     let opened = Log::open(&options, parts).map_err(|error| refusal(log, error))?;
     Ok(ServedLog {
         kind: log.kind,

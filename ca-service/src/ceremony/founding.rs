@@ -248,7 +248,7 @@ impl<'a> Founding<'a> {
         let key = made(names::STATEMENT).map(|made| made.signer.public_key().to_pem());
         let root = made(names::ROOT).map(|made| hex::encode(Sha256::digest(&made.certificate)));
         Ok(Outcome {
-            initialised: true,
+            initialized: true,
             data_dir: self.settings.data_dir.clone(),
             root: write("root.pem", &[names::ROOT])?,
             root_sha256: root.unwrap_or_default(),

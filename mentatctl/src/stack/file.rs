@@ -16,6 +16,17 @@ pub const STACK_FILE: &str = "stack.json";
 /// The only version that exists.
 const VERSION: u32 = 1;
 
+/// The servers, and the field of each one's configuration that names what it keeps.
+const DATA: [(&str, &str); 3] =
+    [("ca-service", "data_dir"), ("transparency-log", "data"), ("executor", "state_dir")];
+
+/// What a server keeps, by its configuration; `None` where that says nothing or cannot be read, which is for others to
+/// report.
+fn data_folder(config: &Path, field: &str) -> Option<PathBuf> {
+    let table: toml::Table = std::fs::read_to_string(config).ok()?.parse().ok()?;
+    Some(config.parent()?.join(table.get(field)?.as_str()?))
+}
+
 /// The addresses and files of one stack. Parts that do not exist are absent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StackFile {
@@ -143,17 +154,33 @@ impl StackFile {
         Ok(file)
     }
 
+    /// Reads `DIR/stack.json` for whoever asks the stack: one that is where it was made.
+    ///
+    /// # Errors
+    /// Exit code 2 as for [`Self::load`], and for a folder that was moved or copied: with a copy one would act on the
+    /// original, as its administrator.
+    pub fn load_in_place(dir: &Path) -> Outcome<Self> {
+        let file = Self::load(dir)?;
+        let root = dir.canonicalize().or_fail(Exit::Usage, dir.display())?;
+        let placed = file.check_place(&Layout::new(&root));
+        placed.map_err(|failure| Failure { exit: Exit::Usage, ..failure })?;
+        Ok(file)
+    }
+
     /// Refuses a folder that was moved or copied. The configuration in it names the files of the place where it was made:
     /// servers started from a copy would write into the original, past the lock that is to keep it to one process.
     ///
     /// # Errors
     /// Exit code 78 naming both places.
     pub fn check_place(&self, layout: &Layout) -> Outcome<()> {
-        let Some(root) = &self.trusted_root else { return Ok(()) };
-        if *root == layout.trust("trusted_root.json") {
-            return Ok(());
-        }
-        let made_in = root.parent().and_then(Path::parent).unwrap_or(root);
+        let trusted = self.trusted_root.iter().filter(|root| **root != layout.trust("trusted_root.json"));
+        let trusted = trusted.map(|root| root.parent().and_then(Path::parent).unwrap_or(root).to_path_buf());
+        let kept = DATA.iter().filter_map(|(server, field)| {
+            let data = data_folder(&layout.config(server), field)?;
+            let here = data.starts_with(layout.root());
+            (!here).then(|| data.parent().unwrap_or(&data).to_path_buf())
+        });
+        let Some(made_in) = trusted.chain(kept).next() else { return Ok(()) };
         Err(Failure::refused(format!(
             "this stack was made in {} and is now in {}",
             made_in.display(),
