@@ -347,7 +347,7 @@ impl ExecutorConfig {
         let EvidenceSection { tls_ca_file, tls_cert_file, tls_key_file, .. } = &mut self.evidence;
         let [ca, cert, key] = [tls_ca_file, tls_cert_file, tls_key_file].map(|file| path(file.take()));
         let evidence_tls = ClientTls::new("evidence", ca, cert, key)?;
-        for url in &self.evidence.events {
+        if let Some(url) = &self.evidence.events {
             evidence_tls.allow("evidence.events", url)?;
         }
         for log in &self.evidence.logs {

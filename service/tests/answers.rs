@@ -5,7 +5,7 @@
 mod harness;
 
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -16,6 +16,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use service::body::RequestBody;
 use service::{Running, Server, ServerConfig};
+use tokio::time::Instant;
 
 const MIB: u64 = 1024 * 1024;
 const LONG: Duration = Duration::from_secs(20);
