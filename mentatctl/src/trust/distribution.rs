@@ -195,20 +195,18 @@ pub fn keep_fresh(folder: &Path, keys: &Keystore, now: UnixTime) -> Outcome<()> 
     Ok(())
 }
 
-impl RepositoryFlags {
-    /// The folder and the opened keystore.
-    ///
-    /// # Errors
-    /// Exit code 2 when passphrase or keystore cannot be used.
-    pub fn keys(&self) -> Outcome<(&Path, Keystore)> {
-        let passphrase = self.passphrase.read().or_fail(Exit::Usage, "the passphrase")?;
-        let keys =
-            Keystore::open(&self.keystore, &passphrase).or_fail(Exit::Usage, self.keystore.display())?;
-        Ok((&self.repository, keys))
-    }
+/// Opens a repository's keystore.
+///
+/// # Errors
+/// Exit code 2 when passphrase or keystore cannot be used.
+pub fn open_keys(keystore: &Path, passphrase: &PassphraseSource) -> Outcome<Keystore> {
+    let passphrase = passphrase.read().or_fail(Exit::Usage, "the passphrase")?;
+    Keystore::open(keystore, &passphrase).or_fail(Exit::Usage, keystore.display())
+}
 
+impl RepositoryFlags {
     fn open(&self) -> Outcome<(Publisher, Keystore)> {
-        let (_, keys) = self.keys()?;
+        let keys = open_keys(&self.keystore, &self.passphrase)?;
         let publisher = Publisher::open(&self.repository, Lifetimes::default())
             .map_err(|error| super::distribution_failure(&error))?;
         Ok((publisher, keys))

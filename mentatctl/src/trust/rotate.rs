@@ -1,9 +1,12 @@
 //! `trust rotate`: new keys for every role, without making less good what the old ones signed.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
+use hsm::PassphraseSource;
 use trust_store_files::tuf::Role;
 
-use super::distribution::{self, RepositoryFlags};
+use super::distribution;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
@@ -12,9 +15,15 @@ use crate::stack::{self, LogRole};
 /// `trust rotate`.
 #[derive(Debug, Args)]
 pub struct Rotate {
-    /// By default the repository of the stack that --stack names
-    #[command(flatten)]
-    repository: Option<RepositoryFlags>,
+    /// Folder of the repository [default: that of the stack]
+    #[arg(long, value_name = "DIR", requires_all = ["keystore", "passphrase"])]
+    repository: Option<PathBuf>,
+    /// Folder of the keystore with its keys
+    #[arg(long, value_name = "DIR", requires = "repository")]
+    keystore: Option<PathBuf>,
+    /// Where the keystore's passphrase is: file:PATH, env:NAME or credential:NAME
+    #[arg(long, value_name = "SOURCE", requires = "repository")]
+    passphrase: Option<PassphraseSource>,
     /// Roles of the repository that get new keys; may be repeated. Without any role, authority or log its root is renewed
     /// with the same keys
     #[arg(long = "role", value_enum, value_name = "ROLE")]
@@ -91,12 +100,12 @@ pub fn run(rotate: &Rotate, home: &Home, out: &Output) -> Outcome {
         return Ok(Exit::Ok);
     }
     let roles: Vec<Role> = rotate.roles.iter().copied().map(Role::from).collect();
-    match &rotate.repository {
-        Some(flags) => {
-            let (folder, keys) = flags.keys()?;
+    match (&rotate.repository, &rotate.keystore, &rotate.passphrase) {
+        (Some(folder), Some(keystore), Some(passphrase)) => {
+            let keys = distribution::open_keys(keystore, passphrase)?;
             distribution::rotate(folder, &keys, &roles, out)?;
         }
-        None => {
+        _ => {
             let (folder, keys) = stack::repository_keys(stack_of(home)?)?;
             distribution::rotate(&folder, &keys, &roles, out)?;
         }
