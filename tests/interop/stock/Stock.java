@@ -4,6 +4,7 @@
 // Trust comes from the files in SIGNING_CONFIG and TRUSTED_ROOT, or, where TUF_URL is set, from that repository, pinned by the
 // file in TUF_ROOT_FILE. The token is in SIGSTORE_ID_TOKEN.
 
+import dev.sigstore.AlgorithmRegistry;
 import dev.sigstore.KeylessSigner;
 import dev.sigstore.KeylessVerifier;
 import dev.sigstore.SigningConfigProvider;
@@ -50,6 +51,8 @@ public final class Stock {
             .trustedRootProvider(root())
             .signingConfigProvider(services())
             .enableRekorV2(true)
+            .signingAlgorithm(AlgorithmRegistry.SigningAlgorithm.PKIX_ECDSA_P256_SHA_256)
+            .minSigningCertificateLifetime(KeylessSigner.DEFAULT_MIN_SIGNING_CERTIFICATE_LIFETIME)
             .forceCredentialProviders(OidcClients.of(TokenStringOidcClient.from(token)));
     try (KeylessSigner signer = builder.build()) {
       return payload.equals("blob") ? signer.signFile(file) : signer.attest(Files.readString(file));
