@@ -65,7 +65,11 @@ impl Figures {
         std::fs::write(folder.join("stack.json"), serde_json::to_vec_pretty(&self.0).unwrap()).unwrap();
         let mut missed = 0;
         for (name, bound) in BOUNDS {
-            let Some(value) = self.0.get(name) else { continue };
+            let Some(value) = self.0.get(name) else {
+                println!("MISSED: {name} was not measured");
+                missed += 1;
+                continue;
+            };
             let (kept, text) = match bound {
                 Bound::AtLeast(least) => (*value >= least, format!("at least {least}")),
                 Bound::AtMost(most) => (*value <= most, format!("at most {most}")),

@@ -13,7 +13,7 @@ const PIN: &str = "a pin of the test";
 #[test]
 fn a_key_that_never_leaves_its_token_signs_and_is_certified() {
     if std::env::var_os("SOFTHSM2_CONF").is_none() || !Path::new(MODULE).is_file() {
-        eprintln!("SKIPPED: no SoftHSM 2 with a configuration of its own (make interop-pkcs11)");
+        mentat_tests::skip::skipped("no SoftHSM 2 with a configuration of its own (make interop-pkcs11)");
         return;
     }
     let made = Command::new("softhsm2-util")
@@ -47,7 +47,9 @@ fn a_key_that_never_leaves_its_token_signs_and_is_certified() {
     };
     let first = request(&certificate);
     if first.stderr.contains("cargo feature pkcs11") {
-        eprintln!("SKIPPED: mentatctl was built without the cargo feature pkcs11 (make interop-pkcs11)");
+        mentat_tests::skip::skipped(
+            "mentatctl was built without the cargo feature pkcs11 (make interop-pkcs11)",
+        );
         return;
     }
     first.success();
