@@ -176,3 +176,18 @@ async fn the_root_s_key_is_not_renewed_here() {
     assert!(matches!(refused, Err(CaError::Inconsistent(_))));
     check_ca(&authority).await;
 }
+
+/// Whatever the certificates of a token are, they are sorted as X.690 demands, and the rules know that order.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_certificate_of_the_time_stamp_authority_makes_tokens_that_may_be_signed() {
+    let site = Site::new().await;
+    for _ in 0..12 {
+        let authority = site.open().await;
+        let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(b"signature").into();
+        TimestampToken::from_response(&authority.timestamp(&tsp::request(&digest, &[1])).await).unwrap();
+        authority.renew("timestamp-authority", &site.keyring()).await.unwrap();
+    }
+    let authority = site.open().await;
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}

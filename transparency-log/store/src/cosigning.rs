@@ -178,6 +178,10 @@ impl Cosigning {
             if state.closing || state.failed.is_some() {
                 return None;
             }
+            // What is cosigned already needs no other question: it may have been before whoever waits came.
+            if let Some(cosigned) = self.shared.witnessed() {
+                answer(&mut state, &cosigned);
+            }
             let now = self.shared.clock.elapsed();
             let wanted = if state.waiters.is_empty() { refresh } else { Some(now) };
             match wanted.map(|at| at.max(earliest).saturating_sub(now)) {
@@ -209,16 +213,19 @@ impl Cosigning {
 
     fn answer(&self, cosigned: &Arc<Publication>) {
         self.shared.set_witnessed(cosigned.clone());
-        let mut state = self.shared.cosigning.state.lock();
-        let (covered, later): (Vec<_>, Vec<_>) = std::mem::take(&mut state.waiters)
-            .into_iter()
-            .partition(|(receipt, _)| receipt.index < cosigned.tree.size);
-        state.waiters = later;
-        drop(state);
-        for (mut receipt, reply) in covered {
-            receipt.publication = Some(cosigned.clone());
-            // The submitter may have gone; the entry stays.
-            let _ = reply.send(Ok(receipt));
-        }
+        answer(&mut self.shared.cosigning.state.lock(), cosigned);
+    }
+}
+
+/// Answers those whose entry the checkpoint covers.
+fn answer(state: &mut State, cosigned: &Arc<Publication>) {
+    let (covered, later): (Vec<_>, Vec<_>) = std::mem::take(&mut state.waiters)
+        .into_iter()
+        .partition(|(receipt, _)| receipt.index < cosigned.tree.size);
+    state.waiters = later;
+    for (mut receipt, reply) in covered {
+        receipt.publication = Some(cosigned.clone());
+        // The submitter may have gone; the entry stays.
+        let _ = reply.send(Ok(receipt));
     }
 }

@@ -5,13 +5,16 @@ use alloc::vec::Vec;
 
 use cms::content_info::ContentInfo;
 use cms::signed_data::SignedData;
-use der::asn1::{AnyRef, OctetStringRef, UintRef};
+use der::asn1::{Any, AnyRef, OctetStringRef, UintRef};
 use der::{Decode, Encode, Reader, SliceReader, Tag};
 use sha2::{Digest, Sha256};
 
 use super::{Report, Source};
 use crate::oid::{self, ObjectIdentifier};
 use crate::timestamp::TimestampRequest;
+
+/// Tag of a SignedData's certificates.
+const CERTIFICATES: u8 = 0xa0;
 
 /// Lints the TimeStampResp of a granted request; where the request is at hand, that what it asked for was echoed.
 #[must_use]
@@ -30,7 +33,7 @@ pub fn timestamp_token(der: &[u8], request: Option<&TimestampRequest>) -> Report
             match content.content.decode_as::<SignedData>() {
                 Err(error) => report.error(Source::Rfc, "T2", "token_parses", error.to_string()),
                 Ok(signed) => {
-                    if signed.to_der().ok() != content.content.to_der().ok() {
+                    if !strict(&content.content, &signed).unwrap_or(false) {
                         report.error(Source::Rfc, "T4", "strict_der", "");
                     }
                     signed_data(&signed, request, &mut report);
@@ -39,6 +42,29 @@ pub fn timestamp_token(der: &[u8], request: Option<&TimestampRequest>) -> Report
         }
     }
     report
+}
+
+/// Whether a SignedData is in DER. Its certificates are compared as octets, as X.690 section 11.6 sorts them: the library sorts
+/// by fields, so that encoding them again could change their order.
+fn strict(content: &Any, signed: &SignedData) -> der::Result<bool> {
+    let mut reader = SliceReader::new(content.value())?;
+    let (mut others, mut sorted) = (Vec::new(), true);
+    while !reader.is_finished() {
+        let element = reader.tlv_bytes()?;
+        if element.first() != Some(&CERTIFICATES) {
+            others.extend_from_slice(element);
+            continue;
+        }
+        let mut certificates = SliceReader::new(AnyRef::from_der(element)?.value())?;
+        let mut last: &[u8] = &[];
+        while !certificates.is_finished() {
+            let next = certificates.tlv_bytes()?;
+            sorted &= last < next;
+            last = next;
+        }
+    }
+    let again = SignedData { certificates: None, ..signed.clone() }.to_der()?;
+    Ok(sorted && AnyRef::from_der(&again)?.value() == others)
 }
 
 /// The token of a granted TimeStampResp, as encoded.
