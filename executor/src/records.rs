@@ -113,6 +113,15 @@ pub(crate) fn root_in_force(snapshot: &Snapshot, now: i64) -> Result<(), Denied>
     }
 }
 
+/// A verdict by the trusted root that the snapshot speaks of. Past the root's end nothing is believed any more that speaks
+/// for a module; what speaks against it and no evidence changes, a revocation above all, is said and acted upon then, too.
+pub(crate) fn by_root<T>(verdict: Result<T, Denied>, snapshot: &Snapshot, now: i64) -> Result<T, Denied> {
+    match verdict {
+        Err(denied) if !denied.is_about_evidence() => Err(denied),
+        verdict => root_in_force(snapshot, now).and(verdict),
+    }
+}
+
 /// What a caller is told when a call has no result.
 pub(crate) fn call_denied(error: &CallError, agent: &Agent) -> Denied {
     // A guest that was killed because it may not run any more: the caller learns the verdict itself.

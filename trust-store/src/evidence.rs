@@ -254,6 +254,13 @@ impl Evidence {
 }
 
 impl LogEvidence {
+    /// Adds what somebody else knows of the same log; his checkpoints are then looked at before those that are here.
+    pub fn extend(&mut self, newer: &Self) {
+        self.checkpoints.extend_from_slice(&newer.checkpoints);
+        self.consistency.extend_from_slice(&newer.consistency);
+        self.inclusion.extend_from_slice(&newer.inclusion);
+    }
+
     /// Adds a checkpoint, a signed note.
     pub fn add_checkpoint(&mut self, note: &str) {
         self.checkpoints.push(note.into());

@@ -141,12 +141,13 @@ impl Logs {
         changed
     }
 
-    /// Adds every log's evidence; returns the name of one that contradicted itself.
+    /// Adds every log's evidence to what is there; returns the name of one that contradicted itself.
     pub(super) fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) -> Option<String> {
         let mut fork = None;
         for log in &self.0 {
             let known = log.known.load();
-            *evidence.log_mut(&log.origin) = known.evidence.clone();
+            // What was carried in stays: it is all there is while the log is silent, and it may contradict the log.
+            evidence.log_mut(&log.origin).extend(&known.evidence);
             if let Some(head) = known.head.as_ref().and_then(RememberedHead::head) {
                 evidence.remember(&log.origin, &log.log_id, &head);
             }

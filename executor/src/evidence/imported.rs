@@ -95,10 +95,7 @@ impl Imported {
         let Some(config) = &self.config else { return };
         let state = self.state.lock();
         for log in state.evidence.logs() {
-            let known = evidence.log_mut(&log.origin);
-            known.checkpoints.extend_from_slice(&log.checkpoints);
-            known.consistency.extend_from_slice(&log.consistency);
-            known.inclusion.extend_from_slice(&log.inclusion);
+            evidence.log_mut(&log.origin).extend(log);
         }
         // A tree that whoever signed the file had accepted must not be missing from the log either.
         for remembered in state.evidence.remembered() {

@@ -10,12 +10,17 @@ use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
     CrlIssuingDistributionPoint, DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SerialNumber,
+    PublicKeyData as _, RevokedCertParams, SerialNumber, SigningKey as _,
 };
-use tlog::{Checkpoint, Hash, MemoryTree, Note, NoteSignature, TreeHead, VerifierKey, leaf_hash};
+use tlog::{
+    Checkpoint, ConsistencyProof, Hash, InclusionProof, MemoryTree, Note, NoteSignature, TreeHead,
+    VerifierKey, leaf_hash,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use trust_store::evidence::Evidence;
+use trust_store::evidence::signed::{self, EvidenceSigner};
 use trust_store::json::Bytes;
 use trust_store::key_details::{HashAlgorithm, KeyDetails};
 use trust_store::provider::AwsLc;
@@ -26,7 +31,7 @@ use trust_store::validity::Validity;
 use trust_store::verifier::Verifier;
 use trust_store::{Certificate, UnixTime};
 
-use super::{Collector, EvidenceConfig, Snapshot};
+use super::{Collector, EvidenceConfig, ImportConfig, Snapshot};
 use crate::clock;
 
 const ORIGIN: &str = "signing.ab12cd34.mentat.internal";
@@ -167,6 +172,11 @@ impl Log {
 
 /// A collector that trusts the authority and the log; lists come from `/1.crl`, the log is at `/log`.
 fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
+    importing(server, ca, log, state, None)
+}
+
+/// The same, with evidence that is carried in.
+fn importing(server: &Server, ca: &Ca, log: &Log, state: &Path, import: Option<ImportConfig>) -> Collector {
     let mut root = TrustedRoot::new();
     root.certificate_authorities.push(Authority {
         subject: DistinguishedName::default(),
@@ -193,7 +203,7 @@ fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
         status_bases: Vec::new(),
         events: Some(format!("{}/event", server.url)),
         logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),
-        import: None,
+        import,
         root: None,
         state: state.to_owned(),
         timeout: Duration::from_secs(60),
@@ -285,6 +295,43 @@ async fn an_old_checkpoint_is_a_failed_fetch_and_a_contradicting_one_is_a_fork()
     }
     server.serve("/log/checkpoint", log.checkpoint(2, Hash([9; 32])));
     assert!(collector.refresh_logs(&[]).await.fork.is_some());
+}
+
+#[tokio::test]
+async fn what_was_carried_in_counts_beside_what_the_log_answers() {
+    let (server, ca, log) = (Server::start().await, Ca::new(), Log::new());
+    let state = tempfile::tempdir().unwrap();
+    let mut tree = MemoryTree::new();
+    let [old, new] = [b"one", b"two"].map(|entry| {
+        tree.push(leaf_hash(entry));
+        String::from_utf8(log.checkpoint(tree.head().size, tree.head().root)).unwrap()
+    });
+    let mut carried = Evidence::none();
+    let of_log = carried.log_mut(ORIGIN);
+    of_log.add_checkpoint(&old);
+    of_log.add_consistency(3, 9, &ConsistencyProof { path: vec![Hash([1; 32])] });
+    of_log.add_inclusion(9, &InclusionProof { leaf_index: 2, path: vec![Hash([2; 32])] });
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let now = UnixTime(clock::unix_seconds());
+    let payload = signed::payload(&carried, now, now.plus(3600)).unwrap();
+    let signature = key.sign(&signed::message(&payload)).unwrap();
+    let file = state.path().join("evidence.json");
+    std::fs::write(&file, signed::file(payload, signature).unwrap()).unwrap();
+    let signers = vec![EvidenceSigner::from_spki_der(&key.subject_public_key_info()).unwrap()];
+    let collector = importing(&server, &ca, &log, state.path(), Some(ImportConfig { file, signers }));
+
+    // Nothing is served yet: the file is all there is.
+    collector.refresh_lists(&[]).await;
+    let silent = collector.refresh_logs(&[]).await;
+    assert!(!problem(&silent, "checkpoint").is_empty() && problem(&silent, "import").is_empty());
+    assert_eq!(silent.evidence.log(ORIGIN), carried.log(ORIGIN));
+    server.serve("/log/checkpoint", new.clone());
+    let both = collector.refresh_logs(&[]).await;
+    assert_eq!(problem(&both, "checkpoint"), "");
+    let known = both.evidence.log(ORIGIN).unwrap();
+    assert_eq!(known.checkpoints, [old, new], "the log's own last, to be looked at first");
+    let expected = carried.log(ORIGIN).unwrap();
+    assert_eq!((&known.consistency, &known.inclusion), (&expected.consistency, &expected.inclusion));
 }
 
 #[tokio::test]

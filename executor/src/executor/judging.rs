@@ -12,7 +12,7 @@ use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
 use crate::evidence::{EAGER_LOOKS, LOOK, Snapshot};
-use crate::records::{no_fork, root_in_force};
+use crate::records::{by_root, no_fork};
 use crate::runtime::{KillCause, Selector};
 
 impl Executor {
@@ -21,18 +21,18 @@ impl Executor {
         let snapshot = self.parts.collector.prepare_for(submission.attestation()).await;
         no_fork(&snapshot)?;
         let at = clock::unix_seconds();
-        root_in_force(&snapshot, at)?;
         let started = clock::monotonic();
         let verdict = self.parts.admission.decide(submission, &snapshot.evidence, UnixTime(at));
         self.parts
             .metrics
             .verified(clock::monotonic() - started, matches!(verdict, AdmissionVerdict::Admit(_)));
-        match verdict {
+        let verdict = match verdict {
             AdmissionVerdict::Admit(admitted) => {
                 Ok((*admitted, Verdict { denied: None, epoch: snapshot.epoch, at }))
             }
             AdmissionVerdict::Deny(denied) => Err(denied),
-        }
+        };
+        by_root(verdict, &snapshot, at)
     }
 
     /// What no further evidence changes is refused before any is asked for: an upload whose signature, chain and log
@@ -63,9 +63,11 @@ impl Executor {
     /// Judges an agent by this snapshot; stops its instances when it may not run any more.
     fn recheck(&self, agent: &Agent, snapshot: &Snapshot) -> Result<(), Denied> {
         let now = clock::unix_seconds();
-        let outcome = no_fork(snapshot).and_then(|()| root_in_force(snapshot, now)).and_then(|()| {
+        let outcome = no_fork(snapshot).and_then(|()| {
             let (digest, attestation) = (agent.digest, &agent.attestation);
-            self.parts.admission.recheck(digest, attestation, &snapshot.evidence, UnixTime(now))
+            let verdict =
+                self.parts.admission.recheck(digest, attestation, &snapshot.evidence, UnixTime(now));
+            by_root(verdict, snapshot, now)
         });
         let denied = outcome.as_ref().err().cloned();
         let verdict = Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now };

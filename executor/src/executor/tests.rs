@@ -7,7 +7,7 @@ use trust_store::UnixTime;
 use trust_store_files::RootLifetime;
 
 use super::{Executor, Terms};
-use crate::admission::{GrantSet, GrantSources};
+use crate::admission::{Denied, GrantSet, GrantSources};
 use crate::runtime::{Call, CallLimits, Cancel, KillCause, Selector};
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
@@ -25,10 +25,7 @@ async fn admit(server: &Server, text: &str, agent: &str, grants: GrantSet) {
 }
 
 /// Starts a call and waits until it runs.
-async fn running(
-    server: &Server,
-    agent: &str,
-) -> tokio::task::JoinHandle<Result<super::Executed, crate::admission::Denied>> {
+async fn running(server: &Server, agent: &str) -> tokio::task::JoinHandle<Result<super::Executed, Denied>> {
     let executor = Arc::clone(&server.executor);
     let (name, admission) = (agent.to_owned(), server.executor.agents.find(agent).unwrap().admission());
     let call = tokio::spawn(async move { executor.execute(&name, Bytes::new(), Terms::default()).await });
@@ -50,8 +47,13 @@ async fn recorded(executor: &Executor, server: &Server, texts: &[&str]) {
     panic!("no record with {texts:?} among {}", executor.parts.audit.sequence());
 }
 
+/// What the verifier says of every admitted agent from now on.
+fn rule(server: &Server, ruling: Result<(), Denied>) {
+    *server.executor.parts.admission.ruling.lock() = Some(ruling);
+}
+
 /// A mirror that was cut off must not leave an executor believing in what was retired meanwhile.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_runs_by_a_trusted_root_whose_distribution_has_expired() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("trusted_root.json");
@@ -59,6 +61,7 @@ async fn nothing_runs_by_a_trusted_root_whose_distribution_has_expired() {
     let until = |end: i64| RootLifetime::new(&path, b"root", UnixTime(now + end));
     until(-1).store().unwrap();
     let server = Server::following(until(-1)).await;
+    rule(&server, Ok(()));
     admit(&server, wat_echo(), "rv.a", GrantSet::default()).await;
     server.executor.refresh().await;
     let call = || server.executor.execute("rv.a", Bytes::new(), Terms::default());
@@ -68,10 +71,33 @@ async fn nothing_runs_by_a_trusted_root_whose_distribution_has_expired() {
     assert!(problems.iter().any(|problem| problem.contains("trust update")), "{problems:?}");
     until(3600).store().unwrap();
     server.executor.refresh().await;
-    // The attestation of this test proves nothing; but that is what is said now.
-    let denied = call().await.unwrap_err();
-    assert_ne!(denied.code, "tuf_expired", "{denied}");
+    call().await.unwrap();
     assert!(server.executor.problems().iter().all(|problem| !problem.contains("trust update")));
+}
+
+/// Whoever cuts the mirror off gains no time for a module that is revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_roots_end_what_runs_may_finish_but_not_once_it_is_revoked() {
+    let directory = tempfile::tempdir().unwrap();
+    let end = UnixTime(crate::clock::unix_seconds() - 1);
+    let server =
+        Server::following(RootLifetime::new(&directory.path().join("root.json"), b"root", end)).await;
+    let module = admitted(wat_spin(), GrantSet::default(), CallLimits::default());
+    server.executor.admit_for_test(module.called("rv.spin", "s@example.org")).await;
+    let call = running(&server, "rv.spin").await;
+    let agent = server.executor.agents.find("rv.spin").unwrap();
+    let said = || agent.verdict().denied.map(|denied| denied.code);
+    for ruling in [Ok(()), Err(Denied::in_step(12, "revocation_stale", "stale"))] {
+        rule(&server, ruling);
+        server.executor.refresh().await;
+        assert_eq!(said(), Some("tuf_expired"));
+        assert!(server.executor.parts.runtime.live().has(agent.admission()), "stopped by the root's end");
+    }
+    rule(&server, Err(Denied::in_step(12, "revoked", "revoked")));
+    server.executor.refresh().await;
+    assert_eq!(said(), Some("revoked"));
+    assert_eq!(call.await.unwrap().unwrap_err().code, "revoked");
+    recorded(&server.executor, &server, &["\"denial\"", "rv.spin", "revoked"]).await;
 }
 
 #[tokio::test]
@@ -145,7 +171,7 @@ async fn a_verdict_by_older_evidence_does_not_undo_one_by_newer() {
     let server = Server::start().await;
     admit(&server, wat_echo(), "late.agent", GrantSet::default()).await;
     let agent = server.executor.agents.find("late.agent").unwrap();
-    let denied = crate::admission::Denied::in_step(12, "revoked", "revoked");
+    let denied = Denied::in_step(12, "revoked", "revoked");
     agent.renew_verdict(Verdict { denied: Some(denied), epoch: 9, at: 100 });
     let (current, renewed) = agent.renew_verdict(Verdict { denied: None, epoch: 8, at: 200 });
     assert!(!renewed);
