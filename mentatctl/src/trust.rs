@@ -195,7 +195,8 @@ pub fn root_in_force(path: &Path, now: UnixTime) -> Outcome<TrustedRoot> {
         Some(code) => Failure::new(Exit::Denied, error.to_string())
             .code(code)
             .hint("docs/operations/trust.md says what to do about each code"),
-        None => Failure::new(Exit::Usage, format!("the trusted root: {}", chain(&error))),
+        None => Failure::new(Exit::Usage, format!("the trusted root: {}", chain(&error)))
+            .hint("give the trusted_root.json that `trust export`, `trust update` or a stack wrote"),
     })
 }
 
