@@ -266,6 +266,47 @@ fn the_conformance_door_decides_as_the_verifier_does() {
     }
 }
 
+/// A suite that sends a policy for what has no member of its own, and the signer and the mode by the members.
+#[test]
+fn what_a_policy_does_not_say_the_case_says() {
+    let scenario = Scenario::valid();
+    let admit = ("admit".to_owned(), None);
+    let deny = |reason: &str| ("deny".to_owned(), Some(reason.to_owned()));
+    let policy = |more: &str| {
+        format!(
+            r#","policy":{{"version":1,"artifact":"any-signed-artifact","logs":{{"witnesses":"not-required"}},
+            "freshness":"attested-checkpoint-suffices"{more}}}"#
+        )
+    };
+    let silent = policy("");
+    let endorsed = policy(
+        r#","required_level":"community","endorsements":{"at-least":{"count":1,"endorsers":
+        [{"subject":"**","issuer":"any-of-the-authority","level":"signed"}]}}"#,
+    );
+    let (nobody, no_keys) = (policy(r#","identities":[]"#), policy(r#","keys":[]"#));
+    let aged = policy(r#","revocation":{"max_age_seconds":60}"#);
+    let strict = policy(r#","revocation":{"mode":"require"}"#);
+    let name = format!(r#","identity":"{EMAIL}""#);
+    let mode = |mode: &str| format!(r#","revocation":{{"mode":"{mode}"}}"#);
+    let (none, require) = (mode("none"), mode("require"));
+    let issuer = r#","issuer":"**""#;
+    for (members, expected) in [
+        (vec![silent.as_str(), &name, &none], admit.clone()),
+        (vec![&aged, &name, &none], admit.clone()),
+        (vec![&silent, &name], deny("revocation_unknown")),
+        (vec![&silent, &name, &require], deny("revocation_unknown")),
+        (vec![&strict, &name, &none], deny("revocation_unknown")),
+        (vec![&silent, r#","identity":"bob@example.com""#, &none], deny("identity_denied")),
+        (vec![&silent, issuer, &none], deny("identity_denied")),
+        (vec![&silent, &none], deny("identity_denied")),
+        (vec![&nobody, &name, &none], deny("identity_denied")),
+        (vec![&no_keys, &name, &none], deny("identity_denied")),
+        (vec![&endorsed, &name, &none], deny("endorsement_missing")),
+    ] {
+        assert_eq!(decide(&case(&scenario, &members.concat())), expected, "{members:?}");
+    }
+}
+
 /// Whatever a case says besides its policy is one more condition.
 #[test]
 fn no_member_of_a_case_loosens_what_another_demands() {

@@ -10,8 +10,10 @@
 //! * `time`: RFC 3339, null for the caller's time;
 //! * `revocation`: `{"mode": "none" | "if-present" | "require", "crls": [base64], "ocsp": [base64]}`.
 //!
-//! No member loosens what another demands: beside a policy, `identity`, `issuer` and `key` are further conditions, and of
-//! its revocation mode and the case's the stricter one holds.
+//! What the policy does not say, the case does: the signer (`identity` or `key`), where it has neither `identities` nor
+//! `keys`, at the level `signed` if it writes `endorsements`, so that they count, else `verified`; and the revocation mode,
+//! where it has none. What it says no member loosens: `identity`, `issuer` and `key` are further conditions then, and of its
+//! mode and the case's the stricter one holds.
 //!
 //! Unlike the other kinds this one reads the line itself, so that a duplicate key inside the bundle is refused as it is
 //! everywhere else.
@@ -124,18 +126,29 @@ fn run(case: Case, now: UnixTime, crypto: Arc<dyn SignatureVerifier>) -> Result<
 
 fn policy(case: &Case, signer: Option<&Certificate>) -> Result<TrustPolicy, Denial> {
     let demanded = Demanded::of(case)?;
+    let says = |members: &[&str]| {
+        let value = members.iter().try_fold(case.policy.as_ref()?, |value, member| value.member(member))?;
+        (*value != Value::Null).then_some(())
+    };
     let mut policy = match &case.policy {
         Some(document) => PolicyDocument::from_value(document)?.validate()?,
-        None => TrustPolicy {
-            // An issuer alone names nobody.
-            identities: demanded.identity.iter().filter(|_| case.identity.is_some()).cloned().collect(),
-            keys: demanded.key.iter().cloned().collect(),
-            ..TrustPolicy::danger_stock_client()
-        },
+        None => TrustPolicy::danger_stock_client(),
     };
+    if says(&["identities"]).or(says(&["keys"])).is_none() {
+        let level = match says(&["endorsements"]) {
+            Some(()) => TrustLevel::Signed,
+            None => TrustLevel::Verified,
+        };
+        // An issuer alone names nobody.
+        let named = demanded.identity.iter().filter(|_| case.identity.is_some());
+        policy.identities = named.cloned().map(|rule| IdentityRule { level, ..rule }).collect();
+        policy.keys = demanded.key.iter().cloned().map(|key| TrustedKey { level, ..key }).collect();
+    }
     demanded.narrow(&mut policy, signer);
     if let Some(revocation) = &case.revocation {
-        policy.revocation.mode = stricter(policy.revocation.mode, revocation.mode.into());
+        let asked = revocation.mode.into();
+        let unsaid = case.policy.is_some() && says(&["revocation", "mode"]).is_none();
+        policy.revocation.mode = if unsaid { asked } else { stricter(policy.revocation.mode, asked) };
     }
     Ok(policy)
 }
