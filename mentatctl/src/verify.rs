@@ -150,7 +150,7 @@ pub fn verify_release(
         let log_url = home.log_url(flags.log_url.as_deref())?;
         block_on(question.decide_afresh(&mut evidence, &root, http, &log_url))?
     } else {
-        (question.decide(&evidence).map_err(denied)?, Vec::new())
+        (question.decide_by(&mut evidence).map_err(denied)?, Vec::new())
     };
     // A decision about another time must not move what is remembered of the present.
     if flags.refresh && flags.at.is_none() {

@@ -196,16 +196,35 @@ impl RevocationCheck<'_> {
     /// `revoked`, `revocation_stale`, `revocation_unknown` or `budget_exceeded`; `revoked` wins, also over the end of
     /// the budget.
     pub fn check_chain(&self, chain: &VerifiedChain, budget: &mut Budget) -> Result<NotRevoked, Denial> {
+        self.refuse_listed(chain, budget)?;
+        self.weigh_chain(chain, budget)
+    }
+
+    /// The first half of [`RevocationCheck::check_chain`], over all links: what was verified on load. For all chains of a
+    /// decision before the second half of any: nobody's junk evidence may use up the budget before this is looked at.
+    pub(crate) fn refuse_listed(&self, chain: &VerifiedChain, budget: &mut Budget) -> Result<(), Denial> {
+        if self.policy.mode == RevocationMode::DangerSkip {
+            return Ok(());
+        }
+        let scope = Scope { chain: chain.certificates() };
+        for (certificate, issuer) in chain.links() {
+            let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
+            self.refuse_revoked(certificate, listed)?;
+        }
+        Ok(())
+    }
+
+    /// The second half of [`RevocationCheck::check_chain`]: all evidence.
+    pub(crate) fn weigh_chain(
+        &self,
+        chain: &VerifiedChain,
+        budget: &mut Budget,
+    ) -> Result<NotRevoked, Denial> {
         let mode = self.policy.mode;
         if mode == RevocationMode::DangerSkip {
             return Ok(NotRevoked { statuses: Vec::new(), mode });
         }
         let scope = Scope { chain: chain.certificates() };
-        // Nobody's junk evidence may use up the budget before what was verified on load is looked at, for any link.
-        for (certificate, issuer) in chain.links() {
-            let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
-            self.refuse_revoked(certificate, listed)?;
-        }
         let mut statuses = Vec::new();
         let mut shortfall: Option<Denial> = None;
         let mut exceeded: Option<Denial> = None;
@@ -239,17 +258,41 @@ impl RevocationCheck<'_> {
         time: UnixTime,
         budget: &mut Budget,
     ) -> Result<(), Denial> {
+        self.refuse_listed_authority(chain, time, budget)?;
+        self.weigh_authority(chain, time, budget)
+    }
+
+    /// As [`RevocationCheck::refuse_listed`], for a timestamp authority.
+    pub(crate) fn refuse_listed_authority(
+        &self,
+        chain: &VerifiedChain,
+        time: UnixTime,
+        budget: &mut Budget,
+    ) -> Result<(), Denial> {
+        if self.policy.mode == RevocationMode::DangerSkip {
+            return Ok(());
+        }
+        let scope = Scope { chain: chain.certificates() };
+        for (certificate, issuer) in chain.links() {
+            let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
+            refuse_revoked_authority(certificate, listed, time)?;
+        }
+        Ok(())
+    }
+
+    /// As [`RevocationCheck::weigh_chain`], for a timestamp authority.
+    pub(crate) fn weigh_authority(
+        &self,
+        chain: &VerifiedChain,
+        time: UnixTime,
+        budget: &mut Budget,
+    ) -> Result<(), Denial> {
         if self.policy.mode == RevocationMode::DangerSkip {
             return Ok(());
         }
         let needs_good = self.policy.mode == RevocationMode::Require
             && self.policy.timestamp_authorities == AuthorityStatus::LikeTheSigner;
         let scope = Scope { chain: chain.certificates() };
-        // As for the signer's chain: junk keeps nothing from being seen that was verified on load.
-        for (certificate, issuer) in chain.links() {
-            let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
-            refuse_revoked_authority(certificate, listed, time)?;
-        }
         let mut shortfall: Option<Denial> = None;
         let mut exceeded: Option<Denial> = None;
         for (certificate, issuer) in chain.links() {

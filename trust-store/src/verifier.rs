@@ -126,7 +126,7 @@ impl Verifier {
             match session.verify(attestation) {
                 Err(denial) if denial.code == ReasonCode::Revoked => Err(denial),
                 _ if meter.has_refused() => Err(meter.exceeded()),
-                Ok(_) if session.unread.get() => Err(Denial::new(
+                _ if session.unread.get() => Err(Denial::new(
                     ReasonCode::BudgetExceeded,
                     "the budget ended before all evidence of revocation was looked at",
                 )),
@@ -135,37 +135,37 @@ impl Verifier {
         })
     }
 
-    /// The chains that a decision about this attestation would rest on: of its signer, of those who signed its further
+    /// The chains that a decision about this attestation rests on: of its signer, of those who vouch for it in its further
     /// bundles, and of their timestamp authorities, each built to an anchor of the trusted root. What does not verify
-    /// gives none.
+    /// gives none, and neither does a signing time for which there is none; whether that denies is for the decision to say.
     ///
     /// For whoever asks for fresh evidence: any other certificate that came along, and any address in it, was chosen by
     /// whoever wrote the attestation.
+    ///
+    /// # Errors
+    /// `budget_exceeded` if the work ended before all of them were found: somebody might not be asked about.
     pub fn chains(
         &self,
         attestation: &Attestation,
         digest: ArtifactDigest,
+        deciding: Deciding<'_>,
         now: UnixTime,
-    ) -> Vec<VerifiedChain> {
-        let policy = TrustPolicy {
-            algorithms: KeyDetails::ALL.iter().map(|(details, _)| *details).collect(),
-            signing_time: SigningTimePolicy::TokenOrLogTime,
-            ..TrustPolicy::default()
-        };
-        self.in_session(attestation, digest, &policy, &Evidence::none(), now, |session, _| {
-            let mut chains = session.chains(&Part::own(attestation));
-            for bundle in &attestation.further {
-                let Ok(certificate) = bundle.certificate().map(Certificate::from_der).transpose() else {
-                    continue;
+    ) -> Result<Vec<VerifiedChain>, Denial> {
+        let widest;
+        let policy = match deciding {
+            Deciding::By(policy) => policy,
+            Deciding::ByAnyPolicy => {
+                widest = TrustPolicy {
+                    algorithms: KeyDetails::ALL.iter().map(|(details, _)| *details).collect(),
+                    signing_time: SigningTimePolicy::TokenOrLogTime,
+                    ..TrustPolicy::default()
                 };
-                let tokens = attestation::read_tokens(bundle);
-                chains.extend(session.chains(&Part {
-                    bundle,
-                    certificate: certificate.as_ref(),
-                    tokens: &tokens,
-                }));
+                &widest
             }
-            chains
+        };
+        self.in_session(attestation, digest, policy, &Evidence::none(), now, |session, meter| {
+            let found = session.all_chains(attestation, deciding);
+            if meter.has_refused() { Err(meter.exceeded()) } else { found }
         })
     }
 
@@ -197,6 +197,15 @@ impl Verifier {
         };
         run(&session, &meter)
     }
+}
+
+/// Whose decision the chains of [`Verifier::chains`] stand behind.
+#[derive(Clone, Copy)]
+pub enum Deciding<'a> {
+    /// A decision by this policy: the bundles, algorithms and signing times that it looks at.
+    By(&'a TrustPolicy),
+    /// A decision by whichever policy: every algorithm, signing time and statement about the artifact.
+    ByAnyPolicy,
 }
 
 /// One bundle to be verified: the attestation's own, or one of its further ones.
@@ -279,13 +288,35 @@ impl Session<'_> {
         })
     }
 
-    /// The chains of one bundle: steps 3 to 5.
-    fn chains(&self, part: &Part<'_>) -> Vec<VerifiedChain> {
-        let Ok(signer) = self.step_3_signature(part) else { return Vec::new() };
-        let Ok(times) = self.step_4_signing_time(part) else { return Vec::new() };
-        let Ok(mut chains) = self.step_5_chains(&signer, &times) else { return Vec::new() };
+    /// The chains of the attestation's own bundle and of those further ones that step 13 looks at.
+    fn all_chains(
+        &self,
+        attestation: &Attestation,
+        deciding: Deciding<'_>,
+    ) -> Result<Vec<VerifiedChain>, Denial> {
+        let mut chains = Vec::new();
+        extend_by(&mut chains, self.chains(&Part::own(attestation)))?;
+        for bundle in &attestation.further {
+            if !self.is_looked_at(bundle, deciding) {
+                continue;
+            }
+            let Ok(certificate) = bundle.certificate().map(Certificate::from_der).transpose() else {
+                continue;
+            };
+            let tokens = attestation::read_tokens(bundle);
+            let part = Part { bundle, certificate: certificate.as_ref(), tokens: &tokens };
+            extend_by(&mut chains, self.chains(&part))?;
+        }
+        Ok(chains)
+    }
+
+    /// The chains of one bundle: steps 3 to 5, each signing time by itself.
+    fn chains(&self, part: &Part<'_>) -> Result<Vec<VerifiedChain>, Denial> {
+        let signer = self.step_3_signature(part)?;
+        let times = self.step_4_signing_time(part)?;
+        let mut chains = self.chains_of_each_time(&signer, &times)?;
         chains.extend(times.authorities().map(|(chain, _)| chain.clone()));
-        chains
+        Ok(chains)
     }
 
     /// `logged` becomes the time from which the signature is shown to have stood in its logs, also where a later step
@@ -319,6 +350,19 @@ impl Session<'_> {
         debug_assert!((1..=14).contains(&step), "steps are numbered 1 to 14");
         result
     }
+}
+
+/// Adds what was found. That a bundle does not verify is an answer; that nobody knows is none.
+fn extend_by(
+    chains: &mut Vec<VerifiedChain>,
+    found: Result<Vec<VerifiedChain>, Denial>,
+) -> Result<(), Denial> {
+    match found {
+        Err(denial) if denial.code == ReasonCode::BudgetExceeded => return Err(denial),
+        Err(_) => {}
+        Ok(found) => chains.extend(found),
+    }
+    Ok(())
 }
 
 fn denied(code: ReasonCode, detail: impl Into<alloc::borrow::Cow<'static, str>>) -> Denial {

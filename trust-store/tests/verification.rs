@@ -13,6 +13,7 @@ use fixture::scenario::{EMAIL, MODULE, Scenario, World, rule};
 use fixture::timestamp::TimestampAuthority;
 use fixture::{NOW, SIGNED_AT};
 use rcgen::RevocationReason;
+use trust_store::crl::Crl;
 use trust_store::evidence::Evidence;
 use trust_store::key_details::KeyDetails;
 use trust_store::pattern::Pattern;
@@ -382,6 +383,34 @@ fn junk_never_hides_a_revocation() {
             matches!(denied, Some(ReasonCode::Revoked | ReasonCode::BudgetExceeded)),
             "{count}: {denied:?}"
         );
+    }
+}
+
+/// Lists in the name of the signer's authority that nobody signed: no evidence that may still arrive makes them fewer, and they
+/// take nothing from the list about the timestamp authority that was verified on load.
+#[test]
+fn junk_about_the_signer_is_too_much_and_hides_no_revoked_timestamp_authority() {
+    for (count, length, expected) in [
+        (0, 1, None),
+        (20, 1, None),
+        (110, 1, Some(ReasonCode::BudgetExceeded)),
+        (300, 1, Some(ReasonCode::BudgetExceeded)),
+        (20, 40_000, Some(ReasonCode::BudgetExceeded)),
+    ] {
+        let (mut scenario, time_root, authority) = stamped_elsewhere();
+        let mut junk = scenario.world.intermediate.long_crl(SIGNED_AT, length);
+        *junk.last_mut().unwrap() ^= 1;
+        let junk = Crl::from_der(&junk).unwrap();
+        scenario.evidence.revocation_mut().crls.extend((0..count).map(|_| junk.clone()));
+        assert_eq!(code(&scenario), expected, "{count} of {length}");
+        scenario.policy.freshness = FreshnessPolicy::WithinSeconds(1);
+        let stale = expected.or(Some(ReasonCode::CheckpointStale));
+        assert_eq!(code(&scenario), stale, "{count} of {length}");
+        scenario.evidence.add_crl(&time_root.crl(SIGNED_AT, &[&authority.certificate])).unwrap();
+        let verifier = scenario.verifier().unwrap();
+        verifier.prepare(&mut scenario.evidence);
+        let denied = scenario.verify_with(&verifier).err().map(|denial| denial.code);
+        assert_eq!(denied, Some(ReasonCode::Revoked), "{count} of {length}");
     }
 }
 

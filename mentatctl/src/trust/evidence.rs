@@ -11,7 +11,7 @@ use tlog::{Checkpoint, Note};
 use trust_store::evidence::Evidence;
 use trust_store::evidence::signed::{self, EvidenceSigner, SignedEvidence};
 use trust_store::provider::AwsLc;
-use trust_store::verifier::{ArtifactDigest, Verifier};
+use trust_store::verifier::{ArtifactDigest, Deciding, Verifier};
 use trust_store::{Certificate, UnixTime};
 use trust_store_files::evidence_file;
 
@@ -149,7 +149,8 @@ fn run_export(export: &Export, home: &Home, out: &Output) -> Outcome {
         let release = Release::open(path, Use::Verify)?;
         let (attestation, digest) = (release.attestation()?, ArtifactDigest::of(&release.module()?));
         // Only what leads to a trusted anchor names lists that are worth asking for.
-        let chains = verifier.chains(&attestation, digest, created);
+        let chains = verifier.chains(&attestation, digest, Deciding::ByAnyPolicy, created);
+        let chains = chains.map_err(crate::verify::denied)?;
         block_on(refresh::refresh(&mut evidence, &attestation, &chains, &root, http.clone(), &log_url))?;
     }
     tidy(&mut evidence);

@@ -12,7 +12,7 @@ use trust_store::evidence::Evidence;
 use trust_store::path::VerifiedChain;
 use trust_store::policy::TrustPolicy;
 use trust_store::trusted_root::TrustedRoot;
-use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
+use trust_store::verifier::{ArtifactDigest, Deciding, VerifiedArtifact, Verifier};
 use trust_store::{Certificate, Denial, ReasonCode, UnixTime};
 
 use crate::exit::{Exit, OrFail as _, Outcome};
@@ -36,11 +36,13 @@ pub struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Decides by this evidence.
+    /// Decides by this evidence. The signatures of its lists are verified once before, as an executor does: a long list
+    /// does not cost its length again for every bundle.
     ///
     /// # Errors
     /// The denial.
-    pub fn decide(&self, evidence: &Evidence) -> Result<VerifiedArtifact, Denial> {
+    pub fn decide_by(&self, evidence: &mut Evidence) -> Result<VerifiedArtifact, Denial> {
+        self.verifier.prepare(evidence);
         self.verifier.verify(self.attestation, self.digest, self.policy, evidence, self.now)
     }
 
@@ -58,12 +60,14 @@ impl Question<'_> {
         http: Client,
         log_url: &str,
     ) -> Outcome<(VerifiedArtifact, Vec<String>)> {
-        if let Err(denial) = self.decide(evidence)
+        if let Err(denial) = self.decide_by(evidence)
             && (denial.code.step() <= 9 || denial.code == ReasonCode::Revoked)
         {
             return Err(denied(denial));
         }
-        let chains = self.verifier.chains(self.attestation, self.digest, self.now);
+        let deciding = Deciding::By(self.policy);
+        let chains =
+            self.verifier.chains(self.attestation, self.digest, deciding, self.now).map_err(denied)?;
         let certificates = chains.iter().flat_map(|chain| chain.certificates().iter().cloned());
         // Timestamp authorities can be revoked too; their certificates stand in the trusted root.
         let certificates = certificates.chain(timestamp_authorities(root));
@@ -74,7 +78,7 @@ impl Question<'_> {
         }
         unanswered.extend(super::ocsp::ask(evidence, &chains, &http).await);
         let log = checkpoint(evidence, self.attestation, http, log_url).await;
-        match (self.decide(evidence), log) {
+        match (self.decide_by(evidence), log) {
             (Err(denial), Err(_)) if denial.code == ReasonCode::Revoked => Err(denied(denial)),
             (_, Err(failure)) => Err(failure),
             (Err(denial), Ok(())) => {

@@ -58,6 +58,22 @@ impl Session<'_> {
         Ok(chains)
     }
 
+    /// As step 5, but a time for which there is no chain takes none away from the others.
+    pub(super) fn chains_of_each_time(
+        &self,
+        signature: &VerifiedSignature<'_>,
+        times: &SigningTimes,
+    ) -> Result<Vec<VerifiedChain>, Denial> {
+        let Signer::Certificate(leaf) = signature.signer else { return Ok(Vec::new()) };
+        let mut chains: Vec<VerifiedChain> = Vec::new();
+        for time in times.iter() {
+            if !chains.iter().any(|chain| self.holds_at(chain, time)) {
+                super::extend_by(&mut chains, self.chain_at(leaf, time).map(|chain| Vec::from([chain])))?;
+            }
+        }
+        Ok(chains)
+    }
+
     /// Whether a chain for another time would be built for this one too. Two things of a path depend on time: the
     /// validity periods of its certificates and which authorities are in service.
     fn holds_at(&self, chain: &VerifiedChain, time: UnixTime) -> bool {

@@ -33,18 +33,29 @@ impl Session<'_> {
         let mut budget = self.budget.borrow_mut();
         let mut failed: Vec<Denial> = Vec::new();
         // Every chain is looked at before an answer is given, all of the signer's too, where two signing times needed two: a
-        // revocation that is shown is what is reported.
+        // revocation that is shown is what is reported. What was verified on load comes first, for all of them, so that no
+        // weighing of junk takes its budget.
         for chain in chains {
-            failed.extend(check.check_chain(chain, &mut budget).err());
+            failed.extend(check.refuse_listed(chain, &mut budget).err());
         }
         for (chain, time) in times.authorities() {
-            failed.extend(check.check_timestamp_authority(chain, time, &mut budget).err());
+            failed.extend(check.refuse_listed_authority(chain, time, &mut budget).err());
         }
-        if failed.iter().any(|denial| denial.code == ReasonCode::BudgetExceeded) {
+        if failed.is_empty() {
+            for chain in chains {
+                failed.extend(check.weigh_chain(chain, &mut budget).err());
+            }
+            for (chain, time) in times.authorities() {
+                failed.extend(check.weigh_authority(chain, time, &mut budget).err());
+            }
+        }
+        let with = |code| failed.iter().position(|denial| denial.code == code);
+        let exceeded = with(ReasonCode::BudgetExceeded);
+        if exceeded.is_some() {
             self.unread.set(true);
         }
-        let revoked = failed.iter().position(|denial| denial.code == ReasonCode::Revoked);
-        let reported = revoked.or(if failed.is_empty() { None } else { Some(0) });
+        let revoked = with(ReasonCode::Revoked);
+        let reported = revoked.or(exceeded).or(if failed.is_empty() { None } else { Some(0) });
         let result = reported.map_or(Ok(()), |index| Err(failed.swap_remove(index)));
         let result = result.map_err(|Denial { code, detail }| match code {
             ReasonCode::Revoked => {
@@ -56,7 +67,9 @@ impl Session<'_> {
                 };
                 Denial::new(code, format!("{detail}; `revocation` {rule}: sign again with a good one"))
             }
-            // Running out of budget leaves the status unknown; only the three codes belong to this step.
+            // No evidence that may still arrive changes that: whoever wrote the attestation brought too much along.
+            ReasonCode::BudgetExceeded => Denial::new(code, detail),
+            // Only these three codes and that one come from here.
             _ => {
                 let code =
                     if code == ReasonCode::RevocationStale { code } else { ReasonCode::RevocationUnknown };

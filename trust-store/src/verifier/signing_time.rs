@@ -87,6 +87,7 @@ impl Session<'_> {
                 .and_then(|()| self.authority_is_trusted(token, signer, &anchors, &candidates));
             match checked {
                 Ok(chain) => return Ok(chain),
+                Err(denial) if denial.code == ReasonCode::BudgetExceeded => return Err(denial),
                 Err(denial) => refusal = denial,
             }
         }
@@ -115,6 +116,10 @@ impl Session<'_> {
         let time = token.time();
         build_path_where(signer, &intermediates, anchors, time, &policy, self.cached, &mut budget, accept)
             .map_err(|denial| {
+                // Nobody knows then whether somebody trusted signed it.
+                if denial.code == ReasonCode::BudgetExceeded {
+                    return denial;
+                }
                 let detail = format!("no trusted timestamp authority signed the token: {denial}");
                 denied(ReasonCode::TimestampInvalid, detail)
             })

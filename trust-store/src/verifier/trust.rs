@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::chain::Accepted;
-use super::{Part, Session, denied};
+use super::{Deciding, Part, Session, denied};
 use crate::attestation::{self, Attestation};
 use crate::bundle::{Bundle, Content};
 use crate::capability::Capability;
@@ -150,6 +150,29 @@ impl Session<'_> {
         Ok(endorsers)
     }
 
+    /// Whether somebody who decides so looks at a further bundle.
+    pub(super) fn is_looked_at(&self, bundle: &Bundle, deciding: Deciding<'_>) -> bool {
+        let Some(statement) = self.statement_about(bundle) else { return false };
+        let Deciding::By(policy) = deciding else { return true };
+        let predicate = &statement.predicate_type;
+        let endorses = matches!(policy.endorsements, EndorsementPolicy::AtLeast { .. });
+        let required = match &policy.provenance {
+            ProvenancePolicy::Required { predicate_type, .. } => Some(predicate_type),
+            _ => None,
+        };
+        (endorses && predicate == ENDORSEMENT_TYPE) || required == Some(predicate)
+    }
+
+    /// What a bundle states about this artifact, if it does. Nothing of it is verified.
+    fn statement_about(&self, bundle: &Bundle) -> Option<Statement> {
+        let Content::Dsse(envelope) = &bundle.content else { return None };
+        if envelope.payload_type != IN_TOTO_PAYLOAD_TYPE {
+            return None;
+        }
+        let statement = Statement::parse(&envelope.payload).ok()?;
+        statement.names_artifact(self.digest.as_bytes()).then_some(statement)
+    }
+
     /// A statement of this type about this artifact, verified like the artifact's own; `None` if the bundle is
     /// something else.
     fn statement_of(
@@ -158,12 +181,8 @@ impl Session<'_> {
         predicate_type: &str,
         accepted: &[IdentityRule],
     ) -> Option<Result<(Statement, Identity), Denial>> {
-        let Content::Dsse(envelope) = &bundle.content else { return None };
-        if envelope.payload_type != IN_TOTO_PAYLOAD_TYPE {
-            return None;
-        }
-        let statement = Statement::parse(&envelope.payload).ok()?;
-        if statement.predicate_type != predicate_type || !statement.names_artifact(self.digest.as_bytes()) {
+        let statement = self.statement_about(bundle)?;
+        if statement.predicate_type != predicate_type {
             return None;
         }
         let certificate = match bundle.certificate().map(Certificate::from_der).transpose() {
