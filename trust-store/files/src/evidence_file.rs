@@ -103,7 +103,8 @@ pub fn take(
     Ok(signed)
 }
 
-/// Waits for whoever else works with this memory. The lock ends with the file's handle.
+/// Keeps others from this memory, and does not wait for whoever works with it: that may be a process that hangs. The lock
+/// ends with the file's handle.
 fn lock(memory: &Path) -> Result<fs::File, Error> {
     let path = memory.with_extension("lock");
     let file = fs::OpenOptions::new()
@@ -112,7 +113,7 @@ fn lock(memory: &Path) -> Result<fs::File, Error> {
         .write(true)
         .open(&path)
         .map_err(Error::io(&path))?;
-    file.lock().map_err(Error::io(&path))?;
+    file.try_lock().map_err(|error| Error::io(&path)(error.into()))?;
     Ok(file)
 }
 
@@ -205,6 +206,16 @@ mod tests {
         fs::write(scene.directory.path().join("taken.json"), memory.replace(": 1", ": 2")).unwrap();
         assert_eq!(scene.take(&scene.write(-10, "c")).unwrap_err(), "malformed");
         assert_eq!(scene.take(&scene.write(-3601, "c")).unwrap_err(), "revocation_stale", "expired");
+    }
+
+    #[test]
+    fn nobody_waits_for_another_process_that_holds_the_memory() {
+        let scene = Scene::new();
+        let path = scene.write(0, "a");
+        let held = lock(&scene.directory.path().join("taken.json")).unwrap();
+        assert_eq!(scene.take(&path).unwrap_err(), "", "an error of the system, no verdict about the file");
+        drop(held);
+        assert!(scene.take(&path).is_ok());
     }
 
     #[test]

@@ -31,7 +31,6 @@ pub use error::Error;
 pub use manifest_file::ManifestFile;
 pub use root_lifetime::{RootLifetime, load_trusted_root_at, load_trusted_root_with_lifetime};
 pub use trust_files::{
-    load_evidence, load_policy, load_policy_document, load_signing_config, load_trusted_root,
-    store_client_trust_config, store_evidence, store_policy_document, store_signing_config,
-    store_trusted_root,
+    load_evidence, load_policy, load_policy_document, load_signing_config, store_client_trust_config,
+    store_evidence, store_policy_document, store_signing_config, store_trusted_root,
 };

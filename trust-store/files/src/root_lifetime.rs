@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trust_store::json::{self, Bytes};
@@ -19,6 +20,9 @@ use crate::error::Error;
 
 /// Largest file that is read, in bytes.
 const MAX_LIFETIME_BYTES: u64 = 4096;
+
+/// How long an update may take from the one of its two files to the other.
+const BETWEEN_TWO_FILES: Duration = Duration::from_millis(250);
 
 /// The file's form.
 #[derive(Serialize, Deserialize)]
@@ -103,23 +107,38 @@ impl RootLifetime {
     }
 }
 
-/// Reads `trusted_root.json` and its lifetime, if it follows a repository.
+/// Reads `trusted_root.json` and its lifetime, if it follows a repository. The lifetime stands beside the name of the root, or
+/// beside the file that this name is a link to.
 ///
 /// # Errors
 /// [`Error`] of reading and of the content; [`Error::OtherRoot`] if the lifetime is that of another root: then nobody knows
 /// the end of this one.
 pub fn load_trusted_root_with_lifetime(path: &Path) -> Result<(TrustedRoot, Option<RootLifetime>), Error> {
+    match load_pair(path) {
+        // An update that brings another root writes two files, the one directly after the other.
+        Err(Error::OtherRoot { .. }) => {
+            std::thread::sleep(BETWEEN_TWO_FILES);
+            load_pair(path)
+        }
+        read => read,
+    }
+}
+
+fn load_pair(path: &Path) -> Result<(TrustedRoot, Option<RootLifetime>), Error> {
     let bytes = atomic::read(path, MAX_TRUSTED_ROOT_BYTES as u64)?;
     let root = TrustedRoot::parse(&bytes).map_err(Error::content(path))?;
-    let lifetime = match read(&beside(path)) {
-        Ok(lifetime) if lifetime.trusted_root != digest(&bytes) => {
-            return Err(Error::OtherRoot { path: lifetime.path });
+    let target = fs::canonicalize(path).map_err(Error::io(path))?;
+    for place in [beside(path), beside(&target)] {
+        match read(&place) {
+            Ok(lifetime) if lifetime.trusted_root != digest(&bytes) => {
+                return Err(Error::OtherRoot { path: lifetime.path });
+            }
+            Ok(lifetime) => return Ok((root, Some(lifetime))),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        Ok(lifetime) => Some(lifetime),
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    Ok((root, lifetime))
+    }
+    Ok((root, None))
 }
 
 /// Reads `trusted_root.json` for a decision at `now`.
@@ -201,6 +220,20 @@ mod tests {
             fs::write(beside(&path), damaged).unwrap();
             assert!(load_trusted_root_at(&path, UnixTime(0)).is_err(), "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_link_to_a_root_has_the_roots_end() {
+        let (directory, path, bytes) = scene();
+        let link = directory.path().join("another-name.json");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(load_trusted_root_with_lifetime(&link).unwrap().1, None);
+        let lifetime = RootLifetime::new(&path, &bytes, EXPIRES);
+        lifetime.store().unwrap();
+        assert_eq!(load_trusted_root_with_lifetime(&link).unwrap().1, Some(lifetime));
+        let own = RootLifetime::new(&link, &bytes, UnixTime(EXPIRES.0 - 1));
+        own.store().unwrap();
+        assert_eq!(load_trusted_root_with_lifetime(&link).unwrap().1, Some(own), "its own first");
     }
 
     #[test]

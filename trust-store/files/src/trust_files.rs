@@ -6,19 +6,11 @@ use trust_store::evidence::{Evidence, MAX_EVIDENCE_BYTES};
 use trust_store::policy::TrustPolicy;
 use trust_store::policy_document::{MAX_POLICY_BYTES, PolicyDocument};
 use trust_store::signing_config::{ClientTrustConfig, MAX_SIGNING_CONFIG_BYTES, SigningConfig};
-use trust_store::trusted_root::{MAX_TRUSTED_ROOT_BYTES, TrustedRoot};
+use trust_store::trusted_root::TrustedRoot;
 
 use crate::atomic::{self, Readers};
 use crate::error::Error;
 use crate::yaml;
-
-/// Reads `trusted_root.json`.
-///
-/// # Errors
-/// [`Error`] of reading and of the content.
-pub fn load_trusted_root(path: &Path) -> Result<TrustedRoot, Error> {
-    TrustedRoot::parse(&atomic::read(path, MAX_TRUSTED_ROOT_BYTES as u64)?).map_err(Error::content(path))
-}
 
 /// Writes `trusted_root.json`.
 ///
@@ -105,7 +97,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f.json");
         store_trusted_root(&path, &TrustedRoot::new()).unwrap();
-        assert_eq!(load_trusted_root(&path).unwrap(), TrustedRoot::new());
+        let (root, lifetime) = crate::load_trusted_root_with_lifetime(&path).unwrap();
+        assert_eq!((root, lifetime), (TrustedRoot::new(), None));
         assert!(load_signing_config(&path).is_err(), "a trusted root is no signing configuration");
         store_signing_config(&path, &SigningConfig::new()).unwrap();
         assert_eq!(load_signing_config(&path).unwrap(), SigningConfig::new());
