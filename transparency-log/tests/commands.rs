@@ -28,8 +28,9 @@ fn commands(text: &str, program: &str) -> BTreeSet<Vec<String>> {
         let rest = text[at + program.len() + 1..].trim_start();
         let line = rest.split(['`', '\n', '"']).next().unwrap_or_default();
         let mut words = line.split_whitespace();
-        let Some(command) =
-            words.next().filter(|word| ["init", "serve", "repair", "check", "index"].contains(word))
+        let Some(command) = words
+            .next()
+            .filter(|word| ["init", "serve", "repair", "check", "index", "add-log"].contains(word))
         else {
             // A command in backticks must be one of those.
             assert!(before != Some('`') || !line.contains("--"), "`{program} {line}` is no command");
