@@ -1,9 +1,12 @@
 //! A developer: from no certificate to a verified release, and what happens when the certificate goes.
 
+use std::process::Command;
 use std::time::Duration;
 
 use mentat_tests::agent::{enrol, sentiment, signed};
+use mentat_tests::binary::binary;
 use mentat_tests::clock::Deadline;
+use mentat_tests::server::Server;
 use mentat_tests::stack::Stack;
 
 #[test]
@@ -136,7 +139,11 @@ fn only_what_leads_to_an_anchor_is_asked_and_silence_proves_nothing() {
     std::fs::write(&module, genuine).unwrap();
     stack.ctl(&["verify", folder, "--refresh", "--log-url", "http://127.0.0.1:1"]).refused(69, "127.0.0.1:1");
     // Without its authority the release's own evidence decides, and whoever asked is told.
-    stack.kill_server("ca-service");
+    assert_eq!(stack.down(), 0);
+    let mut command = Command::new(binary("transparency-log"));
+    command.args(["serve", "--exit-with-stdin", "--config"]);
+    command.arg(dir.path().join("stack/config/transparency-log.toml"));
+    let log = Server::start(command);
     let verdict = stack.ctl(&["--json", "verify", folder, "--refresh"]);
     assert!(verdict.code == 0 || verdict.code == 3, "{}{}", verdict.stdout, verdict.stderr);
     if verdict.code == 3 {
@@ -145,6 +152,7 @@ fn only_what_leads_to_an_anchor_is_asked_and_silence_proves_nothing() {
         assert!(!verdict.json()["unanswered"].as_array().unwrap().is_empty(), "{}", verdict.stdout);
         assert!(verdict.stderr.contains("no fresh evidence"), "{}", verdict.stderr);
     }
+    assert_eq!(log.stop(), 0);
 }
 
 /// The executor asks about the timestamp authority; so does whoever verifies with fresh evidence.
