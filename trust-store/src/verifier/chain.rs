@@ -58,7 +58,8 @@ impl Session<'_> {
         Ok(chains)
     }
 
-    /// As step 5, but a time for which there is no chain takes none away from the others.
+    /// As step 5, but a time for which there is no chain takes none away from the others. A signer who has none at all is
+    /// nobody to be asked about, and neither is whoever stamped his signature.
     pub(super) fn chains_of_each_time(
         &self,
         signature: &VerifiedSignature<'_>,
@@ -66,12 +67,21 @@ impl Session<'_> {
     ) -> Result<Vec<VerifiedChain>, Denial> {
         let Signer::Certificate(leaf) = signature.signer else { return Ok(Vec::new()) };
         let mut chains: Vec<VerifiedChain> = Vec::new();
+        let mut refusal = None;
         for time in times.iter() {
-            if !chains.iter().any(|chain| self.holds_at(chain, time)) {
-                super::extend_by(&mut chains, self.chain_at(leaf, time).map(|chain| Vec::from([chain])))?;
+            if chains.iter().any(|chain| self.holds_at(chain, time)) {
+                continue;
+            }
+            match self.chain_at(leaf, time) {
+                Ok(chain) => chains.push(chain),
+                Err(denial) if denial.code == ReasonCode::BudgetExceeded => return Err(denial),
+                Err(denial) => refusal = Some(denial),
             }
         }
-        Ok(chains)
+        match refusal {
+            Some(denial) if chains.is_empty() => Err(denial),
+            _ => Ok(chains),
+        }
     }
 
     /// Whether a chain for another time would be built for this one too. Two things of a path depend on time: the
