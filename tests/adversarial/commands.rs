@@ -30,7 +30,7 @@ const ALONE: &[Row] = &[
     ("verify @/built", 2, "no trusted root is known"),
     ("verify @/built --trusted-root @/broken.json --policy @/empty", 2, "broken.json"),
     ("verify @/built --trusted-root @/none --policy @/empty", 2, "none"),
-    ("verify @/built --at yesterday --trusted-root @/none --policy @/empty", 2, "none"),
+    ("verify @/built --at yesterday --trusted-root @/none --policy @/empty", 2, "yesterday"),
     ("audit-capabilities @/none", 2, "does not exist"),
     ("audit-capabilities @/empty", 2, "malformed"),
     ("publish @/none --to @/out", 2, "does not exist"),
