@@ -132,8 +132,6 @@ pub struct CertificateAuthority {
     pub(crate) quorum: Option<Quorum>,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
-    /// A revocation waits for the event log.
-    pub(crate) event_due: Notify,
     pub(crate) answers: AnswerCache,
     pub(crate) deliveries: Deliveries,
     pub(crate) metrics: CaMetrics,

@@ -64,7 +64,6 @@ impl CertificateAuthority {
         // Even a failure may have been recorded: no kept answer outlives the attempt (O6).
         self.answers.forget(serial);
         self.changed.notify_one();
-        self.event_due.notify_one();
         match outcome {
             Ok(stored) => {
                 self.metrics.revoked.inc();

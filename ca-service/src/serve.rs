@@ -93,7 +93,6 @@ pub async fn assemble(
         quorum: parts.quorum,
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
-        event_due: Notify::new(),
         answers: AnswerCache::new(),
         deliveries: Deliveries::default(),
         metrics: CaMetrics::default(),
