@@ -301,7 +301,7 @@ fn signing(timing: Loop, figures: &mut Figures) {
     let (stack, _server, address) = serve("");
     let signers: Vec<_> = (0..100).map(|n| stack.authority.leaf(&format!("dev{n}@example.test"))).collect();
     // Prepared before the clock runs: signing is the client's work.
-    let wanted = RUNS as u64 * (timing.warm_up + timing.measured).as_secs() * 13_000 + 2000;
+    let wanted = RUNS as u64 * (timing.warm_up + timing.measured).as_secs() * 30_000 + 2000;
     let prepared: Vec<Vec<u8>> = (0..usize::try_from(wanted).unwrap())
         .map(|n| {
             let request = signers[n % signers.len()].request(format!("artifact {n}").as_bytes());
