@@ -1,5 +1,5 @@
 //! New keys and certificates: for the OCSP responders and the time-stamp authority in place of their old ones, and for the CAs
-//! that issue, beside them ([`issuer`]).
+//! that issue, beside them (`issuer.rs`).
 //!
 //! Done beside a stopped server; the next start takes the new ones. What the old ones signed stays valid as long as it was.
 
