@@ -211,13 +211,21 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Stops answering, then the background tasks; what was answered is noted.
+    /// Stops answering, then the background tasks; what was answered is noted. Afterwards nothing is written any more: what
+    /// a task had handed to the store when it was stopped is done, for the store writes in order.
     pub async fn stop(self) {
         self.running.stop().await;
-        for task in self.tasks {
+        for task in &self.tasks {
             task.abort();
         }
+        for task in self.tasks {
+            // Cancelled, or over already.
+            let _ = task.await;
+        }
         self.authority.note_deliveries().await;
+        if let Err(error) = self.authority.store.probe().await {
+            tracing::warn!(%error, "the last writes may not be durable");
+        }
     }
 }
 
