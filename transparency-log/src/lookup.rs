@@ -1,8 +1,12 @@
 //! Finds entries by digest, identity, publisher, serial and type, in a derived SQLite index.
 //!
 //! A follower fills it from published entries. Every answer says how much of the log the index covers, and every entry is
-//! read from the log and checked to have the term before it is shown: the index only suggests. `transparency-log index`
-//! makes it anew; so does deleting the file, and finding that it was made from another tree.
+//! read from the log and checked to have the term before it is shown: the index only suggests. Nor does an answer claim to
+//! cover anything before the whole index was read and found as it was written; that is repeated while the server runs, and
+//! an index that is not is made anew. `transparency-log index` makes it anew as well; so does deleting the file, and
+//! finding that it was made from another tree.
+
+mod index_file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use log_store::Publication;
+use log_store::{LogKind, Publication};
 use serde_json::{Value, json};
 use service::{Problem, StartRefusal};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool};
 use tlog::hash::TreeHead;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -23,20 +25,19 @@ use crate::api::{Handled, evidence, json as json_answer, of_store, parameter, pu
 use crate::logs::ServedLog;
 use crate::settings::Settings;
 use crate::terms::{self, Term, TermKind};
+pub(crate) use index_file::IndexError;
+use index_file::{Covered, IndexFile, Opening, TermSum, Verification};
 
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS term (kind INTEGER NOT NULL, key BLOB NOT NULL, entry INTEGER NOT NULL,
-        PRIMARY KEY (kind, key, entry)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS covered (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL);
-";
 /// Entries per transaction.
 const STEP: u64 = 1000;
-/// Terms added by one statement.
-const ROWS: usize = 64;
 /// Pause when there is nothing more.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Rows that the self-check reads in one pause: a percent of a processor.
+const CHECKED_ROWS: u32 = 512;
+/// Pauses between two readings of the whole table, ten minutes.
+const CHECK_PAUSES: u32 = 6000;
 /// Entries in one answer.
-const PAGE: i64 = 50;
+const PAGE: u32 = 50;
 /// Searches at once. Each may read a page of entries and make their proofs; writers must not notice.
 const SEARCHES: usize = 4;
 /// Longest wait for one's turn.
@@ -45,7 +46,7 @@ const TURN: Duration = Duration::from_secs(5);
 /// The index of one log.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    pool: SqlitePool,
+    file: IndexFile,
     covered: AtomicU64,
     /// Searches that may run at once.
     turns: Semaphore,
@@ -54,33 +55,11 @@ pub(crate) struct Lookup {
 impl Lookup {
     /// Opens or makes the index file.
     pub(crate) async fn open(path: &Path) -> Result<Self, StartRefusal> {
-        let refuse = |error: sqlx::Error| {
-            StartRefusal::new(
-                format!("cannot use the lookup index {}", path.display()),
-                "delete the file: it is rebuilt from the log",
-            )
-            .because(error)
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // Derived data: after a power loss the follower looks where it was and goes on.
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(5));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(refuse)?;
-        sqlx::raw_sql(SCHEMA).execute(&pool).await.map_err(refuse)?;
-        Ok(Self { pool, covered: AtomicU64::new(0), turns: Semaphore::new(SEARCHES) })
+        let file = IndexFile::open(path, Opening::Serve).await.map_err(|error| unusable(path, error))?;
+        Ok(Self { file, covered: AtomicU64::new(0), turns: Semaphore::new(SEARCHES) })
     }
 
-    /// Entries that the file says it covers, of whatever log it was made; `None` for a new one.
-    pub(crate) async fn recorded(&self) -> Result<Option<u64>, String> {
-        let row = sqlx::query("SELECT size FROM covered").fetch_optional(&self.pool).await.map_err(text)?;
-        let size = row.map(|row| row.try_get::<i64, _>(0)).transpose().map_err(text)?;
-        Ok(size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)))
-    }
-
-    /// Entries of the log that the index holds.
+    /// Entries of the log that the index holds, as was verified since the start.
     pub(crate) fn covered(&self) -> u64 {
         self.covered.load(Ordering::Acquire)
     }
@@ -88,34 +67,44 @@ impl Lookup {
     /// Follows a log until the task is dropped.
     pub(crate) async fn follow(log: Arc<ServedLog>) {
         let Some(lookup) = &log.lookup else { return };
-        while let Err(error) = lookup.resume(&log).await {
-            tracing::error!(
-                log = log.settings.name,
-                error,
-                "the lookup index cannot be read; delete it to rebuild it"
-            );
-            tokio::time::sleep(PAUSE * 100).await;
-        }
+        let mut follower = loop {
+            match lookup.resume(&log).await {
+                Ok(sum) => break Follower { lookup, log: &log, sum, check: None, pauses: 0 },
+                Err(error) => lookup.recover(&log, &error).await,
+            }
+        };
         loop {
-            match lookup.step(&log).await {
-                // What comes meanwhile is indexed together.
-                Ok(count) if count < STEP => tokio::time::sleep(PAUSE).await,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(log = log.settings.name, error, "the lookup index does not advance");
-                    tokio::time::sleep(PAUSE * 100).await;
+            if let Err(error) = follower.advance().await {
+                lookup.recover(&log, &error).await;
+                if matches!(error, IndexError::Damaged(_)) {
+                    follower =
+                        Follower { lookup, log: &log, sum: TermSum::default(), check: None, pauses: 0 };
                 }
             }
         }
     }
 
-    /// Finds where the index ends; one that was made from another tree is emptied.
-    async fn resume(&self, log: &Arc<ServedLog>) -> Result<(), String> {
-        let row =
-            sqlx::query("SELECT size, root FROM covered").fetch_optional(&self.pool).await.map_err(text)?;
-        let Some(row) = row else { return Ok(()) };
-        let size = u64::try_from(row.try_get::<i64, _>(0).map_err(text)?).unwrap_or(u64::MAX);
-        let root: Vec<u8> = row.try_get(1).map_err(text)?;
+    /// Begins a damaged index anew, and waits after a failure.
+    async fn recover(&self, log: &ServedLog, error: &IndexError) {
+        let log = &log.settings.name;
+        if matches!(error, IndexError::Damaged(_)) {
+            tracing::error!(log, %error, "the lookup index is damaged; making it anew from the log");
+            self.covered.store(0, Ordering::Release);
+            while let Err(error) = self.file.start_over().await {
+                tracing::error!(log, %error, "the lookup index cannot be made anew");
+                tokio::time::sleep(PAUSE * 100).await;
+            }
+        } else {
+            tracing::error!(log, %error, "the lookup index cannot be read or written");
+            tokio::time::sleep(PAUSE * 100).await;
+        }
+    }
+
+    /// Finds where the index ends, and reads all of it; one that was made from another tree is emptied.
+    async fn resume(&self, log: &Arc<ServedLog>) -> Result<TermSum, IndexError> {
+        let Some(Covered { size, root, terms }) = self.file.covered().await? else {
+            return Ok(TermSum::default());
+        };
         // Only another root means another tree. As long as nothing so large is published nobody can say.
         let publication = loop {
             match log.log.publication() {
@@ -125,31 +114,70 @@ impl Lookup {
         };
         let reader = log.clone();
         let expected = tokio::task::spawn_blocking(move || reader.log.root_at(size, &publication));
-        if expected.await.map_err(text)?.map_err(text)?.0.as_slice() == root {
+        let same_tree = expected.await.map_err(failed)?.map_err(failed)?.0.as_slice() == root;
+        if let (true, Some(terms)) = (same_tree, terms) {
+            Verification::new(size, terms).finish(&self.file).await?;
             self.covered.store(size, Ordering::Release);
+            return Ok(terms);
+        }
+        let why = if same_tree { "has no sum of its terms" } else { "was made from another tree" };
+        tracing::warn!(log = log.settings.name, size, "the lookup index {why}; rebuilding it");
+        self.file.start_over().await?;
+        Ok(TermSum::default())
+    }
+
+    /// Entries that may have a term, from an index on: a page of them.
+    pub(crate) async fn candidates(
+        &self,
+        kind: TermKind,
+        key: &[u8],
+        from: u64,
+    ) -> Result<Vec<u64>, Problem> {
+        self.file.candidates(kind, key, from, PAGE).await.map_err(Problem::internal)
+    }
+}
+
+/// What fills an index and checks it.
+struct Follower<'a> {
+    lookup: &'a Lookup,
+    log: &'a Arc<ServedLog>,
+    /// What all terms of the index add up to.
+    sum: TermSum,
+    check: Option<Verification>,
+    /// Since the last reading of the whole table.
+    pauses: u32,
+}
+
+impl Follower<'_> {
+    /// Indexes what there is; when that is little, pauses and checks a part of what is there.
+    async fn advance(&mut self) -> Result<(), IndexError> {
+        if self.step().await? == STEP {
             return Ok(());
         }
-        tracing::warn!(
-            log = log.settings.name,
-            size,
-            "the lookup index was made from another tree; rebuilding it"
-        );
-        sqlx::raw_sql("BEGIN; DELETE FROM term; DELETE FROM covered; COMMIT;")
-            .execute(&self.pool)
-            .await
-            .map_err(text)?;
+        // What comes meanwhile is indexed together.
+        tokio::time::sleep(PAUSE).await;
+        self.pauses = self.pauses.saturating_add(1);
+        if self.check.is_none() && self.pauses >= CHECK_PAUSES {
+            self.check = Some(Verification::new(self.lookup.covered(), self.sum));
+        }
+        if let Some(check) = &mut self.check
+            && check.step(&self.lookup.file, CHECKED_ROWS).await?
+        {
+            self.check = None;
+            self.pauses = 0;
+        }
         Ok(())
     }
 
     /// Indexes the next entries; returns how many.
-    async fn step(&self, log: &Arc<ServedLog>) -> Result<u64, String> {
-        let Some(publication) = log.log.publication() else { return Ok(0) };
-        let from = self.covered();
+    async fn step(&mut self) -> Result<u64, IndexError> {
+        let Some(publication) = self.log.log.publication() else { return Ok(0) };
+        let from = self.lookup.covered();
         let count = publication.tree().size.saturating_sub(from).min(STEP);
         if count == 0 {
             return Ok(0);
         }
-        let reader = log.clone();
+        let reader = self.log.clone();
         let (found, root) = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
             reader.log.read(from, count, &publication, |index, stored| {
@@ -158,32 +186,12 @@ impl Lookup {
             reader.log.root_at(from + count, &publication).map(|root| (found, root))
         })
         .await
-        .map_err(text)?
-        .map_err(text)?;
-        insert(&self.pool, found, Some(&TreeHead { size: from + count, root })).await?;
-        self.covered.store(from + count, Ordering::Release);
+        .map_err(failed)?
+        .map_err(failed)?;
+        let tree = TreeHead { size: from + count, root };
+        self.sum = self.lookup.file.insert(found, self.sum, Some(&tree)).await?;
+        self.lookup.covered.store(from + count, Ordering::Release);
         Ok(count)
-    }
-
-    /// Entries that may have a term, from an index on.
-    pub(crate) async fn candidates(
-        &self,
-        kind: TermKind,
-        key: &[u8],
-        from: u64,
-    ) -> Result<Vec<u64>, Problem> {
-        sqlx::query("SELECT entry FROM term WHERE kind = ? AND key = ? AND entry >= ? ORDER BY entry LIMIT ?")
-            .bind(kind.code())
-            .bind(key)
-            .bind(i64::try_from(from).unwrap_or(i64::MAX))
-            .bind(PAGE)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(Problem::internal)?
-            .iter()
-            .map(|row| row.try_get::<i64, _>(0).map(|entry| u64::try_from(entry).unwrap_or(u64::MAX)))
-            .collect::<Result<_, _>>()
-            .map_err(Problem::internal)
     }
 }
 
@@ -193,19 +201,22 @@ pub(crate) fn seen(path: &Path, runtime: &Handle) -> Result<Option<(PathBuf, u64
     if !path.exists() {
         return Ok(None);
     }
-    let recorded = runtime.block_on(async {
-        let lookup = Lookup::open(path).await?;
-        let recorded = lookup.recorded().await;
-        lookup.pool.close().await;
-        recorded.map_err(|error| {
-            StartRefusal::new(
-                format!("cannot read the lookup index {}", path.display()),
-                "delete the file: it is rebuilt from the log",
-            )
-            .because(error)
-        })
-    })?;
-    Ok(recorded.map(|size| (path.to_owned(), size)))
+    let covered = runtime.block_on(async {
+        let file = IndexFile::open(path, Opening::Serve).await.map_err(IndexError::from)?;
+        let covered = file.covered().await;
+        file.close().await;
+        covered
+    });
+    let covered = covered.map_err(|error| unusable(path, error))?;
+    Ok(covered.map(|covered| (path.to_owned(), covered.size)))
+}
+
+fn unusable(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> StartRefusal {
+    StartRefusal::new(
+        format!("cannot use the lookup index {}", path.display()),
+        "delete the file: it is rebuilt from the log",
+    )
+    .because(error)
 }
 
 /// Where the index of a log is.
@@ -213,62 +224,71 @@ pub(crate) fn path(settings: &Settings, log: &str) -> PathBuf {
     settings.data.join(log).join("lookup.sqlite")
 }
 
-/// Adds the terms of some entries, and notes how far the index then reaches, in one transaction.
-async fn insert(
-    pool: &SqlitePool,
-    found: Vec<(u64, Vec<Term>)>,
-    covered: Option<&TreeHead>,
-) -> Result<(), String> {
-    let mut transaction = pool.begin().await.map_err(text)?;
-    let mut rows = Vec::with_capacity(found.len().saturating_mul(4));
-    for (index, terms) in found {
-        let entry = i64::try_from(index).map_err(text)?;
-        rows.extend(terms.into_iter().map(|(kind, key)| (kind.code(), key, entry)));
+/// Compares the index of a log that is not running with its entries.
+#[derive(Debug)]
+pub(crate) struct IndexCheck {
+    file: IndexFile,
+    covered: Covered,
+    kind: LogKind,
+    /// What the terms of the entries add up to.
+    sum: TermSum,
+    entries: u64,
+}
+
+impl IndexCheck {
+    /// Opens the index file, if there is one that covers anything; nothing is changed.
+    pub(crate) async fn begin(path: &Path, kind: LogKind) -> Result<Option<Self>, IndexError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = IndexFile::open(path, Opening::Read).await?;
+        let Some(covered) = file.covered().await? else { return Ok(None) };
+        Ok(Some(Self { file, covered, kind, sum: TermSum::default(), entries: 0 }))
     }
-    // In the index's own order, and many in one statement: a statement costs more than the row it adds.
-    rows.sort_unstable();
-    for part in rows.chunks(ROWS) {
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO term (kind, key, entry) ");
-        query.push_values(part, |mut row, (kind, key, entry)| {
-            row.push_bind(*kind).push_bind(key.as_slice()).push_bind(*entry);
-        });
-        let whole = part.len() == ROWS;
-        query.build().persistent(whole).execute(&mut *transaction).await.map_err(text)?;
+
+    /// Takes the next entry of the log.
+    pub(crate) fn add(&mut self, index: u64, stored: &[u8]) {
+        self.entries = self.entries.max(index.saturating_add(1));
+        if index < self.covered.size {
+            // Only a number that no log reaches is refused.
+            let _ = self.sum.add_entry(index, terms::terms(self.kind, stored));
+        }
     }
-    if let Some(tree) = covered {
-        sqlx::query("INSERT OR REPLACE INTO covered (one, size, root) VALUES (1, ?, ?)")
-            .bind(i64::try_from(tree.size).map_err(text)?)
-            .bind(tree.root.0.to_vec())
-            .execute(&mut *transaction)
-            .await
-            .map_err(text)?;
+
+    /// Reads the index, and returns how many entries it covers.
+    ///
+    /// # Errors
+    /// [`IndexError::Damaged`] when it does not have exactly their terms.
+    pub(crate) async fn finish(self) -> Result<u64, IndexError> {
+        let size = self.covered.size;
+        let checked = if size > self.entries {
+            Err(IndexError::Damaged(format!("it covers {size} entries, and the log has {}", self.entries)))
+        } else if self.covered.terms != Some(self.sum) {
+            Err(IndexError::Damaged("its sum is not that of the entries' terms".to_owned()))
+        } else {
+            Verification::new(size, self.sum).finish(&self.file).await
+        };
+        self.file.close().await;
+        checked.map(|()| size)
     }
-    transaction.commit().await.map_err(text)
 }
 
 /// A new index file that is filled from the first entry on.
 #[derive(Debug)]
 pub(crate) struct Rebuild {
-    pool: SqlitePool,
+    file: IndexFile,
     pending: Vec<(u64, Vec<Term>)>,
+    sum: TermSum,
 }
 
 impl Rebuild {
     /// Makes the file, which must not exist.
     pub(crate) async fn begin(path: &Path) -> Result<Self, StartRefusal> {
-        let refuse = |error: sqlx::Error| {
+        let file = IndexFile::open(path, Opening::New).await.map_err(|error| {
             StartRefusal::new(format!("cannot make {}", path.display()), "check the folder's permissions")
                 .because(error)
-        };
-        // One file without a log beside it, so that it can take the other's name.
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Delete)
-            .synchronous(SqliteSynchronous::Normal);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(refuse)?;
-        sqlx::raw_sql(SCHEMA).execute(&pool).await.map_err(refuse)?;
-        Ok(Self { pool, pending: Vec::new() })
+        })?;
+        Ok(Self { file, pending: Vec::new(), sum: TermSum::default() })
     }
 
     /// Takes the terms of the next entry.
@@ -277,20 +297,21 @@ impl Rebuild {
     }
 
     /// Writes what was added.
-    pub(crate) async fn flush(&mut self) -> Result<(), String> {
-        insert(&self.pool, std::mem::take(&mut self.pending), None).await
+    pub(crate) async fn flush(&mut self) -> Result<(), IndexError> {
+        self.sum = self.file.insert(std::mem::take(&mut self.pending), self.sum, None).await?;
+        Ok(())
     }
 
     /// Writes the rest and what the index covers.
-    pub(crate) async fn finish(self, tree: &TreeHead) -> Result<(), String> {
-        insert(&self.pool, self.pending, Some(tree)).await?;
-        self.pool.close().await;
+    pub(crate) async fn finish(self, tree: &TreeHead) -> Result<(), IndexError> {
+        self.file.insert(self.pending, self.sum, Some(tree)).await?;
+        self.file.close().await;
         Ok(())
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+fn failed(error: impl std::fmt::Display) -> IndexError {
+    IndexError::Failed(error.to_string())
 }
 
 /// `GET <base>/api/v1/lookup?digest=HEX|identity=TEXT|publisher=TEXT|serial=HEX|type=TEXT[&from=N]`: entries with fresh
@@ -314,7 +335,7 @@ pub(crate) async fn answer(log: &Arc<ServedLog>, query: &str) -> Handled {
     let publication = published(log)?;
     let candidates = lookup.candidates(kind, &key, from).await?;
     let next = match candidates.last() {
-        Some(last) if i64::try_from(candidates.len()) == Ok(PAGE) => Value::from(last + 1),
+        Some(last) if u32::try_from(candidates.len()) == Ok(PAGE) => Value::from(last + 1),
         _ => Value::Null,
     };
     let size = publication.tree().size;

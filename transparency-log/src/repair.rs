@@ -10,6 +10,7 @@ use service::{Failure, StartRefusal};
 use tokio::runtime::Runtime;
 
 use crate::logs::options;
+use crate::lookup::IndexCheck;
 use crate::settings::{LogSettings, Settings};
 use crate::{keys, lookup, serve};
 
@@ -103,24 +104,48 @@ fn describe(log: &LogSettings, report: &RepairReport, repairing: Repairing) -> S
     text
 }
 
-/// Verifies every entry, tile, head and note of every log, none of which may be open.
+/// Verifies every entry, tile, head, note and lookup index of every log, none of which may be open.
 ///
 /// # Errors
 /// [`Failure::Failed`] when anything does not verify; [`Failure::Refused`] when the keys cannot be opened.
 pub fn check(settings: &Settings, form: Form, out: &mut impl Write) -> Result<(), Failure> {
     let keystore = serve::open_keystore(settings)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let runtime = Runtime::new().map_err(Failure::failed)?;
     let (mut found, mut bad) = (Vec::new(), 0);
     for log in &settings.logs {
         let options = stored_at(settings, log, &keystore)?;
-        let (ok, text, mut value) = match check_log(&options, &disk, |_, _| ()) {
-            Ok(report) => {
+        let path = lookup::path(settings, &log.name);
+        let index = runtime.block_on(IndexCheck::begin(&path, log.kind));
+        let (mut index, unreadable) = index.map_or_else(|error| (None, Some(error)), |index| (index, None));
+        let checked = check_log(&options, &disk, |at, stored| {
+            if let Some(index) = &mut index {
+                index.add(at, stored);
+            }
+        });
+        let indexed = match (unreadable, index) {
+            (Some(error), _) => Err(error),
+            (None, Some(index)) => runtime.block_on(index.finish()).map(Some),
+            (None, None) => Ok(None),
+        };
+        let (ok, text, mut value) = match (checked, indexed) {
+            (Ok(report), Ok(indexed)) => {
                 let (size, root) = (report.tree.size, report.tree.root.to_base64());
                 let signed = report.signed.map(|tree| tree.size);
                 let text = format!("log {:?}: in order, size {size}, root {root}", log.name);
-                (true, text, json!({ "size": size, "root": root, "tiles": report.tiles, "signed": signed }))
+                let tiles = report.tiles;
+                let value = json!({ "size": size, "root": root, "tiles": tiles, "signed": signed, "indexed": indexed });
+                (true, text, value)
             }
-            Err(error) => {
+            (Ok(_), Err(error)) => {
+                bad += 1;
+                let (name, file) = (&log.name, path.display());
+                let error = format!(
+                    "the lookup index {file} is not in order ({error}); run `transparency-log index --log {name}`, or delete it"
+                );
+                (false, format!("log {name:?}: {error}"), json!({ "error": error }))
+            }
+            (Err(error), _) => {
                 bad += 1;
                 (false, format!("log {:?}: {error}", log.name), json!({ "error": error.to_string() }))
             }

@@ -54,22 +54,31 @@ async fn a_wrong_index_shows_nothing_wrong_and_the_command_makes_it_right() {
     assert!(metrics.contains("mentat_log_indexed_size{log=\"signing\"} 3\n"), "{metrics}");
     assert_eq!(server.stop(), Some(0));
 
-    // Bob's entry is passed off as Alice's, one of hers is hidden, and one that never was is named.
+    // What is hidden is found by the check, and by the server before it claims to have searched the log.
+    alter(&stack, "DELETE FROM term WHERE entry = 2;").await;
+    let (code, said, _) = run(BINARY, &["check", "--config"], &stack.config());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("signing/lookup.sqlite is not in order"), "{said}");
+    assert!(said.contains("transparency-log index --log signing"), "{said}");
+    let server = stack.serve();
+    assert_eq!(find(&server, of_alice, 3).await, [0, 2], "the index hides an entry");
+
+    // Bob's entry is passed off as Alice's, and one that never was is named, while the server runs.
     alter(
         &stack,
         "INSERT INTO term SELECT kind, key, 1 FROM term WHERE kind = 2 AND key = CAST('alice@example.test' AS BLOB) AND entry = 0;
-         INSERT INTO term SELECT kind, key, 77 FROM term WHERE kind = 2 AND key = CAST('alice@example.test' AS BLOB) AND entry = 0;
-         DELETE FROM term WHERE entry = 2;",
+         INSERT INTO term SELECT kind, key, 77 FROM term WHERE kind = 2 AND key = CAST('alice@example.test' AS BLOB) AND entry = 0;",
     )
     .await;
-    let server = stack.serve();
-    assert_eq!(find(&server, of_alice, 3).await, [0], "an entry was shown that does not have the term");
+    assert_eq!(find(&server, of_alice, 3).await, [0, 2], "an entry was shown that does not have the term");
     let (code, _, error) = run(BINARY, &["index", "--config"], &stack.config());
     assert_eq!(code, Some(78), "a log that is being served was indexed: {error}");
     assert_eq!(server.stop(), Some(0));
 
     let (code, said, error) = run(BINARY, &["index", "--log", "signing", "--config"], &stack.config());
     assert_eq!((code, said.as_str()), (Some(0), "log \"signing\": 3 entries indexed\n"), "{error}");
+    let (code, said, error) = run(BINARY, &["check", "--config"], &stack.config());
+    assert_eq!(code, Some(0), "{said}{error}");
     let server = stack.serve();
     assert_eq!(find(&server, of_alice, 3).await, [0, 2]);
     assert_eq!(server.stop(), Some(0));
