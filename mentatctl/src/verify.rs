@@ -53,7 +53,8 @@ pub struct VerifyFlags {
     #[arg(long = "evidence-signer", value_name = "FILE", requires = "evidence")]
     evidence_signers: Vec<PathBuf>,
     /// Fetch fresh CRLs, OCSP answers and a fresh checkpoint first, and prove that the log only grew since the last
-    /// time; without it nothing leaves this machine
+    /// time; without it nothing leaves this machine. An authority that does not answer is no evidence and is named: what
+    /// the release brings along decides then, within the policy's ages
     #[arg(long)]
     refresh: bool,
     /// Decide as of this time, RFC 3339 [default: now]

@@ -62,6 +62,11 @@ impl RevocationReason {
         matches!(self, Self::AffiliationChanged | Self::Superseded | Self::CessationOfOperation)
     }
 
+    /// This reason, or `other` if that one casts doubt on the key and this one does not.
+    pub(crate) const fn or_graver(self, other: Self) -> Self {
+        if self.is_retirement() && !other.is_retirement() { other } else { self }
+    }
+
     /// The CRLReason code.
     pub const fn code(self) -> u8 {
         match self {

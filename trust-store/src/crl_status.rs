@@ -13,7 +13,7 @@ use crate::path::{PathPolicy, Subject, build_path_where};
 use crate::path_validation::check_critical_extensions;
 use crate::reason::{Denial, ReasonCode};
 use crate::revocation::RevocationStatus;
-use crate::revocation_assessment::{Assessor, Findings, MAX_SIGNER_DEPTH, keep_earliest, stale, unknown};
+use crate::revocation_assessment::{Assessor, Findings, MAX_SIGNER_DEPTH, keep_gravest, stale, unknown};
 use crate::time::UnixTime;
 
 /// What lists that are limited to some reasons add up to.
@@ -140,7 +140,7 @@ impl<'a> Assessor<'a, '_> {
             let listed = crl.entry_within(certificate.serial(), certificate.issuer_name(), self.budget);
             let Ok(listed) = listed else { break };
             if let Some(entry) = listed.filter(is_final) {
-                keep_earliest(&mut earliest, entry.effective_date(), entry.reason);
+                keep_gravest(&mut earliest, entry.effective_date(), entry.reason);
             }
         }
         earliest

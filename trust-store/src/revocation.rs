@@ -180,10 +180,15 @@ pub struct Assessment {
 }
 
 impl Assessment {
-    /// The revocation by current evidence, else by evidence that is not current.
+    /// The revocation by current evidence, else by evidence that is not current. What older evidence says against the key
+    /// itself stays true, but for a hold, which may have ended.
     pub(crate) fn revocation(&self) -> Option<(UnixTime, RevocationReason)> {
         match self.status {
-            RevocationStatus::Revoked { at, reason } => Some((at, reason)),
+            RevocationStatus::Revoked { at, reason } => {
+                let old = self.revoked_by_old_evidence.map(|(_, reason)| reason);
+                let old = old.filter(|reason| *reason != RevocationReason::CertificateHold);
+                Some((at, old.map_or(reason, |old| reason.or_graver(old))))
+            }
             _ => self.revoked_by_old_evidence,
         }
     }

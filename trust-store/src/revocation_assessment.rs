@@ -49,11 +49,11 @@ impl Findings {
     }
 
     pub(crate) fn revoked(&mut self, at: UnixTime, reason: RevocationReason) {
-        keep_earliest(&mut self.revoked, at, reason);
+        keep_gravest(&mut self.revoked, at, reason);
     }
 
     pub(crate) fn revoked_by_old(&mut self, at: UnixTime, reason: RevocationReason) {
-        keep_earliest(&mut self.revoked_by_old, at, reason);
+        keep_gravest(&mut self.revoked_by_old, at, reason);
     }
 
     /// Remembers why evidence did not count; the explanation that comes closest to a verdict stays.
@@ -69,14 +69,17 @@ impl Findings {
     }
 }
 
-pub(crate) fn keep_earliest(
+/// Keeps the earliest date with the gravest reason. A certificate that was first retired and later found compromised stands
+/// in two genuine lists, often with one date; that the older one is read first must not make the compromise a retirement.
+pub(crate) fn keep_gravest(
     kept: &mut Option<(UnixTime, RevocationReason)>,
     at: UnixTime,
     reason: RevocationReason,
 ) {
-    if kept.is_none_or(|(earliest, _)| at < earliest) {
-        *kept = Some((at, reason));
-    }
+    *kept = Some(kept.map_or((at, reason), |(earliest, known)| {
+        let own = if at < earliest { reason } else { known };
+        (earliest.min(at), own.or_graver(known).or_graver(reason))
+    }));
 }
 
 impl<'a, 'b> Assessor<'a, 'b> {

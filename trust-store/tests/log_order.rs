@@ -140,6 +140,27 @@ fn as_many_logs_as_are_demanded_must_have_held_the_entry_before_the_revocation()
 }
 
 #[test]
+fn of_two_entries_of_one_log_the_earlier_one_counts_in_whatever_order_they_are_listed() {
+    for times in
+        [[STOLEN_AT + 10, SIGNED_AT + 1], [SIGNED_AT + 1, STOLEN_AT + 10], [STOLEN_AT, STOLEN_AT + 1]]
+    {
+        let mut scenario = stolen_later();
+        let twin = scenario.bundle.log_entries[0].clone();
+        scenario.bundle.log_entries.push(twin);
+        let head = scenario.world.log.tree.head();
+        for (entry, time) in scenario.bundle.log_entries.iter_mut().zip(times) {
+            entry.inclusion_proof.as_mut().unwrap().checkpoint =
+                scenario.world.log.checkpoint_of(head, time, 2);
+        }
+        let expected = times.iter().all(|time| *time >= STOLEN_AT).then_some(ReasonCode::Revoked);
+        assert_eq!(code(&scenario), expected, "logged at {times:?}");
+        // One log stays one log: nothing shows that two had it before.
+        scenario.policy.log_threshold = 2.try_into().unwrap();
+        assert_eq!(code(&scenario), Some(ReasonCode::Revoked));
+    }
+}
+
+#[test]
 fn two_logs_are_two_origins_with_two_keys() {
     let (mut scenario, other) = logged_twice();
     assert_eq!(code(&scenario), Some(ReasonCode::UnknownLog), "the other one is not trusted");

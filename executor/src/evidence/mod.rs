@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use trust_store::attestation::Attestation;
+use trust_store::crl::Crl;
 use trust_store::evidence::Evidence;
+use trust_store::ocsp::OcspResponse;
 use trust_store::verifier::Verifier;
 use trust_store_files::RootLifetime;
 
@@ -226,11 +228,11 @@ impl Collector {
 }
 
 fn same(one: &Evidence, other: &Evidence) -> bool {
-    let (ours, theirs) = (&one.revocation().crls, &other.revocation().crls);
+    let (ours, theirs) = (one.revocation(), other.revocation());
     one.logs() == other.logs()
         && one.remembered() == other.remembered()
-        && ours.len() == theirs.len()
-        && ours.iter().zip(theirs).all(|(a, b)| a.der() == b.der())
+        && ours.crls.iter().map(Crl::der).eq(theirs.crls.iter().map(Crl::der))
+        && ours.ocsp.iter().map(OcspResponse::der).eq(theirs.ocsp.iter().map(OcspResponse::der))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tlog::note::{Note, VerifierKey};
 use tlog::{Checkpoint, InclusionProof, LeafHash, TreeHead, VerifiedCheckpoint, leaf_hash};
 
 use super::content::{Signer, VerifiedSignature};
-use super::log_view::{LogView, OpenedCheckpoint};
+use super::log_view::{LogView, OpenedCheckpoint, Relation};
 use super::signing_time::SigningTimes;
 use super::{Part, Session, denied};
 use crate::bundle::BundleVersion;
@@ -91,11 +91,6 @@ impl Session<'_> {
                     unverified(&included)
                 }
             };
-            // One log counts once, by whichever of its names: a root may list the key of one under the identifiers of two
-            // formats, or an old and a new key of one origin.
-            if views.iter().any(|view| view.is_of(log)) {
-                continue;
-            }
             let mut view = LogView {
                 origin: log.origin.clone(),
                 log_id: log.log_id.clone(),
@@ -105,7 +100,17 @@ impl Session<'_> {
                 promised_at: promised_at(included.entry),
                 attested: opened,
                 known: Vec::new(),
+                held_twice_since: None,
             };
+            // One log counts once, by whichever of its names: a root may list the key of one under the identifiers of two
+            // formats, or an old and a new key of one origin. A second entry of it says only when it was there: the order
+            // in which a bundle lists them decides nothing.
+            if let Some(first) = views.iter_mut().find(|view| view.is_of(log)) {
+                view.known.extend(view.attested.clone().map(|attested| (attested, Relation::Consistent)));
+                first.held_twice_since =
+                    first.held_twice_since.into_iter().chain(self.held_since(&view)).min();
+                continue;
+            }
             view.known = self.known_checkpoints(&view, log);
             views.push(view);
         }

@@ -41,6 +41,8 @@ pub(super) struct LogView {
     pub(super) attested: Option<OpenedCheckpoint>,
     /// The attested checkpoint and every readable one of the evidence, with their relation to it.
     pub(super) known: Vec<(OpenedCheckpoint, Relation)>,
+    /// When the log is shown to have held another entry of the same signature, if the bundle has one.
+    pub(super) held_twice_since: Option<UnixTime>,
 }
 
 /// How another head stands to the attested one.
@@ -83,8 +85,8 @@ impl Session<'_> {
 
     /// From when on a log is shown to have held the entry: since a quorum cosigned a checkpoint that covers it, or, where
     /// no witnesses are demanded, since the log itself says so.
-    fn held_since(&self, view: &LogView) -> Option<UnixTime> {
-        match &self.policy.witnesses {
+    pub(super) fn held_since(&self, view: &LogView) -> Option<UnixTime> {
+        let since = match &self.policy.witnesses {
             WitnessPolicy::Quorum(quorum) => {
                 view.covering().filter_map(|checkpoint| cosigned_since(quorum, checkpoint)).min()
             }
@@ -92,7 +94,8 @@ impl Session<'_> {
                 let signed = view.covering().filter_map(|checkpoint| checkpoint.log_time);
                 signed.filter(|time| *time > 0).filter_map(unix_time).chain(view.promised_at).min()
             }
-        }
+        };
+        since.into_iter().chain(view.held_twice_since).min()
     }
 
     /// Step 10: a quorum cosigned the attested checkpoint, or a newer one that contains it.
