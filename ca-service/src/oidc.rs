@@ -3,7 +3,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | [`config::IssuerRule`] | whose tokens are accepted, for which audience, and what certificate follows |
-//! | [`jws::Jws`] | a token taken apart; [`jws::VerifiedPayload`] exists only after its signature was verified |
+//! | [`ca_pki::jws::Jws`] | a token taken apart; [`ca_pki::jws::VerifiedPayload`] exists only after its signature was verified |
 //! | [`keys::KeyCache`] | the issuer's keys: fetched by discovery, bounded in size, number, age and frequency |
 //! | [`claims::Claims`] | what the token says; [`claims::Subject`] is what the certificate will say |
 //! | [`ProvenIdentity`] | the outcome: exists only when every check passed |
@@ -13,7 +13,6 @@
 
 pub mod claims;
 pub mod config;
-pub mod jws;
 pub mod keys;
 
 #[cfg(test)]
@@ -23,14 +22,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_pki::UnixTime;
+use ca_pki::jws::Jws;
+use ca_pki::{TokenRefusal, UnixTime};
 use serde::Deserialize;
 use service::StartRefusal;
 use sha2::{Digest as _, Sha256};
+use trust_store::provider::AwsLc;
 
 use claims::{Claims, Subject};
 use config::IssuerRule;
-use jws::Jws;
 use keys::{HttpKeys, KeyCache, KeySource};
 
 use crate::config::Settings;
@@ -78,6 +78,18 @@ pub enum OidcError {
     /// The issuer's keys cannot be had at the moment.
     #[error("the issuer's keys are not available: {0}")]
     Unavailable(String),
+}
+
+impl From<TokenRefusal> for OidcError {
+    fn from(refusal: TokenRefusal) -> Self {
+        match refusal {
+            TokenRefusal::AlgorithmNotAllowed => Self::AlgorithmNotAllowed,
+            TokenRefusal::KeySet(why) => Self::KeySet(why),
+            TokenRefusal::KeyUnknown => Self::KeyUnknown,
+            TokenRefusal::Malformed(why) => Self::Malformed(why),
+            TokenRefusal::SignatureInvalid => Self::SignatureInvalid,
+        }
+    }
 }
 
 impl OidcError {
@@ -211,7 +223,7 @@ impl Issuers {
             .map_err(|_| OidcError::Malformed("the claims have no iss"))?;
         let keys = self.keys.get(&claimed.iss).ok_or(OidcError::IssuerUnknown)?;
         let keys = keys.keys(jws.key_id(), monotonic).await?;
-        let payload = jws.verify(keys.as_slice())?;
+        let payload = jws.verify(keys.as_slice(), &AwsLc)?;
         let claims = Claims::parse(payload.as_bytes())?;
         if claims.iss != claimed.iss {
             return Err(OidcError::IssuerUnknown);

@@ -153,3 +153,23 @@ fn summary(findings: &[Finding]) -> String {
     }
     text
 }
+
+/// Why an identity token is none, or the key set of its issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefusal {
+    /// Signed with an algorithm outside the list.
+    #[error("the token's algorithm is not accepted: use RS256 or ES256")]
+    AlgorithmNotAllowed,
+    /// The issuer's key set cannot be used.
+    #[error("key set of the issuer: {0}")]
+    KeySet(&'static str),
+    /// The issuer does not publish the key, or not exactly one that fits.
+    #[error("the issuer publishes no such key")]
+    KeyUnknown,
+    /// Not a token.
+    #[error("the token is malformed: {0}")]
+    Malformed(&'static str),
+    /// The signature does not verify.
+    #[error("the token's signature is not valid")]
+    SignatureInvalid,
+}

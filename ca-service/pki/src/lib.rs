@@ -5,7 +5,7 @@
 //! signature together without encoding anything a second time, so that linted, recorded and signed bytes are one.
 //!
 //! In scope: RFC 5280 certificates and CRLs, RFC 2986 requests, RFC 6960/9654/9919 OCSP, RFC 3161/5816 time-stamp
-//! tokens, RFC 6962 precertificates, the CA/Browser Forum's code-signing rules as a profile. Out of scope: reading
+//! tokens, RFC 6962 precertificates, RFC 7515 tokens, the CA/Browser Forum's code-signing rules as a profile. Out of scope: reading
 //! evidence for a decision (that is `trust-store`), keys, storage, transport.
 //!
 //! | module | what |
@@ -15,6 +15,7 @@
 //! | [`sct`] | precertificate poison, SCT list, correspondence |
 //! | [`crl`], [`ocsp`], [`timestamp`] | status objects and time-stamp tokens |
 //! | [`csr`], [`key`], [`identity`], [`name`] | what requesters send, bounded and validated |
+//! | [`jws`] | signed tokens of identity providers and the keys they publish |
 //! | [`lint`] | named rules with severities over finished objects |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ mod encoding;
 pub mod error;
 pub mod extension;
 pub mod identity;
+pub mod jws;
 pub mod key;
 pub mod lint;
 pub mod name;
@@ -45,7 +47,7 @@ pub mod time;
 pub mod timestamp;
 
 pub use algorithm::SignatureAlgorithm;
-pub use error::{Error, KeyRefusal};
+pub use error::{Error, KeyRefusal, TokenRefusal};
 pub use identity::Identity;
 pub use key::SubjectPublicKey;
 pub use name::{DistinguishedName, NameFields};

@@ -25,7 +25,7 @@ use crate::error::CaError;
 use crate::fulcio::{CertificateRequest, KeyProof};
 use crate::issuance::Issued;
 use crate::oidc::OidcError;
-use crate::oidc::jws::MAX_TOKEN;
+use ca_pki::jws::MAX_TOKEN;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
     let certify = warp::path!("api" / "v2" / "signingCert")

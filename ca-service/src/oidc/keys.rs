@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use ca_pki::jws::{Jwk, MAX_KEY_SET, parse_key_set};
 use futures_util::future::BoxFuture;
 use reqwest::redirect;
 use serde::Deserialize;
@@ -11,7 +12,6 @@ use service::StartRefusal;
 
 use super::OidcError;
 use super::config::may_be_asked;
-use super::jws::{Jwk, parse_key_set};
 
 /// Keys older than this are asked for again before they are used.
 pub const REFRESH_AFTER: Duration = Duration::from_secs(600);
@@ -23,8 +23,6 @@ pub const PAUSE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Largest discovery document in bytes.
 const MAX_DISCOVERY: usize = 64 * 1024;
-/// Largest key set in bytes.
-const MAX_KEY_SET: usize = 256 * 1024;
 
 /// Where an issuer's keys come from.
 pub trait KeySource: Send + Sync {
@@ -175,7 +173,7 @@ impl KeySource for HttpKeys {
             if !may_be_asked(&discovery.jwks_uri) {
                 return Err(OidcError::Unavailable(format!("{url}: jwks_uri is not https")));
             }
-            parse_key_set(&self.get(&discovery.jwks_uri, MAX_KEY_SET).await?)
+            Ok(parse_key_set(&self.get(&discovery.jwks_uri, MAX_KEY_SET).await?)?)
         })
     }
 }

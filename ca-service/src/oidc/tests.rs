@@ -8,13 +8,13 @@ use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ca_pki::jws::{Jwk, parse_key_set};
 use ca_pki::oid::sigstore;
 use der::{Decode as _, Sequence, asn1::UintRef};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::config::{IdentityKind, OidcConfig, UnverifiedEmail, validate};
-use super::jws::{Jwk, parse_key_set};
 use super::keys::{KEEP_FOR, PAUSE, REFRESH_AFTER};
 use super::*;
 
@@ -170,7 +170,7 @@ async fn whatever_is_wrong_with_a_token_has_its_own_code() {
         ("two parts", signed.to_owned(), "token_malformed"),
         ("five parts", format!("{good}.AA.AA"), "token_malformed"),
         ("padding", format!("{signed}.{signature}=="), "token_malformed"),
-        ("too long", format!("{good}{}", "A".repeat(jws::MAX_TOKEN)), "token_malformed"),
+        ("too long", format!("{good}{}", "A".repeat(ca_pki::jws::MAX_TOKEN)), "token_malformed"),
         ("none", format!("{}.{payload}.", b64(r#"{"alg":"none"}"#)), "token_algorithm"),
         (
             "shared secret",

@@ -7,6 +7,7 @@
 
 use ca_pki::SubjectPublicKey;
 use ca_pki::csr::{MAX_REQUEST, VerifiedRequest};
+use ca_pki::jws::{Jws, MAX_KEY_SET, MAX_TOKEN, parse_key_set};
 use ca_pki::key::KeyUse;
 use ca_pki::ocsp::OcspRequest;
 use ca_pki::timestamp::TimestampRequest;
@@ -18,6 +19,8 @@ pub(crate) type Property = fn(&[u8]) -> bool;
 /// The name and function of every target.
 pub(crate) const TARGETS: &[(&str, Property)] = &[
     ("ca_pki_certificate_request", certificate_request),
+    ("ca_pki_identity_token", identity_token),
+    ("ca_pki_key_set", key_set),
     ("ca_pki_ocsp_request", ocsp_request),
     ("ca_pki_timestamp_request", timestamp_request),
 ];
@@ -60,6 +63,31 @@ pub(crate) fn certificate_request(data: &[u8]) -> bool {
         }
     }
     accepted
+}
+
+/// RFC 7515, compact form: what a verified token holds is what was signed, and a key that fits none of it is refused.
+pub(crate) fn identity_token(data: &[u8]) -> bool {
+    let Ok(token) = std::str::from_utf8(data) else { return false };
+    let Ok(jws) = Jws::parse(token) else { return false };
+    assert!(token.len() <= MAX_TOKEN);
+    let payload = jws.unverified_payload().to_vec();
+    assert!(Jws::parse(token).is_ok_and(|jws| jws.verify(&[], &Anything).is_err()), "verified without a key");
+    let keys = parse_key_set(KEYS.as_bytes()).unwrap_or_default();
+    if let Ok(verified) = jws.verify(&keys, &Anything) {
+        assert_eq!(verified.as_bytes(), payload);
+    }
+    true
+}
+
+/// A key set of one key on P-256.
+const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE","y":"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI"}]}"#;
+
+/// RFC 7517: a set that is accepted is accepted again, with the same keys.
+pub(crate) fn key_set(data: &[u8]) -> bool {
+    let Ok(keys) = parse_key_set(data) else { return false };
+    assert!(data.len() <= MAX_KEY_SET && keys.len() <= 64);
+    assert_eq!(parse_key_set(data), Ok(keys));
+    true
 }
 
 /// OCSP: what is echoed is what was received, and asks for the same certificate.

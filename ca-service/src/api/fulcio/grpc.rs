@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::{INVALID_ARGUMENT, Refusal, certificates_of, chains_of};
 use crate::CertificateAuthority;
 use crate::fulcio::{CertificateRequest, KeyProof};
-use crate::oidc::jws::MAX_TOKEN;
+use ca_pki::jws::MAX_TOKEN;
 
 /// The generated code.
 #[allow(

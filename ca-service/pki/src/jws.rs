@@ -4,23 +4,27 @@
 //! encryption, critical header parameters, unencoded payloads. Keys that a token brings along or points to (`jwk`,
 //! `jku`, `x5c`, `x5u`) are never looked at.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use der::asn1::UintRef;
 use der::{Encode, Sequence};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use trust_store::provider::AwsLc;
-use trust_store::signature::{Algorithm, SignatureVerifier as _};
+use trust_store::signature::{Algorithm, SignatureVerifier};
 
-use super::OidcError;
+use crate::error::TokenRefusal;
 
 /// Longest token read, in bytes. Tokens of CI providers have two to four thousand.
 pub const MAX_TOKEN: usize = 16 * 1024;
+/// Largest key set read, in bytes.
+pub const MAX_KEY_SET: usize = 256 * 1024;
 /// Most keys taken from one key set. The large providers publish two to six.
 const MAX_KEYS: usize = 64;
 /// RFC 7518 §3.3: at least 2048 bits; above 8192 a verification costs more than a stranger may ask for.
-const RSA_MODULUS_OCTETS: std::ops::RangeInclusive<usize> = 256..=1024;
+const RSA_MODULUS_OCTETS: core::ops::RangeInclusive<usize> = 256..=1024;
 /// Octets of a coordinate, and of each half of a signature, on P-256.
 const P256_OCTETS: usize = 32;
 
@@ -96,11 +100,14 @@ fn pair(first: &[u8], second: &[u8]) -> Option<Vec<u8>> {
 /// Reads a key set (RFC 7517 §5). Keys of other types and uses are left out, as §5 demands.
 ///
 /// # Errors
-/// [`OidcError::KeySet`] when it is no key set or holds more keys than an issuer needs.
-pub fn parse_key_set(json: &[u8]) -> Result<Vec<Jwk>, OidcError> {
-    let set: RawKeySet = serde_json::from_slice(json).map_err(|_| OidcError::KeySet("not a key set"))?;
+/// [`TokenRefusal::KeySet`] when it is no key set or holds more keys than an issuer needs.
+pub fn parse_key_set(json: &[u8]) -> Result<Vec<Jwk>, TokenRefusal> {
+    if json.len() > MAX_KEY_SET {
+        return Err(TokenRefusal::KeySet("longer than 256 KiB"));
+    }
+    let set: RawKeySet = serde_json::from_slice(json).map_err(|_| TokenRefusal::KeySet("not a key set"))?;
     if set.keys.len() > MAX_KEYS {
-        return Err(OidcError::KeySet("too many keys"));
+        return Err(TokenRefusal::KeySet("too many keys"));
     }
     Ok(set.keys.iter().filter_map(usable).collect())
 }
@@ -167,25 +174,27 @@ impl<'a> Jws<'a> {
     /// Takes a token apart.
     ///
     /// # Errors
-    /// [`OidcError::Malformed`], [`OidcError::AlgorithmNotAllowed`].
-    pub fn parse(token: &'a str) -> Result<Self, OidcError> {
+    /// [`TokenRefusal::Malformed`], [`TokenRefusal::AlgorithmNotAllowed`].
+    pub fn parse(token: &'a str) -> Result<Self, TokenRefusal> {
         if token.len() > MAX_TOKEN {
-            return Err(OidcError::Malformed("longer than 16 KiB"));
+            return Err(TokenRefusal::Malformed("longer than 16 KiB"));
         }
-        let (signed, signature) =
-            token.rsplit_once('.').ok_or(OidcError::Malformed("not three parts with dots between them"))?;
-        let (header, payload) =
-            signed.split_once('.').ok_or(OidcError::Malformed("not three parts with dots between them"))?;
+        let (signed, signature) = token
+            .rsplit_once('.')
+            .ok_or(TokenRefusal::Malformed("not three parts with dots between them"))?;
+        let (header, payload) = signed
+            .split_once('.')
+            .ok_or(TokenRefusal::Malformed("not three parts with dots between them"))?;
         // A dot in the payload is no character of base64url: five parts (encryption) fail here.
         let decode = |part: &str| {
-            URL_SAFE_NO_PAD.decode(part).map_err(|_| OidcError::Malformed("a part is not base64url"))
+            URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenRefusal::Malformed("a part is not base64url"))
         };
         let header: Header = serde_json::from_slice(&decode(header)?)
-            .map_err(|_| OidcError::Malformed("the header is not a JSON object with alg"))?;
+            .map_err(|_| TokenRefusal::Malformed("the header is not a JSON object with alg"))?;
         if header.crit.is_some() || header.b64.is_some() || header.enc.is_some() {
-            return Err(OidcError::Malformed("the header demands an extension"));
+            return Err(TokenRefusal::Malformed("the header demands an extension"));
         }
-        let algorithm = JwsAlgorithm::named(&header.alg).ok_or(OidcError::AlgorithmNotAllowed)?;
+        let algorithm = JwsAlgorithm::named(&header.alg).ok_or(TokenRefusal::AlgorithmNotAllowed)?;
         Ok(Self {
             algorithm,
             key_id: header.kid,
@@ -210,28 +219,34 @@ impl<'a> Jws<'a> {
     /// Verifies the signature with the one key that the header names; without a name, with the only key that fits.
     ///
     /// # Errors
-    /// [`OidcError::KeyUnknown`], [`OidcError::SignatureInvalid`].
-    pub fn verify(self, keys: &[Jwk]) -> Result<VerifiedPayload, OidcError> {
+    /// [`TokenRefusal::KeyUnknown`], [`TokenRefusal::SignatureInvalid`].
+    pub fn verify(
+        self,
+        keys: &[Jwk],
+        verifier: &dyn SignatureVerifier,
+    ) -> Result<VerifiedPayload, TokenRefusal> {
         let mut fitting = keys.iter().filter(|key| {
             key.algorithm == self.algorithm && self.key_id.as_deref().is_none_or(|id| key.is_called(id))
         });
         // Two keys of one name, or none named and two that fit: the issuer must say which.
-        let (Some(key), None) = (fitting.next(), fitting.next()) else { return Err(OidcError::KeyUnknown) };
+        let (Some(key), None) = (fitting.next(), fitting.next()) else {
+            return Err(TokenRefusal::KeyUnknown);
+        };
         let verified = match self.algorithm {
             JwsAlgorithm::Rs256 => {
-                AwsLc.verify(Algorithm::RsaPkcs1Sha256, &key.bits, self.signed, &self.signature)
+                verifier.verify(Algorithm::RsaPkcs1Sha256, &key.bits, self.signed, &self.signature)
             }
             JwsAlgorithm::Es256 => {
                 // RFC 7518 §3.4: both halves, of fixed length.
                 let halves = self.signature.split_at_checked(P256_OCTETS);
                 let (r, s) = halves
                     .filter(|(_, s)| s.len() == P256_OCTETS)
-                    .ok_or(OidcError::Malformed("an ES256 signature has 64 octets"))?;
-                let signature = pair(r, s).ok_or(OidcError::SignatureInvalid)?;
-                AwsLc.verify(Algorithm::EcdsaP256Sha256, &key.bits, self.signed, &signature)
+                    .ok_or(TokenRefusal::Malformed("an ES256 signature has 64 octets"))?;
+                let signature = pair(r, s).ok_or(TokenRefusal::SignatureInvalid)?;
+                verifier.verify(Algorithm::EcdsaP256Sha256, &key.bits, self.signed, &signature)
             }
         };
-        verified.map_err(|_| OidcError::SignatureInvalid)?;
+        verified.map_err(|_| TokenRefusal::SignatureInvalid)?;
         Ok(VerifiedPayload(self.payload))
     }
 }
