@@ -206,6 +206,41 @@ fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
 
+/// The ports of a new stack are its own from their choice on, long before its servers bind them: addresses are written into
+/// certificates in between.
+#[test]
+fn nobody_gets_the_ports_of_a_stack_that_is_being_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("stack");
+    let mut child = starting(&folder);
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let ports: BTreeMap<String, u16> = loop {
+        let text = std::fs::read(folder.join("ports.json")).unwrap_or_default();
+        if let Ok(ports) = serde_json::from_slice(&text) {
+            break ports;
+        }
+        assert!(!deadline.passed(), "no ports were chosen");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(ports.len(), 5);
+    // Whoever takes what is free.
+    let taken: Vec<_> = (0..500).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let taken = taken.iter().map(|listener| listener.local_addr().unwrap().port());
+    assert!(taken.into_iter().all(|port| !ports.values().any(|own| *own == port)));
+    // Another stack.
+    for port in ports.values() {
+        let other = dir.path().join("other");
+        let asked = ["up", "--dir", other.to_str().unwrap(), "--port-base", &port.to_string()];
+        mentatctl(dir.path(), asked).refused(78, &format!("port {port} ")).one_clear_line();
+        assert!(!other.exists(), "nothing was made");
+    }
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("\"ready\":true"), "{line}");
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// Whoever reads that the stack is ready may ask it to end at once: no signal comes too early, and a terminal that is
 /// closed is a clean stop too.
 #[test]

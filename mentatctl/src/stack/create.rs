@@ -17,7 +17,7 @@ use super::child;
 use super::config;
 use super::file::{ExecutorService, Log, OidcService, Service, StackFile, TufService};
 use super::layout::Layout;
-use super::ports::{Ports, Transport};
+use super::ports::{Ports, Reservation, Transport};
 use super::published;
 use super::repository;
 use super::run::Start;
@@ -47,12 +47,17 @@ struct NewLogs {
     logs: LogSet,
 }
 
-/// Creates a stack in an empty folder.
+/// Creates a stack in an empty folder. Its ports are reserved until its servers have bound them.
 ///
 /// # Errors
 /// Exit code 78 when the folder holds something else, an earlier first start was killed, a port is taken, or a server
 /// refuses; 1 when it was interrupted: the folder is empty again then.
-pub fn create(layout: &Layout, start: &Start, interruption: &Interruption, out: &Output) -> Outcome<()> {
+pub fn create(
+    layout: &Layout,
+    start: &Start,
+    interruption: &Interruption,
+    out: &Output,
+) -> Outcome<Reservation> {
     let root = layout.root();
     if layout.unfinished_marker().exists() {
         return Err(Failure::refused(format!("the first start in {} was interrupted", root.display()))
@@ -67,7 +72,7 @@ pub fn create(layout: &Layout, start: &Start, interruption: &Interruption, out: 
         return Err(Failure::refused(format!("{} holds no stack but {}", root.display(), other.display()))
             .hint("choose an empty folder; if stack.json was lost, restore it from a backup"));
     }
-    let ports = Ports::choose(start.port_base, start.transport)?;
+    let (ports, reservation) = Ports::reserve(start.port_base, start.transport)?;
     // An empty folder becomes the stack's own, whatever mode it had: databases and logs are for the owner alone.
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700))
         .or_fail(Exit::Refused, format!("cannot make {} private", root.display()))?;
@@ -77,7 +82,8 @@ pub fn create(layout: &Layout, start: &Start, interruption: &Interruption, out: 
         if failure.code.as_deref() == Some(INTERRUPTED) {
             empty(layout);
         }
-    })
+    })?;
+    Ok(reservation)
 }
 
 /// Takes away what an interrupted first start made: the folder was empty before, and nothing in it was ever used.

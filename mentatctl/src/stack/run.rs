@@ -107,7 +107,7 @@ impl Running {
         nameable(&dir)?;
         let layout = Layout::new(&dir);
         let lock = lock(&layout)?;
-        if layout.stack_file().is_file() {
+        let reservation = if layout.stack_file().is_file() {
             if start.port_base.is_some() {
                 return Err(Failure::usage(
                     "--port-base is for the first start; the ports of this stack are fixed",
@@ -118,14 +118,16 @@ impl Running {
                 return Err(Failure::usage("--tls is for the first start; this stack speaks plain HTTP")
                     .hint("leave it out, or make a new stack in another folder"));
             }
+            None
         } else {
-            create::create(&layout, start, interruption, out).inspect_err(|_| {
+            let created = create::create(&layout, start, interruption, out).inspect_err(|_| {
                 // Only what this call made goes, and only where nothing else is in it.
                 if ours && only_the_lock(&layout) {
                     let _ = std::fs::remove_dir_all(layout.root());
                 }
-            })?;
-        }
+            });
+            Some(created?)
+        };
         let mut file = StackFile::load(&dir).map_err(refused)?;
         file.check_place(&layout)?;
         layout.check()?;
@@ -188,6 +190,8 @@ impl Running {
             }
         };
         drop(spinner);
+        // Every port of a new stack has its server now.
+        drop(reservation);
         Ok(Self { servers, _listener: listener, layout, file, _lock: lock })
     }
 
