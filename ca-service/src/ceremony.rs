@@ -5,16 +5,22 @@
 //! | [`description`] | the file that people write |
 //! | [`plan`] | everything decided beforehand, built and linted; its bytes are what approvers sign |
 //! | `founding` | holds the ceremony that makes an authority |
-//! | `further` | cross-certificates and lists on an authority that is there |
+//! | `succession` | makes CAs beside those in use, with what belongs to them |
+//! | `further` | cross-certificates and lists |
+//! | `order` | which authority a step makes, and where it may stand |
+//! | `existing` | the authority that is there, as a plan sees it |
 //! | `foreign` | another root, to be cross-certified |
 //!
 //! Everything is signed the way `serve` signs: linted, recorded durably, then signed through `hsm` with the record's id.
 
 pub mod description;
+mod existing;
 mod foreign;
 mod founding;
 mod further;
+mod order;
 pub mod plan;
+mod succession;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +86,9 @@ pub struct Held {
     pub plan_sha256: String,
     /// Who approved.
     pub approved_by: Vec<String>,
+    /// Authorities that were made, or got a new key, beside those in use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<String>,
     /// PEM files of the cross-certificates.
     pub cross_certificates: Vec<PathBuf>,
     /// How many revocation lists were signed.
@@ -176,12 +185,18 @@ pub async fn hold(
     let approved_by = begin(&mut transcript, &plan, &plan_sha256, &permission, now)
         .map_err(|error| step_failed(&plan, error))?;
 
+    let mut authorities = Vec::new();
     let (founded, authority) = if plan.founds() {
         let (outcome, authority) =
             found(settings, clock, keystore, &plan, &mut transcript, path.clone(), now).await?;
         (Some(outcome), authority)
     } else {
-        (None, reopen(settings, clock).await.map_err(|error| step_failed(&plan, error))?)
+        let keys = serve::keyring(settings)?;
+        let (authority, made) = extend(settings, clock, &keys, &plan, &mut transcript, now)
+            .await
+            .map_err(|error| step_failed(&plan, error))?;
+        authorities = made;
+        (None, authority)
     };
     let further = further::hold(&authority, &plan, &mut transcript, now)
         .await
@@ -192,6 +207,7 @@ pub async fn hold(
         founded,
         plan_sha256,
         approved_by,
+        authorities,
         cross_certificates: further.cross_certificates,
         lists: further.lists,
         transcript: path,
@@ -228,22 +244,41 @@ async fn found(
     Ok((outcome, authority))
 }
 
+/// The authority that is there, after the steps that make authorities beside those in use; their names.
+async fn extend(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    keys: &Keyring,
+    plan: &Plan,
+    transcript: &mut Transcript,
+    now: UnixTime,
+) -> Result<(CertificateAuthority, Vec<String>), CaError> {
+    let authority = reopen(settings, Arc::clone(&clock), keys).await?;
+    let made = succession::hold(&authority, keys, plan, transcript, now).await?;
+    if made.is_empty() {
+        return Ok((authority, made));
+    }
+    // The steps that follow are for the new ones too.
+    let authority = reopen(settings, clock, keys).await?;
+    authority.write_chains()?;
+    Ok((authority, made))
+}
+
 /// The authority that is there, without its logs: a ceremony does not need them.
-async fn reopen(settings: &Settings, clock: Arc<dyn Clock>) -> Result<CertificateAuthority, CaError> {
-    let store = Arc::new(SqliteStore::open(&settings.database()).await?);
-    let keys = serve::keyring(settings).map_err(|refusal| {
-        tracing::error!(%refusal, "the keystore cannot be opened");
-        CaError::Inconsistent("the keystore cannot be opened")
-    })?;
+async fn reopen(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    keys: &Keyring,
+) -> Result<CertificateAuthority, CaError> {
     let parts = serve::Parts {
-        store,
+        store: Arc::new(SqliteStore::open(&settings.database()).await?),
         clock,
         issuance_log: None,
         event_log: None,
         issuers: crate::oidc::Issuers::default(),
         quorum: None,
     };
-    serve::assemble(settings.clone(), parts, &keys).await
+    serve::assemble(settings.clone(), parts, keys).await
 }
 
 /// Decides whether the ceremony may be held. The root's key is never used without a quorum where there is one, and on an authority

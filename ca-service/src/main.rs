@@ -28,7 +28,7 @@ struct Arguments {
 enum Command {
     /// Hold the key ceremony: keys, hierarchy, first revocation lists. Never overwrites.
     Init(ConfigFile),
-    /// Plan, approve and hold a key ceremony: founding with approvals, cross-certificates, lists.
+    /// Plan, approve and hold a key ceremony: founding with approvals, successors, cross-certificates, lists.
     #[command(subcommand)]
     Ceremony(ceremony_command::Ceremony),
     /// Show what an order to revoke many certificates does, and approve it with one's own key.
@@ -47,7 +47,8 @@ enum Command {
     Renew {
         #[command(flatten)]
         config: ConfigFile,
-        /// Which one: ocsp-responder, timestamp-authority, code-signing or time-stamping. The last two get a successor beside them.
+        /// Which one: ocsp-responder, timestamp-authority, code-signing or time-stamping. The last two get a successor beside them,
+        /// by a ceremony where [approvals] names approvers.
         #[arg(long)]
         authority: String,
     },

@@ -6,6 +6,7 @@
 mod issuer;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ca_api::AuthorityRole;
 use ca_pki::certificate::{Decided, Form, build};
@@ -14,7 +15,7 @@ use ca_pki::lint::{self, CertificateRules};
 use ca_pki::profile::Kind;
 use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime, pem};
 use der::Encode as _;
-use hsm::{KeyAlgorithm, KeySpec, KeyUri, Keyring, Purpose};
+use hsm::{KeyAlgorithm, KeySpec, KeyUri, Keyring, Purpose, Signer};
 use serde::Serialize;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, generate, names, random, role_name};
@@ -121,16 +122,7 @@ impl CertificateAuthority {
     ) -> Result<Made, CaError> {
         let parameters =
             issuer.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
-        let (purposes, key_use): (&[Purpose], _) = match kind {
-            Kind::OcspResponder => (&[Purpose::Ocsp], KeyUse::Subscriber),
-            Kind::TimestampAuthority => (&[Purpose::Timestamp], KeyUse::Subscriber),
-            _ => (&[Purpose::Certificate, Purpose::Crl], KeyUse::Authority),
-        };
-        let label = format!("{name}-{}", hex::encode(random::<8>()?));
-        let spec = KeySpec::new(&label, algorithm, purposes.iter().copied().collect::<hsm::PurposeSet>())?;
-        let base = names::split(name).map_or(name, |(base, _)| base);
-        let (signer, uri) = generate(keys, self.settings.key_uris.get(base), &spec)?;
-        let public_key = SubjectPublicKey::from_spki(signer.public_key().spki_der(), key_use)?;
+        let NewKey { uri, public: public_key, .. } = self.new_key(name, kind, algorithm, keys)?;
         let profile = self.settings.infrastructure(kind).map_err(|refusal| {
             tracing::error!(%refusal, "a lifetime is out of range");
             CaError::OutOfRange { field: "hierarchy", reason: "a lifetime is out of its range" }
@@ -162,6 +154,28 @@ impl CertificateAuthority {
         };
         let certificate = self.sign_recorded_infrastructure(certified, &tbs).await?;
         Ok(Made { certificate, uri, serial: shown, not_after })
+    }
+
+    /// A key in the place that the configuration says for its kind. Its label is new each time: an attempt before may have
+    /// left a key.
+    pub(crate) fn new_key(
+        &self,
+        name: &str,
+        kind: Kind,
+        algorithm: KeyAlgorithm,
+        keys: &Keyring,
+    ) -> Result<NewKey, CaError> {
+        let (purposes, key_use): (&[Purpose], _) = match kind {
+            Kind::OcspResponder => (&[Purpose::Ocsp], KeyUse::Subscriber),
+            Kind::TimestampAuthority => (&[Purpose::Timestamp], KeyUse::Subscriber),
+            _ => (&[Purpose::Certificate, Purpose::Crl], KeyUse::Authority),
+        };
+        let label = format!("{name}-{}", hex::encode(random::<8>()?));
+        let spec = KeySpec::new(&label, algorithm, purposes.iter().copied().collect::<hsm::PurposeSet>())?;
+        let base = names::split(name).map_or(name, |(base, _)| base);
+        let (signer, uri) = generate(keys, self.settings.key_uris.get(base), &spec)?;
+        let public = SubjectPublicKey::from_spki(signer.public_key().spki_der(), key_use)?;
+        Ok(NewKey { signer, uri, public })
     }
 
     /// Record → sign → store for a linted certificate of the CA's own.
@@ -222,6 +236,13 @@ impl CertificateAuthority {
         })?;
         Ok(path)
     }
+}
+
+/// A key that was made in its place.
+pub(crate) struct NewKey {
+    pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) uri: KeyUri,
+    pub(crate) public: SubjectPublicKey,
 }
 
 /// A key with its certificate.

@@ -12,10 +12,11 @@ use ca_service::approval::{Intent, PAYLOAD_TYPE, Statement};
 use ca_service::ceremony::description::Description;
 use ca_service::ceremony::{self, Held};
 use ca_service::config::Settings;
+use ca_service::issuance::Issued;
 use ca_service::storage::Search;
-use ca_service::transcript;
+use ca_service::{CaError, CertificateAuthority, transcript};
 use fixture::log::FakeLog;
-use fixture::{Site, check_ca, settings};
+use fixture::{Site, check_ca, enrol_request, key, settings, token_request};
 use hsm::developer::DeveloperKey;
 use hsm::software::{KdfProfile, KeystoreOptions};
 use hsm::{IntentId, KeyAlgorithm, Purpose, Signer as _, SigningIntent};
@@ -176,6 +177,84 @@ async fn an_authority_with_approvers_is_founded_and_extended_only_by_its_quorum(
     let authority = site.open().await;
     let recorded = authority.store().search(Search { limit: 100, ..Search::default() }).await.unwrap();
     assert!(recorded.iter().any(|one| one.profile == "cross-certificate" && one.issuer == "root"));
+    check_ca(&authority).await;
+}
+
+async fn issued(authority: &Arc<CertificateAuthority>) -> Issued {
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap()
+}
+
+const SUCCESSION: &str = "name = \"new CAs\"\n\
+    [[steps]]\nmake = \"code-signing-issuer\"\nsubject = { country = \"US\", organization = \"Example\", common_name = \"Signing CA II\" }\n\
+    key = \"ecdsa-p384\"\ndays = 1000\n\
+    [[steps]]\nmake = \"ocsp-responder\"\nsubject = { country = \"US\", organization = \"Example\", common_name = \"Responder II\" }\ndays = 300\n\
+    [[steps]]\nmake = \"time-stamping-issuer\"\nsubject = { country = \"US\", organization = \"Example\", common_name = \"Stamping CA II\" }\n\
+    key = \"ecdsa-p256\"\ndays = 1000\n\
+    [[steps]]\nmake = \"timestamp-authority\"\nsubject = { country = \"US\", organization = \"Example\", common_name = \"TSA II\" }\ndays = 900\n\
+    [[steps]]\nmake = \"revocation-lists\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn successors_are_made_by_the_quorum_where_there_is_one() {
+    let room = Room::new();
+    let settings = room.settings();
+    let plan =
+        ceremony::prepare(&settings, &Description::of_hierarchy(&settings), &SystemClock).await.unwrap();
+    let held = hold(&settings, &plan, &[room.approval(0, &plan), room.approval(1, &plan)]).await.unwrap();
+    assert!(held.authorities.is_empty());
+    let (folder, log) = (tempfile::tempdir().unwrap(), Arc::new(FakeLog::new()));
+    let site = Site { folder, settings: settings.clone(), outcome: held.founded.unwrap(), log };
+    let authority = site.open().await;
+    let old = issued(&authority).await;
+    for name in ["code-signing", "time-stamping"] {
+        let refused = authority.renew(name, &site.keyring()).await.unwrap_err();
+        assert!(matches!(refused, CaError::OutOfRange { field: "authority", .. }), "{refused}");
+        assert!(refused.to_string().contains("ceremony"), "{refused}");
+    }
+    drop(authority);
+
+    // A successor is no namesake, and has all that belongs to it.
+    let mut namesake = Description::of_hierarchy(&settings);
+    namesake.steps = vec![namesake.steps[1].clone(), namesake.steps[3].clone()];
+    let refused = ceremony::prepare(&settings, &namesake, &SystemClock).await.unwrap_err().to_string();
+    assert!(refused.contains("step 1: an authority of this name is there"), "{refused}");
+    let mut alone = Description::parse(SUCCESSION).unwrap();
+    alone.steps.truncate(1);
+    let refused = ceremony::prepare(&settings, &alone, &SystemClock).await.unwrap_err().to_string();
+    assert!(refused.contains("there is no ocsp-responder-2"), "{refused}");
+
+    let plan = prepare(&settings, SUCCESSION).await;
+    let (alice, carol) = (room.approval(0, &plan), room.approval(2, &plan));
+    let refused = hold(&settings, &plan, std::slice::from_ref(&alice)).await.unwrap_err().to_string();
+    assert!(refused.contains("quorum_missing"), "{refused}");
+    assert!(!site.open().await.authorities().contains_key("code-signing-2"), "nothing without the quorum");
+    // A plan whose step was given another place is no plan, whoever approved it.
+    let moved = String::from_utf8(plan.clone()).unwrap().replace("\"code-signing-2\"", "\"code-signing-3\"");
+    let papers = [room.approval(0, moved.as_bytes()), room.approval(2, moved.as_bytes())];
+    let refused = hold(&settings, moved.as_bytes(), &papers).await.unwrap_err().to_string();
+    assert!(refused.contains("not the one of its place"), "{refused}");
+
+    let held = hold(&settings, &plan, &[alice, carol]).await.unwrap();
+    let made = ["code-signing-2", "ocsp-responder-2", "time-stamping-2", "timestamp-authority"];
+    assert_eq!(held.authorities, made);
+    let told = events(&held.transcript);
+    let count = |event: &str| told.iter().filter(|told| *told == event).count();
+    assert_eq!((count("approval.accepted"), count("key.generated"), count("certificate.issued")), (2, 4, 4));
+    assert_eq!(told[told.len() - 2..], ["crl.published", "ceremony.finished"]);
+
+    let authority = site.open().await;
+    let new = issued(&authority).await;
+    assert_eq!(new.chain[0], authority.authorities()["code-signing-2"].certificate);
+    assert_eq!(new.chain.last(), old.chain.last(), "the same root");
+    assert_eq!(authority.responder_of("code-signing-2").unwrap().name, "ocsp-responder-2");
+    let stamping = &authority.authorities()["timestamp-authority"].chain;
+    assert_eq!(stamping[1], authority.authorities()["time-stamping-2"].certificate);
+    let file = std::fs::read_to_string(&site.outcome.code_signing_chain).unwrap();
+    let filed: Vec<_> = file.split_inclusive("-----END CERTIFICATE-----\n").map(fixture::der).collect();
+    assert_eq!(filed, [new.chain[0].clone(), old.chain[0].clone(), old.chain[1].clone()]);
+    let file = std::fs::read_to_string(&site.outcome.time_stamping_chain).unwrap();
+    let filed: Vec<_> = file.split_inclusive("-----END CERTIFICATE-----\n").map(fixture::der).collect();
+    assert_eq!(filed, *stamping);
     check_ca(&authority).await;
 }
 

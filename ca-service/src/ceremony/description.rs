@@ -30,13 +30,13 @@ pub struct Description {
 pub enum Make {
     /// The trust anchor: key and self-signed certificate.
     Root,
-    /// The CA for code signing: key and certificate by the root.
+    /// The CA for code signing: key and certificate by the root. On an authority in use, the next one.
     CodeSigningIssuer,
-    /// The CA for time stamps: key and certificate by the root.
+    /// The CA for time stamps: key and certificate by the root. On an authority in use, the next one.
     TimeStampingIssuer,
-    /// The OCSP responder: key and certificate by the CA for code signing.
+    /// The OCSP responder: key and certificate by the newest CA for code signing.
     OcspResponder,
-    /// The time-stamp authority: key and certificate by the CA for time stamps.
+    /// The time-stamp authority: key and certificate by the newest CA for time stamps.
     TimestampAuthority,
     /// The key of statements about revocations.
     StatementKey,
@@ -47,7 +47,7 @@ pub enum Make {
 }
 
 impl Make {
-    /// Name of the authority that it makes; none for the last two.
+    /// Name of the authority that it makes at the founding, of its kind later on; none for the last two.
     #[must_use]
     pub fn authority(self) -> Option<&'static str> {
         match self {
@@ -61,7 +61,8 @@ impl Make {
         }
     }
 
-    /// Name of the authority that signs; none for what signs itself or is no certificate.
+    /// Name of the authority that signs at the founding, of its kind later on; none for what signs itself or is no
+    /// certificate.
     #[must_use]
     pub fn issuer(self) -> Option<&'static str> {
         match self {

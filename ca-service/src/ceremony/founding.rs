@@ -43,7 +43,7 @@ pub(super) struct Founding<'a> {
     now: UnixTime,
 }
 
-fn role(make: Make) -> AuthorityRole {
+pub(super) fn role(make: Make) -> AuthorityRole {
     match make {
         Make::Root => AuthorityRole::Root,
         Make::CodeSigningIssuer => AuthorityRole::CodeSigning,
@@ -54,7 +54,7 @@ fn role(make: Make) -> AuthorityRole {
     }
 }
 
-fn purposes(make: Make) -> &'static [Purpose] {
+pub(super) fn purposes(make: Make) -> &'static [Purpose] {
     match make {
         Make::Root | Make::CodeSigningIssuer | Make::TimeStampingIssuer => {
             &[Purpose::Certificate, Purpose::Crl]

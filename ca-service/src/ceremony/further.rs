@@ -1,4 +1,4 @@
-//! Steps on an authority that is there: cross-certificates by the root, and lists signed anew.
+//! Steps that make no authority: cross-certificates by the root, and lists signed anew.
 
 use std::path::PathBuf;
 

@@ -12,10 +12,10 @@ use ca_pki::profile::{Kind, Profile};
 use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
 use hsm::KeyAlgorithm;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::description::{Description, MAX_STEPS, Make, StepDescription};
-use super::foreign;
+use super::order::{Order, Place};
+use super::{existing, foreign};
 use crate::authority::{certificate_algorithm, random_serial, status_urls};
 use crate::config::{Settings, authority_key};
 use crate::error::CaError;
@@ -146,13 +146,17 @@ impl Plan {
             name: description.name.clone(),
             not_before: now.0,
             hold_before: now.0 + PATIENCE,
-            state: state(existing),
+            state: existing::state(existing),
             steps: Vec::new(),
         };
+        let mut order = Order::over(plan.state.keys());
         for (index, step) in description.steps.iter().enumerate() {
-            plan.steps.push(planned(settings, step, index + 1)?);
+            let wrong = |reason: &str| PlanRefusal::Step { step: index + 1, reason: reason.to_owned() };
+            let place = order.next(step.make).map_err(wrong)?;
+            plan.steps.push(planned(settings, step, place, index + 1)?);
         }
         plan.check_order()?;
+        plan.check_names(existing)?;
         for (index, template) in plan.templates(settings, existing)?.into_iter().enumerate() {
             if let Some(step) = plan.steps.get_mut(index) {
                 step.template_sha256 = template.map(|tbs| hex::encode(tbs.sha256()));
@@ -206,9 +210,10 @@ impl Plan {
             let text = |seconds| UnixTime(seconds).to_rfc3339();
             return Err(PlanRefusal::Expired { from: text(self.not_before), before: text(self.hold_before) });
         }
-        if self.state != state(existing) {
+        if self.state != existing::state(existing) {
             return Err(PlanRefusal::Changed("the authority".to_owned()));
         }
+        self.check_names(existing)?;
         for (step, template) in self.steps.iter().zip(self.templates(settings, existing)?) {
             if step.template_sha256 != template.map(|tbs| hex::encode(tbs.sha256())) {
                 return Err(PlanRefusal::Changed(format!("the certificate of {}", step.name)));
@@ -234,28 +239,31 @@ impl Plan {
     }
 
     fn check_order(&self) -> Result<(), PlanRefusal> {
-        let refuse = |step: usize, reason: &str| Err(PlanRefusal::Step { step, reason: reason.to_owned() });
-        let mut there: Vec<&str> = self.state.keys().map(String::as_str).collect();
+        let refused = |step: usize, reason: String| PlanRefusal::Step { step, reason };
+        let mut order = Order::over(self.state.keys());
         for (index, step) in self.steps.iter().enumerate() {
-            if step.make.issuer().is_some_and(|issuer| !there.contains(&issuer)) {
-                return refuse(index + 1, "its issuer is not there yet");
-            }
-            if let Some(name) = step.make.authority() {
-                if !self.state.is_empty() {
-                    return refuse(
-                        index + 1,
-                        "the authority exists; a ceremony on it makes cross-certificates and lists, \
-                         `renew` new certificates for responder and time-stamp authority",
-                    );
-                }
-                if there.contains(&name) {
-                    return refuse(index + 1, "it is made twice");
-                }
-                there.push(name);
+            let place = order.next(step.make).map_err(|reason| refused(index + 1, reason.to_owned()))?;
+            if place.issuer != step.issuer || place.name.is_some_and(|name| name != step.name) {
+                return Err(refused(
+                    index + 1,
+                    "its name or its issuer is not the one of its place".to_owned(),
+                ));
             }
         }
-        match crate::authority::names::ALL.iter().find(|name| !there.contains(name)) {
-            Some(missing) => refuse(self.steps.len(), &format!("after the last step there is no {missing}")),
+        order.finish().map_err(|missing| refused(self.steps.len(), missing))
+    }
+
+    /// A successor is no namesake: names stand for keys.
+    fn check_names(&self, existing: &[StoredAuthority]) -> Result<(), PlanRefusal> {
+        let namesake = |step: &PlannedStep| {
+            let subject = step.subject_der.as_deref().unwrap_or_default();
+            step.shards > 0 && existing::is_named(existing, subject)
+        };
+        match self.steps.iter().position(namesake) {
+            Some(index) => {
+                let reason = "an authority of this name is there; give its successor another".to_owned();
+                Err(PlanRefusal::Step { step: index + 1, reason })
+            }
             None => Ok(()),
         }
     }
@@ -266,7 +274,7 @@ impl Plan {
         settings: &Settings,
         existing: &[StoredAuthority],
     ) -> Result<Vec<Option<ToBeSigned>>, PlanRefusal> {
-        let mut issuers = existing_issuers(settings, existing)?;
+        let mut issuers = existing::issuers(settings, existing)?;
         let mut templates = Vec::new();
         for (index, step) in self.steps.iter().enumerate() {
             let at = |source| PlanRefusal::Certificate { step: index + 1, source };
@@ -362,7 +370,12 @@ fn unhex(text: &str) -> Result<Vec<u8>, CaError> {
     hex::decode(text).map_err(|_| CaError::Inconsistent("a plan's field is not hexadecimal"))
 }
 
-fn planned(settings: &Settings, step: &StepDescription, number: usize) -> Result<PlannedStep, PlanRefusal> {
+fn planned(
+    settings: &Settings,
+    step: &StepDescription,
+    place: Place,
+    number: usize,
+) -> Result<PlannedStep, PlanRefusal> {
     let wrong = |reason: String| PlanRefusal::Step { step: number, reason };
     let failed = |source| PlanRefusal::Certificate { step: number, source };
     let make = step.make;
@@ -395,8 +408,8 @@ fn planned(settings: &Settings, step: &StepDescription, number: usize) -> Result
         spki = Some(hex::encode(root.public_key.spki()));
         key_identifier = Some(hex::encode(root.public_key.key_identifier().0));
     }
-    let name = match (make.authority(), &step.name) {
-        (Some(name), _) => name.to_owned(),
+    let name = match (place.name, &step.name) {
+        (Some(name), _) => name,
         (None, Some(name)) => {
             hsm::KeyLabel::new(name).map_err(|_| {
                 wrong("its name is not 1 to 64 of a-z 0-9 . _ - beginning with a letter or digit".to_owned())
@@ -406,15 +419,15 @@ fn planned(settings: &Settings, step: &StepDescription, number: usize) -> Result
         (None, None) => String::new(),
     };
     let serial = if certificate { Some(random_serial(settings.prefix).map_err(failed)?) } else { None };
-    let place = make.authority().and_then(|name| settings.key_uris.get(name));
+    let key_place = make.authority().and_then(|name| settings.key_uris.get(name));
     Ok(PlannedStep {
         make,
         name,
-        issuer: make.issuer().map(str::to_owned),
+        issuer: place.issuer,
         subject_der: subject.as_ref().map(|subject| hex::encode(subject.as_der())),
         subject: subject.map(|subject| subject.as_text().to_owned()),
         key: key.map(|key| key.as_str().to_owned()),
-        place: place.map(ToString::to_string),
+        place: key_place.map(ToString::to_string),
         spki,
         key_identifier,
         serial: serial.map(|serial| serial.to_string()),
@@ -426,36 +439,6 @@ fn planned(settings: &Settings, step: &StepDescription, number: usize) -> Result
         },
         template_sha256: None,
     })
-}
-
-/// What is there, by name: the certificate's digest, for a bare key that of its reference.
-fn state(existing: &[StoredAuthority]) -> BTreeMap<String, String> {
-    let digest = |stored: &StoredAuthority| match &stored.certificate {
-        Some(certificate) => hex::encode(Sha256::digest(certificate)),
-        None => hex::encode(Sha256::digest(stored.key_uri.as_bytes())),
-    };
-    existing.iter().map(|stored| (stored.name.clone(), digest(stored))).collect()
-}
-
-fn existing_issuers(
-    settings: &Settings,
-    existing: &[StoredAuthority],
-) -> Result<BTreeMap<String, Issuer>, PlanRefusal> {
-    let mut issuers = BTreeMap::new();
-    for stored in existing.iter().filter(|stored| stored.shards > 0) {
-        let certificate = stored.certificate.as_deref().unwrap_or_default();
-        let read = || {
-            let urls = status_urls(&settings.config.status_url, &stored.name, stored.shards)?;
-            let parsed = ca_pki::certificate::parse(certificate)?;
-            let info = der::Encode::to_der(parsed.tbs_certificate().subject_public_key_info())
-                .map_err(|_| CaError::Inconsistent("a key of the authority cannot be read"))?;
-            let key = hsm::PublicKey::from_spki_der(&info)?;
-            Ok(Issuer::from_certificate(certificate, certificate_algorithm(key.algorithm())?, urls)?)
-        };
-        let issuer = read().map_err(|source: CaError| PlanRefusal::Certificate { step: 0, source })?;
-        issuers.insert(stored.name.clone(), issuer);
-    }
-    Ok(issuers)
 }
 
 /// A key that is nobody's, of the right type and size: a point of zeros, a modulus of ones.

@@ -19,7 +19,7 @@ impl CertificateAuthority {
         if self.settings.config.approvals.is_some() {
             return Err(CaError::OutOfRange {
                 field: "authority",
-                reason: "[approvals] names approvers, and the root's key is not used without them",
+                reason: "is succeeded by a ceremony here: [approvals] names approvers, and the root's key is not used without them",
             });
         }
         let now = self.clock.now()?;
@@ -60,8 +60,21 @@ impl CertificateAuthority {
         Ok(made.renewed(&name, file))
     }
 
-    /// An authority that was added to the store after this one was opened.
-    async fn added(&self, name: &str, keys: &Keyring) -> Result<LoadedAuthority, CaError> {
+    /// Writes the files of chains anew, with every CA whose certificates may still be good.
+    pub(crate) fn write_chains(&self) -> Result<(), CaError> {
+        let (root, _) = self.issuer(names::ROOT)?;
+        let issuing = self.generations(names::CODE_SIGNING).map(|authority| &authority.certificate);
+        self.write_chain("code-signing.pem", issuing.chain(std::iter::once(&root.certificate)))?;
+        let stamping = self.authority(names::TIMESTAMP_AUTHORITY)?;
+        self.write_chain("time-stamping.pem", stamping.chain.iter())?;
+        for responder in self.generations(names::OCSP_RESPONDER) {
+            self.write_chain(&format!("{}.pem", responder.name), std::iter::once(&responder.certificate))?;
+        }
+        Ok(())
+    }
+
+    /// An authority that may have been added to the store after this one was opened.
+    pub(crate) async fn added(&self, name: &str, keys: &Keyring) -> Result<LoadedAuthority, CaError> {
         let stored = self.store.authorities().await?;
         let mut loaded = load(&stored, &self.settings.config.status_url, |record| {
             Ok(hsm::KeyProvider::open(keys, &KeyUri::parse(&record.key_uri)?)?)
