@@ -20,6 +20,8 @@ mod figures;
 mod issuance;
 #[path = "ca/load.rs"]
 mod load;
+#[path = "ca/machine.rs"]
+mod machine;
 #[path = "ca/rows.rs"]
 mod rows;
 #[path = "ca/stack.rs"]
@@ -45,7 +47,7 @@ fn main() -> std::process::ExitCode {
     let mut figures = Figures::default();
     runtime.block_on(async {
         let folder = tempfile::tempdir().unwrap();
-        figures.set("sync_ms", load::sync_ms(folder.path()));
+        figures.set("sync_ms", machine::sync_ms(folder.path()));
         let (signatures, verified) = issuance::bare_signatures();
         figures.set("peer_p256_signatures_per_s", signatures);
         figures.set("peer_p256_signatures_verified_per_s", verified);

@@ -16,16 +16,23 @@
     reason = "a bench measures, prints, and fails loudly"
 )]
 
-#[path = "stack/load.rs"]
+#[allow(dead_code, reason = "the bench of the authority uses more of it")]
+#[path = "../../ca-service/benches/ca/load.rs"]
 mod load;
+#[allow(dead_code, reason = "the bench of the authority uses more of it")]
+#[path = "../../ca-service/benches/ca/machine.rs"]
+mod machine;
 #[path = "stack/signer.rs"]
 mod signer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use load::{Connection, Use, closed_loop};
+use machine::FAST_SYNC_MS;
 use mentat_tests::stack::Stack;
 
 /// A promise about a figure.
@@ -34,13 +41,21 @@ enum Bound {
     AtMost(f64),
 }
 
-const BOUNDS: [(&str, Bound); 6] = [
-    ("up_ready_s", Bound::AtMost(3.0)),
-    ("restart_ready_s", Bound::AtMost(3.0)),
-    ("sign_s", Bound::AtMost(0.5)),
-    ("checkpoint_wait_ms", Bound::AtMost(100.0)),
-    ("keyless_per_s", Bound::AtLeast(2_400.0)),
-    ("keyless_p99_ms_at_64", Bound::AtMost(100.0)),
+/// Where a promise holds.
+#[derive(PartialEq)]
+enum Holds {
+    Everywhere,
+    /// Where a sync takes less than [`FAST_SYNC_MS`]; elsewhere the figure is printed beside it.
+    OnFastDisks,
+}
+
+const BOUNDS: [(&str, Bound, Holds); 6] = [
+    ("up_ready_s", Bound::AtMost(3.0), Holds::Everywhere),
+    ("restart_ready_s", Bound::AtMost(3.0), Holds::Everywhere),
+    ("sign_s", Bound::AtMost(0.5), Holds::Everywhere),
+    ("checkpoint_wait_ms", Bound::AtMost(100.0), Holds::Everywhere),
+    ("keyless_per_s", Bound::AtLeast(2_400.0), Holds::OnFastDisks),
+    ("keyless_p99_ms_at_64", Bound::AtMost(100.0), Holds::OnFastDisks),
 ];
 
 /// Signatures whose way into the log is timed, and runs of the commands.
@@ -63,8 +78,9 @@ impl Figures {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("stack.json"), serde_json::to_vec_pretty(&self.0).unwrap()).unwrap();
+        let fast = self.0["sync_ms"] < FAST_SYNC_MS;
         let mut missed = 0;
-        for (name, bound) in BOUNDS {
+        for (name, bound, holds) in BOUNDS {
             let Some(value) = self.0.get(name) else {
                 println!("MISSED: {name} was not measured");
                 missed += 1;
@@ -74,7 +90,14 @@ impl Figures {
                 Bound::AtLeast(least) => (*value >= least, format!("at least {least}")),
                 Bound::AtMost(most) => (*value <= most, format!("at most {most}")),
             };
-            if !kept {
+            if kept {
+                continue;
+            }
+            if holds == Holds::OnFastDisks && !fast {
+                println!(
+                    "not judged: {name} = {value:.3} ({text} where a sync takes less than {FAST_SYNC_MS} ms)"
+                );
+            } else {
                 println!("MISSED: {name} = {value:.3}, promised {text}");
                 missed += 1;
             }
@@ -101,6 +124,7 @@ fn main() -> ExitCode {
     }
     let mut figures = Figures::default();
     let folder = tempfile::tempdir().unwrap();
+    figures.set("sync_ms", machine::sync_ms(folder.path()));
     let (mut first, mut again) = (Vec::new(), Vec::new());
     for run in 0..3 {
         let dir = folder.path().join(format!("stack-{run}"));
@@ -120,7 +144,7 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         let signer = signer::Signer::new(&stack).await;
         let mut waits = Vec::new();
-        let mut log = load::Connection::open(&load::address(&stack.text("/log/url"))).await;
+        let mut log = Connection::open(&signer::address(&stack.text("/log/url"))).await;
         for number in 0..ENTRIES {
             let request = signer.entry(&number.to_le_bytes());
             let began = Instant::now();
@@ -129,10 +153,19 @@ fn main() -> ExitCode {
             waits.push(began.elapsed().as_secs_f64() * 1000.0);
         }
         figures.set("checkpoint_wait_ms", median(waits));
-        let requests = signer.certificate_requests(512);
+        let requests = Arc::new(signer.certificate_requests(512));
         let seconds = if std::env::args().any(|argument| argument == "--quick") { 1 } else { 5 };
-        let address = load::address(&stack.text("/ca/url"));
-        let seen = load::closed_loop(&address, CONNECTIONS, Duration::from_secs(seconds), requests).await;
+        let (address, lasting) = (signer::address(&stack.text("/ca/url")), Duration::from_secs(seconds));
+        let pids = ["ca-service", "transparency-log"].map(|server| stack.pid(server));
+        let spent = || pids.map(machine::cpu);
+        let mut before = spent();
+        let begun = || before = spent();
+        let seen = closed_loop(&address, CONNECTIONS, lasting, 200, requests, Use::Repeatedly, begun).await;
+        let answers = seen.answers as f64;
+        let names = ["keyless_ca_cpu_ms", "keyless_log_cpu_ms"];
+        for ((name, after), before) in names.into_iter().zip(spent()).zip(before) {
+            figures.set(name, (after - before).as_secs_f64() * 1000.0 / answers);
+        }
         figures.set("keyless_per_s", seen.per_s());
         figures.set("keyless_p99_ms_at_64", seen.percentile_ms(99));
     });

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use crate::machine::FAST_SYNC_MS;
+
 /// A promise about a figure.
 enum Bound {
     AtLeast(f64),
@@ -13,7 +15,7 @@ enum Bound {
 #[derive(PartialEq)]
 enum Holds {
     Everywhere,
-    /// Where a sync takes less than [`FAST_SYNC_MS`]; elsewhere the figure is printed beside it.
+    /// Where a sync takes less than [`crate::machine::FAST_SYNC_MS`]; elsewhere the figure is printed beside it.
     OnFastDisks,
 }
 
@@ -25,8 +27,6 @@ pub(crate) enum Run {
     /// Parts that were named.
     Parts,
 }
-
-const FAST_SYNC_MS: f64 = 0.5;
 
 const BOUNDS: [(&str, Bound, Holds); 18] = [
     ("issued_per_s", Bound::AtLeast(3_500.0), Holds::OnFastDisks),

@@ -8,7 +8,7 @@ use hsm::{KeyAlgorithm, Purpose, SigningIntent};
 use rcgen::{CertificateParams, KeyPair};
 
 use crate::figures::{Figures, median};
-use crate::load::{self, Seen, Use, closed_loop, post};
+use crate::load::{Seen, Use, closed_loop, post};
 use crate::rows;
 use crate::stack::Stack;
 
@@ -91,7 +91,7 @@ pub(crate) async fn measure(figures: &mut Figures, lasting: Duration) {
     let starts = (0..5).map(|_| stack.start_ca().start_ms).collect();
     figures.set("start_ms", median(starts));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    figures.set("idle_mib", load::resident_mib(stack.ca.as_ref().unwrap().id()));
+    figures.set("idle_mib", crate::machine::resident_mib(stack.ca.as_ref().unwrap().id()));
 
     let (mut cpu, mut p99) = (Vec::new(), Vec::new());
     let rate = issue_runs(&stack, "plain", CONNECTIONS, lasting, |seen, each| {

@@ -140,7 +140,7 @@ impl Stack {
     /// CPU time of both servers.
     pub(crate) fn cpu(&self) -> std::time::Duration {
         let processes = self.ca.iter().chain(&self.log);
-        processes.map(|process| crate::load::cpu(process.id())).sum()
+        processes.map(|process| crate::machine::cpu(process.id())).sum()
     }
 }
 

@@ -6,7 +6,7 @@ use mentat_tests::stack::Stack;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey as _};
 use serde_json::{Value, json};
 
-use super::load::{Connection, address, post};
+use super::load::{Connection, post};
 
 /// Who signs.
 pub(crate) const EMAIL: &str = "dev@example.org";
@@ -45,7 +45,7 @@ impl Signer {
                 },
             },
         } });
-        post("/api/v2/log/entries", &body.to_string())
+        json_post("/api/v2/log/entries", &body)
     }
 
     /// So many requests for keyless certificates, each for a key of its own.
@@ -66,5 +66,14 @@ fn certificate_request(token: &str, key: &KeyPair) -> Vec<u8> {
             "proofOfPossession": STANDARD.encode(key.sign(EMAIL.as_bytes()).unwrap()),
         },
     });
-    post("/api/v2/signingCert", &body.to_string())
+    json_post("/api/v2/signingCert", &body)
+}
+
+fn json_post(path: &str, body: &Value) -> Vec<u8> {
+    post(path, "application/json", "", body.to_string().as_bytes())
+}
+
+/// Host and port of a plain URL.
+pub(crate) fn address(url: &str) -> String {
+    url.strip_prefix("http://").expect("plain HTTP").to_owned()
 }

@@ -18,8 +18,8 @@ pub(crate) trait Client {
     fn works_with(&self, _scene: &Scene) -> bool {
         true
     }
-    /// Whether it knows how such a payload is logged.
-    fn knows(&self, _payload: Payload) -> bool {
+    /// Whether it verifies such a payload at all.
+    fn verifies(&self, _payload: Payload) -> bool {
         true
     }
     /// Pins the root of the stack's repository, where it does so by a command of its own.

@@ -107,14 +107,10 @@ impl Client for Java {
         "sigstore-java"
     }
 
-    /// Release 2.0 looks for statements under the entry type `dsse` 0.0.2, which logs and the other clients have given up.
-    fn knows(&self, payload: Payload) -> bool {
+    /// `KeylessVerifier.checkDsseEnvelope` of release 2.0 reads the entry of a statement as one of type `dsse`, 0.0.1 or 0.0.2, which
+    /// logs and the other clients have given up. It signs statements all the same: the log re-encodes its request.
+    fn verifies(&self, payload: Payload) -> bool {
         payload == Payload::Blob
-    }
-
-    /// A statement is what is left out.
-    fn signs_given_statements(&self) -> bool {
-        false
     }
 
     /// Its half for certificates is gRPC over TLS and nothing else.
