@@ -2,7 +2,7 @@
 //! signed. No client is given a flag that switches a check off; each must also refuse another artifact and another identity.
 //!
 //! Found through `MENTAT_PYTHON` (with the package `sigstore`), `MENTAT_NODE_MODULES` (a `node_modules` folder with
-//! `@sigstore/sign`, `@sigstore/verify` and `@sigstore/tuf`), `MENTAT_GO_BIN` (a folder with `cosign`, `sigstore-go-signing`,
+//! `@sigstore/sign`, `@sigstore/verify` and `@sigstore/tuf`, and `sigstore`), `MENTAT_GO_BIN` (a folder with `cosign`, `sigstore-go-signing`,
 //! `sigstore-go-verification`), `MENTAT_SIGSTORE_RS` (the program of `tests/interop/sigstore-rs`), `MENTAT_JAVA_LIB` (a folder with
 //! `sigstore-java` and what it needs). What is missing is named, and its rows and columns are left out.
 
@@ -147,7 +147,7 @@ fn matrix(scene: &Scene) {
         }
     }
     for payload in [Payload::Blob, Payload::Statement] {
-        for signer in &clients {
+        for signer in clients.iter().filter(|signer| signer.signs(payload)) {
             let bundle = scene.path(&format!("{}-{payload:?}.sigstore.json", signer.name()));
             if let Err(said) = signer.sign(scene, payload, &bundle) {
                 wrong.push(format!("{} does not sign a {payload:?}: {said}", signer.name()));

@@ -18,6 +18,10 @@ pub(crate) trait Client {
     fn works_with(&self, _scene: &Scene) -> bool {
         true
     }
+    /// Whether it signs such a payload for a stack of this kind.
+    fn signs(&self, _payload: Payload) -> bool {
+        true
+    }
     /// Whether it verifies such a payload at all.
     fn verifies(&self, _payload: Payload) -> bool {
         true
@@ -47,6 +51,9 @@ pub(crate) fn installed(scene: &Scene) -> Vec<Box<dyn Client>> {
         clients.push(Box::new(python::Python(python)));
     }
     if let Some(modules) = javascript::JavaScript::found() {
+        clients.push(Box::new(modules));
+    }
+    if let Some(modules) = javascript::Package::found() {
         clients.push(Box::new(modules));
     }
     if let Some(signing) = go::program("sigstore-go-signing")

@@ -111,3 +111,62 @@ impl Client for JavaScript {
         run(scene, repository(scene, &mut command))
     }
 }
+
+/// The npm package `sigstore`, which verifies by a repository of metadata alone. What it signs it writes to logs of the first
+/// generation (`RekorWitness` of its `config.js` without a version), which ours is not.
+pub(super) struct Package(PathBuf);
+
+const PACKAGE_VERIFY: &str = r#"
+const fs = require('fs');
+const { createHash } = require('crypto');
+const { verify } = require('sigstore');
+const [bundle, file, certificateIdentityEmail, certificateIssuer, tufMirrorURL, tufRootPath, tufCachePath] = process.argv.slice(1);
+const options = { certificateIdentityEmail, certificateIssuer, tufMirrorURL, tufRootPath, tufCachePath };
+const [signed, artifact] = [JSON.parse(fs.readFileSync(bundle)), fs.readFileSync(file)];
+(async () => {
+  await verify(signed, artifact, options);
+  if (signed.dsseEnvelope) {
+    const digest = createHash('sha256').update(artifact).digest('hex');
+    const statement = JSON.parse(Buffer.from(signed.dsseEnvelope.payload, 'base64'));
+    if (!statement.subject.some((subject) => subject.digest.sha256 === digest)) throw new Error('subject');
+  }
+})();
+"#;
+
+impl Package {
+    pub(super) fn found() -> Option<Self> {
+        let modules = std::env::var_os("MENTAT_NODE_MODULES").map(PathBuf::from);
+        let found = modules.filter(|modules| modules.join("sigstore").is_dir());
+        if found.is_none() {
+            mentat_tests::skip::skipped(
+                "no npm package sigstore (npm i --prefix DIR sigstore@4.1; MENTAT_NODE_MODULES=DIR/node_modules)",
+            );
+        }
+        found.map(Self)
+    }
+}
+
+impl Client for Package {
+    fn name(&self) -> &'static str {
+        "npm sigstore"
+    }
+
+    fn works_with(&self, scene: &Scene) -> bool {
+        scene.trust == Trust::Repository
+    }
+
+    fn signs(&self, _payload: Payload) -> bool {
+        false
+    }
+
+    fn sign(&self, _scene: &Scene, _payload: Payload, _bundle: &Path) -> Result<(), String> {
+        Err("it writes to logs of the first generation".to_owned())
+    }
+
+    fn verify(&self, scene: &Scene, claim: &Claim<'_>) -> Result<(), String> {
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", &self.0).args(["-e", PACKAGE_VERIFY, "--"]);
+        command.arg(claim.bundle).arg(claim.artifact).args([claim.email, &scene.issuer()]);
+        run(scene, repository(scene, &mut command))
+    }
+}
