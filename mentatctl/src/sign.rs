@@ -245,20 +245,15 @@ pub struct Signed {
 /// When the key cannot sign, or a service refuses or cannot be reached.
 pub fn sign_statement(statement: &Statement, signer: &Signer, services: &Services) -> Outcome<Signed> {
     let payload = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
-    sign_payload(payload, signer, services)
-}
-
-/// Signs the bytes of an in-toto statement and collects the signature's evidence.
-///
-/// # Errors
-/// When the key cannot sign, or a service refuses or cannot be reached.
-pub fn sign_payload(payload: Vec<u8>, signer: &Signer, services: &Services) -> Outcome<Signed> {
     let (bundle, entry) = unlogged(payload, signer)?;
-    collect(bundle, &entry, signer, services)
+    collect(bundle, &entry, &signer.chain, services)
 }
 
 /// A bundle that holds nothing but its signature, and the entry that belongs into the log.
-fn unlogged(payload: Vec<u8>, signer: &Signer) -> Outcome<(Bundle, HashedRekord)> {
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn unlogged(payload: Vec<u8>, signer: &Signer) -> Outcome<(Bundle, HashedRekord)> {
     let envelope = envelope(payload, signer)?;
     let certificate = signer.certificate().der().to_vec();
     let key = VerifierKey::Certificate(certificate.clone());
@@ -267,17 +262,17 @@ fn unlogged(payload: Vec<u8>, signer: &Signer) -> Outcome<(Bundle, HashedRekord)
     Ok((Bundle::for_envelope(certificate, envelope), entry))
 }
 
-/// Timestamp, log entry and staples of a bundle that holds nothing but its signature.
+/// Timestamp and log entry of a bundle that holds nothing but its signature, and staples for these certificates.
 ///
 /// # Errors
-/// When the key cannot sign, or a service refuses or cannot be reached.
+/// When a service refuses or cannot be reached.
 pub fn collect(
     mut bundle: Bundle,
     entry: &HashedRekord,
-    signer: &Signer,
+    chain: &[Certificate],
     services: &Services,
 ) -> Outcome<Signed> {
-    let (staples, log_index) = complete(&mut bundle, entry, &signer.chain, services)?;
+    let (staples, log_index) = complete(&mut bundle, entry, chain, services)?;
     Ok(Signed { bundle, staples, log_index })
 }
 
@@ -296,21 +291,26 @@ pub fn complete(
     let request: Value =
         serde_json::from_slice(&entry.request().or_fail(Exit::Failure, "writing the log entry")?)
             .or_fail(Exit::Failure, "writing the log entry")?;
-    block_on(async {
+    let recorded = async {
         // The time is proven first: a log entry without a token would be on record and useless.
         if bundle.timestamps.is_empty() {
             bundle.timestamps.push(services.timestamp(&signature).await?);
         }
-        let index = match bundle.log_entries.first() {
-            Some(known) => known.log_index,
+        match bundle.log_entries.first() {
+            Some(known) => Ok(known.log_index),
             None => {
                 let logged = services.record(&request, entry).await?;
                 let index = logged.log_index;
                 bundle.log_entries.push(logged);
-                index
+                Ok(index)
             }
-        };
-        Ok((services.staples(chain).await, index))
+        }
+    };
+    block_on(async {
+        // The addresses of status are others, and may be slow.
+        let stapled = async { Ok(services.staples(chain).await) };
+        let (index, staples) = futures_util::future::try_join(recorded, stapled).await?;
+        Ok((staples, index))
     })
 }
 

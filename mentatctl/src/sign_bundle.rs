@@ -20,11 +20,13 @@ use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
 use crate::home::{Home, Secrecy, read_file, read_text, write_file};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone, shown};
-use crate::sign::{Services, Signer, collect, sha256_of_file, sign_payload};
+use crate::sign::{Services, Signer, collect, sha256_of_file, unlogged};
 use crate::{chain_file, clock, csr, verify_bundle};
 
 /// Largest answer of a certificate authority, bytes.
 const MAX_ANSWER: usize = 1 << 20;
+/// A bundle has no place for revocation evidence, so none is fetched.
+const NO_STAPLES: &[Certificate] = &[];
 
 /// `sign-bundle`.
 #[derive(Debug, Args)]
@@ -113,7 +115,8 @@ impl Artifact {
     fn sign(self, signer: &Signer, services: &Services) -> Outcome<(Bundle, String)> {
         let digest = match self {
             Self::Statement(payload, digest) => {
-                return Ok((sign_payload(payload, signer, services)?.bundle, digest));
+                let (bundle, entry) = unlogged(payload, signer)?;
+                return Ok((collect(bundle, &entry, NO_STAPLES, services)?.bundle, digest));
             }
             Self::Blob(digest) => digest,
         };
@@ -128,7 +131,7 @@ impl Artifact {
             signer.key_details,
         )
         .or_fail(Exit::Failure, "making the log entry")?;
-        Ok((collect(bundle, &entry, signer, services)?.bundle, hex::encode(digest)))
+        Ok((collect(bundle, &entry, NO_STAPLES, services)?.bundle, hex::encode(digest)))
     }
 }
 
