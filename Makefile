@@ -87,14 +87,17 @@ interop: interop-programs interop-pkcs11 interop-kms ## other people's programs,
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
 
-interop-pkcs11: ## the key backend for PKCS#11 tokens, and a CA with its issuing key in one, against SoftHSM 2
+# One selection of features for all four, and so one build.
+WITH_PKCS11 = $(ALL_BUT_COMPILER) --features ca-service/pkcs11,mentatctl/pkcs11
+
+interop-pkcs11: ## the key backend for PKCS#11 tokens, a CA and a developer with their keys in one, against SoftHSM 2
 	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
 	d=$$(mktemp -d) && mkdir $$d/tokens && printf 'directories.tokendir = %s\nlog.level = ERROR\n' $$d/tokens > $$d/softhsm2.conf && \
 	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --lib -- pkcs11 && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/pkcs11 --test pkcs11 -- --nocapture && \
-	$(CARGO) build $(ALL_BUT_COMPILER) --features mentatctl/pkcs11 && $(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features mentatctl/pkcs11 --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
+	$(CARGO) test $(WITH_PKCS11) --lib -- pkcs11 && \
+	$(CARGO) test $(WITH_PKCS11) --test pkcs11 -- --nocapture && \
+	$(CARGO) build $(WITH_PKCS11) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(WITH_PKCS11) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
 
 interop-kms: ## the key backend for AWS KMS: the suite on a service of its own, then against moto
 	@m=; if command -v moto_server >/dev/null; then m=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
