@@ -1,5 +1,6 @@
 //! Debian's registry (Docker distribution 2.8, which knows no referrers) holds our releases.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,9 +19,35 @@ impl Drop for Registry {
     }
 }
 
-/// A port that was free a moment ago: the program cannot choose one itself.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A running registry and its address. It cannot choose a port itself, and whatever is free may be somebody's the next moment: then
+/// another one is tried.
+async fn registry(folder: &Path, http: &reqwest::Client) -> (Registry, String) {
+    let config = folder.join("registry.yml");
+    let storage = folder.join("storage");
+    let deadline = Deadline::after(Duration::from_secs(60));
+    loop {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        std::fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+                storage.display()
+            ),
+        )
+        .unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = Registry(command.spawn().unwrap());
+        while child.0.try_wait().unwrap().is_none() {
+            if http.get(format!("http://{address}/v2/")).send().await.is_ok() {
+                return (child, address);
+            }
+            assert!(!deadline.passed(), "docker-registry does not listen on {address}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!deadline.passed(), "docker-registry does not start");
+    }
 }
 
 #[tokio::test]
@@ -32,30 +59,8 @@ async fn a_release_goes_through_debians_registry() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let address = format!("127.0.0.1:{}", free_port());
-    let config = dir.path().join("registry.yml");
-    let storage = dir.path().join("storage");
-    std::fs::write(
-        &config,
-        format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            storage.display()
-        ),
-    )
-    .unwrap();
-    let child = Command::new("docker-registry")
-        .arg("serve")
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let _registry = Registry(child.unwrap());
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let deadline = Deadline::after(Duration::from_secs(60));
-    while http.get(format!("http://{address}/v2/")).send().await.is_err() {
-        assert!(!deadline.passed(), "docker-registry does not listen on {address}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let (_registry, address) = registry(dir.path(), &http).await;
 
     let stack = Stack::up(&dir.path().join("stack"));
     let folder = signed(&stack, dir.path(), "agent");
