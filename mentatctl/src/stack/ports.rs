@@ -230,7 +230,9 @@ mod tests {
         let taken: Vec<_> = (0..500).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
         assert!(taken.iter().all(|other| !all.contains(&other.local_addr().unwrap().port())));
         drop(reservation);
-        all.map(|port| Reserved::the(port).unwrap());
+        for port in all {
+            Reserved::the(port).unwrap();
+        }
     }
 
     #[test]
