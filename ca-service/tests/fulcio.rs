@@ -100,7 +100,12 @@ async fn every_client_gets_its_certificate_in_its_own_way() {
         body["credentials"] = json!({ "oidcIdentityToken": token });
         body
     };
-    let (one, two, three, four) = (key(), key(), key(), key());
+    let (one, two, three, four, five) = (key(), key(), key(), key(), key());
+    // As sigstore-java writes it: the whole key on one line.
+    let mut one_line = with_challenge(&five, EMAIL);
+    let body = STANDARD.encode(five.subject_public_key_info());
+    one_line["publicKeyRequest"]["publicKey"]["content"] =
+        json!(format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----"));
     let snake = json!({
         "credentials": { "oidc_identity_token": token },
         "public_key_request": {
@@ -114,6 +119,7 @@ async fn every_client_gets_its_certificate_in_its_own_way() {
         (&three, None, in_body(with_challenge(&three, EMAIL))),
         (&p384, Some(token.as_str()), in_body(with_challenge(&p384, EMAIL))),
         (&four, None, snake),
+        (&five, Some(token.as_str()), one_line),
     ] {
         let (status, answer) = world.post(header, &body).await;
         assert_eq!(status, 200, "{answer}");

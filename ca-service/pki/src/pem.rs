@@ -1,5 +1,6 @@
 //! PEM (RFC 7468) in and out, bounded.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -16,7 +17,8 @@ pub fn encode(label: &'static str, der: &[u8]) -> Result<String, Error> {
         .map_err(|error| Error::Malformed { what: label, detail: alloc::format!("{error}") })
 }
 
-/// Decodes exactly one object with one of `labels`; text before or after it is not accepted.
+/// Decodes exactly one object with one of `labels`; text before or after it is not accepted. Its lines may have any length
+/// (RFC 7468 section 2): one stock client writes a key on one.
 ///
 /// # Errors
 /// [`Error::TooLarge`] above `limit` characters, [`Error::Malformed`] for anything that is not such an object.
@@ -28,13 +30,30 @@ pub fn decode(what: &'static str, labels: &[&str], text: &str, limit: usize) -> 
     if text.trim().is_empty() {
         return Err(Error::Malformed { what, detail: "it is empty; PEM text is expected".into() });
     }
-    let (label, der) = decode_vec(text.trim().as_bytes())
+    let text = wrapped(text.trim());
+    let (label, der) = decode_vec(text.as_bytes())
         .map_err(|error| Error::Malformed { what, detail: alloc::format!("{error}") })?;
     if labels.contains(&label) {
         Ok(der)
     } else {
         Err(Error::Malformed { what, detail: "unexpected PEM label".into() })
     }
+}
+
+/// The text with lines of 64 characters between its first and its last: the only ones that the decoder takes.
+fn wrapped(text: &str) -> Cow<'_, str> {
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let [first, body @ .., last] = lines.as_slice() else { return text.into() };
+    let body: Vec<u8> = body.iter().flat_map(|line| line.bytes()).collect();
+    let mut wrapped = alloc::format!("{first}\n");
+    for line in body.chunks(64) {
+        // What is no text in pieces is no base64: the decoder says so.
+        let Ok(line) = core::str::from_utf8(line) else { return text.into() };
+        wrapped.push_str(line);
+        wrapped.push('\n');
+    }
+    wrapped.push_str(last);
+    wrapped.into()
 }
 
 /// Splits a text of several PEM objects of one label into their DER.
@@ -78,5 +97,40 @@ mod tests {
         let empty = decode("request", &["CERTIFICATE REQUEST"], " \n", 1000).unwrap_err();
         assert!(alloc::format!("{empty}").contains("it is empty"), "{empty}");
         assert!(decode("request", &["CERTIFICATE REQUEST"], &text, 1000).is_err());
+    }
+
+    #[test]
+    fn lines_may_have_any_length_and_nothing_else_may_differ() {
+        let der = [7; 200];
+        let text = encode("PUBLIC KEY", &der).unwrap();
+        let (begin, end) = ("-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----");
+        let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+        let decoded = |text: &str| decode("public key", &["PUBLIC KEY"], text, 10_000);
+        for lines in [
+            body.clone(),
+            body.as_bytes()
+                .chunks(76)
+                .map(|line| core::str::from_utf8(line).unwrap())
+                .collect::<Vec<_>>()
+                .join("\r\n"),
+            body.as_bytes()
+                .chunks(7)
+                .map(|line| core::str::from_utf8(line).unwrap())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ] {
+            assert_eq!(decoded(&alloc::format!("{begin}\n{lines}\n{end}\n")).unwrap(), der);
+        }
+        for wrong in [
+            alloc::format!("{begin}\n{body}"),
+            alloc::format!("{begin}{body}{end}"),
+            alloc::format!("{begin}\nComment: one\n{body}\n{end}"),
+            alloc::format!("{begin}\n{body}\n{end}\n{begin}\n{body}\n{end}"),
+            alloc::format!("{begin}\n{body}ä\n{end}"),
+            alloc::format!("text\n{begin}\n{body}\n{end}"),
+            alloc::format!("{begin}\n{end}{body}"),
+        ] {
+            assert!(decoded(&wrong).is_err(), "{wrong}");
+        }
     }
 }
