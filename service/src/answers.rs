@@ -4,7 +4,8 @@
 //! long that takes: an HTTP/2 client need not open a window, an HTTP/1.1 client need not read. Two rules bound what that
 //! costs:
 //!
-//! - [`Budget`]: bytes of answers under way, of all peers together and of each. What would go beyond it is not answered.
+//! - [`Budget`](crate::budget::Budget): bytes of answers under way, of all peers together and of each. Beyond it the slowest
+//!   give way.
 //! - [`Answers::judge`]: an answer makes progress, or its connection ends. Nothing may pause for longer than the stall
 //!   timeout, and beyond the body timeout every answer must get its share of [`SLOWEST`]: the rule of request bodies, but
 //!   several answers of a connection share its bandwidth.
@@ -17,80 +18,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::body::SLOWEST;
+use crate::budget::Account;
 use crate::clock::monotonic;
 
 /// Longest answer, in bytes, that is counted only.
 const SMALL: u64 = 64 * 1024;
-/// Bytes of answers that each connection may hold without asking what the others do: as much as its buffers.
-const FREE: u64 = 64 * 1024;
 /// Quarters of the body timeout after which an answer is late, and the places of the wheel that tells them apart: a power
 /// of two above it.
 const LATE: usize = 5;
 const PLACES: usize = 8;
-
-/// The bytes of answers that all connections of a server may hold beyond what each has for itself.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    limit: u64,
-    per_peer: u64,
-    held: AtomicU64,
-}
-
-impl Budget {
-    pub(crate) const fn new(limit: u64, per_peer: u64) -> Self {
-        Self { limit, per_peer, held: AtomicU64::new(0) }
-    }
-}
-
-/// Whose answers they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Anybody: held to both bounds.
-    Anonymous,
-    /// Showed a client certificate: held to a peer's bound only, so that strangers who read slowly do not keep another
-    /// server of the deployment from its answers.
-    Certified,
-}
-
-/// What one connection may take from the budget.
-#[derive(Debug)]
-pub(crate) struct Allowance {
-    pub(crate) budget: Arc<Budget>,
-    /// What its peer holds, over all its connections.
-    pub(crate) peer: Arc<AtomicU64>,
-    pub(crate) standing: Standing,
-}
-
-impl Allowance {
-    /// An answer that is alone always fits, however long it is: it could never be given otherwise.
-    fn take(&self, bytes: u64) -> bool {
-        let fits = |held: u64, limit: u64| held == 0 || held.saturating_add(bytes) <= limit;
-        let of_peer = self.peer.fetch_add(bytes, Ordering::Relaxed);
-        let of_all = self.budget.held.fetch_add(bytes, Ordering::Relaxed);
-        let taken = fits(of_peer, self.budget.per_peer)
-            && (self.standing == Standing::Certified || fits(of_all, self.budget.limit));
-        if !taken {
-            self.give_back(bytes);
-        }
-        taken
-    }
-
-    fn give_back(&self, bytes: u64) {
-        self.peer.fetch_sub(bytes, Ordering::Relaxed);
-        self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Where the bytes of an answer are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loan {
-    /// Nowhere.
-    Nothing,
-    /// With its connection.
-    Free,
-    /// With its connection, its peer and the server.
-    Budget,
-}
 
 /// How an answer is watched.
 #[derive(Debug)]
@@ -104,9 +40,8 @@ pub(crate) enum Watched {
 /// The answers under way on one connection.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    allowance: Allowance,
-    /// Bytes that they hold.
-    held: AtomicU64,
+    /// The bytes that they hold.
+    account: Arc<Account>,
     /// Which quarter of a body timeout this is.
     quarter: AtomicUsize,
     /// Small answers by the quarter in which they began.
@@ -144,38 +79,20 @@ pub(crate) enum Reading {
 }
 
 impl Answers {
-    pub(crate) fn new(allowance: Allowance) -> Self {
+    pub(crate) fn new(account: Arc<Account>) -> Self {
         let now = monotonic();
         let long = LongAnswers { answers: Vec::new(), share: 0, looked: now, turned: now };
         Self {
-            allowance,
-            held: AtomicU64::new(0),
+            account,
             quarter: AtomicUsize::new(0),
             small: std::array::from_fn(|_| AtomicU32::new(0)),
             long: Mutex::new(long),
         }
     }
 
-    /// Counts the bytes of an answer; `None`: there is no room for them.
-    pub(crate) fn lend(&self, bytes: u64) -> Option<Loan> {
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
-        if held.saturating_add(bytes) <= FREE {
-            return Some(Loan::Free);
-        }
-        if self.allowance.take(bytes) {
-            return Some(Loan::Budget);
-        }
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-        None
-    }
-
-    pub(crate) fn give_back(&self, loan: Loan, bytes: u64) {
-        if loan != Loan::Nothing {
-            self.held.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        if loan == Loan::Budget {
-            self.allowance.give_back(bytes);
-        }
+    /// Where their bytes are counted.
+    pub(crate) const fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     pub(crate) fn watch(&self, bytes: u64) -> Watched {
@@ -255,60 +172,19 @@ impl LongAnswers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{Budget, Standing};
 
     const MIB: u64 = 1024 * 1024;
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn budget() -> Arc<Budget> {
-        Arc::new(Budget::new(10 * MIB, 4 * MIB))
-    }
-
-    fn connection(budget: &Arc<Budget>, peer: &Arc<AtomicU64>, standing: Standing) -> Answers {
-        Answers::new(Allowance { budget: Arc::clone(budget), peer: Arc::clone(peer), standing })
-    }
-
-    #[test]
-    fn a_peer_has_its_share_over_all_its_connections_and_all_peers_theirs() {
-        let budget = budget();
-        let peers: [Arc<AtomicU64>; 4] = Default::default();
-        let anonymous = |peer: usize| connection(&budget, &peers[peer], Standing::Anonymous);
-        let (one, again) = (anonymous(0), anonymous(0));
-        assert_eq!(one.lend(3 * MIB), Some(Loan::Budget));
-        assert_eq!(again.lend(2 * MIB), None, "more than its share");
-        assert_eq!(again.lend(MIB), Some(Loan::Budget));
-        assert_eq!(again.lend(1), None);
-        let (two, three) = (anonymous(1), anonymous(2));
-        assert_eq!(two.lend(4 * MIB), Some(Loan::Budget));
-        assert_eq!(three.lend(3 * MIB), None, "more than all may have");
-        assert_eq!(three.lend(FREE), Some(Loan::Free), "a little is every connection's own");
-        // Another server of the deployment is not kept from its answers by that.
-        let certified = connection(&budget, &peers[3], Standing::Certified);
-        assert_eq!(certified.lend(3 * MIB), Some(Loan::Budget));
-        assert_eq!(certified.lend(2 * MIB), None);
-        certified.give_back(Loan::Budget, 3 * MIB);
-        one.give_back(Loan::Budget, 3 * MIB);
-        three.give_back(Loan::Free, FREE);
-        assert_eq!(three.lend(3 * MIB), Some(Loan::Budget));
-        for (answers, bytes) in [(&again, MIB), (&two, 4 * MIB), (&three, 3 * MIB)] {
-            answers.give_back(Loan::Budget, bytes);
-        }
-        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
-        assert!(peers.iter().all(|peer| peer.load(Ordering::Relaxed) == 0));
-    }
-
-    #[test]
-    fn an_answer_above_every_bound_can_be_had_alone() {
-        let (budget, peer) = (budget(), Arc::default());
-        let answers = connection(&budget, &peer, Standing::Anonymous);
-        assert_eq!(answers.lend(100 * MIB), Some(Loan::Budget));
-        assert_eq!(answers.lend(1), None);
-        answers.give_back(Loan::Budget, 100 * MIB);
-        assert_eq!(answers.lend(1), Some(Loan::Free));
+    fn answers() -> Answers {
+        let budget = Arc::new(Budget::new(10 * MIB, 4 * MIB));
+        Answers::new(Account::new(&budget, &Arc::default(), Standing::Anonymous, &Arc::default()))
     }
 
     #[test]
     fn an_answer_that_pauses_is_stuck_and_one_that_moves_is_not() {
-        let answers = connection(&budget(), &Arc::default(), Standing::Anonymous);
+        let answers = answers();
         let began = monotonic();
         let Watched::Long(sent) = answers.watch(MIB) else { panic!("it is long") };
         let judge = |after: u32| answers.judge(began + SECOND * after, SECOND * 20, SECOND * 1000);
@@ -327,7 +203,7 @@ mod tests {
         for (count, rate, ends) in
             [(1, 64, true), (1, SLOWEST, false), (16, SLOWEST / 16, false), (16, 64, true)]
         {
-            let answers = connection(&budget(), &Arc::default(), Standing::Anonymous);
+            let answers = answers();
             let began = monotonic();
             let watched: Vec<_> = (0..count).map(|_| answers.watch(16 * MIB)).collect();
             let mut reading = Reading::Reads;
@@ -348,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_small_answer_is_late_after_the_patience_and_not_before() {
-        let answers = connection(&budget(), &Arc::default(), Standing::Anonymous);
+        let answers = answers();
         let began = monotonic();
         let judge = |after: u32| answers.judge(began + SECOND * after, SECOND * 20, SECOND * 60);
         // Answers that end make no difference, in whichever quarter.

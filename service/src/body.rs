@@ -1,7 +1,7 @@
 //! Bodies of requests, bounded in length and in patience.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::budget::{Account, Loan};
 use crate::clock::monotonic;
 use crate::config::Limits;
 
@@ -28,8 +29,8 @@ pub enum BodyError {
     /// The connection failed.
     #[error("the connection failed while the body was read")]
     Connection(#[source] hyper::Error),
-    /// Too many bytes of answers are under way to begin with another part of this one.
-    #[error("too many bytes of answers are under way")]
+    /// Too many bytes of answers, or of request bodies, are under way to go on with this one.
+    #[error("too many bytes are under way")]
     Overloaded,
     /// The client paused for too long.
     #[error("the client stopped sending the body")]
@@ -42,10 +43,15 @@ pub enum BodyError {
     },
 }
 
-/// How reading a request body went; the dispatcher answers by it, whatever the routes made of the error.
-#[derive(Debug, Default)]
+/// How reading a request body went; the dispatcher answers by it, whatever the routes made of the error, and keeps it until
+/// there is an answer: so long its bytes count.
+#[derive(Debug)]
 pub(crate) struct Outcome {
     state: AtomicU8,
+    account: Arc<Account>,
+    /// Bytes that came, by where they are counted.
+    free: AtomicU64,
+    borrowed: AtomicU64,
     /// What was left of it by whoever was to read it; see `linger`.
     rest: Mutex<Option<Incoming>>,
 }
@@ -62,6 +68,7 @@ pub(crate) enum Leftover {
 /// A failure to read a body, as the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyFailure {
+    NoRoom,
     Stalled,
     TooLarge,
 }
@@ -70,6 +77,30 @@ impl Outcome {
     const STALLED: u8 = 1;
     const TOO_LARGE: u8 = 2;
     const READ: u8 = 3;
+    const NO_ROOM: u8 = 4;
+
+    fn new(account: &Arc<Account>) -> Self {
+        Self {
+            state: AtomicU8::new(0),
+            account: Arc::clone(account),
+            free: AtomicU64::new(0),
+            borrowed: AtomicU64::new(0),
+            rest: Mutex::default(),
+        }
+    }
+
+    /// Counts bytes that came; whether there is room for them.
+    fn came(&self, bytes: u64) -> bool {
+        match self.account.lend(bytes) {
+            Some(Loan::Budget) => {
+                self.account.moved(bytes);
+                self.borrowed.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Some(_) => drop(self.free.fetch_add(bytes, Ordering::Relaxed)),
+            None => return false,
+        }
+        true
+    }
 
     /// Whether a part of the body was left on the connection, which then serves no other request.
     pub(crate) fn left_unread(&self) -> bool {
@@ -85,13 +116,23 @@ impl Outcome {
         match self.state.load(Ordering::Relaxed) {
             Self::STALLED => Some(BodyFailure::Stalled),
             Self::TOO_LARGE => Some(BodyFailure::TooLarge),
+            Self::NO_ROOM => Some(BodyFailure::NoRoom),
             _ => None,
         }
     }
 }
 
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        for (loan, bytes) in [(Loan::Free, &mut self.free), (Loan::Budget, &mut self.borrowed)] {
+            self.account.give_back(loan, *bytes.get_mut());
+        }
+    }
+}
+
 /// A request body. Ends with [`BodyError::TooLarge`] one byte past the limit and with [`BodyError::Stalled`] when the
-/// client pauses for longer than the stall timeout, or takes longer than the body timeout for the whole.
+/// client pauses for longer than the stall timeout, or takes longer than the body timeout for the whole; with
+/// [`BodyError::Overloaded`] when the bodies of all requests hold too many bytes.
 #[derive(Debug)]
 pub struct RequestBody {
     /// There until it is dropped.
@@ -110,9 +151,15 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, limits: &Limits, leftover: Leftover) -> Self {
+    /// `account` is where its bytes are counted.
+    pub(crate) fn new(
+        incoming: Incoming,
+        limits: &Limits,
+        leftover: Leftover,
+        account: &Arc<Account>,
+    ) -> Self {
         // A request without a body cannot fail to be read, and most reads have none.
-        let outcome = (!incoming.is_end_stream()).then(Arc::default);
+        let outcome = (!incoming.is_end_stream()).then(|| Arc::new(Outcome::new(account)));
         Self {
             incoming: Some(incoming),
             leftover,
@@ -204,6 +251,9 @@ impl Body for RequestBody {
         match this.remaining.checked_sub(length) {
             Some(remaining) => {
                 this.remaining = remaining;
+                if this.outcome.as_ref().is_some_and(|outcome| !outcome.came(length)) {
+                    return Poll::Ready(this.failed(Outcome::NO_ROOM, BodyError::Overloaded));
+                }
                 if this.is_end_stream() {
                     this.came_to(Outcome::READ);
                 }

@@ -87,6 +87,10 @@ pub struct LimitsConfig {
     pub answer_bytes: u64,
     /// The same for one address; of IPv6, for one /64.
     pub answer_bytes_per_peer: u64,
+    /// Bytes of request bodies that are not answered yet, together. What is held beside it is 64 KiB for each connection.
+    pub request_bytes: u64,
+    /// The same for one address; of IPv6, for one /64.
+    pub request_bytes_per_peer: u64,
     /// Bytes of a request's headers.
     pub header_bytes: u32,
     /// Milliseconds for the headers of a request, from its first byte to its last.
@@ -112,6 +116,8 @@ impl Default for LimitsConfig {
             body_bytes: 4 * 1024 * 1024,
             answer_bytes: 256 * 1024 * 1024,
             answer_bytes_per_peer: 64 * 1024 * 1024,
+            request_bytes: 256 * 1024 * 1024,
+            request_bytes_per_peer: 64 * 1024 * 1024,
             header_bytes: 32 * 1024,
             header_timeout_ms: 10_000,
             stall_timeout_ms: 20_000,
@@ -184,6 +190,8 @@ pub(crate) struct Limits {
     pub(crate) body_bytes: u64,
     pub(crate) answer_bytes: u64,
     pub(crate) answer_bytes_per_peer: u64,
+    pub(crate) request_bytes: u64,
+    pub(crate) request_bytes_per_peer: u64,
     pub(crate) header_bytes: u32,
     pub(crate) header_timeout: Duration,
     pub(crate) stall_timeout: Duration,
@@ -268,6 +276,13 @@ impl LimitsConfig {
                 self.answer_bytes_per_peer,
                 1024 * 1024,
                 self.answer_bytes,
+            )?,
+            request_bytes: check("request_bytes", self.request_bytes, 1024 * 1024, 1 << 40)?,
+            request_bytes_per_peer: check(
+                "request_bytes_per_peer",
+                self.request_bytes_per_peer,
+                1024 * 1024,
+                self.request_bytes,
             )?,
             header_bytes: self.header_bytes,
             header_timeout: millis("header_timeout_ms", self.header_timeout_ms)?,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
@@ -11,10 +11,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch::Receiver;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::answers::{Allowance, Standing};
 use crate::aside::Aside;
+use crate::budget::{Account, Holdings, Standing};
 use crate::config::Limits;
 use crate::dispatch::{App, Dispatcher, Shared};
 use crate::metrics::RequestMetrics;
@@ -35,14 +36,16 @@ pub(crate) enum Phase {
 /// Serves a connection whose TLS handshake, if any, is done.
 ///
 /// The protocol is detected here and not by hyper-util's automatic connection, which waits for ever for a client that
-/// sends nothing or half of the HTTP/2 preface. `held` counts what the peer's answers hold, over all its connections.
+/// sends nothing or half of the HTTP/2 preface. `held` counts what the peer holds, over all its connections; `alive` is kept
+/// until the last request of the connection has ended.
 pub(crate) async fn serve<A: App, I>(
     mut io: I,
     peer: Peer,
     app: A,
     shared: Arc<Shared>,
-    held: Arc<AtomicU64>,
+    held: Holdings,
     stop: Receiver<Phase>,
+    alive: mpsc::Sender<()>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -54,22 +57,30 @@ pub(crate) async fn serve<A: App, I>(
     };
     let Ok(Ok((protocol, prefix))) = detected else { return };
     let standing = if peer.certificate().is_some() { Standing::Certified } else { Standing::Anonymous };
-    let allowance = Allowance { budget: Arc::clone(&shared.answers), peer: held, standing };
-    let activity = Arc::new(Activity::new(allowance));
+    let notice = Arc::new(Notify::new());
+    let answers = Account::new(&shared.answers, &held.answers, standing, &notice);
+    let bodies = Account::new(&shared.bodies, &held.bodies, standing, &notice);
+    let peer = peer.answered_from(&answers);
+    let activity = Arc::new(Activity::new(answers, bodies));
     let metrics = Arc::clone(&shared.requests);
     let io = TokioIo::new(Stream::new(io, prefix, Arc::clone(&activity), limits.stall_timeout));
-    let dispatcher =
-        Arc::new(Dispatcher { shared, app: Mutex::new(app), peer, activity: Arc::clone(&activity) });
+    let dispatcher = Arc::new(Dispatcher {
+        shared,
+        app: Mutex::new(app),
+        peer,
+        activity: Arc::clone(&activity),
+        _alive: alive,
+    });
     let service = service_fn(move |request| Arc::clone(&dispatcher).handle(request));
     match protocol {
         Protocol::Http1 => {
             let connection = http1_builder(&limits).serve_connection(io, service);
-            let watcher = Watcher { activity, limits, metrics, rule: HeaderRule::Timed, stop };
+            let watcher = Watcher { activity, limits, metrics, rule: HeaderRule::Timed, stop, notice };
             watcher.drive(connection, http1::Connection::graceful_shutdown).await;
         }
         Protocol::Http2 => {
             let connection = http2_builder(&limits).serve_connection(io, service);
-            let watcher = Watcher { activity, limits, metrics, rule: HeaderRule::IdleOnly, stop };
+            let watcher = Watcher { activity, limits, metrics, rule: HeaderRule::IdleOnly, stop, notice };
             watcher.drive(connection, http2::Connection::graceful_shutdown).await;
         }
     }
@@ -108,17 +119,20 @@ enum Event {
     Ended(hyper::Result<()>),
     Phase(Phase),
     Gone,
+    /// Others need what it holds.
+    GivesWay,
     Tick,
 }
 
-/// What happens to a connection beside its requests: a stop, and the watcher's ticks.
-async fn rare(stop: &mut Receiver<Phase>, ticks: &mut tokio::time::Interval) -> Event {
+/// What happens to a connection beside its requests: a stop, others in need, and the watcher's ticks.
+async fn rare(stop: &mut Receiver<Phase>, notice: &Notify, ticks: &mut tokio::time::Interval) -> Event {
     tokio::select! {
         biased;
         changed = stop.changed() => {
             let phase = *stop.borrow_and_update();
             if changed.is_err() { Event::Gone } else { Event::Phase(phase) }
         }
+        () = notice.notified() => Event::GivesWay,
         _ = ticks.tick() => Event::Tick,
     }
 }
@@ -129,6 +143,7 @@ struct Watcher {
     metrics: Arc<RequestMetrics>,
     rule: HeaderRule,
     stop: Receiver<Phase>,
+    notice: Arc<Notify>,
 }
 
 impl Watcher {
@@ -143,7 +158,7 @@ impl Watcher {
         let mut aside = Aside::default();
         loop {
             let event = {
-                let mut rare = pin!(rare(&mut self.stop, &mut ticks));
+                let mut rare = pin!(rare(&mut self.stop, &self.notice, &mut ticks));
                 aside.look_at_once();
                 std::future::poll_fn(|context| match connection.as_mut().poll(context) {
                     Poll::Ready(outcome) => Poll::Ready(Event::Ended(outcome)),
@@ -162,6 +177,11 @@ impl Watcher {
                 Event::Phase(Phase::Serving) => {}
                 Event::Phase(Phase::Draining) => say_goodbye(connection.as_mut()),
                 Event::Phase(Phase::Aborted) => return,
+                Event::GivesWay => {
+                    self.metrics.connections_displaced.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!("connection closed: others need what it holds");
+                    return;
+                }
                 Event::Tick => match self.activity.judge(&self.limits, self.rule) {
                     Verdict::Keep => {}
                     Verdict::SlowHeaders => return,

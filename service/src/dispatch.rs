@@ -13,10 +13,11 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tower_service::Service;
 
-use crate::answers::Budget;
 use crate::body::{BodyFailure, BoxError, Leftover, RequestBody};
+use crate::budget::Budget;
 use crate::clock::monotonic;
 use crate::config::Limits;
 use crate::linger;
@@ -78,6 +79,7 @@ pub(crate) fn grpc<A: App>(app: A) -> Grpc {
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) answers: Arc<Budget>,
+    pub(crate) bodies: Arc<Budget>,
     pub(crate) metrics: Metrics,
     pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) readiness: ReadinessCheck,
@@ -93,6 +95,8 @@ pub(crate) struct Dispatcher<A> {
     pub(crate) app: Mutex<A>,
     pub(crate) peer: Peer,
     pub(crate) activity: Arc<Activity>,
+    /// A stop waits for requests, too: one of HTTP/2 is a task of its own, which ends after its connection.
+    pub(crate) _alive: mpsc::Sender<()>,
 }
 
 type Reply<A> = Response<Source<<A as App>::Body>>;
@@ -137,6 +141,13 @@ impl<A: App> Dispatcher<A> {
         match Underway::begin(ended, length) {
             Ok(underway) => response.map(|source| ResponseBody::whole(source, underway)),
             Err(ended) => {
+                let response = match shared_bytes(response, length) {
+                    Ok(free) => {
+                        let underway = Underway::uncounted(ended, length);
+                        return free.map(|source| ResponseBody::whole(source, underway));
+                    }
+                    Err(response) => response,
+                };
                 self.shared.requests.answers_refused.fetch_add(1, Ordering::Relaxed);
                 let mut refusal =
                     problem::<A::Body>(&Problem::unavailable("overloaded", 1).with_detail(
@@ -178,7 +189,8 @@ impl<A: App> Dispatcher<A> {
             return self.unread(refusal, version, Some(request.into_body())).await;
         }
         let leftover = if version > Version::HTTP_11 { Leftover::Kept } else { Leftover::Dropped };
-        let mut request = request.map(|body| RequestBody::new(body, limits, leftover));
+        let mut request =
+            request.map(|body| RequestBody::new(body, limits, leftover, self.activity.bodies()));
         let outcome = request.body().outcome();
         let methods = (self.shared.methods)(request.uri().path());
         request.extensions_mut().insert(self.peer.clone());
@@ -194,6 +206,13 @@ impl<A: App> Dispatcher<A> {
         };
         let response = match outcome.failure() {
             None => response.map(Source::App),
+            Some(BodyFailure::NoRoom) => {
+                self.shared.requests.bodies_refused.fetch_add(1, Ordering::Relaxed);
+                problem(
+                    &Problem::unavailable("overloaded", 1)
+                        .with_detail("too many bytes of request bodies are under way; repeat the call later"),
+                )
+            }
             Some(BodyFailure::TooLarge) => problem(&Problem::too_large(limits.body_bytes)),
             Some(BodyFailure::Stalled) => problem(
                 &Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout")
@@ -243,6 +262,21 @@ impl<A: App> Dispatcher<A> {
                 Err(error) => problem(&Problem::internal(error)),
             },
         })
+    }
+}
+
+/// The answer, if its body is one piece that somebody else holds as well (a cache, the program itself): it costs nothing.
+/// The answer without its body, if not.
+fn shared_bytes<B>(response: Response<Source<B>>, length: u64) -> Result<Response<Source<B>>, Response<()>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (head, mut source) = response.into_parts();
+    match source.first_piece() {
+        Some(bytes) if bytes.len() as u64 == length && !bytes.is_unique() => {
+            Ok(Response::from_parts(head, Source::Own(Some(bytes))))
+        }
+        _ => Err(Response::from_parts(head, ())),
     }
 }
 

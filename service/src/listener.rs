@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::budget::Holdings;
 use crate::connection::{Phase, serve};
 use crate::dispatch::{App, Shared};
 use crate::exit::StartRefusal;
@@ -52,8 +53,7 @@ pub(crate) fn bind(field: &str, address: SocketAddr) -> Result<TcpListener, Star
 #[derive(Debug, Default)]
 struct OfPeer {
     connections: u32,
-    /// Bytes of answers under way.
-    held: Arc<AtomicU64>,
+    held: Holdings,
 }
 
 /// Connections open now, over all listeners.
@@ -83,7 +83,7 @@ impl Connections {
             return None;
         }
         of_peer.connections += 1;
-        let held = Arc::clone(&of_peer.held);
+        let held = of_peer.held.clone();
         *total += 1;
         self.metrics.connections.fetch_add(1, Ordering::Relaxed);
         Some(Admitted { connections: Arc::clone(self), ip, held })
@@ -94,7 +94,7 @@ impl Connections {
 struct Admitted {
     connections: Arc<Connections>,
     ip: IpAddr,
-    held: Arc<AtomicU64>,
+    held: Holdings,
 }
 
 impl Drop for Admitted {
@@ -121,7 +121,7 @@ pub(crate) struct Acceptor<A> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) stop: watch::Receiver<Phase>,
-    /// Held by every connection; closed when the last one ends.
+    /// Held by every connection and every request; closed when the last one ends.
     pub(crate) alive: mpsc::Sender<()>,
 }
 
@@ -154,13 +154,13 @@ impl<A: App> Acceptor<A> {
         };
         // Answers are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let (app, shared, held) = (self.app.clone(), Arc::clone(&self.shared), Arc::clone(&admitted.held));
+        let (app, shared, held) = (self.app.clone(), Arc::clone(&self.shared), admitted.held.clone());
         let (kind, stop, alive) = (self.kind, self.stop.clone(), self.alive.clone());
         match self.tls.clone() {
             None => {
                 tokio::spawn(async move {
-                    serve(stream, Peer::new(address, kind, None), app, shared, held, stop).await;
-                    drop((admitted, alive));
+                    serve(stream, Peer::new(address, kind, None), app, shared, held, stop, alive).await;
+                    drop(admitted);
                 });
             }
             Some(tls) => {
@@ -171,9 +171,9 @@ impl<A: App> Acceptor<A> {
                         _ = before_handshake.wait_for(|phase| *phase != Phase::Serving) => None,
                     };
                     if let Some((stream, peer)) = secured {
-                        serve(stream, peer, app, shared, held, stop).await;
+                        serve(stream, peer, app, shared, held, stop, alive).await;
                     }
-                    drop((admitted, alive));
+                    drop(admitted);
                 });
             }
         }

@@ -83,10 +83,12 @@ pub(crate) struct RequestMetrics {
     routes: Vec<Route>,
     pub(crate) connections: AtomicI64,
     pub(crate) connections_refused: AtomicU64,
+    pub(crate) connections_displaced: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
     pub(crate) rate_limited: AtomicU64,
     pub(crate) answers_refused: AtomicU64,
     pub(crate) answers_unread: AtomicU64,
+    pub(crate) bodies_refused: AtomicU64,
 }
 
 impl RequestMetrics {
@@ -96,10 +98,12 @@ impl RequestMetrics {
             routes: (0..=prefixes.len()).map(|_| Route::default()).collect(),
             connections: AtomicI64::new(0),
             connections_refused: AtomicU64::new(0),
+            connections_displaced: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
             answers_refused: AtomicU64::new(0),
             answers_unread: AtomicU64::new(0),
+            bodies_refused: AtomicU64::new(0),
         }
     }
 
@@ -182,6 +186,16 @@ impl Collector for RequestCollector {
                 "http_answers_unread",
                 "Connections closed because an answer was not read",
                 &self.0.answers_unread,
+            ),
+            (
+                "http_bodies_refused",
+                "Requests answered with a 503 because too many bytes of request bodies were under way",
+                &self.0.bodies_refused,
+            ),
+            (
+                "http_connections_displaced",
+                "Connections closed because others needed the room for what they held",
+                &self.0.connections_displaced,
             ),
         ];
         for (name, help, counter) in counters {

@@ -1,12 +1,15 @@
 //! Who is at the other end of a connection.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use warp::Filter;
 use x509_cert::der::Decode;
+
+use crate::budget::Account;
+use crate::rate_limit::network;
 
 /// Which listener a request came in on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +56,8 @@ struct Inner {
     address: SocketAddr,
     listener: ListenerKind,
     certificate: Option<ClientCertificate>,
+    /// Where the bytes of its connection's answers are counted.
+    answers: Option<Arc<Account>>,
 }
 
 /// The other end of a connection. In the extensions of every request; cheap to clone.
@@ -63,7 +68,28 @@ impl Peer {
     /// A peer as the listener found it.
     #[must_use]
     pub fn new(address: SocketAddr, listener: ListenerKind, certificate: Option<ClientCertificate>) -> Self {
-        Self(Arc::new(Inner { address, listener, certificate }))
+        Self(Arc::new(Inner { address, listener, certificate, answers: None }))
+    }
+
+    /// The same peer, whose answers are counted there.
+    pub(crate) fn answered_from(mut self, answers: &Arc<Account>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.answers = Some(Arc::clone(answers));
+        }
+        self
+    }
+
+    /// Whether an answer of so many bytes stays within what its address may leave unread. One for which there is no room is
+    /// not given: it need not be made either.
+    #[must_use]
+    pub fn may_take(&self, bytes: u64) -> bool {
+        self.0.answers.as_ref().is_none_or(|answers| answers.has_share(bytes))
+    }
+
+    /// Whose address it is: one customer has one of IPv4, or a /64 of IPv6.
+    #[must_use]
+    pub fn network(&self) -> IpAddr {
+        network(self.0.address.ip())
     }
 
     /// Its address.

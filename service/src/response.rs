@@ -9,8 +9,9 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
-use crate::answers::{Loan, Watched};
+use crate::answers::Watched;
 use crate::body::{BodyError, BoxError};
+use crate::budget::Loan;
 use crate::watch::Activity;
 
 /// Where a response body comes from.
@@ -30,6 +31,24 @@ where
     /// How long it is, if that is known before.
     pub(crate) fn exact_length(&self) -> Option<u64> {
         self.size().exact()
+    }
+
+    /// The first piece of it, if it is there already.
+    pub(crate) fn first_piece(&mut self) -> Option<Bytes>
+    where
+        B: Unpin,
+    {
+        match self {
+            Self::App(body) => {
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                match Pin::new(body).poll_frame(&mut context) {
+                    Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+                    _ => None,
+                }
+            }
+            Self::Grpc(_) => None,
+            Self::Own(bytes) => bytes.take(),
+        }
     }
 
     fn size(&self) -> SizeHint {
@@ -68,13 +87,13 @@ pub(crate) struct Underway {
 impl Underway {
     /// An answer of `bytes`; the request back, if there is no room for it.
     pub(crate) fn begin(ended: Ended, bytes: u64) -> Result<Self, Ended> {
-        match ended.0.answers().lend(bytes) {
+        match ended.0.answers().account().lend(bytes) {
             Some(loan) => Ok(Self::with(ended, bytes, loan)),
             None => Err(ended),
         }
     }
 
-    /// An answer that is given whether there is room or not: that there is none.
+    /// An answer that is given whether there is room or not: that there is none, or bytes that somebody else holds as well.
     pub(crate) fn uncounted(ended: Ended, bytes: u64) -> Self {
         Self::with(ended, bytes, Loan::Nothing)
     }
@@ -87,7 +106,7 @@ impl Underway {
     /// Bytes that somebody else holds as well (a cache, the program itself) cost no memory.
     fn unless_shared(mut self, bytes: &Bytes) -> Self {
         if self.loan == Loan::Budget && !bytes.is_unique() {
-            self.ended.0.answers().give_back(self.loan, self.bytes);
+            self.ended.0.answers().account().give_back(self.loan, self.bytes);
             self.loan = Loan::Nothing;
         }
         self
@@ -98,7 +117,7 @@ impl Drop for Underway {
     fn drop(&mut self) {
         let answers = self.ended.0.answers();
         answers.forget(&self.watched);
-        answers.give_back(self.loan, self.bytes);
+        answers.account().give_back(self.loan, self.bytes);
     }
 }
 
@@ -120,8 +139,12 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        if let Some(Underway { watched: Watched::Long(sent), .. }) = &self.underway {
+        let Some(underway) = &self.underway else { return };
+        if let Watched::Long(sent) = &underway.watched {
             sent.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        if underway.loan == Loan::Budget {
+            underway.ended.0.answers().account().moved(count as u64);
         }
     }
 }

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use warp::{Filter, Rejection, Reply};
 
-use crate::answers::Budget;
 use crate::body::RequestBody;
+use crate::budget::Budget;
 use crate::config::{Listen, ServerConfig, Settings};
 use crate::connection::Phase;
 use crate::dispatch::{self, App, Grpc, Shared};
@@ -148,11 +148,14 @@ impl<A: App, R: App> Server<A, R> {
 
         let requests = metrics.requests();
         let limits = settings.limits;
+        // A body is counted while it comes: whatever else is said, the largest one must fit beside another.
+        let bodies_of_peer = limits.request_bytes_per_peer.max(limits.body_bytes.saturating_mul(2));
         let connections =
             Connections::new(limits.connections, limits.connections_per_peer, Arc::clone(&requests));
         let shared = Arc::new(Shared {
             limits,
             answers: Arc::new(Budget::new(limits.answer_bytes, limits.answer_bytes_per_peer)),
+            bodies: Arc::new(Budget::new(limits.request_bytes.max(bodies_of_peer), bodies_of_peer)),
             metrics,
             requests,
             readiness,

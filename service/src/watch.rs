@@ -4,10 +4,12 @@
 //! under way, the dispatcher notes when requests begin and end, and a few times per timeout somebody looks. A limit is
 //! therefore kept to within a quarter of itself. The same look finds answers that are not read.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::answers::{Allowance, Answers, Reading};
+use crate::answers::{Answers, Reading};
+use crate::budget::Account;
 use crate::clock::monotonic;
 use crate::config::Limits;
 
@@ -21,6 +23,8 @@ pub(crate) struct Activity {
     /// When the first bytes of a request came in that has not begun yet.
     headers_since: AtomicU64,
     answers: Answers,
+    /// Bytes of request bodies.
+    bodies: Arc<Account>,
 }
 
 /// What to do with a connection.
@@ -40,18 +44,24 @@ fn now() -> u64 {
 }
 
 impl Activity {
-    pub(crate) fn new(allowance: Allowance) -> Self {
+    pub(crate) fn new(answers: Arc<Account>, bodies: Arc<Account>) -> Self {
         Self {
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now()),
             headers_since: AtomicU64::new(0),
-            answers: Answers::new(allowance),
+            answers: Answers::new(answers),
+            bodies,
         }
     }
 
     /// The answers under way.
     pub(crate) const fn answers(&self) -> &Answers {
         &self.answers
+    }
+
+    /// Where the bytes of request bodies are counted, until they are answered.
+    pub(crate) const fn bodies(&self) -> &Arc<Account> {
+        &self.bodies
     }
 
     /// Bytes came in. Only the first of a request without headers yet is noted.
@@ -110,10 +120,8 @@ pub(crate) fn interval(limits: &Limits) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::answers::{Budget, Standing};
+    use crate::budget::{Budget, Standing};
     use crate::config::LimitsConfig;
 
     fn limits(idle: Duration, headers: Duration) -> Limits {
@@ -126,12 +134,9 @@ mod tests {
     fn half_sent_headers_are_slow_and_control_frames_are_not() {
         const LONG: Duration = Duration::from_secs(3600);
         let at_once = Duration::ZERO;
-        let allowance = Allowance {
-            budget: Arc::new(Budget::new(1, 1)),
-            peer: Arc::default(),
-            standing: Standing::Anonymous,
-        };
-        let activity = Activity::new(allowance);
+        let budget = Arc::new(Budget::new(1, 1));
+        let account = Account::new(&budget, &Arc::default(), Standing::Anonymous, &Arc::default());
+        let activity = Activity::new(Arc::clone(&account), account);
         let judge = |idle, headers, rule| activity.judge(&limits(idle, headers), rule);
         assert_eq!(judge(LONG, at_once, HeaderRule::Timed), Verdict::Keep);
         activity.bytes_read();

@@ -183,7 +183,56 @@ async fn bytes_that_the_program_has_anyway_are_not_counted() {
         // The body is looked at right after the head.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // Nor refused when nothing more may be left unread.
+    idle.get("/2000000").await;
+    let Heard::Frame(_) = idle.hear(LONG).await else { panic!("no answer") };
+    assert_eq!(reqwest::get(url(running.addr(), "/shared")).await.unwrap().status(), 200);
     assert_eq!(metric(&running, "http_answers_refused_total").await, 0);
+    assert_eq!(reqwest::get(url(running.addr(), "/1000000")).await.unwrap().status(), 503);
+}
+
+/// Some addresses that read at a snail's pace do not keep all others from their answers.
+#[tokio::test]
+async fn who_holds_most_and_reads_least_gives_way_to_who_holds_less() {
+    let mut config = quick();
+    config.limits.stall_timeout_ms = 60_000;
+    config.limits.answer_bytes = 4 * MIB;
+    config.limits.answer_bytes_per_peer = MIB;
+    let running = serve(&config).await;
+    let mut slow = Vec::new();
+    for host in 2..6 {
+        let mut client = Http2::connect_from(host, running.addr(), 0).await;
+        for _ in 0..2 {
+            client.get("/524288").await;
+            let Heard::Frame(frame) = client.hear(LONG).await else { panic!("no answer") };
+            assert_eq!((frame.kind, frame.payload[0]), (HEADERS, 0x88));
+        }
+        slow.push(client);
+    }
+    // One of them reads.
+    slow[0].open(1, 200_000).await;
+    while let Heard::Frame(_) = slow[0].hear(Duration::from_millis(300)).await {}
+    for host in 6..9 {
+        let mut client = Http2::connect_from(host, running.addr(), 1 << 20).await;
+        let stream = client.get("/524288").await;
+        client.open(stream, 1 << 20).await;
+        let mut came = 0;
+        while came < 524_288 {
+            let Heard::Frame(frame) = client.hear(LONG).await else {
+                panic!("host {host}: {came} bytes came")
+            };
+            assert!(frame.kind == DATA || frame.payload[0] == 0x88, "host {host} was refused");
+            came += if frame.kind == DATA { frame.payload.len() } else { 0 };
+        }
+    }
+    assert_eq!(metric(&running, "http_connections_displaced_total").await, 1);
+    assert_eq!(metric(&running, "http_answers_refused_total").await, 0);
+    assert!(matches!(slow[0].hear(Duration::from_millis(100)).await, Heard::Nothing), "the one that reads");
+    let mut closed = 0;
+    for client in &mut slow[1..] {
+        closed += usize::from(matches!(client.hear(Duration::from_millis(100)).await, Heard::Closed));
+    }
+    assert_eq!(closed, 1);
 }
 
 /// Frames of a stream, until nothing more comes.

@@ -4,13 +4,16 @@
 
 mod harness;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::{quick, read_to_end, start, start_gated, url};
-use service::ServerConfig;
 use service::server::Drained;
+use service::{Server, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 #[tokio::test]
 async fn requests_under_way_are_answered_and_new_ones_are_not_taken() {
@@ -65,6 +68,37 @@ async fn what_does_not_finish_in_time_is_cut_off() {
     let request = tokio::spawn(reqwest::get(url(running.addr(), "/slow")));
     gate.entered.notified().await;
     assert_eq!(running.stop().await, Drained::CutOff);
+    assert!(request.await.unwrap().is_err());
+}
+
+/// What a request still does after its connection was cut off has ended when the stop has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_that_cuts_off_waits_for_the_requests_of_http_2_too() {
+    struct Leaves(Arc<AtomicBool>);
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(300));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let (entered, left) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let (tell, flag) = (entered.clone(), left.clone());
+    let answer = tower::service_fn(move |_: http::Request<service::body::RequestBody>| {
+        let (tell, leaves) = (tell.clone(), Leaves(flag.clone()));
+        async move {
+            tell.notify_one();
+            std::future::pending::<()>().await;
+            drop(leaves);
+            Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+        }
+    });
+    let config = ServerConfig { drain_seconds: 0, ..quick() };
+    let running = Server::new(&config).unwrap().service(answer).start().await.unwrap();
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let request = tokio::spawn(client.get(url(running.addr(), "/")).send());
+    entered.notified().await;
+    assert_eq!(running.stop().await, Drained::CutOff);
+    assert!(left.load(Ordering::SeqCst), "a request went on after the stop");
     assert!(request.await.unwrap().is_err());
 }
 

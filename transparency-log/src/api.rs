@@ -9,12 +9,13 @@ mod raw;
 mod reads;
 mod room;
 mod signing;
+mod turns;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -29,8 +30,11 @@ use crate::page;
 
 pub(crate) use entry::evidence;
 pub(crate) use problem::Oversize;
-pub(crate) use reads::{parameter, published};
+pub(crate) use reads::{BundleBytes, parameter, published};
 pub(crate) use room::{BatchRoom, Sharing};
+
+/// Least growth of a buffer for a body that comes in pieces, bytes.
+const GROWTH: usize = 8 << 10;
 
 /// A response with its whole body.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -107,7 +111,8 @@ async fn in_log(log: &Arc<ServedLog>, rest: &str, request: Request<RequestBody>)
         _ => rest,
     };
     let query = request.uri().query().unwrap_or_default().to_owned();
-    reads::read(log, rest, &query).await
+    let peer = request.extensions().get::<Peer>().cloned();
+    reads::read(log, rest, &query, peer.as_ref()).await
 }
 
 /// How a submission is queued and when it is answered.
@@ -205,20 +210,25 @@ pub(crate) async fn body_within(
 ) -> Result<Bytes, Problem> {
     let mut body = request.into_body();
     // Nearly always the whole body is in the first frame, and is not copied.
-    let (mut whole, mut pieces) = (Bytes::new(), BytesMut::new());
+    let (mut whole, mut pieces) = (Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Problem::bad_request("body_incomplete", "the request's body did not arrive whole")
                 .with_internal(error)
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + pieces.len() + data.len() > limit {
+        let length = whole.len() + pieces.len() + data.len();
+        if length > limit {
             return Err(oversize.problem(limit));
         }
-        room(whole.len() + pieces.len() + data.len())?;
+        room(length)?;
         if whole.is_empty() && pieces.is_empty() {
             whole = data;
         } else {
+            if pieces.capacity() < length {
+                // By a quarter: what is held must not be twice what was counted.
+                pieces.reserve_exact(length - pieces.len() + (length / 4).max(GROWTH));
+            }
             pieces.extend_from_slice(&std::mem::take(&mut whole));
             pieces.extend_from_slice(&data);
         }
@@ -226,7 +236,7 @@ pub(crate) async fn body_within(
             break;
         }
     }
-    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
+    Ok(if pieces.is_empty() { whole } else { pieces.into() })
 }
 
 /// Where writers are named, only they submit: by the certificate with which the connection was made.

@@ -1,4 +1,4 @@
-//! A reader that asks for whole bundles and takes none of them.
+//! A reader that asks for whole bundles and takes none of them, and writers who never end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod server;
@@ -108,5 +108,38 @@ async fn bundles_that_are_not_read_hold_little_memory_and_not_for_long() {
     assert!(!metrics.contains("http_answers_refused_total 0\n"), "{metrics}");
     // Others are served as before.
     assert!(whole().await);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Anybody may send a signature, of up to 4 MiB, and need not come to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn submissions_that_never_end_hold_little_memory() {
+    let stack = Stack::new();
+    let text = std::fs::read_to_string(stack.config()).unwrap();
+    let listen = "listen = \"127.0.0.1:0\"\n";
+    let limits = format!("{listen}[server.limits]\nrequest_bytes_per_peer = 16777216\n");
+    std::fs::write(stack.config(), text.replace(listen, &limits)).unwrap();
+    let server = stack.serve();
+    let before = peak(server.id());
+    let piece = vec![b' '; 1 << 16];
+    let mut writers = Vec::new();
+    for _ in 0..STREAMS {
+        let mut writer = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+        writer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        let head = "POST /api/v2/log/entries HTTP/1.1\r\nhost: x\r\ncontent-length: 4194304\r\n\r\n";
+        writer.write_all(head.as_bytes()).unwrap();
+        // One byte short; until the server wants no more of it.
+        let _ =
+            (0..63).try_for_each(|_| writer.write_all(&piece)).and_then(|()| writer.write_all(&piece[1..]));
+        writers.push(writer);
+    }
+    let most = peak(server.id());
+    assert!(most < before + 150, "{before} MiB before, {most} MiB at most");
+    // Others submit as before.
+    let request = stack.authority.leaf("dev@example.test").request(b"artifact");
+    let url = format!("{}/api/v2/log/entries", server.url);
+    let answer = reqwest::Client::new().post(url).body(request.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    drop(writers);
     assert_eq!(server.stop(), Some(0));
 }

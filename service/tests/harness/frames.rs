@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -43,7 +43,17 @@ pub struct Http2 {
 impl Http2 {
     /// Connects with this window for each stream.
     pub async fn connect(address: SocketAddr, window: u32) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap(), window).await
+    }
+
+    /// The same from another address of this machine: another peer.
+    pub async fn connect_from(host: u8, address: SocketAddr, window: u32) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, host], 0).into()).unwrap();
+        Self::over(socket.connect(address).await.unwrap(), window).await
+    }
+
+    async fn over(stream: TcpStream, window: u32) -> Self {
         let mut client = Self { stream, unread: Vec::new(), next: 1 };
         client.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         let mut setting = vec![0, 4];

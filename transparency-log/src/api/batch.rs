@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use log_store::{Clock as _, Entry, LogKind, Novelty};
+use log_store::{Clock as _, Entry, LogKind, Novelty, Receipt};
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::json;
 use service::body::RequestBody;
 use service::{Peer, Problem};
 
 use super::entry::{evidence, wait};
 use super::problem::{Oversize, of_store};
-use super::{Handled, Submission, body_within, event, issuance, json as json_answer, signing};
+use super::{Handled, Submission, body_within, event, issuance, respond, signing};
 use crate::clock::LogClock;
 use crate::logs::ServedLog;
 use crate::settings::{MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
@@ -30,7 +30,7 @@ pub(crate) async fn create(
 ) -> Handled {
     // Given back when the batch is answered.
     let from = request.extensions().get::<Peer>().map(|peer| peer.address().ip());
-    let place = log.room.enter(from, LogClock.elapsed());
+    let place = log.room.enter(from);
     let room = |length: usize| place.grow(length, LogClock.elapsed());
     let body = tokio::select! {
         body = body_within(request, MAX_BATCH_BYTES, Oversize::PayloadTooLarge, room) => body?,
@@ -160,33 +160,48 @@ async fn answer(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Ha
     }
     let mut answers =
         log.log.submit_all(submission.writer, submitted, submission.ack).map_err(store)?.into_iter();
-    let (mut results, mut receipts) = (Vec::with_capacity(verified.len()), Vec::new());
+    let mut receipts = Vec::with_capacity(verified.len());
     for body in verified {
-        let (Ok(body), Some(answer)) = (&body, if body.is_ok() { answers.next() } else { None }) else {
-            receipts.push(body.map(|_| None).map_err(|problem| json!({ "problem": problem.to_document() })));
-            continue;
-        };
-        let receipt = wait(log, answer, submission).await.map_err(store)?;
-        receipts.push(Ok(Some((receipt, body.clone()))));
-    }
-    // The newest checkpoint covers every entry.
-    let newest = receipts
-        .iter()
-        .filter_map(|receipt| receipt.as_ref().ok()?.as_ref()?.0.publication.clone())
-        .max_by_key(|publication| publication.tree().size);
-    for receipt in receipts {
-        results.push(match (receipt, &newest) {
-            (Ok(Some((receipt, body))), Some(publication)) => {
-                let entry = evidence(log, receipt.index, body.to_vec(), publication)?;
-                let entry: Value = serde_json::from_slice(&entry.to_json().map_err(Problem::internal)?)
-                    .map_err(Problem::internal)?;
-                json!({ "entry": entry, "duplicate": receipt.novelty == Novelty::Duplicate })
+        receipts.push(match body {
+            Ok(body) => {
+                let answer = answers.next().ok_or_else(|| Problem::internal("an entry without an answer"))?;
+                Ok((wait(log, answer, submission).await.map_err(store)?, body))
             }
-            (Err(problem), _) => problem,
-            _ => return Err(Problem::internal("a batch entry without an answer")),
+            Err(problem) => Err(problem),
         });
     }
-    Ok(json_answer(StatusCode::OK, &json!({ "results": results })))
+    // Up to a thousand proofs are no more for the threads that answer others than the signatures were.
+    let log = log.clone();
+    let results = tokio::task::spawn_blocking(move || results(&log, receipts)).await;
+    Ok(respond(StatusCode::OK, "application/json", "no-store", results.map_err(Problem::internal)??.into()))
+}
+
+/// The answer of a batch: the newest checkpoint covers every entry.
+fn results(log: &ServedLog, receipts: Vec<Result<(Receipt, Bytes), Problem>>) -> Result<Vec<u8>, Problem> {
+    let publications = receipts.iter().filter_map(|receipt| receipt.as_ref().ok()?.0.publication.clone());
+    let newest = publications.max_by_key(|publication| publication.tree().size);
+    let mut text = b"{\"results\":[".to_vec();
+    for (place, receipt) in receipts.into_iter().enumerate() {
+        if place > 0 {
+            text.push(b',');
+        }
+        match (receipt, &newest) {
+            (Ok((receipt, body)), Some(publication)) => {
+                let entry = evidence(log, receipt.index, body.to_vec(), publication)?;
+                text.extend_from_slice(b"{\"entry\":");
+                text.extend_from_slice(entry.to_json().map_err(Problem::internal)?.as_ref());
+                let duplicate = receipt.novelty == Novelty::Duplicate;
+                text.extend_from_slice(format!(",\"duplicate\":{duplicate}}}").as_bytes());
+            }
+            (Err(problem), _) => {
+                let refused = json!({ "problem": problem.to_document() });
+                serde_json::to_writer(&mut text, &refused).map_err(Problem::internal)?;
+            }
+            _ => return Err(Problem::internal("a batch entry without a checkpoint")),
+        }
+    }
+    text.extend_from_slice(b"]}");
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub(crate) const MAX_BODY: usize = 128 << 10;
 /// 201 with the entry and its proof; 200 with the same when it was in the log already.
 pub(crate) async fn create(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Handled {
     let canonical = verified_body(log, &body)?;
+    drop(body);
     let (receipt, entry) = entry::publish(log, submission, canonical).await?;
     let status = if receipt.novelty == Novelty::Duplicate { StatusCode::OK } else { StatusCode::CREATED };
     let json = entry.to_json().map_err(Problem::internal)?;

@@ -68,6 +68,7 @@ enum Wanted {
 pub(crate) async fn add(log: &Arc<ServedLog>, submission: Submission, body: Bytes, form: Form) -> Handled {
     let request: AddChain = parsed(&body)?;
     let entry = verified_entry(log, &request.chain, Some(form), &mut Vec::new())?;
+    drop((request, body));
     let answer = log
         .log
         .submit(submission.writer, Entry::certificate(entry.clone()).map_err(refusal)?, submission.ack)

@@ -41,7 +41,7 @@ pub(crate) fn of_store(error: Error, oversize: Oversize) -> Problem {
         Error::TooLarge { limit, .. } => oversize.problem(limit),
         Error::NoWitnesses => Problem::bad_request("no_witnesses", text),
         Error::NotFound => Problem::not_found("the published log has no such entry, tile or tree size"),
-        Error::Pending { .. } | Error::WitnessQuorum(_) => {
+        Error::Pending { .. } | Error::WitnessAhead { .. } | Error::WitnessQuorum(_) => {
             Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_acknowledged")
                 .with_detail(text)
                 .with_retry_after(1)

@@ -1,20 +1,24 @@
 //! Reads: checkpoint, tiles, bundles, proofs, issuers, lookups. Everything is cut to the published checkpoint.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use log_store::{Error, LogKind, Publication};
 use serde_json::json;
-use service::Problem;
+use service::{Peer, Problem};
 use tlog::bundle::append_entry;
 use tlog::hash::{Hash, LeafHash};
 use tlog::tile::{BundleId, TilePath};
-use tokio::sync::Semaphore;
 
 use super::entry::evidence;
 use super::problem::{Oversize, of_store};
+use super::turns::Turns;
 use super::{Answer, Handled, issuance, json as json_answer, respond, unknown};
+use crate::issuers::Unusable;
 use crate::logs::ServedLog;
 use crate::terms::TermKind;
 
@@ -24,9 +28,9 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// A checkpoint is replaced within seconds.
 const BRIEF: &str = "public, max-age=1";
 
-pub(crate) async fn read(log: &Arc<ServedLog>, rest: &str, query: &str) -> Handled {
+pub(crate) async fn read(log: &Arc<ServedLog>, rest: &str, query: &str, peer: Option<&Peer>) -> Handled {
     if rest.starts_with("tile/") {
-        return tile(log, rest).await;
+        return tile(log, rest, peer).await;
     }
     match rest {
         "checkpoint" => {
@@ -59,16 +63,16 @@ fn not_published() -> Problem {
     Problem::unavailable("not_published", 1).with_detail("no checkpoint reached its witness quorum yet")
 }
 
-async fn tile(log: &Arc<ServedLog>, path: &str) -> Handled {
+async fn tile(log: &Arc<ServedLog>, path: &str, peer: Option<&Peer>) -> Handled {
     let publication = published(log)?;
     let store = |error| of_store(error, Oversize::BadRequest);
     let bytes = match TilePath::parse(path).map_err(|_| unknown())? {
         TilePath::Hashes(id) if id.level() <= 5 || log.kind != LogKind::Issuance => {
             log.log.tile(id.level(), id.index(), id.width(), &publication).map_err(store)?
         }
-        TilePath::Entries(id) => bundle(log, id, publication, Record::Entry).await?,
+        TilePath::Entries(id) => bundle(log, id, publication, Record::Entry, peer).await?,
         TilePath::Data(id) if log.kind == LogKind::Issuance => {
-            bundle(log, id, publication, Record::Data).await?
+            bundle(log, id, publication, Record::Data, peer).await?
         }
         _ => return Err(unknown()),
     };
@@ -84,19 +88,36 @@ enum Record {
     Data,
 }
 
-/// Bundles that are put together at the same time, over all logs: each may have 16 MiB, and whether there is room for it
-/// until its reader has taken it is known only afterwards.
-static BUNDLES: Semaphore = Semaphore::const_new(8);
+/// Bundles that are put together at the same time, over all logs: each may have 16 MiB.
+static BUNDLES: LazyLock<Turns> = LazyLock::new(|| Turns::new(8, Duration::from_secs(5)));
 
-/// Bundles are hundreds of kilobytes: they are read and put together off the request threads.
+/// Bytes of the last bundle of each width, rounded up to a power of two, that one log gave: what the next one will have, more
+/// or less.
+#[derive(Debug, Default)]
+pub(crate) struct BundleBytes([AtomicU64; 9]);
+
+impl BundleBytes {
+    fn of(&self, entries: u16) -> Option<&AtomicU64> {
+        self.0.get(usize::try_from(u32::from(entries).next_power_of_two().trailing_zeros()).ok()?)
+    }
+}
+
+/// Bundles are hundreds of kilobytes: they are read and put together off the request threads, in turn, and not for who could
+/// not be given another one anyway.
 async fn bundle(
     log: &Arc<ServedLog>,
     id: BundleId,
     publication: Arc<Publication>,
     form: Record,
+    peer: Option<&Peer>,
 ) -> Result<Bytes, Problem> {
-    let turn = BUNDLES.acquire().await.map_err(Problem::internal)?;
-    let log = log.clone();
+    let expected = log.bundle_bytes.of(id.width()).map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+    if peer.is_some_and(|peer| !peer.may_take(expected)) {
+        return Err(Problem::unavailable("overloaded", 1)
+            .with_detail("too many bytes of answers are under way; read them, then repeat the call"));
+    }
+    let turn = BUNDLES.next(peer.map_or(IpAddr::from([0; 4]), Peer::network)).await?;
+    let (served, log) = (log, log.clone());
     let read = move || {
         let _turn = turn;
         let mut bytes = Vec::new();
@@ -111,7 +132,12 @@ async fn bundle(
         Ok((bytes, unfit))
     };
     match tokio::task::spawn_blocking(read).await.map_err(Problem::internal)? {
-        Ok((bytes, false)) => Ok(bytes.into()),
+        Ok((bytes, false)) => {
+            if let Some(last) = served.bundle_bytes.of(id.width()) {
+                last.store(bytes.len() as u64, Ordering::Relaxed);
+            }
+            Ok(bytes.into())
+        }
         Ok((_, true)) => Err(Problem::internal("an entry does not fit into a bundle")),
         Err(error) => Err(of_store(error, Oversize::BadRequest)),
     }
@@ -244,7 +270,11 @@ fn issuer(log: &ServedLog, fingerprint: &str) -> Result<Answer, Problem> {
     if !lower || hex::decode_to_slice(fingerprint, &mut digest).is_err() {
         return Err(unknown());
     }
-    let der = log.issuers.as_ref().and_then(|issuers| issuers.find(&digest)).ok_or_else(unknown)?;
+    let issuers = log.issuers.as_ref().ok_or_else(unknown)?;
+    let der = issuers.find(&digest).map_err(|why| match why {
+        Unusable::Missing => unknown(),
+        Unusable::Damaged => Problem::internal("a stored issuer is damaged"),
+    })?;
     Ok(respond(StatusCode::OK, "application/pkix-cert", IMMUTABLE, der.into()))
 }
 

@@ -4,9 +4,9 @@
 //! only named writers reach the log. Bytes count as they arrive. When there is no room for a body, the oldest one that has
 //! been arriving for some time is given up in its favour: who sends slowly on purpose keeps nobody out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -42,9 +42,18 @@ pub(crate) struct BatchRoom {
 struct Bodies {
     next: u64,
     held: usize,
-    /// In the order in which they came.
-    bodies: BTreeMap<u64, Body>,
-    by_address: HashMap<IpAddr, usize>,
+    bodies: HashMap<u64, Body>,
+    /// Those that are not whole, in the order in which their first bytes came.
+    arriving: BTreeSet<u64>,
+    by_address: HashMap<IpAddr, OfAddress>,
+}
+
+/// The same of one address.
+#[derive(Debug, Default)]
+struct OfAddress {
+    held: usize,
+    bodies: usize,
+    arriving: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -52,8 +61,7 @@ struct Body {
     from: IpAddr,
     bytes: usize,
     since: Duration,
-    /// Tells whoever reads the body that it was given up; `None` once it is whole.
-    given_up: Option<Arc<Notify>>,
+    given_up: Arc<Notify>,
 }
 
 impl BatchRoom {
@@ -65,53 +73,66 @@ impl BatchRoom {
         Self { total: ROOM, share, bodies: Mutex::default() }
     }
 
-    /// A body begins to arrive.
-    pub(crate) fn enter(&self, from: Option<IpAddr>, now: Duration) -> Place<'_> {
-        let given_up = Arc::new(Notify::new());
-        let body = Body {
-            from: from.map_or(IpAddr::from([0; 4]), network),
-            bytes: 0,
-            since: now,
-            given_up: Some(given_up.clone()),
-        };
-        let mut bodies = self.bodies.lock();
-        let id = bodies.next;
-        bodies.next += 1;
-        bodies.bodies.insert(id, body);
-        Place { room: self, id, given_up }
+    /// A body is expected. It takes part with its first byte: streams that are only opened cost nobody anything.
+    pub(crate) fn enter(&self, from: Option<IpAddr>) -> Place<'_> {
+        let from = from.map_or(IpAddr::from([0; 4]), network);
+        Place { room: self, from, id: OnceLock::new(), given_up: Arc::default() }
     }
 }
 
 impl Bodies {
     fn of(&self, from: &IpAddr) -> usize {
-        self.by_address.get(from).copied().unwrap_or_default()
+        self.by_address.get(from).map_or(0, |of_address| of_address.held)
+    }
+
+    fn insert(&mut self, body: Body) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let of_address = self.by_address.entry(body.from).or_default();
+        of_address.bodies += 1;
+        of_address.arriving.insert(id);
+        self.arriving.insert(id);
+        self.bodies.insert(id, body);
+        id
     }
 
     fn remove(&mut self, id: u64) -> Option<Body> {
         let body = self.bodies.remove(&id)?;
+        self.arriving.remove(&id);
         self.held = self.held.saturating_sub(body.bytes);
-        let left = self.of(&body.from).saturating_sub(body.bytes);
-        if left == 0 {
-            self.by_address.remove(&body.from);
-        } else {
-            self.by_address.insert(body.from, left);
+        if let Some(of_address) = self.by_address.get_mut(&body.from) {
+            of_address.arriving.remove(&id);
+            of_address.held = of_address.held.saturating_sub(body.bytes);
+            of_address.bodies = of_address.bodies.saturating_sub(1);
+            if of_address.bodies == 0 {
+                self.by_address.remove(&body.from);
+            }
         }
         Some(body)
     }
 
-    /// Gives up the oldest body that is not whole by now, and not `id`; false when there is none.
-    fn give_up(&mut self, id: u64, of: Option<IpAddr>, now: Duration) -> bool {
-        let oldest = self.bodies.iter().find(|(other, body)| {
-            **other != id
-                && body.bytes > 0
-                && body.given_up.is_some()
-                && body.since + PATIENCE <= now
-                && of.is_none_or(|from| from == body.from)
-        });
-        let Some(oldest) = oldest.map(|(other, _)| *other) else { return false };
-        if let Some(given_up) = self.remove(oldest).and_then(|body| body.given_up) {
-            given_up.notify_one();
+    fn whole(&mut self, id: u64) -> bool {
+        let Some(body) = self.bodies.get(&id) else { return false };
+        self.arriving.remove(&id);
+        if let Some(of_address) = self.by_address.get_mut(&body.from) {
+            of_address.arriving.remove(&id);
         }
+        true
+    }
+
+    /// Gives up the oldest body that is not whole by now, and not `id`; false when there is none. Whoever came later is not
+    /// older, so at most two are looked at.
+    fn give_up(&mut self, id: u64, of: Option<IpAddr>, now: Duration) -> bool {
+        let arriving = match of {
+            None => Some(&self.arriving),
+            Some(from) => self.by_address.get(&from).map(|of_address| &of_address.arriving),
+        };
+        let oldest = arriving.and_then(|arriving| arriving.iter().find(|other| **other != id)).copied();
+        let late = oldest.filter(|oldest| {
+            self.bodies.get(oldest).is_some_and(|body| body.since.saturating_add(PATIENCE) <= now)
+        });
+        let Some(body) = late.and_then(|oldest| self.remove(oldest)) else { return false };
+        body.given_up.notify_one();
         true
     }
 }
@@ -120,7 +141,10 @@ impl Bodies {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     room: &'a BatchRoom,
-    id: u64,
+    from: IpAddr,
+    /// Once its first byte came.
+    id: OnceLock<u64>,
+    /// Tells whoever reads the body that it was given up.
     given_up: Arc<Notify>,
 }
 
@@ -131,24 +155,29 @@ impl Place<'_> {
     /// 503 when there is none, 408 when the body was given up for another one.
     pub(crate) fn grow(&self, length: usize, now: Duration) -> Result<(), Problem> {
         let mut bodies = self.room.bodies.lock();
-        let Some((from, more)) =
-            bodies.bodies.get(&self.id).map(|body| (body.from, length.saturating_sub(body.bytes)))
-        else {
+        let id = *self.id.get_or_init(|| {
+            let given_up = self.given_up.clone();
+            bodies.insert(Body { from: self.from, bytes: 0, since: now, given_up })
+        });
+        let from = self.from;
+        let Some(more) = bodies.bodies.get(&id).map(|body| length.saturating_sub(body.bytes)) else {
             return Err(too_slow());
         };
         while bodies.of(&from) + more > self.room.share {
-            if !bodies.give_up(self.id, Some(from), now) {
+            if !bodies.give_up(id, Some(from), now) {
                 return Err(full("too many batches at once from this address"));
             }
         }
         while bodies.held + more > self.room.total {
-            if !bodies.give_up(self.id, None, now) {
+            if !bodies.give_up(id, None, now) {
                 return Err(full("too many batches at once"));
             }
         }
         bodies.held += more;
-        *bodies.by_address.entry(from).or_default() += more;
-        if let Some(body) = bodies.bodies.get_mut(&self.id) {
+        if let Some(of_address) = bodies.by_address.get_mut(&from) {
+            of_address.held += more;
+        }
+        if let Some(body) = bodies.bodies.get_mut(&id) {
             body.bytes += more;
         }
         Ok(())
@@ -159,12 +188,9 @@ impl Place<'_> {
     /// # Errors
     /// 408 when it was given up before.
     pub(crate) fn whole(&self) -> Result<(), Problem> {
-        match self.room.bodies.lock().bodies.get_mut(&self.id) {
-            Some(body) => {
-                body.given_up = None;
-                Ok(())
-            }
-            None => Err(too_slow()),
+        match self.id.get() {
+            Some(id) if !self.room.bodies.lock().whole(*id) => Err(too_slow()),
+            _ => Ok(()),
         }
     }
 
@@ -180,7 +206,9 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.room.bodies.lock().remove(self.id);
+        if let Some(id) = self.id.get() {
+            self.room.bodies.lock().remove(*id);
+        }
     }
 }
 
@@ -223,12 +251,12 @@ mod tests {
     #[test]
     fn an_address_holds_its_share_and_leaves_the_rest_to_others() {
         let room = BatchRoom::new(Sharing::PerAddress);
-        let held: Vec<_> = (0..64).map(|_| room.enter(address(1), at(0))).collect();
+        let held: Vec<_> = (0..64).map(|_| room.enter(address(1))).collect();
         let taken = held.iter().filter(|place| place.grow(BODY, at(0)).is_ok()).count();
         assert_eq!(taken * BODY, ROOM / PARTS);
-        assert_eq!(status(room.enter(address(2), at(0)).grow(BODY, at(0))), 200);
+        assert_eq!(status(room.enter(address(2)).grow(BODY, at(0))), 200);
         drop(held);
-        assert_eq!(status(room.enter(address(1), at(0)).grow(BODY, at(0))), 200);
+        assert_eq!(status(room.enter(address(1)).grow(BODY, at(0))), 200);
         assert_eq!(room.bodies.lock().held, 0);
         assert!(room.bodies.lock().by_address.is_empty());
     }
@@ -236,19 +264,18 @@ mod tests {
     #[test]
     fn writers_that_the_configuration_names_may_hold_all_of_it() {
         let room = BatchRoom::new(Sharing::Writers);
-        let held: Vec<_> = (0..64).map(|_| room.enter(address(1), at(0))).collect();
+        let held: Vec<_> = (0..64).map(|_| room.enter(address(1))).collect();
         assert_eq!(held.iter().filter(|place| place.grow(BODY, at(0)).is_ok()).count() * BODY, ROOM);
     }
 
     #[tokio::test]
     async fn the_oldest_body_that_still_arrives_makes_room_for_a_new_one() {
         let room = BatchRoom::new(Sharing::PerAddress);
-        let held: Vec<_> = (0..ROOM / BODY)
-            .map(|place| room.enter(address(u8::try_from(place % PARTS).unwrap()), at(0)))
-            .collect();
+        let held: Vec<_> =
+            (0..ROOM / BODY).map(|place| room.enter(address(u8::try_from(place % PARTS).unwrap()))).collect();
         assert!(held.iter().all(|place| place.grow(BODY - 400, at(0)).is_ok()));
         held[0].whole().unwrap();
-        let late = room.enter(address(100), at(4));
+        let late = room.enter(address(100));
         // Whoever has sent for a short time only is not interrupted.
         assert_eq!(status(late.grow(BODY, at(4))), 503);
         assert_eq!(status(late.grow(BODY, at(5))), 200);
@@ -262,14 +289,32 @@ mod tests {
         assert_eq!(room.bodies.lock().held, 0);
     }
 
+    /// Streams without a byte are nobody's to walk over, and cost the room nothing.
+    #[test]
+    fn a_body_takes_part_with_its_first_byte() {
+        let room = BatchRoom::new(Sharing::PerAddress);
+        let opened: Vec<_> = (0..100_000).map(|_| room.enter(address(1))).collect();
+        let body = room.enter(address(1));
+        body.grow(1, at(0)).unwrap();
+        {
+            let bodies = room.bodies.lock();
+            assert_eq!((bodies.bodies.len(), bodies.arriving.len(), bodies.by_address.len()), (1, 1, 1));
+        }
+        assert_eq!(status(opened[0].whole()), 200, "a batch without a body is for its reader to refuse");
+        body.whole().unwrap();
+        assert!(room.bodies.lock().arriving.is_empty(), "a whole body is not looked at any more");
+        drop(body);
+        assert!(room.bodies.lock().by_address.is_empty());
+    }
+
     #[test]
     fn an_address_that_is_at_its_share_gives_up_its_own_bodies_only() {
         let room = BatchRoom::new(Sharing::PerAddress);
-        let other = room.enter(address(2), at(0));
+        let other = room.enter(address(2));
         other.grow(BODY, at(0)).unwrap();
-        let slow: Vec<_> = (0..ROOM / PARTS / BODY).map(|_| room.enter(address(1), at(0))).collect();
+        let slow: Vec<_> = (0..ROOM / PARTS / BODY).map(|_| room.enter(address(1))).collect();
         assert!(slow.iter().all(|place| place.grow(BODY - 400, at(0)).is_ok()));
-        assert_eq!(status(room.enter(address(1), at(60)).grow(BODY, at(60))), 200);
+        assert_eq!(status(room.enter(address(1)).grow(BODY, at(60))), 200);
         assert_eq!(status(other.whole()), 200);
         assert_eq!(status(slow[0].whole()), 408);
     }

@@ -22,6 +22,7 @@ pub(crate) const MAX_BODY: usize = rekor::MAX_REQUEST_BYTES;
 
 pub(crate) async fn create(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Handled {
     let canonical = verified_body(log, &body)?;
+    drop(body);
     let (receipt, entry) = entry::publish(log, submission, canonical).await?;
     if receipt.novelty == Novelty::Duplicate {
         let problem = Problem::conflict(

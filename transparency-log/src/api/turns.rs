@@ -1,0 +1,102 @@
+//! Turns at work that is dear and that anybody may ask for: so many at once, of one address at most [`OF_ONE`], and nobody
+//! waits for ever.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use service::Problem;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Turns of one address at once. Who asks for more waits behind itself, and not before others.
+const OF_ONE: usize = 2;
+
+/// The turns of one sort of work.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    all: Arc<Semaphore>,
+    /// Longest wait for one.
+    patience: Duration,
+    peers: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+}
+
+/// A turn; over when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _all: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
+}
+
+impl Turns {
+    pub(crate) fn new(at_once: usize, patience: Duration) -> Self {
+        Self { all: Arc::new(Semaphore::new(at_once)), patience, peers: Mutex::default() }
+    }
+
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    /// 503 when it does not come in time.
+    pub(crate) async fn next(&self, peer: IpAddr) -> Result<Turn, Problem> {
+        let own = self.of(peer);
+        let turn = async {
+            // First among its own: the queue of all then has two of each address, however often it asks.
+            let own = own.acquire_owned().await?;
+            Ok::<_, tokio::sync::AcquireError>(Turn {
+                _own: own,
+                _all: self.all.clone().acquire_owned().await?,
+            })
+        };
+        match tokio::time::timeout(self.patience, turn).await {
+            Ok(turn) => turn.map_err(Problem::internal),
+            Err(_) => Err(Problem::unavailable("overloaded", 1)
+                .with_detail("too much is asked for at once; repeat the call later")),
+        }
+    }
+
+    fn of(&self, peer: IpAddr) -> Arc<Semaphore> {
+        let mut peers = self.peers.lock();
+        if let Some(known) = peers.get(&peer).and_then(Weak::upgrade) {
+            return known;
+        }
+        if peers.len() == peers.capacity() {
+            peers.retain(|_, turns| turns.strong_count() > 0);
+        }
+        let turns = Arc::new(Semaphore::new(OF_ONE));
+        peers.insert(peer, Arc::downgrade(&turns));
+        turns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
+    }
+
+    #[tokio::test]
+    async fn an_address_that_asks_for_much_waits_behind_itself_and_not_for_ever() {
+        let turns = Arc::new(Turns::new(3, Duration::from_millis(200)));
+        let held = [turns.next(address(1)).await.unwrap(), turns.next(address(1)).await.unwrap()];
+        let asked: Vec<_> = (0..1000)
+            .map(|_| {
+                let turns = turns.clone();
+                tokio::spawn(async move { turns.next(address(1)).await.map(drop) })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        // Another one does not wait at all.
+        let other = tokio::time::timeout(Duration::from_millis(150), turns.next(address(2))).await;
+        drop(other.unwrap().unwrap());
+        for asked in asked {
+            let refused = asked.await.unwrap().unwrap_err();
+            assert_eq!((refused.status().as_u16(), refused.code()), (503, "overloaded"));
+        }
+        drop(held);
+        turns.next(address(1)).await.unwrap();
+        assert_eq!(turns.all.available_permits(), 3);
+    }
+}
