@@ -156,15 +156,35 @@ async fn answers_with_the_statuses_of_the_protocol_and_remembers_across_a_kill()
     for name in ["records", "records-copies"] {
         std::fs::rename(stack.path(name), stack.path(&format!("{name}.aside"))).unwrap();
     }
-    for command in ["serve", "add-log"] {
+    let origins = stack.path("witness-keys/origins");
+    let listed = std::fs::read_to_string(&origins).unwrap();
+    // The last is a keystore of the first day, when no log was configured yet.
+    for (command, list) in
+        [("serve", listed.as_str()), ("add-log", &listed), ("serve", "mentat witness origins 1\n")]
+    {
+        std::fs::write(&origins, list).unwrap();
         let (code, _, line) = run(WITNESS, &[command, "--config"], &stack.path("witness.toml"));
         assert_eq!(code, Some(78), "{command}: {line}");
         // Whichever of the two logs is looked at first.
         assert!(line.contains("/record and ") && line.contains(" are both gone"), "{command}: {line}");
+        assert_eq!(std::fs::read_to_string(&origins).unwrap(), list, "{command}");
     }
     for name in ["records", "records-copies"] {
         assert!(!stack.path(name).join(&hash).exists());
         std::fs::rename(stack.path(&format!("{name}.aside")), stack.path(name)).unwrap();
+    }
+    // A log that is added gets its record by the command, once, and by no start.
+    let text = std::fs::read_to_string(stack.path("witness.toml")).unwrap();
+    let added = format!(
+        "{text}[[log]]\norigin = {}\nvkeys = [{}]\n",
+        stack.logs[2]["origin"], stack.logs[2]["vkeys"][0]
+    );
+    std::fs::write(stack.path("witness.toml"), added).unwrap();
+    let (code, _, line) = run(WITNESS, &["serve", "--config"], &stack.path("witness.toml"));
+    assert!(code == Some(78) && line.contains("add-log"), "{code:?}: {line}");
+    for _ in 0..2 {
+        let (code, _, line) = run(WITNESS, &["add-log", "--config"], &stack.path("witness.toml"));
+        assert_eq!(code, Some(0), "{line}");
     }
     // A keystore from before there was a list takes over the records that are there.
     std::fs::remove_file(stack.path("witness-keys/origins")).unwrap();

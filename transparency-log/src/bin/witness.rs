@@ -21,14 +21,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the keys and print the verifier keys as one JSON line. Never overwrites.
+    /// Make the keys, and the records of the configured logs; print the verifier keys as one JSON line. Never overwrites.
     Init {
         /// The configuration file.
         #[arg(long)]
         config: PathBuf,
     },
-    /// Make the records of configured logs that this witness never cosigned. Needed once, for keys that are older than
-    /// the list of known origins beside them; otherwise `serve` does it.
+    /// Make the records of logs that were added to the configuration and that this witness never cosigned. Needed once for
+    /// each new log: `serve` makes no record.
     AddLog {
         /// The configuration file.
         #[arg(long)]

@@ -26,7 +26,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// How often the notes for monitors are written to disk.
 const SAVE: Duration = Duration::from_secs(60);
 
-/// Makes the keys, once. Returns the JSON line to print.
+/// Makes the keys, once, and the records of the logs that are configured. Returns the JSON line to print.
 ///
 /// # Errors
 /// [`StartRefusal`] when they exist.
@@ -44,23 +44,30 @@ pub fn init(settings: &Settings) -> Result<Value, StartRefusal> {
     for spec in WitnessKeys::specs().map_err(failed)? {
         keystore.generate(&spec).map_err(failed)?;
     }
-    // From now on an origin that is not listed is one that this witness never cosigned.
-    KnownOrigins::read(&settings.keystore)?.begin()?;
     let keys = WitnessKeys::open(&keystore, &settings.name)?;
-    Ok(json!({ "initialized": true, "witness": { "name": settings.name, "vkeys": keys.vkeys() } }))
+    let vkeys = keys.vkeys();
+    // Keys that were just made never cosigned anything.
+    let mut known = KnownOrigins::read(&settings.keystore)?;
+    known.begin()?;
+    begin_records(settings, keys, known)?;
+    Ok(json!({ "initialized": true, "witness": { "name": settings.name, "vkeys": vkeys } }))
 }
 
-/// Makes the records of configured logs that this witness never cosigned, also for a keystore that is older than the list
-/// of its origins. Returns the JSON line to print.
+/// Makes the records of configured logs that this witness never cosigned. Returns the JSON line to print.
 ///
 /// # Errors
 /// [`StartRefusal`] as [`serve`]'s, such as when the record of an origin that is listed is gone.
 pub fn add_logs(settings: &Settings) -> Result<Value, StartRefusal> {
     let keys = WitnessKeys::open(&open(settings)?, &settings.name)?;
-    let known = KnownOrigins::read(&settings.keystore)?.or_none();
-    WitnessState::open_knowing(settings, keys, &(Arc::new(OsDisk) as _), Arc::new(LogClock), known)?;
+    begin_records(settings, keys, KnownOrigins::read(&settings.keystore)?)?;
     let origins: Vec<&str> = settings.logs.iter().map(|(origin, _)| origin.as_str()).collect();
     Ok(json!({ "origins": origins }))
+}
+
+/// Opens every record once, making those that the list does not name.
+fn begin_records(settings: &Settings, keys: WitnessKeys, known: KnownOrigins) -> Result<(), StartRefusal> {
+    let (disk, clock) = (Arc::new(OsDisk) as _, Arc::new(LogClock));
+    WitnessState::open_knowing(settings, keys, &disk, clock, known.adding()).map(drop)
 }
 
 fn open(settings: &Settings) -> Result<Keystore, StartRefusal> {

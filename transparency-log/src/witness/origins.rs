@@ -1,5 +1,6 @@
-//! The list of origins that this witness has records of, kept beside its keys: whoever has the keys can tell a log that is
-//! new to the witness from one whose records are gone, such as with a volume that is not mounted.
+//! The list of origins that this witness has records of, kept beside its keys. It says of which logs there must be a record;
+//! it does not say of which there need be none, because a keystore may have been restored from its first day. Records are
+//! therefore made by `init` and `add-log` only, never by a start.
 //!
 //! A text file `origins` in the keystore's directory: the line `mentat witness origins 1`, then one origin a line.
 
@@ -15,11 +16,11 @@ const FIRST_LINE: &str = "mentat witness origins 1";
 /// What a witness has to do with an origin, as far as its list says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It never had a record of it.
+    /// Who runs the command says that there never was a record of it, and no list contradicts.
     New,
     /// It has one.
     Listed,
-    /// There is no list: the keystore is older than such lists, or the list was deleted.
+    /// Nobody says so: it must have its record.
     Unlisted,
 }
 
@@ -29,6 +30,16 @@ pub(super) struct KnownOrigins {
     path: PathBuf,
     /// `None` when there is no list.
     origins: Option<BTreeSet<String>>,
+    adding: Adding,
+}
+
+/// Whether origins that are not listed are new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Adding {
+    /// The operator says that they are.
+    Allowed,
+    /// They must have their records.
+    Refused,
 }
 
 impl KnownOrigins {
@@ -45,7 +56,9 @@ impl KnownOrigins {
             )
         };
         let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { path, origins: None }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path, origins: None, adding: Adding::Refused });
+            }
             text => text.map_err(|error| unusable(error.to_string()))?,
         };
         let mut lines = text.lines();
@@ -53,7 +66,7 @@ impl KnownOrigins {
             return Err(unusable("it is not whole".to_owned()));
         }
         let origins = lines.map(str::to_owned).collect();
-        Ok(Self { path, origins: Some(origins) })
+        Ok(Self { path, origins: Some(origins), adding: Adding::Refused })
     }
 
     /// Begins an empty list where there is none.
@@ -64,19 +77,20 @@ impl KnownOrigins {
         if self.origins.is_some() { Ok(()) } else { self.write(BTreeSet::new()) }
     }
 
-    /// Where there is no list, takes every origin without a record for new: the operator says so. Nothing is written yet.
+    /// Takes every origin that is not listed for new: the operator says so. Nothing is written yet.
     #[must_use]
-    pub(super) fn or_none(mut self) -> Self {
-        self.origins.get_or_insert_default();
+    pub(super) fn adding(mut self) -> Self {
+        self.adding = Adding::Allowed;
         self
     }
 
     /// What the list says of an origin.
     pub(super) fn standing(&self, origin: &str) -> Standing {
-        match &self.origins {
-            None => Standing::Unlisted,
-            Some(origins) if origins.contains(origin) => Standing::Listed,
-            Some(_) => Standing::New,
+        let listed = self.origins.as_ref().is_some_and(|origins| origins.contains(origin));
+        match self.adding {
+            _ if listed => Standing::Listed,
+            Adding::Allowed => Standing::New,
+            Adding::Refused => Standing::Unlisted,
         }
     }
 
@@ -127,6 +141,12 @@ mod tests {
         let mut known = KnownOrigins::read(folder.path()).unwrap();
         assert_eq!(known.standing("a.example"), Standing::Unlisted);
         known.begin().unwrap();
+        assert_eq!(
+            known.standing("a.example"),
+            Standing::Unlisted,
+            "a list does not say what there never was"
+        );
+        known = known.adding();
         assert_eq!(known.standing("a.example"), Standing::New);
         known.add(["b.example".to_owned(), "a.example".to_owned()].iter()).unwrap();
         known.begin().unwrap();
@@ -134,6 +154,9 @@ mod tests {
         assert_eq!(text, "mentat witness origins 1\na.example\nb.example\n");
         let known = KnownOrigins::read(folder.path()).unwrap();
         assert_eq!(known.standing("a.example"), Standing::Listed);
+        assert_eq!(known.standing("c.example"), Standing::Unlisted);
+        let known = known.adding();
+        assert_eq!(known.standing("a.example"), Standing::Listed, "what there was is not begun anew");
         assert_eq!(known.standing("c.example"), Standing::New);
     }
 

@@ -55,7 +55,7 @@ impl RecordFiles {
 }
 
 impl Record {
-    /// Opens what is remembered of an origin, or begins to remember one that is new.
+    /// Opens what is remembered of an origin; begins to remember one only where [`Standing::New`] says that nothing ever was.
     ///
     /// # Errors
     /// [`StartRefusal`] when a file is locked, damaged, or gone, or when the record is older than its copy or the note.
@@ -196,7 +196,10 @@ impl Memory {
             true => open(&files.copy)?,
             // The record is made first, so the empty one of a new origin may not have its copy yet.
             false if standing == Standing::New && recorded.tree.size == 0 => create(&files.copy, recorded)?,
-            false => return Err(refuse(format!("its second copy {} is gone", files.copy.display()))),
+            false => {
+                let gone = refuse(format!("its second copy {} is gone", files.copy.display()));
+                return Err(if recorded.tree.size == 0 { never_cosigned(gone) } else { gone });
+            }
         };
         for (path, tree) in [(&files.copy, Some(copy.load().tree)), (&files.note, seen)] {
             let Some(tree) = tree else { continue };

@@ -123,7 +123,7 @@ pub struct WitnessState {
 }
 
 impl WitnessState {
-    /// Opens the records, making those of origins that the witness never had one of.
+    /// Opens the records. None is made: a configured origin without one is refused.
     ///
     /// # Errors
     /// [`StartRefusal`] when a record is damaged, locked, gone, or older than its second copy or the stored note.
