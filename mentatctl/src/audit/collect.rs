@@ -13,16 +13,12 @@ use trust_store::json::Bytes;
 use trust_store::provider::AwsLc;
 
 use super::account::{AuditLine, CertificateKey, Revocation, key_of};
-use super::evidence::{EntryEvidence, ExecutorEvidence, LogEvidence, Period, SeenCheckpoint};
+use super::evidence::{EntryEvidence, ExecutorEvidence, LogEvidence, MOST, Period, SeenCheckpoint};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::log::history::Seen;
 use crate::log::record::{Record, entry_format, serial_text};
 use crate::log::{KnownLog, log_failure};
 use crate::output::Output;
-
-/// Most entries of one log in one report: each stands there with its proof. Of an event log that has more, the newest so
-/// many stand there, and older ones as far as the account needs them; the others by their leaf hashes.
-const MOST: usize = 50_000;
 
 /// A log that is being read for a report.
 pub struct Reading<'a> {
@@ -242,7 +238,7 @@ impl<'a> Reading<'a> {
 }
 
 /// Which events of a large log the account needs: the newest, and of older ones the revocations that were recorded in the
-/// period or are of a certificate that signed what the report is about.
+/// period or are of a certificate that signed what the report is about, and what cannot be read, which is a finding.
 #[derive(Debug)]
 pub struct NeededEvents {
     newest_from: u64,
@@ -267,7 +263,7 @@ impl NeededEvents {
         if index >= self.newest_from {
             return true;
         }
-        let Ok(Record::Event { statement, .. }) = Record::read("event", bytes) else { return false };
+        let Ok(Record::Event { statement, .. }) = Record::read("event", bytes) else { return true };
         Revocation::read(&statement).is_some_and(|revocation| {
             (self.from..self.to).contains(&revocation.recorded_at())
                 || self.serials.contains(revocation.serial())

@@ -16,6 +16,10 @@ use trust_store::provider::AwsLc;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::log::record::leaf_of;
 
+/// Most entries of one log in one report: each stands there with its proof. Of an event log that has more, the newest so
+/// many stand there, and older ones as far as the account needs them; only others may stand there by their leaf hashes.
+pub const MOST: usize = 50_000;
+
 /// The period of a report: from inclusive, to exclusive, RFC 3339.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,6 +144,11 @@ impl LogEvidence {
     /// # Errors
     /// Exit code 3 with what does not hold.
     pub fn verify(&self, keys: &[VerifierKey], period: &Period) -> Outcome<()> {
+        self.verify_with(keys, period, MOST as u64)
+    }
+
+    /// As [`verify`](Self::verify), where the newest `newest` events must stand there whole.
+    pub(super) fn verify_with(&self, keys: &[VerifierKey], period: &Period, newest: u64) -> Outcome<()> {
         let open = |note: &str| {
             VerifiedCheckpoint::open(note.as_bytes(), &self.origin, keys, &AwsLc).map_err(|error| {
                 refused(&format!("the checkpoint of {}: {error}", self.origin)).code(error.code())
@@ -164,7 +173,7 @@ impl LogEvidence {
         }
         self.verify_ends(head.size)?;
         if !self.leaves.is_empty() {
-            return self.verify_whole(&head);
+            return self.verify_whole(&head, newest);
         }
         let mut next = self.start;
         let mut last = None;
@@ -208,8 +217,8 @@ impl LogEvidence {
 
 impl LogEvidence {
     /// A tree of which all leaves are known has the root that was signed: those of the entries by their bytes, the others
-    /// by their hashes.
-    fn verify_whole(&self, head: &TreeHead) -> Outcome<()> {
+    /// by their hashes. These are older than the newest `newest`: none where there are no more than so many.
+    fn verify_whole(&self, head: &TreeHead, newest: u64) -> Outcome<()> {
         let not_whole = || refused(&format!("entries and leaves of {} are not the whole tree", self.origin));
         let count = (self.entries.len() as u64).saturating_add(self.leaves.len() as u64);
         if self.kind != "event" || count != head.size {
@@ -223,6 +232,12 @@ impl LogEvidence {
                     leaf_of(&self.kind, &entry.entry.0).map_err(|_| not_whole())?
                 }
                 Some(_) => return Err(not_whole()),
+                None if index >= head.size.saturating_sub(newest) => {
+                    return Err(refused(&format!(
+                        "entry {index} of {} stands in the report by its hash only, although it is one of the newest {newest}",
+                        self.origin
+                    )));
+                }
                 None => {
                     let leaf = leaves.next().and_then(|leaf| Hash::from_base64(leaf).ok());
                     LeafHash::from_stored(leaf.ok_or_else(not_whole)?)

@@ -57,11 +57,14 @@ fn signature(der: &[u8]) -> Vec<u8> {
 }
 
 fn revocation(serial: &str, revoked_at: i64, recorded_at: i64) -> Vec<u8> {
+    let predicate = serde_json::json!({ "serial": serial, "reason": 1, "revokedAt": revoked_at, "recordedAt": recorded_at });
+    unsigned(REVOCATION, serial, predicate)
+}
+
+fn unsigned(kind: &str, name: &str, predicate: serde_json::Value) -> Vec<u8> {
     let statement = serde_json::json!({
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{ "name": serial, "digest": { "sha256": "00" } }],
-        "predicateType": REVOCATION,
-        "predicate": { "serial": serial, "reason": 1, "revokedAt": revoked_at, "recordedAt": recorded_at },
+        "_type": "https://in-toto.io/Statement/v1", "subject": [{ "name": name, "digest": { "sha256": "00" } }],
+        "predicateType": kind, "predicate": predicate,
     });
     serde_json::to_vec(&Envelope::new(IN_TOTO_PAYLOAD_TYPE, statement.to_string().into_bytes(), vec![1]))
         .unwrap()
@@ -389,31 +392,34 @@ fn events_that_the_account_does_not_need_may_stand_there_by_their_hashes() {
     let (signed, other) = (certificate(7, "a@example.com"), certificate(8, "b@example.com"));
     let signing = log("signing", vec![signature(&signed), signature(&other)]);
     let day = 86_400;
-    let anchor = br#"{"no":"revocation"}"#.to_vec();
+    let anchor = unsigned("https://example.test/anchor/v1", "x", serde_json::json!({}));
     let proven = Proven::new(vec![
         anchor.clone(),
         revocation("07", T - 50 * day, T - 40 * day),
         revocation("99", T - 50 * day, T - 40 * day),
         revocation("98", T - 50 * day, T + day),
-        anchor.clone(),
+        br#"{"no":"event"}"#.to_vec(),
         anchor,
     ]);
     let needed = NeededEvents::of(&period(), &signing, 5).unwrap();
-    let kept: Vec<u64> = (0..6)
-        .filter(|index| needed.has(*index, &proven.entries[usize::try_from(*index).unwrap()]))
-        .collect();
-    assert_eq!(kept, [1, 3, 5], "of a signer, recorded in the period, and the newest");
+    let kept: Vec<u64> =
+        (0..6).filter(|index| needed.has(*index, &proven.entries[*index as usize])).collect();
+    assert_eq!(kept, [1, 3, 4, 5], "of a signer, recorded in the period, no event at all, and the newest");
 
     let mut whole = LogEvidence { kind: "event".to_owned(), ..proven.log(0, 6) };
     let left_out = whole.entries.extract_if(.., |entry| !kept.contains(&entry.index));
     let leaf = |entry: EntryEvidence| leaf_of("event", &entry.entry.0).unwrap().hash().to_base64();
     whole.leaves = left_out.map(leaf).collect();
     whole.entries.iter_mut().for_each(|entry| entry.inclusion.clear());
-    whole.verify(&proven.keys(), &period()).unwrap();
-    let text = serde_json::to_string(&whole).unwrap();
-    assert_eq!(serde_json::from_str::<LogEvidence>(&text).unwrap(), whole);
+    let verify = |log: &LogEvidence| log.verify_with(&proven.keys(), &period(), 1);
+    verify(&whole).unwrap();
+    let refused = whole.verify(&proven.keys(), &period()).unwrap_err();
+    assert!(refused.line().contains("by its hash only"), "of a log this small: {}", refused.line());
+    let text = serde_json::to_value(&whole).unwrap();
+    assert_eq!(serde_json::from_value::<LogEvidence>(text).unwrap(), whole);
 
-    let changes: [(&str, Change<'_>); 7] = [
+    let changes: [(&str, Change<'_>); 8] = [
+        ("one of the newest by its hash", &|log| log.leaves.push(leaf(log.entries.pop().unwrap()))),
         ("a hash left out", &|log| drop(log.leaves.pop())),
         ("a hash too many", &|log| log.leaves.push(log.leaves[0].clone())),
         ("another hash", &|log| log.leaves[0] = Hash::digest(b"").to_base64()),
@@ -425,7 +431,7 @@ fn events_that_the_account_does_not_need_may_stand_there_by_their_hashes() {
     for (what, change) in changes {
         let mut log = whole.clone();
         change(&mut log);
-        let refused = log.verify(&proven.keys(), &period()).unwrap_err();
+        let refused = verify(&log).unwrap_err();
         assert_eq!(refused.exit, crate::exit::Exit::Denied, "{what}: {}", refused.line());
     }
 }
