@@ -46,6 +46,20 @@ pub(crate) struct WitnessClient {
     gathered: Mutex<Option<(String, Vec<Option<NoteSignature>>)>>,
 }
 
+/// Why a witness gave no line.
+#[derive(Debug)]
+struct NoLine {
+    why: String,
+    /// It has recorded this size, larger than what it was asked about.
+    recorded: Option<u64>,
+}
+
+impl From<String> for NoLine {
+    fn from(why: String) -> Self {
+        Self { why, recorded: None }
+    }
+}
+
 impl WitnessClient {
     /// Reads a policy file. Must be called inside the runtime that will make the requests.
     ///
@@ -119,6 +133,7 @@ impl WitnessClient {
                 Some(self.ask(place, witness, url.as_deref()?, note, head, consistency))
             })
             .collect();
+        let mut ahead = None;
         while let Some((place, answer)) = requests.next().await {
             match answer {
                 Ok(line) => {
@@ -126,7 +141,8 @@ impl WitnessClient {
                         *kept = Some(line);
                     }
                 }
-                Err(why) => {
+                Err(NoLine { why, recorded }) => {
+                    ahead = ahead.max(recorded);
                     let name = self.policy.witnesses().get(place).map_or("", |witness| witness.key.name());
                     tracing::warn!(witness = name, why, "no cosignature");
                 }
@@ -138,7 +154,11 @@ impl WitnessClient {
         let reached = lines.iter().flatten().count();
         let count = lines.len();
         *self.gathered.lock() = Some((note.text().to_owned(), lines));
-        Err(Error::WitnessQuorum(format!("{reached} of {count} witnesses cosigned size {}", head.size)))
+        let detail = format!("{reached} of {count} witnesses cosigned size {}", head.size);
+        Err(match ahead {
+            Some(recorded) => Error::WitnessAhead { recorded, detail },
+            None => Error::WitnessQuorum(detail),
+        })
     }
 
     /// The note with the lines of a quorum and no more, opened as readers open it.
@@ -184,18 +204,18 @@ impl WitnessClient {
         note: &Note,
         head: &TreeHead,
         consistency: &dyn Fn(u64) -> Result<ConsistencyProof, Error>,
-    ) -> (usize, Result<NoteSignature, String>) {
+    ) -> (usize, Result<NoteSignature, NoLine>) {
         let mut old = self.recorded.lock().get(&place).copied().unwrap_or(0).min(head.size);
-        let mut outcome = Err("it keeps naming another size".to_owned());
+        let mut outcome = Err(NoLine::from("it keeps naming another size".to_owned()));
         for _ in 0..2 {
             let proof = match consistency(old) {
                 Ok(proof) => proof,
-                Err(error) => return (place, Err(error.to_string())),
+                Err(error) => return (place, Err(error.to_string().into())),
             };
             let request = AddCheckpointRequest { old_size: old, proof, note: note.clone() };
             match self.post(url, request.to_bytes()).await {
                 Ok((StatusCode::OK, body)) => {
-                    outcome = verified(&body, witness, note);
+                    outcome = verified(&body, witness, note).map_err(NoLine::from);
                     if outcome.is_ok() {
                         self.recorded.lock().insert(place, head.size);
                     }
@@ -204,23 +224,21 @@ impl WitnessClient {
                 Ok((StatusCode::CONFLICT, body)) => match parse_size_body(&body) {
                     Ok(recorded) if recorded <= head.size => old = recorded,
                     Ok(recorded) => {
-                        outcome = Err(format!(
-                            "it has recorded size {recorded}, larger than {}: was this log restored from a backup?",
-                            head.size
-                        ));
+                        let why = format!("it has recorded size {recorded}, larger than {}", head.size);
+                        outcome = Err(NoLine { why, recorded: Some(recorded) });
                         break;
                     }
                     Err(_) => {
-                        outcome = Err("its 409 names no size".to_owned());
+                        outcome = Err("its 409 names no size".to_owned().into());
                         break;
                     }
                 },
                 Ok((status, _)) => {
-                    outcome = Err(format!("status {status}"));
+                    outcome = Err(format!("status {status}").into());
                     break;
                 }
                 Err(why) => {
-                    outcome = Err(why);
+                    outcome = Err(why.into());
                     break;
                 }
             }

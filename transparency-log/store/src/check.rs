@@ -79,6 +79,8 @@ pub fn check_and_hold(
     let derived = note.current().map_or(0, |note| note.derived) / 256 * 256;
     let tiles = match derived {
         0 => None,
+        // A backup leaves out what is derived; a start makes it anew.
+        _ if is_gone(disk, &options.tiles_directory())? => None,
         _ => Some(open_tiles(options, disk, committed.tree.size)?),
     };
     let positions = match &tiles {
@@ -113,15 +115,10 @@ pub fn check_and_hold(
         }
     }
 
-    if let Some(stored) = note.current()
-        && stored.tree.size > copy.load().tree.size
-    {
-        return Err(Refusal::CopyBehind {
-            copy: copy.path().to_owned(),
-            copy_size: copy.load().tree.size,
-            signed_size: stored.tree.size,
-        }
-        .into());
+    let copy_size = copy.load().tree.size;
+    if let Some((_, tree)) = signed.iter().find(|(_, tree)| tree.size > copy_size) {
+        let copy = copy.path().to_owned();
+        return Err(Refusal::CopyBehind { copy, copy_size, signed_size: tree.size }.into());
     }
 
     let mut scan = Scan::new(&entries, 0, SEGMENT_HEADER, None);
@@ -186,6 +183,15 @@ pub fn check_and_hold(
     if range.head() != committed.tree || scan.position() != committed.tail {
         return Err(Error::damaged(head.path(), "the entries do not have this root or end".to_owned()));
     }
+    // A start takes in what is whole behind the head, and then asks what was derived from more.
+    let mut whole = committed.tree.size;
+    while let Scanned::Record { .. } = scan.step()? {
+        whole += 1;
+    }
+    if let Some((newer, newer_size)) = options.beyond(disk, whole)? {
+        let (head, head_size) = (head.path().to_owned(), committed.tree.size);
+        return Err(Refusal::HeadBehind { head, head_size, newer, newer_size }.into());
+    }
     let stored = note.current();
     let report = CheckReport {
         tree: committed.tree,
@@ -205,6 +211,14 @@ fn demand(disk: &Arc<dyn Disk>, path: &Path, otherwise: &str) -> Result<()> {
             Err(Error::damaged(path, format!("the file is missing; {otherwise}")))
         }
         Err(error) => Err(Error::io("open", path, error)),
+    }
+}
+
+fn is_gone(disk: &Arc<dyn Disk>, directory: &Path) -> Result<bool> {
+    match disk.list(directory) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io("list", directory, error)),
     }
 }
 

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// The log then waits until the clock is there again.
 const STEP_BACK: Duration = Duration::from_secs(10);
 
+/// Longest pause between two looks at a clock that is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Makes sure that the clock is not behind the latest time that the log has used.
 ///
 /// # Errors
@@ -20,6 +23,28 @@ pub(crate) fn not_before(now_millis: u64, last_millis: u64) -> Result<()> {
             Err(Error::ClockBehind { behind_millis })
         }
         Some(_) => Err(Error::ClockBackwards { now_millis, last_millis }),
+    }
+}
+
+/// Waits, as a running log does, until the clock is where the log has been; for no longer than a clock that runs needs.
+///
+/// # Errors
+/// By how many milliseconds it is behind: more than ten seconds, or still.
+pub(crate) fn reach(clock: &dyn Clock, last_millis: u64) -> std::result::Result<u64, u64> {
+    let began = clock.elapsed();
+    let mut patience = None;
+    loop {
+        let now = clock.unix_millis();
+        let Some(behind_millis) = last_millis.checked_sub(now).filter(|behind| *behind > 0) else {
+            return Ok(now);
+        };
+        let behind = Duration::from_millis(behind_millis);
+        // Time servers slow a clock down by less than a quarter.
+        let patience = *patience.get_or_insert(behind + behind / 4 + LOOK);
+        if behind > STEP_BACK || clock.elapsed().saturating_sub(began) > patience {
+            return Err(behind_millis);
+        }
+        std::thread::sleep(behind.min(LOOK));
     }
 }
 

@@ -4,6 +4,9 @@
 //! Whoever submitted with [`Ack::Witnessed`](crate::Ack::Witnessed) waits here, after publication, for a cosigned
 //! checkpoint that covers the entry. Without the quorum nobody is answered. What was cosigned last is stored, so that a
 //! restart has it; where the log has grown since, the witnesses are asked at once.
+//!
+//! Anybody can submit again what is published and wait for its witnesses, so of the places of those who wait the greater part
+//! is kept for entries that are new.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::entry::Receipt;
+use crate::entry::{Novelty, Receipt};
 use crate::error::{Error, Result};
 use crate::note_file::{MAX_NOTE, NoteFile, StoredNote};
 use crate::publication::Publication;
@@ -36,29 +39,71 @@ pub enum Witnessing {
     },
 }
 
+/// Rounds that follow each other without the pause when a witness turns out to know a newer published tree.
+const AT_ONCE: u32 = 3;
+
 /// Who waits for a cosigned checkpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CosigningQueue {
     state: Mutex<State>,
     changed: Condvar,
+    /// Submitters of duplicates who may wait.
+    max_repeated: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiters: Vec<(Receipt, oneshot::Sender<Result<Receipt>>)>,
+    /// Those of them whose entry was in the log before, as of the last look at all of them and since.
+    repeated: usize,
     closing: bool,
     failed: Option<String>,
 }
 
+impl State {
+    fn count(&mut self) {
+        self.repeated = self.waiters.iter().filter(|(receipt, _)| is_repeated(receipt)).count();
+    }
+
+    fn forget_gone(&mut self) {
+        self.waiters.retain(|(_, reply)| !reply.is_closed());
+        self.count();
+    }
+}
+
+fn is_repeated(receipt: &Receipt) -> bool {
+    receipt.novelty == Novelty::Duplicate
+}
+
 impl CosigningQueue {
-    /// Adds entries that are published.
+    /// For a log in which `max_waiting` submitters may wait.
+    pub(crate) fn new(max_waiting: usize) -> Self {
+        let max_repeated = (max_waiting / 4).max(1);
+        Self { state: Mutex::default(), changed: Condvar::new(), max_repeated }
+    }
+
+    /// Adds entries that are published. Of duplicates so many that there is always room for others.
     pub(crate) fn wait_for(&self, waiters: Vec<Waiter>) {
         let mut state = self.state.lock();
         if let Some(cause) = &state.failed {
             refuse(waiters.into_iter().map(|waiter| waiter.reply), cause);
             return;
         }
-        state.waiters.extend(waiters.into_iter().map(|waiter| (waiter.receipt, waiter.reply)));
+        let repeated = waiters.iter().filter(|waiter| is_repeated(&waiter.receipt)).count();
+        if state.repeated + repeated > self.max_repeated && repeated > 0 {
+            state.forget_gone();
+        }
+        for Waiter { receipt, reply, .. } in waiters {
+            if is_repeated(&receipt) {
+                if state.repeated >= self.max_repeated {
+                    // The submitter may have gone; the entry stays.
+                    let _ = reply.send(Err(Error::Overloaded { retry_after: Duration::from_secs(1) }));
+                    continue;
+                }
+                state.repeated += 1;
+            }
+            state.waiters.push((receipt, reply));
+        }
         drop(state);
         self.changed.notify_one();
     }
@@ -70,7 +115,7 @@ impl CosigningQueue {
 
     /// Forgets who has gone.
     pub(crate) fn purge(&self) {
-        self.state.lock().waiters.retain(|(_, reply)| !reply.is_closed());
+        self.state.lock().forget_gone();
     }
 
     /// Ends the thread. Who still waits is told to try again.
@@ -119,11 +164,12 @@ impl Cosigning {
     /// Cosigns until the log is closed or fails.
     pub(crate) fn run(mut self) {
         // Not before the first, and at the second even when nobody waits.
-        let (mut earliest, mut refresh) = (Duration::ZERO, self.first());
+        let (mut earliest, mut refresh, mut at_once) = (Duration::ZERO, self.first(), 0);
         while let Some(publication) = self.due(earliest, refresh) {
             let now = self.shared.clock.elapsed();
             match self.cosign(&publication) {
                 Ok(cosigned) => {
+                    at_once = 0;
                     earliest = now + self.pause;
                     refresh = self.refresh_from(now);
                     self.answer(&cosigned);
@@ -132,7 +178,15 @@ impl Cosigning {
                     self.shared.fail(&error);
                     return;
                 }
+                // Anybody may have brought a witness what was published since: it is asked about that then.
+                Err(Error::WitnessAhead { recorded, .. })
+                    if at_once < AT_ONCE && self.is_published(recorded) =>
+                {
+                    at_once += 1;
+                    earliest = now;
+                }
                 Err(error) => {
+                    at_once = 0;
                     tracing::warn!(log = %self.shared.origin, %error, "no cosigned checkpoint; trying again");
                     self.shared.metrics.publication_failed();
                     self.shared.cosigning.purge();
@@ -164,6 +218,15 @@ impl Cosigning {
                 self.refresh.map(|refresh| now + refresh.saturating_sub(Duration::from_millis(age)))
             }
         }
+    }
+
+    /// Whether a tree of this size was published; a larger one than any is that of a log which was longer.
+    fn is_published(&self, size: u64) -> bool {
+        let known = self.shared.published().is_some_and(|published| size <= published.tree.size);
+        if !known {
+            tracing::error!(log = %self.shared.origin, size, "a witness knows a larger tree: was an old copy restored?");
+        }
+        known
     }
 
     fn refresh_from(&self, now: Duration) -> Option<Duration> {
@@ -223,6 +286,7 @@ fn answer(state: &mut State, cosigned: &Arc<Publication>) {
         .into_iter()
         .partition(|(receipt, _)| receipt.index < cosigned.tree.size);
     state.waiters = later;
+    state.count();
     for (mut receipt, reply) in covered {
         receipt.publication = Some(cosigned.clone());
         // The submitter may have gone; the entry stays.

@@ -102,6 +102,16 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The witness quorum was not reached, and a witness has recorded a larger tree than the one it was asked about. Nothing
+    /// is published as witnessed. Where the larger one is published, asking about the newest helps; else an old copy of the log
+    /// was restored.
+    #[error("witness quorum not reached: {detail}; a witness has recorded size {recorded}")]
+    WitnessAhead {
+        /// The largest size that a witness named.
+        recorded: u64,
+        /// Who cosigned.
+        detail: String,
+    },
     /// The witness quorum was not reached. Nothing is published without it.
     #[error("witness quorum not reached: {0}")]
     WitnessQuorum(String),

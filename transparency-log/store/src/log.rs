@@ -104,6 +104,7 @@ impl Log {
             derived,
             published_is_witnessed: parts.cosigner.is_some()
                 && options.witnessing == Witnessing::EveryCheckpoint,
+            max_waiting: options.batching.queue_entries,
         }));
         let (to_follower, completed) = mpsc::channel();
         let follower = Follower {
@@ -234,7 +235,7 @@ impl Log {
         if entries.iter().any(|entry| entry.is_certificate() != (self.shared.kind == LogKind::Issuance)) {
             return Err(Error::WrongKind { kind: self.shared.kind.as_str() });
         }
-        let crowded = ack != Ack::Sequenced && !self.shared.has_room(self.max_waiting);
+        let crowded = ack != Ack::Sequenced && !self.shared.has_room(ack, self.max_waiting);
         if crowded || self.shared.tiles.backlog() > MAX_TILE_BACKLOG {
             return Err(Error::Overloaded { retry_after: Duration::from_secs(1) });
         }

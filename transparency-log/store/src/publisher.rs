@@ -40,7 +40,7 @@ pub trait Cosigner: Send + Sync + std::fmt::Debug {
     /// note's.
     ///
     /// # Errors
-    /// [`Error::WitnessQuorum`]. The publisher tries again; nothing is published meanwhile.
+    /// [`Error::WitnessQuorum`], [`Error::WitnessAhead`]. The publisher tries again; nothing is published meanwhile.
     fn cosign(
         &self,
         note: &[u8],
@@ -181,7 +181,12 @@ impl Publisher {
             last = self.shared.clock.elapsed();
             match self.publish() {
                 Ok(()) => {}
-                Err(error @ (Error::Signer(_) | Error::WitnessQuorum(_) | Error::ClockBehind { .. })) => {
+                Err(
+                    error @ (Error::Signer(_)
+                    | Error::WitnessAhead { .. }
+                    | Error::WitnessQuorum(_)
+                    | Error::ClockBehind { .. }),
+                ) => {
                     tracing::warn!(log = %self.shared.origin, %error, "no checkpoint published; trying again");
                     self.shared.metrics.publication_failed();
                     let mut state = self.shared.publisher.state.lock();

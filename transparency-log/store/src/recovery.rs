@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tlog::compact::CompactRange;
 use tlog::hash::{Hash, TreeHead};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, reach};
 use crate::dedup::{self, Dedup, Work};
 use crate::disk::Disk;
 use crate::edge::{Edge, FullTile, TileNodes, items};
@@ -44,7 +44,9 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
     let note = NoteFile::find(&**disk, &options.note_file(), identity)?;
     let cosigned = NoteFile::find(&**disk, &options.cosigned_file(), identity)?;
     let notes: Vec<&NoteFile> = note.iter().chain(&cosigned).collect();
-    let last_time_millis = compare_heads(&head, &copy, &notes, clock.unix_millis())?;
+    let last_time_millis = compare_heads(&head, &copy, &notes)?;
+    reach(clock, last_time_millis)
+        .map_err(|behind_millis| Refusal::ClockBehind { head: head.path().to_owned(), behind_millis })?;
 
     let entries = EntryFile::open(disk.clone(), &options.entries_directory(), identity, options.sizes)?;
     let tiles = TileStore::open(disk.clone(), &options.tiles_directory())?;
@@ -70,10 +72,8 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
         let (head_size, head) = (expected.size, head.path().to_owned());
         return Err(Refusal::HeadBehind { head, head_size, newer, newer_size }.into());
     }
-    let now = clock.unix_millis();
-    if let Some(behind_millis) = walk.latest_millis.checked_sub(now).filter(|behind| *behind > 0) {
-        return Err(Refusal::ClockBehind { head: head.path().to_owned(), behind_millis }.into());
-    }
+    let now = reach(clock, walk.latest_millis)
+        .map_err(|behind_millis| Refusal::ClockBehind { head: head.path().to_owned(), behind_millis })?;
 
     let Walk { edge, every, tail, .. } = walk;
     let range = {
@@ -105,7 +105,7 @@ pub(crate) fn recover(options: &LogOptions, disk: &Arc<dyn Disk>, clock: &dyn Cl
 }
 
 /// Looks at all records of what was committed, signed and cosigned. Returns the latest time in them.
-fn compare_heads(head: &HeadFile, copy: &HeadFile, notes: &[&NoteFile], now: u64) -> Result<u64, Refusal> {
+fn compare_heads(head: &HeadFile, copy: &HeadFile, notes: &[&NoteFile]) -> Result<u64, Refusal> {
     let (committed, copied) = (head.load(), copy.load());
     let mut last = committed.time_millis.max(copied.time_millis);
     let mut others = vec![(copy.path(), copied.tree)];
@@ -131,10 +131,7 @@ fn compare_heads(head: &HeadFile, copy: &HeadFile, notes: &[&NoteFile], now: u64
             });
         }
     }
-    match last.checked_sub(now) {
-        None | Some(0) => Ok(last),
-        Some(behind_millis) => Err(Refusal::ClockBehind { head: head.path().to_owned(), behind_millis }),
-    }
+    Ok(last)
 }
 
 /// Every tree that was signed must be a prefix of the one that the entries give.

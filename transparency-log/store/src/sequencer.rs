@@ -218,7 +218,7 @@ impl Sequencer {
     }
 
     fn answer(&self, accepted: impl Iterator<Item = Accepted>, now: u64) {
-        let mut for_publisher = Vec::new();
+        let (mut for_publisher, mut for_cosigner) = (Vec::new(), Vec::new());
         for Accepted { item, index, novelty } in accepted {
             let time_millis = match novelty {
                 Novelty::New => now,
@@ -239,8 +239,17 @@ impl Sequencer {
                 _ if publication.is_some() => drop(item.reply.send(Ok(Receipt { publication, ..receipt }))),
                 // The submitter may have gone; the entry stays.
                 Ack::Sequenced => drop(item.reply.send(Ok(receipt))),
+                // No other checkpoint is made for what is published.
+                ack @ Ack::Witnessed
+                    if novelty == Novelty::Duplicate && self.shared.awaits_witnesses_only(index) =>
+                {
+                    for_cosigner.push(Waiter { receipt, ack, reply: item.reply });
+                }
                 ack => for_publisher.push(Waiter { receipt, ack, reply: item.reply }),
             }
+        }
+        if !for_cosigner.is_empty() {
+            self.shared.cosigning.wait_for(for_cosigner);
         }
         if !for_publisher.is_empty() {
             self.shared.publisher.wait_for(for_publisher);

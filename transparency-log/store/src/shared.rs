@@ -69,6 +69,8 @@ pub(crate) struct SharedParts {
     pub(crate) committed: Committed,
     pub(crate) derived: u64,
     pub(crate) published_is_witnessed: bool,
+    /// Submitters who may wait for a checkpoint.
+    pub(crate) max_waiting: usize,
 }
 
 impl Shared {
@@ -86,7 +88,7 @@ impl Shared {
             tiles: parts.tiles,
             dedup: Mutex::new(parts.dedup),
             publisher: PublisherQueue::default(),
-            cosigning: CosigningQueue::default(),
+            cosigning: CosigningQueue::new(parts.max_waiting),
             metrics,
             published_is_witnessed: parts.published_is_witnessed,
             committed: RwLock::new(parts.committed),
@@ -137,10 +139,17 @@ impl Shared {
         publication.filter(|publication| index < publication.tree.size)
     }
 
-    /// Whether fewer than `limit` submitters wait for a checkpoint.
-    pub(crate) fn has_room(&self, limit: usize) -> bool {
-        let waiting = || self.publisher.len() + self.cosigning.len();
-        if waiting() < limit {
+    /// Whether entry `index` is published and its witnesses are asked apart from that.
+    pub(crate) fn awaits_witnesses_only(&self, index: u64) -> bool {
+        !self.published_is_witnessed && self.covering(index, Ack::Published).is_some()
+    }
+
+    /// Whether there is a place at this level: fewer than `limit` submitters wait for a checkpoint, and, where witnesses are
+    /// asked beside publication, fewer than as many for them. Who waits for witnesses keeps nobody else from a checkpoint.
+    pub(crate) fn has_room(&self, ack: Ack, limit: usize) -> bool {
+        let beside = ack == Ack::Witnessed && !self.published_is_witnessed;
+        let room = || self.publisher.len() < limit && !(beside && self.cosigning.len() >= limit);
+        if room() {
             return true;
         }
         // Looking at all of them is dear: one in so many who come while it is full has it done.
@@ -148,7 +157,7 @@ impl Shared {
             self.publisher.purge();
             self.cosigning.purge();
         }
-        waiting() < limit
+        room()
     }
 
     /// Stops writing for good. The first cause is kept.

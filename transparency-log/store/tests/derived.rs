@@ -207,7 +207,10 @@ fn keys_of_entries_that_are_gone_refuse_a_log_that_was_put_back() {
     };
     restore(old.path());
     let run = runs(&fixture)[0].clone();
+    // A check says what the next start will.
+    let checked = check_log(&fixture.options, &os(), |_, _| {}).unwrap_err();
     let refusal = fixture.open().unwrap_err();
+    assert_eq!(checked.to_string(), refusal.to_string());
     assert!(
         matches!(&refusal, Error::Refused(Refusal::HeadBehind { newer, newer_size: 100, head_size: 50, .. }) if *newer == run),
         "{refusal}"
@@ -328,6 +331,11 @@ fn a_check_compares_positions_and_keys_and_creates_nothing() {
     damaged(&run, "the key of entry 1");
     std::fs::write(&run, &good).unwrap();
 
+    // What is derived is left out of a backup.
+    let (tiles, aside) = (fixture.path("tiles"), fixture.path("aside"));
+    std::fs::rename(&tiles, &aside).unwrap();
+    assert_eq!(fixture.check(&acknowledged).tiles, 0);
+    std::fs::rename(&aside, &tiles).unwrap();
     for gone in ["checkpoint", "tiles/positions", "tiles/0.tiles"] {
         let (path, aside) = (fixture.path(gone), fixture.path("aside"));
         std::fs::rename(&path, &aside).unwrap();

@@ -3,8 +3,8 @@
 
 mod fixture;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fixture::{Fixture, PlainSigner, add, entry, os};
@@ -200,6 +200,87 @@ fn who_has_gone_is_forgotten_and_who_waits_is_bounded() {
         assert!(log.metrics().waiting <= 400, "{} wait", log.metrics().waiting);
     }
     assert!(taken > 100, "those who have gone keep their places: {taken} taken, {refused} refused");
+    log.close();
+}
+
+/// Anybody may submit again what is published, and wait for its witnesses as long as they stay away.
+#[test]
+fn who_waits_for_witnesses_keeps_nobody_from_a_checkpoint_nor_new_entries_from_witnesses() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::ZERO, refresh: None };
+    fixture.options.batching.queue_entries = 64;
+    let quorum = Arc::new(Quorum::default());
+    let log = open(&fixture, &quorum);
+    add(&log, &entry(0), Ack::Published).unwrap();
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    for _ in 0..256 {
+        let mut answer = submit(&log, 0, Ack::Witnessed);
+        // One after the other: what is in the queue at once is bounded too.
+        add(&log, &entry(0), Ack::Published).unwrap();
+        match answer.try_recv() {
+            Err(TryRecvError::Empty) => waiting.push(answer),
+            Ok(Err(Error::Overloaded { .. })) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((waiting.len(), refused), (16, 240));
+    for i in 1..49 {
+        waiting.push(submit(&log, i, Ack::Witnessed));
+        assert_eq!(add(&log, &entry(100 + i), Ack::Published).unwrap().novelty, log_store::Novelty::New);
+    }
+    assert!(waiting.iter_mut().all(|answer| answer.try_recv().is_err()));
+    let full = log.submit(WriterId(1), Entry::plain(entry(99).into()).unwrap(), Ack::Witnessed);
+    assert!(matches!(full, Err(Error::Overloaded { .. })));
+    add(&log, &entry(99), Ack::Published).unwrap();
+    quorum.reached.store(true, Ordering::SeqCst);
+    for answer in waiting {
+        assert!(Log::wait(answer).unwrap().publication.unwrap().note().ends_with(LINE));
+    }
+    log.close();
+}
+
+/// Feeders bring witnesses what is public, so a witness may know more than what it is asked about.
+#[test]
+fn a_witness_that_knows_a_newer_published_tree_is_asked_about_it_at_once() {
+    /// Waits at the first question until the log has published more, and knows that then.
+    #[derive(Debug)]
+    struct Fed(std::sync::mpsc::Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>, AtomicU64);
+
+    impl Cosigner for Fed {
+        fn cosignatures<'a>(&self, note: &'a [u8]) -> Option<&'a [u8]> {
+            Some(&note[note.len()..])
+        }
+
+        fn cosign(
+            &self,
+            note: &[u8],
+            head: &TreeHead,
+            _: &dyn Fn(u64) -> Result<ConsistencyProof>,
+        ) -> Result<Vec<u8>> {
+            if self.2.fetch_add(1, Ordering::SeqCst) == 0 {
+                self.0.send(()).unwrap();
+                self.1.lock().unwrap().recv().unwrap();
+            }
+            match head.size {
+                2 => Ok([note, LINE].concat()),
+                _ => Err(Error::WitnessAhead { recorded: 2, detail: String::new() }),
+            }
+        }
+    }
+
+    let mut fixture = Fixture::new(LogKind::Raw);
+    fixture.options.witnessing = Witnessing::OnRequest { pause: Duration::from_secs(3600), refresh: None };
+    let ((asked, was_asked), (go_on, may_go_on)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let fed = Arc::new(Fed(asked, Mutex::new(may_go_on), AtomicU64::new(0)));
+    let signer = Arc::new(PlainSigner(fixture.options.origin.clone()));
+    let parts = LogParts { disk: os(), clock: fixture.clock.clone(), signer, cosigner: Some(fed.clone()) };
+    let log = Log::open(&fixture.options, parts).unwrap();
+    let witnessed = submit(&log, 0, Ack::Witnessed);
+    was_asked.recv().unwrap();
+    add(&log, &entry(1), Ack::Published).unwrap();
+    go_on.send(()).unwrap();
+    assert_eq!(Log::wait(witnessed).unwrap().publication.unwrap().tree().size, 2);
+    assert_eq!(fed.2.load(Ordering::SeqCst), 2);
     log.close();
 }
 

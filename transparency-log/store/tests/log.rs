@@ -179,8 +179,19 @@ fn a_clock_that_goes_back_far_stops_the_log_and_then_refuses_to_start() {
         matches!(refusal, Error::Refused(Refusal::ClockBehind { behind_millis: 10_001, .. })),
         "{refusal}"
     );
-    fixture.clock.set(1_000_000);
+    // After a small step a start waits, as the running log does; a clock that stands still it does not wait for.
+    fixture.clock.set(1_000_000 - 300);
+    let refusal = fixture.open().unwrap_err();
+    assert!(matches!(refusal, Error::Refused(Refusal::ClockBehind { behind_millis: 300, .. })), "{refusal}");
+    let clock = fixture.clock.clone();
+    let runs = std::thread::spawn(move || {
+        for millis in 1_000_000 - 300..=1_000_000 {
+            clock.set(millis);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
     fixture.open().unwrap().close();
+    runs.join().unwrap();
     fixture.check(&acknowledged);
 }
 
