@@ -1,14 +1,16 @@
 //! The offline commands: `repair` for a log that refuses to start, `check` to verify every stored byte.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
 use hsm::software::Keystore;
-use log_store::{Disk, LogOptions, OsDisk, RepairReport, check_log, plan_repair};
+use log_store::{CertificateRecord, Disk, LogKind, LogOptions, OsDisk, RepairReport, check_log, plan_repair};
 use serde_json::{Value, json};
 use service::{Failure, StartRefusal};
 use tokio::runtime::Runtime;
 
+use crate::issuers::Issuers;
 use crate::logs::options;
 use crate::lookup::IndexCheck;
 use crate::settings::{LogSettings, Settings};
@@ -118,10 +120,19 @@ pub fn check(settings: &Settings, form: Form, out: &mut impl Write) -> Result<()
         let path = lookup::path(settings, &log.name);
         let index = runtime.block_on(IndexCheck::begin(&path, log.kind));
         let (mut index, unreadable) = index.map_or_else(|error| (None, Some(error)), |index| (index, None));
+        let mut issuers = BTreeSet::new();
         let checked = check_log(&options, &disk, |at, stored| {
             if let Some(index) = &mut index {
                 index.add(at, stored);
             }
+            if log.kind == LogKind::Issuance
+                && let Some(record) = CertificateRecord::parse(stored)
+            {
+                issuers.extend(record.entry.fingerprints());
+            }
+        });
+        let checked = checked.map_err(|error| error.to_string()).and_then(|report| {
+            Issuers::at(&options.directory.join("issuer")).check(&issuers).map(|()| report)
         });
         let indexed = match (unreadable, index) {
             (Some(error), _) => Err(error),
@@ -147,7 +158,7 @@ pub fn check(settings: &Settings, form: Form, out: &mut impl Write) -> Result<()
             }
             (Err(error), _) => {
                 bad += 1;
-                (false, format!("log {:?}: {error}", log.name), json!({ "error": error.to_string() }))
+                (false, format!("log {:?}: {error}", log.name), json!({ "error": error }))
             }
         };
         if form == Form::Text {

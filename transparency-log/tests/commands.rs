@@ -111,3 +111,25 @@ fn every_field_is_documented_in_the_example() {
     toml::from_str::<transparency_log::config::Config>(&example)
         .expect("the example is a valid configuration");
 }
+
+/// The runbook's sections about the server itself are headed by words of its refusals; those of the store's are tested there.
+#[test]
+fn every_section_of_the_runbook_stands_for_a_refusal() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let runbook = std::fs::read_to_string(root.join("docs/operations/log-refusals.md")).unwrap();
+    let mut sources = Vec::new();
+    files(&root.join("transparency-log/src"), &mut sources);
+    let sources: String = sources.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let mut seen = BTreeSet::new();
+    for heading in runbook.lines().filter_map(|line| line.strip_prefix("### ")) {
+        for words in heading.split([',', '…']).map(str::trim).filter(|words| !words.is_empty()) {
+            assert!(sources.contains(words), "{heading:?}: nothing says {words:?}");
+            seen.insert(words);
+        }
+    }
+    for refusal in
+        ["cannot use the lookup index", "cannot use the witness policy", "cannot open the keystore"]
+    {
+        assert!(seen.contains(refusal), "{refusal:?} has no section");
+    }
+}
