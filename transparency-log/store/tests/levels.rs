@@ -212,11 +212,15 @@ fn who_waits_for_witnesses_keeps_nobody_from_a_checkpoint_nor_new_entries_from_w
     let quorum = Arc::new(Quorum::default());
     let log = open(&fixture, &quorum);
     add(&log, &entry(0), Ack::Published).unwrap();
-    let (mut waiting, mut refused) = (Vec::new(), 0);
+    let mut answers = Vec::new();
     for _ in 0..256 {
-        let mut answer = submit(&log, 0, Ack::Witnessed);
+        answers.push(submit(&log, 0, Ack::Witnessed));
         // One after the other: what is in the queue at once is bounded too.
         add(&log, &entry(0), Ack::Published).unwrap();
+    }
+    add(&log, &entry(200), Ack::Published).unwrap();
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    for mut answer in answers {
         match answer.try_recv() {
             Err(TryRecvError::Empty) => waiting.push(answer),
             Ok(Err(Error::Overloaded { .. })) => refused += 1,
@@ -228,6 +232,7 @@ fn who_waits_for_witnesses_keeps_nobody_from_a_checkpoint_nor_new_entries_from_w
         waiting.push(submit(&log, i, Ack::Witnessed));
         assert_eq!(add(&log, &entry(100 + i), Ack::Published).unwrap().novelty, log_store::Novelty::New);
     }
+    add(&log, &entry(201), Ack::Published).unwrap();
     assert!(waiting.iter_mut().all(|answer| answer.try_recv().is_err()));
     let full = log.submit(WriterId(1), Entry::plain(entry(99).into()).unwrap(), Ack::Witnessed);
     assert!(matches!(full, Err(Error::Overloaded { .. })));
