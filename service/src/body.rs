@@ -124,8 +124,11 @@ impl Outcome {
 
 impl Drop for Outcome {
     fn drop(&mut self) {
-        for (loan, bytes) in [(Loan::Free, &mut self.free), (Loan::Budget, &mut self.borrowed)] {
-            self.account.give_back(loan, *bytes.get_mut());
+        self.account.give_back(Loan::Free, *self.free.get_mut());
+        // What all connections share is not touched by a body that took nothing of it.
+        let borrowed = *self.borrowed.get_mut();
+        if borrowed > 0 {
+            self.account.give_back(Loan::Budget, borrowed);
         }
     }
 }
