@@ -60,7 +60,7 @@ pub(crate) async fn serve<A: App, I>(
     let notice = Arc::new(Notify::new());
     let answers = Account::new(&shared.answers, &held.answers, standing, &notice);
     let bodies = Account::new(&shared.bodies, &held.bodies, standing, &notice);
-    let peer = peer.answered_from(&answers);
+    let peer = peer.answered_from(&answers, &shared.requests);
     let activity = Arc::new(Activity::new(answers, bodies));
     let metrics = Arc::clone(&shared.requests);
     let io = TokioIo::new(Stream::new(io, prefix, Arc::clone(&activity), limits.stall_timeout));

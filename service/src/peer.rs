@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustls_pki_types::CertificateDer;
 use warp::Filter;
 use x509_cert::der::Decode;
 
 use crate::budget::Account;
+use crate::metrics::RequestMetrics;
 use crate::rate_limit::network;
 
 /// Which listener a request came in on.
@@ -56,8 +58,8 @@ struct Inner {
     address: SocketAddr,
     listener: ListenerKind,
     certificate: Option<ClientCertificate>,
-    /// Where the bytes of its connection's answers are counted.
-    answers: Option<Arc<Account>>,
+    /// Where the bytes of its connection's answers are counted, and what is refused.
+    answers: Option<(Arc<Account>, Arc<RequestMetrics>)>,
 }
 
 /// The other end of a connection. In the extensions of every request; cheap to clone.
@@ -72,18 +74,23 @@ impl Peer {
     }
 
     /// The same peer, whose answers are counted there.
-    pub(crate) fn answered_from(mut self, answers: &Arc<Account>) -> Self {
+    pub(crate) fn answered_from(mut self, answers: &Arc<Account>, metrics: &Arc<RequestMetrics>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.answers = Some(Arc::clone(answers));
+            inner.answers = Some((Arc::clone(answers), Arc::clone(metrics)));
         }
         self
     }
 
     /// Whether an answer of so many bytes stays within what its address may leave unread. One for which there is no room is
-    /// not given: it need not be made either.
+    /// not given: it need not be made either. A refusal is counted as if it had been.
     #[must_use]
     pub fn may_take(&self, bytes: u64) -> bool {
-        self.0.answers.as_ref().is_none_or(|answers| answers.has_share(bytes))
+        let Some((answers, metrics)) = &self.0.answers else { return true };
+        let taken = answers.has_share(bytes);
+        if !taken {
+            metrics.answers_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// Whose address it is: one customer has one of IPv4, or a /64 of IPv6.

@@ -111,12 +111,18 @@ async fn bundle(
     form: Record,
     peer: Option<&Peer>,
 ) -> Result<Bytes, Problem> {
-    let expected = log.bundle_bytes.of(id.width()).map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-    if peer.is_some_and(|peer| !peer.may_take(expected)) {
-        return Err(Problem::unavailable("overloaded", 1)
-            .with_detail("too many bytes of answers are under way; read them, then repeat the call"));
-    }
+    let may_take = || {
+        let expected = log.bundle_bytes.of(id.width()).map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        if peer.is_none_or(|peer| peer.may_take(expected)) {
+            return Ok(());
+        }
+        Err(Problem::unavailable("overloaded", 1)
+            .with_detail("too many bytes of answers are under way; read them, then repeat the call"))
+    };
+    may_take()?;
     let turn = BUNDLES.next(peer.map_or(IpAddr::from([0; 4]), Peer::network)).await?;
+    // Others that it asked for may have been given since.
+    may_take()?;
     let (served, log) = (log, log.clone());
     let read = move || {
         let _turn = turn;
