@@ -104,7 +104,7 @@ const LINE: &[u8] = "— witness\n".as_bytes();
 
 impl Cosigner for Witnesses {
     fn cosignatures<'a>(&self, note: &'a [u8]) -> Option<&'a [u8]> {
-        note.ends_with(LINE).then_some(LINE)
+        note.ends_with(LINE).then(|| &note[note.len() - LINE.len()..])
     }
 
     fn cosign(
