@@ -27,6 +27,8 @@ up: ## the same stack, persistent: make up DIR=folder [PORT_BASE=n]
 	@$(MAKE) --no-print-directory build
 	$(BIN)/mentatctl up --dir "$$DIR" $${PORT_BASE:+--port-base "$$PORT_BASE"}
 
+# Most tests wait for servers, clocks and disks: two for each processor.
+test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 test: build ## all that needs only Rust and a C compiler
 	@mkdir -p target && rm -f $(SKIPPED)
 	MENTAT_SKIPPED=$(SKIPPED) $(CARGO) test $(ALL_BUT_COMPILER)

@@ -7,6 +7,7 @@
     reason = "tests: a failure must stop with the place it happened"
 )]
 
+mod air_gapped;
 mod audit_report;
 mod auditor;
 mod bundle;
