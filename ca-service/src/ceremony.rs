@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`description`] | the file that people write |
 //! | [`plan`] | everything decided beforehand, built and linted; its bytes are what approvers sign |
+//! | `step` | one step of a plan, and what follows from what was decided about it |
 //! | `founding` | holds the ceremony that makes an authority |
 //! | `succession` | makes CAs beside those in use, with what belongs to them |
 //! | `further` | cross-certificates and lists |
@@ -20,6 +21,7 @@ mod founding;
 mod further;
 mod order;
 pub mod plan;
+mod step;
 mod succession;
 
 #[cfg(test)]

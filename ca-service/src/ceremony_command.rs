@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ca_service::approval::{Intent, MAX_APPROVAL, PAYLOAD_TYPE, Statement};
 use ca_service::ceremony::description::Description;
-use ca_service::ceremony::plan::{MAX_PLAN, Plan};
+use ca_service::ceremony::plan::{MAX_PLAN, Plan, PlannedStep};
 use ca_service::mass_revocation::{MAX_ORDER, Order};
 use ca_service::{Config, ceremony, transcript};
 use clap::{Args, Subcommand};
@@ -34,7 +34,13 @@ pub(crate) enum Ceremony {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Show what a plan does, and approve it with one's own key.
+    /// Show what a plan does, and whose keys it certifies. Read this before approving.
+    Show {
+        /// The plan.
+        #[arg(long)]
+        plan: PathBuf,
+    },
+    /// Approve a plan with one's own key, and show it once more.
     Approve(Approve),
     /// Hold the ceremony exactly as planned. Stop the server first.
     Hold {
@@ -83,6 +89,7 @@ pub(crate) struct Approve {
 pub(crate) async fn run(step: &Ceremony) -> Result<(), Failure> {
     match step {
         Ceremony::Prepare { config, description, out } => prepare(config, description.as_deref(), out).await,
+        Ceremony::Show { plan } => show(&read(plan, MAX_PLAN)?, plan),
         Ceremony::Approve(asked) => approve(asked),
         Ceremony::Hold { config, plan, approvals } => hold(config, plan, approvals).await,
         Ceremony::Verify { transcript } => verify(transcript),
@@ -103,18 +110,17 @@ async fn prepare(config: &Path, description: Option<&Path>, out: &Path) -> Resul
 /// What people compare before they approve: one JSON object.
 fn show(bytes: &[u8], path: &Path) -> Result<(), Failure> {
     let plan = Plan::parse(bytes).map_err(Failure::failed)?;
-    let steps: Vec<_> = plan
-        .steps
-        .iter()
-        .map(|step| serde_json::json!({ "make": step.make, "name": step.name, "subject": step.subject, "days": step.days }))
-        .collect();
+    let steps: Vec<_> = plan.steps.iter().map(PlannedStep::summary).collect();
+    let time = |seconds| ca_pki::UnixTime(seconds).to_rfc3339();
     print(&serde_json::json!({
         "plan": path,
         "plan_sha256": hex::encode(Sha256::digest(bytes)),
         "name": plan.name,
-        "hold_before": ca_pki::UnixTime(plan.hold_before).to_rfc3339(),
+        "not_before": time(plan.not_before),
+        "hold_before": time(plan.hold_before),
         "founds": plan.founds(),
         "uses_the_root": plan.uses_the_root(),
+        "authority": plan.state,
         "steps": steps,
     }))
 }

@@ -64,6 +64,10 @@ impl Transcript {
     /// The system's error, also when the file exists.
     pub fn create(path: &Path) -> std::io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        // The name says that this ceremony was held: it outlives a power cut like the lines.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
         Ok(Self { file, sequence: 0, previous: hex::encode([0; 32]) })
     }
 

@@ -19,8 +19,8 @@ pub(super) struct ForeignRoot {
     pub(super) public_key: SubjectPublicKey,
 }
 
-/// Reads a self-signed root in PEM. Its own signature is the proof that its owner has the key.
-pub(super) fn read(path: &Path) -> Result<ForeignRoot, String> {
+/// Reads a self-signed root in PEM; returns its DER.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let shown = path.display();
     let failed = |error: &dyn std::fmt::Display| format!("{shown}: {error}");
     let length = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
@@ -30,10 +30,12 @@ pub(super) fn read(path: &Path) -> Result<ForeignRoot, String> {
     let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
     let der = ca_pki::pem::decode("certificate", &["CERTIFICATE"], &text, MAX_FILE as usize)
         .map_err(|error| failed(&error))?;
-    from_der(&der).map_err(|error| failed(&error))
+    from_der(&der).map_err(|error| failed(&error))?;
+    Ok(der)
 }
 
-fn from_der(der: &[u8]) -> Result<ForeignRoot, String> {
+/// Verifies a self-signed root. Its own signature is the proof that its owner has the key.
+pub(super) fn from_der(der: &[u8]) -> Result<ForeignRoot, String> {
     let report = lint::certificate(der, &CertificateRules { kind: Kind::Root, issuer: None });
     let broken = report.findings().iter().find(|finding| finding.severity == Severity::Error);
     if let Some(finding) = broken {

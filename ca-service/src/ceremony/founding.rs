@@ -13,7 +13,8 @@ use service::clock::Clock;
 use sha2::{Digest, Sha256};
 
 use super::description::Make;
-use super::plan::{self, Plan, PlannedStep};
+use super::plan::Plan;
+use super::step::{self, PlannedStep};
 use super::{Outcome, io_refusal};
 use crate::authority::{
     CertificateAuthority, certificate_algorithm, generate, names, random, role_name, status_urls,
@@ -130,9 +131,9 @@ impl<'a> Founding<'a> {
         name: &'static str,
         transcript: &mut Transcript,
     ) -> Result<(), CaError> {
-        let algorithm = plan::algorithm(step)?;
+        let algorithm = step::algorithm(step)?;
         let (signer, uri) = self.generate(step, algorithm, transcript)?;
-        let Some(kind) = plan::kind(step.make) else {
+        let Some(kind) = step::kind(step.make) else {
             self.store_authority(step, None, &uri).await?;
             self.made.push(Made { name, certificate: Vec::new(), issuer: None, signer });
             return Ok(());
@@ -179,7 +180,7 @@ impl<'a> Founding<'a> {
         issuer: Option<&Issuer>,
         key: &SubjectPublicKey,
     ) -> Result<Vec<u8>, CaError> {
-        let profile = plan::profile(self.settings, step)?;
+        let profile = step::profile(self.settings, step)?;
         let serial = SerialNumber::from_hex(step.serial.as_deref().unwrap_or_default())?;
         let not_before = UnixTime(self.plan.not_before);
         let end = issuer.map_or(UnixTime(i64::MAX), |issuer| issuer.not_after);

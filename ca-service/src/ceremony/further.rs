@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::description::Make;
 use super::founding::record;
-use super::plan::{self, Plan, PlannedStep};
+use super::plan::Plan;
+use super::step::{self, PlannedStep};
 use crate::CertificateAuthority;
 use crate::authority::names;
 use crate::error::CaError;
@@ -53,14 +54,14 @@ async fn cross_certify(
     transcript: &mut Transcript,
     now: UnixTime,
 ) -> Result<PathBuf, CaError> {
-    let key = plan::foreign_key(step)?;
+    let key = step::foreign_key(step)?;
     let (root, issuer) = authority.issuer(names::ROOT)?;
     let tbs = plan.draft(authority.settings(), step, Some(issuer), &key)?;
     // What was approved was built for this very key and issuer: every byte is the plan's.
     if step.template_sha256 != Some(hex::encode(tbs.sha256())) && !plan.founds() {
         return Err(CaError::Inconsistent("the cross-certificate is not the one that was approved"));
     }
-    let profile = plan::profile(authority.settings(), step)?;
+    let profile = step::profile(authority.settings(), step)?;
     let not_before = UnixTime(plan.not_before);
     let certified = Certified {
         issuer: root,
@@ -90,6 +91,7 @@ async fn cross_certify(
         "name": step.name,
         "serial": step.serial,
         "sha256": hex::encode(Sha256::digest(&certificate)),
+        "spki_sha256": hex::encode(key.spki_sha256()),
         "subject": step.subject,
     });
     record(transcript, "certificate.issued", detail, now)?;

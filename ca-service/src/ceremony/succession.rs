@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::description::Make;
 use super::founding::{purposes, record, role};
-use super::plan::{self, Plan, PlannedStep};
+use super::plan::Plan;
+use super::step::{self, PlannedStep};
 use crate::CertificateAuthority;
 use crate::authority::{LoadedAuthority, role_name};
 use crate::error::CaError;
@@ -45,8 +46,8 @@ async fn make(
     transcript: &mut Transcript,
     now: UnixTime,
 ) -> Result<(), CaError> {
-    let kind = plan::kind(step.make).ok_or(CaError::Inconsistent("a bare key is not made beside another"))?;
-    let algorithm = plan::algorithm(step)?;
+    let kind = step::kind(step.make).ok_or(CaError::Inconsistent("a bare key is not made beside another"))?;
+    let algorithm = step::algorithm(step)?;
     let key = authority.new_key(&step.name, kind, algorithm, keys)?;
     let detail = serde_json::json!({
         "algorithm": algorithm.as_str(),
@@ -92,7 +93,7 @@ async fn certify(
     let issuer: &Issuer =
         signing.issuer.as_ref().ok_or(CaError::Inconsistent("a plan names a non-issuer"))?;
     let tbs = plan.draft(authority.settings(), step, Some(issuer), key)?;
-    let profile = plan::profile(authority.settings(), step)?;
+    let profile = step::profile(authority.settings(), step)?;
     let not_before = UnixTime(plan.not_before);
     let certified = Certified {
         issuer: signing,
