@@ -19,13 +19,22 @@ const PLACE_ATTRIBUTES: &[&str] =
 pub struct Keyring {
     home: Arc<dyn KeyProvider>,
     places: Mutex<Vec<(String, Arc<dyn KeyProvider>)>>,
+    users: usize,
 }
 
 impl Keyring {
     /// A keyring whose home is `home`.
     #[must_use]
     pub fn new(home: impl KeyProvider + 'static) -> Self {
-        Self { home: Arc::new(home), places: Mutex::default() }
+        Self { home: Arc::new(home), places: Mutex::default(), users: 1 }
+    }
+
+    /// The same for so many threads that sign at the same time: a token has a session for each of them, so that none waits for
+    /// another.
+    #[must_use]
+    pub fn for_users(mut self, users: usize) -> Self {
+        self.users = users;
+        self
     }
 
     /// The place that a reference leads to, connected at the first call.
@@ -43,7 +52,7 @@ impl Keyring {
         if let Some((_, place)) = places.iter().find(|(known, _)| *known == name) {
             return Ok(Arc::clone(place));
         }
-        let place = connect(uri)?;
+        let place = connect_for(uri, self.users)?;
         places.push((name, Arc::clone(&place)));
         Ok(place)
     }
@@ -104,6 +113,11 @@ pub fn built_with(scheme: Scheme) -> Result<(), Error> {
 /// # Errors
 /// As [`Keyring::place`].
 pub fn connect(uri: &KeyUri) -> Result<Arc<dyn KeyProvider>, Error> {
+    connect_for(uri, 1)
+}
+
+#[cfg_attr(not(feature = "pkcs11"), allow(unused_variables, reason = "tokens alone have sessions"))]
+fn connect_for(uri: &KeyUri, users: usize) -> Result<Arc<dyn KeyProvider>, Error> {
     built_with(uri.scheme())?;
     match uri.scheme() {
         #[cfg(feature = "aws-kms")]
@@ -112,7 +126,9 @@ pub fn connect(uri: &KeyUri) -> Result<Arc<dyn KeyProvider>, Error> {
         }
         #[cfg(feature = "pkcs11")]
         Scheme::Pkcs11 => {
-            Ok(Arc::new(crate::pkcs11::Token::open(crate::pkcs11::TokenOptions::from_uri(uri)?)?))
+            let mut options = crate::pkcs11::TokenOptions::from_uri(uri)?;
+            options.sessions = options.sessions.max(users);
+            Ok(Arc::new(crate::pkcs11::Token::open(options)?))
         }
         scheme => Err(Error::Unsupported {
             what: format!("a {scheme}: reference"),

@@ -44,6 +44,8 @@ pub(super) fn find(
     let mut template = vec![
         Attribute::Class(ObjectClass::DATA),
         Attribute::Token(true),
+        // Who may open the token without its PIN could make a public one.
+        Attribute::Private(true),
         Attribute::Application(APPLICATION.to_vec()),
     ];
     if let Some(label) = label {

@@ -13,7 +13,7 @@ use der::{Encode as _, Sequence};
 use super::object::{self, Stored};
 use super::token::{Connection, Fault, Leased, fault, signing_error};
 use crate::algorithm::{DigestAlgorithm, SignatureAlgorithm};
-use crate::error::Error;
+use crate::error::{Error, ErrorClass};
 use crate::intent::{PurposeSet, SigningIntent};
 use crate::policy::KeyPolicy;
 use crate::public_key::{PublicKey, imported_digest};
@@ -78,8 +78,10 @@ impl TokenSigner {
             let epoch = leased.epoch;
             drop(leased);
             self.connection.note(&failure, epoch);
-            if fault(&failure) != Fault::Session || second {
-                return Err(signing_error(&failure));
+            let error = signing_error(&failure);
+            // What may have been signed is not signed again.
+            if fault(&failure) != Fault::Session || second || error.class() == ErrorClass::Ambiguous {
+                return Err(error);
             }
             second = true;
         }

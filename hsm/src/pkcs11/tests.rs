@@ -125,3 +125,53 @@ fn a_refused_pin_is_tried_once() {
     let missing = KeyUri::parse("pkcs11:object=nobody").unwrap();
     assert!(matches!(provider.open(&missing), Err(Error::NotFound { .. })));
 }
+
+/// Whoever can open the token without its PIN puts a policy of the same name beside ours, and one beside a key that has none.
+#[test]
+fn a_policy_that_anybody_could_have_made_is_none() {
+    use cryptoki::object::{Attribute, ObjectClass};
+    let Some(_turn) = turn() else { return };
+    let (_, options) = token("guarded");
+    let provider = Token::open(options).unwrap();
+    let spec = KeySpec::new("key", KeyAlgorithm::EcdsaP256, [Purpose::Certificate]).unwrap();
+    let made = provider.generate(&spec).unwrap();
+    let uri = KeyUri::parse("pkcs11:object=key").unwrap();
+    let policies = provider.connection.repeat(|session| object::find(session, None, Some("key"))).unwrap();
+    let id = crate::public_key::hex(&policies[0].id);
+    let text = format!("id={id}\npurposes=certificate,crl,ocsp\nmax-per-second=0\n");
+    provider
+        .connection
+        .repeat(|session| {
+            session.create_object(&[
+                Attribute::Class(ObjectClass::DATA),
+                Attribute::Token(true),
+                Attribute::Private(false),
+                Attribute::Application(b"mentat key policy 1".to_vec()),
+                Attribute::Label(b"key".to_vec()),
+                Attribute::Value(text.clone().into_bytes()),
+            ])
+        })
+        .unwrap();
+    let opened = provider.open(&uri).unwrap();
+    assert_eq!(opened.public_key(), made.public_key());
+    let crl = SigningIntent::new(Purpose::Crl, IntentId::new(&[0x5a; 16]).unwrap());
+    assert!(matches!(opened.sign_message(b"list", &crl), Err(Error::Denied { .. })));
+}
+
+#[test]
+fn an_answer_to_a_signature_is_a_refusal_only_where_the_standard_says_so() {
+    use cryptoki::context::Function;
+    use cryptoki::error::{Error as Failure, RvError};
+    let class = |code, function| token::signing_error(&Failure::Pkcs11(code, function)).class();
+    for code in [
+        RvError::VendorDefined(0x8000_0001),
+        RvError::DeviceError,
+        RvError::FunctionFailed,
+        RvError::SessionClosed,
+    ] {
+        assert_eq!(class(code, Function::Sign), crate::ErrorClass::Ambiguous, "{code:?}");
+    }
+    assert_eq!(class(RvError::KeyHandleInvalid, Function::Sign), crate::ErrorClass::Transient);
+    assert_eq!(class(RvError::DataLenRange, Function::Sign), crate::ErrorClass::Permanent);
+    assert_eq!(class(RvError::VendorDefined(0x8000_0001), Function::SignInit), crate::ErrorClass::Permanent);
+}

@@ -79,14 +79,39 @@ pub(super) fn error(failure: &Failure) -> Error {
     }
 }
 
-/// The crate's error for a failed signature: unknown, where the device may have made one.
+/// The crate's error for a failed signature: unknown, where the device may have made one. That is every answer to C_Sign but those
+/// which the standard gives before anything is computed; a vendor's own codes stand for anything, a lost answer among others.
 pub(super) fn signing_error(failure: &Failure) -> Error {
-    match (failure, fault(failure)) {
-        (Failure::Pkcs11(_, Function::Sign), Fault::Device) => {
+    match failure {
+        Failure::Pkcs11(code, Function::Sign) if !refuses_to_sign(code) => {
             Error::Ambiguous { detail: format!("PKCS#11: {failure}") }
         }
         _ => error(failure),
     }
+}
+
+/// Answers to C_Sign that leave no doubt: nothing was signed (PKCS #11 v2.40, 5.1 and 5.11). `CKR_SESSION_CLOSED` is none of
+/// them: that is a session closed while the function was at work.
+fn refuses_to_sign(code: &RvError) -> bool {
+    matches!(
+        code,
+        RvError::ArgumentsBad
+            | RvError::CryptokiNotInitialized
+            | RvError::DataInvalid
+            | RvError::DataLenRange
+            | RvError::FunctionNotSupported
+            | RvError::FunctionRejected
+            | RvError::KeyFunctionNotPermitted
+            | RvError::KeyHandleInvalid
+            | RvError::KeySizeRange
+            | RvError::KeyTypeInconsistent
+            | RvError::MechanismInvalid
+            | RvError::MechanismParamInvalid
+            | RvError::ObjectHandleInvalid
+            | RvError::OperationNotInitialized
+            | RvError::SessionHandleInvalid
+            | RvError::UserNotLoggedIn
+    )
 }
 
 /// Libraries of this process, loaded once each: a library is initialised once per process, whoever uses it.
