@@ -255,7 +255,10 @@ impl<A: App> Dispatcher<A> {
             }
             "/readyz" => match (self.shared.readiness)() {
                 Readiness::Ready => text("text/plain; charset=utf-8", "ready\n"),
-                Readiness::NotReady(why) => problem(&Problem::unavailable("not_ready", 1).with_detail(why)),
+                Readiness::Limited(_) if !primary => text("text/plain; charset=utf-8", "ready\n"),
+                Readiness::Limited(why) | Readiness::NotReady(why) => {
+                    problem(&Problem::unavailable("not_ready", 1).with_detail(why))
+                }
             },
             _ => match self.shared.metrics.encode() {
                 Ok(exposition) => text(metrics::CONTENT_TYPE, exposition),

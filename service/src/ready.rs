@@ -11,6 +11,9 @@ use crate::server::Running;
 pub enum Readiness {
     /// It can.
     Ready,
+    /// It cannot do all of its work, for this reason: `/readyz` answers 503 with it on the main listener, and 200 on the
+    /// read-only one, which goes on serving.
+    Limited(String),
     /// It cannot, for this reason; `/readyz` answers 503 with it.
     NotReady(String),
 }

@@ -63,6 +63,18 @@ async fn health_readiness_and_metrics_answer() {
     assert_eq!(post.status(), 405);
 }
 
+/// Who reads lists and answers is not sent away because something else is not done.
+#[tokio::test]
+async fn a_server_that_does_part_of_its_work_stays_ready_for_readers() {
+    let config = ServerConfig { read_only_listen: Some("127.0.0.1:0".to_owned()), ..quick() };
+    let limited = || Readiness::Limited("nothing is issued".to_owned());
+    let running = Server::new(&config).unwrap().readiness(limited).start().await.unwrap();
+    let main = problem(reqwest::get(url(running.addr(), "/readyz")).await.unwrap()).await;
+    assert_eq!((main.status, main.detail.as_deref()), (503, Some("nothing is issued")));
+    let readers = reqwest::get(url(running.read_only_addr().unwrap(), "/readyz")).await.unwrap();
+    assert_eq!(readers.status(), 200);
+}
+
 #[tokio::test]
 async fn head_is_get_without_the_body() {
     let running = Server::new(&quick()).unwrap().route(routes(Arc::default())).start().await.unwrap();
