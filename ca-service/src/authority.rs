@@ -1,6 +1,6 @@
 //! The CA's own certificates with their signers, and everything the domain modules share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -118,6 +118,8 @@ pub struct CertificateAuthority {
     pub(crate) store: Arc<dyn CertificateStore>,
     pub(crate) clock: ClockGuard,
     pub(crate) authorities: BTreeMap<String, LoadedAuthority>,
+    /// Names of those that are revoked, themselves or above them.
+    pub(crate) fallen: RwLock<BTreeSet<String>>,
     /// Signs certificates, lists and statements.
     pub(crate) pool: SigningPool,
     /// Signs what strangers ask for (OCSP answers, time stamps), so that they cannot hold up issuance.
@@ -192,19 +194,6 @@ impl CertificateAuthority {
         let mut found: Vec<_> = self.authorities.values().filter(of_kind).collect();
         found.sort_by_key(|authority| std::cmp::Reverse(number(authority)));
         found.into_iter()
-    }
-
-    /// The CA that issues to subscribers: the newest whose responder is there too. One that an interruption left without goes on
-    /// publishing its lists, and issues nothing.
-    ///
-    /// # Errors
-    /// [`CaError::Inconsistent`] when there is none.
-    pub fn issuing(&self) -> Result<(&LoadedAuthority, &Issuer), CaError> {
-        let complete = |authority: &&LoadedAuthority| self.responder_of(&authority.name).is_ok();
-        let authority = self.generations(names::CODE_SIGNING).find(complete);
-        let authority =
-            authority.ok_or(CaError::Inconsistent("there is no CA for code signing with its responder"))?;
-        self.issuer(&authority.name)
     }
 
     /// The OCSP responder of a CA for code signing.

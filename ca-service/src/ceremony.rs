@@ -40,6 +40,7 @@ use sha2::{Digest, Sha256};
 
 use crate::CertificateAuthority;
 use crate::approval::{Approved, Intent, Quorum};
+use crate::authority::names;
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::serve;
@@ -256,6 +257,10 @@ async fn extend(
     now: UnixTime,
 ) -> Result<(CertificateAuthority, Vec<String>), CaError> {
     let authority = reopen(settings, Arc::clone(&clock), keys).await?;
+    // Lists are signed under a root that fell as well.
+    if plan.steps.iter().any(|step| step.issuer.as_deref() == Some(names::ROOT)) {
+        authority.may_issue(names::ROOT, now)?;
+    }
     let made = succession::hold(&authority, keys, plan, transcript, now).await?;
     if made.is_empty() {
         return Ok((authority, made));

@@ -3,6 +3,7 @@
 use crate::approval::ApprovalRefusal;
 use crate::clock::ClockFailure;
 use crate::oidc::OidcError;
+use crate::standing::NotIssuing;
 use crate::storage::StoreError;
 use crate::transparency::LogError;
 
@@ -34,6 +35,9 @@ pub enum CaError {
     /// A transparency log did not do its part.
     #[error("transparency log: {0}")]
     Log(#[from] LogError),
+    /// No CA may issue to subscribers.
+    #[error("{0}")]
+    NotIssuing(NotIssuing),
     /// An identity token proves nothing.
     #[error(transparent)]
     Oidc(#[from] OidcError),

@@ -98,7 +98,7 @@ impl CertificateAuthority {
         if profile.kind() == Kind::CodeSigningBaseline {
             return Err(CaError::KeyEvidenceMissing);
         }
-        let (issuing, issuer) = self.issuing()?;
+        let (issuing, issuer) = self.issuing(now)?;
         let serial = self.serial()?;
         let subject = profile.subject_for(&request.identity)?;
         let (form, step) = match profile.sct() {
@@ -175,7 +175,13 @@ impl CertificateAuthority {
             "tbs_sha256": hex::encode(tbs.sha256()),
         });
         let now = self.clock.now()?;
-        self.store.begin_signing(intent, detail.to_string(), now).await?;
+        // Decided before, perhaps while the CA's own certificate was being revoked.
+        self.may_issue(&issuer, now)?;
+        self.store.begin_signing(intent, detail.to_string(), now).await.map_err(|error| match error {
+            // An order that meant it, too, was faster.
+            StoreError::StateConflict => CaError::IssuanceFailed,
+            error => at_signing(error),
+        })?;
         let (signature, signed) = self.sign_recorded(&issuer, &intent, &tbs, None).await?;
         let (certificate, log_index) = match step {
             Step::Certificate => {
@@ -270,7 +276,9 @@ impl CertificateAuthority {
         let rules = CertificateRules { kind, issuer: Some(issuer) };
         lint::certificate(&certificate.unsigned(), &rules).into_result()?;
         let bytes = certificate.as_der().to_vec();
-        self.store.begin_certificate(*intent, serialized, promise.leaf_index(), bytes, now).await?;
+        self.may_issue(issuer_name, now)?;
+        let begun = self.store.begin_certificate(*intent, serialized, promise.leaf_index(), bytes, now).await;
+        begun.map_err(at_signing)?;
         let (signature, object) =
             self.sign_recorded(issuer_name, intent, &certificate, Some(tbs.as_der())).await?;
         self.store.record_signed(*intent, signature, self.clock.for_records()).await?;
@@ -337,6 +345,14 @@ impl CertificateAuthority {
         let signature =
             record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
         Ok(recorded_tbs(authority, record).assemble(signature)?)
+    }
+}
+
+/// Why an issuance may not go on to its signature.
+fn at_signing(error: StoreError) -> CaError {
+    match error {
+        StoreError::KeyCompromised => CaError::KeyCompromised,
+        error => error.into(),
     }
 }
 

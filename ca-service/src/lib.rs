@@ -8,6 +8,7 @@
 //! | [`ceremony`] | plans, approvals, hierarchy, first CRLs, cross-certificates, transcript |
 //! | [`approval`] | signatures of a quorum over an exact intent |
 //! | [`authority`] | the CA's own certificates and signers, and [`authority::CertificateAuthority`] that holds them all |
+//! | [`standing`] | whether the CA's own certificates may still sign |
 //! | [`issuance`] | prepare → issue, in the order of ca-requirements §3 |
 //! | [`enrolment`] | one-time tokens and certificate requests |
 //! | [`oidc`], [`fulcio`] | identity tokens of configured issuers, and the certificates that follow from them |
@@ -46,6 +47,7 @@ pub mod renewal;
 pub mod responder;
 pub mod revocation;
 pub mod serve;
+pub mod standing;
 pub mod statement;
 pub mod storage;
 pub mod submissions;

@@ -191,6 +191,9 @@ impl CertificateAuthority {
             if warned_on.replace(day) != Some(day) {
                 self.warn_of_expiry();
             }
+            if let Err(error) = self.look_at_own_certificates().await {
+                tracing::error!(%error, "the CA's own certificates could not be looked at");
+            }
             let published = self.publish_due().await;
             match &published {
                 Ok(0) => {}

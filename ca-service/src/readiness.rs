@@ -16,7 +16,11 @@ impl CertificateAuthority {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         match self.store.write_failure() {
-            None => Readiness::Ready,
+            None => match self.issuing(self.clock.for_records()) {
+                Ok(_) => Readiness::Ready,
+                // What was issued has to be answered for all the same.
+                Err(reason) => Readiness::Limited(format!("nothing is issued: {reason}")),
+            },
             Some(StoreError::Full(_)) => {
                 Readiness::NotReady("the disk of the database is full; free space on it".to_owned())
             }

@@ -215,7 +215,12 @@ impl CertificateAuthority {
                 return Ok(());
             }
             Err(
-                error @ (CaError::Log(_) | CaError::Pki(_) | CaError::Inconsistent(_) | CaError::Signing(_)),
+                error @ (CaError::Log(_)
+                | CaError::Pki(_)
+                | CaError::Inconsistent(_)
+                | CaError::KeyCompromised
+                | CaError::NotIssuing(_)
+                | CaError::Signing(_)),
             ) => error,
             Err(error) => return Err(error),
         };

@@ -64,6 +64,12 @@ impl CertificateAuthority {
         // Even a failure may have been recorded: no kept answer outlives the attempt (O6).
         self.answers.forget(serial);
         self.changed.notify_one();
+        // The CA's own carry no identity. In doubt nothing is signed under it any more.
+        if record.identity.is_none()
+            && !matches!(outcome, Err(StoreError::NotFound | StoreError::StateConflict))
+        {
+            self.note_own_revocation(serial);
+        }
         match outcome {
             Ok(stored) => {
                 self.metrics.revoked.inc();

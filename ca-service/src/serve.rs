@@ -1,6 +1,6 @@
 //! `serve`: opens what `init` made, reconciles, then answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
@@ -87,6 +87,7 @@ pub async fn assemble(
         store: parts.store,
         clock: ClockGuard::new(parts.clock, latest),
         authorities,
+        fallen: RwLock::new(BTreeSet::new()),
         issuance_log: parts.issuance_log,
         event_log: parts.event_log,
         issuers: parts.issuers,
@@ -99,6 +100,7 @@ pub async fn assemble(
     };
     let first_expiry = authority.authorities.values().filter_map(|each| each.not_after).min();
     authority.metrics.first_expiry.set(first_expiry.map_or(0, |end| end.0));
+    authority.look_at_own_certificates().await?;
     authority.load_published().await?;
     Ok(authority)
 }

@@ -355,7 +355,7 @@ pub trait CertificateStore: Send + Sync {
     /// revocation says is compromised.
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()>;
 
-    /// `intent` → `signing`, with the audit record that must be durable before the signature.
+    /// `intent` → `signing`, with the audit record that must be durable before the signature. Refused for a compromised key.
     fn begin_signing<'a>(&'a self, intent: IntentId, detail: String, at: UnixTime) -> Answer<'a, ()>;
 
     /// Step precertificate: `signing` → `signed`.

@@ -42,6 +42,7 @@ impl CertificateAuthority {
         let now = self.clock.now().map_err(CaError::from)?;
         let signer = self.authority(names::TIMESTAMP_AUTHORITY)?;
         signer.in_force(now)?;
+        self.may_issue(names::TIMESTAMP_AUTHORITY, now)?;
         let authority = self.timestamp_authority()?;
         let serial = self.serial()?;
         let draft = timestamp::draft(&authority, request, &serial, now).map_err(TimestampError::Rejected)?;

@@ -7,20 +7,15 @@ mod fixture;
 use std::path::Path;
 use std::sync::Arc;
 
-use ca_pki::UnixTime;
 use ca_pki::crl::RevocationReason;
-use ca_pki::csr::VerifiedRequest;
-use ca_pki::key::KeyUse;
-use ca_pki::{Identity, SerialNumber};
+use ca_pki::{SerialNumber, UnixTime};
 use ca_service::backup;
-use ca_service::issuance::AuthorisedRequest;
 use ca_service::storage::backup::SKIPPED_CRL_NUMBERS;
 use ca_service::storage::{CrlPart, State};
 use ca_service::{CaError, CertificateAuthority};
-use fixture::{ISSUER, Site, check_ca, csr, enrol_request, key, settings, token_request};
+use fixture::{Site, authorised, check_ca, enrol_request, key, settings, token_request};
 use service::SystemClock;
 use service::clock::Clock as _;
-use trust_store::provider::AwsLc;
 
 fn now() -> UnixTime {
     UnixTime(SystemClock.unix_seconds())
@@ -28,18 +23,7 @@ fn now() -> UnixTime {
 
 /// An issuance that is recorded and goes no further.
 async fn open_intent(authority: &CertificateAuthority) -> SerialNumber {
-    let request = VerifiedRequest::from_pem(&csr(&key()), KeyUse::Subscriber, &AwsLc).unwrap();
-    let asked = AuthorisedRequest {
-        identity: Identity::email("open@example.com").unwrap(),
-        public_key: request.public_key().clone(),
-        profile: "developer".to_owned(),
-        identity_issuer: ISSUER.to_owned(),
-        claims: Vec::new(),
-        requester: "test".to_owned(),
-        request_id: None,
-        token: None,
-        evidence: "{}".to_owned(),
-    };
+    let asked = authorised("open@example.com", &key());
     drop(authority.prepare(asked).await.unwrap());
     let search = ca_service::storage::Search {
         identity: Some("open@example.com".to_owned()),

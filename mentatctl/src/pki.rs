@@ -165,6 +165,7 @@ pub struct RevokeCommand {
 pub enum Reason {
     Unspecified,
     KeyCompromise,
+    CaCompromise,
     AffiliationChanged,
     Superseded,
     CessationOfOperation,
@@ -336,6 +337,7 @@ impl From<Reason> for RevocationReason {
         match reason {
             Reason::Unspecified => Self::Unspecified,
             Reason::KeyCompromise => Self::KeyCompromise,
+            Reason::CaCompromise => Self::CaCompromise,
             Reason::AffiliationChanged => Self::AffiliationChanged,
             Reason::Superseded => Self::Superseded,
             Reason::CessationOfOperation => Self::CessationOfOperation,

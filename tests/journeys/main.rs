@@ -12,6 +12,7 @@ mod audit_report;
 mod auditor;
 mod bundle;
 mod ci;
+mod commands;
 mod deployment;
 mod developer;
 mod enrolment;

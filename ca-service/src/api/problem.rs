@@ -37,6 +37,9 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::Log(_) => Problem::unavailable("log_unavailable", 5)
             .with_detail("the transparency log did not answer; repeat the call with the same request_id")
             .with_internal(error),
+        CaError::NotIssuing(reason) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, reason.code(), reason.to_string())
+        }
         CaError::Oidc(OidcError::Unavailable(_) | OidcError::KeySet(_)) => {
             Problem::unavailable("issuer_unavailable", 5)
                 .with_detail("the identity issuer's keys cannot be fetched at the moment")

@@ -49,8 +49,9 @@ impl CertificateAuthority {
         let successor = self.added(&name, keys).await?;
         let file = if kind == names::CODE_SIGNING {
             self.appoint_responder(&successor, number, keys).await?;
-            // Every CA whose certificates may still be good, for whoever judges by this file; the root stands at its end.
-            let others = self.generations(kind).map(|authority| &authority.certificate);
+            // Every CA whose certificates may still be good (one that was revoked is none), for whoever judges by this file; the root stands at its end.
+            let others = self.generations(kind).filter(|authority| !self.has_fallen(&authority.name));
+            let others = others.map(|authority| &authority.certificate);
             let chain =
                 std::iter::once(&made.certificate).chain(others).chain(std::iter::once(&root.certificate));
             self.write_chain("code-signing.pem", chain)?

@@ -63,6 +63,16 @@ fn record_intent(connection: &Connection, new: &NewIntent) -> Result<(), StoreEr
     Ok(())
 }
 
+/// Refuses the signature on a certificate whose key became known as compromised since its intent was recorded (C9).
+fn refuse_compromised(connection: &Connection, intent: &IntentId) -> Result<(), StoreError> {
+    let query = "SELECT spki_sha256 FROM certificate WHERE intent = ?";
+    let key = rows::first(connection, query, params![intent], |row| rows::column::<32>(row, 0))?;
+    match key {
+        Some(key) if revocations::is_compromised(connection, &key)? => Err(StoreError::KeyCompromised),
+        _ => Ok(()),
+    }
+}
+
 /// From which states and step to which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Transition {
@@ -130,6 +140,9 @@ fn advance_one(
     change: &Advance,
     entries: &mut Vec<Entry>,
 ) -> Result<(), StoreError> {
+    if transition == Transition::BeginSigning {
+        refuse_compromised(connection, &change.intent)?;
+    }
     let (from, or_from, to) = transition.states();
     let (step, or_step) = transition.steps();
     // What is signed and has its place in the log is logged.
@@ -189,6 +202,7 @@ fn begin_certificate(
     new: &CertificateStep,
     entries: &mut Vec<Entry>,
 ) -> Result<(), StoreError> {
+    refuse_compromised(connection, &new.intent)?;
     let digest = Sha256::digest(&new.tbs);
     let requester = rows::first(
         connection,

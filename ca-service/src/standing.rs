@@ -1,0 +1,133 @@
+//! Whether the CA's own certificates may still sign: neither they nor anything above them is revoked, and they have not ended.
+//!
+//! A CA whose certificate was revoked goes on publishing its lists and answering for what it issued; it issues nothing. What is
+//! known as revoked is only added to while the process lives: no revocation is ever taken back.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::PoisonError;
+
+use ca_pki::certificate::Issuer;
+use ca_pki::{SerialNumber, UnixTime};
+
+use crate::authority::{CertificateAuthority, LoadedAuthority, names};
+use crate::error::CaError;
+
+/// Why a CA issues nothing; in ascending order of gravity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotIssuing {
+    /// An interruption left it without its OCSP responder, or there is none at all.
+    Incomplete,
+    /// Its certificate has ended.
+    Expired,
+    /// Its certificate, or one above it, was revoked.
+    Revoked,
+}
+
+impl NotIssuing {
+    /// Stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Expired => "issuing_ca_expired",
+            Self::Incomplete => "issuing_ca_incomplete",
+            Self::Revoked => "issuing_ca_revoked",
+        }
+    }
+}
+
+impl fmt::Display for NotIssuing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Expired => "the certificate of the issuing CA has expired; it needs a successor",
+            Self::Incomplete => "there is no issuing CA with its OCSP responder",
+            Self::Revoked => "the issuing CA was revoked, or a CA above it; it needs a successor",
+        })
+    }
+}
+
+impl CertificateAuthority {
+    /// The CA that issues to subscribers: the newest whose responder is there too, that stands and has not ended. One that an
+    /// interruption left without goes on publishing its lists, and issues nothing.
+    ///
+    /// # Errors
+    /// [`CaError::NotIssuing`] when there is none; of several reasons the gravest.
+    pub fn issuing(&self, now: UnixTime) -> Result<(&LoadedAuthority, &Issuer), CaError> {
+        let mut gravest = NotIssuing::Incomplete;
+        for authority in self.generations(names::CODE_SIGNING) {
+            if self.responder_of(&authority.name).is_err() {
+                continue;
+            }
+            match self.standing(authority, now) {
+                Ok(()) => return self.issuer(&authority.name),
+                Err(reason) => gravest = gravest.max(reason),
+            }
+        }
+        Err(CaError::NotIssuing(gravest))
+    }
+
+    /// Refuses what was decided before the CA's own certificate fell: asked once more before each signature on a certificate.
+    ///
+    /// # Errors
+    /// [`CaError::NotIssuing`], [`CaError::Inconsistent`] for an unknown authority.
+    pub fn may_issue(&self, name: &str, now: UnixTime) -> Result<(), CaError> {
+        self.standing(self.authority(name)?, now).map_err(CaError::NotIssuing)
+    }
+
+    /// Whether it is revoked, itself or a CA above it.
+    #[must_use]
+    pub fn has_fallen(&self, name: &str) -> bool {
+        self.fallen.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    /// Whether an authority may sign something new.
+    fn standing(&self, authority: &LoadedAuthority, now: UnixTime) -> Result<(), NotIssuing> {
+        if self.has_fallen(&authority.name) {
+            return Err(NotIssuing::Revoked);
+        }
+        match authority.not_after {
+            Some(end) if end < now => Err(NotIssuing::Expired),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks which of the CA's own certificates are revoked; at the start, and again and again, because another instance may have
+    /// revoked one.
+    ///
+    /// # Errors
+    /// [`CaError::Store`].
+    pub async fn look_at_own_certificates(&self) -> Result<(), CaError> {
+        for authority in self.authorities.values().filter(|it| !it.certificate.is_empty()) {
+            let serial = serial_of(authority)?;
+            let record = self.store.certificate(&serial).await?;
+            if record.is_some_and(|record| record.revocation.is_some()) {
+                self.note_own_revocation(&serial);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note that one of the CA's own certificates is revoked: with it falls everything below it.
+    pub(crate) fn note_own_revocation(&self, serial: &SerialNumber) {
+        let own = self.authorities.values().find(|it| serial_of(it).is_ok_and(|found| found == *serial));
+        // Of those that were renewed the present certificates alone are there; the former ones sign nothing.
+        let Some(revoked) = own else { return };
+        let below = self.authorities.values().filter(|it| it.chain.contains(&revoked.certificate));
+        let names: BTreeSet<String> = below.map(|it| it.name.clone()).collect();
+        let mut fallen = self.fallen.write().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            if fallen.insert(name.clone()) {
+                tracing::error!(
+                    authority = name,
+                    "revoked, itself or a CA above it: nothing new is signed by it"
+                );
+            }
+        }
+    }
+}
+
+/// The serial number of an authority's certificate.
+fn serial_of(authority: &LoadedAuthority) -> Result<SerialNumber, CaError> {
+    let parsed = ca_pki::certificate::parse(&authority.certificate)?;
+    Ok(SerialNumber::from_magnitude(parsed.tbs_certificate().serial_number().as_bytes())?)
+}
