@@ -2,6 +2,7 @@
 //!
 //! It trusts nothing that the writing code derived: signatures are verified, objects linted, hashes recomputed.
 
+mod delta;
 mod trail;
 
 use std::collections::BTreeSet;
@@ -166,6 +167,9 @@ async fn lists(
     let due = authority.store().due_crls(ca_pki::UnixTime(0)).await?;
     for loaded in authority.authorities().values() {
         let Ok((_, issuer)) = authority.issuer(&loaded.name) else { continue };
+        if !due.contains(&(loaded.name.clone(), CrlPart::Complete)) {
+            report.findings.extend(delta::findings(&loaded.name, &published, trail));
+        }
         for part in loaded.parts() {
             let name = format!("list {} {part:?}", loaded.name);
             let Some(crl) = published.iter().find(|crl| crl.issuer == loaded.name && crl.part == part) else {

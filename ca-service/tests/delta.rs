@@ -6,14 +6,17 @@ mod fixture;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ca_pki::SerialNumber;
 use ca_pki::crl::RevocationReason;
-use ca_service::CertificateAuthority;
 use ca_service::storage::CrlPart;
+use ca_service::{CertificateAuthority, check};
 use der::Decode as _;
 use der::oid::ObjectIdentifier;
 use fixture::{Server, Site, check_ca, enrol_request, key, token_request};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
 use x509_cert::crl::CertificateList;
 
 const CRL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.20");
@@ -92,4 +95,68 @@ async fn base_and_delta_say_what_the_complete_list_of_the_same_number_says() {
     assert_eq!(answer.headers()["content-type"], "application/pkix-crl");
     assert_eq!(answer.bytes().await.unwrap(), der);
     server.finish().await;
+}
+
+/// A base of the future would be the base for as long as that: nothing that is revoked until then would be in any delta.
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_are_whole_after_the_clock_was_ahead() {
+    let site = Site::new().await;
+    let present = SystemClock.unix_seconds();
+    let wrong = Arc::new(TestClock::at_unix_seconds(present + 30 * 86_400));
+    let ahead = site.open_with(site.store().await, wrong).await;
+    revoked(&ahead).await;
+    ahead.publish_due().await.unwrap();
+    revoked(&ahead).await;
+    ahead.publish_due().await.unwrap();
+    assert!(published(&ahead, CrlPart::Delta).is_some());
+    drop(ahead);
+    let right = Arc::new(TestClock::at_unix_seconds(present + 60));
+    let authority = site.open_with(site.store().await, right.clone()).await;
+    authority.accept_time("test").await.unwrap();
+    drop(authority);
+
+    let authority = site.open_with(site.store().await, right.clone()).await;
+    assert!(published(&authority, CrlPart::Delta).is_none(), "that of the future is withdrawn");
+    authority.publish_due().await.unwrap();
+    let base = published(&authority, CrlPart::Complete).unwrap();
+    right.advance(Duration::from_secs(5));
+    let late = revoked(&authority).await;
+    authority.publish_due().await.unwrap();
+    let delta = published(&authority, CrlPart::Delta).unwrap();
+    assert_eq!(delta.base, Some(base.number));
+    assert!(delta.serials.contains(late.as_bytes()));
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_have_what_was_revoked_while_the_clock_was_behind() {
+    let site = Site::new().await;
+    let present = SystemClock.unix_seconds();
+    let clock = Arc::new(TestClock::at_unix_seconds(present));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let issued = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    clock.set_unix_seconds(present - 2 * 86_400);
+    authority.revoke(&issued.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    clock.set_unix_seconds(present + 1);
+    clock.advance(Duration::from_secs(20));
+    let _ = authority.publish_due().await;
+    clock.advance(Duration::from_secs(20));
+    authority.publish_due().await.unwrap();
+    let delta = published(&authority, CrlPart::Delta).unwrap();
+    assert!(delta.serials.contains(issued.serial.as_bytes()));
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_lacks_a_revocation_is_found() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    revoked(&authority).await;
+    // As of a clock that is behind by decades.
+    let database = rusqlite::Connection::open(site.settings.database()).unwrap();
+    database.execute_batch("UPDATE revocation SET recorded_at = 0").unwrap();
+    authority.publish_due().await.unwrap();
+    let findings = check::run(&authority).await.unwrap().findings;
+    assert!(findings.iter().any(|finding| finding.contains("neither in the base nor here")), "{findings:?}");
 }

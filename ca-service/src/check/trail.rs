@@ -1,7 +1,8 @@
 //! The audit trail against the records: it must be whole, and it must have an entry for everything that it should.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
+use ca_pki::SerialNumber;
 use serde_json::Value;
 
 use super::{PAGE, Report};
@@ -14,10 +15,10 @@ use crate::storage::{IntentId, State, Step, StoredCertificate, StoredRevocation,
 pub(super) struct Trail {
     /// How many signatures were announced for each issuance.
     signings: HashMap<IntentId, u8>,
-    /// Date and reason of the newest revocation of each serial number.
-    revocations: HashMap<String, (i64, u64)>,
-    /// Issuer, part and number of published lists.
-    lists: HashSet<(String, i64, u64)>,
+    /// Date, reason and record of the newest revocation of each serial number.
+    revocations: HashMap<String, (i64, u64, u64)>,
+    /// Issuer, part and number of published lists, each with its record.
+    lists: HashMap<(String, i64, u64), u64>,
 }
 
 impl Trail {
@@ -81,11 +82,12 @@ impl Trail {
             }
             "certificate.revoked" => {
                 let reason = u64::try_from(number("reason")).unwrap_or_default();
-                self.revocations.insert(text("serial"), (number("revoked_at"), reason));
+                let said = (number("revoked_at"), reason, record.sequence);
+                self.revocations.insert(text("serial"), said);
             }
             "crl.published" => {
                 let number_of_list = u64::try_from(number("number")).unwrap_or_default();
-                self.lists.insert((text("issuer"), number("part"), number_of_list));
+                self.lists.insert((text("issuer"), number("part"), number_of_list), record.sequence);
             }
             _ => {}
         }
@@ -109,7 +111,7 @@ impl Trail {
     pub(super) fn agrees(&self, revocation: &StoredRevocation) -> Result<(), String> {
         let recorded = (revocation.revoked_at.0, u64::from(revocation.reason.code()));
         match self.revocations.get(&revocation.serial.to_string()) {
-            Some(said) if *said == recorded => Ok(()),
+            Some((date, reason, _)) if (*date, *reason) == recorded => Ok(()),
             Some(_) => Err("the audit trail has another date or reason of its revocation".to_owned()),
             None => Err("the audit trail does not have its revocation".to_owned()),
         }
@@ -117,6 +119,16 @@ impl Trail {
 
     /// Whether the trail has the publication of a list.
     pub(super) fn has_list(&self, issuer: &str, part: i64, number: u64) -> bool {
-        self.lists.contains(&(issuer.to_owned(), part, number))
+        self.published(issuer, part, number).is_some()
+    }
+
+    /// The record of the publication of a list.
+    pub(super) fn published(&self, issuer: &str, part: i64, number: u64) -> Option<u64> {
+        self.lists.get(&(issuer.to_owned(), part, number)).copied()
+    }
+
+    /// The newest record of a serial number's revocation.
+    pub(super) fn revoked(&self, serial: &SerialNumber) -> Option<u64> {
+        self.revocations.get(&serial.to_string()).map(|(_, _, record)| *record)
     }
 }

@@ -46,6 +46,8 @@ pub(super) fn start(
         rows::first(connection, allot, params![issuer, part_number(part)], |row| get::<i64>(row, 0))?
             .ok_or(StoreError::NotFound)?;
     let base = if part == CrlPart::Complete { base(connection, issuer)? } else { None };
+    // One of a time when the clock was wrong is none: nothing that is recorded now would count as later.
+    let base = base.filter(|base| base.at <= at);
     let since = base.as_ref().map_or(i64::MAX, |base| base.at.plus(-DELTA_MARGIN).0);
     let mut recent = Vec::new();
     let entries = rows::all(connection, query, params![issuer, part_number(part)], |row| {
@@ -88,10 +90,16 @@ fn base(connection: &Connection, issuer: &str) -> Result<Option<Base>, StoreErro
     Ok(Some(Base { number, at: UnixTime(at) }))
 }
 
-/// Makes a complete list that was published the base, when there is none or it is old.
+/// When the base of an issuer's delta lists is dated. What is recorded with an earlier time, by a clock that is behind, is dated
+/// then: it is not in the base, so it must be in the deltas to it.
+pub(super) fn base_time(connection: &Connection, issuer: &str) -> Result<Option<UnixTime>, StoreError> {
+    Ok(base(connection, issuer)?.map(|base| base.at))
+}
+
+/// Makes a complete list that was published the base, when there is none, or it is old or of the future.
 fn renew_base(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError> {
     let base = base(connection, &crl.issuer)?;
-    if base.is_some_and(|base| crl.this_update.0 - base.at.0 < BASE_LASTS) {
+    if base.is_some_and(|base| (0..BASE_LASTS).contains(&crl.this_update.since(base.at))) {
         return Ok(());
     }
     rows::execute(
@@ -117,9 +125,20 @@ fn publish_delta(connection: &Connection, crl: &StoredCrl, number: i64) -> Resul
     announce(connection, crl)
 }
 
-/// Makes every list that is dated after `at` due, and says so in the audit trail.
+/// Makes every list that is dated after `at` due, and says so in the audit trail. Delta lists of that time are withdrawn, and
+/// nothing builds on such a base any more.
 pub(super) fn accept_time(connection: &Connection, actor: &str, at: UnixTime) -> Result<(), StoreError> {
     let changed = rows::execute(connection, "UPDATE crl_part SET changed = 1 WHERE this_update > ?", [at.0])?;
+    rows::execute(connection, "DELETE FROM crl_part WHERE part = -2 AND this_update > ?", params![at.0])?;
+    let issuers = rows::all(connection, "SELECT issuer FROM crl_part WHERE part = -1", params![], |row| {
+        get::<String>(row, 0)
+    })?;
+    for issuer in &issuers {
+        if base_time(connection, issuer)?.is_some_and(|base| base > at) {
+            let name = base_name(issuer);
+            rows::execute(connection, "DELETE FROM meta WHERE name = ?", params![name])?;
+        }
+    }
     let detail = serde_json::json!({ "accepted": at.0, "lists_dated_later": changed });
     audit::append(connection, "clock.accepted", actor, &detail.to_string(), at)
 }

@@ -5,7 +5,7 @@ use ca_pki::{SerialNumber, UnixTime};
 use rusqlite::{Connection, params};
 
 use super::rows::{self, get, stored_index};
-use super::{NewRevocation, State, StoreError, StoredRevocation, audit};
+use super::{NewRevocation, State, StoreError, StoredRevocation, audit, crls};
 
 pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<StoredRevocation, StoreError> {
     let query = "SELECT issuer, shard, state FROM certificate WHERE serial = ?";
@@ -29,6 +29,9 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         revoked_at = revoked_at.min(recorded.revoked_at);
         // Every version of a record has a time of its own, so that the event log's index stays with the right one.
         recorded_at = recorded_at.max(recorded.recorded_at.plus(1));
+    }
+    if let Some(base) = crls::base_time(connection, &issuer)? {
+        recorded_at = recorded_at.max(base);
     }
     rows::execute(
         connection,
