@@ -29,7 +29,8 @@ pub struct ApprovalsConfig {
     pub threshold: u8,
     /// Who may approve, at least as many, at most 32.
     pub approvers: Vec<ApproverConfig>,
-    /// An order that revokes more certificates than this needs the quorum. Default 100.
+    /// An order that revokes more certificates than this needs the quorum. Default 100. A guard against mistakes: who may revoke
+    /// single certificates can do without orders.
     #[serde(default = "default_revocations")]
     pub revocations_above: u64,
 }

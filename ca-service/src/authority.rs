@@ -21,10 +21,12 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::delivery::Deliveries;
 use crate::error::CaError;
+use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::publisher::PublishedCrl;
 use crate::responder::AnswerCache;
+use crate::revocation::SetAside;
 use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
 use crate::transparency::{EventLog, IssuanceLog};
 
@@ -135,6 +137,8 @@ pub struct CertificateAuthority {
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
     pub(crate) answers: AnswerCache,
+    pub(crate) counted_orders: CountedOrders,
+    pub(crate) set_aside: SetAside,
     pub(crate) deliveries: Deliveries,
     pub(crate) metrics: CaMetrics,
 }

@@ -2,7 +2,8 @@
 //!
 //! A plan is one text, the [`Order`], that says everything: which certificates, why, from when on, how many. Its exact bytes are
 //! confirmed and approved, so nothing that anybody agreed to can change its meaning afterwards. Certificates issued after the
-//! plan are not touched, and a number that differs from the confirmed one stops it. Pieces go by row number and repeat harmlessly:
+//! plan are not touched, and a number that differs from the confirmed one stops it. What is in flight is meant too, and is ended
+//! before it is signed. Pieces go by row number and repeat harmlessly:
 //! whoever was interrupted goes on from the last piece, or from the first.
 
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use std::sync::Arc;
 use ca_api::{PlanRevocations, RevocationPlan, RevocationSelection, RevokeMany, RevokeManyDone};
 use ca_pki::UnixTime;
 use ca_pki::crl::RevocationReason;
+use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::approval::{Approved, Intent, Quorum};
 use crate::authority::{CertificateAuthority, names};
 use crate::error::CaError;
-use crate::storage::{Selected, Selection};
+use crate::storage::{Selected, Selection, State, StoreError};
 use crate::wire::stored_reason;
 
 /// How long an order may be carried out.
@@ -29,6 +31,20 @@ const MAX_APPROVALS: usize = crate::approval::MAX_APPROVERS;
 const MAX_PIECE: u32 = 1_000;
 /// Longest text of a condition.
 const MAX_TEXT: usize = 1_024;
+/// Orders whose number is remembered.
+const REMEMBERED: u64 = 64;
+/// Attempts to revoke or to end what moves on at the same moment; it moves on twice at most.
+const ATTEMPTS: u32 = 4;
+
+/// How many certificates an order matches, by its SHA-256. That never changes, so it is counted for the first piece and not for
+/// each of thousands.
+pub(crate) struct CountedOrders(Cache<[u8; 32], u64>);
+
+impl CountedOrders {
+    pub(crate) fn new() -> Self {
+        Self(Cache::builder().max_capacity(REMEMBERED).build())
+    }
+}
 
 /// An order to revoke many certificates, as it is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,17 +177,25 @@ impl CertificateAuthority {
         if order.authority != self.authority_fingerprint()? {
             return refuse("order", "is for another authority");
         }
-        if self.clock.for_records().0 >= order.void_at {
+        let now = self.clock.for_records();
+        if now.0 >= order.void_at {
             return refuse("order", "is void: plan again");
+        }
+        // Whoever writes an order does not give himself more time than a plan has.
+        if order.void_at > now.plus(ORDER_LASTS).0 {
+            return refuse("order", "is void later than seven days from now, which no plan says");
+        }
+        if order.compromised_at.is_some_and(|at| at > now.0) {
+            return refuse("compromised_at", "must not be in the future");
         }
         if asked.confirm != order.matching {
             return refuse("confirm", "is not the number of certificates of the order");
         }
-        let count = self.store.count_selected(order.selection()?).await?;
-        if count.matching != order.matching {
-            return Err(CaError::SelectionChanged { planned: order.matching, found: count.matching });
+        let found = self.matching(&order, &asked.order).await?;
+        if found != order.matching {
+            return Err(CaError::SelectionChanged { planned: order.matching, found });
         }
-        let approved = match self.approvers_of(count.matching) {
+        let approved = match self.approvers_of(found) {
             None => None,
             Some(quorum) => {
                 if asked.approvals.len() > MAX_APPROVALS {
@@ -185,6 +209,17 @@ impl CertificateAuthority {
         let (this, text) = (Arc::clone(self), asked.order.clone());
         let task = tokio::spawn(async move { this.revoke_piece(&order, &text, approved, &piece).await });
         task.await.unwrap_or(Err(CaError::Inconsistent("the revocation task ended early")))
+    }
+
+    /// How many certificates an order matches.
+    async fn matching(&self, order: &Order, text: &str) -> Result<u64, CaError> {
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        if let Some(known) = self.counted_orders.0.get(&digest) {
+            return Ok(known);
+        }
+        let found = self.store.count_selected(order.selection()?).await?.matching;
+        self.counted_orders.0.insert(digest, found);
+        Ok(found)
     }
 
     async fn revoke_piece(
@@ -219,8 +254,8 @@ impl CertificateAuthority {
         // What is handed in together shares commits.
         for outcome in futures_util::future::join_all(outcomes).await {
             match outcome {
-                Ok(()) => done.revoked += 1,
-                Err(CaError::RevokedForAnotherReason) => done.kept += 1,
+                Ok(Fate::Revoked) => done.revoked += 1,
+                Ok(Fate::Kept) => done.kept += 1,
                 // The others of the piece stand; repeating it comes to the same.
                 Err(error) => return Err(error),
             }
@@ -237,11 +272,41 @@ impl CertificateAuthority {
         order: &Order,
         reason: RevocationReason,
         actor: &str,
-    ) -> Result<(), CaError> {
+    ) -> Result<Fate, CaError> {
         // Nobody could trust a certificate before its validity.
         let from = order.compromised_at.map(|at| UnixTime(at).max(one.not_before));
-        self.record_revocation(&one.serial, reason, from, actor).await.map(|_| ())
+        for _ in 0..ATTEMPTS {
+            match self.record_revocation(&one.serial, reason, from, actor).await {
+                Ok(_) => return Ok(Fate::Revoked),
+                Err(CaError::RevokedForAnotherReason) => return Ok(Fate::Kept),
+                Err(CaError::NothingToRevoke) => {}
+                Err(error) => return Err(error),
+            }
+            // Nothing is signed. Of what is in flight nothing will be.
+            let record = self.store.certificate(&one.serial).await?.ok_or(CaError::CertificateUnknown)?;
+            if record.state == State::Abandoned {
+                return Ok(Fate::Kept);
+            }
+            let now = self.clock.for_records();
+            match self.store.abandon(record.intent, "an order to revoke many meant it", now).await {
+                Ok(()) => {
+                    self.metrics.abandoned.inc();
+                    return Ok(Fate::Kept);
+                }
+                // It moved on at this very moment.
+                Err(StoreError::StateConflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CaError::Inconsistent("a certificate can be neither revoked nor ended"))
     }
+}
+
+/// What an order did to one certificate.
+enum Fate {
+    Revoked,
+    /// Revoked for another reason before, or never signed.
+    Kept,
 }
 
 /// Which part of an order, and who has it carried out.

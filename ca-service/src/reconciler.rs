@@ -11,7 +11,7 @@ use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::{recorded_kind, recorded_tbs};
 use crate::storage::{IntentId, Open, State, Step, StoreError, StoredCertificate};
-use crate::transparency::{LogError, MAX_EVENTS};
+use crate::transparency::LogError;
 
 /// Issuances younger than this are left to the request that makes them.
 const GRACE_SECONDS: i64 = 60;
@@ -250,19 +250,20 @@ impl CertificateAuthority {
     /// waits for the other.
     pub async fn run_event_logger(self: Arc<Self>) {
         loop {
-            match self.log_revocations().await {
-                Ok(0) => {}
-                Ok(count) => {
-                    tracing::info!(count, "revocations recorded in the event log");
-                    // After a revocation of many more wait.
-                    if count == MAX_EVENTS {
-                        continue;
-                    }
+            let logged = match self.log_revocations().await {
+                Ok(logged) => logged,
+                Err(error) => {
+                    tracing::warn!(%error, "revocations wait for the event log");
+                    0
                 }
-                Err(error) => tracing::warn!(%error, "revocations wait for the event log"),
-            }
+            };
             if let Err(error) = self.anchor_when_due().await {
                 tracing::warn!(%error, "the head of the audit trail waits for the event log");
+            }
+            if logged > 0 {
+                tracing::info!(logged, "revocations recorded in the event log");
+                // After a revocation of many more wait.
+                continue;
             }
             tokio::time::sleep(PERIOD).await;
         }

@@ -1,6 +1,8 @@
 //! Revocation: one durable row, visible at once in OCSP, within the publish interval in CRLs, and in the event log.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
@@ -8,10 +10,45 @@ use ca_pki::{SerialNumber, UnixTime};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::storage::{NewRevocation, StoreError, StoredRevocation};
-use crate::transparency::MAX_EVENTS;
+use crate::transparency::{EventLog, LogError, MAX_EVENTS};
 
 /// Predicate type of a revocation statement.
 pub const PREDICATE_TYPE: &str = "https://mentat.internal/revocation/v1";
+
+/// How long a statement that cannot be made or is refused waits for another attempt.
+const SET_ASIDE: Duration = Duration::from_secs(60);
+/// Beyond so many nothing is looked for until some of them are tried again: each makes every look longer.
+const MAX_SET_ASIDE: usize = 10_000;
+
+/// Revocations without a statement, each with the monotonic time of the next attempt.
+#[derive(Default)]
+pub(crate) struct SetAside(Mutex<HashMap<SerialNumber, Duration>>);
+
+impl SetAside {
+    /// Those that wait now.
+    fn at(&self, now: Duration) -> HashSet<SerialNumber> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|_, until| *until > now);
+        waiting.keys().cloned().collect()
+    }
+
+    fn add(&self, revocation: &StoredRevocation, why: &CaError, now: Duration) {
+        let serial = &revocation.serial;
+        tracing::error!(%serial, error = %why, "a revocation has no statement in the event log");
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.insert(serial.clone(), now.saturating_add(SET_ASIDE));
+    }
+}
+
+/// Whether a statement cannot be made because of its own record, in place of a key or a store that is away.
+fn is_for_good(error: &CaError) -> bool {
+    matches!(
+        error,
+        CaError::Inconsistent(_)
+            | CaError::Pki(_)
+            | CaError::Store(StoreError::Corrupted(_) | StoreError::NotFound)
+    )
+}
 
 impl CertificateAuthority {
     /// Revokes a certificate, an issuing CA's own included. Repeating is harmless; an earlier date moves it back, and a
@@ -82,46 +119,79 @@ impl CertificateAuthority {
         }
     }
 
-    /// Submits the statements of revocations that the event log does not have yet, many in one call.
+    /// Submits the statements of revocations that the event log does not have yet, many in one call. What cannot be stated, or is
+    /// refused for itself, is reported, set aside for a while, and holds up no other.
     ///
     /// # Errors
-    /// The first failure; what was logged beside it stays noted.
+    /// The first failure that another attempt may mend; what was logged beside it stays noted.
     pub async fn log_revocations(&self) -> Result<usize, CaError> {
         let Some(log) = &self.event_log else { return Ok(0) };
-        let pending = self.store.unlogged_revocations(MAX_EVENTS as u32).await?;
-        self.metrics.revocations_unlogged.set(i64::try_from(pending.len()).unwrap_or(i64::MAX));
-        let mut envelopes = Vec::with_capacity(pending.len());
-        for revocation in &pending {
-            envelopes.push(self.revocation_envelope(revocation));
+        loop {
+            let aside = self.set_aside.at(self.clock.monotonic());
+            let limit = u32::try_from(MAX_EVENTS.saturating_add(aside.len())).unwrap_or(u32::MAX);
+            let mut pending = self.store.unlogged_revocations(limit).await?;
+            self.metrics.revocations_unlogged.set(i64::try_from(pending.len()).unwrap_or(i64::MAX));
+            pending.retain(|revocation| !aside.contains(&revocation.serial));
+            pending.truncate(MAX_EVENTS);
+            if pending.is_empty() || aside.len() > MAX_SET_ASIDE {
+                return Ok(0);
+            }
+            // With nothing but statements that cannot be: what comes after them has waited long enough.
+            let noted = self.log_some(&**log, &pending).await?;
+            if noted > 0 {
+                return Ok(noted);
+            }
         }
-        let mut envelopes = futures_util::future::try_join_all(envelopes).await?;
+    }
+
+    /// Submits the statements of some revocations; each of them is noted or set aside afterwards, or this fails.
+    async fn log_some(&self, log: &dyn EventLog, pending: &[StoredRevocation]) -> Result<usize, CaError> {
+        let made = pending.iter().map(|revocation| self.revocation_envelope(revocation));
+        let made = futures_util::future::join_all(made).await;
+        let (mut stated, mut envelopes) = (Vec::new(), Vec::new());
+        let now = self.clock.monotonic();
+        for (revocation, envelope) in pending.iter().zip(made) {
+            match envelope {
+                Ok(envelope) => {
+                    stated.push(revocation);
+                    envelopes.push(envelope);
+                }
+                Err(error) if is_for_good(&error) => self.set_aside.add(revocation, &error, now),
+                Err(error) => return Err(error),
+            }
+        }
         let outcomes = match (envelopes.pop(), envelopes.is_empty()) {
             (None, _) => return Ok(0),
             // What every log of events knows.
-            (Some(only), true) => vec![Ok(log.submit(only).await?)],
+            (Some(only), true) => vec![log.submit(only).await],
             (Some(last), false) => {
                 envelopes.push(last);
                 log.submit_all(envelopes).await?
             }
         };
-        let mut notes = Vec::with_capacity(pending.len());
+        if outcomes.len() != stated.len() {
+            return Err(
+                LogError::Unavailable("it answered for another number of statements".to_owned()).into()
+            );
+        }
+        let mut notes = Vec::with_capacity(stated.len());
         let mut failure = None;
-        for (revocation, outcome) in pending.iter().zip(outcomes) {
+        for (revocation, outcome) in stated.into_iter().zip(outcomes) {
             match outcome {
                 Ok(index) => notes.push(self.store.record_revocation_logged(
                     &revocation.serial,
                     revocation.recorded_at,
                     index,
                 )),
+                Err(error @ LogError::Refused(_)) => self.set_aside.add(revocation, &error.into(), now),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        futures_util::future::try_join_all(notes).await?;
-        if let Some(error) = failure {
-            return Err(error.into());
+        let noted = futures_util::future::try_join_all(notes).await?.len();
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(noted),
         }
-        self.metrics.revocations_unlogged.set(0);
-        Ok(pending.len())
     }
 
     /// The DSSE envelope of a revocation: an in-toto statement about the certificate, signed by the statement key.

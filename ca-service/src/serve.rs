@@ -23,10 +23,12 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::delivery::Deliveries;
 use crate::error::CaError;
+use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::reconciler::Reach;
 use crate::responder::AnswerCache;
+use crate::revocation::SetAside;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{CertificateStore, StoreError};
 use crate::transparency::{EventLog, HttpLog};
@@ -95,6 +97,8 @@ pub async fn assemble(
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
         answers: AnswerCache::new(),
+        counted_orders: CountedOrders::new(),
+        set_aside: SetAside::default(),
         deliveries: Deliveries::default(),
         metrics: CaMetrics::default(),
     };

@@ -10,11 +10,13 @@ use ca_api::{
     CertificateState, DatedStatus, ListQuery, PlanRevocations, RevocationReason, RevocationSelection,
     RevokeMany, StatusQuery,
 };
+use ca_service::CaError;
 use ca_service::approval::{Intent, PAYLOAD_TYPE, Statement};
 use ca_service::mass_revocation::Order;
 use ca_service::reconciler::Reach;
 use ca_service::storage::Open;
-use fixture::{Server, Site, enrol_request, key};
+use fixture::faults::{Fault, FaultyStore};
+use fixture::{Server, Site, authorised, enrol_request, key};
 use hsm::developer::DeveloperKey;
 use hsm::{IntentId, KeyAlgorithm, Purpose, Signer as _, SigningIntent};
 use service::SystemClock;
@@ -101,6 +103,72 @@ async fn a_selection_is_revoked_in_pieces_and_what_came_later_or_is_another_s_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_holds_while_certificates_are_in_flight_and_means_them_too() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    issue(&server, IDENTITY).await;
+    let authority = Arc::clone(&server.authority);
+    let goes_on = authority.prepare(authorised(IDENTITY, &key())).await.unwrap();
+    let late = authority.prepare(authorised(IDENTITY, &key())).await.unwrap();
+    issue(&server, IDENTITY).await;
+    let admin = server.admin();
+    let plan = admin.plan_revocations(&of_identity(RevocationReason::PrivilegeWithdrawn)).await.unwrap();
+    assert_eq!(plan.matching, 4);
+    authority.issue(goes_on).await.unwrap();
+    let done = admin.revoke_many(&piece(&plan.order, 4, None, 1000)).await.unwrap();
+    assert_eq!((done.revoked, done.kept, done.next), (3, 1, None));
+    let refused = authority.issue(late).await;
+    assert!(matches!(refused, Err(CaError::IssuanceFailed)), "{refused:?}");
+    // What was never signed changes nothing about the number, nor about the other certificates of a piece.
+    let again = admin.revoke_many(&piece(&plan.order, 4, None, 1000)).await.unwrap();
+    assert_eq!(again, done);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_counted_once_and_not_for_every_piece() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let server = Server::start(site.open_with(store.clone(), Arc::new(SystemClock)).await).await;
+    for _ in 0..3 {
+        issue(&server, IDENTITY).await;
+    }
+    let admin = server.admin();
+    let plan = admin.plan_revocations(&of_identity(RevocationReason::Superseded)).await.unwrap();
+    let mut done = admin.revoke_many(&piece(&plan.order, 3, None, 1)).await.unwrap();
+    store.arm("count_selected", Fault::Before);
+    while let Some(next) = done.next {
+        done = admin.revoke_many(&piece(&plan.order, 3, Some(next), 1)).await.unwrap();
+    }
+    assert!(store.is_armed());
+    assert!(states(&server, IDENTITY).await.iter().all(|state| *state == CertificateState::Revoked));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_an_order_by_hand_gives_himself_no_more_than_a_plan_does() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    issue(&server, IDENTITY).await;
+    let admin = server.admin();
+    let plan = admin.plan_revocations(&of_identity(RevocationReason::KeyCompromise)).await.unwrap();
+    let order = Order::parse(&plan.order).unwrap();
+    let tomorrow = SystemClock.unix_seconds() + 86_400;
+    for written in [
+        Order { void_at: order.void_at + 60, ..order.clone() },
+        Order { void_at: i64::MAX, ..order.clone() },
+        Order { compromised_at: Some(tomorrow), ..order.clone() },
+    ] {
+        let text = serde_json::to_string(&written).unwrap();
+        assert_eq!(code(admin.revoke_many(&piece(&text, 1, None, 1000)).await), "out_of_range");
+    }
+    let trail = server.authority.store().audit_records(0, 1000).await.unwrap();
+    assert!(trail.iter().all(|record| record.event != "revocation.ordered"));
+    assert_eq!(admin.revoke_many(&piece(&plan.order, 1, None, 1000)).await.unwrap().revoked, 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statements_go_to_the_event_log_many_in_one_call() {
     let site = Site::new().await;
     let authority = site.open().await;
@@ -145,10 +213,9 @@ async fn a_compromise_dates_each_from_its_own_validity_and_a_date_can_be_asked_a
     assert_eq!(on(record.not_before).await, DatedStatus::Revoked { revoked_at: record.not_before, reason });
     let unrevoked = issue(&server, "other@example.com").await;
     let record = admin.show(&unrevoked).await.unwrap();
-    for (at, status) in [(record.not_before, DatedStatus::Good), (record.not_after + 1, DatedStatus::Expired)]
-    {
-        assert_eq!(admin.status_on(&unrevoked, &StatusQuery { at }).await.unwrap().status, status);
-    }
+    let on = async |at| admin.status_on(&unrevoked, &StatusQuery { at }).await;
+    assert_eq!(on(record.not_before).await.unwrap().status, DatedStatus::Good);
+    assert_eq!(code(on(record.not_after).await), "out_of_range", "nobody knows the future");
     assert_eq!(code(admin.status_on("0102", &StatusQuery { at: 0 }).await), "certificate_unknown");
     // A void order is not carried out.
     let plan = admin.plan_revocations(&of_identity(reason)).await.unwrap();
@@ -165,6 +232,8 @@ async fn a_compromise_dates_each_from_its_own_validity_and_a_date_can_be_asked_a
             .unwrap()
             .is_empty()
     );
+    clock.advance(std::time::Duration::from_secs(400 * 86_400));
+    assert_eq!(on(record.not_after + 1).await.unwrap().status, DatedStatus::Expired);
     server.serving.stop().await;
 }
 

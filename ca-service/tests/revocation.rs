@@ -108,6 +108,45 @@ async fn a_silent_log_is_asked_once_a_pass_and_holds_up_nothing_else() {
     check_ca(&authority).await;
 }
 
+/// A statement of a CA that this process does not know, because it was made beside it, and one that the log refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_cannot_be_made_or_is_refused_holds_up_no_other() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let reason = RevocationReason::CessationOfOperation;
+    authority.renew("code-signing", &site.keyring()).await.unwrap();
+    let beside = std::fs::read_to_string(site.settings.data_dir.join("chains/ocsp-responder-2.pem")).unwrap();
+    let beside = trust_store::Certificate::from_der(&fixture::der(&beside)).unwrap();
+    let beside = ca_pki::SerialNumber::from_magnitude(beside.serial()).unwrap();
+    authority.revoke(&beside, reason, None, "test").await.unwrap();
+    let refused = issued(&authority, "developer").await;
+    authority.revoke(&refused.serial, reason, None, "test").await.unwrap();
+    site.log.refuse(&refused.serial.to_string());
+    clock.advance(Duration::from_secs(5));
+    let good = issued(&authority, "developer").await;
+    authority.revoke(&good.serial, reason, None, "test").await.unwrap();
+
+    assert_eq!(authority.log_revocations().await.unwrap(), 1);
+    assert_eq!(site.log.events().len(), 1);
+    let index = async |serial| {
+        let record = authority.store().certificate(serial).await.unwrap().unwrap();
+        record.revocation.unwrap().event_index
+    };
+    assert_eq!(
+        (index(&good.serial).await, index(&refused.serial).await, index(&beside).await),
+        (Some(0), None, None)
+    );
+    // Tried again in a while, and by the next process, which knows the other CA.
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(authority.log_revocations().await.unwrap(), 0);
+    let next = site.open_with(site.store().await, clock).await;
+    assert_eq!(next.log_revocations().await.unwrap(), 1);
+    assert_eq!(index(&beside).await, Some(1));
+    next.publish_due().await.unwrap();
+    check_ca(&next).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fresh_answers_are_limited_for_each_client() {
     let site = Site::with_status("ocsp_nonce_per_second = 1").await;

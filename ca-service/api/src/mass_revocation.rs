@@ -49,7 +49,7 @@ pub struct RevocationPlan {
     pub order: String,
     /// SHA-256 of the order, hexadecimal.
     pub order_sha256: String,
-    /// How many certificates it touches.
+    /// How many certificates it touches, those in flight among them.
     pub matching: u64,
     /// How many of them are revoked already.
     pub revoked: u64,
@@ -84,7 +84,7 @@ pub struct RevokeMany {
 pub struct RevokeManyDone {
     /// Certificates that are revoked as ordered now, those that were so before among them.
     pub revoked: u64,
-    /// Certificates that stay revoked for another reason, which does not change to this one.
+    /// Certificates that stay as they are: revoked for another reason, which does not change to this one, or never signed.
     pub kept: u64,
     /// To be sent as [`RevokeMany::after`] for the next piece; absent after the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -128,6 +128,10 @@ async fn status(
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Problem> {
     let serial = parse_serial(&serial)?;
+    // Nobody knows yet what will hold then.
+    if query.at > authority.clock.for_records().0 {
+        return Err(CaError::OutOfRange { field: "at", reason: "must not be in the future" }.into());
+    }
     let stored = authority.store().certificate(&serial).await.map_err(CaError::from)?;
     let stored = stored.ok_or(CaError::CertificateUnknown)?;
     let status = stored.status_on(UnixTime(query.at));

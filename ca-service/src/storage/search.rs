@@ -23,8 +23,8 @@ pub struct Search {
     pub limit: u32,
 }
 
-/// Which subscribers' certificates a revocation of many touches: all given conditions hold, something was or may have been
-/// signed, and it carries an identity (the CA's own do not).
+/// Which subscribers' certificates a revocation of many touches: all given conditions hold, and it carries an identity (the CA's
+/// own do not). The state does not count: what a selection up to a row matches is fixed, whatever is in flight meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Exactly this identity's text.
@@ -57,7 +57,7 @@ pub struct Selected {
 /// How much a selection touches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SelectedCount {
-    /// Certificates.
+    /// Certificates, those that are not signed yet or never were among them.
     pub matching: u64,
     /// Those among them that are revoked.
     pub revoked: u64,
