@@ -126,7 +126,7 @@ pub struct CertificateAuthority {
     pub(crate) pool: SigningPool,
     /// Signs what strangers ask for (OCSP answers, time stamps), so that they cannot hold up issuance.
     pub(crate) status_pool: SigningPool,
-    pub(crate) nonce_limit: RateLimiter,
+    pub(crate) fresh_limit: RateLimiter,
     /// When the audit trail was last looked at for an anchor, on the monotonic clock.
     pub(crate) anchored_at: Mutex<Option<Duration>>,
     pub(crate) issuance_log: Option<LoggedTo>,

@@ -159,7 +159,8 @@ pub struct StatusConfig {
     pub root_crl_days: u32,
     /// Hours an OCSP answer lives, at most 240 (O2). Default 24.
     pub ocsp_hours: u32,
-    /// OCSP answers with a nonce a second for one client, each of them signed anew (O4). Default 100.
+    /// OCSP answers a second for one client that are signed for it alone: with a nonce (O4), or about a serial number that was
+    /// never given. Default 100.
     pub ocsp_nonce_per_second: NonZeroU32,
 }
 

@@ -32,7 +32,7 @@ impl CaMetrics {
             ("mentat_ca_ocsp_signed", "OCSP answers signed", &self.ocsp_signed),
             (
                 "mentat_ca_ocsp_limited",
-                "OCSP requests with a nonce that were told to try later",
+                "OCSP requests, with a nonce or about unknown serial numbers, that were told to try later",
                 &self.ocsp_limited,
             ),
             ("mentat_ca_timestamps", "Time-stamp tokens issued", &self.timestamps),

@@ -81,8 +81,8 @@ impl AnswerCache {
 }
 
 impl CertificateAuthority {
-    /// Answers a request. Every request gets an answer; a `client` that asks for too many fresh ones (with a nonce, O4) is
-    /// told to try later.
+    /// Answers a request. Every request gets an answer; a `client` for whom too many must be signed that nobody can be given again
+    /// (with a nonce, O4, or about a serial number of which nothing is known) is told to try later.
     pub async fn ocsp(&self, request: &[u8], client: Option<ClientKey>) -> OcspAnswer {
         let failure = |failure: OcspFailure| OcspAnswer { der: failure.to_der().into(), cacheable: None };
         let request = match OcspRequest::from_der(request) {
@@ -91,16 +91,14 @@ impl CertificateAuthority {
             Err(ca_pki::Error::Unsupported(_)) => return failure(OcspFailure::Unauthorized),
             Err(_) => return failure(OcspFailure::MalformedRequest),
         };
-        if request.nonce.is_some()
-            && let Some(client) = client
-            && self.nonce_limit.take(client, self.clock.monotonic()).is_err()
-        {
-            self.metrics.ocsp_limited.inc();
+        let client = client.as_ref();
+        if request.nonce.is_some() && self.is_limited(client) {
             return failure(OcspFailure::TryLater);
         }
-        match self.ocsp_answer(&request).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => failure(OcspFailure::Unauthorized),
+        match self.ocsp_answer(&request, client).await {
+            Ok(Reply::Answer(answer)) => answer,
+            Ok(Reply::Limited) => failure(OcspFailure::TryLater),
+            Ok(Reply::NotAuthoritative) => failure(OcspFailure::Unauthorized),
             Err(CaError::Store(_) | CaError::Clock(_)) => failure(OcspFailure::TryLater),
             // The queue of the keys that answer strangers is full.
             Err(CaError::Signing(error)) if error.class() == ErrorClass::Transient => {
@@ -113,13 +111,24 @@ impl CertificateAuthority {
         }
     }
 
-    /// A signed answer, or `None` when this responder does not speak for the issuer.
-    async fn ocsp_answer(&self, request: &OcspRequest) -> Result<Option<OcspAnswer>, CaError> {
+    /// Whether a client has used up its answers that serve once.
+    fn is_limited(&self, client: Option<&ClientKey>) -> bool {
+        let limited = client
+            .is_some_and(|client| self.fresh_limit.take(client.clone(), self.clock.monotonic()).is_err());
+        if limited {
+            self.metrics.ocsp_limited.inc();
+        }
+        limited
+    }
+
+    async fn ocsp_answer(&self, request: &OcspRequest, client: Option<&ClientKey>) -> Result<Reply, CaError> {
         let asked = |authority: &&LoadedAuthority| {
             let issuer = authority.issuer.as_ref();
             issuer.is_some_and(|it| request.cert_id.names_issuer(&it.name, &it.public_key))
         };
-        let Some(issuer) = self.generations(names::CODE_SIGNING).find(asked) else { return Ok(None) };
+        let Some(issuer) = self.generations(names::CODE_SIGNING).find(asked) else {
+            return Ok(Reply::NotAuthoritative);
+        };
         let now = self.clock.now()?;
         // Read before the status, so that a revocation between the two is seen as later.
         let generation = self.store.revocation_generation();
@@ -127,18 +136,22 @@ impl CertificateAuthority {
         if let Some(kept) = &kept
             && kept.generation.load(Ordering::Acquire) == generation
         {
-            return Ok(Some(kept.answer.clone()));
+            return Ok(Reply::Answer(kept.answer.clone()));
         }
         let stored = self.store.status(&issuer.name, &request.cert_id.serial).await?;
         if let (Some(kept), Some(stored)) = (&kept, &stored)
             && kept.status == status(stored, now.0)
         {
             kept.generation.store(generation, Ordering::Release);
-            return Ok(Some(kept.answer.clone()));
+            return Ok(Reply::Answer(kept.answer.clone()));
         }
         let responder = self.responder_of(&issuer.name)?;
         responder.in_force(now)?;
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
+        // Serial numbers of nothing are without number, and answers about them are never kept.
+        if status == CertStatus::Unknown && request.nonce.is_none() && self.is_limited(client) {
+            return Ok(Reply::Limited);
+        }
         // An answer is of no use after the certificate that verifies it.
         let longest =
             now.plus(self.settings.ocsp_seconds).min(responder.not_after.unwrap_or(UnixTime(i64::MAX)));
@@ -165,8 +178,17 @@ impl CertificateAuthority {
         if status != CertStatus::Unknown {
             self.answers.keep(request, &answer, status, generation);
         }
-        Ok(Some(answer))
+        Ok(Reply::Answer(answer))
     }
+}
+
+/// What a request that could be read comes to.
+enum Reply {
+    Answer(OcspAnswer),
+    /// The client is told to try later.
+    Limited,
+    /// This responder does not speak for the issuer.
+    NotAuthoritative,
 }
 
 /// The status of a record (ca-requirements §4): good only for what is finished, unrevoked and within its validity.

@@ -83,7 +83,7 @@ pub async fn assemble(
     let authority = CertificateAuthority {
         pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
         status_pool: SigningPool::new(settings.config.keys.threads, STATUS_QUEUE)?,
-        nonce_limit: RateLimiter::new(Rate::new(nonces, nonces.saturating_mul(BURST_SECONDS))),
+        fresh_limit: RateLimiter::new(Rate::new(nonces, nonces.saturating_mul(BURST_SECONDS))),
         anchored_at: Mutex::new(None),
         settings,
         store: parts.store,

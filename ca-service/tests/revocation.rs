@@ -161,9 +161,17 @@ async fn fresh_answers_are_limited_for_each_client() {
     }
     assert_eq!(answers, [false, false, true]);
     assert_ne!(authority.ocsp(&asked, client("two")).await.der.to_vec(), try_later);
-    // Without a nonce nothing is signed anew, so nothing is counted.
+    // Without a nonce nothing is signed that serves once, so nothing is counted.
     let plain = ocsp_request(&issued.chain[0], &issued.serial);
     assert_ne!(authority.ocsp(&plain, client("one")).await.der.to_vec(), try_later);
+    // Of serial numbers that were never given there is no end, and each answer is signed for itself.
+    let mut answers = Vec::new();
+    for number in 1..=3_u8 {
+        let nobody = ca_pki::SerialNumber::from_magnitude(&[1, number]).unwrap();
+        let asked = ocsp_request(&issued.chain[0], &nobody);
+        answers.push(authority.ocsp(&asked, client("three")).await.der.to_vec() == try_later);
+    }
+    assert_eq!(answers, [false, false, true]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
