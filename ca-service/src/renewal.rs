@@ -3,6 +3,7 @@
 //!
 //! Done beside a stopped server; the next start takes the new ones. What the old ones signed stays valid as long as it was.
 
+mod chains;
 mod issuer;
 
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use ca_pki::certificate::{Decided, Form, build};
 use ca_pki::key::KeyUse;
 use ca_pki::lint::{self, CertificateRules};
 use ca_pki::profile::Kind;
-use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime, pem};
+use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
 use der::Encode as _;
 use hsm::{KeyAlgorithm, KeySpec, KeyUri, Keyring, Purpose, Signer};
 use serde::Serialize;
@@ -219,22 +220,6 @@ impl CertificateAuthority {
         self.store.record_signed(intent, signature, at).await?;
         self.store.mark_delivered(intent, None, at).await?;
         Ok(certificate)
-    }
-
-    /// Writes a file of `chains/` anew, in one step.
-    fn write_chain<'a>(
-        &self,
-        file: &str,
-        chain: impl Iterator<Item = &'a Vec<u8>>,
-    ) -> Result<PathBuf, CaError> {
-        let text: String = chain.map(|der| pem::encode("CERTIFICATE", der)).collect::<Result<_, _>>()?;
-        let path = self.settings.data_dir.join("chains").join(file);
-        let beside = path.with_extension("pem.new");
-        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path)).map_err(|error| {
-            tracing::error!(%error, path = %path.display(), "the certificate is recorded, but its file is not");
-            CaError::Inconsistent("the certificate is recorded, but its file in chains cannot be written")
-        })?;
-        Ok(path)
     }
 }
 

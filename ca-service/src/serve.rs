@@ -254,6 +254,9 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let reconciled = authority.reconcile_local(Reach::Everything).await.map_err(store_failed)?;
     tracing::info!(?reconciled, "open issuances reconciled");
     authority.publish_due().await.map_err(store_failed)?;
+    if let Err(error) = authority.write_chains() {
+        tracing::error!(%error, "the files of chains may be old");
+    }
     let config = &authority.settings().config;
     let access = api::roles::Access::new(&config.admin, &config.roles)?;
     let metrics = service::metrics::Metrics::new(api::ROUTES);

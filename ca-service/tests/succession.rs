@@ -131,6 +131,14 @@ async fn a_successor_without_its_responder_issues_nothing() {
     let made = issued(&authority).await;
     assert_eq!(made.chain[0], authority.authorities()["code-signing"].certificate);
     assert_eq!(status(&authority, &made).await, CertificateStatus::Good);
+    // The file says what holds, whatever the interruption left.
+    let file = site.outcome.code_signing_chain.clone();
+    let whole = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, "cut").unwrap();
+    authority.write_chains().unwrap();
+    let filed = std::fs::read_to_string(&file).unwrap();
+    let filed: Vec<_> = filed.split_inclusive("-----END CERTIFICATE-----\n").map(fixture::der).collect();
+    assert_eq!(filed, made.chain, "{whole}");
     // Repeated, it makes the next one.
     let renewed = authority.renew("code-signing", &site.keyring()).await.unwrap();
     assert_eq!(renewed.authority, "code-signing-3");

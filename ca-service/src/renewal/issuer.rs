@@ -24,7 +24,7 @@ impl CertificateAuthority {
         }
         let now = self.clock.now()?;
         let (root, _) = self.issuer(names::ROOT)?;
-        root.in_force(now)?;
+        self.may_issue(names::ROOT, now)?;
         let newest = self.generations(kind).next();
         let newest = newest.ok_or(CaError::Inconsistent("there is no such CA to succeed"))?;
         let number = names::split(&newest.name).map_or(1, |(_, number)| number).saturating_add(1);
@@ -49,7 +49,8 @@ impl CertificateAuthority {
         let successor = self.added(&name, keys).await?;
         let file = if kind == names::CODE_SIGNING {
             self.appoint_responder(&successor, number, keys).await?;
-            // Every CA whose certificates may still be good (one that was revoked is none), for whoever judges by this file; the root stands at its end.
+            // Every CA whose certificates may still be good, for whoever judges by this file: one that was revoked is none. The
+            // root stands at its end.
             let others = self.generations(kind).filter(|authority| !self.has_fallen(&authority.name));
             let others = others.map(|authority| &authority.certificate);
             let chain =
@@ -59,19 +60,6 @@ impl CertificateAuthority {
             self.replace(names::TIMESTAMP_AUTHORITY, Kind::TimestampAuthority, &successor, keys).await?.file
         };
         Ok(made.renewed(&name, file))
-    }
-
-    /// Writes the files of chains anew, with every CA whose certificates may still be good.
-    pub(crate) fn write_chains(&self) -> Result<(), CaError> {
-        let (root, _) = self.issuer(names::ROOT)?;
-        let issuing = self.generations(names::CODE_SIGNING).map(|authority| &authority.certificate);
-        self.write_chain("code-signing.pem", issuing.chain(std::iter::once(&root.certificate)))?;
-        let stamping = self.authority(names::TIMESTAMP_AUTHORITY)?;
-        self.write_chain("time-stamping.pem", stamping.chain.iter())?;
-        for responder in self.generations(names::OCSP_RESPONDER) {
-            self.write_chain(&format!("{}.pem", responder.name), std::iter::once(&responder.certificate))?;
-        }
-        Ok(())
     }
 
     /// An authority that may have been added to the store after this one was opened.
