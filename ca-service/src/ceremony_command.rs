@@ -7,7 +7,7 @@ use ca_service::approval::{Intent, MAX_APPROVAL, PAYLOAD_TYPE, Statement};
 use ca_service::ceremony::description::Description;
 use ca_service::ceremony::plan::{MAX_PLAN, Plan, PlannedStep};
 use ca_service::mass_revocation::{MAX_ORDER, Order};
-use ca_service::{Config, ceremony, transcript};
+use ca_service::{Config, ceremony, occupancy, transcript};
 use clap::{Args, Subcommand};
 use hsm::developer::{DeveloperKey, MAX_PEM_LEN};
 use hsm::{IntentId, PassphraseSource, Purpose, Signer as _, SigningIntent};
@@ -166,6 +166,7 @@ fn sign(asked: &Approve, intent: Intent, bytes: &[u8]) -> Result<(), Failure> {
 
 async fn hold(config: &Path, plan: &Path, approvals: &[PathBuf]) -> Result<(), Failure> {
     let settings = Config::read(config)?.validate()?;
+    let _occupied = occupancy::occupy(&settings).await?;
     let bytes = read(plan, MAX_PLAN)?;
     let approvals =
         approvals.iter().map(|path| read(path, MAX_APPROVAL)).collect::<Result<Vec<_>, Failure>>()?;

@@ -20,6 +20,7 @@
 //! | [`submissions`] | chains on their way to the issuance log, many in one call |
 //! | [`statement`] | what the CA says to the event log; the anchored audit trail |
 //! | [`renewal`] | new certificates for the responder and the time-stamp authority |
+//! | [`occupancy`] | one process at a time |
 //! | [`backup`] | copies of a CA, and what a restored one takes for granted |
 //! | [`check`] | the whole-state checker (`ca-service check`) |
 #![forbid(unsafe_code)]
@@ -39,6 +40,7 @@ pub mod fulcio;
 pub mod issuance;
 pub mod mass_revocation;
 pub mod metrics;
+pub mod occupancy;
 pub mod oidc;
 pub mod publisher;
 pub mod readiness;

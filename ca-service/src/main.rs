@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ca_pki::UnixTime;
-use ca_service::{Config, backup, ceremony, check, serve};
+use ca_service::{Config, backup, ceremony, check, occupancy, serve};
 use clap::{Args, Parser, Subcommand};
 use service::exit::{Failure, arguments, finish};
 use service::{SystemClock, logging, ready, shutdown};
@@ -135,6 +135,7 @@ async fn init(file: &ConfigFile) -> Result<(), Failure> {
 
 async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure> {
     let settings = Config::read(&file.config)?.validate()?;
+    let _occupied = occupancy::occupy(&settings).await?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     let serving = serve::start(authority).await?;
     ready::announce(&serving.running)?;
@@ -145,12 +146,14 @@ async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure>
 
 async fn accept_time(file: &ConfigFile) -> Result<(), Failure> {
     let settings = Config::read(&file.config)?.validate()?;
+    let _occupied = occupancy::occupy(&settings).await?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     print(&authority.accept_time("operator").await.map_err(Failure::failed)?)
 }
 
 async fn renew(file: &ConfigFile, name: &str) -> Result<(), Failure> {
     let settings = Config::read(&file.config)?.validate()?;
+    let _occupied = occupancy::occupy(&settings).await?;
     let keys = serve::keyring(&settings)?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     print(&authority.renew(name, &keys).await.map_err(Failure::failed)?)

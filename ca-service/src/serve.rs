@@ -182,7 +182,9 @@ pub fn keystore(settings: &Settings) -> Result<Keystore, StartRefusal> {
 /// # Errors
 /// [`StartRefusal`] naming what to correct.
 pub fn keyring(settings: &Settings) -> Result<Keyring, StartRefusal> {
-    Ok(Keyring::new(keystore(settings)?))
+    // Those that strangers keep busy, and those that issue: neither waits for the sessions of the others.
+    let users = settings.config.keys.threads.saturating_mul(2);
+    Ok(Keyring::new(keystore(settings)?).for_users(users))
 }
 
 /// The approvers that the settings name.

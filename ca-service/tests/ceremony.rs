@@ -177,6 +177,9 @@ async fn an_authority_with_approvers_is_founded_and_extended_only_by_its_quorum(
     let authority = site.open().await;
     let recorded = authority.store().search(Search { limit: 100, ..Search::default() }).await.unwrap();
     assert!(recorded.iter().any(|one| one.profile == "cross-certificate" && one.issuer == "root"));
+    // Nor does `renew` reach the root's key past the quorum.
+    let refused = authority.renew("code-signing", &site.keyring()).await.unwrap_err().to_string();
+    assert!(refused.contains("[approvals] names approvers"), "{refused}");
     check_ca(&authority).await;
 }
 
