@@ -55,5 +55,5 @@ pub use passphrase::{Passphrase, PassphraseSource};
 pub use pool::{OwnedInput, PendingSignature, SigningPool};
 pub use provider::{Capabilities, Health, KeyInfo, KeyLabel, KeyProvider, KeySpec};
 pub use public_key::{InvalidSignature, PublicKey, verify};
-pub use signer::{Input, ProtectionLevel, Signature, Signer};
+pub use signer::{Input, Pace, ProtectionLevel, Signature, Signer};
 pub use uri::{KeyUri, Scheme};

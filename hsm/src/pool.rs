@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use crate::algorithm::SignatureAlgorithm;
 use crate::error::Error;
 use crate::intent::SigningIntent;
-use crate::signer::{Input, Signature, Signer};
+use crate::signer::{Input, Pace, Signature, Signer};
 
 /// What is signed, owned.
 #[derive(Clone, Debug)]
@@ -133,6 +133,40 @@ impl SigningPool {
         }
         Ok(PendingSignature { shared })
     }
+
+    /// As [`Self::submit`], but what a [`Pace::Prompt`] signer signs is signed on the caller's thread before this returns: for
+    /// callers of whom there are few at once, not for what strangers ask for in any number.
+    ///
+    /// # Errors
+    /// As [`Self::submit`]; a prompt signer has no queue that could be full.
+    pub fn submit_or_sign(
+        &self,
+        signer: Arc<dyn Signer>,
+        input: OwnedInput,
+        algorithm: SignatureAlgorithm,
+        intent: SigningIntent,
+    ) -> Result<PendingSignature, Error> {
+        match signer.pace() {
+            Pace::Blocks => self.submit(signer, input, algorithm, intent),
+            Pace::Prompt => {
+                let state =
+                    State { result: Some(signed(&*signer, &input, algorithm, &intent)), ..State::default() };
+                let shared = Shared { state: Mutex::new(state), ready: Condvar::new() };
+                Ok(PendingSignature { shared: Arc::new(shared) })
+            }
+        }
+    }
+}
+
+/// Signs; a signer that panics leaves it open whether there is a signature.
+fn signed(
+    signer: &dyn Signer,
+    input: &OwnedInput,
+    algorithm: SignatureAlgorithm,
+    intent: &SigningIntent,
+) -> Result<Signature, Error> {
+    let result = catch_unwind(AssertUnwindSafe(|| signer.sign(input.as_input(), algorithm, intent)));
+    result.unwrap_or_else(|_| Err(Error::Ambiguous { detail: "the signer panicked".to_owned() }))
 }
 
 impl Drop for SigningPool {
@@ -149,12 +183,8 @@ impl Drop for SigningPool {
 
 fn work(queue: &Queue) {
     while let Some(mut job) = queue.next() {
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            job.signer.sign(job.input.as_input(), job.algorithm, &job.intent)
-        }));
-        job.answer.give(
-            result.unwrap_or_else(|_| Err(Error::Ambiguous { detail: "the signer panicked".to_owned() })),
-        );
+        let result = signed(&*job.signer, &job.input, job.algorithm, &job.intent);
+        job.answer.give(result);
     }
 }
 

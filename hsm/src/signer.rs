@@ -77,6 +77,15 @@ impl ProtectionLevel {
     }
 }
 
+/// How long a signature keeps the thread that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It may wait for a device or a service, or compute for milliseconds.
+    Blocks,
+    /// It waits for nothing and takes some ten microseconds: less than the way to another thread and back is worth.
+    Prompt,
+}
+
 /// One opened key.
 ///
 /// Implementations MUST check the intent's purpose against [`Signer::purposes`] before anything else, MUST verify the
@@ -93,6 +102,11 @@ pub trait Signer: Send + Sync {
 
     /// What the key may sign.
     fn purposes(&self) -> PurposeSet;
+
+    /// How long [`Signer::sign`] keeps its thread.
+    fn pace(&self) -> Pace {
+        Pace::Blocks
+    }
 
     /// Signs `input` with `algorithm`.
     ///

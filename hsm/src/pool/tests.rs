@@ -105,3 +105,60 @@ fn dropping_the_pool_finishes_what_was_handed_in() {
     drop(pool);
     assert!(pending.into_iter().all(|p| p.wait().is_ok()));
 }
+
+/// Notes the thread it signs on.
+struct Witnessed(DeveloperKey, Pace, Mutex<Option<std::thread::ThreadId>>);
+
+impl Signer for Witnessed {
+    fn public_key(&self) -> &PublicKey {
+        self.0.public_key()
+    }
+    fn protection(&self) -> ProtectionLevel {
+        ProtectionLevel::Software
+    }
+    fn purposes(&self) -> PurposeSet {
+        self.0.purposes()
+    }
+    fn pace(&self) -> Pace {
+        self.1
+    }
+    fn sign(&self, i: Input<'_>, a: SignatureAlgorithm, intent: &SigningIntent) -> Result<Signature, Error> {
+        *self.2.lock().unwrap() = Some(std::thread::current().id());
+        self.0.sign(i, a, intent)
+    }
+}
+
+#[test]
+fn only_a_prompt_signer_signs_on_the_callers_thread() {
+    let pool = SigningPool::new(1, 4).unwrap();
+    for (pace, here) in [(Pace::Prompt, true), (Pace::Blocks, false)] {
+        let signer = Arc::new(Witnessed(key(), pace, Mutex::default()));
+        let intent = SigningIntent::fresh(Purpose::Statement).unwrap();
+        let input = OwnedInput::Message(b"m".to_vec());
+        let algorithm = SignatureAlgorithm::EcdsaP256Sha256;
+        let signature =
+            pool.submit_or_sign(signer.clone(), input, algorithm, intent).unwrap().wait().unwrap();
+        let message = Input::Message(b"m");
+        signer.public_key().verify(algorithm, message, signature.as_bytes()).unwrap();
+        assert_eq!(*signer.2.lock().unwrap() == Some(std::thread::current().id()), here, "{pace:?}");
+    }
+    // A refusal stays one, and a panic leaves it open whether there is a signature.
+    let signer = Arc::new(Witnessed(key(), Pace::Prompt, Mutex::default()));
+    let intent = SigningIntent::fresh(Purpose::Certificate).unwrap();
+    let input = OwnedInput::Message(b"m".to_vec());
+    let algorithm = SignatureAlgorithm::EcdsaP256Sha256;
+    let refused = pool.submit_or_sign(signer, input, algorithm, intent).unwrap().wait();
+    assert!(matches!(refused, Err(Error::Denied { .. })), "{refused:?}");
+}
+
+#[test]
+fn which_software_keys_are_prompt_is_known() {
+    for (algorithm, pace) in [
+        (KeyAlgorithm::EcdsaP256, Pace::Prompt),
+        (KeyAlgorithm::Ed25519, Pace::Prompt),
+        (KeyAlgorithm::EcdsaP384, Pace::Blocks),
+        (KeyAlgorithm::MlDsa44, Pace::Blocks),
+    ] {
+        assert_eq!(DeveloperKey::generate(algorithm).unwrap().signer().pace(), pace, "{algorithm}");
+    }
+}

@@ -1,12 +1,12 @@
 //! A decrypted key with its policy.
 
 use super::PrivateKey;
-use crate::algorithm::SignatureAlgorithm;
+use crate::algorithm::{KeyAlgorithm, SignatureAlgorithm};
 use crate::error::Error;
 use crate::intent::{PurposeSet, SigningIntent};
 use crate::policy::KeyPolicy;
 use crate::public_key::PublicKey;
-use crate::signer::{Input, ProtectionLevel, Signature, Signer};
+use crate::signer::{Input, Pace, ProtectionLevel, Signature, Signer};
 
 pub(crate) struct SoftwareSigner {
     key: PrivateKey,
@@ -51,6 +51,12 @@ impl Signer for SoftwareSigner {
 
     fn purposes(&self) -> PurposeSet {
         self.policy.purposes
+    }
+
+    fn pace(&self) -> Pace {
+        let quick = matches!(self.public_key.algorithm(), KeyAlgorithm::EcdsaP256 | KeyAlgorithm::Ed25519);
+        // A sink of records may wait for a disk.
+        if quick && self.policy.audit.is_none() { Pace::Prompt } else { Pace::Blocks }
     }
 
     fn sign(
