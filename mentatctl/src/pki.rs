@@ -1,5 +1,6 @@
 //! `pki`: certificates of developers, and what administrators do with them.
 
+mod by_digest;
 mod enrol;
 mod identity_token;
 mod list;

@@ -1,12 +1,17 @@
 //! `pki list` and `pki status`: what the authority has on record.
 
+use std::path::PathBuf;
+
+use ca_api::client::{CaClient, ClientError};
 use ca_api::{CertificateRecord, CertificateState, DatedStatus, Identity, ListQuery, StatusQuery};
 use clap::Args;
 use serde_json::json;
+use tlog_client::LogClient;
 
-use super::{CaFlags, ca_failure, optional_time, parse_time, serial_number, time_text};
+use super::{CaFlags, by_digest, ca_failure, optional_time, parse_time, serial_number, time_text};
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::Home;
+use crate::log::known_log;
 use crate::net::block_on;
 use crate::output::{Output, Tone};
 
@@ -19,6 +24,12 @@ pub struct List {
     /// Only certificates of this key: SHA-256 of its public key (SubjectPublicKeyInfo), hexadecimal
     #[arg(long, value_name = "SHA256")]
     key: Option<String>,
+    /// Only those with which something of this digest was signed, by the signing log: SHA-256 of a file, or of a release's envelope
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["identity", "key", "issued_from", "issued_before", "revoked"])]
+    digest: Option<String>,
+    /// For --digest: log_keys.json of `trust export` [default: of the stack, else ~/.mentat/log_keys.json]
+    #[arg(long, value_name = "FILE", requires = "digest")]
+    log_keys: Option<PathBuf>,
     /// Only those issued then or later, RFC 3339
     #[arg(long, value_name = "TIME")]
     issued_from: Option<String>,
@@ -54,6 +65,9 @@ pub struct Status {
 /// What the authority refuses.
 pub fn certificates(list: &List, home: &Home, out: &Output) -> Outcome {
     let client = list.ca.client(home)?;
+    if let Some(text) = &list.digest {
+        return of_digest(list, &by_digest::digest(text)?, &client, home, out);
+    }
     let created_from = optional_time(list.issued_from.as_deref())?;
     let created_before = optional_time(list.issued_before.as_deref())?;
     let mut left = list.limit;
@@ -79,6 +93,31 @@ pub fn certificates(list: &List, home: &Home, out: &Output) -> Outcome {
         if after.is_none() || page.certificates.is_empty() {
             break;
         }
+    }
+    if shown == 0 {
+        out.line("no certificates");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Lists the certificates in the signing log's entries of a digest.
+fn of_digest(list: &List, digest: &str, client: &CaClient, home: &Home, out: &Output) -> Outcome {
+    let keys = home.log_keys(list.log_keys.as_deref())?;
+    let known = known_log(&keys, "signing")?;
+    let log = LogClient::new(list.ca.http(home)?, &known.description.url);
+    let log = log.or_fail(Exit::Usage, "the log's address")?;
+    let serials = block_on(by_digest::serials(&known, &log, digest))?;
+    let mut shown = 0_u32;
+    for serial in serials.iter().take(usize::try_from(list.limit).unwrap_or(usize::MAX)) {
+        match block_on(async { Ok(client.show(serial).await) })? {
+            Ok(record) => show(&record, out)?,
+            // Signed with a certificate of another authority that the log takes.
+            Err(ClientError::Problem(problem)) if problem.status == 404 => {
+                out.line(format!("{serial}  of another authority"));
+            }
+            Err(error) => return Err(ca_failure(error)),
+        }
+        shown += 1;
     }
     if shown == 0 {
         out.line("no certificates");

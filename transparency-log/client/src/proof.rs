@@ -36,7 +36,16 @@ impl LogClient {
     /// # Errors
     /// [`Error::Status`], [`Error::Answer`] when it is not JSON, and transport errors.
     pub async fn lookup(&self, field: &str, value: &str) -> Result<Value, Error> {
-        self.get_query_json("api/v1/lookup", &[(field, value)], "a list of entries").await
+        self.lookup_from(field, value, 0).await
+    }
+
+    /// As [`Self::lookup`], from this index on: the `next` of the page before.
+    ///
+    /// # Errors
+    /// As [`Self::lookup`].
+    pub async fn lookup_from(&self, field: &str, value: &str, from: u64) -> Result<Value, Error> {
+        let query = [(field, value), ("from", &*from.to_string())];
+        self.get_query_json("api/v1/lookup", &query, "a list of entries").await
     }
 
     /// The entry at an index as a write would have answered it (`GET {base}/api/v1/entry`), with a fresh proof. Not
