@@ -10,7 +10,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms help
+        bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -84,7 +84,7 @@ crash: build ## SIGKILL to each server while it works, then a restart: nothing a
 	$(CARGO) test -p log-store
 	MENTAT_POWER=1 $(CARGO) test $(ALL_BUT_COMPILER) --test power -- --nocapture --test-threads=1
 
-interop: interop-programs interop-pkcs11 interop-kms ## other people's programs, devices and services; each missing one is named and counted
+interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp ## other people's programs, devices and services; each missing one is named and counted
 
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
@@ -104,6 +104,27 @@ interop-pkcs11: ## the key backend for PKCS#11 tokens, a CA and a developer with
 interop-kms: ## the key backend for AWS KMS: the suite on a service of its own, then against moto
 	@m=; if command -v moto_server >/dev/null; then m=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
 	$${m:+env MENTAT_MOTO=1} $(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/aws-kms --lib -- aws_kms --nocapture
+
+# The suites of the authority's store, which run on SQLite in `make test`; the one about copies of the file stays out.
+POSTGRES_SUITES = $(addprefix --test ,ceremony delta expiry_warnings faults fulcio journey keys mass_revocation operations refusals \
+	revocation roles signing succession timestamps)
+
+interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
+	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \
+	if test -z "$$MENTAT_POSTGRES" && test -z "$$bin"; then echo "SKIPPED: PostgreSQL is not installed (Debian: apt-get install postgresql), and MENTAT_POSTGRES names no server"; exit 0; fi; \
+	if test -z "$$MENTAT_POSTGRES"; then \
+	  d=$$(mktemp -d) && chmod 755 $$d && mkdir $$d/data && as=; \
+	  if test "$$(id -u)" = 0; then chown postgres $$d/data && as="setpriv --reuid=postgres --regid=postgres --clear-groups"; fi; \
+	  (cd / && $$as $$bin/initdb -D $$d/data -U mentat -A trust >/dev/null && \
+	   $$as $$bin/pg_ctl -w -s -D $$d/data -l $$d/data/log -o "-k $$d/data -c listen_addresses= -c max_connections=400" start) || exit 1; \
+	  export MENTAT_POSTGRES="postgres:///postgres?host=$$d/data&user=mentat"; \
+	fi; \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/postgres --lib -- storage && \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/postgres $(POSTGRES_SUITES); s=$$?; \
+	test -z "$$d" || { (cd / && $$as $$bin/pg_ctl -w -s -m immediate -D $$d/data stop); rm -r $$d; }; exit $$s
+
+interop-smtp: ## codes by e-mail, against a mail server of the suite's own
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/smtp --test mailed_codes
 
 # Coverage feedback as cargo-fuzz asks for it, which the stable compiler has too; the address sanitizer, which needs nightly, would
 # guard unsafe code, of which the parsers have none.

@@ -2,6 +2,7 @@
 
 mod authorities;
 mod certificates;
+mod codes;
 pub mod fulcio;
 mod problem;
 mod request;
@@ -24,6 +25,7 @@ use roles::Access;
 /// Route prefixes by which requests are counted.
 pub const ROUTES: &[&str] = &[
     "/api/v1/certificates",
+    "/api/v1/codes",
     "/api/v1/revocations",
     "/api/v1/tokens",
     "/api/v1/timestamp",
@@ -40,7 +42,7 @@ pub const ROUTES: &[&str] = &[
 pub fn methods(path: &str) -> &'static str {
     match path {
         "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
-        "/api/v1/tokens" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
+        "/api/v1/tokens" | "/api/v1/codes" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
         "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
         _ => "GET, HEAD",
@@ -63,6 +65,8 @@ pub fn routes(
         .or(timestamp::routes(authority))
         .unify()
         .or(tokens::routes(authority, access))
+        .unify()
+        .or(codes::routes(authority))
         .unify()
         .or(authorities::routes(authority))
         .unify()

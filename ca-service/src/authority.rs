@@ -21,6 +21,7 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::delivery::Deliveries;
 use crate::error::CaError;
+use crate::mail_code::CodeMail;
 use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
@@ -134,6 +135,8 @@ pub struct CertificateAuthority {
     pub(crate) issuers: Issuers,
     /// Who approves what only a quorum may do while serving.
     pub(crate) quorum: Option<Quorum>,
+    /// Who sends codes that prove an e-mail address.
+    pub(crate) mail: Option<CodeMail>,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
     pub(crate) answers: AnswerCache,
@@ -222,7 +225,7 @@ impl CertificateAuthority {
         random_serial(self.settings.prefix)
     }
 
-    /// Has one of the CA's keys sign, off the async threads.
+    /// Has one of the CA's keys sign, off the async threads where it takes longer than the way to another.
     pub(crate) async fn sign(
         &self,
         authority: &LoadedAuthority,
@@ -233,12 +236,14 @@ impl CertificateAuthority {
         let intent = SigningIntent::new(purpose, IntentId::new(intent)?);
         let algorithm = authority.signer.public_key().algorithm().default_signature();
         let input = OwnedInput::Message(message.to_vec());
-        let pool = match purpose {
-            Purpose::Ocsp | Purpose::Timestamp => &self.status_pool,
-            _ => &self.pool,
+        let signer = Arc::clone(&authority.signer);
+        let pending = match purpose {
+            Purpose::Ocsp | Purpose::Timestamp => self.status_pool.submit(signer, input, algorithm, intent),
+            // A request was verified on this thread just so, which takes as long.
+            Purpose::Certificate => self.pool.submit_or_sign(signer, input, algorithm, intent),
+            _ => self.pool.submit(signer, input, algorithm, intent),
         };
-        let signature = pool.submit(Arc::clone(&authority.signer), input, algorithm, intent)?.await?;
-        Ok(signature.into_vec())
+        Ok(pending?.await?.into_vec())
     }
 }
 

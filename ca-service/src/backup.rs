@@ -21,7 +21,9 @@ use service::StartRefusal;
 use sha2::{Digest, Sha256};
 
 use crate::config::Settings;
+use crate::storage::CertificateStore as _;
 use crate::storage::backup::{AuditHead, Restored, copy_database, enter_restored, prove_database};
+use crate::storage::sql_store::SqlStore;
 
 /// Name of the inventory.
 const INVENTORY: &str = "backup.json";
@@ -60,11 +62,12 @@ pub fn create(settings: &Settings, out: &Path, now: UnixTime) -> Result<Inventor
         )
         .because(error)
     };
+    let source = file_of(settings)?;
     DirBuilder::new().mode(0o700).create(out).map_err(|error| failed(out, error))?;
     let mut files = BTreeMap::new();
     // The database first: every key that it names is in the keystore by then.
     let database = out.join(DATABASE);
-    copy_database(&settings.database(), &database).map_err(unusable)?;
+    copy_database(source, &database).map_err(unusable)?;
     sync(&database).map_err(|error| failed(&database, error))?;
     files.insert(DATABASE.to_owned(), digest(&database).map_err(|error| failed(&database, error))?);
     let mut sources = vec![(settings.keystore.clone(), PathBuf::from(KEYSTORE))];
@@ -90,7 +93,8 @@ pub fn create(settings: &Settings, out: &Path, now: UnixTime) -> Result<Inventor
 /// # Errors
 /// [`StartRefusal`] when there is a CA already, when the backup is unfinished or altered, or when files fail.
 pub fn restore(settings: &Settings, from: &Path, now: UnixTime) -> Result<Restored, StartRefusal> {
-    for path in [settings.database(), settings.keystore.clone()] {
+    let database = file_of(settings)?;
+    for path in [database, settings.keystore.as_path()] {
         if path.exists() {
             return Err(StartRefusal::new(
                 format!("{} exists", path.display()),
@@ -129,11 +133,31 @@ pub fn restore(settings: &Settings, from: &Path, now: UnixTime) -> Result<Restor
     }
     let restored = enter_restored(&staged, inventory.made_at, now).map_err(unusable)?;
     sync(&staged).map_err(|error| failed(&staged, error))?;
-    let database = settings.database();
-    fs::rename(&staged, &database)
+    fs::rename(&staged, database)
         .and_then(|()| sync(&settings.data_dir))
-        .map_err(|error| failed(&database, error))?;
+        .map_err(|error| failed(database, error))?;
     Ok(restored)
+}
+
+/// Takes for granted, where the database was restored by other programs than this one, that whatever was possible after its last
+/// record was done: what [`restore`] does by itself.
+///
+/// # Errors
+/// [`StartRefusal`] when the database cannot be opened or written.
+pub async fn accept(settings: &Settings, now: UnixTime) -> Result<Restored, StartRefusal> {
+    let store = SqlStore::open(&settings.database).await.map_err(unusable)?;
+    let latest = store.latest_audit().await.map_err(unusable)?;
+    store.accept_restore(latest.map_or(UnixTime(0), |record| record.at), now).await.map_err(unusable)
+}
+
+/// The file to copy. A server's database is backed up by its own programs.
+fn file_of(settings: &Settings) -> Result<&Path, StartRefusal> {
+    settings.database.file().ok_or_else(|| {
+        StartRefusal::new(
+            format!("the records are in {}", settings.database),
+            "back it up with pg_dump, then copy data_dir; after pg_restore run `ca-service accept-restore`",
+        )
+    })
 }
 
 fn unusable(error: crate::storage::StoreError) -> StartRefusal {

@@ -44,8 +44,8 @@ use crate::authority::names;
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::serve;
-use crate::storage::sqlite::SqliteStore;
-use crate::storage::{CertificateStore as _, StoredAuthority};
+use crate::storage::sql_store::SqlStore;
+use crate::storage::{CertificateStore as _, StoreError, StoredAuthority};
 use crate::transcript::Transcript;
 use description::Description;
 use founding::{Founding, record};
@@ -120,7 +120,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     keystore: KeystoreOptions,
 ) -> Result<Outcome, StartRefusal> {
-    refuse_leftovers(settings)?;
+    refuse_leftovers(settings).await?;
     if settings.config.approvals.is_some() {
         return Err(StartRefusal::new(
             "[approvals] names approvers, and the root's key is not used without them",
@@ -165,7 +165,7 @@ pub async fn hold(
     plan.check_current(settings, &existing, now).map_err(refused)?;
     let permission = permission(settings, &plan, bytes, approvals)?;
     if plan.founds() {
-        refuse_leftovers(settings)?;
+        refuse_leftovers(settings).await?;
     }
     for folder in [CHAINS, TRANSCRIPTS] {
         std::fs::create_dir_all(settings.data_dir.join(folder)).map_err(|error| {
@@ -230,10 +230,10 @@ async fn found(
         StartRefusal::new("the keystore's passphrase cannot be read", "correct keys.passphrase")
             .because(error)
     })?;
-    let store = SqliteStore::create(&settings.database()).await.map_err(|error| {
+    let store = SqlStore::create(&settings.database).await.map_err(|error| {
         StartRefusal::new(
-            format!("{} cannot be made", settings.database().display()),
-            "check the file system",
+            format!("{} cannot be made", settings.database),
+            "check the file system, or the server and the rights of its user",
         )
         .because(error)
     })?;
@@ -278,12 +278,13 @@ async fn reopen(
     keys: &Keyring,
 ) -> Result<CertificateAuthority, CaError> {
     let parts = serve::Parts {
-        store: Arc::new(SqliteStore::open(&settings.database()).await?),
+        store: Arc::new(SqlStore::open(&settings.database).await?),
         clock,
         issuance_log: None,
         event_log: None,
         issuers: crate::oidc::Issuers::default(),
         quorum: None,
+        mailer: None,
     };
     serve::assemble(settings.clone(), parts, keys).await
 }
@@ -356,29 +357,39 @@ fn begin(
 
 /// The authority's certificates; none before it is founded.
 async fn existing(settings: &Settings) -> Result<Vec<StoredAuthority>, StartRefusal> {
-    if !settings.database().exists() {
-        return Ok(Vec::new());
-    }
     let failed = |error: &dyn std::fmt::Display| {
         StartRefusal::new(
-            format!("{} cannot be read: {error}", settings.database().display()),
-            "check the file system",
+            format!("{} cannot be read: {error}", settings.database),
+            "check the file system, or the server",
         )
     };
-    let store = SqliteStore::open(&settings.database()).await.map_err(|error| failed(&error))?;
+    if !settings.database.exists().await.map_err(|error| failed(&error))? {
+        return Ok(Vec::new());
+    }
+    let store = SqlStore::open(&settings.database).await.map_err(|error| failed(&error))?;
     store.authorities().await.map_err(|error| failed(&error))
 }
 
-fn refuse_leftovers(settings: &Settings) -> Result<(), StartRefusal> {
-    for path in [settings.database(), settings.keystore.clone(), settings.data_dir.join("ceremony.jsonl")] {
-        if path.exists() {
-            return Err(StartRefusal::new(
-                format!("{} exists: a ceremony was held here", path.display()),
-                "start the server with `serve`, or choose another data_dir; nothing is ever overwritten",
-            ));
-        }
+async fn refuse_leftovers(settings: &Settings) -> Result<(), StartRefusal> {
+    let database = &settings.database;
+    let unreadable = |error: StoreError| {
+        StartRefusal::new(
+            format!("{database} cannot be reached"),
+            "check the server and the rights of its user",
+        )
+        .because(error)
+    };
+    let mut found = database.exists().await.map_err(unreadable)?.then(|| database.to_string());
+    for path in [settings.keystore.clone(), settings.data_dir.join("ceremony.jsonl")] {
+        found = found.or(path.exists().then(|| path.display().to_string()));
     }
-    Ok(())
+    match found {
+        None => Ok(()),
+        Some(found) => Err(StartRefusal::new(
+            format!("{found} exists: a ceremony was held here"),
+            "start the server with `serve`, or choose another data_dir or schema; nothing is ever overwritten",
+        )),
+    }
 }
 
 fn refused(error: PlanRefusal) -> StartRefusal {

@@ -1,7 +1,10 @@
 //! The configuration file (TOML): raw as written ([`Config`]), and validated ([`Settings`]).
 
+mod database;
 mod keys;
 mod logs;
+mod mail;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -19,10 +22,14 @@ use service::{ServerConfig, StartRefusal};
 
 use crate::oidc;
 use crate::oidc::config::{IssuerRule, OidcConfig};
+pub use database::DatabaseConfig;
 pub use keys::KeysConfig;
 pub use logs::{EventLogConfig, IssuanceLogConfig};
+pub use mail::{MailConfig, MailTls};
+pub use warnings::ExpiryWarningsConfig;
 
 use crate::approval::ApprovalsConfig;
+use crate::storage::Database;
 
 /// Largest configuration file in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -47,6 +54,9 @@ pub struct Config {
     /// Who may less than administrators.
     #[serde(default)]
     pub roles: RolesConfig,
+    /// A PostgreSQL server for the records; absent: SQLite in `data_dir`.
+    #[serde(default)]
+    pub database: Option<DatabaseConfig>,
     /// Keys.
     pub keys: KeysConfig,
     /// The hierarchy that `init` makes.
@@ -66,6 +76,12 @@ pub struct Config {
     /// Revocation lists and status answers.
     #[serde(default)]
     pub status: StatusConfig,
+    /// How people prove an e-mail address by a code; absent: they cannot.
+    #[serde(default)]
+    pub mail: Option<MailConfig>,
+    /// Who is told of certificates that end soon; absent: nobody.
+    #[serde(default)]
+    pub expiry_warnings: Option<ExpiryWarningsConfig>,
     /// Time stamps.
     #[serde(default)]
     pub timestamp: TimestampConfig,
@@ -200,6 +216,8 @@ pub struct Settings {
     pub config: Config,
     /// `data_dir`, absolute or relative to the working folder.
     pub data_dir: PathBuf,
+    /// Where the records are.
+    pub database: Database,
     /// Keystore folder.
     pub keystore: PathBuf,
     /// Source of the passphrase.
@@ -329,6 +347,7 @@ impl Config {
         self.approvals.as_ref().map_or(Ok(()), ApprovalsConfig::validate)?;
         let data_dir = self.data_dir.clone();
         let settings = Settings {
+            database: database::validated(self.database.as_ref(), &data_dir)?,
             keystore: data_dir.join(&self.keys.keystore),
             passphrase: keys::passphrase(&self.keys.passphrase, &data_dir)?,
             key_uris: keys::uris(&self.keys)?,
@@ -353,17 +372,14 @@ impl Config {
         };
         settings.config.issuance_log.as_ref().map(|log| log.tls(&settings)).transpose()?;
         settings.config.event_log.as_ref().map(|log| log.tls(&settings)).transpose()?;
+        let knows = |name: &str| settings.profiles.contains_key(name);
+        settings.config.mail.as_ref().map(|mail| mail.validate(knows)).transpose()?;
+        settings.config.expiry_warnings.as_ref().map(|told| told.validate(&settings)).transpose()?;
         Ok(settings)
     }
 }
 
 impl Settings {
-    /// The database.
-    #[must_use]
-    pub fn database(&self) -> PathBuf {
-        self.data_dir.join("ca.sqlite")
-    }
-
     /// A path of the configuration: relative ones are relative to `data_dir`.
     #[must_use]
     pub fn path(&self, path: &Path) -> PathBuf {

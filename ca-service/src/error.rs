@@ -2,6 +2,7 @@
 
 use crate::approval::ApprovalRefusal;
 use crate::clock::ClockFailure;
+use crate::mail::NotSent;
 use crate::oidc::OidcError;
 use crate::standing::NotIssuing;
 use crate::storage::StoreError;
@@ -11,6 +12,9 @@ use crate::transparency::LogError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaError {
+    /// Addresses of this domain get no code.
+    #[error("addresses of this domain get no code")]
+    AddressNotAllowed,
     /// A quorum did not approve.
     #[error(transparent)]
     Approval(#[from] ApprovalRefusal),
@@ -38,6 +42,12 @@ pub enum CaError {
     /// No CA may issue to subscribers.
     #[error("{0}")]
     NotIssuing(NotIssuing),
+    /// The mail server did not take a letter.
+    #[error(transparent)]
+    Mail(#[from] NotSent),
+    /// There is no mail server.
+    #[error("this authority sends no codes")]
+    NoMail,
     /// An identity token proves nothing.
     #[error(transparent)]
     Oidc(#[from] OidcError),
@@ -87,6 +97,12 @@ pub enum CaError {
     /// The token was used.
     #[error("the token was used")]
     TokenUsed,
+    /// Too many codes were asked for.
+    #[error("too many codes were asked for")]
+    TooManyCodes {
+        /// Seconds until the next is sent.
+        after_seconds: u32,
+    },
     /// The certificate never existed, so it cannot be revoked.
     #[error("nothing was signed under this serial number")]
     NothingToRevoke,

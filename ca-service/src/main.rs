@@ -82,6 +82,9 @@ enum Command {
         #[arg(long)]
         from: PathBuf,
     },
+    /// Go on from a database that other programs restored: whatever was possible after its last record counts as done. Stop the
+    /// server first.
+    AcceptRestore(ConfigFile),
     /// Re-read every record and check it against certificates, revocation lists and the audit trail.
     Check(ConfigFile),
 }
@@ -121,6 +124,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Restore { config, from } => {
             let settings = Config::read(&config.config)?.validate()?;
             print(&backup::restore(&settings, &from, present())?)
+        }
+        Command::AcceptRestore(file) => {
+            let settings = Config::read(&file.config)?.validate()?;
+            print(&runtime.block_on(backup::accept(&settings, present()))?)
         }
         Command::Check(file) => runtime.block_on(prove(&file)),
     }

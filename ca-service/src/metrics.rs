@@ -18,6 +18,8 @@ pub struct CaMetrics {
     pub(crate) ocsp_limited: Counter,
     pub(crate) timestamps: Counter,
     pub(crate) first_expiry: Gauge,
+    pub(crate) expiry_warnings: Counter,
+    pub(crate) expiry_warnings_failed: Counter,
 }
 
 impl CaMetrics {
@@ -36,6 +38,16 @@ impl CaMetrics {
                 &self.ocsp_limited,
             ),
             ("mentat_ca_timestamps", "Time-stamp tokens issued", &self.timestamps),
+            (
+                "mentat_ca_expiry_warnings",
+                "Warnings of certificates that end soon that the webhook took",
+                &self.expiry_warnings,
+            ),
+            (
+                "mentat_ca_expiry_warnings_failed",
+                "Rounds of warnings that the webhook did not take",
+                &self.expiry_warnings_failed,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }

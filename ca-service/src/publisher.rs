@@ -131,13 +131,16 @@ impl CertificateAuthority {
         lint::crl(&tbs.unsigned(), &rules).into_result()?;
         let signature =
             self.sign(authority, Purpose::Crl, &crl_intent(name, part, plan.number), tbs.as_der()).await?;
+        let der: bytes::Bytes = tbs.assemble(&signature)?.into();
         let crl = StoredCrl {
             issuer: name.to_owned(),
             part,
             number: plan.number,
             this_update: plan.this_update,
             next_update: plan.next_update,
-            der: tbs.assemble(&signature)?,
+            sha256: Sha256::digest(&der).into(),
+            der,
+            entries: u32::try_from(entries.len()).unwrap_or(u32::MAX),
         };
         match self.store.publish_crl(crl.clone()).await {
             Ok(()) => {
@@ -171,8 +174,8 @@ impl CertificateAuthority {
             number: crl.number,
             this_update: crl.this_update.0,
             next_update: crl.next_update.0,
-            etag: format!("\"{}\"", hex::encode(Sha256::digest(&crl.der))),
-            der: crl.der.into(),
+            etag: format!("\"{}\"", hex::encode(crl.sha256)),
+            der: crl.der,
         };
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
         published.insert((crl.issuer, crl.part), Arc::new(served));

@@ -23,15 +23,18 @@ use crate::clock::ClockGuard;
 use crate::config::Settings;
 use crate::delivery::Deliveries;
 use crate::error::CaError;
+use crate::mail::{self, Mailer};
+use crate::mail_code::CodeMail;
 use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::reconciler::Reach;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
-use crate::storage::sqlite::SqliteStore;
-use crate::storage::{CertificateStore, StoreError};
+use crate::storage::sql_store::SqlStore;
+use crate::storage::{CertificateStore, Database, StoreError};
 use crate::transparency::{EventLog, HttpLog};
+use crate::webhook::Webhook;
 
 /// Signatures that may wait for a signing thread.
 const SIGNING_QUEUE: usize = 4096;
@@ -56,6 +59,8 @@ pub struct Parts {
     pub issuers: Issuers,
     /// Who approves the revocation of many.
     pub quorum: Option<Quorum>,
+    /// Who sends codes that prove an e-mail address.
+    pub mailer: Option<Arc<dyn Mailer>>,
 }
 
 /// Puts a CA together. Opens every key by its pinned reference.
@@ -94,6 +99,7 @@ pub async fn assemble(
         event_log: parts.event_log,
         issuers: parts.issuers,
         quorum: parts.quorum,
+        mail: parts.mailer.map(CodeMail::by),
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
         answers: AnswerCache::new(),
@@ -117,8 +123,8 @@ pub async fn open(
     settings: Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<CertificateAuthority>, StartRefusal> {
-    let database = settings.database();
-    let store = SqliteStore::open(&database).await.map_err(|error| database_refusal(&database, error))?;
+    let database = &settings.database;
+    let store = SqlStore::open(database).await.map_err(|error| database_refusal(database, error))?;
     let keys = keyring(&settings)?;
     let issuance_log = match &settings.config.issuance_log {
         None => None,
@@ -133,7 +139,8 @@ pub async fn open(
     };
     let issuers = Issuers::over_http(&settings)?;
     let quorum = quorum(&settings)?;
-    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log, issuers, quorum };
+    let mailer = mail::configured(&settings)?;
+    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log, issuers, quorum, mailer };
     let authority = assemble(settings, parts, &keys).await.map_err(|error| {
         StartRefusal::new(
             "the CA's records and keys do not fit together",
@@ -146,8 +153,7 @@ pub async fn open(
 
 /// A database that is not there is made by a ceremony; one that is there and cannot be read, never: a second CA of the same
 /// name would be founded over the certificates of the first.
-fn database_refusal(database: &Path, error: StoreError) -> StartRefusal {
-    let shown = database.display();
+fn database_refusal(shown: &Database, error: StoreError) -> StartRefusal {
     match error {
         StoreError::NotFound => StartRefusal::new(
             format!("{shown} does not exist"),
@@ -275,12 +281,15 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         });
     // Before the first request: what is open now is nobody's here.
     let leftovers = authority.leftovers().await.map_err(store_failed)?;
+    let config = &authority.settings().config.expiry_warnings;
+    let webhook = config.as_ref().map(|config| Webhook::open(authority.settings(), config)).transpose()?;
     let running = server.start().await?;
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(Arc::clone(&authority).run_publisher()),
         tokio::spawn(Arc::clone(&authority).run_reconciler(leftovers)),
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
         tokio::spawn(Arc::clone(&authority).run_probe()),
     ];
+    tasks.extend(webhook.map(|webhook| tokio::spawn(Arc::clone(&authority).run_expiry_warnings(webhook))));
     Ok(Serving { running, tasks, authority })
 }

@@ -7,15 +7,23 @@ pub mod audit;
 mod authorities;
 pub mod backup;
 mod certificates;
+mod checkpoints;
 mod crls;
+pub mod database;
 mod dated;
+mod error;
+mod expiry;
 mod issuance;
 mod migrations;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod readers;
 mod revocations;
 mod rows;
 mod search;
-pub mod sqlite;
+mod sql;
+pub mod sql_store;
+mod sqlite;
 mod tokens;
 mod writer;
 
@@ -23,46 +31,14 @@ pub use audit::Anchor;
 use ca_pki::crl::{RevocationReason, RevokedEntry};
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
+pub use database::Database;
 pub use dated::DatedStatus;
+pub use error::StoreError;
 use futures_util::future::BoxFuture;
-pub use search::{Search, Selected, SelectedCount, Selection};
+pub use search::{Expiring, ExpiryMark, Search, Selected, SelectedCount, Selection};
 
 /// Answer of a store call.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
-
-/// Why a store call did not do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// A row does not say what this program writes; nothing was changed.
-    #[error("the database is damaged: {0}")]
-    Corrupted(String),
-    /// A certificate for this key was revoked because the key was compromised; nothing was changed.
-    #[error("the key is recorded as compromised")]
-    KeyCompromised,
-    /// There is no space for the change; nothing was changed.
-    #[error("the disk of the database is full: {0}")]
-    Full(String),
-    /// There is no such row.
-    #[error("no such record")]
-    NotFound,
-    /// The certificate is revoked for another reason, which does not change to this one; nothing was changed.
-    #[error("the certificate is revoked for another reason")]
-    RevokedForAnotherReason,
-    /// The row is not in the state this transition starts from; nothing was changed.
-    #[error("the record is not in the expected state")]
-    StateConflict,
-    /// The token expired; nothing was changed.
-    #[error("the token has expired")]
-    TokenExpired,
-    /// The token was used by another issuance; nothing was changed.
-    #[error("the token was used")]
-    TokenUsed,
-    /// The store failed, or could not make the change durable. Whether it was made is unknown to the caller, who must
-    /// look before acting again.
-    #[error("the database is not available: {0}")]
-    Unavailable(String),
-}
 
 /// Id of an issuance: what `hsm` is told as the reason for a signature.
 pub type IntentId = [u8; 16];
@@ -304,7 +280,11 @@ pub struct StoredCrl {
     /// nextUpdate.
     pub next_update: UnixTime,
     /// The list.
-    pub der: Vec<u8>,
+    pub der: bytes::Bytes,
+    /// Its SHA-256, computed once: a list may have forty megabytes.
+    pub sha256: [u8; 32],
+    /// How many entries it has; 0 for one that was read from the store.
+    pub entries: u32,
 }
 
 /// A one-time token's row; the secret itself is not stored.
@@ -413,6 +393,15 @@ pub trait CertificateStore: Send + Sync {
     /// How much a selection touches.
     fn count_selected(&self, selection: Selection) -> Answer<'_, SelectedCount>;
 
+    /// Subscribers' certificates of more than a week that end in a window and are not revoked, in the order of their ends.
+    fn expiring(&self, window: Expiring) -> Answer<'_, Vec<StoredCertificate>>;
+
+    /// Up to which end warnings of so many days were taken.
+    fn expiry_mark(&self, days: u16) -> Answer<'_, Option<ExpiryMark>>;
+
+    /// Notes up to which end warnings of so many days were taken.
+    fn note_expiry_mark(&self, days: u16, mark: ExpiryMark) -> Answer<'_, ()>;
+
     /// What a status answer needs; `None` for a serial number this issuer never assigned.
     fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>>;
 
@@ -438,7 +427,8 @@ pub trait CertificateStore: Send + Sync {
     /// The lists that must be signed: changed, never published, interrupted, or with a thisUpdate before `older_than`.
     fn due_crls(&self, older_than: UnixTime) -> Answer<'_, Vec<(String, CrlPart)>>;
 
-    /// Allots the next number and fixes the entries, in one transaction.
+    /// Allots the next number and fixes the entries, in one transaction. The entries may be read after it, as it left them, so that
+    /// nobody waits for the reading of a long list.
     fn start_crl<'a>(&'a self, issuer: &'a str, part: CrlPart, at: UnixTime) -> Answer<'a, StartedCrl>;
 
     /// Stores a signed list. Nothing is changed unless its number is above the published one's. Once a day a complete list

@@ -100,7 +100,7 @@ async fn an_altered_or_unfinished_backup_restores_nothing() {
         let other = empty(&site);
         let error = backup::restore(&other.settings, &out, now()).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
-        assert!(!other.settings.database().exists());
+        assert!(!other.settings.database.file().unwrap().exists());
     };
     let change = |path: &Path, edit: &dyn Fn(Vec<u8>) -> Vec<u8>| {
         let original = std::fs::read(path).unwrap();

@@ -96,7 +96,7 @@ async fn an_authority_with_approvers_is_founded_and_extended_only_by_its_quorum(
     let keys = KeystoreOptions::default().with_kdf(KdfProfile::DangerForTests);
     let refused = ceremony::run(&settings, Arc::new(SystemClock), keys).await.unwrap_err().to_string();
     assert!(refused.contains("ceremony prepare"), "{refused}");
-    assert!(!settings.database().exists());
+    assert!(!settings.database.exists().await.unwrap());
 
     let founding = Description::of_hierarchy(&settings);
     let plan = ceremony::prepare(&settings, &founding, &SystemClock).await.unwrap();

@@ -7,7 +7,10 @@ mod fixture;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ca_pki::UnixTime;
 use ca_pki::crl::RevocationReason;
+use ca_service::storage::CrlPart;
+use ca_service::storage::backup::SKIPPED_CRL_NUMBERS;
 use ca_service::{CaError, CertificateAuthority, check};
 use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use service::SystemClock;
@@ -20,7 +23,7 @@ async fn issued(authority: &Arc<CertificateAuthority>) -> ca_service::issuance::
 }
 
 fn execute(site: &Site, statement: &str) {
-    rusqlite::Connection::open(site.settings.database()).unwrap().execute_batch(statement).unwrap();
+    fixture::execute(&site.settings, statement);
 }
 
 async fn findings(site: &Site) -> Vec<String> {
@@ -121,24 +124,50 @@ async fn a_trail_that_ends_before_its_anchor_is_found() {
     assert!(seen.iter().any(|finding| finding.contains("event log")), "{seen:?}");
 }
 
+/// As after `pg_restore`, or a snapshot of the file system.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_other_programs_restored_repeats_nothing() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    issued(&authority).await;
+    let unused =
+        authority.create_token(&token_request("late@example.com", "developer"), "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    let number = |authority: &CertificateAuthority| {
+        authority.published_crl("code-signing", CrlPart::Complete).unwrap().number
+    };
+    let published = number(&authority);
+    drop(authority);
+    let now = UnixTime(SystemClock.unix_seconds());
+    let accepted = ca_service::backup::accept(&site.settings, now).await.unwrap();
+    assert_eq!(accepted.void_tokens, 1);
+    let authority = site.open().await;
+    let late = authority.enrol(&enrol_request(&unused.token, &key(), None)).await;
+    assert!(matches!(late, Err(CaError::TokenExpired)), "{late:?}");
+    authority.publish_due().await.unwrap();
+    assert!(number(&authority) > published + u64::try_from(SKIPPED_CRL_NUMBERS).unwrap());
+    issued(&authority).await;
+    check_ca(&authority).await;
+}
+
 /// Whoever is told to hold a ceremony over a database that cannot be read founds a second CA beside the certificates of the
 /// first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_database_is_not_taken_for_a_missing_one() {
     let site = Site::new().await;
-    let database = site.settings.database();
-    let whole = std::fs::read(&database).unwrap();
+    let Some(database) = site.settings.database.file() else { return };
+    let whole = std::fs::read(database).unwrap();
     let refusal = async || {
         let opened = ca_service::serve::open(site.settings.clone(), Arc::new(SystemClock)).await;
         opened.err().unwrap().to_string()
     };
     for damaged in [&whole[..4096], &b"not a database, whoever wrote this here".repeat(200)[..]] {
-        std::fs::write(&database, damaged).unwrap();
+        std::fs::write(database, damaged).unwrap();
         let text = refusal().await;
         assert!(text.contains("hold no new ceremony") && text.contains("newest backup"), "{text}");
         assert!(!text.contains("ceremony first"), "{text}");
     }
-    std::fs::remove_file(&database).unwrap();
+    std::fs::remove_file(database).unwrap();
     let text = refusal().await;
     assert!(text.contains("does not exist") && text.contains("ceremony first: ca-service init"), "{text}");
 }

@@ -125,8 +125,7 @@ async fn a_successor_without_its_responder_issues_nothing() {
     let site = Site::new().await;
     site.open().await.renew("code-signing", &site.keyring()).await.unwrap();
     // As if it had been interrupted before its last step.
-    let database = rusqlite::Connection::open(site.settings.database()).unwrap();
-    database.execute("DELETE FROM authority WHERE name = 'ocsp-responder-2'", []).unwrap();
+    fixture::execute(&site.settings, "DELETE FROM authority WHERE name = 'ocsp-responder-2'");
     let authority = site.open().await;
     let made = issued(&authority).await;
     assert_eq!(made.chain[0], authority.authorities()["code-signing"].certificate);

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use crate::limits::MAX_ANSWER;
 use crate::{
     Authorities, CertificateList, CertificateRecord, CreateToken, Enrol, EnrolmentToken, IssuedCertificate,
-    ListQuery, PlanRevocations, Problem, Revocation, RevocationPlan, Revoke, RevokeMany, RevokeManyDone,
-    StatusOnDate, StatusQuery,
+    ListQuery, MailedCode, PlanRevocations, Problem, RequestCode, Revocation, RevocationPlan, Revoke,
+    RevokeMany, RevokeManyDone, StatusOnDate, StatusQuery,
 };
 
 /// Why a call failed.
@@ -80,6 +80,14 @@ impl CaClient {
     /// [`ClientError`].
     pub async fn create_token(&self, request: &CreateToken) -> Result<EnrolmentToken, ClientError> {
         self.json(self.request(Method::POST, "/api/v1/tokens").json(request)).await
+    }
+
+    /// Has a code sent to an e-mail address: a one-time token for whoever reads it there.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `no_mail` when the authority sends none, `address_not_allowed` for a domain it does not serve.
+    pub async fn request_code(&self, request: &RequestCode) -> Result<MailedCode, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/codes").json(request)).await
     }
 
     /// Enrols: proves possession of the key in the request and gets its certificate.

@@ -7,6 +7,7 @@
 //! | call | types |
 //! |---|---|
 //! | `POST /api/v1/tokens` (administrator) | [`CreateToken`] → [`EnrolmentToken`] |
+//! | `POST /api/v1/codes` | [`RequestCode`] → [`MailedCode`] |
 //! | `POST /api/v1/certificates` | [`Enrol`] → [`IssuedCertificate`] |
 //! | `GET /api/v1/certificates` (administrator) | [`ListQuery`] → [`CertificateList`] |
 //! | `GET /api/v1/certificates/SERIAL` (administrator) | [`CertificateRecord`] |
@@ -41,4 +42,4 @@ pub use mass_revocation::{PlanRevocations, RevocationPlan, RevocationSelection, 
 pub use problem::Problem;
 pub use revocation::{Revocation, RevocationReason, Revoke};
 pub use timestamp::{DigestAlgorithm, TimestampJson};
-pub use token::{CreateToken, EnrolmentToken};
+pub use token::{CreateToken, EnrolmentToken, MailedCode, RequestCode};

@@ -16,6 +16,22 @@ pub struct CreateToken {
     pub ttl_seconds: u32,
 }
 
+/// Asks for a code by e-mail that proves the address and lets its owner enrol once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestCode {
+    /// The address.
+    pub email: String,
+}
+
+/// A letter was taken by the mail server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailedCode {
+    /// When the code in it expires.
+    pub expires_at: i64,
+}
+
 /// A token. Its secret is shown once; the CA keeps only a hash.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -126,8 +126,9 @@ pub fn build<'a>(
         return Err(Error::Unsupported("a delta CRL whose base is not older"));
     }
     let mut revoked = Vec::with_capacity(entries.size_hint().0.saturating_mul(56));
+    let mut dates = Dates::default();
     for entry in entries {
-        encode_entry(entry, &mut revoked)?;
+        encode_entry(entry, &mut dates, &mut revoked)?;
     }
     let version = [encoding::INTEGER, 1, 1];
     let algorithm = issuer.algorithm.identifier();
@@ -177,14 +178,34 @@ fn extensions(issuer: &Issuer, plan: &CrlPlan) -> Result<Vec<u8>, Error> {
 pub(crate) const REASON_EXTENSION: [u8; 13] =
     [0x30, 0x0c, 0x30, 0x0a, 0x06, 0x03, 0x55, 0x1d, 0x15, 0x04, 0x03, 0x0a, 0x01];
 
-fn encode_entry(entry: &RevokedEntry, out: &mut Vec<u8>) -> Result<(), Error> {
-    let serial = entry.serial.to_der();
-    let date = time::choice(entry.revoked_at)?;
+/// The last date and its encoding: what was revoked together follows each other.
+#[derive(Default)]
+struct Dates(Option<(UnixTime, Vec<u8>)>);
+
+impl Dates {
+    fn encoded(&mut self, at: UnixTime) -> Result<&[u8], Error> {
+        let encoded = match self.0.take() {
+            Some((last, encoded)) if last == at => encoded,
+            _ => time::choice(at)?,
+        };
+        Ok(&self.0.insert((at, encoded)).1)
+    }
+}
+
+fn encode_entry(entry: &RevokedEntry, dates: &mut Dates, out: &mut Vec<u8>) -> Result<(), Error> {
+    let serial = entry.serial.as_bytes();
+    // A magnitude that begins with a set bit needs a zero before it to be positive.
+    let sign: &[u8] = if serial.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
+    let number = sign.len() + serial.len();
+    let date = dates.encoded(entry.revoked_at)?;
     let with_reason = entry.reason != RevocationReason::Unspecified;
-    let length = serial.len() + date.len() + if with_reason { REASON_EXTENSION.len() + 1 } else { 0 };
+    // At most 20 octets, so one octet of length.
+    let length = 2 + number + date.len() + if with_reason { REASON_EXTENSION.len() + 1 } else { 0 };
     encoding::header(encoding::SEQUENCE, length, out);
-    out.extend_from_slice(&serial);
-    out.extend_from_slice(&date);
+    encoding::header(encoding::INTEGER, number, out);
+    out.extend_from_slice(sign);
+    out.extend_from_slice(serial);
+    out.extend_from_slice(date);
     if with_reason {
         out.extend_from_slice(&REASON_EXTENSION);
         out.push(entry.reason.code());

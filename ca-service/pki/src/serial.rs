@@ -9,6 +9,8 @@ use crate::error::Error;
 
 /// Random octets of a serial number that this CA chooses.
 pub const RANDOM_OCTETS: usize = 17;
+/// Octets of such a serial number: the prefix and the random ones.
+const CHOSEN_OCTETS: u8 = 18;
 /// RFC 5280 §4.1.2.2: no more than 20 octets.
 pub const MAX_OCTETS: usize = 20;
 
@@ -35,17 +37,50 @@ impl InstancePrefix {
 }
 
 /// A positive certificate serial number of at most 20 octets, as its minimal big-endian magnitude.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SerialNumber(Vec<u8>);
+///
+/// It lies where it stands: lists have a million of them.
+#[derive(Clone)]
+pub struct SerialNumber {
+    octets: [u8; MAX_OCTETS],
+    /// How many of them count.
+    length: u8,
+}
+
+impl PartialEq for SerialNumber {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for SerialNumber {}
+
+impl core::hash::Hash for SerialNumber {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl PartialOrd for SerialNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for SerialNumber {
+    /// As of octet strings, which for numbers of one length is the order of the numbers.
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
 
 impl SerialNumber {
     /// The serial number of a new certificate: `prefix` and 136 bits from a CSPRNG.
     #[must_use]
     pub fn from_random(prefix: InstancePrefix, random: &[u8; RANDOM_OCTETS]) -> Self {
-        let mut octets = Vec::with_capacity(RANDOM_OCTETS + 1);
-        octets.push(prefix.0);
-        octets.extend_from_slice(random);
-        Self(octets)
+        let mut octets = [0; MAX_OCTETS];
+        let chosen = core::iter::once(&prefix.0).chain(random);
+        octets.iter_mut().zip(chosen).for_each(|(octet, chosen)| *octet = *chosen);
+        Self { octets, length: CHOSEN_OCTETS }
     }
 
     /// A serial number from a magnitude, leading zeros dropped.
@@ -59,7 +94,10 @@ impl SerialNumber {
         if significant.is_empty() || significant.len() + sign_octet > MAX_OCTETS {
             return Err(Error::Malformed { what: "serial number", detail: "not 1 to 20 octets".into() });
         }
-        Ok(Self(significant.to_vec()))
+        let mut octets = [0; MAX_OCTETS];
+        octets.iter_mut().zip(significant).for_each(|(octet, found)| *octet = *found);
+        // At most 20.
+        Ok(Self { octets, length: u8::try_from(significant.len()).unwrap_or_default() })
     }
 
     /// Reads lower- or upper-case hexadecimal without separators, as [`fmt::Display`] writes it.
@@ -90,20 +128,21 @@ impl SerialNumber {
     /// The minimal big-endian magnitude.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.octets.get(..usize::from(self.length)).unwrap_or_default()
     }
 
     /// INTEGER with tag and length.
     #[must_use]
     pub fn to_der(&self) -> Vec<u8> {
-        encoding::unsigned(&self.0)
+        encoding::unsigned(self.as_bytes())
     }
 
     /// The CRL shard: the number modulo `shards`, fixed at issuance and named in the certificate (ca-requirements §8).
     #[must_use]
     pub fn shard(&self, shards: ShardCount) -> Shard {
         let modulus = u64::from(shards.0);
-        let remainder = self.0.iter().fold(0u64, |value, octet| (value << 8 | u64::from(*octet)) % modulus);
+        let remainder =
+            self.as_bytes().iter().fold(0u64, |value, octet| (value << 8 | u64::from(*octet)) % modulus);
         // The remainder is below a u16.
         Shard(u16::try_from(remainder).unwrap_or(0))
     }
@@ -111,7 +150,7 @@ impl SerialNumber {
 
 impl fmt::Display for SerialNumber {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for octet in &self.0 {
+        for octet in self.as_bytes() {
             write!(formatter, "{octet:02x}")?;
         }
         Ok(())

@@ -12,6 +12,11 @@ use crate::storage::StoreError;
 pub fn problem(error: &CaError) -> Problem {
     let refused = |status, code, detail: String| Problem::new(status, code).with_detail(detail);
     match error {
+        CaError::AddressNotAllowed => refused(
+            StatusCode::FORBIDDEN,
+            "address_not_allowed",
+            "addresses of this domain get no code; ask an administrator for a one-time token".to_owned(),
+        ),
         CaError::Approval(refusal) => refused(StatusCode::FORBIDDEN, refusal.code(), refusal.to_string()),
         CaError::CertificateUnknown => {
             refused(StatusCode::NOT_FOUND, "certificate_unknown", error.to_string())
@@ -40,6 +45,14 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::NotIssuing(reason) => {
             refused(StatusCode::SERVICE_UNAVAILABLE, reason.code(), reason.to_string())
         }
+        CaError::Mail(_) => Problem::unavailable("mail_unavailable", 30)
+            .with_detail("the mail server did not take the letter; ask again")
+            .with_internal(error),
+        CaError::NoMail => refused(
+            StatusCode::NOT_FOUND,
+            "no_mail",
+            "this authority sends no codes; ask an administrator for a one-time token".to_owned(),
+        ),
         CaError::Oidc(OidcError::Unavailable(_) | OidcError::KeySet(_)) => {
             Problem::unavailable("issuer_unavailable", 5)
                 .with_detail("the identity issuer's keys cannot be fetched at the moment")
@@ -80,6 +93,7 @@ pub fn problem(error: &CaError) -> Problem {
             "token_used",
             "the token was used; tokens are good for one certificate".to_owned(),
         ),
+        CaError::TooManyCodes { after_seconds } => Problem::too_many_requests(*after_seconds),
         CaError::NothingToRevoke => refused(StatusCode::CONFLICT, "nothing_to_revoke", error.to_string()),
     }
 }

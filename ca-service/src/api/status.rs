@@ -67,7 +67,8 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
 }
 
 /// Whom requests with a nonce are counted for.
-fn client() -> impl Filter<Extract = (Option<ClientKey>,), Error = std::convert::Infallible> + Clone {
+pub(super) fn client() -> impl Filter<Extract = (Option<ClientKey>,), Error = std::convert::Infallible> + Clone
+{
     warp::ext::optional::<Peer>().map(|peer: Option<Peer>| peer.as_ref().map(ClientKey::of))
 }
 

@@ -22,7 +22,7 @@ use crate::authority::{
 use crate::config::Settings;
 use crate::error::CaError;
 use crate::serve::{Parts, assemble};
-use crate::storage::sqlite::SqliteStore;
+use crate::storage::sql_store::SqlStore;
 use crate::storage::{CertificateStore, NewIntent, Step, StoredAuthority};
 use crate::transcript::Transcript;
 
@@ -38,7 +38,7 @@ struct Made {
 pub(super) struct Founding<'a> {
     settings: &'a Settings,
     plan: &'a Plan,
-    store: Arc<SqliteStore>,
+    store: Arc<SqlStore>,
     keys: Keyring,
     made: Vec<Made>,
     now: UnixTime,
@@ -84,7 +84,7 @@ impl<'a> Founding<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         plan: &'a Plan,
-        store: SqliteStore,
+        store: SqlStore,
         keys: Keyring,
         now: UnixTime,
     ) -> Self {
@@ -273,6 +273,7 @@ impl<'a> Founding<'a> {
             event_log: None,
             issuers: crate::oidc::Issuers::default(),
             quorum: None,
+            mailer: None,
         };
         assemble(self.settings.clone(), parts, &self.keys).await
     }

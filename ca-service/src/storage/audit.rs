@@ -4,11 +4,11 @@
 //! big-endian, `sequence` and `at` of eight octets, lengths of four. The first record's `previous` is 32 zero octets.
 
 use ca_pki::UnixTime;
-use rusqlite::{Connection, Row, params};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
 use super::rows::{self, column, corrupted, get};
+use super::sql::{Connection, Row, params};
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub(super) fn append_all(connection: &Connection, entries: Vec<Entry>) -> Result
         return Ok(());
     }
     let last = "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1";
-    let last = rows::first(connection, last, [], |row| Ok((get::<i64>(row, 0)?, column::<32>(row, 1)?)))?;
+    let last = rows::first(connection, last, &[], |row| Ok((get::<i64>(row, 0)?, column::<32>(row, 1)?)))?;
     let (mut sequence, mut previous) = last.unwrap_or((0, [0; 32]));
     for Entry { event, actor, detail, at } in entries {
         sequence = sequence.saturating_add(1);
@@ -141,7 +141,7 @@ pub(super) fn record_anchor(
 
 /// The newest note of [`record_anchor`].
 pub(super) fn latest_anchor(connection: &Connection) -> Result<Option<Anchor>, StoreError> {
-    let text = rows::first(connection, "SELECT value FROM meta WHERE name = ?", [ANCHOR], |row| {
+    let text = rows::first(connection, "SELECT value FROM meta WHERE name = ?", params![ANCHOR], |row| {
         get::<String>(row, 0)
     })?;
     let Some(text) = text else { return Ok(None) };
@@ -158,7 +158,7 @@ pub(super) fn latest_anchor(connection: &Connection) -> Result<Option<Anchor>, S
 pub(super) fn latest(connection: &Connection) -> Result<Option<Record>, StoreError> {
     let newest = "SELECT sequence, at, event, actor, detail, previous, hash FROM audit \
                   ORDER BY sequence DESC LIMIT 1";
-    rows::first(connection, newest, [], record)
+    rows::first(connection, newest, &[], record)
 }
 
 /// Records above `after`, in order.

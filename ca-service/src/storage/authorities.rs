@@ -1,9 +1,9 @@
 //! SQL of the CA's own certificates and keys.
 
 use ca_pki::UnixTime;
-use rusqlite::{Connection, params};
 
 use super::rows::{self, corrupted, get};
+use super::sql::{Connection, params};
 use super::{StoreError, StoredAuthority, audit};
 
 pub(super) fn add(
@@ -62,7 +62,7 @@ fn add_part(connection: &Connection, issuer: &str, part: i64) -> Result<(), Stor
 
 pub(super) fn all(connection: &Connection) -> Result<Vec<StoredAuthority>, StoreError> {
     let stored = "SELECT name, role, certificate, issuer, key_uri, shards FROM authority ORDER BY position";
-    rows::all(connection, stored, [], |row| {
+    rows::all(connection, stored, &[], |row| {
         Ok(StoredAuthority {
             name: get(row, 0)?,
             role: get(row, 1)?,

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use ca_pki::UnixTime;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::OpenFlags;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{self, get, unavailable};
-use super::sqlite::{connect, durable};
+use super::rows::{self, get};
+use super::sql::{Connection, params};
+use super::sqlite::{connect, durable, unavailable};
 use super::{State, Step, StoreError, audit};
 
 /// How far CRL numbers jump at a restore: lists that are signed every second for a century use fewer.
@@ -39,14 +40,14 @@ pub struct Restored {
 /// Copies the database as of one moment. Others may read and write it meanwhile.
 pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
     let to = to.to_str().ok_or_else(|| StoreError::Unavailable("a path is not UTF-8".to_owned()))?;
-    let connection = connect(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    rows::execute(&connection, "VACUUM INTO ?", [to]).map(|_| ())
+    let connection = Connection::Sqlite(connect(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?);
+    rows::execute(&connection, "VACUUM INTO ?", params![to]).map(|_| ())
 }
 
 /// Checks a copy's structure and its audit trail; returns the newest audit record.
 pub(crate) fn prove_database(path: &Path) -> Result<AuditHead, StoreError> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let sound = rows::first(&connection, "PRAGMA integrity_check(1)", [], |row| get::<String>(row, 0))?;
+    let connection = Connection::Sqlite(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?);
+    let sound = rows::first(&connection, "PRAGMA integrity_check(1)", &[], |row| get::<String>(row, 0))?;
     if sound.as_deref() != Some("ok") {
         return Err(StoreError::Corrupted("the copy is damaged".to_owned()));
     }
@@ -75,45 +76,44 @@ pub(crate) fn prove_database(path: &Path) -> Result<AuditHead, StoreError> {
 pub(crate) fn enter_restored(path: &Path, made_at: i64, at: UnixTime) -> Result<Restored, StoreError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     durable(&connection)?;
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(unavailable)?;
+    let connection = Connection::Sqlite(connection);
+    connection.begin()?;
     let restored = enter(&connection, made_at, at)?;
+    connection.commit()?;
+    connection.close();
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection
-        .execute_batch("COMMIT; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")
+        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE")
         .map_err(unavailable)?;
     connection.close().map_err(|(_, error)| unavailable(error))?;
     Ok(restored)
 }
 
-fn enter(connection: &Connection, made_at: i64, at: UnixTime) -> Result<Restored, StoreError> {
+pub(super) fn enter(connection: &Connection, made_at: i64, at: UnixTime) -> Result<Restored, StoreError> {
     // A precertificate whose log was not yet recorded may have its certificate by now; a second one must never be signed.
-    let mut open = connection
-        .prepare(
-            "UPDATE certificate SET state = ?1, reason = 'open when the backup was made', updated_at = ?2 \
-             WHERE state IN (?3, ?4) OR (state = ?5 AND step = ?6) RETURNING intent",
-        )
-        .map_err(unavailable)?;
-    let parameters = params![
-        State::MaybeIssued as i64,
-        at.0,
-        State::Intent as i64,
-        State::Signing as i64,
-        State::Signed as i64,
-        Step::Precertificate as i64,
-    ];
-    let mut intents = Vec::new();
-    let mut changed = open.query(parameters).map_err(unavailable)?;
-    while let Some(row) = changed.next().map_err(unavailable)? {
-        intents.push(hex::encode(rows::blob(row, 0)?));
-    }
+    let intents = rows::all(
+        connection,
+        "UPDATE certificate SET state = ?1, reason = 'open when the backup was made', updated_at = ?2 \
+         WHERE state IN (?3, ?4) OR (state = ?5 AND step = ?6) RETURNING intent",
+        params![
+            State::MaybeIssued as i64,
+            at.0,
+            State::Intent as i64,
+            State::Signing as i64,
+            State::Signed as i64,
+            Step::Precertificate as i64,
+        ],
+        |row| Ok(hex::encode(rows::blob(row, 0)?)),
+    )?;
     let void = rows::execute(
         connection,
         "UPDATE token SET expires_at = ?1 WHERE used_by IS NULL AND expires_at > ?1",
-        [at.0],
+        params![at.0],
     )?;
     rows::execute(
         connection,
         "UPDATE crl_part SET allotted = allotted + ?, changed = 1",
-        [SKIPPED_CRL_NUMBERS],
+        params![SKIPPED_CRL_NUMBERS],
     )?;
     let detail = serde_json::json!({
         "made_at": made_at,

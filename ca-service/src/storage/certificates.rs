@@ -1,9 +1,9 @@
 //! SQL that reads certificates and open issuances.
 
 use ca_pki::{SerialNumber, UnixTime};
-use rusqlite::{Connection, ToSql, params};
 
 use super::rows::{self, certificate_select, get};
+use super::sql::{Connection, Parameter, Value, params};
 use super::{
     IntentId, Open, Search, Selected, SelectedCount, Selection, State, StoreError, StoredCertificate,
     StoredStatus,
@@ -31,34 +31,34 @@ pub(super) fn by_serial(
     serial: &SerialNumber,
 ) -> Result<Option<StoredCertificate>, StoreError> {
     let query = certificate_select!("WHERE c.serial = ?");
-    rows::first(connection, query, [serial.as_bytes()], rows::certificate)
+    rows::first(connection, query, params![serial.as_bytes()], rows::certificate)
 }
 
 pub(super) fn by_intent(
     connection: &Connection,
     intent: &IntentId,
 ) -> Result<Option<StoredCertificate>, StoreError> {
-    rows::first(connection, certificate_select!("WHERE c.intent = ?"), [intent], rows::certificate)
+    rows::first(connection, certificate_select!("WHERE c.intent = ?"), params![intent], rows::certificate)
 }
 
 /// Conditions that all hold, with their parameters.
 #[derive(Default)]
 struct Conditions {
     text: String,
-    parameters: Vec<Box<dyn ToSql>>,
+    parameters: Vec<Box<dyn Parameter>>,
 }
 
 impl Conditions {
     /// Adds `AND condition` where there is a parameter.
-    fn demand<T: ToSql + 'static>(&mut self, condition: &str, parameter: Option<T>) {
+    fn demand<T: Parameter + 'static>(&mut self, condition: &str, parameter: Option<T>) {
         if let Some(parameter) = parameter {
             self.text.push_str(condition);
             self.parameters.push(Box::new(parameter));
         }
     }
 
-    fn parameters(&self) -> impl rusqlite::Params {
-        rusqlite::params_from_iter(&self.parameters)
+    fn parameters(&self) -> Vec<Value<'_>> {
+        self.parameters.iter().map(|parameter| parameter.value()).collect()
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn search(connection: &Connection, search: &Search) -> Result<Vec<Sto
     conditions.demand(" AND c.id < ?", search.below);
     conditions.demand(" ORDER BY c.id DESC LIMIT ?", Some(search.limit));
     let query = certificate_select!("WHERE 1 = 1").to_owned() + &conditions.text;
-    rows::all(connection, &query, conditions.parameters(), rows::certificate)
+    rows::all(connection, &query, &conditions.parameters(), rows::certificate)
 }
 
 /// The conditions of a selection. None of these columns ever changes, so neither does what a selection matches.
@@ -99,7 +99,7 @@ pub(super) fn selected(
     conditions.demand(" AND id > ?", Some(after));
     conditions.demand(" ORDER BY id LIMIT ?", Some(limit));
     let query = format!("SELECT id, serial, not_before{}", conditions.text);
-    rows::all(connection, &query, conditions.parameters(), |row| {
+    rows::all(connection, &query, &conditions.parameters(), |row| {
         Ok(Selected {
             row: get(row, 0)?,
             serial: rows::serial(rows::blob(row, 1)?)?,
@@ -113,10 +113,12 @@ pub(super) fn count_selected(
     wanted: &Selection,
 ) -> Result<SelectedCount, StoreError> {
     let conditions = selection(wanted);
-    let query =
-        format!("SELECT count(*), coalesce(sum(state = 7), 0), coalesce(max(id), 0){}", conditions.text);
+    let query = format!(
+        "SELECT count(*), count(CASE WHEN state = 7 THEN 1 END), coalesce(max(id), 0){}",
+        conditions.text
+    );
     let number = |number: i64| u64::try_from(number).map_err(|_| rows::corrupted("a count"));
-    rows::first(connection, &query, conditions.parameters(), |row| {
+    rows::first(connection, &query, &conditions.parameters(), |row| {
         Ok(SelectedCount {
             matching: number(get(row, 0)?)?,
             revoked: number(get(row, 1)?)?,

@@ -4,11 +4,11 @@
 //! of its own: a row that is not in the expected state changes nothing.
 
 use ca_pki::UnixTime;
-use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
 
 use super::audit::Entry;
 use super::rows::{self, get, stored_index};
+use super::sql::{Connection, params};
 use super::{IntentId, NewIntent, State, Step, StoreError, audit, revocations, tokens};
 
 /// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.

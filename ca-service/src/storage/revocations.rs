@@ -2,14 +2,14 @@
 
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
-use rusqlite::{Connection, params};
 
 use super::rows::{self, get, stored_index};
+use super::sql::{Connection, params};
 use super::{NewRevocation, State, StoreError, StoredRevocation, audit, crls};
 
 pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<StoredRevocation, StoreError> {
     let query = "SELECT issuer, shard, state FROM certificate WHERE serial = ?";
-    let (issuer, shard, state) = rows::first(connection, query, [new.serial.as_bytes()], |row| {
+    let (issuer, shard, state) = rows::first(connection, query, params![new.serial.as_bytes()], |row| {
         Ok((get::<String>(row, 0)?, rows::shard(get(row, 1)?)?, rows::state(get(row, 2)?)?))
     })?
     .ok_or(StoreError::NotFound)?;
@@ -103,7 +103,7 @@ fn find(
 pub(super) fn unlogged(connection: &Connection, limit: u32) -> Result<Vec<StoredRevocation>, StoreError> {
     let query = "SELECT issuer, shard, serial, revoked_at, recorded_at, reason, event_index FROM revocation \
                  WHERE event_index IS NULL ORDER BY recorded_at LIMIT ?";
-    rows::all(connection, query, [limit], rows::revocation)
+    rows::all(connection, query, params![limit], rows::revocation)
 }
 
 pub(super) fn record_logged(
@@ -113,7 +113,7 @@ pub(super) fn record_logged(
     index: u64,
 ) -> Result<(), StoreError> {
     let query = "SELECT issuer, shard FROM certificate WHERE serial = ?";
-    let (issuer, shard) = rows::first(connection, query, [serial.as_bytes()], |row| {
+    let (issuer, shard) = rows::first(connection, query, params![serial.as_bytes()], |row| {
         Ok((get::<String>(row, 0)?, get::<i64>(row, 1)?))
     })?
     .ok_or(StoreError::NotFound)?;

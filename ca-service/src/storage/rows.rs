@@ -3,10 +3,10 @@
 use ca_pki::crl::RevocationReason;
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
-use rusqlite::types::FromSql;
-use rusqlite::{Connection, Params, Row, ffi};
 use sha2::{Digest, Sha256};
 
+use super::sql::Row;
+pub(super) use super::sql::{all, blob, execute, first, get};
 use super::{CrlPart, State, Step, StoreError, StoredCertificate, StoredRevocation};
 
 /// The columns of [`certificate`], with its revocation joined.
@@ -25,77 +25,13 @@ macro_rules! certificate_select {
 }
 pub(super) use certificate_select;
 
-pub(super) fn unavailable(error: rusqlite::Error) -> StoreError {
-    // The second: the index of the write-ahead log could not grow.
-    match error.sqlite_error() {
-        Some(code) if matches!(code.extended_code, ffi::SQLITE_FULL | ffi::SQLITE_IOERR_SHMSIZE) => {
-            StoreError::Full(error.to_string())
-        }
-        _ => StoreError::Unavailable(error.to_string()),
-    }
-}
-
-impl StoreError {
-    /// Whether the store failed, in place of refusing: something may be written already, and nothing of the transaction may
-    /// be committed.
-    pub(super) fn spoils(&self) -> bool {
-        matches!(self, Self::Corrupted(_) | Self::Full(_) | Self::Unavailable(_))
-    }
-}
-
 pub(super) fn corrupted(what: &str) -> StoreError {
     StoreError::Corrupted(what.to_owned())
-}
-
-/// Executes a statement that is prepared once; returns how many rows it changed.
-pub(super) fn execute(
-    connection: &Connection,
-    statement: &str,
-    parameters: impl Params,
-) -> Result<usize, StoreError> {
-    connection.prepare_cached(statement).and_then(|mut ready| ready.execute(parameters)).map_err(unavailable)
-}
-
-/// The first row of a query that is prepared once.
-pub(super) fn first<T>(
-    connection: &Connection,
-    query: &str,
-    parameters: impl Params,
-    read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
-) -> Result<Option<T>, StoreError> {
-    let mut ready = connection.prepare_cached(query).map_err(unavailable)?;
-    let mut rows = ready.query(parameters).map_err(unavailable)?;
-    rows.next().map_err(unavailable)?.map(read).transpose()
-}
-
-/// Every row of a query that is prepared once.
-pub(super) fn all<T>(
-    connection: &Connection,
-    query: &str,
-    parameters: impl Params,
-    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
-) -> Result<Vec<T>, StoreError> {
-    let mut ready = connection.prepare_cached(query).map_err(unavailable)?;
-    let mut rows = ready.query(parameters).map_err(unavailable)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next().map_err(unavailable)? {
-        found.push(read(row)?);
-    }
-    Ok(found)
 }
 
 /// A BLOB of exactly `N` octets.
 pub(super) fn column<const N: usize>(row: &Row<'_>, index: usize) -> Result<[u8; N], StoreError> {
     blob(row, index)?.try_into().map_err(|_| corrupted("a value has the wrong length"))
-}
-
-/// A BLOB in the row's own memory.
-pub(super) fn blob<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r [u8], StoreError> {
-    row.get_ref(index).map_err(unavailable)?.as_blob().map_err(|_| corrupted("a value has the wrong type"))
-}
-
-pub(super) fn get<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T, StoreError> {
-    row.get(index).map_err(unavailable)
 }
 
 pub(super) fn state(number: i64) -> Result<State, StoreError> {

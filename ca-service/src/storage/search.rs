@@ -64,3 +64,23 @@ pub struct SelectedCount {
     /// The highest row number; 0 when there is none.
     pub newest: i64,
 }
+
+/// A place in the order of ends: the end of a validity, and the row among those with the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiryMark {
+    /// Last second of validity.
+    pub not_after: UnixTime,
+    /// Number of the row.
+    pub row: i64,
+}
+
+/// Certificates whose ends come after a place and up to a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Expiring {
+    /// The place before the first.
+    pub after: ExpiryMark,
+    /// The latest end.
+    pub through: UnixTime,
+    /// At most so many.
+    pub limit: u32,
+}

@@ -1,9 +1,9 @@
 //! SQL of one-time tokens.
 
 use ca_pki::UnixTime;
-use rusqlite::{Connection, params};
 
 use super::rows::{self, column, get};
+use super::sql::{Connection, params};
 use super::{IntentId, StoreError, StoredToken, audit};
 
 pub(super) fn create(
@@ -35,7 +35,7 @@ pub(super) fn create(
 
 pub(super) fn find(connection: &Connection, hash: &[u8; 32]) -> Result<Option<StoredToken>, StoreError> {
     let query = "SELECT identity_kind, identity, profile, expires_at, used_by FROM token WHERE hash = ?";
-    rows::first(connection, query, [hash], |row| {
+    rows::first(connection, query, params![hash], |row| {
         let used_by = match get::<Option<Vec<u8>>>(row, 4)? {
             None => None,
             Some(_) => Some(column::<16>(row, 4)?),
@@ -66,7 +66,7 @@ pub(super) fn consume(
         return Ok(());
     }
     let query = "SELECT used_by IS NOT NULL FROM token WHERE hash = ?";
-    Err(match rows::first(connection, query, [hash], |row| get::<bool>(row, 0))? {
+    Err(match rows::first(connection, query, params![hash], |row| get::<bool>(row, 0))? {
         None => StoreError::NotFound,
         Some(true) => StoreError::TokenUsed,
         Some(false) => StoreError::TokenExpired,
@@ -76,8 +76,8 @@ pub(super) fn consume(
 /// Makes the token of an issuance usable again.
 pub(super) fn release(connection: &Connection, intent: &IntentId) -> Result<(), StoreError> {
     let query = "SELECT requester FROM certificate WHERE intent = ?";
-    let requester =
-        rows::first(connection, query, [intent], |row| get::<String>(row, 0))?.ok_or(StoreError::NotFound)?;
+    let requester = rows::first(connection, query, params![intent], |row| get::<String>(row, 0))?
+        .ok_or(StoreError::NotFound)?;
     let Some(hash) = requester.strip_prefix("token:").and_then(|digits| hex::decode(digits).ok()) else {
         return Ok(());
     };

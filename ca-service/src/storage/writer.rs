@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit::{self, Entry};
+use super::checkpoints::Checkpoints;
 use super::issuance::{self, Advance, CertificateStep, Outcomes, Transition};
-use super::{NewIntent, StoreError, rows};
+use super::sql::Connection;
+use super::{NewIntent, StoreError};
 
 /// Most changes in one commit: bounds how long the first of them waits.
 const MAX_BATCH: usize = 256;
@@ -25,6 +26,7 @@ enum Change {
     Advance(Transition, Advance, Reply),
     Alone(Alone),
     BeginCertificate(CertificateStep, Reply),
+    First(Alone),
     RecordIntent(Box<NewIntent>, Reply),
 }
 
@@ -48,14 +50,18 @@ pub(super) struct Writer {
 type Failure = Arc<RwLock<Option<StoreError>>>;
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
+    /// Starts the writing thread; `checkpoints` belong to the connection.
+    pub(super) fn start(
+        connection: Connection,
+        checkpoints: Option<Checkpoints>,
+    ) -> Result<Self, StoreError> {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let failure = Failure::default();
         std::thread::Builder::new()
             .name("ca-writer".to_owned())
             .spawn({
                 let failure = Arc::clone(&failure);
-                move || run(connection, receiver, &failure)
+                move || run(connection, checkpoints, receiver, &failure)
             })
             .map_err(|error| StoreError::Unavailable(format!("the writer cannot be started: {error}")))?;
         Ok(Self { queue, generation: Arc::default(), failure })
@@ -80,7 +86,17 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        self.change_and(change, || ()).await
+        self.change_and(change, || (), Change::Alone).await
+    }
+
+    /// As [`Self::change`], before every other change of its transaction: a view of the database that begins inside it shows what
+    /// this change found.
+    pub(super) async fn change_first<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.change_and(change, || (), Change::First).await
     }
 
     /// As [`Self::change`], for what status answers depend on: the generation moves on in the writing thread itself, after
@@ -92,13 +108,18 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let generation = Arc::clone(&self.generation);
-        self.change_and(change, move || {
+        let next = move || {
             generation.fetch_add(1, Ordering::SeqCst);
-        })
-        .await
+        };
+        self.change_and(change, next, Change::Alone).await
     }
 
-    async fn change_and<T, F, A>(&self, change: F, afterwards: A) -> Result<T, StoreError>
+    async fn change_and<T, F, A>(
+        &self,
+        change: F,
+        afterwards: A,
+        kind: fn(Alone) -> Change,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -118,7 +139,7 @@ impl Writer {
             });
             (verdict, completion)
         });
-        self.queue.send(Change::Alone(boxed)).await.map_err(|_| gone())?;
+        self.queue.send(kind(boxed)).await.map_err(|_| gone())?;
         receiver.await.map_err(|_| self.failure().unwrap_or_else(gone))?
     }
 
@@ -148,23 +169,32 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the writer has stopped, or could not begin a transaction".to_owned())
 }
 
-fn run(connection: Connection, mut receiver: mpsc::Receiver<Change>, failure: &RwLock<Option<StoreError>>) {
+fn run(
+    connection: Connection,
+    mut checkpoints: Option<Checkpoints>,
+    mut receiver: mpsc::Receiver<Change>,
+    failure: &RwLock<Option<StoreError>>,
+) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while receiver.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
         commit(&connection, Groups::of(batch.drain(..)), failure);
+        if let (Some(checkpoints), Connection::Sqlite(connection)) = (&mut checkpoints, &connection) {
+            checkpoints.after_commit(connection);
+        }
     }
-    if let Err((_, error)) = connection.close() {
-        tracing::warn!(%error, "the database did not close cleanly");
-    }
+    // The last connection to close copies what is left.
+    drop(checkpoints);
+    connection.close();
 }
 
 /// A batch, sorted by kind. The changes of one batch are about different rows, or conditional on a state, so their order does
-/// not matter.
+/// not matter, but for those that come first.
 #[derive(Default)]
 struct Groups {
     intents: (Vec<NewIntent>, Vec<Reply>),
     advances: std::collections::BTreeMap<Transition, (Vec<Advance>, Vec<Reply>)>,
     steps: (Vec<CertificateStep>, Vec<Reply>),
+    first: Vec<Alone>,
     alone: Vec<Alone>,
 }
 
@@ -179,6 +209,7 @@ impl Groups {
                     group.1.push(reply);
                 }
                 Change::Alone(change) => groups.alone.push(change),
+                Change::First(change) => groups.first.push(change),
                 Change::BeginCertificate(step, reply) => {
                     groups.steps.0.push(step);
                     groups.steps.1.push(reply);
@@ -196,7 +227,7 @@ impl Groups {
 /// Makes a batch durable, or nothing of it. What failed is known before anybody is told.
 fn commit(connection: &Connection, groups: Groups, failure: &RwLock<Option<StoreError>>) {
     let ended = |error: Option<StoreError>| *failure.write().unwrap_or_else(PoisonError::into_inner) = error;
-    if let Err(error) = rows::execute(connection, "BEGIN IMMEDIATE", []) {
+    if let Err(error) = connection.begin() {
         // The changes do not run; dropping them tells their callers.
         tracing::error!(%error, "no write transaction can be started");
         ended(Some(error));
@@ -205,12 +236,11 @@ fn commit(connection: &Connection, groups: Groups, failure: &RwLock<Option<Store
     let mut completions = Vec::new();
     let mut outcome = apply(connection, groups, &mut completions);
     if outcome.is_ok() {
-        outcome = rows::execute(connection, "COMMIT", []).map(|_| ());
+        outcome = connection.commit();
     }
     if let Err(error) = &outcome {
         tracing::error!(%error, "a write transaction failed and is rolled back");
-        // After a failed commit SQLite may have rolled back by itself; the error then says that there is nothing to do.
-        let _ = connection.execute_batch("ROLLBACK");
+        connection.rollback();
     }
     ended(outcome.clone().err());
     for completion in completions {
@@ -224,6 +254,7 @@ fn apply(
     groups: Groups,
     completions: &mut Vec<Completion>,
 ) -> Result<(), StoreError> {
+    run_each(connection, groups.first, completions)?;
     let mut entries: Vec<Entry> = Vec::new();
     settle(groups.intents.1, issuance::record_intents(connection, &groups.intents.0), completions)?;
     let outcomes = issuance::begin_certificates(connection, &groups.steps.0, &mut entries);
@@ -233,7 +264,16 @@ fn apply(
         settle(replies, outcomes, completions)?;
     }
     audit::append_all(connection, entries)?;
-    for change in groups.alone {
+    run_each(connection, groups.alone, completions)
+}
+
+/// Runs changes in the order in which they came.
+fn run_each(
+    connection: &Connection,
+    changes: Vec<Alone>,
+    completions: &mut Vec<Completion>,
+) -> Result<(), StoreError> {
+    for change in changes {
         let (verdict, completion) = change(connection);
         completions.push(completion);
         if let Verdict::Spoiled(error) = verdict {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ca_api::client::{CaClient, ClientError};
 use ca_api::limits::MAX_TOKEN;
-use ca_api::{Enrol, Identity, IssuedCertificate};
+use ca_api::{Enrol, Identity, IssuedCertificate, RequestCode};
 use clap::{Args, ValueEnum};
 use hsm::developer::DeveloperKey;
 use hsm::software::KdfProfile;
@@ -42,8 +42,11 @@ pub struct RequestCert {
     #[command(flatten)]
     identity: IdentityFlags,
     /// The one-time token. Better: leave it out and pipe the token to standard input, where no list of processes shows it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "by_mail")]
     token: Option<String>,
+    /// Have the authority send a code to the --email address, which is then asked for and proves that it is yours
+    #[arg(long, requires = "email", conflicts_with = "uri")]
+    by_mail: bool,
     /// Where the certificate and its issuers go [default: ~/.mentat/signing.crt]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -113,6 +116,9 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
             return Err(Failure::usage(format!("{} is a folder", path.display())).hint("name a file"));
         }
         make_folder(folder_of(path), secrecy)?;
+    }
+    if request.by_mail {
+        send_code(&client, &identity, out)?;
     }
     let token = read_token(request.token.as_deref(), out)?;
     let _turn = one_at_a_time(folder_of(&key_path))?;
@@ -189,6 +195,14 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
     Ok(Exit::Ok)
 }
 
+/// Has a code sent to the address of an identity.
+fn send_code(client: &CaClient, identity: &Identity, out: &Output) -> Outcome<()> {
+    let asked = RequestCode { email: identity.as_str().to_owned() };
+    let sent = block_on(async { client.request_code(&asked).await.map_err(ca_failure) })?;
+    out.note(format!("a code was sent to {identity}; it is good until {}", time_text(sent.expires_at)));
+    Ok(())
+}
+
 /// The one-time token, from the command line or standard input.
 fn read_token(given: Option<&str>, out: &Output) -> Outcome<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
@@ -198,7 +212,9 @@ fn read_token(given: Option<&str>, out: &Output) -> Outcome<Zeroizing<String>> {
             let stdin = std::io::stdin();
             let read = if stdin.is_terminal() {
                 // Not echoed: until it is used it is worth a certificate, and terminals are recorded and shared.
-                out.note("paste the one-time token and press Enter (it is not shown):");
+                out.note(
+                    "paste the one-time token, or the code of the letter, and press Enter (it is not shown):",
+                );
                 rpassword::read_password().map(|typed| text = Zeroizing::new(typed))
             } else {
                 stdin.take(MAX_TOKEN as u64 * 4).read_to_string(&mut text).map(|_| ())

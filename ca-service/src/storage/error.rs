@@ -1,0 +1,43 @@
+//! Why the store did not do what was asked.
+
+/// Why a store call did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A row does not say what this program writes; nothing was changed.
+    #[error("the database is damaged: {0}")]
+    Corrupted(String),
+    /// A certificate for this key was revoked because the key was compromised; nothing was changed.
+    #[error("the key is recorded as compromised")]
+    KeyCompromised,
+    /// There is no space for the change; nothing was changed.
+    #[error("the disk of the database is full: {0}")]
+    Full(String),
+    /// There is no such row.
+    #[error("no such record")]
+    NotFound,
+    /// The certificate is revoked for another reason, which does not change to this one; nothing was changed.
+    #[error("the certificate is revoked for another reason")]
+    RevokedForAnotherReason,
+    /// The row is not in the state this transition starts from; nothing was changed.
+    #[error("the record is not in the expected state")]
+    StateConflict,
+    /// The token expired; nothing was changed.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The token was used by another issuance; nothing was changed.
+    #[error("the token was used")]
+    TokenUsed,
+    /// The store failed, or could not make the change durable. Whether it was made is unknown to the caller, who must
+    /// look before acting again.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+}
+
+impl StoreError {
+    /// Whether the store failed, in place of refusing: something may be written already, and nothing of the transaction may
+    /// be committed.
+    pub(super) fn spoils(&self) -> bool {
+        matches!(self, Self::Corrupted(_) | Self::Full(_) | Self::Unavailable(_))
+    }
+}
