@@ -13,7 +13,7 @@ const STATEMENTS: usize = 64;
 /// KiB of pages that the writer keeps in memory: the inner pages of the indexes of some ten million certificates.
 const WRITER_CACHE: i64 = 32 << 10;
 /// Pages of the write-ahead log at which a commit copies them into the database itself, where nobody did it before (`checkpoints.rs`).
-const CHECKPOINT_PAGES: i64 = 32_000;
+const CHECKPOINT_PAGES: i64 = 48_000;
 
 /// A connection that waits for others, without a lock of its own: each is used by one thread at a time.
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
