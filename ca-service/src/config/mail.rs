@@ -53,6 +53,7 @@ pub enum MailTls {
 }
 
 impl MailConfig {
+    #[cfg(feature = "smtp")]
     pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(match self.tls {
             MailTls::Implicit => 465,

@@ -167,6 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_event_log_lacks_is_found_without_reading_what_it_has() {
+        let connection = Connection::open_in_memory().unwrap();
+        create(&connection).unwrap();
+        let query = format!("EXPLAIN QUERY PLAN {}", crate::storage::revocations::UNLOGGED);
+        let parameters = super::super::sql::params![100_i64];
+        let plan = sqlite::all(&connection, &query, parameters, |row| get::<String>(row, 3));
+        let plan = plan.unwrap().join("; ");
+        assert!(plan.contains("revocation_unlogged"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+
+    #[test]
     fn what_ends_soon_is_found_without_reading_what_does_not() {
         let connection = Connection::open_in_memory().unwrap();
         create(&connection).unwrap();

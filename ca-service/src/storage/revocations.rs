@@ -100,10 +100,12 @@ fn find(
     rows::first(connection, query, params![issuer, shard, serial.as_bytes()], rows::revocation)
 }
 
+/// The oldest revocations that the event log does not have, at most so many (1).
+pub(super) const UNLOGGED: &str = "SELECT issuer, shard, serial, revoked_at, recorded_at, reason, event_index FROM revocation \
+     WHERE event_index IS NULL ORDER BY recorded_at LIMIT ?";
+
 pub(super) fn unlogged(connection: &Connection, limit: u32) -> Result<Vec<StoredRevocation>, StoreError> {
-    let query = "SELECT issuer, shard, serial, revoked_at, recorded_at, reason, event_index FROM revocation \
-                 WHERE event_index IS NULL ORDER BY recorded_at LIMIT ?";
-    rows::all(connection, query, params![limit], rows::revocation)
+    rows::all(connection, UNLOGGED, params![limit], rows::revocation)
 }
 
 pub(super) fn record_logged(
