@@ -27,11 +27,14 @@ up: ## the same stack, persistent: make up DIR=folder [PORT_BASE=n]
 	@$(MAKE) --no-print-directory build
 	$(BIN)/mentatctl up --dir "$$DIR" $${PORT_BASE:+--port-base "$$PORT_BASE"}
 
-# Most tests wait for servers, clocks and disks: two for each processor.
-test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
+# The suites mostly wait for servers, clocks and disks: two tests for each processor.
+SUITE_THREADS ?= $(shell expr 2 \* $$(nproc))
+
 test: build ## all that needs only Rust and a C compiler
 	@mkdir -p target && rm -f $(SKIPPED)
-	MENTAT_SKIPPED=$(SKIPPED) $(CARGO) test $(ALL_BUT_COMPILER)
+	MENTAT_SKIPPED=$(SKIPPED) $(CARGO) test $(ALL_BUT_COMPILER) --lib --bins
+	MENTAT_SKIPPED=$(SKIPPED) RUST_TEST_THREADS=$(SUITE_THREADS) $(CARGO) test $(ALL_BUT_COMPILER) --test '*'
+	$(CARGO) test $(ALL_BUT_COMPILER) --doc
 	$(CARGO) test -p executor-compiler
 	@test ! -s $(SKIPPED) || { echo "skipped here, each where its program or environment is missing: $$(sort -u $(SKIPPED) | wc -l)"; sort -u $(SKIPPED); }
 

@@ -36,7 +36,7 @@ impl LogClient {
     /// # Errors
     /// [`Error::Status`], [`Error::Answer`] when it is not JSON, and transport errors.
     pub async fn lookup(&self, field: &str, value: &str) -> Result<Value, Error> {
-        self.lookup_from(field, value, 0).await
+        self.get_query_json("api/v1/lookup", &[(field, value)], "a list of entries").await
     }
 
     /// As [`Self::lookup`], from this index on: the `next` of the page before.
