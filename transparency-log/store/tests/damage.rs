@@ -4,10 +4,13 @@
 mod fixture;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use fixture::{Fixture, add_all, entry, os};
-use log_store::{Error, Log, LogKind, Publication, check_log};
+use fixture::{Fixture, add, add_all, entry, os};
+use log_store::{Ack, Cosigner, Error, Log, LogKind, LogParts, Publication, Result, Witnessing, check_log};
+use tlog::consistency::ConsistencyProof;
 use tlog::hash::{TreeHead, leaf_hash};
 
 /// A log of 700 entries, opened twice.
@@ -91,6 +94,69 @@ fn one_flipped_bit_in_any_file_is_refused_or_detected_with_the_files_name() {
     }
     fixture.open().unwrap().close();
     fixture.check(&acknowledged);
+}
+
+/// Witnesses that are there or not.
+#[derive(Debug)]
+struct Witnesses(AtomicBool);
+
+const LINE: &[u8] = "— witness\n".as_bytes();
+
+impl Cosigner for Witnesses {
+    fn cosignatures<'a>(&self, note: &'a [u8]) -> Option<&'a [u8]> {
+        note.ends_with(LINE).then(|| &note[note.len() - LINE.len()..])
+    }
+
+    fn cosign(
+        &self,
+        note: &[u8],
+        _: &TreeHead,
+        _: &dyn Fn(u64) -> Result<ConsistencyProof>,
+    ) -> Result<Vec<u8>> {
+        if self.0.load(Ordering::SeqCst) {
+            Ok([note, LINE].concat())
+        } else {
+            Err(Error::WitnessQuorum("0 of 1".to_owned()))
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_cosigned_checkpoint_leaves_the_one_before_or_none() {
+    let mut fixture = Fixture::new(LogKind::Raw);
+    let pause = std::time::Duration::from_secs(3600);
+    fixture.options.witnessing = Witnessing::OnRequest { pause, refresh: None };
+    let witnesses = Arc::new(Witnesses(AtomicBool::new(true)));
+    let open = || {
+        let signer = Arc::new(fixture::PlainSigner(fixture.options.origin.clone()));
+        let cosigner = Some(witnesses.clone() as _);
+        Log::open(&fixture.options, LogParts { disk: os(), clock: fixture.clock.clone(), signer, cosigner })
+    };
+    let mut cosigned = Vec::new();
+    for i in 0..2 {
+        let log = open().unwrap();
+        cosigned.push(add(&log, &entry(i), Ack::Witnessed).unwrap().publication.unwrap().note().clone());
+        log.close();
+    }
+    // What is shown then is what the file has.
+    witnesses.0.store(false, Ordering::SeqCst);
+    let path = fixture.options.cosigned_file();
+    let good = std::fs::read(&path).unwrap();
+    let (mut newest, mut before) = (0, 0);
+    for at in (0..good.len()).filter(|at| good[*at] != 0).step_by(5) {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        std::fs::write(&path, bad).unwrap();
+        check_log(&fixture.options, &os(), |_, _| {}).unwrap();
+        let log = open().unwrap();
+        match log.witnessed().map(|shown| shown.note().clone()) {
+            Some(note) if note == cosigned[1] => newest += 1,
+            Some(note) if note == cosigned[0] => before += 1,
+            other => panic!("byte {at}: {other:?}"),
+        }
+        log.close();
+    }
+    assert!(newest > 0 && before > 0, "{newest} {before}");
 }
 
 #[test]
