@@ -160,6 +160,25 @@ mod tests {
         assert_eq!(known.standing("c.example"), Standing::New);
     }
 
+    /// A start looks at the records; a list can only demand more of them.
+    #[test]
+    fn no_flipped_bit_of_the_list_makes_an_origin_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut known = KnownOrigins::read(folder.path()).unwrap();
+        known.add(["b.example".to_owned(), "a.example".to_owned()].iter()).unwrap();
+        let path = folder.path().join("origins");
+        let good = std::fs::read(&path).unwrap();
+        for at in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[at / 8] ^= 1 << (at % 8);
+            std::fs::write(&path, bad).unwrap();
+            let Ok(known) = KnownOrigins::read(folder.path()) else { continue };
+            for origin in ["a.example", "b.example", "c.example"] {
+                assert_ne!(known.standing(origin), Standing::New, "bit {at}: {origin}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_whole_list_is_refused() {
         let folder = tempfile::tempdir().unwrap();
