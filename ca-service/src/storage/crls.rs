@@ -29,7 +29,8 @@ pub(super) struct Allotted {
     base: Option<Base>,
 }
 
-/// Allots the next number of a list. Its entries are what the database holds at the end of this transaction.
+/// Allots the next number of a list, as the first change of its transaction. Its entries are what this change found; whatever is
+/// revoked later in the same transaction makes the list due again.
 pub(super) fn allot(
     connection: &Connection,
     issuer: &str,
@@ -56,8 +57,8 @@ pub(super) fn allot(
     Ok(Allotted { number: u64::try_from(number).map_err(|_| corrupted("CRL number"))?, base })
 }
 
-/// The entries of a list whose number was allotted, from a connection that sees what that transaction left. In the order of the
-/// primary key, which is the shards' first: sorting a million here takes a fraction of what the database takes.
+/// The entries of a list whose number was allotted, from a view that began with the allotment. They come in the order of the primary
+/// key, which is that of the shards: sorting a million here takes a fraction of what the database takes.
 pub(super) fn entries(
     connection: &Connection,
     issuer: &str,
