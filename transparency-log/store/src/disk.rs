@@ -144,6 +144,13 @@ struct OsFile {
     path: PathBuf,
 }
 
+impl Drop for OsFile {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being started holds a copy of the handle for a moment, and with it the lock.
+        let _ = self.file.unlock();
+    }
+}
+
 impl DiskFile for OsFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
@@ -193,5 +200,25 @@ impl DiskFile for OsFile {
             Err(std::fs::TryLockError::WouldBlock) => Ok(false),
             Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_handle_in_a_process_that_is_being_started_keeps_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head");
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+        // As a child has it between its beginning and its program.
+        let copy = file.try_clone().unwrap();
+        let held = OsFile { file, path: path.clone() };
+        assert!(held.try_lock().unwrap());
+        assert!(!OsDisk.open(&path, Access::ReadWrite).unwrap().try_lock().unwrap());
+        drop(held);
+        assert!(OsDisk.open(&path, Access::ReadWrite).unwrap().try_lock().unwrap());
+        drop(copy);
     }
 }
