@@ -103,9 +103,18 @@ pub fn take(
     Ok(signed)
 }
 
-/// Keeps others from this memory, and does not wait for whoever works with it: that may be a process that hangs. The lock
-/// ends with the file's handle.
-fn lock(memory: &Path) -> Result<fs::File, Error> {
+/// The memory is this process's for now.
+struct Locked(fs::File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being started holds a copy of the handle for a moment.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Keeps others from this memory, and does not wait for whoever works with it: that may be a process that hangs.
+fn lock(memory: &Path) -> Result<Locked, Error> {
     let path = memory.with_extension("lock");
     let file = fs::OpenOptions::new()
         .create(true)
@@ -114,7 +123,7 @@ fn lock(memory: &Path) -> Result<fs::File, Error> {
         .open(&path)
         .map_err(Error::io(&path))?;
     file.try_lock().map_err(|error| Error::io(&path)(error.into()))?;
-    Ok(file)
+    Ok(Locked(file))
 }
 
 fn load_memory(path: &Path) -> Result<Option<Taken>, Error> {
@@ -231,5 +240,18 @@ mod tests {
         assert_eq!(code(&scene.signers(), &path).unwrap_err(), "signature_invalid");
         assert!(code(&[], &path).is_ok());
         assert_eq!(scene.take(&path).unwrap_err(), "malformed");
+    }
+
+    #[test]
+    fn a_copy_of_the_handle_in_a_process_that_is_being_started_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = directory.path().join("taken.json");
+        let held = lock(&memory).unwrap();
+        // As a child has it between its beginning and its program.
+        let copy = held.0.try_clone().unwrap();
+        assert!(lock(&memory).is_err());
+        drop(held);
+        drop(lock(&memory).unwrap());
+        drop(copy);
     }
 }
