@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::admission::GrantSet;
 use crate::executor::{Executor, Terms};
 use crate::runtime::CallLimits;
-use crate::testing::{Server, wat_echo, wat_spin};
+use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
 const MANIFEST: &str = "id: test.agent\nversion: 1.0.0\nruntime: wasm\nmodule: m.wasm\n";
 
@@ -87,17 +87,17 @@ async fn an_admitted_agent_runs_over_http() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_instance_is_stopped_over_http() {
-    let _alone = crate::testing::ENDS.lock().await;
     let server = Server::start().await;
-    server.admit(wat_spin(), GrantSet::default(), CallLimits::default()).await;
+    // By a name of its own: all tests share one runtime.
+    let spin = admitted(wat_spin(), GrantSet::default(), CallLimits::default());
+    server.executor.admit_for_test(spin.called("stopped.over-http", "dev@example.org")).await;
     let executor = Arc::clone(&server.executor);
-    let call =
-        tokio::spawn(
-            async move { executor.execute("test.agent", bytes::Bytes::new(), Terms::default()).await },
-        );
+    let call = tokio::spawn(async move {
+        executor.execute("stopped.over-http", bytes::Bytes::new(), Terms::default()).await
+    });
     let stopped = loop {
         let (_, text) =
-            post(&server, "/api/v1/instances/stop", &serde_json::json!({"agent": "test.agent"})).await;
+            post(&server, "/api/v1/instances/stop", &serde_json::json!({"agent": "stopped.over-http"})).await;
         let stopped: executor_api::Stopped = serde_json::from_slice(&text).unwrap();
         if stopped.stopped > 0 {
             break stopped.stopped;
