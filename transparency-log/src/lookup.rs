@@ -48,6 +48,8 @@ const TURN: Duration = Duration::from_secs(5);
 pub(crate) struct Lookup {
     file: IndexFile,
     covered: AtomicU64,
+    /// How often the file was begun anew: what a search found in two files covers nothing.
+    begun: AtomicU64,
     /// Searches that may run at once.
     turns: Semaphore,
 }
@@ -56,7 +58,12 @@ impl Lookup {
     /// Opens or makes the index file.
     pub(crate) async fn open(path: &Path) -> Result<Self, StartRefusal> {
         let file = IndexFile::open(path, Opening::Serve).await.map_err(|error| unusable(path, error))?;
-        Ok(Self { file, covered: AtomicU64::new(0), turns: Semaphore::new(SEARCHES) })
+        Ok(Self {
+            file,
+            covered: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            turns: Semaphore::new(SEARCHES),
+        })
     }
 
     /// Entries of the log that the index holds, as was verified since the start.
@@ -89,8 +96,7 @@ impl Lookup {
         let log = &log.settings.name;
         if matches!(error, IndexError::Damaged(_)) {
             tracing::error!(log, %error, "the lookup index is damaged; making it anew from the log");
-            self.covered.store(0, Ordering::Release);
-            while let Err(error) = self.file.start_over().await {
+            while let Err(error) = self.start_over().await {
                 tracing::error!(log, %error, "the lookup index cannot be made anew");
                 tokio::time::sleep(PAUSE * 100).await;
             }
@@ -122,8 +128,15 @@ impl Lookup {
         }
         let why = if same_tree { "has no sum of its terms" } else { "was made from another tree" };
         tracing::warn!(log = log.settings.name, size, "the lookup index {why}; rebuilding it");
-        self.file.start_over().await?;
+        self.start_over().await?;
         Ok(TermSum::default())
+    }
+
+    /// Begins the file anew. Searches that are under way see that it was.
+    async fn start_over(&self) -> Result<(), IndexError> {
+        self.covered.store(0, Ordering::Release);
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        self.file.start_over().await
     }
 
     /// Entries that may have a term, from an index on: a page of them.
@@ -331,9 +344,10 @@ pub(crate) async fn answer(log: &Arc<ServedLog>, query: &str) -> Handled {
         .and_then(Result::ok)
         .ok_or_else(|| Problem::unavailable("busy", 1).with_detail("too many searches at once"))?;
     // Before the search, so that the answer never claims more than was looked at.
-    let covered = lookup.covered();
+    let (begun, covered) = (lookup.begun.load(Ordering::Acquire), lookup.covered());
     let publication = published(log)?;
     let candidates = lookup.candidates(kind, &key, from).await?;
+    let covered = if lookup.begun.load(Ordering::Acquire) == begun { covered } else { 0 };
     let next = match candidates.last() {
         Some(last) if u32::try_from(candidates.len()) == Ok(PAGE) => Value::from(last + 1),
         _ => Value::Null,
