@@ -39,9 +39,6 @@ use crate::config::Settings;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OidcError {
-    /// Signed with an algorithm outside the list.
-    #[error("the token's algorithm is not accepted: use RS256 or ES256")]
-    AlgorithmNotAllowed,
     /// Made for somebody else.
     #[error("the token is for another audience")]
     AudienceNotAllowed,
@@ -60,36 +57,15 @@ pub enum OidcError {
     /// No configured issuer made it.
     #[error("the token's issuer is not configured")]
     IssuerUnknown,
-    /// The issuer's key set cannot be used.
-    #[error("key set of the issuer: {0}")]
-    KeySet(&'static str),
-    /// The issuer does not publish the key, or not exactly one that fits.
-    #[error("the issuer publishes no such key")]
-    KeyUnknown,
-    /// Not a token.
-    #[error("the token is malformed: {0}")]
-    Malformed(&'static str),
     /// Its time has not come.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// The signature does not verify.
-    #[error("the token's signature is not valid")]
-    SignatureInvalid,
+    /// It is no token of this issuer's keys, or its keys are none.
+    #[error(transparent)]
+    Token(#[from] TokenRefusal),
     /// The issuer's keys cannot be had at the moment.
     #[error("the issuer's keys are not available: {0}")]
     Unavailable(String),
-}
-
-impl From<TokenRefusal> for OidcError {
-    fn from(refusal: TokenRefusal) -> Self {
-        match refusal {
-            TokenRefusal::AlgorithmNotAllowed => Self::AlgorithmNotAllowed,
-            TokenRefusal::KeySet(why) => Self::KeySet(why),
-            TokenRefusal::KeyUnknown => Self::KeyUnknown,
-            TokenRefusal::Malformed(why) => Self::Malformed(why),
-            TokenRefusal::SignatureInvalid => Self::SignatureInvalid,
-        }
-    }
 }
 
 impl OidcError {
@@ -97,18 +73,18 @@ impl OidcError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::AlgorithmNotAllowed => "token_algorithm",
+            Self::Token(TokenRefusal::AlgorithmNotAllowed) => "token_algorithm",
             Self::AudienceNotAllowed => "token_audience",
             Self::ClaimMissing(_) => "token_claim_missing",
             Self::EmailNotVerified => "email_not_verified",
             Self::Expired => "token_expired",
             Self::IdentityNotAllowed => "identity_not_allowed",
             Self::IssuerUnknown => "token_issuer_unknown",
-            Self::KeySet(_) | Self::Unavailable(_) => "issuer_unavailable",
-            Self::KeyUnknown => "token_key_unknown",
-            Self::Malformed(_) => "token_malformed",
+            Self::Token(TokenRefusal::KeySet(_)) | Self::Unavailable(_) => "issuer_unavailable",
+            Self::Token(TokenRefusal::KeyUnknown) => "token_key_unknown",
+            Self::Token(TokenRefusal::Malformed(_)) => "token_malformed",
             Self::NotYetValid => "token_not_yet_valid",
-            Self::SignatureInvalid => "token_signature",
+            Self::Token(TokenRefusal::SignatureInvalid) => "token_signature",
         }
     }
 }
@@ -220,7 +196,7 @@ impl Issuers {
     ) -> Result<ProvenIdentity, OidcError> {
         let jws = Jws::parse(token)?;
         let claimed: Claimed = serde_json::from_slice(jws.unverified_payload())
-            .map_err(|_| OidcError::Malformed("the claims have no iss"))?;
+            .map_err(|_| TokenRefusal::Malformed("the claims have no iss"))?;
         let keys = self.keys.get(&claimed.iss).ok_or(OidcError::IssuerUnknown)?;
         let keys = keys.keys(jws.key_id(), monotonic).await?;
         let payload = jws.verify(keys.as_slice(), &AwsLc)?;

@@ -10,7 +10,8 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use ca_api::limits::MAX_JSON_BODY;
-use ca_pki::pem;
+use ca_pki::jws::MAX_TOKEN;
+use ca_pki::{TokenRefusal, pem};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -25,7 +26,6 @@ use crate::error::CaError;
 use crate::fulcio::{CertificateRequest, KeyProof};
 use crate::issuance::Issued;
 use crate::oidc::OidcError;
-use ca_pki::jws::MAX_TOKEN;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
     let certify = warp::path!("api" / "v2" / "signingCert")
@@ -139,7 +139,9 @@ impl Refusal {
 impl From<CaError> for Refusal {
     fn from(error: CaError) -> Self {
         let theirs = match &error {
-            CaError::Oidc(refusal) => !matches!(refusal, OidcError::Unavailable(_) | OidcError::KeySet(_)),
+            CaError::Oidc(refusal) => {
+                !matches!(refusal, OidcError::Unavailable(_) | OidcError::Token(TokenRefusal::KeySet(_)))
+            }
             CaError::KeyCompromised | CaError::KeyEvidenceMissing => true,
             CaError::Request(_) => true,
             CaError::Pki(refusal) => {

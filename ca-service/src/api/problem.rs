@@ -1,5 +1,6 @@
 //! The one place where a domain error becomes an answer for the outside.
 
+use ca_pki::TokenRefusal;
 use http::StatusCode;
 use service::Problem;
 
@@ -53,7 +54,7 @@ pub fn problem(error: &CaError) -> Problem {
             "no_mail",
             "this authority sends no codes; ask an administrator for a one-time token".to_owned(),
         ),
-        CaError::Oidc(OidcError::Unavailable(_) | OidcError::KeySet(_)) => {
+        CaError::Oidc(OidcError::Unavailable(_) | OidcError::Token(TokenRefusal::KeySet(_))) => {
             Problem::unavailable("issuer_unavailable", 5)
                 .with_detail("the identity issuer's keys cannot be fetched at the moment")
                 .with_internal(error)

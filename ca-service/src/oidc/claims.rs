@@ -1,7 +1,7 @@
 //! What an identity token claims (OpenID Connect Core 1.0 §2), and the certificate that follows from it.
 
 use ca_pki::oid::{ObjectIdentifier, sigstore};
-use ca_pki::{Identity, UnixTime};
+use ca_pki::{Identity, TokenRefusal, UnixTime};
 use serde::{Deserialize, Deserializer};
 
 use super::OidcError;
@@ -88,18 +88,18 @@ impl Claims {
     /// Parses the payload of a token.
     ///
     /// # Errors
-    /// [`OidcError::Malformed`] for a payload without issuer, subject, audience or expiry, or with one of them twice.
+    /// [`TokenRefusal::Malformed`] for a payload without issuer, subject, audience or expiry, or with one of them twice.
     pub fn parse(payload: &[u8]) -> Result<Self, OidcError> {
         let mut claims: Self = serde_json::from_slice(payload)
-            .map_err(|_| OidcError::Malformed("the claims lack iss, sub, aud or exp, or are not JSON"))?;
+            .map_err(|_| TokenRefusal::Malformed("the claims lack iss, sub, aud or exp, or are not JSON"))?;
         let subject_valid = !claims.sub.is_empty()
             && claims.sub.len() <= MAX_SUBJECT
             && claims.sub.bytes().all(|octet| octet.is_ascii_graphic() || octet == b' ');
         if !subject_valid {
-            return Err(OidcError::Malformed("the subject is empty, too long or not ASCII"));
+            return Err(TokenRefusal::Malformed("the subject is empty, too long or not ASCII").into());
         }
         if claims.aud.len() > MAX_AUDIENCES {
-            return Err(OidcError::Malformed("too many audiences"));
+            return Err(TokenRefusal::Malformed("too many audiences").into());
         }
         claims.payload = payload.to_vec();
         Ok(claims)
@@ -158,7 +158,7 @@ impl Claims {
 
     fn workflow(&self) -> Result<Workflow, OidcError> {
         serde_json::from_slice(&self.payload)
-            .map_err(|_| OidcError::Malformed("a claim of the CI provider is not a text"))
+            .map_err(|_| TokenRefusal::Malformed("a claim of the CI provider is not a text").into())
     }
 
     /// A job of GitHub Actions: the name is the reusable workflow that ran, at its revision.
@@ -245,7 +245,9 @@ impl Claims {
         let extensions: Vec<_> = claims.into_iter().filter_map(|(oid, value)| Some((oid, value?))).collect();
         let printable = |text: &str| !text.is_empty() && text.chars().all(|each| !each.is_control());
         if extensions.iter().any(|(_, value)| value.len() > MAX_CLAIM || !printable(value)) {
-            return Err(OidcError::Malformed("a claim is empty, too long or holds control characters"));
+            return Err(
+                TokenRefusal::Malformed("a claim is empty, too long or holds control characters").into()
+            );
         }
         Ok(Subject { identity, challenge: self.sub.clone(), extensions })
     }

@@ -294,17 +294,17 @@ async fn keys_are_asked_for_when_they_are_needed_and_not_more_often() {
     let start = Duration::from_secs(10);
     at(&good, start).await.unwrap();
     for _ in 0..20 {
-        assert_eq!(at(&unknown, start).await, Err(OidcError::KeyUnknown));
+        assert_eq!(at(&unknown, start).await, Err(TokenRefusal::KeyUnknown.into()));
     }
     assert_eq!(asked(), 1);
-    assert_eq!(at(&unknown, start + PAUSE).await, Err(OidcError::KeyUnknown));
+    assert_eq!(at(&unknown, start + PAUSE).await, Err(TokenRefusal::KeyUnknown.into()));
     assert_eq!(asked(), 2);
     // The issuer gets a new key: found by its name, without waiting for the old ones to age.
     let set = json!({ "keys": [keys.jwk_p("new")] }).to_string();
     *source.keys.lock().unwrap() = Some(parse_key_set(set.as_bytes()).unwrap());
     let fetched = start + PAUSE * 2;
     at(&unknown, fetched).await.unwrap();
-    assert_eq!(at(&good, fetched).await, Err(OidcError::KeyUnknown), "the old key was withdrawn");
+    assert_eq!(at(&good, fetched).await, Err(TokenRefusal::KeyUnknown.into()), "the old key was withdrawn");
     // An outage: what is kept serves for an hour, and no longer.
     *source.keys.lock().unwrap() = None;
     at(&unknown, fetched + REFRESH_AFTER).await.unwrap();
