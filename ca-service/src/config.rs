@@ -22,6 +22,7 @@ use service::{ServerConfig, StartRefusal};
 
 use crate::oidc;
 use crate::oidc::config::{IssuerRule, OidcConfig};
+use crate::oidc::roles::{RoleOidcConfig, RoleRule};
 pub use database::DatabaseConfig;
 pub use keys::KeysConfig;
 pub use logs::{EventLogConfig, IssuanceLogConfig};
@@ -96,8 +97,12 @@ pub struct Config {
 pub struct RolesConfig {
     /// Makes one-time tokens, lists and shows certificates.
     pub issuer: AdminConfig,
+    /// Sees what orders to revoke many would do, lists and shows certificates.
+    pub approver: AdminConfig,
     /// Lists and shows certificates.
     pub auditor: AdminConfig,
+    /// Whose identity tokens give which role; none by default.
+    pub oidc: Vec<RoleOidcConfig>,
 }
 
 /// The hierarchy as it is written; used by `init` only, except for the serial prefix.
@@ -228,6 +233,8 @@ pub struct Settings {
     pub profiles: BTreeMap<String, Profile>,
     /// Issuers of identity tokens.
     pub oidc: Vec<IssuerRule>,
+    /// Whose identity tokens give roles.
+    pub role_rules: Vec<RoleRule>,
     /// Shards of the CA for code signing.
     pub shards: ShardCount,
     /// First octet of serial numbers.
@@ -276,6 +283,7 @@ impl Config {
         config.server.resolve_paths(folder);
         config.admin.resolve_paths(folder);
         config.roles.issuer.resolve_paths(folder);
+        config.roles.approver.resolve_paths(folder);
         config.roles.auditor.resolve_paths(folder);
         Ok(config)
     }
@@ -345,6 +353,8 @@ impl Config {
             return refuse("timestamp.policy is not an OID", "write for example 1.3.6.1.4.1.32473.1.2");
         };
         self.approvals.as_ref().map_or(Ok(()), ApprovalsConfig::validate)?;
+        let oidc =
+            oidc::config::validate(&self.oidc, &self.server.listen, |name| profiles.contains_key(name))?;
         let data_dir = self.data_dir.clone();
         let settings = Settings {
             database: database::validated(self.database.as_ref(), &data_dir)?,
@@ -357,9 +367,8 @@ impl Config {
                 .map_err(|error| pki_refusal("hierarchy.serial_prefix", &error))?,
             root_key: authority_key("hierarchy.root_key", &self.hierarchy.root_key)?,
             issuer_key: authority_key("hierarchy.issuer_key", &self.hierarchy.issuer_key)?,
-            oidc: oidc::config::validate(&self.oidc, &self.server.listen, |name| {
-                profiles.contains_key(name)
-            })?,
+            role_rules: oidc::roles::validate(&self.roles.oidc, &oidc, &self.server.listen)?,
+            oidc,
             timestamp_policy,
             publish_interval: Duration::from_secs(status.publish_interval_seconds),
             refresh_seconds: i64::from(status.refresh_hours) * 3_600,

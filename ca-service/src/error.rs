@@ -4,6 +4,7 @@ use crate::approval::ApprovalRefusal;
 use crate::clock::ClockFailure;
 use crate::mail::NotSent;
 use crate::oidc::OidcError;
+use crate::role::Action;
 use crate::standing::NotIssuing;
 use crate::storage::StoreError;
 use crate::transparency::LogError;
@@ -71,6 +72,9 @@ pub enum CaError {
     /// The request id was used for another key.
     #[error("the request id was used for another key")]
     RequestConflict,
+    /// The role does not reach so far.
+    #[error("this needs the role {}", .0.least_role().as_str())]
+    RoleInsufficient(Action),
     /// The certificate is revoked already; its reason changes to a compromise only.
     #[error("the certificate is revoked for another reason")]
     RevokedForAnotherReason,

@@ -11,6 +11,7 @@
 //! | [`standing`] | whether the CA's own certificates may still sign |
 //! | [`issuance`] | prepare → issue, in the order of ca-requirements §3 |
 //! | [`enrolment`] | one-time tokens and certificate requests |
+//! | [`role`] | who may do what, and identity tokens that give roles |
 //! | [`oidc`], [`fulcio`] | identity tokens of configured issuers, and the certificates that follow from them |
 //! | [`reconciler`] | closes every open issuance after a crash |
 //! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
@@ -51,6 +52,7 @@ pub mod reconciler;
 pub mod renewal;
 pub mod responder;
 pub mod revocation;
+pub mod role;
 pub mod serve;
 pub mod standing;
 pub mod statement;

@@ -7,6 +7,7 @@
 //! | [`keys::KeyCache`] | the issuer's keys: fetched by discovery, bounded in size, number, age and frequency |
 //! | [`claims::Claims`] | what the token says; [`claims::Subject`] is what the certificate will say |
 //! | [`ProvenIdentity`] | the outcome: exists only when every check passed |
+//! | [`roles::RoleRule`], [`RecognisedHolder`] | whose tokens give roles, and somebody who has some |
 //!
 //! Time is an argument everywhere. The order of the checks: size and form → algorithm → issuer known → key → signature →
 //! issuer again, from the verified payload → audience → time → subject.
@@ -14,11 +15,13 @@
 pub mod claims;
 pub mod config;
 pub mod keys;
+pub mod roles;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +35,13 @@ use trust_store::provider::AwsLc;
 use claims::{Claims, Subject};
 use config::IssuerRule;
 use keys::{HttpKeys, KeyCache, KeySource};
+use roles::RoleRule;
 
 use crate::config::Settings;
+use crate::role::Role;
+
+/// Seconds for which a used token is remembered beyond its time.
+const MARGIN: i64 = 3_600;
 
 /// Why a token proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,9 +68,18 @@ pub enum OidcError {
     /// Its time has not come.
     #[error("the token is not valid yet")]
     NotYetValid,
+    /// What it says gives no role.
+    #[error("the token's claims give no role")]
+    RoleNotGiven,
     /// It is no token of this issuer's keys, or its keys are none.
     #[error(transparent)]
     Token(#[from] TokenRefusal),
+    /// It was made too long ago.
+    #[error("the token was made too long ago")]
+    TooOld,
+    /// It served already.
+    #[error("the token was used")]
+    Used,
     /// The issuer's keys cannot be had at the moment.
     #[error("the issuer's keys are not available: {0}")]
     Unavailable(String),
@@ -84,7 +101,10 @@ impl OidcError {
             Self::Token(TokenRefusal::KeyUnknown) => "token_key_unknown",
             Self::Token(TokenRefusal::Malformed(_)) => "token_malformed",
             Self::NotYetValid => "token_not_yet_valid",
+            Self::RoleNotGiven => "role_not_given",
             Self::Token(TokenRefusal::SignatureInvalid) => "token_signature",
+            Self::TooOld => "token_too_old",
+            Self::Used => "token_used",
         }
     }
 }
@@ -136,10 +156,27 @@ impl ProvenIdentity {
     }
 }
 
+/// Somebody to whom identity tokens give roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecognisedHolder {
+    /// The roles; not empty.
+    pub roles: Vec<Role>,
+    /// `oidc:ISSUER#SUBJECT`.
+    pub name: String,
+    /// What tells the token from all others: SHA-256 of what its signature is over. Of one content there are several valid
+    /// signatures, so the token's own bytes would not do.
+    pub replay_key: [u8; 32],
+    /// When it was made.
+    pub made_at: UnixTime,
+    /// From then on it is refused for its age anyway.
+    pub serves_until: UnixTime,
+}
+
 /// The issuers whose tokens are accepted.
 #[derive(Default)]
 pub struct Issuers {
     rules: Vec<IssuerRule>,
+    roles: Vec<RoleRule>,
     keys: BTreeMap<String, Arc<KeyCache>>,
 }
 
@@ -155,10 +192,12 @@ impl Issuers {
     /// # Errors
     /// [`StartRefusal`] for an unusable TLS file.
     pub fn over_http(settings: &Settings) -> Result<Self, StartRefusal> {
-        Self::new(settings.oidc.clone(), |rule| {
-            let tls_ca = rule.tls_ca_file.as_deref().map(|path| settings.path(path));
-            Ok(Arc::new(HttpKeys::new(&rule.issuer, tls_ca.as_deref())?) as Arc<dyn KeySource>)
-        })
+        let keys = |issuer: &str, tls_ca: Option<&Path>| {
+            let tls_ca = tls_ca.map(|path| settings.path(path));
+            Ok(Arc::new(HttpKeys::new(issuer, tls_ca.as_deref())?) as Arc<dyn KeySource>)
+        };
+        Self::new(settings.oidc.clone(), |rule| keys(&rule.issuer, rule.tls_ca_file.as_deref()))?
+            .with_roles(settings.role_rules.clone(), |rule| keys(&rule.issuer, rule.tls_ca_file.as_deref()))
     }
 
     /// Issuers with their sources of keys; tests put their own in. Sections of one issuer share its keys.
@@ -175,7 +214,31 @@ impl Issuers {
                 keys.insert(rule.issuer.clone(), Arc::new(KeyCache::new(source(rule)?)));
             }
         }
-        Ok(Self { rules, keys })
+        Ok(Self { rules, roles: Vec::new(), keys })
+    }
+
+    /// The same, with tokens that give roles.
+    ///
+    /// # Errors
+    /// What `source` reports.
+    pub fn with_roles<E>(
+        mut self,
+        roles: Vec<RoleRule>,
+        mut source: impl FnMut(&RoleRule) -> Result<Arc<dyn KeySource>, E>,
+    ) -> Result<Self, E> {
+        for rule in &roles {
+            if !self.keys.contains_key(&rule.issuer) {
+                self.keys.insert(rule.issuer.clone(), Arc::new(KeyCache::new(source(rule)?)));
+            }
+        }
+        self.roles = roles;
+        Ok(self)
+    }
+
+    /// Whether any token gives a role.
+    #[must_use]
+    pub fn give_roles(&self) -> bool {
+        !self.roles.is_empty()
     }
 
     /// The rules, in the order of the configuration.
@@ -194,16 +257,8 @@ impl Issuers {
         now: UnixTime,
         monotonic: Duration,
     ) -> Result<ProvenIdentity, OidcError> {
-        let jws = Jws::parse(token)?;
-        let claimed: Claimed = serde_json::from_slice(jws.unverified_payload())
-            .map_err(|_| TokenRefusal::Malformed("the claims have no iss"))?;
-        let keys = self.keys.get(&claimed.iss).ok_or(OidcError::IssuerUnknown)?;
-        let keys = keys.keys(jws.key_id(), monotonic).await?;
-        let payload = jws.verify(keys.as_slice(), &AwsLc)?;
-        let claims = Claims::parse(payload.as_bytes())?;
-        if claims.iss != claimed.iss {
-            return Err(OidcError::IssuerUnknown);
-        }
+        let known = |issuer: &str| self.rules.iter().any(|rule| rule.issuer == issuer);
+        let claims = self.verified(token, known, monotonic).await?;
         let rule = self.rules.iter().filter(|rule| rule.issuer == claims.iss);
         let rule = rule
             .into_iter()
@@ -216,5 +271,63 @@ impl Issuers {
             token_subject: claims.sub,
             token_sha256: Sha256::digest(token.as_bytes()).into(),
         })
+    }
+
+    /// The roles that a token gives, by every section that it fits.
+    ///
+    /// # Errors
+    /// [`OidcError`], the first check that fails; [`OidcError::RoleNotGiven`] when no section fits.
+    pub async fn recognise(
+        &self,
+        token: &str,
+        now: UnixTime,
+        monotonic: Duration,
+    ) -> Result<RecognisedHolder, OidcError> {
+        let known = |issuer: &str| self.roles.iter().any(|rule| rule.issuer == issuer);
+        let claims = self.verified(token, known, monotonic).await?;
+        let said = claims.named()?;
+        let rules = self.roles.iter().filter(|rule| rule.issuer == claims.iss);
+        let rules: Vec<_> = rules.filter(|rule| claims.aud.contains(&rule.audience)).collect();
+        if rules.is_empty() {
+            return Err(OidcError::AudienceNotAllowed);
+        }
+        claims.valid_at(now)?;
+        let fitting: Vec<_> = rules.into_iter().filter(|rule| rule.fits(&said)).collect();
+        if fitting.is_empty() {
+            return Err(OidcError::RoleNotGiven);
+        }
+        let age = claims.age(now)?;
+        let young: Vec<_> = fitting.into_iter().filter(|rule| age <= rule.max_age).collect();
+        let longest = young.iter().map(|rule| rule.max_age).max().ok_or(OidcError::TooOld)?;
+        let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+        Ok(RecognisedHolder {
+            roles: young.iter().map(|rule| rule.role).collect(),
+            name: format!("oidc:{}#{}", claims.iss, claims.sub),
+            replay_key: Sha256::digest(signed.as_bytes()).into(),
+            made_at: now.plus(age.saturating_neg()),
+            // Remembered for longer than it serves, should the clock be set back a little.
+            serves_until: now.plus(longest.saturating_sub(age).saturating_add(MARGIN)),
+        })
+    }
+
+    /// What a token says, once an issuer that is known here signed it.
+    async fn verified(
+        &self,
+        token: &str,
+        known: impl Fn(&str) -> bool,
+        monotonic: Duration,
+    ) -> Result<Claims, OidcError> {
+        let jws = Jws::parse(token)?;
+        let claimed: Claimed = serde_json::from_slice(jws.unverified_payload())
+            .map_err(|_| TokenRefusal::Malformed("the claims have no iss"))?;
+        let keys = self.keys.get(&claimed.iss).filter(|_| known(&claimed.iss));
+        let keys = keys.ok_or(OidcError::IssuerUnknown)?;
+        let keys = keys.keys(jws.key_id(), monotonic).await?;
+        let payload = jws.verify(keys.as_slice(), &AwsLc)?;
+        let claims = Claims::parse(payload.as_bytes())?;
+        if claims.iss != claimed.iss {
+            return Err(OidcError::IssuerUnknown);
+        }
+        Ok(claims)
     }
 }

@@ -266,7 +266,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         tracing::error!(%error, "the files of chains may be old");
     }
     let config = &authority.settings().config;
-    let access = api::roles::Access::new(&config.admin, &config.roles)?;
+    let access = api::roles::Access::new(&authority)?;
     let metrics = service::metrics::Metrics::new(api::ROUTES);
     metrics.register(|registry| authority.metrics.register(registry));
     let server = Server::new(&config.server)?

@@ -13,6 +13,7 @@ pub mod database;
 mod dated;
 mod error;
 mod expiry;
+mod identity_tokens;
 mod issuance;
 mod migrations;
 #[cfg(feature = "postgres")]
@@ -35,6 +36,7 @@ pub use database::Database;
 pub use dated::DatedStatus;
 pub use error::StoreError;
 use futures_util::future::BoxFuture;
+pub use identity_tokens::UsedIdentityToken;
 pub use search::{Expiring, ExpiryMark, Search, Selected, SelectedCount, Selection};
 
 /// Answer of a store call.
@@ -330,6 +332,9 @@ pub trait CertificateStore: Send + Sync {
 
     /// Looks a token up by the hash of its secret.
     fn token<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Option<StoredToken>>;
+
+    /// Notes that an identity token served. Refused ([`StoreError::TokenUsed`]) when it is noted already.
+    fn use_identity_token(&self, token: UsedIdentityToken, now: UnixTime) -> Answer<'_, ()>;
 
     /// Reserves the serial number, records the intent and uses up its token, in one transaction. Refused for a key that a
     /// revocation says is compromised.

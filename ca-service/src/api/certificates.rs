@@ -15,11 +15,12 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::roles::{Access, Caller, Role};
+use super::roles::{Access, Caller};
 use super::{answer, json, request, with};
 use crate::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::Issued;
+use crate::role::Action;
 use crate::storage::{Search, Step, StoredCertificate, StoredRevocation};
 use crate::wire::{stored_reason, stored_state, wire_reason, wire_state, wire_status};
 
@@ -34,18 +35,18 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> 
         .and_then(|body, authority| async move { answer(enrol(body, authority).await) });
     let list = warp::path!("api" / "v1" / "certificates")
         .and(warp::get())
-        .and(access.filter(Role::Auditor))
+        .and(access.filter(Action::Read))
         .and(warp::query::<ListQuery>())
         .and(with(authority))
         .and_then(|_, query, authority| async move { answer(list(query, authority).await) });
     let show = warp::path!("api" / "v1" / "certificates" / String)
         .and(warp::get())
-        .and(access.filter(Role::Auditor))
+        .and(access.filter(Action::Read))
         .and(with(authority))
         .and_then(|serial, _, authority| async move { answer(show(serial, authority).await) });
     let status = warp::path!("api" / "v1" / "certificates" / String / "status")
         .and(warp::get())
-        .and(access.filter(Role::Auditor))
+        .and(access.filter(Action::Read))
         .and(warp::query::<StatusQuery>())
         .and(with(authority))
         .and_then(
@@ -53,7 +54,7 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> 
         );
     let revoke = warp::path!("api" / "v1" / "certificates" / String / "revoke")
         .and(warp::post())
-        .and(access.filter(Role::Administrator))
+        .and(access.filter(Action::Administer))
         .and(request::json_body())
         .and(with(authority))
         .and_then(|serial, caller, body, authority| async move {

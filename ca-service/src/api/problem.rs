@@ -59,6 +59,9 @@ pub fn problem(error: &CaError) -> Problem {
                 .with_detail("the identity issuer's keys cannot be fetched at the moment")
                 .with_internal(error)
         }
+        CaError::Oidc(refusal @ OidcError::RoleNotGiven) => {
+            refused(StatusCode::FORBIDDEN, refusal.code(), refusal.to_string())
+        }
         CaError::Oidc(refusal) => refused(StatusCode::UNAUTHORIZED, refusal.code(), refusal.to_string()),
         CaError::OutOfRange { field, reason } => {
             refused(StatusCode::BAD_REQUEST, "out_of_range", format!("{field} {reason}"))
@@ -76,6 +79,9 @@ pub fn problem(error: &CaError) -> Problem {
             "the certificate is revoked already; its reason can only change to key-compromise or ca-compromise"
                 .to_owned(),
         ),
+        CaError::RoleInsufficient(_) => {
+            refused(StatusCode::FORBIDDEN, "role_insufficient", error.to_string())
+        }
         CaError::SelectionChanged { .. } => {
             refused(StatusCode::CONFLICT, "selection_changed", error.to_string())
         }

@@ -11,20 +11,21 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::roles::{Access, Caller, Role};
+use super::roles::{Access, Caller};
 use super::{answer, json, request, with};
 use crate::CertificateAuthority;
+use crate::role::Action;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> BoxedFilter<(Response,)> {
     let plan = warp::path!("api" / "v1" / "revocations" / "plan")
         .and(warp::post())
-        .and(access.filter(Role::Administrator))
+        .and(access.filter(Action::PlanRevocations))
         .and(request::json_body())
         .and(with(authority))
         .and_then(|_, body, authority| async move { answer(plan(body, authority).await) });
     let carry_out = warp::path!("api" / "v1" / "revocations")
         .and(warp::post())
-        .and(access.filter(Role::Administrator))
+        .and(access.filter(Action::Administer))
         // Room for the approvals of a whole quorum.
         .and(request::body(MAX_ORDER_BODY))
         .and(with(authority))

@@ -1,65 +1,38 @@
-//! Who may do what: administrators, issuers, auditors, each by token or client certificate.
-//!
-//! | role | may |
-//! |---|---|
-//! | auditor | list and show certificates |
-//! | issuer | that, and make one-time tokens |
-//! | administrator (`[admin]`) | everything |
-//!
-//! What only a quorum may do (the root's key) is not here: no role of the API reaches it.
+//! Recognises who asks: by a token of the configuration, a client certificate, or an identity token of a configured issuer.
+//! What they may then is decided by [`crate::role`].
+
+use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
-use service::admin::{AdminAuth, AdminConfig, AdminIdentity};
+use service::admin::AdminAuth;
 use service::peer::{self, Peer};
 use service::{Problem, StartRefusal};
 use warp::Filter;
 
-use crate::config::RolesConfig;
+use crate::CertificateAuthority;
+use crate::role::{Action, Role};
 
-/// A role, with all that the ones before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Reads.
-    Auditor,
-    /// Lets others enrol.
-    Issuer,
-    /// Everything.
-    Administrator,
-}
-
-impl Role {
-    /// As audit records begin an actor's name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auditor => "auditor",
-            Self::Issuer => "issuer",
-            // What records of before roles existed have.
-            Self::Administrator => "admin",
-        }
-    }
-}
-
-/// Somebody who was recognised, in the highest role they have.
+/// Somebody who was recognised, in a role that reaches.
 #[derive(Debug, Clone)]
 pub struct Caller {
     role: Role,
-    identity: AdminIdentity,
+    name: String,
 }
 
 impl Caller {
     /// The name that audit records carry, such as `issuer:CN=ci,O=Example`.
     #[must_use]
     pub fn actor(&self) -> String {
-        format!("{}:{}", self.role.as_str(), self.identity.name())
+        format!("{}:{}", self.role.as_str(), self.name)
     }
 }
 
 /// Recognises callers. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Access {
     /// From the highest role down.
-    roles: [(Role, AdminAuth); 3],
+    roles: [(Role, AdminAuth); 4],
+    authority: Arc<CertificateAuthority>,
 }
 
 impl Access {
@@ -67,47 +40,69 @@ impl Access {
     ///
     /// # Errors
     /// [`StartRefusal`] when a token file cannot be read, is open to others, or is too short.
-    pub fn new(admin: &AdminConfig, roles: &RolesConfig) -> Result<Self, StartRefusal> {
+    pub fn new(authority: &Arc<CertificateAuthority>) -> Result<Self, StartRefusal> {
+        let config = &authority.settings().config;
         Ok(Self {
             roles: [
-                (Role::Administrator, AdminAuth::new(admin)?),
-                (Role::Issuer, AdminAuth::new(&roles.issuer)?),
-                (Role::Auditor, AdminAuth::new(&roles.auditor)?),
+                (Role::Administrator, AdminAuth::new(&config.admin)?),
+                (Role::Issuer, AdminAuth::new(&config.roles.issuer)?),
+                (Role::Approver, AdminAuth::new(&config.roles.approver)?),
+                (Role::Auditor, AdminAuth::new(&config.roles.auditor)?),
             ],
+            authority: Arc::clone(authority),
         })
     }
 
-    /// Recognises the sender of a request and what they may.
+    /// Recognises the sender of a request in a role that reaches.
     ///
     /// # Errors
-    /// 401 for strangers, 403 for those whose role does not reach.
-    pub fn authorise(&self, headers: &HeaderMap, peer: &Peer, needed: Role) -> Result<Caller, Problem> {
-        let mut stranger = None;
+    /// 401 for strangers, with the reason where they have an identity token; 403 for those whose roles do not reach.
+    pub async fn authorise(
+        &self,
+        headers: &HeaderMap,
+        peer: &Peer,
+        action: Action,
+    ) -> Result<Caller, Problem> {
+        let (mut recognised, mut stranger) = (None, None);
         for (role, auth) in &self.roles {
             match auth.authenticate(headers, peer) {
-                Ok(identity) if *role >= needed => return Ok(Caller { role: *role, identity }),
-                Ok(identity) => {
-                    return Err(Problem::new(StatusCode::FORBIDDEN, "role_insufficient")
-                        .with_detail(format!("this needs the role {}", needed.as_str()))
-                        .with_internal(format!("{}:{} asked", role.as_str(), identity.name())));
+                Ok(identity) if role.may(action) => {
+                    return Ok(Caller { role: *role, name: identity.name().to_owned() });
                 }
+                Ok(identity) => recognised = recognised.or(Some((*role, identity))),
                 // The first one speaks: every one says the same.
                 Err(problem) => stranger = stranger.or(Some(problem)),
             }
         }
+        // A client certificate says who connects, whatever else they bear; its bearer may still have a token for this.
+        if self.authority.issuers().give_roles()
+            && let Some(token) = bearer(headers).filter(|token| token.split('.').count() == 3)
+        {
+            let holder = self.authority.role_holder(token, action).await?;
+            return Ok(Caller { role: holder.role, name: holder.name });
+        }
+        if let Some((role, identity)) = recognised {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "role_insufficient")
+                .with_detail(format!("this needs the role {}", action.least_role().as_str()))
+                .with_internal(format!("{}:{} asked", role.as_str(), identity.name())));
+        }
         Err(stranger.unwrap_or_else(|| Problem::unauthorized("a token or client certificate is needed")))
     }
 
-    /// Lets only those through who have the role, and says who it was.
+    /// Lets only those through who may, and says who it was.
     pub fn filter(
         &self,
-        needed: Role,
+        action: Action,
     ) -> impl Filter<Extract = (Caller,), Error = warp::Rejection> + Clone + Send + Sync + 'static + use<>
     {
         let access = self.clone();
         warp::header::headers_cloned().and(peer::peer()).and_then(move |headers: HeaderMap, peer: Peer| {
-            let caller = access.authorise(&headers, &peer, needed).map_err(warp::Rejection::from);
-            std::future::ready(caller)
+            let access = access.clone();
+            async move { access.authorise(&headers, &peer, action).await.map_err(warp::Rejection::from) }
         })
     }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }

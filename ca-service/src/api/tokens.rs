@@ -10,14 +10,15 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::roles::{Access, Caller, Role};
+use super::roles::{Access, Caller};
 use super::{answer, json, request, with};
 use crate::CertificateAuthority;
+use crate::role::Action;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "v1" / "tokens")
         .and(warp::post())
-        .and(access.filter(Role::Issuer))
+        .and(access.filter(Action::CreateToken))
         .and(request::json_body())
         .and(with(authority))
         .and_then(|caller, body, authority| async move { answer(create(caller, body, authority).await) })

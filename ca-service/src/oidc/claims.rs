@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::OidcError;
 use super::config::{IdentityKind, UnverifiedEmail};
+use super::roles::NamedClaims;
 
 /// Seconds by which an issuer's clock may differ from ours.
 pub const CLOCK_SKEW: i64 = 30;
@@ -118,6 +119,23 @@ impl Claims {
             return Err(OidcError::NotYetValid);
         }
         Ok(())
+    }
+
+    /// Everything the token says, by name.
+    ///
+    /// # Errors
+    /// [`TokenRefusal::Malformed`] when a name stands twice.
+    pub fn named(&self) -> Result<NamedClaims, OidcError> {
+        NamedClaims::parse(&self.payload)
+    }
+
+    /// Seconds since the token was made.
+    ///
+    /// # Errors
+    /// [`OidcError::ClaimMissing`] when it does not say.
+    pub fn age(&self, now: UnixTime) -> Result<i64, OidcError> {
+        let made = self.iat.ok_or(OidcError::ClaimMissing("iat"))?;
+        Ok(now.0.saturating_sub(made))
     }
 
     /// The certificate's subject by the rule of the issuer.

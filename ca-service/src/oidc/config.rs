@@ -149,8 +149,7 @@ pub fn validate(
     let mut rules: Vec<IssuerRule> = Vec::with_capacity(sections.len());
     for section in sections {
         let rule = one(section, &is_profile)?;
-        let of_this_machine = listen.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
-        if rule.issuer.starts_with("http://") && !of_this_machine {
+        if beyond_loopback(&rule.issuer, listen) {
             return Err(refuse(
                 section,
                 "speaks plain http, but the CA listens beyond loopback",
@@ -173,9 +172,6 @@ pub fn validate(
 }
 
 fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<IssuerRule, StartRefusal> {
-    let plain = |text: &str| {
-        !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(|octet| octet.is_ascii_graphic())
-    };
     if !may_be_asked(&section.issuer) || Identity::uri(&section.issuer).is_err() {
         return Err(refuse(
             section,
@@ -183,7 +179,7 @@ fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<Issue
             "tokens are worth what the way to their keys is worth: use https",
         ));
     }
-    if !plain(&section.audience) {
+    if !plain_name(&section.audience) {
         return Err(refuse(section, "has an empty or unprintable audience", "name the client id"));
     }
     if !is_profile(&section.profile) {
@@ -238,6 +234,17 @@ fn has_email_rules(section: &OidcConfig) -> bool {
 fn refuse(section: &OidcConfig, what: &str, remedy: &str) -> StartRefusal {
     let issuer: String = section.issuer.chars().take(MAX_NAME).collect();
     StartRefusal::new(format!("[[oidc]] {issuer} {what}"), remedy.to_owned())
+}
+
+/// Whether an issuer in clear is named by a CA that listens beyond loopback: such issuers serve one machine only.
+pub(super) fn beyond_loopback(issuer: &str, listen: &str) -> bool {
+    let of_this_machine = listen.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+    issuer.starts_with("http://") && !of_this_machine
+}
+
+/// Whether a text can be an audience.
+pub(super) fn plain_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(|octet| octet.is_ascii_graphic())
 }
 
 /// Whether keys may be fetched from a URL: over TLS from anywhere, in clear from this machine alone.

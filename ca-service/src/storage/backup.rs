@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::rows::{self, get};
 use super::sql::{Connection, params};
 use super::sqlite::{connect, durable, unavailable};
-use super::{State, Step, StoreError, audit};
+use super::{State, Step, StoreError, audit, identity_tokens};
+use crate::oidc::claims::CLOCK_SKEW;
 
 /// How far CRL numbers jump at a restore: lists that are signed every second for a century use fewer.
 pub const SKIPPED_CRL_NUMBERS: i64 = 1 << 32;
@@ -110,6 +111,8 @@ pub(super) fn enter(connection: &Connection, made_at: i64, at: UnixTime) -> Resu
         "UPDATE token SET expires_at = ?1 WHERE used_by IS NULL AND expires_at > ?1",
         params![at.0],
     )?;
+    // Their issuers' clocks may be ahead of this one by as much as is allowed.
+    identity_tokens::void_before(connection, at.plus(CLOCK_SKEW))?;
     rows::execute(
         connection,
         "UPDATE crl_part SET allotted = allotted + ?, changed = 1",

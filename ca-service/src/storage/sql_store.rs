@@ -17,8 +17,8 @@ use super::writer::Writer;
 use super::{
     Anchor, Answer, CertificateStore, CrlPart, Expiring, ExpiryMark, IntentId, NewIntent, NewRevocation,
     Open, Search, Selected, SelectedCount, Selection, StartedCrl, State, StoreError, StoredAuthority,
-    StoredCertificate, StoredCrl, StoredRevocation, StoredStatus, StoredToken, audit, authorities, backup,
-    certificates, crls, expiry, migrations, revocations, tokens,
+    StoredCertificate, StoredCrl, StoredRevocation, StoredStatus, StoredToken, UsedIdentityToken, audit,
+    authorities, backup, certificates, crls, expiry, identity_tokens, migrations, revocations, tokens,
 };
 
 /// Connections that read a file at once: as many as ask.
@@ -114,6 +114,10 @@ impl CertificateStore for SqlStore {
     fn token<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Option<StoredToken>> {
         let hash = *hash;
         Box::pin(self.readers.read(move |connection| tokens::find(connection, &hash)))
+    }
+
+    fn use_identity_token(&self, token: UsedIdentityToken, now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(self.writer.change(move |connection| identity_tokens::use_up(connection, &token, now)))
     }
 
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()> {
