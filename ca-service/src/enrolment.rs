@@ -87,9 +87,8 @@ impl CertificateAuthority {
             })
             .to_string(),
         };
-        match self.prepare(authorised).await {
-            // This task runs to its end.
-            Ok(permission) => self.sign_and_log(permission).await,
+        // This task runs to its end.
+        match self.certify(authorised).await {
             // Another call with the same token was faster; it may be our own first attempt.
             Err(CaError::Store(StoreError::TokenUsed)) => {
                 let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;
@@ -97,7 +96,7 @@ impl CertificateAuthority {
             }
             Err(CaError::Store(StoreError::TokenExpired)) => Err(CaError::TokenExpired),
             Err(CaError::Store(StoreError::KeyCompromised)) => Err(CaError::KeyCompromised),
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 

@@ -99,11 +99,10 @@ impl CertificateAuthority {
             token: None,
             evidence: proven.evidence().to_string(),
         };
-        let permission = self.prepare(authorised).await.map_err(|error| match error {
+        self.certify(authorised).await.map_err(|error| match error {
             CaError::Store(StoreError::KeyCompromised) => CaError::KeyCompromised,
             other => other,
-        })?;
-        self.issue(permission).await
+        })
     }
 
     /// Whose tokens are accepted.

@@ -1,7 +1,8 @@
 //! Issuance in the order of ca-requirements §3: nothing is signed before its record is durable.
 //!
 //! [`CertificateAuthority::prepare`] decides, builds, lints and records; it returns an [`IssuanceToken`] that
-//! [`CertificateAuthority::issue`] consumes. A token exists once, so one intent is signed once.
+//! [`CertificateAuthority::issue`] consumes. A token exists once, so one intent is signed once. Who goes on at once takes
+//! [`CertificateAuthority::certify`], where the intent and the beginning of its signature become durable together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,20 @@ pub struct IssuanceToken {
     pub(crate) not_after: UnixTime,
 }
 
+impl IssuanceToken {
+    /// Particulars of the audit record that is durable before the signature.
+    fn detail(&self) -> String {
+        serde_json::json!({
+            "intent": hex::encode(self.intent),
+            "serial": self.serial.to_string(),
+            "issuer": self.issuer,
+            "profile": self.kind.as_str(),
+            "tbs_sha256": hex::encode(self.tbs.sha256()),
+        })
+        .to_string()
+    }
+}
+
 /// What became of a precertificate.
 pub(crate) struct Finished {
     pub(crate) certificate: Vec<u8>,
@@ -93,6 +108,21 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CaError`]; nothing was signed, and nothing is recorded unless the store says [`crate::storage::StoreError::Unavailable`].
     pub async fn prepare(&self, request: AuthorisedRequest) -> Result<IssuanceToken, CaError> {
+        let (token, intent) = self.decide(request)?;
+        self.store.record_intent(intent).await?;
+        Ok(token)
+    }
+
+    /// The whole of an issuance, for a caller that runs to its end itself: as [`Self::prepare`] and [`Self::issue`], but the
+    /// intent and the audit record of its signature are durable by one commit instead of two. Both are before the signature.
+    pub(crate) async fn certify(self: &Arc<Self>, request: AuthorisedRequest) -> Result<Issued, CaError> {
+        let (token, intent) = self.decide(request)?;
+        self.store.begin_issuance(intent, token.detail()).await?;
+        self.sign_begun(token).await
+    }
+
+    /// Decides, builds and lints (steps 1 to 4): what is to be recorded, and the permission to sign it once it is.
+    fn decide(&self, request: AuthorisedRequest) -> Result<(IssuanceToken, NewIntent), CaError> {
         let now = self.clock.now()?;
         let profile = self.profile(&request.profile)?;
         if profile.kind() == Kind::CodeSigningBaseline {
@@ -119,27 +149,25 @@ impl CertificateAuthority {
         lint::certificate(&tbs.unsigned(), &rules).into_result()?;
         let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
         let intent = intent_id(now)?;
-        self.store
-            .record_intent(NewIntent {
-                intent,
-                shard: serial.shard(issuer.status.shards),
-                serial: serial.clone(),
-                issuer: issuing.name.clone(),
-                profile: profile.name().to_owned(),
-                spki_sha256: request.public_key.spki_sha256(),
-                identity: Some(request.identity),
-                requester: request.requester,
-                request_id: request.request_id,
-                evidence: request.evidence,
-                token: request.token,
-                not_before: now,
-                not_after,
-                step,
-                tbs: tbs.as_der().to_vec(),
-                at: now,
-            })
-            .await?;
-        Ok(IssuanceToken {
+        let new = NewIntent {
+            intent,
+            shard: serial.shard(issuer.status.shards),
+            serial: serial.clone(),
+            issuer: issuing.name.clone(),
+            profile: profile.name().to_owned(),
+            spki_sha256: request.public_key.spki_sha256(),
+            identity: Some(request.identity),
+            requester: request.requester,
+            request_id: request.request_id,
+            evidence: request.evidence,
+            token: request.token,
+            not_before: now,
+            not_after,
+            step,
+            tbs: tbs.as_der().to_vec(),
+            at: now,
+        };
+        let token = IssuanceToken {
             intent,
             serial,
             issuer: issuing.name.clone(),
@@ -148,7 +176,8 @@ impl CertificateAuthority {
             tbs,
             not_before: now,
             not_after,
-        })
+        };
+        Ok((token, new))
     }
 
     /// Signs, records, logs (steps 6 to 10). Runs to its end even when the caller goes away.
@@ -166,22 +195,20 @@ impl CertificateAuthority {
 
     /// As [`Self::issue`], for a caller that runs to its end itself.
     pub(crate) async fn sign_and_log(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
-        let IssuanceToken { intent, serial, issuer, kind, step, tbs, not_before, not_after } = token;
-        let detail = serde_json::json!({
-            "intent": hex::encode(intent),
-            "serial": serial.to_string(),
-            "issuer": issuer,
-            "profile": kind.as_str(),
-            "tbs_sha256": hex::encode(tbs.sha256()),
-        });
         let now = self.clock.now()?;
         // Decided before, perhaps while the CA's own certificate was being revoked.
-        self.may_issue(&issuer, now)?;
-        self.store.begin_signing(intent, detail.to_string(), now).await.map_err(|error| match error {
+        self.may_issue(&token.issuer, now)?;
+        self.store.begin_signing(token.intent, token.detail(), now).await.map_err(|error| match error {
             // An order that meant it, too, was faster.
             StoreError::StateConflict => CaError::IssuanceFailed,
             error => at_signing(error),
         })?;
+        self.sign_begun(token).await
+    }
+
+    /// Signs what is recorded as being signed, records and logs it.
+    async fn sign_begun(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
+        let IssuanceToken { intent, serial, issuer, kind, step, tbs, not_before, not_after } = token;
         let (signature, signed) = self.sign_recorded(&issuer, &intent, &tbs, None).await?;
         let (certificate, log_index) = match step {
             Step::Certificate => {

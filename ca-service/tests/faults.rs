@@ -13,7 +13,7 @@ use ca_service::CaError;
 use ca_service::reconciler::Reach;
 use ca_service::storage::{Search, State, Step, StoredCertificate};
 use fixture::faults::{Fault, FaultyStore, ISSUANCE_POINTS};
-use fixture::{Site, check_ca, enrol_request, key, token_request};
+use fixture::{Site, authorised, check_ca, enrol_request, key, token_request};
 use service::SystemClock;
 use service::clock::TestClock;
 
@@ -26,9 +26,11 @@ async fn subscribers(authority: &ca_service::CertificateAuthority) -> Vec<Stored
 fn expected(point: &str, fault: Fault) -> &'static [State] {
     let done = matches!(fault, Fault::After | Fault::CrashAfter);
     match (point, done) {
-        ("record_intent", false) => &[],
+        ("record_intent" | "begin_issuance", false) => &[],
         ("record_intent", true) | ("begin_signing", false) => &[State::Abandoned],
-        ("begin_signing", true) | ("record_precertificate", false) => &[State::MaybeIssued],
+        ("begin_issuance" | "begin_signing", true) | ("record_precertificate", false) => {
+            &[State::MaybeIssued]
+        }
         ("record_precertificate", true) | ("begin_certificate", false) => &[State::Delivered],
         ("begin_certificate", true) | ("record_signed", false) => &[State::MaybeIssued],
         _ => &[State::Delivered],
@@ -103,6 +105,37 @@ async fn every_issuance_is_closed_after_a_failure_at_any_step() {
     let serials: std::collections::BTreeSet<_> =
         subscribers(&authority).await.into_iter().map(|record| record.serial).collect();
     assert_eq!(serials.len(), subscribers(&authority).await.len(), "no serial number twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuance_of_two_calls_is_closed_after_a_failure_of_either() {
+    let site = Site::new().await;
+    for point in ["record_intent", "begin_signing"] {
+        for fault in Fault::ALL {
+            let store = Arc::new(FaultyStore::new(site.store().await));
+            let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+            let before = subscribers(&authority).await.len();
+            store.arm(point, fault);
+            let both = async {
+                let permission = authority.prepare(authorised("dev@example.com", &key())).await?;
+                authority.issue(permission).await
+            };
+            let attempt = tokio::select! {
+                outcome = both => Some(outcome),
+                () = store.crashed.notified() => None,
+            };
+            assert!(!store.is_armed(), "{point} was never called");
+            assert!(matches!(attempt, None | Some(Err(CaError::Store(_)))), "{point} {fault:?}: {attempt:?}");
+            drop(authority);
+
+            let authority = site.open().await;
+            authority.reconcile_local(Reach::Everything).await.unwrap();
+            let all = subscribers(&authority).await;
+            let new: Vec<State> = all.iter().take(all.len() - before).map(|record| record.state).collect();
+            assert_eq!(new, expected(point, fault), "{point} {fault:?}");
+            check_ca(&authority).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,14 +35,13 @@ pub struct NameFields {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DistinguishedName {
     der: Vec<u8>,
-    text: String,
 }
 
 impl DistinguishedName {
     /// The empty name of keyless certificates.
     #[must_use]
     pub fn empty() -> Self {
-        Self { der: encoding::tlv(encoding::SEQUENCE, &[]), text: String::new() }
+        Self { der: encoding::tlv(encoding::SEQUENCE, &[]) }
     }
 
     /// Encodes the fields in the order country, state, locality, organization, unit, common name.
@@ -78,8 +77,8 @@ impl DistinguishedName {
         if der.len() > MAX_NAME {
             return Err(Error::TooLarge { what: "name", limit: MAX_NAME });
         }
-        let name = Name::from_der(der).map_err(Error::malformed("name"))?;
-        Ok(Self { der: der.to_vec(), text: alloc::format!("{name}") })
+        Name::from_der(der).map_err(Error::malformed("name"))?;
+        Ok(Self { der: der.to_vec() })
     }
 
     /// The DER encoding.
@@ -88,10 +87,10 @@ impl DistinguishedName {
         &self.der
     }
 
-    /// RFC 4514 text for people.
+    /// RFC 4514 text for people. Made when it is asked for: it looks each attribute up among all that have a short name.
     #[must_use]
-    pub fn as_text(&self) -> &str {
-        &self.text
+    pub fn to_text(&self) -> String {
+        Name::from_der(&self.der).map_or_else(|_| String::new(), |name| alloc::format!("{name}"))
     }
 
     /// True for the empty sequence.
@@ -140,7 +139,7 @@ mod tests {
     #[test]
     fn writes_the_names_of_the_hierarchy() {
         let name = DistinguishedName::from_fields(&fields("MentatLab Root CA")).unwrap();
-        assert_eq!(name.as_text(), "CN=MentatLab Root CA,O=MentatLab,C=US");
+        assert_eq!(name.to_text(), "CN=MentatLab Root CA,O=MentatLab,C=US");
         assert_eq!(DistinguishedName::from_der(name.as_der()).unwrap(), name);
         assert!(DistinguishedName::empty().is_empty());
     }

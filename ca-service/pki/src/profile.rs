@@ -374,9 +374,9 @@ mod tests {
     fn developer_subject_is_the_identity_with_fixed_attributes() {
         let profile = Profile::subscriber("developer", &config(SubscriberRules::Internal)).unwrap();
         let subject = profile.subject_for(&Identity::email("dev@example.com").unwrap()).unwrap();
-        assert_eq!(subject.as_text(), "CN=dev@example.com,O=MentatLab,C=US");
+        assert_eq!(subject.to_text(), "CN=dev@example.com,O=MentatLab,C=US");
         let long = Identity::uri(&alloc::format!("https://example.com/{}", "a".repeat(80))).unwrap();
-        assert_eq!(profile.subject_for(&long).unwrap().as_text(), "O=MentatLab,C=US");
+        assert_eq!(profile.subject_for(&long).unwrap().to_text(), "O=MentatLab,C=US");
         assert_eq!(profile.lifetime(), 365 * DAY);
         assert!(profile.has_ocsp());
     }

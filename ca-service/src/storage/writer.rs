@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::audit::{self, Entry};
 use super::checkpoints::Checkpoints;
-use super::issuance::{self, Advance, CertificateStep, Outcomes, Transition};
+use super::issuance::{self, Advance, CertificateStep, Intended, Outcomes, Transition};
 use super::sql::Connection;
 use super::{NewIntent, StoreError};
 
@@ -27,7 +27,7 @@ enum Change {
     Alone(Alone),
     BeginCertificate(CertificateStep, Reply),
     First(Alone),
-    RecordIntent(Box<NewIntent>, Reply),
+    RecordIntent(Box<Intended>, Reply),
 }
 
 /// What a change did to the transaction it ran in.
@@ -143,9 +143,13 @@ impl Writer {
         receiver.await.map_err(|_| self.failure().unwrap_or_else(gone))?
     }
 
-    /// Records an intent and uses its token up.
-    pub(super) async fn record_intent(&self, new: NewIntent) -> Result<(), StoreError> {
-        self.grouped(|reply| Change::RecordIntent(Box::new(new), reply)).await
+    /// Records an intent and uses its token up; with the particulars of the audit record, its signature begins with that.
+    pub(super) async fn record_intent(
+        &self,
+        new: NewIntent,
+        signing: Option<String>,
+    ) -> Result<(), StoreError> {
+        self.grouped(|reply| Change::RecordIntent(Box::new(Intended { new, signing }), reply)).await
     }
 
     /// Advances an issuance by one transition.
@@ -191,7 +195,7 @@ fn run(
 /// not matter, but for those that come first.
 #[derive(Default)]
 struct Groups {
-    intents: (Vec<NewIntent>, Vec<Reply>),
+    intents: (Vec<Intended>, Vec<Reply>),
     advances: std::collections::BTreeMap<Transition, (Vec<Advance>, Vec<Reply>)>,
     steps: (Vec<CertificateStep>, Vec<Reply>),
     first: Vec<Alone>,
@@ -256,7 +260,8 @@ fn apply(
 ) -> Result<(), StoreError> {
     run_each(connection, groups.first, completions)?;
     let mut entries: Vec<Entry> = Vec::new();
-    settle(groups.intents.1, issuance::record_intents(connection, &groups.intents.0), completions)?;
+    let outcomes = issuance::record_intents(connection, &groups.intents.0, &mut entries);
+    settle(groups.intents.1, outcomes, completions)?;
     let outcomes = issuance::begin_certificates(connection, &groups.steps.0, &mut entries);
     settle(groups.steps.1, outcomes, completions)?;
     for (transition, (changes, replies)) in groups.advances {
