@@ -1,6 +1,6 @@
 //! The CA's own certificates with their signers, and everything the domain modules share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::oidc::Issuers;
 use crate::publisher::PublishedCrl;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
+use crate::standing::Fall;
 use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
 use crate::transparency::{EventLog, IssuanceLog};
 
@@ -122,7 +123,7 @@ pub struct CertificateAuthority {
     pub(crate) clock: ClockGuard,
     pub(crate) authorities: BTreeMap<String, LoadedAuthority>,
     /// Names of those that are revoked, themselves or above them.
-    pub(crate) fallen: RwLock<BTreeSet<String>>,
+    pub(crate) fallen: RwLock<BTreeMap<String, Fall>>,
     /// Signs certificates, lists and statements.
     pub(crate) pool: SigningPool,
     /// Signs what strangers ask for (OCSP answers, time stamps), so that they cannot hold up issuance.

@@ -123,10 +123,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Restore { config, from } => {
             let settings = Config::read(&config.config)?.validate()?;
+            let _occupied = runtime.block_on(occupancy::occupy(&settings))?;
             print(&backup::restore(&settings, &from, present())?)
         }
         Command::AcceptRestore(file) => {
             let settings = Config::read(&file.config)?.validate()?;
+            let _occupied = runtime.block_on(occupancy::occupy(&settings))?;
             print(&runtime.block_on(backup::accept(&settings, present()))?)
         }
         Command::Check(file) => runtime.block_on(prove(&file)),

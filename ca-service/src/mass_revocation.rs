@@ -288,7 +288,7 @@ impl CertificateAuthority {
                 return Ok(Fate::Kept);
             }
             let now = self.clock.for_records();
-            match self.store.abandon(record.intent, "an order to revoke many meant it", now).await {
+            match self.store.end(record.intent, actor, "an order to revoke many meant it", now).await {
                 Ok(()) => {
                     self.metrics.abandoned.inc();
                     return Ok(Fate::Kept);

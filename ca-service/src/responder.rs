@@ -13,6 +13,7 @@ use service::rate_limit::ClientKey;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, names, random};
 use crate::error::CaError;
+use crate::standing::Fall;
 use crate::storage::{State, Step, StoredStatus};
 
 /// Signed answers kept in memory.
@@ -97,7 +98,7 @@ impl CertificateAuthority {
         }
         match self.ocsp_answer(&request, client).await {
             Ok(Reply::Answer(answer)) => answer,
-            Ok(Reply::Limited) => failure(OcspFailure::TryLater),
+            Ok(Reply::Later) => failure(OcspFailure::TryLater),
             Ok(Reply::NotAuthoritative) => failure(OcspFailure::Unauthorized),
             Err(CaError::Store(_) | CaError::Clock(_)) => failure(OcspFailure::TryLater),
             // The queue of the keys that answer strangers is full.
@@ -147,10 +148,13 @@ impl CertificateAuthority {
         }
         let responder = self.responder_of(&issuer.name)?;
         responder.in_force(now)?;
+        if self.fall(&responder.name) == Some(Fall::Itself) {
+            return Ok(Reply::Later);
+        }
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
         // Serial numbers of nothing are without number, and answers about them are never kept.
-        if status == CertStatus::Unknown && request.nonce.is_none() && self.is_limited(client) {
-            return Ok(Reply::Limited);
+        if stored.is_none() && request.nonce.is_none() && self.is_limited(client) {
+            return Ok(Reply::Later);
         }
         // An answer is of no use after the certificate that verifies it.
         let longest =
@@ -185,8 +189,8 @@ impl CertificateAuthority {
 /// What a request that could be read comes to.
 enum Reply {
     Answer(OcspAnswer),
-    /// The client is told to try later.
-    Limited,
+    /// The client is told to try later: it asked too much, or the responder needs a successor.
+    Later,
     /// This responder does not speak for the issuer.
     NotAuthoritative,
 }

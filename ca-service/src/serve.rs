@@ -1,6 +1,6 @@
 //! `serve`: opens what `init` made, reconciles, then answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
@@ -94,7 +94,7 @@ pub async fn assemble(
         store: parts.store,
         clock: ClockGuard::new(parts.clock, latest),
         authorities,
-        fallen: RwLock::new(BTreeSet::new()),
+        fallen: RwLock::default(),
         issuance_log: parts.issuance_log,
         event_log: parts.event_log,
         issuers: parts.issuers,

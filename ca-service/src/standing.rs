@@ -3,7 +3,6 @@
 //! A CA whose certificate was revoked goes on publishing its lists and answering for what it issued; it issues nothing. What is
 //! known as revoked is only added to while the process lives: no revocation is ever taken back.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::PoisonError;
 
@@ -46,24 +45,28 @@ impl fmt::Display for NotIssuing {
     }
 }
 
+/// How one of the CA's own certificates fell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fall {
+    /// It was revoked: its key may be in other hands, so nothing that it signs is worth anything.
+    Itself,
+    /// A CA above it was: its lists and answers go on telling of that.
+    Above,
+}
+
 impl CertificateAuthority {
-    /// The CA that issues to subscribers: the newest whose responder is there too, that stands and has not ended. One that an
-    /// interruption left without goes on publishing its lists, and issues nothing.
+    /// The CA that issues to subscribers: the newest whose responder is there too. One that an interruption left without goes on
+    /// publishing its lists, and issues nothing. Those before it were retired: they never issue again, whatever becomes of it.
     ///
     /// # Errors
-    /// [`CaError::NotIssuing`] when there is none; of several reasons the gravest.
+    /// [`CaError::NotIssuing`] when there is none, or it does not stand.
     pub fn issuing(&self, now: UnixTime) -> Result<(&LoadedAuthority, &Issuer), CaError> {
-        let mut gravest = NotIssuing::Incomplete;
-        for authority in self.generations(names::CODE_SIGNING) {
-            if self.responder_of(&authority.name).is_err() {
-                continue;
-            }
-            match self.standing(authority, now) {
-                Ok(()) => return self.issuer(&authority.name),
-                Err(reason) => gravest = gravest.max(reason),
-            }
-        }
-        Err(CaError::NotIssuing(gravest))
+        let newest = self
+            .generations(names::CODE_SIGNING)
+            .find(|authority| self.responder_of(&authority.name).is_ok())
+            .ok_or(CaError::NotIssuing(NotIssuing::Incomplete))?;
+        self.standing(newest, now).map_err(CaError::NotIssuing)?;
+        self.issuer(&newest.name)
     }
 
     /// Refuses what was decided before the CA's own certificate fell: asked once more before each signature on a certificate.
@@ -77,7 +80,12 @@ impl CertificateAuthority {
     /// Whether it is revoked, itself or a CA above it.
     #[must_use]
     pub fn has_fallen(&self, name: &str) -> bool {
-        self.fallen.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+        self.fall(name).is_some()
+    }
+
+    /// How it fell, if it did.
+    pub(crate) fn fall(&self, name: &str) -> Option<Fall> {
+        self.fallen.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
     /// Whether an authority may sign something new.
@@ -113,14 +121,19 @@ impl CertificateAuthority {
         // Of those that were renewed the present certificates alone are there; the former ones sign nothing.
         let Some(revoked) = own else { return };
         let below = self.authorities.values().filter(|it| it.chain.contains(&revoked.certificate));
-        let names: BTreeSet<String> = below.map(|it| it.name.clone()).collect();
+        let below: Vec<&str> =
+            below.map(|it| it.name.as_str()).filter(|name| *name != revoked.name).collect();
         let mut fallen = self.fallen.write().unwrap_or_else(PoisonError::into_inner);
-        for name in names {
-            if fallen.insert(name.clone()) {
-                tracing::error!(
-                    authority = name,
-                    "revoked, itself or a CA above it: nothing new is signed by it"
-                );
+        if fallen.insert(revoked.name.clone(), Fall::Itself) != Some(Fall::Itself) {
+            tracing::error!(
+                authority = revoked.name,
+                "revoked: it issues nothing, and a responder answers nothing"
+            );
+        }
+        for name in below {
+            if !fallen.contains_key(name) {
+                fallen.insert(name.to_owned(), Fall::Above);
+                tracing::error!(authority = name, "a CA above it was revoked: it issues nothing");
             }
         }
     }

@@ -340,6 +340,9 @@ pub trait CertificateStore: Send + Sync {
     /// revocation says is compromised.
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()>;
 
+    /// [`Self::record_intent`] and [`Self::begin_signing`] in one transaction, `detail` being of the audit record. Refused as both.
+    fn begin_issuance(&self, intent: NewIntent, detail: String) -> Answer<'_, ()>;
+
     /// `intent` → `signing`, with the audit record that must be durable before the signature. Refused for a compromised key.
     fn begin_signing<'a>(&'a self, intent: IntentId, detail: String, at: UnixTime) -> Answer<'a, ()>;
 
@@ -363,8 +366,11 @@ pub trait CertificateStore: Send + Sync {
     /// `signed` or `logged` → `delivered`, with the index of the log's entry where that is new.
     fn mark_delivered(&self, intent: IntentId, log_index: Option<u64>, at: UnixTime) -> Answer<'_, ()>;
 
-    /// `intent` → `abandoned`.
+    /// `intent` → `abandoned`: nothing came of it, and its token may serve again.
     fn abandon<'a>(&'a self, intent: IntentId, reason: &'a str, at: UnixTime) -> Answer<'a, ()>;
+
+    /// `intent` → `abandoned` by an order of `actor`: nothing may come of it, so its token stays used up.
+    fn end<'a>(&'a self, intent: IntentId, actor: &'a str, reason: &'a str, at: UnixTime) -> Answer<'a, ()>;
 
     /// Takes back a `signing` that the signer answered with "nothing was signed": → `abandoned`, with the token free again,
     /// or in the step certificate back to its signed `precertificate`, whose to-be-signed bytes the caller gives back.

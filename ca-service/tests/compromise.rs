@@ -89,6 +89,45 @@ async fn a_revoked_ca_issues_nothing_more_and_answers_for_what_it_issued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_was_succeeded_never_issues_again() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let retired = issuing_ca(&authority);
+    authority.renew("code-signing", &site.keyring()).await.unwrap();
+    drop(authority);
+    let authority = site.open().await;
+    let successor = serial(&authority.authorities()["code-signing-2"].certificate);
+    assert_ne!(successor, retired);
+    authority.revoke(&successor, RevocationReason::CaCompromise, None, "test").await.unwrap();
+    for authority in [authority, site.open().await] {
+        let refused = authority.prepare(authorised("dev@example.com", &key())).await;
+        assert!(is_refused(refused, NotIssuing::Revoked));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_responder_that_was_revoked_answers_nothing_and_its_ca_s_others_do() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let issued = authority.prepare(authorised("dev@example.com", &key())).await.unwrap();
+    let issued = authority.issue(issued).await.unwrap();
+    let asked = ocsp_request(&issued.chain[0], &issued.serial);
+    let later = ca_pki::ocsp::OcspFailure::TryLater.to_der();
+    let responder = serial(&authority.authorities()["ocsp-responder"].certificate);
+    authority.revoke(&responder, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    assert_eq!(authority.ocsp(&asked, None).await.der.to_vec(), later);
+    // The responder of a CA that fell goes on telling of it.
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let issued = authority.prepare(authorised("dev@example.com", &key())).await.unwrap();
+    let issued = authority.issue(issued).await.unwrap();
+    let ca = issuing_ca(&authority);
+    authority.revoke(&ca, RevocationReason::CaCompromise, None, "test").await.unwrap();
+    let asked = ocsp_request(&issued.chain[0], &issued.serial);
+    assert_ne!(authority.ocsp(&asked, None).await.der.to_vec(), later);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_before_the_ca_fell_is_not_signed() {
     let site = Site::new().await;
     let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));

@@ -129,6 +129,27 @@ async fn deltas_are_whole_after_the_clock_was_ahead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_steps_back_a_second_leaves_out_no_delta() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    revoked(&authority).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let late = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap().serial;
+    authority.publish_due().await.unwrap();
+    let before = published(&authority, CrlPart::Delta).unwrap();
+    let stepped = clock.unix_seconds() - 1;
+    clock.set_unix_seconds(stepped);
+    authority.revoke(&late, RevocationReason::Superseded, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    let complete = published(&authority, CrlPart::Complete).unwrap();
+    let delta = published(&authority, CrlPart::Delta).unwrap();
+    assert_eq!((delta.base, delta.number), (before.base, complete.number));
+    assert!(delta.serials.contains(late.as_bytes()));
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deltas_have_what_was_revoked_while_the_clock_was_behind() {
     let site = Site::new().await;
     let present = SystemClock.unix_seconds();

@@ -12,6 +12,7 @@ use ca_api::{
 };
 use ca_service::CaError;
 use ca_service::approval::{Intent, PAYLOAD_TYPE, Statement};
+use ca_service::issuance::AuthorisedRequest;
 use ca_service::mass_revocation::Order;
 use ca_service::reconciler::Reach;
 use ca_service::storage::Open;
@@ -21,6 +22,7 @@ use hsm::developer::DeveloperKey;
 use hsm::{IntentId, KeyAlgorithm, Purpose, Signer as _, SigningIntent};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
+use sha2::{Digest as _, Sha256};
 use trust_store::dsse::Envelope;
 
 const IDENTITY: &str = "leaver@example.com";
@@ -122,6 +124,33 @@ async fn an_order_holds_while_certificates_are_in_flight_and_means_them_too() {
     // What was never signed changes nothing about the number, nor about the other certificates of a piece.
     let again = admin.revoke_many(&piece(&plan.order, 4, None, 1000)).await.unwrap();
     assert_eq!(again, done);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_order_ends_before_it_was_signed_gives_no_token_back() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    let authority = Arc::clone(&server.authority);
+    let token = server.token(IDENTITY).await.token;
+    let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    let asked = AuthorisedRequest {
+        token: Some(hash),
+        requester: format!("token:{}", hex::encode(hash)),
+        ..authorised(IDENTITY, &key())
+    };
+    let in_flight = authority.prepare(asked).await.unwrap();
+    let admin = server.admin();
+    let plan = admin.plan_revocations(&of_identity(RevocationReason::KeyCompromise)).await.unwrap();
+    let done = admin.revoke_many(&piece(&plan.order, 1, None, 1000)).await.unwrap();
+    assert_eq!((done.revoked, done.kept), (0, 1));
+    assert!(matches!(authority.issue(in_flight).await, Err(CaError::IssuanceFailed)));
+    let again = server.client().enrol(&enrol_request(&token, &key(), None)).await;
+    assert_eq!(code(again), "token_used");
+    let trail = authority.store().audit_records(0, 1000).await.unwrap();
+    let ended = trail.iter().find(|record| record.event == "certificate.abandoned").unwrap();
+    let ordered = trail.iter().find(|record| record.event == "revocation.ordered").unwrap();
+    assert_eq!(ended.actor, ordered.actor);
     server.finish().await;
 }
 

@@ -175,6 +175,21 @@ async fn fresh_answers_are_limited_for_each_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_about_certificates_that_have_ended_are_not_limited() {
+    let site = Site::with_status("ocsp_nonce_per_second = 1").await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let issued = issued(&authority, "keyless").await;
+    clock.advance(Duration::from_secs(3_600));
+    let asked = ocsp_request(&issued.chain[0], &issued.serial);
+    let client = || Some(service::rate_limit::ClientKey::Named("one".into()));
+    let try_later = ca_pki::ocsp::OcspFailure::TryLater.to_der();
+    for _ in 0..5 {
+        assert_ne!(authority.ocsp(&asked, client()).await.der.to_vec(), try_later);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_enrolment_whose_caller_leaves_is_finished() {
     let site = Site::new().await;
     let authority = site.open().await;

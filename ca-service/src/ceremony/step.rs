@@ -160,7 +160,7 @@ impl PlannedStep {
             make,
             name,
             issuer: place.issuer,
-            subject: subject.map(|subject| subject.as_text().to_owned()),
+            subject: subject.map(ca_pki::DistinguishedName::to_text),
             subject_der: subject.map(|subject| hex::encode(subject.as_der())),
             key: key.map(|key| key.as_str().to_owned()),
             place: choice.key_place,

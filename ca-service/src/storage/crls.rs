@@ -10,6 +10,8 @@ use super::{CrlPart, StartedCrl, StartedDelta, StoreError, StoredCrl, audit};
 
 /// Seconds that a complete list is the base of delta lists: who fetched one in that time needs deltas only.
 const BASE_LASTS: i64 = 86_400;
+/// Seconds that a clock which is kept in time may step back (`service::clock`): the delta's margin covers them.
+const STEP_BACK: i64 = 2;
 /// Seconds before the base whose revocations a delta repeats, because records may carry the time of a clock that was behind.
 const DELTA_MARGIN: i64 = 3_600;
 
@@ -48,7 +50,7 @@ pub(super) fn allot(
             .ok_or(StoreError::NotFound)?;
     let base = if part == CrlPart::Complete { base(connection, issuer)? } else { None };
     // One of a time when the clock was wrong is none: nothing that is recorded now would count as later.
-    let base = base.filter(|base| base.at <= at);
+    let base = base.filter(|base| base.at <= at.plus(STEP_BACK));
     rows::execute(
         connection,
         "INSERT INTO crl_number (issuer, part, number, allotted_at, entries) VALUES (?, ?, ?, ?, 0)",
@@ -121,10 +123,10 @@ pub(super) fn base_time(connection: &Connection, issuer: &str) -> Result<Option<
     Ok(base(connection, issuer)?.map(|base| base.at))
 }
 
-/// Makes a complete list that was published the base, when there is none, or it is old or of the future.
+/// Makes a complete list that was published the base, when there is none, or it is old or of another clock's future.
 fn renew_base(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError> {
     let base = base(connection, &crl.issuer)?;
-    if base.is_some_and(|base| (0..BASE_LASTS).contains(&crl.this_update.since(base.at))) {
+    if base.is_some_and(|base| (-STEP_BACK..BASE_LASTS).contains(&crl.this_update.since(base.at))) {
         return Ok(());
     }
     rows::execute(

@@ -14,9 +14,30 @@ use super::{IntentId, NewIntent, State, Step, StoreError, audit, revocations, to
 /// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.
 pub(super) type Outcomes = Result<Vec<Result<(), StoreError>>, StoreError>;
 
-/// Records intents and uses their tokens up.
-pub(super) fn record_intents(connection: &Connection, new: &[NewIntent]) -> Outcomes {
-    new.iter().map(|intent| outcome(record_intent(connection, intent))).collect()
+/// An intent on its way to the store.
+pub(super) struct Intended {
+    pub(super) new: NewIntent,
+    /// Particulars of the audit record, when its signature begins in the same transaction.
+    pub(super) signing: Option<String>,
+}
+
+/// Records intents and uses their tokens up; appends to `entries` what the audit trail must say.
+pub(super) fn record_intents(
+    connection: &Connection,
+    intended: &[Intended],
+    entries: &mut Vec<Entry>,
+) -> Outcomes {
+    intended
+        .iter()
+        .map(|Intended { new, signing: detail }| {
+            let state = if detail.is_some() { State::Signing } else { State::Intent };
+            let recorded = record_intent(connection, new, state);
+            if let (Ok(()), Some(detail)) = (&recorded, detail) {
+                entries.push(signing(new.requester.clone(), detail.clone(), new.at));
+            }
+            outcome(recorded)
+        })
+        .collect()
 }
 
 /// Separates what one change is refused for from what spoils the whole group.
@@ -27,7 +48,7 @@ fn outcome(result: Result<(), StoreError>) -> Result<Result<(), StoreError>, Sto
     }
 }
 
-fn record_intent(connection: &Connection, new: &NewIntent) -> Result<(), StoreError> {
+fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Result<(), StoreError> {
     if revocations::is_compromised(connection, &new.spki_sha256)? {
         return Err(StoreError::KeyCompromised);
     }
@@ -53,7 +74,7 @@ fn record_intent(connection: &Connection, new: &NewIntent) -> Result<(), StoreEr
             new.not_before.0,
             new.not_after.0,
             new.shard.0,
-            State::Intent as i64,
+            state as i64,
             new.step as i64,
             Sha256::digest(&new.tbs).as_slice(),
             new.tbs,
@@ -231,6 +252,27 @@ fn begin_certificate(
     });
     entries.push(signing(requester, detail.to_string(), new.at));
     Ok(())
+}
+
+/// Ends an intent because of an order, whose actor the audit trail names. The requester's token and id of the request stay used up:
+/// the order means that nothing comes of them.
+pub(super) fn end(
+    connection: &Connection,
+    intent: &IntentId,
+    actor: &str,
+    reason: &str,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let changed = rows::execute(
+        connection,
+        "UPDATE certificate SET state = ?, reason = ?, updated_at = ? WHERE intent = ? AND state = ?",
+        params![State::Abandoned as i64, reason, at.0, intent, State::Intent as i64],
+    )?;
+    if changed != 1 {
+        return Err(StoreError::StateConflict);
+    }
+    let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
+    audit::append(connection, "certificate.abandoned", actor, &detail.to_string(), at)
 }
 
 /// `intent` → `abandoned` or `signing` → `maybe-issued`, with the reason in row and audit trail. Of what was abandoned nothing

@@ -121,7 +121,11 @@ impl CertificateStore for SqlStore {
     }
 
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()> {
-        Box::pin(self.writer.record_intent(intent))
+        Box::pin(self.writer.record_intent(intent, None))
+    }
+
+    fn begin_issuance(&self, intent: NewIntent, detail: String) -> Answer<'_, ()> {
+        Box::pin(self.writer.record_intent(intent, Some(detail)))
     }
 
     fn begin_signing<'a>(&'a self, intent: IntentId, detail: String, at: UnixTime) -> Answer<'a, ()> {
@@ -160,6 +164,13 @@ impl CertificateStore for SqlStore {
         let states = (State::Intent, State::Abandoned);
         Box::pin(
             self.writer.change(move |connection| issuance::give_up(connection, &intent, states, &reason, at)),
+        )
+    }
+
+    fn end<'a>(&'a self, intent: IntentId, actor: &'a str, reason: &'a str, at: UnixTime) -> Answer<'a, ()> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        Box::pin(
+            self.writer.change(move |connection| issuance::end(connection, &intent, &actor, &reason, at)),
         )
     }
 
@@ -269,11 +280,11 @@ impl CertificateStore for SqlStore {
         Box::pin(async move {
             // The view begins while nobody else can write, so it shows the very set that the number was allotted for.
             let allot = move |connection: &Connection| {
-                let allotted = crls::allot(connection, &name, part, at)?;
-                Ok((allotted, readers.view()?))
+                // Without a view the number stays allotted and the list due; the other changes of the batch have nothing to do with it.
+                Ok((crls::allot(connection, &name, part, at)?, readers.view()))
             };
             let (allotted, view) = self.writer.change_first(allot).await?;
-            view.read(move |connection| crls::entries(connection, &issuer, part, allotted)).await
+            view?.read(move |connection| crls::entries(connection, &issuer, part, allotted)).await
         })
     }
 
