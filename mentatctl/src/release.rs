@@ -1,5 +1,6 @@
 //! A release on disk: a manifest and the module beside it.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use trust_store::ReasonCode;
@@ -8,7 +9,7 @@ use trust_store::manifest::{Manifest, Runtime};
 use trust_store_files::ManifestFile;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
-use crate::home::{Secrecy, read_text, write_file};
+use crate::home::{Secrecy, folder_of, read_text, write_file};
 
 /// Name of the manifest in a folder.
 pub const MANIFEST_FILE: &str = "manifest.yaml";
@@ -31,13 +32,84 @@ pub enum Use {
     Verify,
 }
 
+/// What a path is about.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A release: its manifest was named, its folder, or the module that the manifest beside it names.
+    Release(Box<Release>),
+    /// A module without a manifest.
+    Module(PathBuf),
+}
+
+impl Target {
+    /// What is to be signed. `manifest` is the manifest's name in a folder, and beside a module.
+    ///
+    /// # Errors
+    /// As [`Release::open`]; exit code 2 also when the manifest beside a module names another one.
+    pub fn find(path: &Path, manifest: &Path) -> Outcome<Self> {
+        let release = |path: &Path| Release::open_manifest(path, Use::Sign);
+        if path.is_dir() {
+            return Ok(Self::Release(Box::new(release(&path.join(manifest))?)));
+        }
+        if !is_module(path) {
+            return Ok(Self::Release(Box::new(release(path)?)));
+        }
+        let beside = folder_of(path).join(manifest);
+        if !beside.exists() {
+            return Ok(Self::Module(path.to_path_buf()));
+        }
+        let release = release(&beside)?;
+        release.refuse_other_module(path)?;
+        Ok(Self::Release(Box::new(release)))
+    }
+}
+
+/// Whether a path is that of a module: by its name, or by its first octets.
+fn is_module(path: &Path) -> bool {
+    let begins = || -> std::io::Result<bool> {
+        let mut magic = [0_u8; 4];
+        std::fs::File::open(path)?.read_exact(&mut magic)?;
+        Ok(magic == *b"\0asm")
+    };
+    path.extension().is_some_and(|kind| kind == "wasm") || begins().unwrap_or(false)
+}
+
 impl Release {
-    /// Opens `DIR` (with its `manifest.yaml`) or a manifest file.
+    /// Opens `DIR` (with its `manifest.yaml`), a manifest file, or a module by the `manifest.yaml` beside it that names it.
     ///
     /// # Errors
     /// Exit code 2 when it cannot be read or is no valid manifest; 3 with the reason code when its attestation block is
     /// of no known form.
     pub fn open(path: &Path, purpose: Use) -> Outcome<Self> {
+        if path.is_dir() || !is_module(path) {
+            return Self::open_manifest(path, purpose);
+        }
+        let release = Self::open_manifest(&folder_of(path).join(MANIFEST_FILE), purpose)?;
+        release.refuse_other_module(path)?;
+        Ok(release)
+    }
+
+    /// Refuses when this release's module is not the one at a path.
+    fn refuse_other_module(&self, path: &Path) -> Outcome<()> {
+        let place = |path: &Path| {
+            let folder = folder_of(path).canonicalize().ok();
+            folder.zip(path.file_name().map(ToOwned::to_owned))
+        };
+        let named = self.module_path()?;
+        if place(&named).is_some() && place(&named) == place(path) {
+            return Ok(());
+        }
+        let (manifest, named) = (self.path().display(), named.display());
+        Err(Failure::usage(format!("{manifest} is the manifest of {named}, not of {}", path.display()))
+            .hint("name the module's own manifest, or give the module a folder of its own"))
+    }
+
+    /// Opens `DIR` (with its `manifest.yaml`) or a manifest file.
+    ///
+    /// # Errors
+    /// Exit code 2 when it cannot be read or is no valid manifest; 3 with the reason code when its attestation block is
+    /// of no known form.
+    fn open_manifest(path: &Path, purpose: Use) -> Outcome<Self> {
         let manifest_path = if path.is_dir() { path.join(MANIFEST_FILE) } else { path.to_path_buf() };
         if !manifest_path.exists() {
             return Err(Failure::usage(format!("{} does not exist", manifest_path.display()))

@@ -6,9 +6,11 @@
 
 mod evidence;
 pub mod key;
-mod module;
+pub mod keyless;
+pub mod module;
 pub mod pending;
 mod signer;
+mod signer_flags;
 
 use std::path::{Path, PathBuf};
 
@@ -22,44 +24,28 @@ use trust_store::rekor::{HashedRekord, VerifierKey};
 use trust_store::statement::Statement;
 use trust_store_files::manifest_file::NewBundle;
 
-pub use evidence::{Services, crl_url, staples};
-pub use key::Source;
+pub use evidence::{ServiceFlags, Services, crl_url, staples};
 pub use pending::Pending;
 pub use signer::{Signer, kinds_of, sha256, sha256_of_file};
 
+use crate::clock;
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::home::{Home, check_writable, folder_of};
-use crate::net::{TlsFlags, block_on};
+use crate::net::block_on;
 use crate::output::{Output, Tone, shown};
-use crate::release::{Release, Use};
+use crate::release::{Release, Target};
+use signer_flags::SignerFlags;
 
 /// `sign`.
 #[derive(Debug, Args)]
 pub struct Sign {
-    /// Folders with a manifest.yaml, or manifests
-    #[arg(required = true, value_name = "DIR|MANIFEST")]
+    /// Folders with a manifest.yaml, manifests, or modules. A module is signed with the manifest beside it that names it; without
+    /// one as a file, which stock clients verify and no executor admits
+    #[arg(required = true, value_name = "DIR|MANIFEST|MODULE")]
     releases: Vec<PathBuf>,
-    /// Developer certificate with its issuers, PEM [default: ~/.mentat/signing.crt; with --key or --key-env, the newest that the
-    /// authority issued for that key]
-    #[arg(long, value_name = "FILE", conflicts_with = "cert_env")]
-    cert: Option<PathBuf>,
-    /// Environment variable that holds the certificate with its issuers in PEM
-    #[arg(long, value_name = "NAME")]
-    cert_env: Option<String>,
-    /// Its key, PEM [default: ~/.mentat/signing.key]; or, where this program was built for it, the reference of a key in a
-    /// token or a key service (pkcs11:…, awskms:…)
-    #[arg(long, value_name = "FILE|REFERENCE", conflicts_with = "key_env")]
-    key: Option<PathBuf>,
-    /// Environment variable that holds the key in PEM
-    #[arg(long, value_name = "NAME")]
-    key_env: Option<String>,
-    /// Base URL of the certificate authority, where the certificate is asked for by its key
-    #[arg(long, value_name = "URL", conflicts_with_all = ["cert", "cert_env"])]
-    ca_url: Option<String>,
-    /// Passphrase of an encrypted key
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-    /// Name of the manifest in each folder
+    #[command(flatten)]
+    signer: SignerFlags,
+    /// Name of the manifest in each folder, and beside each module
     #[arg(long, value_name = "FILE", default_value = "manifest.yaml")]
     manifest: PathBuf,
     /// Write the bundle to MODULE.sigstore.json beside the manifest instead of into it
@@ -72,75 +58,16 @@ pub struct Sign {
     services: ServiceFlags,
 }
 
-/// Where evidence comes from.
-#[derive(Debug, Args)]
-pub struct ServiceFlags {
-    /// Base URL of the signing log
-    #[arg(long, value_name = "URL")]
-    log_url: Option<String>,
-    /// Full URL of the timestamp authority
-    #[arg(long, value_name = "URL")]
-    tsa_url: Option<String>,
-    #[command(flatten)]
-    tls: TlsFlags,
-}
-
-impl ServiceFlags {
-    /// Base URL of the log, where it was given.
-    pub fn log_url(&self) -> Option<&str> {
-        self.log_url.as_deref()
-    }
-
-    /// Full URL of the timestamp authority, where it was given.
-    pub fn tsa_url(&self) -> Option<&str> {
-        self.tsa_url.as_deref()
-    }
-
-    /// The services.
-    ///
-    /// # Errors
-    /// Exit code 2 when an address is not known or a TLS file cannot be used.
-    pub fn services(&self, home: &Home) -> Outcome<Services> {
-        let log = home.log_url(self.log_url.as_deref())?;
-        Services::new(self.tls.client(home)?, &log, &home.tsa_url(self.tsa_url.as_deref())?)
-    }
-
-    /// The HTTP client.
-    ///
-    /// # Errors
-    /// Exit code 2 when a TLS file cannot be used.
-    pub fn client(&self, home: &Home) -> Outcome<reqwest::Client> {
-        self.tls.client(home)
-    }
-}
-
 /// Runs `sign`. Every release is tried; the exit code is that of the first failure.
 ///
 /// # Errors
-/// When the key or certificate cannot be used.
+/// When the key, the certificate or the identity token cannot be used.
 pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
-    let (key, key_env) = (sign.key.as_deref(), sign.key_env.as_deref());
-    let passphrase = sign.passphrase_file.as_deref();
-    let signer = match &sign.cert_env {
-        Some(name) => {
-            let key = key_env.map(Source::Variable).or(key.map(Source::File));
-            Signer::load_from(Source::Variable(name), key, passphrase, home)?
-        }
-        None => match (&sign.cert, key_env.map(Source::Variable).or(key.map(Source::File))) {
-            (None, Some(key)) => {
-                let (http, ca_url) = (sign.services.client(home)?, sign.ca_url.as_deref());
-                Signer::load_by_key(key, passphrase, http, ca_url, home)?
-            }
-            (cert, _) => {
-                let cert = cert.clone().unwrap_or_else(|| home.signing_certificate());
-                Signer::load(&cert, key, key_env, passphrase, home)?
-            }
-        },
-    };
+    let signer = sign.signer.signer(|| sign.services.client(home), home)?;
     let services = sign.services.services(home)?;
     let mut worst = None;
     for path in &sign.releases {
-        match sign_release(path, sign, &signer, &services, out) {
+        match sign_target(path, sign, &signer, &services, out) {
             Ok(()) => {}
             Err(failure) => {
                 worst.get_or_insert(failure.exit);
@@ -151,9 +78,22 @@ pub fn run(sign: &Sign, home: &Home, out: &Output) -> Outcome {
     Ok(worst.unwrap_or(Exit::Ok))
 }
 
-fn sign_release(path: &Path, sign: &Sign, signer: &Signer, services: &Services, out: &Output) -> Outcome<()> {
-    let manifest = if path.is_dir() { path.join(&sign.manifest) } else { path.to_path_buf() };
-    let mut release = Release::open(&manifest, Use::Sign)?;
+fn sign_target(path: &Path, sign: &Sign, signer: &Signer, services: &Services, out: &Output) -> Outcome<()> {
+    // One certificate serves the whole call, and it may be one of minutes: what is signed after its time helps nobody.
+    signer.refuse_expired(clock::now())?;
+    match Target::find(path, &sign.manifest)? {
+        Target::Release(release) => sign_release(*release, sign, signer, services, out),
+        Target::Module(module) => module::sign(&module, signer, services, out),
+    }
+}
+
+fn sign_release(
+    mut release: Release,
+    sign: &Sign,
+    signer: &Signer,
+    services: &Services,
+    out: &Output,
+) -> Outcome<()> {
     if !sign.upgrade {
         release.refuse_old_attestation()?;
     }
@@ -172,7 +112,7 @@ fn sign_release(path: &Path, sign: &Sign, signer: &Signer, services: &Services, 
     let signed = match complete(&mut bundle, &entry, &signer.chain, services) {
         Ok((staples, log_index)) => Signed { bundle, staples, log_index },
         Err(failure) if failure.exit == Exit::Unavailable => {
-            Pending::new(&bundle, &signer.chain, sidecar)?.store(&release)?;
+            Pending::new(&bundle, &signer.chain, sidecar).store(&release.module_path()?)?;
             return Err(failure.hint("the signature is kept: finish it with `mentatctl log submit --resume`"));
         }
         Err(failure) => return Err(failure),
@@ -208,7 +148,7 @@ pub fn store(
             let index = signed.log_index;
             failure.hint(format!("the signature is recorded at log index {index}; make room and sign again"))
         })?;
-    Pending::forget(release)
+    Pending::forget(&release.module_path()?)
 }
 
 /// Says what was signed.

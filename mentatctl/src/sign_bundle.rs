@@ -4,29 +4,20 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hsm::developer::DeveloperKey;
-use hsm::{Input, KeyAlgorithm};
-use reqwest::{Client, StatusCode};
-use serde::Deserialize;
 use serde_json::json;
-use trust_store::bundle::{Bundle, Content};
-use trust_store::json::base64_encode;
-use trust_store::rekor::{HashedRekord, VerifierKey};
+use trust_store::UnixTime;
+use trust_store::bundle::Bundle;
 use trust_store::signing_config::{Service, SigningConfig};
 use trust_store::statement::{MAX_STATEMENT_BYTES, Statement};
-use trust_store::{Certificate, UnixTime};
 
-use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, read_file, read_text, write_file};
-use crate::net::{TlsFlags, block_on};
+use crate::net::TlsFlags;
 use crate::output::{Output, Tone, shown};
+use crate::sign::keyless::{self, TokenFlags};
+use crate::sign::module::{NO_STAPLES, unlogged_file};
 use crate::sign::{Services, Signer, collect, sha256_of_file, unlogged};
-use crate::{chain_file, clock, csr, verify_bundle};
-
-/// Largest answer of a certificate authority, bytes.
-const MAX_ANSWER: usize = 1 << 20;
-/// A bundle has no place for revocation evidence, so none is fetched.
-const NO_STAPLES: &[Certificate] = &[];
+use crate::{clock, verify_bundle};
 
 /// `sign-bundle`.
 #[derive(Debug, Args)]
@@ -37,9 +28,8 @@ pub struct SignBundle {
     /// The file is an in-toto statement, to be signed as it is
     #[arg(long)]
     in_toto: bool,
-    /// OpenID Connect token of the signer
-    #[arg(long, value_name = "TOKEN", env = "SIGSTORE_ID_TOKEN", hide_env_values = true)]
-    identity_token: String,
+    #[command(flatten)]
+    token: TokenFlags,
     /// The bundle to write
     #[arg(long, value_name = "FILE")]
     bundle: PathBuf,
@@ -75,12 +65,10 @@ pub fn run(sign: &SignBundle, home: &Home, out: &Output) -> Outcome {
     let tsa = service(&config.tsa_urls, 1, "timestamp authority", now)?;
     let http = sign.tls.client(home)?;
     let services = Services::new(http.clone(), &log.url, &tsa.url)?;
+    let token = sign.token.read()?.ok_or_else(keyless::missing)?;
     // Read before a certificate is asked for: what cannot be signed needs none.
     let input = Artifact::read(&sign.file, sign.in_toto)?;
-    let key = DeveloperKey::generate(KeyAlgorithm::EcdsaP256).or_fail(Exit::Failure, "making the key")?;
-    let request = csr::bare_request_pem(&key)?;
-    let certificates = block_on(certify(&http, &ca.url, &sign.identity_token, &request))?;
-    let signer = Signer::new(crate::sign::key::shared(key), certificates)?;
+    let signer = keyless::signer(&http, &ca.url, &token)?;
     let (bundle, digest) = input.sign(&signer, &services)?;
     let json = bundle.to_json().or_fail(Exit::Failure, "writing the bundle")?;
     verify_own(&json, &root, &digest, &signer)?;
@@ -120,17 +108,7 @@ impl Artifact {
             }
             Self::Blob(digest) => digest,
         };
-        let signature = signer.sign_input(Input::Digest(&digest))?;
-        let certificate = signer.certificate().der().to_vec();
-        let bundle = Bundle::for_message(certificate.clone(), digest, signature.clone());
-        debug_assert!(matches!(bundle.content, Content::Message { .. }));
-        let entry = HashedRekord::new(
-            digest.to_vec(),
-            signature,
-            VerifierKey::Certificate(certificate),
-            signer.key_details,
-        )
-        .or_fail(Exit::Failure, "making the log entry")?;
+        let (bundle, entry) = unlogged_file(&digest, signer)?;
         Ok((collect(bundle, &entry, NO_STAPLES, services)?.bundle, hex::encode(digest)))
     }
 }
@@ -141,56 +119,6 @@ fn service<'a>(list: &'a [Service], version: u32, what: &str, now: UnixTime) -> 
             "the signing configuration names no {what} with API version {version} that is valid at this time"
         ))
     })
-}
-
-/// The answer to a request for a certificate.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Issued {
-    signed_certificate_embedded_sct: Embedded,
-}
-
-#[derive(Deserialize)]
-struct Embedded {
-    chain: Chain,
-}
-
-#[derive(Deserialize)]
-struct Chain {
-    certificates: Vec<String>,
-}
-
-/// Asks for a certificate: Fulcio's interface, version 2, with a certificate request, which proves possession itself.
-async fn certify(http: &Client, base: &str, token: &str, request: &str) -> Outcome<Vec<Certificate>> {
-    let url = format!("{}/api/v2/signingCert", base.trim_end_matches('/'));
-    let unreachable = |error: reqwest::Error| {
-        Failure::new(Exit::Unavailable, format!("the certificate authority at {url}: {}", chain(&error)))
-    };
-    let body = json!({ "certificateSigningRequest": base64_encode(request.as_bytes()) });
-    let mut response = http.post(&url).bearer_auth(token).json(&body).send().await.map_err(unreachable)?;
-    let status = response.status();
-    let mut answer = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        answer.extend_from_slice(&chunk);
-        if answer.len() > MAX_ANSWER {
-            return Err(Failure::failed("the certificate authority's answer is larger than 1 MiB"));
-        }
-    }
-    if status != StatusCode::OK {
-        let exit = if status.is_server_error() { Exit::Unavailable } else { Exit::Failure };
-        // The authority's own words, bounded; the token is in none of ours.
-        let words: String = String::from_utf8_lossy(&answer).chars().take(300).collect();
-        return Err(Failure::new(exit, format!("the certificate authority answers {status}: {words}")));
-    }
-    let issued: Issued =
-        serde_json::from_slice(&answer).or_fail(Exit::Failure, "the certificate authority's answer")?;
-    let pem = issued.signed_certificate_embedded_sct.chain.certificates.join("\n");
-    let certificates = chain_file::parse(&pem, "the certificate authority's answer")
-        .map_err(|failure| Failure { exit: Exit::Failure, ..failure })?;
-    if certificates.len() < 2 {
-        return Err(Failure::failed("the certificate authority's answer holds no issuer"));
-    }
-    Ok(certificates)
 }
 
 /// What is written is what verifies.

@@ -17,6 +17,7 @@ mod deployment;
 mod developer;
 mod enrolment;
 mod executor;
+mod keyless;
 mod lint;
 mod log_copy;
 mod monitor;

@@ -17,7 +17,8 @@ use crate::clock;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
 use crate::home::{Home, Secrecy, read_file, write_file};
 use crate::output::{Output, Tone, shown};
-use crate::release::{Release, Use};
+use crate::release::{MANIFEST_FILE, Target};
+use crate::sign::module::{self, NO_STAPLES};
 use crate::sign::pending::entry_of;
 use crate::sign::{
     Pending, ServiceFlags, Services, Signed, complete, kinds_of, report, sha256_of_file, store,
@@ -30,8 +31,8 @@ pub struct Submit {
     /// Finish what `sign` left pending when a service was away
     #[arg(long)]
     resume: bool,
-    /// With --resume: folders with a manifest.yaml, or manifests [default: the current folder]
-    #[arg(value_name = "DIR|MANIFEST", requires = "resume")]
+    /// With --resume: folders with a manifest.yaml, manifests, or modules [default: the current folder]
+    #[arg(value_name = "DIR|MANIFEST|MODULE", requires = "resume")]
     releases: Vec<PathBuf>,
     /// A Sigstore bundle with a certificate that lacks its timestamp or its log entry
     #[arg(long, value_name = "FILE")]
@@ -92,8 +93,31 @@ pub fn submit(submit: &Submit, home: &Home, out: &Output) -> Outcome {
 }
 
 fn resume(path: &Path, services: &Services, out: &Output) -> Outcome<()> {
-    let mut release = Release::open(path, Use::Sign)?;
-    let mut pending = Pending::load(&release)?;
+    match Target::find(path, Path::new(MANIFEST_FILE))? {
+        Target::Release(mut release) => {
+            let pending = Pending::load(&release)?;
+            let (chain, sidecar) = (pending.chain.clone(), pending.sidecar.clone());
+            let (signed, signer) = finish_pending(pending, &release.module_path()?, &chain, services, out)?;
+            store(&mut release, &signed, &chain, sidecar.as_deref())?;
+            report(&release, &signed, &signer, sidecar.as_deref(), out);
+            Ok(())
+        }
+        Target::Module(module) => {
+            let pending = Pending::load_of_module(&module)?;
+            let (signed, signer) = finish_pending(pending, &module, NO_STAPLES, services, out)?;
+            module::store(&module, &signed, &signer, out)
+        }
+    }
+}
+
+/// Adds what a pending signature lacks, and staples for these certificates; the evidence, and who signed. An outage leaves it pending.
+fn finish_pending(
+    mut pending: Pending,
+    module: &Path,
+    stapled: &[Certificate],
+    services: &Services,
+    out: &Output,
+) -> Outcome<(Signed, String)> {
     let certificate = pending.chain.first().ok_or_else(|| Failure::usage("there is no certificate"))?.clone();
     // A token of now would prove that the signature was made after the certificate's time.
     if pending.bundle.timestamps.is_empty() && certificate.not_after() < clock::now() {
@@ -101,20 +125,18 @@ fn resume(path: &Path, services: &Services, out: &Output) -> Outcome<()> {
             .hint("renew it with `mentatctl pki renew`, then sign again"));
     }
     let entry = entry_of(&pending.bundle, &certificate)?;
-    let spinner = out.spinner(format!("recording {}", release.manifest().id()));
-    let (staples, log_index) = match complete(&mut pending.bundle, &entry, &pending.chain, services) {
+    let spinner = out.spinner(format!("recording {}", module.display()));
+    let (staples, log_index) = match complete(&mut pending.bundle, &entry, stapled, services) {
         Ok(done) => done,
         Err(failure) if failure.exit == Exit::Unavailable => {
-            pending.store(&release)?;
+            pending.store(module)?;
             return Err(failure.hint("the signature stays pending: repeat the command later"));
         }
         Err(failure) => return Err(failure),
     };
     drop(spinner);
     let signed = Signed { bundle: pending.bundle, staples, log_index };
-    store(&mut release, &signed, &pending.chain, pending.sidecar.as_deref())?;
-    report(&release, &signed, &one_line(&signer_name(&certificate)), pending.sidecar.as_deref(), out);
-    Ok(())
+    Ok((signed, one_line(&signer_name(&certificate))))
 }
 
 /// Records a bundle's signature and writes the bundle.

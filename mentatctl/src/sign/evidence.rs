@@ -1,6 +1,7 @@
 //! The services that turn a signature into evidence: timestamp authority, log, and the issuers' status addresses.
 
 use ca_api::client::{CaClient, ClientError};
+use clap::Args;
 use reqwest::Client;
 use serde_json::Value;
 use tlog_client::{LogClient, Submission};
@@ -14,10 +15,54 @@ use trust_store::tsp::{self, TimestampToken};
 
 use super::signer::sha256;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
+use crate::home::Home;
 use crate::log::log_failure;
+use crate::net::TlsFlags;
 
 /// Largest timestamp answer, bytes.
 const MAX_TIMESTAMP: usize = 64 << 10;
+
+/// Where evidence comes from.
+#[derive(Debug, Args)]
+pub struct ServiceFlags {
+    /// Base URL of the signing log
+    #[arg(long, value_name = "URL")]
+    log_url: Option<String>,
+    /// Full URL of the timestamp authority
+    #[arg(long, value_name = "URL")]
+    tsa_url: Option<String>,
+    #[command(flatten)]
+    tls: TlsFlags,
+}
+
+impl ServiceFlags {
+    /// Base URL of the log, where it was given.
+    pub fn log_url(&self) -> Option<&str> {
+        self.log_url.as_deref()
+    }
+
+    /// Full URL of the timestamp authority, where it was given.
+    pub fn tsa_url(&self) -> Option<&str> {
+        self.tsa_url.as_deref()
+    }
+
+    /// The services.
+    ///
+    /// # Errors
+    /// Exit code 2 when an address is not known or a TLS file cannot be used.
+    pub fn services(&self, home: &Home) -> Outcome<Services> {
+        let log = home.log_url(self.log_url.as_deref())?;
+        Services::new(self.tls.client(home)?, &log, &home.tsa_url(self.tsa_url.as_deref())?)
+    }
+
+    /// The HTTP client.
+    ///
+    /// # Errors
+    /// Exit code 2 when a TLS file cannot be used.
+    pub fn client(&self, home: &Home) -> Outcome<reqwest::Client> {
+        self.tls.client(home)
+    }
+}
 
 /// Clients of the services.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! A signature whose evidence is not complete because a service was away: a JSON file beside the manifest, without any secret.
+//! A signature whose evidence is not complete because a service was away: a JSON file beside the module, without any secret.
 //!
 //! | member | value |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `certificate_chain` | PEM, end-entity first |
 //! | `sidecar` | the name of the bundle's file, if it is not to stand in the manifest |
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use trust_store::bundle::{Bundle, Content};
 use trust_store::rekor::{HashedRekord, VerifierKey};
 use trust_store::statement::Statement;
 
-use super::signer::{kinds_of, sha256};
+use super::signer::{kinds_of, sha256, sha256_of_file};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, file_failure};
 use crate::home::{Secrecy, read_file, write_file};
 use crate::release::Release;
@@ -47,28 +47,22 @@ struct File {
 
 impl Pending {
     /// A signature that waits.
-    ///
-    /// # Errors
-    /// None in practice.
-    pub fn new(bundle: &Bundle, chain: &[Certificate], sidecar: Option<String>) -> Outcome<Self> {
-        Ok(Self { bundle: bundle.clone(), chain: chain.to_vec(), sidecar })
+    pub fn new(bundle: &Bundle, chain: &[Certificate], sidecar: Option<String>) -> Self {
+        Self { bundle: bundle.clone(), chain: chain.to_vec(), sidecar }
     }
 
-    /// Where the signature of a release waits.
-    ///
-    /// # Errors
-    /// Exit code 2 when the manifest names no module.
-    pub fn path(release: &Release) -> Outcome<PathBuf> {
-        let module = release.module_path()?;
-        let name = module.file_name().unwrap_or_default().to_string_lossy();
-        Ok(module.with_file_name(format!("{name}.pending.json")))
+    /// Where the signature of a module, or of its release, waits.
+    pub fn path(module: &Path) -> PathBuf {
+        let mut name = module.file_name().unwrap_or_default().to_owned();
+        name.push(".pending.json");
+        module.with_file_name(name)
     }
 
-    /// Keeps it beside the manifest, in place of an earlier one.
+    /// Keeps it beside the module, in place of an earlier one.
     ///
     /// # Errors
     /// Exit code 1 when it cannot be written.
-    pub fn store(&self, release: &Release) -> Outcome<()> {
+    pub fn store(&self, module: &Path) -> Outcome<()> {
         let bundle = self.bundle.to_json().or_fail(Exit::Failure, "writing the bundle")?;
         let file = File {
             version: VERSION,
@@ -77,7 +71,7 @@ impl Pending {
             sidecar: self.sidecar.clone(),
         };
         let json = serde_json::to_vec(&file).or_fail(Exit::Failure, "writing the pending signature")?;
-        write_file(&Self::path(release)?, &json, Secrecy::Public)
+        write_file(&Self::path(module), &json, Secrecy::Public)
     }
 
     /// The signature that waits beside a manifest, checked to be about this manifest and this module.
@@ -85,40 +79,59 @@ impl Pending {
     /// # Errors
     /// Exit code 2 when none waits, it cannot be read, or the release changed since it was signed.
     pub fn load(release: &Release) -> Outcome<Self> {
-        let path = Self::path(release)?;
+        let module = release.module_path()?;
+        let pending = Self::read(&module, release.path())?;
+        let statement = Statement::agent_release(release.manifest(), &sha256(&release.module()?));
+        let expected = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
+        match &pending.bundle.content {
+            Content::Dsse(envelope) if envelope.payload == expected => Ok(pending),
+            _ => Err(broken(&Self::path(&module), "the manifest or the module changed since it was signed")),
+        }
+    }
+
+    /// The signature that waits beside a module without a manifest, checked to be about this module.
+    ///
+    /// # Errors
+    /// As [`Pending::load`].
+    pub fn load_of_module(module: &Path) -> Outcome<Self> {
+        let pending = Self::read(module, module)?;
+        let expected = sha256_of_file(module)?;
+        match &pending.bundle.content {
+            Content::Message { digest: Some((_, digest)), .. } if *digest == expected => Ok(pending),
+            _ => Err(broken(
+                &Self::path(module),
+                "the module changed since it was signed, or has a manifest no more",
+            )),
+        }
+    }
+
+    fn read(module: &Path, of: &Path) -> Outcome<Self> {
+        let path = Self::path(module);
         if !path.exists() {
-            return Err(Failure::usage(format!("no signature of {} is pending", release.path().display()))
+            return Err(Failure::usage(format!("no signature of {} is pending", of.display()))
                 .hint("sign it with: mentatctl sign"));
         }
-        let again = "sign again with: mentatctl sign";
-        let broken = |what: &str| Failure::usage(format!("{}: {what}", path.display())).hint(again);
         let file: File = serde_json::from_slice(&read_file(&path)?)
-            .map_err(|_| broken("not a pending signature, or of a later version"))?;
+            .map_err(|_| broken(&path, "not a pending signature, or of a later version"))?;
         if file.version != VERSION {
-            return Err(broken("not a pending signature, or of a later version"));
+            return Err(broken(&path, "not a pending signature, or of a later version"));
         }
         let bundle =
             Bundle::parse(file.bundle.to_string().as_bytes()).or_fail(Exit::Usage, path.display())?;
         let chain =
             crate::chain_file::parse(&file.certificate_chain.join("\n"), &path.display().to_string())?;
         if bundle.certificate() != chain.first().map(Certificate::der) {
-            return Err(broken("its certificate is not the one that signed"));
-        }
-        let statement = Statement::agent_release(release.manifest(), &sha256(&release.module()?));
-        let expected = statement.to_payload().or_fail(Exit::Failure, "writing the statement")?;
-        match &bundle.content {
-            Content::Dsse(envelope) if envelope.payload == expected => {}
-            _ => return Err(broken("the manifest or the module changed since it was signed")),
+            return Err(broken(&path, "its certificate is not the one that signed"));
         }
         Ok(Self { bundle, chain, sidecar: file.sidecar })
     }
 
-    /// Removes what waited beside a manifest that is signed now.
+    /// Removes what waited beside a module that is signed now.
     ///
     /// # Errors
     /// Exit code 1 when it cannot be removed.
-    pub fn forget(release: &Release) -> Outcome<()> {
-        let path = Self::path(release)?;
+    pub fn forget(module: &Path) -> Outcome<()> {
+        let path = Self::path(module);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(file_failure(Exit::Failure, path.display(), &error))
@@ -126,6 +139,10 @@ impl Pending {
             _ => Ok(()),
         }
     }
+}
+
+fn broken(path: &Path, what: &str) -> Failure {
+    Failure::usage(format!("{}: {what}", path.display())).hint("sign again with: mentatctl sign")
 }
 
 /// The entry that belongs into the log for a bundle with a certificate.

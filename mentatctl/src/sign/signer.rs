@@ -6,9 +6,9 @@ use std::sync::Arc;
 use ca_api::client::CaClient;
 use hsm::{Input, KeyAlgorithm, PublicKey, Purpose, SignatureAlgorithm, SigningIntent};
 use sha2::{Digest as _, Sha256};
-use trust_store::Certificate;
 use trust_store::identity::Identity;
 use trust_store::key_details::KeyDetails;
+use trust_store::{Certificate, UnixTime};
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
@@ -138,6 +138,20 @@ impl Signer {
             |_| trust_store::identity::subject_text(self.certificate()),
             |id| id.subject().to_owned(),
         )
+    }
+
+    /// Refuses a certificate whose time is over: what is signed with it is recorded for ever and verifies nowhere.
+    ///
+    /// # Errors
+    /// Exit code 2.
+    pub fn refuse_expired(&self, now: UnixTime) -> Outcome<()> {
+        let end = self.certificate().not_after();
+        if now <= end {
+            return Ok(());
+        }
+        Err(Failure::usage(format!("the certificate of {} expired at {}", self.name(), end.to_rfc3339()))
+            .code("expired_at_signing")
+            .hint("renew it with `mentatctl pki renew`; with an identity token, get a new token and sign what is left"))
     }
 
     /// Signs a message: DER for ECDSA, raw bytes for Ed25519.
