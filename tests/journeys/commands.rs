@@ -10,7 +10,7 @@ use mentat_tests::command::finish;
 const PROGRAMS: [&str; 5] = ["ca-service", "executor", "mentatctl", "transparency-log", "witness"];
 
 /// The words of a command line as a shell reads them, up to a comment, a pipe or the next command.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote, mut begun) = (Vec::new(), String::new(), None, false);
     for character in line.chars() {
         match (quote, character) {

@@ -23,6 +23,7 @@ mod log_copy;
 mod monitor;
 mod operator;
 mod pending;
+mod recipes;
 mod registry;
 mod split;
 mod trust;
