@@ -8,6 +8,7 @@
 
 mod admitted;
 mod client;
+mod released;
 mod rotated;
 
 use std::fs;

@@ -11,6 +11,8 @@ use std::process::Command;
 
 use super::{Claim, Payload, Scene};
 
+pub(super) use go::program;
+
 /// A client that signs and verifies.
 pub(crate) trait Client {
     fn name(&self) -> &'static str;
@@ -76,7 +78,7 @@ pub(crate) fn installed(scene: &Scene) -> Vec<Box<dyn Client>> {
 
 /// Runs a command with its own folders below the scene's, and the stack's TLS authority where it is told one; its words on
 /// failure.
-fn run(scene: &Scene, command: &mut Command) -> Result<(), String> {
+pub(super) fn run(scene: &Scene, command: &mut Command) -> Result<(), String> {
     let home = scene.path("client-home");
     std::fs::create_dir_all(&home).unwrap();
     for name in ["HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"] {

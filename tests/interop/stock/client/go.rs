@@ -7,7 +7,7 @@ use super::super::{Claim, Payload, Scene, Trust};
 use super::{Client, run};
 
 /// A program of the folder `MENTAT_GO_BIN`, or of the path.
-pub(super) fn program(name: &str) -> Option<PathBuf> {
+pub(in super::super) fn program(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("MENTAT_GO_BIN").into_iter().chain(std::env::var_os("PATH"));
     let found = folders
         .flat_map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>())
