@@ -44,7 +44,7 @@ pub mod names {
     pub const OCSP_RESPONDER: &str = "ocsp-responder";
     /// Time-stamp authority.
     pub const TIMESTAMP_AUTHORITY: &str = "timestamp-authority";
-    /// Key for statements about revocations.
+    /// Key of statements about revocations.
     pub const STATEMENT: &str = "statement";
     /// All of them.
     pub const ALL: [&str; 6] =
@@ -54,6 +54,12 @@ pub mod names {
     #[must_use]
     pub fn generation(kind: &str, number: u32) -> String {
         if number > 1 { format!("{kind}-{number}") } else { kind.to_owned() }
+    }
+
+    /// Whether a name is that of a root, of whatever generation.
+    #[must_use]
+    pub fn is_root(name: &str) -> bool {
+        split(name).is_some_and(|(kind, _)| kind == ROOT)
     }
 
     /// The kind in a name, and which of its authorities is meant; none for a name that no authority can have.

@@ -258,8 +258,9 @@ async fn extend(
 ) -> Result<(CertificateAuthority, Vec<String>), CaError> {
     let authority = reopen(settings, Arc::clone(&clock), keys).await?;
     // Lists are signed under a root that fell as well.
-    if plan.steps.iter().any(|step| step.issuer.as_deref() == Some(names::ROOT)) {
-        authority.may_issue(names::ROOT, now)?;
+    let issuers = plan.steps.iter().filter_map(|step| step.issuer.as_deref());
+    for root in issuers.filter(|issuer| names::is_root(issuer)) {
+        authority.may_issue(root, now)?;
     }
     let made = succession::hold(&authority, keys, plan, transcript, now).await?;
     if made.is_empty() {

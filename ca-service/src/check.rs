@@ -189,7 +189,7 @@ async fn lists(
                 CrlPart::Complete | CrlPart::Delta => None,
                 CrlPart::Shard(shard) => Some(issuer.status.crl(shard)),
             };
-            let longest = if loaded.name == names::ROOT { 366 * 86_400 } else { 10 * 86_400 };
+            let longest = if names::is_root(&loaded.name) { 366 * 86_400 } else { 10 * 86_400 };
             let rules = CrlRules { issuer, shard_url: url.as_deref(), longest_validity: longest };
             if let Err(error) = lint::crl(&crl.der, &rules).into_result() {
                 report.findings.push(format!("{name}: {error}"));

@@ -47,8 +47,8 @@ enum Command {
     Renew {
         #[command(flatten)]
         config: ConfigFile,
-        /// Which one: ocsp-responder, timestamp-authority, code-signing or time-stamping. The last two get a successor beside them,
-        /// by a ceremony where [approvals] names approvers.
+        /// Which one: ocsp-responder, timestamp-authority, statement, code-signing, time-stamping or root. The last four get a successor
+        /// beside them; of the last three it is made by a ceremony where [approvals] names approvers.
         #[arg(long)]
         authority: String,
     },

@@ -86,7 +86,7 @@ impl CertificateAuthority {
         let (authority, issuer) = self.issuer(name)?;
         let now = self.clock.now()?;
         let lifetime =
-            if name == names::ROOT { self.settings.root_crl_seconds } else { self.settings.crl_seconds };
+            if names::is_root(name) { self.settings.root_crl_seconds } else { self.settings.crl_seconds };
         let scope = match part {
             CrlPart::Complete | CrlPart::Delta => CrlScope::Complete,
             CrlPart::Shard(shard) => CrlScope::Shard { url: issuer.status.crl(shard) },

@@ -1,10 +1,12 @@
 //! New keys and certificates: for the OCSP responders and the time-stamp authority in place of their old ones, and for the CAs
-//! that issue, beside them (`issuer.rs`).
+//! that issue, the root and the key of statements, beside them (`issuer.rs`, `root.rs`, `statement.rs`).
 //!
 //! Done beside a stopped server; the next start takes the new ones. What the old ones signed stays valid as long as it was.
 
 mod chains;
 mod issuer;
+mod root;
+mod statement;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use ca_api::AuthorityRole;
 use ca_pki::certificate::{Decided, Form, build};
 use ca_pki::key::KeyUse;
 use ca_pki::lint::{self, CertificateRules};
-use ca_pki::profile::Kind;
+use ca_pki::profile::{Kind, Profile};
+use ca_pki::serial::ShardCount;
 use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
 use der::Encode as _;
 use hsm::{KeyAlgorithm, KeySpec, KeyUri, Keyring, Purpose, Signer};
@@ -40,10 +43,12 @@ pub(crate) struct Certified<'a> {
 pub struct Renewed {
     /// Name of the authority.
     pub authority: String,
-    /// Serial number of its new certificate.
-    pub serial: String,
+    /// Serial number of its new certificate; none for a bare key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// Last second of validity of the new certificate, RFC 3339.
-    pub not_after: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
     /// PEM file that was written anew.
     pub file: PathBuf,
 }
@@ -66,9 +71,11 @@ impl CertificateAuthority {
                 let issuer = issuer.ok_or(CaError::Inconsistent("there is no CA for time stamps"))?;
                 self.replace(name, Kind::TimestampAuthority, issuer, keys).await
             }
+            Some((names::ROOT, 1)) => self.succeed_root(keys).await,
+            Some((names::STATEMENT, 1)) => self.succeed_statement_key(keys).await,
             _ => Err(CaError::OutOfRange {
                 field: "authority",
-                reason: "must be code-signing, time-stamping, ocsp-responder or timestamp-authority; the root's key needs a ceremony",
+                reason: "must be root, code-signing, time-stamping, ocsp-responder, timestamp-authority or statement",
             }),
         }
     }
@@ -124,10 +131,7 @@ impl CertificateAuthority {
         let parameters =
             issuer.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
         let NewKey { uri, public: public_key, .. } = self.new_key(name, kind, algorithm, keys)?;
-        let profile = self.settings.infrastructure(kind).map_err(|refusal| {
-            tracing::error!(%refusal, "a lifetime is out of range");
-            CaError::OutOfRange { field: "hierarchy", reason: "a lifetime is out of its range" }
-        })?;
+        let profile = self.profile_of(kind)?;
         let serial = self.serial()?;
         let decided = Decided {
             serial: &serial,
@@ -155,6 +159,14 @@ impl CertificateAuthority {
         };
         let certificate = self.sign_recorded_infrastructure(certified, &tbs).await?;
         Ok(Made { certificate, uri, serial: shown, not_after })
+    }
+
+    /// The profile of the CA's own certificates of a kind.
+    fn profile_of(&self, kind: Kind) -> Result<Profile, CaError> {
+        self.settings.infrastructure(kind).map_err(|refusal| {
+            tracing::error!(%refusal, "a lifetime is out of range");
+            CaError::OutOfRange { field: "hierarchy", reason: "a lifetime is out of its range" }
+        })
     }
 
     /// A key in the place that the configuration says for its kind. Its label is new each time: an attempt before may have
@@ -186,7 +198,7 @@ impl CertificateAuthority {
         tbs: &ToBeSigned,
     ) -> Result<Vec<u8>, CaError> {
         let signing = certified.issuer;
-        let issuer = signing.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
+        let shards = ShardCount::new(signing.shards)?;
         let at = certified.at;
         let intent = random::<16>()?;
         let detail = serde_json::json!({
@@ -197,7 +209,7 @@ impl CertificateAuthority {
         self.store
             .record_intent(NewIntent {
                 intent,
-                shard: certified.serial.shard(issuer.status.shards),
+                shard: certified.serial.shard(shards),
                 serial: certified.serial,
                 issuer: signing.name.clone(),
                 profile: certified.profile.to_owned(),
@@ -241,6 +253,11 @@ struct Made {
 impl Made {
     fn renewed(self, authority: &str, file: PathBuf) -> Renewed {
         let not_after = self.not_after.to_rfc3339();
-        Renewed { authority: authority.to_owned(), serial: self.serial, not_after, file }
+        Renewed {
+            authority: authority.to_owned(),
+            serial: Some(self.serial),
+            not_after: Some(not_after),
+            file,
+        }
     }
 }

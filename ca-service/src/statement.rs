@@ -87,7 +87,8 @@ impl CertificateAuthority {
         let mut message =
             format!("DSSEv1 {} {STATEMENT_TYPE} {} ", STATEMENT_TYPE.len(), payload.len()).into_bytes();
         message.extend_from_slice(payload.as_bytes());
-        let authority = self.authority(names::STATEMENT)?;
+        let newest = self.generations(names::STATEMENT).next();
+        let authority = newest.ok_or(CaError::Inconsistent("there is no key for statements"))?;
         let signature = self.sign(authority, Purpose::Statement, &random::<16>()?, &message).await?;
         Ok(serde_json::json!({
             "payload": STANDARD.encode(&payload),

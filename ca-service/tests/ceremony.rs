@@ -209,7 +209,7 @@ async fn successors_are_made_by_the_quorum_where_there_is_one() {
     let site = Site { folder, settings: settings.clone(), outcome: held.founded.unwrap(), log };
     let authority = site.open().await;
     let old = issued(&authority).await;
-    for name in ["code-signing", "time-stamping"] {
+    for name in ["root", "code-signing", "time-stamping"] {
         let refused = authority.renew(name, &site.keyring()).await.unwrap_err();
         assert!(matches!(refused, CaError::OutOfRange { field: "authority", .. }), "{refused}");
         assert!(refused.to_string().contains("ceremony"), "{refused}");

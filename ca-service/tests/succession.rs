@@ -170,11 +170,96 @@ async fn a_new_ca_for_time_stamps_certifies_the_authority_anew() {
     check_ca(&reopened).await;
 }
 
+/// A root that is succeeded goes on as the anchor of what is below it; what is made next is below the new one.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_root_s_key_is_not_renewed_here() {
+async fn a_new_root_certifies_the_next_cas_and_the_old_one_stays_an_anchor() {
     let site = Site::new().await;
     let authority = site.open().await;
-    for name in ["root", "statement", "code-signing-2", "time-stamping-2", "timestamp-authority-2", "nobody"]
+    let old = issued(&authority).await;
+    let renewed = authority.renew("root", &site.keyring()).await.unwrap();
+    assert_eq!(renewed.authority, "root-2");
+    assert!(renewed.file.ends_with("root-2.pem") && renewed.serial.is_some() && renewed.not_after.is_some());
+    drop(authority);
+    // Nothing issues under it yet.
+    let authority = site.open().await;
+    assert_eq!(issued(&authority).await.chain, old.chain);
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+    assert!(listed(&authority, "root-2").is_empty());
+    for kind in ["code-signing", "time-stamping"] {
+        authority.renew(kind, &site.keyring()).await.unwrap();
+    }
+    drop(authority);
+
+    let authority = site.open().await;
+    authority.publish_due().await.unwrap();
+    let (first, second) =
+        (&authority.authorities()["root"].certificate, &authority.authorities()["root-2"].certificate);
+    let new = issued(&authority).await;
+    assert_eq!((&old.chain[1], &new.chain[1]), (first, second));
+    let parsed = |der: &[u8]| Certificate::from_der(der).unwrap();
+    assert_ne!(parsed(first).subject_der(), parsed(second).subject_der(), "names stand for keys");
+    assert_ne!(parsed(first).spki_der(), parsed(second).spki_der());
+    assert_eq!(parsed(&new.chain[0]).issuer_der(), parsed(second).subject_der());
+    assert_eq!(&authority.authorities()["timestamp-authority"].chain[2], second);
+    for each in [&old, &new] {
+        assert_eq!(status(&authority, each).await, CertificateStatus::Good);
+    }
+    // The file that logs are given: every CA whose certificates may be good, and both anchors at its end.
+    let file = site.settings.data_dir.join("chains/code-signing.pem");
+    let text = std::fs::read_to_string(file).unwrap();
+    let filed: Vec<_> = text.split_inclusive("-----END CERTIFICATE-----\n").map(fixture::der).collect();
+    assert_eq!(filed, [new.chain[0].clone(), old.chain[0].clone(), second.clone(), first.clone()]);
+    check_ca(&authority).await;
+
+    // With the old root falls what is below it, and nothing of the new one's.
+    let serial = |name: &str| {
+        let serial = parsed(&authority.authorities()[name].certificate).serial().to_vec();
+        ca_pki::SerialNumber::from_magnitude(&serial).unwrap()
+    };
+    authority.revoke(&serial("root"), RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    assert!(authority.has_fallen("code-signing") && !authority.has_fallen("code-signing-2"));
+    assert_eq!(issued(&authority).await.chain, new.chain);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_are_signed_by_the_newest_key_and_the_file_of_keys_names_all() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let signer = |authority: &CertificateAuthority, index: u64| {
+        let event = site.log.events()[usize::try_from(index).unwrap()].clone();
+        let key = event["signatures"][0]["keyid"].as_str().unwrap().to_owned();
+        let named =
+            |one: &&ca_service::authority::LoadedAuthority| hex::encode(one.public_key.spki_sha256()) == key;
+        authority.authorities().values().find(named).unwrap().name.clone()
+    };
+    let anchored = authority.anchor().await.unwrap().unwrap();
+    assert_eq!(signer(&authority, anchored.event_index), "statement");
+    let renewed = authority.renew("statement", &site.keyring()).await.unwrap();
+    assert_eq!((&*renewed.authority, &renewed.serial, &renewed.not_after), ("statement-2", &None, &None));
+    let text = std::fs::read_to_string(&renewed.file).unwrap();
+    assert!(renewed.file.ends_with("statement.pub.pem") && text.matches("BEGIN PUBLIC KEY").count() == 2);
+    drop(authority);
+
+    let authority = site.open().await;
+    issued(&authority).await;
+    let anchored = authority.anchor().await.unwrap().unwrap();
+    assert_eq!(signer(&authority, anchored.event_index), "statement-2");
+    let newest = authority.authorities()["statement-2"].signer.public_key().to_pem();
+    assert!(text.starts_with(&newest), "the newest first");
+    // An interruption left the file as it was: the next start writes it.
+    std::fs::write(&renewed.file, newest).unwrap();
+    authority.write_chains().unwrap();
+    assert_eq!(std::fs::read_to_string(&renewed.file).unwrap(), text);
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_authority_or_follows_another_is_not_renewed() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    for name in
+        ["root-2", "statement-2", "code-signing-2", "time-stamping-2", "timestamp-authority-2", "nobody"]
     {
         let refused = authority.renew(name, &site.keyring()).await;
         assert!(matches!(refused, Err(CaError::OutOfRange { field: "authority", .. })), "{name}");

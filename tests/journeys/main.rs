@@ -25,5 +25,6 @@ mod operator;
 mod pending;
 mod recipes;
 mod registry;
+mod rotation;
 mod split;
 mod trust;

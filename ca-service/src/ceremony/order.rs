@@ -96,7 +96,7 @@ impl Order {
                     return Err("it is made twice");
                 }
                 let name = names::generation(kind, self.newest(kind).saturating_add(1));
-                Place { name: Some(name), issuer: Some(names::ROOT.to_owned()) }
+                Place { name: Some(name), issuer: Some(newest(names::ROOT)) }
             }
             Make::OcspResponder => {
                 let name = names::generation(names::OCSP_RESPONDER, self.newest(names::CODE_SIGNING));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use ca_pki::pem;
 
-use crate::authority::{CertificateAuthority, names};
+use crate::authority::{CertificateAuthority, LoadedAuthority, names};
 use crate::error::CaError;
 
 /// Folder of the files.
@@ -21,12 +21,16 @@ impl CertificateAuthority {
     pub fn write_chains(&self) -> Result<(), CaError> {
         let issues = |name: &str| !self.has_fallen(name) && self.responder_of(name).is_ok();
         let standing = self.generations(names::CODE_SIGNING).filter(|authority| issues(&authority.name));
-        let mut standing: Vec<&Vec<u8>> = standing.map(|authority| &authority.certificate).collect();
+        let standing: Vec<&LoadedAuthority> = standing.collect();
         // Without any the file says who it was.
         if !standing.is_empty() {
-            standing.push(&self.authority(names::ROOT)?.certificate);
-            self.write_chain("code-signing.pem", standing.into_iter())?;
+            self.write_signing_chain(&standing)?;
         }
+        for root in self.generations(names::ROOT) {
+            self.write_chain(&format!("{}.pem", root.name), std::iter::once(&root.certificate))?;
+        }
+        let statements: Vec<&LoadedAuthority> = self.generations(names::STATEMENT).collect();
+        self.write_statement_keys(&statements)?;
         for responder in self.generations(names::OCSP_RESPONDER) {
             let file = format!("{}.pem", responder.name);
             self.write_chain(&file, std::iter::once(&responder.certificate))?;
@@ -35,13 +39,36 @@ impl CertificateAuthority {
         self.write_chain("time-stamping.pem", stamps.chain.iter()).map(drop)
     }
 
-    /// Writes a file of `chains/` in one step, unless it says so already; durable on return.
+    /// Writes the file of the CAs for code signing, the newest first, their roots at its end.
+    pub(super) fn write_signing_chain(&self, authorities: &[&LoadedAuthority]) -> Result<PathBuf, CaError> {
+        let mut roots: Vec<&Vec<u8>> = Vec::new();
+        for root in authorities.iter().filter_map(|authority| authority.chain.last()) {
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
+        }
+        let issuers = authorities.iter().map(|authority| &authority.certificate);
+        self.write_chain("code-signing.pem", issuers.chain(roots))
+    }
+
+    /// Writes the file of the keys of statements, the newest first: what an older one signed stays in the log.
+    pub(super) fn write_statement_keys(&self, keys: &[&LoadedAuthority]) -> Result<PathBuf, CaError> {
+        let keys = keys.iter().map(|key| key.signer.public_key().to_pem());
+        self.write_file("statement.pub.pem", &keys.collect::<String>())
+    }
+
+    /// Writes certificates into a file of `chains/`.
     pub(super) fn write_chain<'a>(
         &self,
         file: &str,
         chain: impl Iterator<Item = &'a Vec<u8>>,
     ) -> Result<PathBuf, CaError> {
         let text: String = chain.map(|der| pem::encode("CERTIFICATE", der)).collect::<Result<_, _>>()?;
+        self.write_file(file, &text)
+    }
+
+    /// Writes a file of `chains/` in one step, unless it says so already; durable on return.
+    fn write_file(&self, file: &str, text: &str) -> Result<PathBuf, CaError> {
         let folder = self.settings.data_dir.join(FOLDER);
         let path = folder.join(file);
         if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {

@@ -23,8 +23,8 @@ impl CertificateAuthority {
             });
         }
         let now = self.clock.now()?;
-        let (root, _) = self.issuer(names::ROOT)?;
-        self.may_issue(names::ROOT, now)?;
+        let root = self.newest_root()?;
+        self.may_issue(&root.name, now)?;
         let newest = self.generations(kind).next();
         let newest = newest.ok_or(CaError::Inconsistent("there is no such CA to succeed"))?;
         let number = names::split(&newest.name).map_or(1, |(_, number)| number).saturating_add(1);
@@ -41,7 +41,7 @@ impl CertificateAuthority {
             name: name.clone(),
             role: role_name(newest.role).to_owned(),
             certificate: Some(made.certificate.clone()),
-            issuer: Some(names::ROOT.to_owned()),
+            issuer: Some(root.name.clone()),
             key_uri: made.uri.to_string(),
             shards: newest.shards,
         };
@@ -49,13 +49,10 @@ impl CertificateAuthority {
         let successor = self.added(&name, keys).await?;
         let file = if kind == names::CODE_SIGNING {
             self.appoint_responder(&successor, number, keys).await?;
-            // Every CA whose certificates may still be good, for whoever judges by this file: one that was revoked is none. The
-            // root stands at its end.
+            // Every CA whose certificates may still be good, for whoever judges by this file: one that was revoked is none.
             let others = self.generations(kind).filter(|authority| !self.has_fallen(&authority.name));
-            let others = others.map(|authority| &authority.certificate);
-            let chain =
-                std::iter::once(&made.certificate).chain(others).chain(std::iter::once(&root.certificate));
-            self.write_chain("code-signing.pem", chain)?
+            let all: Vec<&LoadedAuthority> = std::iter::once(&successor).chain(others).collect();
+            self.write_signing_chain(&all)?
         } else {
             self.replace(names::TIMESTAMP_AUTHORITY, Kind::TimestampAuthority, &successor, keys).await?.file
         };
@@ -98,7 +95,7 @@ impl CertificateAuthority {
 }
 
 /// A subject that no earlier authority has: names stand for keys, in revocation lists among others.
-fn numbered(fields: &NameFields, number: u32) -> Result<DistinguishedName, CaError> {
+pub(super) fn numbered(fields: &NameFields, number: u32) -> Result<DistinguishedName, CaError> {
     let mut fields = fields.clone();
     fields.common_name =
         Some(format!("{} {number}", fields.common_name.unwrap_or_default()).trim().to_owned());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use trust_store::event::{EventRule, EventRules};
+use trust_store::event::{EventRule, EventRules, MAX_EVENT_KEYS};
 use trust_store::json::Bytes;
 use trust_store::pem;
 
@@ -17,7 +17,7 @@ pub const REVOCATION: &str = "https://mentat.internal/revocation/v1";
 /// Keys of events, from flags.
 #[derive(Debug, Args)]
 pub struct EventKeyFlags {
-    /// Public key (PEM) that signs events of TYPE [default: revocations], beside those that log_keys.json names; may be
+    /// Public keys (PEM) that sign events of TYPE [default: revocations], beside those that log_keys.json names; may be
     /// repeated
     #[arg(long = "event-key", value_name = "[TYPE=]FILE", value_parser = typed_file)]
     event_keys: Vec<(String, PathBuf)>,
@@ -35,7 +35,7 @@ impl EventKeyFlags {
                 predicate_type: predicate_type.clone(),
                 issuer: None,
                 issuer_name: None,
-                keys: vec![Bytes(public_key(path)?)],
+                keys: public_keys(path)?.into_iter().map(Bytes).collect(),
             });
         }
         known.description.events.with(more).or_fail(Exit::Usage, "the keys of events")
@@ -45,10 +45,23 @@ impl EventKeyFlags {
 /// The public key in a PEM file, DER.
 ///
 /// # Errors
-/// Exit code 2 when it cannot be read.
+/// Exit code 2 when it cannot be read, or holds several.
 pub fn public_key(path: &Path) -> Outcome<Vec<u8>> {
-    let blocks = pem::decode(&read_text(path)?, "PUBLIC KEY", 1).or_fail(Exit::Usage, path.display())?;
-    blocks.into_iter().next().ok_or_else(|| Failure::usage(format!("{} holds no public key", path.display())))
+    keys_of(path, 1)?.pop().ok_or_else(|| holds_none(path))
+}
+
+/// The public keys in a PEM file, DER: of keys that followed one another the file names all.
+fn public_keys(path: &Path) -> Outcome<Vec<Vec<u8>>> {
+    let keys = keys_of(path, MAX_EVENT_KEYS)?;
+    if keys.is_empty() { Err(holds_none(path)) } else { Ok(keys) }
+}
+
+fn keys_of(path: &Path, most: usize) -> Outcome<Vec<Vec<u8>>> {
+    pem::decode(&read_text(path)?, "PUBLIC KEY", most).or_fail(Exit::Usage, path.display())
+}
+
+fn holds_none(path: &Path) -> Failure {
+    Failure::usage(format!("{} holds no public key", path.display()))
 }
 
 /// `TYPE=FILE`, or `FILE` of the key that signs revocations.

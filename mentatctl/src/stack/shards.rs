@@ -1,5 +1,5 @@
-//! What else must know of a new shard, at the start after it was made: who reads its keys by file, and the executor, which asks it
-//! for checkpoints. Whether `trust rotate` began it or an operator by hand makes no difference.
+//! What else must know of a new shard, or of a new key of statements, at the start after it was made: who reads keys by file, and the
+//! executor, which asks shards for checkpoints. Whether `trust rotate` made it or an operator by hand makes no difference.
 
 use tlog_client::{LogDescription, LogSet};
 use toml::{Table, Value};
@@ -14,7 +14,7 @@ use crate::log;
 use crate::net::block_on;
 use crate::output::Output;
 
-/// Asks the log server which logs it has. Where one of them is new: the key of the issuance log, the logs that the executor
+/// Asks the log server which logs it has, and whose events they believe. Where one of them is new: the key of the issuance log, the logs that the executor
 /// follows, the keys of its policy, `stack.json`, and last `log_keys.json`, so that an interruption repeats all of it.
 ///
 /// # Errors
@@ -28,7 +28,12 @@ pub fn follow(layout: &Layout, ports: &Ports, file: &mut StackFile, out: &Output
     let is_new = |log: &&LogDescription| known.0.iter().all(|other| other.origin != log.origin);
     // The raw log has its own way into the files.
     let new: Vec<_> = served.0.iter().filter(|log| log.kind != "raw").filter(is_new).collect();
-    if new.is_empty() {
+    let believes_more = |log: &&LogDescription| {
+        let known = known.0.iter().find(|other| other.origin == log.origin);
+        known.is_some_and(|known| !known.events.cover(&log.events))
+    };
+    let believing: Vec<_> = served.0.iter().filter(believes_more).collect();
+    if new.is_empty() && believing.is_empty() {
         return Ok(());
     }
     if let Some(issuance) = served.of_kind("issuance") {
@@ -46,6 +51,7 @@ pub fn follow(layout: &Layout, ports: &Ports, file: &mut StackFile, out: &Output
     let bytes = serde_json::to_vec_pretty(&served).or_fail(Exit::Failure, "writing the log keys")?;
     write_file(&path, &bytes, Secrecy::Public)?;
     new.iter().for_each(|log| out.line(format!("a new shard: {}", log.origin)));
+    believing.iter().for_each(|log| out.line(format!("a new key of events: {}", log.origin)));
     Ok(())
 }
 

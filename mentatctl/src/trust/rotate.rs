@@ -60,13 +60,17 @@ impl From<RoleName> for Role {
     }
 }
 
-/// An authority below the root on the command line. The root's own key is a matter of a ceremony.
+/// An authority on the command line. Where `[approvals]` names approvers, the root and the CAs below it are a matter of a ceremony.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AuthorityName {
     /// Issues to people and pipelines; its successor gets a responder of its own
     CodeSigning,
     /// Answers for the status of certificates
     OcspResponder,
+    /// Certifies the CAs that are made from then on; give those new keys after the next start
+    Root,
+    /// Signs statements about revocations for the event log
+    Statement,
     /// Issues to the time-stamp authority, which gets a new key too
     TimeStamping,
     /// Signs time stamps
@@ -79,6 +83,8 @@ impl AuthorityName {
         match self {
             Self::CodeSigning => "code-signing",
             Self::OcspResponder => "ocsp-responder",
+            Self::Root => "root",
+            Self::Statement => "statement",
             Self::TimeStamping => "time-stamping",
             Self::TimestampAuthority => "timestamp-authority",
         }
