@@ -41,6 +41,7 @@ test: build ## all that needs only Rust and a C compiler
 check: ## formatting, clippy, documentation, licences and bans
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL_BUT_COMPILER) --all-targets -- -D warnings
+	$(CARGO) clippy $(ALL_BUT_COMPILER) --features ca-service/postgres,ca-service/smtp --all-targets -- -D warnings
 	$(CARGO) clippy -p executor-compiler --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(ALL_BUT_COMPILER) --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
@@ -92,24 +93,26 @@ interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-sm
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
 
-# One selection of features for all four, and so one build.
-WITH_PKCS11 = $(ALL_BUT_COMPILER) --features ca-service/pkcs11,mentatctl/pkcs11
+# One selection of features for tokens and key services, and so one build.
+WITH_DEVICES = $(ALL_BUT_COMPILER) --features ca-service/pkcs11,mentatctl/pkcs11,ca-service/aws-kms,mentatctl/aws-kms
 
 interop-pkcs11: ## the key backend for PKCS#11 tokens, a CA and a developer with their keys in one, against SoftHSM 2
 	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
 	d=$$(mktemp -d) && mkdir $$d/tokens && printf 'directories.tokendir = %s\nlog.level = ERROR\n' $$d/tokens > $$d/softhsm2.conf && \
 	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
-	$(CARGO) test $(WITH_PKCS11) --lib -- pkcs11 && \
-	$(CARGO) test $(WITH_PKCS11) --test pkcs11 -- --nocapture && \
-	$(CARGO) build $(WITH_PKCS11) && $(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(WITH_PKCS11) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
+	$(CARGO) test $(WITH_DEVICES) --lib -- pkcs11 && \
+	$(CARGO) test $(WITH_DEVICES) --test pkcs11 -- --nocapture && \
+	$(CARGO) build $(WITH_DEVICES) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(WITH_DEVICES) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
 
-interop-kms: ## the key backend for AWS KMS: the suite on a service of its own, then against moto
-	@m=; if command -v moto_server >/dev/null; then m=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
-	$${m:+env MENTAT_MOTO=1} $(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/aws-kms --lib -- aws_kms --nocapture
+interop-kms: ## the key backend for AWS KMS and a developer with the key there: on services of their own, then against moto
+	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
+	$(CARGO) test $(WITH_DEVICES) --lib -- aws_kms --nocapture && \
+	$(CARGO) build $(WITH_DEVICES) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(WITH_DEVICES) --test interop -- key_service --nocapture
 
 # The suites of the authority's store, which run on SQLite in `make test`; the one about copies of the file stays out.
-POSTGRES_SUITES = $(addprefix --test ,ceremony delta expiry_warnings faults fulcio journey keys mass_revocation operations refusals \
+POSTGRES_SUITES = $(addprefix --test ,ceremony compromise delta expiry_warnings faults fulcio journey keys mass_revocation operations refusals \
 	revocation roles signing succession timestamps)
 
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite

@@ -12,8 +12,14 @@ use crate::config::Settings;
 
 /// A letter was not taken; whether it arrives is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the mail server did not take the letter: {0}")]
-pub struct NotSent(pub String);
+pub enum NotSent {
+    /// For good: of this address or sender the server takes no letter. Which addresses that are is told to nobody.
+    #[error("the mail server refuses the letter: {0}")]
+    Refused(String),
+    /// For now: it is not there, is busy, or may have taken the letter.
+    #[error("the mail server did not take the letter: {0}")]
+    Unavailable(String),
+}
 
 /// Sends letters. The text may hold a secret: implementations MUST NOT log it.
 pub trait Mailer: Send + Sync {

@@ -12,7 +12,7 @@ use service::rate_limit::ClientKey;
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
-use crate::mail::Mailer;
+use crate::mail::{Mailer, NotSent};
 
 /// Time that letters are counted over.
 const WINDOW: Duration = Duration::from_secs(3_600);
@@ -77,7 +77,8 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// [`CaError::NoMail`], [`CaError::AddressNotAllowed`], [`CaError::TooManyCodes`], [`CaError::Pki`] for what is no address,
-    /// [`CaError::Mail`] when the mail server does not take the letter: the code is worth nothing then, nobody has it.
+    /// [`CaError::Mail`] when the mail server does not take the letter now: the code is worth nothing then, nobody has it. A letter
+    /// that it refuses for good is answered like one that was sent: the difference would say which addresses there are.
     pub async fn mail_code(
         &self,
         request: &RequestCode,
@@ -111,7 +112,12 @@ impl CertificateAuthority {
              If it was not you, do nothing, and give the code to nobody.\r\n",
             config.code_minutes, token.token
         );
-        mail.mailer.send(address.as_str(), "Code for a signing certificate", text).await?;
+        match mail.mailer.send(address.as_str(), "Code for a signing certificate", text).await {
+            Err(NotSent::Refused(error)) => {
+                tracing::error!(error, "a code was not sent, and who asked for it is not told");
+            }
+            sent => sent?,
+        }
         Ok(MailedCode { expires_at: token.expires_at })
     }
 }

@@ -45,6 +45,7 @@ impl Post {
             let answer: &[u8] = match upper.split([' ', ':']).next().unwrap() {
                 "EHLO" => b"250-test\r\n250 8BITMIME\r\n",
                 "MAIL" if *self.refuse.lock().unwrap() => b"451 not now\r\n",
+                "RCPT" if upper.contains("NOBODY@") => b"550 no such user\r\n",
                 "RCPT" => {
                     to = line.split(['<', '>']).nth(1).unwrap().to_owned();
                     b"250 ok\r\n"
@@ -140,6 +141,11 @@ async fn codes_go_to_the_configured_domains_only_and_not_without_end() {
     *post.refuse.lock().unwrap() = true;
     assert_eq!(refused(ask("dev@example.com").await), (503, "mail_unavailable".to_owned()));
     *post.refuse.lock().unwrap() = false;
+    // One that it never takes is answered like any other: nobody learns which addresses there are.
+    let answer = ask("nobody@example.com").await.unwrap();
+    let known = ask("somebody@example.com").await.unwrap();
+    assert!((known.expires_at - answer.expires_at).abs() <= 5, "{answer:?} {known:?}");
+    assert_eq!(post.code().0, "somebody@example.com");
     for _ in 0..2 {
         ask("dev@example.com").await.unwrap();
     }

@@ -14,6 +14,7 @@ mod conformance_suite;
 mod elsewhere;
 mod gnutls;
 mod java;
+mod key_service;
 mod log_page;
 mod openssl;
 mod python;

@@ -56,7 +56,7 @@ impl Smtp {
 impl Mailer for Smtp {
     fn send<'a>(&'a self, to: &'a str, subject: &'a str, text: String) -> BoxFuture<'a, Result<(), NotSent>> {
         Box::pin(async move {
-            let failed = |error: &dyn std::fmt::Display| NotSent(error.to_string());
+            let failed = |error: &dyn std::fmt::Display| NotSent::Refused(error.to_string());
             let to: Address = to.parse().map_err(|error| failed(&error))?;
             let letter = Message::builder()
                 .from(self.from.clone())
@@ -65,7 +65,10 @@ impl Mailer for Smtp {
                 .header(ContentType::TEXT_PLAIN)
                 .body(text)
                 .map_err(|error| failed(&error))?;
-            self.transport.send(letter).await.map(|_| ()).map_err(|error| failed(&error))
+            self.transport.send(letter).await.map(|_| ()).map_err(|error| match error.is_permanent() {
+                true => NotSent::Refused(error.to_string()),
+                false => NotSent::Unavailable(error.to_string()),
+            })
         })
     }
 }

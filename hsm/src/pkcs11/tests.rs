@@ -156,6 +156,23 @@ fn a_policy_that_anybody_could_have_made_is_none() {
     assert_eq!(opened.public_key(), made.public_key());
     let crl = SigningIntent::new(Purpose::Crl, IntentId::new(&[0x5a; 16]).unwrap());
     assert!(matches!(opened.sign_message(b"list", &crl), Err(Error::Denied { .. })));
+    // Without the policy that was made with the PIN, the other is not taken in its place.
+    let removed = provider
+        .connection
+        .repeat(|session| {
+            let ours = [
+                Attribute::Class(ObjectClass::DATA),
+                Attribute::Private(true),
+                Attribute::Application(b"mentat key policy 1".to_vec()),
+            ];
+            let found = session.find_objects(&ours)?;
+            found.iter().try_for_each(|object| session.destroy_object(*object))?;
+            Ok(found.len())
+        })
+        .unwrap();
+    assert_eq!(removed, 1);
+    assert!(matches!(provider.open(&uri), Err(Error::NotFound { .. })));
+    assert!(provider.list().unwrap().is_empty());
 }
 
 #[test]
