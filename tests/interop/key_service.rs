@@ -54,9 +54,8 @@ fn serve(connection: TcpStream, keys: &Keys) {
                 Some((name, value)) if name.eq_ignore_ascii_case("x-amz-target") => {
                     target = value.rsplit('.').next().unwrap().to_owned();
                 }
-                Some(_) => {}
-                None if line.trim_end().is_empty() => break,
-                None => {}
+                _ if line.trim_end().is_empty() => break,
+                _ => {}
             }
         }
         let mut body = vec![0; length];

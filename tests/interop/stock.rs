@@ -137,7 +137,7 @@ fn the_same_over_tls_with_a_private_authority_and_trust_from_a_repository() {
 
 /// Every client signs, and every client verifies every bundle.
 fn matrix(scene: &Scene) {
-    let clients = client::installed(scene);
+    let clients = client::installed();
     let mut rows = Vec::new();
     let mut wrong = Vec::new();
     if scene.trust == Trust::Repository {
@@ -148,7 +148,7 @@ fn matrix(scene: &Scene) {
         }
     }
     for payload in [Payload::Blob, Payload::Statement] {
-        for signer in clients.iter().filter(|signer| signer.signs(payload)) {
+        for signer in clients.iter().filter(|signer| signer.signs(scene)) {
             let bundle = scene.path(&format!("{}-{payload:?}.sigstore.json", signer.name()));
             if let Err(said) = signer.sign(scene, payload, &bundle) {
                 wrong.push(format!("{} does not sign a {payload:?}: {said}", signer.name()));

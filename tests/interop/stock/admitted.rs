@@ -8,7 +8,7 @@ use mentat_tests::clock::Deadline;
 use serde_json::Value;
 
 use super::client::{self, Client};
-use super::{Claim, EMAIL, Payload, Profile, Scene};
+use super::{Claim, EMAIL, Payload, Profile, Scene, Trust};
 
 /// A release that a client signed: its folder, and the bundle as the client wrote it.
 struct Signed {
@@ -27,7 +27,7 @@ fn sign(scene: &Scene, client: &dyn Client, by: usize, profile: Profile) -> Sign
     let statement = scene.stack.ctl(&["statement", &path]).success().stdout;
     fs::write(scene.path("statement.json"), statement).unwrap();
     let bundle = scene.path(&format!("{name}.sigstore.json"));
-    client.sign(scene, Payload::Statement, &bundle).unwrap_or_else(|said| panic!("{name}: {said}"));
+    client.sign_as_given(scene, &bundle).unwrap_or_else(|said| panic!("{name}: {said}"));
     let given = bundle.to_str().unwrap();
     scene.stack.ctl(&["attach", "--bundle", given, &path]).success();
     Signed { folder: path, module: folder.join("sentiment.wasm"), bundle, by }
@@ -35,12 +35,16 @@ fn sign(scene: &Scene, client: &dyn Client, by: usize, profile: Profile) -> Sign
 
 #[test]
 fn what_a_stock_client_signed_is_admitted_until_its_certificate_is_revoked() {
-    let mut scene = Scene::new();
-    let clients = client::installed(&scene);
+    // Over TLS, where every one of them signs.
+    let mut scene = Scene::with(&["--tls"], Trust::Repository);
+    let clients = client::installed();
+    for client in &clients {
+        client.follow(&scene).unwrap_or_else(|said| panic!("{}: {said}", client.name()));
+    }
     let mut releases = Vec::new();
     for profile in [Profile::Keyless, Profile::Developer] {
         scene.profile = profile;
-        for (by, client) in clients.iter().enumerate().filter(|(_, client)| client.signs_given_statements()) {
+        for (by, client) in clients.iter().enumerate().filter(|(_, client)| client.signs(&scene)) {
             releases.push(sign(&scene, &**client, by, profile));
         }
     }
@@ -94,7 +98,7 @@ fn what_a_stock_client_signed_is_admitted_until_its_certificate_is_revoked() {
             email: EMAIL,
         };
         let client = &clients[release.by];
-        if client.is_stock() {
+        if client.is_stock() && client.verifies(Payload::Statement) {
             client.verify(&scene, &claim).unwrap_or_else(|said| panic!("{}: {said}", client.name()));
         }
     }

@@ -16,12 +16,8 @@ pub(super) use go::program;
 /// A client that signs and verifies.
 pub(crate) trait Client {
     fn name(&self) -> &'static str;
-    /// Whether it speaks to a stack of this kind.
-    fn works_with(&self, _scene: &Scene) -> bool {
-        true
-    }
-    /// Whether it signs such a payload for a stack of this kind.
-    fn signs(&self, _payload: Payload) -> bool {
+    /// Whether it signs with a stack of this kind at all.
+    fn signs(&self, _scene: &Scene) -> bool {
         true
     }
     /// Whether it verifies such a payload at all.
@@ -32,22 +28,22 @@ pub(crate) trait Client {
     fn follow(&self, _scene: &Scene) -> Result<(), String> {
         Ok(())
     }
-    /// Whether it signs a statement as it is given, and not only predicates of its own list.
-    fn signs_given_statements(&self) -> bool {
-        true
-    }
     /// Whether it is somebody else's.
     fn is_stock(&self) -> bool {
         true
     }
     /// Signs the scene's artifact, or the statement about it, and writes the bundle.
     fn sign(&self, scene: &Scene, payload: Payload, bundle: &Path) -> Result<(), String>;
+    /// Signs the scene's statement octet for octet, where [`Client::sign`] makes one of its own.
+    fn sign_as_given(&self, scene: &Scene, bundle: &Path) -> Result<(), String> {
+        self.sign(scene, Payload::Statement, bundle)
+    }
     /// Verifies a bundle for an artifact and an identity.
     fn verify(&self, scene: &Scene, claim: &Claim<'_>) -> Result<(), String>;
 }
 
-/// The clients that are there and speak to this stack.
-pub(crate) fn installed(scene: &Scene) -> Vec<Box<dyn Client>> {
+/// The clients that are there.
+pub(crate) fn installed() -> Vec<Box<dyn Client>> {
     let mut clients: Vec<Box<dyn Client>> = vec![Box::new(ours::Ours)];
     if let Some(python) = crate::python::python(&["sigstore.models"], "sigstore") {
         clients.push(Box::new(python::Python(python)));
@@ -72,7 +68,6 @@ pub(crate) fn installed(scene: &Scene) -> Vec<Box<dyn Client>> {
     if let Some(library) = library::Java::found() {
         clients.push(Box::new(library));
     }
-    clients.retain(|client| client.works_with(scene));
     clients
 }
 

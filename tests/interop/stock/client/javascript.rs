@@ -58,12 +58,17 @@ async function trustedRoot() {
 })();
 "#;
 
+/// Names the repository.
+fn followed<'a>(scene: &Scene, command: &'a mut Command) -> &'a mut Command {
+    command.args([scene.stack.text("/tuf/url"), scene.stack.text("/tuf/root")]).arg(scene.path("js-tuf"))
+}
+
 /// Names the repository, where that is what distributes trust.
 fn repository<'a>(scene: &Scene, command: &'a mut Command) -> &'a mut Command {
-    if scene.trust == Trust::Repository {
-        command.args([scene.stack.text("/tuf/url"), scene.stack.text("/tuf/root")]).arg(scene.path("js-tuf"));
+    match scene.trust {
+        Trust::Files => command,
+        Trust::Repository => followed(scene, command),
     }
-    command
 }
 
 impl JavaScript {
@@ -112,8 +117,9 @@ impl Client for JavaScript {
     }
 }
 
-/// The npm package `sigstore`, which verifies by a repository of metadata alone. What it signs it writes to logs of the first
-/// generation (`RekorWitness` of its `config.js` without a version), which ours is not.
+/// The npm package `sigstore`, which verifies by a repository of metadata in every scene: it has no other way. What it signs it
+/// writes to logs of the first generation (`initWitnesses` of its `config.js` makes a `RekorWitness` without a version, and no
+/// option of `sign` or `attest` says another), which ours is not.
 pub(super) struct Package(PathBuf);
 
 const PACKAGE_VERIFY: &str = r#"
@@ -139,7 +145,7 @@ impl Package {
         let found = modules.filter(|modules| modules.join("sigstore").is_dir());
         if found.is_none() {
             mentat_tests::skip::skipped(
-                "no npm package sigstore (npm i --prefix DIR sigstore@4.1; MENTAT_NODE_MODULES=DIR/node_modules)",
+                "no npm package sigstore (npm i --prefix DIR sigstore@5.0; MENTAT_NODE_MODULES=DIR/node_modules)",
             );
         }
         found.map(Self)
@@ -151,18 +157,8 @@ impl Client for Package {
         "npm sigstore"
     }
 
-    fn works_with(&self, scene: &Scene) -> bool {
-        scene.trust == Trust::Repository
-    }
-
-    fn signs(&self, _payload: Payload) -> bool {
+    fn signs(&self, _scene: &Scene) -> bool {
         false
-    }
-
-    /// Release 4.1 brings a verifier of its own, older than the one beside it, which compares the entry of a statement with the
-    /// digest of its payload instead of that of what was signed.
-    fn verifies(&self, payload: Payload) -> bool {
-        payload == Payload::Blob
     }
 
     fn sign(&self, _scene: &Scene, _payload: Payload, _bundle: &Path) -> Result<(), String> {
@@ -173,6 +169,6 @@ impl Client for Package {
         let mut command = Command::new("node");
         command.env("NODE_PATH", &self.0).args(["-e", PACKAGE_VERIFY, "--"]);
         command.arg(claim.bundle).arg(claim.artifact).args([claim.email, &scene.issuer()]);
-        run(scene, repository(scene, &mut command))
+        run(scene, followed(scene, &mut command))
     }
 }

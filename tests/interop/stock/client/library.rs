@@ -114,7 +114,7 @@ impl Client for Java {
     }
 
     /// Its half for certificates is gRPC over TLS and nothing else.
-    fn works_with(&self, scene: &Scene) -> bool {
+    fn signs(&self, scene: &Scene) -> bool {
         scene.tls_authority().is_some()
     }
 
