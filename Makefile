@@ -10,7 +10,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp help
+        bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp interop-tpm help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -88,7 +88,7 @@ crash: build ## SIGKILL to each server while it works, then a restart: nothing a
 	$(CARGO) test -p log-store
 	MENTAT_POWER=1 $(CARGO) test $(ALL_BUT_COMPILER) --test power -- --nocapture --test-threads=1
 
-interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp ## other people's programs, devices and services; each missing one is named and counted
+interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp interop-tpm ## other people's programs, devices and services; each missing one is named and counted
 
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
@@ -131,6 +131,11 @@ interop-postgres: ## the authority with its records in PostgreSQL: the suites th
 
 interop-smtp: ## codes by e-mail, against a mail server of the suite's own
 	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/smtp --test mailed_codes
+
+interop-tpm: ## the key backend for TPM 2.0, and a CA with its keys in one, against swtpm
+	@if ! command -v swtpm >/dev/null; then echo "SKIPPED: swtpm is not installed (Debian: apt-get install swtpm)"; exit 0; fi; \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/tpm --lib -- tpm2 && \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/tpm --test tpm -- --nocapture
 
 # Coverage feedback as cargo-fuzz asks for it, which the stable compiler has too; the address sanitizer, which needs nightly, would
 # guard unsafe code, of which the parsers have none.

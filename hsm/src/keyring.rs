@@ -12,8 +12,18 @@ use crate::signer::Signer;
 use crate::uri::{KeyUri, Scheme};
 
 /// Attributes that name a place and the way to it. All others name a key in it.
-const PLACE_ATTRIBUTES: &[&str] =
-    &["token", "serial", "slot-id", "module-path", "module-name", "pin-source", "tcti", "region", "endpoint"];
+const PLACE_ATTRIBUTES: &[&str] = &[
+    "token",
+    "serial",
+    "slot-id",
+    "module-path",
+    "module-name",
+    "pin-source",
+    "tcti",
+    "folder",
+    "region",
+    "endpoint",
+];
 
 /// Several places of keys. Listing, making and health are those of the home; [`Keyring::place`] leads to the others.
 pub struct Keyring {
@@ -103,6 +113,8 @@ pub fn built_with(scheme: Scheme) -> Result<(), Error> {
         Scheme::Pkcs11 => "build the program with the cargo feature pkcs11",
         Scheme::AwsKms if cfg!(feature = "aws-kms") => return Ok(()),
         Scheme::AwsKms => "build the program with the cargo feature aws-kms",
+        Scheme::Tpm2 if cfg!(feature = "tpm") => return Ok(()),
+        Scheme::Tpm2 => "build the program with the cargo feature tpm",
         _ => "no backend of this program answers such references",
     };
     Err(Error::Unsupported { what: format!("a {scheme}: reference"), reason })
@@ -130,6 +142,8 @@ fn connect_for(uri: &KeyUri, users: usize) -> Result<Arc<dyn KeyProvider>, Error
             options.sessions = options.sessions.max(users);
             Ok(Arc::new(crate::pkcs11::Token::open(options)?))
         }
+        #[cfg(feature = "tpm")]
+        Scheme::Tpm2 => Ok(Arc::new(crate::tpm2::Tpm::open(crate::tpm2::TpmOptions::from_uri(uri)?)?)),
         scheme => Err(Error::Unsupported {
             what: format!("a {scheme}: reference"),
             reason: "this keyring has no such place",

@@ -23,6 +23,8 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+#[cfg(any(feature = "pkcs11", feature = "tpm"))]
+mod asn1;
 pub mod audit;
 #[cfg(feature = "aws-kms")]
 pub mod aws_kms;
@@ -42,6 +44,8 @@ pub mod public_key;
 pub mod shares;
 pub mod signer;
 pub mod software;
+#[cfg(feature = "tpm")]
+pub mod tpm2;
 pub mod uri;
 
 #[cfg(test)]

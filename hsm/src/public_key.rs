@@ -185,6 +185,22 @@ pub(crate) fn imported_digest(algorithm: SignatureAlgorithm, bytes: &[u8]) -> Op
     Digest::import_less_safe(bytes, algorithm.digest()?.native()).ok()
 }
 
+/// The digest that a device is given: of a message, or one that was made already.
+#[cfg(any(feature = "pkcs11", feature = "tpm"))]
+pub(crate) fn digest_of(input: Input<'_>, algorithm: SignatureAlgorithm) -> Result<Vec<u8>, Error> {
+    let wrong = || Error::Invalid {
+        what: "digest",
+        reason: format!("its length is not that of the digest of {algorithm}"),
+    };
+    let hash = algorithm.digest().ok_or_else(wrong)?;
+    match input {
+        Input::Message(message) => Ok(digest::digest(hash.native(), message).as_ref().to_vec()),
+        Input::Digest(bytes) => {
+            imported_digest(algorithm, bytes).map(|digest| digest.as_ref().to_vec()).ok_or_else(wrong)
+        }
+    }
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

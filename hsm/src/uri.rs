@@ -98,7 +98,7 @@ impl Scheme {
             Self::Kmip | Self::Remote => &["address", SPKI_SHA256],
             Self::Pkcs11 => &["module-path", "module-name", "pin-source", PIN_VALUE, SPKI_SHA256],
             Self::Soft => &[SPKI_SHA256],
-            Self::Tpm2 => &["tcti", "pin-source", PIN_VALUE, SPKI_SHA256],
+            Self::Tpm2 => &["tcti", "folder", "pin-source", PIN_VALUE, SPKI_SHA256],
             Self::Transit => &["address", "pin-source", SPKI_SHA256],
             Self::YubiHsm => &["connector", "pin-source", PIN_VALUE, SPKI_SHA256],
         }
@@ -424,7 +424,7 @@ fn check_value(name: &str, value: &[u8], position: usize) -> Result<(), Error> {
     let fits = match name {
         "slot-id" => !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit()),
         "type" => matches!(text, "private" | "public"),
-        "module-path" => text.starts_with('/'),
+        "folder" | "module-path" => text.starts_with('/'),
         "module-name" => !text.contains('/'),
         _ => true,
     };

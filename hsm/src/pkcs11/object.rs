@@ -7,9 +7,8 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki::types::Ulong;
-use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
-use der::{Decode as _, Encode as _, Sequence};
-use spki::{AlgorithmIdentifier, SubjectPublicKeyInfo};
+use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
+use der::{Decode as _, Encode as _};
 
 use crate::algorithm::KeyAlgorithm;
 use crate::intent::PurposeSet;
@@ -21,8 +20,6 @@ const APPLICATION: &[u8] = b"mentat key policy 1";
 /// Longest policy that is read.
 const MAX_POLICY: usize = 1024;
 
-const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 
@@ -155,7 +152,7 @@ fn read_public_key(session: &Session, id: &[u8]) -> Result<Option<PublicKey>, Fa
     }
     let spki = match kind {
         Some(KeyType::EC) => ec_spki(&first, &second),
-        _ => rsa_spki(&first, &second),
+        _ => crate::asn1::rsa_spki(&first, &second),
     };
     Ok(spki.and_then(|spki| PublicKey::from_spki_der(&spki).ok()))
 }
@@ -167,24 +164,7 @@ fn ec_spki(parameters: &[u8], point: &[u8]) -> Option<Vec<u8>> {
         Err(_) => point,
     };
     let parameters = AnyRef::from_der(parameters).ok()?;
-    spki(EC_PUBLIC_KEY, parameters, point)
-}
-
-#[derive(Sequence)]
-struct RsaPublicKey<'a> {
-    modulus: UintRef<'a>,
-    exponent: UintRef<'a>,
-}
-
-fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
-    let key = RsaPublicKey { modulus: UintRef::new(modulus).ok()?, exponent: UintRef::new(exponent).ok()? };
-    spki(RSA, AnyRef::NULL, &key.to_der().ok()?)
-}
-
-fn spki(oid: ObjectIdentifier, parameters: AnyRef<'_>, bits: &[u8]) -> Option<Vec<u8>> {
-    let algorithm = AlgorithmIdentifier { oid, parameters: Some(parameters) };
-    let subject_public_key = BitStringRef::from_bytes(bits).ok()?;
-    SubjectPublicKeyInfo { algorithm, subject_public_key }.to_der().ok()
+    crate::asn1::ec_spki(parameters, point)
 }
 
 /// Makes a key pair that never leaves the token, and its policy.

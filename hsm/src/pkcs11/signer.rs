@@ -2,13 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::digest;
 use cryptoki::error::Error as Failure;
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::ObjectHandle;
-use der::asn1::UintRef;
-use der::{Encode as _, Sequence};
 
 use super::object::{self, Stored};
 use super::token::{Connection, Fault, Leased, fault, signing_error};
@@ -16,7 +13,7 @@ use crate::algorithm::{DigestAlgorithm, SignatureAlgorithm};
 use crate::error::{Error, ErrorClass};
 use crate::intent::{PurposeSet, SigningIntent};
 use crate::policy::KeyPolicy;
-use crate::public_key::{PublicKey, imported_digest};
+use crate::public_key::{PublicKey, digest_of};
 use crate::signer::{Input, ProtectionLevel, Signature, Signer};
 
 pub(super) struct TokenSigner {
@@ -129,20 +126,6 @@ impl Signer for TokenSigner {
     }
 }
 
-fn digest_of(input: Input<'_>, algorithm: SignatureAlgorithm) -> Result<Vec<u8>, Error> {
-    let wrong = || Error::Invalid {
-        what: "digest",
-        reason: format!("its length is not that of the digest of {algorithm}"),
-    };
-    let hash = algorithm.digest().ok_or_else(wrong)?;
-    match input {
-        Input::Message(message) => Ok(digest::digest(hash.native(), message).as_ref().to_vec()),
-        Input::Digest(bytes) => {
-            imported_digest(algorithm, bytes).map(|digest| digest.as_ref().to_vec()).ok_or_else(wrong)
-        }
-    }
-}
-
 /// The mechanism of an algorithm and what it is given: tokens get digests, so that the size of the message does not matter.
 fn mechanism(algorithm: SignatureAlgorithm, digest: &[u8]) -> Option<(Mechanism<'static>, Vec<u8>)> {
     let hash = algorithm.digest()?;
@@ -198,19 +181,13 @@ fn mechanism(algorithm: SignatureAlgorithm, digest: &[u8]) -> Option<(Mechanism<
     }
 }
 
-#[derive(Sequence)]
-struct EcdsaSignature<'a> {
-    r: UintRef<'a>,
-    s: UintRef<'a>,
-}
-
 /// Tokens answer r ‖ s; everybody else reads DER (RFC 3279 §2.2.3).
 fn ecdsa_der(raw: &[u8]) -> Option<Vec<u8>> {
     let (r, s) = raw.split_at_checked(raw.len() / 2)?;
-    if r.is_empty() || r.len() != s.len() {
+    if r.len() != s.len() {
         return None;
     }
-    EcdsaSignature { r: UintRef::new(r).ok()?, s: UintRef::new(s).ok()? }.to_der().ok()
+    crate::asn1::ecdsa_signature(r, s)
 }
 
 #[cfg(test)]
