@@ -4,6 +4,8 @@ mod authorities;
 mod certificates;
 mod codes;
 pub mod fulcio;
+mod overview;
+mod page;
 mod problem;
 mod request;
 mod revocations;
@@ -30,6 +32,8 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/tokens",
     "/api/v1/timestamp",
     "/api/v1/authorities",
+    "/api/v1/overview",
+    "/page",
     "/api/v2/signingCert",
     "/api/v2",
     "/ocsp",
@@ -69,6 +73,10 @@ pub fn routes(
         .or(codes::routes(authority))
         .unify()
         .or(authorities::routes(authority))
+        .unify()
+        .or(overview::routes(authority, access))
+        .unify()
+        .or(page::routes())
         .unify()
         .boxed()
 }

@@ -23,6 +23,7 @@
 //! | [`renewal`] | new certificates for the responder and the time-stamp authority |
 //! | [`occupancy`] | one process at a time |
 //! | [`backup`] | copies of a CA, and what a restored one takes for granted |
+//! | [`overview`] | issuance, expiry and revocation at a glance |
 //! | [`check`] | the whole-state checker (`ca-service check`) |
 #![forbid(unsafe_code)]
 
@@ -46,6 +47,7 @@ pub mod mass_revocation;
 pub mod metrics;
 pub mod occupancy;
 pub mod oidc;
+pub mod overview;
 pub mod publisher;
 pub mod readiness;
 pub mod reconciler;

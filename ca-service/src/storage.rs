@@ -16,6 +16,7 @@ mod expiry;
 mod identity_tokens;
 mod issuance;
 mod migrations;
+pub mod overview;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod readers;
@@ -406,6 +407,9 @@ pub trait CertificateStore: Send + Sync {
 
     /// Subscribers' certificates of more than a week that end in a window and are not revoked, in the order of their ends.
     fn expiring(&self, window: Expiring) -> Answer<'_, Vec<StoredCertificate>>;
+
+    /// What an operator sees at a glance. MUST NOT read more for a larger database.
+    fn overview(&self, now: UnixTime) -> Answer<'_, overview::StoredOverview>;
 
     /// Up to which end warnings of so many days were taken.
     fn expiry_mark(&self, days: u16) -> Answer<'_, Option<ExpiryMark>>;

@@ -1,6 +1,6 @@
 //! States and reasons between the wire and the store.
 
-use ca_api::CertificateState;
+use ca_api::{CertificateState, Identity};
 use ca_pki::crl::RevocationReason;
 
 use crate::storage::{DatedStatus, State};
@@ -14,6 +14,13 @@ pub(crate) fn wire_status(status: DatedStatus) -> ca_api::DatedStatus {
         DatedStatus::NotYetValid => ca_api::DatedStatus::NotYetValid,
         DatedStatus::Expired => ca_api::DatedStatus::Expired,
         DatedStatus::Unknown => ca_api::DatedStatus::Unknown,
+    }
+}
+
+pub(crate) fn wire_identity(identity: &ca_pki::Identity) -> Identity {
+    match identity {
+        ca_pki::Identity::Email(address) => Identity::Email(address.clone()),
+        ca_pki::Identity::Uri(uri) => Identity::Uri(uri.clone()),
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod browser;
+mod ca_page;
 mod ceremony;
 mod conformance_suite;
 mod elsewhere;

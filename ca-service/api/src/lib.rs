@@ -6,15 +6,16 @@
 //!
 //! | call | types |
 //! |---|---|
-//! | `POST /api/v1/tokens` (administrator) | [`CreateToken`] → [`EnrolmentToken`] |
+//! | `POST /api/v1/tokens` (issuer) | [`CreateToken`] → [`EnrolmentToken`] |
 //! | `POST /api/v1/codes` | [`RequestCode`] → [`MailedCode`] |
 //! | `POST /api/v1/certificates` | [`Enrol`] → [`IssuedCertificate`] |
-//! | `GET /api/v1/certificates` (administrator) | [`ListQuery`] → [`CertificateList`] |
-//! | `GET /api/v1/certificates/SERIAL` (administrator) | [`CertificateRecord`] |
+//! | `GET /api/v1/certificates` (auditor) | [`ListQuery`] → [`CertificateList`] |
+//! | `GET /api/v1/certificates/SERIAL` (auditor) | [`CertificateRecord`] |
 //! | `POST /api/v1/certificates/SERIAL/revoke` (administrator) | [`Revoke`] → [`Revocation`] |
-//! | `POST /api/v1/revocations/plan` (administrator) | [`PlanRevocations`] → [`RevocationPlan`] |
+//! | `POST /api/v1/revocations/plan` (approver) | [`PlanRevocations`] → [`RevocationPlan`] |
 //! | `POST /api/v1/revocations` (administrator) | [`RevokeMany`] → [`RevokeManyDone`] |
 //! | `GET /api/v1/certificates/SERIAL/status?at=TIME` | [`StatusQuery`] → [`StatusOnDate`] |
+//! | `GET /api/v1/overview` (auditor) | [`Overview`] |
 //! | `GET /api/v1/authorities` | [`Authorities`] |
 //! | `POST /api/v1/timestamp` | RFC 3161 DER, or [`TimestampJson`] → DER |
 //! | `GET /crl/…`, `GET /ca/…`, `/ocsp` | RFC 5280, RFC 6960 DER |
@@ -27,6 +28,7 @@ pub mod client;
 mod identity;
 pub mod limits;
 mod mass_revocation;
+mod overview;
 mod problem;
 mod revocation;
 mod timestamp;
@@ -39,6 +41,10 @@ pub use certificate::{
 };
 pub use identity::Identity;
 pub use mass_revocation::{PlanRevocations, RevocationPlan, RevocationSelection, RevokeMany, RevokeManyDone};
+pub use overview::{
+    AuthorityStanding, DayOfIssuance, EndingCertificate, EndingWithin, Overview, PublishedList,
+    RecentRevocation,
+};
 pub use problem::Problem;
 pub use revocation::{Revocation, RevocationReason, Revoke};
 pub use timestamp::{DigestAlgorithm, TimestampJson};

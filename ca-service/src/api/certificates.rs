@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ca_api::limits::{DEFAULT_PAGE, MAX_PAGE};
 use ca_api::{
-    CertificateList, CertificateRecord, Enrol, Identity, IssuedCertificate, ListQuery, Revocation, Revoke,
+    CertificateList, CertificateRecord, Enrol, IssuedCertificate, ListQuery, Revocation, Revoke,
     StatusOnDate, StatusQuery,
 };
 use ca_pki::{SerialNumber, UnixTime, pem};
@@ -22,7 +22,7 @@ use crate::error::CaError;
 use crate::issuance::Issued;
 use crate::role::Action;
 use crate::storage::{Search, Step, StoredCertificate, StoredRevocation};
-use crate::wire::{stored_reason, stored_state, wire_reason, wire_state, wire_status};
+use crate::wire::{stored_reason, stored_state, wire_identity, wire_reason, wire_state, wire_status};
 
 /// Most certificates of one key that are looked at, newest first.
 const NEWEST_OF_A_KEY: u32 = 16;
@@ -193,10 +193,7 @@ fn record(
         serial: stored.serial.to_string(),
         issuer: stored.issuer.clone(),
         profile: stored.profile.clone(),
-        identity: stored.identity.as_ref().map(|identity| match identity {
-            ca_pki::Identity::Email(address) => Identity::Email(address.clone()),
-            ca_pki::Identity::Uri(uri) => Identity::Uri(uri.clone()),
-        }),
+        identity: stored.identity.as_ref().map(wire_identity),
         state: wire_state(stored.state),
         not_before: stored.not_before.0,
         not_after: stored.not_after.0,

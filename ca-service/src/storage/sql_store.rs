@@ -9,6 +9,7 @@ use super::backup::Restored;
 use super::checkpoints::Checkpoints;
 use super::database::Database;
 use super::issuance::{self, Advance, CertificateStep, Transition};
+use super::overview::StoredOverview;
 use super::readers::{PointReads, Readers};
 use super::rows;
 use super::sql::{Connection, params};
@@ -18,7 +19,8 @@ use super::{
     Anchor, Answer, CertificateStore, CrlPart, Expiring, ExpiryMark, IntentId, NewIntent, NewRevocation,
     Open, Search, Selected, SelectedCount, Selection, StartedCrl, State, StoreError, StoredAuthority,
     StoredCertificate, StoredCrl, StoredRevocation, StoredStatus, StoredToken, UsedIdentityToken, audit,
-    authorities, backup, certificates, crls, expiry, identity_tokens, migrations, revocations, tokens,
+    authorities, backup, certificates, crls, expiry, identity_tokens, migrations, overview, revocations,
+    tokens,
 };
 
 /// Connections that read a file at once: as many as ask.
@@ -229,6 +231,10 @@ impl CertificateStore for SqlStore {
 
     fn expiring(&self, window: Expiring) -> Answer<'_, Vec<StoredCertificate>> {
         Box::pin(self.readers.scan(move |connection| expiry::expiring(connection, &window)))
+    }
+
+    fn overview(&self, now: UnixTime) -> Answer<'_, StoredOverview> {
+        Box::pin(self.readers.scan(move |connection| overview::read(connection, now)))
     }
 
     fn expiry_mark(&self, days: u16) -> Answer<'_, Option<ExpiryMark>> {
