@@ -141,7 +141,7 @@ pub async fn prepare(
     description: &Description,
     clock: &dyn Clock,
 ) -> Result<Vec<u8>, StartRefusal> {
-    let existing = existing(settings).await?;
+    let existing = existing(settings, Schema::AsItIs).await?;
     let now = UnixTime(clock.unix_seconds());
     let plan = Plan::prepare(settings, description, &existing, now).map_err(refused)?;
     plan.to_bytes().map_err(refused)
@@ -160,7 +160,7 @@ pub async fn hold(
     approvals: &[Vec<u8>],
 ) -> Result<Held, StartRefusal> {
     let plan = Plan::parse(bytes).map_err(refused)?;
-    let existing = existing(settings).await?;
+    let existing = existing(settings, Schema::BroughtForward).await?;
     let now = UnixTime(clock.unix_seconds());
     plan.check_current(settings, &existing, now).map_err(refused)?;
     let permission = permission(settings, &plan, bytes, approvals)?;
@@ -356,19 +356,26 @@ fn begin(
     Ok(approved.accepted().iter().map(|one| one.approver.clone()).collect())
 }
 
+/// What becomes of a database of an earlier schema.
+enum Schema {
+    /// It is refused: a dry run writes nothing.
+    AsItIs,
+    /// It is brought to the present one.
+    BroughtForward,
+}
+
 /// The authority's certificates; none before it is founded.
-async fn existing(settings: &Settings) -> Result<Vec<StoredAuthority>, StartRefusal> {
-    let failed = |error: &dyn std::fmt::Display| {
-        StartRefusal::new(
-            format!("{} cannot be read: {error}", settings.database),
-            "check the file system, or the server",
-        )
-    };
-    if !settings.database.exists().await.map_err(|error| failed(&error))? {
+async fn existing(settings: &Settings, schema: Schema) -> Result<Vec<StoredAuthority>, StartRefusal> {
+    let database = &settings.database;
+    let failed = |error| serve::database_refusal(database, error);
+    if !database.exists().await.map_err(failed)? {
         return Ok(Vec::new());
     }
-    let store = SqlStore::open(&settings.database).await.map_err(|error| failed(&error))?;
-    store.authorities().await.map_err(|error| failed(&error))
+    let opened = match schema {
+        Schema::AsItIs => SqlStore::open_to_read(database).await,
+        Schema::BroughtForward => SqlStore::open(database).await,
+    };
+    opened.map_err(failed)?.authorities().await.map_err(failed)
 }
 
 async fn refuse_leftovers(settings: &Settings) -> Result<(), StartRefusal> {

@@ -123,8 +123,29 @@ pub async fn open(
     settings: Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<CertificateAuthority>, StartRefusal> {
-    let database = &settings.database;
-    let store = SqlStore::open(database).await.map_err(|error| database_refusal(database, error))?;
+    let opened = SqlStore::open(&settings.database).await;
+    let store = opened.map_err(|error| database_refusal(&settings.database, error))?;
+    open_over(store, settings, clock).await
+}
+
+/// The same to look at it: nothing is changed, and a database of another version of the program is refused.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_read(
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<CertificateAuthority>, StartRefusal> {
+    let opened = SqlStore::open_to_read(&settings.database).await;
+    let store = opened.map_err(|error| database_refusal(&settings.database, error))?;
+    open_over(store, settings, clock).await
+}
+
+async fn open_over(
+    store: SqlStore,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<CertificateAuthority>, StartRefusal> {
     let keys = keyring(&settings)?;
     let issuance_log = match &settings.config.issuance_log {
         None => None,
@@ -153,11 +174,19 @@ pub async fn open(
 
 /// A database that is not there is made by a ceremony; one that is there and cannot be read, never: a second CA of the same
 /// name would be founded over the certificates of the first.
-fn database_refusal(shown: &Database, error: StoreError) -> StartRefusal {
+pub(crate) fn database_refusal(shown: &Database, error: StoreError) -> StartRefusal {
     match error {
         StoreError::NotFound => StartRefusal::new(
             format!("{shown} does not exist"),
             "hold the ceremony first: ca-service init; if it was held, correct data_dir, or restore the newest backup",
+        ),
+        StoreError::SchemaDiffers { found, known } if found > known => StartRefusal::new(
+            format!("{shown} is of a newer program: it has schema {found}, this program knows {known}"),
+            "use the newer program; there is no way back but the backup that was made before",
+        ),
+        StoreError::SchemaDiffers { found, known } => StartRefusal::new(
+            format!("{shown} is of an earlier program: it has schema {found}, this program has {known}"),
+            "look at it with the program that serves it; the next start of `ca-service serve` of this one brings it to its schema",
         ),
         error => StartRefusal::new(
             format!("{shown} is there, but cannot be read"),

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use ca_pki::UnixTime;
 use ca_pki::crl::RevocationReason;
-use ca_service::storage::CrlPart;
+use ca_service::ceremony;
 use ca_service::storage::backup::SKIPPED_CRL_NUMBERS;
+use ca_service::storage::sql_store::SqlStore;
+use ca_service::storage::{CertificateStore as _, CrlPart};
 use ca_service::{CaError, CertificateAuthority, check};
 use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use service::SystemClock;
@@ -170,4 +172,42 @@ async fn a_damaged_database_is_not_taken_for_a_missing_one() {
     std::fs::remove_file(database).unwrap();
     let text = refusal().await;
     assert!(text.contains("does not exist") && text.contains("ceremony first: ca-service init"), "{text}");
+}
+
+/// Who looks with a newer program must not lock the older one, which serves, out of its next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_at_an_authority_changes_nothing_in_the_schema_neither() {
+    let site = Site::new().await;
+    let reading = SqlStore::open_to_read(&site.settings.database).await.unwrap();
+    assert!(reading.probe().await.is_err(), "what was opened to be read is written to");
+    assert_eq!(reading.authorities().await.unwrap().len(), 6);
+    let look = async || ca_service::serve::open_to_read(site.settings.clone(), Arc::new(SystemClock)).await;
+    check_ca(&*look().await.unwrap()).await;
+
+    let Some(database) = site.settings.database.file() else { return };
+    let pragma = |set: Option<i64>| {
+        let connection = rusqlite::Connection::open(database).unwrap();
+        if let Some(number) = set {
+            connection.pragma_update(None, "user_version", number).unwrap();
+        }
+        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let newest = pragma(None);
+    execute(&site, "DROP TABLE used_identity_token; DROP INDEX revocation_recorded");
+    pragma(Some(3));
+    let description = "name = \"lists\"\n[[steps]]\nmake = \"revocation-lists\"";
+    let description = toml::from_str(description).unwrap();
+    for (number, wanted) in [(3, "of an earlier program"), (newest + 1, "of a newer program")] {
+        pragma(Some(number));
+        let refused = look().await.err().unwrap().to_string();
+        assert!(refused.contains(wanted) && refused.contains(&format!("schema {number}")), "{refused}");
+        let refused = ceremony::prepare(&site.settings, &description, &SystemClock).await;
+        let refused = refused.err().unwrap().to_string();
+        assert!(refused.contains(wanted), "{refused}");
+        assert_eq!(pragma(None), number);
+    }
+    pragma(Some(3));
+    let authority = ca_service::serve::open(site.settings.clone(), Arc::new(SystemClock)).await.unwrap();
+    assert_eq!(pragma(None), newest);
+    check_ca(&authority).await;
 }

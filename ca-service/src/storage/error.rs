@@ -19,6 +19,14 @@ pub enum StoreError {
     /// The certificate is revoked for another reason, which does not change to this one; nothing was changed.
     #[error("the certificate is revoked for another reason")]
     RevokedForAnotherReason,
+    /// The database is of another schema than this program writes, and was to be read as it is; nothing was changed.
+    #[error("the database has schema {found}, this program has {known}")]
+    SchemaDiffers {
+        /// Number of the database's schema.
+        found: i64,
+        /// Number of the program's.
+        known: i64,
+    },
     /// The row is not in the state this transition starts from; nothing was changed.
     #[error("the record is not in the expected state")]
     StateConflict,

@@ -30,20 +30,39 @@ pub(super) fn create(connection: &Connection) -> Result<(), StoreError> {
 /// Brings a database to the newest schema.
 ///
 /// # Errors
-/// [`StoreError::Corrupted`] when it is another program's, or of a newer program.
+/// [`StoreError::Corrupted`] when it is another program's, [`StoreError::SchemaDiffers`] when it is of a newer one.
 pub(super) fn migrate(connection: &Connection) -> Result<(), StoreError> {
+    let found = schema(connection)?;
+    if found == NEWEST { Ok(()) } else { apply(connection, found) }
+}
+
+/// Refuses a database of another schema than the newest, without changing it.
+///
+/// # Errors
+/// [`StoreError::SchemaDiffers`] when it is of an earlier one, and as [`migrate`].
+pub(super) fn demand_newest(connection: &Connection) -> Result<(), StoreError> {
+    newest(schema(connection)?)
+}
+
+/// Refuses a number of a schema that is not the newest.
+pub(super) fn newest(found: i64) -> Result<(), StoreError> {
+    if found == NEWEST { Ok(()) } else { Err(StoreError::SchemaDiffers { found, known: NEWEST }) }
+}
+
+/// The number of a database's schema.
+fn schema(connection: &Connection) -> Result<i64, StoreError> {
     let number = |pragma: &str| {
         sqlite::first(connection, pragma, &[], |row| get::<i64>(row, 0))?
             .ok_or_else(|| rows::corrupted(pragma))
     };
     let application = number("PRAGMA application_id")?;
     let found = number("PRAGMA user_version")?;
-    if application != APPLICATION_ID || !(1..=NEWEST).contains(&found) {
+    if application != APPLICATION_ID || found < 1 {
         return Err(StoreError::Corrupted(format!(
             "schema {found} of application {application:#x}: this program knows 1 to {NEWEST} of {APPLICATION_ID:#x}"
         )));
     }
-    if found == NEWEST { Ok(()) } else { apply(connection, found) }
+    if found > NEWEST { Err(StoreError::SchemaDiffers { found, known: NEWEST }) } else { Ok(found) }
 }
 
 /// Name of the row of `meta` that has the number of a schema in PostgreSQL.
@@ -53,13 +72,14 @@ pub(super) const NUMBER: &str = "schema";
 /// Whether a number is that of the newest schema.
 ///
 /// # Errors
-/// [`StoreError::Corrupted`] when this program does not know it.
+/// [`StoreError::SchemaDiffers`] when it is above, [`StoreError::Corrupted`] when it is no number of a schema.
 #[cfg(feature = "postgres")]
 pub(super) fn is_newest(found: i64) -> Result<bool, StoreError> {
-    if !(1..=NEWEST).contains(&found) {
-        return Err(StoreError::Corrupted(format!("schema {found}: this program knows 1 to {NEWEST}")));
+    match found {
+        ..1 => Err(StoreError::Corrupted(format!("schema {found}: this program knows 1 to {NEWEST}"))),
+        _ if found > NEWEST => Err(StoreError::SchemaDiffers { found, known: NEWEST }),
+        _ => Ok(found == NEWEST),
     }
-    Ok(found == NEWEST)
 }
 
 /// The steps after a number as PostgreSQL writes them.
@@ -134,11 +154,22 @@ mod tests {
     fn a_newer_or_foreign_database_is_refused_and_a_failed_step_changes_nothing() {
         let newer = of_schema(STEPS.len());
         newer.execute_batch(&format!("PRAGMA user_version = {}", NEWEST + 1)).unwrap();
+        let differs = |found| Err(StoreError::SchemaDiffers { found, known: NEWEST });
+        for refuses in [migrate, demand_newest] {
+            assert_eq!(refuses(&newer), differs(NEWEST + 1));
+        }
         let foreign = of_schema(1);
         foreign.execute_batch("PRAGMA application_id = 7").unwrap();
-        for connection in [newer, foreign, Connection::open_in_memory().unwrap()] {
-            assert!(matches!(migrate(&connection), Err(StoreError::Corrupted(_))));
+        for connection in [foreign, Connection::open_in_memory().unwrap()] {
+            for refuses in [migrate, demand_newest] {
+                assert!(matches!(refuses(&connection), Err(StoreError::Corrupted(_))));
+            }
         }
+        // To be read, an earlier one is refused as it is.
+        let earlier = of_schema(STEPS.len() - 1);
+        let before = objects(&earlier);
+        assert_eq!(demand_newest(&earlier), differs(NEWEST - 1));
+        assert_eq!(objects(&earlier), before);
         let broken = of_schema(1);
         broken.execute_batch("DROP INDEX certificate_request").unwrap();
         let before = objects(&broken);

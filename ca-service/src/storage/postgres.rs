@@ -14,6 +14,7 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Config, Row, Statement};
 
 use super::sql::Value;
+use super::sql_store::Use;
 use super::{StoreError, migrations};
 
 /// Longest time to wait for a connection.
@@ -92,12 +93,19 @@ impl std::fmt::Debug for Location {
     }
 }
 
-/// Opens the schema, which must be there, and brings it to the newest number.
+/// Opens the schema, which must be there: brings it to the newest number, or demands that it has it and reads.
 ///
 /// # Errors
-/// [`StoreError::NotFound`] when it is not there, and as the statements fail.
-pub(super) async fn open(location: &Location) -> Result<Connection, StoreError> {
-    elsewhere(location, |connection| connection.migrate().map(|()| connection)).await
+/// [`StoreError::NotFound`] when it is not there, [`StoreError::SchemaDiffers`], and as the statements fail.
+pub(super) async fn open(location: &Location, purpose: Use) -> Result<Connection, StoreError> {
+    let open = move |connection: Connection| {
+        match purpose {
+            Use::Change => connection.migrate()?,
+            Use::Read => connection.demand_newest()?,
+        }
+        Ok(connection)
+    };
+    elsewhere(location, open).await
 }
 
 /// Does something with a connection of its own, on a thread that may block.
@@ -153,6 +161,12 @@ impl Connection {
         }
         self.script(&migrations::for_postgres(found)?)?;
         self.commit()
+    }
+
+    /// Demands that the schema, which must be there, has the newest number, and writes nothing from now on.
+    fn demand_newest(&self) -> Result<(), StoreError> {
+        migrations::newest(self.version()?.ok_or(StoreError::NotFound)?)?;
+        self.script("SET default_transaction_read_only = on")
     }
 
     /// Whether the schema is there.

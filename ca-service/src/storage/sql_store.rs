@@ -26,6 +26,15 @@ use super::{
 /// Connections that read a file at once: as many as ask.
 const FILE_READERS: usize = 1 << 16;
 
+/// What a database is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// To change it; first of all its schema, where that is an earlier one.
+    Change,
+    /// To read it.
+    Read,
+}
+
 /// The CA's records in a database.
 pub struct SqlStore {
     writer: Writer,
@@ -60,26 +69,50 @@ impl SqlStore {
     /// Opens an existing database, and brings it to the newest schema.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when there is none, [`StoreError::Corrupted`] when it is another program's or of a newer
-    /// schema, [`StoreError::Unavailable`].
+    /// [`StoreError::NotFound`] when there is none, [`StoreError::Corrupted`] when it is another program's,
+    /// [`StoreError::SchemaDiffers`] when it is of a newer schema, [`StoreError::Unavailable`].
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        Self::open_to(database, Use::Change).await
+    }
+
+    /// Opens an existing database to read it as it is: a schema that is not this program's is left alone, and every change is
+    /// refused by the database.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`StoreError::SchemaDiffers`] for an earlier schema too.
+    pub async fn open_to_read(database: &Database) -> Result<Self, StoreError> {
+        Self::open_to(database, Use::Read).await
+    }
+
+    async fn open_to(database: &Database, purpose: Use) -> Result<Self, StoreError> {
         let (writer, checkpoints, readers) = match database {
             Database::File(path) => {
                 if !path.exists() {
                     return Err(StoreError::NotFound);
                 }
                 let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-                migrations::migrate(&connection)?;
-                durable(&connection)?;
-                let checkpoints = Checkpoints::start(path)?;
+                let checkpoints = match purpose {
+                    Use::Change => {
+                        migrations::migrate(&connection)?;
+                        durable(&connection)?;
+                        Some(Checkpoints::start(path)?)
+                    }
+                    Use::Read => {
+                        // Not opened for reading alone: the last one to close a database tidies up beside it, and files that are
+                        // left there would be of the user who only looked.
+                        connection.pragma_update(None, "query_only", true).map_err(unavailable)?;
+                        migrations::demand_newest(&connection)?;
+                        None
+                    }
+                };
                 let path = path.clone();
                 let reader = move || connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Connection::Sqlite);
                 let readers = Readers::of(Arc::new(reader), PointReads::Here, FILE_READERS);
-                (Connection::Sqlite(connection), Some(checkpoints), readers)
+                (Connection::Sqlite(connection), checkpoints, readers)
             }
             #[cfg(feature = "postgres")]
             Database::Postgres(location) => {
-                let connection = super::postgres::open(location).await?;
+                let connection = super::postgres::open(location, purpose).await?;
                 let runtime = tokio::runtime::Handle::current();
                 let location = location.clone();
                 let reader =
