@@ -59,7 +59,7 @@ async fn an_auditor_sees_what_was_issued_what_ends_and_what_was_revoked() {
     assert!(!browser.text("main").await.contains("Standing"));
     browser.type_into("#token", "somebody-0123456789abcdef0123456").await;
     browser.click("#sign-in button").await;
-    let said = browser.until("return document.querySelector('#status').textContent").await;
+    let said = browser.until("return document.querySelector('#status').textContent || null").await;
     assert!(said.as_str().unwrap().contains("(unauthorized)"), "{said}");
     assert_eq!(browser.script(SHOWN).await, Value::Bool(false));
 
