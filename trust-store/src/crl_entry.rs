@@ -59,12 +59,21 @@ impl RevocationReason {
 
     /// Whether the certificate was given up in order, its key not being suspected.
     pub(crate) const fn is_retirement(self) -> bool {
-        matches!(self, Self::AffiliationChanged | Self::Superseded | Self::CessationOfOperation)
+        self.doubt() == 0
     }
 
-    /// This reason, or `other` if that one casts doubt on the key and this one does not.
+    /// This reason, or `other` if that one casts more doubt on the key. A hold may end, so it says less than any other reason
+    /// but a retirement.
     pub(crate) const fn or_graver(self, other: Self) -> Self {
-        if self.is_retirement() && !other.is_retirement() { other } else { self }
+        if other.doubt() > self.doubt() { other } else { self }
+    }
+
+    const fn doubt(self) -> u8 {
+        match self {
+            Self::AffiliationChanged | Self::Superseded | Self::CessationOfOperation => 0,
+            Self::CertificateHold => 1,
+            _ => 2,
+        }
     }
 
     /// The CRLReason code.

@@ -74,6 +74,39 @@ fn no_list_of_a_retirement_hides_that_the_key_was_found_compromised() {
     }
 }
 
+/// Of the lists that are not current one says that the certificate was on hold, an older one than that of the compromise.
+#[test]
+fn no_list_of_a_hold_hides_that_the_key_was_found_compromised() {
+    const DAY: i64 = 86_400;
+    for (old, expected) in [
+        (&["held"][..], None),
+        (&["compromised"], Some(ReasonCode::Revoked)),
+        (&["held", "compromised"], Some(ReasonCode::Revoked)),
+        (&["compromised", "held"], Some(ReasonCode::Revoked)),
+    ] {
+        for prepared in [false, true] {
+            let (mut scenario, time_root, authority) = stamped_elsewhere();
+            let named = [&authority.certificate];
+            let current = time_root.crl_for(SIGNED_AT + 60, &named, RevocationReason::Superseded);
+            scenario.evidence.add_crl(&current).unwrap();
+            for which in old {
+                let list = match *which {
+                    "held" => {
+                        time_root.crl_for(SIGNED_AT - 4 * DAY, &named, RevocationReason::CertificateHold)
+                    }
+                    _ => time_root.crl_for(SIGNED_AT - 3 * DAY, &named, RevocationReason::KeyCompromise),
+                };
+                scenario.evidence.add_crl(&list).unwrap();
+            }
+            if prepared {
+                let verifier = scenario.verifier().unwrap();
+                verifier.prepare(&mut scenario.evidence);
+            }
+            assert_eq!(code(&scenario), expected, "{old:?}, prepared: {prepared}");
+        }
+    }
+}
+
 #[test]
 fn the_status_of_a_timestamp_authority_must_be_shown_where_the_policy_demands_it() {
     let (mut scenario, time_root, _) = stamped_elsewhere();
