@@ -7,9 +7,10 @@ use fixture::SIGNED_AT;
 use fixture::log::{Log, ORIGIN};
 use fixture::scenario::{Scenario, World};
 use rcgen::RevocationReason;
-use tlog::TreeHead;
+use tlog::{MemoryTree, TreeHead, leaf_hash};
 use trust_store::ReasonCode;
 use trust_store::json::Bytes;
+use trust_store::log_entry::TransparencyLogEntry;
 use trust_store::policy::{EarlierSignatures, FreshnessPolicy, WitnessPolicy};
 
 /// When the signer's key is known to have been stolen: a minute after the signature.
@@ -157,6 +158,45 @@ fn of_two_entries_of_one_log_the_earlier_one_counts_in_whatever_order_they_are_l
         // One log stays one log: nothing shows that two had it before.
         scenario.policy.log_threshold = 2.try_into().unwrap();
         assert_eq!(code(&scenario), Some(ReasonCode::Revoked));
+    }
+}
+
+/// A tree that the log's stolen key signed in its own name, so that it holds the entry at `SIGNED_AT + 1`.
+fn made_up(scenario: &Scenario, size: u64) -> TransparencyLogEntry {
+    let mut log = Log::new(1);
+    log.tree = MemoryTree::new();
+    (0..size - 1).for_each(|n| {
+        log.tree.push(leaf_hash(&n.to_be_bytes()));
+    });
+    log.append(scenario.bundle.log_entries[0].canonicalized_body.clone(), SIGNED_AT + 1)
+}
+
+#[test]
+fn no_entry_of_a_made_up_tree_says_since_when_the_log_held_the_genuine_one() {
+    let size = stolen_later().world.log.tree.head().size;
+    for (of_size, alone, unrevoked) in [
+        // Of one size: the bundle carries the proof of the fork.
+        (size, ReasonCode::LogInconsistent, Some(ReasonCode::LogInconsistent)),
+        (size + 3, ReasonCode::CheckpointStale, None),
+    ] {
+        let mut scenario = stolen_later();
+        scenario.policy.witnesses = WitnessPolicy::NotRequired;
+        attested_at(&mut scenario, STOLEN_AT + 10);
+        assert_eq!(code(&scenario), Some(ReasonCode::Revoked));
+        let genuine = scenario.bundle.log_entries[0].clone();
+        let forged = made_up(&scenario, of_size);
+        let entries = |entries: &[&TransparencyLogEntry]| entries.iter().copied().cloned().collect();
+        let head = scenario.world.log.tree.head();
+        scenario.evidence.remember(ORIGIN, &genuine.log_id, &head);
+        scenario.bundle.log_entries = entries(&[&forged]);
+        assert_eq!(code(&scenario), Some(alone));
+        scenario.bundle.log_entries = entries(&[&forged, &genuine]);
+        assert_eq!(code(&scenario), Some(alone));
+        scenario.bundle.log_entries = entries(&[&genuine, &forged]);
+        assert_eq!(code(&scenario), Some(ReasonCode::Revoked), "the made-up entry says when");
+        // Nobody revoked anything, and nothing is remembered.
+        scenario.evidence = scenario.world.evidence(SIGNED_AT, &[]);
+        assert_eq!(code(&scenario), unrevoked);
     }
 }
 

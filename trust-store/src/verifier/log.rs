@@ -8,7 +8,7 @@ use tlog::note::{Note, VerifierKey};
 use tlog::{Checkpoint, InclusionProof, LeafHash, TreeHead, VerifiedCheckpoint, leaf_hash};
 
 use super::content::{Signer, VerifiedSignature};
-use super::log_view::{LogView, OpenedCheckpoint, Relation};
+use super::log_view::{LogView, OpenedCheckpoint};
 use super::signing_time::SigningTimes;
 use super::{Part, Session, denied};
 use crate::bundle::BundleVersion;
@@ -102,17 +102,13 @@ impl Session<'_> {
                 known: Vec::new(),
                 held_twice_since: None,
             };
-            // One log counts once, by whichever of its names: a root may list the key of one under the identifiers of two
-            // formats, or an old and a new key of one origin. A second entry of it says only when it was there: the order
-            // in which a bundle lists them decides nothing.
-            if let Some(first) = views.iter_mut().find(|view| view.is_of(log)) {
-                view.known.extend(view.attested.clone().map(|attested| (attested, Relation::Consistent)));
-                first.held_twice_since =
-                    first.held_twice_since.into_iter().chain(self.held_since(&view)).min();
-                continue;
-            }
             view.known = self.known_checkpoints(&view, log);
-            views.push(view);
+            // One log counts once, by whichever of its names: a root may list the key of one under the identifiers of two
+            // formats, or an old and a new key of one origin.
+            match views.iter_mut().find(|view| view.is_of(log)) {
+                Some(first) => self.second_entry(first, view),
+                None => views.push(view),
+            }
         }
         let threshold = usize::from(self.policy.log_threshold.get());
         let enough = if views.len() < threshold {

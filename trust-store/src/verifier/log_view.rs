@@ -98,6 +98,29 @@ impl Session<'_> {
         since.into_iter().chain(view.held_twice_since).min()
     }
 
+    /// A second entry of a log says only when the log held it, and only if it could stand for the first one: it is shown to be
+    /// of the same tree, or nothing that is known of the log speaks against it. The order in which a bundle lists the two
+    /// decides nothing. Two trees that one key signed and that contradict each other are left to step 11, which denies.
+    pub(super) fn second_entry(&self, first: &mut LogView, second: LogView) {
+        let same_tree = match (&first.attested, &second.attested) {
+            (Some(one), Some(other)) if first.key == second.key => {
+                relation(&one.head, &other.head, self.evidence.log(&first.origin))
+            }
+            _ => Relation::NotShown,
+        };
+        let stands = match same_tree {
+            Relation::Consistent => Ok(()),
+            Relation::Contradicts | Relation::NotShown => self.agrees_and_is_fresh(&second),
+        };
+        let fork = same_tree == Relation::Contradicts
+            || stands.as_ref().is_err_and(|denial| denial.code == ReasonCode::LogInconsistent);
+        if fork && first.key == second.key {
+            first.known.extend(second.attested.map(|attested| (attested, Relation::Contradicts)));
+        } else if stands.is_ok() {
+            first.held_twice_since = first.held_twice_since.into_iter().chain(self.held_since(&second)).min();
+        }
+    }
+
     /// Step 10: a quorum cosigned the attested checkpoint, or a newer one that contains it.
     pub(super) fn step_10_witnesses(&self, views: &[LogView]) -> Result<(), Denial> {
         let WitnessPolicy::Quorum(quorum) = &self.policy.witnesses else { return Ok(()) };
@@ -132,10 +155,7 @@ impl Session<'_> {
     pub(super) fn step_11_freshness(&self, views: Vec<LogView>) -> Result<Vec<VerifiedLogEntry>, Denial> {
         let mut entries = Vec::with_capacity(views.len());
         for view in views {
-            self.enforce(11, self.memory_agrees(&view, &view.known))?;
-            if let FreshnessPolicy::WithinSeconds(max_age) = self.policy.freshness {
-                self.enforce(11, self.is_fresh(&view, &view.known, i64::from(max_age)))?;
-            }
+            self.enforce(11, self.agrees_and_is_fresh(&view))?;
             let mut observed: Vec<TreeHead> = view
                 .known
                 .iter()
@@ -168,6 +188,14 @@ impl Session<'_> {
             }
         }
         known
+    }
+
+    fn agrees_and_is_fresh(&self, view: &LogView) -> Result<(), Denial> {
+        self.memory_agrees(view, &view.known)?;
+        match self.policy.freshness {
+            FreshnessPolicy::WithinSeconds(max_age) => self.is_fresh(view, &view.known, i64::from(max_age)),
+            FreshnessPolicy::AttestedCheckpointSuffices => Ok(()),
+        }
     }
 
     fn memory_agrees(&self, view: &LogView, known: &[(OpenedCheckpoint, Relation)]) -> Result<(), Denial> {
