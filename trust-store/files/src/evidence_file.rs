@@ -1,6 +1,5 @@
 //! Signed evidence on disk: read, verified, and never older than what was taken before.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use trust_store::{Denial, ReasonCode, UnixTime};
 
 use crate::atomic::{self, Readers};
 use crate::error::Error;
+use crate::locked::Locked;
 
 /// Largest memory that is read, in bytes.
 const MAX_MEMORY_BYTES: u64 = 4096;
@@ -103,27 +103,10 @@ pub fn take(
     Ok(signed)
 }
 
-/// The memory is this process's for now.
-struct Locked(fs::File);
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        // Closing is not enough: a process that is being started holds a copy of the handle for a moment.
-        let _ = self.0.unlock();
-    }
-}
-
-/// Keeps others from this memory, and does not wait for whoever works with it: that may be a process that hangs.
+/// Keeps others from this memory.
 fn lock(memory: &Path) -> Result<Locked, Error> {
     let path = memory.with_extension("lock");
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io(&path))?;
-    file.try_lock().map_err(|error| Error::io(&path)(error.into()))?;
-    Ok(Locked(file))
+    Locked::take(&path)?.ok_or_else(|| Error::io(&path)(std::io::ErrorKind::WouldBlock.into()))
 }
 
 fn load_memory(path: &Path) -> Result<Option<Taken>, Error> {
@@ -150,6 +133,8 @@ fn hex_text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     use hsm::developer::DeveloperKey;
@@ -240,18 +225,5 @@ mod tests {
         assert_eq!(code(&scene.signers(), &path).unwrap_err(), "signature_invalid");
         assert!(code(&[], &path).is_ok());
         assert_eq!(scene.take(&path).unwrap_err(), "malformed");
-    }
-
-    #[test]
-    fn a_copy_of_the_handle_in_a_process_that_is_being_started_holds_nobody_up() {
-        let directory = tempfile::tempdir().unwrap();
-        let memory = directory.path().join("taken.json");
-        let held = lock(&memory).unwrap();
-        // As a child has it between its beginning and its program.
-        let copy = held.0.try_clone().unwrap();
-        assert!(lock(&memory).is_err());
-        drop(held);
-        drop(lock(&memory).unwrap());
-        drop(copy);
     }
 }

@@ -19,6 +19,7 @@
 pub mod atomic;
 pub mod error;
 pub mod evidence_file;
+mod locked;
 pub mod manifest_file;
 pub mod root_lifetime;
 mod splice;

@@ -1,7 +1,6 @@
 //! A relying party's side: follow a repository from a pinned root.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use super::{
     refused, timestamp,
 };
 use crate::error::Error;
+use crate::locked::Locked;
 
 /// Follows one repository. The memory is one file; whoever deletes it forgets what guards against old metadata. One
 /// follower at a time holds it: of two that write, one would forget what the other saw.
@@ -24,7 +24,7 @@ use crate::error::Error;
 pub struct Follower {
     path: PathBuf,
     memory: Memory,
-    _lock: File,
+    _lock: Locked,
 }
 
 /// What an update gave: verified, and remembered durably.
@@ -124,16 +124,12 @@ impl Follower {
     }
 }
 
-fn lock(memory: &Path) -> Result<File, Error> {
+fn lock(memory: &Path) -> Result<Locked, Error> {
     let mut path = memory.as_os_str().to_owned();
     path.push(".lock");
-    let path = PathBuf::from(path);
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
-    file.try_lock().map_err(|_| {
+    Locked::take(Path::new(&path))?.ok_or_else(|| {
         refuse(Refusal::Unavailable, format!("another update with {} is at work", memory.display()))
-    })?;
-    Ok(file)
+    })
 }
 
 fn distribution(updater: &Updater, targets: BTreeMap<String, Vec<u8>>) -> Result<Distribution, Error> {

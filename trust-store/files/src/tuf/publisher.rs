@@ -6,7 +6,6 @@
 //! that nothing names.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ use super::metadata::{
 use super::{MAX_METADATA_BYTES, MAX_TARGET_BYTES, Refusal, refuse, refused};
 use crate::atomic::{self, Readers};
 use crate::error::Error;
+use crate::locked::Locked;
 
 /// Locked while a repository is changed.
 const LOCK_FILE: &str = ".lock";
@@ -32,7 +32,7 @@ pub struct Publisher {
     state: State,
     targets: BTreeMap<String, Value>,
     root: Root,
-    _lock: File,
+    _lock: Locked,
 }
 
 /// Versions and ends of a repository's files.
@@ -340,12 +340,8 @@ fn read(folder: &Path, name: &str) -> Result<Vec<u8>, Error> {
     atomic::read(&folder.join(name), MAX_METADATA_BYTES)
 }
 
-fn lock(folder: &Path) -> Result<File, Error> {
-    let path = folder.join(LOCK_FILE);
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
-    file.try_lock().map_err(|_| {
+fn lock(folder: &Path) -> Result<Locked, Error> {
+    Locked::take(&folder.join(LOCK_FILE))?.ok_or_else(|| {
         refuse(Refusal::Unavailable, format!("another publisher is at work in {}", folder.display()))
-    })?;
-    Ok(file)
+    })
 }
