@@ -1,6 +1,7 @@
 //! Certificates by what was signed with them: the log knows digests, the authority knows certificates.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use tlog_client::LogClient;
@@ -12,6 +13,9 @@ use crate::log::{KnownLog, log_failure};
 
 /// Most entries with one digest that are looked at in one log.
 const MOST: usize = 1_000;
+/// How often the index is asked until it covers what is published: it follows within a second.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A SHA-256 as people write it: with or without `sha256:`.
 ///
@@ -26,20 +30,17 @@ pub(super) fn digest(text: &str) -> Outcome<String> {
 }
 
 /// Serial numbers of the certificates in a log's entries that have a digest, each entry proven to be in the log. The log's index is
-/// its word only, which can leave entries out and cannot make any up.
+/// its word only, which can leave entries out and cannot make any up; what it says of itself is that it covers every entry of the
+/// log's newest checkpoint.
 ///
 /// # Errors
-/// Exit code 69 when the log does not answer, 3 when what it answers does not verify.
+/// Exit code 69 when the log does not answer, or its index does not cover the log; 3 when what it answers does not verify.
 pub(super) async fn serials(known: &KnownLog, client: &LogClient, digest: &str) -> Outcome<BTreeSet<String>> {
     let kind = known.description.kind.as_str();
-    let indexes = found(client, digest).await?;
-    let mut serials = BTreeSet::new();
-    if indexes.is_empty() {
-        return Ok(serials);
-    }
     let checkpoint =
         client.checkpoint(&known.description.origin, &known.keys, &AwsLc).await.map_err(log_failure)?;
-    for index in indexes {
+    let mut serials = BTreeSet::new();
+    for index in found(client, digest, checkpoint.head().size, TRIES).await? {
         // What was added after the checkpoint is the next call's.
         if index >= checkpoint.head().size {
             continue;
@@ -60,11 +61,23 @@ pub(super) async fn serials(known: &KnownLog, client: &LogClient, digest: &str) 
 }
 
 /// Indexes that the log's index names, of every page.
-async fn found(client: &LogClient, digest: &str) -> Outcome<Vec<u64>> {
+///
+/// # Errors
+/// Exit code 69 when the index does not cover `size` entries after so many tries: what it does not cover it cannot have searched.
+async fn found(client: &LogClient, digest: &str, size: u64, tries: u32) -> Outcome<Vec<u64>> {
     let mut indexes = Vec::new();
-    let mut from = 0;
+    let (mut from, mut left) = (0, tries);
     loop {
         let page = client.lookup_from("digest", digest, from).await.map_err(log_failure)?;
+        let covered = page.get("covered_size").and_then(Value::as_u64).unwrap_or(0);
+        if covered < size {
+            left = left.saturating_sub(1);
+            if left == 0 {
+                return Err(not_covered(covered, size));
+            }
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
         let entries = page.get("entries").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         for entry in entries {
             let index = entry.get("logIndex").and_then(|index| {
@@ -82,9 +95,25 @@ async fn found(client: &LogClient, digest: &str) -> Outcome<Vec<u64>> {
     }
 }
 
+fn not_covered(covered: u64, size: u64) -> Failure {
+    let what =
+        format!("the log's index covers {covered} of {size} entries: nobody knows what the others signed");
+    Failure::new(Exit::Unavailable, what).code("not_indexed").hint(
+        "ask again when the log has read or made its index, or read every entry with `mentatctl log monitor`",
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use super::digest;
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use serde_json::json;
+    use tlog_client::LogClient;
+
+    use super::{digest, found};
+    use crate::exit::{Exit, Outcome};
+    use crate::net::block_on;
 
     #[test]
     fn digests_are_read_as_people_write_them() {
@@ -93,6 +122,53 @@ mod tests {
         assert_eq!(digest(&format!("sha256:{text}")).unwrap(), "ab".repeat(32));
         for wrong in ["", "sha256:", &text[2..], "zz", &format!("sha512:{text}")] {
             assert!(digest(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// What is found in a log of seven entries whose answers have these sizes, entries and next pages; the last one is repeated.
+    fn asked(answers: &[(u64, &[u64], Option<u64>)], tries: u32) -> Outcome<Vec<u64>> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers: Vec<String> = answers
+            .iter()
+            .map(|(covered, entries, next)| {
+                let entries: Vec<_> =
+                    entries.iter().map(|index| json!({ "logIndex": index.to_string() })).collect();
+                json!({ "covered_size": covered, "tree_size": 7, "entries": entries, "next": next })
+                    .to_string()
+            })
+            .collect();
+        std::thread::spawn(move || {
+            for (asked, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 4096];
+                assert!(stream.read(&mut request).unwrap() > 0);
+                let body = answers.get(asked).or(answers.last()).unwrap();
+                let length = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                )
+                .unwrap();
+            }
+        });
+        let http = crate::net::loopback_client(None).unwrap();
+        let client = LogClient::new(http, &url).unwrap();
+        block_on(found(&client, &"ab".repeat(32), 7, tries))
+    }
+
+    #[test]
+    fn an_index_that_does_not_cover_the_log_finds_nothing_out() {
+        assert_eq!(asked(&[(7, &[], None)], 1).unwrap(), Vec::<u64>::new());
+        assert_eq!(
+            asked(&[(0, &[], None), (6, &[1], None), (8, &[1, 5], Some(6)), (8, &[6], None)], 3).unwrap(),
+            [1, 5, 6]
+        );
+        for answers in [&[(0, &[][..], None)][..], &[(6, &[1], None)], &[(7, &[1], Some(2)), (0, &[], None)]]
+        {
+            let refused = asked(answers, 2).unwrap_err();
+            assert_eq!((refused.exit, refused.code.as_deref()), (Exit::Unavailable, Some("not_indexed")));
+            assert!(refused.what.contains("of 7 entries"), "{}", refused.what);
         }
     }
 }
