@@ -102,6 +102,13 @@ impl Outcome {
         true
     }
 
+    /// The body was read to its end: what it holds waits for the server now.
+    fn is_whole(&self) {
+        if self.state.swap(Self::READ, Ordering::Relaxed) != Self::READ {
+            self.account.settle(self.borrowed.load(Ordering::Relaxed));
+        }
+    }
+
     /// Whether a part of the body was left on the connection, which then serves no other request.
     pub(crate) fn left_unread(&self) -> bool {
         self.state.load(Ordering::Relaxed) != Self::READ
@@ -128,6 +135,9 @@ impl Drop for Outcome {
         // What all connections share is not touched by a body that took nothing of it.
         let borrowed = *self.borrowed.get_mut();
         if borrowed > 0 {
+            if *self.state.get_mut() == Self::READ {
+                self.account.unsettle(borrowed);
+            }
             self.account.give_back(Loan::Budget, borrowed);
         }
     }
@@ -190,15 +200,33 @@ impl RequestBody {
         self.outcome.clone()
     }
 
-    fn came_to(&self, outcome: u8) {
+    fn is_whole(&self) {
         if let Some(shared) = &self.outcome {
-            shared.state.store(outcome, Ordering::Relaxed);
+            shared.is_whole();
         }
     }
 
     fn failed(&self, outcome: u8, error: BodyError) -> Option<Result<Frame<Bytes>, BodyError>> {
-        self.came_to(outcome);
+        if let Some(shared) = &self.outcome {
+            shared.state.store(outcome, Ordering::Relaxed);
+        }
         Some(Err(error))
+    }
+
+    /// None at all.
+    pub(crate) const fn none() -> Self {
+        let nothing = Duration::ZERO;
+        Self {
+            incoming: None,
+            leftover: Leftover::Dropped,
+            limit: 0,
+            remaining: 0,
+            stall: nothing,
+            patience: nothing,
+            began: None,
+            waiting: None,
+            outcome: None,
+        }
     }
 
     /// A body without a limit on its whole length; for gRPC, whose messages are limited one by one.
@@ -243,7 +271,7 @@ impl Body for RequestBody {
         };
         this.waiting = None;
         let Some(frame) = outcome else {
-            this.came_to(Outcome::READ);
+            this.is_whole();
             return Poll::Ready(None);
         };
         let frame = match frame {
@@ -258,7 +286,7 @@ impl Body for RequestBody {
                     return Poll::Ready(this.failed(Outcome::NO_ROOM, BodyError::Overloaded));
                 }
                 if this.is_end_stream() {
-                    this.came_to(Outcome::READ);
+                    this.is_whole();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -284,5 +312,31 @@ impl Drop for RequestBody {
         {
             *outcome.rest.lock().unwrap_or_else(PoisonError::into_inner) = self.incoming.take();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{Budget, Standing, now};
+
+    #[test]
+    fn a_body_that_is_whole_is_not_slow_while_the_server_works_on_it() {
+        const BYTES: u64 = 4 << 20;
+        let budget = Arc::new(Budget::new(64 * BYTES, 64 * BYTES));
+        let account = Account::new(&budget, &Arc::default(), Standing::Anonymous, &Arc::default());
+        let later = now() + 600_000;
+        let (answered, arriving) = (Outcome::new(&account), Outcome::new(&account));
+        assert!(answered.came(BYTES));
+        assert!(account.lasts(later) > 32_000);
+        answered.is_whole();
+        answered.is_whole();
+        assert_eq!(account.lasts(later), 0);
+        assert!(arriving.came(BYTES));
+        assert!(account.lasts(later) > 32_000, "another one does not come");
+        drop(answered);
+        assert!(account.lasts(later) > 32_000);
+        drop(arriving);
+        assert_eq!((account.lasts(later), budget.held()), (0, 0));
     }
 }

@@ -3,7 +3,8 @@
 //! Each connection has a little for itself ([`FREE`]). What goes beyond it is borrowed from a [`Budget`] of all connections,
 //! of which one peer gets a part. A spent budget does not turn newcomers away as long as somebody holds more than is fair:
 //!
-//! - who is slow: at the rate so far, what the connection holds would take longer than [`SLOW`] to go;
+//! - who is slow: at the rate of the last seconds, what the connection holds would take longer than [`SLOW`] to go, or to come;
+//!   what is whole, and waits for the server, is nobody's slowness;
 //! - whose peer holds more than the newcomer's peer would.
 //!
 //! Of these the slowest connections give way: they are closed. So neither many addresses that read at a snail's pace nor
@@ -23,6 +24,8 @@ const BUFFERED: u64 = 256 * 1024;
 /// Milliseconds in which what a connection holds must be expected to go. 16 MiB, a whole bundle of the largest entries, need
 /// half a mebibyte a second; 512 KiB need 16 KiB a second, as without any shortage.
 const SLOW: u64 = 32_000;
+/// Milliseconds of the past that a rate is made of, at most; less than half of it counts for what was before.
+const RECENT: u64 = 16_000;
 /// Milliseconds for which a search that found too little is not repeated by who asks for as much.
 const AGAIN: u64 = 50;
 
@@ -33,7 +36,7 @@ pub(crate) struct Budget {
     per_peer: u64,
     held: AtomicU64,
     /// Bytes of connections that were told to give way and are not gone yet: those of a moment. What is really held stays
-    /// below one and a half times the limit.
+    /// below the limit, a quarter of it, and what one peer may hold, together.
     leaving: AtomicU64,
     listed: Mutex<Listed>,
 }
@@ -100,7 +103,10 @@ pub(crate) struct Account {
     held: AtomicU64,
     /// What of it counts against the budget.
     borrowed: AtomicU64,
-    /// Since when, without a break, it has borrowed, in milliseconds, and the borrowed bytes that moved since.
+    /// What of that waits for the server and not for the peer: bodies that are whole.
+    settled: AtomicU64,
+    /// Since when, without a break, it has borrowed, in milliseconds, and the borrowed bytes that moved since. Of what is
+    /// long ago only the rate is kept.
     since: AtomicU64,
     moved: AtomicU64,
     listed: AtomicBool,
@@ -125,6 +131,7 @@ impl Account {
             standing,
             held: AtomicU64::new(0),
             borrowed: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             since: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             listed: AtomicBool::new(false),
@@ -158,7 +165,29 @@ impl Account {
 
     /// Borrowed bytes went, or came.
     pub(crate) fn moved(&self, bytes: u64) {
-        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.moved_at(bytes, now());
+    }
+
+    fn moved_at(&self, bytes: u64, now: u64) {
+        let moved = self.moved.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let since = self.since.load(Ordering::Relaxed);
+        let age = now.saturating_sub(since);
+        // Who was fast long ago must not rank as fast for long.
+        let (half, relaxed) = (RECENT / 2, Ordering::Relaxed);
+        if age >= RECENT && self.since.compare_exchange(since, now - half, relaxed, relaxed).is_ok() {
+            let kept = u128::from(moved) * u128::from(half) / u128::from(age);
+            self.moved.fetch_sub(moved.saturating_sub(u64::try_from(kept).unwrap_or(moved)), relaxed);
+        }
+    }
+
+    /// Borrowed bytes wait for the server from now on: their peer did its part.
+    pub(crate) fn settle(&self, bytes: u64) {
+        self.settled.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes [`Self::settle`] back, before the bytes are given back.
+    pub(crate) fn unsettle(&self, bytes: u64) {
+        self.settled.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Whether bytes would stay within the share of its peer. What they would be refused for need not be made.
@@ -244,9 +273,10 @@ impl Account {
         true
     }
 
-    /// Milliseconds until what it holds will have gone, at the rate so far.
-    fn lasts(&self, now: u64) -> u64 {
-        let held = self.borrowed.load(Ordering::Relaxed);
+    /// Milliseconds until what it holds will have gone, at the rate so far. What waits for the server says nothing of the peer.
+    pub(crate) fn lasts(&self, now: u64) -> u64 {
+        let settled = self.settled.load(Ordering::Relaxed);
+        let held = self.borrowed.load(Ordering::Relaxed).saturating_sub(settled);
         let age = now.saturating_sub(self.since.load(Ordering::Relaxed));
         held.saturating_mul(age) / self.moved.load(Ordering::Relaxed).saturating_add(BUFFERED)
     }
@@ -274,7 +304,8 @@ const fn fits(held: u64, bytes: u64, limit: u64) -> bool {
     held == 0 || held.saturating_add(bytes) <= limit
 }
 
-fn now() -> u64 {
+/// Milliseconds of the monotonic clock.
+pub(crate) fn now() -> u64 {
     u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -391,5 +422,29 @@ mod tests {
         tokio::time::sleep(std::time::Duration::from_millis(AGAIN)).await;
         assert_eq!(newcomer.lend(1 << 49), Some(Loan::Budget));
         assert!(holders[1].closing.load(Ordering::Relaxed) && !holders[0].closing.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn who_was_fast_long_ago_is_slow_when_it_trickles() {
+        let (budget, peer) = (Arc::new(Budget::new(1 << 40, 1 << 40)), Arc::default());
+        let account = account(&budget, &peer, Standing::Anonymous);
+        account.lend(16 * MIB).unwrap();
+        let began = now();
+        account.moved_at(1024 * MIB, began + 1000);
+        assert!(account.lasts(began + 1000) < 100);
+        // 16 KiB a second from then on.
+        let mut slow_after = None;
+        for second in 2..=600 {
+            account.moved_at(16 * 1024, began + second * 1000);
+            if slow_after.is_none() && account.lasts(began + second * 1000) >= SLOW {
+                slow_after = Some(second);
+            }
+        }
+        assert!(slow_after.is_some_and(|second| (32..120).contains(&second)), "{slow_after:?}");
+        // A steady half mebibyte a second stays fast enough.
+        for second in 601..=900 {
+            account.moved_at(512 * 1024, began + second * 1000);
+            assert!(second < 640 || account.lasts(began + second * 1000) < SLOW, "{second}");
+        }
     }
 }

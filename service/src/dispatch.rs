@@ -188,6 +188,9 @@ impl<A: App> Dispatcher<A> {
             let refusal = problem(&Problem::too_large(limits.body_bytes));
             return self.unread(refusal, version, Some(request.into_body())).await;
         }
+        if version > Version::HTTP_11 && *request.method() == Method::GET && !request.body().is_end_stream() {
+            return Box::pin(self.answer_without_body(request)).await;
+        }
         let leftover = if version > Version::HTTP_11 { Leftover::Kept } else { Leftover::Dropped };
         let mut request =
             request.map(|body| RequestBody::new(body, limits, leftover, self.activity.bodies()));
@@ -220,6 +223,18 @@ impl<A: App> Dispatcher<A> {
             ),
         };
         self.unread(response, version, outcome.take_rest()).await
+    }
+
+    /// A GET over HTTP/2 that brings a body, which means nothing (RFC 9110 section 9.3.1). Nobody reads it: it would lie in the
+    /// connection's windows, uncounted, for as long as the answer takes. So what comes of it is thrown away meanwhile.
+    async fn answer_without_body(&self, request: Request<Incoming>) -> Reply<A> {
+        let (head, body) = request.into_parts();
+        let mut request = Request::from_parts(head, RequestBody::none());
+        request.extensions_mut().insert(self.peer.clone());
+        let answer = self.app.lock().unwrap_or_else(PoisonError::into_inner).answer(request);
+        let thrown_away = linger::read_out(body, self.shared.limits.stall_timeout);
+        let (Ok(response), ()) = tokio::join!(answer, thrown_away);
+        response.map(Source::App)
     }
 
     /// An answer that came before the whole body was read. Over HTTP/1.1 it ends its connection (RFC 9112 section 9.6);

@@ -7,7 +7,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::frames::{DATA, HEADERS, Heard, Http2};
-use harness::{quick, start, url};
+use harness::{quick, start, start_gated, url};
 use service::{Running, ServerConfig};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -99,4 +99,37 @@ async fn who_holds_most_gives_way_to_who_holds_less() {
     let Heard::Frame(frame) = client.hear(LONG).await else { panic!("no answer") };
     assert_eq!((frame.kind, frame.payload[0]), (HEADERS, 0x88));
     assert!(metric(&running, "http_connections_displaced_total").await > 0);
+}
+
+/// What comes with a GET is not kept while its answer is made.
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_does_not_lie_in_the_window() {
+    let (running, gate) = start_gated(&config()).await;
+    let mut client = Http2::connect(running.addr(), 65_535).await;
+    assert!(matches!(client.hear(Duration::from_millis(50)).await, Heard::Nothing));
+    let whole = client.window + 65_535;
+    assert!(whole >= 960_000, "{whole}");
+    for _ in 0..4 {
+        let stream = client.get_with_body("/slow").await;
+        for _ in 0..15 {
+            client.send(DATA, 0, stream, &PIECE).await;
+        }
+    }
+    // 960 000 bytes came; none of them is kept, and no request is answered.
+    for _ in 0..100 {
+        assert!(matches!(client.hear(Duration::from_millis(50)).await, Heard::Nothing), "it was answered");
+        if client.window + 65_535 > whole + 200_000 {
+            break;
+        }
+    }
+    assert!(client.window + 65_535 > whole + 200_000, "{} of {whole}", client.window);
+    gate.release.notify_waiters();
+    let mut answered = 0;
+    while answered < 4 {
+        let Heard::Frame(frame) = client.hear(LONG).await else { panic!("{answered} answers") };
+        if frame.kind == HEADERS {
+            assert_eq!(frame.payload[0], 0x88);
+            answered += 1;
+        }
+    }
 }

@@ -38,6 +38,8 @@ pub struct Http2 {
     stream: TcpStream,
     unread: Vec<u8>,
     next: u32,
+    /// Bytes by which the server opened the connection's window.
+    pub window: u64,
 }
 
 impl Http2 {
@@ -54,7 +56,7 @@ impl Http2 {
     }
 
     async fn over(stream: TcpStream, window: u32) -> Self {
-        let mut client = Self { stream, unread: Vec::new(), next: 1 };
+        let mut client = Self { stream, unread: Vec::new(), next: 1, window: 0 };
         client.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         let mut setting = vec![0, 4];
         setting.extend(window.to_be_bytes());
@@ -79,6 +81,11 @@ impl Http2 {
     /// Begins a POST whose body comes by `send`.
     pub async fn post(&mut self, path: &str, length: Option<usize>) -> u32 {
         self.headers(0x83, path, length, 0).await
+    }
+
+    /// Begins a GET that brings a body.
+    pub async fn get_with_body(&mut self, path: &str) -> u32 {
+        self.headers(0x82, path, None, 0).await
     }
 
     /// HPACK (RFC 7541) with names of the static table and values as they are.
@@ -113,6 +120,9 @@ impl Http2 {
                     (SETTINGS | PING, 0) => {
                         let answer = if frame.kind == PING { frame.payload } else { Vec::new() };
                         self.send(frame.kind, ACK, 0, &answer).await;
+                    }
+                    (WINDOW_UPDATE, _) if frame.stream == 0 => {
+                        self.window += frame.payload.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
                     }
                     (DATA | HEADERS | RST_STREAM, _) => return Heard::Frame(frame),
                     _ => {}
