@@ -122,7 +122,7 @@ impl Cosigner for Witnesses {
 }
 
 #[test]
-fn a_flipped_bit_in_the_cosigned_checkpoint_leaves_the_one_before_or_none() {
+fn a_flipped_bit_in_the_cosigned_checkpoint_leaves_it_or_the_one_before() {
     let mut fixture = Fixture::new(LogKind::Raw);
     let pause = std::time::Duration::from_secs(3600);
     fixture.options.witnessing = Witnessing::OnRequest { pause, refresh: None };
@@ -143,7 +143,7 @@ fn a_flipped_bit_in_the_cosigned_checkpoint_leaves_the_one_before_or_none() {
     let path = fixture.options.cosigned_file();
     let good = std::fs::read(&path).unwrap();
     let (mut newest, mut before) = (0, 0);
-    for at in (0..good.len()).filter(|at| good[*at] != 0).step_by(5) {
+    for at in (0..good.len()).filter(|at| good[*at] != 0) {
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
         std::fs::write(&path, bad).unwrap();
