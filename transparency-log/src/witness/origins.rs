@@ -2,7 +2,9 @@
 //! it does not say of which there need be none, because a keystore may have been restored from its first day. Records are
 //! therefore made by `init` and `add-log` only, never by a start.
 //!
-//! A text file `origins` in the keystore's directory: the line `mentat witness origins 1`, then one origin a line.
+//! A text file `origins` in the keystore's directory: the line `mentat witness origins 2`, then one origin a line, then `sum `
+//! and the SHA-256 of all before it, hexadecimal: a flipped bit must not take an origin from the list. Lists of version 1 have no
+//! sum; they are read, and written anew with the next origin.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,8 +12,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use service::StartRefusal;
+use tlog::Hash;
 
-const FIRST_LINE: &str = "mentat witness origins 1";
+const FIRST_LINE: &str = "mentat witness origins 2";
+/// Of lists without a sum.
+const FIRST_LINE_1: &str = "mentat witness origins 1";
 
 /// What a witness has to do with an origin, as far as its list says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +66,7 @@ impl KnownOrigins {
             }
             text => text.map_err(|error| unusable(error.to_string()))?,
         };
-        let mut lines = text.lines();
-        if lines.next() != Some(FIRST_LINE) || !text.ends_with('\n') {
-            return Err(unusable("it is not whole".to_owned()));
-        }
-        let origins = lines.map(str::to_owned).collect();
+        let origins = parse(&text).map_err(|why| unusable(why.to_owned()))?;
         Ok(Self { path, origins: Some(origins), adding: Adding::Refused })
     }
 
@@ -110,7 +111,8 @@ impl KnownOrigins {
 
     fn write(&mut self, origins: BTreeSet<String>) -> Result<(), StartRefusal> {
         let text = std::iter::once(FIRST_LINE).chain(origins.iter().map(String::as_str));
-        let text: String = text.flat_map(|line| [line, "\n"]).collect();
+        let mut text: String = text.flat_map(|line| [line, "\n"]).collect();
+        text += &sum_line(&text);
         let temporary = self.path.with_extension("new");
         let written = || -> io::Result<()> {
             let mut file = File::create(&temporary)?;
@@ -129,6 +131,27 @@ impl KnownOrigins {
         self.origins = Some(origins);
         Ok(())
     }
+}
+
+fn parse(text: &str) -> Result<BTreeSet<String>, &'static str> {
+    const TORN: &str = "it is not whole";
+    let lines = match text.split_once('\n').ok_or(TORN)? {
+        (FIRST_LINE, _) => {
+            let before = text.strip_suffix('\n').and_then(|text| text.rfind('\n')).ok_or(TORN)? + 1;
+            let (listed, sum) = text.split_at_checked(before).ok_or(TORN)?;
+            if sum != sum_line(listed) {
+                return Err("its last line is not the sum of the others");
+            }
+            listed
+        }
+        (FIRST_LINE_1, _) if text.ends_with('\n') => text,
+        _ => return Err(TORN),
+    };
+    Ok(lines.lines().skip(1).map(str::to_owned).collect())
+}
+
+fn sum_line(listed: &str) -> String {
+    format!("sum {}\n", hex::encode(Hash::digest(listed.as_bytes()).as_bytes()))
 }
 
 #[cfg(test)]
@@ -151,7 +174,11 @@ mod tests {
         known.add(["b.example".to_owned(), "a.example".to_owned()].iter()).unwrap();
         known.begin().unwrap();
         let text = std::fs::read_to_string(folder.path().join("origins")).unwrap();
-        assert_eq!(text, "mentat witness origins 1\na.example\nb.example\n");
+        assert_eq!(
+            text,
+            "mentat witness origins 2\na.example\nb.example\n\
+             sum 71e0641751febbfb00805991a4fda95594449bddd6bd92036a2a69ccd5230c28\n"
+        );
         let known = KnownOrigins::read(folder.path()).unwrap();
         assert_eq!(known.standing("a.example"), Standing::Listed);
         assert_eq!(known.standing("c.example"), Standing::Unlisted);
@@ -160,7 +187,7 @@ mod tests {
         assert_eq!(known.standing("c.example"), Standing::New);
     }
 
-    /// A start looks at the records; a list can only demand more of them.
+    /// A start looks at the records; the command that adds a log believes the list.
     #[test]
     fn no_flipped_bit_of_the_list_makes_an_origin_new() {
         let folder = tempfile::tempdir().unwrap();
@@ -173,16 +200,38 @@ mod tests {
             bad[at / 8] ^= 1 << (at % 8);
             std::fs::write(&path, bad).unwrap();
             let Ok(known) = KnownOrigins::read(folder.path()) else { continue };
-            for origin in ["a.example", "b.example", "c.example"] {
-                assert_ne!(known.standing(origin), Standing::New, "bit {at}: {origin}");
+            let known = known.adding();
+            for origin in ["a.example", "b.example"] {
+                assert_eq!(known.standing(origin), Standing::Listed, "bit {at}: {origin}");
             }
         }
     }
 
     #[test]
+    fn a_list_without_a_sum_is_read_and_gets_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("origins");
+        std::fs::write(&path, "mentat witness origins 1\na.example\n").unwrap();
+        let mut known = KnownOrigins::read(folder.path()).unwrap();
+        assert_eq!(known.standing("a.example"), Standing::Listed);
+        known.add(["b.example".to_owned()].iter()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("mentat witness origins 2\na.example\nb.example\nsum "), "{text}");
+        let known = KnownOrigins::read(folder.path()).unwrap();
+        assert_eq!(known.standing("sum"), Standing::Unlisted);
+        assert_eq!(known.standing("b.example"), Standing::Listed);
+    }
+
+    #[test]
     fn what_is_no_whole_list_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        for text in ["", "a.example\n", "mentat witness origins 1", "mentat witness origins 2\na.example\n"] {
+        for text in [
+            "",
+            "a.example\n",
+            "mentat witness origins 1",
+            "mentat witness origins 2\na.example\n",
+            "mentat witness origins 3\n",
+        ] {
             std::fs::write(folder.path().join("origins"), text).unwrap();
             assert!(KnownOrigins::read(folder.path()).is_err(), "{text:?}");
         }
