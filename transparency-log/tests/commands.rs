@@ -133,3 +133,48 @@ fn every_section_of_the_runbook_stands_for_a_refusal() {
         assert!(seen.contains(refusal), "{refusal:?} has no section");
     }
 }
+
+/// And the other way: whatever the server says when it refuses to start stands in a runbook, in its own words.
+#[test]
+fn every_refusal_to_start_stands_in_a_runbook() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = |name: &str| std::fs::read_to_string(root.join("docs/operations").join(name)).unwrap();
+    let pages: String = ["log-refusals.md", "service.md", "witness.md"].map(page).concat();
+    let pages = words(&pages.replace('`', " "));
+    let mut sources = Vec::new();
+    for folder in ["transparency-log/src", "service/src"] {
+        files(&root.join(folder), &mut sources);
+    }
+    let mut seen = 0;
+    for path in sources {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for said in ["StartRefusal::new(", " refuse("].iter().flat_map(|call| code.split(call).skip(1)) {
+            let Some(line) = refusal(said) else { continue };
+            for piece in line.split(['{', '}']).step_by(2).map(words) {
+                let piece = piece.trim_matches([' ', ':', '"', '=', ',']);
+                if piece.chars().filter(|c| c.is_alphabetic()).count() > 3 {
+                    let shown = path.display();
+                    assert!(pages.contains(piece), "{shown}: {line:?}: no runbook says {piece:?}");
+                }
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 90, "only {seen} refusals were found: the search looks in the wrong place");
+}
+
+/// The text that a call begins with, as far as it is written there.
+fn refusal(call: &str) -> Option<String> {
+    let call = call.trim_start();
+    let call = ["format!(", "&config.certificate_file,", "path,", "&files.record,"]
+        .iter()
+        .fold(call, |call, before| call.strip_prefix(before).unwrap_or(call).trim_start());
+    let text = call.strip_prefix('"')?;
+    let end = text.char_indices().find(|(at, c)| *c == '"' && !text[..*at].ends_with('\\'))?.0;
+    Some(words(&text[..end].replace("\\\n", " ").replace("\\\"", "\"")))
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
