@@ -28,10 +28,12 @@ use service::{ClientCertificate, Peer, Problem};
 use crate::logs::{ServedLog, describe};
 use crate::page;
 
+pub(crate) use batch::turns as batch_turns;
 pub(crate) use entry::evidence;
 pub(crate) use problem::Oversize;
 pub(crate) use reads::{BundleBytes, parameter, published};
 pub(crate) use room::{BatchRoom, Sharing};
+pub(crate) use turns::Turns;
 
 /// Least growth of a buffer for a body that comes in pieces, bytes.
 const GROWTH: usize = 8 << 10;

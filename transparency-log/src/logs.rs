@@ -8,7 +8,7 @@ use service::admin::AdminAuth;
 use trust_store::event::EventRules;
 
 use crate::admission::Admission;
-use crate::api::{BatchRoom, BundleBytes};
+use crate::api::{BatchRoom, BundleBytes, Turns};
 use crate::issuers::Issuers;
 use crate::lookup::Lookup;
 use crate::settings::{LogSettings, Settings};
@@ -23,6 +23,8 @@ pub(crate) struct ServedLog {
     pub(crate) add_token: Option<AdminAuth>,
     /// What its batches hold in memory.
     pub(crate) room: BatchRoom,
+    /// Turns at verifying and answering them.
+    pub(crate) batches: Turns,
     /// How large its bundles are.
     pub(crate) bundle_bytes: BundleBytes,
     pub(crate) issuers: Option<Issuers>,

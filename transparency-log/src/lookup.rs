@@ -7,31 +7,32 @@
 //! finding that it was made from another tree.
 
 mod index_file;
+mod offline;
+mod search;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
-use log_store::{LogKind, Publication};
-use serde_json::{Value, json};
 use service::{Problem, StartRefusal};
 use tlog::hash::TreeHead;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-use crate::api::{Handled, evidence, json as json_answer, of_store, parameter, published};
+use crate::api::Turns;
 use crate::logs::ServedLog;
 use crate::settings::Settings;
-use crate::terms::{self, Term, TermKind};
-pub(crate) use index_file::IndexError;
-use index_file::{Covered, IndexFile, Opening, TermSum, Verification};
+use crate::terms::{self, TermKind};
+use index_file::{Covered, IndexError, IndexFile, Opening, TermSum, Verification};
+pub(crate) use offline::{Compared, IndexCheck, Rebuild};
+pub(crate) use search::answer;
 
 /// Entries per transaction.
 const STEP: u64 = 1000;
 /// Pause when there is nothing more.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// Rows that the self-check reads in one pause: a percent of a processor.
 const CHECKED_ROWS: u32 = 512;
 /// Pauses between two readings of the whole table, ten minutes.
@@ -42,6 +43,8 @@ const PAGE: u32 = 50;
 const SEARCHES: usize = 4;
 /// Longest wait for one's turn.
 const TURN: Duration = Duration::from_secs(5);
+/// Half pauses in which the index reaches what was just published, two seconds.
+const CATCHING_UP: u32 = 40;
 
 /// The index of one log.
 #[derive(Debug)]
@@ -51,7 +54,14 @@ pub(crate) struct Lookup {
     /// How often the file was begun anew: what a search found in two files covers nothing.
     begun: AtomicU64,
     /// Searches that may run at once.
-    turns: Semaphore,
+    turns: Turns,
+}
+
+/// What a search may claim to have looked at, if the index is still the same when it ends.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    begun: u64,
+    covered: u64,
 }
 
 impl Lookup {
@@ -62,7 +72,7 @@ impl Lookup {
             file,
             covered: AtomicU64::new(0),
             begun: AtomicU64::new(0),
-            turns: Semaphore::new(SEARCHES),
+            turns: Turns::new(SEARCHES, TURN),
         })
     }
 
@@ -71,19 +81,31 @@ impl Lookup {
         self.covered.load(Ordering::Acquire)
     }
 
+    /// Waits until the index covers `size` entries, for a moment only.
+    pub(crate) async fn reaches(&self, size: u64) -> bool {
+        for _ in 0..CATCHING_UP {
+            if self.covered() >= size {
+                return true;
+            }
+            tokio::time::sleep(PAUSE / 2).await;
+        }
+        self.covered() >= size
+    }
+
     /// Follows a log until the task is dropped.
     pub(crate) async fn follow(log: Arc<ServedLog>) {
         let Some(lookup) = &log.lookup else { return };
+        let name = &log.settings.name;
         let mut follower = loop {
             match lookup.resume(&log).await {
                 Ok(sum) => break Follower { lookup, log: &log, sum, check: None, pauses: 0 },
-                Err(error) => lookup.recover(&log, &error).await,
+                Err(error) => lookup.recover(name, &error, AFTER_FAILURE).await,
             }
         };
         loop {
             if let Err(error) = follower.advance().await {
-                lookup.recover(&log, &error).await;
-                if matches!(error, IndexError::Damaged(_)) {
+                lookup.recover(name, &error, AFTER_FAILURE).await;
+                if error.demands_a_new_file() {
                     follower =
                         Follower { lookup, log: &log, sum: TermSum::default(), check: None, pauses: 0 };
                 }
@@ -91,18 +113,20 @@ impl Lookup {
         }
     }
 
-    /// Begins a damaged index anew, and waits after a failure.
-    async fn recover(&self, log: &ServedLog, error: &IndexError) {
-        let log = &log.settings.name;
+    /// Begins an index anew that cannot be used as it is, however often that takes; pauses after any other failure.
+    async fn recover(&self, log: &str, error: &IndexError, pause: Duration) {
+        if !error.demands_a_new_file() {
+            tracing::error!(log, %error, "the lookup index cannot be read or written");
+            return tokio::time::sleep(pause).await;
+        }
         if matches!(error, IndexError::Damaged(_)) {
             tracing::error!(log, %error, "the lookup index is damaged; making it anew from the log");
-            while let Err(error) = self.start_over().await {
-                tracing::error!(log, %error, "the lookup index cannot be made anew");
-                tokio::time::sleep(PAUSE * 100).await;
-            }
         } else {
-            tracing::error!(log, %error, "the lookup index cannot be read or written");
-            tokio::time::sleep(PAUSE * 100).await;
+            tracing::warn!(log, %error, "the lookup index is of another time; making it anew from the log");
+        }
+        while let Err(error) = self.start_over().await {
+            tracing::error!(log, %error, "the lookup index cannot be made anew");
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -126,10 +150,13 @@ impl Lookup {
             self.covered.store(size, Ordering::Release);
             return Ok(terms);
         }
-        let why = if same_tree { "has no sum of its terms" } else { "was made from another tree" };
-        tracing::warn!(log = log.settings.name, size, "the lookup index {why}; rebuilding it");
-        self.start_over().await?;
-        Ok(TermSum::default())
+        // Whoever called begins it anew, and goes on trying when that fails.
+        let why = if same_tree {
+            "has no sum of the terms that are indexed now"
+        } else {
+            "was made from another tree"
+        };
+        Err(IndexError::Outdated(format!("of {size} entries: it {why}")))
     }
 
     /// Begins the file anew. Searches that are under way see that it was.
@@ -139,15 +166,39 @@ impl Lookup {
         self.file.start_over().await
     }
 
-    /// Entries that may have a term, from an index on: a page of them.
-    pub(crate) async fn candidates(
+    /// To be called before a search, so that its answer never claims more than was looked at.
+    fn claim(&self) -> Claim {
+        Claim { begun: self.begun.load(Ordering::Acquire), covered: self.covered() }
+    }
+
+    /// What a search that has ended covers: nothing, if the index was begun anew meanwhile.
+    fn upheld(&self, claim: Claim) -> u64 {
+        if self.begun.load(Ordering::Acquire) == claim.begun { claim.covered } else { 0 }
+    }
+
+    /// Entries that may have a term, from an index on: a page of them; and how many entries of the log were looked at.
+    ///
+    /// # Errors
+    /// 503 while the index is begun anew.
+    pub(crate) async fn search(
         &self,
         kind: TermKind,
         key: &[u8],
         from: u64,
-    ) -> Result<Vec<u64>, Problem> {
-        self.file.candidates(kind, key, from, PAGE).await.map_err(Problem::internal)
+    ) -> Result<(Vec<u64>, u64), Problem> {
+        let claim = self.claim();
+        let candidates = self.file.candidates(kind, key, from, PAGE).await.map_err(|error| match error {
+            IndexError::Busy(_) => not_indexed("it is being made anew").with_internal(error),
+            error => Problem::internal(error),
+        })?;
+        Ok((candidates, self.upheld(claim)))
     }
+}
+
+/// The log has what the index does not know yet.
+pub(crate) fn not_indexed(why: &str) -> Problem {
+    Problem::unavailable("not_indexed", 1)
+        .with_detail(format!("the lookup index does not cover the log ({why}); repeat the call later"))
 }
 
 /// What fills an index and checks it.
@@ -237,184 +288,10 @@ pub(crate) fn path(settings: &Settings, log: &str) -> PathBuf {
     settings.data.join(log).join("lookup.sqlite")
 }
 
-/// Compares the index of a log that is not running with its entries.
-#[derive(Debug)]
-pub(crate) struct IndexCheck {
-    file: IndexFile,
-    covered: Covered,
-    kind: LogKind,
-    /// What the terms of the entries add up to.
-    sum: TermSum,
-    entries: u64,
-}
-
-impl IndexCheck {
-    /// Opens the index file, if there is one that covers anything; nothing is changed.
-    pub(crate) async fn begin(path: &Path, kind: LogKind) -> Result<Option<Self>, IndexError> {
-        if !path.exists() {
-            return Ok(None);
-        }
-        let file = IndexFile::open(path, Opening::Read).await?;
-        let Some(covered) = file.covered().await? else { return Ok(None) };
-        Ok(Some(Self { file, covered, kind, sum: TermSum::default(), entries: 0 }))
-    }
-
-    /// Takes the next entry of the log.
-    pub(crate) fn add(&mut self, index: u64, stored: &[u8]) {
-        self.entries = self.entries.max(index.saturating_add(1));
-        if index < self.covered.size {
-            // Only a number that no log reaches is refused.
-            let _ = self.sum.add_entry(index, terms::terms(self.kind, stored));
-        }
-    }
-
-    /// Reads the index, and returns how many entries it covers.
-    ///
-    /// # Errors
-    /// [`IndexError::Damaged`] when it does not have exactly their terms.
-    pub(crate) async fn finish(self) -> Result<u64, IndexError> {
-        let size = self.covered.size;
-        let checked = if size > self.entries {
-            Err(IndexError::Damaged(format!("it covers {size} entries, and the log has {}", self.entries)))
-        } else if self.covered.terms != Some(self.sum) {
-            Err(IndexError::Damaged("its sum is not that of the entries' terms".to_owned()))
-        } else {
-            Verification::new(size, self.sum).finish(&self.file).await
-        };
-        self.file.close().await;
-        checked.map(|()| size)
-    }
-}
-
-/// A new index file that is filled from the first entry on.
-#[derive(Debug)]
-pub(crate) struct Rebuild {
-    file: IndexFile,
-    pending: Vec<(u64, Vec<Term>)>,
-    sum: TermSum,
-}
-
-impl Rebuild {
-    /// Makes the file, which must not exist.
-    pub(crate) async fn begin(path: &Path) -> Result<Self, StartRefusal> {
-        let file = IndexFile::open(path, Opening::New).await.map_err(|error| {
-            StartRefusal::new(format!("cannot make {}", path.display()), "check the folder's permissions")
-                .because(error)
-        })?;
-        Ok(Self { file, pending: Vec::new(), sum: TermSum::default() })
-    }
-
-    /// Takes the terms of the next entry.
-    pub(crate) fn add(&mut self, index: u64, terms: Vec<Term>) {
-        self.pending.push((index, terms));
-    }
-
-    /// Writes what was added.
-    pub(crate) async fn flush(&mut self) -> Result<(), IndexError> {
-        self.sum = self.file.insert(std::mem::take(&mut self.pending), self.sum, None).await?;
-        Ok(())
-    }
-
-    /// Writes the rest and what the index covers.
-    pub(crate) async fn finish(self, tree: &TreeHead) -> Result<(), IndexError> {
-        self.file.insert(self.pending, self.sum, Some(tree)).await?;
-        self.file.close().await;
-        Ok(())
-    }
-}
-
 fn failed(error: impl std::fmt::Display) -> IndexError {
     IndexError::Failed(error.to_string())
 }
 
-/// `GET <base>/api/v1/lookup?digest=HEX|identity=TEXT|publisher=TEXT|serial=HEX|type=TEXT[&from=N]`: entries with fresh
-/// proofs, oldest first; `next` says where to go on.
-pub(crate) async fn answer(log: &Arc<ServedLog>, query: &str) -> Handled {
-    let lookup = log.lookup.as_ref().ok_or_else(|| Problem::not_found("this log has no lookup index"))?;
-    let (kind, key) = term(query)?;
-    let from = match parameter(query, "from")? {
-        Some(text) => {
-            text.parse().map_err(|_| Problem::bad_request("malformed", "from is not a decimal number"))?
-        }
-        None => 0,
-    };
-    let _turn = tokio::time::timeout(TURN, lookup.turns.acquire())
-        .await
-        .ok()
-        .and_then(Result::ok)
-        .ok_or_else(|| Problem::unavailable("busy", 1).with_detail("too many searches at once"))?;
-    // Before the search, so that the answer never claims more than was looked at.
-    let (begun, covered) = (lookup.begun.load(Ordering::Acquire), lookup.covered());
-    let publication = published(log)?;
-    let candidates = lookup.candidates(kind, &key, from).await?;
-    let covered = if lookup.begun.load(Ordering::Acquire) == begun { covered } else { 0 };
-    let next = match candidates.last() {
-        Some(last) if u32::try_from(candidates.len()) == Ok(PAGE) => Value::from(last + 1),
-        _ => Value::Null,
-    };
-    let size = publication.tree().size;
-    let reader = log.clone();
-    // Up to a page of entries and proofs is read from disk: not on the threads that answer writers.
-    let read = move || {
-        let checked = candidates.into_iter().map(|index| checked(&reader, index, kind, &key, &publication));
-        checked.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()
-    };
-    let entries = tokio::task::spawn_blocking(read).await.map_err(Problem::internal)??;
-    Ok(json_answer(
-        StatusCode::OK,
-        &json!({ "covered_size": covered, "tree_size": size, "entries": entries, "next": next }),
-    ))
-}
-
-/// The entry, if it is published and really has the term.
-fn checked(
-    log: &ServedLog,
-    index: u64,
-    kind: TermKind,
-    key: &[u8],
-    publication: &Publication,
-) -> Result<Option<Value>, Problem> {
-    if index >= publication.tree().size {
-        return Ok(None);
-    }
-    let stored = log.log.entry(index, publication).map_err(of_store)?;
-    if !terms::terms(log.kind, &stored).iter().any(|(found, term)| *found == kind && term == key) {
-        tracing::warn!(
-            log = log.settings.name,
-            index,
-            "the lookup index names an entry that does not have the term"
-        );
-        return Ok(None);
-    }
-    let json = evidence(log, index, stored, publication)?.to_json().map_err(Problem::internal)?;
-    serde_json::from_slice(&json).map(Some).map_err(Problem::internal)
-}
-
-fn term(query: &str) -> Result<(TermKind, Vec<u8>), Problem> {
-    let malformed = |detail: &str| Problem::bad_request("malformed", detail.to_owned());
-    let mut found = None;
-    for (name, kind) in [
-        ("digest", TermKind::Digest),
-        ("identity", TermKind::Identity),
-        ("publisher", TermKind::Publisher),
-        ("serial", TermKind::Serial),
-        ("type", TermKind::Type),
-    ] {
-        if let Some(text) = parameter(query, name)? {
-            if found.is_some() || text.is_empty() {
-                return Err(malformed("give exactly one of digest, identity, publisher, serial and type"));
-            }
-            let hex = || {
-                let digits = text.strip_prefix("sha256:").unwrap_or(&text).replace(':', "");
-                let even = if digits.len() % 2 == 1 { format!("0{digits}") } else { digits };
-                hex::decode(even).map_err(|_| malformed("digests and serials are hexadecimal"))
-            };
-            found = Some(match kind {
-                TermKind::Digest => (kind, hex()?),
-                TermKind::Serial => (kind, terms::serial(&hex()?)),
-                _ => (kind, text.into_bytes()),
-            });
-        }
-    }
-    found.ok_or_else(|| malformed("give one of digest, identity, publisher, serial and type"))
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+mod tests;

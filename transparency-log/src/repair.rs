@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::issuers::Issuers;
 use crate::logs::options;
-use crate::lookup::IndexCheck;
+use crate::lookup::{Compared, IndexCheck};
 use crate::settings::{LogSettings, Settings};
 use crate::{keys, lookup, serve};
 
@@ -143,8 +143,16 @@ pub fn check(settings: &Settings, form: Form, out: &mut impl Write) -> Result<()
             (Ok(report), Ok(indexed)) => {
                 let (size, root) = (report.tree.size, report.tree.root.to_base64());
                 let signed = report.signed.map(|tree| tree.size);
-                let text = format!("log {:?}: in order, size {size}, root {root}", log.name);
+                let mut text = format!("log {:?}: in order, size {size}, root {root}", log.name);
                 let tiles = report.tiles;
+                let indexed = match indexed {
+                    Some(Compared::Equal(entries)) => Some(entries),
+                    Some(Compared::OtherVersion) => {
+                        text += "; its lookup index is of another version and was not compared: the next start makes it anew";
+                        None
+                    }
+                    None => None,
+                };
                 let value = json!({ "size": size, "root": root, "tiles": tiles, "signed": signed, "indexed": indexed });
                 (true, text, value)
             }

@@ -12,7 +12,7 @@ use service::{Failure, Readiness, Server, StartRefusal, ready, shutdown};
 use tokio::runtime::Handle;
 
 use crate::admission::Admission;
-use crate::api::{self, BatchRoom, BundleBytes, Sharing, State, Transport};
+use crate::api::{self, BatchRoom, BundleBytes, Sharing, State, Transport, batch_turns};
 use crate::clock::LogClock;
 use crate::init::read_passphrase;
 use crate::issuers::Issuers;
@@ -151,6 +151,7 @@ fn open_log(
         admission,
         add_token,
         room: BatchRoom::new(sharing),
+        batches: batch_turns(),
         bundle_bytes: BundleBytes::default(),
         issuers,
         lookup: match log.kind {

@@ -10,6 +10,9 @@ use trust_store::rekor::{HashedRekord, VerifierKey};
 use trust_store::statement::Statement;
 use trust_store::x690::{Reader, tag};
 
+/// Of what [`terms`] finds, fixed for ever with each change of it: an index of another version lacks terms, or has some that
+/// no entry has, and is made anew.
+pub(crate) const VERSION: u32 = 1;
 /// Content octets of id-at-organizationName, 2.5.4.10.
 const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
 /// Longest text that is indexed, in bytes.

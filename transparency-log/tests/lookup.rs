@@ -3,8 +3,10 @@
 
 mod server;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use server::{Process, Stack, run};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -93,8 +95,70 @@ async fn a_wrong_index_shows_nothing_wrong_and_the_command_makes_it_right() {
     }
     alter(&stack, "UPDATE covered SET size = 3;").await;
 
+    // One of another version, as after an update: not damaged, not compared, and made anew.
+    alter(&stack, "UPDATE covered SET terms = NULL; DELETE FROM term WHERE entry = 2;").await;
+    let (code, said, error) = run(BINARY, &["check", "--config"], &stack.config());
+    assert_eq!(code, Some(0), "{said}{error}");
+    assert!(said.contains("in order, size 3") && said.contains("of another version"), "{said}");
+    let server = stack.serve();
+    assert_eq!(find(&server, of_alice, 3).await, [0, 2]);
+    assert_eq!(server.stop(), Some(0));
+    let (code, said, error) = run(BINARY, &["check", "--config"], &stack.config());
+    assert!(code == Some(0) && !said.contains("version"), "{said}{error}");
+
     // An index of another tree is noticed and made anew by the server itself.
     alter(&stack, "UPDATE covered SET root = zeroblob(32); DELETE FROM term;").await;
     let server = stack.serve();
     assert_eq!(find(&server, of_alice, 3).await, [0, 2]);
+}
+
+/// The leaves of certificate logs are found by the lookup index only: as long as it does not know the log, nobody says
+/// that an entry is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_is_not_indexed_is_not_said_to_be_missing() {
+    let stack = Stack::new();
+    let server = stack.serve();
+    let client = Client::new();
+    let options = SqliteConnectOptions::new().filename(stack.path("data/issuance/lookup.sqlite"));
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    let ask = |path: String| {
+        let asked = client.get(format!("{}/issuance/{path}", server.url)).send();
+        async move {
+            let answer = asked.await.unwrap();
+            let (status, retry) = (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
+            (status, retry, answer.json::<Value>().await.unwrap())
+        }
+    };
+
+    let held = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let leaf = stack.authority.leaf("alice@example.test");
+    let chain = [&leaf.der, &stack.authority.ca_der].map(|der| STANDARD.encode(der));
+    let sent =
+        client.post(format!("{}/issuance/ct/v1/add-chain", server.url)).json(&json!({ "chain": chain }));
+    assert_eq!(sent.send().await.unwrap().status().as_u16(), 200);
+    let (status, _, proof) = loop {
+        let (status, retry, answer) = ask("api/v1/proof?index=0".to_owned()).await;
+        if status == 200 {
+            break (status, retry, answer);
+        }
+    };
+    assert_eq!(status, 200);
+    let of_leaf = format!("leaf={}", proof["leaf_hash"].as_str().unwrap());
+    for path in ["proof", "entry"] {
+        let (status, retry, problem) = ask(format!("api/v1/{path}?{of_leaf}")).await;
+        assert_eq!((status, problem["code"].as_str(), retry), (503, Some("not_indexed"), true), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("0 of 1 entries"), "{problem}");
+    }
+
+    held.rollback().await.unwrap();
+    // The follower asks for the file again some seconds after it was refused.
+    let proven = loop {
+        let (status, _, answer) = ask(format!("api/v1/proof?{of_leaf}")).await;
+        if status != 503 {
+            break (status, answer);
+        }
+    };
+    assert_eq!((proven.0, &proven.1["leaf_index"]), (200, &json!(0)), "{proven:?}");
+    let (status, _, problem) = ask(format!("api/v1/proof?leaf={}", "00".repeat(32))).await;
+    assert_eq!((status, &problem["tree_size"]), (404, &json!(1)), "{problem}");
 }

@@ -3,9 +3,12 @@
 //!
 //! The body is cut into its entries without building anything of their content, and the cutting ends with the first entry
 //! too many: each piece is then read by the code that reads it alone. What all bodies of a log's batches hold together is
-//! bounded (see `room`).
+//! bounded (see `room`), and so is how many are verified, or answered, at once (see `turns`): a batch whose request was given
+//! up while it is worked on still holds its turn.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -17,10 +20,18 @@ use service::{Peer, Problem};
 
 use super::entry::{evidence, wait};
 use super::problem::{Oversize, of_store};
-use super::{Handled, Submission, body_within, event, issuance, respond, signing};
+use super::{Handled, Submission, Turns, body_within, event, issuance, respond, signing};
 use crate::clock::LogClock;
 use crate::logs::ServedLog;
 use crate::settings::{MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
+
+/// Longest wait of a whole body for its turn: its bytes are counted meanwhile.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The turns of one log's batches: as many as there are processors.
+pub(crate) fn turns() -> Turns {
+    Turns::new(std::thread::available_parallelism().map_or(2, |count| count.get().max(2)), PATIENCE)
+}
 
 /// Reads and submits a batch.
 pub(crate) async fn create(
@@ -28,9 +39,10 @@ pub(crate) async fn create(
     submission: Submission,
     request: Request<RequestBody>,
 ) -> Handled {
+    let peer = request.extensions().get::<Peer>();
+    let network = peer.map_or(IpAddr::from([0; 4]), Peer::network);
     // Given back when the batch is answered.
-    let from = request.extensions().get::<Peer>().map(|peer| peer.address().ip());
-    let place = log.room.enter(from);
+    let place = log.room.enter(peer.map(|peer| peer.address().ip()));
     let room = |length: usize| place.grow(length, LogClock.elapsed());
     let body = tokio::select! {
         body = body_within(request, MAX_BATCH_BYTES, Oversize::PayloadTooLarge, room) => body?,
@@ -38,9 +50,9 @@ pub(crate) async fn create(
     };
     place.whole()?;
     if log.kind == LogKind::Issuance {
-        return issuance::add_all(log, submission, split(&body)?).await;
+        return issuance::add_all(log, submission, split(&body)?, network).await;
     }
-    answer(log, submission, body).await
+    answer(log, submission, body, network).await
 }
 
 /// Cuts `{"entries":[...]}` into its entries, at most [`MAX_BATCH_ENTRIES`].
@@ -130,7 +142,9 @@ impl Cursor<'_> {
 async fn verified_bodies(
     log: Arc<ServedLog>,
     requests: Vec<Bytes>,
+    peer: IpAddr,
 ) -> Result<Vec<Result<Vec<u8>, Problem>>, Problem> {
+    let turn = log.batches.next(peer).await?;
     let verify = move || {
         let limit = if log.kind == LogKind::Signing { signing::MAX_BODY } else { event::MAX_BODY };
         let verify_one = |request: Bytes| match log.kind {
@@ -140,17 +154,17 @@ async fn verified_bodies(
         };
         requests.into_iter().map(verify_one).collect()
     };
-    tokio::task::spawn_blocking(verify).await.map_err(Problem::internal)
+    turn.run(verify).await
 }
 
 /// 200 with one result per entry, in order: `{"entry": ...}`, with `"duplicate": true` where
 /// it was there before, or `{"problem": ...}`.
-async fn answer(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Handled {
+async fn answer(log: &Arc<ServedLog>, submission: Submission, body: Bytes, peer: IpAddr) -> Handled {
     let requests = split(&body)?;
     let store = |error| of_store(error, Oversize::BadRequest);
     let mut verified = Vec::with_capacity(requests.len());
     let mut submitted = Vec::new();
-    for body in verified_bodies(log.clone(), requests).await? {
+    for body in verified_bodies(log.clone(), requests, peer).await? {
         let body = body.and_then(|body| {
             let bytes = Bytes::from(body);
             submitted.push(Entry::plain(bytes.clone()).map_err(store)?);
@@ -171,9 +185,10 @@ async fn answer(log: &Arc<ServedLog>, submission: Submission, body: Bytes) -> Ha
         });
     }
     // Up to a thousand proofs are no more for the threads that answer others than the signatures were.
+    let turn = log.batches.next(peer).await?;
     let log = log.clone();
-    let results = tokio::task::spawn_blocking(move || results(&log, receipts)).await;
-    Ok(respond(StatusCode::OK, "application/json", "no-store", results.map_err(Problem::internal)??.into()))
+    let results = turn.run(move || results(&log, receipts)).await??;
+    Ok(respond(StatusCode::OK, "application/json", "no-store", results.into()))
 }
 
 /// The answer of a batch: the newest checkpoint covers every entry.

@@ -1,6 +1,7 @@
 //! `add-chain`, `add-pre-chain` and `get-roots` (RFC 6962 section 4, static-ct-api), and many chains in one call.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -80,7 +81,12 @@ pub(crate) async fn add(log: &Arc<ServedLog>, submission: Submission, body: Byte
 }
 
 /// 200 with one result per chain, in order: `{"sct": …}`, `{"index": …}` where no more is wanted, or `{"problem": …}`.
-pub(crate) async fn add_all(log: &Arc<ServedLog>, submission: Submission, requests: Vec<Bytes>) -> Handled {
+pub(crate) async fn add_all(
+    log: &Arc<ServedLog>,
+    submission: Submission,
+    requests: Vec<Bytes>,
+    peer: IpAddr,
+) -> Handled {
     let verifying = Arc::clone(log);
     let many = requests.len() > FEW;
     let verify = move || {
@@ -95,8 +101,7 @@ pub(crate) async fn add_all(log: &Arc<ServedLog>, submission: Submission, reques
         requests.into_iter().map(&mut verify).collect::<Vec<_>>()
     };
     // Signatures by the hundred must not hold up the threads that answer others.
-    let verified =
-        if many { tokio::task::spawn_blocking(verify).await.map_err(Problem::internal)? } else { verify() };
+    let verified = if many { log.batches.next(peer).await?.run(verify).await? } else { verify() };
     let mut submitted = Vec::new();
     let verified: Vec<_> = verified
         .into_iter()
@@ -130,8 +135,12 @@ pub(crate) async fn add_all(log: &Arc<ServedLog>, submission: Submission, reques
         };
         receipts.into_iter().map(result).collect::<Vec<_>>()
     };
-    let results =
-        if sign { tokio::task::spawn_blocking(answer).await.map_err(Problem::internal)? } else { answer() };
+    let results = match (sign, many) {
+        (true, true) => log.batches.next(peer).await?.run(answer).await?,
+        // A signer may block.
+        (true, false) => tokio::task::spawn_blocking(answer).await.map_err(Problem::internal)?,
+        (false, _) => answer(),
+    };
     Ok(json_answer(StatusCode::OK, &json!({ "results": results })))
 }
 

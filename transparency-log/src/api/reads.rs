@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use log_store::{Error, LogKind, Publication};
+use log_store::{Deduplication, Error, LogKind, Publication};
 use serde_json::json;
 use service::{Peer, Problem};
 use tlog::bundle::append_entry;
@@ -20,6 +20,7 @@ use super::turns::Turns;
 use super::{Answer, Handled, issuance, json as json_answer, respond, unknown};
 use crate::issuers::Unusable;
 use crate::logs::ServedLog;
+use crate::lookup::not_indexed;
 use crate::terms::TermKind;
 
 const BINARY: &str = "application/octet-stream";
@@ -46,7 +47,7 @@ pub(crate) async fn read(log: &Arc<ServedLog>, rest: &str, query: &str, peer: Op
         "api/v1/proof" => proof(log, query).await,
         "api/v1/consistency" => consistency(log, query),
         "api/v1/entry" => entry(log, query).await,
-        "api/v1/lookup" => crate::lookup::answer(log, query).await,
+        "api/v1/lookup" => crate::lookup::answer(log, query, peer).await,
         "ct/v1/get-roots" if log.kind == LogKind::Issuance => issuance::roots(log),
         _ => match rest.strip_prefix("issuer/") {
             Some(fingerprint) if log.kind == LogKind::Issuance => issuer(log, fingerprint),
@@ -125,7 +126,6 @@ async fn bundle(
     may_take()?;
     let (served, log) = (log, log.clone());
     let read = move || {
-        let _turn = turn;
         let mut bytes = Vec::new();
         let mut unfit = false;
         log.log.read(id.first_entry(), u64::from(id.width()), &publication, |_, stored| match form {
@@ -137,7 +137,7 @@ async fn bundle(
         })?;
         Ok((bytes, unfit))
     };
-    match tokio::task::spawn_blocking(read).await.map_err(Problem::internal)? {
+    match turn.run(read).await? {
         Ok((bytes, false)) => {
             if let Some(last) = served.bundle_bytes.of(id.width()) {
                 last.store(bytes.len() as u64, Ordering::Relaxed);
@@ -205,17 +205,26 @@ async fn wanted(log: &ServedLog, query: &str, publication: &Publication) -> Resu
     let mut hash = [0; 32];
     hex::decode_to_slice(&leaf, &mut hash)
         .map_err(|_| Problem::bad_request("malformed", "leaf is not 64 hexadecimal digits"))?;
-    match (log.log.index_of(&LeafHash::from_stored(Hash(hash)), publication), &log.lookup) {
-        (Err(Error::NotFound), Some(lookup)) => {
-            // The hash that the proof leads to is computed from the entry, so a wrong candidate proves nothing.
-            let candidates = lookup.candidates(TermKind::Leaf, &hash, 0).await?;
-            let in_tree = |index: &u64| {
-                log.log.entry(*index, publication).ok().and_then(|stored| log.kind.leaf_hash(&stored))
-                    == Some(LeafHash::from_stored(Hash(hash)))
-            };
-            candidates.into_iter().find(in_tree).ok_or_else(|| store(Error::NotFound))
-        }
-        (found, _) => found.map_err(store),
+    let leaf = LeafHash::from_stored(Hash(hash));
+    let lookup = match (log.log.index_of(&leaf, publication), &log.lookup) {
+        (Err(Error::NotFound), Some(lookup)) => lookup,
+        (found, _) => return found.map_err(store),
+    };
+    // The deduplication index does not know the leaves of these: the lookup index alone says that there is no such leaf.
+    let size = publication.tree().size;
+    let alone = log.kind == LogKind::Issuance || log.settings.deduplication == Deduplication::Off;
+    if alone && !lookup.reaches(size).await {
+        return Err(not_indexed(&format!("{} of {size} entries", lookup.covered())));
+    }
+    let (candidates, covered) = lookup.search(TermKind::Leaf, &hash, 0).await?;
+    // The hash that the proof leads to is computed from the entry, so a wrong candidate proves nothing.
+    let in_tree = |index: &u64| {
+        log.log.entry(*index, publication).ok().and_then(|stored| log.kind.leaf_hash(&stored)) == Some(leaf)
+    };
+    match candidates.into_iter().find(in_tree) {
+        Some(index) => Ok(index),
+        None if alone && covered < size => Err(not_indexed(&format!("{covered} of {size} entries"))),
+        None => Err(store(Error::NotFound).with_member("tree_size", size)),
     }
 }
 

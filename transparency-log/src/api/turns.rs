@@ -1,5 +1,5 @@
 //! Turns at work that is dear and that anybody may ask for: so many at once, of one address at most [`OF_ONE`], and nobody
-//! waits for ever.
+//! waits for ever. A turn is over when the work is done, not when whoever asked for it went away.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,6 +27,21 @@ pub(crate) struct Turns {
 pub(crate) struct Turn {
     _all: OwnedSemaphorePermit,
     _own: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// Does the work on a thread that may block. It goes on when its request is given up (a reset, a closed connection), and
+    /// so does the turn: else a client that keeps resetting had as much work done at once as it likes.
+    pub(crate) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let in_turn = move || {
+            let _turn = self;
+            work()
+        };
+        tokio::task::spawn_blocking(in_turn).await.map_err(Problem::internal)
+    }
 }
 
 impl Turns {
@@ -71,6 +86,9 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
     use super::*;
 
     fn address(number: u8) -> IpAddr {
@@ -98,5 +116,39 @@ mod tests {
         drop(held);
         turns.next(address(1)).await.unwrap();
         assert_eq!(turns.all.available_permits(), 3);
+    }
+
+    /// Requests are reset as soon as their work runs, again and again.
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_keeps_its_turn() {
+        let turns = Arc::new(Turns::new(3, Duration::from_millis(20)));
+        let running = Arc::new(AtomicUsize::new(0));
+        let (mut ends, mut refused) = (Vec::new(), 0);
+        for request in 0..20 {
+            let (turns, running) = (turns.clone(), running.clone());
+            let (began, has_begun) = tokio::sync::oneshot::channel();
+            let (end, ended) = mpsc::channel::<()>();
+            ends.push(end);
+            let work = move || {
+                running.fetch_add(1, Ordering::SeqCst);
+                let _ = began.send(());
+                let _ = ended.recv();
+                running.fetch_sub(1, Ordering::SeqCst);
+            };
+            let asked = tokio::spawn(async move { turns.next(address(request % 4)).await?.run(work).await });
+            if has_begun.await.is_err() {
+                assert_eq!(asked.await.unwrap().unwrap_err().code(), "overloaded");
+                refused += 1;
+                continue;
+            }
+            asked.abort();
+            assert!(asked.await.unwrap_err().is_cancelled());
+        }
+        assert_eq!((running.load(Ordering::SeqCst), refused), (3, 17));
+        assert_eq!(turns.all.available_permits(), 0);
+        drop(ends);
+        while running.load(Ordering::SeqCst) > 0 || turns.all.available_permits() < 3 {
+            tokio::task::yield_now().await;
+        }
     }
 }

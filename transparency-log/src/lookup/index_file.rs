@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool, TypeInfo as _, ValueRef as _};
 use tlog::hash::{Hash, TreeHead};
 
-use crate::terms::{Term, TermKind};
+use crate::terms::{self, Term, TermKind};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS term (kind INTEGER NOT NULL, key BLOB NOT NULL, entry INTEGER NOT NULL,
@@ -43,6 +43,18 @@ impl TermSum {
         self.0 = self.0.wrapping_add(u128::from_be_bytes(cut));
     }
 
+    /// As stored: the version of the terms (4 bytes), then the sum (16 bytes), both big-endian.
+    fn to_bytes(self) -> Vec<u8> {
+        [&terms::VERSION.to_be_bytes()[..], &self.0.to_be_bytes()].concat()
+    }
+
+    /// `None` for what another version wrote.
+    fn from_bytes(stored: &[u8]) -> Option<Self> {
+        let (version, sum) = stored.split_first_chunk()?;
+        (u32::from_be_bytes(*version) == terms::VERSION)
+            .then(|| sum.try_into().ok().map(|sum| Self(u128::from_be_bytes(sum))))?
+    }
+
     /// Adds the terms of one entry, each once.
     pub(crate) fn add_entry(&mut self, index: u64, terms: Vec<Term>) -> Result<(), IndexError> {
         rows(vec![(index, terms)])?.iter().for_each(|(kind, key, entry)| self.add(*kind, key, *entry));
@@ -57,7 +69,7 @@ pub(crate) struct Covered {
     pub(crate) size: u64,
     /// Root of the tree of so many entries.
     pub(crate) root: Vec<u8>,
-    /// What its terms add up to; `None` in files from before there was a sum.
+    /// What its terms add up to; `None` when it was made by a version that indexed other things, or kept no sum.
     pub(crate) terms: Option<TermSum>,
 }
 
@@ -86,16 +98,29 @@ type Row = (i64, Vec<u8>, i64);
 /// Why an index file does not serve.
 #[derive(Debug)]
 pub(crate) enum IndexError {
+    /// It is closed or in use at this moment.
+    Busy(String),
     /// It does not hold what was written to it: it is to be made anew.
     Damaged(String),
     /// It could not be read or written now.
     Failed(String),
+    /// It was made from another tree, or by a version that indexed other things: it is to be made anew.
+    Outdated(String),
+}
+
+impl IndexError {
+    /// Whether only a new file helps.
+    pub(crate) const fn demands_a_new_file(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Outdated(_))
+    }
 }
 
 impl fmt::Display for IndexError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Damaged(why) | Self::Failed(why) => f.write_str(why),
+            Self::Busy(why) | Self::Damaged(why) | Self::Failed(why) | Self::Outdated(why) => {
+                f.write_str(why)
+            }
         }
     }
 }
@@ -104,7 +129,9 @@ impl std::error::Error for IndexError {}
 
 impl From<sqlx::Error> for IndexError {
     fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
         let damaged = match &error {
+            sqlx::Error::PoolClosed | sqlx::Error::PoolTimedOut => return Self::Busy(text),
             // SQLITE_CORRUPT and SQLITE_NOTADB; the higher bits say more of the same.
             sqlx::Error::Database(error) => error
                 .code()
@@ -113,7 +140,6 @@ impl From<sqlx::Error> for IndexError {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
             _ => false,
         };
-        let text = error.to_string();
         if damaged { Self::Damaged(text) } else { Self::Failed(text) }
     }
 }
@@ -145,7 +171,7 @@ impl IndexFile {
         Ok(Some(Covered {
             size: u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(u64::MAX),
             root: row.try_get(1)?,
-            terms: terms.and_then(|sum| sum.try_into().ok()).map(|sum| TermSum(u128::from_be_bytes(sum))),
+            terms: terms.as_deref().and_then(TermSum::from_bytes),
         }))
     }
 
@@ -190,7 +216,7 @@ impl IndexFile {
             sqlx::query("INSERT OR REPLACE INTO covered (one, size, root, terms) VALUES (1, ?, ?, ?)")
                 .bind(number(tree.size)?)
                 .bind(tree.root.0.to_vec())
-                .bind(sum.0.to_be_bytes().to_vec())
+                .bind(sum.to_bytes())
                 .execute(&mut *transaction)
                 .await?;
         }
@@ -229,7 +255,10 @@ impl IndexFile {
             .bind(key.as_slice())
             .bind(*entry),
         };
-        let rows = query.bind(i64::from(count)).fetch_all(&self.pool()).await?;
+        let mut connection = self.pool().acquire().await?;
+        // From the file: pages that this connection still has say nothing of what another one, or the next start, reads.
+        sqlx::raw_sql("PRAGMA shrink_memory").execute(&mut *connection).await?;
+        let rows = query.bind(i64::from(count)).fetch_all(&mut *connection).await?;
         rows.iter().map(read_row).collect()
     }
 }
@@ -332,147 +361,4 @@ fn number(index: u64) -> Result<i64, IndexError> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-mod tests {
-    use super::*;
-
-    const ENTRIES: u64 = 400;
-
-    /// Terms of an entry: one of its own, and one that it shares with a tenth of the others.
-    fn terms_of(index: u64) -> Vec<Term> {
-        vec![
-            (TermKind::Digest, Hash::digest(&index.to_be_bytes()).0.to_vec()),
-            (TermKind::Identity, format!("number-{}@example.test", index % 10).into_bytes()),
-        ]
-    }
-
-    async fn filled(path: &Path) -> TermSum {
-        let file = IndexFile::open(path, Opening::Serve).await.unwrap();
-        let mut sum = TermSum::default();
-        for from in [0, 150] {
-            let to = if from == 0 { 150 } else { ENTRIES };
-            let tree = TreeHead { size: to, root: Hash([7; 32]) };
-            sum = file
-                .insert((from..to).map(|index| (index, terms_of(index))).collect(), sum, Some(&tree))
-                .await
-                .unwrap();
-        }
-        file.close().await;
-        sum
-    }
-
-    /// Whether every search of an entry's own term finds it, and of a shared one all that share it.
-    async fn complete(file: &IndexFile) -> bool {
-        for index in 0..ENTRIES {
-            let own = &terms_of(index)[0];
-            if file.candidates(own.0, &own.1, 0, 1000).await.ok() != Some(vec![index]) {
-                return false;
-            }
-        }
-        for shared in 0..10 {
-            let (kind, key) = &terms_of(shared)[1];
-            let all: Vec<u64> = (shared..ENTRIES).step_by(10).collect();
-            if file.candidates(*kind, key, 0, 1000).await.ok() != Some(all) {
-                return false;
-            }
-        }
-        true
-    }
-
-    async fn verified(file: &IndexFile) -> Result<(), IndexError> {
-        let covered = file.covered().await?.ok_or_else(|| IndexError::Damaged("empty".to_owned()))?;
-        let sum = covered.terms.ok_or_else(|| IndexError::Damaged("no sum".to_owned()))?;
-        Verification::new(covered.size, sum).finish(file).await
-    }
-
-    #[tokio::test]
-    async fn an_index_with_one_flipped_bit_is_found_damaged_or_answers_completely() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lookup.sqlite");
-        let sum = filled(&path).await;
-        let file = IndexFile::open(&path, Opening::Serve).await.unwrap();
-        assert_eq!(file.covered().await.unwrap().unwrap().terms, Some(sum));
-        verified(&file).await.unwrap();
-        assert!(complete(&file).await);
-        file.close().await;
-
-        let good = std::fs::read(&path).unwrap();
-        let (mut damaged, mut unopened) = (0, 0);
-        for at in (0..good.len()).step_by(199) {
-            let mut bad = good.clone();
-            bad[at] ^= 1 << (at % 8);
-            std::fs::write(&path, &bad).unwrap();
-            match IndexFile::open(&path, Opening::Serve).await {
-                Err(_) => unopened += 1,
-                Ok(file) => {
-                    let found = verified(&file).await;
-                    assert!(
-                        found.is_err() || complete(&file).await,
-                        "a flipped bit at byte {at} hides an entry"
-                    );
-                    damaged += u32::from(found.is_err());
-                    file.close().await;
-                }
-            }
-            for end in ["-wal", "-shm"] {
-                let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-            }
-        }
-        assert!(damaged > 40, "{damaged} found, {unopened} not opened: the flips did not reach the rows");
-    }
-
-    #[tokio::test]
-    async fn a_reading_beside_additions_counts_what_it_began_with() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lookup.sqlite");
-        let sum = filled(&path).await;
-        let file = IndexFile::open(&path, Opening::Serve).await.unwrap();
-        let mut check = Verification::new(ENTRIES, sum);
-        assert!(!check.step(&file, 100).await.unwrap());
-        let tree = TreeHead { size: ENTRIES + 5, root: Hash([8; 32]) };
-        let more = (ENTRIES..ENTRIES + 5).map(|index| (index, terms_of(index))).collect();
-        let more = file.insert(more, sum, Some(&tree)).await.unwrap();
-        assert_ne!(more, sum);
-        check.finish(&file).await.unwrap();
-        // What an entry says twice is one term.
-        let twice = (ENTRIES + 5, [terms_of(3), terms_of(3)].concat());
-        let tree = TreeHead { size: ENTRIES + 6, root: Hash([9; 32]) };
-        let whole = file.insert(vec![twice], more, Some(&tree)).await.unwrap();
-        Verification::new(ENTRIES + 6, whole).finish(&file).await.unwrap();
-        // A missing row, one too many, and one for another are seen.
-        for damage in [
-            "DELETE FROM term WHERE entry = 7 AND kind = 1",
-            "INSERT INTO term VALUES (1, x'00', 7)",
-            "UPDATE term SET entry = 8 WHERE entry = 7 AND kind = 2",
-        ] {
-            let mut transaction = file.pool().begin().await.unwrap();
-            sqlx::raw_sql(damage).execute(&mut *transaction).await.unwrap();
-            transaction.commit().await.unwrap();
-            let error = verified(&file).await.unwrap_err();
-            assert!(matches!(error, IndexError::Damaged(_)), "{damage}: {error}");
-            file.start_over().await.unwrap();
-            assert_eq!(file.covered().await.unwrap(), None);
-            let sum = file.insert(vec![(7, terms_of(7))], TermSum::default(), None).await.unwrap();
-            let tree = TreeHead { size: 8, root: Hash([9; 32]) };
-            file.insert(Vec::new(), sum, Some(&tree)).await.unwrap();
-            verified(&file).await.unwrap();
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_from_before_the_sum_is_read_and_says_that_it_has_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lookup.sqlite");
-        let pool = connect(&path, Opening::New).await.unwrap();
-        let old = "DROP TABLE covered;
-            CREATE TABLE covered (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL);
-            INSERT INTO covered VALUES (1, 5, x'0102');";
-        sqlx::raw_sql(old).execute(&pool).await.unwrap();
-        pool.close().await;
-        let expected = Some(Covered { size: 5, root: vec![1, 2], terms: None });
-        for opening in [Opening::Read, Opening::Serve, Opening::Serve] {
-            let file = IndexFile::open(&path, opening).await.unwrap();
-            assert_eq!(file.covered().await.unwrap(), expected, "{opening:?}");
-            file.close().await;
-        }
-    }
-}
+mod tests;
