@@ -149,7 +149,9 @@ fn every_refusal_to_start_stands_in_a_runbook() {
     for path in sources {
         let text = std::fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
-        for said in ["StartRefusal::new(", " refuse("].iter().flat_map(|call| code.split(call).skip(1)) {
+        for said in
+            ["StartRefusal::new(", " refuse(", "(refuse("].iter().flat_map(|call| code.split(call).skip(1))
+        {
             let Some(line) = refusal(said) else { continue };
             for piece in line.split(['{', '}']).step_by(2).map(words) {
                 let piece = piece.trim_matches([' ', ':', '"', '=', ',']);
