@@ -146,6 +146,8 @@ pub struct CertificateAuthority {
     pub(crate) mail: Option<CodeMail>,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
+    /// A revocation waits for the event log.
+    pub(crate) event_due: Notify,
     pub(crate) answers: AnswerCache,
     pub(crate) counted_orders: CountedOrders,
     pub(crate) set_aside: SetAside,

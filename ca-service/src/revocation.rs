@@ -107,6 +107,7 @@ impl CertificateAuthority {
         {
             self.note_own_revocation(serial);
         }
+        self.event_due.notify_one();
         match outcome {
             Ok(stored) => {
                 self.metrics.revoked.inc();

@@ -102,6 +102,7 @@ pub async fn assemble(
         mail: parts.mailer.map(CodeMail::by),
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
+        event_due: Notify::new(),
         answers: AnswerCache::new(),
         counted_orders: CountedOrders::new(),
         set_aside: SetAside::default(),

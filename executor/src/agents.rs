@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use trust_store::attestation::Attestation;
 
 use crate::admission::{AdmittedModule, Denied, Facts, GrantSet};
+use crate::metrics::size_bucket;
 use crate::records::not_loaded;
 use crate::runtime::{AdmissionId, LiveInstances, Prepared};
 
@@ -24,6 +25,8 @@ pub(crate) struct Agent {
     pub(crate) attestation: Arc<Attestation>,
     /// SHA-256 of the granted capabilities, for receipts.
     pub(crate) grants_digest: String,
+    /// The range that the module's size lies in.
+    pub(crate) size_bucket: &'static str,
     /// Place in the order of loads.
     pub(crate) order: u64,
     verdict: Mutex<Verdict>,
@@ -39,6 +42,8 @@ pub(crate) struct Verdict {
     pub(crate) epoch: u64,
     /// When, seconds since 1970.
     pub(crate) at: i64,
+    /// SHA-256 of the policy it was judged by.
+    pub(crate) policy: [u8; 32],
 }
 
 impl Agent {
@@ -56,6 +61,7 @@ impl Agent {
             facts: Arc::clone(admitted.facts()),
             attestation,
             grants_digest: grants_digest(admitted.grants()),
+            size_bucket: size_bucket(admitted.module().len()),
             order,
             verdict: Mutex::new(verdict),
             retired: AtomicBool::new(false),

@@ -17,11 +17,7 @@ use tokio::sync::oneshot;
 use trust_store::UnixTime;
 
 use crate::clock;
-
-mod refusing;
-
-pub use refusing::AuditUnavailable;
-use refusing::Refusing;
+use crate::refusing::{Refusing, Unavailable};
 
 /// Records waiting for the disk. When it is full, new work is refused.
 const QUEUE: usize = 4096;
@@ -129,14 +125,14 @@ impl Audit {
     }
 
     /// Whether records are taken. Asked before work begins that must be recorded.
-    pub fn available(&self) -> Result<(), AuditUnavailable> {
+    pub fn available(&self) -> Result<(), Unavailable> {
         self.refusing.check()
     }
 
     /// What a full disk does.
     #[cfg(test)]
     pub(crate) fn fail_for_test(&self) {
-        self.refusing.failed(&std::io::ErrorKind::StorageFull.into());
+        self.refusing.failed(Unavailable::Full);
     }
 
     /// Sequence of the last durable record.
@@ -149,9 +145,9 @@ impl Audit {
     /// # Errors
     ///
     /// When the log cannot be written, or so many records wait for the disk that there is no room.
-    pub fn reserve(&self) -> Result<Slot, AuditUnavailable> {
+    pub fn reserve(&self) -> Result<Slot, Unavailable> {
         self.available()?;
-        self.queue.clone().try_reserve_owned().map(Slot).map_err(|_| AuditUnavailable::Failed)
+        self.queue.clone().try_reserve_owned().map(Slot).map_err(|_| Unavailable::Failed)
     }
 
     /// As [`Self::reserve`], but waits while the disk catches up: more work than it can record is held back, not refused.
@@ -159,24 +155,24 @@ impl Audit {
     /// # Errors
     ///
     /// When the log cannot be written, or there is no room for seconds.
-    pub async fn room(&self) -> Result<Slot, AuditUnavailable> {
+    pub async fn room(&self) -> Result<Slot, Unavailable> {
         self.available()?;
         match tokio::time::timeout(PATIENCE, self.queue.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(Slot(permit)),
-            Ok(Err(_)) | Err(_) => Err(AuditUnavailable::Failed),
+            Ok(Err(_)) | Err(_) => Err(Unavailable::Failed),
         }
     }
 
     /// Hands over a record; it is made durable with the next group.
-    pub fn record(&self, event: AuditEvent) -> Result<(), AuditUnavailable> {
+    pub fn record(&self, event: AuditEvent) -> Result<(), Unavailable> {
         self.reserve().map(|slot| slot.record(event))
     }
 
     /// Hands over a record and waits until it is durable. After an error the record is not in the log.
-    pub async fn record_durably(&self, event: AuditEvent) -> Result<(), AuditUnavailable> {
+    pub async fn record_durably(&self, event: AuditEvent) -> Result<(), Unavailable> {
         let (durable, done) = oneshot::channel();
         self.room().await?.0.send(Message { event, durable: Some(durable) });
-        done.await.map_err(|_| self.available().err().unwrap_or(AuditUnavailable::Failed))
+        done.await.map_err(|_| self.available().err().unwrap_or(Unavailable::Failed))
     }
 }
 
@@ -240,7 +236,7 @@ impl Writer {
                 batch.push(next);
             }
             while let Err(error) = self.write(&batch) {
-                if self.refusing.failed(&error) {
+                if self.refusing.failed(Unavailable::of(&error)) {
                     tracing::error!(%error, "the audit log cannot be written; nothing new is done until it can");
                 }
                 // Whoever waits for durability is told at once and does not do what would have been recorded. What was
@@ -423,7 +419,7 @@ mod tests {
         let running = audit.reserve().unwrap();
 
         full.store(true, Ordering::Release);
-        assert_eq!(tokio.block_on(audit.record_durably(event("refused"))), Err(AuditUnavailable::Full));
+        assert_eq!(tokio.block_on(audit.record_durably(event("refused"))), Err(Unavailable::Full));
         assert!(audit.available().is_err() && audit.reserve().is_err() && audit.record(event("no")).is_err());
         running.record(event("done while the disk was full"));
 

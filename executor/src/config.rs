@@ -2,7 +2,10 @@
 //!
 //! There is no field that skips a check. What weakens a decision is refused when the policy is loaded.
 
+mod features;
+mod network;
 mod policy;
+mod sections;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,9 +20,17 @@ use service::{ClientTls, StartRefusal};
 use trust_store::capability::GuestPath;
 use trust_store::evidence::signed::MAX_SIGNERS;
 
+pub use features::{AttestationRequired, FeaturesSection, NextPolicy, WasmRuntime};
+pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
+pub use sections::{
+    CacheSection, EvidenceSection, GrantsSection, LimitsSection, LogSection, MediaSection, OnPolicyChange,
+    PolicyChangeSection, PoolSection, ProfileName,
+};
 
+use crate::admission::RuntimeRollout;
 use crate::evidence::EvidenceConfig;
+use crate::executor::Withdrawal;
 use crate::media::MediaLimits;
 use crate::runtime::CallLimits;
 
@@ -62,160 +73,16 @@ pub struct ExecutorConfig {
     /// Cache of machine code.
     #[serde(default)]
     pub cache: CacheSection,
+    /// What a changed policy does to calls in flight.
+    #[serde(default)]
+    pub policy_change: PolicyChangeSection,
+    /// Flags of a rollout.
+    #[serde(default)]
+    pub features: FeaturesSection,
 }
 
 fn two() -> usize {
     2
-}
-
-/// Name of a profile.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProfileName {
-    /// Fuel.
-    Deterministic,
-    /// Epochs.
-    #[default]
-    Standard,
-}
-
-/// `[evidence]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvidenceSection {
-    /// Seconds between two refreshes. A revocation reaches running instances within this time and two ticks.
-    pub refresh_seconds: u64,
-    /// Seconds one request may take.
-    pub timeout_seconds: u64,
-    /// CRLs that are always fetched.
-    pub crl_urls: Vec<String>,
-    /// Beginnings of URLs below which CRLs named in certificates are fetched.
-    pub status_bases: Vec<String>,
-    /// Base URL of the event log. When it grows, lists are asked for at once.
-    pub events: Option<String>,
-    /// Logs whose checkpoints are fetched.
-    pub logs: Vec<LogSection>,
-    /// PEM file with the authorities of TLS servers that evidence comes from; absent: the system's.
-    #[serde(alias = "ca_file")]
-    pub tls_ca_file: Option<PathBuf>,
-    /// PEM file with the client certificate that the executor shows to them, then its intermediates.
-    pub tls_cert_file: Option<PathBuf>,
-    /// PEM file with its key, mode 0600.
-    pub tls_key_file: Option<PathBuf>,
-    /// Where evidence is put that is carried in as a signed file; absent: nothing is imported.
-    pub import_file: Option<PathBuf>,
-    /// PEM files with the public keys of whoever signs it.
-    pub import_signers: Vec<PathBuf>,
-}
-
-impl Default for EvidenceSection {
-    fn default() -> Self {
-        Self {
-            refresh_seconds: 30,
-            timeout_seconds: 10,
-            crl_urls: Vec::new(),
-            status_bases: Vec::new(),
-            events: None,
-            logs: Vec::new(),
-            tls_ca_file: None,
-            tls_cert_file: None,
-            tls_key_file: None,
-            import_file: None,
-            import_signers: Vec::new(),
-        }
-    }
-}
-
-/// `[[evidence.logs]]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSection {
-    /// Origin, as the trusted root names it.
-    pub origin: String,
-    /// Base URL to read from.
-    pub url: String,
-}
-
-/// `[pool]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PoolSection {
-    /// Guests that can live at once. Each reserves 4 GiB of address space, not of memory.
-    pub slots: u32,
-}
-
-impl Default for PoolSection {
-    fn default() -> Self {
-        Self { slots: PoolLimits::default().slots }
-    }
-}
-
-/// `[limits]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsSection {
-    /// MiB of linear memory.
-    pub memory_mib: u32,
-    /// Milliseconds of processor time.
-    pub cpu_ms: u64,
-    /// Milliseconds of wall time.
-    pub wall_ms: u64,
-    /// Bytes of input.
-    pub input_bytes: usize,
-    /// Bytes of output.
-    pub output_bytes: usize,
-}
-
-impl Default for LimitsSection {
-    fn default() -> Self {
-        let limits = CallLimits::default();
-        Self {
-            memory_mib: 64,
-            cpu_ms: 5_000,
-            wall_ms: 10_000,
-            input_bytes: limits.input,
-            output_bytes: limits.output,
-        }
-    }
-}
-
-/// `[grants]`. The policy says what may be granted; this section says what it is made of.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GrantsSection {
-    /// Environment variables: name and the file that holds the value.
-    pub env: BTreeMap<String, PathBuf>,
-    /// Directories of guests: the path that a guest sees and the directory of this machine behind it.
-    pub files: BTreeMap<String, PathBuf>,
-    /// Whether there is a media store, in the state folder.
-    pub media: MediaSection,
-    /// MiB of media objects kept; further uploads are refused.
-    pub media_max_mib: Option<u64>,
-}
-
-/// `[grants.media]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MediaSection {
-    /// Objects as files in the state folder.
-    LocalFiles,
-    /// None: `extension:media` is refused.
-    #[default]
-    None,
-}
-
-/// `[cache]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CacheSection {
-    /// MiB of machine code kept on disk.
-    pub max_mib: u64,
-}
-
-impl Default for CacheSection {
-    fn default() -> Self {
-        Self { max_mib: 2048 }
-    }
 }
 
 /// The validated configuration.
@@ -241,6 +108,8 @@ pub struct Settings {
     pub evidence: EvidenceConfig,
     /// TLS of requests for evidence.
     pub evidence_tls: ClientTls,
+    /// `log_keys.json` with the keys of the event log.
+    pub event_keys: Option<PathBuf>,
     /// Where evidence is put that is carried in.
     pub import_file: Option<PathBuf>,
     /// Public keys of whoever signs it.
@@ -259,8 +128,16 @@ pub struct Settings {
     pub media: MediaSection,
     /// Sizes of media.
     pub media_limits: MediaLimits,
+    /// The way out for guests, if there is one.
+    pub network: Option<NetworkSettings>,
     /// Bytes of the cache.
     pub cache_bytes: u64,
+    /// What becomes of calls in flight when a changed policy admits their agent no longer.
+    pub withdrawal: Withdrawal,
+    /// The policy that takes the place of the one in force, and when.
+    pub next_policy: Option<NextPolicy>,
+    /// Which agents run as WebAssembly.
+    pub rollout: RuntimeRollout,
 }
 
 impl ExecutorConfig {
@@ -343,7 +220,14 @@ impl ExecutorConfig {
             0,
             MAX_SIGNERS as u64,
         )?;
+        if self.evidence.event_keys.is_some() && self.evidence.events.is_none() {
+            return Err(StartRefusal::new(
+                "evidence.event_keys are the keys of no log",
+                "set evidence.events to the event log's URL, or remove event_keys",
+            ));
+        }
         let path = |file: Option<PathBuf>| file.map(|file| base.join(file));
+        let event_keys = path(self.evidence.event_keys.take());
         let EvidenceSection { tls_ca_file, tls_cert_file, tls_key_file, .. } = &mut self.evidence;
         let [ca, cert, key] = [tls_ca_file, tls_cert_file, tls_key_file].map(|file| path(file.take()));
         let evidence_tls = ClientTls::new("evidence", ca, cert, key)?;
@@ -367,6 +251,7 @@ impl ExecutorConfig {
             admin: self.admin,
             evidence: EvidenceConfig {
                 events: self.evidence.events,
+                event_log: None,
                 crl_urls: self.evidence.crl_urls,
                 status_bases: self.evidence.status_bases,
                 logs: self.evidence.logs.into_iter().map(|log| (log.origin, log.url)).collect(),
@@ -375,6 +260,7 @@ impl ExecutorConfig {
                 state: state.clone(),
                 timeout: Duration::from_secs(timeout),
             },
+            event_keys,
             import_file: self.evidence.import_file.map(|path| base.join(path)),
             import_signers: self.evidence.import_signers.iter().map(|path| base.join(path)).collect(),
             evidence_tls,
@@ -387,6 +273,7 @@ impl ExecutorConfig {
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
             files: files(self.grants.files, base)?,
             media: self.grants.media,
+            network: self.grants.network.validate(base)?,
             media_limits: MediaLimits {
                 store: match self.grants.media_max_mib {
                     Some(mib) => in_range("grants.media_max_mib", mib, 1, 1 << 20)? << 20,
@@ -395,6 +282,17 @@ impl ExecutorConfig {
                 ..MediaLimits::default()
             },
             cache_bytes: in_range("cache.max_mib", self.cache.max_mib, 1, 1 << 20)? << 20,
+            next_policy: self.features.attestation_required.validate(base)?,
+            rollout: self.features.wasm_runtime.validate()?,
+            withdrawal: match self.policy_change.calls {
+                OnPolicyChange::Drain => Withdrawal::Drain(Duration::from_secs(in_range(
+                    "policy_change.drain_seconds",
+                    self.policy_change.drain_seconds,
+                    1,
+                    3600,
+                )?)),
+                OnPolicyChange::Stop => Withdrawal::Stop,
+            },
             state,
         })
     }
@@ -466,6 +364,7 @@ mod tests {
         }
         assert!(refusal("[evidence]\ntls_cert_file = 'c'").contains("tls_key_file belong together"));
         assert!(refusal("[evidence]\nstatus_bases = ['ftp://x']").contains("no http or https URL"));
+        assert!(refusal("[evidence]\nevent_keys = 'log_keys.json'").contains("keys of no log"));
         for (section, expected) in [
             ("events = 'http://10.1.2.3/event'", "evidence.events would speak plain HTTP to 10.1.2.3"),
             ("events = 'event'", "evidence.events is no http or https URL"),
@@ -482,6 +381,8 @@ mod tests {
             let told = refusal(&format!("[evidence]\n{section}"));
             assert!(told.contains(expected), "{section}: {told}");
         }
+        assert!(refusal("[policy_change]\ncalls = 'drain'\ndrain_seconds = 0").contains("drain_seconds"));
+        assert!(refusal("[policy_change]\ncalls = 'ignore'").contains("unknown variant"));
         assert!(refusal("skip_verification = true").contains("unknown field"));
         assert!(refusal("[server]\nlisten = '10.0.0.1:80'").contains("plain HTTP"));
     }

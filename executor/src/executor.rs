@@ -6,13 +6,19 @@ mod calling;
 mod deploying;
 #[cfg(test)]
 mod deploying_tests;
+mod draining;
 mod judging;
 mod recording;
+mod reloading;
+#[cfg(test)]
+mod reloading_tests;
 mod restoring;
+mod schedule;
 #[cfg(test)]
 mod test_door;
 #[cfg(test)]
 mod tests;
+mod trying;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use executor_api::audit::AuditEvent;
-use executor_api::{AgentSummary, Denied as WireDenied, Explanation, Status};
+use executor_api::{AgentSummary, Explanation, InstanceSummary, Status};
 use executor_engine::WASMTIME_VERSION;
 
 use crate::admission::{Admission, AdmittedModule, Denied, Submission};
@@ -34,13 +40,21 @@ use crate::evidence::Collector;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
-use crate::records::{audit_unavailable, cut, root_in_force, summarise};
-use crate::runtime::{KillCause, Prepared, Runtime, Selector};
+use crate::records::{self, audit_unavailable, cut, root_in_force, summarise};
+use crate::runtime::{KillCause, LiveInstance, Prepared, Runtime, Selector};
 use crate::state_folder::StateFolder;
 use crate::submissions::{Stored, Submissions};
 
-pub use calling::{Executed, Terms};
+pub use calling::{Executed, Next, Streaming, Terms};
+use draining::Draining;
+pub use judging::Withdrawal;
+pub use reloading::PolicyChange;
+use reloading::Reloading;
 use restoring::Waiting;
+pub use schedule::Schedule;
+
+/// Most instances of one list.
+const MAX_LISTED: usize = 1000;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -62,8 +76,12 @@ pub struct Parts {
     pub confinement: Confinement,
     /// Counters.
     pub metrics: Metrics,
-    /// Terms long a verdict may be used before it is renewed.
+    /// How long a verdict may be used before it is renewed.
     pub verdict_age: Duration,
+    /// The files that the trust policy is read from, now and whenever it changes.
+    pub schedule: Schedule,
+    /// What becomes of calls in flight when a changed policy admits their agent no longer.
+    pub withdrawal: Withdrawal,
 }
 
 /// The executor.
@@ -75,6 +93,8 @@ pub struct Executor {
     submissions: Submissions,
     state: Arc<StateFolder>,
     waiting: Waiting,
+    reloading: Reloading,
+    draining: Draining,
 }
 
 impl Executor {
@@ -102,6 +122,8 @@ impl Executor {
             submissions,
             state,
             waiting,
+            reloading: Reloading::default(),
+            draining: Draining::default(),
         }))
     }
 
@@ -192,6 +214,7 @@ impl Executor {
 
     async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
         let (admitted, verdict) = self.judge(submission).await?;
+        let began = clock::monotonic();
         let (loaded, event) = self
             .parts
             .cache
@@ -200,7 +223,7 @@ impl Executor {
             .map_err(|error| {
                 Denied::new(error.code(), error.to_string()).for_operator(format!("{error:?}"))
             })?;
-        self.parts.metrics.cache(&event);
+        self.parts.metrics.cache(&event, clock::monotonic().saturating_duration_since(began));
         if let CacheEvent::Replaced { why } = &event {
             let detail = format!("{}: {why}", admitted.digest());
             tracing::warn!(%detail, "a cached artifact was not believed");
@@ -228,9 +251,7 @@ impl Executor {
                 Explanation { admitted: true, agent: Some(self.summary_of(&admitted)), denial: None }
             }
             Err(denied) => {
-                let denial =
-                    WireDenied { step: denied.step, reason: denied.code.into(), message: denied.message };
-                Explanation { admitted: false, agent: None, denial: Some(denial) }
+                Explanation { admitted: false, agent: None, denial: Some(records::wire_denied(denied)) }
             }
         }
     }
@@ -300,6 +321,24 @@ impl Executor {
         self.agents.all().iter().map(|agent| self.summary(agent)).collect()
     }
 
+    /// What runs now, at most [`MAX_LISTED`] of it.
+    pub fn instances(&self) -> Vec<InstanceSummary> {
+        let mut live = self.parts.runtime.live().list();
+        live.truncate(MAX_LISTED);
+        let summary = |live: LiveInstance| InstanceSummary {
+            instance_id: live.id.to_string(),
+            agent_id: live.owner.agent.clone(),
+            digest: live.owner.digest.to_string(),
+            signer: live.owner.signer.clone(),
+        };
+        live.into_iter().map(summary).collect()
+    }
+
+    /// Calls that wait for a place.
+    pub(crate) fn waiting_callers(&self) -> u64 {
+        self.queue.waiting() as u64
+    }
+
     /// One agent.
     pub fn find(&self, name: &str) -> Option<AgentSummary> {
         self.agents.find(name).ok().map(|agent| self.summary(&agent))
@@ -317,10 +356,10 @@ impl Executor {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if let Err(why) = self.parts.audit.available() {
-            problems.push(why.to_string());
+            problems.push(format!("audit: {why}"));
         }
-        if self.parts.receipts.available().is_err() {
-            problems.push("the receipt log cannot be written".to_owned());
+        if let Err(why) = self.parts.receipts.available() {
+            problems.push(format!("receipts: {why}"));
         }
         problems.extend(self.state.problem().map(str::to_owned));
         let snapshot = self.parts.collector.snapshot();
@@ -328,6 +367,9 @@ impl Executor {
         problems.extend(root_in_force(&snapshot, clock::unix_seconds()).err().map(|denied| denied.message));
         if snapshot.complete_at.is_none() {
             problems.push("evidence was never fetched completely".to_owned());
+        }
+        if self.draining.since().is_some() {
+            problems.push("draining: no calls are taken until `mentatctl executor undrain`".to_owned());
         }
         problems
     }
@@ -349,6 +391,8 @@ impl Executor {
             evidence_epoch: snapshot.epoch,
             evidence_age_s: snapshot.complete_at.map(age),
             policy: hex::encode(self.parts.admission.policy_digest()),
+            policy_problem: self.reloading.problem(),
+            draining_since: self.draining.since(),
             audit_sequence: self.parts.audit.sequence(),
             sources: snapshot
                 .sources
@@ -375,17 +419,13 @@ impl Executor {
 
     fn summary(&self, agent: &Agent) -> AgentSummary {
         let owner = &agent.prepared.owner;
-        summarise(
-            owner,
-            agent.kind,
-            &agent.facts,
-            &agent.prepared.grants,
-            self.parts.admission.policy_digest(),
-        )
+        let policy = self.parts.admission.policy_digest();
+        let summary = summarise(owner, agent.kind, &agent.facts, &agent.prepared.grants, &policy);
+        AgentSummary { denied: agent.verdict().denied.map(records::wire_denied), ..summary }
     }
 
     fn summary_of(&self, admitted: &AdmittedModule) -> AgentSummary {
         let policy = self.parts.admission.policy_digest();
-        summarise(admitted.owner(), admitted.kind(), admitted.facts(), admitted.grants(), policy)
+        summarise(admitted.owner(), admitted.kind(), admitted.facts(), admitted.grants(), &policy)
     }
 }

@@ -7,6 +7,7 @@
 //! | [`artifact`] | machine code: the confined compile worker and the authenticated cache |
 //! | [`runtime`] | wasmtime with a pool, epochs and limits; one fresh instance for each call |
 //! | [`abi`] | the `mentat` functions of core modules |
+//! | [`egress`] | requests of guests to other hosts |
 //! | [`audit`] | the hash-chained audit log |
 //! | [`confinement`] | what the operating system takes away from this process |
 //! | [`api`] | HTTP and gRPC |
@@ -30,20 +31,27 @@ pub mod config;
 pub mod confinement;
 pub mod danger;
 mod deployments;
+pub mod egress;
 pub mod evidence;
 pub mod executor;
+mod gauges;
 mod media;
 mod metrics;
 mod queue;
 pub mod receipts;
 mod records;
+mod refusing;
 pub mod runtime;
 mod signatures;
 pub mod start;
 mod state_folder;
+mod streams;
 mod submissions;
 #[cfg(test)]
 mod testing;
 
 pub use media::{MediaLimits, MediaStore};
 pub use metrics::Metrics;
+pub use queue::BLOCKING_THREADS;
+pub use refusing::Unavailable;
+pub use streams::StreamEvent;

@@ -66,8 +66,11 @@ fn serve(config: &std::path::Path, exit_with_stdin: bool, format: Format) -> Res
     start::make_folders(&settings)?;
     // Before the first further thread: what is closed here is closed for all of them.
     let confinement = confinement::close(&start::places(&settings))?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(executor::BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
     runtime.block_on(async {
         let (running, executor) = start::start(settings, confinement).await?;
         ready::announce(&running)?;

@@ -7,10 +7,13 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::agents::Agent as LoadedAgent;
 use crate::artifact::CacheEvent;
+use crate::runtime::{Conduct, Ended};
 
 /// Most agent ids that appear as labels; further ones are counted as `other`.
 const MAX_AGENT_LABELS: usize = 64;
@@ -27,6 +30,25 @@ struct Operation {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Instantiated {
+    agent_id: String,
+    engine: &'static str,
+    module_size_bucket: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Agent {
+    agent_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CapabilityRequest {
+    agent_id: String,
+    capability_type: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Verified {
     result: String,
 }
@@ -38,6 +60,16 @@ pub struct Metrics {
     cache: Family<Reason, Counter>,
     endings: Family<Reason, Counter>,
     execution: Family<Operation, Histogram>,
+    execution_of_all: Histogram,
+    instantiation: Family<Instantiated, Histogram>,
+    memory: Family<Agent, Gauge>,
+    capability_requests: Family<CapabilityRequest, Counter>,
+    egress: Family<Reason, Counter>,
+    egress_bytes: Family<Reason, Counter>,
+    compilation: Histogram,
+    fuel: Counter,
+    policies: Family<Reason, Counter>,
+    lacking: Gauge,
     verification: Family<Verified, Histogram>,
     stopped: Counter,
     deployments: Family<Reason, Counter>,
@@ -55,6 +87,16 @@ impl Default for Metrics {
             cache: Family::default(),
             endings: Family::default(),
             execution: Family::new_with_constructor(microseconds_up),
+            execution_of_all: microseconds_up(),
+            instantiation: Family::new_with_constructor(microseconds_up),
+            memory: Family::default(),
+            capability_requests: Family::default(),
+            egress: Family::default(),
+            egress_bytes: Family::default(),
+            compilation: Histogram::new(exponential_buckets(1e-3, 2.0, 17)), // 1 ms to 65 s
+            fuel: Counter::default(),
+            policies: Family::default(),
+            lacking: Gauge::default(),
             verification: Family::new_with_constructor(microseconds_up),
             stopped: Counter::default(),
             deployments: Family::default(),
@@ -79,6 +121,52 @@ impl Metrics {
             "Time of one attestation verification",
             self.verification.clone(),
         );
+        registry.register(
+            "wasm_execution_duration_seconds",
+            "Time of one execution, of every agent",
+            self.execution_of_all.clone(),
+        );
+        registry.register(
+            "mentatlab_wasm_instantiation_seconds",
+            "Time from a call's beginning to a complete instance",
+            self.instantiation.clone(),
+        );
+        registry.register(
+            "mentatlab_wasm_memory_bytes",
+            "Largest memory of the agent's last execution",
+            self.memory.clone(),
+        );
+        registry.register(
+            "mentatlab_capability_requests",
+            "Capabilities that running guests asked for",
+            self.capability_requests.clone(),
+        );
+        registry.register(
+            "mentatlab_egress_refusals",
+            "Requests of guests that were not sent or not answered",
+            self.egress.clone(),
+        );
+        registry.register(
+            "mentatlab_egress_bytes",
+            "Bytes of bodies that guests sent and received",
+            self.egress_bytes.clone(),
+        );
+        registry.register(
+            "wasm_compile_duration_seconds",
+            "Time to get machine code that was not in the cache",
+            self.compilation.clone(),
+        );
+        registry.register("wasm_fuel_consumed", "Fuel used by guests", self.fuel.clone());
+        registry.register(
+            "mentatlab_policy_changes",
+            "Looks at a changed policy file",
+            self.policies.clone(),
+        );
+        registry.register(
+            "mentatlab_agents_lacking",
+            "Agents that lack what will be demanded of them",
+            self.lacking.clone(),
+        );
         registry.register("mentatlab_instances_stopped", "Instances told to stop", self.stopped.clone());
         registry.register("mentatlab_deployment_changes", "Changes of routes", self.deployments.clone());
     }
@@ -91,13 +179,24 @@ impl Metrics {
         self.admissions.get_or_create(&reason(denied.unwrap_or("admitted"))).inc();
     }
 
-    pub(crate) fn cache(&self, event: &CacheEvent) {
+    pub(crate) fn cache(&self, event: &CacheEvent, took: Duration) {
         let outcome = match event {
             CacheEvent::Compiled => "compiled",
             CacheEvent::Hit => "hit",
             CacheEvent::Replaced { .. } => "refused",
         };
         self.cache.get_or_create(&reason(outcome)).inc();
+        if !matches!(event, CacheEvent::Hit) {
+            self.compilation.observe(took.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn lacking(&self, agents: usize) {
+        self.lacking.set(i64::try_from(agents).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn policy(&self, change: &'static str) {
+        self.policies.get_or_create(&reason(change)).inc();
     }
 
     pub(crate) fn verified(&self, took: Duration, admitted: bool) {
@@ -105,10 +204,51 @@ impl Metrics {
         self.verification.get_or_create(&Verified { result }).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn execution(&self, agent: &str, result: &'static str, took: Duration) {
+    /// A call that is over.
+    pub(crate) fn ended(&self, agent: &LoadedAgent, result: &'static str, ended: &Ended) {
+        let agent_id = self.agent_label(agent.id());
+        let took = Duration::from_micros(ended.usage.wall_us).as_secs_f64();
         self.endings.get_or_create(&reason(result)).inc();
-        let labels = Operation { agent_id: self.agent_label(agent), operation: "process".into() };
-        self.execution.get_or_create(&labels).observe(took.as_secs_f64());
+        self.execution_of_all.observe(took);
+        let labels = Operation { agent_id: agent_id.clone(), operation: "process".into() };
+        self.execution.get_or_create(&labels).observe(took);
+        if let Some(fuel) = ended.usage.fuel {
+            self.fuel.inc_by(fuel);
+        }
+        if let Some(took) = ended.instantiation {
+            let labels = Instantiated {
+                agent_id: agent_id.clone(),
+                engine: "wasmtime",
+                module_size_bucket: agent.size_bucket,
+            };
+            self.instantiation.get_or_create(&labels).observe(took.as_secs_f64());
+        }
+        if ended.usage.memory_bytes > 0 {
+            let bytes = i64::try_from(ended.usage.memory_bytes).unwrap_or(i64::MAX);
+            self.memory.get_or_create(&Agent { agent_id: agent_id.clone() }).set(bytes);
+        }
+        if let Some(conduct) = &ended.conduct {
+            self.conduct(&agent_id, conduct);
+        }
+    }
+
+    fn conduct(&self, agent_id: &str, conduct: &Conduct) {
+        for (kind, asked, count) in conduct.requests() {
+            let labels = CapabilityRequest {
+                agent_id: agent_id.to_owned(),
+                capability_type: kind.map_or("none", |kind| kind.as_str()),
+                result: asked.as_str(),
+            };
+            self.capability_requests.get_or_create(&labels).inc_by(*count);
+        }
+        for (why, _) in conduct.refusals().iter().filter(|(why, _)| why.starts_with("egress_")) {
+            self.egress.get_or_create(&reason(why)).inc();
+        }
+        for (direction, bytes) in [("sent", conduct.network.sent), ("received", conduct.network.received)] {
+            if bytes > 0 {
+                self.egress_bytes.get_or_create(&reason(direction)).inc_by(bytes);
+            }
+        }
     }
 
     pub(crate) fn stopped(&self, count: u64) {
@@ -125,6 +265,16 @@ impl Metrics {
             return agent.to_owned();
         }
         "other".to_owned()
+    }
+}
+
+/// The range that a module's size lies in, for a label.
+pub(crate) fn size_bucket(bytes: usize) -> &'static str {
+    match bytes {
+        0..=0xffff => "up to 64 KiB",
+        0x1_0000..=0xf_ffff => "up to 1 MiB",
+        0x10_0000..=0x7f_ffff => "up to 8 MiB",
+        _ => "up to 64 MiB",
     }
 }
 

@@ -7,8 +7,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admission::Denied;
 
-/// Threads that run guests; tokio's own ceiling for blocking work is the same.
+/// Threads that run guests.
 const MAX_RUNNING: usize = 512;
+/// Threads beside them: whatever stops guests (announced revocations, policies, the addresses of evidence) must find one when
+/// all guests run and all their names are being looked up.
+const RESERVE: usize = 64;
+/// Ceiling of the runtime's threads for blocking work.
+pub const BLOCKING_THREADS: usize = MAX_RUNNING + crate::egress::MAX_LOOKUPS + RESERVE;
 
 /// Callers that may wait for each one that runs.
 const WAITING_PER_PLACE: usize = 4;
@@ -28,6 +33,11 @@ impl Queue {
             waiting: AtomicUsize::new(0),
             limit: places * WAITING_PER_PLACE,
         }
+    }
+
+    /// Callers that wait now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Waits for a place, in order of arrival; refuses when too many wait already.

@@ -8,8 +8,8 @@ use trust_store::capability::Capability;
 
 use crate::admission::{Denied, Facts, GrantSet};
 use crate::agents::Agent;
-use crate::audit::AuditUnavailable;
 use crate::evidence::Snapshot;
+use crate::refusing::Unavailable;
 use crate::runtime::{CallError, Owner};
 
 /// Longest free text of an audit record, bytes.
@@ -33,6 +33,7 @@ pub(crate) fn summarise(
         granted: texts(grants.granted()),
         log_index: facts.log_index,
         policy: hex::encode(policy),
+        denied: None,
         kind: match kind {
             ModuleKind::Component => "component",
             ModuleKind::Core => "core",
@@ -56,6 +57,11 @@ pub(crate) fn audit_agent(agent: &Agent) -> AuditAgent {
     }
 }
 
+/// A refusal for callers, without what only the operator reads.
+pub(crate) fn wire_denied(denied: Denied) -> executor_api::Denied {
+    executor_api::Denied { step: denied.step, reason: denied.code.into(), message: denied.message }
+}
+
 pub(crate) fn texts(capabilities: &[Capability]) -> Vec<String> {
     capabilities.iter().map(ToString::to_string).collect()
 }
@@ -69,21 +75,29 @@ pub(crate) fn cut(text: &str) -> String {
     text.get(..end).unwrap_or_default().trim_end().to_owned()
 }
 
-pub(crate) fn audit_unavailable(why: AuditUnavailable) -> Denied {
+pub(crate) fn audit_unavailable(why: Unavailable) -> Denied {
     match why {
-        AuditUnavailable::Failed => Denied::new(
+        Unavailable::Failed => Denied::new(
             "audit_unavailable",
             "the audit log cannot be written; nothing new is done until it can",
         ),
-        AuditUnavailable::Full => Denied::new(
-            "storage_full",
-            "the executor's disk is full, so that nothing can be recorded and nothing new is done; free space on it",
-        ),
+        Unavailable::Full => storage_full(),
     }
 }
 
-pub(crate) fn receipts_unavailable() -> Denied {
-    Denied::new("receipts_unavailable", "the receipt log cannot be written; nothing new is run until it can")
+pub(crate) fn receipts_unavailable(why: Unavailable) -> Denied {
+    match why {
+        Unavailable::Failed => Denied::new(
+            "receipts_unavailable",
+            "the receipt log cannot be written; nothing new is run until it can",
+        ),
+        Unavailable::Full => storage_full(),
+    }
+}
+
+fn storage_full() -> Denied {
+    let text = "the executor's disk is full, so that nothing can be recorded and nothing new is done; free space on it";
+    Denied::new("storage_full", text)
 }
 
 pub(crate) fn not_loaded(name: &str) -> Denied {
@@ -137,4 +151,21 @@ pub(crate) fn call_denied(error: &CallError, agent: &Agent) -> Denied {
         _ => String::new(),
     };
     Denied::new(error.code(), error.to_string()).for_operator(operator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_one_reason_whichever_log_finds_it() {
+        for (denied, code) in [
+            (audit_unavailable(Unavailable::Full), "storage_full"),
+            (receipts_unavailable(Unavailable::Full), "storage_full"),
+            (audit_unavailable(Unavailable::Failed), "audit_unavailable"),
+            (receipts_unavailable(Unavailable::Failed), "receipts_unavailable"),
+        ] {
+            assert_eq!(denied.code, code);
+        }
+    }
 }

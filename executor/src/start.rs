@@ -3,26 +3,29 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use executor_engine::limits::MAX_MODULE_BYTES;
 use service::{Readiness, Running, Server, StartRefusal};
-use trust_store::Certificate;
+use tlog_client::LogSet;
 use trust_store::evidence::signed::{EvidenceSigner, MAX_SIGNERS};
-use trust_store::policy::CapabilityPolicy;
 use trust_store::provider::AwsLc;
 use trust_store::trusted_root::TrustedRoot;
 use trust_store::verifier::Verifier;
+use trust_store::{Certificate, UnixTime};
 
-use crate::admission::{Admission, GrantSources};
+use crate::admission::{Admission, GrantSources, Rules};
 use crate::api::{Access, grpc, http};
 use crate::artifact::{ArtifactCache, Worker};
 use crate::audit::{Audit, OpenError};
-use crate::config::{MediaSection, Settings, policy_version, refuse_weak_policy};
+use crate::clock;
+use crate::config::{MediaSection, Settings};
 use crate::confinement::{Confinement, Places, system_places};
-use crate::evidence::{Collector, ImportConfig, distribution_urls};
-use crate::executor::{Executor, Parts};
+use crate::egress::Egress;
+use crate::evidence::{Collector, EventLog, ImportConfig, distribution_urls};
+use crate::executor::{Executor, Parts, Schedule};
+use crate::gauges::Gauges;
 use crate::media::MediaStore;
 use crate::metrics::Metrics;
 use crate::receipts::Receipts;
@@ -31,6 +34,9 @@ use crate::signatures::SignatureMemory;
 
 /// Largest request body: a module of the largest size in base64, its manifest, and room.
 const MAX_BODY: u64 = (MAX_MODULE_BYTES as u64) / 3 * 4 + (36 << 20);
+
+/// Largest `log_keys.json`, bytes.
+const MAX_LOG_KEYS: u64 = 4 << 20;
 
 /// Largest value of an environment variable, bytes.
 const MAX_ENV: usize = 64 << 10;
@@ -55,24 +61,36 @@ pub fn places(settings: &Settings) -> Places {
     let mut places = system_places(&settings.compiler);
     places.state.push(settings.state.clone());
     places.state.extend(settings.files.values().cloned());
-    let mut read = vec![settings.trusted_root.clone(), settings.policy.clone()];
+    let mut read = vec![settings.trusted_root.clone()];
+    // The folder, since a file that is replaced is another file.
+    read.push(folder_of(&settings.policy));
+    read.extend(settings.next_policy.as_ref().map(|next| folder_of(&next.file)));
     read.extend(settings.evidence_tls.files().map(Path::to_path_buf));
     read.extend(settings.import_signers.clone());
-    // The folder, since a file that is replaced is another file.
-    read.extend(settings.import_file.as_deref().and_then(Path::parent).map(Path::to_path_buf));
+    read.extend(settings.event_keys.clone());
+    read.extend(settings.import_file.as_deref().map(folder_of));
     if let Ok((_, Some(lifetime))) =
         trust_store_files::load_trusted_root_with_lifetime(&settings.trusted_root)
     {
-        read.extend(lifetime.path().parent().map(Path::to_path_buf));
+        read.push(folder_of(lifetime.path()));
     }
     read.extend(settings.admin.token_file.clone());
     read.extend(settings.env.values().cloned());
+    read.extend(settings.network.iter().flat_map(|network| network.tls.files()).map(Path::to_path_buf));
     if let Some(tls) = &settings.server.tls {
         read.extend([tls.certificate_file.clone(), tls.key_file.clone()]);
         read.extend(tls.client_ca_file.clone());
     }
     places.read.extend(read);
     places
+}
+
+/// The folder that a file lies in; a bare name lies in the working directory.
+fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// The keys that carried evidence must be signed with.
@@ -88,6 +106,22 @@ fn import(settings: &Settings) -> Result<Option<ImportConfig>, StartRefusal> {
         signers.push(signer.map_err(|denial| error(format!("{}: {denial}", path.display()).into()))?);
     }
     Ok(Some(ImportConfig { file, signers }))
+}
+
+/// How the event log is authenticated, and who is believed in it.
+fn event_log(settings: &Settings) -> Result<Option<EventLog>, StartRefusal> {
+    let (Some(file), Some(url)) = (&settings.event_keys, &settings.evidence.events) else { return Ok(None) };
+    let remedy = "get it with `mentatctl trust export`";
+    let refuse = |error: BoxError| refuse("the keys of evidence.event_keys cannot be used", remedy, error);
+    let bytes = trust_store_files::atomic::read(file, MAX_LOG_KEYS).map_err(|e| refuse(e.into()))?;
+    let logs: LogSet = serde_json::from_slice(&bytes).map_err(|e| refuse(e.into()))?;
+    let bare = |url: &str| url.trim_end_matches('/').to_owned();
+    let log = logs.0.iter().find(|log| log.kind == "event" && bare(&log.url) == bare(url));
+    let Some(log) = log.or_else(|| logs.of_kind("event")) else {
+        return Err(refuse(format!("{} describes no event log", file.display()).into()));
+    };
+    let keys = log.verifier_keys().map_err(|e| refuse(e.into()))?;
+    Ok(Some(EventLog { origin: log.origin.clone(), keys, rules: log.events.clone() }))
 }
 
 /// Builds the executor and starts its listener.
@@ -110,7 +144,16 @@ pub async fn start(
     // Lists about the authorities themselves are named by what is trusted, so they are followed from the start.
     settings.evidence.crl_urls.extend(lists_about_authorities(&root));
     settings.evidence.import = import(&settings)?;
-    let (verifier, admission) = admission(&settings, &root)?;
+    settings.evidence.event_log = event_log(&settings)?;
+    let schedule = Schedule::open(settings.policy.clone(), settings.next_policy.clone(), &settings.state)?;
+    let (in_force, remembered) = schedule.in_force(UnixTime(clock::unix_seconds()));
+    remembered.map_err(|error| refuse("the state folder cannot be written", "check the disk", error))?;
+    let rules = Rules::read(in_force)?;
+    if let Some(next) = schedule.upcoming() {
+        // What will be demanded must be usable before the day comes.
+        Rules::read(&next.file)?;
+    }
+    let (verifier, admission) = admission(&settings, rules, &root)?;
     let collector = collector(&settings, verifier)?;
     let worker = Worker::new(settings.compiler.clone(), settings.compilers)
         .map_err(|error| refuse("the compile worker cannot be used", "install executor-compiler", error))?;
@@ -157,6 +200,8 @@ pub async fn start(
         confinement,
         metrics: metrics.clone(),
         verdict_age: 2 * settings.refresh,
+        schedule,
+        withdrawal: settings.withdrawal,
     };
     let executor = Executor::new(parts, &settings.state)?;
     executor.started()?;
@@ -178,7 +223,10 @@ pub async fn start(
     let mut server = settings.server;
     server.limits.body_bytes = server.limits.body_bytes.max(MAX_BODY);
     let registry = service::metrics::Metrics::new(http::ROUTES);
-    registry.register(|registry| metrics.register(registry));
+    registry.register(|registry| {
+        metrics.register(registry);
+        registry.register_collector(Box::new(Gauges(Arc::clone(&executor))));
+    });
     let ready = Arc::clone(&executor);
     let running = Server::new(&server)?
         .route(http::routes(Arc::clone(&executor), access.clone()))
@@ -200,25 +248,16 @@ fn lists_about_authorities(root: &TrustedRoot) -> Vec<String> {
     certificates.flat_map(|certificate| distribution_urls(&certificate)).collect()
 }
 
-fn admission(settings: &Settings, root: &TrustedRoot) -> Result<(Verifier, Admission), StartRefusal> {
-    let policy = trust_store_files::trust_files::load_policy(&settings.policy).map_err(|error| {
-        refuse("the trust policy cannot be used", "docs/formats/policy.md shows every key", error)
-    })?;
-    refuse_weak_policy(&policy)?;
-    let version = std::fs::read(&settings.policy)
-        .map(|bytes| policy_version(&bytes))
-        .map_err(|error| refuse("the trust policy cannot be read", "check its path", error))?;
+fn admission(
+    settings: &Settings,
+    rules: Rules,
+    root: &TrustedRoot,
+) -> Result<(Verifier, Admission), StartRefusal> {
     let verifier = Verifier::new(Arc::new(AwsLc), root)
         .map_err(|error| {
             refuse("the trusted root cannot be used", "get it with `mentatctl trust export`", error)
         })?
         .with_cache(Arc::new(SignatureMemory::default()));
-    let CapabilityPolicy::Within(granted) = policy.capabilities.clone() else {
-        return Err(StartRefusal::new(
-            "the trust policy names no capabilities",
-            "set `capabilities: { within: [] }`",
-        ));
-    };
     let media = match settings.media {
         MediaSection::None => None,
         MediaSection::LocalFiles => {
@@ -227,16 +266,22 @@ fn admission(settings: &Settings, root: &TrustedRoot) -> Result<(Verifier, Admis
             Some(Arc::new(store))
         }
     };
-    let sources =
-        GrantSources { granted, env: environment(&settings.env)?, media, files: settings.files.clone() };
-    let admission =
-        Admission::new(verifier.clone(), policy, version, sources, settings.limits, settings.profile);
+    let network = match &settings.network {
+        None => None,
+        Some(network) => {
+            let egress = Egress::new(network.tls.builder()?, network.rules.clone())
+                .map_err(|error| refuse("there is no way out for guests", "check [grants.network]", error))?;
+            Some(Arc::new(egress))
+        }
+    };
+    let files = settings.files.clone();
+    let sources = GrantSources { env: environment(&settings.env)?, media, network, files };
+    let admission = Admission::new(verifier.clone(), rules, sources, settings.limits, settings.profile)
+        .with_rollout(settings.rollout.clone());
     Ok((verifier, admission))
 }
 
-fn environment(
-    files: &BTreeMap<String, std::path::PathBuf>,
-) -> Result<BTreeMap<String, String>, StartRefusal> {
+fn environment(files: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, String>, StartRefusal> {
     let read = |path: &Path| {
         let bytes = service::secret::read_line(path, MAX_ENV)?;
         String::from_utf8(bytes.to_vec())

@@ -11,9 +11,10 @@ use crate::admission::{Admission, AdmittedModule, GrantSet};
 use crate::api::Access;
 use crate::artifact::{ArtifactCache, Worker};
 use crate::audit::Audit;
+use crate::config::NextPolicy;
 use crate::confinement::Confinement;
 use crate::evidence::{Collector, EvidenceConfig};
-use crate::executor::{Executor, Parts};
+use crate::executor::{Executor, Parts, Withdrawal};
 use crate::runtime::{Call, CallError, CallLimits, GuestState, Outcome, PrepareError, Prepared, Runtime};
 
 /// The state of a guest without grants.
@@ -107,19 +108,32 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::with_admin(service::admin::AdminConfig::default(), tempfile::tempdir().expect("folder")).await
+        Self::over(tempfile::tempdir().expect("folder")).await
     }
 
     /// With a trusted root that follows a repository.
     pub(crate) async fn following(root: trust_store_files::RootLifetime) -> Self {
         let evidence = EvidenceConfig { root: Some(root), ..EvidenceConfig::default() };
         let state = tempfile::tempdir().expect("folder");
-        Self::with(service::admin::AdminConfig::default(), state, evidence).await
+        Self::with(Default::default(), state, Withdrawal::Stop, None, evidence).await
     }
 
     /// With a state folder that was there before.
     pub(crate) async fn over(state: tempfile::TempDir) -> Self {
-        Self::with_admin(service::admin::AdminConfig::default(), state).await
+        Self::with(Default::default(), state, Withdrawal::Stop, None, Default::default()).await
+    }
+
+    /// Which gives calls in flight time when a changed policy admits their agent no longer.
+    pub(crate) async fn draining(time: std::time::Duration) -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        Self::with(Default::default(), state, Withdrawal::Drain(time), None, Default::default()).await
+    }
+
+    /// For which `next.yaml` of the state folder is in force from a time on.
+    pub(crate) async fn with_next_policy(from: trust_store::UnixTime) -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        let next = NextPolicy { file: state.path().join("next.yaml"), from };
+        Self::with(Default::default(), state, Withdrawal::Stop, Some(next), Default::default()).await
     }
 
     /// The state folder.
@@ -135,16 +149,14 @@ impl Server {
         std::fs::write(&file, token).expect("token");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
         let admin = service::admin::AdminConfig { token_file: Some(file), ..Default::default() };
-        Self::with_admin(admin, state).await
-    }
-
-    async fn with_admin(admin: service::admin::AdminConfig, state: tempfile::TempDir) -> Self {
-        Self::with(admin, state, EvidenceConfig::default()).await
+        Self::with(admin, state, Withdrawal::Stop, None, EvidenceConfig::default()).await
     }
 
     async fn with(
         admin: service::admin::AdminConfig,
         state: tempfile::TempDir,
+        withdrawal: Withdrawal,
+        next: Option<NextPolicy>,
         evidence: EvidenceConfig,
     ) -> Self {
         let root = trust_store::trusted_root::TrustedRoot::new();
@@ -154,8 +166,7 @@ impl Server {
         let sources = crate::admission::GrantSources::default();
         let admission = Admission::new(
             verifier.clone(),
-            policy,
-            [0; 32],
+            crate::admission::Rules::new(policy, [0; 32]),
             sources,
             CallLimits::default(),
             Profile::Standard,
@@ -171,6 +182,9 @@ impl Server {
             confinement: Confinement::default(),
             metrics: crate::Metrics::default(),
             verdict_age: std::time::Duration::from_secs(3600),
+            schedule: crate::executor::Schedule::open(state.path().join("policy.yaml"), next, state.path())
+                .expect("schedule"),
+            withdrawal,
         };
         let executor = Executor::new(parts, state.path()).expect("executor");
         let access = Access::new(&admin, true).expect("access");

@@ -74,12 +74,53 @@ fn serves_confined_and_ends_with_its_parent() {
         assert!(status.contains(part), "{part} is not in {status}");
     }
     assert!(get(address, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(address, "/readyz"));
-    assert!(get(address, "/metrics").contains("mentatlab_"));
+    let metrics = get(address, "/metrics");
+    for name in ["mentatlab_pool_slots 16", "mentatlab_instances_live 0", "mentatlab_evidence_age_seconds"] {
+        assert!(metrics.contains(name), "{name} is not in {metrics}");
+    }
 
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let audit = std::fs::read_to_string(folder.path().join("state/audit.jsonl")).unwrap();
     assert!(audit.contains("\"event_type\":\"start\"") && audit.contains("seccomp"), "{audit}");
+}
+
+#[test]
+fn a_replaced_policy_file_is_read_on_sighup_inside_the_sandbox() {
+    let folder = folder(POLICY, "[pool]\nslots = 16\n[evidence]\nrefresh_seconds = 3600\n");
+    let mut child = start(folder.path());
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = ready["listen"].as_str().unwrap().to_owned();
+    let policy = || {
+        let answer = get(&address, "/api/v1/status");
+        let status: serde_json::Value =
+            serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        (status["policy"].as_str().unwrap().to_owned(), status["policy_problem"].as_str().map(str::to_owned))
+    };
+    let hang_up = |text: &str| {
+        let new = folder.path().join("new.yaml");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, folder.path().join("policy.yaml")).unwrap();
+        assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    };
+    let (first, problem) = policy();
+    assert_eq!(problem, None);
+    hang_up(&POLICY.replace("3600", "1800"));
+    let mut second = policy().0;
+    while second == first {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        second = policy().0;
+    }
+    // One that admits more than this executor may: the better one stays in force.
+    hang_up(&POLICY.replace("mode: require", "mode: danger-skip"));
+    while policy().1.is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(policy().0, second);
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
 use crate::{
-    attach, audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, oci, pki,
-    publish, run, schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
+    admission, attach, audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, oci,
+    pki, publish, run, schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
 };
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
@@ -79,6 +79,9 @@ enum Command {
     /// Files by which relying parties know an authority and its logs
     #[command(subcommand)]
     Trust(trust::Command),
+    /// What a changed policy would refuse
+    #[command(subcommand)]
+    Admission(admission::Command),
     /// Compare what modules import with what their manifests ask for
     AuditCapabilities(audit_capabilities::Audit),
     /// Decide cases of a test suite: JSON Lines in, JSON Lines out
@@ -124,6 +127,7 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
         Command::Log(command) => log::run(command, &home()?, out),
         Command::Audit(command) => audit::run(command, &home()?, out),
         Command::Trust(command) => trust::run(command, &home()?, out),
+        Command::Admission(command) => admission::run(command, &home()?, out),
         Command::AuditCapabilities(audit) => audit_capabilities::run(audit, out),
         Command::Conformance(args) => conformance::run(args),
         Command::Lint(lint) => lint::run(lint, out),

@@ -1,7 +1,8 @@
-//! `executor`: joining an authority and a log that exist already; deployments; receipts.
+//! `executor`: joining an authority and a log that exist already; deployments; taking out of service; receipts.
 
 mod deploy;
 mod receipt;
+mod service;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,10 @@ pub enum Command {
     Rollback(deploy::Change),
     /// Which releases serve
     Deployments(deploy::List),
+    /// Take an executor out of service: it refuses calls, and what runs ends by itself
+    Drain(service::Drain),
+    /// Let it take calls again
+    Undrain(service::Undrain),
     /// Fetch the receipt of one execution
     Receipt(receipt::Get),
     /// Verify a receipt, offline
@@ -78,6 +83,8 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Promote(change) => return deploy::promote(change, home, out),
         Command::Rollback(change) => return deploy::rollback(change, home, out),
         Command::Deployments(list) => return deploy::list(list, home, out),
+        Command::Drain(drain) => return service::drain(drain, home, out),
+        Command::Undrain(undrain) => return service::undrain(undrain, home, out),
         Command::Receipt(get) => return receipt::get(get, home, out),
         Command::VerifyReceipt(verify) => return receipt::verify(verify, out),
     };
@@ -145,6 +152,7 @@ fn config(join: &Join, logs: &LogSet, signing: &LogDescription, status: &str) ->
     evidence.insert("logs".into(), Value::Array(vec![Value::Table(log)]));
     if let Some(events) = logs.of_kind("event") {
         evidence.insert("events".into(), Value::String(events.url.clone()));
+        evidence.insert("event_keys".into(), "log_keys.json".into());
     }
     if let Some(ca) = join.export.tls_ca() {
         evidence.insert("tls_ca_file".into(), absolute(ca)?);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a binary exports nothing; pub marks the interface of a module")]
 
+mod admission;
 mod attach;
 mod audit;
 mod audit_capabilities;

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use reqwest::Client;
 use serde_json::{Value, json};
 use trust_store::attestation::Attestation;
 use trust_store::evidence::Evidence;
 use trust_store::policy::TrustPolicy;
 use trust_store::provider::AwsLc;
+use trust_store::trusted_root::TrustedRoot;
 use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
 use trust_store::{Denial, UnixTime};
 
@@ -72,8 +74,17 @@ impl VerifyFlags {
     ///
     /// # Errors
     /// Exit code 2 when a file cannot be used.
-    pub fn client(&self, home: &Home) -> Outcome<reqwest::Client> {
+    pub fn client(&self, home: &Home) -> Outcome<Client> {
         self.tls.client(home)
+    }
+
+    /// The policy that the flags name.
+    ///
+    /// # Errors
+    /// Exit code 2 when it cannot be used.
+    pub fn policy(&self, home: &Home) -> Outcome<TrustPolicy> {
+        trust_store_files::load_policy(&home.policy(self.policy.as_deref())?)
+            .or_fail(Exit::Usage, "the trust policy")
     }
 }
 
@@ -126,33 +137,10 @@ pub fn verify_release(
     flags: &VerifyFlags,
     home: &Home,
 ) -> Outcome<Verdict> {
-    let now = match &flags.at {
-        Some(text) => parse_time(text)?,
-        None => clock::now(),
-    };
-    let root = root_in_force(&home.trusted_root(flags.trusted_root.as_deref())?, now)?;
-    let policy: TrustPolicy = trust_store_files::load_policy(&home.policy(flags.policy.as_deref())?)
-        .or_fail(Exit::Usage, "the trust policy")?;
-    let attestation = release.attestation()?;
+    let mut basis = Basis::of(release, flags, home)?;
+    let policy = flags.policy(home)?;
     let memory_path = home.dir().join(MEMORY_FILE);
-    let mut evidence = match &flags.evidence {
-        Some(path) => crate::trust::evidence::load(path, &flags.evidence_signers, now)?,
-        None => Evidence::none(),
-    };
-    let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
-    let digest = ArtifactDigest::of(module);
-    let question =
-        refresh::Question { verifier: &verifier, attestation: &attestation, digest, policy: &policy, now };
-    let (artifact, unanswered) = if flags.refresh {
-        // What was accepted before counts where it can be tied to what is served now; without the log nothing could
-        // show that two sizes belong to one history, and nothing new is believed either.
-        recall(&load_memory(&memory_path)?, &attestation, &mut evidence);
-        let http = flags.tls.client(home)?;
-        let log_url = home.log_url(flags.log_url.as_deref())?;
-        block_on(question.decide_afresh(&mut evidence, &root, http, &log_url))?
-    } else {
-        (question.decide_by(&mut evidence).map_err(denied)?, Vec::new())
-    };
+    let (artifact, unanswered) = basis.decide(module, &policy)?;
     // A decision about another time must not move what is remembered of the present.
     if flags.refresh && flags.at.is_none() {
         remember(&memory_path, &artifact)?;
@@ -167,6 +155,94 @@ pub fn verify_release(
         requested: artifact.requested_capabilities().iter().map(ToString::to_string).collect(),
         unanswered,
     })
+}
+
+/// Everything but the policy that a decision about one release stands on.
+pub struct Basis {
+    attestation: Attestation,
+    evidence: Evidence,
+    root: TrustedRoot,
+    verifier: Verifier,
+    now: UnixTime,
+    /// Whom to ask for fresh evidence: by which client, and the log's address.
+    fresh: Option<(Client, String)>,
+}
+
+impl Basis {
+    /// Reads what the flags name.
+    ///
+    /// # Errors
+    /// Files that cannot be used.
+    pub fn of(release: &Release, flags: &VerifyFlags, home: &Home) -> Outcome<Self> {
+        let now = match &flags.at {
+            Some(text) => parse_time(text)?,
+            None => clock::now(),
+        };
+        let root = root_in_force(&home.trusted_root(flags.trusted_root.as_deref())?, now)?;
+        let attestation = release.attestation()?;
+        let mut evidence = match &flags.evidence {
+            Some(path) => crate::trust::evidence::load(path, &flags.evidence_signers, now)?,
+            None => Evidence::none(),
+        };
+        let verifier = Verifier::new(Arc::new(AwsLc), &root).map_err(denied)?;
+        let mut fresh = None;
+        if flags.refresh {
+            // What was accepted before counts where it can be tied to what is served now; without the log nothing could
+            // show that two sizes belong to one history, and nothing new is believed either.
+            recall(&load_memory(&home.dir().join(MEMORY_FILE))?, &attestation, &mut evidence);
+            fresh = Some((flags.tls.client(home)?, home.log_url(flags.log_url.as_deref())?));
+        }
+        Ok(Self { attestation, evidence, root, verifier, now, fresh })
+    }
+
+    /// The decision by this policy, with `--refresh` after fresh evidence was asked for, and what did not answer.
+    ///
+    /// # Errors
+    /// Exit code 3 with the reason code of the denial; 69 when the log cannot be asked.
+    pub fn decide(
+        &mut self,
+        module: &[u8],
+        policy: &TrustPolicy,
+    ) -> Outcome<(VerifiedArtifact, Vec<String>)> {
+        let Self { attestation, evidence, root, verifier, now, fresh } = self;
+        let question = refresh::Question {
+            verifier,
+            attestation,
+            digest: ArtifactDigest::of(module),
+            policy,
+            now: *now,
+        };
+        match fresh {
+            Some((http, log_url)) => block_on(question.decide_afresh(evidence, root, http.clone(), log_url)),
+            None => Ok((question.decide_by(evidence).map_err(denied)?, Vec::new())),
+        }
+    }
+
+    /// As [`Self::decide`], for whom a denial is an answer like another.
+    ///
+    /// # Errors
+    /// Exit code 69 when the log cannot be asked.
+    pub fn judge(
+        &mut self,
+        module: &[u8],
+        policy: &TrustPolicy,
+    ) -> Outcome<Result<VerifiedArtifact, Denial>> {
+        if self.fresh.is_some()
+            && let Err(failure) = self.decide(module, policy)
+            && failure.exit != Exit::Denied
+        {
+            return Err(failure);
+        }
+        let Self { attestation, evidence, verifier, now, .. } = self;
+        let question = refresh::Question {
+            verifier,
+            attestation,
+            digest: ArtifactDigest::of(module),
+            policy,
+            now: *now,
+        };
+        Ok(question.decide_by(evidence))
+    }
 }
 
 /// The failure of a denial: exit code 3, the reason code, and where to look it up.

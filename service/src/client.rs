@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Identity, Url, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Url, redirect};
 use zeroize::Zeroizing;
 
 use crate::exit::StartRefusal;
@@ -92,7 +92,7 @@ impl ClientTls {
     /// # Errors
     /// [`StartRefusal`] naming the section and the file that cannot be used.
     pub fn client(&self, timeout: Duration) -> Result<Client, StartRefusal> {
-        self.build(timeout, SystemAuthorities::Read)
+        self.finish(self.with_system(SystemAuthorities::Read)?, timeout)
     }
 
     /// As [`Self::client`], for requests to this URL only. Whoever is spoken to without TLS shows no certificate, so the
@@ -102,13 +102,36 @@ impl ClientTls {
     /// As [`Self::client`].
     pub fn client_for(&self, url: &str, timeout: Duration) -> Result<Client, StartRefusal> {
         let plain = url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
-        self.build(timeout, if plain { SystemAuthorities::Unread } else { SystemAuthorities::Read })
+        let system = if plain { SystemAuthorities::Unread } else { SystemAuthorities::Read };
+        self.finish(self.with_system(system)?, timeout)
     }
 
-    fn build(&self, timeout: Duration, system: SystemAuthorities) -> Result<Client, StartRefusal> {
+    /// A client to be finished by the caller, for one that needs more than a timeout. It follows no redirects and no
+    /// proxies of the environment.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn builder(&self) -> Result<ClientBuilder, StartRefusal> {
+        self.with_system(SystemAuthorities::Read)
+    }
+
+    fn finish(&self, builder: ClientBuilder, timeout: Duration) -> Result<Client, StartRefusal> {
+        // Whether key and certificate belong together shows only here.
+        builder.timeout(timeout).build().map_err(|error| {
+            let section = &self.section;
+            let files: Vec<_> = self.files().map(|file| file.display().to_string()).collect();
+            StartRefusal::new(
+                format!("{section}: no HTTP client can be made with {}", files.join(", ")),
+                "check that the certificate and the key belong together",
+            )
+            .because(error)
+        })
+    }
+
+    fn with_system(&self, system: SystemAuthorities) -> Result<ClientBuilder, StartRefusal> {
         let section = &self.section;
         let named = |refusal: StartRefusal| refusal.within(section);
-        let mut builder = Client::builder().timeout(timeout).redirect(redirect::Policy::none()).no_proxy();
+        let mut builder = Client::builder().redirect(redirect::Policy::none()).no_proxy();
         if let Some(path) = &self.authorities {
             let authorities = tls::certificates(path).map_err(named)?;
             let authorities = authorities.iter().map(|der| Certificate::from_der(der));
@@ -127,15 +150,7 @@ impl ClientTls {
         if let Some((certificate, key)) = &self.identity {
             builder = builder.identity(identity(certificate, key).map_err(named)?);
         }
-        // Whether key and certificate belong together shows only here.
-        builder.build().map_err(|error| {
-            let files: Vec<_> = self.files().map(|file| file.display().to_string()).collect();
-            StartRefusal::new(
-                format!("{section}: no HTTP client can be made with {}", files.join(", ")),
-                "check that the certificate and the key belong together",
-            )
-            .because(error)
-        })
+        Ok(builder)
     }
 }
 

@@ -225,7 +225,7 @@ fn every_code_of_the_executor_s_interfaces_is_explained_to_operators() {
     let reasons = text(Path::new("trust-store/src/reason.rs"));
     let mut codes = BTreeSet::new();
     for (file, function) in
-        [("executor/src/api/http.rs", "fn status_of"), ("executor/src/api/grpc.rs", "fn code_of")]
+        [("executor/src/api/http.rs", "fn status_of"), ("executor/src/api/grpc/refusal.rs", "fn code_of")]
     {
         let source = text(Path::new(file));
         let body = source.split_once(function).unwrap().1.split_once("\n}\n").unwrap().0;

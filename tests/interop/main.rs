@@ -13,6 +13,7 @@ mod ca_page;
 mod ceremony;
 mod conformance_suite;
 mod elsewhere;
+mod executor_page;
 mod gnutls;
 mod java;
 mod key_service;

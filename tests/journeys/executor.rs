@@ -28,6 +28,12 @@ fn an_admitted_module_runs_and_everything_else_is_denied_with_its_code() {
     let again = stack
         .ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], b"Not good. I love it! never bad");
     assert_eq!(again.success().stdout.trim_end(), ran["text"].as_str().unwrap());
+    // Out of service and back: nothing is forgotten.
+    let drained = stack.ctl(&["--json", "executor", "drain", "--wait", "60"]).success().json();
+    assert_eq!(drained["live_instances"], 0);
+    stack.ctl(&["run", "mentatlab.sentiment"]).refused(69, "draining");
+    stack.ctl(&["executor", "undrain"]).success();
+    stack.ctl(&["run", "mentatlab.sentiment"]).success();
     // Nothing without attestation ever runs.
     let unsigned = sentiment(dir.path(), "unsigned", |manifest| manifest);
     stack.ctl(&["audit-capabilities", unsigned.to_str().unwrap()]).success();
@@ -39,12 +45,12 @@ fn an_admitted_module_runs_and_everything_else_is_denied_with_its_code() {
 const SPIN: &str = r#"(module (memory (export "memory") 1)
   (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#;
 
-/// A stack whose guests may run for minutes, and whose executor looks for lists of its own accord once an hour.
+/// A stack whose guests may run for minutes, and whose authority publishes changed lists once an hour: what arrives earlier
+/// was announced in the event log.
 fn announced(dir: &Path) -> Stack {
     let mut stack = Stack::up(&dir.join("stack"));
     assert_eq!(stack.down(), 0);
-    // An hour: what arrives earlier was announced by the event log.
-    configure(stack.dir(), "executor", &[("refresh_seconds", "3600")]);
+    configure(stack.dir(), "ca-service", &[("publish_interval_seconds", "3600")]);
     let path = stack.dir().join("config/executor.toml");
     let config = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{config}\n[limits]\ncpu_ms = 600000\nwall_ms = 600000\n")).unwrap();
@@ -155,4 +161,51 @@ fn letters(mut number: u32) -> String {
         number /= 26;
     }
     word
+}
+
+#[test]
+fn a_changed_policy_is_reported_first_and_in_force_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let folder = signed(&stack, dir.path(), "agent");
+    let release = folder.to_str().unwrap();
+    stack.ctl(&["run", release]).success();
+
+    let in_force = stack.dir().join("trust/policy.yaml");
+    let genuine = std::fs::read(&in_force).unwrap();
+    let mut changed: Value = serde_json::from_slice(&genuine).unwrap();
+    changed["agents"]["deny"] = serde_json::json!(["mentatlab.sentiment"]);
+    let new = dir.path().join("new.yaml");
+    std::fs::write(&new, changed.to_string()).unwrap();
+    let new = new.to_str().unwrap();
+    // What the executor has loaded, and the folder by itself.
+    for releases in [&[][..], &["--refresh", release][..]] {
+        let command = [&["--json", "admission", "report", "--new-policy", new], releases].concat();
+        let reported = stack.ctl(&command);
+        assert_eq!(reported.code, 1, "{reported:?}");
+        let report = reported.json();
+        assert_eq!((report["judged"].as_u64(), report["refused"].as_u64()), (Some(1), Some(1)), "{report}");
+        assert_eq!(report["agents"][0]["then"]["reason"], "policy_denied", "{report}");
+        assert_eq!(report["agents"][0]["agent_id"], "mentatlab.sentiment");
+    }
+    stack.ctl(&["admission", "report", "--new-policy", in_force.to_str().unwrap()]).success();
+    stack.ctl(&["admission", "report", "--new-policy", release]).refused(2, "not a folder");
+    stack.ctl(&["run", release]).success();
+
+    let replace = |bytes: &[u8]| {
+        let beside = in_force.with_extension("new");
+        std::fs::write(&beside, bytes).unwrap();
+        std::fs::rename(beside, &in_force).unwrap();
+        stack.signal("executor", "HUP");
+    };
+    let deadline = Deadline::after(Duration::from_secs(120));
+    replace(changed.to_string().as_bytes());
+    while stack.ctl(&["run", "mentatlab.sentiment"]).code == 0 {
+        assert!(!deadline.passed(), "the changed policy is not in force");
+    }
+    stack.ctl(&["run", "mentatlab.sentiment"]).refused(3, "policy_denied");
+    replace(&genuine);
+    while stack.ctl(&["run", "mentatlab.sentiment"]).code != 0 {
+        assert!(!deadline.passed(), "the policy of before is not in force again");
+    }
 }

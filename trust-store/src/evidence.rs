@@ -147,7 +147,7 @@ impl Evidence {
         let crls = evidence.crls.iter().map(|der| Crl::from_der(&der.0)).collect::<Result<_, _>>()?;
         let ocsp =
             evidence.ocsp.iter().map(|der| OcspResponse::from_der(&der.0)).collect::<Result<_, _>>()?;
-        let revocation = RevocationEvidence { crls, ocsp, certificates: Vec::new() };
+        let revocation = RevocationEvidence { crls, ocsp, ..RevocationEvidence::default() };
         Ok(Self { revocation, logs: evidence.logs, remembered: evidence.remembered })
     }
 

@@ -21,7 +21,7 @@
 //! |---|---|
 //! | [`verifier`] | the one decision: the numbered steps 1 to 14, giving a [`VerifiedArtifact`] or a [`Denial`] |
 //! | [`attestation`], [`bundle`], [`dsse`], [`statement`] | an artifact's attestation: Sigstore bundle, envelope, in-toto |
-//! | [`event`] | events of an event log, each type from its own keys |
+//! | [`event`], [`announcement`] | events of an event log, each type from its own keys; revocations among them |
 //! | [`rekor`], [`log_entry`], [`rekor_v1`] | log entries: requests and canonical bodies, answers, version 1 for reading |
 //! | [`tsp`], [`sct`] | RFC 3161 tokens, embedded certificate timestamps (RFC 6962) |
 //! | [`manifest`], [`capability`], [`jcs`] | the manifest, its capability grammar, its canonical form |
@@ -37,6 +37,7 @@ extern crate self as trust_store; // the test fixture is shared with the integra
 extern crate std;
 
 pub mod algorithm;
+pub mod announcement;
 pub mod budget;
 pub mod certificate;
 mod certificate_parsing;

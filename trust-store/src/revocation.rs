@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 
 use tlog::signature::SignatureVerifier;
 
+use crate::announcement::Announcements;
 use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::crl::{Crl, RevocationReason};
@@ -22,7 +23,7 @@ use crate::name_text::wrap;
 use crate::ocsp::OcspResponse;
 use crate::path::VerifiedChain;
 use crate::reason::{Denial, ReasonCode};
-use crate::revocation_assessment::{Assessor, Scope};
+use crate::revocation_assessment::{Assessor, Scope, keep_gravest};
 use crate::time::UnixTime;
 use crate::x690::{Reader, tag};
 
@@ -119,6 +120,8 @@ pub struct RevocationEvidence {
     pub ocsp: Vec<OcspResponse>,
     /// Certificates that may be needed for the paths of CRL issuers.
     pub certificates: Vec<Certificate>,
+    /// What the CAs announced beside their lists: refuses as a list does that says "revoked", and takes the place of none.
+    pub announced: Announcements,
 }
 
 /// One check: evidence, rules and times.
@@ -205,7 +208,7 @@ impl RevocationCheck<'_> {
         self.weigh_chain(chain, budget)
     }
 
-    /// The first half of [`RevocationCheck::check_chain`], over all links: what was verified on load. For all chains of a
+    /// The first half of [`RevocationCheck::check_chain`], over all links: what was verified on load or announced. For all chains of a
     /// decision before the second half of any: nobody's junk evidence may use up the budget before this is looked at.
     pub(crate) fn refuse_listed(&self, chain: &VerifiedChain, budget: &mut Budget) -> Result<(), Denial> {
         if self.policy.mode == RevocationMode::DangerSkip {
@@ -214,9 +217,17 @@ impl RevocationCheck<'_> {
         let scope = Scope { chain: chain.certificates() };
         for (certificate, issuer) in chain.links() {
             let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
+            self.refuse_revoked(certificate, self.announced(certificate))?;
             self.refuse_revoked(certificate, listed)?;
         }
         Ok(())
+    }
+
+    /// What the certificate's CA announced, dated no later than the clocks may differ. It refuses, and is no evidence beside
+    /// that: a chain whose revocation a policy forgives still needs the lists and answers that the policy demands.
+    pub(crate) fn announced(&self, certificate: &Certificate) -> Option<(UnixTime, RevocationReason)> {
+        let latest = self.now.plus(self.policy.clock_skew_seconds.max(0));
+        self.evidence.announced.of(certificate, latest)
     }
 
     /// The second half of [`RevocationCheck::check_chain`]: all evidence.
@@ -280,6 +291,7 @@ impl RevocationCheck<'_> {
         let scope = Scope { chain: chain.certificates() };
         for (certificate, issuer) in chain.links() {
             let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
+            refuse_revoked_authority(certificate, self.announced(certificate), time)?;
             refuse_revoked_authority(certificate, listed, time)?;
         }
         Ok(())
@@ -329,7 +341,19 @@ impl RevocationCheck<'_> {
         budget: &mut Budget,
     ) -> Result<Assessment, Denial> {
         let chain = [certificate.clone(), issuer.clone()];
-        Assessor::new(self, Scope { chain: &chain }, budget).assess(certificate, issuer)
+        let mut assessment =
+            Assessor::new(self, Scope { chain: &chain }, budget).assess(certificate, issuer)?;
+        if let Some((at, reason)) = self.announced(certificate) {
+            let mut revoked = match assessment.status {
+                RevocationStatus::Revoked { at, reason } => Some((at, reason)),
+                _ => None,
+            };
+            keep_gravest(&mut revoked, at, reason);
+            if let Some((at, reason)) = revoked {
+                assessment.status = RevocationStatus::Revoked { at, reason };
+            }
+        }
+        Ok(assessment)
     }
 
     /// Like [`RevocationCheck::assess`], with one distribution point URI in the place of those that the certificate

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod announced;
 mod forge;
 
 use forge::{

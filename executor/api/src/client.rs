@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::deployment::{Deploy, Deployment};
 use crate::receipt::ReceiptLog;
+use crate::trial::{Trial, TrialReport};
 use crate::{
     AgentSummary, Base64Bytes, Execute, Executed, Explanation, Problem, Status, Stop, Stopped, Upload,
 };
@@ -106,6 +107,11 @@ impl ExecutorClient {
         self.post(&format!("/api/v1/agents/{agent}/execute"), &request).await
     }
 
+    /// What a policy would change for what is loaded, with nothing changed.
+    pub async fn try_policy(&self, policy: &str) -> Result<TrialReport, ClientError> {
+        self.post("/api/v1/policy/trial", &Trial { policy: policy.to_owned() }).await
+    }
+
     /// Begins to let a loaded release take over.
     pub async fn deploy(&self, request: &Deploy) -> Result<Deployment, ClientError> {
         self.post("/api/v1/deployments", request).await
@@ -165,6 +171,16 @@ impl ExecutorClient {
     /// Fetches all evidence now instead of at the next interval.
     pub async fn refresh_evidence(&self) -> Result<Status, ClientError> {
         self.post("/api/v1/evidence/refresh", &serde_json::json!({})).await
+    }
+
+    /// Lets the executor refuse calls; what runs may finish.
+    pub async fn drain(&self) -> Result<Status, ClientError> {
+        self.post("/api/v1/drain", &serde_json::json!({})).await
+    }
+
+    /// Lets it take calls again.
+    pub async fn undrain(&self) -> Result<Status, ClientError> {
+        self.post("/api/v1/undrain", &serde_json::json!({})).await
     }
 
     fn url(&self, path: &str) -> String {

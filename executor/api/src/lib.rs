@@ -7,8 +7,12 @@
 //! | `GET /api/v1/agents/{agent}` | `IsLoaded` | | [`AgentSummary`] or 404 |
 //! | `DELETE /api/v1/agents/{agent}` | `UnloadAgent` | | 204 or 404 |
 //! | `POST /api/v1/agents/{agent}/execute` | `ExecuteAgent` | [`Execute`] | [`Executed`] |
+//! | `POST /api/v1/agents/{agent}/stream` | `ExecuteAgentStream` | [`Execute`] | lines of [`stream::StreamLine`] |
 //! | `POST /api/v1/explain` | `ExplainAgent` | [`Upload`] | [`Explanation`] |
+//! | `POST /api/v1/policy/trial` | `TryPolicy` | [`trial::Trial`] | [`trial::TrialReport`] |
+//! | `GET /api/v1/instances` | | | list of [`InstanceSummary`] |
 //! | `POST /api/v1/instances/stop` | `StopInstances` | [`Stop`] | [`Stopped`] |
+//! | `POST /api/v1/drain`, `POST /api/v1/undrain` | | | [`Status`] |
 //! | `GET /api/v1/status` | `GetStatus` | | [`Status`] |
 //! | `POST /api/v1/evidence/refresh` | | | [`Status`] |
 //!
@@ -24,11 +28,13 @@ pub mod audit;
 pub mod client;
 pub mod deployment;
 pub mod receipt;
+pub mod stream;
+pub mod trial;
 mod wire;
 
 pub use wire::{
-    AgentSummary, Base64Bytes, Denied, EvidenceSource, Execute, Executed, Explanation, LogLine, Metric,
-    Problem, Status, Stop, Stopped, Upload, Usage,
+    AgentSummary, Base64Bytes, Denied, EvidenceSource, Execute, Executed, Explanation, InstanceSummary,
+    LogLine, Metric, Problem, Status, Stop, Stopped, Upload, Usage,
 };
 
 /// Generated code of `mentat.executor.v1`.
@@ -43,6 +49,48 @@ pub use wire::{
 pub mod v1 {
     tonic::include_proto!("mentat.executor.v1");
 }
+
+/// Generated code of `grpc.health.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::unwrap_used,
+    reason = "generated"
+)]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+/// Generated code of `grpc.reflection.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::unwrap_used,
+    reason = "generated"
+)]
+pub mod reflection {
+    tonic::include_proto!("grpc.reflection.v1");
+}
+
+/// One protocol description, for the reflection service.
+#[derive(Debug, Clone, Copy)]
+pub struct DescriptorFile {
+    /// Its path below the root of all of them.
+    pub name: &'static str,
+    /// Full names of its services.
+    pub services: &'static [&'static str],
+    /// Full names of its services, methods, messages and enumerations.
+    pub symbols: &'static [&'static str],
+    /// An encoded `FileDescriptorProto`.
+    pub bytes: &'static [u8],
+}
+
+/// Every protocol description.
+pub const DESCRIPTORS: &[DescriptorFile] = include!(concat!(env!("OUT_DIR"), "/descriptors.rs"));
 
 /// gRPC metadata key under which a refusal carries its stable reason code.
 pub const REASON_METADATA: &str = "mentat-reason";

@@ -57,6 +57,9 @@ pub struct AgentSummary {
     pub log_index: Option<u64>,
     /// SHA-256 of the trust policy in force, lower-case hexadecimal.
     pub policy: String,
+    /// Why calls are refused now; absent when they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<Denied>,
     /// `core` or `component`.
     pub kind: String,
 }
@@ -72,6 +75,19 @@ pub struct Explanation {
     /// Why it would not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denial: Option<Denied>,
+}
+
+/// An instance that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSummary {
+    /// Its name, as in the audit log.
+    pub instance_id: String,
+    /// Agent id of the signed manifest.
+    pub agent_id: String,
+    /// SHA-256 of the module, lower-case hexadecimal.
+    pub digest: String,
+    /// The signer's verified name.
+    pub signer: String,
 }
 
 /// One denial.
@@ -206,6 +222,12 @@ pub struct Status {
     pub evidence_age_s: Option<u64>,
     /// SHA-256 of the trust policy in force.
     pub policy: String,
+    /// Why the policy file is not the policy in force, if it cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_problem: Option<String>,
+    /// Since when it takes no calls, seconds since 1970; absent while it is in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining_since: Option<i64>,
     /// Sequence number of the last audit record.
     pub audit_sequence: u64,
     /// Every source of evidence.

@@ -1,12 +1,10 @@
 //! The host functions themselves.
 
-use trust_store::capability::Capability;
 use wasmtime::{Caller, Linker};
 
 use super::handles::Resource;
 use super::sinks::Level;
 use super::{ErrorCode, MAX_NAME_BYTES, MODULE, range};
-use crate::admission::Lookup;
 use crate::runtime::{GuestState, KillCause};
 
 type Answer<T> = Result<T, ErrorCode>;
@@ -92,14 +90,8 @@ pub(super) fn link_capability(linker: &mut Linker<GuestState>) -> wasmtime::Resu
             with_memory(&mut caller, |memory, state| {
                 revoked(state)?;
                 let text = range::text(memory, ptr, len, MAX_NAME_BYTES)?;
-                let capability: Capability = text.parse().map_err(|_| ErrorCode::InvalidArgument)?;
-                match state.grants.lookup(&capability) {
-                    Lookup::Granted => {
-                        state.handles.insert(Resource::Capability(capability), state.limits.handles)
-                    }
-                    Lookup::NotInManifest => Err(ErrorCode::NotInManifest),
-                    Lookup::NotGranted => Err(ErrorCode::PolicyDenied),
-                }
+                let capability = state.request(text)?;
+                state.handles.insert(Resource::Capability(capability), state.limits.handles)
             })
         },
     )?;
@@ -119,11 +111,8 @@ pub(super) fn link_capability(linker: &mut Linker<GuestState>) -> wasmtime::Resu
                 let Resource::Capability(capability) = state.handles.get(handle)? else {
                     return Err(ErrorCode::BadHandle);
                 };
-                // Checked on every use: the grant may be narrower than the handle's text was when it was given.
-                if state.grants.lookup(capability) != Lookup::Granted {
-                    return Err(ErrorCode::PolicyDenied);
-                }
-                let result = state.grants.invoke(capability, operation, arguments)?;
+                let capability = capability.clone();
+                let result = state.invoke(&capability, operation, arguments)?;
                 buffer(state, result)
             })
         },
@@ -164,23 +153,33 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
 /// Streams exist only in calls that have a reader; a call with one answer says so.
 pub(super) fn link_stream(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap(MODULE, "start_stream", |mut caller: Caller<'_, GuestState>, ptr: i32, len: i32| {
-        with_memory(&mut caller, |memory, _| {
-            range::text(memory, ptr, len, MAX_NAME_BYTES)?;
-            Err(ErrorCode::NotSupported)
+        with_memory(&mut caller, |memory, state| {
+            revoked(state)?;
+            let stream = state.open_stream(range::text(memory, ptr, len, MAX_NAME_BYTES)?)?;
+            state.handles.insert(Resource::Stream(stream), state.limits.handles)
         })
     })?;
     linker.func_wrap(
         MODULE,
         "write_stream",
-        |mut caller: Caller<'_, GuestState>, _: i32, ptr: i32, len: i32| {
-            with_memory(&mut caller, |memory, _| {
-                range::read(memory, ptr, len)?;
-                Err(ErrorCode::BadHandle)
+        |mut caller: Caller<'_, GuestState>, handle: i32, ptr: i32, len: i32| {
+            with_memory(&mut caller, |memory, state| {
+                revoked(state)?;
+                let bytes = range::read(memory, ptr, len)?;
+                let stream = state.handles.stream(handle)?;
+                let taken = state.write_stream(stream, bytes)?;
+                i32::try_from(taken).map_err(|_| ErrorCode::Limit)
             })
         },
     )?;
-    linker
-        .func_wrap(MODULE, "end_stream", |_: Caller<'_, GuestState>, _: i32| ErrorCode::BadHandle as i32)?;
+    linker.func_wrap(MODULE, "end_stream", |mut caller: Caller<'_, GuestState>, handle: i32| {
+        let state = caller.data_mut();
+        let ended = state.handles.stream(handle).and_then(|stream| state.end_stream(stream));
+        code(ended.and_then(|chunks| {
+            state.handles.close(handle)?;
+            i32::try_from(chunks).map_err(|_| ErrorCode::Limit)
+        }))
+    })?;
     Ok(())
 }
 

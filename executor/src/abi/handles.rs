@@ -1,6 +1,7 @@
 //! Handles of one instance: start at random, count up, are never reused, and die with the instance.
 
 use super::ErrorCode;
+use crate::streams::StreamIndex;
 use trust_store::capability::Capability;
 
 /// What a handle stands for.
@@ -10,6 +11,8 @@ pub(crate) enum Resource {
     Buffer(Vec<u8>),
     /// A capability the guest asked for and got.
     Capability(Capability),
+    /// A stream of the call.
+    Stream(StreamIndex),
 }
 
 /// The live handles of one instance.
@@ -46,7 +49,15 @@ impl HandleTable {
     pub(crate) fn buffer(&self, handle: i32) -> Result<&[u8], ErrorCode> {
         match self.get(handle)? {
             Resource::Buffer(bytes) => Ok(bytes),
-            Resource::Capability(_) => Err(ErrorCode::BadHandle),
+            Resource::Capability(_) | Resource::Stream(_) => Err(ErrorCode::BadHandle),
+        }
+    }
+
+    /// The stream of a stream handle.
+    pub(crate) fn stream(&self, handle: i32) -> Result<StreamIndex, ErrorCode> {
+        match self.get(handle)? {
+            Resource::Stream(index) => Ok(*index),
+            Resource::Buffer(_) | Resource::Capability(_) => Err(ErrorCode::BadHandle),
         }
     }
 
@@ -63,7 +74,7 @@ impl HandleTable {
             .iter()
             .map(|(_, resource)| match resource {
                 Resource::Buffer(bytes) => bytes.len(),
-                Resource::Capability(_) => 0,
+                Resource::Capability(_) | Resource::Stream(_) => 0,
             })
             .sum()
     }

@@ -6,6 +6,7 @@
 //! re-enters the guest. A result of variable length is a buffer handle that the guest reads piece by piece, so
 //! that a buffer too small never repeats a side effect.
 
+mod capabilities;
 pub(crate) mod census;
 #[cfg(test)]
 mod example_tests;
@@ -14,6 +15,7 @@ pub(crate) mod handles;
 mod linker;
 mod range;
 pub mod sinks;
+mod streams;
 #[cfg(test)]
 mod tests;
 

@@ -31,11 +31,10 @@ fn guest(body: &str) -> String {
 fn granting(texts: &[&str]) -> GrantSet {
     let granted: Vec<Capability> = texts.iter().map(|text| text.parse().unwrap()).collect();
     let sources = GrantSources {
-        granted: granted.clone(),
         env: [("TOKEN".to_owned(), "s3cret".to_owned()), ("OTHER".to_owned(), "value".to_owned())].into(),
         ..GrantSources::default()
     };
-    sources.grant(granted, &[]).unwrap()
+    sources.grant(&granted, granted.clone(), &[]).unwrap()
 }
 
 fn exit(body: &str) -> i32 {

@@ -34,6 +34,12 @@ impl Denied {
         Self { step, ..Self::new(code, message) }
     }
 
+    /// Whether the policy decided it, and nothing that was found out about the module, its signer or the log. An
+    /// agent that was admitted once is refused for such a reason only after the policy changed.
+    pub fn is_about_policy(&self) -> bool {
+        self.step != 0 && !self.is_about_evidence() && !matches!(self.code, "revoked" | "log_inconsistent")
+    }
+
     /// Whether evidence may arrive that changes the answer, without anybody touching the module.
     pub fn is_about_evidence(&self) -> bool {
         matches!(self.code, "checkpoint_stale" | "revocation_stale" | "revocation_unknown" | "tuf_expired")

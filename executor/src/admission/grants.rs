@@ -8,6 +8,7 @@ use trust_store::capability::{Capability, FileAccess, GuestPath};
 use wasmtime_wasi::FsPerms;
 
 use crate::abi::ErrorCode;
+use crate::egress::Egress;
 use crate::media::MediaStore;
 
 /// The grants of one admitted module: immutable, shared by all its instances.
@@ -17,6 +18,7 @@ pub struct GrantSet {
     granted: Vec<Capability>,
     env: BTreeMap<String, String>,
     media: Option<Arc<MediaStore>>,
+    network: Option<Arc<Egress>>,
     directories: Vec<Directory>,
 }
 
@@ -61,18 +63,18 @@ pub struct Refused {
 /// Where granted things come from. Built from the operator's configuration.
 #[derive(Debug, Default)]
 pub struct GrantSources {
-    /// Capabilities that policy grants to every admitted module.
-    pub granted: Vec<Capability>,
     /// Values of environment variables, by name.
     pub env: BTreeMap<String, String>,
     /// The media store behind `extension:media`.
     pub media: Option<Arc<MediaStore>>,
+    /// The way out to other hosts, if there is one.
+    pub network: Option<Arc<Egress>>,
     /// Directories of the host, by the path that guests see. Only the operator chooses them.
     pub files: BTreeMap<GuestPath, PathBuf>,
 }
 
 impl GrantSources {
-    /// Intersects a manifest's requests with policy.
+    /// Intersects a manifest's requests with what policy grants to every admitted module.
     ///
     /// # Errors
     ///
@@ -80,11 +82,12 @@ impl GrantSources {
     /// refused as a whole, so that it never runs with less than its author expected.
     pub(crate) fn grant(
         &self,
+        policy: &[Capability],
         requested: Vec<Capability>,
         own_env: &[(String, String)],
     ) -> Result<GrantSet, Refused> {
         for request in &requested {
-            if !self.covers(request) {
+            if !covers(policy, request) {
                 return Err(Refused { capability: request.clone(), why: "policy does not grant it" });
             }
             if let Some(why) = self.lacks(request, own_env) {
@@ -104,8 +107,12 @@ impl GrantSources {
                 .iter()
                 .any(|request| matches!(request, Capability::Extension { name, .. } if name == "media"))
         });
+        let network = self
+            .network
+            .clone()
+            .filter(|_| requested.iter().any(|request| matches!(request, Capability::Network { .. })));
         let directories = self.directories(&requested);
-        Ok(GrantSet { granted: requested.clone(), requested, env, media, directories })
+        Ok(GrantSet { granted: requested.clone(), requested, env, media, network, directories })
     }
 
     /// Why this executor cannot provide what policy would grant.
@@ -130,7 +137,10 @@ impl GrantSources {
             Capability::Filesystem { path, .. } => {
                 (!self.files.contains_key(path)).then_some("the operator maps no directory to this path")
             }
-            Capability::Network { .. } => Some("this executor offers guests no network"),
+            Capability::Network { protocol, host, port } => match &self.network {
+                None => Some("this executor offers guests no network"),
+                Some(egress) => egress.lacks(*protocol, host, *port),
+            },
         }
     }
 
@@ -149,13 +159,13 @@ impl GrantSources {
         };
         directories.into_iter().filter_map(map).collect()
     }
+}
 
-    fn covers(&self, request: &Capability) -> bool {
-        match request {
-            // A compute request is a limit the guest accepts; it is applied as the smaller of all limits.
-            Capability::Compute(_) => true,
-            other => other.is_covered_by(&self.granted),
-        }
+fn covers(policy: &[Capability], request: &Capability) -> bool {
+    match request {
+        // A compute request is a limit the guest accepts; it is applied as the smaller of all limits.
+        Capability::Compute(_) => true,
+        other => other.is_covered_by(policy),
     }
 }
 
@@ -202,24 +212,12 @@ impl GrantSet {
         &self.directories
     }
 
-    pub(crate) fn media(&self) -> Result<&MediaStore, ErrorCode> {
-        self.media.as_deref().ok_or(ErrorCode::PolicyDenied)
+    pub(crate) fn network(&self) -> Option<Arc<Egress>> {
+        self.network.clone()
     }
 
-    /// Uses a granted capability.
-    pub(crate) fn invoke(
-        &self,
-        capability: &Capability,
-        operation: &str,
-        _: &[u8],
-    ) -> Result<Vec<u8>, ErrorCode> {
-        match (capability, operation) {
-            (Capability::Env(name), "get") => {
-                self.env.get(name.as_str()).map(|value| value.clone().into_bytes()).ok_or(ErrorCode::Io)
-            }
-            (Capability::Env(_), _) => Err(ErrorCode::InvalidArgument),
-            _ => Err(ErrorCode::NotSupported),
-        }
+    pub(crate) fn media(&self) -> Result<&MediaStore, ErrorCode> {
+        self.media.as_deref().ok_or(ErrorCode::PolicyDenied)
     }
 }
 
@@ -236,13 +234,13 @@ mod tests {
     fn nothing_is_granted_by_default() {
         let sources = GrantSources::default();
         for text in ["env:HOME", "filesystem:read:/tmp", "network:https:example.com", "extension:media"] {
-            let refused = sources.grant(capabilities(&[text]), &[]).unwrap_err();
+            let refused = sources.grant(&[], capabilities(&[text]), &[]).unwrap_err();
             assert_eq!(
                 (refused.capability.to_string().as_str(), refused.why),
                 (text, "policy does not grant it")
             );
         }
-        assert!(sources.grant(capabilities(&["compute:cpu_ms=5"]), &[]).is_ok());
+        assert!(sources.grant(&[], capabilities(&["compute:cpu_ms=5"]), &[]).is_ok());
     }
 
     #[test]
@@ -254,8 +252,8 @@ mod tests {
             "extension:media",
             "extension:x",
         ] {
-            let sources = GrantSources { granted: capabilities(&[text]), ..GrantSources::default() };
-            let refused = sources.grant(capabilities(&[text]), &[]).unwrap_err();
+            let asked = capabilities(&[text]);
+            let refused = GrantSources::default().grant(&asked, asked.clone(), &[]).unwrap_err();
             assert_ne!(refused.why, "policy does not grant it", "{text}");
         }
     }
@@ -264,34 +262,31 @@ mod tests {
     fn a_grant_that_an_argument_narrows_is_not_given_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();
         let media = MediaStore::open(dir.path().join("media"), MediaLimits::default()).unwrap();
-        let sources = GrantSources {
-            granted: capabilities(&["extension:media:avatars", "extension:stream:one"]),
-            media: Some(Arc::new(media)),
-            ..GrantSources::default()
-        };
+        let sources = GrantSources { media: Some(Arc::new(media)), ..GrantSources::default() };
         for text in ["extension:media:avatars", "extension:stream:one"] {
-            let refused = sources.grant(capabilities(&[text]), &[]).unwrap_err();
+            let asked = capabilities(&[text]);
+            let refused = sources.grant(&asked, asked.clone(), &[]).unwrap_err();
             assert_eq!(refused.why, "this executor's extension takes no argument", "{text}");
         }
     }
 
     #[test]
     fn one_request_too_many_refuses_all() {
-        let sources = GrantSources { granted: capabilities(&["env:A"]), ..GrantSources::default() };
-        assert!(sources.grant(capabilities(&["env:A", "env:B"]), &[]).is_err());
+        let (granted, asked) = (capabilities(&["env:A"]), capabilities(&["env:A", "env:B"]));
+        assert!(GrantSources::default().grant(&granted, asked, &[]).is_err());
     }
 
     #[test]
     fn a_guest_gets_only_values_it_asked_for() {
         let sources = GrantSources {
-            granted: capabilities(&["env:A", "env:B"]),
             env: [("A", "operator"), ("B", "secret")].map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
             ..GrantSources::default()
         };
-        let grants = sources.grant(capabilities(&["env:A"]), &[("A".into(), "manifest".into())]).unwrap();
-        let invoke = |text: &str| grants.invoke(&text.parse().unwrap(), "get", b"");
-        assert_eq!(invoke("env:A"), Ok(b"operator".to_vec()));
-        assert_eq!(invoke("env:B"), Err(ErrorCode::Io));
+        let granted = capabilities(&["env:A", "env:B"]);
+        let own = [("A".into(), "manifest".into())];
+        let grants = sources.grant(&granted, capabilities(&["env:A"]), &own).unwrap();
+        assert_eq!(grants.env().get("A").map(String::as_str), Some("operator"));
+        assert_eq!(grants.env().get("B"), None);
         assert_eq!(grants.lookup(&"env:B".parse().unwrap()), Lookup::NotInManifest);
     }
 }

@@ -11,10 +11,13 @@
 
 mod denied;
 mod grants;
+mod rollout;
+mod rules;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use executor_engine::job::ModuleKind;
 use executor_engine::{ModuleDigest, Profile};
@@ -22,13 +25,14 @@ use trust_store::attestation::{Attestation, BundleSource};
 use trust_store::capability::Capability;
 use trust_store::evidence::Evidence;
 use trust_store::manifest::{Manifest, Metering, Runtime};
-use trust_store::policy::TrustPolicy;
 use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
 use trust_store::{Denial, UnixTime};
 
 pub use denied::Denied;
 pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
+pub use rollout::RuntimeRollout;
+pub use rules::Rules;
 
 use crate::runtime::{AdmissionId, CallLimits, Lowered, Owner};
 
@@ -64,6 +68,7 @@ pub struct AdmittedModule {
     grants: Arc<GrantSet>,
     limits: CallLimits,
     facts: Arc<Facts>,
+    policy: [u8; 32],
 }
 
 /// What was verified about a module, for answers and audit records.
@@ -82,11 +87,11 @@ pub struct Facts {
 /// The door: verifier, policy and what this executor can provide.
 pub struct Admission {
     verifier: Verifier,
-    policy: TrustPolicy,
-    policy_digest: [u8; 32],
+    rules: ArcSwap<Rules>,
     sources: GrantSources,
     limits: CallLimits,
     profile: Profile,
+    rollout: RuntimeRollout,
     /// What the next judgements of admitted modules say, in this crate's own tests.
     #[cfg(test)]
     pub(crate) ruling: parking_lot::Mutex<Option<Result<(), Denied>>>,
@@ -159,30 +164,45 @@ impl Submission {
 }
 
 impl Admission {
-    /// A door with these rules. Nothing weaker than `policy` exists here: no argument of [`Self::decide`] lowers it.
+    /// A door with these rules. Nothing weaker exists here: no argument of [`Self::decide`] lowers them.
     pub fn new(
         verifier: Verifier,
-        policy: TrustPolicy,
-        policy_digest: [u8; 32],
+        rules: Rules,
         sources: GrantSources,
         limits: CallLimits,
         profile: Profile,
     ) -> Self {
         Self {
             verifier,
-            policy,
-            policy_digest,
+            rules: ArcSwap::from_pointee(rules),
             sources,
             limits,
             profile,
+            rollout: RuntimeRollout::default(),
             #[cfg(test)]
             ruling: parking_lot::Mutex::default(),
         }
     }
 
+    /// Runs only these agents as WebAssembly.
+    #[must_use]
+    pub fn with_rollout(self, rollout: RuntimeRollout) -> Self {
+        Self { rollout, ..self }
+    }
+
     /// SHA-256 of the policy in force.
-    pub fn policy_digest(&self) -> &[u8; 32] {
-        &self.policy_digest
+    pub fn policy_digest(&self) -> [u8; 32] {
+        self.rules.load().digest()
+    }
+
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Puts other rules into force: every decision that begins from here on is by them.
+    pub(crate) fn replace(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Judges a submission by the evidence at hand. Pure computation, about a millisecond.
@@ -193,9 +213,11 @@ impl Admission {
         }
     }
 
-    /// Judges again what was admitted before: the same verification on the same attestation, by newer evidence.
+    /// Judges again what was admitted before: the same verification on the same attestation, by newer evidence or by
+    /// other rules.
     pub(crate) fn recheck(
         &self,
+        rules: &Rules,
         digest: ModuleDigest,
         attestation: &Attestation,
         evidence: &Evidence,
@@ -206,7 +228,7 @@ impl Admission {
             return ruling;
         }
         let artifact = ArtifactDigest::sha256(digest.0);
-        let verified = self.verifier.verify(attestation, artifact, &self.policy, evidence, now)?;
+        let verified = self.verifier.verify(attestation, artifact, rules.policy(), evidence, now)?;
         drop(verified);
         Ok(())
     }
@@ -218,8 +240,9 @@ impl Admission {
         now: UnixTime,
     ) -> Result<AdmittedModule, Denied> {
         let artifact = ArtifactDigest::sha256(submission.digest.0);
+        let rules = self.rules.load();
         let verified =
-            self.verifier.verify(&submission.attestation, artifact, &self.policy, evidence, now)?;
+            self.verifier.verify(&submission.attestation, artifact, rules.policy(), evidence, now)?;
         let Some(manifest) = verified.manifest() else {
             return Err(Denied::in_step(2, "manifest_mismatch", "an agent runs with a signed manifest only"));
         };
@@ -234,7 +257,7 @@ impl Admission {
         let limits = self.limits.lowered(limits_of(manifest, &requested));
         let grants = self
             .sources
-            .grant(requested, &own_env)
+            .grant(rules.granted(), requested, &own_env)
             .map_err(|refused| Denied::in_step(14, "capability_denied", refused.to_string()))?;
         Ok(AdmittedModule {
             digest: submission.digest,
@@ -249,11 +272,17 @@ impl Admission {
             facts: Arc::new(Facts::of(&verified, manifest)),
             grants: Arc::new(grants),
             limits,
+            policy: rules.digest(),
         })
     }
 
     fn runtime_fits(&self, manifest: &Manifest) -> Result<(), Denied> {
         match manifest.runtime() {
+            Runtime::Wasm if !self.rollout.includes(manifest.id().as_str()) => {
+                let text =
+                    "the rollout keeps this agent in a container; no container engine is configured here";
+                return Err(Denied::new("container_engine_unavailable", text));
+            }
             Runtime::Wasm => {}
             other => {
                 let text = format!(
@@ -338,6 +367,11 @@ impl AdmittedModule {
         &self.facts
     }
 
+    /// SHA-256 of the policy it was admitted by.
+    pub fn policy(&self) -> &[u8; 32] {
+        &self.policy
+    }
+
     pub(crate) fn module(&self) -> &Bytes {
         &self.module
     }
@@ -371,6 +405,7 @@ impl AdmittedModule {
             }),
             grants: Arc::new(grants),
             limits,
+            policy: [0; 32],
             facts: Arc::new(Facts {
                 version: "1.0.0".into(),
                 issuer: String::new(),

@@ -1,40 +1,52 @@
 //! gRPC: the same operations under `mentat.executor.v1`.
 
 mod deployments;
+mod health;
+mod reflection;
+mod refusal;
+mod streaming;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use executor_api::health::health_server::HealthServer;
+use executor_api::reflection::server_reflection_server::ServerReflectionServer;
 use executor_api::v1::executor_server::{Executor as Service, ExecutorServer};
-use executor_api::{AgentSummary, MODULE_CHUNK_BYTES, REASON_METADATA, STEP_METADATA, v1};
+use executor_api::{AgentSummary, MODULE_CHUNK_BYTES, v1};
 use executor_engine::ModuleDigest;
 use executor_engine::limits::MAX_MODULE_BYTES;
 use http::HeaderMap;
 use service::Peer;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
+
+use refusal::{invalid, refuse};
 
 use super::access::{Access, Role};
 use crate::admission::Denied;
-use crate::executor::{Executor, Terms};
+use crate::executor::{Executed, Executor, Terms};
 use crate::runtime::Selector;
 
 /// Largest manifest plus attestation of one message, and largest input or output: the HTTP listener's own limits
 /// are of the same size.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// The service behind the listener.
+/// The service behind the listener. Cheap to clone.
+#[derive(Clone)]
 pub struct Grpc {
     executor: Arc<Executor>,
     access: Access,
 }
 
-/// The routes for `service::Server::grpc`.
+/// The routes for `service::Server::grpc`: the executor's own service, the standard ones for health and reflection.
 pub fn routes(executor: Arc<Executor>, access: Access) -> tonic::service::Routes {
-    let service = ExecutorServer::new(Grpc { executor, access })
+    let grpc = Grpc { executor, access };
+    let service = ExecutorServer::new(grpc.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     tonic::service::Routes::new(service)
+        .add_service(HealthServer::new(grpc.clone()))
+        .add_service(ServerReflectionServer::new(grpc))
 }
 
 impl Grpc {
@@ -130,11 +142,7 @@ impl Service for Grpc {
         Ok(Response::new(v1::ExplainAgentResponse {
             admitted: explanation.admitted,
             agent: explanation.agent.map(agent),
-            denial: explanation.denial.map(|denial| v1::Denial {
-                step: denial.step.into(),
-                reason: denial.reason,
-                message: denial.message,
-            }),
+            denial: explanation.denial.map(denial),
         }))
     }
 
@@ -144,30 +152,19 @@ impl Service for Grpc {
     ) -> Result<Response<v1::ExecuteAgentResponse>, Status> {
         self.allow(Role::Execute, &request)?;
         let call = request.into_inner();
-        let deadline = (call.deadline_ms != 0).then(|| Duration::from_millis(call.deadline_ms));
-        let session = (!call.session.is_empty()).then_some(call.session);
-        let done = self.executor.execute(&call.agent, call.input, Terms { deadline, session }).await;
-        let done = super::executed(done.map_err(|denied| refuse(&denied))?);
-        Ok(Response::new(v1::ExecuteAgentResponse {
-            output: done.output.0.into(),
-            exit_code: done.exit_code,
-            usage: Some(v1::Usage {
-                wall_us: done.usage.wall_us,
-                memory_bytes: done.usage.memory_bytes,
-                epoch_ticks: done.usage.epoch_ticks,
-                fuel: done.usage.fuel,
-                dropped_log_lines: done.usage.dropped_log_lines,
-                refused_growths: done.usage.refused_growths,
-            }),
-            instance_id: done.instance_id,
-            log: done
-                .log
-                .into_iter()
-                .map(|line| v1::LogLine { level: line.level, text: line.text })
-                .collect(),
-            metrics: done.metrics.into_iter().map(|m| v1::Metric { name: m.name, value: m.value }).collect(),
-            digest: done.digest,
-        }))
+        let terms = terms(&call);
+        let done = self.executor.execute(&call.agent, call.input, terms).await;
+        Ok(Response::new(response(done.map_err(|denied| refuse(&denied))?)))
+    }
+
+    type ExecuteAgentStreamStream = streaming::Events;
+
+    async fn execute_agent_stream(
+        &self,
+        request: Request<Streaming<v1::ExecuteAgentStreamRequest>>,
+    ) -> Result<Response<Self::ExecuteAgentStreamStream>, Status> {
+        self.allow(Role::Execute, &request)?;
+        streaming::serve(&self.executor, request.into_inner()).await.map(Response::new)
     }
 
     async fn health(
@@ -198,6 +195,8 @@ impl Service for Grpc {
             evidence_age_s: status.evidence_age_s,
             policy: status.policy,
             audit_sequence: status.audit_sequence,
+            policy_problem: status.policy_problem,
+            draining_since: status.draining_since,
             sources: status
                 .sources
                 .into_iter()
@@ -219,6 +218,23 @@ impl Service for Grpc {
         self.not_from_a_page(&request)?;
         let loaded = self.executor.find(&request.get_ref().agent).is_some();
         Ok(Response::new(v1::IsLoadedResponse { loaded }))
+    }
+
+    async fn try_policy(
+        &self,
+        request: Request<v1::TryPolicyRequest>,
+    ) -> Result<Response<v1::TryPolicyResponse>, Status> {
+        self.allow(Role::Administer, &request)?;
+        let report = self.executor.try_policy(&request.get_ref().policy).await;
+        let report = report.map_err(|denied| refuse(&denied))?;
+        let agents = report.agents.into_iter().map(|verdict| v1::TrialVerdict {
+            agent_id: verdict.agent_id,
+            digest: verdict.digest,
+            now: verdict.now.map(denial),
+            then: verdict.then.map(denial),
+        });
+        let agents = agents.collect();
+        Ok(Response::new(v1::TryPolicyResponse { in_force: report.in_force, tried: report.tried, agents }))
     }
 
     async fn unload_agent(
@@ -312,6 +328,33 @@ impl Service for Grpc {
     }
 }
 
+fn terms(call: &v1::ExecuteAgentRequest) -> Terms {
+    Terms {
+        deadline: (call.deadline_ms != 0).then(|| Duration::from_millis(call.deadline_ms)),
+        session: (!call.session.is_empty()).then(|| call.session.clone()),
+    }
+}
+
+fn response(done: Executed) -> v1::ExecuteAgentResponse {
+    let done = super::executed(done);
+    v1::ExecuteAgentResponse {
+        output: done.output.0.into(),
+        exit_code: done.exit_code,
+        usage: Some(v1::Usage {
+            wall_us: done.usage.wall_us,
+            memory_bytes: done.usage.memory_bytes,
+            epoch_ticks: done.usage.epoch_ticks,
+            fuel: done.usage.fuel,
+            dropped_log_lines: done.usage.dropped_log_lines,
+            refused_growths: done.usage.refused_growths,
+        }),
+        instance_id: done.instance_id,
+        log: done.log.into_iter().map(|line| v1::LogLine { level: line.level, text: line.text }).collect(),
+        metrics: done.metrics.into_iter().map(|m| v1::Metric { name: m.name, value: m.value }).collect(),
+        digest: done.digest,
+    }
+}
+
 fn agent(summary: AgentSummary) -> v1::Agent {
     v1::Agent {
         agent_id: summary.agent_id,
@@ -328,56 +371,6 @@ fn agent(summary: AgentSummary) -> v1::Agent {
     }
 }
 
-fn invalid(text: &str) -> Status {
-    refuse(&Denied::new("invalid_argument", text))
-}
-
-/// A refusal as status: reason and step in metadata, the caller's text as message.
-fn refuse(denied: &Denied) -> Status {
-    if !denied.operator.is_empty() {
-        tracing::info!(code = denied.code, operator = %denied.operator, "request refused");
-    }
-    let mut status = Status::new(code_of(denied), denied.message.clone());
-    let metadata = status.metadata_mut();
-    if let Ok(reason) = denied.code.parse() {
-        metadata.insert(REASON_METADATA, reason);
-    }
-    metadata.insert(STEP_METADATA, u32::from(denied.step).into());
-    status
-}
-
-fn code_of(denied: &Denied) -> Code {
-    match denied.code {
-        _ if denied.is_about_evidence() => Code::FailedPrecondition,
-        "too_large"
-        | "malformed"
-        | "unsupported"
-        | "invalid_module"
-        | "native_code_refused"
-        | "abi_signature_mismatch"
-        | "export_missing"
-        | "import_not_granted"
-        | "invalid_argument"
-        | "ambiguous_digest"
-        | "compile_budget"
-        | "input_too_large" => Code::InvalidArgument,
-        "not_loaded" | "no_deployment" | "receipt_unknown" => Code::NotFound,
-        "already_deployed" | "deployment_in_progress" | "nothing_to_promote" | "rollback_refused" => {
-            Code::FailedPrecondition
-        }
-        "too_many_deployments" => Code::ResourceExhausted,
-        "pool_exhausted" | "pool_limit" | "memory_limit" | "storage_full" => Code::ResourceExhausted,
-        "audit_unavailable"
-        | "receipts_unavailable"
-        | "receipt_pending"
-        | "state_unavailable"
-        | "restoring"
-        | "compiler_unavailable"
-        | "shutdown" => Code::Unavailable,
-        "deadline_exceeded" | "cpu_budget" => Code::DeadlineExceeded,
-        "trap" | "stopped" | "caller_gone" => Code::Aborted,
-        "container_engine_unavailable" | "profile_unavailable" => Code::Unimplemented,
-        "internal" | "engine_mismatch" | "compile_failed" => Code::Internal,
-        _ => Code::PermissionDenied,
-    }
+fn denial(denied: executor_api::Denied) -> v1::Denial {
+    v1::Denial { step: denied.step.into(), reason: denied.reason, message: denied.message }
 }

@@ -1,12 +1,15 @@
 //! HTTP/JSON.
 
 mod deployments;
+mod page;
 mod receipts;
+mod streaming;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use executor_api::trial::Trial;
 use executor_api::{Execute, Stop, Stopped, Upload};
 use executor_engine::ModuleDigest;
 use http::{HeaderMap, StatusCode};
@@ -26,8 +29,10 @@ use crate::runtime::Selector;
 pub(crate) fn methods(path: &str) -> &'static str {
     match path.strip_prefix("/api/v1/").unwrap_or_default() {
         "agents" | "deployments" => "GET, HEAD, POST",
-        "explain" | "instances/stop" | "evidence/refresh" => "POST",
-        path if path.starts_with("agents/") && path.ends_with("/execute") => "POST",
+        "explain" | "instances/stop" | "evidence/refresh" | "policy/trial" | "drain" | "undrain" => "POST",
+        path if path.starts_with("agents/") && (path.ends_with("/execute") || path.ends_with("/stream")) => {
+            "POST"
+        }
         path if path.starts_with("agents/") => "GET, HEAD, DELETE",
         path if path.strip_prefix("deployments/").is_some_and(|rest| rest.contains('/')) => "POST",
         _ => "GET, HEAD",
@@ -39,11 +44,15 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/agents",
     "/api/v1/explain",
     "/api/v1/status",
+    "/api/v1/drain",
+    "/api/v1/undrain",
     "/api/v1/evidence",
     "/api/v1/instances",
+    "/api/v1/policy",
     "/api/v1/deployments",
     "/api/v1/receipts",
     "/receipts",
+    "/page",
 ];
 
 /// Every route.
@@ -59,35 +68,73 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
             .and_then(context)
             .boxed()
     };
-    let api = warp::path!("api" / "v1" / ..);
     let body = warp::body::bytes;
 
-    let load = warp::path!("agents").and(warp::post()).and(context.clone()).and(body()).and_then(load);
-    let list = warp::path!("agents")
-        .and(warp::get())
-        .and(context.clone())
-        .map(|c: Context| json(&c.executor.list()));
-    let one = warp::path!("agents" / String).and(warp::get()).and(context.clone()).map(one);
-    let unload = warp::path!("agents" / String).and(warp::delete()).and(context.clone()).and_then(unload);
-    let execute = warp::path!("agents" / String / "execute")
-        .and(warp::post())
-        .and(context.clone())
-        .and(body())
-        .and_then(execute);
-    let explain = warp::path!("explain").and(warp::post()).and(context.clone()).and(body()).and_then(explain);
-    let stop = warp::path!("instances" / "stop").and(warp::post()).and(context.clone()).and(body()).map(stop);
-    let status = warp::path!("status")
-        .and(warp::get())
-        .and(context.clone())
-        .map(|c: Context| json(&c.executor.status()));
-    let refresh =
-        warp::path!("evidence" / "refresh").and(warp::post()).and(context.clone()).and_then(refresh);
-
-    let routes = load.or(list).unify().or(execute).unify().or(one).unify().or(unload).unify();
-    let routes = routes.or(explain).unify().or(stop).unify().or(status).unify().or(refresh).unify();
-    let routes = routes.or(deployments::routes(context.clone())).unify();
-    api.and(routes).or(receipts::routes(context)).unify().boxed()
+    // What is asked for most comes first.
+    let routes = any_of([
+        warp::path!("agents" / String / "execute")
+            .and(warp::post())
+            .and(context.clone())
+            .and(body())
+            .and_then(execute)
+            .boxed(),
+        warp::path!("agents" / String / "stream")
+            .and(warp::post())
+            .and(context.clone())
+            .and(body())
+            .and_then(streaming::execute)
+            .boxed(),
+        warp::path!("agents").and(warp::post()).and(context.clone()).and(body()).and_then(load).boxed(),
+        warp::path!("agents")
+            .and(warp::get())
+            .and(context.clone())
+            .map(|c: Context| json(&c.executor.list()))
+            .boxed(),
+        warp::path!("agents" / String).and(warp::get()).and(context.clone()).map(one).boxed(),
+        warp::path!("agents" / String).and(warp::delete()).and(context.clone()).and_then(unload).boxed(),
+        warp::path!("explain").and(warp::post()).and(context.clone()).and(body()).and_then(explain).boxed(),
+        warp::path!("instances" / "stop")
+            .and(warp::post())
+            .and(context.clone())
+            .and(body())
+            .map(stop)
+            .boxed(),
+        warp::path!("instances")
+            .and(warp::get())
+            .and(context.clone())
+            .map(|c: Context| json(&c.executor.instances()))
+            .boxed(),
+        warp::path!("status")
+            .and(warp::get())
+            .and(context.clone())
+            .map(|c: Context| json(&c.executor.status()))
+            .boxed(),
+        warp::path!("evidence" / "refresh").and(warp::post()).and(context.clone()).and_then(refresh).boxed(),
+        warp::path!("policy" / "trial")
+            .and(warp::post())
+            .and(context.clone())
+            .and(body())
+            .and_then(try_policy)
+            .boxed(),
+        warp::path!("drain").and(warp::post()).and(context.clone()).and_then(drain).boxed(),
+        warp::path!("undrain").and(warp::post()).and(context.clone()).and_then(undrain).boxed(),
+        deployments::routes(context.clone()),
+    ]);
+    any_of([
+        warp::path!("api" / "v1" / ..).and(routes).boxed(),
+        receipts::routes(context.clone()),
+        page::routes(context),
+    ])
 }
+
+/// The first route that fits. Boxed one by one: nested in each other, every further route would be one more copy of the
+/// machinery of all the others, in the binary and in the compiler.
+fn any_of(routes: impl IntoIterator<Item = Route, IntoIter: DoubleEndedIterator>) -> Route {
+    let none = warp::any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }).boxed();
+    routes.into_iter().rev().fold(none, |rest, route| route.or(rest).unify().boxed())
+}
+
+type Route = BoxedFilter<(Response,)>;
 
 /// What every handler needs.
 struct Context {
@@ -148,8 +195,7 @@ async fn execute(agent: String, context: Context, body: Bytes) -> Result<Respons
         async {
             context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
-            let deadline = call.deadline_ms.map(Duration::from_millis);
-            let terms = Terms { deadline, session: call.session };
+            let terms = terms(&call);
             let done = context.executor.execute(&agent, Bytes::from(call.input.0), terms).await;
             Ok(json(&super::executed(done.map_err(|denied| problem(&denied))?)))
         }
@@ -157,11 +203,45 @@ async fn execute(agent: String, context: Context, body: Bytes) -> Result<Respons
     ))
 }
 
+fn terms(call: &Execute) -> Terms {
+    Terms { deadline: call.deadline_ms.map(Duration::from_millis), session: call.session.clone() }
+}
+
 async fn refresh(context: Context) -> Result<Response, Rejection> {
     Ok(answer(
         async {
             context.allow(Role::Administer)?;
             Ok(json(&context.executor.refresh().await))
+        }
+        .await,
+    ))
+}
+
+async fn drain(context: Context) -> Result<Response, Rejection> {
+    Ok(match context.allow(Role::Administer) {
+        Err(refused) => refused.into_response(),
+        Ok(()) => service_state(context.executor.drain().await),
+    })
+}
+
+async fn undrain(context: Context) -> Result<Response, Rejection> {
+    Ok(match context.allow(Role::Administer) {
+        Err(refused) => refused.into_response(),
+        Ok(()) => service_state(context.executor.undrain().await),
+    })
+}
+
+fn service_state(status: Result<executor_api::Status, Denied>) -> Response {
+    answer(status.map(|status| json(&status)).map_err(|denied| problem(&denied)))
+}
+
+async fn try_policy(context: Context, body: Bytes) -> Result<Response, Rejection> {
+    Ok(answer(
+        async {
+            context.allow(Role::Administer)?;
+            let trial: Trial = parse(&body)?;
+            let report = context.executor.try_policy(trial.policy.as_bytes()).await;
+            Ok(json(&report.map_err(|denied| problem(&denied))?))
         }
         .await,
     ))
@@ -247,6 +327,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "state_unavailable"
         | "restoring"
         | "compiler_unavailable"
+        | "draining"
         | "shutdown"
         | "tuf_expired" => StatusCode::SERVICE_UNAVAILABLE,
         "storage_full" => StatusCode::INSUFFICIENT_STORAGE,

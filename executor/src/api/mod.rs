@@ -4,6 +4,8 @@ mod access;
 pub mod grpc;
 pub mod http;
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 mod tests;
 
 pub use access::Access;

@@ -6,10 +6,10 @@ use trust_store::capability::Capability;
 use wasmtime::component::Resource;
 
 use super::bindings::mentat::agent::{capability, io, log, media, metric, stream, types};
+use crate::abi::ErrorCode;
 use crate::abi::sinks::Level;
-use crate::abi::{ErrorCode, MAX_NAME_BYTES};
-use crate::admission::Lookup;
 use crate::runtime::{GuestState, KillCause};
+use crate::streams::StreamIndex;
 
 /// A granted capability in use.
 pub struct Handle(Capability);
@@ -17,8 +17,8 @@ pub struct Handle(Capability);
 /// A media object that was downloaded.
 pub struct Object(Vec<u8>);
 
-/// A stream; no call of this executor has a reader yet, so there are none.
-pub enum OutStream {}
+/// A stream of the call.
+pub struct OutStream(StreamIndex);
 
 type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
 
@@ -108,15 +108,12 @@ impl capability::Host for GuestState {
         if let Err(refused) = self.not_killed().and_then(|()| self.has_room()) {
             return Ok(Err(refused));
         }
-        let parsed = if text.len() > MAX_NAME_BYTES { None } else { text.parse::<Capability>().ok() };
-        let Some(capability) = parsed else { return Ok(Err(error(ErrorCode::InvalidArgument))) };
-        match self.grants.lookup(&capability) {
-            Lookup::Granted => {
+        match GuestState::request(self, &text) {
+            Ok(capability) => {
                 self.resources += 1;
                 Ok(Ok(self.table.push(Handle(capability))?))
             }
-            Lookup::NotGranted => Ok(Err(error(ErrorCode::PolicyDenied))),
-            Lookup::NotInManifest => Ok(Err(error(ErrorCode::NotInManifest))),
+            Err(code) => Ok(Err(error(code))),
         }
     }
 }
@@ -126,11 +123,8 @@ impl capability::HostHandle for GuestState {
         if let Err(refused) = self.not_killed() {
             return Ok(Err(refused));
         }
-        let capability = &self.table.get(&handle)?.0;
-        if self.grants.lookup(capability) != Lookup::Granted {
-            return Ok(Err(error(ErrorCode::PolicyDenied)));
-        }
-        Ok(self.grants.invoke(capability, &operation, &args).map_err(error))
+        let capability = self.table.get(&handle)?.0.clone();
+        Ok(GuestState::invoke(self, &capability, &operation, &args).map_err(error))
     }
 
     fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
@@ -185,20 +179,35 @@ impl media::HostObject for GuestState {
 impl stream::Host for GuestState {}
 
 impl stream::HostOutStream for GuestState {
-    fn open(&mut self, _: String) -> Answer<Resource<OutStream>> {
-        Ok(Err(types::Error::Unsupported))
+    fn open(&mut self, id: String) -> Answer<Resource<OutStream>> {
+        if let Err(refused) = self.not_killed().and_then(|()| self.has_room()) {
+            return Ok(Err(refused));
+        }
+        match self.open_stream(&id) {
+            Ok(stream) => {
+                self.resources += 1;
+                Ok(Ok(self.table.push(OutStream(stream))?))
+            }
+            Err(code) => Ok(Err(error(code))),
+        }
     }
 
-    fn write(&mut self, _: Resource<OutStream>, _: Vec<u8>) -> Answer<u32> {
-        Ok(Err(types::Error::BadHandle))
+    fn write(&mut self, stream: Resource<OutStream>, chunk: Vec<u8>) -> Answer<u32> {
+        if let Err(refused) = self.not_killed() {
+            return Ok(Err(refused));
+        }
+        let index = self.table.get(&stream)?.0;
+        Ok(self.write_stream(index, &chunk).map_err(error))
     }
 
-    fn end(&mut self, _: Resource<OutStream>) -> Answer<u64> {
-        Ok(Err(types::Error::BadHandle))
+    fn end(&mut self, stream: Resource<OutStream>) -> Answer<u64> {
+        let index = self.table.get(&stream)?.0;
+        Ok(self.end_stream(index).map_err(error))
     }
 
     fn drop(&mut self, stream: Resource<OutStream>) -> wasmtime::Result<()> {
         self.table.delete(stream)?;
+        self.resources = self.resources.saturating_sub(1);
         Ok(())
     }
 }

@@ -111,6 +111,7 @@ impl AgentComponent {
         bound(store);
         let Entry::Agent(agent) = &self.entry else { return self.run_on_wasi(store) };
         let agent = agent.instantiate(&mut *store).map_err(Failed::Instantiate)?;
+        store.data_mut().instantiated();
         let answer = agent.call_process(&mut *store).map_err(Failed::Run)?;
         Ok(exit_code(store.data_mut(), answer))
     }
@@ -133,6 +134,7 @@ impl AgentComponent {
     /// Makes an instance and calls it; may wait in host calls.
     async fn serve(&self, store: &mut Store<GuestState>) -> Result<Ended, Failed> {
         let instance = self.pre.instantiate_async(&mut *store).await.map_err(Failed::Instantiate)?;
+        store.data_mut().instantiated();
         match &self.entry {
             Entry::Agent(_) => Err(Failed::Run(wasmtime::Error::msg("an agent without WASI"))),
             Entry::AgentOnWasi(process) => {

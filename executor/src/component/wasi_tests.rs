@@ -151,7 +151,7 @@ fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
 
 fn call(text: &str, grants: GrantSet, limits: CallLimits, cancel: Cancel) -> Result<Outcome, CallError> {
     let prepared = prepare(text, grants, limits).expect("prepares");
-    runtime().call(&prepared, Call { input: Bytes::new(), cancel, ..Call::default() })
+    runtime().call(&prepared, Call { input: Bytes::new(), cancel: Some(cancel), ..Call::default() })
 }
 
 fn run(text: &str) -> Result<Outcome, CallError> {
@@ -199,12 +199,8 @@ fn without_a_grant_there_is_no_directory() {
 fn granting(access: &str, host: &Path) -> GrantSet {
     let capability = vec![format!("filesystem:{access}:/data").parse().unwrap()];
     let path = trust_store::capability::GuestPath::new("/data").unwrap();
-    let sources = GrantSources {
-        granted: capability.clone(),
-        files: [(path, host.to_owned())].into(),
-        ..GrantSources::default()
-    };
-    sources.grant(capability, &[]).unwrap()
+    let sources = GrantSources { files: [(path, host.to_owned())].into(), ..GrantSources::default() };
+    sources.grant(&capability, capability.clone(), &[]).unwrap()
 }
 
 fn open(access: &str, host: &Path, path: &str, open_flags: u32, descriptor_flags: u32) -> u8 {

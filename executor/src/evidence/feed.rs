@@ -1,6 +1,6 @@
 //! The event log as a bell: when it grows, something was revoked or issued, and lists are worth asking for now.
 //!
-//! What the log says is not believed here, only that it says something new. Whoever forges that causes a few
+//! What the log says is not believed here (`announced` reads and verifies it), only that it says something new. Whoever forges that causes a few
 //! requests a second to the operator's own servers; whoever hides it leaves the ordinary refresh.
 
 use std::time::Duration;
@@ -10,9 +10,15 @@ use super::EvidenceError;
 /// Time between two looks.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
-/// How many looks after a change lists are fetched each time: the authority signs a changed list shortly after it
-/// recorded the revocation.
-pub(crate) const EAGER_LOOKS: u32 = 8;
+/// How many looks after a change lists are fetched: an authority announces a revocation when it is made, and signs the
+/// changed list within its publish interval, by default a minute.
+pub(crate) const EAGER_LOOKS: u32 = 75;
+
+/// How many of them fetch lists each time: an authority may publish at once.
+pub(crate) const IMPATIENT_LOOKS: u32 = 8;
+
+/// Of the others, every so many.
+pub(crate) const PATIENT_LOOK: u32 = 5;
 
 /// Largest checkpoint that is read, bytes.
 const MAX_CHECKPOINT: usize = 64 << 10;

@@ -9,6 +9,7 @@
 //! Nothing here decides: the verifier checks every piece again. What cannot be fetched keeps its old state, grows
 //! stale by policy, and then denies.
 
+mod announced;
 mod checkpoints;
 mod crls;
 mod feed;
@@ -29,10 +30,12 @@ use trust_store::ocsp::OcspResponse;
 use trust_store::verifier::Verifier;
 use trust_store_files::RootLifetime;
 
+use announced::Announced;
+pub use announced::EventLog;
 use checkpoints::Logs;
 use crls::Crls;
 pub(crate) use crls::distribution_urls;
-pub(crate) use feed::{EAGER_LOOKS, Feed, LOOK};
+pub(crate) use feed::{EAGER_LOOKS, Feed, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK};
 pub use imported::ImportConfig;
 use imported::Imported;
 use root::RootEnd;
@@ -54,6 +57,8 @@ pub struct EvidenceConfig {
     pub root: Option<RootLifetime>,
     /// Base URL of the event log whose growth means that lists are worth asking for.
     pub events: Option<String>,
+    /// How that log is authenticated, and who is believed in it; `None`: nothing is believed on its account.
+    pub event_log: Option<EventLog>,
     /// Where the last verified checkpoint of each log is remembered.
     pub state: PathBuf,
     /// Time one request may take.
@@ -61,11 +66,11 @@ pub struct EvidenceConfig {
 }
 
 /// One state of the evidence.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// What verifications read.
     pub evidence: Evidence,
-    /// Rises whenever the evidence changed.
+    /// Rises whenever the evidence changed, or the policy that it is judged by.
     pub epoch: u64,
     /// When every source was last fetched without failure, seconds since 1970.
     pub complete_at: Option<i64>,
@@ -80,7 +85,7 @@ pub struct Snapshot {
 /// The state of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
-    /// `crl`, `checkpoint`, `import` or `trusted_root`.
+    /// `crl`, `checkpoint`, `import`, `trusted_root` or `events`.
     pub kind: &'static str,
     /// Where it comes from.
     pub url: String,
@@ -132,6 +137,7 @@ pub struct Collector {
     imported: Imported,
     root: RootEnd,
     feed: Option<Feed>,
+    announced: Option<Announced>,
     snapshot: ArcSwap<Snapshot>,
     epoch: AtomicU64,
     publishing: tokio::sync::Mutex<()>,
@@ -150,6 +156,10 @@ impl Collector {
     ) -> Result<Self, EvidenceError> {
         let logs = Logs::new(&verifier, &http, config)?;
         let feed = config.events.as_deref().map(|url| Feed::new(http.clone(), url)).transpose()?;
+        let announced = match (&config.events, &config.event_log) {
+            (Some(url), Some(log)) => Some(Announced::new(http.clone(), url, log, config.timeout)?),
+            _ => None,
+        };
         let crls = Crls::new(verifier.clone(), http, config);
         Ok(Self {
             verifier,
@@ -158,6 +168,7 @@ impl Collector {
             imported: Imported::new(config.import.clone(), &config.state),
             root: RootEnd::new(config.root.clone()),
             feed,
+            announced,
             snapshot: ArcSwap::default(),
             epoch: AtomicU64::new(0),
             publishing: tokio::sync::Mutex::default(),
@@ -192,11 +203,29 @@ impl Collector {
         self.publish().await
     }
 
+    /// Reads what the event log announces, if it grew or was not read to its end; whether there is more than before.
+    pub(crate) async fn read_events(&self, grew: bool) -> bool {
+        let Some(announced) = &self.announced else { return false };
+        let news = announced.read(grew).await;
+        if news {
+            self.publish().await;
+        }
+        news
+    }
+
     /// Fetches what this attestation needs and is not there yet: lists its certificates name (at allowed addresses
     /// only) and the proofs from its checkpoints to the newest one.
     pub async fn prepare_for(&self, attestation: &Attestation) -> Arc<Snapshot> {
         let (lists, proofs) = tokio::join!(self.crls.want(attestation), self.logs.want(attestation));
         if lists || proofs { self.publish().await } else { self.snapshot() }
+    }
+
+    /// Begins a new epoch with the same evidence: what verdicts were made of besides evidence has changed.
+    pub async fn begin_epoch(&self) {
+        let _one_at_a_time = self.publishing.lock().await;
+        let old = self.snapshot.load_full();
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        self.snapshot.store(Arc::new(Snapshot { epoch, ..Snapshot::clone(&old) }));
     }
 
     async fn publish(&self) -> Arc<Snapshot> {
@@ -209,10 +238,15 @@ impl Collector {
         self.imported.collect(&mut evidence, &mut sources);
         let fork = self.logs.collect(&mut evidence, &mut sources);
         let root_expires = self.root.collect(&mut sources);
+        if let Some(announced) = &self.announced {
+            evidence.revocation_mut().announced = announced.known();
+        }
         self.verifier.prepare(&mut evidence);
         let old = self.snapshot.load();
         let complete = sources.iter().all(|source| source.problem.is_empty() && source.fetched_at.is_some());
         let changed = fork != old.fork || root_expires != old.root_expires || !same(&evidence, &old.evidence);
+        // Lists say what it announces: it completes nothing.
+        sources.extend(self.announced.as_ref().map(Announced::source));
         let epoch = if changed { self.epoch.fetch_add(1, Ordering::Relaxed) + 1 } else { old.epoch };
         let snapshot = Arc::new(Snapshot {
             evidence,
@@ -231,6 +265,7 @@ fn same(one: &Evidence, other: &Evidence) -> bool {
     let (ours, theirs) = (one.revocation(), other.revocation());
     one.logs() == other.logs()
         && one.remembered() == other.remembered()
+        && ours.announced == theirs.announced
         && ours.crls.iter().map(Crl::der).eq(theirs.crls.iter().map(Crl::der))
         && ours.ocsp.iter().map(OcspResponse::der).eq(theirs.ocsp.iter().map(OcspResponse::der))
 }

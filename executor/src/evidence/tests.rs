@@ -31,8 +31,10 @@ use trust_store::validity::Validity;
 use trust_store::verifier::Verifier;
 use trust_store::{Certificate, UnixTime};
 
-use super::{Collector, EvidenceConfig, ImportConfig, Snapshot};
+use super::{Collector, EventLog, EvidenceConfig, ImportConfig, Snapshot};
 use crate::clock;
+
+mod announced;
 
 const ORIGIN: &str = "signing.ab12cd34.mentat.internal";
 const SERIAL: u64 = 0x4d;
@@ -177,6 +179,18 @@ fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
 
 /// The same, with evidence that is carried in.
 fn importing(server: &Server, ca: &Ca, log: &Log, state: &Path, import: Option<ImportConfig>) -> Collector {
+    following(server, ca, log, state, import, None)
+}
+
+/// The same, with what is believed in the event log at `/event`.
+fn following(
+    server: &Server,
+    ca: &Ca,
+    log: &Log,
+    state: &Path,
+    import: Option<ImportConfig>,
+    event_log: Option<EventLog>,
+) -> Collector {
     let mut root = TrustedRoot::new();
     root.certificate_authorities.push(Authority {
         subject: DistinguishedName::default(),
@@ -202,6 +216,7 @@ fn importing(server: &Server, ca: &Ca, log: &Log, state: &Path, import: Option<I
         crl_urls: vec![format!("{}/1.crl", server.url)],
         status_bases: Vec::new(),
         events: Some(format!("{}/event", server.url)),
+        event_log,
         logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),
         import,
         root: None,

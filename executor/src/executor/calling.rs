@@ -12,7 +12,8 @@ use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::Served;
 use crate::records::{audit_unavailable, call_denied, receipts_unavailable};
-use crate::runtime::{Call, Cancel, KillCause, Lowered, Outcome, Registration};
+use crate::runtime::{Call, CallError, Cancel, KillCause, Lowered, Outcome, Registration};
+use crate::streams::{Pipe, StreamEvent};
 
 /// Ends a call whose caller went away: dropping the future that waits for it raises the flag. After the call ended
 /// the flag means nothing.
@@ -21,6 +22,17 @@ struct CallerGuard(Cancel);
 impl Drop for CallerGuard {
     fn drop(&mut self) {
         self.0.raise(KillCause::CallerGone);
+    }
+}
+
+/// Ends what a reader waits for, also when the thread of the call ends otherwise than it should.
+struct Finish(Option<Arc<Pipe>>);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        if let Some(pipe) = &self.0 {
+            pipe.finish();
+        }
     }
 }
 
@@ -44,6 +56,61 @@ pub(super) struct Placed {
     pub(super) registration: Registration,
 }
 
+/// How a call began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    /// Unix milliseconds.
+    pub(super) at_ms: u64,
+    /// SHA-256 of the policy it was admitted by.
+    pub(super) policy: [u8; 32],
+}
+
+/// A call under way. Dropping it ends the call.
+struct Running {
+    agent: Arc<Agent>,
+    call: tokio::task::JoinHandle<Result<Outcome, CallError>>,
+    _caller: CallerGuard,
+}
+
+impl Running {
+    async fn ended(self) -> Result<Executed, Denied> {
+        let ended = self
+            .call
+            .await
+            .map_err(|error| Denied::new("internal", "the call failed").for_operator(error.to_string()))?;
+        match ended {
+            Ok(outcome) => Ok(Executed { digest: self.agent.digest, outcome }),
+            Err(error) => Err(call_denied(&error, &self.agent)),
+        }
+    }
+}
+
+/// A call whose streams are read. Dropping it ends the call.
+pub struct Streaming {
+    pipe: Arc<Pipe>,
+    running: Option<Running>,
+}
+
+/// What comes next of a call whose streams are read.
+#[derive(Debug)]
+pub enum Next {
+    /// Something was streamed.
+    Event(StreamEvent),
+    /// The call is over; nothing follows.
+    Ended(Result<Executed, Denied>),
+}
+
+impl Streaming {
+    /// The next thing; nothing after the end.
+    pub async fn next(&mut self) -> Option<Next> {
+        if let Some(event) = self.pipe.next().await {
+            return Some(Next::Event(event));
+        }
+        let running = self.running.take()?;
+        Some(Next::Ended(running.ended().await))
+    }
+}
+
 /// A call that ran to its end.
 #[derive(Debug)]
 pub struct Executed {
@@ -65,60 +132,82 @@ impl Executor {
         input: Bytes,
         terms: Terms,
     ) -> Result<Executed, Denied> {
+        self.begin(name, input, terms, None).await?.ended().await
+    }
+
+    /// Runs an agent once, with a reader for what it streams.
+    ///
+    /// # Errors
+    ///
+    /// A denial when the agent is unknown or may not run now. How the call ended is the last thing that is read.
+    pub async fn execute_streaming(
+        self: &Arc<Self>,
+        name: &str,
+        input: Bytes,
+        terms: Terms,
+    ) -> Result<Streaming, Denied> {
+        let pipe = Arc::new(Pipe::default());
+        let running = self.begin(name, input, terms, Some(Arc::clone(&pipe))).await?;
+        Ok(Streaming { pipe, running: Some(running) })
+    }
+
+    /// Starts a call on a thread of its own.
+    async fn begin(
+        self: &Arc<Self>,
+        name: &str,
+        input: Bytes,
+        terms: Terms,
+        pipe: Option<Arc<Pipe>>,
+    ) -> Result<Running, Denied> {
         let Terms { deadline, session } = terms;
         if session.as_ref().is_some_and(|session| session.len() > MAX_SESSION) {
             let text = format!("`session` has at most {MAX_SESSION} bytes");
             return Err(Denied::new("invalid_argument", text));
         }
         let slot = self.parts.audit.room().await.map_err(audit_unavailable)?;
-        let receipt = self.parts.receipts.room().await.map_err(|_| receipts_unavailable())?;
-        let caller = CallerGuard(Cancel::default());
-        let Placed { agent, served, registration } = self.register(name, session.as_deref(), &caller.0)?;
+        let receipt = self.parts.receipts.room().await.map_err(receipts_unavailable)?;
+        let Placed { agent, served, registration } = self.register(name, session.as_deref())?;
+        let caller = CallerGuard(registration.cancel());
+        self.draining.refuse()?;
         self.may_run(&agent)?;
+        let policy = agent.verdict().policy;
         let place = self.queue.enter().await?;
         let call = Call {
             input: input.clone(),
             lowered: Lowered { wall: deadline, ..Lowered::default() },
-            cancel: caller.0.clone(),
+            cancel: None,
         };
         let (executor, running) = (Arc::clone(self), Arc::clone(&agent));
-        // The caller may go away and this future with it. What runs keeps its place until it ends, and is recorded.
+        // The caller may go away and its future with it. What runs keeps its place until it ends, and is recorded.
         let call = tokio::task::spawn_blocking(move || {
             let (began_ms, began) = (clock::unix_millis(), clock::monotonic());
-            let ended = executor.parts.runtime.call_registered(&running.prepared, call, &registration);
+            let begun = Begun { at_ms: began_ms, policy };
+            let finish = Finish(pipe.clone());
+            let instance = registration.id;
+            let ended = executor.parts.runtime.call_registered(&running.prepared, call, registration, pipe);
+            drop(finish);
             drop(place);
             if let Some(served) = &served {
-                Self::count_call(served, &ended, clock::monotonic().saturating_duration_since(began));
+                let took = clock::monotonic().saturating_duration_since(began);
+                Self::count_call(served, &ended.result, took);
             }
-            slot.record(executor.execution_event(&running, registration.id, &ended));
-            let instance = registration.id;
-            receipt.record(instance, executor.receipt(&running, instance, began_ms, &input, &ended));
-            ended
+            slot.record(executor.execution_event(&running, instance, &ended));
+            receipt.record(instance, executor.receipt(&running, instance, begun, &input, &ended));
+            ended.result
         });
-        let ended = call
-            .await
-            .map_err(|error| Denied::new("internal", "the call failed").for_operator(error.to_string()))?;
-        match ended {
-            Ok(outcome) => Ok(Executed { digest: agent.digest, outcome }),
-            Err(error) => Err(call_denied(&error, &agent)),
-        }
+        Ok(Running { agent, call, _caller: caller })
     }
 
     /// Finds an agent and puts a call of it into the list of what can be stopped, before anybody asks whether it may
     /// run: a verdict that changes from here on reaches the call, wherever it waits.
-    pub(super) fn register(
-        &self,
-        name: &str,
-        session: Option<&str>,
-        cancel: &Cancel,
-    ) -> Result<Placed, Denied> {
+    pub(super) fn register(&self, name: &str, session: Option<&str>) -> Result<Placed, Denied> {
         loop {
             let served = self.deployments.choose(name, session);
             let agent = match &served {
                 Some(served) => self.release_of(name, served.digest)?,
                 None => self.find_loaded(name)?,
             };
-            let registration = self.parts.runtime.register(&agent.prepared, cancel);
+            let registration = self.parts.runtime.register(&agent.prepared, None);
             if !agent.is_retired() {
                 return Ok(Placed { agent, served, registration });
             }

@@ -222,7 +222,7 @@ impl Executor {
             version: agent.facts.version.clone(),
             why: why.to_owned(),
         };
-        let slot = self.parts.receipts.room().await.map_err(|_| receipts_unavailable())?;
+        let slot = self.parts.receipts.room().await.map_err(receipts_unavailable)?;
         let event = AuditEvent {
             event_type: format!("deployment_{what}"),
             detail: Some(cut(&format!("{percent} %: {why}"))),

@@ -11,9 +11,19 @@ use super::Executor;
 use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
-use crate::evidence::{EAGER_LOOKS, LOOK, Snapshot};
+use crate::evidence::{EAGER_LOOKS, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK, Snapshot};
 use crate::records::{by_root, no_fork};
 use crate::runtime::{KillCause, Selector};
+
+/// What becomes of calls in flight when a changed policy admits their agent no longer. New calls are refused in any
+/// case; what is revoked, and whatever a forked log vouched for, ends at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// They may end by themselves within this time.
+    Drain(Duration),
+    /// They are stopped.
+    Stop,
+}
 
 impl Executor {
     pub(super) async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
@@ -28,7 +38,8 @@ impl Executor {
             .verified(clock::monotonic() - started, matches!(verdict, AdmissionVerdict::Admit(_)));
         let verdict = match verdict {
             AdmissionVerdict::Admit(admitted) => {
-                Ok((*admitted, Verdict { denied: None, epoch: snapshot.epoch, at }))
+                let policy = *admitted.policy();
+                Ok((*admitted, Verdict { denied: None, epoch: snapshot.epoch, at, policy }))
             }
             AdmissionVerdict::Deny(denied) => Err(denied),
         };
@@ -49,7 +60,7 @@ impl Executor {
     }
 
     /// Uses the last verdict while it is young and by current evidence, else judges again.
-    pub(super) fn may_run(&self, agent: &Agent) -> Result<(), Denied> {
+    pub(super) fn may_run(&self, agent: &Arc<Agent>) -> Result<(), Denied> {
         let snapshot = self.parts.collector.snapshot();
         let now = clock::unix_seconds();
         let verdict = agent.verdict();
@@ -61,30 +72,42 @@ impl Executor {
     }
 
     /// Judges an agent by this snapshot; stops its instances when it may not run any more.
-    fn recheck(&self, agent: &Agent, snapshot: &Snapshot) -> Result<(), Denied> {
+    fn recheck(&self, agent: &Arc<Agent>, snapshot: &Snapshot) -> Result<(), Denied> {
         let now = clock::unix_seconds();
+        // After the snapshot: rules are replaced before the epoch that they begin.
+        let rules = self.parts.admission.rules();
         let outcome = no_fork(snapshot).and_then(|()| {
             let (digest, attestation) = (agent.digest, &agent.attestation);
             let verdict =
-                self.parts.admission.recheck(digest, attestation, &snapshot.evidence, UnixTime(now));
+                self.parts.admission.recheck(&rules, digest, attestation, &snapshot.evidence, UnixTime(now));
             by_root(verdict, snapshot, now)
         });
         let denied = outcome.as_ref().err().cloned();
-        let verdict = Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now };
+        let verdict =
+            Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now, policy: rules.digest() };
         let (before, renewed) = agent.renew_verdict(verdict);
         if !renewed {
             // Somebody judged by newer evidence meanwhile; that verdict stands and was acted upon.
             return before.denied.map_or(Ok(()), Err);
         }
         let Some(denied) = denied else { return outcome };
+        let is_new = before.denied.map(|before| before.code) != Some(denied.code);
         // Stale evidence refuses new calls; what runs may finish. Everything else ends at once, also what was
-        // registered since the last time.
-        if !denied.is_about_evidence() {
-            let stopped =
-                self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked);
-            self.parts.metrics.stopped(stopped);
+        // registered since the last time, or is given time once.
+        match self.parts.withdrawal {
+            _ if denied.is_about_evidence() => {}
+            Withdrawal::Drain(time) if denied.is_about_policy() => {
+                if is_new {
+                    self.withdraw_within(agent, time);
+                }
+            }
+            _ => {
+                let stopped =
+                    self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked);
+                self.parts.metrics.stopped(stopped);
+            }
         }
-        if before.denied.map(|before| before.code) != Some(denied.code) {
+        if is_new {
             if !denied.is_about_evidence() {
                 self.parts.cache.purge(agent.digest);
             }
@@ -97,10 +120,24 @@ impl Executor {
         outcome
     }
 
-    /// Fetches evidence and judges every agent by it.
+    /// Stops what still runs of a refused agent when its time is up, unless it may run again by then.
+    fn withdraw_within(&self, agent: &Arc<Agent>, time: Duration) {
+        let (runtime, metrics) = (Arc::clone(&self.parts.runtime), self.parts.metrics.clone());
+        let agent = Arc::clone(agent);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if agent.verdict().denied.is_some() {
+                metrics.stopped(runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked));
+            }
+        });
+    }
+
+    /// Looks at the policy file, fetches evidence and judges every agent by both.
     pub async fn refresh(self: &Arc<Self>) -> Status {
+        // A file that cannot be used is in the status; the policy before it stays in force.
+        let _ = self.reload_policy().await;
         // Neither waits for the other: a log that is silent delays no revocation.
-        tokio::join!(self.refresh_lists(), self.refresh_logs());
+        tokio::join!(self.refresh_lists(), self.refresh_logs(), self.read_events(true));
         self.status()
     }
 
@@ -114,13 +151,25 @@ impl Executor {
         self.recheck_all().await;
     }
 
+    /// Stops what the event log says is revoked: nobody waits for the list that will say it as well.
+    async fn read_events(self: &Arc<Self>, grew: bool) {
+        let executor = Arc::clone(self);
+        // To its end, also when whoever asked for a refresh goes away: what the log's reader has walked is not read again.
+        let read = tokio::spawn(async move {
+            if executor.parts.collector.read_events(grew).await {
+                executor.recheck_all().await;
+            }
+        });
+        let _ = read.await;
+    }
+
     fn attestations(&self) -> Vec<Arc<Attestation>> {
         let judged = self.agents.judged(self.parts.runtime.live());
         judged.iter().map(|agent| Arc::clone(&agent.attestation)).collect()
     }
 
     /// Judges everything that runs or may run, and tries again what waits since the start.
-    async fn recheck_all(self: &Arc<Self>) {
+    pub(super) async fn recheck_all(self: &Arc<Self>) {
         for agent in self.agents.judged(self.parts.runtime.live()) {
             // By the newest evidence, not by what was there when the round began. The outcome is stored in the agent;
             // nobody waits for it here.
@@ -144,7 +193,7 @@ impl Executor {
                 self.refresh_logs().await;
             }
         };
-        tokio::join!(lists, logs, self.keep_listening());
+        tokio::join!(lists, logs, self.keep_listening(), self.keep_policy(interval));
     }
 
     /// Asks for lists as soon as the event log grows, so that a revocation need not wait for the next round.
@@ -160,6 +209,7 @@ impl Executor {
                     if changed {
                         eager = EAGER_LOOKS;
                     }
+                    self.read_events(changed).await;
                 }
                 Err(problem) => {
                     if !std::mem::replace(&mut silent, true) {
@@ -172,7 +222,9 @@ impl Executor {
             }
             if eager > 0 {
                 eager -= 1;
-                self.refresh_lists().await;
+                if eager.is_multiple_of(PATIENT_LOOK) || eager >= EAGER_LOOKS - IMPATIENT_LOOKS {
+                    self.refresh_lists().await;
+                }
             }
         }
     }

@@ -1,29 +1,23 @@
 //! What the executor writes into its audit log.
 
-use std::time::Duration;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use executor_api::audit::{AuditEvent, AuditExecution, AuditSecurity};
 use executor_api::receipt::{ExitClass, FORMAT, Receipt};
 use executor_engine::WASMTIME_VERSION;
 
 use super::Executor;
+use super::calling::Begun;
 use crate::admission::Denied;
 use crate::agents::Agent;
 use crate::clock;
 use crate::records::{audit_agent, cut, texts};
-use crate::runtime::{CallError, InstanceId, Outcome, Usage};
+use crate::runtime::{CallError, Ended, InstanceId, Outcome};
 
 impl Executor {
     /// The record of a call that ended, and its metrics.
-    pub(super) fn execution_event(
-        &self,
-        agent: &Agent,
-        instance: InstanceId,
-        ended: &Result<Outcome, CallError>,
-    ) -> AuditEvent {
-        let (result, usage) = reason_of(ended);
-        self.parts.metrics.execution(agent.prepared.agent(), result, Duration::from_micros(usage.wall_us));
+    pub(super) fn execution_event(&self, agent: &Agent, instance: InstanceId, ended: &Ended) -> AuditEvent {
+        let (result, usage) = (reason_of(&ended.result), ended.usage);
+        self.parts.metrics.ended(agent, result, ended);
         let requested = texts(agent.prepared.grants.requested());
         let mut violations = Vec::new();
         if usage.refused_growths > 0 {
@@ -32,7 +26,7 @@ impl Executor {
         if usage.dropped_log_lines > 0 {
             violations.push(format!("{} log lines dropped", usage.dropped_log_lines));
         }
-        if let Err(error) = ended {
+        if let Err(error) = &ended.result {
             violations.push(error.code().to_owned());
         }
         let execution = AuditExecution {
@@ -46,6 +40,8 @@ impl Executor {
         event.event_type = "agent_execution".into();
         if let Some(security) = &mut event.security {
             security.sandbox_violations = violations;
+            security.capability_denials =
+                ended.conduct.as_ref().map(|conduct| conduct.lines()).unwrap_or_default();
         }
         event
     }
@@ -55,13 +51,23 @@ impl Executor {
         &self,
         agent: &Agent,
         instance: InstanceId,
-        started_ms: u64,
+        begun: Begun,
         input: &[u8],
-        ended: &Result<Outcome, CallError>,
+        ended: &Ended,
     ) -> Receipt {
-        let (reason, usage) = reason_of(ended);
-        let outcome = ended.as_ref().ok();
+        let (reason, usage) = (reason_of(&ended.result), ended.usage);
+        let outcome = ended.result.as_ref().ok();
         let hash = |bytes: &[u8]| hex::encode(digest(&SHA256, bytes));
+        let written = outcome.map_or(&[][..], |outcome| outcome.output.as_slice());
+        // What was streamed reached the caller whatever became of the call.
+        let output = match &ended.streamed {
+            Some(streamed) => {
+                let mut whole = streamed.clone();
+                whole.update(written);
+                hex::encode(whole.finish())
+            }
+            None => hash(written),
+        };
         Receipt {
             agent: agent.id().to_owned(),
             agent_version: agent.facts.version.clone(),
@@ -76,12 +82,12 @@ impl Executor {
             log_index: agent.facts.log_index,
             memory_bytes: usage.memory_bytes,
             module: agent.digest.to_string(),
-            output: hash(outcome.map_or(&[], |outcome| outcome.output.as_slice())),
-            policy: hex::encode(self.parts.admission.policy_digest()),
+            output,
+            policy: hex::encode(begun.policy),
             profile: self.parts.runtime.profile_id().as_str().to_owned(),
             reason: reason.to_owned(),
             signer: agent.prepared.owner.signer.clone(),
-            started_ms,
+            started_ms: begun.at_ms,
             ticks: usage.epoch_ticks,
             trust_level: agent.facts.trust_level.to_owned(),
             wall_us: usage.wall_us,
@@ -99,7 +105,7 @@ impl Executor {
                 capability_grants: texts(agent.prepared.grants.granted()),
                 ..AuditSecurity::default()
             }),
-            policy: Some(hex::encode(self.parts.admission.policy_digest())),
+            policy: Some(hex::encode(agent.verdict().policy)),
             detail: None,
         }
     }
@@ -120,10 +126,10 @@ impl Executor {
     }
 }
 
-fn reason_of(ended: &Result<Outcome, CallError>) -> (&'static str, Usage) {
-    match ended {
-        Ok(outcome) if outcome.exit_code == 0 => ("success", outcome.usage),
-        Ok(outcome) => ("guest_error", outcome.usage),
-        Err(error) => (error.code(), Usage::default()),
+fn reason_of(result: &Result<Outcome, CallError>) -> &'static str {
+    match result {
+        Ok(outcome) if outcome.exit_code == 0 => "success",
+        Ok(_) => "guest_error",
+        Err(error) => error.code(),
     }
 }

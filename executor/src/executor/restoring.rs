@@ -62,6 +62,11 @@ impl Waiting {
         records.extract_if(.., |record| record.is(name, digest)).map(|record| record.path).collect()
     }
 
+    /// Every record that waits, and why.
+    pub(super) fn all(&self) -> Vec<(PathBuf, Denied)> {
+        self.records.lock().iter().map(|record| (record.path.clone(), record.denied.clone())).collect()
+    }
+
     /// Ends the wait of a record. `then` learns whether it still waited, and nothing happens to it in between.
     pub(super) fn settle(&self, path: &Path, then: impl FnOnce(bool)) {
         let mut records = self.records.lock();

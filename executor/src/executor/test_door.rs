@@ -20,8 +20,12 @@ impl Executor {
             .await
             .expect("loads");
         let prepared = Prepared::new(&parts.runtime, &loaded, &admitted).expect("prepares");
-        let verdict =
-            Verdict { denied: None, epoch: parts.collector.snapshot().epoch, at: clock::unix_seconds() };
+        let verdict = Verdict {
+            denied: None,
+            epoch: parts.collector.snapshot().epoch,
+            at: clock::unix_seconds(),
+            policy: [0; 32],
+        };
         let attestation = crate::testing::attestation();
         let order = self.submissions.next_order();
         self.agents.insert(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)));
@@ -34,7 +38,7 @@ impl Executor {
         let agent = self.agents.release(id, digest).expect("loaded");
         let denied = Some(crate::admission::Denied::in_step(12, "revoked", "revoked in a test"));
         let epoch = self.parts.collector.snapshot().epoch;
-        agent.renew_verdict(Verdict { denied, epoch, at: clock::unix_seconds() });
+        agent.renew_verdict(Verdict { denied, epoch, at: clock::unix_seconds(), policy: [0; 32] });
     }
 
     /// Makes the audit log refuse records.

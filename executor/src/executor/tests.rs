@@ -8,14 +8,14 @@ use trust_store_files::RootLifetime;
 
 use super::{Executor, Terms};
 use crate::admission::{Denied, GrantSet, GrantSources};
-use crate::runtime::{Call, CallLimits, Cancel, KillCause, Selector};
+use crate::runtime::{Call, CallLimits, KillCause, Selector};
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
 fn granting(text: &str) -> GrantSet {
     let granted = vec![text.parse().unwrap()];
     let env = [("A", "1"), ("B", "2")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let sources = GrantSources { granted: granted.clone(), env, ..GrantSources::default() };
-    sources.grant(granted, &[]).unwrap()
+    let sources = GrantSources { env, ..GrantSources::default() };
+    sources.grant(&granted, granted.clone(), &[]).unwrap()
 }
 
 async fn admit(server: &Server, text: &str, agent: &str, grants: GrantSet) {
@@ -30,6 +30,7 @@ async fn running(server: &Server, agent: &str) -> tokio::task::JoinHandle<Result
     let (name, admission) = (agent.to_owned(), server.executor.agents.find(agent).unwrap().admission());
     let call = tokio::spawn(async move { executor.execute(&name, Bytes::new(), Terms::default()).await });
     while !server.executor.parts.runtime.live().has(admission) {
+        assert!(!call.is_finished(), "the call ended before it was seen");
         tokio::task::yield_now().await;
     }
     call
@@ -143,10 +144,11 @@ async fn a_stop_reaches_calls_that_wait_for_their_instance() {
     let server = Server::start().await;
     admit(&server, wat_echo(), "queued.agent", GrantSet::default()).await;
     let super::calling::Placed { agent, registration, .. } =
-        server.executor.register("queued.agent", None, &Cancel::default()).unwrap();
+        server.executor.register("queued.agent", None).unwrap();
     let runtime = &server.executor.parts.runtime;
     assert_eq!(runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked), 1);
-    let ended = runtime.call_registered(&agent.prepared, Call::default(), &registration).unwrap_err();
+    let ended =
+        runtime.call_registered(&agent.prepared, Call::default(), registration, None).result.unwrap_err();
     assert_eq!(ended.code(), "revoked");
 }
 
@@ -159,8 +161,7 @@ async fn every_round_stops_what_may_not_run_not_only_the_first() {
     let agent = server.executor.agents.find("denied.agent").unwrap();
     assert!(agent.verdict().denied.is_some_and(|denied| !denied.is_about_evidence()));
     // A call that was let through before and is registered now.
-    let super::calling::Placed { registration, .. } =
-        server.executor.register("denied.agent", None, &Cancel::default()).unwrap();
+    let super::calling::Placed { registration, .. } = server.executor.register("denied.agent", None).unwrap();
     server.executor.refresh().await;
     assert_eq!(registration.flag.raised(), Some(KillCause::Revoked));
 }
@@ -172,8 +173,9 @@ async fn a_verdict_by_older_evidence_does_not_undo_one_by_newer() {
     admit(&server, wat_echo(), "late.agent", GrantSet::default()).await;
     let agent = server.executor.agents.find("late.agent").unwrap();
     let denied = Denied::in_step(12, "revoked", "revoked");
-    agent.renew_verdict(Verdict { denied: Some(denied), epoch: 9, at: 100 });
-    let (current, renewed) = agent.renew_verdict(Verdict { denied: None, epoch: 8, at: 200 });
+    agent.renew_verdict(Verdict { denied: Some(denied), epoch: 9, at: 100, policy: [0; 32] });
+    let (current, renewed) =
+        agent.renew_verdict(Verdict { denied: None, epoch: 8, at: 200, policy: [0; 32] });
     assert!(!renewed);
     assert_eq!(current.denied.unwrap().code, "revoked");
     assert_eq!(agent.verdict().denied.unwrap().code, "revoked");
@@ -191,6 +193,31 @@ async fn a_caller_that_hangs_up_ends_its_guest_and_leaves_a_record() {
     }
     recorded(&server.executor, &server, &["agent_execution", "left.agent", "\"result\":\"caller_gone\""])
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_ends_by_itself_while_an_executor_is_drained() {
+    let server = Server::start().await;
+    let ready =
+        |server: &Server| server.executor.problems().iter().all(|problem| !problem.contains("draining"));
+    admit(&server, wat_echo(), "drained.echo", GrantSet::default()).await;
+    admit(&server, wat_spin(), "drained.spin", GrantSet::default()).await;
+    let call = running(&server, "drained.spin").await;
+    let status = server.executor.drain().await.unwrap();
+    assert!(status.live_instances >= 1 && status.draining_since.is_some(), "{status:?}");
+    assert!(!ready(&server));
+    let echo = || server.executor.execute("drained.echo", Bytes::new(), Terms::default());
+    assert_eq!(echo().await.unwrap_err().code, "draining");
+    assert!(server.executor.execute_streaming("drained.echo", Bytes::new(), Terms::default()).await.is_err());
+    // Again, it is the same drain.
+    assert_eq!(server.executor.drain().await.unwrap().draining_since, status.draining_since);
+    assert!(!call.is_finished(), "stopped by the drain");
+    assert_eq!(server.executor.undrain().await.unwrap().draining_since, None);
+    assert!(ready(&server));
+    echo().await.unwrap();
+    server.executor.unload("drained.spin").await.unwrap();
+    assert_eq!(call.await.unwrap().unwrap_err().code, "stopped");
+    recorded(&server.executor, &server, &["\"undrain\"", "instances run"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

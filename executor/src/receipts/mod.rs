@@ -11,7 +11,6 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +26,7 @@ use tokio::sync::oneshot;
 
 use crate::admission::Denied;
 use crate::clock::ReceiptClock;
+use crate::refusing::{Refusing, Unavailable};
 use crate::runtime::InstanceId;
 
 /// Receipts waiting for the log. When it is full, new work is held back.
@@ -51,7 +51,7 @@ const SEGMENT: log_store::EntryFileSizes = log_store::EntryFileSizes { segment: 
 #[derive(Clone)]
 pub struct Receipts {
     queue: Sender<Message>,
-    failed: Arc<AtomicBool>,
+    refusing: Arc<Refusing>,
     log: Arc<Log>,
     index: Arc<Mutex<Recent>>,
     vkeys: Arc<[String]>,
@@ -63,11 +63,6 @@ enum Message {
     /// Answered once everything before it is durable.
     Flush(oneshot::Sender<()>),
 }
-
-/// The log does not take receipts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the receipt log does not take entries")]
-pub struct ReceiptsUnavailable;
 
 /// Room for one receipt.
 pub struct Slot(OwnedPermit<Message>);
@@ -130,15 +125,16 @@ impl Receipts {
         let parts = LogParts { disk, clock: Arc::new(ReceiptClock), signer: Arc::new(keys), cosigner: None };
         let log = Arc::new(Log::open(&options, parts).map_err(refuse)?);
         let (queue, messages) = channel(QUEUE);
-        let (failed, index) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Recent::default())));
-        let writer = Writer { log: Arc::clone(&log), failed: Arc::clone(&failed), index: Arc::clone(&index) };
+        let (refusing, index) = (Arc::<Refusing>::default(), Arc::new(Mutex::new(Recent::default())));
+        let writer =
+            Writer { log: Arc::clone(&log), refusing: Arc::clone(&refusing), index: Arc::clone(&index) };
         std::thread::Builder::new().name("receipts".into()).spawn(move || writer.run(messages)).map_err(
             |error| {
                 StartRefusal::new("the receipt thread cannot start", "check the process limits")
                     .because(error)
             },
         )?;
-        Ok(Self { queue, failed, log, index, vkeys: vkeys.into() })
+        Ok(Self { queue, refusing, log, index, vkeys: vkeys.into() })
     }
 
     /// Whether receipts are taken.
@@ -146,8 +142,8 @@ impl Receipts {
     /// # Errors
     ///
     /// While the log takes none.
-    pub fn available(&self) -> Result<(), ReceiptsUnavailable> {
-        if self.failed.load(Ordering::Acquire) { Err(ReceiptsUnavailable) } else { Ok(()) }
+    pub fn available(&self) -> Result<(), Unavailable> {
+        self.refusing.check()
     }
 
     /// Keeps room for one receipt, and waits for it while the log catches up.
@@ -155,11 +151,11 @@ impl Receipts {
     /// # Errors
     ///
     /// When the log takes none, or there is no room for seconds.
-    pub async fn room(&self) -> Result<Slot, ReceiptsUnavailable> {
+    pub async fn room(&self) -> Result<Slot, Unavailable> {
         self.available()?;
         match tokio::time::timeout(PATIENCE, self.queue.clone().reserve_owned()).await {
             Ok(Ok(permit)) => Ok(Slot(permit)),
-            Ok(Err(_)) | Err(_) => Err(ReceiptsUnavailable),
+            Ok(Err(_)) | Err(_) => Err(Unavailable::Failed),
         }
     }
 
@@ -239,9 +235,17 @@ impl Receipts {
     }
 }
 
+fn why(error: &log_store::Error) -> Unavailable {
+    match error {
+        log_store::Error::DiskFull { .. } => Unavailable::Full,
+        log_store::Error::Io { source, .. } => Unavailable::of(source),
+        _ => Unavailable::Failed,
+    }
+}
+
 struct Writer {
     log: Arc<Log>,
-    failed: Arc<AtomicBool>,
+    refusing: Arc<Refusing>,
     index: Arc<Mutex<Recent>>,
 }
 
@@ -280,12 +284,12 @@ impl Writer {
         while !left.is_empty() {
             match self.submit(&mut left) {
                 Ok(()) => {
-                    if self.failed.swap(false, Ordering::AcqRel) {
+                    if self.refusing.succeeded() {
                         tracing::warn!("the receipt log takes entries again");
                     }
                 }
                 Err(error) => {
-                    if !self.failed.swap(true, Ordering::AcqRel) {
+                    if self.refusing.failed(why(&error)) {
                         tracing::error!(%error, "the receipt log takes no entries; nothing new is run until it does");
                     }
                     std::thread::sleep(RETRY);

@@ -1,19 +1,23 @@
 //! One call: a fresh instance, `process`, and what came back.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::Context;
 use bytes::Bytes;
 use executor_engine::Profile;
 use wasmtime::{Instance, Store, Trap};
 
-use super::control::{Cancel, InstanceId, Registration};
+use super::conduct::Conduct;
+use super::control::{Cancel, InstanceId, KillFlag, Registration};
 use super::engine::Runtime;
 use super::limits::Lowered;
 use super::prepared::{Code, CoreModule, Prepared};
-use super::state::{GuestState, Stop, on_tick};
+use super::state::{GuestState, Instantiation, Stop, on_tick};
 use crate::abi::sinks::{LogRecord, MetricRecord};
 use crate::clock;
 use crate::component::Failed;
+use crate::streams::{GuestStreams, Pipe};
 
 /// Input of one call.
 #[derive(Debug, Clone, Default)]
@@ -22,8 +26,8 @@ pub struct Call {
     pub input: Bytes,
     /// What this caller lowers.
     pub lowered: Lowered,
-    /// By which it can be ended.
-    pub cancel: Cancel,
+    /// By which it can be ended, beside a stop of what runs.
+    pub cancel: Option<Cancel>,
 }
 
 /// What one call used.
@@ -58,6 +62,32 @@ pub struct Outcome {
     pub log: Vec<LogRecord>,
     /// Metric records, in order.
     pub metrics: Vec<MetricRecord>,
+}
+
+/// A call that is over, with or without a result.
+pub(crate) struct Ended {
+    /// What came back, or why nothing did.
+    pub(crate) result: Result<Outcome, CallError>,
+    /// What was used.
+    pub(crate) usage: Usage,
+    /// What the guest asked for and was refused.
+    pub(crate) conduct: Option<Box<Conduct>>,
+    /// SHA-256 of everything it streamed, to be continued with its output.
+    pub(crate) streamed: Option<Box<Context>>,
+    /// From the beginning of the call to a complete instance, where there was one and it was measured.
+    pub(crate) instantiation: Option<Duration>,
+}
+
+impl Ended {
+    fn unbegun(error: CallError) -> Self {
+        Self {
+            result: Err(error),
+            usage: Usage::default(),
+            conduct: None,
+            instantiation: None,
+            streamed: None,
+        }
+    }
 }
 
 /// Why a call has no result.
@@ -125,45 +155,62 @@ impl Runtime {
     ///
     /// Every way in which there is no result; the instance is gone in each case.
     pub fn call(&self, prepared: &Prepared, call: Call) -> Result<Outcome, CallError> {
-        let registration = self.register(prepared, &call.cancel);
-        self.call_registered(prepared, call, &registration)
+        let registration = self.register(prepared, call.cancel.as_ref());
+        self.call_registered(prepared, call, registration, None).result
     }
 
     /// As [`Self::call`], for a call that has been in the list of live instances for some time: whoever stopped it
-    /// meanwhile stopped it, and no instance is made.
+    /// meanwhile stopped it, and no instance is made. What the guest streams goes into `pipe`, if anybody reads it.
     pub(crate) fn call_registered(
         &self,
         prepared: &Prepared,
         call: Call,
-        registration: &Registration,
-    ) -> Result<Outcome, CallError> {
+        registration: Registration,
+        pipe: Option<Arc<Pipe>>,
+    ) -> Ended {
         let started = clock::monotonic();
-        let (store, exit_code) = self.run(prepared, call, registration)?;
+        // Listed until the instance is gone.
+        let Registration { id, flag, listed: _listed } = registration;
+        let mut store = match self.store(prepared, call, flag, started, pipe) {
+            Ok(store) => store,
+            Err(error) => return Ended::unbegun(error),
+        };
+        if id.is_sampled() {
+            store.data_mut().instantiation = Instantiation::Measured;
+        }
+        let ran = self.run(prepared, &mut store);
         let wall = clock::monotonic().saturating_duration_since(started);
         let fuel = store.get_fuel().ok();
-        let state = store.into_data();
-        Ok(Outcome {
-            instance: registration.id,
-            usage: Usage {
-                wall_us: wall.as_micros().try_into().unwrap_or(u64::MAX),
-                memory_bytes: state.limiter.memory() as u64,
-                epoch_ticks: state.ticks(),
-                fuel: fuel.map(|left| state.limits.fuel.saturating_sub(left)),
-                dropped_log_lines: state.log.dropped(),
-                refused_growths: state.limiter.refused(),
-            },
+        // What outlives the store is taken out of it; moving all of it would cost more.
+        let state = store.data_mut();
+        let usage = Usage {
+            wall_us: wall.as_micros().try_into().unwrap_or(u64::MAX),
+            memory_bytes: state.limiter.memory() as u64,
+            epoch_ticks: state.ticks(),
+            fuel: fuel.map(|left| state.limits.fuel.saturating_sub(left)),
+            dropped_log_lines: state.log.dropped(),
+            refused_growths: state.limiter.refused(),
+        };
+        let result = ran.map(|exit_code| Outcome {
+            instance: id,
+            usage,
             exit_code,
-            output: state.output,
-            log: state.log.into_records(),
-            metrics: state.metrics.into_records(),
-        })
+            output: std::mem::take(&mut state.output),
+            log: std::mem::take(&mut state.log).into_records(),
+            metrics: std::mem::take(&mut state.metrics).into_records(),
+        });
+        let instantiation = match state.instantiation {
+            Instantiation::Complete(at) => Some(at.saturating_duration_since(started)),
+            Instantiation::Measured | Instantiation::Unmeasured => None,
+        };
+        let streamed = state.streams.take().map(|streams| Box::new(streams.into_digest()));
+        Ended { result, usage, conduct: state.conduct.take(), instantiation, streamed }
     }
 
     /// Makes an instance and drops it: what starts it runs, `process` does not.
     pub(crate) fn dry_run(&self, prepared: &Prepared) -> Result<(), CallError> {
-        let cancel = Cancel::default();
-        let registration = self.register(prepared, &cancel);
-        let mut store = self.store(prepared, Call::default(), &registration)?;
+        let Registration { flag, listed: _listed, .. } = self.register(prepared, None);
+        let mut store = self.store(prepared, Call::default(), flag, clock::monotonic(), None)?;
         let made = match &prepared.code {
             Code::Component(component) => component.instantiate(&mut store),
             Code::Core(core) => core.pre.instantiate(&mut store).map(drop).map_err(Failed::Instantiate),
@@ -171,45 +218,33 @@ impl Runtime {
         made.map_err(|failed| failure(failed, &store, &prepared.code))
     }
 
-    /// A fresh instance, run to its end: its store and its exit code.
-    pub(crate) fn run(
-        &self,
-        prepared: &Prepared,
-        call: Call,
-        registration: &Registration,
-    ) -> Result<(Store<GuestState>, i32), CallError> {
-        let mut store = self.store(prepared, call, registration)?;
+    /// Runs a fresh instance to its end: its exit code.
+    pub(crate) fn run(&self, prepared: &Prepared, store: &mut Store<GuestState>) -> Result<i32, CallError> {
         let result = match &prepared.code {
-            Code::Component(component) => component.run(&mut store),
-            Code::Core(core) => run_core(core, &mut store),
+            Code::Component(component) => component.run(store),
+            Code::Core(core) => run_core(core, store),
         };
-        match result {
-            Ok(code) => Ok((store, code)),
-            Err(failed) => Err(failure(failed, &store, &prepared.code)),
-        }
+        result.map_err(|failed| failure(failed, store, &prepared.code))
     }
 
     /// An empty store with every limit on.
-    fn store(
+    pub(crate) fn store(
         &self,
         prepared: &Prepared,
         call: Call,
-        registration: &Registration,
+        flag: Arc<KillFlag>,
+        started: Instant,
+        pipe: Option<Arc<Pipe>>,
     ) -> Result<Store<GuestState>, CallError> {
-        if let Some(cause) = registration.flag.raised() {
+        if let Some(cause) = flag.raised() {
             return Err(Stop::Killed(cause).into());
         }
         let limits = prepared.limits.lowered(call.lowered);
         if call.input.len() > limits.input {
             return Err(CallError::InputTooLarge { limit: limits.input });
         }
-        let state = GuestState::new(
-            call.input,
-            limits,
-            Arc::clone(&prepared.grants),
-            Arc::clone(&registration.flag),
-            clock::monotonic(),
-        );
+        let mut state = GuestState::new(call.input, limits, Arc::clone(&prepared.grants), flag, started);
+        state.streams = pipe.map(|pipe| Box::new(GuestStreams::new(pipe)));
         let mut store = Store::new(self.engine(), state);
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
@@ -235,6 +270,7 @@ fn failure(failed: Failed, store: &Store<GuestState>, code: &Code) -> CallError 
 
 fn run_core(core: &CoreModule, store: &mut Store<GuestState>) -> Result<i32, Failed> {
     let instance = core.pre.instantiate(&mut *store).map_err(Failed::Instantiate)?;
+    store.data_mut().instantiated();
     process(core, &instance, store).map_err(Failed::Run)
 }
 

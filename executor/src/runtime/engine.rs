@@ -112,8 +112,8 @@ impl Runtime {
     }
 
     /// Puts a call into the list of what can be stopped, before it waits or runs.
-    pub(crate) fn register(&self, prepared: &Prepared, cancel: &Cancel) -> Registration {
-        self.live.register(&prepared.owner, Arc::clone(&cancel.0))
+    pub(crate) fn register(&self, prepared: &Prepared, cancel: Option<&Cancel>) -> Registration {
+        self.live.register(&prepared.owner, cancel)
     }
 
     /// The largest lateness of the tick since the last call, microseconds.

@@ -21,6 +21,8 @@ pub struct CallLimits {
     pub input: usize,
     /// Bytes of output.
     pub output: usize,
+    /// Bytes of all streams together.
+    pub streamed: u64,
     /// Log lines kept; more are dropped and counted.
     pub log_lines: usize,
     /// Bytes of log text kept.
@@ -45,6 +47,7 @@ impl Default for CallLimits {
             wall: Duration::from_secs(10),
             input: 32 << 20,
             output: 32 << 20,
+            streamed: 256 << 20,
             log_lines: 256,
             log_bytes: 64 << 10,
             metrics: 64,

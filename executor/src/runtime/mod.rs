@@ -12,6 +12,7 @@
 //! left behind, and a store that trapped is never used again.
 
 mod call;
+mod conduct;
 mod control;
 mod engine;
 mod epoch;
@@ -20,9 +21,11 @@ mod limits;
 mod prepared;
 mod state;
 
+pub(crate) use call::Ended;
 pub use call::{Call, CallError, Outcome, Usage};
+pub(crate) use conduct::{Asked, Conduct, NetworkUse};
 pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
-pub(crate) use control::{KillFlag, Registration};
+pub(crate) use control::{KillFlag, Listed, Registration};
 pub use engine::{Runtime, RuntimeError};
 pub use limits::{CallLimits, Lowered};
 pub(crate) use prepared::Code;

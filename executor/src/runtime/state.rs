@@ -7,6 +7,7 @@ use bytes::Bytes;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Memory, StoreContextMut, UpdateDeadline};
 
+use super::conduct::Conduct;
 use super::control::{KillCause, KillFlag};
 use super::limiter::Limiter;
 use super::limits::CallLimits;
@@ -15,6 +16,7 @@ use crate::abi::sinks::{LogSink, MetricSink};
 use crate::admission::GrantSet;
 use crate::clock;
 use crate::component::Wasi;
+use crate::streams::GuestStreams;
 
 /// Why the host ended a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +30,17 @@ pub enum Stop {
     /// The wall-clock deadline passed.
     #[error("the guest did not finish in time")]
     WallDeadline,
+}
+
+/// How long it takes until an instance is complete. Reading a clock is no small part of that, so few are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Instantiation {
+    /// It will be read.
+    Measured,
+    /// It was, when the instance was complete.
+    Complete(Instant),
+    /// It will not.
+    Unmeasured,
 }
 
 /// Host-side state of one call. Dropped with its store after the call, whatever its outcome.
@@ -45,6 +58,12 @@ pub(crate) struct GuestState {
     pub(crate) resources: usize,
     /// Bytes of media that this call uploaded.
     pub(crate) uploaded: u64,
+    /// Its streams, in calls that have a reader.
+    pub(crate) streams: Option<Box<GuestStreams>>,
+    /// What it asked for and was refused; most calls ask for nothing.
+    pub(crate) conduct: Option<Box<Conduct>>,
+    /// How long it takes until the instance is complete.
+    pub(crate) instantiation: Instantiation,
     /// What WASI functions lead to, in components that import any.
     pub(crate) wasi: Option<Box<Wasi>>,
     /// The exported memory of a core module, once it is instantiated.
@@ -77,6 +96,9 @@ impl GuestState {
             table: ResourceTable::new(),
             resources: 0,
             uploaded: 0,
+            streams: None,
+            conduct: None,
+            instantiation: Instantiation::Unmeasured,
             wasi: None,
             memory: None,
             kill,
@@ -102,6 +124,18 @@ impl GuestState {
         let used = clock::thread_cpu();
         let start = *self.cpu_start.get_or_insert(used);
         (used.saturating_sub(start) >= self.limits.cpu).then_some(Stop::CpuBudget)
+    }
+
+    /// The instance is complete.
+    pub(crate) fn instantiated(&mut self) {
+        if matches!(self.instantiation, Instantiation::Measured) {
+            self.instantiation = Instantiation::Complete(clock::monotonic());
+        }
+    }
+
+    /// The conduct of this call, made when there is something to note.
+    pub(crate) fn conduct(&mut self) -> &mut Conduct {
+        self.conduct.get_or_insert_default()
     }
 
     /// The flag that ends this call.

@@ -169,7 +169,9 @@ pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> 
         ("status_bases", Value::Array(vec![format!("http://127.0.0.1:{}", ports.status).into()])),
         ("logs", Value::Array(logs)),
     ]);
-    evidence.extend(events.map(|events| ("events", events)));
+    if let Some(events) = events {
+        evidence.extend([("events", events), ("event_keys", path(&layout.trust("log_keys.json")))]);
+    }
     config.insert("evidence".into(), table(evidence));
     write(layout, "executor", &config)
 }

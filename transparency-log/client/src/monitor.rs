@@ -98,6 +98,16 @@ impl<'a> Monitor<'a> {
         self.known.as_ref()
     }
 
+    /// Leaves out entries that were not walked, all but the `newest`: for a reader whom only the latest concern.
+    pub fn skip_to_newest(&mut self, newest: u64) {
+        let size = self.known.as_ref().map_or(0, |checkpoint| checkpoint.head().size);
+        let first = size.saturating_sub(newest);
+        if first > self.state.walked() {
+            self.state.set_walked(first);
+            self.ahead.clear();
+        }
+    }
+
     /// Fetches the published checkpoint and proves that it extends the known one, which it then replaces.
     ///
     /// # Errors

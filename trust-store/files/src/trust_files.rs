@@ -50,8 +50,16 @@ pub fn store_client_trust_config(path: &Path, config: &ClientTrustConfig) -> Res
 /// [`Error`] of reading and of the content.
 pub fn load_policy_document(path: &Path) -> Result<PolicyDocument, Error> {
     let bytes = atomic::read(path, MAX_POLICY_BYTES as u64)?;
-    let value = yaml::parse("trust policy", &bytes, MAX_POLICY_BYTES).map_err(Error::content(path))?;
-    PolicyDocument::from_value(&value).map_err(Error::content(path))
+    parse_policy_document(&bytes).map_err(Error::content(path))
+}
+
+/// Reads a policy document from its text, YAML or JSON.
+///
+/// # Errors
+/// `too_large` before anything is parsed; else what is not as documented.
+pub fn parse_policy_document(bytes: &[u8]) -> Result<PolicyDocument, trust_store::error::Error> {
+    let value = yaml::parse("trust policy", bytes, MAX_POLICY_BYTES)?;
+    PolicyDocument::from_value(&value)
 }
 
 /// Reads a policy and validates it.

@@ -80,7 +80,7 @@ pub fn decide_path(line: &str, verifier: &dyn SignatureVerifier) -> String {
         let (ocsp, bad_ocsp) =
             parse_all(&case.ocsp.unwrap_or_default(), "OCSP response", OcspResponse::from_der);
         let skipped = bad_intermediates + bad_anchors + bad_crls + bad_ocsp;
-        let evidence = RevocationEvidence { crls, ocsp, certificates: Vec::new() };
+        let evidence = RevocationEvidence { crls, ocsp, ..RevocationEvidence::default() };
         let mode = match case.revocation {
             Some(Revocation::None) => RevocationMode::DangerSkip,
             Some(Revocation::IfPresent) => RevocationMode::DangerIfPresent,

@@ -7,20 +7,26 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
 
-use super::{Context, answer, json, parse, problem, with_status};
+use super::{Context, Route, answer, any_of, json, parse, problem, with_status};
 use crate::api::access::Role;
 
-pub(super) fn routes(context: BoxedFilter<(Context,)>) -> BoxedFilter<(Response,)> {
+pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
     let body = warp::body::bytes;
-    let deploy =
-        warp::path!("deployments").and(warp::post()).and(context.clone()).and(body()).and_then(deploy);
-    let list = warp::path!("deployments")
-        .and(warp::get())
-        .and(context.clone())
-        .map(|c: Context| json(&c.executor.deployments()));
-    let one = warp::path!("deployments" / String).and(warp::get()).and(context.clone()).map(one);
-    let change = warp::path!("deployments" / String / String).and(warp::post()).and(context).and_then(change);
-    deploy.or(list).unify().or(one).unify().or(change).unify().boxed()
+    any_of([
+        warp::path!("deployments")
+            .and(warp::post())
+            .and(context.clone())
+            .and(body())
+            .and_then(deploy)
+            .boxed(),
+        warp::path!("deployments")
+            .and(warp::get())
+            .and(context.clone())
+            .map(|c: Context| json(&c.executor.deployments()))
+            .boxed(),
+        warp::path!("deployments" / String).and(warp::get()).and(context.clone()).map(one).boxed(),
+        warp::path!("deployments" / String / String).and(warp::post()).and(context).and_then(change).boxed(),
+    ])
 }
 
 async fn deploy(context: Context, body: Bytes) -> Result<Response, Rejection> {

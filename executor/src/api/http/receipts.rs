@@ -13,7 +13,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
 
-use super::{Context, answer, json, problem};
+use super::{Context, Route, answer, any_of, json, problem};
 use crate::executor::Executor;
 
 /// Of which instance.
@@ -22,18 +22,21 @@ struct Wanted {
     instance: Option<String>,
 }
 
-pub(super) fn routes(context: BoxedFilter<(Context,)>) -> BoxedFilter<(Response,)> {
-    let single = warp::path!("api" / "v1" / "receipts" / u64)
-        .and(warp::get())
-        .and(context.clone())
-        .map(|index, c: Context| file(c.executor.receipts().of_index(index)));
-    let found = warp::path!("api" / "v1" / "receipts")
-        .and(warp::get())
-        .and(warp::query::<Wanted>())
-        .and(context.clone())
-        .map(found);
-    let tiles = warp::path("receipts").and(warp::path::tail()).and(warp::get()).and(context).and_then(read);
-    single.or(found).unify().or(tiles).unify().boxed()
+pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
+    any_of([
+        warp::path!("api" / "v1" / "receipts" / u64)
+            .and(warp::get())
+            .and(context.clone())
+            .map(|index, c: Context| file(c.executor.receipts().of_index(index)))
+            .boxed(),
+        warp::path!("api" / "v1" / "receipts")
+            .and(warp::get())
+            .and(warp::query::<Wanted>())
+            .and(context.clone())
+            .map(found)
+            .boxed(),
+        warp::path("receipts").and(warp::path::tail()).and(warp::get()).and(context).and_then(read).boxed(),
+    ])
 }
 
 fn found(wanted: Wanted, context: Context) -> Response {

@@ -1,0 +1,71 @@
+//! Asking for and using what policy granted: the same for core modules and components.
+
+use trust_store::capability::{Capability, CapabilityKind};
+
+use super::{ErrorCode, MAX_NAME_BYTES};
+use crate::admission::Lookup;
+use crate::runtime::{Asked, GuestState};
+
+impl GuestState {
+    /// What a guest's text asks for, if it may have it.
+    pub(crate) fn request(&mut self, text: &str) -> Result<Capability, ErrorCode> {
+        let parsed = if text.len() > MAX_NAME_BYTES { None } else { text.parse::<Capability>().ok() };
+        let Some(capability) = parsed else {
+            self.conduct().asked(None, Asked::Malformed);
+            return Err(ErrorCode::InvalidArgument);
+        };
+        let (asked, answer) = match self.grants.lookup(&capability) {
+            Lookup::Granted => (Asked::Granted, Ok(())),
+            Lookup::NotInManifest => (Asked::Refused, Err(ErrorCode::NotInManifest)),
+            Lookup::NotGranted => (Asked::Refused, Err(ErrorCode::PolicyDenied)),
+        };
+        self.conduct().asked(Some(capability.kind()), asked);
+        if asked == Asked::Refused {
+            self.conduct().refused("capability_denied", capability.to_string());
+        }
+        answer.map(|()| capability)
+    }
+
+    /// Uses a capability that a handle stands for. Checked on every use: the grant may be narrower than the handle's
+    /// text was when it was given.
+    pub(crate) fn invoke(
+        &mut self,
+        capability: &Capability,
+        operation: &str,
+        arguments: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
+        if self.grants.lookup(capability) != Lookup::Granted {
+            return Err(ErrorCode::PolicyDenied);
+        }
+        match (capability, operation) {
+            (Capability::Env(name), "get") => {
+                let value = self.grants.env().get(name.as_str());
+                value.map(|value| value.clone().into_bytes()).ok_or(ErrorCode::Io)
+            }
+            (Capability::Network { .. }, "request") => self.request_over_network(capability, arguments),
+            (Capability::Env(_) | Capability::Network { .. }, _) => Err(ErrorCode::InvalidArgument),
+            _ => Err(ErrorCode::NotSupported),
+        }
+    }
+
+    /// Sends one HTTP request of the guest and waits for its answer.
+    fn request_over_network(
+        &mut self,
+        capability: &Capability,
+        arguments: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
+        debug_assert_eq!(capability.kind(), CapabilityKind::Network);
+        let egress = self.grants.network().ok_or(ErrorCode::PolicyDenied)?;
+        let (kill, deadline) = (self.kill(), self.deadline());
+        let sent = egress.perform(capability, arguments, &kill, deadline, &mut self.conduct().network);
+        sent.map_err(|refused| {
+            let code = refused.code();
+            let text = format!("{}: {refused}", refused.reason());
+            // The number says little; the line says which rule it was.
+            let limits = self.limits;
+            self.log.push(&limits, Some(super::sinks::Level::Warn), Ok(&text));
+            self.conduct().refused(refused.reason(), refused.to_string());
+            code
+        })
+    }
+}

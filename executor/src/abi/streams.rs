@@ -1,0 +1,36 @@
+//! Streams: the same for core modules and components. They exist in calls that have a reader.
+
+use super::ErrorCode;
+use crate::clock;
+use crate::runtime::{GuestState, KillCause};
+use crate::streams::StreamIndex;
+
+impl GuestState {
+    /// Opens a stream, unless the call has one answer only.
+    pub(crate) fn open_stream(&mut self, id: &str) -> Result<StreamIndex, ErrorCode> {
+        self.streams.as_mut().ok_or(ErrorCode::NotSupported)?.open(id)
+    }
+
+    /// Sends a piece; waits while the reader is slow, but not longer than the call may take.
+    pub(crate) fn write_stream(&mut self, stream: StreamIndex, bytes: &[u8]) -> Result<u32, ErrorCode> {
+        let (limit, go_on) = (self.limits.streamed, self.patience());
+        self.streams.as_mut().ok_or(ErrorCode::BadHandle)?.write(stream, bytes, limit, go_on)
+    }
+
+    /// Ends a stream; gives the number of its pieces.
+    pub(crate) fn end_stream(&mut self, stream: StreamIndex) -> Result<u64, ErrorCode> {
+        let go_on = self.patience();
+        self.streams.as_mut().ok_or(ErrorCode::BadHandle)?.end(stream, go_on)
+    }
+
+    /// Whether a host function may wait any longer. The tick does not reach it while it waits.
+    fn patience(&self) -> impl Fn() -> Result<(), ErrorCode> + use<> {
+        let (kill, deadline) = (self.kill(), self.deadline());
+        move || match kill.raised() {
+            Some(KillCause::Revoked) => Err(ErrorCode::Revoked),
+            Some(_) => Err(ErrorCode::Limit),
+            None if clock::monotonic() >= deadline => Err(ErrorCode::TimedOut),
+            None => Ok(()),
+        }
+    }
+}

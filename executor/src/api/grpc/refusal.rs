@@ -1,0 +1,61 @@
+//! A refusal as gRPC status.
+
+use executor_api::{REASON_METADATA, STEP_METADATA};
+use tonic::{Code, Status};
+
+use crate::admission::Denied;
+
+pub(super) fn invalid(text: &str) -> Status {
+    refuse(&Denied::new("invalid_argument", text))
+}
+
+/// A refusal as status: reason and step in metadata, the caller's text as message.
+pub(super) fn refuse(denied: &Denied) -> Status {
+    if !denied.operator.is_empty() {
+        tracing::info!(code = denied.code, operator = %denied.operator, "request refused");
+    }
+    let mut status = Status::new(code_of(denied), denied.message.clone());
+    let metadata = status.metadata_mut();
+    if let Ok(reason) = denied.code.parse() {
+        metadata.insert(REASON_METADATA, reason);
+    }
+    metadata.insert(STEP_METADATA, u32::from(denied.step).into());
+    status
+}
+
+fn code_of(denied: &Denied) -> Code {
+    match denied.code {
+        _ if denied.is_about_evidence() => Code::FailedPrecondition,
+        "too_large"
+        | "malformed"
+        | "unsupported"
+        | "invalid_module"
+        | "native_code_refused"
+        | "abi_signature_mismatch"
+        | "export_missing"
+        | "import_not_granted"
+        | "invalid_argument"
+        | "ambiguous_digest"
+        | "compile_budget"
+        | "input_too_large" => Code::InvalidArgument,
+        "not_loaded" | "no_deployment" | "receipt_unknown" => Code::NotFound,
+        "already_deployed" | "deployment_in_progress" | "nothing_to_promote" | "rollback_refused" => {
+            Code::FailedPrecondition
+        }
+        "too_many_deployments" => Code::ResourceExhausted,
+        "pool_exhausted" | "pool_limit" | "memory_limit" | "storage_full" => Code::ResourceExhausted,
+        "audit_unavailable"
+        | "receipts_unavailable"
+        | "receipt_pending"
+        | "state_unavailable"
+        | "restoring"
+        | "compiler_unavailable"
+        | "draining"
+        | "shutdown" => Code::Unavailable,
+        "deadline_exceeded" | "cpu_budget" => Code::DeadlineExceeded,
+        "trap" | "stopped" | "caller_gone" => Code::Aborted,
+        "container_engine_unavailable" | "profile_unavailable" => Code::Unimplemented,
+        "internal" | "engine_mismatch" | "compile_failed" => Code::Internal,
+        _ => Code::PermissionDenied,
+    }
+}

@@ -1,0 +1,62 @@
+//! `POST /api/v1/agents/{agent}/stream`: one JSON line for each event, while the guest runs.
+
+use bytes::Bytes;
+use executor_api::stream::StreamLine;
+use executor_api::{Base64Bytes, Execute};
+use futures_util::stream::unfold;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use warp::reply::Response;
+use warp::{Rejection, Reply};
+
+use super::{Context, answer, parse, problem, terms};
+use crate::api::access::Role;
+use crate::executor::{Next, Streaming};
+use crate::records::wire_denied;
+use crate::streams::StreamEvent;
+
+/// Starts the call; what is refused before it begins is a problem document.
+pub(super) async fn execute(agent: String, context: Context, body: Bytes) -> Result<Response, Rejection> {
+    Ok(answer(
+        async {
+            context.allow(Role::Execute)?;
+            let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
+            let (terms, input) = (terms(&call), Bytes::from(call.input.0));
+            let started = context.executor.execute_streaming(&agent, input, terms).await;
+            Ok(lines(started.map_err(|denied| problem(&denied))?))
+        }
+        .await,
+    ))
+}
+
+fn lines(running: Streaming) -> Response {
+    let events = unfold(running, |mut running| async move {
+        let line = line(running.next().await?);
+        let text = serde_json::to_vec(&line).map(|mut text| {
+            text.push(b'\n');
+            Bytes::from(text)
+        });
+        Some((text, running))
+    });
+    let mut response = warp::reply::stream(events).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+fn line(next: Next) -> StreamLine {
+    match next {
+        Next::Event(StreamEvent::Data { stream, sequence, bytes }) => {
+            StreamLine::Data { stream: stream.to_string(), sequence, chunk: Base64Bytes(bytes.to_vec()) }
+        }
+        Next::Event(StreamEvent::End { stream, total_chunks }) => {
+            StreamLine::End { stream: stream.to_string(), total_chunks }
+        }
+        Next::Ended(Ok(done)) => StreamLine::Result(Box::new(crate::api::executed(done))),
+        Next::Ended(Err(denied)) => {
+            if !denied.operator.is_empty() {
+                tracing::info!(code = denied.code, operator = %denied.operator, "a streamed call has no result");
+            }
+            StreamLine::Error(wire_denied(denied))
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The sections of the file, as they are written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use executor_engine::pool::PoolLimits;
+use serde::Deserialize;
+
+use super::network::NetworkSection;
+use crate::runtime::CallLimits;
+
+/// Name of a profile.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileName {
+    /// Fuel.
+    Deterministic,
+    /// Epochs.
+    #[default]
+    Standard,
+}
+
+/// `[evidence]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvidenceSection {
+    /// Seconds between two refreshes. A revocation reaches running instances within this time and two ticks.
+    pub refresh_seconds: u64,
+    /// Seconds one request may take.
+    pub timeout_seconds: u64,
+    /// CRLs that are always fetched.
+    pub crl_urls: Vec<String>,
+    /// Beginnings of URLs below which CRLs named in certificates are fetched.
+    pub status_bases: Vec<String>,
+    /// Base URL of the event log. When it grows, lists are asked for at once.
+    pub events: Option<String>,
+    /// `log_keys.json`, by which what that log says is believed; absent: nothing is.
+    pub event_keys: Option<PathBuf>,
+    /// Logs whose checkpoints are fetched.
+    pub logs: Vec<LogSection>,
+    /// PEM file with the authorities of TLS servers that evidence comes from; absent: the system's.
+    #[serde(alias = "ca_file")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// PEM file with the client certificate that the executor shows to them, then its intermediates.
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM file with its key, mode 0600.
+    pub tls_key_file: Option<PathBuf>,
+    /// Where evidence is put that is carried in as a signed file; absent: nothing is imported.
+    pub import_file: Option<PathBuf>,
+    /// PEM files with the public keys of whoever signs it.
+    pub import_signers: Vec<PathBuf>,
+}
+
+impl Default for EvidenceSection {
+    fn default() -> Self {
+        Self {
+            refresh_seconds: 30,
+            timeout_seconds: 10,
+            crl_urls: Vec::new(),
+            status_bases: Vec::new(),
+            events: None,
+            event_keys: None,
+            logs: Vec::new(),
+            tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            import_file: None,
+            import_signers: Vec::new(),
+        }
+    }
+}
+
+/// `[[evidence.logs]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// Origin, as the trusted root names it.
+    pub origin: String,
+    /// Base URL to read from.
+    pub url: String,
+}
+
+/// `[pool]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolSection {
+    /// Guests that can live at once. Each reserves 4 GiB of address space, not of memory.
+    pub slots: u32,
+}
+
+impl Default for PoolSection {
+    fn default() -> Self {
+        Self { slots: PoolLimits::default().slots }
+    }
+}
+
+/// `[limits]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// MiB of linear memory.
+    pub memory_mib: u32,
+    /// Milliseconds of processor time.
+    pub cpu_ms: u64,
+    /// Milliseconds of wall time.
+    pub wall_ms: u64,
+    /// Bytes of input.
+    pub input_bytes: usize,
+    /// Bytes of output.
+    pub output_bytes: usize,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        let limits = CallLimits::default();
+        Self {
+            memory_mib: 64,
+            cpu_ms: 5_000,
+            wall_ms: 10_000,
+            input_bytes: limits.input,
+            output_bytes: limits.output,
+        }
+    }
+}
+
+/// `[grants]`. The policy says what may be granted; this section says what it is made of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrantsSection {
+    /// Environment variables: name and the file that holds the value.
+    pub env: BTreeMap<String, PathBuf>,
+    /// Directories of guests: the path that a guest sees and the directory of this machine behind it.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Requests to other hosts.
+    pub network: NetworkSection,
+    /// Whether there is a media store, in the state folder.
+    pub media: MediaSection,
+    /// MiB of media objects kept; further uploads are refused.
+    pub media_max_mib: Option<u64>,
+}
+
+/// `[grants.media]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MediaSection {
+    /// Objects as files in the state folder.
+    LocalFiles,
+    /// None: `extension:media` is refused.
+    #[default]
+    None,
+}
+
+/// `[cache]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSection {
+    /// MiB of machine code kept on disk.
+    pub max_mib: u64,
+}
+
+impl Default for CacheSection {
+    fn default() -> Self {
+        Self { max_mib: 2048 }
+    }
+}
+
+/// `[policy_change]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyChangeSection {
+    /// `stop`, or `drain`.
+    pub calls: OnPolicyChange,
+    /// Seconds that calls have to end by themselves.
+    pub drain_seconds: u64,
+}
+
+impl Default for PolicyChangeSection {
+    fn default() -> Self {
+        Self { calls: OnPolicyChange::Stop, drain_seconds: 30 }
+    }
+}
+
+/// `[policy_change] calls`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnPolicyChange {
+    /// Calls in flight may end by themselves.
+    Drain,
+    /// Calls in flight end at once.
+    #[default]
+    Stop,
+}

@@ -1,0 +1,88 @@
+//! Names become addresses once for each request, and every address is judged before any of them is used.
+//!
+//! The list that was judged is the list that is connected to: nobody is asked a second time in between, so that a name
+//! cannot mean one address while it is checked and another one afterwards.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
+
+use super::addresses::AddressRules;
+
+/// Most addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 16;
+
+/// What asking for a name gives.
+pub(crate) type Found = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
+/// Whoever knows the addresses of names.
+pub(crate) trait Names: Send + Sync {
+    /// The addresses of a host name, asked for now.
+    fn addresses(&self, host: &str) -> Found;
+}
+
+/// The system's resolver, asked for so many names at once. A question that was asked cannot be taken back: it keeps its place
+/// and its thread until the resolver gives up, whoever asked.
+pub(crate) struct SystemNames(Arc<Semaphore>);
+
+/// Look-ups for guests at once.
+pub(crate) const MAX_LOOKUPS: usize = 64;
+
+impl SystemNames {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_LOOKUPS)))
+    }
+}
+
+impl Names for SystemNames {
+    fn addresses(&self, host: &str) -> Found {
+        let (host, places) = (host.to_owned(), Arc::clone(&self.0));
+        Box::pin(async move {
+            let place = places.acquire_owned().await.map_err(io::Error::other)?;
+            let asked = tokio::task::spawn_blocking(move || {
+                let _until_answered = place;
+                (host.as_str(), 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect())
+            });
+            asked.await.map_err(io::Error::other)?
+        })
+    }
+}
+
+/// A name leads where guests may not go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no address that guests may reach")]
+pub(crate) struct AddressDenied(pub(crate) IpAddr);
+
+/// The name has no address.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no address")]
+pub(crate) struct NoAddress(#[source] pub(crate) Option<io::Error>);
+
+/// Resolves and judges.
+pub(crate) struct Judged {
+    pub(crate) names: Arc<dyn Names>,
+    pub(crate) rules: Arc<AddressRules>,
+}
+
+impl Resolve for Judged {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (found, rules) = (self.names.addresses(name.as_str()), Arc::clone(&self.rules));
+        Box::pin(async move {
+            let addresses = found.await.map_err(|error| NoAddress(Some(error)))?;
+            // One that is denied denies the name: which of them is connected to is chance.
+            if let Some(denied) = addresses.iter().find(|address| !rules.allow(**address)) {
+                return Err(AddressDenied(*denied).into());
+            }
+            if addresses.is_empty() {
+                return Err(NoAddress(None).into());
+            }
+            let addresses = addresses.into_iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, 0));
+            Ok(Box::new(addresses) as Addrs)
+        })
+    }
+}

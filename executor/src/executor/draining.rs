@@ -1,0 +1,68 @@
+//! Out of service, for a while: what runs ends by itself, new calls are refused and go to another executor.
+//!
+//! The state is the process's own: who restarts an executor wants it back.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use executor_api::Status;
+use executor_api::audit::AuditEvent;
+
+use super::Executor;
+use crate::admission::Denied;
+use crate::clock;
+use crate::records::audit_unavailable;
+
+/// Since when an executor takes no calls.
+#[derive(Debug, Default)]
+pub(super) struct Draining {
+    /// Seconds since 1970; 0 while it is in service.
+    since: AtomicI64,
+}
+
+impl Draining {
+    /// Seconds since 1970.
+    pub(super) fn since(&self) -> Option<i64> {
+        Some(self.since.load(Ordering::Acquire)).filter(|since| *since != 0)
+    }
+
+    /// Refuses a call that is in the list of what runs already: whoever looks there after a drain sees every call that
+    /// was not refused.
+    pub(super) fn refuse(&self) -> Result<(), Denied> {
+        match self.since() {
+            None => Ok(()),
+            Some(_) => Err(Denied::new("draining", "this executor is being drained; call another one")),
+        }
+    }
+}
+
+impl Executor {
+    /// Refuses calls from now on. What runs may finish; the status says how many still do.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be recorded; it is drained all the same.
+    pub async fn drain(&self) -> Result<Status, Denied> {
+        let now = clock::unix_seconds();
+        let _ = self.draining.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Relaxed);
+        self.record_service("drain").await
+    }
+
+    /// Takes calls again.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be recorded; nothing has changed then.
+    pub async fn undrain(&self) -> Result<Status, Denied> {
+        self.record_service("undrain").await?;
+        self.draining.since.store(0, Ordering::Release);
+        Ok(self.status())
+    }
+
+    async fn record_service(&self, what: &str) -> Result<Status, Denied> {
+        let running = self.parts.runtime.live().count();
+        let detail = Some(format!("{running} instances run"));
+        let event = AuditEvent { event_type: what.into(), detail, ..AuditEvent::default() };
+        self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
+        Ok(self.status())
+    }
+}

@@ -1,0 +1,291 @@
+//! Output in pieces, while a guest runs.
+//!
+//! A call with a reader has a [`Pipe`]. The guest writes into it from its own thread and waits there while the reader is
+//! slow; the reader takes events out as they come. Sequence numbers have no gaps, and a stream's end names its total.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use executor_engine::limits::{EPOCH_TICK_MILLIS, MAX_TRANSFER_BYTES};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use crate::abi::ErrorCode;
+
+/// Bytes that may wait for a slow reader; a single piece may be larger.
+const ROOM: usize = 1 << 20;
+
+/// Events that may wait for a slow reader.
+const MAX_WAITING: usize = 256;
+
+/// Streams of one call.
+const MAX_STREAMS: usize = 16;
+
+/// Longest name of a stream, bytes.
+const MAX_ID: usize = 256;
+
+/// Something that a guest streamed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// A piece.
+    Data {
+        /// Name of the stream.
+        stream: Arc<str>,
+        /// From 0 up, without gaps.
+        sequence: u64,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// No further pieces of this stream.
+    End {
+        /// Name of the stream.
+        stream: Arc<str>,
+        /// How many there were.
+        total_chunks: u64,
+    },
+}
+
+impl StreamEvent {
+    fn size(&self) -> usize {
+        match self {
+            Self::Data { bytes, .. } => bytes.len(),
+            Self::End { .. } => 0,
+        }
+    }
+}
+
+/// Between a guest and the reader of its streams.
+#[derive(Debug, Default)]
+pub(crate) struct Pipe {
+    state: Mutex<State>,
+    room: Condvar,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<StreamEvent>,
+    bytes: usize,
+    ended: bool,
+}
+
+impl Pipe {
+    /// Hands over an event; waits for room as long as `go_on` allows it.
+    fn push(&self, event: StreamEvent, go_on: impl Fn() -> Result<(), ErrorCode>) -> Result<(), ErrorCode> {
+        let size = event.size();
+        let mut state = self.state.lock();
+        while !state.waiting.is_empty()
+            && (state.bytes.saturating_add(size) > ROOM || state.waiting.len() >= MAX_WAITING)
+        {
+            go_on()?;
+            self.room.wait_for(&mut state, Duration::from_millis(EPOCH_TICK_MILLIS));
+        }
+        state.bytes = state.bytes.saturating_add(size);
+        state.waiting.push_back(event);
+        drop(state);
+        self.news.notify_one();
+        Ok(())
+    }
+
+    /// The next event; nothing once the guest ended and everything was read.
+    pub(crate) async fn next(&self) -> Option<StreamEvent> {
+        loop {
+            let news = self.news.notified();
+            {
+                let mut state = self.state.lock();
+                if let Some(event) = state.waiting.pop_front() {
+                    state.bytes = state.bytes.saturating_sub(event.size());
+                    self.room.notify_one();
+                    return Some(event);
+                }
+                if state.ended {
+                    return None;
+                }
+            }
+            news.await;
+        }
+    }
+
+    /// No further events: the guest ended.
+    pub(crate) fn finish(&self) {
+        self.state.lock().ended = true;
+        self.news.notify_one();
+    }
+}
+
+/// Which stream of its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamIndex(usize);
+
+/// The guest's side: its open streams and what they carried.
+pub(crate) struct GuestStreams {
+    pipe: Arc<Pipe>,
+    streams: Vec<Stream>,
+    sent: u64,
+    digest: Context,
+}
+
+struct Stream {
+    id: Arc<str>,
+    chunks: u64,
+    ended: bool,
+}
+
+impl GuestStreams {
+    pub(crate) fn new(pipe: Arc<Pipe>) -> Self {
+        Self { pipe, streams: Vec::new(), sent: 0, digest: Context::new(&SHA256) }
+    }
+
+    /// Opens a stream under a name that the call has not used before.
+    pub(crate) fn open(&mut self, id: &str) -> Result<StreamIndex, ErrorCode> {
+        if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
+            return Err(ErrorCode::InvalidArgument);
+        }
+        if self.streams.iter().any(|stream| &*stream.id == id) {
+            return Err(ErrorCode::InvalidArgument);
+        }
+        if self.streams.len() >= MAX_STREAMS {
+            return Err(ErrorCode::Limit);
+        }
+        self.streams.push(Stream { id: id.into(), chunks: 0, ended: false });
+        Ok(StreamIndex(self.streams.len() - 1))
+    }
+
+    /// Sends a piece; waits while the reader is slow.
+    pub(crate) fn write(
+        &mut self,
+        index: StreamIndex,
+        bytes: &[u8],
+        limit: u64,
+        go_on: impl Fn() -> Result<(), ErrorCode>,
+    ) -> Result<u32, ErrorCode> {
+        let stream =
+            self.streams.get_mut(index.0).filter(|stream| !stream.ended).ok_or(ErrorCode::BadHandle)?;
+        let sent = self.sent.saturating_add(bytes.len() as u64);
+        if bytes.len() > MAX_TRANSFER_BYTES || sent > limit {
+            return Err(ErrorCode::Limit);
+        }
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let (id, sequence) = (Arc::clone(&stream.id), stream.chunks);
+        let event = StreamEvent::Data { stream: id, sequence, bytes: Bytes::copy_from_slice(bytes) };
+        self.pipe.push(event, go_on)?;
+        stream.chunks += 1;
+        self.sent = sent;
+        self.digest.update(bytes);
+        u32::try_from(bytes.len()).map_err(|_| ErrorCode::Limit)
+    }
+
+    /// Ends a stream; gives the number of its pieces.
+    pub(crate) fn end(
+        &mut self,
+        index: StreamIndex,
+        go_on: impl Fn() -> Result<(), ErrorCode>,
+    ) -> Result<u64, ErrorCode> {
+        let stream =
+            self.streams.get_mut(index.0).filter(|stream| !stream.ended).ok_or(ErrorCode::BadHandle)?;
+        let event = StreamEvent::End { stream: Arc::clone(&stream.id), total_chunks: stream.chunks };
+        self.pipe.push(event, go_on)?;
+        stream.ended = true;
+        Ok(stream.chunks)
+    }
+
+    /// SHA-256 over every piece in the order in which they were sent, to be continued with the output.
+    pub(crate) fn into_digest(self) -> Context {
+        self.digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams() -> (GuestStreams, Arc<Pipe>) {
+        let pipe = Arc::new(Pipe::default());
+        (GuestStreams::new(Arc::clone(&pipe)), pipe)
+    }
+
+    #[tokio::test]
+    async fn pieces_arrive_in_order_and_an_end_has_the_total() {
+        let (mut guest, pipe) = streams();
+        let (a, b) = (guest.open("a").unwrap(), guest.open("b").unwrap());
+        let go = || Ok(());
+        assert_eq!(guest.write(a, b"1", 100, go), Ok(1));
+        assert_eq!(guest.write(b, b"22", 100, go), Ok(2));
+        assert_eq!(guest.write(a, b"", 100, go), Ok(0));
+        assert_eq!(guest.write(a, b"3", 100, go), Ok(1));
+        assert_eq!(guest.end(a, go), Ok(2));
+        assert_eq!(guest.write(a, b"4", 100, go), Err(ErrorCode::BadHandle));
+        assert_eq!(guest.end(a, go), Err(ErrorCode::BadHandle));
+        pipe.finish();
+        let mut seen = Vec::new();
+        while let Some(event) = pipe.next().await {
+            seen.push(match event {
+                StreamEvent::Data { stream, sequence, bytes } => (stream.to_string(), sequence, bytes.len()),
+                StreamEvent::End { stream, total_chunks } => (format!("{stream} ended"), total_chunks, 0),
+            });
+        }
+        let expected = [("a", 0, 1), ("b", 0, 2), ("a", 1, 1), ("a ended", 2, 0)];
+        assert_eq!(seen, expected.map(|(id, number, size)| (id.to_owned(), number, size)));
+        let whole = aws_lc_rs::digest::digest(&SHA256, b"1223");
+        assert_eq!(guest.into_digest().finish().as_ref(), whole.as_ref());
+    }
+
+    #[test]
+    fn floods_end_at_limits() {
+        let (mut guest, _pipe) = streams();
+        for id in ["", "a\nb", &"x".repeat(MAX_ID + 1)] {
+            assert_eq!(guest.open(id), Err(ErrorCode::InvalidArgument), "{id}");
+        }
+        let first = guest.open("0").unwrap();
+        assert_eq!(guest.open("0"), Err(ErrorCode::InvalidArgument), "a name is used once");
+        for n in 1..MAX_STREAMS {
+            guest.open(&n.to_string()).unwrap();
+        }
+        assert_eq!(guest.open("more"), Err(ErrorCode::Limit));
+        assert_eq!(guest.write(first, &[0; 11], 10, || Ok(())), Err(ErrorCode::Limit));
+        // Nobody reads: what does not fit waits until the call may not wait any longer.
+        let waited = std::cell::Cell::new(0);
+        let wait = || {
+            waited.set(waited.get() + 1);
+            if waited.get() < 3 { Ok(()) } else { Err(ErrorCode::TimedOut) }
+        };
+        let piece = vec![0; ROOM];
+        assert_eq!(guest.write(first, &piece, u64::MAX, wait), Ok(ROOM as u32));
+        assert_eq!(guest.write(first, &piece, u64::MAX, wait), Err(ErrorCode::TimedOut));
+        assert_eq!(waited.get(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slow_reader_holds_the_guest_back_and_loses_nothing() {
+        let (mut guest, pipe) = streams();
+        let writer = std::thread::spawn({
+            let pipe = Arc::clone(&pipe);
+            move || {
+                let stream = guest.open("s").unwrap();
+                for n in 0..2000_u32 {
+                    guest.write(stream, &n.to_le_bytes(), u64::MAX, || Ok(())).unwrap();
+                }
+                guest.end(stream, || Ok(())).unwrap();
+                pipe.finish();
+            }
+        });
+        let mut next = 0_u64;
+        while let Some(event) = pipe.next().await {
+            match event {
+                StreamEvent::Data { sequence, bytes, .. } => {
+                    assert_eq!((sequence, bytes.as_ref()), (next, &(next as u32).to_le_bytes()[..]));
+                    next += 1;
+                    assert!(pipe.state.lock().waiting.len() <= MAX_WAITING);
+                }
+                StreamEvent::End { total_chunks, .. } => assert_eq!(total_chunks, 2000),
+            }
+        }
+        assert_eq!(next, 2000);
+        writer.join().unwrap();
+    }
+}

@@ -1,0 +1,47 @@
+//! The executor's page in a real browser: what may run, what does not and why, and the evidence behind it.
+
+use mentat_tests::agent::signed;
+use mentat_tests::stack::Stack;
+use serde_json::Value;
+
+use crate::browser::{Browser, Scripts};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_sees_what_may_run_and_why_something_may_not() {
+    let Some(browser) = Browser::start(Scripts::Run).await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let folder = signed(&stack, dir.path(), "agent");
+    stack.ctl(&["run", folder.to_str().unwrap()]).success();
+
+    browser.open(&stack.text("/executor/url")).await;
+    browser.until("return document.querySelector('#agent-list [data-verdict=good]') !== null").await;
+    let agents = browser.text("#agent-list").await;
+    for part in ["mentatlab.sentiment", "may run", "dev@example.com", "verified"] {
+        assert!(agents.contains(part), "{part} is not in {agents}");
+    }
+    assert!(browser.text("#instance-list").await.contains("Nothing runs"));
+    browser.until("return document.querySelector('#evidence-list [data-verdict=good]') !== null").await;
+    assert!(browser.text("#receipt-log").await.contains("receipts."), "the log's origin");
+    assert!(browser.text("#about").await.contains("seccomp"));
+
+    // A policy that admits the agent no longer: the page says so by itself.
+    let in_force = stack.dir().join("trust/policy.yaml");
+    let mut policy: Value = serde_json::from_slice(&std::fs::read(&in_force).unwrap()).unwrap();
+    policy["agents"]["deny"] = serde_json::json!(["mentatlab.sentiment"]);
+    std::fs::write(&in_force, policy.to_string()).unwrap();
+    stack.signal("executor", "HUP");
+    browser.until("return document.querySelector('#agent-list [data-verdict=bad]') !== null").await;
+    let agents = browser.text("#agent-list").await;
+    assert!(agents.contains("policy_denied"), "{agents}");
+    assert!(browser.text("#state").await.contains("1 refused"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_scripts_the_page_says_where_the_state_is() {
+    let Some(browser) = Browser::start(Scripts::Blocked).await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    browser.open(&stack.text("/executor/url")).await;
+    assert!(browser.text("main").await.contains("switched off"));
+}
