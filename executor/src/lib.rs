@@ -38,6 +38,7 @@ mod gauges;
 mod media;
 mod metrics;
 mod queue;
+mod recent;
 pub mod receipts;
 mod records;
 mod refusing;

@@ -2,21 +2,23 @@
 
 use trust_store::signature_cache::SignatureCache;
 
+use crate::recent::Recent;
+
 /// Most signatures remembered; each takes about a hundred bytes.
-const CAPACITY: u64 = 65_536;
+const CAPACITY: usize = 65_536;
 
 /// A bounded memory of successes.
-pub(crate) struct SignatureMemory(moka::sync::Cache<[u8; 32], ()>);
+pub(crate) struct SignatureMemory(Recent<[u8; 32], ()>);
 
 impl Default for SignatureMemory {
     fn default() -> Self {
-        Self(moka::sync::Cache::new(CAPACITY))
+        Self(Recent::new(CAPACITY))
     }
 }
 
 impl SignatureCache for SignatureMemory {
     fn contains(&self, key: &[u8; 32]) -> bool {
-        self.0.contains_key(key)
+        self.0.get(key).is_some()
     }
 
     fn insert(&self, key: [u8; 32]) {

@@ -9,12 +9,12 @@ use std::task::Poll;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::aside::Aside;
+use crate::both::Transport;
 use crate::budget::{Account, Holdings, Standing};
 use crate::config::Limits;
 use crate::dispatch::{App, Dispatcher, Shared};
@@ -38,17 +38,15 @@ pub(crate) enum Phase {
 /// The protocol is detected here and not by hyper-util's automatic connection, which waits for ever for a client that
 /// sends nothing or half of the HTTP/2 preface. `held` counts what the peer holds, over all its connections; `alive` is kept
 /// until the last request of the connection has ended.
-pub(crate) async fn serve<A: App, I>(
-    mut io: I,
+pub(crate) async fn serve<A: App>(
+    mut io: Transport,
     peer: Peer,
     app: A,
     shared: Arc<Shared>,
     held: Holdings,
     stop: Receiver<Phase>,
     alive: mpsc::Sender<()>,
-) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let limits = shared.limits;
     let mut before_first_byte = stop.clone();
     let detected = tokio::select! {

@@ -34,6 +34,7 @@ pub mod admin;
 mod answers;
 mod aside;
 pub mod body;
+mod both;
 mod budget;
 pub mod client;
 pub mod clock;

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::both::Transport;
 use crate::budget::Holdings;
 use crate::connection::{Phase, serve};
 use crate::dispatch::{App, Shared};
@@ -158,6 +159,7 @@ impl<A: App> Acceptor<A> {
         let (kind, stop, alive) = (self.kind, self.stop.clone(), self.alive.clone());
         match self.tls.clone() {
             None => {
+                let stream = Transport::Plain(stream);
                 tokio::spawn(async move {
                     serve(stream, Peer::new(address, kind, None), app, shared, held, stop, alive).await;
                     drop(admitted);
@@ -186,7 +188,7 @@ async fn handshake(
     address: SocketAddr,
     kind: ListenerKind,
     shared: &Shared,
-) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
+) -> Option<(Transport, Peer)> {
     let failed = |error: &dyn std::fmt::Display| {
         shared.requests.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, peer = %address, "TLS handshake failed");
@@ -205,7 +207,7 @@ async fn handshake(
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     // Verified by rustls; if it cannot be named it must not pass as anonymous.
     match certificate.map(|der| ClientCertificate::new(der.clone().into_owned())).transpose() {
-        Ok(certificate) => Some((stream, Peer::new(address, kind, certificate))),
+        Ok(certificate) => Some((Transport::Tls(Box::new(stream)), Peer::new(address, kind, certificate))),
         Err(error) => {
             failed(&error);
             None

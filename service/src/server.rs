@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use warp::{Filter, Rejection, Reply};
 
 use crate::body::RequestBody;
+use crate::both::Routes;
 use crate::budget::Budget;
 use crate::config::{Listen, ServerConfig, Settings};
 use crate::connection::Phase;
@@ -175,7 +176,7 @@ impl<A: App, R: App> Server<A, R> {
                 listener,
                 kind: ListenerKind::ReadOnly,
                 tls: None,
-                app: read_only,
+                app: Routes::<A, R>::ReadOnly(read_only),
                 shared: Arc::clone(&shared),
                 connections: Arc::clone(&connections),
                 stop: stop.clone(),
@@ -187,7 +188,7 @@ impl<A: App, R: App> Server<A, R> {
             listener: primary,
             kind: ListenerKind::Primary,
             tls,
-            app,
+            app: Routes::<A, R>::Primary(app),
             shared: Arc::clone(&shared),
             connections,
             stop,

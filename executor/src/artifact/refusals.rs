@@ -5,17 +5,18 @@ use std::time::Instant;
 use executor_engine::ModuleDigest;
 
 use super::worker::{Memory, WorkerError};
+use crate::recent::Recent;
 
 /// Most refusals remembered.
-const MAX_REFUSALS: u64 = 1024;
+const MAX_REFUSALS: usize = 1024;
 
 /// Refusals by module, each for as long as its reason holds.
 #[derive(Debug)]
-pub(super) struct Refusals(moka::sync::Cache<ModuleDigest, (WorkerError, Option<Instant>)>);
+pub(super) struct Refusals(Recent<ModuleDigest, (WorkerError, Option<Instant>)>);
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self(moka::sync::Cache::new(MAX_REFUSALS))
+        Self(Recent::new(MAX_REFUSALS))
     }
 }
 
@@ -38,7 +39,7 @@ impl Refusals {
 
     /// Lets the module be tried again.
     pub(super) fn forget(&self, digest: ModuleDigest) {
-        self.0.invalidate(&digest);
+        self.0.remove(&digest);
     }
 }
 
