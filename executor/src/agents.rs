@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use executor_engine::ModuleDigest;
 use parking_lot::{Mutex, RwLock};
@@ -13,6 +13,7 @@ use trust_store::attestation::Attestation;
 
 use crate::admission::{AdmittedModule, Denied, Facts, GrantSet};
 use crate::metrics::size_bucket;
+use crate::queue::Share;
 use crate::records::not_loaded;
 use crate::runtime::{AdmissionId, LiveInstances, Prepared};
 
@@ -29,7 +30,11 @@ pub(crate) struct Agent {
     pub(crate) size_bucket: &'static str,
     /// Place in the order of loads.
     pub(crate) order: u64,
+    /// Its places for calls.
+    pub(crate) share: Share,
     verdict: Mutex<Verdict>,
+    /// How often it was refused anew: what was begun for one refusal does not end what another one allows.
+    refusals: AtomicU64,
     retired: AtomicBool,
 }
 
@@ -63,7 +68,9 @@ impl Agent {
             grants_digest: grants_digest(admitted.grants()),
             size_bucket: size_bucket(admitted.module().len()),
             order,
+            share: Share::default(),
             verdict: Mutex::new(verdict),
+            refusals: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         }
     }
@@ -84,6 +91,16 @@ impl Agent {
 
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict.lock().clone()
+    }
+
+    /// Counts a refusal that was not there before: its number.
+    pub(crate) fn refused_anew(&self) -> u64 {
+        self.refusals.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The number of the last refusal.
+    pub(crate) fn last_refusal(&self) -> u64 {
+        self.refusals.load(Ordering::Acquire)
     }
 
     /// Replaces the verdict unless it is by newer evidence than this one; returns the one before, and whether it was

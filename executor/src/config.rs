@@ -32,6 +32,7 @@ use crate::admission::RuntimeRollout;
 use crate::evidence::EvidenceConfig;
 use crate::executor::Withdrawal;
 use crate::media::MediaLimits;
+use crate::queue::MAX_RUNNING;
 use crate::runtime::CallLimits;
 
 /// The file as it is written (TOML). Unknown fields are errors; paths may be relative to the file.
@@ -118,6 +119,8 @@ pub struct Settings {
     pub refresh: Duration,
     /// Pool.
     pub pool: PoolLimits,
+    /// Calls of one agent at the same time; absent: a quarter of all.
+    pub calls_per_agent: Option<u32>,
     /// Calls.
     pub limits: CallLimits,
     /// Environment values by name: files.
@@ -177,6 +180,10 @@ impl ExecutorConfig {
         let refresh = in_range("evidence.refresh_seconds", self.evidence.refresh_seconds, 1, 3600)?;
         let timeout = in_range("evidence.timeout_seconds", self.evidence.timeout_seconds, 1, 300)?;
         let slots = in_range("pool.slots", self.pool.slots.into(), PoolLimits::MIN_SLOTS.into(), 10_000)?;
+        let calls_per_agent = self.pool.calls_per_agent;
+        if let Some(calls) = calls_per_agent {
+            in_range("pool.calls_per_agent", calls.into(), 1, MAX_RUNNING as u64)?;
+        }
         let limit_mib = (MAX_GUEST_MEMORY >> 20) as u64;
         let memory = in_range("limits.memory_mib", self.limits.memory_mib.into(), 1, limit_mib)?;
         let largest = MAX_MODULE_BYTES as u64;
@@ -269,6 +276,7 @@ impl ExecutorConfig {
                 slots: u32::try_from(slots).unwrap_or(PoolLimits::MIN_SLOTS),
                 ..PoolLimits::default()
             },
+            calls_per_agent,
             limits,
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
             files: files(self.grants.files, base)?,
@@ -358,6 +366,7 @@ mod tests {
     fn impossible_values_are_refused_with_a_remedy() {
         assert!(refusal("[limits]\nmemory_mib = 1000").contains("choose a value from 1 to 512"));
         assert!(refusal("[pool]\nslots = 1").contains("pool.slots"));
+        assert!(refusal("[pool]\ncalls_per_agent = 0").contains("pool.calls_per_agent"));
         assert!(refusal("[evidence]\nrefresh_seconds = 0").contains("evidence.refresh_seconds"));
         for half in ["import_file = 'f'", "import_signers = ['k']"] {
             assert!(refusal(&format!("[evidence]\n{half}")).contains("belong together"), "{half}");

@@ -82,6 +82,8 @@ pub struct Parts {
     pub schedule: Schedule,
     /// What becomes of calls in flight when a changed policy admits their agent no longer.
     pub withdrawal: Withdrawal,
+    /// Calls of one agent at the same time; absent: a quarter of all.
+    pub calls_per_agent: Option<u32>,
 }
 
 /// The executor.
@@ -111,7 +113,7 @@ impl Executor {
         };
         let submissions = Submissions::open(state).map_err(|error| refuse(error.into()))?;
         let waiting = Waiting::new(submissions.list().map_err(|error| refuse(error.into()))?);
-        let queue = Queue::new(parts.runtime.pool().slots);
+        let queue = Queue::new(parts.runtime.pool().slots, parts.calls_per_agent);
         let state = Arc::new(StateFolder::new(state));
         let deployments = Deployments::open(Arc::clone(&state))?;
         Ok(Arc::new(Self {
@@ -339,6 +341,11 @@ impl Executor {
         self.queue.waiting() as u64
     }
 
+    /// The largest input that any call takes, bytes.
+    pub(crate) fn input_limit(&self) -> usize {
+        self.parts.admission.limits().input
+    }
+
     /// One agent.
     pub fn find(&self, name: &str) -> Option<AgentSummary> {
         self.agents.find(name).ok().map(|agent| self.summary(&agent))
@@ -367,6 +374,10 @@ impl Executor {
         problems.extend(root_in_force(&snapshot, clock::unix_seconds()).err().map(|denied| denied.message));
         if snapshot.complete_at.is_none() {
             problems.push("evidence was never fetched completely".to_owned());
+        }
+        // The day has come, and nobody can read what is demanded: what was read last is in force.
+        if self.parts.schedule.has_come() {
+            problems.extend(self.reloading.problem().map(|why| format!("policy: {why}")));
         }
         if self.draining.since().is_some() {
             problems.push("draining: no calls are taken until `mentatctl executor undrain`".to_owned());

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::agents::Agent as LoadedAgent;
 use crate::artifact::CacheEvent;
-use crate::runtime::{Conduct, Ended};
+use crate::runtime::{Conduct, Ended, is_of_network};
 
 /// Most agent ids that appear as labels; further ones are counted as `other`.
 const MAX_AGENT_LABELS: usize = 64;
@@ -241,8 +241,8 @@ impl Metrics {
             };
             self.capability_requests.get_or_create(&labels).inc_by(*count);
         }
-        for (why, _) in conduct.refusals().iter().filter(|(why, _)| why.starts_with("egress_")) {
-            self.egress.get_or_create(&reason(why)).inc();
+        for (why, count) in conduct.refusals().iter().filter(|(why, _)| is_of_network(why)) {
+            self.egress.get_or_create(&reason(why)).inc_by(*count);
         }
         for (direction, bytes) in [("sent", conduct.network.sent), ("received", conduct.network.received)] {
             if bytes > 0 {

@@ -1,14 +1,17 @@
 //! The queue in front of the instance pool: fair, bounded, and a typed refusal where it ends.
+//!
+//! A call holds a place until it ends, also while its guest waits for a reader or for another host. So an agent has at most
+//! its share of the places: whoever opens calls and does not read them holds up calls of the same agent and no others.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admission::Denied;
 
 /// Threads that run guests.
-const MAX_RUNNING: usize = 512;
+pub(crate) const MAX_RUNNING: usize = 512;
 /// Threads beside them: whatever stops guests (announced revocations, policies, the addresses of evidence) must find one when
 /// all guests run and all their names are being looked up.
 const RESERVE: usize = 64;
@@ -18,16 +21,58 @@ pub const BLOCKING_THREADS: usize = MAX_RUNNING + crate::egress::MAX_LOOKUPS + R
 /// Callers that may wait for each one that runs.
 const WAITING_PER_PLACE: usize = 4;
 
+/// The share of one agent, where the operator says nothing: a quarter, and in a small pool this many.
+const SMALLEST_SHARE: usize = 8;
+
 /// Places for calls.
 pub(crate) struct Queue {
+    places: Lane,
+    share: usize,
+}
+
+/// The places of one agent, counted from its first call on.
+#[derive(Default)]
+pub(crate) struct Share(OnceLock<Lane>);
+
+/// A place for one call, given back when dropped.
+pub(crate) struct Place {
+    _of_agent: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Queue {
+    /// As many places as there are slots and threads; `of_agent` of them for one agent, or the usual share.
+    pub(crate) fn new(slots: u32, of_agent: Option<u32>) -> Self {
+        let places = usize::try_from(slots).unwrap_or(MAX_RUNNING).min(MAX_RUNNING);
+        let share = match of_agent {
+            Some(share) => usize::try_from(share).unwrap_or(places),
+            None => (places / 4).max(SMALLEST_SHARE),
+        };
+        Self { places: Lane::new(places), share: share.clamp(1, places.max(1)) }
+    }
+
+    /// Callers that wait now for a place that any agent may have.
+    pub(crate) fn waiting(&self) -> usize {
+        self.places.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a place, in order of arrival; refuses when too many wait already.
+    pub(crate) async fn enter(&self, share: &Share) -> Result<Place, Denied> {
+        let own = share.0.get_or_init(|| Lane::new(self.share));
+        let of_agent = own.enter("too many calls of this agent are under way; retry later").await?;
+        let of_all = self.places.enter("too many calls wait for an instance; retry later").await?;
+        Ok(Place { _of_agent: of_agent, _of_all: of_all })
+    }
+}
+
+struct Lane {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
     limit: usize,
 }
 
-impl Queue {
-    pub(crate) fn new(slots: u32) -> Self {
-        let places = usize::try_from(slots).unwrap_or(MAX_RUNNING).min(MAX_RUNNING);
+impl Lane {
+    fn new(places: usize) -> Self {
         Self {
             places: Arc::new(Semaphore::new(places)),
             waiting: AtomicUsize::new(0),
@@ -35,17 +80,11 @@ impl Queue {
         }
     }
 
-    /// Callers that wait now.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// Waits for a place, in order of arrival; refuses when too many wait already.
-    pub(crate) async fn enter(&self) -> Result<OwnedSemaphorePermit, Denied> {
+    async fn enter(&self, why_not: &'static str) -> Result<OwnedSemaphorePermit, Denied> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(place);
         }
-        let full = || Denied::new("pool_exhausted", "too many calls wait for an instance; retry later");
+        let full = || Denied::new("pool_exhausted", why_not);
         let waiter = Waiter(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limit {
             return Err(full());
@@ -71,22 +110,44 @@ mod tests {
 
     #[tokio::test]
     async fn waiters_are_served_in_order_and_bounded() {
-        let queue = Arc::new(Queue::new(1));
-        let first = queue.enter().await.unwrap();
+        let queue = Arc::new(Queue::new(1, None));
+        let agent = Arc::new(Share::default());
+        let first = queue.enter(&agent).await.unwrap();
         let waiters: Vec<_> = (0..WAITING_PER_PLACE)
             .map(|_| {
-                let queue = Arc::clone(&queue);
-                tokio::spawn(async move { queue.enter().await.map(drop) })
+                let (queue, agent) = (Arc::clone(&queue), Arc::clone(&agent));
+                tokio::spawn(async move { queue.enter(&agent).await.map(drop) })
             })
             .collect();
-        while queue.waiting.load(Ordering::Relaxed) < WAITING_PER_PLACE {
+        let lane = agent.0.get().unwrap();
+        while lane.waiting.load(Ordering::Relaxed) < WAITING_PER_PLACE {
             tokio::task::yield_now().await;
         }
-        assert_eq!(queue.enter().await.unwrap_err().code, "pool_exhausted");
+        assert_eq!(queue.enter(&agent).await.err().unwrap().code, "pool_exhausted");
         drop(first);
         for waiter in waiters {
             waiter.await.unwrap().unwrap();
         }
-        assert_eq!(queue.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(lane.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn one_agent_never_has_every_place() {
+        for (slots, of_agent, share) in
+            [(1000, None, 128), (16, None, 8), (4, None, 4), (64, Some(60), 60), (64, Some(900), 64)]
+        {
+            let queue = Queue::new(slots, of_agent);
+            let (greedy, other) = (Share::default(), Share::default());
+            let mut held = Vec::new();
+            for _ in 0..share {
+                held.push(queue.enter(&greedy).await.unwrap());
+            }
+            let next = tokio::time::timeout(std::time::Duration::from_millis(1), queue.enter(&greedy)).await;
+            assert!(next.is_err(), "{slots}: the share is {share}");
+            assert_eq!(greedy.0.get().unwrap().waiting.load(Ordering::Relaxed), 0, "who goes away is not counted");
+            if share < usize::try_from(slots).unwrap() {
+                held.push(queue.enter(&other).await.unwrap());
+            }
+        }
     }
 }

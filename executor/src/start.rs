@@ -149,10 +149,6 @@ pub async fn start(
     let (in_force, remembered) = schedule.in_force(UnixTime(clock::unix_seconds()));
     remembered.map_err(|error| refuse("the state folder cannot be written", "check the disk", error))?;
     let rules = Rules::read(in_force)?;
-    if let Some(next) = schedule.upcoming() {
-        // What will be demanded must be usable before the day comes.
-        Rules::read(&next.file)?;
-    }
     let (verifier, admission) = admission(&settings, rules, &root)?;
     let collector = collector(&settings, verifier)?;
     let worker = Worker::new(settings.compiler.clone(), settings.compilers)
@@ -202,6 +198,7 @@ pub async fn start(
         verdict_age: 2 * settings.refresh,
         schedule,
         withdrawal: settings.withdrawal,
+        calls_per_agent: settings.calls_per_agent,
     };
     let executor = Executor::new(parts, &settings.state)?;
     executor.started()?;

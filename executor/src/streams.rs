@@ -14,12 +14,17 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::abi::ErrorCode;
+use crate::clock;
 
 /// Bytes that may wait for a slow reader; a single piece may be larger.
 const ROOM: usize = 1 << 20;
 
 /// Events that may wait for a slow reader.
 const MAX_WAITING: usize = 256;
+
+/// How long a guest waits for a reader that takes nothing at all. A call holds its place while it waits, so this is less than
+/// the time that a connection has to take its next bytes.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Streams of one call.
 const MAX_STREAMS: usize = 16;
@@ -58,29 +63,53 @@ impl StreamEvent {
 }
 
 /// Between a guest and the reader of its streams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pipe {
     state: Mutex<State>,
     room: Condvar,
     news: Notify,
+    patience: Duration,
+}
+
+impl Default for Pipe {
+    fn default() -> Self {
+        Self::patient(PATIENCE)
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<StreamEvent>,
     bytes: usize,
+    /// Events that the reader took.
+    taken: u64,
     ended: bool,
 }
 
 impl Pipe {
-    /// Hands over an event; waits for room as long as `go_on` allows it.
+    /// A pipe whose guest waits this long for a reader that takes nothing.
+    fn patient(patience: Duration) -> Self {
+        Self { state: Mutex::default(), room: Condvar::new(), news: Notify::new(), patience }
+    }
+
+    /// Hands over an event; waits for room as long as `go_on` allows it and the reader takes something now and then.
     fn push(&self, event: StreamEvent, go_on: impl Fn() -> Result<(), ErrorCode>) -> Result<(), ErrorCode> {
         let size = event.size();
         let mut state = self.state.lock();
+        let mut progress = None;
         while !state.waiting.is_empty()
             && (state.bytes.saturating_add(size) > ROOM || state.waiting.len() >= MAX_WAITING)
         {
             go_on()?;
+            let now = clock::monotonic();
+            match progress {
+                Some((taken, since)) if taken == state.taken => {
+                    if now.saturating_duration_since(since) >= self.patience {
+                        return Err(ErrorCode::TimedOut);
+                    }
+                }
+                _ => progress = Some((state.taken, now)),
+            }
             self.room.wait_for(&mut state, Duration::from_millis(EPOCH_TICK_MILLIS));
         }
         state.bytes = state.bytes.saturating_add(size);
@@ -98,6 +127,7 @@ impl Pipe {
                 let mut state = self.state.lock();
                 if let Some(event) = state.waiting.pop_front() {
                     state.bytes = state.bytes.saturating_sub(event.size());
+                    state.taken += 1;
                     self.room.notify_one();
                     return Some(event);
                 }
@@ -258,6 +288,20 @@ mod tests {
         assert_eq!(guest.write(first, &piece, u64::MAX, wait), Ok(ROOM as u32));
         assert_eq!(guest.write(first, &piece, u64::MAX, wait), Err(ErrorCode::TimedOut));
         assert_eq!(waited.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_does_not_hold_a_call_for_its_whole_time() {
+        let pipe = Arc::new(Pipe::patient(Duration::from_millis(30)));
+        let mut guest = GuestStreams::new(Arc::clone(&pipe));
+        let stream = guest.open("s").unwrap();
+        let piece = vec![0; ROOM];
+        assert_eq!(guest.write(stream, &piece, u64::MAX, || Ok(())), Ok(ROOM as u32));
+        assert_eq!(guest.write(stream, &piece, u64::MAX, || Ok(())), Err(ErrorCode::TimedOut));
+        // What did not go was not sent: the numbers have no gap, and there is room again once the reader reads.
+        assert!(matches!(pipe.next().await, Some(StreamEvent::Data { sequence: 0, .. })));
+        assert_eq!(guest.write(stream, b"later", u64::MAX, || Ok(())), Ok(5));
+        assert!(matches!(pipe.next().await, Some(StreamEvent::Data { sequence: 1, .. })));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -130,8 +130,9 @@ impl Server {
     }
 
     /// For which `next.yaml` of the state folder is in force from a time on.
-    pub(crate) async fn with_next_policy(from: trust_store::UnixTime) -> Self {
+    pub(crate) async fn with_next_policy(from: trust_store::UnixTime, text: &str) -> Self {
         let state = tempfile::tempdir().expect("folder");
+        std::fs::write(state.path().join("next.yaml"), text).expect("next policy");
         let next = NextPolicy { file: state.path().join("next.yaml"), from };
         Self::with(Default::default(), state, Withdrawal::Stop, Some(next), Default::default()).await
     }
@@ -185,6 +186,7 @@ impl Server {
             schedule: crate::executor::Schedule::open(state.path().join("policy.yaml"), next, state.path())
                 .expect("schedule"),
             withdrawal,
+            calls_per_agent: None,
         };
         let executor = Executor::new(parts, state.path()).expect("executor");
         let access = Access::new(&admin, true).expect("access");

@@ -19,6 +19,9 @@ pub const REVOCATION_TYPE: &str = "https://mentat.internal/revocation/v1";
 /// Most announcements that are kept; those recorded longest ago make place, since lists have them by then.
 pub const MAX_ANNOUNCEMENTS: usize = 16_384;
 
+/// Digits of the longest serial number (RFC 5280 section 4.1.2.2: 20 octets).
+const MAX_SERIAL_DIGITS: usize = 40;
+
 /// One revocation, as the CA's statement says it. Made of a verified event only; that the event stood in a log whose
 /// checkpoint was verified is for whoever reads the log to see to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,10 +70,17 @@ impl Announcement {
         let about = Named {
             certificate,
             issuer: event.issuer_name().map(|name| Bytes(name.to_vec())),
-            serial: significant(member("serial")?.as_str()?).to_ascii_lowercase(),
+            serial: Some(significant(member("serial")?.as_str()?))
+                .filter(|serial| serial.len() <= MAX_SERIAL_DIGITS)?
+                .to_ascii_lowercase(),
         };
         let [at, recorded] = [number("revokedAt")?, number("recordedAt")?].map(UnixTime);
         Some(Self { about, at, recorded, reason })
+    }
+
+    /// When the CA wrote it down, by its own clock.
+    pub fn recorded(&self) -> UnixTime {
+        self.recorded
     }
 
     /// Both said: the earlier date, and the reason that forgives less.

@@ -8,7 +8,7 @@ use trust_store::capability::{Capability, FileAccess, GuestPath};
 use wasmtime_wasi::FsPerms;
 
 use crate::abi::ErrorCode;
-use crate::egress::Egress;
+use crate::egress::{Egress, Outlet};
 use crate::media::MediaStore;
 
 /// The grants of one admitted module: immutable, shared by all its instances.
@@ -18,7 +18,7 @@ pub struct GrantSet {
     granted: Vec<Capability>,
     env: BTreeMap<String, String>,
     media: Option<Arc<MediaStore>>,
-    network: Option<Arc<Egress>>,
+    network: Option<Outlet>,
     directories: Vec<Directory>,
 }
 
@@ -109,8 +109,9 @@ impl GrantSources {
         });
         let network = self
             .network
-            .clone()
-            .filter(|_| requested.iter().any(|request| matches!(request, Capability::Network { .. })));
+            .as_ref()
+            .filter(|_| requested.iter().any(|request| matches!(request, Capability::Network { .. })))
+            .map(Outlet::new);
         let directories = self.directories(&requested);
         Ok(GrantSet { granted: requested.clone(), requested, env, media, network, directories })
     }
@@ -212,7 +213,7 @@ impl GrantSet {
         &self.directories
     }
 
-    pub(crate) fn network(&self) -> Option<Arc<Egress>> {
+    pub(crate) fn network(&self) -> Option<Outlet> {
         self.network.clone()
     }
 

@@ -184,6 +184,11 @@ impl Admission {
         }
     }
 
+    /// Ceilings of every call.
+    pub(crate) fn limits(&self) -> &CallLimits {
+        &self.limits
+    }
+
     /// Runs only these agents as WebAssembly.
     #[must_use]
     pub fn with_rollout(self, rollout: RuntimeRollout) -> Self {

@@ -21,6 +21,7 @@ use service::Peer;
 use tonic::{Request, Response, Status, Streaming};
 
 use refusal::{invalid, refuse};
+use streaming::Arriving;
 
 use super::access::{Access, Role};
 use crate::admission::Denied;
@@ -36,11 +37,12 @@ const MAX_MESSAGE: usize = 64 << 20;
 pub struct Grpc {
     executor: Arc<Executor>,
     access: Access,
+    arriving: Arc<Arriving>,
 }
 
 /// The routes for `service::Server::grpc`: the executor's own service, the standard ones for health and reflection.
 pub fn routes(executor: Arc<Executor>, access: Access) -> tonic::service::Routes {
-    let grpc = Grpc { executor, access };
+    let grpc = Grpc { executor, access, arriving: Arc::default() };
     let service = ExecutorServer::new(grpc.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
@@ -164,7 +166,7 @@ impl Service for Grpc {
         request: Request<Streaming<v1::ExecuteAgentStreamRequest>>,
     ) -> Result<Response<Self::ExecuteAgentStreamStream>, Status> {
         self.allow(Role::Execute, &request)?;
-        streaming::serve(&self.executor, request.into_inner()).await.map(Response::new)
+        streaming::serve(&self.executor, &self.arriving, request.into_inner()).await.map(Response::new)
     }
 
     async fn health(

@@ -86,11 +86,13 @@ pub struct LogSection {
 pub struct PoolSection {
     /// Guests that can live at once. Each reserves 4 GiB of address space, not of memory.
     pub slots: u32,
+    /// Calls of one agent at the same time; absent: a quarter of all.
+    pub calls_per_agent: Option<u32>,
 }
 
 impl Default for PoolSection {
     fn default() -> Self {
-        Self { slots: PoolLimits::default().slots }
+        Self { slots: PoolLimits::default().slots, calls_per_agent: None }
     }
 }
 

@@ -78,9 +78,12 @@ pub struct AddressRules {
 impl AddressRules {
     /// Whether guests may reach an address.
     pub fn allow(&self, address: IpAddr) -> bool {
-        let address = unwrapped(address);
-        let among = |networks: &[Network]| networks.iter().any(|network| network.contains(address));
-        !among(&self.deny) && (among(&self.open) || is_public(address))
+        let reached = unwrapped(address);
+        let among = |networks: &[Network], address| networks.iter().any(|network| network.contains(address));
+        // Denied by the form that was found as well: whoever wants no translated addresses names the translator's prefix.
+        !among(&self.deny, address)
+            && !among(&self.deny, reached)
+            && (among(&self.open, reached) || is_public(reached))
     }
 }
 
@@ -135,6 +138,19 @@ mod tests {
 
     fn allowed(rules: &AddressRules, text: &str) -> bool {
         rules.allow(text.parse().unwrap())
+    }
+
+    #[test]
+    fn what_is_denied_in_either_form_of_an_address_is_not_reached() {
+        let denying = |network: &str| AddressRules {
+            deny: vec![network.parse().unwrap()],
+            open: vec!["10.0.0.0/8".parse().unwrap()],
+        };
+        assert!(!allowed(&denying("64:ff9b::/96"), "64:ff9b::101:101"));
+        assert!(allowed(&denying("64:ff9b::/96"), "1.1.1.1"));
+        assert!(!allowed(&denying("::ffff:0:0/96"), "::ffff:10.0.0.1"));
+        assert!(!allowed(&denying("1.1.1.0/24"), "64:ff9b::101:101"));
+        assert!(!allowed(&denying("10.1.0.0/16"), "::ffff:10.1.0.1"));
     }
 
     #[test]

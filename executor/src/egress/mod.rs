@@ -45,8 +45,10 @@ const MAX_BYTES: u64 = 64 << 20;
 /// Bytes of the body of one answer: in base64 it fits one transfer.
 const MAX_BODY: usize = MAX_TRANSFER_BYTES / 2;
 
-/// Requests of all guests under way.
+/// Requests of all guests under way, and of the guests of one agent: a host that never answers one agent leaves room for the
+/// requests of the others.
 const MAX_UNDER_WAY: usize = 256;
+const MAX_OF_AGENT: usize = MAX_UNDER_WAY / 4;
 
 /// How long a connection may take to be made, and a whole exchange.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
@@ -135,6 +137,31 @@ pub struct Egress {
     under_way: Arc<Semaphore>,
 }
 
+/// The way out of one agent, with its share of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Outlet {
+    egress: Arc<Egress>,
+    under_way: Arc<Semaphore>,
+}
+
+impl Outlet {
+    pub(crate) fn new(egress: &Arc<Egress>) -> Self {
+        Self { egress: Arc::clone(egress), under_way: Arc::new(Semaphore::new(MAX_OF_AGENT)) }
+    }
+
+    /// As [`Egress::perform`], within the agent's share.
+    pub(crate) fn perform(
+        &self,
+        granted: &Capability,
+        arguments: &[u8],
+        kill: &KillFlag,
+        deadline: Instant,
+        used: &mut NetworkUse,
+    ) -> Result<Vec<u8>, Refused> {
+        self.egress.perform(&self.under_way, granted, arguments, kill, deadline, used)
+    }
+}
+
 impl std::fmt::Debug for Egress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Egress").field("rules", &self.rules).finish_non_exhaustive()
@@ -198,8 +225,9 @@ impl Egress {
 
     /// Sends a guest's request if `granted` covers its destination, and waits for the answer. Blocks the thread of the
     /// call until there is one, the call is stopped or its time is up.
-    pub(crate) fn perform(
+    fn perform(
         &self,
+        of_agent: &Arc<Semaphore>,
         granted: &Capability,
         arguments: &[u8],
         kill: &KillFlag,
@@ -216,7 +244,7 @@ impl Egress {
         if used.sent > MAX_BYTES || used.received >= MAX_BYTES {
             return Err(Refused::Quota);
         }
-        let answer = self.wait(request, kill, deadline)?;
+        let answer = self.wait(of_agent, request, kill, deadline)?;
         used.received = used.received.saturating_add(answer.body.len() as u64);
         message::answer(answer.status, &answer.headers, &answer.body, MAX_TRANSFER_BYTES)
     }
@@ -248,8 +276,15 @@ impl Egress {
         }
     }
 
-    fn wait(&self, request: Outgoing, kill: &KillFlag, deadline: Instant) -> Result<Answer, Refused> {
-        let place = Arc::clone(&self.under_way).try_acquire_owned().map_err(|_| Refused::Busy)?;
+    fn wait(
+        &self,
+        of_agent: &Arc<Semaphore>,
+        request: Outgoing,
+        kill: &KillFlag,
+        deadline: Instant,
+    ) -> Result<Answer, Refused> {
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
+        let place = (take(of_agent).map_err(|_| Refused::Busy)?, take(&self.under_way).map_err(|_| Refused::Busy)?);
         let (done, answer) = sync_channel(1);
         let client = self.client.clone();
         let exchange = self.runtime.spawn(async move {

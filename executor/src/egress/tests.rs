@@ -89,7 +89,8 @@ fn ask_within(
     let deadline = clock::monotonic() + time;
     let mut used = NetworkUse::default();
     let granted = granted.parse().unwrap();
-    let answer = egress.perform(&granted, request.as_bytes(), &cancel.0, deadline, &mut used)?;
+    let share = Arc::new(Semaphore::new(MAX_OF_AGENT));
+    let answer = egress.perform(&share, &granted, request.as_bytes(), &cancel.0, deadline, &mut used)?;
     Ok(serde_json::from_slice(&answer).unwrap())
 }
 
@@ -310,13 +311,37 @@ async fn a_peer_that_never_answers_costs_the_time_of_the_call_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_agent_never_has_the_whole_way_out() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let egress = Arc::new(egress(lab(), names(&[])));
+    let granted = format!("network:http:127.0.0.1:{port}").parse().unwrap();
+    let request = to(&format!("http://127.0.0.1:{port}/"));
+    let (greedy, other) = (Outlet::new(&egress), Outlet::new(&egress));
+    let taken: Vec<_> =
+        (0..MAX_OF_AGENT).map(|_| Arc::clone(&greedy.under_way).try_acquire_owned().unwrap()).collect();
+    let reason = |outlet: &Outlet| {
+        let deadline = clock::monotonic() + Duration::from_millis(50);
+        let mut used = NetworkUse::default();
+        let ended = outlet.perform(&granted, request.as_bytes(), &Cancel::default().0, deadline, &mut used);
+        ended.unwrap_err().reason()
+    };
+    assert_eq!(reason(&greedy), "egress_busy");
+    assert_eq!(reason(&other), "egress_timeout", "it was sent");
+    drop(taken);
+    assert_eq!(reason(&greedy), "egress_timeout");
+    assert_eq!((greedy.under_way.available_permits(), MAX_OF_AGENT * 4), (MAX_OF_AGENT, MAX_UNDER_WAY));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_has_a_share_of_the_network() {
     let egress = egress(lab(), names(&[]));
+    let share = Arc::new(Semaphore::new(MAX_OF_AGENT));
     let granted = "network:https:api.lab.test".parse().unwrap();
     let (cancel, deadline) = (Cancel::default(), clock::monotonic() + Duration::from_secs(20));
     let mut used = NetworkUse::default();
     let ask = |used: &mut NetworkUse, request: &str| {
-        egress.perform(&granted, request.as_bytes(), &cancel.0, deadline, used).unwrap_err().reason()
+        egress.perform(&share, &granted, request.as_bytes(), &cancel.0, deadline, used).unwrap_err().reason()
     };
     // What is refused counts as well: probing is work too.
     for _ in 0..MAX_REQUESTS {

@@ -11,6 +11,7 @@ use service::exit::one_line;
 use tlog::VerifierKey;
 use tlog_client::{EntryFormat, Error, LogClient, Monitor, MonitorState, RetryPolicy, VerifiedEntry};
 use tokio::sync::Mutex;
+use trust_store::UnixTime;
 use trust_store::announcement::{Announcement, Announcements};
 use trust_store::dsse::Envelope;
 use trust_store::event::EventRules;
@@ -26,6 +27,9 @@ const LOOK_BACK: u64 = 2048;
 
 /// Bundles of 256 entries that are read at one occasion; the next one goes on.
 const MAX_BUNDLES: usize = 64;
+
+/// Seconds by which the clock of an authority may be ahead.
+const MAX_AHEAD: i64 = 3600;
 
 /// How the event log is authenticated, and who is believed in it: from the keys file.
 #[derive(Debug, Clone)]
@@ -91,11 +95,13 @@ impl Announced {
         Source::clone(&self.source.load())
     }
 
-    /// Reads what the log has that was not read before, if it grew or was not read to its end the last time. Whether
-    /// anything is to be published.
-    pub(super) async fn read(&self, grew: bool) -> bool {
+    /// Reads what the log has that was not read before, unless it was read to its end and has the size that it claims. A claim
+    /// is no reason to believe that all was read: two front ends of one log may be of different age. Whether anything is to be
+    /// published.
+    pub(super) async fn read(&self, claimed: Option<u64>) -> bool {
         let mut inner = self.inner.lock().await;
-        if !grew && !inner.behind {
+        let verified = inner.monitor.checkpoint().map(|checkpoint| checkpoint.head().size);
+        if claimed.is_some() && claimed == verified && !inner.behind {
             // The log answered, and there is nothing new.
             let source = Source { fetched_at: Some(clock::unix_seconds()), ..self.source() };
             self.source.store(Arc::new(source));
@@ -146,7 +152,10 @@ impl Announced {
                 let read = |bytes: &[u8]| {
                     Announcement::of(&rules.verify(&Envelope::parse(bytes).ok()?, &CRYPTO).ok()?)
                 };
-                entries.iter().filter_map(|watched| read(&watched.entry.bytes)).collect::<Vec<_>>()
+                // Dated later than any clock may be wrong, it would count for nothing and push out what counts.
+                let latest = UnixTime(clock::unix_seconds().saturating_add(MAX_AHEAD));
+                let found = entries.iter().filter_map(|watched| read(&watched.entry.bytes));
+                found.filter(|announcement| announcement.recorded() <= latest).collect::<Vec<_>>()
             });
             let found = found.await.unwrap_or_default();
             if !found.is_empty() {

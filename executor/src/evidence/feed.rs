@@ -30,6 +30,15 @@ pub(crate) struct Feed {
     size: parking_lot::Mutex<Option<u64>>,
 }
 
+/// What a look at the log showed. Nobody vouches for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Its size.
+    pub(crate) size: u64,
+    /// Whether that is another one than at the last look.
+    pub(crate) changed: bool,
+}
+
 impl Feed {
     /// Watches the log at `base`.
     pub(super) fn new(http: reqwest::Client, base: &str) -> Result<Self, EvidenceError> {
@@ -38,14 +47,14 @@ impl Feed {
         Ok(Self { http, url, size: parking_lot::Mutex::new(None) })
     }
 
-    /// Looks once: whether the log has another size than at the last look.
-    pub(crate) async fn changed(&self) -> Result<bool, String> {
-        let size = self.look().await?;
+    /// Looks once.
+    pub(crate) async fn look(&self) -> Result<Look, String> {
+        let size = self.ask().await?;
         let before = self.size.lock().replace(size);
-        Ok(before.is_some_and(|before| before != size))
+        Ok(Look { size, changed: before.is_some_and(|before| before != size) })
     }
 
-    async fn look(&self) -> Result<u64, String> {
+    async fn ask(&self) -> Result<u64, String> {
         let mut response =
             self.http.get(self.url.clone()).send().await.map_err(|error| super::crls::cause(&error))?;
         if !response.status().is_success() {

@@ -203,10 +203,11 @@ impl Collector {
         self.publish().await
     }
 
-    /// Reads what the event log announces, if it grew or was not read to its end; whether there is more than before.
-    pub(crate) async fn read_events(&self, grew: bool) -> bool {
+    /// Reads what the event log announces, unless it was read up to the size that the log claims; whether there is more than
+    /// before.
+    pub(crate) async fn read_events(&self, claimed: Option<u64>) -> bool {
         let Some(announced) = &self.announced else { return false };
-        let news = announced.read(grew).await;
+        let news = announced.read(claimed).await;
         if news {
             self.publish().await;
         }

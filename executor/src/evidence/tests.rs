@@ -31,6 +31,7 @@ use trust_store::validity::Validity;
 use trust_store::verifier::Verifier;
 use trust_store::{Certificate, UnixTime};
 
+use super::feed::Look;
 use super::{Collector, EventLog, EvidenceConfig, ImportConfig, Snapshot};
 use crate::clock;
 
@@ -355,15 +356,15 @@ async fn the_event_log_rings_when_it_grows_and_only_then() {
     let state = tempfile::tempdir().unwrap();
     let collector = collector(&server, &ca, &log, state.path());
     let feed = collector.feed().unwrap();
-    assert!(feed.changed().await.is_err(), "nothing is served");
+    assert!(feed.look().await.is_err(), "nothing is served");
     for (size, changed) in [(3, false), (3, false), (4, true), (4, false), (2, true)] {
         server.serve("/event/checkpoint", format!("event.example\n{size}\nAAAA\n\n"));
-        assert_eq!(feed.changed().await, Ok(changed), "{size}");
+        assert_eq!(feed.look().await, Ok(Look { size, changed }), "{size}");
     }
     for body in ["", "event.example", "event.example\nmany\n", "\u{0}"] {
         server.serve("/event/checkpoint", body);
-        assert!(feed.changed().await.is_err(), "{body:?}");
+        assert!(feed.look().await.is_err(), "{body:?}");
     }
     server.serve("/event/checkpoint", vec![b'x'; 100_000]);
-    assert!(feed.changed().await.unwrap_err().contains("larger"));
+    assert!(feed.look().await.unwrap_err().contains("larger"));
 }

@@ -171,7 +171,7 @@ impl Executor {
         self.draining.refuse()?;
         self.may_run(&agent)?;
         let policy = agent.verdict().policy;
-        let place = self.queue.enter().await?;
+        let place = self.queue.enter(&agent.share).await?;
         let call = Call {
             input: input.clone(),
             lowered: Lowered { wall: deadline, ..Lowered::default() },

@@ -251,7 +251,7 @@ impl Executor {
     /// Makes an instance and drops it: a release that does not even start gets no calls.
     async fn starts(&self, agent: &Arc<Agent>) -> Result<(), Denied> {
         let (runtime, prepared) = (Arc::clone(&self.parts.runtime), Arc::clone(&agent.prepared));
-        let place = self.queue.enter().await?;
+        let place = self.queue.enter(&agent.share).await?;
         let tried = tokio::task::spawn_blocking(move || {
             let outcome = runtime.dry_run(&prepared);
             drop(place);

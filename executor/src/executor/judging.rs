@@ -92,13 +92,14 @@ impl Executor {
         }
         let Some(denied) = denied else { return outcome };
         let is_new = before.denied.map(|before| before.code) != Some(denied.code);
+        let refusal = if is_new { agent.refused_anew() } else { agent.last_refusal() };
         // Stale evidence refuses new calls; what runs may finish. Everything else ends at once, also what was
         // registered since the last time, or is given time once.
         match self.parts.withdrawal {
             _ if denied.is_about_evidence() => {}
             Withdrawal::Drain(time) if denied.is_about_policy() => {
                 if is_new {
-                    self.withdraw_within(agent, time);
+                    self.withdraw_within(agent, refusal, time);
                 }
             }
             _ => {
@@ -120,13 +121,14 @@ impl Executor {
         outcome
     }
 
-    /// Stops what still runs of a refused agent when its time is up, unless it may run again by then.
-    fn withdraw_within(&self, agent: &Arc<Agent>, time: Duration) {
+    /// Stops what still runs of a refused agent when its time is up, unless it may run again by then. A refusal after that gives
+    /// its own time.
+    fn withdraw_within(&self, agent: &Arc<Agent>, refusal: u64, time: Duration) {
         let (runtime, metrics) = (Arc::clone(&self.parts.runtime), self.parts.metrics.clone());
         let agent = Arc::clone(agent);
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
-            if agent.verdict().denied.is_some() {
+            if agent.last_refusal() == refusal && agent.verdict().denied.is_some() {
                 metrics.stopped(runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked));
             }
         });
@@ -137,7 +139,7 @@ impl Executor {
         // A file that cannot be used is in the status; the policy before it stays in force.
         let _ = self.reload_policy().await;
         // Neither waits for the other: a log that is silent delays no revocation.
-        tokio::join!(self.refresh_lists(), self.refresh_logs(), self.read_events(true));
+        tokio::join!(self.refresh_lists(), self.refresh_logs(), self.read_events(None));
         self.status()
     }
 
@@ -151,12 +153,13 @@ impl Executor {
         self.recheck_all().await;
     }
 
-    /// Stops what the event log says is revoked: nobody waits for the list that will say it as well.
-    async fn read_events(self: &Arc<Self>, grew: bool) {
+    /// Stops what the event log says is revoked: nobody waits for the list that will say it as well. With a size that the log
+    /// claims only if that is not the one that was read.
+    async fn read_events(self: &Arc<Self>, claimed: Option<u64>) {
         let executor = Arc::clone(self);
         // To its end, also when whoever asked for a refresh goes away: what the log's reader has walked is not read again.
         let read = tokio::spawn(async move {
-            if executor.parts.collector.read_events(grew).await {
+            if executor.parts.collector.read_events(claimed).await {
                 executor.recheck_all().await;
             }
         });
@@ -203,13 +206,13 @@ impl Executor {
         let mut silent = false;
         loop {
             tokio::time::sleep(LOOK).await;
-            match feed.changed().await {
-                Ok(changed) => {
+            match feed.look().await {
+                Ok(look) => {
                     silent = false;
-                    if changed {
+                    if look.changed {
                         eager = EAGER_LOOKS;
                     }
-                    self.read_events(changed).await;
+                    self.read_events(Some(look.size)).await;
                 }
                 Err(problem) => {
                     if !std::mem::replace(&mut silent, true) {

@@ -1,6 +1,7 @@
 //! A changed trust policy, taken into force while the executor runs.
 //!
-//! All or nothing: a file that cannot be used changes nothing, and the executor says so until there is a better one.
+//! All or nothing: a file that cannot be used changes nothing, and the executor says so until there is a better one. Only the
+//! day of added requirements does not wait for a file: they are in force from it on as they were read last.
 //! Verdicts of before are worth nothing afterwards, because a policy begins an epoch as new evidence does.
 
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ impl Executor {
     ///
     /// # Errors
     ///
-    /// When the file cannot be used. The policy of before stays in force.
+    /// When the file cannot be used. The policy of before stays in force, or, from its day on, the next one as it was read last.
     pub async fn reload_policy(self: &Arc<Self>) -> Result<PolicyChange, StartRefusal> {
         let _alone = self.reloading.busy.lock().await;
         let (path, remembered) = self.parts.schedule.in_force(UnixTime(clock::unix_seconds()));
@@ -61,12 +62,17 @@ impl Executor {
         let rules = match read {
             Ok(rules) => rules,
             Err(refusal) => {
+                if let Some(kept) = self.parts.schedule.kept() {
+                    self.put_in_force(kept).await;
+                }
                 self.policy_refused(&refusal);
                 return Err(refusal);
             }
         };
-        let (before, now) = (self.parts.admission.policy_digest(), rules.digest());
-        if before == now {
+        if self.parts.schedule.has_come() {
+            self.parts.schedule.keep(&rules);
+        }
+        if self.parts.admission.policy_digest() == rules.digest() {
             match self.report_upcoming().await {
                 Ok(()) => *self.reloading.problem.lock() = None,
                 Err(refusal) => self.policy_refused(&refusal),
@@ -74,6 +80,16 @@ impl Executor {
             return Ok(PolicyChange::None);
         }
         *self.reloading.problem.lock() = None;
+        self.put_in_force(rules).await;
+        Ok(PolicyChange::InForce)
+    }
+
+    /// Decides by these rules from here on, and judges every agent by them, unless they are in force.
+    async fn put_in_force(self: &Arc<Self>, rules: Rules) {
+        let (before, now) = (self.parts.admission.policy_digest(), rules.digest());
+        if before == now {
+            return;
+        }
         self.parts.admission.replace(rules);
         // After the rules: whoever sees the new epoch judges by them.
         self.parts.collector.begin_epoch().await;
@@ -82,13 +98,13 @@ impl Executor {
         self.record_policy("policy_load", format!("in force instead of {before}"), Some(now));
         self.parts.metrics.policy("loaded");
         self.recheck_all().await;
-        Ok(PolicyChange::InForce)
     }
 
     /// Says which agents lack what will be demanded of them, once for each lack.
     async fn report_upcoming(self: &Arc<Self>) -> Result<(), StartRefusal> {
         let Some(next) = self.parts.schedule.upcoming().cloned() else { return Ok(()) };
         let rules = read_rules(next.file).await?;
+        self.parts.schedule.keep(&rules);
         let lacking = self.try_rules(&rules).await;
         let lacks: Vec<(String, String)> = lacking
             .iter()
@@ -110,7 +126,7 @@ impl Executor {
         let text = refusal.to_string();
         let before = self.reloading.problem.lock().replace(text.clone());
         if before.as_ref() != Some(&text) {
-            tracing::error!(problem = %text, "the policy file cannot be used; the policy of before stays in force");
+            tracing::error!(problem = %text, "the policy file cannot be used; what is in force stays in force");
             self.record_policy("policy_refused", text, None);
             self.parts.metrics.policy("refused");
         }

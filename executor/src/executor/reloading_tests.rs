@@ -154,13 +154,40 @@ async fn added_requirements_wait_for_their_day_and_are_in_force_from_it() {
     let stricter = POLICY.replace("version: 1", "version: 1\nagents: { allow: [\"none.such\"] }");
     let digest = |text: &str| hex::encode(crate::config::policy_version(text.as_bytes()));
     for (day, text) in [(today + 1_000_000, POLICY), (today - 1, stricter.as_str())] {
-        let server = Server::with_next_policy(trust_store::UnixTime(day)).await;
+        let server = Server::with_next_policy(trust_store::UnixTime(day), &stricter).await;
         write(&server, POLICY);
-        std::fs::write(server.state().join("next.yaml"), &stricter).unwrap();
         for _ in 0..2 {
             server.executor.reload_policy().await.unwrap();
         }
         assert_eq!(server.executor.status().policy, digest(text));
         assert_eq!(server.state().join("enforced-policy").exists(), day < today);
+    }
+}
+
+#[tokio::test]
+async fn a_day_that_has_come_does_not_wait_for_a_file_that_was_removed_or_broken() {
+    let yesterday = trust_store::UnixTime(crate::clock::unix_seconds() - 1);
+    let stricter = POLICY.replace("version: 1", "version: 1\nagents: { allow: [\"none.such\"] }");
+    let digest = |text: &str| hex::encode(crate::config::policy_version(text.as_bytes()));
+    for broken in [None, Some("version: 1\nskip: everything\n"), Some("")] {
+        let server = Server::with_next_policy(yesterday, &stricter).await;
+        write(&server, POLICY);
+        let next = server.state().join("next.yaml");
+        match broken {
+            None => std::fs::remove_file(&next).unwrap(),
+            Some(text) => std::fs::write(&next, text).unwrap(),
+        }
+        for _ in 0..2 {
+            assert!(server.executor.reload_policy().await.is_err());
+        }
+        assert_eq!(server.executor.status().policy, digest(&stricter), "{broken:?}");
+        assert!(server.executor.status().policy_problem.is_some());
+        assert!(server.executor.problems().iter().any(|problem| problem.starts_with("policy: ")));
+        // A file that can be used is used again.
+        let repaired = format!("{stricter}# again\n");
+        std::fs::write(&next, &repaired).unwrap();
+        server.executor.reload_policy().await.unwrap();
+        assert_eq!(server.executor.status().policy, digest(&repaired));
+        assert!(!server.executor.problems().iter().any(|problem| problem.starts_with("policy: ")));
     }
 }

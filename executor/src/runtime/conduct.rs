@@ -2,8 +2,12 @@
 
 use trust_store::capability::CapabilityKind;
 
-/// Most refusals of one call that are kept as text.
+/// Most different refusals of capabilities of one call that are kept as text.
 const MAX_NOTES: usize = 32;
+
+/// As many different refusals of requests over the network fit beside them: a call has that many requests, and one more text
+/// for all that go beyond.
+const MAX_NETWORK_NOTES: usize = 40;
 
 /// How a request for a capability ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +35,24 @@ impl Asked {
 #[derive(Debug, Default)]
 pub(crate) struct Conduct {
     requests: Vec<(Option<CapabilityKind>, Asked, u64)>,
-    notes: Vec<(&'static str, String)>,
+    refusals: Vec<(&'static str, u64)>,
+    notes: Vec<Note>,
     more_notes: u64,
     /// Requests sent to other hosts, and bytes each way.
     pub(crate) network: NetworkUse,
+}
+
+/// A refusal, and how often it came.
+#[derive(Debug)]
+struct Note {
+    reason: &'static str,
+    text: String,
+    times: u64,
+}
+
+/// Whether a refusal is one of a request over the network.
+pub(crate) fn is_of_network(reason: &str) -> bool {
+    reason.starts_with("egress_")
 }
 
 /// What a call used of the network.
@@ -57,10 +75,21 @@ impl Conduct {
         }
     }
 
-    /// Keeps a refusal for the audit record.
+    /// Counts a refusal, and keeps it for the audit record. Refused capabilities cost a guest nothing, so they take no room from
+    /// refused requests.
     pub(crate) fn refused(&mut self, reason: &'static str, text: String) {
-        if self.notes.len() < MAX_NOTES {
-            self.notes.push((reason, text));
+        match self.refusals.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.refusals.push((reason, 1)),
+        }
+        if let Some(note) = self.notes.iter_mut().find(|note| note.reason == reason && note.text == text) {
+            note.times += 1;
+            return;
+        }
+        let network = is_of_network(reason);
+        let kept = self.notes.iter().filter(|note| is_of_network(note.reason) == network).count();
+        if kept < if network { MAX_NETWORK_NOTES } else { MAX_NOTES } {
+            self.notes.push(Note { reason, text, times: 1 });
         } else {
             self.more_notes += 1;
         }
@@ -71,15 +100,18 @@ impl Conduct {
         &self.requests
     }
 
-    /// Refusals that were kept.
-    pub(crate) fn refusals(&self) -> &[(&'static str, String)] {
-        &self.notes
+    /// Every refusal, by its reason.
+    pub(crate) fn refusals(&self) -> &[(&'static str, u64)] {
+        &self.refusals
     }
 
     /// The lines of the audit record.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> =
-            self.notes.iter().map(|(reason, text)| format!("{reason}: {text}")).collect();
+        let line = |Note { reason, text, times }: &Note| match times {
+            1 => format!("{reason}: {text}"),
+            times => format!("{reason}: {text} ({times} times)"),
+        };
+        let mut lines: Vec<String> = self.notes.iter().map(line).collect();
         if self.more_notes > 0 {
             lines.push(format!("{} more", self.more_notes));
         }
@@ -94,8 +126,8 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_is_counted_and_not_kept() {
         let mut conduct = Conduct::default();
-        for _ in 0..1000 {
-            conduct.refused("egress_denied_address", "10.0.0.1".into());
+        for n in 0..1000 {
+            conduct.refused("capability_denied", format!("env:E{n}"));
             conduct.asked(Some(CapabilityKind::Network), Asked::Granted);
             conduct.asked(None, Asked::Malformed);
         }
@@ -104,6 +136,31 @@ mod tests {
         assert_eq!(
             conduct.requests(),
             [(Some(CapabilityKind::Network), Asked::Granted, 1000), (None, Asked::Malformed, 1000)]
+        );
+        assert_eq!(conduct.refusals(), [("capability_denied", 1000)]);
+    }
+
+    #[test]
+    fn what_costs_a_guest_nothing_hides_no_request_that_was_refused() {
+        let mut conduct = Conduct::default();
+        for n in 0..1000 {
+            conduct.refused("capability_denied", format!("env:E{}", n % 40));
+        }
+        for n in 0..32 {
+            conduct.refused("egress_denied_address", format!("10.0.0.{n}"));
+        }
+        for _ in 0..500 {
+            conduct.refused("egress_quota", "the call has used its share of the network".into());
+        }
+        let lines = conduct.lines();
+        assert!(lines.contains(&"capability_denied: env:E0 (25 times)".to_owned()), "{lines:?}");
+        for n in 0..32 {
+            assert!(lines.contains(&format!("egress_denied_address: 10.0.0.{n}")), "{n}: {lines:?}");
+        }
+        assert!(lines.iter().any(|line| line.starts_with("egress_quota") && line.ends_with("(500 times)")));
+        assert_eq!(
+            conduct.refusals(),
+            [("capability_denied", 1000), ("egress_denied_address", 32), ("egress_quota", 500)]
         );
     }
 }

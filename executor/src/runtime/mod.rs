@@ -23,7 +23,7 @@ mod state;
 
 pub(crate) use call::Ended;
 pub use call::{Call, CallError, Outcome, Usage};
-pub(crate) use conduct::{Asked, Conduct, NetworkUse};
+pub(crate) use conduct::{Asked, Conduct, NetworkUse, is_of_network};
 pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
 pub(crate) use control::{KillFlag, Listed, Registration};
 pub use engine::{Runtime, RuntimeError};

@@ -91,11 +91,11 @@ async fn only_what_the_authority_signed_counts_of_what_the_log_has() {
         signed(&reader.key, r#"{"_type":"https://in-toto.io/Statement/v1"}"#),
     ];
     serve(&reader.server, &reader.log, &entries);
-    assert!(!reader.collector.read_events(true).await, "nothing that anybody may say");
+    assert!(!reader.collector.read_events(None).await, "nothing that anybody may say");
     let epoch = reader.epoch();
     entries.push(genuine.clone());
     serve(&reader.server, &reader.log, &entries);
-    assert!(reader.collector.read_events(true).await);
+    assert!(reader.collector.read_events(None).await);
     assert_eq!((reader.known(), reader.problem().as_str()), (1, ""));
     assert!(reader.epoch() > epoch, "what was judged before is judged again");
 
@@ -103,8 +103,39 @@ async fn only_what_the_authority_signed_counts_of_what_the_log_has() {
     let epoch = reader.epoch();
     entries.extend([b"more".to_vec(), genuine]);
     serve(&reader.server, &reader.log, &entries);
-    reader.collector.read_events(true).await;
+    reader.collector.read_events(None).await;
     assert_eq!((reader.known(), reader.epoch()), (1, epoch));
+}
+
+#[tokio::test]
+async fn a_size_that_the_log_claims_is_read_until_it_was_verified() {
+    let reader = Reader::start().await;
+    let entries = [signed(&reader.key, &statement(1)), signed(&reader.key, &statement(2))];
+    serve(&reader.server, &reader.log, &entries[..1]);
+    reader.collector.read_events(Some(1)).await;
+    assert_eq!(reader.known(), 1);
+    // One front end has the second entry, the one that answers the reader does not.
+    assert!(!reader.collector.read_events(Some(2)).await);
+    assert_eq!(reader.known(), 1);
+    // Nothing changes for whoever only looks at sizes.
+    serve(&reader.server, &reader.log, &entries);
+    assert!(reader.collector.read_events(Some(2)).await);
+    assert_eq!(reader.known(), 2);
+}
+
+#[tokio::test]
+async fn what_is_dated_later_than_any_clock_is_wrong_takes_no_room() {
+    let reader = Reader::start().await;
+    let dated = |recorded: i64| statement(1).replace("\"recordedAt\":5", &format!("\"recordedAt\":{recorded}"));
+    let soon = crate::clock::unix_seconds() + 60;
+    let entries = [i64::MAX, soon + 1_000_000].map(|at| signed(&reader.key, &dated(at)));
+    serve(&reader.server, &reader.log, &entries);
+    assert!(!reader.collector.read_events(None).await);
+    assert_eq!(reader.known(), 0);
+    let [first, second] = entries;
+    serve(&reader.server, &reader.log, &[first, second, signed(&reader.key, &dated(soon))]);
+    assert!(reader.collector.read_events(None).await);
+    assert_eq!(reader.known(), 1);
 }
 
 #[tokio::test]
@@ -112,13 +143,13 @@ async fn a_log_that_cannot_be_believed_announces_nothing_and_takes_nothing_back(
     let reader = Reader::start().await;
     let entries = [signed(&reader.key, &statement(1)), signed(&reader.key, &statement(2))];
     // Nothing there yet.
-    assert!(reader.collector.read_events(false).await, "the problem is told");
+    assert!(reader.collector.read_events(Some(0)).await, "the problem is told");
     assert!(reader.problem().contains("404"), "{}", reader.problem());
 
     let head = serve(&reader.server, &reader.log, &entries[..1]);
     let stranger = Log { pair: Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap(), ..Log::new() };
     reader.server.serve("/event/checkpoint", stranger.checkpoint(1, head.root));
-    reader.collector.read_events(true).await;
+    reader.collector.read_events(None).await;
     assert_eq!(reader.known(), 0, "a checkpoint that the log did not sign");
     assert!(!reader.problem().is_empty());
 
@@ -128,23 +159,23 @@ async fn a_log_that_cannot_be_believed_announces_nothing_and_takes_nothing_back(
         append_entry(&mut other, &entries[1]).unwrap();
         other
     });
-    reader.collector.read_events(true).await;
+    reader.collector.read_events(None).await;
     assert_eq!(reader.known(), 0, "an entry that is not in the tree");
 
     serve(&reader.server, &reader.log, &entries[..1]);
-    reader.collector.read_events(false).await;
+    reader.collector.read_events(Some(1)).await;
     assert_eq!((reader.known(), reader.problem().as_str()), (1, ""), "it is tried again until it works");
 
     // Another history, a shorter one, and the stranger's: what is known stays.
     let forked = [b"another beginning".to_vec(), entries[1].clone()];
     serve(&reader.server, &reader.log, &forked);
-    reader.collector.read_events(true).await;
+    reader.collector.read_events(None).await;
     assert_eq!(reader.known(), 1);
     assert!(!reader.problem().is_empty(), "a fork is told");
     serve(&reader.server, &reader.log, &entries);
-    reader.collector.read_events(false).await;
+    reader.collector.read_events(Some(2)).await;
     assert_eq!((reader.known(), reader.problem().as_str()), (2, ""));
     serve(&reader.server, &reader.log, &entries[..1]);
-    reader.collector.read_events(true).await;
+    reader.collector.read_events(None).await;
     assert_eq!(reader.known(), 2, "going back takes nothing back");
 }
