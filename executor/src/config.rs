@@ -25,7 +25,7 @@ pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
 pub use sections::{
     CacheSection, EvidenceSection, GrantsSection, LimitsSection, LogSection, MediaSection, OnPolicyChange,
-    PolicyChangeSection, PoolSection, ProfileName,
+    PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection,
 };
 
 use crate::admission::RuntimeRollout;
@@ -74,6 +74,9 @@ pub struct ExecutorConfig {
     /// Cache of machine code.
     #[serde(default)]
     pub cache: CacheSection,
+    /// Receipts of calls.
+    #[serde(default)]
+    pub receipts: ReceiptsSection,
     /// What a changed policy does to calls in flight.
     #[serde(default)]
     pub policy_change: PolicyChangeSection,
@@ -123,6 +126,8 @@ pub struct Settings {
     pub calls_per_agent: Option<u32>,
     /// Calls.
     pub limits: CallLimits,
+    /// The key of statements about the receipt log, and the time between two of them.
+    pub anchor: Option<(PathBuf, Duration)>,
     /// Environment values by name: files.
     pub env: BTreeMap<String, PathBuf>,
     /// Directories by guest path.
@@ -233,6 +238,13 @@ impl ExecutorConfig {
                 "set evidence.events to the event log's URL, or remove event_keys",
             ));
         }
+        if self.receipts.anchor_key_file.is_some() && self.evidence.events.is_none() {
+            return Err(StartRefusal::new(
+                "receipts.anchor_key_file signs statements for no log",
+                "set evidence.events to the event log's URL, or remove anchor_key_file",
+            ));
+        }
+        let anchor_seconds = in_range("receipts.anchor_seconds", self.receipts.anchor_seconds, 1, 86_400)?;
         let path = |file: Option<PathBuf>| file.map(|file| base.join(file));
         let event_keys = path(self.evidence.event_keys.take());
         let EvidenceSection { tls_ca_file, tls_cert_file, tls_key_file, .. } = &mut self.evidence;
@@ -277,6 +289,8 @@ impl ExecutorConfig {
                 ..PoolLimits::default()
             },
             calls_per_agent,
+            anchor: path(self.receipts.anchor_key_file)
+                .map(|file| (file, Duration::from_secs(anchor_seconds))),
             limits,
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
             files: files(self.grants.files, base)?,
@@ -374,6 +388,8 @@ mod tests {
         assert!(refusal("[evidence]\ntls_cert_file = 'c'").contains("tls_key_file belong together"));
         assert!(refusal("[evidence]\nstatus_bases = ['ftp://x']").contains("no http or https URL"));
         assert!(refusal("[evidence]\nevent_keys = 'log_keys.json'").contains("keys of no log"));
+        assert!(refusal("[receipts]\nanchor_key_file = 'k'").contains("for no log"));
+        assert!(refusal("[receipts]\nanchor_seconds = 0").contains("receipts.anchor_seconds"));
         for (section, expected) in [
             ("events = 'http://10.1.2.3/event'", "evidence.events would speak plain HTTP to 10.1.2.3"),
             ("events = 'event'", "evidence.events is no http or https URL"),

@@ -28,6 +28,8 @@ const SMALLEST_SHARE: usize = 8;
 pub(crate) struct Queue {
     places: Lane,
     share: usize,
+    /// Callers that wait, for a place of their agent or for any.
+    waiting: AtomicUsize,
 }
 
 /// The places of one agent, counted from its first call on.
@@ -48,19 +50,21 @@ impl Queue {
             Some(share) => usize::try_from(share).unwrap_or(places),
             None => (places / 4).max(SMALLEST_SHARE),
         };
-        Self { places: Lane::new(places), share: share.clamp(1, places.max(1)) }
+        Self { places: Lane::new(places), share: share.clamp(1, places.max(1)), waiting: AtomicUsize::new(0) }
     }
 
-    /// Callers that wait now for a place that any agent may have.
+    /// Callers that wait now.
     pub(crate) fn waiting(&self) -> usize {
-        self.places.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Waits for a place, in order of arrival; refuses when too many wait already.
     pub(crate) async fn enter(&self, share: &Share) -> Result<Place, Denied> {
         let own = share.0.get_or_init(|| Lane::new(self.share));
-        let of_agent = own.enter("too many calls of this agent are under way; retry later").await?;
-        let of_all = self.places.enter("too many calls wait for an instance; retry later").await?;
+        let of_agent =
+            own.enter(&self.waiting, "too many calls of this agent are under way; retry later").await?;
+        let of_all =
+            self.places.enter(&self.waiting, "too many calls wait for an instance; retry later").await?;
         Ok(Place { _of_agent: of_agent, _of_all: of_all })
     }
 }
@@ -80,27 +84,35 @@ impl Lane {
         }
     }
 
-    async fn enter(&self, why_not: &'static str) -> Result<OwnedSemaphorePermit, Denied> {
+    async fn enter(&self, all: &AtomicUsize, why_not: &'static str) -> Result<OwnedSemaphorePermit, Denied> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(place);
         }
         let full = || Denied::new("pool_exhausted", why_not);
-        let waiter = Waiter(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limit {
+        let (here, _anywhere) = (Waiter::of(&self.waiting), Waiter::of(all));
+        if here.before >= self.limit {
             return Err(full());
         }
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| full())?;
-        drop(waiter);
-        Ok(place)
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| full())
     }
 }
 
 /// Counts a caller out, also when it goes away while it waits.
-struct Waiter<'a>(&'a AtomicUsize);
+struct Waiter<'a> {
+    count: &'a AtomicUsize,
+    /// How many waited before it.
+    before: usize,
+}
+
+impl<'a> Waiter<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -124,11 +136,12 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(queue.enter(&agent).await.err().unwrap().code, "pool_exhausted");
+        assert_eq!(queue.waiting(), WAITING_PER_PLACE);
         drop(first);
         for waiter in waiters {
             waiter.await.unwrap().unwrap();
         }
-        assert_eq!(lane.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!((lane.waiting.load(Ordering::Relaxed), queue.waiting()), (0, 0));
     }
 
     #[tokio::test]
@@ -144,7 +157,11 @@ mod tests {
             }
             let next = tokio::time::timeout(std::time::Duration::from_millis(1), queue.enter(&greedy)).await;
             assert!(next.is_err(), "{slots}: the share is {share}");
-            assert_eq!(greedy.0.get().unwrap().waiting.load(Ordering::Relaxed), 0, "who goes away is not counted");
+            assert_eq!(
+                greedy.0.get().unwrap().waiting.load(Ordering::Relaxed),
+                0,
+                "who goes away is not counted"
+            );
             if share < usize::try_from(slots).unwrap() {
                 held.push(queue.enter(&other).await.unwrap());
             }

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use executor_engine::limits::MAX_MODULE_BYTES;
 use service::{Readiness, Running, Server, StartRefusal};
-use tlog_client::LogSet;
+use tlog_client::{LogClient, LogSet};
 use trust_store::evidence::signed::{EvidenceSigner, MAX_SIGNERS};
 use trust_store::provider::AwsLc;
 use trust_store::trusted_root::TrustedRoot;
@@ -28,7 +30,7 @@ use crate::executor::{Executor, Parts, Schedule};
 use crate::gauges::Gauges;
 use crate::media::MediaStore;
 use crate::metrics::Metrics;
-use crate::receipts::Receipts;
+use crate::receipts::{Anchor, Receipts};
 use crate::runtime::Runtime;
 use crate::signatures::SignatureMemory;
 
@@ -68,6 +70,7 @@ pub fn places(settings: &Settings) -> Places {
     read.extend(settings.evidence_tls.files().map(Path::to_path_buf));
     read.extend(settings.import_signers.clone());
     read.extend(settings.event_keys.clone());
+    read.extend(settings.anchor.iter().map(|(key, _)| key.clone()));
     read.extend(settings.import_file.as_deref().map(folder_of));
     if let Ok((_, Some(lifetime))) =
         trust_store_files::load_trusted_root_with_lifetime(&settings.trusted_root)
@@ -171,6 +174,7 @@ pub async fn start(
     })?;
     let receipts = Receipts::open(&settings.state)?;
     tracing::info!(origin = receipts.origin(), vkeys = ?receipts.verifier_keys(), "receipt log");
+    let anchor = anchor(&settings)?;
     let runtime = Runtime::new(settings.profile, settings.pool)
         .map_err(|error| refuse("wasmtime cannot start", "see the reason", error))?;
     if runtime.pool_reduced() {
@@ -216,6 +220,9 @@ pub async fn start(
     }
     tokio::spawn(Arc::clone(&executor).keep_fresh(settings.refresh));
     tokio::spawn(Arc::clone(&executor).keep_deploying());
+    if let Some((anchor, interval)) = anchor {
+        tokio::spawn(anchor.keep(executor.receipts().clone(), interval));
+    }
 
     let mut server = settings.server;
     server.limits.body_bytes = server.limits.body_bytes.max(MAX_BODY);
@@ -266,7 +273,9 @@ fn admission(
     let network = match &settings.network {
         None => None,
         Some(network) => {
-            let egress = Egress::new(network.tls.builder()?, network.rules.clone())
+            let mut rules = network.rules.clone();
+            rules.own = own_listeners(settings);
+            let egress = Egress::new([network.tls.builder()?, network.tls.builder()?], rules)
                 .map_err(|error| refuse("there is no way out for guests", "check [grants.network]", error))?;
             Some(Arc::new(egress))
         }
@@ -276,6 +285,11 @@ fn admission(
     let admission = Admission::new(verifier.clone(), rules, sources, settings.limits, settings.profile)
         .with_rollout(settings.rollout.clone());
     Ok((verifier, admission))
+}
+
+fn own_listeners(settings: &Settings) -> Vec<SocketAddr> {
+    let listeners = [Some(&settings.server.listen), settings.server.read_only_listen.as_ref()];
+    listeners.into_iter().flatten().filter_map(|listen| listen.parse().ok()).collect()
 }
 
 fn environment(files: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, String>, StartRefusal> {
@@ -291,6 +305,18 @@ fn collector(settings: &Settings, verifier: Verifier) -> Result<Collector, Start
     let client = settings.evidence_tls.client(settings.evidence.timeout)?;
     Collector::new(verifier, client, &settings.evidence)
         .map_err(|error| refuse("evidence cannot be collected", "check [evidence]", error))
+}
+
+/// What takes heads of the receipt log to the event log, and how often.
+fn anchor(settings: &Settings) -> Result<Option<(Anchor, Duration)>, StartRefusal> {
+    let (Some((key, interval)), Some(url)) = (&settings.anchor, &settings.evidence.events) else {
+        return Ok(None);
+    };
+    let client = settings.evidence_tls.client(settings.evidence.timeout)?;
+    let log = LogClient::new(client, url).map_err(|error| {
+        refuse("the event log cannot be told of receipts", "check evidence.events", error)
+    })?;
+    Ok(Some((Anchor::new(log, key, &settings.state)?, *interval)))
 }
 
 fn refuse(what: &str, remedy: &str, error: impl Into<BoxError>) -> StartRefusal {

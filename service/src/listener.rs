@@ -207,9 +207,7 @@ async fn handshake(
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     // Verified by rustls; if it cannot be named it must not pass as anonymous.
     match certificate.map(|der| ClientCertificate::new(der.clone().into_owned())).transpose() {
-        Ok(certificate) => {
-            Some((Transport::Tls(Box::new(stream)), Peer::new(address, kind, certificate)))
-        }
+        Ok(certificate) => Some((Transport::Tls(Box::new(stream)), Peer::new(address, kind, certificate))),
         Err(error) => {
             failed(&error);
             None

@@ -16,8 +16,8 @@ use tokio_rustls::TlsAcceptor;
 use warp::{Filter, Rejection, Reply};
 
 use crate::body::RequestBody;
-use crate::budget::Budget;
 use crate::both::Routes;
+use crate::budget::Budget;
 use crate::config::{Listen, ServerConfig, Settings};
 use crate::connection::Phase;
 use crate::dispatch::{self, App, Grpc, Shared};

@@ -63,6 +63,7 @@ impl NetworkSection {
             deny_hosts: hosts("deny_hosts", &self.deny_hosts)?,
             clear_text: hosts("clear_text_hosts", &self.clear_text_hosts)?,
             blocked_ports: self.blocked_ports,
+            own: Vec::new(),
         };
         let tls = ClientTls::new("grants.network", self.tls_ca_file.map(|file| base.join(file)), None, None)?;
         match self.mode {

@@ -166,6 +166,22 @@ impl Default for CacheSection {
     }
 }
 
+/// `[receipts]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReceiptsSection {
+    /// PEM file with the key that signs what the event log is told of the receipt log; absent: it is told nothing.
+    pub anchor_key_file: Option<PathBuf>,
+    /// Seconds between two heads that it is told of.
+    pub anchor_seconds: u64,
+}
+
+impl Default for ReceiptsSection {
+    fn default() -> Self {
+        Self { anchor_key_file: None, anchor_seconds: 600 }
+    }
+}
+
 /// `[policy_change]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

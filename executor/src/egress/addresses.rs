@@ -42,6 +42,16 @@ impl FromStr for Network {
 }
 
 impl Network {
+    /// The network of the addresses that begin like this one; of one address, where it has not so many bits.
+    pub(crate) fn new(address: IpAddr, bits: u8) -> Self {
+        Self { address, bits: bits.min(if address.is_ipv4() { 32 } else { 128 }) }
+    }
+
+    /// One address.
+    pub(crate) fn host(address: IpAddr) -> Self {
+        Self::new(address, 128)
+    }
+
     /// Whether an address lies in this network. Addresses of the other family never do.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {

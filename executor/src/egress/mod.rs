@@ -14,6 +14,7 @@ mod resolver;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -65,6 +66,23 @@ pub struct EgressRules {
     pub clear_text: Vec<HostPattern>,
     /// Further ports that no guest reaches.
     pub blocked_ports: Vec<u16>,
+    /// Where this executor listens. On these ports neither loopback nor these addresses are reached, whatever was opened: on
+    /// loopback whoever speaks to the executor may be its administrator.
+    pub own: Vec<SocketAddr>,
+}
+
+impl EgressRules {
+    /// Which addresses are reached on the executor's own ports.
+    fn without_own(&self) -> AddressRules {
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let own = self.own.iter().map(|own| Network::host(own.ip()));
+        let [v4, v6] = loopback.map(|address| match address {
+            IpAddr::V4(_) => Network::new(address, 8),
+            IpAddr::V6(_) => Network::host(address),
+        });
+        let deny = self.addresses.deny.iter().copied().chain([v4, v6]).chain(own).collect();
+        AddressRules { open: self.addresses.open.clone(), deny }
+    }
 }
 
 /// Why a request was not sent, or has no answer.
@@ -132,6 +150,8 @@ impl Refused {
 /// The way out. One for each executor.
 pub struct Egress {
     client: reqwest::Client,
+    /// For the ports that the executor listens on: it is not among what was opened.
+    closed: reqwest::Client,
     rules: EgressRules,
     runtime: Handle,
     under_way: Arc<Semaphore>,
@@ -169,23 +189,35 @@ impl std::fmt::Debug for Egress {
 }
 
 impl Egress {
-    /// A way out by these rules. `client` says whom to believe over TLS; it must follow neither redirects nor proxies.
+    /// A way out by these rules. `clients` say whom to believe over TLS; they must follow neither redirects nor proxies.
     /// Requests run on the tokio runtime that this is called in.
     ///
     /// # Errors
     ///
     /// When no client can be made.
-    pub fn new(client: reqwest::ClientBuilder, rules: EgressRules) -> reqwest::Result<Self> {
-        Self::with_names(client, rules, Arc::new(SystemNames::new()))
+    pub fn new(clients: [reqwest::ClientBuilder; 2], rules: EgressRules) -> reqwest::Result<Self> {
+        Self::with_names(clients, rules, Arc::new(SystemNames::new()))
     }
 
     fn with_names(
-        client: reqwest::ClientBuilder,
+        clients: [reqwest::ClientBuilder; 2],
         rules: EgressRules,
         names: Arc<dyn Names>,
     ) -> reqwest::Result<Self> {
-        let judged = Judged { names, rules: Arc::new(rules.addresses.clone()) };
-        let client = client
+        let [client, closed] = clients;
+        let client = Self::client(client, &names, rules.addresses.clone())?;
+        let closed = Self::client(closed, &names, rules.without_own())?;
+        let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
+        Ok(Self { client, closed, rules, runtime: Handle::current(), under_way })
+    }
+
+    fn client(
+        client: reqwest::ClientBuilder,
+        names: &Arc<dyn Names>,
+        addresses: AddressRules,
+    ) -> reqwest::Result<reqwest::Client> {
+        let judged = Judged { names: Arc::clone(names), rules: Arc::new(addresses) };
+        client
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .no_proxy()
@@ -194,9 +226,7 @@ impl Egress {
             .connect_timeout(CONNECT)
             .timeout(EXCHANGE)
             .dns_resolver(Arc::new(judged))
-            .build()?;
-        let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
-        Ok(Self { client, rules, runtime: Handle::current(), under_way })
+            .build()
     }
 
     /// Why a capability cannot be provided here, whatever policy grants.
@@ -217,6 +247,10 @@ impl Egress {
 
     fn is_blocked(&self, port: u16) -> bool {
         BLOCKED_PORTS.contains(&port) || self.rules.blocked_ports.contains(&port)
+    }
+
+    fn is_own(&self, port: u16) -> bool {
+        self.rules.own.iter().any(|own| own.port() == port)
     }
 
     fn denies(&self, host: &HostPattern) -> bool {
@@ -268,8 +302,12 @@ impl Egress {
             return Err(Refused::ClearText(request.host.clone()));
         }
         // No resolver is asked about an address.
+        let addresses = &self.rules.addresses;
         match request.host.parse() {
-            Ok(address) if !self.rules.addresses.allow(address) => {
+            Ok(address)
+                if !addresses.allow(address)
+                    || (self.is_own(request.port) && !self.rules.without_own().allow(address)) =>
+            {
                 Err(Refused::Address(request.host.clone()))
             }
             _ => Ok(()),
@@ -284,9 +322,10 @@ impl Egress {
         deadline: Instant,
     ) -> Result<Answer, Refused> {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
-        let place = (take(of_agent).map_err(|_| Refused::Busy)?, take(&self.under_way).map_err(|_| Refused::Busy)?);
+        let place =
+            (take(of_agent).map_err(|_| Refused::Busy)?, take(&self.under_way).map_err(|_| Refused::Busy)?);
         let (done, answer) = sync_channel(1);
-        let client = self.client.clone();
+        let client = if self.is_own(request.port) { self.closed.clone() } else { self.client.clone() };
         let exchange = self.runtime.spawn(async move {
             let _ = done.send(exchange(&client, request).await); // whoever waited may have gone
             drop(place);

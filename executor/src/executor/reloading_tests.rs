@@ -191,3 +191,34 @@ async fn a_day_that_has_come_does_not_wait_for_a_file_that_was_removed_or_broken
         assert!(!server.executor.problems().iter().any(|problem| problem.starts_with("policy: ")));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_refusal_gives_its_own_time() {
+    let _alone = ENDS.lock().await;
+    let time = Duration::from_millis(1_200);
+    let server = Server::draining(time).await;
+    admit(&server, wat_spin(), "reload.again").await;
+    let running = spinning(&server, "reload.again");
+    until_it_runs(&server, "reload.again", &running).await;
+    let refused = Denied::in_step(13, "policy_denied", "the policy of this test");
+    assert!(refused.is_about_policy());
+    let since = |at| crate::clock::monotonic().saturating_duration_since(at);
+    let began = crate::clock::monotonic();
+    let mut last = began;
+    for (number, ruling) in [Err(refused.clone()), Ok(()), Err(refused.clone())].into_iter().enumerate() {
+        *server.executor.parts.admission.ruling.lock() = Some(ruling);
+        write(&server, &format!("{POLICY}# {number}\n"));
+        last = crate::clock::monotonic();
+        server.executor.reload_policy().await.unwrap();
+        if number == 0 {
+            tokio::time::sleep(time / 2).await;
+        }
+    }
+    // The time of the first refusal is up, that of the last one is not.
+    tokio::time::sleep(time.saturating_sub(since(began)) + Duration::from_millis(200)).await;
+    if since(last) < time {
+        assert!(!running.is_finished(), "the last refusal gave it time");
+    }
+    assert_eq!(running.await.unwrap().unwrap_err().code, refused.code);
+    assert!(since(last) >= time);
+}

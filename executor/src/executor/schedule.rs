@@ -55,7 +55,8 @@ impl Schedule {
                 .because(error)
         };
         let enforced = if latch.try_exists().map_err(unreadable)? {
-            let text = atomic::read(&latch, MAX_FILE).map_err(|error| unreadable(std::io::Error::other(error)))?;
+            let text =
+                atomic::read(&latch, MAX_FILE).map_err(|error| unreadable(std::io::Error::other(error)))?;
             Some(String::from_utf8_lossy(&text).trim_end().to_owned())
         } else {
             None
@@ -64,7 +65,9 @@ impl Schedule {
             && !next.as_ref().is_some_and(|next| enforced.starts_with(&named(next)))
         {
             return Err(StartRefusal::new(
-                format!("added requirements are in force ({enforced}) and the configuration names them no longer"),
+                format!(
+                    "added requirements are in force ({enforced}) and the configuration names them no longer"
+                ),
                 format!("put them into the policy, then remove {}", latch.display()),
             ));
         }

@@ -4,6 +4,7 @@
 //! what signs it. Work begins with a [`Slot`]: when the log does not take entries, the queue fills up and new work is held
 //! back, then refused.
 
+mod anchor;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use anchor::{ANCHOR_TYPE, Anchor, AnchorError, Anchored};
 use bytes::Bytes;
 use executor_api::deployment::DeploymentRecord;
 use executor_api::receipt::Receipt;

@@ -36,12 +36,12 @@ fn receipt(instance: &str) -> Receipt {
     }
 }
 
-async fn record(receipts: &Receipts, name: &str) {
+pub(super) async fn record(receipts: &Receipts, name: &str) {
     let slot = receipts.room().await.unwrap();
     slot.record(InstanceId::parse(name).unwrap(), receipt(name));
 }
 
-async fn proof_of(receipts: &Receipts, name: &str) -> Vec<u8> {
+pub(super) async fn proof_of(receipts: &Receipts, name: &str) -> Vec<u8> {
     for _ in 0..2_000 {
         match receipts.of_instance(name) {
             Ok(proof) => return proof.to_vec(),

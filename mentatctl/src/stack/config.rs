@@ -110,6 +110,7 @@ pub fn log_server(
     raw_log: RawLog,
     authorities: &Path,
     statement_key: &Path,
+    receipts_key: &Path,
 ) -> Outcome<()> {
     let data = layout.data("transparency-log");
     let authorities = Value::Array(vec![path(authorities)]);
@@ -119,7 +120,8 @@ pub fn log_server(
         table(log)
     };
     let events = EVENTS.map(|kind| {
-        table([("predicate_type", kind.into()), ("keys", Value::Array(vec![path(statement_key)]))])
+        let key = if kind == RECEIPTS { receipts_key } else { statement_key };
+        table([("predicate_type", kind.into()), ("keys", Value::Array(vec![path(key)]))])
     });
     let mut config = Table::new();
     config.insert("public_url".into(), ports.url(ports.log).into());
@@ -171,14 +173,19 @@ pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> 
     ]);
     if let Some(events) = events {
         evidence.extend([("events", events), ("event_keys", path(&layout.trust("log_keys.json")))]);
+        let receipts = [("anchor_key_file", path(&layout.anchor_key()))];
+        config.insert("receipts".into(), table(receipts));
     }
     config.insert("evidence".into(), table(evidence));
     write(layout, "executor", &config)
 }
 
-/// `predicateType` of the authority's statements: about revocations, and about the head of its audit trail.
-const EVENTS: [&str; 2] =
-    ["https://mentat.internal/revocation/v1", "https://mentat.internal/audit-anchor/v1"];
+/// `predicateType` of the executor's statements: about the head of its receipt log.
+const RECEIPTS: &str = "https://mentat.internal/receipt-anchor/v1";
+
+/// Of the authority's statements as well: about revocations, and about the head of its audit trail.
+const EVENTS: [&str; 3] =
+    ["https://mentat.internal/revocation/v1", "https://mentat.internal/audit-anchor/v1", RECEIPTS];
 
 fn write(layout: &Layout, server: &str, config: &Table) -> Outcome<()> {
     let text =

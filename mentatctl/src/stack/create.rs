@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use hsm::Passphrase;
+use hsm::developer::DeveloperKey;
+use hsm::{KeyAlgorithm, Passphrase};
 use serde::Deserialize;
 use tlog_client::LogSet;
 use trust_store::capability::Capability;
@@ -127,6 +128,7 @@ fn make(
     }
     secret(&layout.admin_token())?;
     secret(&layout.oidc_secret())?;
+    let receipts_key = anchor_key(layout)?;
     if ports.transport == Transport::Https {
         tls::authority(&layout.tls(), "Mentat stack TLS CA")?;
         certify_servers(layout)?;
@@ -143,6 +145,7 @@ fn make(
         start.raw_log,
         &ceremony.code_signing_chain,
         &ceremony.statement_public_key,
+        &receipts_key,
     )?;
     let logs = from_init::<NewLogs>("transparency-log", layout)?.logs;
     interruption.check()?;
@@ -174,6 +177,15 @@ fn from_init<T: for<'de> Deserialize<'de>>(server: &str, layout: &Layout) -> Out
 fn secret(path: &Path) -> Outcome<()> {
     let secret = Passphrase::random().or_fail(Exit::Failure, "making a secret")?;
     write_file(path, secret.expose(), Secrecy::Secret)
+}
+
+/// The key that signs what the event log is told of the executor's receipts; its public half is for the log.
+fn anchor_key(layout: &Layout) -> Outcome<PathBuf> {
+    let key = DeveloperKey::generate(KeyAlgorithm::EcdsaP256).or_fail(Exit::Failure, "making a key")?;
+    write_file(&layout.anchor_key(), key.to_pem().as_bytes(), Secrecy::Secret)?;
+    let public = layout.trust("executor-anchor.pub.pem");
+    write_file(&public, key.signer().public_key().to_pem().as_bytes(), Secrecy::Public)?;
+    Ok(public)
 }
 
 fn trust_files(layout: &Layout, ports: &Ports, ceremony: &Ceremony, logs: &LogSet) -> Outcome<()> {

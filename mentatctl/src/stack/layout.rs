@@ -59,6 +59,11 @@ impl Layout {
         self.root.join("secrets").join(format!("{server}.passphrase"))
     }
 
+    /// The key of the executor's statements about its receipts.
+    pub fn anchor_key(&self) -> PathBuf {
+        self.root.join("secrets").join("executor-anchor.pem")
+    }
+
     /// Bearer token of the administrator.
     pub fn admin_token(&self) -> PathBuf {
         self.root.join("secrets").join("admin.token")

@@ -87,7 +87,8 @@ impl Arriving {
             let held: usize = room.iter().map(OwnedSemaphorePermit::num_permits).sum();
             let wanted = (input.len() + piece.len()).div_ceil(64 << 10) * 64;
             if let Some(more) = u32::try_from(wanted.saturating_sub(held)).ok().filter(|more| *more > 0) {
-                let full = |_| refuse(&Denied::new("pool_exhausted", "too many inputs are coming; retry later"));
+                let full =
+                    |_| refuse(&Denied::new("pool_exhausted", "too many inputs are coming; retry later"));
                 room.push(Arc::clone(&self.room).try_acquire_many_owned(more).map_err(full)?);
             }
             input.extend_from_slice(&piece);
@@ -184,12 +185,16 @@ mod tests {
         assert_eq!(reason(&late), "deadline_exceeded");
         assert_eq!(arriving.room.available_permits(), 128);
         // Pieces that keep coming do not prolong it for ever.
-        let drops = iter(std::iter::once(call(b"")).chain(std::iter::repeat_with(|| piece(0)))).then(async |item| {
-            tokio::task::yield_now().await;
-            item
-        });
+        let drops =
+            iter(std::iter::once(call(b"")).chain(std::iter::repeat_with(|| piece(0)))).then(async |item| {
+                tokio::task::yield_now().await;
+                item
+            });
         let hasty = Arriving { room: Arc::clone(&arriving.room), piece: WHOLE, whole: short };
-        assert_eq!(reason(&hasty.receive(Box::pin(drops), 1 << 20).await.err().unwrap()), "deadline_exceeded");
+        assert_eq!(
+            reason(&hasty.receive(Box::pin(drops), 1 << 20).await.err().unwrap()),
+            "deadline_exceeded"
+        );
         // Two that fit the limit of one do not fit together.
         let held = arriving.receive(iter([call(b""), piece(100 << 10)]), 1 << 20).await.unwrap();
         let full = arriving.receive(iter([call(b""), piece(1)]), 1 << 20).await.err().unwrap();

@@ -126,7 +126,8 @@ async fn a_size_that_the_log_claims_is_read_until_it_was_verified() {
 #[tokio::test]
 async fn what_is_dated_later_than_any_clock_is_wrong_takes_no_room() {
     let reader = Reader::start().await;
-    let dated = |recorded: i64| statement(1).replace("\"recordedAt\":5", &format!("\"recordedAt\":{recorded}"));
+    let dated =
+        |recorded: i64| statement(1).replace("\"recordedAt\":5", &format!("\"recordedAt\":{recorded}"));
     let soon = crate::clock::unix_seconds() + 60;
     let entries = [i64::MAX, soon + 1_000_000].map(|at| signed(&reader.key, &dated(at)));
     serve(&reader.server, &reader.log, &entries);
