@@ -58,11 +58,11 @@ impl CertificateAuthority {
         Ok(draft.assemble(&authority, &signature))
     }
 
-    /// The authority as tokens name it: its certificate and issuer, without the root.
+    /// The authority as tokens name it: by its own certificate alone, as RFC 3161 §2.4.1 asks for it. A set has no order but that of
+    /// octets, and there are clients that take its first certificate for the signer's; those above it are in the trusted root.
     fn timestamp_authority(&self) -> Result<Authority, CaError> {
         let signer = self.authority(names::TIMESTAMP_AUTHORITY)?;
-        let without_root = signer.chain.len().saturating_sub(1);
-        let chain = signer.chain.iter().take(without_root).cloned().collect();
+        let chain = signer.chain.iter().take(1).cloned().collect();
         let accuracy = self.settings.config.timestamp.accuracy_seconds;
         Ok(Authority::new(chain, signer.algorithm, self.settings.timestamp_policy, accuracy)?)
     }
