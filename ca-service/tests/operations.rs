@@ -182,7 +182,7 @@ async fn looking_at_an_authority_changes_nothing_in_the_schema_neither() {
     assert!(reading.probe().await.is_err(), "what was opened to be read is written to");
     assert_eq!(reading.authorities().await.unwrap().len(), 6);
     let look = async || ca_service::serve::open_to_read(site.settings.clone(), Arc::new(SystemClock)).await;
-    check_ca(&*look().await.unwrap()).await;
+    check_ca(&look().await.unwrap()).await;
 
     let Some(database) = site.settings.database.file() else { return };
     let pragma = |set: Option<i64>| {
