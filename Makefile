@@ -9,7 +9,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 # What the suites skip is collected here and said in the last lines.
 SKIPPED = $(CURDIR)/target/skipped.txt
 
-.PHONY: build demo up test check no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
+.PHONY: build demo up test check check-backends no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
         bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp interop-tpm help
 
 help: ## list the targets
@@ -41,11 +41,13 @@ test: build ## all that needs only Rust and a C compiler
 check: ## formatting, clippy, documentation, licences and bans
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL_BUT_COMPILER) --all-targets -- -D warnings
-	$(CARGO) clippy $(ALL_BUT_COMPILER) --features ca-service/postgres,ca-service/smtp --all-targets -- -D warnings
 	$(CARGO) clippy -p executor-compiler --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(ALL_BUT_COMPILER) --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
 	@$(MAKE) --no-print-directory no-std deny
+
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens and key services
+	$(CARGO) clippy $(WITH_PKCS11),ca-service/aws-kms,mentatctl/aws-kms,ca-service/postgres,ca-service/smtp --all-targets -- -D warnings
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
 # else is built: what needs an operating system does not find `std` at all.
@@ -93,23 +95,24 @@ interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-sm
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
 
-# One selection of features for tokens and key services, and so one build.
-WITH_DEVICES = $(ALL_BUT_COMPILER) --features ca-service/pkcs11,mentatctl/pkcs11,ca-service/aws-kms,mentatctl/aws-kms
+# One selection of features for all that a target does, and so one build.
+WITH_PKCS11 = $(ALL_BUT_COMPILER) --features ca-service/pkcs11,mentatctl/pkcs11
+WITH_KMS = $(ALL_BUT_COMPILER) --features ca-service/aws-kms,mentatctl/aws-kms
 
 interop-pkcs11: ## the key backend for PKCS#11 tokens, a CA and a developer with their keys in one, against SoftHSM 2
 	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
 	d=$$(mktemp -d) && mkdir $$d/tokens && printf 'directories.tokendir = %s\nlog.level = ERROR\n' $$d/tokens > $$d/softhsm2.conf && \
 	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
-	$(CARGO) test $(WITH_DEVICES) --lib -- pkcs11 && \
-	$(CARGO) test $(WITH_DEVICES) --test pkcs11 -- --nocapture && \
-	$(CARGO) build $(WITH_DEVICES) && $(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(WITH_DEVICES) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
+	$(CARGO) test $(WITH_PKCS11) --lib -- pkcs11 && \
+	$(CARGO) test $(WITH_PKCS11) --test pkcs11 -- --nocapture && \
+	$(CARGO) build $(WITH_PKCS11) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(WITH_PKCS11) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
 
 interop-kms: ## the key backend for AWS KMS and a developer with the key there: on services of their own, then against moto
 	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
-	$(CARGO) test $(WITH_DEVICES) --lib -- aws_kms --nocapture && \
-	$(CARGO) build $(WITH_DEVICES) && $(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(WITH_DEVICES) --test interop -- key_service --nocapture
+	$(CARGO) test $(WITH_KMS) --lib -- aws_kms --nocapture && \
+	$(CARGO) build $(WITH_KMS) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(WITH_KMS) --test interop -- key_service --nocapture
 
 # The suites of the authority's store, which run on SQLite in `make test`; the one about copies of the file stays out.
 POSTGRES_SUITES = $(addprefix --test ,ceremony compromise delta expiry_warnings faults fulcio journey keys mass_revocation operations refusals \
