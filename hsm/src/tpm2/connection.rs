@@ -52,7 +52,7 @@ pub(super) struct Connection {
 struct State {
     transport: Transport,
     parent: Option<Handle>,
-    /// The key that signed last: digest of its SubjectPublicKeyInfo.
+    /// The key that signed last: digest of its file's halves.
     key: Option<([u8; 32], Handle)>,
     refusal: Option<Refusal>,
     pause: Duration,
@@ -251,7 +251,8 @@ impl State {
 
     /// A key, loaded in the place of the one before.
     fn key(&mut self, key: &KeyFile) -> Result<Handle, Fault> {
-        let name = *key.public_key.spki_sha256();
+        // Not by its public key: who altered the file must not be served by what was loaded before.
+        let name = key.content_sha256();
         match self.key {
             Some((loaded, handle)) if loaded == name => return Ok(handle),
             Some((_, handle)) => {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
+use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use super::template;
@@ -45,10 +46,26 @@ pub(super) struct KeyFile {
 
 /// The authPolicy of a key that may be used so.
 pub(super) fn policy(label: &KeyLabel, purposes: PurposeSet, max_per_second: Option<NonZeroU32>) -> [u8; 32] {
-    template::policy(&format!("{label}\n{purposes}\n{}\n", max_per_second.map_or(0, NonZeroU32::get)))
+    template::policy(&format!(
+        "{label}\n{}\n{}\n",
+        names(purposes),
+        max_per_second.map_or(0, NonZeroU32::get)
+    ))
 }
 
 impl KeyFile {
+    /// What tells the file's content from every other: of one public key there may be an altered file.
+    pub(super) fn content_sha256(&self) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for half in [&self.public, &self.private] {
+            context.update(&(half.len() as u64).to_be_bytes());
+            context.update(half);
+        }
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(context.finish().as_ref());
+        sha256
+    }
+
     /// A key that a TPM just made.
     pub(super) fn new(
         label: KeyLabel,
@@ -74,7 +91,7 @@ impl KeyFile {
         let content = Content {
             format: FORMAT.to_owned(),
             label: self.label.to_string(),
-            purposes: self.purposes.to_string(),
+            purposes: names(self.purposes),
             max_per_second: self.max_per_second.map_or(0, NonZeroU32::get),
             public: hex(&self.public),
             private: hex(&self.private),
@@ -109,6 +126,11 @@ impl KeyFile {
         Self::new(label.clone(), purposes, max_per_second, public, private)
             .ok_or_else(|| corrupted("the key was not made for what the file says"))
     }
+}
+
+/// The purposes as they stand in a file: in one order, with commas alone.
+fn names(purposes: PurposeSet) -> String {
+    purposes.iter().map(Purpose::as_str).collect::<Vec<_>>().join(",")
 }
 
 pub(super) fn path(folder: &Path, label: &KeyLabel) -> std::path::PathBuf {
