@@ -75,7 +75,7 @@ async fn both_forms_stamp_the_same_octets_and_the_chain_is_told() {
     let token = asked(&server, "application/timestamp-query", tsp::request(&digest, NONCE)).await.token();
     token.verify(MESSAGE, &told[0], &AwsLc).unwrap();
     assert_eq!(token.nonce(), Some(NONCE));
-    assert_eq!(token.certificates().len(), 2, "without the root");
+    assert_eq!(token.certificates(), [told[0].clone()], "its own alone: a set has no order");
     // With neither, as sigstore-go and sigstore-rs send it: no certificates in the answer.
     let mut bare = tsp::request(&digest, &[]);
     bare.truncate(bare.len() - 3);
