@@ -176,7 +176,9 @@ impl Account {
         let (half, relaxed) = (RECENT / 2, Ordering::Relaxed);
         if age >= RECENT && self.since.compare_exchange(since, now - half, relaxed, relaxed).is_ok() {
             let kept = u128::from(moved) * u128::from(half) / u128::from(age);
-            self.moved.fetch_sub(moved.saturating_sub(u64::try_from(kept).unwrap_or(moved)), relaxed);
+            let less = moved.saturating_sub(u64::try_from(kept).unwrap_or(moved));
+            // Never below zero: another stream may have begun to count anew.
+            let _ = self.moved.fetch_update(relaxed, relaxed, |now| Some(now.saturating_sub(less)));
         }
     }
 

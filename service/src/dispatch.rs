@@ -198,12 +198,8 @@ impl<A: App> Dispatcher<A> {
         let methods = (self.shared.methods)(request.uri().path());
         request.extensions_mut().insert(self.peer.clone());
         let answer = self.app.lock().unwrap_or_else(PoisonError::into_inner).answer(request);
-        let Ok(mut response) = answer.await;
-        if response.status() == StatusCode::METHOD_NOT_ALLOWED
-            && let Entry::Vacant(allow) = response.headers_mut().entry(ALLOW)
-        {
-            allow.insert(HeaderValue::from_static(methods));
-        }
+        let Ok(response) = answer.await;
+        let response = with_allow(response, methods);
         let Some(outcome) = outcome.filter(|outcome| outcome.left_unread()) else {
             return response.map(Source::App);
         };
@@ -226,15 +222,17 @@ impl<A: App> Dispatcher<A> {
     }
 
     /// A GET over HTTP/2 that brings a body, which means nothing (RFC 9110 section 9.3.1). Nobody reads it: it would lie in the
-    /// connection's windows, uncounted, for as long as the answer takes. So what comes of it is thrown away meanwhile.
+    /// connection's windows, uncounted, for as long as the answer takes. So it is thrown away first: an answer that is made before waits for
+    /// the end of a body that its sender draws out.
     async fn answer_without_body(&self, request: Request<Incoming>) -> Reply<A> {
         let (head, body) = request.into_parts();
+        Box::pin(linger::read_out(body, self.shared.limits.stall_timeout)).await;
         let mut request = Request::from_parts(head, RequestBody::none());
         request.extensions_mut().insert(self.peer.clone());
+        let methods = (self.shared.methods)(request.uri().path());
         let answer = self.app.lock().unwrap_or_else(PoisonError::into_inner).answer(request);
-        let thrown_away = linger::read_out(body, self.shared.limits.stall_timeout);
-        let (Ok(response), ()) = tokio::join!(answer, thrown_away);
-        response.map(Source::App)
+        let Ok(response) = answer.await;
+        with_allow(response, methods).map(Source::App)
     }
 
     /// An answer that came before the whole body was read. Over HTTP/1.1 it ends its connection (RFC 9112 section 9.6);
@@ -309,6 +307,16 @@ where
         header.insert(HeaderValue::from(length));
     }
     response.map(|_| Source::Own(None))
+}
+
+/// What a refusal of a method must name (RFC 9110 section 15.5.6), where the application left it out.
+fn with_allow<B>(mut response: Response<B>, methods: &'static str) -> Response<B> {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Entry::Vacant(allow) = response.headers_mut().entry(ALLOW)
+    {
+        allow.insert(HeaderValue::from_static(methods));
+    }
+    response
 }
 
 fn problem<B>(problem: &Problem) -> Response<Source<B>> {
