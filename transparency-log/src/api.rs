@@ -33,7 +33,7 @@ pub(crate) use entry::evidence;
 pub(crate) use problem::Oversize;
 pub(crate) use reads::{BundleBytes, parameter, published};
 pub(crate) use room::{BatchRoom, Sharing};
-pub(crate) use turns::Turns;
+pub(crate) use turns::{OF_ONE, Turns};
 
 /// Least growth of a buffer for a body that comes in pieces, bytes.
 const GROWTH: usize = 8 << 10;

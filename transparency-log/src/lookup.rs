@@ -19,7 +19,7 @@ use service::{Problem, StartRefusal};
 use tlog::hash::TreeHead;
 use tokio::runtime::Handle;
 
-use crate::api::Turns;
+use crate::api::{OF_ONE, Turns};
 use crate::logs::ServedLog;
 use crate::settings::Settings;
 use crate::terms::{self, TermKind};
@@ -72,7 +72,7 @@ impl Lookup {
             file,
             covered: AtomicU64::new(0),
             begun: AtomicU64::new(0),
-            turns: Turns::new(SEARCHES, TURN),
+            turns: Turns::new(SEARCHES, OF_ONE, TURN),
         })
     }
 

@@ -151,7 +151,7 @@ fn open_log(
         admission,
         add_token,
         room: BatchRoom::new(sharing),
-        batches: batch_turns(),
+        batches: batch_turns(sharing),
         bundle_bytes: BundleBytes::default(),
         issuers,
         lookup: match log.kind {

@@ -31,7 +31,8 @@ pub struct ProvenEntry {
 impl LogClient {
     /// Asks the server's index (`GET {base}/api/v1/lookup`) for entries by `digest`, `identity`, `serial` or
     /// `publisher`. The answer is the server's word; entries it names are proven with
-    /// [`RemoteTree::entry`](crate::RemoteTree::entry).
+    /// [`RemoteTree::entry`](crate::RemoteTree::entry). An entry that is not named is not among the first `covered_size` ones; of
+    /// the others nothing is said: compare with a checkpoint's size.
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Answer`] when it is not JSON, and transport errors.

@@ -20,7 +20,8 @@ use service::{Peer, Problem};
 
 use super::entry::{evidence, wait};
 use super::problem::{Oversize, of_store};
-use super::{Handled, Submission, Turns, body_within, event, issuance, respond, signing};
+use super::turns::OF_ONE;
+use super::{Handled, Sharing, Submission, Turns, body_within, event, issuance, respond, signing};
 use crate::clock::LogClock;
 use crate::logs::ServedLog;
 use crate::settings::{MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
@@ -28,9 +29,14 @@ use crate::settings::{MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
 /// Longest wait of a whole body for its turn: its bytes are counted meanwhile.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The turns of one log's batches: as many as there are processors.
-pub(crate) fn turns() -> Turns {
-    Turns::new(std::thread::available_parallelism().map_or(2, |count| count.get().max(2)), PATIENCE)
+/// The turns of one log's batches: as many as there are processors, of one address half of them. Writers that are named share nothing.
+pub(crate) fn turns(sharing: Sharing) -> Turns {
+    let all = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
+    let of_one = match sharing {
+        Sharing::Writers => all,
+        Sharing::PerAddress => all.div_ceil(2).max(OF_ONE),
+    };
+    Turns::new(all, of_one, PATIENCE)
 }
 
 /// Reads and submits a batch.

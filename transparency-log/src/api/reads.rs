@@ -16,7 +16,7 @@ use tlog::tile::{BundleId, TilePath};
 
 use super::entry::evidence;
 use super::problem::{Oversize, of_store};
-use super::turns::Turns;
+use super::turns::{OF_ONE, Turns};
 use super::{Answer, Handled, issuance, json as json_answer, respond, unknown};
 use crate::issuers::Unusable;
 use crate::logs::ServedLog;
@@ -90,7 +90,7 @@ enum Record {
 }
 
 /// Bundles that are put together at the same time, over all logs: each may have 16 MiB.
-static BUNDLES: LazyLock<Turns> = LazyLock::new(|| Turns::new(8, Duration::from_secs(5)));
+static BUNDLES: LazyLock<Turns> = LazyLock::new(|| Turns::new(8, OF_ONE, Duration::from_secs(5)));
 
 /// Bytes of the last bundle of each width, rounded up to a power of two, that one log gave: what the next one will have, more
 /// or less.
@@ -206,25 +206,35 @@ async fn wanted(log: &ServedLog, query: &str, publication: &Publication) -> Resu
     hex::decode_to_slice(&leaf, &mut hash)
         .map_err(|_| Problem::bad_request("malformed", "leaf is not 64 hexadecimal digits"))?;
     let leaf = LeafHash::from_stored(Hash(hash));
+    let size = publication.tree().size;
+    let missing = || store(Error::NotFound).with_member("tree_size", size);
+    // The deduplication index does not know the leaves of these: the lookup index alone says that there is no such leaf.
+    let alone = log.kind == LogKind::Issuance || log.settings.deduplication == Deduplication::Off;
     let lookup = match (log.log.index_of(&leaf, publication), &log.lookup) {
-        (Err(Error::NotFound), Some(lookup)) => lookup,
+        (Err(Error::NotFound), Some(lookup)) if alone => lookup,
+        (Err(Error::NotFound), _) => return Err(missing()),
         (found, _) => return found.map_err(store),
     };
-    // The deduplication index does not know the leaves of these: the lookup index alone says that there is no such leaf.
-    let size = publication.tree().size;
-    let alone = log.kind == LogKind::Issuance || log.settings.deduplication == Deduplication::Off;
-    if alone && !lookup.reaches(size).await {
-        return Err(not_indexed(&format!("{} of {size} entries", lookup.covered())));
-    }
-    let (candidates, covered) = lookup.search(TermKind::Leaf, &hash, 0).await?;
     // The hash that the proof leads to is computed from the entry, so a wrong candidate proves nothing.
     let in_tree = |index: &u64| {
         log.log.entry(*index, publication).ok().and_then(|stored| log.kind.leaf_hash(&stored)) == Some(leaf)
     };
+    let (candidates, covered) = lookup.search(TermKind::Leaf, &hash, 0).await?;
+    // What is found needs no coverage, which only says what is not there.
+    if let Some(index) = candidates.into_iter().find(in_tree) {
+        return Ok(index);
+    }
+    if covered >= size {
+        return Err(missing());
+    }
+    if !lookup.reaches(size).await {
+        return Err(not_indexed(&format!("{} of {size} entries", lookup.covered())));
+    }
+    let (candidates, covered) = lookup.search(TermKind::Leaf, &hash, 0).await?;
     match candidates.into_iter().find(in_tree) {
         Some(index) => Ok(index),
-        None if alone && covered < size => Err(not_indexed(&format!("{covered} of {size} entries"))),
-        None => Err(store(Error::NotFound).with_member("tree_size", size)),
+        None if covered < size => Err(not_indexed(&format!("{covered} of {size} entries"))),
+        None => Err(missing()),
     }
 }
 

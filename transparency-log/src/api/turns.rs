@@ -1,4 +1,4 @@
-//! Turns at work that is dear and that anybody may ask for: so many at once, of one address at most [`OF_ONE`], and nobody
+//! Turns at work that is dear and that anybody may ask for: so many at once, of one address at most a share of them, and nobody
 //! waits for ever. A turn is over when the work is done, not when whoever asked for it went away.
 
 use std::collections::HashMap;
@@ -10,13 +10,14 @@ use parking_lot::Mutex;
 use service::Problem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Turns of one address at once. Who asks for more waits behind itself, and not before others.
-const OF_ONE: usize = 2;
+/// Turns of one address at once, where nothing else is said. Who asks for more waits behind itself, and not before others.
+pub(crate) const OF_ONE: usize = 2;
 
 /// The turns of one sort of work.
 #[derive(Debug)]
 pub(crate) struct Turns {
     all: Arc<Semaphore>,
+    of_one: usize,
     /// Longest wait for one.
     patience: Duration,
     peers: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
@@ -45,8 +46,8 @@ impl Turn {
 }
 
 impl Turns {
-    pub(crate) fn new(at_once: usize, patience: Duration) -> Self {
-        Self { all: Arc::new(Semaphore::new(at_once)), patience, peers: Mutex::default() }
+    pub(crate) fn new(at_once: usize, of_one: usize, patience: Duration) -> Self {
+        Self { all: Arc::new(Semaphore::new(at_once)), of_one, patience, peers: Mutex::default() }
     }
 
     /// Waits for a turn.
@@ -78,7 +79,7 @@ impl Turns {
         if peers.len() == peers.capacity() {
             peers.retain(|_, turns| turns.strong_count() > 0);
         }
-        let turns = Arc::new(Semaphore::new(OF_ONE));
+        let turns = Arc::new(Semaphore::new(self.of_one));
         peers.insert(peer, Arc::downgrade(&turns));
         turns
     }
@@ -97,7 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_asks_for_much_waits_behind_itself_and_not_for_ever() {
-        let turns = Arc::new(Turns::new(3, Duration::from_millis(200)));
+        let turns = Arc::new(Turns::new(3, OF_ONE, Duration::from_millis(200)));
         let held = [turns.next(address(1)).await.unwrap(), turns.next(address(1)).await.unwrap()];
         let asked: Vec<_> = (0..1000)
             .map(|_| {
@@ -121,7 +122,7 @@ mod tests {
     /// Requests are reset as soon as their work runs, again and again.
     #[tokio::test]
     async fn work_that_nobody_waits_for_any_more_keeps_its_turn() {
-        let turns = Arc::new(Turns::new(3, Duration::from_millis(20)));
+        let turns = Arc::new(Turns::new(3, OF_ONE, Duration::from_millis(20)));
         let running = Arc::new(AtomicUsize::new(0));
         let (mut ends, mut refused) = (Vec::new(), 0);
         for request in 0..20 {
