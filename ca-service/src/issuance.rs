@@ -118,6 +118,13 @@ impl CertificateAuthority {
     pub(crate) async fn certify(self: &Arc<Self>, request: AuthorisedRequest) -> Result<Issued, CaError> {
         let (token, intent) = self.decide(request)?;
         self.store.begin_issuance(intent, token.detail()).await?;
+        // The CA's own revocation may have been in the same commit.
+        if let Err(refused) = self.may_issue(&token.issuer, token.not_before) {
+            let (reason, now) = (refused.to_string(), self.clock.for_records());
+            self.store.undo_signing(token.intent, None, &reason, now).await?;
+            self.metrics.abandoned.inc();
+            return Err(refused);
+        }
         self.sign_begun(token).await
     }
 

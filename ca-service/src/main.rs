@@ -48,7 +48,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
         /// Which one: ocsp-responder, timestamp-authority, statement, code-signing, time-stamping or root. The last four get a successor
-        /// beside them; of the last three it is made by a ceremony where [approvals] names approvers.
+        /// beside them. Where [approvals] names approvers, those of code-signing and time-stamping are made by a ceremony, and a root
+        /// is founded by another authority's.
         #[arg(long)]
         authority: String,
     },

@@ -131,6 +131,11 @@ impl CertificateAuthority {
             return Ok(Reply::NotAuthoritative);
         };
         let now = self.clock.now()?;
+        let responder = self.responder_of(&issuer.name)?;
+        // What it said before is not repeated either.
+        if self.fall(&responder.name) == Some(Fall::Itself) {
+            return Ok(Reply::Later);
+        }
         // Read before the status, so that a revocation between the two is seen as later.
         let generation = self.store.revocation_generation();
         let kept = self.answers.get(request, now.0);
@@ -146,11 +151,7 @@ impl CertificateAuthority {
             kept.generation.store(generation, Ordering::Release);
             return Ok(Reply::Answer(kept.answer.clone()));
         }
-        let responder = self.responder_of(&issuer.name)?;
         responder.in_force(now)?;
-        if self.fall(&responder.name) == Some(Fall::Itself) {
-            return Ok(Reply::Later);
-        }
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
         // Serial numbers of nothing are without number, and answers about them are never kept.
         if stored.is_none() && request.nonce.is_none() && self.is_limited(client) {

@@ -113,6 +113,7 @@ async fn a_responder_that_was_revoked_answers_nothing_and_its_ca_s_others_do() {
     let issued = authority.issue(issued).await.unwrap();
     let asked = ocsp_request(&issued.chain[0], &issued.serial);
     let later = ca_pki::ocsp::OcspFailure::TryLater.to_der();
+    assert_ne!(authority.ocsp(&asked, None).await.der.to_vec(), later, "an answer that is kept");
     let responder = serial(&authority.authorities()["ocsp-responder"].certificate);
     authority.revoke(&responder, RevocationReason::KeyCompromise, None, "test").await.unwrap();
     assert_eq!(authority.ocsp(&asked, None).await.der.to_vec(), later);

@@ -54,6 +54,16 @@ async fn issuers_let_others_enrol_auditors_read_and_strangers_do_nothing() {
     for client in [&issuer, &auditor] {
         assert_eq!(code(client.revoke(&issued.serial, &revoke).await), "role_insufficient");
     }
+    // A page of somebody else's in the browser of who may: the browser says that there is one.
+    for (origin, status) in [(Some("https://elsewhere.example"), 403), (Some("null"), 403), (None, 201)] {
+        let asked =
+            server.http.post(format!("{}/api/v1/tokens", server.base)).bearer_auth(ISSUER).json(&wanted);
+        let asked = origin.into_iter().fold(asked, |asked, origin| asked.header("origin", origin));
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{origin:?}");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["code"].as_str(), origin.map(|_| "browser_refused"), "{body}");
+    }
     for client in [&stranger, &server.client()] {
         assert_eq!(code(client.create_token(&wanted).await), "unauthorized");
         assert_eq!(code(client.list(&ListQuery::default()).await), "unauthorized");

@@ -99,7 +99,7 @@ function ends(seen) {
 }
 
 function revocations(seen) {
-  const said = `${many(seen.revoked_within_30_days, "revocation")} within 30 days.`;
+  const said = `${seen.revoked_within_30_days >= 10000 ? "at least " : ""}${many(seen.revoked_within_30_days, "revocation")} within 30 days.`;
   if (seen.revocations.length === 0) return none(said);
   return table(`${said} The newest:`, ["Recorded", "Revoked from", "Reason", "Identity", "Profile", "Serial number", "Event log"],
     seen.revocations.map((one) => [["time", time(one.recorded_at)], ["time", time(one.revoked_at)], one.reason, named(one.identity), one.profile, ["mono", one.serial], one.event_log_index ?? "not there"]));

@@ -63,6 +63,12 @@ impl Access {
         peer: &Peer,
         action: Action,
     ) -> Result<Caller, Problem> {
+        // A browser shows its client certificate to whatever page sends it here, and says so by this header with every request
+        // that is more than a look. Our page only looks.
+        if action != Action::Read && headers.contains_key(http::header::ORIGIN) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "browser_refused")
+                .with_detail("what changes something is not taken from a web page"));
+        }
         let (mut recognised, mut stranger) = (None, None);
         for (role, auth) in &self.roles {
             match auth.authenticate(headers, peer) {

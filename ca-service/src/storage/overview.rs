@@ -8,7 +8,7 @@ use super::{Expiring, ExpiryMark, State, StoreError, StoredCertificate, StoredRe
 
 /// Issuances that are counted by day, the newest.
 pub const COUNTED_ISSUANCES: u32 = 5_000;
-/// Certificates that are counted in a window of ends.
+/// Certificates that are counted in a window of ends, and revocations of the last thirty days.
 pub const COUNTED_ENDS: u32 = 10_000;
 /// Days of the windows.
 pub const WINDOWS: [u16; 2] = [7, 30];
@@ -48,6 +48,10 @@ const REVOKED: &str = "SELECT r.issuer, r.shard, r.serial, r.revoked_at, r.recor
      c.identity_kind, c.identity, c.profile FROM revocation r JOIN certificate c ON c.serial = r.serial \
      ORDER BY r.recorded_at DESC LIMIT ?";
 
+/// How many revocations were recorded after a time (1), counted up to a number (2).
+const RECENT: &str =
+    "SELECT count(*) FROM (SELECT 1 FROM revocation WHERE recorded_at > ? LIMIT ?) AS recent";
+
 pub(super) fn read(connection: &Connection, now: UnixTime) -> Result<StoredOverview, StoreError> {
     let count = |query: &str, parameters: &[super::sql::Value<'_>]| {
         let number = rows::first(connection, query, parameters, |row| get::<Option<i64>>(row, 0))?;
@@ -81,10 +85,7 @@ pub(super) fn read(connection: &Connection, now: UnixTime) -> Result<StoredOverv
         days,
         ending,
         ending_next: expiry::expiring(connection, &window)?,
-        revoked: count(
-            "SELECT count(*) FROM revocation WHERE recorded_at > ?",
-            params![now.plus(-30 * DAY).0],
-        )?,
+        revoked: count(RECENT, params![now.plus(-30 * DAY).0, COUNTED_ENDS])?,
         revocations,
     })
 }
@@ -106,6 +107,7 @@ mod tests {
                 "certificate_expiry (not_after>? AND not_after<?)",
             ),
             (REVOKED, params![1_i64].to_vec(), "revocation_recorded"),
+            (RECENT, params![1_i64, 2_i64].to_vec(), "revocation_recorded (recorded_at>?)"),
         ] {
             let plan = format!("EXPLAIN QUERY PLAN {query}");
             let plan = sqlite::all(&connection, &plan, &parameters, |row| get::<String>(row, 3)).unwrap();

@@ -28,11 +28,11 @@ pub fn follow(layout: &Layout, ports: &Ports, file: &mut StackFile, out: &Output
     let is_new = |log: &&LogDescription| known.0.iter().all(|other| other.origin != log.origin);
     // The raw log has its own way into the files.
     let new: Vec<_> = served.0.iter().filter(|log| log.kind != "raw").filter(is_new).collect();
-    let believes_more = |log: &&LogDescription| {
+    let believes_otherwise = |log: &&LogDescription| {
         let known = known.0.iter().find(|other| other.origin == log.origin);
-        known.is_some_and(|known| !known.events.cover(&log.events))
+        known.is_some_and(|known| !(known.events.cover(&log.events) && log.events.cover(&known.events)))
     };
-    let believing: Vec<_> = served.0.iter().filter(believes_more).collect();
+    let believing: Vec<_> = served.0.iter().filter(believes_otherwise).collect();
     if new.is_empty() && believing.is_empty() {
         return Ok(());
     }
@@ -51,7 +51,7 @@ pub fn follow(layout: &Layout, ports: &Ports, file: &mut StackFile, out: &Output
     let bytes = serde_json::to_vec_pretty(&served).or_fail(Exit::Failure, "writing the log keys")?;
     write_file(&path, &bytes, Secrecy::Public)?;
     new.iter().for_each(|log| out.line(format!("a new shard: {}", log.origin)));
-    believing.iter().for_each(|log| out.line(format!("a new key of events: {}", log.origin)));
+    believing.iter().for_each(|log| out.line(format!("other keys of events: {}", log.origin)));
     Ok(())
 }
 
