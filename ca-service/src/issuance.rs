@@ -2,7 +2,7 @@
 //!
 //! [`CertificateAuthority::prepare`] decides, builds, lints and records; it returns an [`IssuanceToken`] that
 //! [`CertificateAuthority::issue`] consumes. A token exists once, so one intent is signed once. Who goes on at once takes
-//! [`CertificateAuthority::certify`], where the intent and the beginning of its signature become durable together.
+//! `certify`, where the intent and the beginning of its signature become durable together.
 
 use std::sync::Arc;
 use std::time::Duration;

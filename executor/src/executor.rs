@@ -323,7 +323,7 @@ impl Executor {
         self.agents.all().iter().map(|agent| self.summary(agent)).collect()
     }
 
-    /// What runs now, at most [`MAX_LISTED`] of it.
+    /// What runs now, at most `MAX_LISTED` of it.
     pub fn instances(&self) -> Vec<InstanceSummary> {
         let mut live = self.parts.runtime.live().list();
         live.truncate(MAX_LISTED);
