@@ -80,7 +80,7 @@ impl Agent {
     }
 
     pub(crate) fn admission(&self) -> AdmissionId {
-        self.prepared.owner.admission
+        self.prepared.owner().admission
     }
 
     /// Whether it was unloaded or replaced. A call that is registered by the time this is false is seen by every

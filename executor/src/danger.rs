@@ -7,12 +7,11 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Store};
 
 use crate::executor::Executor;
-use crate::runtime::{Call, CallError, Code, GuestState, Listed, Prepared, Registration, Runtime};
+use crate::runtime::{Call, CallError, Code, GuestState, Prepared, Runtime};
 
 /// An instance that ended its work and is kept.
 pub struct DangerLive {
     _store: Store<GuestState>,
-    _listed: Listed,
 }
 
 impl Executor {
@@ -40,10 +39,10 @@ impl Runtime {
     ///
     /// As `Runtime::call`.
     pub fn danger_call_and_keep(&self, prepared: &Prepared, call: Call) -> Result<DangerLive, CallError> {
-        let Registration { flag, listed, .. } = self.register(prepared, call.cancel.as_ref());
-        let mut store = self.store(prepared, call, flag, crate::clock::monotonic(), None)?;
+        let registration = self.register(prepared, call.cancel.as_ref());
+        let mut store = self.store(call, registration, crate::clock::monotonic(), None)?;
         self.run(prepared, &mut store)?;
-        Ok(DangerLive { _store: store, _listed: listed })
+        Ok(DangerLive { _store: store })
     }
 }
 

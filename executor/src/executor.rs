@@ -429,9 +429,9 @@ impl Executor {
     }
 
     fn summary(&self, agent: &Agent) -> AgentSummary {
-        let owner = &agent.prepared.owner;
+        let owner = agent.prepared.owner();
         let policy = self.parts.admission.policy_digest();
-        let summary = summarise(owner, agent.kind, &agent.facts, &agent.prepared.grants, &policy);
+        let summary = summarise(owner, agent.kind, &agent.facts, agent.prepared.grants(), &policy);
         AgentSummary { denied: agent.verdict().denied.map(records::wire_denied), ..summary }
     }
 

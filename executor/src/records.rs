@@ -51,7 +51,7 @@ pub(crate) fn audit_agent(agent: &Agent) -> AuditAgent {
         log_index: agent.facts.log_index,
         attestation: AuditAttestation {
             verified: true,
-            signer: agent.prepared.owner.signer.clone(),
+            signer: agent.prepared.owner().signer.clone(),
             trust_level: agent.facts.trust_level.into(),
         },
     }

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use executor_engine::Profile;
 use executor_engine::pool::PoolLimits;
+use executor_engine::{ModuleDigest, Profile};
 
 use crate::admission::{Admission, AdmittedModule, GrantSet};
 use crate::api::Access;
@@ -15,17 +15,21 @@ use crate::config::NextPolicy;
 use crate::confinement::Confinement;
 use crate::evidence::{Collector, EvidenceConfig};
 use crate::executor::{Executor, Parts, Withdrawal};
-use crate::runtime::{Call, CallError, CallLimits, GuestState, Outcome, PrepareError, Prepared, Runtime};
+use crate::runtime::{
+    AdmissionId, Call, CallError, CallLimits, GuestState, Lowered, Outcome, Owner, PrepareError, Prepared,
+    Runtime,
+};
 
 /// The state of a guest without grants.
 pub(crate) fn guest_state() -> GuestState {
-    GuestState::new(
-        bytes::Bytes::new(),
-        CallLimits::default(),
-        Arc::new(GrantSet::default()),
-        Arc::default(),
-        crate::clock::monotonic(),
-    )
+    let owner = Arc::new(Owner {
+        admission: AdmissionId::next(),
+        agent: "test.agent".into(),
+        digest: ModuleDigest::of(b""),
+        signer: "dev@example.com".into(),
+    });
+    let calls = runtime().live().admission(owner, Arc::default(), CallLimits::default());
+    GuestState::new(bytes::Bytes::new(), Lowered::default(), calls.register(None), crate::clock::monotonic())
 }
 
 /// The worker beside this test executable.

@@ -14,7 +14,7 @@ impl GuestState {
             self.conduct().asked(None, Asked::Malformed);
             return Err(ErrorCode::InvalidArgument);
         };
-        let (asked, answer) = match self.grants.lookup(&capability) {
+        let (asked, answer) = match self.grants().lookup(&capability) {
             Lookup::Granted => (Asked::Granted, Ok(())),
             Lookup::NotInManifest => (Asked::Refused, Err(ErrorCode::NotInManifest)),
             Lookup::NotGranted => (Asked::Refused, Err(ErrorCode::PolicyDenied)),
@@ -34,12 +34,12 @@ impl GuestState {
         operation: &str,
         arguments: &[u8],
     ) -> Result<Vec<u8>, ErrorCode> {
-        if self.grants.lookup(capability) != Lookup::Granted {
+        if self.grants().lookup(capability) != Lookup::Granted {
             return Err(ErrorCode::PolicyDenied);
         }
         match (capability, operation) {
             (Capability::Env(name), "get") => {
-                let value = self.grants.env().get(name.as_str());
+                let value = self.grants().env().get(name.as_str());
                 value.map(|value| value.clone().into_bytes()).ok_or(ErrorCode::Io)
             }
             (Capability::Network { .. }, "request") => self.request_over_network(capability, arguments),
@@ -55,15 +55,14 @@ impl GuestState {
         arguments: &[u8],
     ) -> Result<Vec<u8>, ErrorCode> {
         debug_assert_eq!(capability.kind(), CapabilityKind::Network);
-        let egress = self.grants.network().ok_or(ErrorCode::PolicyDenied)?;
+        let egress = self.grants().network().ok_or(ErrorCode::PolicyDenied)?;
         let (kill, deadline) = (self.kill(), self.deadline());
         let sent = egress.perform(capability, arguments, &kill, deadline, &mut self.conduct().network);
         sent.map_err(|refused| {
             let code = refused.code();
             let text = format!("{}: {refused}", refused.reason());
             // The number says little; the line says which rule it was.
-            let limits = self.limits;
-            self.log.push(&limits, Some(super::sinks::Level::Warn), Ok(&text));
+            self.log(Some(super::sinks::Level::Warn), Ok(&text));
             self.conduct().refused(refused.reason(), refused.to_string());
             code
         })

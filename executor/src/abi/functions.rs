@@ -2,7 +2,7 @@
 
 use wasmtime::{Caller, Linker};
 
-use super::handles::Resource;
+use super::handles::{HandleTable, Resource};
 use super::sinks::Level;
 use super::{ErrorCode, MAX_NAME_BYTES, MODULE, range};
 use crate::runtime::{GuestState, KillCause};
@@ -25,7 +25,7 @@ pub(super) fn link_always(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
     linker.func_wrap(MODULE, "write_output", |mut caller: Caller<'_, GuestState>, ptr: i32, len: i32| {
         with_memory(&mut caller, |memory, state| {
             let bytes = range::read(memory, ptr, len)?;
-            if state.output.len().saturating_add(bytes.len()) > state.limits.output {
+            if state.output.len().saturating_add(bytes.len()) > state.limits().output {
                 return Err(ErrorCode::Limit);
             }
             state.output.extend_from_slice(bytes);
@@ -37,13 +37,9 @@ pub(super) fn link_always(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
         "log",
         |mut caller: Caller<'_, GuestState>, level: i32, ptr: i32, len: i32| {
             let _ = with_memory(&mut caller, |memory, state| {
-                let limits = state.limits;
                 // A line longer than the whole allowance cannot be kept; refusing it early saves the copy.
-                state.log.push(
-                    &limits,
-                    Level::from_code(level),
-                    range::text(memory, ptr, len, limits.log_bytes),
-                );
+                let text = range::text(memory, ptr, len, state.limits().log_bytes);
+                state.log(Level::from_code(level), text);
                 Ok(0)
             });
         },
@@ -53,14 +49,14 @@ pub(super) fn link_always(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
         "record_metric",
         |mut caller: Caller<'_, GuestState>, name_ptr: i32, name_len: i32, value: f64| {
             with_memory(&mut caller, |memory, state| {
-                let limits = state.limits;
                 let name = range::text(memory, name_ptr, name_len, MAX_NAME_BYTES)?;
-                state.metrics.record(&limits, name, value).map(|()| 0)
+                let (extras, calls) = state.extras_and_calls();
+                extras.metrics.record(&calls.limits, name, value).map(|()| 0)
             })
         },
     )?;
     linker.func_wrap(MODULE, "buffer_len", |caller: Caller<'_, GuestState>, buffer: i32| {
-        match caller.data().handles.buffer(buffer) {
+        match handles(caller.data()).and_then(|handles| handles.buffer(buffer)) {
             Ok(bytes) => bytes.len() as i64,
             Err(code) => i64::from(code as i32),
         }
@@ -71,12 +67,12 @@ pub(super) fn link_always(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
         |mut caller: Caller<'_, GuestState>, buffer: i32, ptr: i32, cap: i32, offset: i64| {
             with_memory(&mut caller, |memory, state| {
                 let offset = u64::try_from(offset).map_err(|_| ErrorCode::InvalidArgument)?;
-                range::copy_out(memory, ptr, cap, state.handles.buffer(buffer)?, offset)
+                range::copy_out(memory, ptr, cap, handles(state)?.buffer(buffer)?, offset)
             })
         },
     )?;
     linker.func_wrap(MODULE, "close", |mut caller: Caller<'_, GuestState>, handle: i32| {
-        code(caller.data_mut().handles.close(handle).map(|()| 0))
+        code(caller.data_mut().extras().handles.close(handle).map(|()| 0))
     })?;
     Ok(())
 }
@@ -91,7 +87,7 @@ pub(super) fn link_capability(linker: &mut Linker<GuestState>) -> wasmtime::Resu
                 revoked(state)?;
                 let text = range::text(memory, ptr, len, MAX_NAME_BYTES)?;
                 let capability = state.request(text)?;
-                state.handles.insert(Resource::Capability(capability), state.limits.handles)
+                insert(state, Resource::Capability(capability))
             })
         },
     )?;
@@ -108,7 +104,7 @@ pub(super) fn link_capability(linker: &mut Linker<GuestState>) -> wasmtime::Resu
                 revoked(state)?;
                 let operation = range::text(memory, op_ptr, op_len, MAX_NAME_BYTES)?;
                 let arguments = range::read(memory, args_ptr, args_len)?;
-                let Resource::Capability(capability) = state.handles.get(handle)? else {
+                let Resource::Capability(capability) = handles(state)?.get(handle)? else {
                     return Err(ErrorCode::BadHandle);
                 };
                 let capability = capability.clone();
@@ -129,7 +125,7 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
             with_memory(&mut caller, |memory, state| {
                 revoked(state)?;
                 let reference = range::text(memory, ptr, len, MAX_NAME_BYTES)?;
-                let bytes = state.grants.media()?.download(reference)?;
+                let bytes = state.grants().media()?.download(reference)?;
                 buffer(state, bytes)
             })
         },
@@ -142,7 +138,8 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
                 revoked(state)?;
                 let media_type = range::text(memory, type_ptr, type_len, 128)?;
                 let bytes = range::read(memory, ptr, len)?;
-                let reference = state.grants.media()?.upload(media_type, bytes, &mut state.uploaded)?;
+                let (extras, calls) = state.extras_and_calls();
+                let reference = calls.grants.media()?.upload(media_type, bytes, &mut extras.uploaded)?;
                 buffer(state, reference.into_bytes())
             })
         },
@@ -156,7 +153,7 @@ pub(super) fn link_stream(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
         with_memory(&mut caller, |memory, state| {
             revoked(state)?;
             let stream = state.open_stream(range::text(memory, ptr, len, MAX_NAME_BYTES)?)?;
-            state.handles.insert(Resource::Stream(stream), state.limits.handles)
+            insert(state, Resource::Stream(stream))
         })
     })?;
     linker.func_wrap(
@@ -166,7 +163,7 @@ pub(super) fn link_stream(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
             with_memory(&mut caller, |memory, state| {
                 revoked(state)?;
                 let bytes = range::read(memory, ptr, len)?;
-                let stream = state.handles.stream(handle)?;
+                let stream = handles(state)?.stream(handle)?;
                 let taken = state.write_stream(stream, bytes)?;
                 i32::try_from(taken).map_err(|_| ErrorCode::Limit)
             })
@@ -174,9 +171,10 @@ pub(super) fn link_stream(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
     )?;
     linker.func_wrap(MODULE, "end_stream", |mut caller: Caller<'_, GuestState>, handle: i32| {
         let state = caller.data_mut();
-        let ended = state.handles.stream(handle).and_then(|stream| state.end_stream(stream));
+        let stream = handles(state).and_then(|handles| handles.stream(handle));
+        let ended = stream.and_then(|stream| state.end_stream(stream));
         code(ended.and_then(|chunks| {
-            state.handles.close(handle)?;
+            state.extras().handles.close(handle)?;
             i32::try_from(chunks).map_err(|_| ErrorCode::Limit)
         }))
     })?;
@@ -218,8 +216,19 @@ fn revoked(state: &GuestState) -> Answer<()> {
 }
 
 fn buffer(state: &mut GuestState, bytes: Vec<u8>) -> Answer<i32> {
-    if state.handles.buffered_bytes().saturating_add(bytes.len()) > state.limits.hostcall_bytes {
+    let (extras, calls) = state.extras_and_calls();
+    if extras.handles.buffered_bytes().saturating_add(bytes.len()) > calls.limits.hostcall_bytes {
         return Err(ErrorCode::Limit);
     }
-    state.handles.insert(Resource::Buffer(bytes), state.limits.handles)
+    insert(state, Resource::Buffer(bytes))
+}
+
+/// The handles that the guest has, if it has any.
+fn handles(state: &GuestState) -> Answer<&HandleTable> {
+    state.extras_if_any().map(|extras| &extras.handles).ok_or(ErrorCode::BadHandle)
+}
+
+fn insert(state: &mut GuestState, resource: Resource) -> Answer<i32> {
+    let (extras, calls) = state.extras_and_calls();
+    extras.handles.insert(resource, calls.limits.handles)
 }

@@ -8,19 +8,19 @@ use crate::streams::StreamIndex;
 impl GuestState {
     /// Opens a stream, unless the call has one answer only.
     pub(crate) fn open_stream(&mut self, id: &str) -> Result<StreamIndex, ErrorCode> {
-        self.streams.as_mut().ok_or(ErrorCode::NotSupported)?.open(id)
+        self.extras().streams.as_mut().ok_or(ErrorCode::NotSupported)?.open(id)
     }
 
     /// Sends a piece; waits while the reader is slow, but not longer than the call may take.
     pub(crate) fn write_stream(&mut self, stream: StreamIndex, bytes: &[u8]) -> Result<u32, ErrorCode> {
-        let (limit, go_on) = (self.limits.streamed, self.patience());
-        self.streams.as_mut().ok_or(ErrorCode::BadHandle)?.write(stream, bytes, limit, go_on)
+        let (limit, go_on) = (self.limits().streamed, self.patience());
+        self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.write(stream, bytes, limit, go_on)
     }
 
     /// Ends a stream; gives the number of its pieces.
     pub(crate) fn end_stream(&mut self, stream: StreamIndex) -> Result<u64, ErrorCode> {
         let go_on = self.patience();
-        self.streams.as_mut().ok_or(ErrorCode::BadHandle)?.end(stream, go_on)
+        self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.end(stream, go_on)
     }
 
     /// Whether a host function may wait any longer. The tick does not reach it while it waits.

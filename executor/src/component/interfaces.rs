@@ -48,7 +48,28 @@ impl GuestState {
     }
 
     fn has_room(&self) -> Result<(), types::Error> {
-        if self.resources >= self.limits.handles { Err(error(ErrorCode::Limit)) } else { Ok(()) }
+        let held = self.extras_if_any().map_or(0, |extras| extras.resources);
+        if held >= self.limits().handles { Err(error(ErrorCode::Limit)) } else { Ok(()) }
+    }
+
+    /// Gives the guest a handle.
+    fn hand_out<T: Send + 'static>(&mut self, held: T) -> wasmtime::Result<Resource<T>> {
+        let extras = self.extras();
+        extras.resources += 1;
+        Ok(extras.table.push(held)?)
+    }
+
+    /// What a handle stands for.
+    fn held<T: 'static>(&mut self, handle: &Resource<T>) -> wasmtime::Result<&T> {
+        Ok(self.extras().table.get(handle)?)
+    }
+
+    /// Takes a handle back.
+    fn let_go<T: 'static>(&mut self, handle: Resource<T>) -> wasmtime::Result<()> {
+        let extras = self.extras();
+        extras.table.delete(handle)?;
+        extras.resources = extras.resources.saturating_sub(1);
+        Ok(())
     }
 }
 
@@ -68,7 +89,7 @@ impl io::Host for GuestState {
 
     fn write_output(&mut self, data: Vec<u8>) -> Answer<()> {
         if data.len() > MAX_TRANSFER_BYTES
-            || self.output.len().saturating_add(data.len()) > self.limits.output
+            || self.output.len().saturating_add(data.len()) > self.limits().output
         {
             return Ok(Err(error(ErrorCode::Limit)));
         }
@@ -90,16 +111,15 @@ impl log::Host for GuestState {
             types::Level::Debug => Level::Debug,
             types::Level::Trace => Level::Trace,
         };
-        let limits = self.limits;
-        self.log.push(&limits, Some(level), Ok(&message));
+        GuestState::log(self, Some(level), Ok(&message));
         Ok(())
     }
 }
 
 impl metric::Host for GuestState {
     fn record_metric(&mut self, name: String, value: f64) -> Answer<()> {
-        let limits = self.limits;
-        Ok(self.metrics.record(&limits, &name, value).map_err(error))
+        let (extras, calls) = self.extras_and_calls();
+        Ok(extras.metrics.record(&calls.limits, &name, value).map_err(error))
     }
 }
 
@@ -109,10 +129,7 @@ impl capability::Host for GuestState {
             return Ok(Err(refused));
         }
         match GuestState::request(self, &text) {
-            Ok(capability) => {
-                self.resources += 1;
-                Ok(Ok(self.table.push(Handle(capability))?))
-            }
+            Ok(capability) => Ok(Ok(self.hand_out(Handle(capability))?)),
             Err(code) => Ok(Err(error(code))),
         }
     }
@@ -123,14 +140,12 @@ impl capability::HostHandle for GuestState {
         if let Err(refused) = self.not_killed() {
             return Ok(Err(refused));
         }
-        let capability = self.table.get(&handle)?.0.clone();
+        let capability = self.held(&handle)?.0.clone();
         Ok(GuestState::invoke(self, &capability, &operation, &args).map_err(error))
     }
 
     fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
-        self.table.delete(handle)?;
-        self.resources = self.resources.saturating_sub(1);
-        Ok(())
+        self.let_go(handle)
     }
 }
 
@@ -139,11 +154,8 @@ impl media::Host for GuestState {
         if let Err(refused) = self.not_killed().and_then(|()| self.has_room()) {
             return Ok(Err(refused));
         }
-        match self.grants.media().and_then(|store| store.download(&reference)) {
-            Ok(bytes) => {
-                self.resources += 1;
-                Ok(Ok(self.table.push(Object(bytes))?))
-            }
+        match self.grants().media().and_then(|store| store.download(&reference)) {
+            Ok(bytes) => Ok(Ok(self.hand_out(Object(bytes))?)),
             Err(code) => Ok(Err(error(code))),
         }
     }
@@ -152,27 +164,26 @@ impl media::Host for GuestState {
         if let Err(refused) = self.not_killed() {
             return Ok(Err(refused));
         }
-        let uploaded = &mut self.uploaded;
-        Ok(self.grants.media().and_then(|store| store.upload(&media_type, &data, uploaded)).map_err(error))
+        let (extras, calls) = self.extras_and_calls();
+        let uploaded = &mut extras.uploaded;
+        Ok(calls.grants.media().and_then(|store| store.upload(&media_type, &data, uploaded)).map_err(error))
     }
 }
 
 impl media::HostObject for GuestState {
     fn size(&mut self, object: Resource<Object>) -> wasmtime::Result<u64> {
-        Ok(self.table.get(&object)?.0.len() as u64)
+        Ok(self.held(&object)?.0.len() as u64)
     }
 
     fn read(&mut self, object: Resource<Object>, offset: u64, max: u32) -> Answer<Vec<u8>> {
-        let bytes = &self.table.get(&object)?.0;
+        let bytes = &self.held(&object)?.0;
         let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
         let count = rest.len().min(max as usize).min(MAX_TRANSFER_BYTES);
         Ok(Ok(rest.get(..count).unwrap_or_default().to_vec()))
     }
 
     fn drop(&mut self, object: Resource<Object>) -> wasmtime::Result<()> {
-        self.table.delete(object)?;
-        self.resources = self.resources.saturating_sub(1);
-        Ok(())
+        self.let_go(object)
     }
 }
 
@@ -184,10 +195,7 @@ impl stream::HostOutStream for GuestState {
             return Ok(Err(refused));
         }
         match self.open_stream(&id) {
-            Ok(stream) => {
-                self.resources += 1;
-                Ok(Ok(self.table.push(OutStream(stream))?))
-            }
+            Ok(stream) => Ok(Ok(self.hand_out(OutStream(stream))?)),
             Err(code) => Ok(Err(error(code))),
         }
     }
@@ -196,18 +204,16 @@ impl stream::HostOutStream for GuestState {
         if let Err(refused) = self.not_killed() {
             return Ok(Err(refused));
         }
-        let index = self.table.get(&stream)?.0;
+        let index = self.held(&stream)?.0;
         Ok(self.write_stream(index, &chunk).map_err(error))
     }
 
     fn end(&mut self, stream: Resource<OutStream>) -> Answer<u64> {
-        let index = self.table.get(&stream)?.0;
+        let index = self.held(&stream)?.0;
         Ok(self.end_stream(index).map_err(error))
     }
 
     fn drop(&mut self, stream: Resource<OutStream>) -> wasmtime::Result<()> {
-        self.table.delete(stream)?;
-        self.resources = self.resources.saturating_sub(1);
-        Ok(())
+        self.let_go(stream)
     }
 }

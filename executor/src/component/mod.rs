@@ -168,7 +168,7 @@ enum Ended {
 /// What the component model itself could use without end.
 fn bound(store: &mut Store<GuestState>) {
     store.set_max_component_handles(MAX_HANDLES);
-    let fuel = store.data().limits.hostcall_bytes;
+    let fuel = store.data().limits().hostcall_bytes;
     store.set_hostcall_fuel(fuel);
 }
 
@@ -181,8 +181,7 @@ fn exit_code(state: &mut GuestState, answer: Result<(), String>) -> i32 {
     match answer {
         Ok(()) => 0,
         Err(text) => {
-            let limits = state.limits;
-            state.log.push(&limits, Some(Level::Error), Ok(&text));
+            state.log(Some(Level::Error), Ok(&text));
             1
         }
     }

@@ -73,9 +73,9 @@ impl HasData for Table {
 /// Links [`INTERFACES`]. Host calls that wait are asynchronous, so that a stop ends them.
 pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     type State = GuestState;
-    io::error::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
-    io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
-    io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    io::error::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
+    io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
+    io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
     clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
     clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
@@ -114,40 +114,41 @@ impl Default for Wasi {
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_default();
-        WasiCtxView { ctx: &mut wasi.ctx, table: &mut self.table }
+        let extras = self.extras();
+        let wasi = extras.wasi.get_or_insert_default();
+        WasiCtxView { ctx: &mut wasi.ctx, table: &mut extras.table }
     }
 }
 
 /// Gives a call its streams, and what was granted.
 pub(super) fn prepare(state: &mut GuestState) -> wasmtime::Result<()> {
-    let stdout = MemoryOutputPipe::new(state.limits.output);
-    let stderr = MemoryOutputPipe::new(state.limits.log_bytes);
+    let stdout = MemoryOutputPipe::new(state.limits().output);
+    let stderr = MemoryOutputPipe::new(state.limits().log_bytes);
     let mut builder = WasiCtx::builder();
     builder
         .stdin(MemoryInputPipe::new(state.input.clone()))
         .stdout(stdout.clone())
         .stderr(stderr.clone())
         .max_random_size(MAX_RANDOM);
-    for (name, value) in state.grants.env() {
+    for (name, value) in state.grants().env() {
         builder.env(name, value);
     }
-    for directory in state.grants.directories() {
+    for directory in state.grants().directories() {
         builder.preopened_dir(&directory.host, directory.guest.as_str(), directory.perms())?;
     }
-    state.table.set_max_capacity(MAX_RESOURCES);
-    state.wasi = Some(Box::new(Wasi { ctx: builder.build(), stdout, stderr }));
+    let extras = state.extras();
+    extras.table.set_max_capacity(MAX_RESOURCES);
+    extras.wasi = Some(Box::new(Wasi { ctx: builder.build(), stdout, stderr }));
     Ok(())
 }
 
 /// Takes what the guest wrote: to its standard output as output of the call or as log lines, to its standard error as
 /// log lines.
 pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
-    let Some(wasi) = state.wasi.take() else { return };
-    let limits = state.limits;
+    let Some(wasi) = state.extras().wasi.take() else { return };
     let mut lines = |level, bytes: &[u8]| {
         for line in String::from_utf8_lossy(bytes).lines() {
-            state.log.push(&limits, Some(level), Ok(line));
+            state.log(Some(level), Ok(line));
         }
     };
     lines(Level::Error, &wasi.stderr.contents());

@@ -217,7 +217,7 @@ impl Executor {
             module: agent.digest.to_string(),
             percent,
             policy: hex::encode(self.parts.admission.policy_digest()),
-            signer: agent.prepared.owner.signer.clone(),
+            signer: agent.prepared.owner().signer.clone(),
             time_ms: clock::unix_millis(),
             version: agent.facts.version.clone(),
             why: why.to_owned(),

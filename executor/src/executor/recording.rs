@@ -18,7 +18,7 @@ impl Executor {
     pub(super) fn execution_event(&self, agent: &Agent, instance: InstanceId, ended: &Ended) -> AuditEvent {
         let (result, usage) = (reason_of(&ended.result), ended.usage);
         self.parts.metrics.ended(agent, result, ended);
-        let requested = texts(agent.prepared.grants.requested());
+        let requested = texts(agent.prepared.grants().requested());
         let mut violations = Vec::new();
         if usage.refused_growths > 0 {
             violations.push(format!("memory or table growth refused {} times", usage.refused_growths));
@@ -86,7 +86,7 @@ impl Executor {
             policy: hex::encode(begun.policy),
             profile: self.parts.runtime.profile_id().as_str().to_owned(),
             reason: reason.to_owned(),
-            signer: agent.prepared.owner.signer.clone(),
+            signer: agent.prepared.owner().signer.clone(),
             started_ms: begun.at_ms,
             ticks: usage.epoch_ticks,
             trust_level: agent.facts.trust_level.to_owned(),
@@ -102,7 +102,7 @@ impl Executor {
             execution,
             security: Some(AuditSecurity {
                 policy_checks: vec!["admission".into()],
-                capability_grants: texts(agent.prepared.grants.granted()),
+                capability_grants: texts(agent.prepared.grants().granted()),
                 ..AuditSecurity::default()
             }),
             policy: Some(hex::encode(agent.verdict().policy)),

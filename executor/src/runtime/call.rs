@@ -8,12 +8,13 @@ use bytes::Bytes;
 use executor_engine::Profile;
 use wasmtime::{Instance, Store, Trap};
 
+use super::calls::Registration;
 use super::conduct::Conduct;
-use super::control::{Cancel, InstanceId, KillFlag, Registration};
+use super::control::{Cancel, InstanceId};
 use super::engine::Runtime;
-use super::limits::Lowered;
+use super::limits::{CallLimits, Lowered};
 use super::prepared::{Code, CoreModule, Prepared};
-use super::state::{GuestState, Instantiation, Stop, on_tick};
+use super::state::{Extras, GuestState, Instantiation, Stop, on_tick};
 use crate::abi::sinks::{LogRecord, MetricRecord};
 use crate::clock;
 use crate::component::Failed;
@@ -169,9 +170,8 @@ impl Runtime {
         pipe: Option<Arc<Pipe>>,
     ) -> Ended {
         let started = clock::monotonic();
-        // Listed until the instance is gone.
-        let Registration { id, flag, listed: _listed } = registration;
-        let mut store = match self.store(prepared, call, flag, started, pipe) {
+        let id = registration.id;
+        let mut store = match self.store(call, registration, started, pipe) {
             Ok(store) => store,
             Err(error) => return Ended::unbegun(error),
         };
@@ -180,37 +180,43 @@ impl Runtime {
         }
         let ran = self.run(prepared, &mut store);
         let wall = clock::monotonic().saturating_duration_since(started);
-        let fuel = store.get_fuel().ok();
+        // Asking for fuel where there is none makes an error, which costs more than the rest of this account.
+        let fuel = match self.profile() {
+            Profile::Deterministic => store.get_fuel().ok(),
+            Profile::Standard => None,
+        };
         // What outlives the store is taken out of it; moving all of it would cost more.
         let state = store.data_mut();
+        let extras = state.take_extras().map(|extras| *extras);
+        let dropped_log_lines = extras.as_ref().map_or(0, |extras| extras.log.dropped());
         let usage = Usage {
             wall_us: wall.as_micros().try_into().unwrap_or(u64::MAX),
             memory_bytes: state.limiter.memory() as u64,
             epoch_ticks: state.ticks(),
-            fuel: fuel.map(|left| state.limits.fuel.saturating_sub(left)),
-            dropped_log_lines: state.log.dropped(),
+            fuel: fuel.map(|left| state.limits().fuel.saturating_sub(left)),
+            dropped_log_lines,
             refused_growths: state.limiter.refused(),
         };
-        let result = ran.map(|exit_code| Outcome {
-            instance: id,
-            usage,
-            exit_code,
-            output: std::mem::take(&mut state.output),
-            log: std::mem::take(&mut state.log).into_records(),
-            metrics: std::mem::take(&mut state.metrics).into_records(),
-        });
+        let (log, metrics, conduct, streams) = match extras {
+            Some(Extras { log, metrics, conduct, streams, .. }) => {
+                (log.into_records(), metrics.into_records(), conduct, streams)
+            }
+            None => (Vec::new(), Vec::new(), None, None),
+        };
+        let output = std::mem::take(&mut state.output);
+        let result = ran.map(|exit_code| Outcome { instance: id, usage, exit_code, output, log, metrics });
         let instantiation = match state.instantiation {
             Instantiation::Complete(at) => Some(at.saturating_duration_since(started)),
             Instantiation::Measured | Instantiation::Unmeasured => None,
         };
-        let streamed = state.streams.take().map(|streams| Box::new(streams.into_digest()));
-        Ended { result, usage, conduct: state.conduct.take(), instantiation, streamed }
+        let streamed = streams.map(|streams| Box::new(streams.into_digest()));
+        Ended { result, usage, conduct, instantiation, streamed }
     }
 
     /// Makes an instance and drops it: what starts it runs, `process` does not.
     pub(crate) fn dry_run(&self, prepared: &Prepared) -> Result<(), CallError> {
-        let Registration { flag, listed: _listed, .. } = self.register(prepared, None);
-        let mut store = self.store(prepared, Call::default(), flag, clock::monotonic(), None)?;
+        let registration = self.register(prepared, None);
+        let mut store = self.store(Call::default(), registration, clock::monotonic(), None)?;
         let made = match &prepared.code {
             Code::Component(component) => component.instantiate(&mut store),
             Code::Core(core) => core.pre.instantiate(&mut store).map(drop).map_err(Failed::Instantiate),
@@ -230,27 +236,28 @@ impl Runtime {
     /// An empty store with every limit on.
     pub(crate) fn store(
         &self,
-        prepared: &Prepared,
         call: Call,
-        flag: Arc<KillFlag>,
+        registration: Registration,
         started: Instant,
         pipe: Option<Arc<Pipe>>,
     ) -> Result<Store<GuestState>, CallError> {
-        if let Some(cause) = flag.raised() {
+        if let Some(cause) = registration.flag.raised() {
             return Err(Stop::Killed(cause).into());
         }
-        let limits = prepared.limits.lowered(call.lowered);
-        if call.input.len() > limits.input {
-            return Err(CallError::InputTooLarge { limit: limits.input });
+        let CallLimits { input, fuel, .. } = registration.calls.limits;
+        if call.input.len() > input {
+            return Err(CallError::InputTooLarge { limit: input });
         }
-        let mut state = GuestState::new(call.input, limits, Arc::clone(&prepared.grants), flag, started);
-        state.streams = pipe.map(|pipe| Box::new(GuestStreams::new(pipe)));
+        let mut state = GuestState::new(call.input, call.lowered, registration, started);
+        if let Some(pipe) = pipe {
+            state.extras().streams = Some(GuestStreams::new(pipe));
+        }
         let mut store = Store::new(self.engine(), state);
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
         if self.profile() == Profile::Deterministic {
-            store.set_fuel(limits.fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
+            store.set_fuel(fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
         }
         Ok(store)
     }

@@ -6,7 +6,8 @@ use executor_engine::pool::PoolLimits;
 use executor_engine::{Profile, ProfileId, engine_config};
 use wasmtime::Engine;
 
-use super::control::{Cancel, KillCause, LiveInstances, Registration, Selector};
+use super::calls::{LiveInstances, Registration};
+use super::control::{Cancel, KillCause, Selector};
 use super::epoch::Ticker;
 use super::prepared::Prepared;
 use crate::abi::CoreLinkers;
@@ -19,7 +20,7 @@ pub struct Runtime {
     pool: PoolLimits,
     pool_reduced: bool,
     ticker: Ticker,
-    live: Arc<LiveInstances>,
+    live: LiveInstances,
     core_linkers: CoreLinkers,
     component_linkers: ComponentLinkers,
 }
@@ -113,7 +114,7 @@ impl Runtime {
 
     /// Puts a call into the list of what can be stopped, before it waits or runs.
     pub(crate) fn register(&self, prepared: &Prepared, cancel: Option<&Cancel>) -> Registration {
-        self.live.register(&prepared.owner, cancel)
+        prepared.calls.register(cancel)
     }
 
     /// The largest lateness of the tick since the last call, microseconds.

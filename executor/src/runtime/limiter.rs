@@ -18,9 +18,10 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    pub(crate) fn new(limits: &CallLimits) -> Self {
+    /// The account of a call that may use `memory` bytes, and of anything else what the limits say.
+    pub(crate) fn new(limits: &CallLimits, memory: usize) -> Self {
         Self {
-            memory_limit: limits.memory,
+            memory_limit: memory,
             table_limit: limits.table_elements,
             instance_limit: limits.instances,
             memory: 0,
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn totals_are_of_the_store_not_of_each_memory() {
-        let mut limiter = Limiter::new(&CallLimits { memory: 100, ..CallLimits::default() });
+        let mut limiter = Limiter::new(&CallLimits::default(), 100);
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap(), "a second memory shares the limit");
         assert!(limiter.memory_growing(60, 100, None).unwrap());
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_growth_that_the_module_itself_forbids_is_not_accounted() {
-        let mut limiter = Limiter::new(&CallLimits::default());
+        let mut limiter = Limiter::new(&CallLimits::default(), 64 << 20);
         assert!(!limiter.memory_growing(0, 60, Some(10)).unwrap());
         assert_eq!(limiter.memory(), 0);
     }

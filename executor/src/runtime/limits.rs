@@ -62,12 +62,23 @@ impl CallLimits {
     /// The smaller of each: a manifest, a grant and a caller can lower limits and never raise them.
     #[must_use]
     pub fn lowered(self, other: Lowered) -> Self {
-        Self {
-            memory: other.memory.map_or(self.memory, |memory| self.memory.min(memory)).min(MAX_GUEST_MEMORY),
-            cpu: other.cpu.map_or(self.cpu, |cpu| self.cpu.min(cpu)),
-            wall: other.wall.map_or(self.wall, |wall| self.wall.min(wall)),
-            ..self
-        }
+        let (memory, cpu, wall) = (self.memory_of(other), self.cpu_of(other), self.wall_of(other));
+        Self { memory, cpu, wall, ..self }
+    }
+
+    /// The memory of a call for which this was asked.
+    pub(crate) fn memory_of(&self, asked: Lowered) -> usize {
+        asked.memory.map_or(self.memory, |memory| self.memory.min(memory)).min(MAX_GUEST_MEMORY)
+    }
+
+    /// Its processor time.
+    pub(crate) fn cpu_of(&self, asked: Lowered) -> Duration {
+        asked.cpu.map_or(self.cpu, |cpu| self.cpu.min(cpu))
+    }
+
+    /// Its wall time.
+    pub(crate) fn wall_of(&self, asked: Lowered) -> Duration {
+        asked.wall.map_or(self.wall, |wall| self.wall.min(wall))
     }
 }
 

@@ -12,6 +12,7 @@
 //! left behind, and a store that trapped is never used again.
 
 mod call;
+mod calls;
 mod conduct;
 mod control;
 mod engine;
@@ -23,9 +24,11 @@ mod state;
 
 pub(crate) use call::Ended;
 pub use call::{Call, CallError, Outcome, Usage};
+pub use calls::LiveInstances;
+pub(crate) use calls::Registration;
 pub(crate) use conduct::{Asked, Conduct, NetworkUse, is_of_network};
-pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, LiveInstances, Owner, Selector};
-pub(crate) use control::{KillFlag, Listed, Registration};
+pub(crate) use control::KillFlag;
+pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, Owner, Selector};
 pub use engine::{Runtime, RuntimeError};
 pub use limits::{CallLimits, Lowered};
 pub(crate) use prepared::Code;

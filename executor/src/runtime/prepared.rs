@@ -6,6 +6,7 @@ use executor_engine::ModuleDigest;
 use executor_engine::limits::WASM_PAGE;
 use wasmtime::{ExternType, InstancePre, Module, ModuleExport};
 
+use super::calls::Calls;
 use super::control::Owner;
 use super::engine::Runtime;
 use super::limits::CallLimits;
@@ -17,9 +18,7 @@ use crate::component::AgentComponent;
 
 /// A loaded module with its grants. Cheap to share; holds no guest state.
 pub struct Prepared {
-    pub(crate) owner: Arc<Owner>,
-    pub(crate) grants: Arc<GrantSet>,
-    pub(crate) limits: CallLimits,
+    pub(crate) calls: Arc<Calls>,
     pub(crate) code: Code,
 }
 
@@ -95,7 +94,8 @@ impl Prepared {
             Loaded::Component(component) => {
                 let linkers = runtime.component_linkers();
                 let component = AgentComponent::prepare(runtime.engine(), linkers, component, &grants)?;
-                Ok(Self { owner, grants, limits: *admitted.limits(), code: Code::Component(component) })
+                let calls = runtime.live().admission(owner, grants, *admitted.limits());
+                Ok(Self { calls, code: Code::Component(component) })
             }
         }
     }
@@ -134,17 +134,28 @@ impl Prepared {
             .core_linkers()
             .instantiate_pre(interfaces, module)
             .map_err(|error| PrepareError::PoolLimit { detail: format!("{error:#}") })?;
-        Ok(Self { owner, grants, limits, code: Code::Core(CoreModule { pre, process, memory, initialize }) })
+        let calls = runtime.live().admission(owner, grants, limits);
+        Ok(Self { calls, code: Code::Core(CoreModule { pre, process, memory, initialize }) })
+    }
+
+    /// Whose module it is.
+    pub(crate) fn owner(&self) -> &Arc<Owner> {
+        &self.calls.owner
+    }
+
+    /// What policy granted it.
+    pub(crate) fn grants(&self) -> &Arc<GrantSet> {
+        &self.calls.grants
     }
 
     /// Digest of the module.
     pub fn digest(&self) -> ModuleDigest {
-        self.owner.digest
+        self.calls.owner.digest
     }
 
     /// Agent id of the signed manifest.
     pub fn agent(&self) -> &str {
-        &self.owner.agent
+        &self.calls.owner.agent
     }
 }
 

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Memory, StoreContextMut, UpdateDeadline};
 
+use super::calls::{Calls, Registration};
 use super::conduct::Conduct;
 use super::control::{KillCause, KillFlag};
 use super::limiter::Limiter;
-use super::limits::CallLimits;
+use super::limits::{CallLimits, Lowered};
+use crate::abi::ErrorCode;
 use crate::abi::handles::HandleTable;
-use crate::abi::sinks::{LogSink, MetricSink};
+use crate::abi::sinks::{Level, LogSink, MetricSink};
 use crate::admission::GrantSet;
 use crate::clock;
 use crate::component::Wasi;
@@ -43,69 +45,101 @@ pub(crate) enum Instantiation {
     Unmeasured,
 }
 
-/// Host-side state of one call. Dropped with its store after the call, whatever its outcome.
+/// Host-side state of one call. Dropped with its store after the call, whatever its outcome; the call is listed until then.
+///
+/// It is small because it is moved into the store, and has few parts because each is dropped: what most guests never touch
+/// is made when one does.
 pub(crate) struct GuestState {
     pub(crate) limiter: Limiter,
-    pub(crate) limits: CallLimits,
+    pub(crate) registration: Registration,
     pub(crate) input: Bytes,
     pub(crate) output: Vec<u8>,
+    /// How long it takes until the instance is complete.
+    pub(crate) instantiation: Instantiation,
+    /// The exported memory of a core module, once it is instantiated.
+    pub(crate) memory: Option<Memory>,
+    extras: Option<Box<Extras>>,
+    deadline: Instant,
+    /// Processor time it may use, and that of the thread at the first tick. Asking costs a system call, which most guests
+    /// end before; the tick that is not counted is within what a budget is exact to.
+    cpu: Duration,
+    cpu_start: Option<Duration>,
+    ticks: u64,
+}
+
+/// What some guests have beside input and output.
+#[derive(Default)]
+pub(crate) struct Extras {
     pub(crate) log: LogSink,
     pub(crate) metrics: MetricSink,
+    /// Handles of a core module.
     pub(crate) handles: HandleTable,
-    pub(crate) grants: Arc<GrantSet>,
     /// Handles of a component, and how many live.
     pub(crate) table: ResourceTable,
     pub(crate) resources: usize,
     /// Bytes of media that this call uploaded.
     pub(crate) uploaded: u64,
     /// Its streams, in calls that have a reader.
-    pub(crate) streams: Option<Box<GuestStreams>>,
+    pub(crate) streams: Option<GuestStreams>,
     /// What it asked for and was refused; most calls ask for nothing.
     pub(crate) conduct: Option<Box<Conduct>>,
-    /// How long it takes until the instance is complete.
-    pub(crate) instantiation: Instantiation,
     /// What WASI functions lead to, in components that import any.
     pub(crate) wasi: Option<Box<Wasi>>,
-    /// The exported memory of a core module, once it is instantiated.
-    pub(crate) memory: Option<Memory>,
-    kill: Arc<KillFlag>,
-    deadline: Instant,
-    /// Processor time of the thread at the first tick. Asking costs a system call, which most guests end before; the
-    /// tick that is not counted is within what a budget is exact to.
-    cpu_start: Option<Duration>,
-    ticks: u64,
 }
 
 impl GuestState {
-    pub(crate) fn new(
-        input: Bytes,
-        limits: CallLimits,
-        grants: Arc<GrantSet>,
-        kill: Arc<KillFlag>,
-        started: Instant,
-    ) -> Self {
+    pub(crate) fn new(input: Bytes, lowered: Lowered, registration: Registration, started: Instant) -> Self {
+        let limits = &registration.calls.limits;
+        let (cpu, wall) = (limits.cpu_of(lowered), limits.wall_of(lowered));
         Self {
-            limiter: Limiter::new(&limits),
-            limits,
+            limiter: Limiter::new(limits, limits.memory_of(lowered)),
+            registration,
             input,
             output: Vec::new(),
-            log: LogSink::default(),
-            metrics: MetricSink::default(),
-            handles: HandleTable::default(),
-            grants,
-            table: ResourceTable::new(),
-            resources: 0,
-            uploaded: 0,
-            streams: None,
-            conduct: None,
             instantiation: Instantiation::Unmeasured,
-            wasi: None,
             memory: None,
-            kill,
-            deadline: started + limits.wall,
+            extras: None,
+            deadline: started + wall,
+            cpu,
             cpu_start: None,
             ticks: 0,
         }
+    }
+
+    /// What policy granted.
+    pub(crate) fn grants(&self) -> &GrantSet {
+        &self.registration.calls.grants
+    }
+
+    /// The ceilings of every call of this admission. Memory and time, which a caller may lower, are accounted apart.
+    pub(crate) fn limits(&self) -> &CallLimits {
+        &self.registration.calls.limits
+    }
+
+    /// What this guest has beside input and output, made when it is first asked for.
+    pub(crate) fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// The same, with what bounds it.
+    pub(crate) fn extras_and_calls(&mut self) -> (&mut Extras, &Calls) {
+        (self.extras.get_or_insert_default(), &self.registration.calls)
+    }
+
+    /// The same, if the guest has any.
+    pub(crate) fn extras_if_any(&self) -> Option<&Extras> {
+        self.extras.as_deref()
+    }
+
+    /// The same, when the guest is over.
+    pub(super) fn take_extras(&mut self) -> Option<Box<Extras>> {
+        self.extras.take()
+    }
+
+    /// Keeps a log line, or drops and counts it.
+    pub(crate) fn log(&mut self, level: Option<Level>, text: Result<&str, ErrorCode>) {
+        let (extras, calls) = self.extras_and_calls();
+        extras.log.push(&calls.limits, level, text);
     }
 
     /// Epoch ticks that passed while the guest itself ran.
@@ -115,7 +149,7 @@ impl GuestState {
 
     /// Why this guest may not go on, if so. Asked on every tick.
     fn stop_cause(&mut self) -> Option<Stop> {
-        if let Some(cause) = self.kill.raised() {
+        if let Some(cause) = self.registration.flag.raised() {
             return Some(Stop::Killed(cause));
         }
         if clock::monotonic() >= self.deadline {
@@ -123,7 +157,7 @@ impl GuestState {
         }
         let used = clock::thread_cpu();
         let start = *self.cpu_start.get_or_insert(used);
-        (used.saturating_sub(start) >= self.limits.cpu).then_some(Stop::CpuBudget)
+        (used.saturating_sub(start) >= self.cpu).then_some(Stop::CpuBudget)
     }
 
     /// The instance is complete.
@@ -135,12 +169,12 @@ impl GuestState {
 
     /// The conduct of this call, made when there is something to note.
     pub(crate) fn conduct(&mut self) -> &mut Conduct {
-        self.conduct.get_or_insert_default()
+        self.extras().conduct.get_or_insert_default()
     }
 
     /// The flag that ends this call.
     pub(crate) fn kill(&self) -> Arc<KillFlag> {
-        Arc::clone(&self.kill)
+        Arc::clone(&self.registration.flag)
     }
 
     /// When this call ends at the latest.
@@ -150,7 +184,7 @@ impl GuestState {
 
     /// Whether the kill flag is up: the cheap part of [`Self::stop_cause`].
     pub(crate) fn killed(&self) -> Option<KillCause> {
-        self.kill.raised()
+        self.registration.flag.raised()
     }
 }
 
