@@ -46,8 +46,8 @@ check: ## formatting, clippy, documentation, licences and bans
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
 	@$(MAKE) --no-print-directory no-std deny
 
-check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens and key services
-	$(CARGO) clippy $(WITH_PKCS11),ca-service/aws-kms,mentatctl/aws-kms,ca-service/postgres,ca-service/smtp --all-targets -- -D warnings
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, key services and Cedar
+	$(CARGO) clippy $(WITH_PKCS11),ca-service/aws-kms,mentatctl/aws-kms,ca-service/postgres,ca-service/smtp,executor/cedar --all-targets -- -D warnings
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
 # else is built: what needs an operating system does not find `std` at all.
