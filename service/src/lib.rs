@@ -47,6 +47,7 @@ mod linger;
 mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod page;
 pub mod peer;
 pub mod problem;
 pub mod rate_limit;

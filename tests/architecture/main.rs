@@ -15,6 +15,7 @@ mod licences;
 mod manifests;
 mod no_std;
 mod sources;
+mod pages;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
