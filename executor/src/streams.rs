@@ -16,8 +16,11 @@ use tokio::sync::Notify;
 use crate::abi::ErrorCode;
 use crate::clock;
 
-/// Bytes that may wait for a slow reader; a single piece may be larger.
+/// Bytes that may wait for a slow reader.
 const ROOM: usize = 1 << 20;
+
+/// Longest piece on the wire: what waits for room in the answers of a peer is small.
+const PIECE: usize = 128 << 10;
 
 /// Events that may wait for a slow reader.
 const MAX_WAITING: usize = 256;
@@ -184,7 +187,7 @@ impl GuestStreams {
         Ok(StreamIndex(self.streams.len() - 1))
     }
 
-    /// Sends a piece; waits while the reader is slow.
+    /// Sends a piece, or what of it the reader takes; waits while the reader is slow. Longer ones go as several.
     pub(crate) fn write(
         &mut self,
         index: StreamIndex,
@@ -201,13 +204,22 @@ impl GuestStreams {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let (id, sequence) = (Arc::clone(&stream.id), stream.chunks);
-        let event = StreamEvent::Data { stream: id, sequence, bytes: Bytes::copy_from_slice(bytes) };
-        self.pipe.push(event, go_on)?;
-        stream.chunks += 1;
-        self.sent = sent;
-        self.digest.update(bytes);
-        u32::try_from(bytes.len()).map_err(|_| ErrorCode::Limit)
+        let mut taken = 0;
+        for piece in bytes.chunks(PIECE) {
+            let (id, sequence) = (Arc::clone(&stream.id), stream.chunks);
+            let event = StreamEvent::Data { stream: id, sequence, bytes: Bytes::copy_from_slice(piece) };
+            match self.pipe.push(event, &go_on) {
+                Ok(()) => {}
+                // What went is sent; the guest learns how much that is and may go on there.
+                Err(ErrorCode::TimedOut) if taken > 0 => break,
+                Err(error) => return Err(error),
+            }
+            stream.chunks += 1;
+            taken += piece.len();
+            self.sent += piece.len() as u64;
+            self.digest.update(piece);
+        }
+        u32::try_from(taken).map_err(|_| ErrorCode::Limit)
     }
 
     /// Ends a stream; gives the number of its pieces.
@@ -302,6 +314,29 @@ mod tests {
         assert!(matches!(pipe.next().await, Some(StreamEvent::Data { sequence: 0, .. })));
         assert_eq!(guest.write(stream, b"later", u64::MAX, || Ok(())), Ok(5));
         assert!(matches!(pipe.next().await, Some(StreamEvent::Data { sequence: 1, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_long_piece_goes_in_parts_and_what_went_is_known() {
+        let pipe = Arc::new(Pipe::patient(Duration::from_millis(30)));
+        let mut guest = GuestStreams::new(Arc::clone(&pipe));
+        let stream = guest.open("s").unwrap();
+        let long: Vec<u8> = (0..ROOM + PIECE).map(|n| (n % 251) as u8).collect();
+        let taken = guest.write(stream, &long, u64::MAX, || Ok(())).unwrap() as usize;
+        assert_eq!(taken, ROOM, "as much as waits for a reader who takes nothing");
+        let mut came = Vec::new();
+        while came.len() < taken {
+            let Some(StreamEvent::Data { sequence, bytes, .. }) = pipe.next().await else {
+                panic!("a piece")
+            };
+            assert_eq!((sequence as usize, bytes.len()), (came.len() / PIECE, PIECE));
+            came.extend_from_slice(&bytes);
+        }
+        assert_eq!(guest.write(stream, &long[taken..], u64::MAX, || Ok(())), Ok(PIECE as u32));
+        assert_eq!(guest.end(stream, || Ok(())), Ok((long.len() / PIECE) as u64));
+        assert!(came == long[..taken]);
+        let whole = aws_lc_rs::digest::digest(&SHA256, &long);
+        assert_eq!(guest.into_digest().finish().as_ref(), whole.as_ref());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,21 @@
 //! Bodies of responses, of three origins in one type, counted until their last byte has gone.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio::time::Sleep;
 
 use crate::answers::Watched;
 use crate::body::{BodyError, BoxError};
 use crate::budget::Loan;
+use crate::clock::monotonic;
 use crate::watch::Activity;
 
 /// Where a response body comes from.
@@ -159,40 +163,92 @@ enum Stage {
     Over,
 }
 
+/// Longest part of a body that comes in parts: what waits for room is little, and so is what one part takes of it.
+const PART: usize = 256 * 1024;
+/// How long a part waits for room before its answer ends in the middle.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Time between two looks whether there is room.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Bytes of a body that have not gone yet, because there was no room for them or they were many.
+struct Held {
+    bytes: Bytes,
+    /// Whether somebody else holds them as well, which parts of them cannot tell.
+    shared: bool,
+    /// Since when they wait, and until the next look.
+    waiting: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
 /// A response body.
 pub(crate) struct ResponseBody<B> {
     source: Source<B>,
     stage: Stage,
+    held: Option<Held>,
 }
 
 impl<B> ResponseBody<B> {
     /// A body whose length is known and counted.
     pub(crate) const fn whole(source: Source<B>, underway: Underway) -> Self {
-        Self { source, stage: Stage::Whole(underway) }
+        Self { source, stage: Stage::Whole(underway), held: None }
     }
 
     /// A body whose length is not known before.
     pub(crate) const fn parts(source: Source<B>, ended: Ended) -> Self {
-        Self { source, stage: Stage::Parts(ended) }
+        Self { source, stage: Stage::Parts(ended), held: None }
     }
 
-    fn hand_out(&mut self, bytes: Bytes) -> Result<Frame<Piece>, BoxError> {
+    /// Bytes that came from the source; `None`: they are held until there is room.
+    fn hand_out(&mut self, bytes: Bytes) -> Option<Frame<Piece>> {
         let length = bytes.len() as u64;
         let ended = match std::mem::replace(&mut self.stage, Stage::Over) {
             // The usual case: one piece, and with it goes the answer.
             Stage::Whole(underway) if underway.bytes == length => {
                 let underway = Some(underway.unless_shared(&bytes));
-                return Ok(Frame::data(Piece { bytes, underway }));
+                return Some(Frame::data(Piece { bytes, underway }));
             }
             Stage::Whole(underway) => Ended::begin(&underway.ended.0),
             Stage::Parts(ended) => ended,
             // More than it said; hyper does not send it.
-            Stage::Over => return Ok(Frame::data(Piece { bytes, underway: None })),
+            Stage::Over => return Some(Frame::data(Piece { bytes, underway: None })),
         };
-        let part = Underway::begin(Ended::begin(&ended.0), length).map_err(|_| BodyError::Overloaded)?;
         self.stage = Stage::Parts(ended);
-        let underway = Some(part.unless_shared(&bytes));
-        Ok(Frame::data(Piece { bytes, underway }))
+        self.held = Some(Held { shared: !bytes.is_unique(), bytes, waiting: None });
+        self.hand_out_part()
+    }
+
+    /// The next part of what is held, if there is room for it.
+    fn hand_out_part(&mut self) -> Option<Frame<Piece>> {
+        let (Stage::Parts(ended), Some(held)) = (&self.stage, &mut self.held) else { return None };
+        let length = held.bytes.len().min(PART);
+        let (part, size) = (Ended::begin(&ended.0), length as u64);
+        let part =
+            if held.shared { Underway::uncounted(part, size) } else { Underway::begin(part, size).ok()? };
+        held.waiting = None;
+        let bytes = held.bytes.split_to(length);
+        if held.bytes.is_empty() {
+            self.held = None;
+        }
+        Some(Frame::data(Piece { bytes, underway: Some(part) }))
+    }
+
+    /// What is held, once there is room for it. Whoever makes the body is not asked for more meanwhile, and waits as well.
+    fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<Result<Frame<Piece>, BoxError>> {
+        loop {
+            if let Some((_, look)) = self.held.as_mut().and_then(|held| held.waiting.as_mut()) {
+                std::task::ready!(look.as_mut().poll(context));
+            }
+            if let Some(frame) = self.hand_out_part() {
+                return Poll::Ready(Ok(frame));
+            }
+            let Some(held) = &mut self.held else { return Poll::Ready(Err(BodyError::Overloaded.into())) };
+            let now = monotonic();
+            let since = held.waiting.as_ref().map_or(now, |(since, _)| *since);
+            if now.saturating_sub(since) >= PATIENCE {
+                self.held = None;
+                return Poll::Ready(Err(BodyError::Overloaded.into()));
+            }
+            held.waiting = Some((since, Box::pin(tokio::time::sleep(LOOK))));
+        }
     }
 }
 
@@ -209,21 +265,34 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         let this = &mut *self;
+        if this.held.is_some() {
+            return this.poll_held(context).map(Some);
+        }
         let frame = match &mut this.source {
             Source::App(body) => std::task::ready!(Pin::new(body).poll_frame(context))
                 .map(|frame| frame.map_err(Into::<BoxError>::into)),
             Source::Grpc(body) => std::task::ready!(Pin::new(body).poll_frame(context)),
             Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
         };
-        let handed = frame.map(|frame| match frame?.into_data() {
-            Ok(bytes) => this.hand_out(bytes),
-            // What is no data is trailers.
-            Err(other) => Ok(Frame::trailers(other.into_trailers().unwrap_or_default())),
-        });
+        let handed = match frame {
+            None => None,
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(bytes) => match this.hand_out(bytes) {
+                    Some(frame) => Some(Ok(frame)),
+                    None => return this.poll_held(context).map(Some),
+                },
+                // What is no data is trailers.
+                Err(other) => Some(Ok(Frame::trailers(other.into_trailers().unwrap_or_default()))),
+            },
+        };
         Poll::Ready(handed)
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
         match &self.source {
             Source::App(body) => body.is_end_stream(),
             Source::Grpc(body) => body.is_end_stream(),
@@ -232,6 +301,13 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.size()
+        let (mut size, held) =
+            (self.source.size(), self.held.as_ref().map_or(0, |held| held.bytes.len() as u64));
+        let (lower, upper) = (size.lower(), size.upper());
+        if let Some(upper) = upper {
+            size.set_upper(upper.saturating_add(held));
+        }
+        size.set_lower(lower.saturating_add(held));
+        size
     }
 }

@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(20);
 static SHARED: [u8; 1024 * 1024] = [b's'; 1024 * 1024];
 
 /// `/N`: N bytes made for this answer. `/shared`: a mebibyte that the program has anyway. `/pausing`: two parts, a second
-/// apart.
+/// apart. `/parts`: parts of 600,000 bytes.
 async fn answer(
     request: Request<RequestBody>,
 ) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
@@ -35,6 +35,10 @@ async fn answer(
                 Ok(http_body::Frame::data(Bytes::from(vec![b'p'; 100_000])))
             });
             StreamBody::new(parts).boxed_unsync()
+        }
+        "/parts" => {
+            let part = |n: u8| Ok(http_body::Frame::data(Bytes::from(vec![b'a' + n; 600_000])));
+            StreamBody::new(futures_util::stream::iter((0..4).map(part))).boxed_unsync()
         }
         path => Full::from(vec![b'a'; path[1..].parse().unwrap()]).boxed_unsync(),
     };
@@ -167,6 +171,31 @@ async fn more_bytes_than_a_peer_may_leave_unread_are_503_until_they_are_taken() 
         assert!(attempt < 500, "the bytes were not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A stream that began is not broken because its peer leaves other answers unread: it goes on when there is room again.
+#[tokio::test]
+async fn parts_of_an_answer_wait_for_room_and_none_is_lost() {
+    let mut config = quick();
+    config.limits.stall_timeout_ms = 60_000;
+    config.limits.answer_bytes_per_peer = MIB;
+    let running = serve(&config).await;
+    for builder in [reqwest::Client::builder(), reqwest::Client::builder().http2_prior_knowledge()] {
+        let mut idle = Http2::connect(running.addr(), 0).await;
+        idle.get("/1000000").await;
+        let Heard::Frame(_) = idle.hear(LONG).await else { panic!("no answer") };
+        let client = builder.build().unwrap();
+        let reading = tokio::spawn(client.get(url(running.addr(), "/parts")).send());
+        let answer = reading.await.unwrap().unwrap();
+        let mut reading = tokio::spawn(answer.bytes());
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut reading).await;
+        assert!(early.is_err(), "there is no room: {early:?}");
+        drop(idle);
+        let whole = tokio::time::timeout(LONG, reading).await.unwrap().unwrap().unwrap();
+        let expected: Vec<u8> = (0..4).flat_map(|n| vec![b'a' + n; 600_000]).collect();
+        assert!(whole == expected, "{} bytes", whole.len());
+    }
+    assert_eq!(metric(&running, "http_answers_refused_total").await, 0);
 }
 
 #[tokio::test]
