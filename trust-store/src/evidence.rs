@@ -163,7 +163,13 @@ impl Evidence {
         File {
             version: Version,
             crls: self.revocation.crls.iter().map(|crl| Bytes(crl.der().to_vec())).collect(),
-            ocsp: self.revocation.ocsp.iter().map(|response| Bytes(response.der().to_vec())).collect(),
+            ocsp: self
+                .revocation
+                .ocsp
+                .iter()
+                .chain(self.revocation.answers.iter())
+                .map(|response| Bytes(response.der().to_vec()))
+                .collect(),
             logs: self.logs.clone(),
             remembered: self.remembered.clone(),
         }

@@ -4,7 +4,8 @@
 //! that is not proven is denied with a stable [`reason::ReasonCode`].
 //!
 //! In scope of the X.509 half: RFC 5280 (certificates, CRLs, §6 path validation), RFC 6960 (OCSP responses, reading)
-//! and the signature providers. Out of scope: fetching anything, writing any structure (that is `ca-pki`).
+//! and the signature providers. Out of scope: fetching anything, writing any structure (that is `ca-pki`)
+//! but the questions that a verifier asks: an OCSP request, a timestamp request.
 //!
 //! | module | what |
 //! |---|---|
@@ -12,6 +13,7 @@
 //! | [`certificate`], [`extension`], [`name`], [`general_name`] | RFC 5280 §4 structures |
 //! | [`path`] | RFC 5280 §6: path building and validation |
 //! | [`crl`], [`ocsp`], [`revocation`] | revocation evidence and the decision over it |
+//! | [`ocsp_request`] | whom to ask about a certificate, and how |
 //! | [`provider`] | signature verification by aws-lc-rs or RustCrypto |
 //! | [`reason`] | the denial codes and the numbered steps they belong to |
 //!
@@ -55,6 +57,7 @@ mod name_match;
 pub mod name_text;
 pub mod ocsp;
 mod ocsp_parsing;
+pub mod ocsp_request;
 pub mod oid;
 pub mod path;
 mod path_building;

@@ -9,7 +9,9 @@
 //! * Past a certificate's expiry, absence from a CRL means "good" only if the CRL carries `expiredCertsOnCRL` that
 //!   reaches back to the expiry, and no OCSP "good" counts.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tlog::signature::SignatureVerifier;
@@ -118,10 +120,44 @@ pub struct RevocationEvidence {
     pub crls: Vec<Crl>,
     /// OCSP responses.
     pub ocsp: Vec<OcspResponse>,
+    /// OCSP responses of whoever asks about many certificates; looked at for the certificate that each was asked about.
+    pub answers: Answers,
     /// Certificates that may be needed for the paths of CRL issuers.
     pub certificates: Vec<Certificate>,
     /// What the CAs announced beside their lists: refuses as a list does that says "revoked", and takes the place of none.
     pub announced: Announcements,
+}
+
+/// OCSP responses by the certificate that each was asked about: however many there are, a check reads those of its own
+/// certificates. Nothing in it needs to be trusted either. Copying counts references.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(Arc<BTreeMap<[u8; 32], OcspResponse>>);
+
+impl Answers {
+    /// Answers by the SHA-256 of the certificate.
+    pub fn new(answers: impl IntoIterator<Item = ([u8; 32], OcspResponse)>) -> Self {
+        Self(Arc::new(answers.into_iter().collect()))
+    }
+
+    /// All of them, in the order of the certificates' digests.
+    pub fn iter(&self) -> impl Iterator<Item = &OcspResponse> {
+        self.0.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was answered about this certificate.
+    pub(crate) fn of(&self, certificate: &Certificate) -> Option<&OcspResponse> {
+        if self.0.is_empty() { None } else { self.0.get(&certificate.fingerprint()) }
+    }
 }
 
 /// One check: evidence, rules and times.

@@ -105,10 +105,16 @@ impl<'a, 'b> Assessor<'a, 'b> {
     ) -> (Assessment, Result<(), Denial>) {
         let mut findings = Findings::default();
         let check = self.check;
-        let weighed = self.weigh_crls(certificate, issuer, &mut findings).and_then(|()| {
-            let mut responses = check.evidence.ocsp.iter();
-            responses.try_for_each(|response| self.weigh_ocsp(response, certificate, issuer, &mut findings))
-        });
+        // What was asked for about this very certificate first: nobody's junk evidence takes the budget for that.
+        let asked = check.evidence.answers.of(certificate);
+        let asked =
+            asked.map_or(Ok(()), |answer| self.weigh_ocsp(answer, certificate, issuer, &mut findings));
+        let weighed =
+            asked.and_then(|()| self.weigh_crls(certificate, issuer, &mut findings)).and_then(|()| {
+                let mut responses = check.evidence.ocsp.iter();
+                responses
+                    .try_for_each(|response| self.weigh_ocsp(response, certificate, issuer, &mut findings))
+            });
         let status = match (findings.revoked, findings.good) {
             (Some((at, reason)), _) => RevocationStatus::Revoked { at, reason },
             (None, Some((this_update, next_update))) => RevocationStatus::Good { this_update, next_update },

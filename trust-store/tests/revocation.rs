@@ -9,6 +9,7 @@
 )]
 
 mod announced;
+mod asked;
 mod forge;
 
 use forge::{
