@@ -4,6 +4,7 @@
 pub mod distribution;
 pub mod evidence;
 pub mod lint;
+pub mod reporters;
 mod rotate;
 mod update;
 
@@ -124,11 +125,12 @@ pub fn ask(flags: &ExportFlags, home: &Home) -> Outcome<Sources> {
     let log_url = home.log_url(flags.log_url.as_deref())?;
     let ca = flags.ca.client(home)?;
     let http = flags.ca.http(home)?;
-    let (authorities, logs) = block_on(async {
+    let (authorities, mut logs) = block_on(async {
         let authorities = ca.authorities().await.map_err(ca_failure)?;
         let logs = LogSet::fetch(http, &log_url).await.map_err(log::log_failure)?;
         Ok((authorities, logs))
     })?;
+    reporters::bind(&mut logs, &authorities)?;
     Ok(Sources { authorities, ca_url, log_url, logs })
 }
 

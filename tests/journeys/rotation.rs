@@ -1,5 +1,6 @@
 //! New keys for the root and for statements: what was made before stays good, and what comes after is another key's.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -17,7 +18,11 @@ fn event_keys(stack: &Stack) -> Vec<usize> {
     let event = logs.iter().find(|log| log["kind"] == "event").unwrap();
     let rules = event["events"].as_array().unwrap().iter();
     let of_authority = rules.filter(|rule| !rule["predicateType"].as_str().unwrap().contains("receipt"));
-    of_authority.map(|rule| rule["keys"].as_array().unwrap().len()).collect()
+    // A rule for each issuer that revocations are about, all by the same keys.
+    let counts: BTreeSet<(&str, usize)> = of_authority
+        .map(|rule| (rule["predicateType"].as_str().unwrap(), rule["keys"].as_array().unwrap().len()))
+        .collect();
+    counts.into_iter().map(|(_, keys)| keys).collect()
 }
 
 fn revoked(stack: &Stack, name: &str) {

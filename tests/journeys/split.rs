@@ -232,7 +232,7 @@ fn three_machines_speak_mutual_tls_and_an_executor_joins() {
     let (ca_address, log_address) = (page.machines.ca.clone(), page.machines.log.clone());
     page.configure("/etc/ca-service/ca-service.toml", &ca_address);
     page.run("ca-service init").success();
-    for file in ["code-signing.pem", "statement.pub.pem"] {
+    for file in ["code-signing.pem", "time-stamping.pem", "statement.pub.pem"] {
         page.copy(&format!("var/lib/ca-service/chains/{file}"), &format!("etc/transparency-log/{file}"));
     }
     page.configure("/etc/transparency-log/transparency-log.toml", &log_address);

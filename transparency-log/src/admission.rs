@@ -4,7 +4,7 @@
 //! CA for code signing (or its key is registered); an issuance log takes chains of its own CA; an event log takes
 //! statements signed by a key configured for that event type. Everything else is refused with a stable code.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -219,8 +219,8 @@ fn verify_digest(
 
 /// The rules of an event log; none for a log of another kind.
 pub(crate) fn event_rules(log: &LogSettings) -> Result<EventRules, StartRefusal> {
-    let rules = log.raw.events.iter().map(event_rule).collect::<Result<_, _>>()?;
-    EventRules::new(rules).map_err(|error| {
+    let rules = log.raw.events.iter().map(rules_of_event).collect::<Result<Vec<_>, _>>()?;
+    EventRules::new(rules.concat()).map_err(|error| {
         StartRefusal::new(
             format!("the event types of log {:?} cannot be used", log.name),
             "name for each the PEM file of the key that reports it",
@@ -229,22 +229,39 @@ pub(crate) fn event_rules(log: &LogSettings) -> Result<EventRules, StartRefusal>
     })
 }
 
-fn event_rule(config: &EventConfig) -> Result<EventRule, StartRefusal> {
+/// One rule, or one for each issuer that is named.
+fn rules_of_event(config: &EventConfig) -> Result<Vec<EventRule>, StartRefusal> {
     let mut keys = Vec::new();
     for path in &config.keys {
         keys.extend(load_keys(path)?.into_iter().map(Bytes));
     }
-    let issuer_name = match &config.issuer_certificate {
-        Some(path) => {
-            let chain = Certificate::from_pem_chain(&read_text(path)?)
-                .map_err(|denial| unusable(path, &denial.to_string()))?;
-            let issuer = chain.first().ok_or_else(|| unusable(path, "it holds no certificate"))?;
-            Some(Bytes(issuer.subject_der().to_vec()))
-        }
-        None => None,
+    let chain = |path: &PathBuf| {
+        let chain = Certificate::from_pem_chain(&read_text(path)?);
+        chain.map_err(|denial| unusable(path, &denial.to_string()))
     };
-    let (predicate_type, issuer) = (config.predicate_type.clone(), config.issuer.clone());
-    Ok(EventRule { predicate_type, issuer, issuer_name, keys })
+    let name = |issuer: &Certificate| Bytes(issuer.subject_der().to_vec());
+    let mut names = BTreeSet::new();
+    if let Some(path) = &config.issuer_certificate {
+        names.insert(name(chain(path)?.first().ok_or_else(|| unusable(path, "it holds no certificate"))?));
+    }
+    for path in &config.issuer_certificates {
+        let certificates = chain(path)?;
+        let authorities: Vec<Bytes> = certificates.iter().filter(|it| it.is_ca()).map(name).collect();
+        if authorities.is_empty() {
+            return Err(unusable(path, "it holds no certificate of a CA"));
+        }
+        names.extend(authorities);
+    }
+    let rule = |issuer_name| EventRule {
+        predicate_type: config.predicate_type.clone(),
+        issuer: config.issuer.clone(),
+        issuer_name,
+        keys: keys.clone(),
+    };
+    if names.is_empty() {
+        return Ok(vec![rule(None)]);
+    }
+    Ok(names.into_iter().map(|name| rule(Some(name))).collect())
 }
 
 fn fits(key: KeyAlgorithm, algorithm: Algorithm) -> bool {

@@ -172,6 +172,9 @@ pub struct EventConfig {
     /// PEM file with that CA's certificate: readers then count its revocations for the certificates of this issuer only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer_certificate: Option<PathBuf>,
+    /// PEM files with certificates: readers then count revocations for the certificates of the CAs among them only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuer_certificates: Vec<PathBuf>,
     /// PEM files with public keys (`PUBLIC KEY`) or certificates, whose keys are then meant.
     pub keys: Vec<PathBuf>,
 }
@@ -285,10 +288,10 @@ impl Config {
         let WitnessesConfig { tls_ca_file, tls_cert_file, tls_key_file } = &mut self.witnesses;
         [tls_ca_file, tls_cert_file, tls_key_file].into_iter().flatten().for_each(resolve);
         for log in &mut self.logs {
-            let events = log
-                .events
-                .iter_mut()
-                .flat_map(|event| event.keys.iter_mut().chain(&mut event.issuer_certificate));
+            let events = log.events.iter_mut().flat_map(|event| {
+                let issuers = event.issuer_certificate.iter_mut().chain(&mut event.issuer_certificates);
+                event.keys.iter_mut().chain(issuers)
+            });
             let optional = [&mut log.head, &mut log.witness_policy, &mut log.add_token_file];
             log.authorities
                 .iter_mut()

@@ -175,6 +175,36 @@ async fn one_ca_cannot_revoke_what_another_issued() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_issuers_that_a_key_speaks_for_are_told_to_whoever_reads() {
+    let stack = Stack::new();
+    let text = std::fs::read_to_string(stack.config()).unwrap();
+    let old = format!("[[log.event]]\npredicate_type = \"{EVENT_TYPE}\"\nkeys = [\"reporter.pem\"]\n");
+    let with = |files: &str| text.replace(&old, &format!("{old}issuer_certificates = [{files}]\n"));
+    // A file with the whole chain, and one of its certificates again.
+    let chain = stack.authority.ca_pem.clone() + &stack.authority.root_pem;
+    std::fs::write(stack.path("chain.pem"), chain).unwrap();
+    std::fs::write(stack.config(), with("\"chain.pem\", \"root.pem\"")).unwrap();
+    let server = stack.serve();
+    let logs: Value =
+        reqwest::get(format!("{}/api/v1/logs", server.url)).await.unwrap().json().await.unwrap();
+    let event = logs.as_array().unwrap().iter().find(|log| log["name"] == "event").unwrap();
+    let names: Vec<&str> =
+        event["events"].as_array().unwrap().iter().map(|rule| rule["issuerName"].as_str().unwrap()).collect();
+    let subject = |pem: &str| {
+        let certificate = &trust_store::Certificate::from_pem_chain(pem).unwrap()[0];
+        STANDARD.encode(certificate.subject_der())
+    };
+    let mut expected = [subject(&stack.authority.ca_pem), subject(&stack.authority.root_pem)];
+    expected.sort_by_key(|name| STANDARD.decode(name).unwrap());
+    assert_eq!(names, expected);
+    drop(server);
+    std::fs::write(stack.config(), with("\"reporter.pem\"")).unwrap();
+    let refused =
+        server::Process::start(env!("CARGO_BIN_EXE_transparency-log"), &stack.config()).err().unwrap();
+    assert!(refused.contains("reporter.pem"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_that_stall_on_one_log_keep_nobody_from_another() {
     let stack = Stack::new();
     let log = stack.serve();

@@ -8,15 +8,19 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use crate::certificate::Certificate;
 use crate::crl::RevocationReason;
+use crate::error::Error;
 use crate::event::VerifiedEvent;
-use crate::json::{Bytes, Value};
+use crate::json::{Bytes, Int64, Value};
 use crate::time::UnixTime;
 
 /// `predicateType` of a revocation.
 pub const REVOCATION_TYPE: &str = "https://mentat.internal/revocation/v1";
-/// Most announcements that are kept; those recorded longest ago make place, since lists have them by then.
+/// Most announcements that are kept. Beyond it those recorded longest ago make place, since lists have them by then, of whom more
+/// are kept than is its share: what one authority writes pushes out nothing of another.
 pub const MAX_ANNOUNCEMENTS: usize = 16_384;
 
 /// Digits of the longest serial number (RFC 5280 section 4.1.2.2: 20 octets).
@@ -37,14 +41,17 @@ pub struct Announcement {
 struct Named {
     /// SHA-256 of the certificate.
     certificate: [u8; 32],
-    /// DER of the only issuer that the key speaks for.
-    issuer: Option<Bytes>,
+    /// DER of the only issuers that the key speaks for; none: any.
+    issuers: Arc<[Bytes]>,
     /// Hexadecimal, without zeros in front.
     serial: String,
 }
 
 /// Announcements by the certificate that each names. Copying counts references.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// What is serialised is for whoever made them, to be kept where nobody else writes: no signature goes with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Kept>", into = "Vec<Kept>")]
 pub struct Announcements(Arc<BTreeMap<Named, Announcement>>);
 
 impl Announcement {
@@ -64,12 +71,12 @@ impl Announcement {
             _ => None,
         };
         let reason = RevocationReason::from_code(u32::try_from(number("reason")?).ok()?)?;
-        if matches!(reason, RevocationReason::CertificateHold | RevocationReason::RemoveFromCrl) {
+        if !is_final(reason) {
             return None;
         }
         let about = Named {
             certificate,
-            issuer: event.issuer_name().map(|name| Bytes(name.to_vec())),
+            issuers: Arc::clone(event.issuer_names()),
             serial: Some(significant(member("serial")?.as_str()?))
                 .filter(|serial| serial.len() <= MAX_SERIAL_DIGITS)?
                 .to_ascii_lowercase(),
@@ -103,10 +110,8 @@ impl Announcements {
             all.insert(announcement.about.clone(), announcement);
         }
         if let Some(surplus) = all.len().checked_sub(MAX_ANNOUNCEMENTS).filter(|surplus| *surplus > 0) {
-            let mut ages: Vec<_> = all.values().map(|one| (one.recorded, one.about.clone())).collect();
-            ages.sort_unstable();
-            for (_, about) in ages.iter().take(surplus) {
-                all.remove(about);
+            for about in above_their_share(&all).into_iter().take(surplus) {
+                all.remove(&about);
             }
         }
         Self(Arc::new(all))
@@ -132,7 +137,7 @@ impl Announcements {
             return None;
         }
         let fingerprint = certificate.fingerprint();
-        let first = Named { certificate: fingerprint, issuer: None, serial: String::new() };
+        let first = Named { certificate: fingerprint, issuers: Arc::from([]), serial: String::new() };
         let about = self.0.range(first..).take_while(|(named, _)| named.certificate == fingerprint);
         let mut counts = about
             .filter(|(named, one)| named.means(certificate) && one.at <= latest && one.recorded <= latest)
@@ -147,8 +152,78 @@ impl Named {
     /// Whether all of it fits a certificate that has the digest.
     fn means(&self, certificate: &Certificate) -> bool {
         significant(&hex::encode(certificate.serial())) == self.serial
-            && self.issuer.as_ref().is_none_or(|name| name.0 == certificate.issuer_der())
+            && (self.issuers.is_empty() || self.issuers.iter().any(|name| name.0 == certificate.issuer_der()))
     }
+}
+
+/// The serialised form of one announcement.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// Hexadecimal.
+    certificate: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    issuers: Vec<Bytes>,
+    serial: String,
+    reason: u32,
+    at: Int64,
+    recorded: Int64,
+}
+
+impl From<Announcements> for Vec<Kept> {
+    fn from(announcements: Announcements) -> Self {
+        let kept = |one: &Announcement| Kept {
+            certificate: hex::encode(one.about.certificate),
+            issuers: one.about.issuers.to_vec(),
+            serial: one.about.serial.clone(),
+            reason: one.reason.code().into(),
+            at: Int64(one.at.0),
+            recorded: Int64(one.recorded.0),
+        };
+        announcements.0.values().map(kept).collect()
+    }
+}
+
+impl TryFrom<Vec<Kept>> for Announcements {
+    type Error = Error;
+
+    fn try_from(kept: Vec<Kept>) -> Result<Self, Error> {
+        if kept.len() > MAX_ANNOUNCEMENTS {
+            return Err(Error::TooLarge { what: "list of announcements", limit: MAX_ANNOUNCEMENTS });
+        }
+        let read = |one: Kept| {
+            let mut certificate = [0; 32];
+            hex::decode_to_slice(&one.certificate, &mut certificate).ok()?;
+            let about = Named { certificate, issuers: one.issuers.into(), serial: one.serial };
+            let reason = RevocationReason::from_code(one.reason).filter(|reason| is_final(*reason))?;
+            Some(Announcement { about, at: UnixTime(one.at.0), recorded: UnixTime(one.recorded.0), reason })
+        };
+        let all: Option<Vec<Announcement>> = kept.into_iter().map(read).collect();
+        let all = all.ok_or_else(|| Error::malformed("announcement", "it names no revocation"))?;
+        Ok(Self::default().with(all))
+    }
+}
+
+/// Whether it is never taken back.
+fn is_final(reason: RevocationReason) -> bool {
+    !matches!(reason, RevocationReason::CertificateHold | RevocationReason::RemoveFromCrl)
+}
+
+/// What may make place, recorded longest ago first: of every authority what is more than its part of the room.
+fn above_their_share(all: &BTreeMap<Named, Announcement>) -> Vec<Named> {
+    let mut of_each: BTreeMap<&Arc<[Bytes]>, Vec<(UnixTime, &Named)>> = BTreeMap::new();
+    for one in all.values() {
+        of_each.entry(&one.about.issuers).or_default().push((one.recorded, &one.about));
+    }
+    let share = MAX_ANNOUNCEMENTS / of_each.len().max(1);
+    let mut above = Vec::new();
+    for mut own in of_each.into_values() {
+        own.sort_unstable();
+        let surplus = own.len().saturating_sub(share);
+        above.extend(own.into_iter().take(surplus));
+    }
+    above.sort_unstable();
+    above.into_iter().map(|(_, about)| about.clone()).collect()
 }
 
 /// A number in hexadecimal without the zeros in front.

@@ -3,8 +3,10 @@
 //! A log verifies an event before it takes it, and every reader verifies it again: a log that was made to hold a
 //! statement of nobody must not be able to revoke a certificate. What is signed is the statement; the log adds nothing.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -48,7 +50,8 @@ pub struct EventRules(Vec<EventRule>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedEvent {
     statement: Statement,
-    issuer_name: Option<Bytes>,
+    /// Sorted; none: any.
+    issuer_names: Arc<[Bytes]>,
 }
 
 impl EventRules {
@@ -118,7 +121,7 @@ impl EventRules {
     }
 
     /// Verifies an event: one signature, by a key that is believed for the statement's type and, where the rule says so,
-    /// for the issuer that the statement names.
+    /// for the issuer that the statement names. Where several rules believe the key, it speaks for the issuers of all of them.
     ///
     /// # Errors
     /// `malformed`, `too_large` or `unsupported` for what cannot be read; `policy_denied` for a type without a rule;
@@ -145,14 +148,23 @@ impl EventRules {
                 })
             })
         };
-        let rule = self
+        let rules = self
             .0
             .iter()
             .filter(|rule| rule.predicate_type == statement.predicate_type)
-            .filter(|rule| rule.issuer.is_none() || rule.issuer.as_deref() == issuer)
-            .find(|rule| rule.keys.iter().any(made));
-        match rule {
-            Some(rule) => Ok(VerifiedEvent { issuer_name: rule.issuer_name.clone(), statement }),
+            .filter(|rule| rule.issuer.is_none() || rule.issuer.as_deref() == issuer);
+        // A key that several rules name is tried once: one signature was made by one key.
+        let mut tried = BTreeSet::new();
+        let signer = rules.clone().flat_map(|rule| &rule.keys).find(|key| tried.insert(&key.0) && made(key));
+        let believing = signer.map(|signer| rules.filter(|rule| rule.keys.contains(signer)));
+        // One rule that names nobody is enough to speak for anybody.
+        let names = believing.map(|rules| rules.map(|rule| rule.issuer_name.clone()).collect());
+        let names: Option<Option<BTreeSet<Bytes>>> = names;
+        match names {
+            Some(names) => {
+                let issuer_names = names.into_iter().flatten().collect();
+                Ok(VerifiedEvent { statement, issuer_names })
+            }
             None if self.knows(&statement.predicate_type) => Err(Denial::new(
                 ReasonCode::SignatureInvalid,
                 "no key configured for this event type and issuer made the signature",
@@ -184,12 +196,12 @@ impl VerifiedEvent {
 
     /// Whether what is said of a certificate counts for one of this issuer (DER of the name).
     pub fn concerns_issuer(&self, issuer: &[u8]) -> bool {
-        self.issuer_name.as_ref().is_none_or(|name| name.0 == issuer)
+        self.issuer_names.is_empty() || self.issuer_names.iter().any(|name| name.0 == issuer)
     }
 
-    /// DER of the name of the only issuer whose certificates are meant; `None`: any.
-    pub fn issuer_name(&self) -> Option<&[u8]> {
-        self.issuer_name.as_ref().map(|name| name.0.as_slice())
+    /// DER of the names of the only issuers whose certificates are meant, sorted; none: any.
+    pub fn issuer_names(&self) -> &Arc<[Bytes]> {
+        &self.issuer_names
     }
 }
 
@@ -292,6 +304,22 @@ mod tests {
         assert_eq!(code(&altered), ReasonCode::Unsupported);
         altered.signatures.clear();
         assert_eq!(code(&altered), ReasonCode::Malformed);
+    }
+
+    #[test]
+    fn a_key_of_several_rules_speaks_for_the_issuers_of_all_of_them() {
+        let of = |name: Option<&str>, key: u8| EventRule {
+            issuer_name: name.map(|name| Bytes(name.into())),
+            ..rule("revocation", None, key)
+        };
+        let concerned = |rules: &[EventRule]| {
+            let rules = EventRules::new(rules.to_vec()).unwrap();
+            let event = rules.verify(&signed("revocation", "x", 1), &Toy).unwrap();
+            ["a", "b", "c"].map(|name| event.concerns_issuer(name.as_bytes()))
+        };
+        assert_eq!(concerned(&[of(Some("b"), 1), of(Some("a"), 1), of(Some("c"), 2)]), [true, true, false]);
+        assert_eq!(concerned(&[of(Some("a"), 1), of(None, 1)]), [true; 3]);
+        assert_eq!(concerned(&[of(Some("a"), 1), of(None, 2)]), [true, false, false]);
     }
 
     #[test]

@@ -270,11 +270,17 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
             }
         }
         // The earliest date counts: a later statement may move it back, never forward.
-        let issuer = verified.as_ref().and_then(|event| event.issuer_name()).map(<[u8]>::to_vec);
-        let key = (revocation.serial.clone(), issuer);
-        match revocations.get(&key) {
-            Some(known) if known.revoked_at <= revocation.revoked_at => {}
-            _ => drop(revocations.insert(key, revocation)),
+        let names = verified.iter().flat_map(|event| event.issuer_names().iter());
+        let mut issuers: Vec<Option<Vec<u8>>> = names.map(|name| Some(name.0.clone())).collect();
+        if issuers.is_empty() {
+            issuers.push(None);
+        }
+        for issuer in issuers {
+            let key = (revocation.serial.clone(), issuer);
+            match revocations.get(&key) {
+                Some(known) if known.revoked_at <= revocation.revoked_at => {}
+                _ => drop(revocations.insert(key, revocation.clone())),
+            }
         }
     }
     if evidence.event_rules.is_empty() && !event.entries.is_empty() {

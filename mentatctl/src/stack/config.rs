@@ -100,28 +100,39 @@ fn tls_authority(layout: &Layout, ports: &Ports) -> Vec<(&'static str, Value)> {
     }
 }
 
+/// Files of those who tell the log something.
+pub struct Reporters<'a> {
+    /// Certificates of the CAs for code signing, up to their roots.
+    pub code_signing_chain: &'a Path,
+    /// Certificates of the timestamp authority, up to its root.
+    pub time_stamping_chain: &'a Path,
+    /// Public key of the authority's statements.
+    pub statement_key: &'a Path,
+    /// Public key of the executor's statements about its receipts.
+    pub receipts_key: &'a Path,
+}
+
 /// Writes the log server's configuration.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn log_server(
-    layout: &Layout,
-    ports: &Ports,
-    raw_log: RawLog,
-    authorities: &Path,
-    statement_key: &Path,
-    receipts_key: &Path,
-) -> Outcome<()> {
+pub fn log_server(layout: &Layout, ports: &Ports, raw_log: RawLog, reporters: &Reporters<'_>) -> Outcome<()> {
     let data = layout.data("transparency-log");
-    let authorities = Value::Array(vec![path(authorities)]);
+    let authorities = Value::Array(vec![path(reporters.code_signing_chain)]);
     let log = |name: &str, more: Vec<(&str, Value)>| {
         let mut log = vec![("name", name.into()), ("kind", name.into())];
         log.extend(more);
         table(log)
     };
     let events = EVENTS.map(|kind| {
-        let key = if kind == RECEIPTS { receipts_key } else { statement_key };
-        table([("predicate_type", kind.into()), ("keys", Value::Array(vec![path(key)]))])
+        let key = if kind == RECEIPTS { reporters.receipts_key } else { reporters.statement_key };
+        let mut event = vec![("predicate_type", kind.into()), ("keys", Value::Array(vec![path(key)]))];
+        if kind == REVOCATION {
+            // The key speaks for what this authority issued, and for nothing else that the log may be told of one day.
+            let issuers = [reporters.code_signing_chain, reporters.time_stamping_chain].map(path);
+            event.push(("issuer_certificates", Value::Array(issuers.to_vec())));
+        }
+        table(event)
     });
     let mut config = Table::new();
     config.insert("public_url".into(), ports.url(ports.log).into());
@@ -180,12 +191,13 @@ pub fn executor(layout: &Layout, ports: &Ports, tempo: Tempo, logs: &LogSet) -> 
     write(layout, "executor", &config)
 }
 
+/// `predicateType` of a revocation.
+const REVOCATION: &str = crate::log::event_key::REVOCATION;
 /// `predicateType` of the executor's statements: about the head of its receipt log.
 const RECEIPTS: &str = "https://mentat.internal/receipt-anchor/v1";
 
 /// Of the authority's statements as well: about revocations, and about the head of its audit trail.
-const EVENTS: [&str; 3] =
-    ["https://mentat.internal/revocation/v1", "https://mentat.internal/audit-anchor/v1", RECEIPTS];
+const EVENTS: [&str; 3] = [REVOCATION, "https://mentat.internal/audit-anchor/v1", RECEIPTS];
 
 fn write(layout: &Layout, server: &str, config: &Table) -> Outcome<()> {
     let text =

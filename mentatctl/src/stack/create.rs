@@ -143,9 +143,12 @@ fn make(
         layout,
         ports,
         start.raw_log,
-        &ceremony.code_signing_chain,
-        &ceremony.statement_public_key,
-        &receipts_key,
+        &config::Reporters {
+            code_signing_chain: &ceremony.code_signing_chain,
+            time_stamping_chain: &ceremony.time_stamping_chain,
+            statement_key: &ceremony.statement_public_key,
+            receipts_key: &receipts_key,
+        },
     )?;
     let logs = from_init::<NewLogs>("transparency-log", layout)?.logs;
     interruption.check()?;

@@ -215,6 +215,19 @@ fn said_again_it_is_the_same_and_a_correction_only_makes_it_stricter() {
     };
     let once = Announcements::default().with([said(4, -60)]);
     assert_eq!(once.with([said(4, -60)]), once);
+    // Kept and read back it is the same, in one form.
+    let kept = serde_json::to_string(&once).unwrap();
+    let issuer = serde_json::to_string(&Bytes(own.ca.certificate.subject_der().to_vec())).unwrap();
+    let expected = format!(
+        r#"[{{"certificate":"{}","issuers":[{issuer}],"serial":"42","reason":4,"at":"{1}","recorded":"{1}"}}]"#,
+        hex::encode(leaf.fingerprint()),
+        NOW.0 - 60
+    );
+    assert_eq!(kept, expected);
+    assert_eq!(serde_json::from_str::<Announcements>(&kept).unwrap(), once);
+    for (part, instead) in [("\"reason\":4", "\"reason\":6"), ("certificate\":\"", "certificate\":\"0")] {
+        assert!(serde_json::from_str::<Announcements>(&kept.replace(part, instead)).is_err(), "{instead}");
+    }
     for order in [[said(4, -60), said(1, -50)], [said(1, -50), said(4, -60)]] {
         let announced = Announcements::default().with(order);
         let evidence = RevocationEvidence { announced, ..RevocationEvidence::default() };
@@ -250,8 +263,22 @@ fn of_more_than_can_be_kept_the_latest_are() {
         Announcement::of(&rules.verify(&envelope, &Everything).unwrap()).unwrap()
     });
     let newest = announcement(&rules, &own.signed(&Said::of(&leaf).by("ca"))).unwrap();
-    let all = Announcements::default().with(many).with([newest]);
+    let all = Announcements::default().with(many).with([newest.clone()]);
     assert_eq!(all.len(), MAX_ANNOUNCEMENTS);
+    // What another authority writes, however late it dates it, pushes out nothing of this one.
+    let other = Announcer::new("other");
+    let rules = EventRules::new(vec![other.rule(REVOCATION_TYPE)]).unwrap();
+    let flood = (0..2 * MAX_ANNOUNCEMENTS as i64).map(|n| {
+        let mut digest = [0xdd; 32];
+        digest[..8].copy_from_slice(&n.to_be_bytes());
+        let text = Said { digest, recorded: NOW.0 + n, ..Said::of(&leaf) }.by("other");
+        let envelope = Envelope::new(IN_TOTO_PAYLOAD_TYPE, text.into_bytes(), vec![0]);
+        Announcement::of(&rules.verify(&envelope, &Everything).unwrap()).unwrap()
+    });
+    let flooded = Announcements::default().with([newest]).with(flood);
+    assert_eq!(flooded.len(), MAX_ANNOUNCEMENTS);
+    let flooded = RevocationEvidence { announced: flooded, ..RevocationEvidence::default() };
+    assert!(matches!(status(&flooded, &leaf, &own.ca), RevocationStatus::Revoked { .. }));
     let evidence = RevocationEvidence { announced: all, ..RevocationEvidence::default() };
     assert!(matches!(status(&evidence, &leaf, &own.ca), RevocationStatus::Revoked { .. }));
     assert_eq!(SERIAL, [0x42]);
