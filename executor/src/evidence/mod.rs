@@ -129,6 +129,9 @@ pub enum EvidenceError {
     },
 }
 
+    /// The rules of the event log cannot be used.
+    #[error("the rules of evidence.event_keys cannot be used")]
+    Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
 /// Fetches evidence and publishes it.
 pub struct Collector {
     verifier: Verifier,
@@ -157,7 +160,7 @@ impl Collector {
         let logs = Logs::new(&verifier, &http, config)?;
         let feed = config.events.as_deref().map(|url| Feed::new(http.clone(), url)).transpose()?;
         let announced = match (&config.events, &config.event_log) {
-            (Some(url), Some(log)) => Some(Announced::new(http.clone(), url, log, config.timeout)?),
+            (Some(url), Some(log)) => Some(Announced::new(http.clone(), url, log, config)?),
             _ => None,
         };
         let crls = Crls::new(verifier.clone(), http, config);
@@ -261,6 +264,13 @@ impl Collector {
         snapshot
     }
 }
+
+    /// As if the next bundle of events were lost.
+    #[cfg(test)]
+    pub(crate) fn lose_a_bundle(&self) {
+        let announced = self.announced.as_ref().expect("an event log");
+        announced.lose_one.store(true, Ordering::Relaxed);
+    }
 
 fn same(one: &Evidence, other: &Evidence) -> bool {
     let (ours, theirs) = (one.revocation(), other.revocation());

@@ -52,6 +52,12 @@ impl MonitorState {
         self.checkpoint.as_deref()
     }
 
+    /// The same checkpoint, with every entry still to be walked.
+    #[must_use]
+    pub fn unwalked(self) -> Self {
+        Self { walked: 0, ..self }
+    }
+
     pub(crate) fn set_checkpoint(&mut self, note: String) {
         self.checkpoint = Some(note);
     }

@@ -43,27 +43,51 @@ fn serve(server: &Server, log: &Log, entries: &[Vec<u8>]) -> TreeHead {
 
 struct Reader {
     server: Server,
+    ca: Ca,
     log: Log,
     /// Of the authority's statements.
     key: KeyPair,
+    rules: EventRules,
     collector: Collector,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
+}
+
+/// Whom a key is believed about.
+fn rule(key: &KeyPair, issuer: Option<&[u8]>) -> EventRule {
+    EventRule {
+        predicate_type: REVOCATION_TYPE.into(),
+        issuer: None,
+        issuer_name: issuer.map(|name| Bytes(name.to_vec())),
+        keys: vec![Bytes(key.subject_public_key_info())],
+    }
 }
 
 impl Reader {
     async fn start() -> Self {
         let (server, ca, log, key) = (Server::start().await, Ca::new(), Log::new(), key());
-        let rule = EventRule {
-            predicate_type: REVOCATION_TYPE.into(),
-            issuer: None,
-            issuer_name: None,
-            keys: vec![Bytes(key.subject_public_key_info())],
-        };
-        let rules = EventRules::new(vec![rule]).unwrap();
-        let event_log = EventLog { origin: ORIGIN.into(), keys: vec![log.key.clone()], rules };
+        let rules = EventRules::new(vec![rule(&key, Some(ca.certificate.subject_der()))]).unwrap();
         let state = tempfile::tempdir().unwrap();
-        let collector = following(&server, &ca, &log, state.path(), None, Some(event_log));
-        Self { server, log, key, collector, _state: state }
+        let collector = Self::collector(&server, &ca, &log, &state, &rules);
+        Self { server, ca, log, key, rules, collector, state }
+    }
+
+    fn collector(
+        server: &Server,
+        ca: &Ca,
+        log: &Log,
+        state: &tempfile::TempDir,
+        rules: &EventRules,
+    ) -> Collector {
+        let event_log = EventLog { origin: ORIGIN.into(), keys: vec![log.key.clone()], rules: rules.clone() };
+        following(server, ca, log, state.path(), None, Some(event_log))
+    }
+
+    /// Another process with the same state folder.
+    async fn restart(&mut self) {
+        self.collector = Self::collector(&self.server, &self.ca, &self.log, &self.state, &self.rules);
+        self.server.answers.lock().retain(|path, _| !path.starts_with("/event/"));
+        // What is remembered is published with whatever comes first.
+        self.collector.refresh_logs(&[]).await;
     }
 
     fn known(&self) -> usize {
@@ -179,4 +203,75 @@ async fn a_log_that_cannot_be_believed_announces_nothing_and_takes_nothing_back(
     serve(&reader.server, &reader.log, &entries[..1]);
     reader.collector.read_events(None).await;
     assert_eq!(reader.known(), 2, "going back takes nothing back");
+}
+
+#[tokio::test]
+async fn what_was_announced_outlives_a_restart_and_a_log_that_hides_it() {
+    let mut reader = Reader::start().await;
+    let entries = [signed(&reader.key, &statement(1)), signed(&reader.key, &statement(2))];
+    serve(&reader.server, &reader.log, &entries);
+    assert!(reader.collector.read_events(None).await);
+    reader.restart().await;
+    assert_eq!(reader.known(), 2, "the log is silent");
+    // An older tree that the log signed once is one that went back.
+    serve(&reader.server, &reader.log, &entries[..1]);
+    reader.collector.read_events(None).await;
+    assert_eq!(reader.known(), 2);
+    assert!(!reader.problem().is_empty(), "it is told");
+    // It goes on where it was; what was walked is not fetched again.
+    let mut more = entries.to_vec();
+    more.push(signed(&reader.key, &statement(3)));
+    serve(&reader.server, &reader.log, &more);
+    reader.collector.read_events(Some(3)).await;
+    assert_eq!((reader.known(), reader.problem().as_str()), (3, ""));
+
+    // What was believed by other rules is not believed any more, and read again by those of now.
+    let newer = key();
+    reader.rules = EventRules::new(vec![rule(&newer, Some(reader.ca.certificate.subject_der()))]).unwrap();
+    reader.restart().await;
+    assert_eq!(reader.known(), 0);
+    more.push(signed(&newer, &statement(4)));
+    serve(&reader.server, &reader.log, &more);
+    reader.collector.read_events(None).await;
+    assert_eq!(reader.known(), 1);
+    // Nor is a file that somebody broke.
+    std::fs::write(reader.state.path().join(format!("announced-{ORIGIN}.json")), "[").unwrap();
+    reader.restart().await;
+    assert_eq!(reader.known(), 0);
+    serve(&reader.server, &reader.log, &more);
+    reader.collector.read_events(None).await;
+    assert_eq!(reader.known(), 1);
+}
+
+#[tokio::test]
+async fn a_bundle_that_was_lost_is_read_again() {
+    let reader = Reader::start().await;
+    serve(&reader.server, &reader.log, &[signed(&reader.key, &statement(1))]);
+    reader.collector.lose_a_bundle();
+    reader.collector.read_events(Some(1)).await;
+    assert_eq!(reader.known(), 0);
+    assert!(reader.problem().contains("read again"), "{}", reader.problem());
+    reader.collector.read_events(Some(1)).await;
+    assert_eq!((reader.known(), reader.problem().as_str()), (1, ""));
+}
+
+#[tokio::test]
+async fn a_key_that_is_believed_about_every_ca_is_believed_about_none() {
+    let mut reader = Reader::start().await;
+    let anybody = key();
+    let name = reader.ca.certificate.subject_der().to_vec();
+    reader.rules = EventRules::new(vec![rule(&anybody, None)]).unwrap();
+    reader.restart().await;
+    assert!(reader.problem().contains("names an issuer"), "{}", reader.problem());
+    let entries = [signed(&anybody, &statement(1)), signed(&reader.key, &statement(2))];
+    serve(&reader.server, &reader.log, &entries);
+    reader.collector.read_events(None).await;
+    assert_eq!(reader.known(), 0);
+    assert!(reader.problem().contains("names an issuer"), "reading changes nothing about it");
+
+    reader.rules = EventRules::new(vec![rule(&anybody, None), rule(&reader.key, Some(&name))]).unwrap();
+    reader.restart().await;
+    serve(&reader.server, &reader.log, &entries);
+    reader.collector.read_events(None).await;
+    assert_eq!((reader.known(), reader.problem().as_str()), (1, ""));
 }
