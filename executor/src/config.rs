@@ -29,7 +29,7 @@ pub use sections::{
 };
 
 use crate::admission::RuntimeRollout;
-use crate::evidence::EvidenceConfig;
+use crate::evidence::{EvidenceConfig, OcspMode};
 use crate::executor::Withdrawal;
 use crate::media::MediaLimits;
 use crate::queue::MAX_RUNNING;
@@ -212,7 +212,8 @@ impl ExecutorConfig {
         }
         let evidence = &self.evidence;
         // What is signed may come by `http`, as revocation lists do.
-        for base in evidence.status_bases.iter().chain(&evidence.crl_urls) {
+        let responder = &evidence.ocsp_responder;
+        for base in evidence.status_bases.iter().chain(&evidence.crl_urls).chain(responder) {
             if !(base.starts_with("http://") || base.starts_with("https://")) {
                 return Err(StartRefusal::new(
                     format!("evidence: {base} is no http or https URL"),
@@ -232,6 +233,12 @@ impl ExecutorConfig {
             0,
             MAX_SIGNERS as u64,
         )?;
+        if self.evidence.ocsp == OcspMode::Never && self.evidence.ocsp_responder.is_some() {
+            return Err(StartRefusal::new(
+                "evidence.ocsp_responder is named, and evidence.ocsp = \"never\" asks nobody",
+                "remove one of the two",
+            ));
+        }
         if self.evidence.event_keys.is_some() && self.evidence.events.is_none() {
             return Err(StartRefusal::new(
                 "evidence.event_keys are the keys of no log",
@@ -273,6 +280,8 @@ impl ExecutorConfig {
                 event_log: None,
                 crl_urls: self.evidence.crl_urls,
                 status_bases: self.evidence.status_bases,
+                ocsp: self.evidence.ocsp,
+                ocsp_responder: self.evidence.ocsp_responder,
                 logs: self.evidence.logs.into_iter().map(|log| (log.origin, log.url)).collect(),
                 import: None,
                 root: None,
@@ -386,7 +395,14 @@ mod tests {
             assert!(refusal(&format!("[evidence]\n{half}")).contains("belong together"), "{half}");
         }
         assert!(refusal("[evidence]\ntls_cert_file = 'c'").contains("tls_key_file belong together"));
-        assert!(refusal("[evidence]\nstatus_bases = ['ftp://x']").contains("no http or https URL"));
+        for wrong in ["status_bases = ['ftp://x']", "ocsp_responder = 'ca.example/ocsp'"] {
+            assert!(refusal(&format!("[evidence]\n{wrong}")).contains("no http or https URL"), "{wrong}");
+        }
+        assert!(refusal("[evidence]\nocsp = 'sometimes'").contains("unknown variant"));
+        assert!(
+            refusal("[evidence]\nocsp = 'never'\nocsp_responder = 'http://ca.example/ocsp'")
+                .contains("asks nobody")
+        );
         assert!(refusal("[evidence]\nevent_keys = 'log_keys.json'").contains("keys of no log"));
         assert!(refusal("[receipts]\nanchor_key_file = 'k'").contains("for no log"));
         assert!(refusal("[receipts]\nanchor_seconds = 0").contains("receipts.anchor_seconds"));

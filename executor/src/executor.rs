@@ -36,7 +36,7 @@ use crate::audit::Audit;
 use crate::clock;
 use crate::confinement::Confinement;
 use crate::deployments::Deployments;
-use crate::evidence::Collector;
+use crate::evidence::{Asked, Collector};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
@@ -339,6 +339,11 @@ impl Executor {
     /// Calls that wait for a place.
     pub(crate) fn waiting_callers(&self) -> u64 {
         self.queue.waiting() as u64
+    }
+
+    /// The certificates that OCSP responders are asked about.
+    pub(crate) fn asked(&self) -> Asked {
+        self.parts.collector.asked()
     }
 
     /// The largest input that any call takes, bytes.

@@ -25,6 +25,7 @@ impl Collector for Gauges {
         let missing = status.unconfined.len() as u64;
         let lateness = self.0.runtime().take_epoch_lateness_micros();
         let draining = u64::from(status.draining_since.is_some());
+        let asked = self.0.asked();
         let known = [
             ("mentatlab_agents_loaded", "Agents that are loaded", status.agents),
             ("mentatlab_audit_sequence", "Last durable record of the audit log", status.audit_sequence),
@@ -33,6 +34,12 @@ impl Collector for Gauges {
             ("mentatlab_epoch_lateness_microseconds", "Latest tick since the last scrape", lateness),
             ("mentatlab_evidence_sources_failing", "Sources whose last attempt failed", failing),
             ("mentatlab_instances_live", "Instances that run now", status.live_instances),
+            (
+                "mentatlab_ocsp_certificates",
+                "Certificates that responders are asked about",
+                asked.certificates,
+            ),
+            ("mentatlab_ocsp_unanswered", "Those of them without a current answer", asked.unanswered),
             ("mentatlab_pool_slots", "Instances that can live at once", status.pool_slots),
             ("mentatlab_sandbox_mechanisms_missing", "Mechanisms that this host lacks", missing),
         ];

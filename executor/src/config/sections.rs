@@ -7,6 +7,7 @@ use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
 
 use super::network::NetworkSection;
+use crate::evidence::OcspMode;
 use crate::runtime::CallLimits;
 
 /// Name of a profile.
@@ -30,8 +31,12 @@ pub struct EvidenceSection {
     pub timeout_seconds: u64,
     /// CRLs that are always fetched.
     pub crl_urls: Vec<String>,
-    /// Beginnings of URLs below which CRLs named in certificates are fetched.
+    /// Beginnings of URLs below which CRLs named in certificates are fetched, and OCSP responders asked.
     pub status_bases: Vec<String>,
+    /// Whether OCSP responders are asked.
+    pub ocsp: OcspMode,
+    /// The OCSP responder for certificates that name none below `status_bases`; absent: nobody is asked about those.
+    pub ocsp_responder: Option<String>,
     /// Base URL of the event log. When it grows, lists are asked for at once.
     pub events: Option<String>,
     /// `log_keys.json`, by which what that log says is believed; absent: nothing is.
@@ -58,6 +63,8 @@ impl Default for EvidenceSection {
             timeout_seconds: 10,
             crl_urls: Vec::new(),
             status_bases: Vec::new(),
+            ocsp: OcspMode::default(),
+            ocsp_responder: None,
             events: None,
             event_keys: None,
             logs: Vec::new(),

@@ -263,7 +263,7 @@ pub(crate) fn distribution_urls(certificate: &Certificate) -> Vec<String> {
 
 /// Whether `url` lies below `base`, compared as the client will ask for it: parsed, with `..` and its escaped forms
 /// resolved. So `http://ca.example` does not admit `http://ca.example.evil`, and no path leads out of the base.
-fn begins_with(url: &str, base: &str) -> bool {
+pub(super) fn begins_with(url: &str, base: &str) -> bool {
     let (Ok(url), Ok(base)) = (reqwest::Url::parse(url), reqwest::Url::parse(base)) else { return false };
     let below = url.path().strip_prefix(base.path().trim_end_matches('/'));
     // One list has one address: a query would give it any number of them.

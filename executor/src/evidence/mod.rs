@@ -1,4 +1,4 @@
-//! Evidence that does not travel with a module: revocation lists and checkpoints, kept fresh in the background.
+//! Evidence that does not travel with a module: revocation lists, OCSP answers and checkpoints, kept fresh in the background.
 //!
 //! | type | what it is |
 //! |---|---|
@@ -14,6 +14,7 @@ mod checkpoints;
 mod crls;
 mod feed;
 mod imported;
+mod responders;
 mod root;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use executor_engine::ModuleDigest;
+use serde::Deserialize;
 use trust_store::attestation::Attestation;
 use trust_store::crl::Crl;
 use trust_store::evidence::Evidence;
@@ -38,6 +41,8 @@ pub(crate) use crls::distribution_urls;
 pub(crate) use feed::{EAGER_LOOKS, Feed, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK};
 pub use imported::ImportConfig;
 use imported::Imported;
+pub(crate) use responders::Asked;
+use responders::Responders;
 use root::RootEnd;
 
 use crate::clock;
@@ -47,8 +52,13 @@ use crate::clock;
 pub struct EvidenceConfig {
     /// CRLs that are always fetched.
     pub crl_urls: Vec<String>,
-    /// Beginnings of URLs from which CRLs named in certificates may be fetched. An upload chooses no other address.
+    /// Beginnings of URLs from which CRLs named in certificates may be fetched, and below which the OCSP responders that they name
+    /// may be asked. An upload chooses no other address.
     pub status_bases: Vec<String>,
+    /// Whether OCSP responders are asked.
+    pub ocsp: OcspMode,
+    /// The responder for certificates that name none below `status_bases`.
+    pub ocsp_responder: Option<String>,
     /// Base URLs of logs, by origin.
     pub logs: BTreeMap<String, String>,
     /// Evidence that is carried in as a signed file.
@@ -63,6 +73,17 @@ pub struct EvidenceConfig {
     pub state: PathBuf,
     /// Time one request may take.
     pub timeout: Duration,
+}
+
+/// Whether OCSP responders are asked in the background.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OcspMode {
+    /// In every interval, about the certificates of all agents.
+    #[default]
+    Ask,
+    /// Never: lists and what attestations bring along are all there is.
+    Never,
 }
 
 /// One state of the evidence.
@@ -85,7 +106,7 @@ pub struct Snapshot {
 /// The state of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
-    /// `crl`, `checkpoint`, `import`, `trusted_root` or `events`.
+    /// `crl`, `ocsp`, `checkpoint`, `import`, `trusted_root` or `events`.
     pub kind: &'static str,
     /// Where it comes from.
     pub url: String,
@@ -108,6 +129,9 @@ pub enum EvidenceError {
         /// As configured.
         url: String,
     },
+    /// The rules of the event log cannot be used.
+    #[error("the rules of evidence.event_keys cannot be used")]
+    Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A log that was configured is not one that the trusted root names.
     #[error(
         "the log {origin} is configured for evidence, but the trusted root does not name it (it names: {known})"
@@ -129,13 +153,11 @@ pub enum EvidenceError {
     },
 }
 
-    /// The rules of the event log cannot be used.
-    #[error("the rules of evidence.event_keys cannot be used")]
-    Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
 /// Fetches evidence and publishes it.
 pub struct Collector {
     verifier: Verifier,
     crls: Crls,
+    responders: Responders,
     logs: Logs,
     imported: Imported,
     root: RootEnd,
@@ -163,10 +185,12 @@ impl Collector {
             (Some(url), Some(log)) => Some(Announced::new(http.clone(), url, log, config)?),
             _ => None,
         };
+        let responders = Responders::new(verifier.clone(), http.clone(), config);
         let crls = Crls::new(verifier.clone(), http, config);
         Ok(Self {
             verifier,
             crls,
+            responders,
             logs,
             imported: Imported::new(config.import.clone(), &config.state),
             root: RootEnd::new(config.root.clone()),
@@ -200,6 +224,30 @@ impl Collector {
         self.publish().await
     }
 
+    /// Asks the OCSP responders about the certificates of these agents and publishes what came. Waits for no list and no log, and
+    /// none of them for it.
+    pub async fn refresh_answers(&self, agents: &[(ModuleDigest, Arc<Attestation>)]) -> Arc<Snapshot> {
+        self.responders.follow(agents);
+        self.responders.refresh().await;
+        self.publish().await
+    }
+
+    /// Until responders are to be asked again: in this time, earlier where answers end earlier, at once after
+    /// [`Self::ring_responders`].
+    pub(crate) async fn answers_due(&self, interval: Duration) {
+        self.responders.due(interval).await;
+    }
+
+    /// Something may have been revoked.
+    pub(crate) fn ring_responders(&self) {
+        self.responders.ring();
+    }
+
+    /// How many certificates responders are asked about.
+    pub(crate) fn asked(&self) -> Asked {
+        self.responders.asked()
+    }
+
     /// Asks every log once and publishes what came, with the proofs that these agents' attestations need.
     pub async fn refresh_logs(&self, agents: &[Arc<Attestation>]) -> Arc<Snapshot> {
         self.logs.refresh(agents).await;
@@ -217,11 +265,20 @@ impl Collector {
         news
     }
 
+    /// As if the next bundle of events were lost.
+    #[cfg(test)]
+    pub(crate) fn lose_a_bundle(&self) {
+        let announced = self.announced.as_ref().expect("an event log");
+        announced.lose_one.store(true, Ordering::Relaxed);
+    }
+
     /// Fetches what this attestation needs and is not there yet: lists its certificates name (at allowed addresses
-    /// only) and the proofs from its checkpoints to the newest one.
-    pub async fn prepare_for(&self, attestation: &Attestation) -> Arc<Snapshot> {
-        let (lists, proofs) = tokio::join!(self.crls.want(attestation), self.logs.want(attestation));
-        if lists || proofs { self.publish().await } else { self.snapshot() }
+    /// only), what OCSP responders there say, and the proofs from its checkpoints to the newest one.
+    pub async fn prepare_for(&self, digest: ModuleDigest, attestation: &Attestation) -> Arc<Snapshot> {
+        let answers = self.responders.want(digest, attestation);
+        let (lists, answers, proofs) =
+            tokio::join!(self.crls.want(attestation), answers, self.logs.want(attestation));
+        if lists || answers || proofs { self.publish().await } else { self.snapshot() }
     }
 
     /// Begins a new epoch with the same evidence: what verdicts were made of besides evidence has changed.
@@ -238,6 +295,7 @@ impl Collector {
         let mut evidence = Evidence::none();
         let mut sources = Vec::new();
         self.crls.collect(&mut evidence, &mut sources);
+        self.responders.collect(&mut evidence, &mut sources);
         // Before the logs' own: what was carried in is older than what was fetched, and the newest is looked at first.
         self.imported.collect(&mut evidence, &mut sources);
         let fork = self.logs.collect(&mut evidence, &mut sources);
@@ -265,13 +323,6 @@ impl Collector {
     }
 }
 
-    /// As if the next bundle of events were lost.
-    #[cfg(test)]
-    pub(crate) fn lose_a_bundle(&self) {
-        let announced = self.announced.as_ref().expect("an event log");
-        announced.lose_one.store(true, Ordering::Relaxed);
-    }
-
 fn same(one: &Evidence, other: &Evidence) -> bool {
     let (ours, theirs) = (one.revocation(), other.revocation());
     one.logs() == other.logs()
@@ -279,6 +330,7 @@ fn same(one: &Evidence, other: &Evidence) -> bool {
         && ours.announced == theirs.announced
         && ours.crls.iter().map(Crl::der).eq(theirs.crls.iter().map(Crl::der))
         && ours.ocsp.iter().map(OcspResponse::der).eq(theirs.ocsp.iter().map(OcspResponse::der))
+        && ours.answers.iter().map(OcspResponse::der).eq(theirs.answers.iter().map(OcspResponse::der))
 }
 
 #[cfg(test)]

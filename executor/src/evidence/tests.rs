@@ -36,6 +36,7 @@ use super::{Collector, EventLog, EvidenceConfig, ImportConfig, Snapshot};
 use crate::clock;
 
 mod announced;
+mod responders;
 
 const ORIGIN: &str = "signing.ab12cd34.mentat.internal";
 const SERIAL: u64 = 0x4d;
@@ -74,6 +75,13 @@ impl Server {
                         }
                     }
                     let request = String::from_utf8(request).unwrap();
+                    let length = request.lines().find_map(|line| {
+                        line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok()
+                    });
+                    let mut question = vec![0; length.unwrap_or_default()];
+                    if stream.read_exact(&mut question).await.is_err() {
+                        return;
+                    }
                     let path = request.split(' ').nth(1).unwrap().to_owned();
                     let answer = table.lock().get(&path).cloned();
                     let (status, body) = match answer {
@@ -216,6 +224,8 @@ fn following(
     let config = EvidenceConfig {
         crl_urls: vec![format!("{}/1.crl", server.url)],
         status_bases: Vec::new(),
+        ocsp: super::OcspMode::Ask,
+        ocsp_responder: None,
         events: Some(format!("{}/event", server.url)),
         event_log,
         logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),

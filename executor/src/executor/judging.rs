@@ -28,7 +28,7 @@ pub enum Withdrawal {
 impl Executor {
     pub(super) async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
         self.refuse_early(submission)?;
-        let snapshot = self.parts.collector.prepare_for(submission.attestation()).await;
+        let snapshot = self.parts.collector.prepare_for(submission.digest(), submission.attestation()).await;
         no_fork(&snapshot)?;
         let at = clock::unix_seconds();
         let started = clock::monotonic();
@@ -139,13 +139,25 @@ impl Executor {
         // A file that cannot be used is in the status; the policy before it stays in force.
         let _ = self.reload_policy().await;
         // Neither waits for the other: a log that is silent delays no revocation.
-        tokio::join!(self.refresh_lists(), self.refresh_logs(), self.read_events(None));
+        let (lists, answers) = (self.refresh_lists(), self.refresh_answers());
+        tokio::join!(lists, answers, self.refresh_logs(), self.read_events(None));
         self.status()
     }
 
     pub(super) async fn refresh_lists(self: &Arc<Self>) {
         self.parts.collector.refresh_lists(&self.attestations()).await;
         self.recheck_all().await;
+    }
+
+    async fn refresh_answers(self: &Arc<Self>) {
+        let judged = self.agents.judged(self.parts.runtime.live());
+        let agents: Vec<_> =
+            judged.iter().map(|agent| (agent.digest, Arc::clone(&agent.attestation))).collect();
+        let before = self.parts.collector.snapshot().epoch;
+        // What the other rounds find they judge themselves.
+        if self.parts.collector.refresh_answers(&agents).await.epoch != before {
+            self.recheck_all().await;
+        }
     }
 
     async fn refresh_logs(self: &Arc<Self>) {
@@ -196,10 +208,16 @@ impl Executor {
                 self.refresh_logs().await;
             }
         };
-        tokio::join!(lists, logs, self.keep_listening(), self.keep_policy(interval));
+        let answers = async {
+            loop {
+                self.parts.collector.answers_due(interval).await;
+                self.refresh_answers().await;
+            }
+        };
+        tokio::join!(lists, answers, logs, self.keep_listening(), self.keep_policy(interval));
     }
 
-    /// Asks for lists as soon as the event log grows, so that a revocation need not wait for the next round.
+    /// Asks for lists and OCSP answers as soon as the event log grows, so that a revocation need not wait for the next round.
     async fn keep_listening(self: &Arc<Self>) {
         let Some(feed) = self.parts.collector.feed() else { return };
         let mut eager = 0u32;
@@ -211,6 +229,8 @@ impl Executor {
                     silent = false;
                     if look.changed {
                         eager = EAGER_LOOKS;
+                        // A responder knows of a revocation when it is made.
+                        self.parts.collector.ring_responders();
                     }
                     self.read_events(Some(look.size)).await;
                 }
