@@ -34,6 +34,7 @@ mod deployments;
 pub mod egress;
 pub mod evidence;
 pub mod executor;
+mod exposed;
 mod gauges;
 mod media;
 mod metrics;

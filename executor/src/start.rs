@@ -27,6 +27,7 @@ use crate::confinement::{Confinement, Places, system_places};
 use crate::egress::Egress;
 use crate::evidence::{Collector, EventLog, ImportConfig, distribution_urls};
 use crate::executor::{Executor, Parts, Schedule};
+use crate::exposed::{Exposed, secrets_beside_policies};
 use crate::gauges::Gauges;
 use crate::media::MediaStore;
 use crate::metrics::Metrics;
@@ -89,7 +90,7 @@ pub fn places(settings: &Settings) -> Places {
 }
 
 /// The folder that a file lies in; a bare name lies in the working directory.
-fn folder_of(file: &Path) -> PathBuf {
+pub(crate) fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -136,6 +137,13 @@ pub async fn start(
     mut settings: Settings,
     confinement: Confinement,
 ) -> Result<(Running, Arc<Executor>), StartRefusal> {
+    for Exposed { secret, folder } in secrets_beside_policies(&settings) {
+        tracing::warn!(
+            secret = %secret.display(),
+            folder = %folder.display(),
+            "the folder of the policy holds a secret: the sandbox leaves all of it readable; give policies a folder of their own"
+        );
+    }
     let loopback = settings.server.validate()?.primary().address().ip().is_loopback();
     let access = Access::new(&settings.admin, loopback)?;
     let (root, lifetime) = trust_store_files::load_trusted_root_with_lifetime(&settings.trusted_root)

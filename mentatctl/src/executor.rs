@@ -19,6 +19,11 @@ use crate::output::{Output, shown};
 use crate::trust::{self, ExportFlags};
 
 /// `executor` subcommands.
+/// The executor's policy, in a folder of its own: the executor's sandbox leaves all of that folder readable.
+const POLICY: &str = "policy/policy.yaml";
+/// The folder.
+const POLICY_FOLDER: &str = "policy";
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write trust files, a policy that accepts nobody, and executor.toml for an executor that joins
@@ -100,7 +105,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     policy.freshness = Some(FreshnessPolicy::WithinSeconds(3600));
     policy.capabilities = Some(CapabilityPolicy::Within(Vec::new()));
     let mut files = trust::files(&sources)?;
-    files.push(("policy.yaml", policy.to_json().or_fail(Exit::Failure, "writing the policy")?));
+    files.push((POLICY, policy.to_json().or_fail(Exit::Failure, "writing the policy")?));
     files.push(("executor.toml", config(join, &sources.logs, signing, &status)?.into_bytes()));
     if let Some((name, _)) = files.iter().find(|(name, _)| path(name).exists()) {
         return Err(Failure::failed(format!("{} exists already", path(name).display())).hint(
@@ -112,6 +117,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         write_file(&path(name), bytes, Secrecy::Public)?;
         out.line(format!("wrote {}", path(name).display()));
     }
+    make_folder(&path(POLICY_FOLDER), Secrecy::Public)?;
     if trust::reporters::names_no_issuer(&sources.logs) {
         out.line("the event log believes keys of nobody in particular about revocations: the executor ignores them and waits for lists; issuer_certificates in the log's configuration changes that");
     }
@@ -168,7 +174,7 @@ fn config(join: &Join, logs: &LogSet, signing: &LogDescription, status: &str) ->
     let mut config = Table::new();
     config.insert("state_dir".into(), absolute(&join.data_dir)?);
     config.insert("trusted_root".into(), "trusted_root.json".into());
-    config.insert("policy".into(), "policy.yaml".into());
+    config.insert("policy".into(), POLICY.into());
     config.insert("server".into(), Value::Table(server));
     if !join.admin.is_empty() {
         let subjects = join.admin.iter().cloned().map(Value::String).collect();

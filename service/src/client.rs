@@ -49,6 +49,11 @@ impl ClientTls {
         self.authorities.iter().chain(identity).map(PathBuf::as_path)
     }
 
+    /// The key of the client certificate.
+    pub fn key_file(&self) -> Option<&Path> {
+        self.identity.as_ref().map(|(_, key)| key.as_path())
+    }
+
     /// Makes sure that requests to `url` do not travel in the clear: plain HTTP stays on this machine, and is never meant
     /// where a client certificate is to be shown. Not for what is signed and published by `http`, as revocation lists are.
     ///

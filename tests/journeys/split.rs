@@ -263,7 +263,7 @@ fn three_machines_speak_mutual_tls_and_an_executor_joins() {
     assert_eq!(executor.stop(), 0);
 
     // The operator names the signers and what they may ask for; then it runs. The log lets members in only, from now on.
-    let policy_path = page.path("etc/executor/policy.yaml");
+    let policy_path = page.path("etc/executor/policy/policy.yaml");
     let mut policy: Value = serde_json::from_slice(&std::fs::read(&policy_path).unwrap()).unwrap();
     policy["identities"] = serde_json::json!([{ "subject": "dev@example.com", "issuer": "any-of-the-authority", "level": "verified" }]);
     policy["agents"] = serde_json::json!({ "allow": ["mentatlab.*"] });
