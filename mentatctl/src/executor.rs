@@ -1,5 +1,6 @@
 //! `executor`: joining an authority and a log that exist already; deployments; taking out of service; receipts.
 
+mod anchors;
 mod deploy;
 mod receipt;
 mod service;
@@ -18,12 +19,12 @@ use crate::home::{Home, Secrecy, make_folder, write_file};
 use crate::output::{Output, shown};
 use crate::trust::{self, ExportFlags};
 
-/// `executor` subcommands.
 /// The executor's policy, in a folder of its own: the executor's sandbox leaves all of that folder readable.
 const POLICY: &str = "policy/policy.yaml";
 /// The folder.
 const POLICY_FOLDER: &str = "policy";
 
+/// `executor` subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write trust files, a policy that accepts nobody, and executor.toml for an executor that joins
@@ -46,6 +47,8 @@ pub enum Command {
     Receipt(receipt::Get),
     /// Verify a receipt, offline
     VerifyReceipt(receipt::Verify),
+    /// Prove that no receipt was removed or changed since the event log was told of them
+    VerifyAnchors(anchors::VerifyAnchors),
 }
 
 /// `executor join`.
@@ -92,6 +95,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Undrain(undrain) => return service::undrain(undrain, home, out),
         Command::Receipt(get) => return receipt::get(get, home, out),
         Command::VerifyReceipt(verify) => return receipt::verify(verify, out),
+        Command::VerifyAnchors(options) => return anchors::run(options, home, out),
     };
     let sources = trust::ask(&join.export, home)?;
     let path = |name: &str| join.output.join(name);
@@ -113,11 +117,11 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         ));
     }
     make_folder(&join.output, Secrecy::Public)?;
+    make_folder(&path(POLICY_FOLDER), Secrecy::Public)?;
     for (name, bytes) in &files {
         write_file(&path(name), bytes, Secrecy::Public)?;
         out.line(format!("wrote {}", path(name).display()));
     }
-    make_folder(&path(POLICY_FOLDER), Secrecy::Public)?;
     if trust::reporters::names_no_issuer(&sources.logs) {
         out.line("the event log believes keys of nobody in particular about revocations: the executor ignores them and waits for lists; issuer_certificates in the log's configuration changes that");
     }

@@ -99,6 +99,14 @@ impl ServerFlags {
         known_log(&home.log_keys(self.log_keys.as_deref())?, log)
     }
 
+    /// The HTTP client by which the server is asked.
+    ///
+    /// # Errors
+    /// Exit code 2 when a file of its TLS settings cannot be used.
+    pub fn http(&self, home: &Home) -> Outcome<reqwest::Client> {
+        self.tls.client(home)
+    }
+
     /// A client of one of the server's logs.
     ///
     /// # Errors
