@@ -141,6 +141,15 @@ impl Server {
         Self::with(Default::default(), state, Withdrawal::Stop, Some(next), Default::default()).await
     }
 
+    /// What a scrape of the executor's own counters gives.
+    pub(crate) fn exposition(&self) -> String {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.executor.metrics().register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+        text
+    }
+
     /// The state folder.
     pub(crate) fn state(&self) -> &std::path::Path {
         self.state.path()

@@ -9,13 +9,14 @@
     reason = "tests: a failure must stop with the place it happened"
 )]
 
+mod attacks;
 mod bans;
 mod imports;
 mod licences;
 mod manifests;
 mod no_std;
-mod sources;
 mod pages;
+mod sources;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

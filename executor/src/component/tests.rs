@@ -136,3 +136,27 @@ fn the_memories_of_a_component_share_one_limit() {
     assert_eq!(outcome.usage.refused_growths, 3);
     assert!(outcome.usage.memory_bytes <= 8 << 20, "{}", outcome.usage.memory_bytes);
 }
+
+#[test]
+fn a_flood_of_handles_ends_the_guest_at_its_limit() {
+    let makes = |count: u32| {
+        format!(
+            r#"(component
+        (type $r (resource (rep i32)))
+        (core func $new (canon resource.new $r))
+        (core module $m
+          (import "host" "new" (func $new (param i32) (result i32)))
+          (memory (export "memory") 1)
+          (func (export "process") (result i32) (local $left i32)
+            (local.set $left (i32.const {count}))
+            (loop $l (drop (call $new (i32.const 7)))
+              (local.set $left (i32.sub (local.get $left) (i32.const 1))) (br_if $l (local.get $left)))
+            (i32.const 0)))
+        (core instance $m (instantiate $m (with "host" (instance (export "new" (func $new))))))
+        (func (export "process") (result (result (error string)))
+          (canon lift (core func $m "process") (memory $m "memory"))))"#
+        )
+    };
+    assert_eq!(run(&makes(1_000), b"").unwrap().exit_code, 0);
+    assert_eq!(run(&makes(1_000_000), b"").unwrap_err().code(), "trap");
+}

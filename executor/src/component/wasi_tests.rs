@@ -96,12 +96,6 @@ pub(crate) const SLEEPS: &str = r#"(component
 /// Opens `path` in its first directory and writes two bytes to its output: how many directories it has, and 0 or
 /// 1 + the error code of the open. Open flags: 1 create, 8 truncate; descriptor flags: 1 read, 2 write.
 fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
-    const CODES: &str = "access would-block already bad-descriptor busy deadlock quota exist file-too-large \
-        illegal-byte-sequence in-progress interrupted invalid io is-directory loop too-many-links message-size \
-        name-too-long no-device no-entry no-lock insufficient-memory insufficient-space not-directory not-empty \
-        not-recoverable unsupported no-tty no-such-device overflow not-permitted pipe read-only invalid-seek \
-        text-file-busy cross-device";
-    let codes: String = CODES.split_whitespace().map(|code| format!("\"{code}\" ")).collect();
     format!(
         r#"(component {STREAMS}
   (import "wasi:filesystem/types@0.2.0" (instance $files
@@ -145,8 +139,19 @@ fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
       (export "directories" (func $directories)) (export "open" (func $open))))
     (with "libc" (instance $libc))))
   {RUN})"#,
-        length = path.len()
+        length = path.len(),
+        codes = codes()
     )
+}
+
+/// The error codes of files, as an enumeration lists them.
+fn codes() -> String {
+    const CODES: &str = "access would-block already bad-descriptor busy deadlock quota exist file-too-large \
+        illegal-byte-sequence in-progress interrupted invalid io is-directory loop too-many-links message-size \
+        name-too-long no-device no-entry no-lock insufficient-memory insufficient-space not-directory not-empty \
+        not-recoverable unsupported no-tty no-such-device overflow not-permitted pipe read-only invalid-seek \
+        text-file-busy cross-device";
+    CODES.split_whitespace().map(|code| format!("\"{code}\" ")).collect()
 }
 
 fn call(text: &str, grants: GrantSet, limits: CallLimits, cancel: Cancel) -> Result<Outcome, CallError> {
@@ -247,4 +252,123 @@ fn reading_never_changes_a_file() {
     assert!(host.path().join("new").exists());
     assert_eq!(open("write", host.path(), "file", 8, 2), 0);
     assert_eq!(std::fs::read(host.path().join("file")).unwrap(), b"");
+}
+
+/// Moves `from` in its first directory to `to`, or makes a hard link or a symbolic link of it there; writes one byte to its output: 0 or
+/// 1 + the error code.
+fn moves(method: &str, from: &str, to: &str) -> String {
+    // Parameters of the method and of the function it is lowered to, and the arguments.
+    let (typed, lowered, arguments) = match method {
+        "rename-at" => (
+            r#"(param "old-path" string) (param "new-descriptor" (borrow $d)) (param "new-path" string)"#,
+            "i32 i32 i32 i32 i32 i32 i32",
+            "(local.get $dir) (i32.const 256) (i32.const $from) (local.get $dir) (i32.const 1024) (i32.const $to) (i32.const 32)",
+        ),
+        "link-at" => (
+            r#"(param "old-path-flags" $pf) (param "old-path" string) (param "new-descriptor" (borrow $d)) (param "new-path" string)"#,
+            "i32 i32 i32 i32 i32 i32 i32 i32",
+            "(local.get $dir) (i32.const 0) (i32.const 256) (i32.const $from) (local.get $dir) (i32.const 1024) (i32.const $to) (i32.const 32)",
+        ),
+        _ => (
+            r#"(param "old-path" string) (param "new-path" string)"#,
+            "i32 i32 i32 i32 i32 i32",
+            "(local.get $dir) (i32.const 256) (i32.const $from) (i32.const 1024) (i32.const $to) (i32.const 32)",
+        ),
+    };
+    let arguments = arguments.replace("$from", &from.len().to_string()).replace("$to", &to.len().to_string());
+    format!(
+        r#"(component {STREAMS}
+  (import "wasi:filesystem/types@0.2.0" (instance $files
+    (export "descriptor" (type $d (sub resource)))
+    (type $ec' (enum {codes})) (export "error-code" (type $ec (eq $ec')))
+    (type $pf' (flags "symlink-follow")) (export "path-flags" (type $pf (eq $pf')))
+    (export "[method]descriptor.{method}" (func (param "self" (borrow $d)) {typed} (result (result (error $ec)))))))
+  (alias export $files "descriptor" (type $descriptor))
+  (import "wasi:filesystem/preopens@0.2.0" (instance $preopens
+    (alias outer 1 $descriptor (type $d'))
+    (export "descriptor" (type $d (eq $d')))
+    (export "get-directories" (func (result (list (tuple (own $d) string)))))))
+  (core func $directories (canon lower (func $preopens "get-directories") (memory $libc "memory") (realloc (func $libc "realloc"))))
+  (core func $move (canon lower (func $files "[method]descriptor.{method}") (memory $libc "memory")))
+  (core module $main
+    (import "host" "get-stdout" (func $get (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "host" "directories" (func $directories (param i32)))
+    (import "host" "move" (func $move (param {lowered})))
+    (import "libc" "memory" (memory 1))
+    (data (i32.const 256) "{from}") (data (i32.const 1024) "{to}")
+    (func (export "run") (result i32) (local $dir i32)
+      (call $directories (i32.const 16))
+      (local.set $dir (i32.load (i32.load (i32.const 16))))
+      (call $move {arguments})
+      (i32.store8 (i32.const 0)
+        (select (i32.add (i32.const 1) (i32.load8_u (i32.const 33))) (i32.const 0) (i32.load8_u (i32.const 32))))
+      (call $write (call $get) (i32.const 0) (i32.const 1) (i32.const 64))
+      (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "get-stdout" (func $get-stdout)) (export "write" (func $write))
+      (export "directories" (func $directories)) (export "move" (func $move))))
+    (with "libc" (instance $libc))))
+  {RUN})"#,
+        codes = codes()
+    )
+}
+
+#[test]
+fn nothing_is_moved_or_linked_out_of_a_granted_directory_or_into_it() {
+    let host = tempfile::tempdir().unwrap();
+    let inside = host.path().join("inside");
+    std::fs::create_dir_all(&inside).unwrap();
+    std::fs::write(inside.join("file"), b"text").unwrap();
+    std::fs::write(host.path().join("secret"), b"secret").unwrap();
+    std::os::unix::fs::symlink("..", inside.join("up")).unwrap();
+    let moved = |access: &str, method: &str, from: &str, to: &str| {
+        let guest = moves(method, from, to);
+        let limits = CallLimits::default();
+        call(&guest, granting(access, &inside), limits, Cancel::default()).unwrap().output[0]
+    };
+    let absolute = host.path().join("out").display().to_string();
+    for method in ["rename-at", "link-at"] {
+        for (from, to) in [
+            ("file", "../out"),
+            ("file", "up/out"),
+            ("file", absolute.as_str()),
+            ("../secret", "in"),
+            ("up/secret", "in"),
+        ] {
+            assert_ne!(moved("write", method, from, to), 0, "{method} {from} {to}");
+        }
+        // Reading changes nothing, not even a name.
+        assert_ne!(moved("read", method, "file", "other"), 0, "{method}");
+    }
+    assert_ne!(moved("write", "symlink-at", "/etc/passwd", "absolute"), 0, "a link to everywhere");
+    assert!(
+        !host.path().join("out").exists() && !inside.join("in").exists() && !inside.join("other").exists()
+    );
+    assert_eq!(std::fs::read(inside.join("file")).unwrap(), b"text");
+
+    assert_eq!(moved("write", "link-at", "file", "other"), 0);
+    assert_eq!(moved("write", "rename-at", "other", "third"), 0);
+    assert_eq!(std::fs::read(inside.join("third")).unwrap(), b"text");
+}
+
+#[test]
+fn a_flood_of_random_bytes_ends_the_guest() {
+    let asks = |length: u64| {
+        format!(
+            r#"(component {STREAMS}
+  (import "wasi:random/random@0.2.0" (instance $random
+    (export "get-random-bytes" (func (param "len" u64) (result (list u8))))))
+  (core func $bytes (canon lower (func $random "get-random-bytes") (memory $libc "memory") (realloc (func $libc "realloc"))))
+  (core module $main
+    (import "host" "bytes" (func $bytes (param i64 i32)))
+    (func (export "run") (result i32) (call $bytes (i64.const {length}) (i32.const 16)) (i32.const 0)))
+  (core instance $main (instantiate $main (with "host" (instance (export "bytes" (func $bytes))))))
+  {RUN})"#
+        )
+    };
+    assert_eq!(run(&asks(1_000)).unwrap().exit_code, 0);
+    for length in [1 << 20, 1 << 40, i64::MAX as u64] {
+        assert_eq!(run(&asks(length)).unwrap_err().code(), "trap", "{length}");
+    }
 }

@@ -97,6 +97,12 @@ async fn each_attack_ends_with_its_reason_while_its_neighbours_are_served() {
             assert!(served > 3, "beside {name} only {served} calls were served");
         }
     }
+    // Each is counted under its reason, where alerts look.
+    let metrics = server.exposition();
+    for (reason, count) in [("cpu_budget", 2), ("deadline_exceeded", 1), ("trap", 1)] {
+        let line = format!("wasm_instances_total{{reason=\"{reason}\"}} {count}");
+        assert!(metrics.lines().any(|counted| counted == line), "{line}\n{metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,79 @@
+//! Every attack that `docs/operations/attacks.md` lists has tests that exist, ends with reasons that the program gives, and is counted
+//! in metrics that it has.
+
+use std::path::Path;
+
+use crate::{rust_sources, text};
+
+const PAGE: &str = "docs/operations/attacks.md";
+
+/// The rows of the page's tables: attack, end, metric, tests.
+fn rows() -> Vec<[String; 4]> {
+    let page = text(Path::new(PAGE));
+    let rows: Vec<[String; 4]> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| attack "))
+        .map(|line| {
+            let cells: Vec<String> =
+                line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+            <[String; 4]>::try_from(cells).unwrap_or_else(|_| panic!("attack, end, metric, tests: {line}"))
+        })
+        .collect();
+    assert!(rows.len() > 30, "the tables are not found: {} rows", rows.len());
+    rows
+}
+
+/// What stands between backticks.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_test_of_the_page_exists() {
+    for [attack, _, _, tests] in rows() {
+        let mut named = 0;
+        for group in tests.split("; ") {
+            let (names, file) = group.rsplit_once(" (").unwrap_or_else(|| panic!("{attack}: {group}"));
+            let file = file.trim_end_matches(')');
+            let source = text(Path::new(file));
+            for name in quoted(names) {
+                let declared = [format!("fn {name}()"), format!("fn {name}(\n")];
+                assert!(declared.iter().any(|it| source.contains(it)), "{attack}: {file} has no test {name}");
+                named += 1;
+            }
+        }
+        assert!(named > 0, "{attack}: no test");
+    }
+}
+
+#[test]
+fn every_reason_of_the_page_is_one_of_the_program() {
+    let is_product =
+        |path: &Path| ["executor", "trust-store", "mentatctl"].iter().any(|folder| path.starts_with(folder));
+    let sources: Vec<String> =
+        rust_sources().iter().filter(|path| is_product(path)).map(|path| text(path)).collect();
+    for [attack, end, _, _] in rows() {
+        let is_code = |word: &&str| {
+            word.len() > 3 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        };
+        for code in quoted(&end).filter(is_code) {
+            let literal = format!("\"{code}\"");
+            assert!(sources.iter().any(|source| source.contains(&literal)), "{attack}: {code}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_of_the_page_is_registered() {
+    let registered = ["executor/src/metrics.rs", "executor/src/gauges.rs"].map(|file| text(Path::new(file)));
+    for [attack, _, metric, _] in rows() {
+        let mut named = 0;
+        for name in quoted(&metric) {
+            let own = name.strip_suffix("_total").unwrap_or(name);
+            let literal = format!("\"{own}\"");
+            assert!(registered.iter().any(|source| source.contains(&literal)), "{attack}: {name}");
+            named += 1;
+        }
+        assert!(named > 0, "{attack}: no metric");
+    }
+}
