@@ -16,6 +16,7 @@ mod commands;
 mod deployment;
 mod developer;
 mod enrolment;
+mod evidence;
 mod executor;
 mod keyless;
 mod lint;
