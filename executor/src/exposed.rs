@@ -54,12 +54,18 @@ mod tests {
         let exposed = |policy: &str| {
             let text = format!(
                 "state_dir = '/var/lib/executor'\ntrusted_root = 'trusted_root.json'\npolicy = '{policy}'\n\
-                 compiler = 'c'\n[admin]\ntoken_file = 'admin.token'\n[server.tls]\ncertificate_file = 'tls/s.crt'\n\
-                 key_file = 'tls/s.key'\n[evidence]\nevents = 'https://log.example/event'\ntls_cert_file = 'tls/e.crt'\n\
+                 compiler = 'c'\n[admin]\ntoken_file = 'admin.token'\n[evidence]\nevents = 'https://log.example/event'\ntls_cert_file = 'tls/e.crt'\n\
                  tls_key_file = 'tls/e.key'\n[receipts]\nanchor_key_file = 'anchor.pem'\n[grants.env]\nTOKEN = 'env/token'\n"
             );
             let config: ExecutorConfig = toml::from_str(&text).unwrap();
-            let settings = config.validate(Path::new("/etc/executor")).unwrap();
+            let mut settings = config.validate(Path::new("/etc/executor")).unwrap();
+            // Its files would have to be there.
+            settings.server.tls = Some(service::config::TlsConfig {
+                certificate_file: "/etc/executor/tls/s.crt".into(),
+                key_file: "/etc/executor/tls/s.key".into(),
+                client_ca_file: None,
+                client_certificates: service::config::ClientCertificates::default(),
+            });
             let found = secrets_beside_policies(&settings);
             found.into_iter().map(|one| one.secret.display().to_string()).collect::<Vec<_>>()
         };

@@ -62,8 +62,8 @@ fn an_answer_counts_for_the_certificate_that_it_was_asked_about_and_is_weighed_l
         ocsp("ca", key, &[single(&ca.sha1_id(serial), status, TOMORROW, &[])], &[], &[])
     };
     let status = |evidence: &RevocationEvidence| {
-        let check = check(evidence, &strict(), NOW);
-        check.assess(&leaf, &ca.certificate, &mut Budget::default()).unwrap().status
+        let policy = strict();
+        check(evidence, &policy, NOW).assess(&leaf, &ca.certificate, &mut Budget::default()).unwrap().status
     };
     let fine = about(SERIAL, &good(), &ca.key);
     assert!(matches!(status(&answered(&leaf, &fine)), RevocationStatus::Good { .. }));
