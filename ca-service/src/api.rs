@@ -7,6 +7,7 @@ pub mod fulcio;
 mod overview;
 mod page;
 mod problem;
+mod queue;
 mod request;
 mod revocations;
 pub mod roles;
@@ -28,6 +29,7 @@ use roles::Access;
 pub const ROUTES: &[&str] = &[
     "/api/v1/certificates",
     "/api/v1/codes",
+    "/api/v1/requests",
     "/api/v1/revocations",
     "/api/v1/tokens",
     "/api/v1/timestamp",
@@ -48,6 +50,7 @@ pub fn methods(path: &str) -> &'static str {
         "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
         "/api/v1/tokens" | "/api/v1/codes" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
         "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
+        "/api/v1/requests/approve" | "/api/v1/requests/deny" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
         _ => "GET, HEAD",
     }
@@ -63,6 +66,8 @@ pub fn routes(
         .or(certificates::routes(authority, access))
         .unify()
         .or(revocations::routes(authority, access))
+        .unify()
+        .or(queue::routes(authority, access))
         .unify()
         .or(fulcio::routes(authority))
         .unify()

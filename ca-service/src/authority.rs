@@ -148,6 +148,8 @@ pub struct CertificateAuthority {
     pub(crate) changed: Notify,
     /// A revocation waits for the event log.
     pub(crate) event_due: Notify,
+    /// A request waits for people.
+    pub(crate) request_due: Notify,
     pub(crate) answers: AnswerCache,
     pub(crate) counted_orders: CountedOrders,
     pub(crate) set_aside: SetAside,

@@ -3,6 +3,7 @@
 //! It trusts nothing that the writing code derived: signatures are verified, objects linted, hashes recomputed.
 
 mod delta;
+mod queue;
 mod trail;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,8 @@ pub struct Report {
     pub certificates: u64,
     /// Revoked certificates.
     pub revoked: u64,
+    /// Requests that waited for people and are remembered.
+    pub requests: u64,
     /// Published lists.
     pub lists: u64,
     /// Audit records.
@@ -48,6 +51,7 @@ pub async fn run(authority: &CertificateAuthority) -> Result<Report, CaError> {
     let trail = Trail::read(authority, &mut report).await?;
     let revoked = certificates(authority, &trail, &mut report).await?;
     lists(authority, &revoked, &trail, &mut report).await?;
+    queue::requests(authority, &trail, &mut report).await?;
     Ok(report)
 }
 

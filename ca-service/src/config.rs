@@ -1,6 +1,7 @@
 //! The configuration file (TOML): raw as written ([`Config`]), and validated ([`Settings`]).
 
 mod database;
+mod enrolment;
 mod keys;
 mod logs;
 mod mail;
@@ -24,6 +25,7 @@ use crate::oidc;
 use crate::oidc::config::{IssuerRule, OidcConfig};
 use crate::oidc::roles::{RoleOidcConfig, RoleRule};
 pub use database::DatabaseConfig;
+pub use enrolment::{EnrolmentConfig, RequestWebhookConfig};
 pub use keys::KeysConfig;
 pub use logs::{EventLogConfig, IssuanceLogConfig};
 pub use mail::{MailConfig, MailTls};
@@ -77,6 +79,9 @@ pub struct Config {
     /// Revocation lists and status answers.
     #[serde(default)]
     pub status: StatusConfig,
+    /// Which certificates people must approve; by default none.
+    #[serde(default)]
+    pub enrolment: EnrolmentConfig,
     /// How people prove an e-mail address by a code; absent: they cannot.
     #[serde(default)]
     pub mail: Option<MailConfig>,
@@ -97,7 +102,7 @@ pub struct Config {
 pub struct RolesConfig {
     /// Makes one-time tokens, lists and shows certificates.
     pub issuer: AdminConfig,
-    /// Sees what orders to revoke many would do, lists and shows certificates.
+    /// Approves and denies requests, sees what orders to revoke many would do, lists and shows certificates.
     pub approver: AdminConfig,
     /// Lists and shows certificates.
     pub auditor: AdminConfig,
@@ -383,6 +388,7 @@ impl Config {
         settings.config.event_log.as_ref().map(|log| log.tls(&settings)).transpose()?;
         let knows = |name: &str| settings.profiles.contains_key(name);
         settings.config.mail.as_ref().map(|mail| mail.validate(knows)).transpose()?;
+        settings.config.enrolment.validate(&settings)?;
         settings.config.expiry_warnings.as_ref().map(|told| told.validate(&settings)).transpose()?;
         Ok(settings)
     }

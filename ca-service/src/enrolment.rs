@@ -12,6 +12,9 @@ use trust_store::provider::AwsLc;
 use crate::authority::{CertificateAuthority, random};
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
+use crate::mail_code::MAILED;
+use crate::queue::Asked;
+use crate::storage::queue::{RequestOf, Way};
 use crate::storage::{State, StoreError, StoredToken};
 
 /// What tokens begin with, so that scanners for leaked secrets can recognise them.
@@ -39,6 +42,7 @@ impl CertificateAuthority {
             profile: request.profile.clone(),
             expires_at,
             used_by: None,
+            created_by: None,
         };
         self.store.create_token(token, actor, now).await?;
         Ok(EnrolmentToken {
@@ -72,7 +76,9 @@ impl CertificateAuthority {
         if token.used_by.is_some() {
             return self.repeated(&token, request, &csr).await;
         }
-        let authorised = AuthorisedRequest {
+        let way = if token.created_by.as_deref() == Some(MAILED) { Way::Code } else { Way::Token };
+        let needed = self.approvals_for(&token.profile, way);
+        let asked = || AuthorisedRequest {
             identity: token.identity.clone(),
             public_key: csr.public_key().clone(),
             profile: token.profile.clone(),
@@ -81,16 +87,31 @@ impl CertificateAuthority {
             requester: format!("token:{}", hex::encode(hash)),
             request_id: request.request_id.clone(),
             token: Some(hash),
+            approved: None,
             evidence: serde_json::json!({
                 "method": "one-time-token",
                 "request_attributes_ignored": csr.carries_attributes(),
             })
             .to_string(),
         };
+        let vouched_by = token.created_by.clone();
+        if needed > 0 {
+            return self.certify_approved(&Asked { request: asked(), way, needed, vouched_by }).await;
+        }
         // This task runs to its end.
-        match self.certify(authorised).await {
-            // Another call with the same token was faster; it may be our own first attempt.
+        match self.certify(asked()).await {
+            // Another call with the same token was faster, it may be our own first attempt; or a request holds it, of when
+            // certificates like this one needed approval.
             Err(CaError::Store(StoreError::TokenUsed)) => {
+                if self
+                    .store
+                    .queued_of(RequestOf::Token(hash))
+                    .await?
+                    .is_some_and(|held| held.intent.is_none())
+                {
+                    let held = Asked { request: asked(), way, needed: 1, vouched_by };
+                    return self.certify_approved(&held).await;
+                }
                 let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;
                 self.repeated(&token, request, &csr).await
             }
@@ -98,6 +119,16 @@ impl CertificateAuthority {
             Err(CaError::Store(StoreError::KeyCompromised)) => Err(CaError::KeyCompromised),
             outcome => outcome,
         }
+    }
+
+    /// How many people must approve a certificate of a profile that is asked for with a token.
+    fn approvals_for(&self, profile: &str, way: Way) -> u8 {
+        let config = &self.settings.config;
+        let of_way = match way {
+            Way::Code => config.mail.as_ref().map_or(0, |mail| mail.approvals),
+            Way::Token | Way::IdentityToken => config.enrolment.token_approvals,
+        };
+        config.enrolment.approvals(profile, of_way)
     }
 
     /// The outcome of the issuance that used the token, for its own requester only: same request id, same key.

@@ -4,6 +4,7 @@ use crate::approval::ApprovalRefusal;
 use crate::clock::ClockFailure;
 use crate::mail::NotSent;
 use crate::oidc::OidcError;
+use crate::queue::QueueRefusal;
 use crate::role::Action;
 use crate::standing::NotIssuing;
 use crate::storage::StoreError;
@@ -66,6 +67,9 @@ pub enum CaError {
     /// There is no such subscriber profile.
     #[error("no such profile")]
     ProfileUnknown,
+    /// A request waits for people's approval, or nothing comes of it.
+    #[error(transparent)]
+    Queue(#[from] QueueRefusal),
     /// The requester's key, or the proof that it is the requester's, is refused.
     #[error(transparent)]
     Request(ca_pki::Error),

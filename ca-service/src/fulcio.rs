@@ -14,7 +14,9 @@ use trust_store::signature::{Algorithm, SignatureVerifier as _};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
+use crate::queue::Asked;
 use crate::storage::StoreError;
+use crate::storage::queue::Way;
 
 /// Longest PEM public key in characters.
 const MAX_KEY_PEM: usize = 2 * MAX_SPKI;
@@ -97,8 +99,17 @@ impl CertificateAuthority {
             requester: format!("oidc:{}#{}", proven.issuer(), proven.token_subject()),
             request_id: None,
             token: None,
+            approved: None,
             evidence: proven.evidence().to_string(),
         };
+        let needed = self.settings.config.enrolment.approvals(proven.profile(), proven.approvals());
+        if needed > 0 {
+            // The interface knows no ids of requests: whoever comes back with the same key means the same one.
+            let request_id = Some(format!("key-{}", hex::encode(authorised.public_key.spki_sha256())));
+            let request = AuthorisedRequest { request_id, ..authorised };
+            let asked = Asked { request, way: Way::IdentityToken, vouched_by: None, needed };
+            return self.certify_approved(&asked).await;
+        }
         self.certify(authorised).await.map_err(|error| match error {
             CaError::Store(StoreError::KeyCompromised) => CaError::KeyCompromised,
             other => other,

@@ -18,6 +18,7 @@ use trust_store::provider::AwsLc;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id};
 use crate::error::CaError;
+use crate::queue::Granted;
 use crate::storage::{IntentId, NewIntent, State, Step, StoreError, StoredCertificate};
 
 /// How long to wait before each further attempt when the signer says that nothing was signed and later may be better.
@@ -43,6 +44,8 @@ pub struct AuthorisedRequest {
     pub request_id: Option<String>,
     /// SHA-256 of the one-time token to use up.
     pub token: Option<[u8; 32]>,
+    /// The proof that people approved exactly this, where they must.
+    pub approved: Option<Granted>,
     /// What the decision was based on, JSON.
     pub evidence: String,
 }
@@ -59,19 +62,23 @@ pub struct IssuanceToken {
     pub(crate) tbs: ToBeSigned,
     pub(crate) not_before: UnixTime,
     pub(crate) not_after: UnixTime,
+    pub(crate) approved: Option<Granted>,
 }
 
 impl IssuanceToken {
     /// Particulars of the audit record that is durable before the signature.
     fn detail(&self) -> String {
-        serde_json::json!({
+        let mut detail = serde_json::json!({
             "intent": hex::encode(self.intent),
             "serial": self.serial.to_string(),
             "issuer": self.issuer,
             "profile": self.kind.as_str(),
             "tbs_sha256": hex::encode(self.tbs.sha256()),
-        })
-        .to_string()
+        });
+        if let (Some(approved), Some(members)) = (&self.approved, detail.as_object_mut()) {
+            members.insert("approval".to_owned(), approved.record());
+        }
+        detail.to_string()
     }
 }
 
@@ -129,7 +136,7 @@ impl CertificateAuthority {
     }
 
     /// Decides, builds and lints (steps 1 to 4): what is to be recorded, and the permission to sign it once it is.
-    fn decide(&self, request: AuthorisedRequest) -> Result<(IssuanceToken, NewIntent), CaError> {
+    pub(crate) fn decide(&self, request: AuthorisedRequest) -> Result<(IssuanceToken, NewIntent), CaError> {
         let now = self.clock.now()?;
         let profile = self.profile(&request.profile)?;
         if profile.kind() == Kind::CodeSigningBaseline {
@@ -168,6 +175,7 @@ impl CertificateAuthority {
             request_id: request.request_id,
             evidence: request.evidence,
             token: request.token,
+            approved: request.approved.as_ref().map(Granted::id),
             not_before: now,
             not_after,
             step,
@@ -183,6 +191,7 @@ impl CertificateAuthority {
             tbs,
             not_before: now,
             not_after,
+            approved: request.approved,
         };
         Ok((token, new))
     }
@@ -215,7 +224,7 @@ impl CertificateAuthority {
 
     /// Signs what is recorded as being signed, records and logs it.
     async fn sign_begun(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
-        let IssuanceToken { intent, serial, issuer, kind, step, tbs, not_before, not_after } = token;
+        let IssuanceToken { intent, serial, issuer, kind, step, tbs, not_before, not_after, .. } = token;
         let (signature, signed) = self.sign_recorded(&issuer, &intent, &tbs, None).await?;
         let (certificate, log_index) = match step {
             Step::Certificate => {

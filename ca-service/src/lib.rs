@@ -11,6 +11,7 @@
 //! | [`standing`] | whether the CA's own certificates may still sign |
 //! | [`issuance`] | prepare → issue, in the order of ca-requirements §3 |
 //! | [`enrolment`] | one-time tokens and certificate requests |
+//! | [`queue`] | certificates that people must approve first |
 //! | [`role`] | who may do what, and identity tokens that give roles |
 //! | [`oidc`], [`fulcio`] | identity tokens of configured issuers, and the certificates that follow from them |
 //! | [`reconciler`] | closes every open issuance after a crash |
@@ -49,6 +50,7 @@ pub mod occupancy;
 pub mod oidc;
 pub mod overview;
 pub mod publisher;
+pub mod queue;
 pub mod readiness;
 pub mod reconciler;
 pub mod renewal;

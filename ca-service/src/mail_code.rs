@@ -14,6 +14,8 @@ use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::mail::{Mailer, NotSent};
 
+/// Who makes the tokens that are sent as codes.
+pub(crate) const MAILED: &str = "mail";
 /// Time that letters are counted over.
 const WINDOW: Duration = Duration::from_secs(3_600);
 /// Letters to one address in that time.
@@ -104,7 +106,7 @@ impl CertificateAuthority {
             profile: config.profile.clone(),
             ttl_seconds: config.code_minutes * 60,
         };
-        let token = self.create_token(&asked, "mail").await?;
+        let token = self.create_token(&asked, MAILED).await?;
         let authority = &self.settings.config.identity_issuer;
         let text = format!(
             "Somebody asked {authority} for a code-signing certificate with this address.\r\n\r\n\

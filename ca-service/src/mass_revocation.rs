@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::approval::{Approved, Intent, Quorum};
 use crate::authority::{CertificateAuthority, names};
 use crate::error::CaError;
+use crate::storage::queue::QueueSelection;
 use crate::storage::{Selected, Selection, State, StoreError};
 use crate::wire::stored_reason;
 
@@ -31,6 +32,8 @@ const MAX_APPROVALS: usize = crate::approval::MAX_APPROVERS;
 const MAX_PIECE: u32 = 1_000;
 /// Longest text of a condition.
 const MAX_TEXT: usize = 1_024;
+/// Why an order ended a request.
+const ENDED: &str = "an order to revoke many meant it";
 /// Orders whose number is remembered.
 const REMEMBERED: u64 = 64;
 /// Attempts to revoke or to end what moves on at the same moment; it moves on twice at most.
@@ -144,6 +147,7 @@ impl CertificateAuthority {
             order: text,
             matching: count.matching,
             revoked: count.revoked,
+            open_requests: self.open_requests(&asked.selection).await?,
             approvals_needed: self.approvers_of(count.matching).map_or(0, Quorum::threshold),
             void_at: order.void_at,
         })
@@ -154,7 +158,8 @@ impl CertificateAuthority {
         self.quorum.as_ref().filter(|quorum| matching > quorum.revocations_above())
     }
 
-    fn authority_fingerprint(&self) -> Result<String, CaError> {
+    /// SHA-256 of the key that signs certificates: what is approved for one authority says nothing to another.
+    pub(crate) fn authority_fingerprint(&self) -> Result<String, CaError> {
         Ok(hex::encode(self.authority(names::CODE_SIGNING)?.public_key.spki_sha256()))
     }
 
@@ -245,12 +250,17 @@ impl CertificateAuthority {
         });
         let now = self.clock.for_records();
         self.store.audit("revocation.ordered", &piece.actor, detail.to_string(), now).await?;
+        let mut done = RevokeManyDone { revoked: 0, kept: 0, ended_requests: 0, next: None };
+        // Before any certificate: nobody fetches the next one in between.
+        if let Some(meant) = self.requests_meant(&order.selection, now)? {
+            done.ended_requests = self.store.end_requests(meant, &piece.actor, ENDED, now).await?;
+            self.metrics.requests_ended.inc_by(done.ended_requests);
+        }
         let reason = stored_reason(order.reason);
         let mut outcomes = Vec::with_capacity(found.len());
         for one in &found {
             outcomes.push(self.revoke_selected(one, order, reason, &piece.actor));
         }
-        let mut done = RevokeManyDone { revoked: 0, kept: 0, next: None };
         // What is handed in together shares commits.
         for outcome in futures_util::future::join_all(outcomes).await {
             match outcome {
@@ -264,6 +274,31 @@ impl CertificateAuthority {
             done.next = found.last().map(|last| last.row);
         }
         Ok(done)
+    }
+
+    /// How many requests that wait for people an order would end.
+    async fn open_requests(&self, wire: &RevocationSelection) -> Result<u64, CaError> {
+        match self.requests_meant(wire, self.clock.for_records())? {
+            None => Ok(0),
+            Some(meant) => Ok(self.store.count_requests(meant).await?),
+        }
+    }
+
+    /// The requests whose certificates an order would mean, had they been issued. Those of after the plan as well: nothing is lost
+    /// that cannot be asked for again.
+    fn requests_meant(
+        &self,
+        wire: &RevocationSelection,
+        now: UnixTime,
+    ) -> Result<Option<QueueSelection>, CaError> {
+        let meant = selection(wire)?;
+        let issuing =
+            || self.issuing(now).is_ok_and(|(issuing, _)| meant.issuer.as_ref() == Some(&issuing.name));
+        if meant.issuer.is_some() && !issuing() {
+            return Ok(None);
+        }
+        let Selection { identity, spki_sha256, profile, created_from, created_before, .. } = meant;
+        Ok(Some(QueueSelection { identity, spki_sha256, profile, created_from, created_before }))
     }
 
     async fn revoke_selected(

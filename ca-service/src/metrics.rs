@@ -18,6 +18,13 @@ pub struct CaMetrics {
     pub(crate) ocsp_limited: Counter,
     pub(crate) timestamps: Counter,
     pub(crate) first_expiry: Gauge,
+    pub(crate) requests_recorded: Counter,
+    pub(crate) requests_approved: Counter,
+    pub(crate) requests_denied: Counter,
+    pub(crate) requests_expired: Counter,
+    pub(crate) requests_ended: Counter,
+    pub(crate) requests_waiting: Gauge,
+    pub(crate) request_notices_failed: Counter,
     pub(crate) expiry_warnings: Counter,
     pub(crate) expiry_warnings_failed: Counter,
 }
@@ -37,6 +44,16 @@ impl CaMetrics {
                 "OCSP requests, with a nonce or about unknown serial numbers, that were told to try later",
                 &self.ocsp_limited,
             ),
+            ("mentat_ca_requests_recorded", "Requests that need approval", &self.requests_recorded),
+            ("mentat_ca_requests_approved", "Requests that enough people approved", &self.requests_approved),
+            ("mentat_ca_requests_denied", "Requests that somebody denied", &self.requests_denied),
+            ("mentat_ca_requests_expired", "Requests whose time was over", &self.requests_expired),
+            ("mentat_ca_requests_ended", "Requests that an order to revoke many ended", &self.requests_ended),
+            (
+                "mentat_ca_request_notices_failed",
+                "Notices of requests that the webhook did not take",
+                &self.request_notices_failed,
+            ),
             ("mentat_ca_timestamps", "Time-stamp tokens issued", &self.timestamps),
             (
                 "mentat_ca_expiry_warnings",
@@ -55,6 +72,11 @@ impl CaMetrics {
             "mentat_ca_reconciler_backlog",
             "Open issuances that wait for a log",
             self.backlog.clone(),
+        );
+        registry.register(
+            "mentat_ca_requests_waiting",
+            "Requests that wait for approval",
+            self.requests_waiting.clone(),
         );
         registry.register(
             "mentat_ca_first_expiry_unix_seconds",

@@ -137,6 +137,12 @@ impl ProvenIdentity {
         &self.rule.profile
     }
 
+    /// How many people must approve its certificates.
+    #[must_use]
+    pub fn approvals(&self) -> u8 {
+        self.rule.approvals
+    }
+
     /// The `sub` of the token.
     #[must_use]
     pub fn token_subject(&self) -> &str {
@@ -163,6 +169,8 @@ pub struct RecognisedHolder {
     pub roles: Vec<Role>,
     /// `oidc:ISSUER#SUBJECT`.
     pub name: String,
+    /// The e-mail address that the token says, verified or not.
+    pub email: Option<String>,
     /// What tells the token from all others: SHA-256 of what its signature is over. Of one content there are several valid
     /// signatures, so the token's own bytes would not do.
     pub replay_key: [u8; 32],
@@ -303,6 +311,7 @@ impl Issuers {
         Ok(RecognisedHolder {
             roles: young.iter().map(|rule| rule.role).collect(),
             name: format!("oidc:{}#{}", claims.iss, claims.sub),
+            email: claims.email().map(str::to_owned),
             replay_key: Sha256::digest(signed.as_bytes()).into(),
             made_at: now.plus(age.saturating_neg()),
             // Remembered for longer than it serves, should the clock be set back a little.

@@ -44,6 +44,7 @@ impl CertificateAuthority {
             issuing,
             not_issuing,
             recorded: stored.recorded,
+            waiting_requests: stored.waiting,
             days: days(&stored),
             days_count_at_most: COUNTED_ISSUANCES,
             ending: ending

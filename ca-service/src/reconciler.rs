@@ -242,6 +242,9 @@ impl CertificateAuthority {
                 Ok(done) => tracing::info!(?done, "open issuances reconciled"),
                 Err(error) => tracing::error!(%error, "open issuances could not be reconciled"),
             }
+            if let Err(error) = self.tend_queue().await {
+                tracing::warn!(%error, "requests whose time is over could not be noted");
+            }
             tokio::time::sleep(PERIOD).await;
         }
     }

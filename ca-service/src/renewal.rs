@@ -219,6 +219,7 @@ impl CertificateAuthority {
                 request_id: None,
                 evidence: "{}".to_owned(),
                 token: None,
+                approved: None,
                 not_before: certified.not_before,
                 not_after: certified.not_after,
                 step: Step::Certificate,

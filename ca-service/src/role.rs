@@ -3,7 +3,7 @@
 //! | role | may |
 //! |---|---|
 //! | auditor | list and show certificates |
-//! | approver | that, and see what an order to revoke many would do, before they sign it |
+//! | approver | that, approve and deny requests, and see what an order to revoke many would do, before they sign it |
 //! | issuer | what auditors may, and make one-time tokens |
 //! | administrator | everything |
 //!
@@ -20,7 +20,7 @@ use crate::storage::{StoreError, UsedIdentityToken};
 pub enum Role {
     /// Reads.
     Auditor,
-    /// Sees what orders would do.
+    /// Approves and denies requests, sees what orders would do.
     Approver,
     /// Lets others enrol.
     Issuer,
@@ -35,6 +35,8 @@ pub enum Action {
     Administer,
     /// Make a one-time token.
     CreateToken,
+    /// Approve or deny requests that wait for people.
+    DecideRequests,
     /// See what an order to revoke many would do.
     PlanRevocations,
     /// List and show.
@@ -59,7 +61,9 @@ impl Role {
     pub fn may(self, action: Action) -> bool {
         match action {
             Action::Read => true,
-            Action::PlanRevocations => matches!(self, Self::Approver | Self::Administrator),
+            Action::DecideRequests | Action::PlanRevocations => {
+                matches!(self, Self::Approver | Self::Administrator)
+            }
             Action::CreateToken => matches!(self, Self::Issuer | Self::Administrator),
             Action::Administer => self == Self::Administrator,
         }
@@ -72,7 +76,7 @@ impl Action {
     pub fn least_role(self) -> Role {
         match self {
             Self::Read => Role::Auditor,
-            Self::PlanRevocations => Role::Approver,
+            Self::DecideRequests | Self::PlanRevocations => Role::Approver,
             Self::CreateToken => Role::Issuer,
             Self::Administer => Role::Administrator,
         }
@@ -81,7 +85,7 @@ impl Action {
     /// Whether an identity token serves for it once only: who overhears one must not be able to change anything with it.
     #[must_use]
     pub fn uses_up(self) -> bool {
-        matches!(self, Self::Administer | Self::CreateToken)
+        matches!(self, Self::Administer | Self::CreateToken | Self::DecideRequests)
     }
 }
 
@@ -92,6 +96,8 @@ pub struct RoleHolder {
     pub role: Role,
     /// The name that audit records carry: `oidc:ISSUER#SUBJECT`.
     pub name: String,
+    /// The e-mail address that the token says, verified or not.
+    pub email: Option<String>,
 }
 
 impl CertificateAuthority {
@@ -117,7 +123,7 @@ impl CertificateAuthority {
                 other => CaError::from(other),
             })?;
         }
-        Ok(RoleHolder { role, name: holder.name })
+        Ok(RoleHolder { role, name: holder.name, email: holder.email })
     }
 }
 
@@ -125,17 +131,22 @@ impl CertificateAuthority {
 mod tests {
     use super::*;
 
+    const ALL: [Action; 5] = [
+        Action::Read,
+        Action::PlanRevocations,
+        Action::DecideRequests,
+        Action::CreateToken,
+        Action::Administer,
+    ];
+
     #[test]
     fn each_role_may_its_own_and_no_more() {
-        let may = |role: Role| {
-            [Action::Read, Action::PlanRevocations, Action::CreateToken, Action::Administer]
-                .map(|action| role.may(action))
-        };
-        assert_eq!(may(Role::Auditor), [true, false, false, false]);
-        assert_eq!(may(Role::Approver), [true, true, false, false]);
-        assert_eq!(may(Role::Issuer), [true, false, true, false]);
-        assert_eq!(may(Role::Administrator), [true; 4]);
-        for action in [Action::Read, Action::PlanRevocations, Action::CreateToken, Action::Administer] {
+        let may = |role: Role| ALL.map(|action| role.may(action));
+        assert_eq!(may(Role::Auditor), [true, false, false, false, false]);
+        assert_eq!(may(Role::Approver), [true, true, true, false, false]);
+        assert_eq!(may(Role::Issuer), [true, false, false, true, false]);
+        assert_eq!(may(Role::Administrator), [true; 5]);
+        for action in ALL {
             assert!(action.least_role().may(action), "{action:?}");
         }
     }

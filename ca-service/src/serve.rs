@@ -103,6 +103,7 @@ pub async fn assemble(
         published: RwLock::new(BTreeMap::new()),
         changed: Notify::new(),
         event_due: Notify::new(),
+        request_due: Notify::new(),
         answers: AnswerCache::new(),
         counted_orders: CountedOrders::new(),
         set_aside: SetAside::default(),
@@ -313,6 +314,8 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let leftovers = authority.leftovers().await.map_err(store_failed)?;
     let config = &authority.settings().config.expiry_warnings;
     let webhook = config.as_ref().map(|config| Webhook::open(authority.settings(), config)).transpose()?;
+    let told = &authority.settings().config.enrolment.webhook;
+    let notices = told.as_ref().map(|told| Webhook::of_requests(authority.settings(), told)).transpose()?;
     let running = server.start().await?;
     let mut tasks = vec![
         tokio::spawn(Arc::clone(&authority).run_publisher()),
@@ -320,6 +323,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
         tokio::spawn(Arc::clone(&authority).run_probe()),
     ];
+    tasks.extend(notices.map(|webhook| tokio::spawn(Arc::clone(&authority).run_request_notices(webhook))));
     tasks.extend(webhook.map(|webhook| tokio::spawn(Arc::clone(&authority).run_expiry_warnings(webhook))));
     Ok(Serving { running, tasks, authority })
 }

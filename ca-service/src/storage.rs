@@ -19,6 +19,7 @@ mod migrations;
 pub mod overview;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod queue;
 mod readers;
 mod revocations;
 mod rows;
@@ -38,7 +39,9 @@ pub use dated::DatedStatus;
 pub use error::StoreError;
 use futures_util::future::BoxFuture;
 pub use identity_tokens::UsedIdentityToken;
+use queue::{QueueStore, QueuedId};
 pub use search::{Expiring, ExpiryMark, Search, Selected, SelectedCount, Selection};
+pub use tokens::StoredToken;
 
 /// Answer of a store call.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -128,6 +131,8 @@ pub struct NewIntent {
     pub evidence: String,
     /// The token to use up in the same transaction.
     pub token: Option<[u8; 32]>,
+    /// The approved request that it is for: it, and the token that it holds, are used up in the same transaction.
+    pub approved: Option<QueuedId>,
     /// First second of validity.
     pub not_before: UnixTime,
     /// Last second of validity.
@@ -290,21 +295,6 @@ pub struct StoredCrl {
     pub entries: u32,
 }
 
-/// A one-time token's row; the secret itself is not stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredToken {
-    /// SHA-256 of the secret.
-    pub hash: [u8; 32],
-    /// The identity it certifies.
-    pub identity: Identity,
-    /// Under which profile.
-    pub profile: String,
-    /// When it expires.
-    pub expires_at: UnixTime,
-    /// The issuance that used it.
-    pub used_by: Option<IntentId>,
-}
-
 /// One of the CA's own certificates or keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAuthority {
@@ -327,7 +317,7 @@ pub struct StoredAuthority {
 /// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
 /// its audit record, MUST refuse without writing anything where the documentation says "nothing was changed", and MUST
 /// keep serial numbers and (issuer, list, CRL number) unique for ever. Calls may come from many tasks at once.
-pub trait CertificateStore: Send + Sync {
+pub trait CertificateStore: QueueStore {
     /// Records a token. `actor` asked for it.
     fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
 
@@ -338,7 +328,7 @@ pub trait CertificateStore: Send + Sync {
     fn use_identity_token(&self, token: UsedIdentityToken, now: UnixTime) -> Answer<'_, ()>;
 
     /// Reserves the serial number, records the intent and uses up its token, in one transaction. Refused for a key that a
-    /// revocation says is compromised.
+    /// revocation says is compromised, and ([`StoreError::StateConflict`]) for a request that is not approved any more.
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()>;
 
     /// [`Self::record_intent`] and [`Self::begin_signing`] in one transaction, `detail` being of the audit record. Refused as both.

@@ -3,14 +3,15 @@
 //! `Mentat-Signature: t=TIME,v1=MAC`: MAC is HMAC-SHA256 in hexadecimal, under the shared secret, of the decimal TIME (seconds since
 //! 1970), a full stop and the body. A receiver computes it anew, compares in constant time, and refuses a TIME far from its own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use ca_pki::UnixTime;
 use service::exit::one_line;
-use service::{StartRefusal, secret};
+use service::{ClientTls, StartRefusal, secret};
 
-use crate::config::{ExpiryWarningsConfig, Settings};
+use crate::config::{ExpiryWarningsConfig, RequestWebhookConfig, Settings};
 
 /// Longest time for one message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,16 +38,27 @@ impl Webhook {
     /// # Errors
     /// [`StartRefusal`] for a secret or TLS file that cannot be used.
     pub fn open(settings: &Settings, config: &ExpiryWarningsConfig) -> Result<Self, StartRefusal> {
-        let path = settings.path(&config.secret_file);
-        let secret = secret::read_line(&path, MAX_SECRET)?;
+        Self::to(&config.url, &settings.path(&config.secret_file), &config.tls(settings)?)
+    }
+
+    /// The configured receiver of notices of requests that wait.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_requests(settings: &Settings, config: &RequestWebhookConfig) -> Result<Self, StartRefusal> {
+        Self::to(&config.url, &settings.path(&config.secret_file), &config.tls(settings)?)
+    }
+
+    fn to(url: &str, path: &Path, tls: &ClientTls) -> Result<Self, StartRefusal> {
+        let secret = secret::read_line(path, MAX_SECRET)?;
         if secret.len() < MIN_SECRET {
             return Err(StartRefusal::new(
                 format!("{} is shorter than {MIN_SECRET} bytes", path.display()),
                 "make another one, such as with: openssl rand -hex 32",
             ));
         }
-        let http = config.tls(settings)?.client_for(&config.url, PATIENCE)?;
-        Ok(Self { http, url: config.url.clone(), key: hmac::Key::new(hmac::HMAC_SHA256, &secret) })
+        let http = tls.client_for(url, PATIENCE)?;
+        Ok(Self { http, url: url.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &secret) })
     }
 
     /// Sends one JSON message. Any 2xx is an acceptance; the answer's body is not read.

@@ -4,80 +4,19 @@
 
 mod fixture;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use aws_lc_rs::hmac;
 use ca_pki::crl::RevocationReason;
 use ca_service::expiry::WarningFailure;
 use ca_service::webhook::Webhook;
 use ca_service::{CertificateAuthority, Config};
+use fixture::receiver::{Receiver, SECRET};
 use fixture::{Site, enrol_request, key, token_request};
 use serde_json::Value;
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
-const SECRET: &str = "0123456789abcdef";
 const DAY: i64 = 86_400;
-
-/// What a receiver saw: the signature and the body of each message; it answers with what is told.
-#[derive(Clone, Default)]
-struct Receiver {
-    messages: Arc<Mutex<Vec<(String, String)>>>,
-    refuse: Arc<Mutex<bool>>,
-}
-
-impl Receiver {
-    async fn start(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let this = self.clone();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let this = this.clone();
-                tokio::spawn(async move {
-                    let mut seen = Vec::new();
-                    let (head, body) = loop {
-                        assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
-                        let text = String::from_utf8_lossy(&seen).into_owned();
-                        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                        let length = head.to_lowercase().split("content-length: ").nth(1).unwrap().to_owned();
-                        if body.len() >= length.lines().next().unwrap().trim().parse().unwrap() {
-                            break (head.to_lowercase(), body.to_owned());
-                        }
-                    };
-                    assert!(head.starts_with("post /hook"), "{head}");
-                    let signature = head.split("mentat-signature: ").nth(1).unwrap().lines().next().unwrap();
-                    this.messages.lock().unwrap().push((signature.to_owned(), body));
-                    let status = if *this.refuse.lock().unwrap() { "500 Broken" } else { "204 Taken" };
-                    let answer =
-                        format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                    stream.write_all(answer.as_bytes()).await.unwrap();
-                });
-            }
-        });
-        url
-    }
-
-    fn refuses(&self, refuse: bool) {
-        *self.refuse.lock().unwrap() = refuse;
-    }
-
-    /// What came since the last look, each message proven to be the authority's.
-    fn taken(&self) -> Vec<Value> {
-        let messages = std::mem::take(&mut *self.messages.lock().unwrap());
-        let proven = messages.into_iter().map(|(signature, body)| {
-            let (time, mac) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
-            let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
-            hmac::verify(&key, format!("{time}.{body}").as_bytes(), &hex::decode(mac).unwrap()).unwrap();
-            let message: Value = serde_json::from_str(&body).unwrap();
-            assert_eq!(message["sent_at"].to_string(), time);
-            message
-        });
-        proven.collect()
-    }
-}
 
 fn serials(message: &Value) -> Vec<String> {
     let certificates = message["certificates"].as_array().unwrap();

@@ -72,6 +72,7 @@ function standingLines(seen) {
   }
   const maybe = seen.days.reduce((sum, day) => sum + day.maybe_issued, 0);
   if (maybe > 0) lines.push(line("unsure", `${many(maybe, "signature")} may exist without a record: look at each and revoke it.`));
+  if (seen.waiting_requests > 0) lines.push(line("unsure", `${many(seen.waiting_requests, "request")} ${seen.waiting_requests === 1 ? "waits" : "wait"} for approval.`));
   const waiting = seen.revocations.filter((one) => one.event_log_index === undefined && one.recorded_at < seen.at - 600).length;
   if (waiting > 0) lines.push(line("unsure", `${many(waiting, "revocation")} of more than ten minutes ago ${waiting === 1 ? "is" : "are"} not in the event log.`));
   if (lines.length === 1 && seen.issuing) lines.push(line("good", "Nothing needs attention."));

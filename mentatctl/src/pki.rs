@@ -5,7 +5,9 @@ mod enrol;
 mod identity_token;
 mod list;
 mod pending;
+mod requests;
 mod revoke_many;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +37,12 @@ pub enum Command {
     IdentityToken(identity_token::IdentityToken),
     /// List certificates (administrator)
     List(list::List),
+    /// List requests for certificates that wait for people's approval (auditor)
+    Requests(requests::Requests),
+    /// Show what would be issued, and approve it with --confirm (approver)
+    Approve(requests::Approve),
+    /// Deny requests, so that no certificate comes of them (approver)
+    Deny(requests::Deny),
     /// What held of a certificate on a date (administrator)
     Status(list::Status),
     /// Revoke a certificate, or every one of a selection (administrator)
@@ -184,6 +192,9 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
         Command::IdentityToken(asked) => identity_token::run(asked, home, out),
         Command::List(list) => list::certificates(list, home, out),
+        Command::Requests(asked) => requests::list(asked, home, out),
+        Command::Approve(asked) => requests::approve(asked, home, out),
+        Command::Deny(asked) => requests::deny(asked, home, out),
         Command::Status(status) => list::status(status, home, out),
         Command::Revoke(revoke) => revoke_certificate(revoke, home, out),
     }
@@ -314,6 +325,9 @@ pub fn ca_failure(error: ClientError) -> Failure {
             let failure = Failure::new(exit, format!("the certificate authority says: {}", problem.detail));
             // A one-time token that is not good is nothing that the administrator's token would mend.
             let hint = match (problem.code.as_str(), problem.status) {
+                ("request_denied" | "request_ended" | "request_expired", _) => {
+                    Some("ask an administrator, and begin again with a new token: mentatctl pki token create")
+                }
                 ("token_unknown" | "token_expired" | "token_used", _) => {
                     Some("ask an administrator for a new one: mentatctl pki token create --email ADDRESS")
                 }
@@ -326,6 +340,11 @@ pub fn ca_failure(error: ClientError) -> Failure {
                 Some(hint) => failure.hint(hint),
                 None => failure,
             }
+        }
+        ClientError::AwaitsApproval(status) => {
+            Failure::new(Exit::Unavailable, format!("the certificate authority says: {error}"))
+                .code("awaits_approval")
+                .hint(format!("have it approved: mentatctl pki approve {}", status.id))
         }
         ClientError::Transport { .. } => Failure::new(Exit::Unavailable, crate::exit::chain(&error))
             .hint("is ca-service running at that address?"),

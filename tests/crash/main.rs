@@ -8,6 +8,7 @@
     reason = "tests: a failure must stop with the place it happened"
 )]
 
+mod approval;
 mod demo;
 mod enrolment;
 

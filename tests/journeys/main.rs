@@ -8,6 +8,7 @@
 )]
 
 mod air_gapped;
+mod approval;
 mod audit_report;
 mod auditor;
 mod bundle;

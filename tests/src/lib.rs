@@ -13,6 +13,7 @@
 )]
 
 pub mod agent;
+pub mod approver;
 pub mod binary;
 pub mod clock;
 pub mod command;

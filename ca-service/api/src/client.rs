@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 
 use crate::limits::MAX_ANSWER;
 use crate::{
-    Authorities, CertificateList, CertificateRecord, CreateToken, Enrol, EnrolmentToken, IssuedCertificate,
-    ListQuery, MailedCode, PlanRevocations, Problem, RequestCode, Revocation, RevocationPlan, Revoke,
+    ApproveRequests, Authorities, CertificateList, CertificateRecord, CreateToken, DecidedRequests,
+    DenyRequests, Enrol, EnrolmentToken, IssuedCertificate, ListQuery, MailedCode, PlanRevocations, Problem,
+    QueueQuery, QueuedRequest, RequestCode, RequestQueue, RequestStatus, Revocation, RevocationPlan, Revoke,
     RevokeMany, RevokeManyDone, StatusOnDate, StatusQuery,
 };
 
@@ -19,6 +20,9 @@ pub enum ClientError {
     /// The answer is not what the call promises.
     #[error("the CA's answer is not understood: {0}")]
     Answer(String),
+    /// The request is recorded, and its certificate waits for people's approval.
+    #[error("the request {} waits for approval: {} of {} people approved it", .0.id, .0.approvals_given, .0.approvals_needed)]
+    AwaitsApproval(Box<RequestStatus>),
     /// The CA refused or failed; the problem says why.
     #[error("{}: {} ({})", .0.code, .0.detail, .0.status)]
     Problem(Problem),
@@ -40,6 +44,7 @@ impl ClientError {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
+            Self::AwaitsApproval(_) => Some("awaits_approval"),
             Self::Problem(problem) => Some(&problem.code),
             _ => None,
         }
@@ -93,9 +98,57 @@ impl CaClient {
     /// Enrols: proves possession of the key in the request and gets its certificate.
     ///
     /// # Errors
-    /// [`ClientError`]; code `issuance_pending` asks to repeat the call with the same `request_id`.
+    /// [`ClientError`]; code `issuance_pending` asks to repeat the call with the same `request_id`, and so does
+    /// [`ClientError::AwaitsApproval`] once [`Self::request_status`] says that the request was approved.
     pub async fn enrol(&self, request: &Enrol) -> Result<IssuedCertificate, ClientError> {
-        self.json(self.request(Method::POST, "/api/v1/certificates").json(request)).await
+        let builder = self.request(Method::POST, "/api/v1/certificates").json(request);
+        let (status, body) = self.answer(builder).await?;
+        if status == StatusCode::ACCEPTED {
+            return Err(ClientError::AwaitsApproval(Box::new(parsed(&body)?)));
+        }
+        parsed(&body)
+    }
+
+    /// How a request stands that waits for approval. Whoever knows its id may ask.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `request_unknown` when there is none.
+    pub async fn request_status(&self, id: &str) -> Result<RequestStatus, ClientError> {
+        // Without the administrator's token: nobody has to be one for this.
+        let path = format!("/api/v1/requests/{}/status", segment(id));
+        self.json(self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    /// Lists requests that wait for approval. Auditor.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn queue(&self, query: &QueueQuery) -> Result<RequestQueue, ClientError> {
+        self.json(self.request(Method::GET, "/api/v1/requests").query(query)).await
+    }
+
+    /// Shows one request. Auditor.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `request_unknown` when there is none.
+    pub async fn queued_request(&self, id: &str) -> Result<QueuedRequest, ClientError> {
+        self.json(self.request(Method::GET, &format!("/api/v1/requests/{}", segment(id)))).await
+    }
+
+    /// Approves requests, each by the text that was shown. Approver, by a client certificate or an identity token.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `request_changed` when it is not what was shown, `approver_is_requester`, `request_closed`.
+    pub async fn approve_requests(&self, asked: &ApproveRequests) -> Result<DecidedRequests, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/requests/approve").json(asked)).await
+    }
+
+    /// Denies requests. Approver.
+    ///
+    /// # Errors
+    /// [`ClientError`], as [`Self::approve_requests`].
+    pub async fn deny_requests(&self, asked: &DenyRequests) -> Result<DecidedRequests, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/requests/deny").json(asked)).await
     }
 
     /// Lists certificates. Administrator.
@@ -215,16 +268,19 @@ impl CaClient {
     }
 
     async fn json<T: DeserializeOwned>(&self, builder: RequestBuilder) -> Result<T, ClientError> {
-        let body = self.der(builder).await?;
-        serde_json::from_slice(&body).map_err(|error| ClientError::Answer(error.to_string()))
+        parsed(&self.der(builder).await?)
     }
 
     async fn der(&self, builder: RequestBuilder) -> Result<Vec<u8>, ClientError> {
+        Ok(self.answer(builder).await?.1)
+    }
+
+    async fn answer(&self, builder: RequestBuilder) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let transport = |source| ClientError::Transport { url: self.base.clone(), source };
         let response = builder.send().await.map_err(transport)?;
         let status = response.status();
         let body = self.body(response).await?;
-        if status.is_success() { Ok(body) } else { Err(problem(status, &body)) }
+        if status.is_success() { Ok((status, body)) } else { Err(problem(status, &body)) }
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
@@ -238,6 +294,10 @@ impl CaClient {
         }
         Ok(body)
     }
+}
+
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|error| ClientError::Answer(error.to_string()))
 }
 
 /// A path segment without anything that could leave it.

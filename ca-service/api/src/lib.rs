@@ -8,7 +8,12 @@
 //! |---|---|
 //! | `POST /api/v1/tokens` (issuer) | [`CreateToken`] → [`EnrolmentToken`] |
 //! | `POST /api/v1/codes` | [`RequestCode`] → [`MailedCode`] |
-//! | `POST /api/v1/certificates` | [`Enrol`] → [`IssuedCertificate`] |
+//! | `POST /api/v1/certificates` | [`Enrol`] → [`IssuedCertificate`], or 202 with [`RequestStatus`] |
+//! | `GET /api/v1/requests/ID/status` | [`RequestStatus`] |
+//! | `GET /api/v1/requests` (auditor) | [`QueueQuery`] → [`RequestQueue`] |
+//! | `GET /api/v1/requests/ID` (auditor) | [`QueuedRequest`] |
+//! | `POST /api/v1/requests/approve` (approver) | [`ApproveRequests`] → [`DecidedRequests`] |
+//! | `POST /api/v1/requests/deny` (approver) | [`DenyRequests`] → [`DecidedRequests`] |
 //! | `GET /api/v1/certificates` (auditor) | [`ListQuery`] → [`CertificateList`] |
 //! | `GET /api/v1/certificates/SERIAL` (auditor) | [`CertificateRecord`] |
 //! | `POST /api/v1/certificates/SERIAL/revoke` (administrator) | [`Revoke`] → [`Revocation`] |
@@ -30,6 +35,7 @@ pub mod limits;
 mod mass_revocation;
 mod overview;
 mod problem;
+mod queue;
 mod revocation;
 mod timestamp;
 mod token;
@@ -46,6 +52,11 @@ pub use overview::{
     RecentRevocation,
 };
 pub use problem::Problem;
+pub use queue::{
+    ApproveRequests, ClaimedExtension, DecidedRequests, DenyRequests, EnrolmentWay, QueueQuery,
+    QueuedRequest, RequestApproval, RequestQueue, RequestState, RequestStatement, RequestStatus,
+    ShownRequest,
+};
 pub use revocation::{Revocation, RevocationReason, Revoke};
 pub use timestamp::{DigestAlgorithm, TimestampJson};
 pub use token::{CreateToken, EnrolmentToken, MailedCode, RequestCode};

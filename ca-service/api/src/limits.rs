@@ -16,6 +16,12 @@ pub const MAX_TOKEN: usize = 128;
 pub const MAX_PAGE: u32 = 1000;
 /// Certificates in a page when the query does not say.
 pub const DEFAULT_PAGE: u32 = 100;
+/// Most requests waiting for approval in one page of their list.
+pub const MAX_QUEUE_PAGE: u32 = 100;
+/// Most requests that one call decides about.
+pub const MAX_DECIDED: usize = 32;
+/// Longest reason of a denial in bytes.
+pub const MAX_REASON: usize = 256;
 /// Longest JSON time-stamp request in bytes (sigstore-contract §7).
 pub const MAX_TIMESTAMP_JSON: usize = 1024;
 /// Largest answer a client reads: a CRL of a million entries has some 50 MB.

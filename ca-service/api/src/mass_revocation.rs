@@ -53,6 +53,9 @@ pub struct RevocationPlan {
     pub matching: u64,
     /// How many of them are revoked already.
     pub revoked: u64,
+    /// Requests waiting for approval that it ends.
+    #[serde(default)]
+    pub open_requests: u64,
     /// How many approvers must sign the order; 0 when none has to.
     pub approvals_needed: u8,
     /// The order is void from then on.
@@ -86,6 +89,9 @@ pub struct RevokeManyDone {
     pub revoked: u64,
     /// Certificates that stay as they are: revoked for another reason, which does not change to this one, or never signed.
     pub kept: u64,
+    /// Requests waiting for approval that this piece ended.
+    #[serde(default)]
+    pub ended_requests: u64,
     /// To be sent as [`RevokeMany::after`] for the next piece; absent after the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<i64>,

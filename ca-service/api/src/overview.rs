@@ -18,6 +18,8 @@ pub struct Overview {
     pub not_issuing: Option<String>,
     /// Issuances ever recorded, whatever became of them.
     pub recorded: u64,
+    /// Requests that wait for people's approval.
+    pub waiting_requests: u64,
     /// The newest issuances by day, the newest day first.
     pub days: Vec<DayOfIssuance>,
     /// How many issuances [`Self::days`] counts at most: where there are as many, the oldest day is not whole.

@@ -16,7 +16,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::roles::{Access, Caller};
-use super::{answer, json, request, with};
+use super::{answer, json, queue, request, with};
 use crate::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::Issued;
@@ -69,8 +69,10 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> 
 
 async fn enrol(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: Enrol = request::parse(&body)?;
-    let issued = authority.enrol(&asked).await?;
-    Ok(json(StatusCode::CREATED, &delivered(&authority, &issued)?))
+    match authority.enrol(&asked).await {
+        Ok(issued) => Ok(json(StatusCode::CREATED, &delivered(&authority, &issued)?)),
+        Err(error) => Ok(queue::accepted(error)?),
+    }
 }
 
 async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {

@@ -19,7 +19,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{json, request, with};
+use super::{json, queue, request, with};
 use crate::CertificateAuthority;
 use crate::authority::{LoadedAuthority, names};
 use crate::error::CaError;
@@ -142,7 +142,8 @@ impl From<CaError> for Refusal {
             CaError::Oidc(refusal) => {
                 !matches!(refusal, OidcError::Unavailable(_) | OidcError::Token(TokenRefusal::KeySet(_)))
             }
-            CaError::KeyCompromised | CaError::KeyEvidenceMissing => true,
+            CaError::KeyCompromised | CaError::KeyEvidenceMissing | CaError::Queue(_) => true,
+            CaError::RequestConflict => true,
             CaError::Request(_) => true,
             CaError::Pki(refusal) => {
                 matches!(refusal, ca_pki::Error::IdentityNotAllowed(_) | ca_pki::Error::NameNotAllowed(_))
@@ -177,7 +178,11 @@ async fn certify(
 ) -> Result<Response, Refusal> {
     let body = body.map_err(|_| Refusal::invalid("the request is too large or was cut off"))?;
     let request = parse(header.as_deref(), &body)?;
-    let issued = authority.certify_identity(request).await?;
+    let issued = match authority.certify_identity(request).await {
+        Ok(issued) => issued,
+        // No client of the interface takes this for a certificate; it says what its user has to wait for.
+        Err(error) => return Ok(queue::accepted(error)?),
+    };
     let certificates = certificates_of(&issued)?;
     let answer =
         SigningAnswer { signed_certificate_embedded_sct: Embedded { chain: Chain { certificates } } };

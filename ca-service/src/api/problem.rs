@@ -6,7 +6,9 @@ use service::Problem;
 
 use crate::error::CaError;
 use crate::oidc::OidcError;
+use crate::queue::QueueRefusal;
 use crate::storage::StoreError;
+use crate::storage::queue::QueueLimit;
 
 /// The problem document of an error. Internal texts go to the log only.
 #[must_use]
@@ -72,6 +74,7 @@ pub fn problem(error: &CaError) -> Problem {
             "profile_unknown",
             "there is no such profile; GET /api/v1/authorities lists them".to_owned(),
         ),
+        CaError::Queue(refusal) => of_queue(refusal),
         CaError::RequestConflict => refused(StatusCode::CONFLICT, "request_conflict", error.to_string()),
         CaError::RevokedForAnotherReason => refused(
             StatusCode::CONFLICT,
@@ -103,6 +106,34 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::TooManyCodes { after_seconds } => Problem::too_many_requests(*after_seconds),
         CaError::NothingToRevoke => refused(StatusCode::CONFLICT, "nothing_to_revoke", error.to_string()),
     }
+}
+
+/// A refusal about requests that wait for people.
+fn of_queue(refusal: &QueueRefusal) -> Problem {
+    let status = match refusal {
+        QueueRefusal::Full(QueueLimit::All) => {
+            return Problem::unavailable(refusal.code(), 60)
+                .with_detail("as many requests wait for approval as may; ask again later");
+        }
+        QueueRefusal::Full(QueueLimit::Identity) => {
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, refusal.code()).with_retry_after(60);
+            return problem.with_detail("as many requests of this identity wait for approval as may");
+        }
+        // For whoever cannot be told that it was taken (`queue::accepted`).
+        QueueRefusal::Awaiting { .. } => {
+            return Problem::unavailable(refusal.code(), 15)
+                .with_detail(format!("{refusal}; repeat the call with the same key"));
+        }
+        QueueRefusal::ApproverIsRequester(_) | QueueRefusal::ApproverUnnamed | QueueRefusal::Denied(_) => {
+            StatusCode::FORBIDDEN
+        }
+        QueueRefusal::Changed(_)
+        | QueueRefusal::Closed { .. }
+        | QueueRefusal::Ended(_)
+        | QueueRefusal::Expired => StatusCode::CONFLICT,
+        QueueRefusal::Unknown(_) => StatusCode::NOT_FOUND,
+    };
+    Problem::new(status, refusal.code()).with_detail(refusal.to_string())
 }
 
 /// A refusal by rules of the formats: the requester's to mend, except where the CA's own objects break them.

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
-use service::admin::AdminAuth;
+use service::admin::{AdminAuth, AdminIdentity};
 use service::peer::{self, Peer};
 use service::{Problem, StartRefusal};
+use trust_store::certificate::Certificate;
+use trust_store::identity::Identity;
 use warp::Filter;
 
 use crate::CertificateAuthority;
+use crate::queue::decision::{Decider, Person};
 use crate::role::{Action, Role};
 
 /// Somebody who was recognised, in a role that reaches.
@@ -17,6 +20,8 @@ use crate::role::{Action, Role};
 pub struct Caller {
     role: Role,
     name: String,
+    /// What certificates could name them by; none for the bearer of a shared token, who is nobody in particular.
+    addresses: Option<Vec<String>>,
 }
 
 impl Caller {
@@ -25,6 +30,24 @@ impl Caller {
     pub fn actor(&self) -> String {
         format!("{}:{}", self.role.as_str(), self.name)
     }
+
+    /// The same as somebody who decides about requests.
+    #[must_use]
+    pub fn decider(&self) -> Decider {
+        let person = self.addresses.clone().map(|addresses| Person { name: self.name.clone(), addresses });
+        Decider { actor: self.actor(), person }
+    }
+}
+
+/// What a client certificate names its holder by: the values of its subject, and its address.
+fn addresses(subject: &str, peer: &Peer) -> Vec<String> {
+    let values = subject.split([',', '+']).filter_map(|part| part.split_once('='));
+    let mut addresses: Vec<String> = values.map(|(_, value)| value.trim().to_owned()).collect();
+    let certificate =
+        peer.certificate().and_then(|certificate| Certificate::from_der(certificate.der()).ok());
+    let named = certificate.and_then(|certificate| Identity::of_certificate(&certificate).ok());
+    addresses.extend(named.map(|identity| identity.subject().to_owned()));
+    addresses
 }
 
 /// Recognises callers. Cheap to clone.
@@ -73,7 +96,12 @@ impl Access {
         for (role, auth) in &self.roles {
             match auth.authenticate(headers, peer) {
                 Ok(identity) if role.may(action) => {
-                    return Ok(Caller { role: *role, name: identity.name().to_owned() });
+                    let name = identity.name().to_owned();
+                    let addresses = match &identity {
+                        AdminIdentity::Certificate { subject } => Some(addresses(subject, peer)),
+                        AdminIdentity::Token => None,
+                    };
+                    return Ok(Caller { role: *role, name, addresses });
                 }
                 Ok(identity) => recognised = recognised.or(Some((*role, identity))),
                 // The first one speaks: every one says the same.
@@ -85,7 +113,8 @@ impl Access {
             && let Some(token) = bearer(headers).filter(|token| token.split('.').count() == 3)
         {
             let holder = self.authority.role_holder(token, action).await?;
-            return Ok(Caller { role: holder.role, name: holder.name });
+            let addresses = Some(holder.email.into_iter().collect());
+            return Ok(Caller { role: holder.role, name: holder.name, addresses });
         }
         if let Some((role, identity)) = recognised {
             return Err(Problem::new(StatusCode::FORBIDDEN, "role_insufficient")

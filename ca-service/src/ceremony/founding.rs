@@ -196,6 +196,7 @@ impl<'a> Founding<'a> {
             request_id: None,
             evidence: "{}".to_owned(),
             token: None,
+            approved: None,
             not_before,
             not_after: not_before.plus(profile.lifetime() - 1).min(end),
             step: Step::Certificate,

@@ -1,6 +1,6 @@
 //! The audit trail against the records: it must be whole, and it must have an entry for everything that it should.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ca_pki::SerialNumber;
 use serde_json::Value;
@@ -19,6 +19,12 @@ pub(super) struct Trail {
     revocations: HashMap<String, (i64, u64, u64)>,
     /// Issuer, part and number of published lists, each with its record.
     lists: HashMap<(String, i64, u64), u64>,
+    /// Id and statement of every request that needed approval, hexadecimal, with the names of those who approved it.
+    requests: HashMap<(String, String), HashSet<String>>,
+    /// Requests that were denied or ended, or whose time was over.
+    closed: HashSet<String>,
+    /// Records of signatures that fewer people had approved than had to.
+    unapproved: Vec<u64>,
 }
 
 impl Trail {
@@ -45,6 +51,11 @@ impl Trail {
                 previous = Some(record);
             }
         }
+        for record in &trail.unapproved {
+            report
+                .findings
+                .push(format!("audit record {record} announces a signature without its approvals"));
+        }
         if let Some(anchor) = anchor {
             report.anchored = Some(anchor.sequence);
             if !anchored {
@@ -68,6 +79,31 @@ impl Trail {
                     let count = self.signings.entry(intent).or_default();
                     *count = count.saturating_add(1);
                 }
+                if let Some(approval) = detail.get("approval") {
+                    let said = |name: &str| approval.get(name).and_then(Value::as_str).unwrap_or_default();
+                    let of = (said("request").to_owned(), said("statement_sha256").to_owned());
+                    let needed = approval.get("approvals_needed").and_then(Value::as_u64).unwrap_or(u64::MAX);
+                    if self.requests.get(&of).map_or(0, HashSet::len)
+                        < usize::try_from(needed).unwrap_or(usize::MAX)
+                    {
+                        self.unapproved.push(record.sequence);
+                    }
+                }
+            }
+            "request.recorded" => {
+                self.requests.insert((text("request"), text("statement_sha256")), HashSet::new());
+            }
+            "request.approved" => {
+                let of = (text("request"), text("statement_sha256"));
+                // The role comes first; a person counts once whatever they act as.
+                let name = record.actor.split_once(':').map_or(&*record.actor, |(_, name)| name);
+                // Of what was never recorded nothing can be approved.
+                self.requests.entry(of).and_modify(|names| {
+                    names.insert(name.to_owned());
+                });
+            }
+            "request.denied" | "request.ended" | "request.expired" => {
+                self.closed.insert(text("request"));
             }
             // What was open when the backup was made may have been announced and signed after it.
             "backup.restored" => {
@@ -79,6 +115,8 @@ impl Trail {
                         *count = count.saturating_add(1);
                     }
                 }
+                let ended = detail.get("ended_requests").and_then(Value::as_array).into_iter().flatten();
+                self.closed.extend(ended.filter_map(Value::as_str).map(str::to_owned));
             }
             "certificate.revoked" => {
                 let reason = u64::try_from(number("reason")).unwrap_or_default();
@@ -115,6 +153,22 @@ impl Trail {
             Some(_) => Err("the audit trail has another date or reason of its revocation".to_owned()),
             None => Err("the audit trail does not have its revocation".to_owned()),
         }
+    }
+
+    /// Whether the trail has the recording of a request with this statement.
+    pub(super) fn has_request(&self, id: &[u8], statement: &[u8]) -> bool {
+        self.requests.contains_key(&(hex::encode(id), hex::encode(statement)))
+    }
+
+    /// Whether the trail has somebody's approval of a statement.
+    pub(super) fn has_approval(&self, id: &[u8], statement: &[u8], approver: &str) -> bool {
+        let of = (hex::encode(id), hex::encode(statement));
+        self.requests.get(&of).is_some_and(|names| names.contains(approver))
+    }
+
+    /// Whether the trail says that a request was closed.
+    pub(super) fn has_closed(&self, id: &[u8]) -> bool {
+        self.closed.contains(&hex::encode(id))
     }
 
     /// Whether the trail has the publication of a list.

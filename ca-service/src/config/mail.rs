@@ -30,6 +30,9 @@ pub struct MailConfig {
     pub domains: Vec<String>,
     /// Profile of certificates that a code is good for.
     pub profile: String,
+    /// How many people must approve each certificate, or as many as the profile needs if those are more. Default 0.
+    #[serde(default)]
+    pub approvals: u8,
     /// Minutes that a code is good for, 5 to 60. Default 15.
     #[serde(default = "default_minutes")]
     pub code_minutes: u32,

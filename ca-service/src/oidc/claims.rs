@@ -106,6 +106,12 @@ impl Claims {
         Ok(claims)
     }
 
+    /// The e-mail address, verified or not.
+    #[must_use]
+    pub fn email(&self) -> Option<&str> {
+        self.email.as_deref()
+    }
+
     /// Refuses a token outside its time.
     ///
     /// # Errors

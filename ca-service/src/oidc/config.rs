@@ -28,6 +28,9 @@ pub struct OidcConfig {
     /// The profile of its certificates. Default `keyless`.
     #[serde(default = "keyless")]
     pub profile: String,
+    /// How many people must approve each certificate, or as many as the profile needs if those are more. Default 0.
+    #[serde(default)]
+    pub approvals: u8,
     /// `email`: the only domains allowed. Absent: every address that the issuer vouches for.
     #[serde(default)]
     pub email_domains: Vec<String>,
@@ -130,6 +133,8 @@ pub struct IssuerRule {
     pub identity: IdentityKind,
     /// The profile of its certificates.
     pub profile: String,
+    /// How many people must approve each.
+    pub approvals: u8,
     /// Authorities for its TLS certificate.
     pub tls_ca_file: Option<PathBuf>,
 }
@@ -223,6 +228,7 @@ fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<Issue
         audience: section.audience.clone(),
         identity,
         profile: section.profile.clone(),
+        approvals: section.approvals,
         tls_ca_file: section.tls_ca_file.clone(),
     })
 }

@@ -120,6 +120,7 @@ fn rule(audience: &str, profile: &str, identity: IdentityKind) -> IssuerRule {
         identity,
         profile: profile.to_owned(),
         tls_ca_file: None,
+        approvals: 0,
     }
 }
 

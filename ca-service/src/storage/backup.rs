@@ -34,6 +34,8 @@ pub struct Restored {
     pub maybe_issued: u64,
     /// Unused tokens, which are void.
     pub void_tokens: u64,
+    /// Requests that waited for approval or for their certificate, which are ended.
+    pub ended_requests: u64,
     /// By how much the numbers of revocation lists jumped.
     pub skipped_crl_numbers: i64,
 }
@@ -111,6 +113,14 @@ pub(super) fn enter(connection: &Connection, made_at: i64, at: UnixTime) -> Resu
         "UPDATE token SET expires_at = ?1 WHERE used_by IS NULL AND expires_at > ?1",
         params![at.0],
     )?;
+    // Any of them may have been denied since, or its certificate issued.
+    let requests = rows::all(
+        connection,
+        "UPDATE enrolment_request SET state = 5, closed_at = ?, closed_by = 'operator', \
+         reason = 'open when the backup was made' WHERE state IN (0, 1) RETURNING id",
+        params![at.0],
+        |row| Ok(hex::encode(rows::blob(row, 0)?)),
+    )?;
     // Their issuers' clocks may be ahead of this one by as much as is allowed.
     identity_tokens::void_before(connection, at.plus(CLOCK_SKEW))?;
     rows::execute(
@@ -122,6 +132,7 @@ pub(super) fn enter(connection: &Connection, made_at: i64, at: UnixTime) -> Resu
         "made_at": made_at,
         "maybe_issued": intents,
         "void_tokens": void,
+        "ended_requests": requests,
         "skipped_crl_numbers": SKIPPED_CRL_NUMBERS,
     });
     audit::append(connection, "backup.restored", "operator", &detail.to_string(), at)?;
@@ -130,6 +141,7 @@ pub(super) fn enter(connection: &Connection, made_at: i64, at: UnixTime) -> Resu
         made_at,
         maybe_issued: count(intents.len()),
         void_tokens: count(void),
+        ended_requests: count(requests.len()),
         skipped_crl_numbers: SKIPPED_CRL_NUMBERS,
     })
 }

@@ -43,21 +43,31 @@ pub(super) fn by_intent(
 
 /// Conditions that all hold, with their parameters.
 #[derive(Default)]
-struct Conditions {
+pub(super) struct Conditions {
     text: String,
     parameters: Vec<Box<dyn Parameter>>,
 }
 
 impl Conditions {
+    /// Conditions behind what a statement begins with.
+    pub(super) fn after(text: &str) -> Self {
+        Self { text: text.to_owned(), parameters: Vec::new() }
+    }
+
+    /// The statement so far.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Adds `AND condition` where there is a parameter.
-    fn demand<T: Parameter + 'static>(&mut self, condition: &str, parameter: Option<T>) {
+    pub(super) fn demand<T: Parameter + 'static>(&mut self, condition: &str, parameter: Option<T>) {
         if let Some(parameter) = parameter {
             self.text.push_str(condition);
             self.parameters.push(Box::new(parameter));
         }
     }
 
-    fn parameters(&self) -> Vec<Value<'_>> {
+    pub(super) fn parameters(&self) -> Vec<Value<'_>> {
         self.parameters.iter().map(|parameter| parameter.value()).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! Why the store did not do what was asked.
 
+use super::queue::QueueLimit;
+
 /// Why a store call did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -13,6 +15,9 @@ pub enum StoreError {
     /// There is no space for the change; nothing was changed.
     #[error("the disk of the database is full: {0}")]
     Full(String),
+    /// As many requests wait for approval as may; nothing was changed.
+    #[error("too many requests wait for approval")]
+    QueueFull(QueueLimit),
     /// There is no such row.
     #[error("no such record")]
     NotFound,

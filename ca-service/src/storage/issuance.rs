@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::audit::Entry;
 use super::rows::{self, get, stored_index};
 use super::sql::{Connection, params};
-use super::{IntentId, NewIntent, State, Step, StoreError, audit, revocations, tokens};
+use super::{IntentId, NewIntent, State, Step, StoreError, audit, queue, revocations, tokens};
 
 /// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.
 pub(super) type Outcomes = Result<Vec<Result<(), StoreError>>, StoreError>;
@@ -52,8 +52,18 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
     if revocations::is_compromised(connection, &new.spki_sha256)? {
         return Err(StoreError::KeyCompromised);
     }
-    if let Some(token) = &new.token {
-        tokens::consume(connection, token, &new.intent, new.at)?;
+    match (&new.approved, &new.token) {
+        (None, None) => {}
+        (None, Some(token)) => tokens::consume(connection, token, &new.intent, new.at)?,
+        (Some(request), token) => {
+            if !queue::sql::is_approved(connection, request, new.at)? {
+                return Err(StoreError::StateConflict);
+            }
+            if let Some(token) = token {
+                tokens::consume_held(connection, token, &new.intent, new.at)?;
+            }
+            queue::sql::claim(connection, request, &new.intent, new.at)?;
+        }
     }
     rows::execute(
         connection,
@@ -276,7 +286,7 @@ pub(super) fn end(
 }
 
 /// `intent` → `abandoned` or `signing` → `maybe-issued`, with the reason in row and audit trail. Of what was abandoned nothing
-/// exists, so the token and the requester's id of the request may serve again.
+/// exists, so the token, the approved request and the requester's id of the request may serve again.
 pub(super) fn give_up(
     connection: &Connection,
     intent: &IntentId,

@@ -12,11 +12,12 @@ use super::{StoreError, rows};
 const APPLICATION_ID: i64 = 0x4d6e_4341;
 
 /// What leads from each number of the schema (SQLite's `user_version`) to the next; the first makes it.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
+    include_str!("migrations/5.sql"),
 ];
 
 /// Number of the newest schema.
@@ -183,11 +184,12 @@ mod tests {
         assert_eq!(digests, FROZEN);
     }
 
-    const FROZEN: [&str; 4] = [
+    const FROZEN: [&str; 5] = [
         "8152b4874209a2938e407f1e92a6fa3729b520d4f11d6df128c773655b7e979f",
         "6d8f4762dddb05107a15ac395f95c97445d8e036221e29787f1df915606c9dc1",
         "3b5d31c9f11e24dfca76ea579d16df647c74d817b5f6b3e2036c1b53a8079583",
         "c6d55c7c4bc9da7b2c0293a8e8475a692a455e62b38ecba49f4b46f316687196",
+        "bce06a7ebbeeef71f17a4cd8d119d9c18e25b2381c3d76e90774cfed0874fd3f",
     ];
 
     #[test]

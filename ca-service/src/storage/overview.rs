@@ -4,7 +4,7 @@ use ca_pki::{Identity, UnixTime};
 
 use super::rows::{self, get};
 use super::sql::{Connection, params};
-use super::{Expiring, ExpiryMark, State, StoreError, StoredCertificate, StoredRevocation, expiry};
+use super::{Expiring, ExpiryMark, State, StoreError, StoredCertificate, StoredRevocation, expiry, queue};
 
 /// Issuances that are counted by day, the newest.
 pub const COUNTED_ISSUANCES: u32 = 5_000;
@@ -29,6 +29,8 @@ pub struct StoredOverview {
     pub ending_next: Vec<StoredCertificate>,
     /// Revocations recorded within thirty days.
     pub revoked: u64,
+    /// Requests that wait for approval.
+    pub waiting: u64,
     /// The newest, with the identity and the profile of the certificate.
     pub revocations: Vec<(StoredRevocation, Option<Identity>, String)>,
 }
@@ -85,6 +87,7 @@ pub(super) fn read(connection: &Connection, now: UnixTime) -> Result<StoredOverv
         days,
         ending,
         ending_next: expiry::expiring(connection, &window)?,
+        waiting: queue::sql::waiting(connection, now)?,
         revoked: count(RECENT, params![now.plus(-30 * DAY).0, COUNTED_ENDS])?,
         revocations,
     })

@@ -37,8 +37,8 @@ pub(super) enum Use {
 
 /// The CA's records in a database.
 pub struct SqlStore {
-    writer: Writer,
-    readers: Readers,
+    pub(super) writer: Writer,
+    pub(super) readers: Readers,
 }
 
 impl SqlStore {

@@ -1,10 +1,27 @@
 //! SQL of one-time tokens.
 
-use ca_pki::UnixTime;
+use ca_pki::{Identity, UnixTime};
 
 use super::rows::{self, column, get};
 use super::sql::{Connection, params};
-use super::{IntentId, StoreError, StoredToken, audit};
+use super::{IntentId, StoreError, audit, queue};
+
+/// A one-time token's row; the secret itself is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredToken {
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// The identity it certifies.
+    pub identity: Identity,
+    /// Under which profile.
+    pub profile: String,
+    /// When it expires.
+    pub expires_at: UnixTime,
+    /// The issuance that used it.
+    pub used_by: Option<IntentId>,
+    /// Who made it, as the audit record of that names them; not known of those of earlier versions. Set by the store.
+    pub created_by: Option<String>,
+}
 
 pub(super) fn create(
     connection: &Connection,
@@ -14,14 +31,16 @@ pub(super) fn create(
 ) -> Result<(), StoreError> {
     rows::execute(
         connection,
-        "INSERT INTO token (hash, identity_kind, identity, profile, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO token (hash, identity_kind, identity, profile, created_at, expires_at, created_by) \
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
         params![
             token.hash,
             rows::identity_kind(&token.identity),
             token.identity.as_str(),
             token.profile,
             at.0,
-            token.expires_at.0
+            token.expires_at.0,
+            actor
         ],
     )?;
     let detail = serde_json::json!({
@@ -34,7 +53,8 @@ pub(super) fn create(
 }
 
 pub(super) fn find(connection: &Connection, hash: &[u8; 32]) -> Result<Option<StoredToken>, StoreError> {
-    let query = "SELECT identity_kind, identity, profile, expires_at, used_by FROM token WHERE hash = ?";
+    let query =
+        "SELECT identity_kind, identity, profile, expires_at, used_by, created_by FROM token WHERE hash = ?";
     rows::first(connection, query, params![hash], |row| {
         let used_by = match get::<Option<Vec<u8>>>(row, 4)? {
             None => None,
@@ -46,17 +66,21 @@ pub(super) fn find(connection: &Connection, hash: &[u8; 32]) -> Result<Option<St
             profile: get(row, 2)?,
             expires_at: UnixTime(get(row, 3)?),
             used_by,
+            created_by: get(row, 5)?,
         })
     })
 }
 
-/// Uses a token up for an issuance, or writes nothing and says why not.
+/// Uses a token up for an issuance, or writes nothing and says why not. One that a request holds waits for people's approval.
 pub(super) fn consume(
     connection: &Connection,
     hash: &[u8; 32],
     intent: &IntentId,
     at: UnixTime,
 ) -> Result<(), StoreError> {
+    if queue::sql::holds(connection, hash)? {
+        return Err(StoreError::TokenUsed);
+    }
     let used = rows::execute(
         connection,
         "UPDATE token SET used_by = ?, used_at = ? WHERE hash = ? AND used_by IS NULL AND expires_at > ?",
@@ -73,8 +97,24 @@ pub(super) fn consume(
     })
 }
 
-/// Makes the token of an issuance usable again.
+/// Uses a token up for the issuance of the approved request that holds it, or writes nothing and says that it is used. Its time
+/// ended with the request: people may need longer.
+pub(super) fn consume_held(
+    connection: &Connection,
+    hash: &[u8; 32],
+    intent: &IntentId,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let query = "UPDATE token SET used_by = ?, used_at = ? WHERE hash = ? AND used_by IS NULL";
+    match rows::execute(connection, query, params![intent, at.0, hash])? {
+        1 => Ok(()),
+        _ => Err(StoreError::TokenUsed),
+    }
+}
+
+/// Makes the token of an issuance usable again, or the approved request that holds it.
 pub(super) fn release(connection: &Connection, intent: &IntentId) -> Result<(), StoreError> {
+    queue::sql::release(connection, intent)?;
     let query = "SELECT requester FROM certificate WHERE intent = ?";
     let requester = rows::first(connection, query, params![intent], |row| get::<String>(row, 0))?
         .ok_or(StoreError::NotFound)?;

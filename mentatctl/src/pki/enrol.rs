@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ca_api::client::{CaClient, ClientError};
 use ca_api::limits::MAX_TOKEN;
@@ -22,19 +21,14 @@ use trust_store::identity;
 use zeroize::Zeroizing;
 
 use super::pending::PendingRequest;
+use super::waiting::{self, Approval};
 use super::{CaFlags, IdentityFlags, ca_failure, key_advice, passphrase_from, read_key, time_text};
-use crate::clock::Stopwatch;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, folder_of, make_folder, write_file};
 use crate::net::block_on;
 use crate::output::{Output, shown};
 use crate::sign::key;
 use crate::{chain_file, csr};
-
-/// How long one call keeps asking while the authority says that the certificate is on its way.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Pause between two questions.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// `pki request-cert` and `pki renew`.
 #[derive(Debug, Args)]
@@ -57,6 +51,13 @@ pub struct RequestCert {
     /// Type of a new key
     #[arg(long, value_enum, default_value = "ecdsa-p256")]
     algorithm: KeyType,
+    /// Where people must approve the certificate: wait until they did [default]. Ctrl-C leaves the request standing, and the same
+    /// command with the same token goes on
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Where people must approve the certificate: end with exit code 69 instead of waiting
+    #[arg(long, overrides_with = "wait")]
+    no_wait: bool,
     /// Encrypt a new key with the passphrase in this file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -163,9 +164,8 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
         csr: csr::request_pem(&*key, &identity)?,
         request_id: Some(pending.request_id().to_owned()),
     };
-    let spinner = out.spinner("waiting for the certificate authority");
-    let answer = block_on(async { Ok(patiently(&client, &enrol).await) })?;
-    drop(spinner);
+    let approval = if request.no_wait { Approval::Ask } else { Approval::Await };
+    let answer = block_on(async { Ok(waiting::enrol(&client, &enrol, approval, out).await) })?;
     let issued = match answer {
         Ok(issued) => issued,
         Err(error) => return Err(refusal(error, pending, begun)),
@@ -264,26 +264,6 @@ fn begin(
     Ok((PendingRequest::begin(key_path, token, Some(&pem))?, key))
 }
 
-/// Asks again while the authority says that the answer will come.
-async fn patiently(client: &CaClient, enrol: &Enrol) -> Result<IssuedCertificate, ClientError> {
-    let watch = Stopwatch::start();
-    loop {
-        match client.enrol(enrol).await {
-            Err(error) if is_on_its_way(&error) && watch.elapsed() < PATIENCE => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-fn is_on_its_way(error: &ClientError) -> bool {
-    matches!(
-        error.code(),
-        Some("issuance_pending" | "log_unavailable" | "store_unavailable" | "signing_unavailable")
-    )
-}
-
 /// The failure of a request, and what becomes of the file beside the key.
 fn refusal(error: ClientError, pending: PendingRequest, begun: Begun) -> Failure {
     // The authority looks for the token first, then for what was issued with it, and only then at the rest. A refusal
@@ -310,8 +290,8 @@ fn refusal(error: ClientError, pending: PendingRequest, begun: Begun) -> Failure
     let path = pending.path().display();
     let again = format!("the same command with the same token continues the request kept in {path}");
     match &failure.hint {
-        Some(hint) if hint.ends_with('?') => {
-            let hint = format!("{hint} {again}");
+        Some(hint) if hint.ends_with('?') || failure.code.as_deref() == Some("awaits_approval") => {
+            let hint = format!("{hint}; {again}").replace("?; ", "? ");
             failure.hint(hint)
         }
         _ => failure.hint(again),

@@ -120,6 +120,9 @@ pub fn run(
                 PlanRevocations { selection: selection.wire()?, reason: reason.into(), compromised_at };
             let plan = block_on(async { client.plan_revocations(&asked).await.map_err(ca_failure) })?;
             out.line(format!("{} certificates, {} of them revoked already", plan.matching, plan.revoked));
+            if plan.open_requests > 0 {
+                out.line(format!("{} requests that wait for approval are ended, too", plan.open_requests));
+            }
             if plan.approvals_needed > 0 {
                 out.line(format!(
                     "{} approvers must sign the order (SHA-256 {}): ca-service approve-revocation",
@@ -152,9 +155,12 @@ pub fn run(
     let limit = execution.per_second.unwrap_or(PIECE);
     let pace = execution.per_second.map(|_| Duration::from_secs(1));
     let request = RevokeMany { order, confirm, approvals, after: None, limit: Some(limit) };
-    let (revoked, kept) = block_on(carry_out(&client, request, pace, out))?;
+    let (revoked, kept, ended) = block_on(carry_out(&client, request, pace, out))?;
     out.line(format!("{revoked} certificates are revoked; {kept} stay revoked for another reason"));
-    out.value(|| json!({ "ok": true, "revoked": revoked, "kept": kept }));
+    if ended > 0 {
+        out.line(format!("{ended} requests that waited for approval are ended"));
+    }
+    out.value(|| json!({ "ok": true, "revoked": revoked, "kept": kept, "ended_requests": ended }));
     Ok(Exit::Ok)
 }
 
@@ -163,9 +169,9 @@ async fn carry_out(
     mut request: RevokeMany,
     pace: Option<Duration>,
     out: &Output,
-) -> Outcome<(u64, u64)> {
+) -> Outcome<(u64, u64, u64)> {
     let bar = out.bar(request.confirm, "revoking");
-    let (mut revoked, mut kept) = (0, 0);
+    let (mut revoked, mut kept, mut ended) = (0, 0, 0);
     loop {
         let watch = Stopwatch::start();
         let done = client.revoke_many(&request).await.map_err(|error| {
@@ -177,8 +183,9 @@ async fn carry_out(
         })?;
         revoked += done.revoked;
         kept += done.kept;
+        ended += done.ended_requests;
         bar.reach(revoked + kept);
-        let Some(next) = done.next else { return Ok((revoked, kept)) };
+        let Some(next) = done.next else { return Ok((revoked, kept, ended)) };
         request.after = Some(next);
         if let Some(pace) = pace {
             tokio::time::sleep(pace.saturating_sub(watch.elapsed())).await;

@@ -129,6 +129,13 @@ async fn certify(http: &Client, base: &str, token: &str, request: &str) -> Outco
             return Err(Failure::failed("the certificate authority's answer is larger than 1 MiB"));
         }
     }
+    if status == StatusCode::ACCEPTED {
+        return Err(Failure::failed(
+            "people must approve the certificate, and a key that lives as long as this command cannot wait for them",
+        )
+        .code("awaits_approval")
+        .hint("sign with a key of your own: mentatctl pki request-cert"));
+    }
     if status != StatusCode::OK {
         let exit = if status.is_server_error() { Exit::Unavailable } else { Exit::Failure };
         // The authority's own words, bounded; the token is in none of ours.

@@ -1,0 +1,127 @@
+//! Which certificates people must approve, and how long requests wait for them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use service::{ClientTls, StartRefusal};
+
+use super::{Settings, in_range};
+use crate::role::Role;
+use crate::storage::queue::QueueLimits;
+
+/// Most approvals that anything may need.
+const MOST_APPROVALS: u8 = 8;
+
+/// The `[enrolment]` section as it is written. What needs no approval anywhere is issued at once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrolmentConfig {
+    /// How many people must approve a certificate that is asked for with a one-time token which an operator made. Default 0. Those
+    /// for codes by e-mail and for identity tokens stand in `[mail]` and `[[oidc]]`.
+    pub token_approvals: u8,
+    /// How many must approve those of a profile, however they are asked for. Of two numbers the greater one counts.
+    pub profile_approvals: BTreeMap<String, u8>,
+    /// Hours from a request to its end, 1 to 720. Default 168. The certificate must be fetched in them, too.
+    pub request_hours: u32,
+    /// Most requests that wait at once, 1 to 10000. Default 1000.
+    pub most_waiting: u32,
+    /// Most requests of one identity that wait at once, 1 to 100. Default 4.
+    pub most_waiting_per_identity: u32,
+    /// Who is told of new requests; absent: nobody.
+    pub webhook: Option<RequestWebhookConfig>,
+}
+
+impl Default for EnrolmentConfig {
+    fn default() -> Self {
+        Self {
+            token_approvals: 0,
+            profile_approvals: BTreeMap::new(),
+            request_hours: 168,
+            most_waiting: 1_000,
+            most_waiting_per_identity: 4,
+            webhook: None,
+        }
+    }
+}
+
+/// The webhook as it is written; messages are signed like those of `[expiry_warnings]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestWebhookConfig {
+    /// Where notices are sent: `https://…`, or `http://` on this machine.
+    pub url: String,
+    /// File with the secret that signs them (HMAC-SHA256), 16 to 1024 bytes on one line, mode 0600.
+    pub secret_file: PathBuf,
+    /// PEM file with authorities for the receiver's TLS certificate; absent: those of the system.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+    /// PEM file with the client certificate that the CA shows, then its intermediates.
+    #[serde(default)]
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM file with its key, mode 0600.
+    #[serde(default)]
+    pub tls_key_file: Option<PathBuf>,
+}
+
+impl RequestWebhookConfig {
+    pub(crate) fn tls(&self, settings: &Settings) -> Result<ClientTls, StartRefusal> {
+        let path = |file: &Option<PathBuf>| file.as_deref().map(|file| settings.path(file));
+        let [ca, cert, key] = [&self.tls_ca_file, &self.tls_cert_file, &self.tls_key_file].map(path);
+        let tls = ClientTls::new("enrolment.webhook", ca, cert, key)?;
+        tls.allow("enrolment.webhook.url", &self.url)?;
+        Ok(tls)
+    }
+}
+
+impl EnrolmentConfig {
+    /// How many people must approve a certificate of a profile that is asked for in a way that needs `way` of them.
+    #[must_use]
+    pub fn approvals(&self, profile: &str, way: u8) -> u8 {
+        self.profile_approvals.get(profile).copied().unwrap_or(0).max(way)
+    }
+
+    pub(crate) fn limits(&self) -> QueueLimits {
+        QueueLimits { all: self.most_waiting, identity: self.most_waiting_per_identity }
+    }
+
+    pub(super) fn validate(&self, settings: &Settings) -> Result<(), StartRefusal> {
+        in_range("enrolment.request_hours", u64::from(self.request_hours), 1, 720)?;
+        in_range("enrolment.most_waiting", u64::from(self.most_waiting), 1, 10_000)?;
+        let of_one = u64::from(self.most_waiting_per_identity);
+        in_range("enrolment.most_waiting_per_identity", of_one, 1, 100)?;
+        for profile in self.profile_approvals.keys() {
+            if !settings.profiles.contains_key(profile) {
+                return Err(StartRefusal::new(
+                    format!("enrolment.profile_approvals: there is no profile {profile}"),
+                    "name a section of [profiles]",
+                ));
+            }
+        }
+        let mail = settings.config.mail.as_ref().map_or(0, |mail| mail.approvals);
+        let tokens = settings.oidc.iter().map(|rule| rule.approvals);
+        let numbers = self.profile_approvals.values().copied().chain(tokens);
+        let most = numbers.chain([mail, self.token_approvals]).max().unwrap_or(0);
+        in_range("the number of approvals", u64::from(most), 0, u64::from(MOST_APPROVALS))?;
+        if !can_approve(settings, most) {
+            return Err(StartRefusal::new(
+                format!("certificates need {most} approvals, and there are not as many approvers"),
+                "name them by client certificate (roles.approver.subjects) or identity token ([[roles.oidc]]): \
+                 a shared token names nobody",
+            ));
+        }
+        self.webhook.as_ref().map(|told| told.tls(settings)).transpose()?;
+        Ok(())
+    }
+}
+
+/// Whether so many people can be told apart: by certificate they are counted, by identity token there may be any number.
+fn can_approve(settings: &Settings, number: u8) -> bool {
+    let config = &settings.config;
+    let mut subjects: Vec<&String> =
+        config.roles.approver.subjects.iter().chain(&config.admin.subjects).collect();
+    subjects.sort_unstable();
+    subjects.dedup();
+    subjects.len() >= usize::from(number)
+        || settings.role_rules.iter().any(|rule| rule.role == Role::Approver)
+}
