@@ -4,6 +4,7 @@ mod authorities;
 mod certificates;
 mod codes;
 pub mod fulcio;
+pub mod openapi;
 mod overview;
 mod page;
 mod problem;
@@ -35,6 +36,7 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/timestamp",
     "/api/v1/authorities",
     "/api/v1/overview",
+    "/openapi.json",
     "/page",
     "/api/v2/signingCert",
     "/api/v2",
@@ -86,10 +88,10 @@ pub fn routes(
         .boxed()
 }
 
-/// What the read-only listener answers, and the main one too: CRLs, CA certificates, OCSP.
+/// What the read-only listener answers, and the main one too: CRLs, CA certificates, OCSP, and the description of the surface.
 #[must_use]
 pub fn status_routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(warp::reply::Response,)> {
-    status::routes(authority)
+    status::routes(authority).or(openapi::routes()).unify().boxed()
 }
 
 /// Gives a handler the CA.
