@@ -44,7 +44,7 @@ fn described(document: &Value) -> Vec<(String, String, Value)> {
 /// The part of a source file that is the product's.
 fn source(path: &str) -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
-    text.split("#[cfg(test)]\nmod ").next().unwrap().to_owned()
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
 }
 
 /// Method and shape of every route in a source file: a path, and the method that is asked for after it.
@@ -122,17 +122,14 @@ fn every_code_of_a_problem_is_listed() {
         }
     }
     used.extend(codes(&source("src/api/problem.rs")));
-    for file in ["request", "roles", "timestamp", "status"] {
-        let text = source(&format!("src/api/{file}.rs"));
-        let problems = text.split("Problem::").skip(1).filter(|rest| rest.starts_with(['n', 'b', 'u']));
-        used.extend(problems.flat_map(|rest| codes(rest.split([';', '}']).next().unwrap())));
-    }
-    for file in ["rejection", "dispatch", "problem"] {
-        let text = source(&format!("../service/src/{file}.rs"));
-        let problems = text
-            .split(['P', 'S'])
-            .filter(|rest| rest.starts_with("roblem::") || rest.starts_with("elf::new("));
-        used.extend(problems.flat_map(|rest| codes(rest.split(';').next().unwrap())));
+    let files = ["request", "roles", "timestamp", "status"].map(|name| format!("src/api/{name}.rs"));
+    let shared = ["rejection", "dispatch", "problem"].map(|name| format!("../service/src/{name}.rs"));
+    for file in files.iter().chain(&shared) {
+        let text = source(file);
+        for begins in ["Problem::", "Self::new("] {
+            let made = text.split(begins).skip(1);
+            used.extend(made.flat_map(|rest| codes(rest.split(')').next().unwrap())));
+        }
     }
     let missing: Vec<_> = used.difference(&listed).collect();
     assert!(missing.is_empty(), "not listed: {missing:?}");
@@ -427,7 +424,8 @@ async fn each_listener_serves_the_paths_and_methods_that_are_described_and_no_ot
                 };
                 method == other && fits(template)
             });
-            if !taken {
+            // A request may be as short as nothing, and is answered all the same.
+            if !taken && !(path == "/ocsp" && other == "GET") {
                 let (status, headers, body) = ask(&server.base, other, &filled).await;
                 assert_eq!(status, 405, "{other} {filled}: {body}");
                 let allowed = headers["allow"].to_str().unwrap();

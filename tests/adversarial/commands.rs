@@ -103,6 +103,12 @@ const ALONE: &[Row] = &[
     ("pki revoke --cert @/truncated.der --ca-url !", 2, "truncated.der"),
     ("pki revoke --cert @/certificate.pem --ca-url !", 2, "certificate.pem"),
     ("pki revoke --serial 01 --compromised-at yesterday --ca-url !", 2, "RFC 3339"),
+    ("pki requests", 2, "certificate authority is not known"),
+    ("pki requests --ca-url !", 69, "is ca-service running"),
+    ("pki approve xyz --ca-url !", 2, "no id of a request"),
+    ("pki approve 00112233445566778899aabbccddeeff --ca-url !", 69, "is ca-service running"),
+    ("pki deny xyz --reason no --ca-url !", 2, "no id of a request"),
+    ("pki deny 00112233445566778899aabbccddeeff --ca-url !", 2, "--reason"),
     // logs
     ("log proof --index 0", 2, "log keys"),
     ("log proof --index 0 --log-keys @/none", 2, "cannot read"),
