@@ -8,7 +8,7 @@ use service::admin::{AdminAuth, AdminIdentity};
 use service::peer::{self, Peer};
 use service::{Problem, StartRefusal};
 use trust_store::certificate::Certificate;
-use trust_store::identity::Identity;
+use trust_store::general_name::GeneralName;
 use warp::Filter;
 
 use crate::CertificateAuthority;
@@ -39,15 +39,22 @@ impl Caller {
     }
 }
 
-/// What a client certificate names its holder by: the values of its subject, and its address.
-fn addresses(subject: &str, peer: &Peer) -> Vec<String> {
-    let values = subject.split([',', '+']).filter_map(|part| part.split_once('='));
-    let mut addresses: Vec<String> = values.map(|(_, value)| value.trim().to_owned()).collect();
-    let certificate =
-        peer.certificate().and_then(|certificate| Certificate::from_der(certificate.der()).ok());
-    let named = certificate.and_then(|certificate| Identity::of_certificate(&certificate).ok());
-    addresses.extend(named.map(|identity| identity.subject().to_owned()));
-    addresses
+/// What a client certificate names its holder by: every value of its subject, and its own addresses.
+fn addresses(peer: &Peer) -> Vec<String> {
+    let Some(certificate) = peer.certificate() else { return Vec::new() };
+    let mut found = Vec::new();
+    if let Ok(parsed) = ca_pki::certificate::parse(certificate.der()) {
+        let values = parsed.tbs_certificate().subject().iter().map(|attribute| attribute.value.value());
+        found.extend(values.filter_map(|octets| std::str::from_utf8(octets).ok()).map(str::to_owned));
+    }
+    if let Ok(parsed) = Certificate::from_der(certificate.der()) {
+        for name in parsed.subject_alternative_names() {
+            if let GeneralName::Email(text) | GeneralName::Uri(text) = name {
+                found.push(text.to_owned());
+            }
+        }
+    }
+    found
 }
 
 /// Recognises callers. Cheap to clone.
@@ -98,7 +105,7 @@ impl Access {
                 Ok(identity) if role.may(action) => {
                     let name = identity.name().to_owned();
                     let addresses = match &identity {
-                        AdminIdentity::Certificate { subject } => Some(addresses(subject, peer)),
+                        AdminIdentity::Certificate { .. } => Some(addresses(peer)),
                         AdminIdentity::Token => None,
                     };
                     return Ok(Caller { role: *role, name, addresses });
@@ -140,4 +147,28 @@ impl Access {
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use service::peer::{ClientCertificate, ListenerKind};
+
+    use super::*;
+
+    #[test]
+    fn a_client_certificate_names_its_holder_by_subject_and_addresses() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "dev+x@example.com, or so");
+        params.distinguished_name.push(DnType::OrganizationName, "Example");
+        let email = "dev@example.com".try_into().unwrap();
+        params.subject_alt_names = vec![SanType::Rfc822Name(email)];
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let certificate = ClientCertificate::new(certificate.der().clone()).unwrap();
+        let peer = Peer::new(([127, 0, 0, 1], 1).into(), ListenerKind::Primary, Some(certificate));
+        let mut found = addresses(&peer);
+        found.sort();
+        assert_eq!(found, ["Example", "dev+x@example.com, or so", "dev@example.com"]);
+        assert!(addresses(&Peer::new(([127, 0, 0, 1], 1).into(), ListenerKind::Primary, None)).is_empty());
+    }
 }

@@ -289,13 +289,12 @@ fn refusal(error: ClientError, pending: PendingRequest, begun: Begun) -> Failure
     }
     let path = pending.path().display();
     let again = format!("the same command with the same token continues the request kept in {path}");
-    match &failure.hint {
-        Some(hint) if hint.ends_with('?') || failure.code.as_deref() == Some("awaits_approval") => {
-            let hint = format!("{hint}; {again}").replace("?; ", "? ");
-            failure.hint(hint)
-        }
-        _ => failure.hint(again),
-    }
+    let hint = match &failure.hint {
+        Some(hint) if hint.ends_with('?') => format!("{hint} {again}"),
+        Some(hint) if failure.code.as_deref() == Some("awaits_approval") => format!("{hint}; {again}"),
+        _ => again,
+    };
+    failure.hint(hint)
 }
 
 /// The certificate with its issuers in PEM, after it was seen to be for this key and this identity.
