@@ -100,7 +100,8 @@ pub(in crate::storage) fn search(
 ) -> Result<Vec<QueuedRequest>, StoreError> {
     let found = match search.state {
         None => {
-            let query = request_select!("state IN (0, 1) AND number > ? ORDER BY number LIMIT ?");
+            // The signs keep the database from going through all requests in their order.
+            let query = request_select!("state IN (0, 1) AND +number > ? ORDER BY +number LIMIT ?");
             rows::all(connection, query, params![search.after, search.limit], row)
         }
         Some(state) => {
@@ -416,7 +417,7 @@ pub(in crate::storage) fn unannounced(
     connection: &Connection,
     limit: u32,
 ) -> Result<Vec<QueuedRequest>, StoreError> {
-    let query = request_select!("state IN (0, 1) AND state = 0 AND announced = 0 ORDER BY number LIMIT ?");
+    let query = request_select!("state IN (0, 1) AND state = 0 AND announced = 0 ORDER BY +number LIMIT ?");
     rows::all(connection, query, params![limit], row)
 }
 

@@ -7,9 +7,9 @@ use crate::storage::{migrations, sqlite};
 fn open_requests_are_found_without_reading_the_closed_ones() {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
     migrations::create(&connection).unwrap();
-    let open = request_select!("state IN (0, 1) AND number > ? ORDER BY number LIMIT ?");
+    let open = request_select!("state IN (0, 1) AND +number > ? ORDER BY +number LIMIT ?");
     let unannounced =
-        request_select!("state IN (0, 1) AND state = 0 AND announced = 0 ORDER BY number LIMIT ?");
+        request_select!("state IN (0, 1) AND state = 0 AND announced = 0 ORDER BY +number LIMIT ?");
     for (query, parameters, index) in [
         (WAITING, params![1_i64].to_vec(), "enrolment_request_open"),
         (open, params![1_i64, 2_i64].to_vec(), "enrolment_request_open"),
