@@ -86,6 +86,10 @@ async fn certificates(
 
 fn certificate(authority: &CertificateAuthority, record: &StoredCertificate) -> Result<(), String> {
     let text = |error: CaError| error.to_string();
+    // There is no issuer to check it by. That it was announced before it was signed is demanded of it as of all others.
+    if authority.is_unfounded_root(record) {
+        return Ok(());
+    }
     let loaded = authority.authority(&record.issuer).map_err(text)?;
     let (_, issuer) = authority.issuer(&record.issuer).map_err(text)?;
     if record.serial.shard(issuer.status.shards) != record.shard {

@@ -171,6 +171,13 @@ impl CertificateAuthority {
                 let outcome = self.close_precertificate(record).await;
                 self.finish_or_give_up(record, outcome, done).await?;
             }
+            // Of an earlier version, which recorded its signature before the authority. No log is told of it.
+            (State::Signed | State::Logged, Step::Certificate) if self.is_unfounded_root(record) => {
+                tracing::warn!(serial = %record.serial, "a root whose making was interrupted is revoked");
+                let reason = RevocationReason::CessationOfOperation;
+                self.record_revocation(&record.serial, reason, None, "reconciler").await?;
+                done.given_up += 1;
+            }
             (State::Signed | State::Logged, Step::Certificate) => {
                 let outcome = self.finish_certificate(record).await;
                 self.finish_or_give_up(record, outcome, done).await?;

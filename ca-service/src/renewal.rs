@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, generate, names, random, role_name};
 use crate::error::CaError;
-use crate::storage::{NewIntent, Step, StoredAuthority};
+use crate::storage::{IntentId, NewIntent, Step, StoredAuthority};
 
 /// What is recorded about a certificate of the CA's own before it is signed.
 pub(crate) struct Certified<'a> {
@@ -197,6 +197,19 @@ impl CertificateAuthority {
         certified: Certified<'_>,
         tbs: &ToBeSigned,
     ) -> Result<Vec<u8>, CaError> {
+        let at = certified.at;
+        let Signed { intent, signature, certificate } = self.sign_infrastructure(certified, tbs).await?;
+        self.store.record_signed(intent, signature, at).await?;
+        self.store.mark_delivered(intent, None, at).await?;
+        Ok(certificate)
+    }
+
+    /// Record → sign for a linted certificate of the CA's own. The caller stores the signature.
+    async fn sign_infrastructure(
+        &self,
+        certified: Certified<'_>,
+        tbs: &ToBeSigned,
+    ) -> Result<Signed, CaError> {
         let signing = certified.issuer;
         let shards = ShardCount::new(signing.shards)?;
         let at = certified.at;
@@ -230,10 +243,15 @@ impl CertificateAuthority {
         self.store.begin_signing(intent, detail.to_string(), at).await?;
         let signature = self.sign(signing, Purpose::Certificate, &intent, tbs.as_der()).await?;
         let certificate = tbs.assemble(&signature)?;
-        self.store.record_signed(intent, signature, at).await?;
-        self.store.mark_delivered(intent, None, at).await?;
-        Ok(certificate)
+        Ok(Signed { intent, signature, certificate })
     }
+}
+
+/// A certificate whose signature is not stored yet.
+struct Signed {
+    intent: IntentId,
+    signature: Vec<u8>,
+    certificate: Vec<u8>,
 }
 
 /// A key that was made in its place.

@@ -202,10 +202,12 @@ impl CertificateAuthority {
             .certificate(&revocation.serial)
             .await?
             .ok_or(CaError::Inconsistent("a revoked record is missing"))?;
-        // The to-be-signed bytes name the certificate even where a signature was never recorded.
+        // The to-be-signed bytes name the certificate even where a signature was never recorded, or is nobody's.
         let digest = match &record.signature {
-            Some(_) => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(self.assembled(&record)?)),
-            None => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&record.tbs)),
+            Some(_) if !self.is_unfounded_root(&record) => {
+                hex::encode(<sha2::Sha256 as sha2::Digest>::digest(self.assembled(&record)?))
+            }
+            _ => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&record.tbs)),
         };
         let statement = serde_json::json!({
             "_type": "https://in-toto.io/Statement/v1",

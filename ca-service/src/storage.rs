@@ -443,10 +443,11 @@ pub trait CertificateStore: QueueStore {
     /// Every published list.
     fn published_crls(&self) -> Answer<'_, Vec<StoredCrl>>;
 
-    /// Records one of the CA's own certificates or keys, and the rows of its lists. Never overwrites.
+    /// Records one of the CA's own, and the rows of its lists; with `own`, the signature that its own row waits for. Never overwrites.
     fn add_authority<'a>(
         &'a self,
         authority: StoredAuthority,
+        own: Option<(IntentId, Vec<u8>)>,
         actor: &'a str,
         at: UnixTime,
     ) -> Answer<'a, ()>;

@@ -189,7 +189,9 @@ fn record(
     authority: &CertificateAuthority,
     stored: &StoredCertificate,
 ) -> Result<CertificateRecord, Problem> {
-    let finished = stored.step == Step::Certificate && stored.signature.is_some();
+    let finished = stored.step == Step::Certificate
+        && stored.signature.is_some()
+        && !authority.is_unfounded_root(stored);
     let certificate = if finished { Some(certificate_pem(&authority.assembled(stored)?)?) } else { None };
     Ok(CertificateRecord {
         serial: stored.serial.to_string(),

@@ -234,7 +234,7 @@ impl<'a> Founding<'a> {
             key_uri: uri.to_string(),
             shards: step.shards,
         };
-        Ok(self.store.add_authority(stored, "ceremony", self.now).await?)
+        Ok(self.store.add_authority(stored, None, "ceremony", self.now).await?)
     }
 
     /// Writes the files that relying parties and logs are given.

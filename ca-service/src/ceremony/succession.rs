@@ -70,7 +70,7 @@ async fn make(
     if step.make == Make::TimestampAuthority {
         authority.store().renew_authority(stored, "ceremony", now).await?;
     } else {
-        authority.store().add_authority(stored, "ceremony", now).await?;
+        authority.store().add_authority(stored, None, "ceremony", now).await?;
     }
     let detail = serde_json::json!({
         "issuer": step.issuer,

@@ -45,7 +45,7 @@ impl CertificateAuthority {
             key_uri: made.uri.to_string(),
             shards: newest.shards,
         };
-        self.store.add_authority(stored, "operator", now).await?;
+        self.store.add_authority(stored, None, "operator", now).await?;
         let successor = self.added(&name, keys).await?;
         let file = if kind == names::CODE_SIGNING {
             self.appoint_responder(&successor, number, keys).await?;
@@ -89,7 +89,7 @@ impl CertificateAuthority {
             key_uri: made.uri.to_string(),
             shards: 0,
         };
-        self.store.add_authority(stored, "operator", now).await?;
+        self.store.add_authority(stored, None, "operator", now).await?;
         self.write_chain(&format!("{name}.pem"), std::iter::once(&made.certificate)).map(drop)
     }
 }

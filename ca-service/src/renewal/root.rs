@@ -9,14 +9,21 @@ use ca_pki::profile::Kind;
 use hsm::Keyring;
 
 use super::issuer::numbered;
-use super::{Certified, NewKey, Renewed};
+use super::{Certified, NewKey, Renewed, Signed};
 use crate::authority::{
     CertificateAuthority, LoadedAuthority, certificate_algorithm, names, role_name, status_urls,
 };
 use crate::error::CaError;
-use crate::storage::StoredAuthority;
+use crate::storage::{StoredAuthority, StoredCertificate};
 
 impl CertificateAuthority {
+    /// Whether a record is of a root that never became an authority, because its making was interrupted. It certified nothing, nobody
+    /// was given it, and the root that came after it may have its name.
+    pub(crate) fn is_unfounded_root(&self, record: &StoredCertificate) -> bool {
+        let is_its = |root: &LoadedAuthority| root.public_key.spki_sha256() == record.spki_sha256;
+        record.profile == Kind::Root.as_str() && !self.authorities().get(&record.issuer).is_some_and(is_its)
+    }
+
     /// The root that certifies what is new.
     pub(crate) fn newest_root(&self) -> Result<&LoadedAuthority, CaError> {
         self.generations(names::ROOT).next().ok_or(CaError::Inconsistent("there is no root"))
@@ -27,7 +34,7 @@ impl CertificateAuthority {
         if self.settings.config.approvals.is_some() {
             return Err(CaError::OutOfRange {
                 field: "authority",
-                reason: "is a matter of a ceremony here: [approvals] names approvers, and no root is made without them",
+                reason: "has no successor here: [approvals] names approvers; a ceremony founds another authority, and cross-certifies its root",
             });
         }
         let now = self.clock.now()?;
@@ -79,7 +86,7 @@ impl CertificateAuthority {
             not_after,
             at: now,
         };
-        let certificate = self.sign_recorded_infrastructure(certified, &tbs).await?;
+        let Signed { intent, signature, certificate } = self.sign_infrastructure(certified, &tbs).await?;
         let stored = StoredAuthority {
             name: name.clone(),
             role: role_name(itself.role).to_owned(),
@@ -88,7 +95,8 @@ impl CertificateAuthority {
             key_uri: uri.to_string(),
             shards: itself.shards,
         };
-        self.store.add_authority(stored, "operator", now).await?;
+        // Its own row names it as its issuer: the two become known together, or neither.
+        self.store.add_authority(stored, Some((intent, signature)), "operator", now).await?;
         let file = self.write_chain(&format!("{name}.pem"), std::iter::once(&certificate))?;
         let not_after = not_after.to_rfc3339();
         Ok(Renewed { authority: name, serial: Some(shown), not_after: Some(not_after), file })

@@ -30,7 +30,7 @@ impl CertificateAuthority {
             key_uri: uri.to_string(),
             shards: 0,
         };
-        self.store.add_authority(stored, "operator", now).await?;
+        self.store.add_authority(stored, None, "operator", now).await?;
         let successor = self.added(&name, keys).await?;
         let older = self.generations(names::STATEMENT);
         let all: Vec<&LoadedAuthority> = std::iter::once(&successor).chain(older).collect();

@@ -2,16 +2,25 @@
 
 use ca_pki::UnixTime;
 
+use super::issuance::{self, Advance, Transition};
 use super::rows::{self, corrupted, get};
 use super::sql::{Connection, params};
-use super::{StoreError, StoredAuthority, audit};
+use super::{IntentId, StoreError, StoredAuthority, audit};
 
 pub(super) fn add(
     connection: &Connection,
     new: &StoredAuthority,
+    own: Option<(IntentId, Vec<u8>)>,
     actor: &str,
     at: UnixTime,
 ) -> Result<(), StoreError> {
+    if let Some((intent, signature)) = own {
+        // Refused before anything is written where the row does not wait for a signature.
+        let signed = Advance { signature: Some(signature), ..Advance::of(intent, at) };
+        issuance::advance_alone(connection, Transition::Sign, &signed)?;
+        issuance::advance_alone(connection, Transition::Deliver, &Advance::of(intent, at))
+            .map_err(|_| corrupted("a certificate that was just signed cannot be delivered"))?;
+    }
     rows::execute(
         connection,
         "INSERT INTO authority (name, role, certificate, issuer, key_uri, shards) VALUES (?, ?, ?, ?, ?, ?)",

@@ -165,6 +165,17 @@ pub(super) fn advance(
     changes.iter().map(|change| outcome(advance_one(connection, transition, change, entries))).collect()
 }
 
+/// Advances one issuance; nothing is written where its state is another.
+pub(super) fn advance_alone(
+    connection: &Connection,
+    transition: Transition,
+    change: &Advance,
+) -> Result<(), StoreError> {
+    let mut entries = Vec::new();
+    advance_one(connection, transition, change, &mut entries)?;
+    audit::append_all(connection, entries)
+}
+
 fn advance_one(
     connection: &Connection,
     transition: Transition,

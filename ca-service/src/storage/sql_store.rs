@@ -338,11 +338,14 @@ impl CertificateStore for SqlStore {
     fn add_authority<'a>(
         &'a self,
         authority: StoredAuthority,
+        own: Option<(IntentId, Vec<u8>)>,
         actor: &'a str,
         at: UnixTime,
     ) -> Answer<'a, ()> {
         let actor = actor.to_owned();
-        Box::pin(self.writer.change(move |connection| authorities::add(connection, &authority, &actor, at)))
+        Box::pin(
+            self.writer.change(move |connection| authorities::add(connection, &authority, own, &actor, at)),
+        )
     }
 
     fn authorities(&self) -> Answer<'_, Vec<StoredAuthority>> {
