@@ -274,6 +274,41 @@ async fn the_root_of_an_authority_in_use_needs_approvers() {
     check_ca(&authority).await;
 }
 
+/// A root is replaced because there is doubt about it, or after it was revoked: then the one after it certifies.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rotation_cross_certificates_are_of_the_newest_root() {
+    let room = Room::new();
+    let plain = settings(room.folder.path(), "", "");
+    let site = Site::with_settings(tempfile::tempdir().unwrap(), plain).await;
+    let authority = site.open().await;
+    assert_eq!(authority.renew("root", &site.keyring()).await.unwrap().authority, "root-2");
+    let old = ca_pki::certificate::parse(&authority.authorities()["root"].certificate).unwrap();
+    let serial =
+        ca_pki::SerialNumber::from_magnitude(old.tbs_certificate().serial_number().as_bytes()).unwrap();
+    authority.revoke(&serial, ca_pki::crl::RevocationReason::CaCompromise, None, "test").await.unwrap();
+    drop(authority);
+
+    let settings = room.settings();
+    let other = other_root(room.folder.path()).await;
+    let text = format!(
+        "name = \"x\"\n[[steps]]\nmake = \"cross-certificate\"\nname = \"other\"\ncertificate = \"{}\"\ndays = 700\n",
+        other.display()
+    );
+    let plan = prepare(&settings, &text).await;
+    let held = hold(&settings, &plan, &[room.approval(0, &plan), room.approval(1, &plan)]).await.unwrap();
+    let lines = transcript::verify(&held.transcript).unwrap();
+    let issued = lines.iter().find(|line| line.event == "certificate.issued").unwrap();
+    assert_eq!(issued.detail["issuer"], "root-2");
+    let cross = fixture::der(&std::fs::read_to_string(&held.cross_certificates[0]).unwrap());
+    let cross = ca_pki::certificate::parse(&cross).unwrap();
+    let authority = site.open().await;
+    let newest = ca_pki::certificate::parse(&authority.authorities()["root-2"].certificate).unwrap();
+    assert_eq!(cross.tbs_certificate().issuer(), newest.tbs_certificate().subject());
+    authority.publish_due().await.unwrap();
+    // Proves the signature, too.
+    check_ca(&authority).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_root_that_signed_itself_is_cross_certified() {
     let site = Site::new().await;

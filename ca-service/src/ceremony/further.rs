@@ -1,4 +1,4 @@
-//! Steps that make no authority: cross-certificates by the root, and lists signed anew.
+//! Steps that make no authority: cross-certificates by the newest root, and lists signed anew.
 
 use std::path::PathBuf;
 
@@ -55,7 +55,7 @@ async fn cross_certify(
     now: UnixTime,
 ) -> Result<PathBuf, CaError> {
     let key = step::foreign_key(step)?;
-    let (root, issuer) = authority.issuer(names::ROOT)?;
+    let (root, issuer) = authority.issuer(step.issuer.as_deref().unwrap_or(names::ROOT))?;
     let tbs = plan.draft(authority.settings(), step, Some(issuer), &key)?;
     // What was approved was built for this very key and issuer: every byte is the plan's.
     if step.template_sha256 != Some(hex::encode(tbs.sha256())) && !plan.founds() {
@@ -87,7 +87,7 @@ async fn cross_certify(
         CaError::Inconsistent("the certificate is recorded, but its file in chains cannot be written")
     })?;
     let detail = serde_json::json!({
-        "issuer": names::ROOT,
+        "issuer": root.name,
         "name": step.name,
         "serial": step.serial,
         "sha256": hex::encode(Sha256::digest(&certificate)),

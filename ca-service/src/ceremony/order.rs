@@ -114,7 +114,8 @@ impl Order {
                 }
                 Place { name: Some(names::TIMESTAMP_AUTHORITY.to_owned()), issuer: Some(issuer) }
             }
-            Make::CrossCertificate | Make::RevocationLists => first(make),
+            Make::CrossCertificate => Place { name: None, issuer: Some(newest(names::ROOT)) },
+            Make::RevocationLists => first(make),
         };
         Ok(place)
     }
@@ -157,6 +158,14 @@ mod tests {
         assert_eq!(order.next(Make::TimestampAuthority), Ok(anew));
         assert_eq!(order.next(Make::RevocationLists), Ok(Place { name: None, issuer: None }));
         assert_eq!(order.finish(), Ok(()));
+    }
+
+    #[test]
+    fn after_a_rotation_the_newest_root_certifies() {
+        let mut order = in_use(&["root-2"]);
+        assert_eq!(order.next(Make::CodeSigningIssuer), Ok(place("code-signing-2", "root-2")));
+        let by_the_newest = Place { name: None, issuer: Some("root-2".to_owned()) };
+        assert_eq!(order.next(Make::CrossCertificate), Ok(by_the_newest));
     }
 
     #[test]
