@@ -244,6 +244,7 @@ impl CertificateAuthority {
         intent: &[u8],
         message: &[u8],
     ) -> Result<Vec<u8>, hsm::Error> {
+        self.still_serves().map_err(|error| hsm::Error::Permanent { detail: error.to_string() })?;
         let intent = SigningIntent::new(purpose, IntentId::new(intent)?);
         let algorithm = authority.signer.public_key().algorithm().default_signature();
         let input = OwnedInput::Message(message.to_vec());

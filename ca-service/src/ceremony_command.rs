@@ -165,8 +165,8 @@ fn sign(asked: &Approve, intent: Intent, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 async fn hold(config: &Path, plan: &Path, approvals: &[PathBuf]) -> Result<(), Failure> {
-    let settings = Config::read(config)?.validate()?;
-    let _occupied = occupancy::occupy(&settings).await?;
+    let mut settings = Config::read(config)?.validate()?;
+    let _occupied = occupancy::occupy(&mut settings).await?;
     let bytes = read(plan, MAX_PLAN)?;
     let approvals =
         approvals.iter().map(|path| read(path, MAX_APPROVAL)).collect::<Result<Vec<_>, Failure>>()?;

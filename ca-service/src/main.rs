@@ -48,8 +48,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
         /// Which one: ocsp-responder, timestamp-authority, statement, code-signing, time-stamping or root. The last four get a successor
-        /// beside them. Where [approvals] names approvers, those of code-signing and time-stamping are made by a ceremony, and a root
-        /// is founded by another authority's.
+        /// beside them. Where [approvals] names approvers, those of code-signing and time-stamping are made by a ceremony, and root
+        /// has none: found another authority, and have its root cross-certified.
         #[arg(long)]
         authority: String,
     },
@@ -123,13 +123,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             print(&backup::create(&settings, &out, present())?)
         }
         Command::Restore { config, from } => {
-            let settings = Config::read(&config.config)?.validate()?;
-            let _occupied = runtime.block_on(occupancy::occupy(&settings))?;
+            let mut settings = Config::read(&config.config)?.validate()?;
+            let _occupied = runtime.block_on(occupancy::occupy(&mut settings))?;
             print(&backup::restore(&settings, &from, present())?)
         }
         Command::AcceptRestore(file) => {
-            let settings = Config::read(&file.config)?.validate()?;
-            let _occupied = runtime.block_on(occupancy::occupy(&settings))?;
+            let mut settings = Config::read(&file.config)?.validate()?;
+            let _occupied = runtime.block_on(occupancy::occupy(&mut settings))?;
             print(&runtime.block_on(backup::accept(&settings, present()))?)
         }
         Command::Check(file) => runtime.block_on(prove(&file)),
@@ -144,8 +144,8 @@ async fn init(file: &ConfigFile) -> Result<(), Failure> {
 }
 
 async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure> {
-    let settings = Config::read(&file.config)?.validate()?;
-    let _occupied = occupancy::occupy(&settings).await?;
+    let mut settings = Config::read(&file.config)?.validate()?;
+    let _occupied = occupancy::occupy(&mut settings).await?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     let serving = serve::start(authority).await?;
     ready::announce(&serving.running)?;
@@ -155,15 +155,15 @@ async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure>
 }
 
 async fn accept_time(file: &ConfigFile) -> Result<(), Failure> {
-    let settings = Config::read(&file.config)?.validate()?;
-    let _occupied = occupancy::occupy(&settings).await?;
+    let mut settings = Config::read(&file.config)?.validate()?;
+    let _occupied = occupancy::occupy(&mut settings).await?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     print(&authority.accept_time("operator").await.map_err(Failure::failed)?)
 }
 
 async fn renew(file: &ConfigFile, name: &str) -> Result<(), Failure> {
-    let settings = Config::read(&file.config)?.validate()?;
-    let _occupied = occupancy::occupy(&settings).await?;
+    let mut settings = Config::read(&file.config)?.validate()?;
+    let _occupied = occupancy::occupy(&mut settings).await?;
     let keys = serve::keyring(&settings)?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     print(&authority.renew(name, &keys).await.map_err(Failure::failed)?)

@@ -21,6 +21,9 @@ impl CertificateAuthority {
                 // What was issued has to be answered for all the same.
                 Err(reason) => Readiness::Limited(format!("nothing is issued: {reason}")),
             },
+            Some(StoreError::AnotherServes) => Readiness::NotReady(
+                "another server serves these records (another_server_serves); stop this one".to_owned(),
+            ),
             Some(StoreError::Full(_)) => {
                 Readiness::NotReady("the disk of the database is full; free space on it".to_owned())
             }
@@ -33,7 +36,9 @@ impl CertificateAuthority {
     pub async fn run_probe(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RETRY).await;
-            if self.store.write_failure().is_some() && self.store.probe().await.is_ok() {
+            // Records that another server took over are never this one's again.
+            let may_pass = self.store.write_failure().is_some() && self.still_serves().is_ok();
+            if may_pass && self.store.probe().await.is_ok() {
                 tracing::warn!("the database is written again");
             }
         }

@@ -136,6 +136,7 @@ impl CertificateAuthority {
         if self.fall(&responder.name) == Some(Fall::Itself) {
             return Ok(Reply::Later);
         }
+        self.still_serves()?;
         // Read before the status, so that a revocation between the two is seen as later.
         let generation = self.store.revocation_generation();
         let kept = self.answers.get(request, now.0);

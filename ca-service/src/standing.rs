@@ -11,6 +11,7 @@ use ca_pki::{SerialNumber, UnixTime};
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, names};
 use crate::error::CaError;
+use crate::storage::StoreError;
 
 /// Why a CA issues nothing; in ascending order of gravity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +82,17 @@ impl CertificateAuthority {
     #[must_use]
     pub fn has_fallen(&self, name: &str) -> bool {
         self.fall(name).is_some()
+    }
+
+    /// Refuses where another server took the records over: what it recorded since is unknown here, a revocation among it.
+    ///
+    /// # Errors
+    /// [`StoreError::AnotherServes`].
+    pub(crate) fn still_serves(&self) -> Result<(), StoreError> {
+        match self.store.write_failure() {
+            Some(error @ StoreError::AnotherServes) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// How it fell, if it did.

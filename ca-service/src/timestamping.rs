@@ -39,6 +39,7 @@ impl CertificateAuthority {
     }
 
     async fn granted(&self, request: &TimestampRequest) -> Result<Vec<u8>, TimestampError> {
+        self.still_serves().map_err(CaError::from)?;
         let now = self.clock.now().map_err(CaError::from)?;
         let signer = self.authority(names::TIMESTAMP_AUTHORITY)?;
         signer.in_force(now)?;

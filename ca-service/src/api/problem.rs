@@ -91,6 +91,9 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::Signing(_) => Problem::unavailable("signing_unavailable", 5)
             .with_detail("the signing key cannot be used at the moment")
             .with_internal(error),
+        CaError::Store(StoreError::AnotherServes) => Problem::unavailable("another_server_serves", 30)
+            .with_detail("another server of this authority took over; ask that one")
+            .with_internal(error),
         CaError::Store(StoreError::Full(_)) => Problem::storage_full(error),
         CaError::Store(StoreError::Unavailable(_)) => Problem::unavailable("store_unavailable", 5)
             .with_detail("the database is not available; repeat the call later, an enrolment with the same request_id")

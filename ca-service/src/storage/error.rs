@@ -6,6 +6,9 @@ use super::queue::QueueLimit;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// Another process took the records over; nothing was changed, and nothing will be by this one.
+    #[error("another server serves these records")]
+    AnotherServes,
     /// A row does not say what this program writes; nothing was changed.
     #[error("the database is damaged: {0}")]
     Corrupted(String),
@@ -51,6 +54,6 @@ impl StoreError {
     /// Whether the store failed, in place of refusing: something may be written already, and nothing of the transaction may
     /// be committed.
     pub(super) fn spoils(&self) -> bool {
-        matches!(self, Self::Corrupted(_) | Self::Full(_) | Self::Unavailable(_))
+        matches!(self, Self::AnotherServes | Self::Corrupted(_) | Self::Full(_) | Self::Unavailable(_))
     }
 }

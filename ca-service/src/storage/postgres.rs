@@ -1,8 +1,11 @@
 //! PostgreSQL: the same statements over one connection that writes and a few that read.
 //!
 //! One transaction writes at a time, in whichever process: it begins with a lock of the schema, as SQLite's does with the lock of
-//! the file, so that the audit trail and the numbers of lists stay without gaps. Nothing is acknowledged before the server has it
-//! on disk (`synchronous_commit = on`; a server with `fsync = off` is refused).
+//! the file, so that the audit trail and the numbers of lists stay without gaps. It goes on only where no other process has claimed
+//! the schema meanwhile (`occupation.rs`). Nothing is acknowledged before the server has it on disk (`synchronous_commit = on`; a
+//! server with `fsync = off` is refused).
+
+pub mod occupation;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,8 +14,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Client, Config, Row, Statement};
+use tokio_postgres::{Client, Config, Row, SimpleQueryMessage, Statement};
 
+use self::occupation::{Claim, Fence};
 use super::sql::Value;
 use super::sql_store::Use;
 use super::{StoreError, migrations};
@@ -27,11 +31,15 @@ pub(super) const MOST_READERS: usize = 16;
 const SESSION: &str = "SET synchronous_commit = on; SET lock_timeout = '5s'; \
      SET idle_in_transaction_session_timeout = '30s'; SET default_transaction_isolation = 'read committed'";
 
-/// Which database, and which schema in it. Formatting it shows no password.
+/// Makes the transaction the only one that writes until it ends.
+const WRITERS: &str = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' mentat ca', 0))";
+
+/// Which database, which schema in it, and as whom it is changed. Formatting it shows no password.
 #[derive(Clone)]
 pub struct Location {
     config: Config,
     schema: String,
+    claim: Option<Claim>,
 }
 
 impl Location {
@@ -66,7 +74,12 @@ impl Location {
                 .to_owned());
         }
         config.connect_timeout(CONNECT_TIMEOUT).application_name("mentat ca-service");
-        Ok(Self { config, schema: schema.to_owned() })
+        Ok(Self { config, schema: schema.to_owned(), claim: None })
+    }
+
+    /// What this process claimed the schema by, if it did.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        self.claim.clone()
     }
 }
 
@@ -98,9 +111,17 @@ impl std::fmt::Debug for Location {
 /// # Errors
 /// [`StoreError::NotFound`] when it is not there, [`StoreError::SchemaDiffers`], and as the statements fail.
 pub(super) async fn open(location: &Location, purpose: Use) -> Result<Connection, StoreError> {
-    let open = move |connection: Connection| {
+    let claim = location.claim.clone();
+    let open = move |mut connection: Connection| {
         match purpose {
-            Use::Change => connection.migrate()?,
+            Use::Change => {
+                connection.fence = claim.map_or(Fence::Down, |claim| Fence::Up(Some(claim)));
+                connection.migrate()?;
+                // Without a claim of its own, what it finds is what must stay.
+                let found = connection.claim()?;
+                connection.fence.admit(found.as_ref())?;
+                connection.fence = Fence::Up(found);
+            }
             Use::Read => connection.demand_newest()?,
         }
         Ok(connection)
@@ -123,6 +144,8 @@ pub(super) struct Connection {
     location: Location,
     runtime: Handle,
     session: RefCell<Session>,
+    /// What its transactions that write must find.
+    fence: Fence,
 }
 
 struct Session {
@@ -134,7 +157,7 @@ impl Connection {
     /// Connects. Call it on a thread that may block.
     pub(super) fn open(location: &Location, runtime: &Handle) -> Result<Self, StoreError> {
         let session = RefCell::new(connect(location, runtime)?);
-        Ok(Self { location: location.clone(), runtime: runtime.clone(), session })
+        Ok(Self { location: location.clone(), runtime: runtime.clone(), session, fence: Fence::Down })
     }
 
     /// Makes the schema, which must not be there.
@@ -192,13 +215,18 @@ impl Connection {
         if !self.is_usable() {
             *self.session.borrow_mut() = connect(&self.location, &self.runtime)?;
         }
-        let begun = self.script(
-            "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' mentat ca', 0))",
-        );
+        // Each statement sees what is committed when it begins: the last one, what the writer before has left.
+        let begun = self.ask(&format!("BEGIN; {WRITERS}; {}", occupation::query()));
+        let begun = begun.and_then(|answer| self.fence.admit(occupation::among(&answer)?.as_ref()));
         if begun.is_err() {
             self.rollback();
         }
         begun
+    }
+
+    /// Which process claimed the schema, if one ever did.
+    pub(super) fn claim(&self) -> Result<Option<Claim>, StoreError> {
+        occupation::among(&self.ask(&occupation::query())?)
     }
 
     pub(super) fn begin_reading(&self) -> Result<(), StoreError> {
@@ -232,6 +260,10 @@ impl Connection {
         self.runtime.block_on(session.client.query(&prepared, &by_reference(parameters))).map_err(unavailable)
     }
 
+    fn ask(&self, statements: &str) -> Result<Vec<SimpleQueryMessage>, StoreError> {
+        self.runtime.block_on(self.session.borrow().client.simple_query(statements)).map_err(unavailable)
+    }
+
     fn script(&self, statements: &str) -> Result<(), StoreError> {
         self.runtime.block_on(self.session.borrow().client.batch_execute(statements)).map_err(unavailable)
     }
@@ -254,9 +286,14 @@ impl Connection {
 }
 
 fn connect(location: &Location, runtime: &Handle) -> Result<Session, StoreError> {
-    let session = runtime.block_on(async {
+    Ok(Session { client: runtime.block_on(connected(location))?, statements: HashMap::new() })
+}
+
+/// A session in the schema, on a server that keeps what it acknowledged.
+async fn connected(location: &Location) -> Result<Client, StoreError> {
+    let session = async {
         let (client, driver) = location.config.connect(tokio_postgres::NoTls).await?;
-        runtime.spawn(async move {
+        tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::warn!(%error, "a connection to the database ended");
             }
@@ -265,14 +302,14 @@ fn connect(location: &Location, runtime: &Handle) -> Result<Session, StoreError>
         client.batch_execute(&format!("{SESSION}; SET search_path = {schema}")).await?;
         let syncs = client.query_one("SHOW fsync", &[]).await?;
         Ok::<_, tokio_postgres::Error>((client, syncs.try_get::<_, String>(0)?))
-    });
-    let (client, syncs) = session.map_err(unavailable)?;
+    };
+    let (client, syncs) = session.await.map_err(unavailable)?;
     if syncs != "on" {
         return Err(StoreError::Unavailable(
             "the server runs with fsync = off and would lose commits".to_owned(),
         ));
     }
-    Ok(Session { client, statements: HashMap::new() })
+    Ok(client)
 }
 
 /// SQLite's parameters as PostgreSQL writes them, without the index that SQLite's planner is told.

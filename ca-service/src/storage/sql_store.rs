@@ -124,7 +124,14 @@ impl SqlStore {
         };
         // Whoever cannot read finds out now.
         readers.read(|connection| rows::first(connection, "SELECT 1", &[], |_| Ok(()))).await?;
-        Ok(Self { writer: Writer::start(writer, checkpoints)?, readers })
+        let writer = Writer::start(writer, checkpoints)?;
+        #[cfg(feature = "postgres")]
+        if let (Database::Postgres(location), Use::Change) = (database, purpose)
+            && let Some(claim) = location.claim()
+        {
+            tokio::spawn(super::postgres::occupation::watch(readers.clone(), claim, writer.watched()));
+        }
+        Ok(Self { writer, readers })
     }
 
     /// Takes for granted, in a database that is a copy of an earlier moment, that whatever was possible since was done.

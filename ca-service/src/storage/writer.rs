@@ -49,6 +49,33 @@ pub(super) struct Writer {
 /// What the last commit failed with, if it did.
 type Failure = Arc<RwLock<Option<StoreError>>>;
 
+/// A writer as whoever watches it without keeping it alive.
+#[cfg(feature = "postgres")]
+pub(super) struct Watched(std::sync::Weak<RwLock<Option<StoreError>>>);
+
+#[cfg(feature = "postgres")]
+impl Watched {
+    /// Whether it is still there.
+    pub(super) fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Has it fail with this before anybody writes.
+    pub(super) fn fail(&self, error: StoreError) {
+        if let Some(failure) = self.0.upgrade() {
+            note(&failure, Some(error));
+        }
+    }
+}
+
+/// Notes what a commit ended in. Records that another server took over are never this one's again.
+fn note(failure: &RwLock<Option<StoreError>>, ended: Option<StoreError>) {
+    let mut last = failure.write().unwrap_or_else(PoisonError::into_inner);
+    if *last != Some(StoreError::AnotherServes) {
+        *last = ended;
+    }
+}
+
 impl Writer {
     /// Starts the writing thread; `checkpoints` belong to the connection.
     pub(super) fn start(
@@ -70,6 +97,12 @@ impl Writer {
     /// What the last commit failed with, if it did.
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failure.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// To be watched.
+    #[cfg(feature = "postgres")]
+    pub(super) fn watched(&self) -> Watched {
+        Watched(Arc::downgrade(&self.failure))
     }
 
     /// Changes after every change that was made with [`Self::change_status`].
@@ -230,7 +263,7 @@ impl Groups {
 
 /// Makes a batch durable, or nothing of it. What failed is known before anybody is told.
 fn commit(connection: &Connection, groups: Groups, failure: &RwLock<Option<StoreError>>) {
-    let ended = |error: Option<StoreError>| *failure.write().unwrap_or_else(PoisonError::into_inner) = error;
+    let ended = |error: Option<StoreError>| note(failure, error);
     if let Err(error) = connection.begin() {
         // The changes do not run; dropping them tells their callers.
         tracing::error!(%error, "no write transaction can be started");

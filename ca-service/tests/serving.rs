@@ -1,0 +1,227 @@
+//! One server at a time: the second is refused, on SQLite and on PostgreSQL, and one that lost its place there commits nothing behind
+//! its successor.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use fixture::Site;
+use fixture::program::{Process, command, config, config_elsewhere, run, said};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_is_refused_and_commands_that_only_read_are_not() {
+    let site = Site::new().await;
+    let (here, there) = (config(&site), config_elsewhere(&site));
+    let first = Process::start(&here);
+    // A file is locked where it is; a schema can be reached from another folder.
+    let (other, reason) = match site.settings.database.file() {
+        Some(_) => (&here, "another process works on"),
+        None => (&there, "another_server_serves"),
+    };
+    let refused = [vec!["serve"], vec!["renew", "--authority", "root"], vec!["accept-time"]];
+    let refused = refused.map(|arguments| command(other, &arguments).spawn().unwrap());
+    for child in refused {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+        let text = said(&output);
+        assert!(text.contains(reason) && text.contains("stop"), "{text}");
+        assert!(output.stdout.is_empty());
+    }
+    for config in [&here, other] {
+        let checked = run(config, &["check"]);
+        assert!(checked.status.success(), "{}", said(&checked));
+    }
+    if site.settings.database.file().is_some() {
+        let out = site.folder.path().join("backup");
+        let saved = run(&here, &["backup", "--out", out.to_str().unwrap()]);
+        assert!(saved.status.success(), "{}", said(&saved));
+    }
+    // The one that serves noticed nothing.
+    assert_eq!(first.ready().await.0, 200);
+    first.admin().create_token(&fixture::token_request("dev@example.com", "developer")).await.unwrap();
+    first.stop();
+    let next = Process::start(other);
+    next.admin().create_token(&fixture::token_request("dev@example.com", "developer")).await.unwrap();
+    next.stop();
+    assert!(run(&here, &["check"]).status.success());
+}
+
+#[cfg(feature = "postgres")]
+mod on_a_server {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::fixture::{check_ca, enrol_request, key, ocsp_request, token_request};
+    use ca_api::{RevocationReason, Revoke};
+    use ca_service::config::Settings;
+    use ca_service::storage::CertificateStore as _;
+    use ca_service::storage::sql_store::SqlStore;
+    use ca_service::storage::{CrlPart, StoreError};
+    use ca_service::{CaError, CertificateAuthority, occupancy};
+    use service::{Readiness, SystemClock};
+    use trust_store::ocsp::{CertificateStatus, OcspResponse};
+
+    use super::*;
+
+    /// A site with its records on the server of `MENTAT_POSTGRES`; none without one.
+    async fn site() -> Option<Site> {
+        let site = Site::new().await;
+        site.settings.database.file().is_none().then_some(site)
+    }
+
+    /// Runs a query with one number in its answer.
+    async fn ask(settings: &Settings, query: &str) -> i64 {
+        let config = settings.config.database.clone().unwrap();
+        let (client, driver) = tokio_postgres::connect(&config.url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(driver);
+        client.batch_execute(&format!("SET search_path = {}", config.schema)).await.unwrap();
+        client.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// The sessions that hold the lock of the site's server, and what is done with each.
+    async fn lock_holders(settings: &Settings, each: &str) -> i64 {
+        let schema = &settings.config.database.as_ref().unwrap().schema;
+        let query = format!(
+            "SELECT count({each}) FROM pg_locks, \
+             (SELECT hashtextextended('{schema} mentat ca server', 0) AS key) AS named \
+             WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+             AND classid::bigint = (key >> 32) & 4294967295 AND objid::bigint = key & 4294967295 \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        );
+        ask(settings, &query).await
+    }
+
+    const END: &str = "pg_terminate_backend(pid)";
+
+    /// What an OCSP answer says, if it says anything.
+    fn status(answer: &[u8]) -> Option<CertificateStatus> {
+        let response = OcspResponse::from_der(answer).ok()?;
+        response.responses().first().map(|one| one.status())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_stood_still_while_its_lock_was_lost_does_nothing_behind_its_successor() {
+        let Some(site) = site().await else { return };
+        let (here, there) = (config(&site), config_elsewhere(&site));
+        let authority = site.open().await;
+        let token =
+            authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+        let issued = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+        let question = ocsp_request(&issued.chain[0], &issued.serial);
+        drop(authority);
+
+        let first = Process::start(&here);
+        let kept = first.admin().ocsp(question.clone()).await.unwrap();
+        assert_eq!(status(&kept), Some(CertificateStatus::Good));
+        assert_eq!(lock_holders(&site.settings, "pid").await, 1);
+        // Its machine stands still, and the database server gives its session up.
+        first.signal("STOP");
+        assert_eq!(lock_holders(&site.settings, END).await, 1);
+        let second = Process::start(&there);
+        let revocation = Revoke { reason: RevocationReason::KeyCompromise, compromised_at: None };
+        second.admin().revoke(&issued.serial.to_string(), &revocation).await.unwrap();
+        let trail = "SELECT count(*) FROM audit WHERE event = 'token.created'";
+        let before = ask(&site.settings, trail).await;
+
+        first.signal("CONT");
+        let refused = first.admin().create_token(&token_request("dev@example.com", "developer")).await;
+        assert_eq!(refused.unwrap_err().code(), Some("another_server_serves"));
+        assert_eq!(ask(&site.settings, trail).await, before, "nothing was committed");
+        let (code, text) = first.ready().await;
+        assert!(code == 503 && text.contains("another server serves"), "{code} {text}");
+        // Its kept answer says what is not true any more: nobody is given it, nor anything that is signed anew.
+        assert_eq!(status(&first.admin().ocsp(question.clone()).await.unwrap()), None);
+        assert!(matches!(
+            status(&second.admin().ocsp(question).await.unwrap()),
+            Some(CertificateStatus::Revoked { .. })
+        ));
+        assert_eq!(second.ready().await.0, 200);
+        second.admin().create_token(&token_request("dev@example.com", "developer")).await.unwrap();
+        first.stop();
+        second.stop();
+        assert!(run(&here, &["check"]).status.success());
+    }
+
+    /// A server that is asked nothing learns of its successor as well.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_idle_server_finds_out_that_another_took_over() {
+        let Some(site) = site().await else { return };
+        let (here, there) = (config(&site), config_elsewhere(&site));
+        let first = Process::start(&here);
+        first.signal("STOP");
+        lock_holders(&site.settings, END).await;
+        let second = Process::start(&there);
+        first.signal("CONT");
+        for _ in 0..600 {
+            if first.ready().await.0 == 503 {
+                second.stop();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it still says {:?}", first.ready().await);
+    }
+
+    /// Without anybody else, a lost session is made again, and still keeps others out.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lock_that_was_lost_is_taken_again_where_nobody_took_it() {
+        let Some(site) = site().await else { return };
+        let mut settings = site.settings.clone();
+        let _occupied = occupancy::occupy(&mut settings).await.unwrap();
+        let store = SqlStore::open(&settings.database).await.unwrap();
+        assert_eq!(lock_holders(&settings, END).await, 1);
+        for _ in 0..600 {
+            if lock_holders(&settings, "pid").await == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let refused = occupancy::occupy(&mut site.settings.clone()).await.unwrap_err().to_string();
+        assert!(refused.contains("another_server_serves"), "{refused}");
+        store.probe().await.unwrap();
+        assert_eq!(store.write_failure(), None);
+    }
+
+    async fn opened(site: &Site, settings: &Settings) -> Arc<CertificateAuthority> {
+        let store = SqlStore::open(&settings.database).await.unwrap();
+        site.open_with(Arc::new(store), Arc::new(SystemClock)).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_opened_under_an_earlier_claim_reads_and_neither_writes_nor_signs() {
+        let Some(site) = site().await else { return };
+        let unclaimed = site.open().await;
+        let mut settings = site.settings.clone();
+        let occupied = occupancy::occupy(&mut settings).await.unwrap();
+        let first = opened(&site, &settings).await;
+        first.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+        // Who opened it before anybody claimed it is fenced off by the first claim.
+        let refused = unclaimed.create_token(&token_request("dev@example.com", "developer"), "test").await;
+        assert!(matches!(refused, Err(CaError::Store(StoreError::AnotherServes))));
+
+        drop(occupied);
+        let mut later = site.settings.clone();
+        let _occupied = occupancy::occupy(&mut later).await.unwrap();
+        let second = opened(&site, &later).await;
+        let refused = first.create_token(&token_request("dev@example.com", "developer"), "test").await;
+        assert!(matches!(refused, Err(CaError::Store(StoreError::AnotherServes))));
+        assert_eq!(first.store().write_failure(), Some(StoreError::AnotherServes));
+        assert!(matches!(first.readiness(), Readiness::NotReady(_)));
+        assert!(first.publish_all().await.is_err(), "no list");
+        let stamp = ca_pki::timestamp::ImprintHash::Sha256;
+        assert_eq!(
+            first.timestamp_digest(stamp, &[7; 32]).await,
+            ca_pki::timestamp::Failure::SystemFailure.to_der()
+        );
+        assert!(first.anchor().await.is_err(), "no statement");
+        assert!(!first.store().authorities().await.unwrap().is_empty(), "it reads");
+        // Nothing of a store that is opened under the lost claim either.
+        let refused = SqlStore::open(&settings.database).await.err();
+        assert_eq!(refused, Some(StoreError::AnotherServes));
+
+        second.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+        second.publish_due().await.unwrap();
+        assert!(second.published_crl("root", CrlPart::Complete).is_some());
+        check_ca(&second).await;
+    }
+}
