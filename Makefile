@@ -10,7 +10,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check check-backends no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp interop-tpm help
+        bench-log bench-log-large bench-ca bench-ca-large bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp interop-tpm help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -46,8 +46,8 @@ check: ## formatting, clippy, documentation, licences and bans
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
 	@$(MAKE) --no-print-directory no-std deny
 
-check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, key services and Cedar
-	$(CARGO) clippy $(WITH_PKCS11),ca-service/aws-kms,mentatctl/aws-kms,ca-service/postgres,ca-service/smtp,executor/cedar --all-targets -- -D warnings
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services and Cedar
+	$(CARGO) clippy $(WITH_BACKENDS),executor/cedar --all-targets -- -D warnings
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
 # else is built: what needs an operating system does not find `std` at all.
@@ -95,28 +95,29 @@ interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-sm
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
 
-# One selection of features for all that a target does, and so one build.
-WITH_PKCS11 = $(ALL_BUT_COMPILER) --features ca-service/pkcs11,mentatctl/pkcs11
-WITH_KMS = $(ALL_BUT_COMPILER) --features ca-service/aws-kms,mentatctl/aws-kms
+# One selection of features for all of the targets below and `check-backends`, and so one build of them all. Whoever runs one of
+# them alone may name what that one needs, such as BACKENDS=ca-service/postgres.
+BACKENDS ?= ca-service/pkcs11,mentatctl/pkcs11,ca-service/aws-kms,mentatctl/aws-kms,ca-service/postgres,ca-service/smtp,ca-service/tpm,mentatctl/tpm
+WITH_BACKENDS = $(ALL_BUT_COMPILER) --features $(BACKENDS)
 
 interop-pkcs11: ## the key backend for PKCS#11 tokens, a CA and a developer with their keys in one, against SoftHSM 2
 	@if ! command -v softhsm2-util >/dev/null; then echo "SKIPPED: SoftHSM 2 is not installed (Debian: apt-get install softhsm2)"; exit 0; fi; \
 	d=$$(mktemp -d) && mkdir $$d/tokens && printf 'directories.tokendir = %s\nlog.level = ERROR\n' $$d/tokens > $$d/softhsm2.conf && \
 	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
-	$(CARGO) test $(WITH_PKCS11) --lib -- pkcs11 && \
-	$(CARGO) test $(WITH_PKCS11) --test pkcs11 -- --nocapture && \
-	$(CARGO) build $(WITH_PKCS11) && $(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(WITH_PKCS11) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
+	$(CARGO) test $(WITH_BACKENDS) --lib -- pkcs11 && \
+	$(CARGO) test $(WITH_BACKENDS) --test pkcs11 -- --nocapture && \
+	$(CARGO) build $(WITH_BACKENDS) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(WITH_BACKENDS) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
 
 interop-kms: ## the key backend for AWS KMS and a developer with the key there: on services of their own, then against moto
 	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
-	$(CARGO) test $(WITH_KMS) --lib -- aws_kms --nocapture && \
-	$(CARGO) build $(WITH_KMS) && $(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(WITH_KMS) --test interop -- key_service --nocapture
+	$(CARGO) test $(WITH_BACKENDS) --lib -- aws_kms --nocapture && \
+	$(CARGO) build $(WITH_BACKENDS) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(WITH_BACKENDS) --test interop -- key_service --nocapture
 
 # The suites of the authority's store, which run on SQLite in `make test`; the one about copies of the file stays out.
 POSTGRES_SUITES = $(addprefix --test ,approval_faults approvals ceremony compromise delta expiry_warnings faults fulcio journey keys mass_revocation operations refusals \
-	revocation roles signing succession timestamps)
+	revocation roles rotation serving signing succession timestamps)
 
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
 	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \
@@ -128,17 +129,17 @@ interop-postgres: ## the authority with its records in PostgreSQL: the suites th
 	   $$as $$bin/pg_ctl -w -s -D $$d/data -l $$d/data/log -o "-k $$d/data -c listen_addresses= -c max_connections=400" start) || exit 1; \
 	  export MENTAT_POSTGRES="postgres:///postgres?host=$$d/data&user=mentat"; \
 	fi; \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/postgres --lib -- storage && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/postgres $(POSTGRES_SUITES); s=$$?; \
+	$(CARGO) test $(WITH_BACKENDS) --lib -- storage && \
+	$(CARGO) test $(WITH_BACKENDS) $(POSTGRES_SUITES); s=$$?; \
 	test -z "$$d" || { (cd / && $$as $$bin/pg_ctl -w -s -m immediate -D $$d/data stop); rm -r $$d; }; exit $$s
 
 interop-smtp: ## codes by e-mail, against a mail server of the suite's own
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/smtp --test mailed_codes
+	$(CARGO) test $(WITH_BACKENDS) --test mailed_codes
 
 interop-tpm: ## the key backend for TPM 2.0, and a CA with its keys in one, against swtpm
 	@if ! command -v swtpm >/dev/null; then echo "SKIPPED: swtpm is not installed (Debian: apt-get install swtpm)"; exit 0; fi; \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/tpm --lib -- tpm2 && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features ca-service/tpm --test tpm -- --nocapture
+	$(CARGO) test $(WITH_BACKENDS) --lib -- tpm2 && \
+	$(CARGO) test $(WITH_BACKENDS) --test tpm -- --nocapture
 
 # Coverage feedback as cargo-fuzz asks for it, which the stable compiler has too; the address sanitizer, which needs nightly, would
 # guard unsafe code, of which the parsers have none.
@@ -157,7 +158,7 @@ fuzz-smoke: ## every fuzz target for ten seconds (FUZZ_SECONDS), from its seeds
 	    | grep -E "number_of_executed|ERROR|panicked|Test unit written|SUMMARY" ; \
 	  ! ls tests/fuzz/artifacts/$$target/* >/dev/null 2>&1 || { echo "FOUND: tests/fuzz/artifacts/$$target"; exit 1; }; done
 
-bench: bench-log bench-log-large bench-ca bench-verify bench-exec bench-stack ## every promised figure
+bench: bench-log bench-log-large bench-ca bench-ca-large bench-verify bench-exec bench-stack ## every promised figure
 
 # $(call bench,FOLDER,NAME): one bench, or a loud line where it does not exist in this tree. All benches share one selection of
 # packages, and so one release build.
@@ -173,6 +174,10 @@ bench-log-large: ## the log with ten million entries: some minutes, 12 GB below 
 bench-ca: ## the certificate authority with a log beside it; writes target/bench/ca.json
 	$(CARGO) bench $(ALL_BUT_COMPILER) --no-run --bench ca --bench log
 	$(call bench,ca-service,ca)
+
+bench-ca-large: ## the authority with ten million certificates: some minutes, 24 GB below TMPDIR; adds its figures to ca.json
+	$(CARGO) bench $(ALL_BUT_COMPILER) --no-run --bench ca --bench log
+	$(call bench,ca-service,ca) -- large
 
 bench-verify: ## the verifier, beside sigstore-verify where its workspace can be built; writes target/bench/verify.json
 	@$(ORACLES) build --release --manifest-path tests/oracles/Cargo.toml --bins || echo "NOT BUILT: sigstore-verify, the peer"

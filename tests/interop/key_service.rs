@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,8 +13,8 @@ use hsm::developer::DeveloperKey;
 use hsm::{Input, KeyAlgorithm, Purpose, SignatureAlgorithm, Signer as _, SigningIntent};
 use mentat_tests::agent::{sentiment, token};
 use mentat_tests::binary::binary;
-use mentat_tests::clock::Deadline;
 use mentat_tests::command::{Finished, finish};
+use mentat_tests::moto::Moto;
 use mentat_tests::stack::Stack;
 use serde_json::{Value, json};
 
@@ -156,16 +155,6 @@ fn a_key_that_never_leaves_its_service_signs_and_is_certified() {
     stack.ctl(&["sign", agent, "--key", &key]).refused(2, "AWS_ACCESS_KEY_ID");
 }
 
-/// Ends the emulator with the test.
-struct Emulator(Child);
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// moto makes the key and knows it again. It hashes digests once more, so that its signatures are of something else: none of them
 /// may go anywhere.
 #[test]
@@ -176,24 +165,10 @@ fn an_emulators_wrong_signatures_end_before_anything_is_asked_for_with_them() {
         );
         return;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let started = Command::new("moto_server")
-        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _emulator = Emulator(started);
-    let deadline = Deadline::after(Duration::from_secs(60));
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(!deadline.passed(), "moto did not start");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let moto = Moto::start();
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::up(&dir.path().join("stack"));
-    let key = format!("awskms:object=release?region=eu-test-1&endpoint=http://127.0.0.1:{port}");
+    let key = format!("awskms:object=release?region=eu-test-1&endpoint={}", moto.endpoint);
     let certificate = dir.path().join("release.crt").to_str().unwrap().to_owned();
     for _ in 0..2 {
         let Some(said) = certified(&stack, &key, &certificate) else { return };

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod command;
 pub mod files;
 pub mod lying_proxy;
+pub mod moto;
 pub mod receiver;
 pub mod registry;
 pub mod server;

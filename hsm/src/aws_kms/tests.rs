@@ -1,10 +1,13 @@
 //! The suite on a service that answers as KMS does, its failures, and what an emulator of other people makes of it.
 
+#[path = "../../../tests/src/moto.rs"]
+mod moto;
 #[path = "../../../tests/src/skip.rs"]
 mod skip;
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use moto::Moto;
 
 use super::fake::{Fake, Mood};
 use super::*;
@@ -106,16 +109,6 @@ fn wait_for(mut done: impl FnMut() -> bool) {
     panic!("it did not come back");
 }
 
-/// Ends the emulator with the test.
-struct Emulator(Child);
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// moto, where `make interop-kms` says that it is installed. It hashes digests again, so whole messages are sent to it, and a
 /// digest must end as a withheld signature.
 #[test]
@@ -124,20 +117,8 @@ fn an_emulator_signs_messages_and_its_wrong_digests_are_withheld() {
         skip::skipped("MENTAT_MOTO is not set; `make interop-kms` sets it where moto is installed");
         return;
     }
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let child = Command::new("moto_server")
-        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _emulator = Emulator(child);
-    // Its start takes seconds; asking it meanwhile would only make the provider rest.
-    wait_for(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    let provider = Kms::open(at(format!("http://127.0.0.1:{port}")).with_raw_messages()).unwrap();
-    wait_for(|| provider.list().is_ok());
+    let moto = Moto::start();
+    let provider = Kms::open(at(moto.endpoint.clone()).with_raw_messages()).unwrap();
     for algorithm in provider.capabilities().algorithms {
         let label = format!("moto-{algorithm}");
         let spec = KeySpec::new(&label, algorithm, [Purpose::Certificate, Purpose::Crl]).unwrap();
