@@ -215,7 +215,16 @@ fn the_manifests_schema_agrees_with_the_parser() {
         "id": "a", "version": "0.0.0", "runtime": "node22",
         "image": format!("r.example/x@sha256:{}", "a".repeat(64)),
     });
-    let mut cases = vec![(good.clone(), true, true), (container.clone(), true, true)];
+    let pipeline = json!({ "id": "a", "version": "0.0.0", "runtime": "pipeline", "module": "pipeline.json" });
+    let mut cases =
+        vec![(good.clone(), true, true), (container.clone(), true, true), (pipeline.clone(), true, true)];
+    for bad in [json!({ "image": container["image"] }), json!({ "wasm": {} }), json!({ "module": "a/b" })] {
+        let mut changed = pipeline.clone();
+        for (key, value) in bad.as_object().unwrap() {
+            changed[key] = value.clone();
+        }
+        cases.push((changed, false, false));
+    }
     let mut attested = good;
     attested["attestation"] = json!({
         "version": 2, "bundle": "m.sigstore.json", "certificate_chain": ["x"], "revocation": { "crl": ["AA=="] },

@@ -27,6 +27,7 @@
 //! | [`rekor`], [`log_entry`], [`rekor_v1`] | log entries: requests and canonical bodies, answers, version 1 for reading |
 //! | [`tsp`], [`sct`] | RFC 3161 tokens, embedded certificate timestamps (RFC 6962) |
 //! | [`manifest`], [`capability`], [`jcs`] | the manifest, its capability grammar, its canonical form |
+//! | [`pipeline`] | agents composed: a document that is released as a module is |
 //! | [`trusted_root`], [`signing_config`], [`trust_material`] | Sigstore trust files, and what they become |
 //! | [`policy`], [`policy_document`], [`evidence`], [`identity`] | what is demanded, and what is known |
 #![cfg_attr(not(test), no_std)]
@@ -91,6 +92,7 @@ pub mod log_entry;
 pub mod manifest;
 mod meter;
 pub mod pattern;
+pub mod pipeline;
 pub mod policy;
 pub mod policy_document;
 pub mod rekor;

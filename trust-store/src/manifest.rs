@@ -8,8 +8,8 @@
 //! |---|---|
 //! | `schema` | integer, `1`; absent means 1 |
 //! | `id`, `version` | dotted agent id; semantic version |
-//! | `runtime` | `wasm`, or a text that starts with `python`, `node` or `java` |
-//! | `module` | file name beside the manifest; demanded by `wasm` |
+//! | `runtime` | `wasm`, `pipeline`, or a text that starts with `python`, `node` or `java` |
+//! | `module` | file name beside the manifest; demanded by `wasm`, and by `pipeline` for its document, see [`crate::pipeline`] |
 //! | `image` | container image by digest (`name@sha256:…`); demanded by the other runtimes |
 //! | `wasm.engine` | `wasmtime`, the default |
 //! | `wasm.memory.initial`, `wasm.memory.maximum` | MB (2^20 bytes), 1 to 4096 |
@@ -34,6 +34,8 @@ mod document;
 
 /// Largest canonical manifest in bytes.
 pub const MAX_MANIFEST_BYTES: usize = 256 << 10;
+/// What [`Error::Unsupported`] names for another engine than `wasmtime`.
+pub const ENGINE: &str = "wasm.engine";
 /// The schema version that is read and written.
 pub const SCHEMA: i64 = 1;
 /// JSON Schema (draft 2020-12) of the manifest's model with its attestation block. The parser refuses everything that the
@@ -79,6 +81,8 @@ pub enum Runtime {
     Java(String),
     /// A Node container.
     Node(String),
+    /// A composition of agents, see [`crate::pipeline`].
+    Pipeline,
     /// A Python container.
     Python(String),
     /// The WebAssembly executor.
@@ -187,12 +191,12 @@ impl Manifest {
         &self.runtime
     }
 
-    /// The module's file name; always present for [`Runtime::Wasm`].
+    /// The module's file name; always present for [`Runtime::Wasm`] and [`Runtime::Pipeline`].
     pub fn module(&self) -> Option<&ModuleName> {
         self.module.as_ref()
     }
 
-    /// The container image; always present for the other runtimes.
+    /// The container image; always present for a container's runtime.
     pub fn image(&self) -> Option<&ImageReference> {
         self.image.as_ref()
     }
@@ -246,11 +250,19 @@ macro_rules! text_accessor {
 }
 text_accessor!(AgentId Version ModuleName ImageReference);
 
+impl AgentId {
+    /// Reads an id; `None` for a text that is none.
+    pub fn new(text: &str) -> Option<Self> {
+        document::is_agent_id(text).then(|| Self(text.to_string()))
+    }
+}
+
 impl Runtime {
     /// The text as written.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Java(text) | Self::Node(text) | Self::Python(text) => text,
+            Self::Pipeline => "pipeline",
             Self::Wasm => "wasm",
         }
     }

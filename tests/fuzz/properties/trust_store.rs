@@ -22,6 +22,7 @@ use trust_store::name::CanonicalName;
 use trust_store::name_text;
 use trust_store::ocsp::OcspResponse;
 use trust_store::pattern::Pattern;
+use trust_store::pipeline::{self, Pipeline};
 use trust_store::policy_document::PolicyDocument;
 use trust_store::rekor::HashedRekord;
 use trust_store::rekor_v1::{self, SignedObject};
@@ -51,6 +52,7 @@ pub(crate) const TARGETS: &[(&str, Property)] = &[
     ("trust_store_name", name),
     ("trust_store_ocsp", ocsp),
     ("trust_store_pem", pem),
+    ("trust_store_pipeline", pipeline),
     ("trust_store_policy", policy),
     ("trust_store_rekor", rekor),
     ("trust_store_sct", sct_list),
@@ -287,6 +289,25 @@ pub(crate) fn manifest(data: &[u8]) -> bool {
     }
     let statement = Statement::agent_release(&manifest, ArtifactDigest::of(b"").as_bytes());
     assert!(statement.releases(&manifest, ArtifactDigest::of(b"").as_bytes()));
+    true
+}
+
+pub(crate) fn pipeline(data: &[u8]) -> bool {
+    if let Ok(value) = json::parse::<Value>("pipeline", data, pipeline::MAX_PIPELINE_BYTES)
+        && let Ok(typed) = Pipeline::from_value(&value)
+        && let Ok(written) = typed.to_json()
+    {
+        assert_eq!(Pipeline::from_json(&written).as_ref(), Ok(&typed), "what is written is canonical");
+    }
+    let Ok(typed) = Pipeline::from_json(data) else { return false };
+    assert_eq!(typed.to_json().as_deref(), Ok(data));
+    let steps = typed.steps();
+    assert!((1..=pipeline::MAX_STEPS).contains(&steps.len()));
+    for (index, step) in steps.iter().enumerate() {
+        assert!(step.after().iter().all(|before| *before < index), "a cycle");
+        assert_eq!(typed.last_use(index).is_none(), index + 1 == steps.len(), "one step is the last");
+        assert!((1..=4).contains(&step.repetition().attempts()));
+    }
     true
 }
 

@@ -21,6 +21,7 @@ pub mod error;
 pub mod evidence_file;
 mod locked;
 pub mod manifest_file;
+pub mod pipeline_file;
 pub mod root_lifetime;
 mod splice;
 pub mod trust_files;

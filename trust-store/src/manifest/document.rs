@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 
 use super::{
-    AgentId, ImageReference, MAX_CAPABILITIES, MAX_MEMORY_MB, Manifest, Memory, Metering, ModuleName,
+    AgentId, ENGINE, ImageReference, MAX_CAPABILITIES, MAX_MEMORY_MB, Manifest, Memory, Metering, ModuleName,
     Runtime, SCHEMA, Version, WasiVersion, Wasm, malformed,
 };
 use crate::capability::{Capability, EnvName, FileAccess, GuestPath};
@@ -79,7 +79,16 @@ impl Document {
                     return Err(malformed("the block `wasm` belongs to runtime `wasm` only"));
                 }
             }
-            Runtime::Wasm => {}
+            Runtime::Pipeline if module.is_none() => {
+                return Err(malformed("runtime `pipeline` needs the key `module`, its document"));
+            }
+            Runtime::Pipeline if image.is_some() || self.wasm.is_some() => {
+                // What a step may do stands in the step's own manifest, and nowhere else.
+                return Err(malformed(
+                    "a pipeline has neither `image` nor the block `wasm`: its steps have them",
+                ));
+            }
+            Runtime::Pipeline | Runtime::Wasm => {}
         }
         let id = agent_id(&self.id)?;
         let version = version(&self.version)?;
@@ -91,8 +100,8 @@ impl Document {
 impl WasmBlock {
     fn into_wasm(self) -> Result<Wasm, Error> {
         if let Some(engine) = self.engine.filter(|engine| engine != "wasmtime") {
-            let detail = format!("wasm.engine {}; the only engine is `wasmtime`", quoted(&engine));
-            return Err(Error::unsupported("manifest", detail));
+            let detail = format!("{}; the only engine is `wasmtime`", quoted(&engine));
+            return Err(Error::unsupported(ENGINE, detail));
         }
         let memory = self.memory.unwrap_or_default().into_memory()?;
         let wasi = self.wasi.unwrap_or_default();
@@ -162,16 +171,18 @@ fn environment(item: &str) -> Result<(EnvName, String), Error> {
     Ok((EnvName::new(name)?, value.to_owned()))
 }
 
-fn agent_id(text: &str) -> Result<AgentId, Error> {
+/// Whether a text is a dotted agent id.
+pub(super) fn is_agent_id(text: &str) -> bool {
     let label = |label: &str| {
         label.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
             && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
     };
-    if text.len() > 128 || !text.split('.').all(label) {
-        let rule = "an agent id is dotted labels of a-z, 0-9, `-` and `_`, at most 128 bytes";
-        return Err(malformed(format!("id {}: {rule}", quoted(text))));
-    }
-    Ok(AgentId(text.to_owned()))
+    text.len() <= 128 && text.split('.').all(label)
+}
+
+fn agent_id(text: &str) -> Result<AgentId, Error> {
+    let rule = "an agent id is dotted labels of a-z, 0-9, `-` and `_`, at most 128 bytes";
+    AgentId::new(text).ok_or_else(|| malformed(format!("id {}: {rule}", quoted(text))))
 }
 
 /// semver.org 2.0.0, items 2, 9 and 10.
@@ -203,11 +214,13 @@ fn runtime(text: &str) -> Result<Runtime, Error> {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'));
     match text {
         "wasm" => Ok(Runtime::Wasm),
+        "pipeline" => Ok(Runtime::Pipeline),
         _ if plain && text.starts_with("python") => Ok(Runtime::Python(text.to_owned())),
         _ if plain && text.starts_with("node") => Ok(Runtime::Node(text.to_owned())),
         _ if plain && text.starts_with("java") => Ok(Runtime::Java(text.to_owned())),
         _ => {
-            let detail = format!("runtime {}; known are wasm, python…, node… and java…", quoted(text));
+            let detail =
+                format!("runtime {}; known are wasm, pipeline, python…, node… and java…", quoted(text));
             Err(Error::unsupported("manifest", detail))
         }
     }

@@ -105,6 +105,24 @@ fn names_what_is_not_supported() {
 }
 
 #[test]
+fn a_pipeline_has_a_document_and_asks_for_nothing_itself() {
+    let good = r#"{"id":"a","version":"1.0.0","runtime":"pipeline","module":"pipeline.json"}"#;
+    let manifest = read(good).unwrap();
+    assert_eq!(manifest.runtime(), &Runtime::Pipeline);
+    assert_eq!(manifest.requested_capabilities(), []);
+    let image = format!(r#","image":"r/x@sha256:{}"}}"#, "a".repeat(64));
+    for (from, to) in [
+        (r#","module":"pipeline.json""#, ""),
+        ("}", r#","wasm":{}}"#),
+        ("}", r#","wasm":{"capabilities":["env:A"]}}"#),
+        ("}", image.as_str()),
+    ] {
+        let text = good.replacen(from, to, 1);
+        assert!(matches!(read(&text), Err(Error::Malformed { .. })), "{text}");
+    }
+}
+
+#[test]
 fn a_container_runtime_needs_an_image_by_digest() {
     let good = format!(
         r#"{{"id":"a","version":"1.0.0-rc.1+b","runtime":"python3.12","image":"r/x@sha256:{}"}}"#,
