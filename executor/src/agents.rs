@@ -20,7 +20,8 @@ use crate::runtime::{AdmissionId, LiveInstances, Prepared};
 /// One admitted agent. Its verdict is renewed; the rest never changes.
 pub(crate) struct Agent {
     pub(crate) digest: ModuleDigest,
-    pub(crate) kind: executor_engine::job::ModuleKind,
+    /// `core`, `component`, `pipeline` or `container`.
+    pub(crate) kind: &'static str,
     pub(crate) prepared: Arc<Prepared>,
     pub(crate) facts: Arc<Facts>,
     pub(crate) attestation: Arc<Attestation>,
@@ -61,7 +62,7 @@ impl Agent {
     ) -> Self {
         Self {
             digest: admitted.digest(),
-            kind: admitted.kind(),
+            kind: admitted.content().as_str(),
             prepared: Arc::new(prepared),
             facts: Arc::clone(admitted.facts()),
             attestation,

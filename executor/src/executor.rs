@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod attack_tests;
 mod calling;
+mod composing;
+#[cfg(test)]
+mod composing_tests;
 mod deploying;
 #[cfg(test)]
 mod deploying_tests;
@@ -173,7 +176,7 @@ impl Executor {
     ) -> Result<AgentSummary, Denied> {
         self.audit_available()?;
         let outcome = match Submission::read(manifest, attestation, module.clone()) {
-            Ok(submission) => self.admit(&submission, self.submissions.next_order()).await,
+            Ok(submission) => self.admit_whole(&submission, self.submissions.next_order()).await,
             Err(denied) => Err(denied),
         };
         let outcome = match outcome {
@@ -216,11 +219,21 @@ impl Executor {
 
     async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
         let (admitted, verdict) = self.judge(submission).await?;
+        let prepared = match Prepared::without_code(&admitted, self.parts.admission.containers()) {
+            Some(prepared) => prepared,
+            None => self.prepare(&admitted).await?,
+        };
+        let attestation = Arc::clone(submission.attestation());
+        Ok(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)))
+    }
+
+    /// Gets the machine code of an admitted module and links it.
+    async fn prepare(&self, admitted: &AdmittedModule) -> Result<Prepared, Denied> {
         let began = clock::monotonic();
         let (loaded, event) = self
             .parts
             .cache
-            .load(self.parts.runtime.engine(), self.parts.runtime.profile(), &admitted)
+            .load(self.parts.runtime.engine(), self.parts.runtime.profile(), admitted)
             .await
             .map_err(|error| {
                 Denied::new(error.code(), error.to_string()).for_operator(format!("{error:?}"))
@@ -236,16 +249,14 @@ impl Executor {
             };
             self.parts.audit.record(event).map_err(audit_unavailable)?;
         }
-        let prepared = Prepared::new(&self.parts.runtime, &loaded, &admitted)
-            .map_err(|error| Denied::new(error.code(), error.to_string()))?;
-        let attestation = Arc::clone(submission.attestation());
-        Ok(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)))
+        Prepared::new(&self.parts.runtime, &loaded, admitted)
+            .map_err(|error| Denied::new(error.code(), error.to_string()))
     }
 
     /// The verdict on an upload, with nothing compiled, loaded or kept.
     pub async fn explain(&self, manifest: &str, attestation: Option<&str>, module: Bytes) -> Explanation {
         let judged = match Submission::read(manifest, attestation, module) {
-            Ok(submission) => self.judge(&submission).await.map(|(admitted, _)| admitted),
+            Ok(submission) => self.judge_whole(&submission).await,
             Err(denied) => Err(denied),
         };
         match judged {
@@ -442,6 +453,6 @@ impl Executor {
 
     fn summary_of(&self, admitted: &AdmittedModule) -> AgentSummary {
         let policy = self.parts.admission.policy_digest();
-        summarise(admitted.owner(), admitted.kind(), admitted.facts(), admitted.grants(), &policy)
+        summarise(admitted.owner(), admitted.content().as_str(), admitted.facts(), admitted.grants(), &policy)
     }
 }

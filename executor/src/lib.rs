@@ -10,6 +10,7 @@
 //! | [`egress`] | requests of guests to other hosts |
 //! | [`audit`] | the hash-chained audit log |
 //! | [`confinement`] | what the operating system takes away from this process |
+//! | [`containers`] | the seam for a container engine, of which there is none |
 //! | [`api`] | HTTP and gRPC |
 //! | [`config`] | configuration: raw as written, validated as used |
 //!
@@ -29,6 +30,7 @@ mod clock;
 mod component;
 pub mod config;
 pub mod confinement;
+pub mod containers;
 pub mod danger;
 mod deployments;
 pub mod egress;

@@ -2,7 +2,6 @@
 
 use executor_api::AgentSummary;
 use executor_api::audit::{AuditAgent, AuditAttestation};
-use executor_engine::job::ModuleKind;
 use trust_store::UnixTime;
 use trust_store::capability::Capability;
 
@@ -10,14 +9,14 @@ use crate::admission::{Denied, Facts, GrantSet};
 use crate::agents::Agent;
 use crate::evidence::Snapshot;
 use crate::refusing::Unavailable;
-use crate::runtime::{CallError, Owner};
+use crate::runtime::{CallError, Owner, StepFailure};
 
 /// Longest free text of an audit record, bytes.
 const MAX_DETAIL: usize = 4096;
 
 pub(crate) fn summarise(
     owner: &Owner,
-    kind: ModuleKind,
+    kind: &str,
     facts: &Facts,
     grants: &GrantSet,
     policy: &[u8; 32],
@@ -34,11 +33,7 @@ pub(crate) fn summarise(
         log_index: facts.log_index,
         policy: hex::encode(policy),
         denied: None,
-        kind: match kind {
-            ModuleKind::Component => "component",
-            ModuleKind::Core => "core",
-        }
-        .into(),
+        kind: kind.into(),
     }
 }
 
@@ -46,7 +41,11 @@ pub(crate) fn audit_agent(agent: &Agent) -> AuditAgent {
     AuditAgent {
         id: agent.prepared.agent().to_owned(),
         version: agent.facts.version.clone(),
-        runtime: "wasm".into(),
+        runtime: match agent.kind {
+            runtime @ ("container" | "pipeline") => runtime,
+            _ => "wasm",
+        }
+        .into(),
         digest: agent.digest.to_string(),
         log_index: agent.facts.log_index,
         attestation: AuditAttestation {
@@ -144,13 +143,15 @@ pub(crate) fn call_denied(error: &CallError, agent: &Agent) -> Denied {
     {
         return denied;
     }
-    let operator = match error {
-        CallError::Boundary { detail } | CallError::Pool { detail } | CallError::Host { detail } => {
-            detail.clone()
-        }
-        _ => String::new(),
+    // What a step's verification said keeps its number.
+    let step = match error {
+        CallError::Step { failure, .. } => match &**failure {
+            StepFailure::Denied(denied) => denied.step,
+            _ => 0,
+        },
+        _ => 0,
     };
-    Denied::new(error.code(), error.to_string()).for_operator(operator)
+    Denied::in_step(step, error.code(), error.to_string()).for_operator(error.operator())
 }
 
 #[cfg(test)]

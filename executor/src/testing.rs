@@ -150,6 +150,13 @@ impl Server {
         text
     }
 
+    /// With an engine for containers.
+    pub(crate) async fn with_containers(containers: Arc<dyn crate::containers::ContainerBackend>) -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        Self::run(Default::default(), state, Withdrawal::Stop, None, Default::default(), Some(containers))
+            .await
+    }
+
     /// The state folder.
     pub(crate) fn state(&self) -> &std::path::Path {
         self.state.path()
@@ -173,6 +180,17 @@ impl Server {
         next: Option<NextPolicy>,
         evidence: EvidenceConfig,
     ) -> Self {
+        Self::run(admin, state, withdrawal, next, evidence, None).await
+    }
+
+    async fn run(
+        admin: service::admin::AdminConfig,
+        state: tempfile::TempDir,
+        withdrawal: Withdrawal,
+        next: Option<NextPolicy>,
+        evidence: EvidenceConfig,
+        containers: Option<Arc<dyn crate::containers::ContainerBackend>>,
+    ) -> Self {
         let root = trust_store::trusted_root::TrustedRoot::new();
         let verifier = trust_store::verifier::Verifier::new(Arc::new(trust_store::provider::AwsLc), &root)
             .expect("root");
@@ -185,6 +203,10 @@ impl Server {
             CallLimits::default(),
             Profile::Standard,
         );
+        let admission = match containers {
+            Some(containers) => admission.with_containers(containers),
+            None => admission,
+        };
         let collector = Collector::new(verifier, reqwest::Client::new(), &evidence).expect("collector");
         let parts = Parts {
             admission,

@@ -51,6 +51,10 @@ pub struct Receipt {
     pub signer: String,
     /// Start, Unix milliseconds.
     pub started_ms: u64,
+    /// Of a pipeline: the attempts of its steps in the order in which they were made, up to the one that failed it. Absent from
+    /// every other receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<StepReceipt>>,
     /// Epoch ticks that passed while the guest ran.
     pub ticks: u64,
     /// Trust level by which it was admitted: the verdict.
@@ -59,6 +63,20 @@ pub struct Receipt {
     pub wall_us: u64,
     /// wasmtime version.
     pub wasmtime: String,
+}
+
+/// One attempt of a step of a pipeline. It is an execution, and has a receipt of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepReceipt {
+    /// Name of its instance, by which its receipt is found; null when it did not begin.
+    pub instance: Option<String>,
+    /// Name of the step.
+    pub name: String,
+    /// `success`, `guest_error`, or the stable reason code of its end.
+    pub reason: String,
+    /// Digest of its receipt's entry; null when it did not begin.
+    pub receipt: Option<String>,
 }
 
 /// The receipt log of an executor.
@@ -102,9 +120,12 @@ impl ExitClass {
             "trap" => Self::Trap,
             "revoked" => Self::Revoked,
             "stopped" | "shutdown" | "caller_gone" => Self::Killed,
-            "cpu_budget" | "deadline_exceeded" | "input_too_large" | "memory_limit" | "pool_exhausted" => {
-                Self::Limit
-            }
+            "cpu_budget"
+            | "deadline_exceeded"
+            | "input_too_large"
+            | "memory_limit"
+            | "pipeline_output_limit"
+            | "pool_exhausted" => Self::Limit,
             _ => Self::Unrunnable,
         }
     }
@@ -159,6 +180,26 @@ mod tests {
             FROZEN.replace("{\"agent\":\"a.b\",", "{\"more\":1,\"agent\":\"a.b\","),
             FROZEN.replace("\"fuel\":null,", ""),
             format!("{FROZEN} "),
+        ] {
+            assert!(Receipt::from_entry(other.as_bytes()).is_err(), "{other}");
+        }
+    }
+
+    /// A pipeline's receipt is any other one with the member `steps`.
+    const STEPS: &str = "\"steps\":[{\"instance\":\"i-2\",\"name\":\"a\",\"reason\":\"success\",\"receipt\":\"ff\"},\
+        {\"instance\":null,\"name\":\"b\",\"reason\":\"step_not_loaded\",\"receipt\":null}],\"ticks\"";
+
+    #[test]
+    fn the_form_of_a_pipelines_receipt_is_frozen() {
+        let text = FROZEN.replace("\"ticks\"", STEPS);
+        let receipt = Receipt::from_entry(text.as_bytes()).unwrap();
+        assert_eq!(receipt.to_entry().unwrap(), text.as_bytes());
+        let steps = receipt.steps.unwrap();
+        assert_eq!((steps[0].receipt.as_deref(), steps[1].instance.as_deref()), (Some("ff"), None));
+        for other in [
+            FROZEN.replace("\"ticks\"", "\"steps\":null,\"ticks\""),
+            text.replace(",\"receipt\":null", ""),
+            text.replace("\"name\":\"a\",", ""),
         ] {
             assert!(Receipt::from_entry(other.as_bytes()).is_err(), "{other}");
         }

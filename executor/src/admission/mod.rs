@@ -9,6 +9,7 @@
 //! intersects what the signed manifest asks for with what policy grants and this executor can provide. Only that
 //! function makes an [`AdmittedModule`], and nothing else is compiled, loaded or run.
 
+mod content;
 mod denied;
 mod grants;
 mod rollout;
@@ -19,21 +20,23 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use executor_engine::job::ModuleKind;
 use executor_engine::{ModuleDigest, Profile};
 use trust_store::attestation::{Attestation, BundleSource};
 use trust_store::capability::Capability;
+use trust_store::error::Error;
 use trust_store::evidence::Evidence;
-use trust_store::manifest::{Manifest, Metering, Runtime};
+use trust_store::manifest::{ENGINE, Manifest, Metering, Runtime};
 use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
 use trust_store::{Denial, UnixTime};
 
+pub use content::Content;
 pub use denied::Denied;
 pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
 pub use rollout::RuntimeRollout;
 pub use rules::Rules;
 
+use crate::containers::{ContainerBackend, NoEngine};
 use crate::runtime::{AdmissionId, CallLimits, Lowered, Owner};
 
 /// Largest manifest text, bytes.
@@ -43,7 +46,7 @@ pub(crate) const MAX_MANIFEST_TEXT: usize = 32 << 20;
 #[derive(Debug, Clone)]
 pub struct Submission {
     digest: ModuleDigest,
-    kind: ModuleKind,
+    content: Content,
     module: Bytes,
     attestation: Arc<Attestation>,
 }
@@ -62,7 +65,7 @@ pub enum AdmissionVerdict {
 #[derive(Debug, Clone)]
 pub struct AdmittedModule {
     digest: ModuleDigest,
-    kind: ModuleKind,
+    content: Content,
     module: Bytes,
     owner: Arc<Owner>,
     grants: Arc<GrantSet>,
@@ -92,6 +95,7 @@ pub struct Admission {
     limits: CallLimits,
     profile: Profile,
     rollout: RuntimeRollout,
+    containers: Arc<dyn ContainerBackend>,
     /// What the next judgements of admitted modules say, in this crate's own tests.
     #[cfg(test)]
     pub(crate) ruling: parking_lot::Mutex<Option<Result<(), Denied>>>,
@@ -102,7 +106,8 @@ impl Submission {
     ///
     /// # Errors
     ///
-    /// `too_large`, `malformed`, `unsupported`, or `native_code_refused` for machine code.
+    /// `too_large`, `malformed`, `unsupported`, `engine_not_supported`, or `native_code_refused` for machine code;
+    /// `digest_mismatch` for an image that the manifest does not name.
     pub fn read(manifest: &str, attestation: Option<&str>, module: Bytes) -> Result<Self, Denied> {
         use executor_engine::limits::MAX_MODULE_BYTES;
         if module.len() > MAX_MODULE_BYTES {
@@ -116,16 +121,9 @@ impl Submission {
             let text = format!("a manifest with its attestation has at most {MAX_MANIFEST_TEXT} bytes");
             return Err(Denied::in_step(1, "too_large", text));
         }
-        if module.starts_with(b"\x7fELF") || wasmtime::Engine::detect_precompiled(&module).is_some() {
-            let text = "machine code is never accepted from outside; upload the WebAssembly module";
-            return Err(Denied::in_step(1, "native_code_refused", text));
-        }
-        let Some(kind) = ModuleKind::of(&module) else {
-            let text = "the module is neither a WebAssembly core module nor a component";
-            return Err(Denied::in_step(1, "malformed", text));
-        };
         let (document, block) =
-            trust_store_files::manifest_file::parse(manifest.as_bytes()).map_err(Denial::from)?;
+            trust_store_files::manifest_file::parse(manifest.as_bytes()).map_err(unreadable)?;
+        let content = Content::read(&document, &module)?;
         let Some(block) = block else {
             let text = "the manifest has no attestation block; sign it with `mentatctl sign`";
             return Err(Denied::in_step(1, "malformed", text));
@@ -144,12 +142,17 @@ impl Submission {
             }
         };
         let attestation = Attestation::for_manifest(document, &block, &bundle)?;
-        Ok(Self { digest: ModuleDigest::of(&module), kind, module, attestation: Arc::new(attestation) })
+        Ok(Self { digest: ModuleDigest::of(&module), content, module, attestation: Arc::new(attestation) })
     }
 
     /// SHA-256 of the module's bytes as they came.
     pub fn digest(&self) -> ModuleDigest {
         self.digest
+    }
+
+    /// What it is made of, read and not verified.
+    pub fn content(&self) -> &Content {
+        &self.content
     }
 
     /// Agent id of the manifest, read and not verified.
@@ -179,6 +182,7 @@ impl Admission {
             limits,
             profile,
             rollout: RuntimeRollout::default(),
+            containers: Arc::new(NoEngine),
             #[cfg(test)]
             ruling: parking_lot::Mutex::default(),
         }
@@ -193,6 +197,17 @@ impl Admission {
     #[must_use]
     pub fn with_rollout(self, rollout: RuntimeRollout) -> Self {
         Self { rollout, ..self }
+    }
+
+    /// Lets this engine run containers.
+    #[must_use]
+    pub fn with_containers(self, containers: Arc<dyn ContainerBackend>) -> Self {
+        Self { containers, ..self }
+    }
+
+    /// What runs containers.
+    pub(crate) fn containers(&self) -> &Arc<dyn ContainerBackend> {
+        &self.containers
     }
 
     /// SHA-256 of the policy in force.
@@ -266,7 +281,7 @@ impl Admission {
             .map_err(|refused| Denied::in_step(14, "capability_denied", refused.to_string()))?;
         Ok(AdmittedModule {
             digest: submission.digest,
-            kind: submission.kind,
+            content: submission.content.clone(),
             module: submission.module.clone(),
             owner: Arc::new(Owner {
                 admission: AdmissionId::next(),
@@ -288,13 +303,9 @@ impl Admission {
                     "the rollout keeps this agent in a container; no container engine is configured here";
                 return Err(Denied::new("container_engine_unavailable", text));
             }
-            Runtime::Wasm => {}
-            other => {
-                let text = format!(
-                    "the manifest asks for the container runtime `{}`; no container engine is configured here",
-                    other.as_str()
-                );
-                return Err(Denied::new("container_engine_unavailable", text));
+            Runtime::Pipeline | Runtime::Wasm => {}
+            container @ (Runtime::Java(_) | Runtime::Node(_) | Runtime::Python(_)) => {
+                self.containers.available(container)?;
             }
         }
         match (manifest.wasm().metering, self.profile) {
@@ -316,6 +327,16 @@ impl Facts {
             trust_level: verified.trust_level().as_str(),
             log_index: verified.log_index(),
         }
+    }
+}
+
+/// A manifest that cannot be read. That an engine is not offered is a reason of its own, for whoever chose it knows it.
+fn unreadable(error: Error) -> Denied {
+    match &error {
+        Error::Unsupported { what: ENGINE, .. } => {
+            Denied::in_step(1, "engine_not_supported", error.to_string())
+        }
+        _ => Denial::from(error).into(),
     }
 }
 
@@ -347,9 +368,9 @@ impl AdmittedModule {
         self.digest
     }
 
-    /// Core module or component.
-    pub fn kind(&self) -> ModuleKind {
-        self.kind
+    /// What it is made of.
+    pub fn content(&self) -> &Content {
+        &self.content
     }
 
     /// Agent id, digest and signer.
@@ -400,7 +421,7 @@ impl AdmittedModule {
         let digest = ModuleDigest::of(&module);
         Self {
             digest,
-            kind: ModuleKind::of(&module).unwrap_or(ModuleKind::Core),
+            content: Content::for_test(&module),
             module: module.into(),
             owner: Arc::new(Owner {
                 admission: AdmissionId::next(),

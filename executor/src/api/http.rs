@@ -339,10 +339,15 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "rollback_refused"
         | "too_many_deployments"
         | "trap"
+        | "guest_error"
+        | "step_not_loaded"
+        | "pipeline_output_limit"
         | "stopped"
         | "memory_limit"
         | "caller_gone" => StatusCode::CONFLICT,
-        "container_engine_unavailable" | "profile_unavailable" => StatusCode::NOT_IMPLEMENTED,
+        "container_engine_unavailable" | "engine_not_supported" | "profile_unavailable" => {
+            StatusCode::NOT_IMPLEMENTED
+        }
         "internal" | "engine_mismatch" | "compile_failed" => StatusCode::INTERNAL_SERVER_ERROR,
         // Everything else is a denial by a numbered step.
         _ => StatusCode::FORBIDDEN,

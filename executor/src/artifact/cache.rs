@@ -15,7 +15,7 @@ use super::flights::Flights;
 use super::key::{self, KeyError};
 use super::refusals::Refusals;
 use super::worker::{Artifact, Worker, WorkerError};
-use crate::admission::AdmittedModule;
+use crate::admission::{AdmittedModule, Content};
 use crate::artifact_map::{SealError, Sealed};
 use crate::clock;
 
@@ -59,6 +59,12 @@ pub enum LoadError {
     /// The host could not store or map code.
     #[error("machine code cannot be stored or mapped")]
     Host(#[source] std::io::Error),
+    /// What was admitted is no WebAssembly, so that there is nothing to compile.
+    #[error("a {kind} has no machine code")]
+    NoModule {
+        /// What it is.
+        kind: &'static str,
+    },
     /// Compiling failed.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -69,7 +75,7 @@ impl LoadError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Engine { .. } => "engine_mismatch",
-            Self::Host(_) => "internal",
+            Self::Host(_) | Self::NoModule { .. } => "internal",
             Self::Worker(error) => error.code(),
         }
     }
@@ -99,10 +105,13 @@ impl ArtifactCache {
         profile: Profile,
         admitted: &AdmittedModule,
     ) -> Result<(Loaded, CacheEvent), LoadError> {
+        let &Content::Module(kind) = admitted.content() else {
+            return Err(LoadError::NoModule { kind: admitted.content().as_str() });
+        };
         let digest = admitted.digest();
         let flight = self.flights.join(digest);
         let _turn = flight.turn().await;
-        self.load_alone(engine, profile, admitted.kind(), digest, admitted.module()).await
+        self.load_alone(engine, profile, kind, digest, admitted.module()).await
     }
 
     async fn load_alone(

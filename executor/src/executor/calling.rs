@@ -12,7 +12,7 @@ use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::Served;
 use crate::records::{audit_unavailable, call_denied, receipts_unavailable};
-use crate::runtime::{Call, CallError, Cancel, KillCause, Lowered, Outcome, Registration};
+use crate::runtime::{Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration};
 use crate::streams::{Pipe, StreamEvent};
 
 /// Ends a call whose caller went away: dropping the future that waits for it raises the flag. After the call ended
@@ -170,6 +170,9 @@ impl Executor {
         let caller = CallerGuard(registration.cancel());
         self.draining.refuse()?;
         self.may_run(&agent)?;
+        if let Some(pipeline) = agent.prepared.pipeline() {
+            self.steps_may_run(pipeline)?;
+        }
         let policy = agent.verdict().policy;
         let place = self.queue.enter(&agent.share).await?;
         let call = Call {
@@ -178,13 +181,18 @@ impl Executor {
             cancel: None,
         };
         let (executor, running) = (Arc::clone(self), Arc::clone(&agent));
+        let tokio = tokio::runtime::Handle::current();
         // The caller may go away and its future with it. What runs keeps its place until it ends, and is recorded.
         let call = tokio::task::spawn_blocking(move || {
             let (began_ms, began) = (clock::unix_millis(), clock::monotonic());
             let begun = Begun { at_ms: began_ms, policy };
             let finish = Finish(pipe.clone());
             let instance = registration.id;
-            let ended = executor.parts.runtime.call_registered(&running.prepared, call, registration, pipe);
+            let ended = match running.prepared.pipeline() {
+                // Its steps have no reader: what they stream would be nobody's.
+                Some(pipeline) => executor.run_pipeline(&tokio, &running, pipeline, call, registration),
+                None => executor.run_instance(&running, call, registration, pipe),
+            };
             drop(finish);
             drop(place);
             if let Some(served) = &served {
@@ -196,6 +204,22 @@ impl Executor {
             ended.result
         });
         Ok(Running { agent, call, _caller: caller })
+    }
+
+    /// Runs an agent that is no pipeline to its end. Blocks.
+    pub(super) fn run_instance(
+        &self,
+        agent: &Agent,
+        call: Call,
+        registration: Registration,
+        pipe: Option<Arc<Pipe>>,
+    ) -> Ended {
+        match &agent.prepared.code {
+            Code::Container(container) => container.run(*agent.prepared.limits(), call, registration),
+            Code::Component(_) | Code::Core(_) | Code::Pipeline(_) => {
+                self.parts.runtime.call_registered(&agent.prepared, call, registration, pipe)
+            }
+        }
     }
 
     /// Finds an agent and puts a call of it into the list of what can be stopped, before anybody asks whether it may

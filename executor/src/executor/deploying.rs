@@ -14,7 +14,7 @@ use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::{CallResult, Decision, Plan, Route, Served, Taking};
 use crate::records::{audit_unavailable, cut, not_loaded, receipts_unavailable};
-use crate::runtime::{CallError, KillCause, Outcome, Stop};
+use crate::runtime::{CallError, Outcome};
 
 /// Time between two looks at what takes over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -250,6 +250,9 @@ impl Executor {
 
     /// Makes an instance and drops it: a release that does not even start gets no calls.
     async fn starts(&self, agent: &Arc<Agent>) -> Result<(), Denied> {
+        if let Some(pipeline) = agent.prepared.pipeline() {
+            self.steps_may_run(pipeline)?;
+        }
         let (runtime, prepared) = (Arc::clone(&self.parts.runtime), Arc::clone(&agent.prepared));
         let place = self.queue.enter(&agent.share).await?;
         let tried = tokio::task::spawn_blocking(move || {
@@ -285,12 +288,7 @@ impl Executor {
         let result = match ended {
             Ok(outcome) if outcome.exit_code == 0 => CallResult::Good,
             Ok(_) => CallResult::Failed,
-            Err(CallError::Stopped(Stop::Killed(
-                KillCause::CallerGone | KillCause::Operator | KillCause::Revoked | KillCause::Shutdown,
-            )))
-            | Err(CallError::InputTooLarge { .. } | CallError::Pool { .. } | CallError::Host { .. }) => {
-                return;
-            }
+            Err(error) if error.is_of_others() => return,
             Err(_) => CallResult::Failed,
         };
         served.count(result, took);

@@ -88,6 +88,7 @@ impl Executor {
             reason: reason.to_owned(),
             signer: agent.prepared.owner().signer.clone(),
             started_ms: begun.at_ms,
+            steps: ended.steps.clone(),
             ticks: usage.epoch_ticks,
             trust_level: agent.facts.trust_level.to_owned(),
             wall_us: usage.wall_us,

@@ -14,12 +14,10 @@ impl Executor {
     /// The door of this crate's own tests: an agent without a verdict.
     pub(crate) async fn admit_for_test(&self, admitted: AdmittedModule) -> ModuleDigest {
         let parts = &self.parts;
-        let (loaded, _) = parts
-            .cache
-            .load(parts.runtime.engine(), parts.runtime.profile(), &admitted)
-            .await
-            .expect("loads");
-        let prepared = Prepared::new(&parts.runtime, &loaded, &admitted).expect("prepares");
+        let prepared = match Prepared::without_code(&admitted, parts.admission.containers()) {
+            Some(prepared) => prepared,
+            None => self.prepare(&admitted).await.expect("loads and prepares"),
+        };
         let verdict = Verdict {
             denied: None,
             epoch: parts.collector.snapshot().epoch,

@@ -10,6 +10,7 @@ use crate::runtime::InstanceId;
 
 fn receipt(instance: &str) -> Receipt {
     Receipt {
+        steps: None,
         agent: "a.b".into(),
         agent_version: "1.0.0".into(),
         ended_ms: 2,

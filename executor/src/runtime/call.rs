@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::Context;
 use bytes::Bytes;
+use executor_api::receipt::StepReceipt;
 use executor_engine::Profile;
 use wasmtime::{Instance, Store, Trap};
 
@@ -15,6 +16,7 @@ use super::engine::Runtime;
 use super::limits::{CallLimits, Lowered};
 use super::prepared::{Code, CoreModule, Prepared};
 use super::state::{Extras, GuestState, Instantiation, Stop, on_tick};
+use super::step::StepFailure;
 use crate::abi::sinks::{LogRecord, MetricRecord};
 use crate::clock;
 use crate::component::Failed;
@@ -77,17 +79,18 @@ pub(crate) struct Ended {
     pub(crate) streamed: Option<Box<Context>>,
     /// From the beginning of the call to a complete instance, where there was one and it was measured.
     pub(crate) instantiation: Option<Duration>,
+    /// The attempts of a pipeline's steps, in order; none of a call that is no pipeline's.
+    pub(crate) steps: Option<Vec<StepReceipt>>,
 }
 
 impl Ended {
     fn unbegun(error: CallError) -> Self {
-        Self {
-            result: Err(error),
-            usage: Usage::default(),
-            conduct: None,
-            instantiation: None,
-            streamed: None,
-        }
+        Self::plain(Err(error), Usage::default())
+    }
+
+    /// The end of something that had no instance of its own.
+    pub(crate) fn plain(result: Result<Outcome, CallError>, usage: Usage) -> Self {
+        Self { result, usage, conduct: None, instantiation: None, streamed: None, steps: None }
     }
 }
 
@@ -125,6 +128,14 @@ pub enum CallError {
         /// For the operator.
         detail: String,
     },
+    /// A step of a pipeline failed, and the pipeline with it.
+    #[error("the step `{step}` failed: {failure}")]
+    Step {
+        /// Name of the step.
+        step: String,
+        /// Why.
+        failure: Box<StepFailure>,
+    },
     /// Something else went wrong on the host's side.
     #[error("the call failed")]
     Host {
@@ -135,8 +146,9 @@ pub enum CallError {
 
 impl CallError {
     /// The stable reason code.
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
+            Self::Step { failure, .. } => failure.code(),
             Self::InputTooLarge { .. } => "input_too_large",
             Self::MemoryLimit => "memory_limit",
             Self::Pool { .. } => "pool_exhausted",
@@ -146,6 +158,32 @@ impl CallError {
             Self::Boundary { .. } | Self::Trapped { .. } => "trap",
             Self::Host { .. } => "internal",
         }
+    }
+
+    /// What only the operator reads; empty when there is nothing more to say.
+    pub fn operator(&self) -> &str {
+        match self {
+            Self::Boundary { detail } | Self::Host { detail } | Self::Pool { detail } => detail,
+            Self::Step { failure, .. } => failure.operator(),
+            Self::InputTooLarge { .. } | Self::MemoryLimit | Self::Stopped(_) | Self::Trapped { .. } => "",
+        }
+    }
+
+    /// Whether it says nothing about the guest: somebody else ended the call, or it never began.
+    pub(crate) fn is_of_others(&self) -> bool {
+        match self {
+            Self::Stopped(Stop::Killed(_))
+            | Self::InputTooLarge { .. }
+            | Self::Pool { .. }
+            | Self::Host { .. } => true,
+            Self::Step { failure, .. } => failure.is_of_others(),
+            Self::Boundary { .. } | Self::MemoryLimit | Self::Stopped(_) | Self::Trapped { .. } => false,
+        }
+    }
+
+    /// Containers and pipelines are not run by the engine; whoever asks it to is in error.
+    fn no_instance() -> Self {
+        Self::Host { detail: "the engine was asked to run what is no module".into() }
     }
 }
 
@@ -210,16 +248,20 @@ impl Runtime {
             Instantiation::Measured | Instantiation::Unmeasured => None,
         };
         let streamed = streams.map(|streams| Box::new(streams.into_digest()));
-        Ended { result, usage, conduct, instantiation, streamed }
+        Ended { result, usage, conduct, instantiation, streamed, steps: None }
     }
 
     /// Makes an instance and drops it: what starts it runs, `process` does not.
     pub(crate) fn dry_run(&self, prepared: &Prepared) -> Result<(), CallError> {
+        if let Code::Container(_) | Code::Pipeline(_) = &prepared.code {
+            return Ok(());
+        }
         let registration = self.register(prepared, None);
         let mut store = self.store(Call::default(), registration, clock::monotonic(), None)?;
         let made = match &prepared.code {
             Code::Component(component) => component.instantiate(&mut store),
             Code::Core(core) => core.pre.instantiate(&mut store).map(drop).map_err(Failed::Instantiate),
+            Code::Container(_) | Code::Pipeline(_) => return Err(CallError::no_instance()),
         };
         made.map_err(|failed| failure(failed, &store, &prepared.code))
     }
@@ -229,6 +271,7 @@ impl Runtime {
         let result = match &prepared.code {
             Code::Component(component) => component.run(store),
             Code::Core(core) => run_core(core, store),
+            Code::Container(_) | Code::Pipeline(_) => return Err(CallError::no_instance()),
         };
         result.map_err(|failed| failure(failed, store, &prepared.code))
     }

@@ -95,6 +95,11 @@ impl Cancel {
     pub fn raise(&self, cause: KillCause) {
         self.0.raise(cause);
     }
+
+    /// Why it was ended, if it was.
+    pub fn raised(&self) -> Option<KillCause> {
+        self.0.raised()
+    }
 }
 
 /// The flag that the guest's next tick and each of its host calls read.

@@ -21,6 +21,7 @@ mod limiter;
 mod limits;
 mod prepared;
 mod state;
+mod step;
 
 pub(crate) use call::Ended;
 pub use call::{Call, CallError, Outcome, Usage};
@@ -35,3 +36,4 @@ pub(crate) use prepared::Code;
 pub use prepared::{PrepareError, Prepared};
 pub(crate) use state::GuestState;
 pub use state::Stop;
+pub use step::StepFailure;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use executor_engine::ModuleDigest;
 use executor_engine::limits::WASM_PAGE;
+use trust_store::pipeline::Pipeline;
 use wasmtime::{ExternType, InstancePre, Module, ModuleExport};
 
 use super::calls::Calls;
@@ -12,9 +13,10 @@ use super::engine::Runtime;
 use super::limits::CallLimits;
 use super::state::GuestState;
 use crate::abi::census;
-use crate::admission::{AdmittedModule, GrantSet};
+use crate::admission::{AdmittedModule, Content, GrantSet};
 use crate::artifact::Loaded;
 use crate::component::AgentComponent;
+use crate::containers::{AdmittedImage, ContainerBackend, ContainerImage};
 
 /// A loaded module with its grants. Cheap to share; holds no guest state.
 pub struct Prepared {
@@ -22,12 +24,16 @@ pub struct Prepared {
     pub(crate) code: Code,
 }
 
-/// The two kinds of guests.
+/// What there is to run.
 pub(crate) enum Code {
     /// A component over the world `mentat:agent`.
     Component(AgentComponent),
+    /// An image, for whoever runs containers: it has no instance here.
+    Container(ContainerImage),
     /// A core module on the `mentat` ABI.
     Core(CoreModule),
+    /// Other releases, one after the other: it has no instance of its own.
+    Pipeline(Arc<Pipeline>),
 }
 
 pub(crate) struct CoreModule {
@@ -100,6 +106,22 @@ impl Prepared {
         }
     }
 
+    /// What is admitted and has no code of this process.
+    pub(crate) fn without_code(
+        runtime: &Runtime,
+        admitted: &AdmittedModule,
+        containers: &Arc<dyn ContainerBackend>,
+    ) -> Option<Self> {
+        let code = match (admitted.content(), AdmittedImage::of(admitted)) {
+            (Content::Pipeline(pipeline), _) => Code::Pipeline(Arc::clone(pipeline)),
+            (_, Some(image)) => Code::Container(ContainerImage { image, backend: Arc::clone(containers) }),
+            (_, None) => return None,
+        };
+        let (owner, grants) = (Arc::clone(admitted.owner()), Arc::clone(admitted.grants()));
+        let calls = runtime.live().admission(owner, grants, *admitted.limits());
+        Some(Self { calls, code })
+    }
+
     fn core(
         runtime: &Runtime,
         module: &Module,
@@ -146,6 +168,19 @@ impl Prepared {
     /// What policy granted it.
     pub(crate) fn grants(&self) -> &Arc<GrantSet> {
         &self.calls.grants
+    }
+
+    /// The pipeline, if it is one.
+    pub(crate) fn pipeline(&self) -> Option<&Arc<Pipeline>> {
+        match &self.code {
+            Code::Pipeline(pipeline) => Some(pipeline),
+            Code::Component(_) | Code::Container(_) | Code::Core(_) => None,
+        }
+    }
+
+    /// Ceilings of every call.
+    pub(crate) fn limits(&self) -> &CallLimits {
+        &self.calls.limits
     }
 
     /// Digest of the module.

@@ -39,11 +39,15 @@ fn code_of(denied: &Denied) -> Code {
         | "compile_budget"
         | "input_too_large" => Code::InvalidArgument,
         "not_loaded" | "no_deployment" | "receipt_unknown" => Code::NotFound,
-        "already_deployed" | "deployment_in_progress" | "nothing_to_promote" | "rollback_refused" => {
-            Code::FailedPrecondition
-        }
+        "already_deployed"
+        | "deployment_in_progress"
+        | "nothing_to_promote"
+        | "rollback_refused"
+        | "step_not_loaded" => Code::FailedPrecondition,
         "too_many_deployments" => Code::ResourceExhausted,
-        "pool_exhausted" | "pool_limit" | "memory_limit" | "storage_full" => Code::ResourceExhausted,
+        "pool_exhausted" | "pool_limit" | "memory_limit" | "pipeline_output_limit" | "storage_full" => {
+            Code::ResourceExhausted
+        }
         "audit_unavailable"
         | "receipts_unavailable"
         | "receipt_pending"
@@ -53,8 +57,10 @@ fn code_of(denied: &Denied) -> Code {
         | "draining"
         | "shutdown" => Code::Unavailable,
         "deadline_exceeded" | "cpu_budget" => Code::DeadlineExceeded,
-        "trap" | "stopped" | "caller_gone" => Code::Aborted,
-        "container_engine_unavailable" | "profile_unavailable" => Code::Unimplemented,
+        "trap" | "guest_error" | "stopped" | "caller_gone" => Code::Aborted,
+        "container_engine_unavailable" | "engine_not_supported" | "profile_unavailable" => {
+            Code::Unimplemented
+        }
         "internal" | "engine_mismatch" | "compile_failed" => Code::Internal,
         _ => Code::PermissionDenied,
     }

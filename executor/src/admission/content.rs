@@ -1,0 +1,139 @@
+//! What a release is made of, as its manifest says and its bytes must be.
+
+use std::sync::Arc;
+
+use executor_engine::ModuleDigest;
+use executor_engine::job::ModuleKind;
+use trust_store::manifest::{ImageReference, Manifest, Runtime};
+use trust_store::pipeline::Pipeline;
+
+use super::Denied;
+
+/// Largest description of a container image, bytes: what registries take.
+const MAX_IMAGE_MANIFEST: usize = 4 << 20;
+
+/// The bytes that a release's digest is of.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// The description of a container image (its image manifest), whose digest is the image's.
+    Image(ImageReference),
+    /// WebAssembly.
+    Module(ModuleKind),
+    /// A document that composes other releases.
+    Pipeline(Arc<Pipeline>),
+}
+
+impl Content {
+    /// Step 1, and for images the comparison of step 2 that nobody else can make: the verifier compares the bytes with the signed
+    /// digest, this the digest with the image that the manifest names.
+    pub(super) fn read(manifest: &Manifest, bytes: &[u8]) -> Result<Self, Denied> {
+        match manifest.runtime() {
+            Runtime::Wasm => {
+                if bytes.starts_with(b"\x7fELF") || wasmtime::Engine::detect_precompiled(bytes).is_some() {
+                    let text = "machine code is never accepted from outside; upload the WebAssembly module";
+                    return Err(Denied::in_step(1, "native_code_refused", text));
+                }
+                ModuleKind::of(bytes).map(Self::Module).ok_or_else(|| {
+                    let text = "the module is neither a WebAssembly core module nor a component";
+                    Denied::in_step(1, "malformed", text)
+                })
+            }
+            Runtime::Pipeline => {
+                let pipeline = Pipeline::from_json(bytes).map_err(trust_store::Denial::from)?;
+                Ok(Self::Pipeline(Arc::new(pipeline)))
+            }
+            Runtime::Java(_) | Runtime::Node(_) | Runtime::Python(_) => Self::image(manifest, bytes),
+        }
+    }
+
+    fn image(manifest: &Manifest, bytes: &[u8]) -> Result<Self, Denied> {
+        if bytes.len() > MAX_IMAGE_MANIFEST {
+            let text = format!("an image manifest has at most {MAX_IMAGE_MANIFEST} bytes");
+            return Err(Denied::in_step(1, "too_large", text));
+        }
+        let named =
+            manifest.image().and_then(|image| Some((image, image.as_str().split_once("@sha256:")?.1)));
+        match named {
+            Some((image, digest)) if ModuleDigest::parse(digest) == Some(ModuleDigest::of(bytes)) => {
+                Ok(Self::Image(image.clone()))
+            }
+            _ => {
+                let text = "what was sent is not the image manifest of the image that the manifest names by its digest";
+                Err(Denied::in_step(2, "digest_mismatch", text))
+            }
+        }
+    }
+
+    /// What bytes of this crate's own tests are.
+    #[cfg(test)]
+    pub(super) fn for_test(bytes: &[u8]) -> Self {
+        if let Ok(pipeline) = Pipeline::from_json(bytes) {
+            return Self::Pipeline(Arc::new(pipeline));
+        }
+        if bytes.starts_with(b"{") {
+            let image = format!(r#""image":"test@sha256:{}","#, ModuleDigest::of(bytes));
+            let text = format!(r#"{{"id":"a",{image}"runtime":"node","version":"1.0.0"}}"#);
+            let manifest = Manifest::from_json(text.as_bytes()).expect("a manifest");
+            return Self::read(&manifest, bytes).expect("an image");
+        }
+        Self::Module(ModuleKind::of(bytes).unwrap_or(ModuleKind::Core))
+    }
+
+    /// The stable name of the kind: `component`, `container`, `core` or `pipeline`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "container",
+            Self::Module(ModuleKind::Component) => "component",
+            Self::Module(ModuleKind::Core) => "core",
+            Self::Pipeline(_) => "pipeline",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(runtime: &str, more: &str) -> Manifest {
+        let text = format!(r#"{{"id":"a.b",{more}"runtime":"{runtime}","version":"1.0.0"}}"#);
+        Manifest::from_json(text.as_bytes()).unwrap()
+    }
+
+    fn refused(manifest: &Manifest, bytes: &[u8]) -> (u8, &'static str) {
+        let denied = Content::read(manifest, bytes).unwrap_err();
+        (denied.step, denied.code)
+    }
+
+    #[test]
+    fn the_bytes_are_of_the_kind_that_the_manifest_says() {
+        let (core, component) = (b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0");
+        let digest = "ab".repeat(32);
+        let document = format!(
+            r#"{{"format":"mentat-pipeline-v1","steps":[{{"after":[],"agent":"a","idempotent":false,"module":"{digest}","name":"s","retries":0,"timeout_ms":1}}]}}"#
+        );
+        let wasm = manifest("wasm", r#""module":"m","#);
+        let pipeline = manifest("pipeline", r#""module":"m","#);
+        for (manifest, bytes, kind) in [
+            (&wasm, &core[..], "core"),
+            (&wasm, component, "component"),
+            (&pipeline, document.as_bytes(), "pipeline"),
+        ] {
+            assert_eq!(Content::read(manifest, bytes).unwrap().as_str(), kind);
+        }
+        assert_eq!(refused(&wasm, document.as_bytes()), (1, "malformed"));
+        assert_eq!(refused(&wasm, b"\x7fELF"), (1, "native_code_refused"));
+        assert_eq!(refused(&pipeline, core), (1, "malformed"));
+        assert_eq!(refused(&pipeline, &[b' '; (64 << 10) + 1]), (1, "too_large"));
+    }
+
+    #[test]
+    fn an_image_is_the_one_that_is_named_by_its_digest() {
+        let described = br#"{"schemaVersion":2}"#;
+        let of = |digest: String| manifest("node22", &format!(r#""image":"r.example/x@sha256:{digest}","#));
+        let named = of(ModuleDigest::of(described).to_string());
+        assert_eq!(Content::read(&named, described).unwrap().as_str(), "container");
+        assert_eq!(refused(&named, b"{}"), (2, "digest_mismatch"));
+        assert_eq!(refused(&named, b"\0asm\x01\0\0\0"), (2, "digest_mismatch"));
+        assert_eq!(refused(&named, &[b' '; MAX_IMAGE_MANIFEST + 1]), (1, "too_large"));
+    }
+}
