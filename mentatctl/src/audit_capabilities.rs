@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 use trust_store::capability::{Capability, FileAccess, Protocol};
 use trust_store::manifest::Manifest;
+use trust_store::pipeline::{Pipeline, Step};
 use trust_store::policy::CapabilityPolicy;
 use wasmparser::{Parser, Payload};
 
@@ -64,6 +65,9 @@ struct Finding {
 fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> Outcome<usize> {
     let release = Release::open(path, Use::Sign)?;
     release.assemble_missing_module()?;
+    if let Some(pipeline) = release.pipeline()? {
+        return Ok(list_steps(&release, &pipeline, out));
+    }
     let imports = imports(&release.module()?)?;
     let mut findings = findings(release.manifest(), &imports);
     findings.extend(granted.map(|granted| not_granted(release.manifest(), granted)).unwrap_or_default());
@@ -93,6 +97,40 @@ fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> O
         "findings": findings.iter().map(|f| json!({ "code": f.code, "text": f.text })).collect::<Vec<_>>(),
     }));
     Ok(findings.len())
+}
+
+/// What a pipeline is made of. It asks for nothing itself: what a step may do stands in the step's own manifest, so that there is
+/// nothing to compare and nothing to find.
+fn list_steps(release: &Release, pipeline: &Pipeline, out: &Output) -> usize {
+    let (id, version) = (release.manifest().id(), release.manifest().version());
+    let after = |step: &Step| -> Vec<&str> {
+        step.after().iter().filter_map(|index| pipeline.steps().get(*index)).map(Step::name).collect()
+    };
+    out.line(out.paint(Tone::Strong, format!("{id} {version}")));
+    out.line("  asks for  nothing: each step has the capabilities of its own manifest");
+    for step in pipeline.steps() {
+        let before = match after(step).as_slice() {
+            [] => "the input".to_owned(),
+            names => names.join(", "),
+        };
+        let (name, agent, attempts) = (step.name(), step.agent(), step.repetition().attempts());
+        out.line(format!(
+            "  step      {name}: {agent} {} on {before}, {} ms, at most {attempts} times",
+            hex::encode(step.module()),
+            step.timeout_ms(),
+        ));
+    }
+    out.value(|| {
+        let steps = pipeline.steps().iter().map(|step| {
+            json!({ "name": step.name(), "agent": step.agent().as_str(), "module": hex::encode(step.module()),
+                "after": after(step), "timeout_ms": step.timeout_ms(), "attempts": step.repetition().attempts() })
+        });
+        json!({
+            "manifest": shown(release.path()), "agent": id.as_str(), "version": version.as_str(), "requested": [],
+            "imports": [], "findings": [], "steps": steps.collect::<Vec<_>>(),
+        })
+    });
+    0
 }
 
 /// Module and name of every import of a core module, interface and nothing of a component.

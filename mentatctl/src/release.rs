@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use trust_store::ReasonCode;
 use trust_store::attestation::{Attestation, BundleSource};
 use trust_store::manifest::{Manifest, Runtime};
-use trust_store_files::ManifestFile;
+use trust_store::pipeline::Pipeline;
+use trust_store_files::{ManifestFile, pipeline_file};
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, chain};
 use crate::home::{Secrecy, folder_of, read_text, write_file};
@@ -157,9 +158,9 @@ impl Release {
     /// Exit code 2 when the manifest names none: a container is verified by its image digest, not run from here.
     pub fn module_path(&self) -> Outcome<PathBuf> {
         match (self.manifest().runtime(), self.file.module_path()) {
-            (Runtime::Wasm, Some(path)) => Ok(path),
+            (Runtime::Pipeline | Runtime::Wasm, Some(path)) => Ok(path),
             _ => Err(Failure::usage(format!("{} names no WebAssembly module", self.path().display()))
-                .hint("only `runtime: wasm` manifests are handled here")),
+                .hint("only manifests with `runtime: wasm` or `runtime: pipeline` are handled here")),
         }
     }
 
@@ -182,7 +183,7 @@ impl Release {
     pub fn module(&self) -> Outcome<Vec<u8>> {
         let path = self.module_path()?;
         if !path.exists() {
-            let make = if path.with_extension("wat").exists() {
+            let make = if self.source()?.exists() {
                 "`mentatctl sign` makes it from its text form"
             } else {
                 "build it first"
@@ -223,15 +224,25 @@ impl Release {
         }
     }
 
-    /// Makes the module from its text form (`.wat` beside it) when it is missing. Returns whether it was made.
+    /// The text form that the module is made from, where there is one.
+    fn source(&self) -> Outcome<PathBuf> {
+        let extension = if *self.manifest().runtime() == Runtime::Pipeline { "yaml" } else { "wat" };
+        Ok(self.module_path()?.with_extension(extension))
+    }
+
+    /// Makes the module from its text form (`.wat` beside it, of a pipeline `.yaml`) when it is missing. Returns whether it was
+    /// made.
     ///
     /// # Errors
     /// When the text does not assemble or cannot be written.
     pub fn assemble_missing_module(&self) -> Outcome<bool> {
-        let path = self.module_path()?;
-        let text = path.with_extension("wat");
+        let (path, text) = (self.module_path()?, self.source()?);
         if path.exists() || !text.exists() {
             return Ok(false);
+        }
+        if *self.manifest().runtime() == Runtime::Pipeline {
+            write_file(&path, &assemble_pipeline(&text)?, Secrecy::Public)?;
+            return Ok(true);
         }
         let binary = wat::parse_str(read_text(&text)?).map_err(|error| {
             Failure::usage(format!("{} does not assemble: {error}", text.display()))
@@ -240,6 +251,47 @@ impl Release {
         write_file(&path, &binary, Secrecy::Public)?;
         Ok(true)
     }
+
+    /// Refuses a pipeline whose text form beside it says something else: what is signed must be what its author reads, and the
+    /// digests of its steps change with every build of them.
+    ///
+    /// # Errors
+    /// Exit code 2.
+    pub fn refuse_stale_pipeline(&self) -> Outcome<()> {
+        let (path, text) = (self.module_path()?, self.source()?);
+        if *self.manifest().runtime() != Runtime::Pipeline
+            || !text.exists()
+            || self.module()? == assemble_pipeline(&text)?
+        {
+            return Ok(());
+        }
+        let what = format!("{} is not what {} says now", path.display(), text.display());
+        Err(Failure::usage(what).hint("remove it, and `mentatctl sign` makes it anew"))
+    }
+
+    /// The pipeline, if the release is one.
+    ///
+    /// # Errors
+    /// Exit code 2 with the reason code when its document cannot be read.
+    pub fn pipeline(&self) -> Outcome<Option<Pipeline>> {
+        if *self.manifest().runtime() != Runtime::Pipeline {
+            return Ok(None);
+        }
+        let path = self.module_path()?;
+        let pipeline = Pipeline::from_json(&self.module()?).map_err(|error| {
+            let code = error.code().as_str();
+            let failure = Failure::usage(format!("{}: {error}", path.display())).code(code);
+            failure.hint(
+                "docs/formats/pipeline.md has the rules; `mentatctl sign` makes it from a .yaml beside it",
+            )
+        })?;
+        Ok(Some(pipeline))
+    }
+}
+
+fn assemble_pipeline(text: &Path) -> Outcome<Vec<u8>> {
+    let pipeline = pipeline_file::assemble(text).map_err(|error| file_failure(&error, Exit::Usage))?;
+    pipeline.to_json().or_fail(Exit::Usage, text.display())
 }
 
 /// The failure of a file: exit code 2 when it cannot be read, else `exit` with the reason code.

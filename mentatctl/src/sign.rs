@@ -100,9 +100,12 @@ fn sign_release(
     if release.assemble_missing_module()? {
         out.line(format!("assembled {}", release.module_path()?.display()));
     }
+    release.refuse_stale_pipeline()?;
     let bytes = release.module()?;
     // What would be found out later is found out before anything is signed and recorded.
-    module::check(&release.module_path()?, &bytes)?;
+    if release.pipeline()?.is_none() {
+        module::check(&release.module_path()?, &bytes)?;
+    }
     check_writable(folder_of(release.path()))?;
     let spinner = out.spinner(format!("signing {}", release.manifest().id()));
     let sidecar = if sign.sidecar { Some(sidecar_name(&release)?) } else { None };

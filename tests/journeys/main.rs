@@ -25,6 +25,7 @@ mod log_copy;
 mod monitor;
 mod operator;
 mod pending;
+mod pipeline;
 mod recipes;
 mod registry;
 mod rotation;

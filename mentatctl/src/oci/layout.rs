@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! image manifest   config application/vnd.wasm.config.v0+json, one layer application/wasm
+//!                  of a pipeline: an empty configuration, one layer application/vnd.mentat.pipeline.v1+json
 //!   ▲ subject
 //!   ├── referrer   application/vnd.dev.sigstore.bundle.v0.3+json: the bundle, as stock clients look for it
 //!   └── referrer   application/vnd.mentat.manifest.v1+yaml: manifest.yaml with its attestation block
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trust_store::bundle::{Bundle, Content, MEDIA_TYPE as BUNDLE};
-use trust_store::manifest::Manifest;
+use trust_store::manifest::{Manifest, Runtime};
 use trust_store::statement::Statement;
 use wasmparser::{Encoding, Parser, Payload};
 
@@ -29,6 +30,8 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 /// Media type of a module or component.
 pub const WASM: &str = "application/wasm";
+/// Media type of the document of a pipeline.
+pub const PIPELINE: &str = trust_store::pipeline::MEDIA_TYPE;
 /// Media type of a manifest with its attestation block.
 pub const MANIFEST: &str = "application/vnd.mentat.manifest.v1+yaml";
 /// Largest image manifest or list of manifests that is read, bytes.
@@ -36,7 +39,8 @@ pub const MAX_DOCUMENT: usize = 4 << 20;
 /// Where an image names the digest of the canonical manifest.
 pub const MANIFEST_DIGEST: &str = "internal.mentat.manifest.digest";
 
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Media type of a configuration that says nothing.
+pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const TITLE: &str = "org.opencontainers.image.title";
 const VERSION: &str = "org.opencontainers.image.version";
 
@@ -171,6 +175,16 @@ struct Component {
 /// # Errors
 /// Exit code 2 when the module is no WebAssembly.
 pub fn image(manifest: &Manifest, name: &str, module: &[u8]) -> Outcome<Document> {
+    if *manifest.runtime() == Runtime::Pipeline {
+        let config = (EMPTY, b"{}".to_vec());
+        return release(
+            manifest,
+            Some(PIPELINE),
+            config,
+            Descriptor::of(PIPELINE, module).titled(name),
+            module,
+        );
+    }
     let component = component(module)?;
     let config = WasmConfig {
         // The same release is the same image, whenever it is made.
@@ -181,6 +195,17 @@ pub fn image(manifest: &Manifest, name: &str, module: &[u8]) -> Outcome<Document
         component,
     };
     let config = serde_json::to_vec(&config).or_fail(Exit::Failure, "writing the configuration")?;
+    let layer = Descriptor::of(WASM, module).titled(name);
+    release(manifest, None, (WASM_CONFIG, config), layer, module)
+}
+
+fn release(
+    manifest: &Manifest,
+    artifact_type: Option<&str>,
+    (config_type, config): (&str, Vec<u8>),
+    layer: Descriptor,
+    module: &[u8],
+) -> Outcome<Document> {
     let annotations = BTreeMap::from([
         (MANIFEST_DIGEST.to_owned(), Digest::of(manifest.canonical_json()).to_string()),
         (TITLE.to_owned(), manifest.id().as_str().to_owned()),
@@ -189,9 +214,9 @@ pub fn image(manifest: &Manifest, name: &str, module: &[u8]) -> Outcome<Document
     let image = Image {
         schema_version: 2,
         media_type: IMAGE.to_owned(),
-        artifact_type: None,
-        config: Descriptor::of(WASM_CONFIG, &config),
-        layers: vec![Descriptor::of(WASM, module).titled(name)],
+        artifact_type: artifact_type.map(str::to_owned),
+        config: Descriptor::of(config_type, &config),
+        layers: vec![layer],
         subject: None,
         annotations,
     };
@@ -314,6 +339,17 @@ mod tests {
                 r#""org.opencontainers.image.title":"a.b","org.opencontainers.image.version":"1.0.0"}}"#
             )
         );
+    }
+
+    #[test]
+    fn the_image_of_a_pipeline_has_its_document_as_the_only_layer() {
+        let text = br#"{"id":"a.b","module":"p.json","runtime":"pipeline","version":"1.0.0"}"#;
+        let image = image(&Manifest::from_json(text).unwrap(), "p.json", b"{}").unwrap();
+        let read: Image = serde_json::from_slice(&image.bytes).unwrap();
+        assert_eq!(read.artifact_type.as_deref(), Some("application/vnd.mentat.pipeline.v1+json"));
+        assert_eq!(read.config.media_type, "application/vnd.oci.empty.v1+json");
+        assert_eq!((read.layers.len(), read.layers[0].title()), (1, Some("p.json")));
+        assert_eq!(image.blobs, [b"{}".to_vec(), b"{}".to_vec()]);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use serde_json::json;
 use trust_store::bundle::{MAX_BUNDLE_BYTES, MEDIA_TYPE as BUNDLE};
 use trust_store_files::manifest_file::{MAX_MANIFEST_FILE_BYTES, MAX_MODULE_BYTES};
 
-use super::layout::{Descriptor, IMAGE, Image, MANIFEST, MANIFEST_DIGEST, WASM, WASM_CONFIG};
+use super::layout::{
+    Descriptor, EMPTY, IMAGE, Image, MANIFEST, MANIFEST_DIGEST, PIPELINE, WASM, WASM_CONFIG,
+};
 use super::only_layer;
 use super::reference::{Digest, Reference, Version};
 use super::registry::{Access, Registry};
@@ -110,10 +112,14 @@ pub fn run(pull: &Pull, home: &Home, out: &Output) -> Outcome {
 
 async fn fetch(registry: &mut Registry, bytes: &[u8], digest: Digest) -> Outcome<Fetched> {
     let image = parse(bytes)?;
-    let layer = only_layer(&image.layers, WASM).filter(|_| image.config.media_type == WASM_CONFIG);
+    let layer = match image.config.media_type.as_str() {
+        WASM_CONFIG => only_layer(&image.layers, WASM),
+        EMPTY => only_layer(&image.layers, PIPELINE),
+        _ => None,
+    };
     let layer = layer.ok_or_else(|| {
         Failure::failed(format!(
-            "{digest} is no WebAssembly artifact: one layer {WASM}, configuration {WASM_CONFIG}"
+            "{digest} is neither a WebAssembly artifact (one layer {WASM}, configuration {WASM_CONFIG}) nor a pipeline"
         ))
         .code("unsupported")
         .hint("pull what `mentatctl publish` stored")
