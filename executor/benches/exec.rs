@@ -23,6 +23,8 @@ mod deployments;
 mod guests;
 #[path = "exec/lifecycle.rs"]
 mod lifecycle;
+#[path = "exec/pipelines.rs"]
+mod pipelines;
 #[path = "exec/process.rs"]
 mod process;
 #[path = "exec/stack.rs"]
@@ -55,6 +57,7 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("admission_ms", AtMost(10.0)),
     ("host_call_ns", AtMost(150.0)),
     ("message_us", AtMost(10.0)),
+    ("pipeline_step_us", AtMost(100.0)),
     ("kill_ms", AtMost(20.0)),
     ("deploy_s", AtMost(1.0)),
     ("rollback_s", AtMost(5.0)),
@@ -80,6 +83,7 @@ fn main() {
         let executor = stack.executor_in_process(&guests).await;
         calls::measure(&executor, &mut figures);
         wasi::measure(&executor, &mut figures);
+        pipelines::measure(&executor, &mut figures).await;
         deployments::measure(&executor, &guests, &mut figures).await;
         lifecycle::revocation(&stack, &executor, &guests, &mut figures).await;
         lifecycle::receipts(&executor, &guests, &mut figures).await;

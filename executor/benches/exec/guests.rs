@@ -20,6 +20,8 @@ pub(crate) struct Guests {
     pub(crate) compute: Guest,
     pub(crate) spin: Guest,
     pub(crate) wasi: Guest,
+    /// One step, and sixteen in a row, of [`Guests::echo`].
+    pub(crate) pipelines: [Guest; 2],
     /// Three releases of one agent.
     pub(crate) releases: [Guest; 3],
     /// Never end by themselves; each signed by somebody who is revoked in the course of the bench.
@@ -33,10 +35,12 @@ pub(crate) fn signer(id: &str) -> String {
 
 /// Writes, signs and logs every guest.
 pub(crate) fn signed(stack: &Stack) -> Guests {
+    let echo = sign(stack, "bench.echo", ECHO);
     Guests {
         core: sign(stack, "bench.core", CORE),
         component: sign(stack, "bench.component", COMPONENT),
-        echo: sign(stack, "bench.echo", ECHO),
+        pipelines: [1, crate::pipelines::STEPS].map(|steps| pipeline(stack, steps)),
+        echo,
         host_calls: sign(stack, "bench.hostcalls", HOST_CALLS),
         compute: sign(stack, "bench.compute", COMPUTE),
         spin: sign(stack, "bench.spin", SPIN),
@@ -58,6 +62,31 @@ fn revoked(stack: &Stack, id: &str) -> Guest {
     request.extend(["--output", &cert, "--key", &key]);
     stack.ctl(&request);
     sign_as(stack, id, id, SPIN, &["--cert", &cert, "--key", &key])
+}
+
+/// The id of the pipeline of so many steps.
+pub(crate) fn pipeline_id(steps: usize) -> String {
+    format!("bench.pipeline-{steps}")
+}
+
+fn pipeline(stack: &Stack, steps: usize) -> Guest {
+    let id = pipeline_id(steps);
+    let folder = stack.folder().join(&id);
+    std::fs::create_dir_all(&folder).unwrap();
+    let step = |n: usize| match n {
+        0 => "- {name: s0, release: ../bench.echo}\n".to_owned(),
+        n => format!("- {{name: s{n}, release: ../bench.echo, after: [s{}]}}\n", n - 1),
+    };
+    let text: String = (0..steps).map(step).collect();
+    std::fs::write(folder.join("pipeline.yaml"), format!("steps:\n{text}")).unwrap();
+    let manifest = format!("id: {id}\nversion: 1.0.0\nruntime: pipeline\nmodule: pipeline.json\n");
+    std::fs::write(folder.join("manifest.yaml"), manifest).unwrap();
+    stack.ctl(&["sign", folder.to_str().unwrap()]);
+    Guest {
+        id,
+        manifest: std::fs::read_to_string(folder.join("manifest.yaml")).unwrap(),
+        module: std::fs::read(folder.join("pipeline.json")).unwrap(),
+    }
 }
 
 fn sign(stack: &Stack, id: &str, text: &str) -> Guest {

@@ -104,7 +104,7 @@ impl Stack {
             &guests.wasi,
             &guests.releases[0],
         ];
-        for guest in all.into_iter().chain(&guests.revoked) {
+        for guest in all.into_iter().chain(&guests.revoked).chain(&guests.pipelines) {
             executor.load(&guest.manifest, None, guest.module.clone().into()).await.unwrap();
         }
         InProcess { executor, _running: running }
