@@ -10,7 +10,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check check-backends no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-ca-large bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp interop-tpm help
+        bench-log bench-log-large bench-ca bench-ca-large bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-s3 interop-smtp interop-tpm help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -46,8 +46,11 @@ check: ## formatting, clippy, documentation, licences and bans
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
 	@$(MAKE) --no-print-directory no-std deny
 
-check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services and Cedar
-	$(CARGO) clippy $(WITH_BACKENDS),executor/cedar --all-targets -- -D warnings
+# What an executor can be built with besides.
+EXECUTOR_EXTRAS = executor/cedar,executor/media-s3
+
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services, Cedar and buckets
+	$(CARGO) clippy $(WITH_BACKENDS),$(EXECUTOR_EXTRAS) --all-targets -- -D warnings
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
 # else is built: what needs an operating system does not find `std` at all.
@@ -90,7 +93,7 @@ crash: build ## SIGKILL to each server while it works, then a restart: nothing a
 	$(CARGO) test -p log-store
 	MENTAT_POWER=1 $(CARGO) test $(ALL_BUT_COMPILER) --test power -- --nocapture --test-threads=1
 
-interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-smtp interop-tpm ## other people's programs, devices and services; each missing one is named and counted
+interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-s3 interop-smtp interop-tpm ## other people's programs, devices and services; each missing one is named and counted
 
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
@@ -132,6 +135,11 @@ interop-postgres: ## the authority with its records in PostgreSQL: the suites th
 	$(CARGO) test $(WITH_BACKENDS) --lib -- storage && \
 	$(CARGO) test $(WITH_BACKENDS) $(POSTGRES_SUITES); s=$$?; \
 	test -z "$$d" || { (cd / && $$as $$bin/pg_ctl -w -s -m immediate -D $$d/data stop); rm -r $$d; }; exit $$s
+
+interop-s3: ## media objects in a bucket: on a service of the suite's own, then against moto
+	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
+	$(CARGO) build -p executor-compiler && \
+	$(CARGO) test $(ALL_BUT_COMPILER) --features $(EXECUTOR_EXTRAS) --lib -- media rules --nocapture
 
 interop-smtp: ## codes by e-mail, against a mail server of the suite's own
 	$(CARGO) test $(WITH_BACKENDS) --test mailed_codes

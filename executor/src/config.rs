@@ -3,6 +3,7 @@
 //! There is no field that skips a check. What weakens a decision is refused when the policy is loaded.
 
 mod features;
+mod media;
 mod network;
 mod policy;
 mod sections;
@@ -21,6 +22,7 @@ use trust_store::capability::GuestPath;
 use trust_store::evidence::signed::MAX_SIGNERS;
 
 pub use features::{AttestationRequired, FeaturesSection, NextPolicy, WasmRuntime};
+pub use media::{BucketStyle, MediaPlaces, S3Section, S3Settings};
 pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
 pub use sections::{
@@ -71,6 +73,9 @@ pub struct ExecutorConfig {
     /// What granted capabilities are made of.
     #[serde(default)]
     pub grants: GrantsSection,
+    /// Where media objects are kept, if not on this machine.
+    #[serde(default)]
+    pub media: MediaPlaces,
     /// Cache of machine code.
     #[serde(default)]
     pub cache: CacheSection,
@@ -134,6 +139,8 @@ pub struct Settings {
     pub files: BTreeMap<GuestPath, PathBuf>,
     /// Media.
     pub media: MediaSection,
+    /// The bucket for media, if that is where they are kept.
+    pub media_bucket: Option<S3Settings>,
     /// Sizes of media.
     pub media_limits: MediaLimits,
     /// The way out for guests, if there is one.
@@ -304,6 +311,7 @@ impl ExecutorConfig {
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
             files: files(self.grants.files, base)?,
             media: self.grants.media,
+            media_bucket: self.media.validate(base, self.grants.media, self.grants.media_max_mib)?,
             network: self.grants.network.validate(base)?,
             media_limits: MediaLimits {
                 store: match self.grants.media_max_mib {

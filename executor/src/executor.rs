@@ -219,7 +219,7 @@ impl Executor {
 
     async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
         let (admitted, verdict) = self.judge(submission).await?;
-        let prepared = match Prepared::without_code(&admitted, self.parts.admission.containers()) {
+        let prepared = match Prepared::without_code(&self.parts.runtime, &admitted, self.parts.admission.containers()) {
             Some(prepared) => prepared,
             None => self.prepare(&admitted).await?,
         };

@@ -53,6 +53,7 @@ mod streams;
 mod submissions;
 #[cfg(test)]
 mod testing;
+mod waiting;
 
 pub use media::{MediaLimits, MediaStore};
 pub use metrics::Metrics;

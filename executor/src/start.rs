@@ -81,6 +81,10 @@ pub fn places(settings: &Settings) -> Places {
     read.extend(settings.admin.token_file.clone());
     read.extend(settings.env.values().cloned());
     read.extend(settings.network.iter().flat_map(|network| network.tls.files()).map(Path::to_path_buf));
+    if let Some(bucket) = &settings.media_bucket {
+        read.push(bucket.credentials_file.clone());
+        read.extend(bucket.tls.files().map(Path::to_path_buf));
+    }
     if let Some(tls) = &settings.server.tls {
         read.extend([tls.certificate_file.clone(), tls.key_file.clone()]);
         read.extend(tls.client_ca_file.clone());
@@ -272,6 +276,7 @@ fn admission(
         .with_cache(Arc::new(SignatureMemory::default()));
     let media = match settings.media {
         MediaSection::None => None,
+        MediaSection::S3 => Some(Arc::new(bucket(settings)?)),
         MediaSection::LocalFiles => {
             let store = MediaStore::open(settings.state.join("media"), settings.media_limits)
                 .map_err(|error| refuse("the media store cannot be opened", "check state_dir", error))?;
@@ -293,6 +298,26 @@ fn admission(
     let admission = Admission::new(verifier.clone(), rules, sources, settings.limits, settings.profile)
         .with_rollout(settings.rollout.clone());
     Ok((verifier, admission))
+}
+
+#[cfg(feature = "media-s3")]
+fn bucket(settings: &Settings) -> Result<MediaStore, StartRefusal> {
+    let Some(bucket) = &settings.media_bucket else { return Err(no_bucket()) };
+    let bucket = crate::media::s3::S3::new(bucket)?;
+    Ok(MediaStore::over(Box::new(bucket), settings.media_limits))
+}
+
+#[cfg(not(feature = "media-s3"))]
+fn bucket(_: &Settings) -> Result<MediaStore, StartRefusal> {
+    // The configuration was refused before: this build has no client for a bucket.
+    Err(no_bucket())
+}
+
+fn no_bucket() -> StartRefusal {
+    StartRefusal::new(
+        "there is no bucket for media",
+        "add the section [media.s3], in a build with `media-s3`",
+    )
 }
 
 fn own_listeners(settings: &Settings) -> Vec<SocketAddr> {

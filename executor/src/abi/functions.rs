@@ -125,7 +125,7 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
             with_memory(&mut caller, |memory, state| {
                 revoked(state)?;
                 let reference = range::text(memory, ptr, len, MAX_NAME_BYTES)?;
-                let bytes = state.grants().media()?.download(reference)?;
+                let bytes = state.grants().media()?.download(reference, &state.until())?;
                 buffer(state, bytes)
             })
         },
@@ -138,8 +138,10 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
                 revoked(state)?;
                 let media_type = range::text(memory, type_ptr, type_len, 128)?;
                 let bytes = range::read(memory, ptr, len)?;
+                let until = state.until();
                 let (extras, calls) = state.extras_and_calls();
-                let reference = calls.grants.media()?.upload(media_type, bytes, &mut extras.uploaded)?;
+                let media = calls.grants.media()?;
+                let reference = media.upload(media_type, bytes, &mut extras.uploaded, &until)?;
                 buffer(state, reference.into_bytes())
             })
         },

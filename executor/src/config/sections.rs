@@ -142,7 +142,7 @@ pub struct GrantsSection {
     pub files: BTreeMap<String, PathBuf>,
     /// Requests to other hosts.
     pub network: NetworkSection,
-    /// Whether there is a media store, in the state folder.
+    /// Whether there is a media store, and where.
     pub media: MediaSection,
     /// MiB of media objects kept; further uploads are refused.
     pub media_max_mib: Option<u64>,
@@ -157,6 +157,8 @@ pub enum MediaSection {
     /// None: `extension:media` is refused.
     #[default]
     None,
+    /// Objects in the bucket of `[media.s3]`.
+    S3,
 }
 
 /// `[cache]`.

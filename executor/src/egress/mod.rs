@@ -16,10 +16,9 @@ mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use executor_engine::limits::{EPOCH_TICK_MILLIS, MAX_TRANSFER_BYTES};
+use executor_engine::limits::MAX_TRANSFER_BYTES;
 use http::HeaderMap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -31,8 +30,8 @@ pub(crate) use resolver::MAX_LOOKUPS;
 use resolver::{AddressDenied, Judged, Names, NoAddress, SystemNames};
 
 use crate::abi::ErrorCode;
-use crate::clock;
 use crate::runtime::{KillFlag, NetworkUse};
+use crate::waiting::{Interrupted, wait_for};
 
 /// Ports that are blocked whatever is granted: shells, mail, remote desktops.
 const BLOCKED_PORTS: [u16; 3] = [22, 25, 3389];
@@ -324,31 +323,19 @@ impl Egress {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
         let place =
             (take(of_agent).map_err(|_| Refused::Busy)?, take(&self.under_way).map_err(|_| Refused::Busy)?);
-        let (done, answer) = sync_channel(1);
         let client = if self.is_own(request.port) { self.closed.clone() } else { self.client.clone() };
-        let exchange = self.runtime.spawn(async move {
-            let _ = done.send(exchange(&client, request).await); // whoever waited may have gone
+        let exchange = async move {
+            let answer = exchange(&client, request).await;
             drop(place);
-        });
-        loop {
-            match answer.recv_timeout(Duration::from_millis(EPOCH_TICK_MILLIS)) {
-                Ok(answer) => return answer,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Refused::Unreachable("the exchange broke off"));
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    let refused = if kill.raised().is_some() {
-                        Refused::Stopped
-                    } else if clock::monotonic() >= deadline {
-                        Refused::TimedOut
-                    } else {
-                        continue;
-                    };
-                    exchange.abort();
-                    return Err(refused);
-                }
-            }
-        }
+            answer
+        };
+        wait_for(&self.runtime, exchange, kill, deadline).unwrap_or_else(|interrupted| {
+            Err(match interrupted {
+                Interrupted::Broken => Refused::Unreachable("the exchange broke off"),
+                Interrupted::Stopped => Refused::Stopped,
+                Interrupted::TimedOut => Refused::TimedOut,
+            })
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::clock;
 use crate::runtime::{Cancel, KillCause};
 
 /// Names of these tests: each is asked for in order, the last list stays.

@@ -14,7 +14,7 @@ impl Executor {
     /// The door of this crate's own tests: an agent without a verdict.
     pub(crate) async fn admit_for_test(&self, admitted: AdmittedModule) -> ModuleDigest {
         let parts = &self.parts;
-        let prepared = match Prepared::without_code(&admitted, parts.admission.containers()) {
+        let prepared = match Prepared::without_code(&parts.runtime, &admitted, parts.admission.containers()) {
             Some(prepared) => prepared,
             None => self.prepare(&admitted).await.expect("loads and prepares"),
         };

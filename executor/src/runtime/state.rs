@@ -18,6 +18,7 @@ use crate::abi::sinks::{Level, LogSink, MetricSink};
 use crate::admission::GrantSet;
 use crate::clock;
 use crate::component::Wasi;
+use crate::media::Until;
 use crate::streams::GuestStreams;
 
 /// Why the host ended a guest.
@@ -180,6 +181,11 @@ impl GuestState {
     /// When this call ends at the latest.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// How long it may wait for something outside.
+    pub(crate) fn until(&self) -> Until {
+        Until { kill: self.kill(), deadline: self.deadline }
     }
 
     /// Whether the kill flag is up: the cheap part of [`Self::stop_cause`].
