@@ -47,7 +47,7 @@ check: ## formatting, clippy, documentation, licences and bans
 	@$(MAKE) --no-print-directory no-std deny
 
 # What an executor can be built with besides.
-EXECUTOR_EXTRAS = executor/cedar,executor/media-s3
+EXECUTOR_EXTRAS = executor/cedar,executor/media-s3,executor/telemetry
 
 check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services, Cedar and buckets
 	$(CARGO) clippy $(WITH_BACKENDS),$(EXECUTOR_EXTRAS) --all-targets -- -D warnings
@@ -136,10 +136,10 @@ interop-postgres: ## the authority with its records in PostgreSQL: the suites th
 	$(CARGO) test $(WITH_BACKENDS) $(POSTGRES_SUITES); s=$$?; \
 	test -z "$$d" || { (cd / && $$as $$bin/pg_ctl -w -s -m immediate -D $$d/data stop); rm -r $$d; }; exit $$s
 
-interop-s3: ## media objects in a bucket: on a service of the suite's own, then against moto
+interop-s3: ## media objects in a bucket: on a service of the suite's own, then against moto; and traces to a collector of the suite's own
 	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
 	$(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features $(EXECUTOR_EXTRAS) --lib -- media rules --nocapture
+	$(CARGO) test $(ALL_BUT_COMPILER) --features $(EXECUTOR_EXTRAS) --lib -- media rules telemetry --nocapture
 
 interop-smtp: ## codes by e-mail, against a mail server of the suite's own
 	$(CARGO) test $(WITH_BACKENDS) --test mailed_codes

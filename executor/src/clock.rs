@@ -34,6 +34,13 @@ pub(crate) fn unix_millis() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Wall-clock nanoseconds since 1970, for traces.
+#[allow(clippy::disallowed_methods, reason = "this file is the edge where time enters")]
+pub(crate) fn unix_nanos() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The clocks of the receipt log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceiptClock;

@@ -7,6 +7,7 @@ mod media;
 mod network;
 mod policy;
 mod sections;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub use sections::{
     CacheSection, EvidenceSection, GrantsSection, LimitsSection, LogSection, MediaSection, OnPolicyChange,
     PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection,
 };
+pub use telemetry::{TelemetrySection, TelemetrySettings};
 
 use crate::admission::RuntimeRollout;
 use crate::evidence::{EvidenceConfig, OcspMode};
@@ -76,6 +78,8 @@ pub struct ExecutorConfig {
     /// Where media objects are kept, if not on this machine.
     #[serde(default)]
     pub media: MediaPlaces,
+    /// Where traces of calls go; absent: nowhere.
+    pub telemetry: Option<TelemetrySection>,
     /// Cache of machine code.
     #[serde(default)]
     pub cache: CacheSection,
@@ -141,6 +145,8 @@ pub struct Settings {
     pub media: MediaSection,
     /// The bucket for media, if that is where they are kept.
     pub media_bucket: Option<S3Settings>,
+    /// Where traces of calls go, if anywhere.
+    pub telemetry: Option<TelemetrySettings>,
     /// Sizes of media.
     pub media_limits: MediaLimits,
     /// The way out for guests, if there is one.
@@ -310,6 +316,7 @@ impl ExecutorConfig {
             limits,
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
             files: files(self.grants.files, base)?,
+            telemetry: self.telemetry.map(|section| section.validate(base)).transpose()?,
             media: self.grants.media,
             media_bucket: self.media.validate(base, self.grants.media, self.grants.media_max_mib)?,
             network: self.grants.network.validate(base)?,

@@ -47,6 +47,7 @@ use crate::records::{self, audit_unavailable, cut, root_in_force, summarise};
 use crate::runtime::{KillCause, LiveInstance, Prepared, Runtime, Selector};
 use crate::state_folder::StateFolder;
 use crate::submissions::{Stored, Submissions};
+use crate::telemetry::Tracer;
 
 pub use calling::{Executed, Next, Streaming, Terms};
 use draining::Draining;
@@ -87,6 +88,8 @@ pub struct Parts {
     pub withdrawal: Withdrawal,
     /// Calls of one agent at the same time; absent: a quarter of all.
     pub calls_per_agent: Option<u32>,
+    /// Who follows calls, if anybody does.
+    pub tracer: Option<Tracer>,
 }
 
 /// The executor.
@@ -160,6 +163,9 @@ impl Executor {
         let event = AuditEvent { event_type: "stop".into(), ..AuditEvent::default() };
         if self.parts.audit.record_durably(event).await.is_err() {
             tracing::error!("the audit log could not be ended with a record of the stop");
+        }
+        if let Some(tracer) = &self.parts.tracer {
+            tracer.flush().await;
         }
     }
 

@@ -51,6 +51,7 @@ pub mod start;
 mod state_folder;
 mod streams;
 mod submissions;
+mod telemetry;
 #[cfg(test)]
 mod testing;
 mod waiting;
@@ -60,3 +61,4 @@ pub use metrics::Metrics;
 pub use queue::BLOCKING_THREADS;
 pub use refusing::Unavailable;
 pub use streams::StreamEvent;
+pub use telemetry::{TraceParent, Tracer};

@@ -73,6 +73,7 @@ pub struct Metrics {
     verification: Family<Verified, Histogram>,
     stopped: Counter,
     deployments: Family<Reason, Counter>,
+    traces: Family<Reason, Counter>,
     agents: Arc<Mutex<Vec<String>>>,
 }
 
@@ -100,6 +101,7 @@ impl Default for Metrics {
             verification: Family::new_with_constructor(microseconds_up),
             stopped: Counter::default(),
             deployments: Family::default(),
+            traces: Family::default(),
             agents: Arc::default(),
         }
     }
@@ -169,6 +171,23 @@ impl Metrics {
         );
         registry.register("mentatlab_instances_stopped", "Instances told to stop", self.stopped.clone());
         registry.register("mentatlab_deployment_changes", "Changes of routes", self.deployments.clone());
+        registry.register(
+            "mentatlab_traced_calls",
+            "Calls whose trace was exported, dropped for want of room, or not taken",
+            self.traces.clone(),
+        );
+    }
+
+    /// What became of traces of calls.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn traces(&self, what: &'static str, count: u64) {
+        self.traces.get_or_create(&reason(what)).inc_by(count);
+    }
+
+    /// How many there were.
+    #[cfg(all(test, feature = "telemetry"))]
+    pub(crate) fn traces_of(&self, what: &'static str) -> u64 {
+        self.traces.get_or_create(&reason(what)).get()
     }
 
     pub(crate) fn deployment(&self, change: &'static str) {

@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::receipts::{Anchor, Receipts};
 use crate::runtime::Runtime;
 use crate::signatures::SignatureMemory;
+use crate::telemetry::Tracer;
 
 /// Largest request body: a module of the largest size in base64, its manifest, and room.
 const MAX_BODY: u64 = (MAX_MODULE_BYTES as u64) / 3 * 4 + (36 << 20);
@@ -81,6 +82,7 @@ pub fn places(settings: &Settings) -> Places {
     read.extend(settings.admin.token_file.clone());
     read.extend(settings.env.values().cloned());
     read.extend(settings.network.iter().flat_map(|network| network.tls.files()).map(Path::to_path_buf));
+    read.extend(settings.telemetry.iter().flat_map(|telemetry| telemetry.tls.files()).map(Path::to_path_buf));
     if let Some(bucket) = &settings.media_bucket {
         read.push(bucket.credentials_file.clone());
         read.extend(bucket.tls.files().map(Path::to_path_buf));
@@ -215,6 +217,7 @@ pub async fn start(
         schedule,
         withdrawal: settings.withdrawal,
         calls_per_agent: settings.calls_per_agent,
+        tracer: tracer(&settings, &metrics)?,
     };
     let executor = Executor::new(parts, &settings.state)?;
     executor.started()?;
@@ -318,6 +321,18 @@ fn no_bucket() -> StartRefusal {
         "there is no bucket for media",
         "add the section [media.s3], in a build with `media-s3`",
     )
+}
+
+#[cfg(feature = "telemetry")]
+fn tracer(settings: &Settings, metrics: &Metrics) -> Result<Option<Tracer>, StartRefusal> {
+    let start = |telemetry| crate::telemetry::exporter::start(telemetry, metrics);
+    settings.telemetry.as_ref().map(start).transpose()
+}
+
+#[cfg(not(feature = "telemetry"))]
+fn tracer(_: &Settings, _: &Metrics) -> Result<Option<Tracer>, StartRefusal> {
+    // A configured collector was refused before: this build exports nothing.
+    Ok(None)
 }
 
 fn own_listeners(settings: &Settings) -> Vec<SocketAddr> {

@@ -153,8 +153,15 @@ impl Server {
     /// With an engine for containers.
     pub(crate) async fn with_containers(containers: Arc<dyn crate::containers::ContainerBackend>) -> Self {
         let state = tempfile::tempdir().expect("folder");
-        Self::run(Default::default(), state, Withdrawal::Stop, None, Default::default(), Some(containers))
-            .await
+        let (admin, evidence) = Default::default();
+        Self::run(admin, state, Withdrawal::Stop, None, evidence, Some(containers), None).await
+    }
+
+    /// With somebody who follows its calls.
+    pub(crate) async fn traced(tracer: crate::telemetry::Tracer) -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        let (admin, evidence) = Default::default();
+        Self::run(admin, state, Withdrawal::Stop, None, evidence, None, Some(tracer)).await
     }
 
     /// The state folder.
@@ -180,7 +187,7 @@ impl Server {
         next: Option<NextPolicy>,
         evidence: EvidenceConfig,
     ) -> Self {
-        Self::run(admin, state, withdrawal, next, evidence, None).await
+        Self::run(admin, state, withdrawal, next, evidence, None, None).await
     }
 
     async fn run(
@@ -190,6 +197,7 @@ impl Server {
         next: Option<NextPolicy>,
         evidence: EvidenceConfig,
         containers: Option<Arc<dyn crate::containers::ContainerBackend>>,
+        tracer: Option<crate::telemetry::Tracer>,
     ) -> Self {
         let root = trust_store::trusted_root::TrustedRoot::new();
         let verifier = trust_store::verifier::Verifier::new(Arc::new(trust_store::provider::AwsLc), &root)
@@ -222,6 +230,7 @@ impl Server {
                 .expect("schedule"),
             withdrawal,
             calls_per_agent: None,
+            tracer,
         };
         let executor = Executor::new(parts, state.path()).expect("executor");
         let access = Access::new(&admin, true).expect("access");

@@ -27,6 +27,7 @@ use super::access::{Access, Role};
 use crate::admission::Denied;
 use crate::executor::{Executed, Executor, Terms};
 use crate::runtime::Selector;
+use crate::telemetry::TraceParent;
 
 /// Largest manifest plus attestation of one message, and largest input or output: the HTTP listener's own limits
 /// are of the same size.
@@ -153,8 +154,9 @@ impl Service for Grpc {
         request: Request<v1::ExecuteAgentRequest>,
     ) -> Result<Response<v1::ExecuteAgentResponse>, Status> {
         self.allow(Role::Execute, &request)?;
+        let trace = trace(&request);
         let call = request.into_inner();
-        let terms = terms(&call);
+        let terms = Terms { trace, ..terms(&call) };
         let done = self.executor.execute(&call.agent, call.input, terms).await;
         Ok(Response::new(response(done.map_err(|denied| refuse(&denied))?)))
     }
@@ -166,7 +168,8 @@ impl Service for Grpc {
         request: Request<Streaming<v1::ExecuteAgentStreamRequest>>,
     ) -> Result<Response<Self::ExecuteAgentStreamStream>, Status> {
         self.allow(Role::Execute, &request)?;
-        streaming::serve(&self.executor, &self.arriving, request.into_inner()).await.map(Response::new)
+        let trace = trace(&request);
+        streaming::serve(&self.executor, &self.arriving, request.into_inner(), trace).await.map(Response::new)
     }
 
     async fn health(
@@ -334,7 +337,13 @@ fn terms(call: &v1::ExecuteAgentRequest) -> Terms {
     Terms {
         deadline: (call.deadline_ms != 0).then(|| Duration::from_millis(call.deadline_ms)),
         session: (!call.session.is_empty()).then(|| call.session.clone()),
+        trace: None,
     }
+}
+
+/// The trace that the caller names.
+fn trace<T>(request: &Request<T>) -> Option<TraceParent> {
+    TraceParent::parse(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
 fn response(done: Executed) -> v1::ExecuteAgentResponse {

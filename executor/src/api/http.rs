@@ -24,6 +24,7 @@ use super::access::{Access, Role};
 use crate::admission::Denied;
 use crate::executor::{Executor, Terms};
 use crate::runtime::Selector;
+use crate::telemetry::TraceParent;
 
 /// The methods that a path takes, for a 405's `Allow`.
 pub(crate) fn methods(path: &str) -> &'static str {
@@ -195,7 +196,7 @@ async fn execute(agent: String, context: Context, body: Bytes) -> Result<Respons
         async {
             context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
-            let terms = terms(&call);
+            let terms = terms(&call, &context.headers);
             let done = context.executor.execute(&agent, Bytes::from(call.input.0), terms).await;
             Ok(json(&super::executed(done.map_err(|denied| problem(&denied))?)))
         }
@@ -203,8 +204,9 @@ async fn execute(agent: String, context: Context, body: Bytes) -> Result<Respons
     ))
 }
 
-fn terms(call: &Execute) -> Terms {
-    Terms { deadline: call.deadline_ms.map(Duration::from_millis), session: call.session.clone() }
+fn terms(call: &Execute, headers: &HeaderMap) -> Terms {
+    let trace = headers.get("traceparent").and_then(|value| TraceParent::parse(value.to_str().ok()?));
+    Terms { deadline: call.deadline_ms.map(Duration::from_millis), session: call.session.clone(), trace }
 }
 
 async fn refresh(context: Context) -> Result<Response, Rejection> {

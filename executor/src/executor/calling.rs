@@ -14,6 +14,7 @@ use crate::deployments::Served;
 use crate::records::{audit_unavailable, call_denied, receipts_unavailable};
 use crate::runtime::{Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration};
 use crate::streams::{Pipe, StreamEvent};
+use crate::telemetry::{Phase, Trace, TraceParent};
 
 /// Ends a call whose caller went away: dropping the future that waits for it raises the flag. After the call ended
 /// the flag means nothing.
@@ -46,6 +47,8 @@ pub struct Terms {
     pub deadline: Option<Duration>,
     /// Calls of one session are served by one release while another takes over.
     pub session: Option<String>,
+    /// The trace that the call is part of.
+    pub trace: Option<TraceParent>,
 }
 
 /// A call that found its agent and is in the list of what can be stopped.
@@ -151,7 +154,7 @@ impl Executor {
         Ok(Streaming { pipe, running: Some(running) })
     }
 
-    /// Starts a call on a thread of its own.
+    /// Starts a call, and follows it if somebody wants to know.
     async fn begin(
         self: &Arc<Self>,
         name: &str,
@@ -159,7 +162,27 @@ impl Executor {
         terms: Terms,
         pipe: Option<Arc<Pipe>>,
     ) -> Result<Running, Denied> {
-        let Terms { deadline, session } = terms;
+        let mut trace = self.parts.tracer.as_ref().and_then(|tracer| tracer.begin(terms.trace));
+        if let Some(trace) = &mut trace {
+            trace.enter(Phase::Admission);
+        }
+        let begun = self.begin_followed(name, input, terms, pipe, &mut trace).await;
+        if let (Err(denied), Some(trace)) = (&begun, &mut trace) {
+            trace.end(denied.code);
+        }
+        begun
+    }
+
+    /// Starts a call on a thread of its own, which takes the trace along.
+    async fn begin_followed(
+        self: &Arc<Self>,
+        name: &str,
+        input: Bytes,
+        terms: Terms,
+        pipe: Option<Arc<Pipe>>,
+        trace: &mut Option<Trace>,
+    ) -> Result<Running, Denied> {
+        let Terms { deadline, session, trace: _ } = terms;
         if session.as_ref().is_some_and(|session| session.len() > MAX_SESSION) {
             let text = format!("`session` has at most {MAX_SESSION} bytes");
             return Err(Denied::new("invalid_argument", text));
@@ -168,13 +191,20 @@ impl Executor {
         let receipt = self.parts.receipts.room().await.map_err(receipts_unavailable)?;
         let Placed { agent, served, registration } = self.register(name, session.as_deref())?;
         let caller = CallerGuard(registration.cancel());
+        if let Some(trace) = trace {
+            trace.of(agent.id(), agent.digest.to_string(), registration.id.to_string());
+        }
         self.draining.refuse()?;
         self.may_run(&agent)?;
         if let Some(pipeline) = agent.prepared.pipeline() {
             self.steps_may_run(pipeline)?;
         }
         let policy = agent.verdict().policy;
+        if let Some(trace) = trace {
+            trace.enter(Phase::Queue);
+        }
         let place = self.queue.enter(&agent.share).await?;
+        let mut trace = trace.take();
         let call = Call {
             input: input.clone(),
             lowered: Lowered { wall: deadline, ..Lowered::default() },
@@ -184,6 +214,9 @@ impl Executor {
         let tokio = tokio::runtime::Handle::current();
         // The caller may go away and its future with it. What runs keeps its place until it ends, and is recorded.
         let call = tokio::task::spawn_blocking(move || {
+            if let Some(trace) = &mut trace {
+                trace.enter(Phase::Run);
+            }
             let (began_ms, began) = (clock::unix_millis(), clock::monotonic());
             let begun = Begun { at_ms: began_ms, policy };
             let finish = Finish(pipe.clone());
@@ -199,8 +232,16 @@ impl Executor {
                 let took = clock::monotonic().saturating_duration_since(began);
                 Self::count_call(served, &ended.result, took);
             }
+            if let Some(trace) = &mut trace {
+                trace.enter(Phase::Receipt);
+            }
             slot.record(executor.execution_event(&running, instance, &ended));
-            receipt.record(instance, executor.receipt(&running, instance, begun, &input, &ended));
+            let written = executor.receipt(&running, instance, begun, &input, &ended);
+            if let Some(trace) = &mut trace {
+                trace.end(&written.reason);
+            }
+            receipt.record(instance, written);
+            drop(trace);
             ended.result
         });
         Ok(Running { agent, call, _caller: caller })

@@ -17,8 +17,9 @@ use tonic::{Status, Streaming};
 use super::refusal::{invalid, refuse};
 use super::{response, terms};
 use crate::admission::Denied;
-use crate::executor::{Executor, Next};
+use crate::executor::{Executor, Next, Terms};
 use crate::streams::StreamEvent;
+use crate::telemetry::TraceParent;
 
 /// KiB of inputs of all callers that are still coming. Once an input is whole its call waits for a place, and places are
 /// counted.
@@ -110,9 +111,10 @@ pub(super) async fn serve(
     executor: &Arc<Executor>,
     arriving: &Arriving,
     request: Streaming<v1::ExecuteAgentStreamRequest>,
+    trace: Option<TraceParent>,
 ) -> Result<Events, Status> {
     let Arrived { call, input, _room } = arriving.receive(request, executor.input_limit()).await?;
-    let terms = terms(&call);
+    let terms = Terms { trace, ..terms(&call) };
     let started = executor.execute_streaming(&call.agent, input, terms).await;
     let running = started.map_err(|denied| refuse(&denied))?;
     Ok(Box::pin(unfold(running, |mut running| async move {
