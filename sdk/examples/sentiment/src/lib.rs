@@ -1,14 +1,35 @@
 //! The sentiment analyser as a guest of the executor, without the standard library.
 //!
-//! README.md describes the algorithm. [`analysis`] is pure and tested natively; `guest` holds the few lines that
-//! speak the `mentat` interface and exists only in WebAssembly builds.
+//! README.md describes the algorithm. [`analysis`] is pure; [`sentiment`] is the agent over it.
 //!
 //! ```text
-//! cargo build --release --target wasm32-unknown-unknown
-//! cargo test                                               # native
+//! make            # target/sentiment.wasm
+//! cargo test      # native, on the SDK's fake host
 //! ```
 #![cfg_attr(target_arch = "wasm32", no_std)]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::vec;
+
+use mentat_sdk::{Context, Error, Input, Output, Result, mentat_agent};
+
+use crate::analysis::{MAX_INPUT, SLOTS, Slot, analyse};
 
 pub mod analysis;
-#[cfg(target_arch = "wasm32")]
-mod guest;
+
+/// Answers a text with one JSON object, and records how many words it had. Exit code 1: the input is larger than 1 MiB.
+///
+/// # Errors
+/// When the input is too large, or the host refuses.
+#[mentat_agent]
+pub fn sentiment(context: &Context, input: Input) -> Result<Output> {
+    let mut text = input.into_bytes();
+    if text.len() > MAX_INPUT {
+        return Err(Error::new("input is larger than 1 MiB"));
+    }
+    let answer = analyse(&mut text, &mut vec![Slot::FREE; SLOTS]);
+    context.metric("words", f64::from(answer.words))?;
+    Ok(Output::bytes(answer.as_bytes()))
+}

@@ -1,0 +1,62 @@
+#!/bin/sh
+# The toolchains of the guest languages, on Debian 12 and later, as root: Rust and C from Debian's packages, AssemblyScript from
+# npm, TinyGo from its Go module with Debian's LLVM. What is there already is left as it is. Called by `make toolchains`.
+set -eu
+
+TINYGO=v0.41.1
+ASSEMBLYSCRIPT=0.28.9
+ROOT=/usr/local/lib/tinygo
+
+say() { printf '== %s\n' "$*"; }
+missing=0
+
+say "Rust and C, from Debian"
+apt-get update
+apt-get install -y --no-install-recommends make rustc-web cargo-web rust-web-src lld-22 clang-22 libclang-rt-22-dev-wasm32 wasi-libc
+
+say "AssemblyScript $ASSEMBLYSCRIPT, from npm"
+command -v npm >/dev/null || apt-get install -y --no-install-recommends nodejs npm
+command -v asc >/dev/null || npm install --global "assemblyscript@$ASSEMBLYSCRIPT"
+
+if ! command -v go >/dev/null; then
+  echo "MISSING: Go 1.24 or later; Debian 12 has none that is new enough. Install it and run this again: the Go examples and TinyGo need it"
+  missing=1
+elif command -v tinygo >/dev/null; then
+  say "TinyGo is there"
+else
+  say "TinyGo $TINYGO, from its Go module"
+  apt-get install -y --no-install-recommends g++ llvm-19-dev libclang-19-dev clang-19 lld-19 libclang-rt-19-dev-wasm32 wasi-libc binaryen
+  source=$(go mod download -json "github.com/tinygo-org/tinygo@$TINYGO" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+  test -n "$source"
+  rm -rf "$ROOT" && cp -r "$source" "$ROOT" && chmod -R u+w "$ROOT"
+  # The module holds no submodules: an empty folder for one, Debian's builds for the C libraries of the others.
+  mkdir -p "$ROOT/src/net" "$ROOT/bin"
+  (cd "$ROOT" && GOFLAGS=-buildvcs=false go build -tags llvm19 -o bin/tinygo .)
+  for library in compiler-rt-wasm32-unknown-unknown-mvp compiler-rt-wasm32-unknown-wasi-generic \
+                 wasmbuiltins-wasm32-unknown-unknown-mvp wasi-libc-wasm32-unknown-wasi-generic; do
+    mkdir -p "$ROOT/libraries/$library/include"
+    case $library in
+      compiler-rt*) cp /usr/lib/llvm-19/lib/clang/19/lib/wasi/libclang_rt.builtins-wasm32.a "$ROOT/libraries/$library/lib.a" ;;
+      *) cp /usr/lib/wasm32-wasi/libc.a "$ROOT/libraries/$library/lib.a"
+         cp -r /usr/include/wasm32-wasi/. "$ROOT/libraries/$library/include/" ;;
+    esac
+  done
+  # TinyGo looks for built libraries in each user's cache, and would build what it does not find there from sources it lacks.
+  cat > /usr/local/bin/tinygo <<'WRAPPER'
+#!/bin/sh
+export TINYGOROOT=/usr/local/lib/tinygo
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/tinygo
+for library in "$TINYGOROOT"/libraries/*; do
+  test -d "$cache/${library##*/}" || { mkdir -p "$cache" && cp -r "$library" "$cache/"; }
+done
+exec "$TINYGOROOT/bin/tinygo" "$@"
+WRAPPER
+  chmod 755 /usr/local/bin/tinygo
+fi
+
+say "what is there now"
+/usr/bin/rustc --version
+clang-22 --version | sed -n 1p
+asc --version
+if test "$missing" = 0; then go version; tinygo version; fi
+exit "$missing"
