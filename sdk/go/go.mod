@@ -1,0 +1,3 @@
+module mentat.internal/sdk
+
+go 1.24
