@@ -189,6 +189,14 @@ fn findings(manifest: &Manifest, imports: &BTreeSet<(String, String)>) -> Vec<Fi
     for module in foreign {
         add("unknown_import", format!("imports from `{module}`, which no executor offers"));
     }
+    let of = |name: &str| imports.iter().any(|(module, _)| module == name);
+    if of("mentat") && of("wasi_snapshot_preview1") {
+        add(
+            "two_interfaces",
+            "imports `mentat` and `wasi_snapshot_preview1`, and no executor links one module to both"
+                .to_owned(),
+        );
+    }
     let uses_handles = core("request_capability") || interface("mentat:agent/capability");
     let uses_media = core("download_media") || core("upload_media") || interface("mentat:agent/media");
     let uses_streams = core("start_stream") || interface("mentat:agent/stream");
@@ -288,6 +296,15 @@ mod tests {
         let component =
             r#"(component (import "wasi:cli/environment@0.2.0" (instance)) (import "acme:x/y" (instance)))"#;
         assert_eq!(codes(&manifest("", LIMIT), component), ["unknown_import"]);
+    }
+
+    #[test]
+    fn a_module_over_two_interfaces_is_found() {
+        let wasi = r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))))"#;
+        assert!(codes(&manifest("", LIMIT), wasi).is_empty());
+        let both = r#"(module (import "mentat" "input_len" (func (result i64)))
+            (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))))"#;
+        assert_eq!(codes(&manifest("", LIMIT), both), ["two_interfaces"]);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Output;
 use crate::{
-    admission, attach, audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, oci,
-    pki, publish, run, schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
+    admission, attach, audit, audit_capabilities, conformance, demo, endorse, executor, lint, log, man, new,
+    oci, pki, publish, run, schema, sign, sign_bundle, stack, tls, trust, verify, verify_bundle,
 };
 
 /// Sign modules, record them in a transparency log, verify them offline, run them.
@@ -40,6 +40,8 @@ enum Command {
     Up(stack::Up),
     /// Show the whole path and every refusal on a stack in a temporary folder
     Demo(demo::Demo),
+    /// Start an agent in Rust, AssemblyScript, Go or C
+    New(new::New),
     /// Certificates: request, list, revoke
     #[command(subcommand)]
     Pki(pki::Command),
@@ -111,6 +113,7 @@ pub fn run(cli: &Cli, out: &Output) -> Outcome {
     match &cli.command {
         Command::Up(up) => stack::up(up, out),
         Command::Demo(demo) => demo::run(demo, out),
+        Command::New(new) => new::run(new, out),
         Command::Pki(command) => pki::run(command, &home()?, out),
         Command::Sign(sign) => sign::run(sign, &home()?, out),
         Command::Statement(print) => attach::print_statement(print, out),

@@ -25,6 +25,7 @@ mod lint;
 mod log;
 mod man;
 mod net;
+mod new;
 mod oci;
 mod output;
 mod pki;
