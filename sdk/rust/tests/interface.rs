@@ -1,7 +1,53 @@
 //! An agent sees the interface through the types of this crate; the fake host keeps the interface's rules.
 
 use mentat_sdk::fake::Host;
-use mentat_sdk::{Agent, Context, Error, HostError, Input, Level, Output, Result, Value};
+use mentat_sdk::{Agent, Context, Error, HostError, Input, Level, Output, Result, Value, mentat_agent};
+
+/// The three places of the attribute: each is compiled as the export that it is in a module.
+mod attribute {
+    use super::*;
+
+    #[mentat_agent]
+    #[derive(Debug)]
+    pub(crate) enum Kind {
+        One,
+    }
+
+    pub(super) struct Block(Kind);
+
+    #[mentat_agent]
+    impl crate::Agent for Block {
+        fn init(context: &Context) -> Result<Self> {
+            Kind::init(context).map(Block)
+        }
+
+        fn process(&mut self, context: &Context, input: Input) -> Result<Output> {
+            self.0.process(context, input)
+        }
+    }
+
+    impl Agent for Kind {
+        fn init(_: &Context) -> Result<Self> {
+            Ok(Self::One)
+        }
+
+        fn process(&mut self, _: &Context, _: Input) -> Result<Output> {
+            Ok(Output::text("one"))
+        }
+    }
+
+    #[mentat_agent]
+    pub(super) fn function(context: &Context, input: Input) -> Result<Output> {
+        Kind::init(context)?.process(context, input)
+    }
+}
+
+#[test]
+fn the_attribute_leaves_what_it_stands_on_as_it_is() {
+    assert_eq!(Host::new().call(attribute::function).text(), "one");
+    assert_eq!(Host::new().run::<attribute::Kind>().text(), "one");
+    assert_eq!(Host::new().run::<attribute::Block>().text(), "one");
+}
 
 /// Counts its own calls: a state that `init` makes.
 struct Counting {

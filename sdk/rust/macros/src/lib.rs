@@ -14,6 +14,23 @@ use proc_macro::{Delimiter, TokenStream, TokenTree};
 /// #[mentat_agent]
 /// impl Agent for Sentiment { … }
 /// ```
+///
+/// Anything else is refused when it is compiled:
+///
+/// ```compile_fail
+/// #[mentat_sdk_macros::mentat_agent]
+/// fn generic<T>() {}
+/// ```
+///
+/// ```compile_fail
+/// #[mentat_sdk_macros::mentat_agent]
+/// const NUMBER: i32 = 1;
+/// ```
+///
+/// ```compile_fail
+/// #[mentat_sdk_macros::mentat_agent(name = "x")]
+/// struct Named;
+/// ```
 #[proc_macro_attribute]
 pub fn mentat_agent(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let call = if arguments.is_empty() {
@@ -23,12 +40,14 @@ pub fn mentat_agent(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut expanded = item;
     let more = match call {
+        // Natively nothing is exported, but what would be is compiled: a wrong signature is an error in every build.
         Ok(call) => format!(
-            "#[cfg(target_arch = \"wasm32\")]
-             #[allow(unsafe_code, reason = \"the name of an export\")]
+            "#[allow(unsafe_code, reason = \"the name of an export\")]
              const _: () = {{
-                 #[unsafe(export_name = \"process\")]
+                 #[cfg_attr(target_arch = \"wasm32\", unsafe(export_name = \"process\"))]
                  extern \"C\" fn exported() -> i32 {{ {call} }}
+                 #[cfg(not(target_arch = \"wasm32\"))]
+                 const _: extern \"C\" fn() -> i32 = exported;
              }};"
         ),
         Err(message) => format!("::core::compile_error!({message:?});"),
