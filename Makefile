@@ -208,4 +208,4 @@ examples: build ## every guest example of the SDKs: built, signed, admitted and 
 
 toolchains: ## the guest toolchains, on Debian (run as root)
 	@command -v apt-get >/dev/null || { echo "MISSING: apt-get; install the packages named in this target by other means"; exit 1; }
-	apt-get update && apt-get install -y --no-install-recommends rustc-web cargo-web rust-web-src lld-22 clang-22 libclang-rt-22-dev-wasm32 wasi-libc binaryen
+	sh tests/examples/toolchains.sh
