@@ -13,7 +13,12 @@ fn every_case_gives_its_answer() {
         if path.extension().is_some_and(|extension| extension == "txt") {
             let expected = std::fs::read_to_string(path.with_extension("json")).unwrap();
             let done = Host::new().input(std::fs::read(&path).unwrap()).call(sentiment);
-            assert_eq!((done.exit_code, done.text().as_str()), (0, expected.trim_end()), "{}", path.display());
+            assert_eq!(
+                (done.exit_code, done.text().as_str()),
+                (0, expected.trim_end()),
+                "{}",
+                path.display()
+            );
             assert_eq!(done.metrics[0].0, "words");
             seen += 1;
         }
