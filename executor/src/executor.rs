@@ -225,10 +225,11 @@ impl Executor {
 
     async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
         let (admitted, verdict) = self.judge(submission).await?;
-        let prepared = match Prepared::without_code(&self.parts.runtime, &admitted, self.parts.admission.containers()) {
-            Some(prepared) => prepared,
-            None => self.prepare(&admitted).await?,
-        };
+        let prepared =
+            match Prepared::without_code(&self.parts.runtime, &admitted, self.parts.admission.containers()) {
+                Some(prepared) => prepared,
+                None => self.prepare(&admitted).await?,
+            };
         let attestation = Arc::clone(submission.attestation());
         Ok(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)))
     }
