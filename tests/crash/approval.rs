@@ -17,7 +17,7 @@ fn what_was_approved_before_the_authority_was_killed_is_issued_once_after_it() {
     stack.kill_server("ca-service");
     stack.restart();
     stack.ctl_with_input(&ask, good.as_bytes()).refused(69, "awaits_approval");
-    assert_eq!(open_requests(&stack), [id.clone()]);
+    assert_eq!(open_requests(&stack), std::slice::from_ref(&id));
     approve(&stack, dir.path(), "alice@example.com", &id);
     stack.kill_server("ca-service");
     stack.restart();

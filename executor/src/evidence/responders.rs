@@ -374,7 +374,7 @@ impl State {
     fn follow(
         &mut self,
         present: &BTreeSet<usize>,
-        met: Vec<(Arc<Attestation>, Vec<(Fingerprint, Question)>)>,
+        met: impl IntoIterator<Item = (Arc<Attestation>, Vec<(Fingerprint, Question)>)>,
     ) {
         self.agents.retain(|known, _| present.contains(known));
         for (attestation, questions) in met {

@@ -328,7 +328,7 @@ async fn an_engine_for_containers_gets_admitted_digests_and_nothing_else() {
     assert_eq!(server.executor.find("cc.node").unwrap().kind, "container");
     let done = call(&server, "cc.node", b"hello").await.unwrap();
     assert_eq!((done.outcome.output.as_slice(), done.outcome.usage.memory_bytes), (&b"hello"[..], 1));
-    assert_eq!(*engine.0.lock(), [reference.clone()]);
+    assert_eq!(*engine.0.lock(), std::slice::from_ref(&reference));
 
     let digest = server.executor.find("cc.node").unwrap().digest;
     server.executor.revoke_for_test("cc.node", &digest);
