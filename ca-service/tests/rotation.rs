@@ -5,7 +5,7 @@
 mod fixture;
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use ca_api::{CertificateRecord, CertificateState, ListQuery};
 use ca_service::reconciler::{Reach, Reconciled};
