@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `Asked` | somebody whose identity and key were proven, and how many people must approve |
 //! | [`RequestContent`] | what would be issued, fixed when the request is recorded |
-//! | `statement` | the same as text: what approvers are shown, and approve by its SHA-256 |
-//! | `decision` | who may approve or deny, and what comes of it |
+//! | [`mod@statement`] | the same as text: what approvers are shown, and approve by its SHA-256 |
+//! | [`mod@decision`] | who may approve or deny, and what comes of it |
 //! | [`Granted`] | the proof that enough different people approved exactly this; the intent of the issuance names them |
-//! | `notice` | the webhook that is told of new requests |
+//! | [`mod@notice`] | the webhook that is told of new requests |
 //!
 //! A request is recorded after everything that issuance would refuse was looked at. Its certificate is issued when the requester
 //! comes back after the approval, in the order of every issuance, and the request is used up in the transaction that records the
@@ -131,7 +131,7 @@ pub(crate) struct Asked {
     pub(crate) needed: u8,
 }
 
-/// The proof that enough different people approved exactly one request. Only `Granted::judge` makes it.
+/// The proof that enough different people approved exactly one request. Only [`Granted::judge`] makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
     id: QueuedId,
