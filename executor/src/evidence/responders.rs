@@ -56,7 +56,10 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 32 << 10;
 
 /// SHA-256 of a certificate.
-pub(super) type Fingerprint = [u8; 32];
+type Fingerprint = [u8; 32];
+
+/// A question under the certificate that it is about.
+pub(super) type Filed = (Fingerprint, Question);
 
 /// What is asked, of whom, and what was answered.
 pub(super) struct Responders {
@@ -172,7 +175,7 @@ impl Responders {
 
     /// As if these were the certificates of the only agent.
     #[cfg(test)]
-    pub(super) fn follow_these(&self, questions: Vec<(Fingerprint, Question)>) {
+    pub(super) fn follow_these(&self, questions: Vec<Filed>) {
         let attestation = crate::testing::attestation();
         self.state.lock().follow(&BTreeSet::new(), vec![(attestation, questions)]);
     }
@@ -186,7 +189,7 @@ impl Responders {
         self.want_these(questions).await
     }
 
-    pub(super) async fn want_these(&self, questions: Vec<(Fingerprint, Question)>) -> bool {
+    pub(super) async fn want_these(&self, questions: Vec<Filed>) -> bool {
         let now = clock::monotonic();
         let asked: Vec<_> = {
             let mut state = self.state.lock();
@@ -214,7 +217,7 @@ impl Responders {
     /// Asks about everything once, whoever was tried longest ago first.
     pub(super) async fn refresh(&self) {
         let _one_at_a_time = self.round.lock().await;
-        let mut due: Vec<(Fingerprint, Question)> = {
+        let mut due: Vec<Filed> = {
             let mut state = self.state.lock();
             state.silent.clear();
             let of_use = state.questions.iter().filter(|(_, question)| question.is_of_use());
@@ -278,7 +281,7 @@ impl Responders {
     }
 
     /// The questions that a module's verified chains lead to; `None` when finding them was too much work.
-    fn about(&self, digest: ModuleDigest, attestation: &Attestation) -> Option<Vec<(Fingerprint, Question)>> {
+    fn about(&self, digest: ModuleDigest, attestation: &Attestation) -> Option<Vec<Filed>> {
         let (artifact, now) = (ArtifactDigest::sha256(digest.0), UnixTime(clock::unix_seconds()));
         let chains = self.verifier.chains(attestation, artifact, Deciding::ByAnyPolicy, now).ok()?;
         let links = chains.iter().flat_map(|chain| chain.links());
@@ -371,11 +374,7 @@ fn address(attestation: &Arc<Attestation>) -> usize {
 
 impl State {
     /// Keeps to the agents that are present, and adds those that were met.
-    fn follow(
-        &mut self,
-        present: &BTreeSet<usize>,
-        met: impl IntoIterator<Item = (Arc<Attestation>, Vec<(Fingerprint, Question)>)>,
-    ) {
+    fn follow(&mut self, present: &BTreeSet<usize>, met: Vec<(Arc<Attestation>, Vec<Filed>)>) {
         self.agents.retain(|known, _| present.contains(known));
         for (attestation, questions) in met {
             let named = self.add(questions);
@@ -385,7 +384,7 @@ impl State {
     }
 
     /// Adds the questions that there is room for and gives the names of all that are there now.
-    fn add(&mut self, questions: Vec<(Fingerprint, Question)>) -> Vec<Fingerprint> {
+    fn add(&mut self, questions: Vec<Filed>) -> Vec<Fingerprint> {
         let mut named = Vec::with_capacity(questions.len());
         for (fingerprint, question) in questions {
             if self.questions.len() < MAX_QUESTIONS || self.questions.contains_key(&fingerprint) {

@@ -28,7 +28,7 @@ pub fn bind(logs: &mut LogSet, authorities: &Authorities) -> Outcome<()> {
                 keys.extend(key.or_fail(Exit::Failure, &authority.name)?.into_iter().map(Bytes));
             }
             AuthorityRole::Root | AuthorityRole::CodeSigning | AuthorityRole::TimeStamping => {
-                for pem in authority.certificate.iter() {
+                if let Some(pem) = &authority.certificate {
                     let certificates = chain_file::parse(pem, &authority.name)?;
                     issuers.extend(certificates.first().map(|own| Bytes(own.subject_der().to_vec())));
                 }

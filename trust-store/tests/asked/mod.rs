@@ -71,6 +71,13 @@ fn an_answer_counts_for_the_certificate_that_it_was_asked_about_and_is_weighed_l
     assert_eq!(status(&answered(&other, &fine)), RevocationStatus::Unknown);
     assert_eq!(status(&answered(&leaf, &about(&[0x43], &good(), &ca.key))), RevocationStatus::Unknown);
     assert_eq!(status(&answered(&leaf, &about(SERIAL, &good(), &Key::new()))), RevocationStatus::Unknown);
+    // It ends like every other: what was asked for and not asked for again says nothing any more.
+    let later = NOW.plus(2 * DAY);
+    let policy = strict();
+    let fresh = answered(&leaf, &fine);
+    let stale = check(&fresh, &policy, later).assess(&leaf, &ca.certificate, &mut Budget::default()).unwrap();
+    assert_eq!(stale.status, RevocationStatus::Unknown);
+    assert_eq!(stale.shortfall.unwrap().code, ReasonCode::RevocationStale);
     // "Revoked" wins over any "good", wherever each stands.
     let gone = about(SERIAL, &revoked(NOW.plus(-DAY)), &ca.key);
     let mut both = answered(&leaf, &gone);

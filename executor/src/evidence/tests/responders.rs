@@ -5,7 +5,7 @@ use rcgen::CustomExtension;
 use trust_store::evidence::Evidence;
 
 use super::*;
-use crate::evidence::responders::{Fingerprint, Question, Responders};
+use crate::evidence::responders::{Filed, Responders};
 use crate::evidence::{Asked, OcspMode};
 
 const HOUR: i64 = 3600;
@@ -115,7 +115,7 @@ impl Asking {
         format!("{}/ocsp", self.server.url)
     }
 
-    fn question(&self, certificate: &Certificate) -> Vec<(Fingerprint, Question)> {
+    fn question(&self, certificate: &Certificate) -> Vec<Filed> {
         let question = self.responders.question(certificate, &self.ca.certificate);
         question.map(|question| (certificate.fingerprint(), question)).into_iter().collect()
     }
