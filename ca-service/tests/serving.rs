@@ -11,15 +11,23 @@ use fixture::program::{Process, command, config, config_elsewhere, run, said};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_is_refused_and_commands_that_only_read_are_not() {
     let site = Site::new().await;
-    let (here, there) = (config(&site), config_elsewhere(&site));
+    let here = config(&site);
     let first = Process::start(&here);
-    // A file is locked where it is; a schema can be reached from another folder.
-    let (other, reason) = match site.settings.database.file() {
-        Some(_) => (&here, "another process works on"),
-        None => (&there, "another_server_serves"),
+    // A file is locked where it is; a schema can be reached from other folders.
+    let (elsewhere, reason) = match site.settings.database.file() {
+        Some(_) => (vec![here.clone(); 3], "another process works on"),
+        None => {
+            let machines = ["second", "third", "fourth"].map(|machine| config_elsewhere(&site, machine));
+            (machines.to_vec(), "another_server_serves")
+        }
     };
+    let other = &elsewhere[0];
     let refused = [vec!["serve"], vec!["renew", "--authority", "root"], vec!["accept-time"]];
-    let refused = refused.map(|arguments| command(other, &arguments).spawn().unwrap());
+    let refused: Vec<_> = elsewhere
+        .iter()
+        .zip(refused)
+        .map(|(config, arguments)| command(config, &arguments).spawn().unwrap())
+        .collect();
     for child in refused {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(78), "{}", said(&output));
@@ -102,7 +110,7 @@ mod on_a_server {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_server_that_stood_still_while_its_lock_was_lost_does_nothing_behind_its_successor() {
         let Some(site) = site().await else { return };
-        let (here, there) = (config(&site), config_elsewhere(&site));
+        let (here, there) = (config(&site), config_elsewhere(&site, "second"));
         let authority = site.open().await;
         let token =
             authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
@@ -146,7 +154,7 @@ mod on_a_server {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_idle_server_finds_out_that_another_took_over() {
         let Some(site) = site().await else { return };
-        let (here, there) = (config(&site), config_elsewhere(&site));
+        let (here, there) = (config(&site), config_elsewhere(&site, "second"));
         let first = Process::start(&here);
         first.signal("STOP");
         lock_holders(&site.settings, END).await;
@@ -176,7 +184,10 @@ mod on_a_server {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let refused = occupancy::occupy(&mut site.settings.clone()).await.unwrap_err().to_string();
+        // From another machine, whose folder nobody has locked.
+        let mut elsewhere = site.settings.clone();
+        elsewhere.data_dir = site.folder.path().join("elsewhere");
+        let refused = occupancy::occupy(&mut elsewhere).await.unwrap_err().to_string();
         assert!(refused.contains("another_server_serves"), "{refused}");
         store.probe().await.unwrap();
         assert_eq!(store.write_failure(), None);

@@ -128,8 +128,9 @@ async fn is_there(client: &Client, location: &Location) -> Result<bool, StoreErr
 /// Writes a new claim: from then on, nobody's before commits anything.
 async fn claim(client: &Client) -> Result<Claim, StoreError> {
     let claim = Claim::fresh()?;
+    // Whoever stands still in a transaction is given up by the server after thirty seconds (`SESSION`).
     let written = format!(
-        "BEGIN; {WRITERS}; INSERT INTO meta (name, value) VALUES ('{CLAIM}', '{}') \
+        "BEGIN; SET LOCAL lock_timeout = '40s'; {WRITERS}; INSERT INTO meta (name, value) VALUES ('{CLAIM}', '{}') \
          ON CONFLICT (name) DO UPDATE SET value = excluded.value; COMMIT",
         claim.0
     );
