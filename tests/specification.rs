@@ -90,6 +90,7 @@ fn bench_sources() -> BTreeMap<&'static str, &'static str> {
         ("make bench-log", "transparency-log/benches"),
         ("make bench-log-large", "transparency-log/benches"),
         ("make bench-ca", "ca-service/benches"),
+        ("make bench-ca-large", "ca-service/benches"),
         ("make bench-verify", "trust-store/benches"),
         ("make bench-exec", "executor/benches"),
         ("make bench-stack", "tests/benches"),

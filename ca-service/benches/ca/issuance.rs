@@ -12,8 +12,8 @@ use crate::load::{Seen, Use, closed_loop, post};
 use crate::rows;
 use crate::stack::Stack;
 
-const CONNECTIONS: usize = 64;
-const RUNS: usize = 3;
+pub(crate) const CONNECTIONS: usize = 64;
+pub(crate) const RUNS: usize = 3;
 
 /// What one thread does with nothing but the key: signatures a second, and signatures verified before release.
 pub(crate) fn bare_signatures() -> (f64, f64) {
@@ -57,7 +57,12 @@ pub(crate) async fn requests(stack: &Stack, profile: &str, count: usize) -> Arc<
 }
 
 /// One run; returns what was seen and the CPU of both servers for one certificate, in milliseconds.
-async fn issue(stack: &Stack, profile: &str, connections: usize, lasting: Duration) -> (Seen, f64) {
+pub(crate) async fn issue(
+    stack: &Stack,
+    profile: &str,
+    connections: usize,
+    lasting: Duration,
+) -> (Seen, f64) {
     // Room for a rate that nobody expects.
     let most = if connections == 1 { 1_200 } else { 6_000 };
     let count = most * usize::try_from(lasting.as_secs()).unwrap() * 3 / 2;
@@ -150,31 +155,4 @@ async fn lint_us(stack: &Stack) -> f64 {
         })
         .collect();
     median(times)
-}
-
-/// The rate with many certificates stored against the rate with none, in turns.
-pub(crate) async fn measure_full(figures: &mut Figures, lasting: Duration) {
-    let stored = std::env::var("MENTAT_BENCH_STORED").ok().map_or(1_000_000, |text| text.parse().unwrap());
-    let (mut empty, mut full) = (Stack::new("ecdsa-p256"), Stack::new("ecdsa-p256"));
-    full.start_ca();
-    let (_, _) = issue(&full, "plain", 8, Duration::from_secs(1)).await;
-    full.stop_ca();
-    let began = Instant::now();
-    rows::load(&full.database(), 0, stored);
-    figures.set("load_s", began.elapsed().as_secs_f64());
-    let starts = (0..3).map(|_| full.start_ca().start_ms).collect();
-    figures.set("start_full_ms", median(starts));
-    empty.start_ca();
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        with.push(issue(&full, "plain", CONNECTIONS, lasting).await.0.per_s());
-        without.push(issue(&empty, "plain", CONNECTIONS, lasting).await.0.per_s());
-    }
-    let name = match stored {
-        10_000_000 => "issue_ratio_10m_vs_empty",
-        1_000_000 => "issue_ratio_1m_vs_empty",
-        _ => "issue_ratio_full_vs_empty",
-    };
-    figures.set("issued_full_per_s", median(with.clone()));
-    figures.set(name, median(with) / median(without));
 }

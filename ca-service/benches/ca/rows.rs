@@ -1,4 +1,4 @@
-//! Rows put into the database past the server, in its own schema: tokens to be used, and stored certificates by the million.
+//! Rows put into the database past the server, in its own schema: tokens to be used, and what is due.
 
 use std::path::Path;
 
@@ -52,63 +52,6 @@ pub(crate) fn sizes(database: &Path) -> (f64, f64) {
 pub(crate) fn bytes_per_certificate(before: (f64, f64), database: &Path) -> f64 {
     let after = sizes(database);
     (after.0 - before.0) / (after.1 - before.1)
-}
-
-/// Adds stored certificates that look like the newest one, numbered from `from` to `to`: same sizes, own serial numbers,
-/// keys and identities. Indexes are dropped and made anew, which is what makes it fast.
-pub(crate) fn load(database: &Path, from: i64, to: i64) {
-    let connection = open(database);
-    let indexes = [
-        "CREATE UNIQUE INDEX certificate_request ON certificate (requester, request_id) WHERE request_id IS NOT NULL AND substr(requester, 1, 6) <> 'token:'",
-        "CREATE INDEX certificate_identity ON certificate (identity) WHERE identity IS NOT NULL",
-        "CREATE INDEX certificate_key ON certificate (spki_sha256)",
-        "CREATE INDEX certificate_open ON certificate (created_at) WHERE state IN (0, 1, 3, 4)",
-    ];
-    connection
-        .execute_batch(
-            "PRAGMA cache_size = -2000000; PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 100000; \
-         DROP INDEX certificate_request; DROP INDEX certificate_identity; DROP INDEX certificate_key; \
-         DROP INDEX certificate_open;",
-        )
-        .unwrap();
-    let mut done = from;
-    while done < to {
-        let part = (to - done).min(500_000);
-        // Serial numbers ascend here, so that the two indexes that cannot be dropped are written in order.
-        connection.execute(
-            "WITH RECURSIVE number (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM number WHERE n < ?1 + ?2 - 1), \
-             model AS (SELECT * FROM certificate WHERE requester LIKE 'token:%' ORDER BY id DESC LIMIT 1) \
-             INSERT INTO certificate (serial, intent, issuer, profile, identity_kind, identity, spki_sha256, requester, \
-             request_id, evidence, not_before, not_after, shard, state, step, tbs_sha256, tbs, signature, log_index, \
-             created_at, updated_at) \
-             SELECT CAST(unhex(printf('01%012X', n)) || randomblob(11) AS BLOB), CAST(unhex(printf('%012X', n)) || randomblob(10) AS BLOB), issuer, \
-             profile, identity_kind, 'stored-' || n || '@example.org', randomblob(32), \
-             'bench', lower(hex(randomblob(48))), evidence, not_before, not_after, n % 128, \
-             5, 1, tbs_sha256, tbs, signature, n, created_at, updated_at FROM number, model",
-            params![done, part],
-        )
-        .unwrap();
-        done += part;
-    }
-    for index in indexes {
-        connection.execute_batch(index).unwrap();
-    }
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-}
-
-/// Adds certificates that look like the newest one and were revoked a month ago, so that no delta list has them: those
-/// numbered from `from` to `to`.
-pub(crate) fn load_revoked(database: &Path, from: i64, to: i64) {
-    load(database, from, to);
-    let connection = open(database);
-    connection.execute(
-        "INSERT INTO revocation (issuer, shard, serial, revoked_at, recorded_at, reason, actor, event_index) \
-         SELECT issuer, shard, serial, not_before, not_before - 2592000, 4, 'bench', 0 FROM certificate \
-         WHERE state = 5 AND requester = 'bench'",
-        [],
-    )
-    .unwrap();
-    connection.execute_batch("UPDATE certificate SET state = 7 WHERE state = 5 AND requester = 'bench'; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
 }
 
 /// Makes only the complete list of the issuing CA due.
