@@ -47,9 +47,9 @@ check: ## formatting, clippy, documentation, licences and bans
 	@$(MAKE) --no-print-directory no-std deny
 
 # What an executor can be built with besides.
-EXECUTOR_EXTRAS = executor/cedar,executor/media-s3,executor/telemetry
+EXECUTOR_EXTRAS = executor/media-s3,executor/telemetry
 
-check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services, Cedar and buckets
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services, buckets and traces
 	$(CARGO) clippy $(WITH_BACKENDS),$(EXECUTOR_EXTRAS) --all-targets -- -D warnings
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
@@ -139,7 +139,7 @@ interop-postgres: ## the authority with its records in PostgreSQL: the suites th
 interop-s3: ## media objects in a bucket: on a service of the suite's own, then against moto; and traces to a collector of the suite's own
 	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
 	$(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features $(EXECUTOR_EXTRAS) --lib -- media rules telemetry --nocapture
+	$(CARGO) test $(ALL_BUT_COMPILER) --features $(EXECUTOR_EXTRAS) --lib -- media telemetry --nocapture
 
 interop-smtp: ## codes by e-mail, against a mail server of the suite's own
 	$(CARGO) test $(WITH_BACKENDS) --test mailed_codes

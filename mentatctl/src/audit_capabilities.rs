@@ -15,7 +15,6 @@ use wasmparser::{Parser, Payload};
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
-use crate::verify::load_policy;
 
 /// `audit-capabilities`.
 #[derive(Debug, Args)]
@@ -33,13 +32,8 @@ pub struct Audit {
 /// # Errors
 /// Exit code 2 when the policy cannot be read; every release is reported by itself.
 pub fn run(audit: &Audit, out: &Output) -> Outcome {
-    let policy = audit.policy.as_deref().map(load_policy).transpose()?;
-    if policy.as_ref().is_some_and(|policy| policy.capability_rules.is_some()) {
-        out.note(
-            "the policy has `capability_rules`, which ask who signed: `mentatctl verify` judges by them",
-        );
-    }
-    let granted = policy.map(|policy| policy.capabilities);
+    let policy = audit.policy.as_deref().map(trust_store_files::load_policy).transpose();
+    let granted = policy.or_fail(Exit::Usage, "the trust policy")?.map(|policy| policy.capabilities);
     let mut worst = Exit::Ok;
     for path in &audit.releases {
         match audit_one(path, granted.as_ref(), out) {

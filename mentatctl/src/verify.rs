@@ -83,17 +83,9 @@ impl VerifyFlags {
     /// # Errors
     /// Exit code 2 when it cannot be used.
     pub fn policy(&self, home: &Home) -> Outcome<TrustPolicy> {
-        load_policy(&home.policy(self.policy.as_deref())?)
+        trust_store_files::load_policy(&home.policy(self.policy.as_deref())?)
+            .or_fail(Exit::Usage, "the trust policy")
     }
-}
-
-/// A policy file, with what its capability rules are judged by.
-///
-/// # Errors
-/// Exit code 2 when it cannot be used.
-pub fn load_policy(path: &Path) -> Outcome<TrustPolicy> {
-    let policy = trust_store_files::load_policy(path).or_fail(Exit::Usage, "the trust policy")?;
-    capability_rules::complete(policy).or_fail(Exit::Usage, "the trust policy")
 }
 
 /// What was decided of an admitted release.

@@ -14,7 +14,6 @@ const NEVER_REACHED: &[(&str, &[&str])] = &[
         &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "aws-lc-rs", "getrandom"],
     ),
     ("trust-store", &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "hsm"]),
-    ("capability-rules", &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "hsm"]),
     ("trust-store-files", &["warp", "sqlx", "rusqlite", "wasmtime"]),
     ("hsm", &["warp", "hyper", "sqlx", "rusqlite", "wasmtime"]),
     ("log-store", &["warp", "hyper", "reqwest", "tonic", "wasmtime"]),

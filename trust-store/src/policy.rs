@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use tlog::note::VerifierKey;
 
 use crate::capability::Capability;
-use crate::capability_rules::CapabilityRules;
 use crate::identity::Identity;
 use crate::key_details::KeyDetails;
 use crate::pattern::Pattern;
@@ -94,8 +93,6 @@ pub struct TrustPolicy {
     pub agents: AgentPolicy,
     /// Capabilities that may be requested (step 14).
     pub capabilities: CapabilityPolicy,
-    /// Who may request which of them, in a language of rules (step 14).
-    pub capability_rules: Option<CapabilityRules>,
 }
 
 impl Default for TrustPolicy {
@@ -124,7 +121,6 @@ impl Default for TrustPolicy {
             provenance: ProvenancePolicy::NotRequired,
             agents: AgentPolicy { allow: Vec::new(), deny: Vec::new() },
             capabilities: CapabilityPolicy::Within(Vec::new()),
-            capability_rules: None,
         }
     }
 }

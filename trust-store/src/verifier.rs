@@ -252,8 +252,7 @@ impl Session<'_> {
         let part = Part::own(attestation);
         let signed = self.verify_signing(&part, Accepted::Signers(&self.policy.identities))?;
         let standing = self.step_13_trust(attestation, &signed)?;
-        let requested =
-            self.step_14_capabilities(attestation.manifest(), &signed.identity, standing.level)?;
+        let requested = self.step_14_capabilities(attestation.manifest())?;
         Ok(VerifiedArtifact {
             digest: self.digest,
             signed,

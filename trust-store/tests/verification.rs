@@ -11,7 +11,6 @@ use fixture::cases::{self, provenance, sha256};
 use fixture::log::ORIGIN;
 use fixture::scenario::{EMAIL, MODULE, Scenario, World, rule};
 use fixture::{NOW, SIGNED_AT};
-use trust_store::capability_rules::{CapabilityRequest, RuleEngine};
 use trust_store::evidence::Evidence;
 use trust_store::key_details::KeyDetails;
 use trust_store::pattern::Pattern;
@@ -19,7 +18,6 @@ use trust_store::policy::{
     CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, ProvenancePolicy, RevocationMode,
     SctPolicy, TrustLevel, TrustedKey, WitnessPolicy,
 };
-use trust_store::policy_document::PolicyDocument;
 use trust_store::signature_cache::SignatureCache;
 use trust_store::statement::{SLSA_PROVENANCE_TYPE, Statement};
 use trust_store::validity::Validity;
@@ -43,46 +41,6 @@ fn admits_a_valid_attestation_and_says_what_was_proven() {
     assert_eq!(verified.chain().len(), 3);
     assert_eq!(verified.log_entries()[0].observed_heads().len(), 1);
     assert!(verified.endorsers().is_empty());
-}
-
-/// Rules by a table in place of a language.
-struct Table(&'static [(&'static str, &'static str)]);
-
-impl RuleEngine for Table {
-    fn judge(&self, request: &CapabilityRequest<'_>) -> Result<(), String> {
-        let asked = request.capability.to_string();
-        let known =
-            self.0.iter().any(|(signer, capability)| (*signer, *capability) == (request.signer, &asked));
-        let (agent, level) = (request.agent, request.level);
-        if known { Ok(()) } else { Err(format!("{agent} {} {level}", request.version)) }
-    }
-}
-
-#[test]
-fn rules_narrow_what_is_covered_and_without_an_engine_nothing_is_permitted() {
-    let mut scenario = Scenario::valid();
-    let document = r#"{"version":1,"capabilities":{"within":["env:B"]},"capability_rules":"permit all"}"#;
-    let policy = PolicyDocument::parse(document.as_bytes()).unwrap().validate().unwrap();
-    let unread = policy.capability_rules.unwrap();
-    assert_eq!(unread.text(), "permit all");
-    scenario.policy.capability_rules = Some(unread.clone());
-    let denial = scenario.verify().unwrap_err();
-    assert_eq!(denial.code, ReasonCode::CapabilityDenied);
-    assert!(denial.detail.contains("built without"), "{denial}");
-
-    let with = |table: &'static [_]| Some(unread.clone().with_engine(Arc::new(Table(table))));
-    scenario.policy.capability_rules = with(&[(EMAIL, "env:A")]);
-    assert_eq!(code(&scenario), None);
-    scenario.policy.capability_rules = with(&[("other@example.com", "env:A")]);
-    let denial = scenario.verify().unwrap_err();
-    assert_eq!(denial.code, ReasonCode::CapabilityDenied);
-    let manifest = &scenario.manifest;
-    let asked = format!("{} {} verified", manifest.id().as_str(), manifest.version().as_str());
-    assert!(denial.detail.ends_with(&asked), "{denial}");
-    // Rules do not widen.
-    scenario.policy.capability_rules = with(&[(EMAIL, "env:A")]);
-    scenario.policy.capabilities = CapabilityPolicy::Within(Vec::new());
-    assert_eq!(code(&scenario), Some(ReasonCode::CapabilityDenied));
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Rules {
                 StartRefusal::new("the trust policy cannot be used", remedy).because(error)
             })?;
         refuse_weak_policy(&policy)?;
-        Ok(Self::new(with_engine(policy)?, policy_version(bytes)))
+        Ok(Self::new(policy, policy_version(bytes)))
     }
 
     /// SHA-256 of the text: the policy's version in every decision.
@@ -68,49 +68,5 @@ impl Rules {
     /// Capabilities granted to every admitted module that asks for them.
     pub(crate) fn granted(&self) -> &[Capability] {
         &self.granted
-    }
-}
-
-/// The policy with what its capability rules are judged by.
-#[cfg(feature = "cedar")]
-fn with_engine(policy: TrustPolicy) -> Result<TrustPolicy, StartRefusal> {
-    capability_rules::complete(policy).map_err(|error| {
-        let remedy = "correct `capability_rules`; docs/formats/policy.md shows what they may speak of";
-        StartRefusal::new("the trust policy cannot be used", remedy).because(error)
-    })
-}
-
-/// Refuses rules that nobody here can judge by: the verifier would deny every request under them.
-#[cfg(not(feature = "cedar"))]
-fn with_engine(policy: TrustPolicy) -> Result<TrustPolicy, StartRefusal> {
-    match policy.capability_rules {
-        Some(_) => Err(StartRefusal::new(
-            "the trust policy has `capability_rules`, and this executor was built without Cedar",
-            "build the executor with `--features cedar`, or say it with `capabilities`",
-        )),
-        None => Ok(policy),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RULES: &str = r#"{"version":1,"capability_rules":"permit (principal, action, resource);"}"#;
-
-    #[cfg(not(feature = "cedar"))]
-    #[test]
-    fn rules_that_nobody_here_can_judge_by_are_refused() {
-        let refused = Rules::parse(RULES.as_bytes()).unwrap_err().to_string();
-        assert!(refused.contains("built without Cedar"), "{refused}");
-    }
-
-    #[cfg(feature = "cedar")]
-    #[test]
-    fn rules_are_read_and_those_that_fit_no_schema_are_refused() {
-        assert!(Rules::parse(RULES.as_bytes()).unwrap().policy().capability_rules.is_some());
-        let refused =
-            Rules::parse(RULES.replace("action,", "action == 5,").as_bytes()).unwrap_err().to_string();
-        assert!(refused.contains("cannot be used"), "{refused}");
     }
 }

@@ -9,7 +9,6 @@ use super::{Deciding, Part, Session, denied};
 use crate::attestation::{self, Attestation};
 use crate::bundle::{Bundle, Content};
 use crate::capability::Capability;
-use crate::capability_rules::CapabilityRequest;
 use crate::certificate::Certificate;
 use crate::dsse::IN_TOTO_PAYLOAD_TYPE;
 use crate::identity::Identity;
@@ -202,8 +201,6 @@ impl Session<'_> {
     pub(super) fn step_14_capabilities(
         &self,
         manifest: Option<&Manifest>,
-        signer: &Identity,
-        level: TrustLevel,
     ) -> Result<Vec<Capability>, Denial> {
         let requested = manifest.map(Manifest::requested_capabilities).unwrap_or_default();
         if let CapabilityPolicy::Within(granted) = &self.policy.capabilities {
@@ -213,20 +210,6 @@ impl Session<'_> {
                 Err(denied(ReasonCode::CapabilityDenied, detail))
             });
             self.enforce(14, refusal)?;
-        }
-        if let (Some(rules), Some(manifest)) = (&self.policy.capability_rules, manifest) {
-            let (agent, version) = (manifest.id().as_str(), manifest.version().as_str());
-            let (signer, issuer) = (signer.subject(), signer.issuer());
-            for capability in &requested {
-                let request = CapabilityRequest { agent, version, signer, issuer, level, capability };
-                let refusal = rules.judge(&request).map_err(|why| {
-                    denied(
-                        ReasonCode::CapabilityDenied,
-                        format!("the capability `{capability}` is not granted: {why}"),
-                    )
-                });
-                self.enforce(14, refusal)?;
-            }
         }
         Ok(requested)
     }
