@@ -14,6 +14,7 @@ pub mod artifact;
 mod cpu;
 mod digest;
 mod fields;
+pub mod frames;
 pub mod job;
 pub mod limits;
 pub mod pool;
