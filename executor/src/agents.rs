@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use executor_engine::ModuleDigest;
 use parking_lot::{Mutex, RwLock};
 use trust_store::attestation::Attestation;
+use trust_store::policy::TrustLevel;
 
 use crate::admission::{AdmittedModule, Denied, Facts, GrantSet};
 use crate::metrics::size_bucket;
@@ -32,7 +33,9 @@ pub(crate) struct Agent {
     /// Place in the order of loads.
     pub(crate) order: u64,
     /// Its places for calls.
-    pub(crate) share: Share,
+    pub(crate) share: Arc<Share>,
+    /// The level it was admitted at: by it, it has what it has and runs where it runs.
+    pub(crate) level: TrustLevel,
     verdict: Mutex<Verdict>,
     /// How often it was refused anew: what was begun for one refusal does not end what another one allows.
     refusals: AtomicU64,
@@ -69,7 +72,9 @@ impl Agent {
             grants_digest: grants_digest(admitted.grants()),
             size_bucket: size_bucket(admitted.module().len()),
             order,
-            share: Share::default(),
+            share: prepared.share(),
+            prepared: Arc::new(prepared),
+            level: admitted.level(),
             verdict: Mutex::new(verdict),
             refusals: AtomicU64::new(0),
             retired: AtomicBool::new(false),

@@ -84,6 +84,30 @@ impl Sealed {
         Ok(Self { file })
     }
 
+    /// In a worker: takes a file of `length` bytes that the executor authenticated and sealed. It comes over the socket
+    /// that the worker was born with, whose other end is the executor's alone; that it is sealed is checked again.
+    pub(crate) fn received(file: File, length: u64) -> Result<Self, SealError> {
+        let host = |error: std::io::Error| SealError::Host(error);
+        let seals = fcntl_get_seals(&file).map_err(|errno| host(errno.into()))?;
+        if !seals.contains(SEALS) {
+            return Err(SealError::Host(std::io::Error::other("the file is not sealed")));
+        }
+        if length > MAX_ARTIFACT_BYTES as u64 || file.metadata().map_err(host)?.len() != length {
+            return Err(SealError::Length { expected: length });
+        }
+        Ok(Self { file })
+    }
+
+    /// The sealed file, for the worker that maps it.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Bytes of it.
+    pub(crate) fn length(&self) -> u64 {
+        self.file.metadata().map_or(0, |meta| meta.len())
+    }
+
     /// Whether the machine code is a component's.
     pub(crate) fn holds_component(&self) -> wasmtime::Result<bool> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
@@ -97,6 +121,16 @@ impl Sealed {
         // holds, and the cache makes tags only for what its own confined worker returned. The file is anonymous
         // and sealed against writing, growing, shrinking and further sealing, so no mapping of it can change.
         unsafe { Module::deserialize_open_file(engine, self.file) }
+    }
+
+    /// Copies a component into memory of this process, where its name cannot be opened: a worker opens nothing.
+    pub(crate) fn component_from_copy(mut self, engine: &Engine) -> wasmtime::Result<Component> {
+        let mut code = Vec::new();
+        self.file.rewind()?;
+        self.file.take(MAX_ARTIFACT_BYTES as u64).read_to_end(&mut code)?;
+        // SAFETY: as for core modules, for a file that the executor authenticated; wasmtime copies the bytes and
+        // nothing else has them.
+        unsafe { Component::deserialize(engine, &code) }
     }
 
     /// Maps a component.

@@ -28,7 +28,7 @@ pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
 pub use sections::{
     CacheSection, EvidenceSection, GrantsSection, LimitsSection, LogSection, MediaSection, OnPolicyChange,
-    PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection,
+    PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection, WorkersSection,
 };
 pub use telemetry::{TelemetrySection, TelemetrySettings};
 
@@ -38,6 +38,7 @@ use crate::executor::Withdrawal;
 use crate::media::MediaLimits;
 use crate::queue::MAX_RUNNING;
 use crate::runtime::CallLimits;
+use crate::worker::WorkerLimits;
 
 /// The file as it is written (TOML). Unknown fields are errors; paths may be relative to the file.
 #[derive(Debug, Deserialize)]
@@ -69,6 +70,9 @@ pub struct ExecutorConfig {
     /// Size of the instance pool.
     #[serde(default)]
     pub pool: PoolSection,
+    /// Processes for modules of signers that are not trusted.
+    #[serde(default)]
+    pub workers: WorkersSection,
     /// What one call may use; manifests only lower it.
     #[serde(default)]
     pub limits: LimitsSection,
@@ -133,6 +137,8 @@ pub struct Settings {
     pub pool: PoolLimits,
     /// Calls of one agent at the same time; absent: a quarter of all.
     pub calls_per_agent: Option<u32>,
+    /// Processes for modules of signers that are not trusted; absent: those do not run.
+    pub workers: Option<WorkerLimits>,
     /// Calls.
     pub limits: CallLimits,
     /// The key of statements about the receipt log, and the time between two of them.
@@ -311,6 +317,7 @@ impl ExecutorConfig {
                 ..PoolLimits::default()
             },
             calls_per_agent,
+            workers: workers(&self.workers, in_range)?,
             anchor: path(self.receipts.anchor_key_file)
                 .map(|file| (file, Duration::from_secs(anchor_seconds))),
             limits,
@@ -342,6 +349,20 @@ impl ExecutorConfig {
             state,
         })
     }
+}
+
+fn workers(
+    section: &WorkersSection,
+    in_range: impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
+) -> Result<Option<WorkerLimits>, StartRefusal> {
+    let processes = in_range("workers.processes", section.processes.into(), 0, 256)?;
+    let calls = in_range("workers.calls", section.calls.into(), 1, 64)?;
+    let idle = in_range("workers.idle_seconds", section.idle_seconds, 1, 86_400)?;
+    Ok((processes > 0).then_some(WorkerLimits {
+        processes: processes as usize,
+        calls: u16::try_from(calls).unwrap_or(1),
+        idle: Duration::from_secs(idle),
+    }))
 }
 
 fn files(

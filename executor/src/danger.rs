@@ -59,7 +59,7 @@ impl Prepared {
     pub fn danger_component(&self) -> Option<&Component> {
         match &self.code {
             Code::Component(component) => Some(component.component()),
-            Code::Container(_) | Code::Core(_) | Code::Pipeline(_) => None,
+            Code::Container(_) | Code::Core(_) | Code::Pipeline(_) | Code::Worker(_) => None,
         }
     }
 }

@@ -22,6 +22,7 @@ mod test_door;
 #[cfg(test)]
 mod tests;
 mod trying;
+mod working;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
 use crate::records::{self, audit_unavailable, cut, root_in_force, summarise};
-use crate::runtime::{KillCause, LiveInstance, Prepared, Runtime, Selector};
+use crate::runtime::{KillCause, LiveInstance, Runtime, Selector};
 use crate::state_folder::StateFolder;
 use crate::submissions::{Stored, Submissions};
 use crate::telemetry::Tracer;
@@ -122,7 +123,7 @@ impl Executor {
         let queue = Queue::new(parts.runtime.pool().slots, parts.calls_per_agent);
         let state = Arc::new(StateFolder::new(state));
         let deployments = Deployments::open(Arc::clone(&state))?;
-        Ok(Arc::new(Self {
+        let executor = Arc::new(Self {
             parts,
             agents: Agents::default(),
             queue,
@@ -132,7 +133,9 @@ impl Executor {
             waiting,
             reloading: Reloading::default(),
             draining: Draining::default(),
-        }))
+        });
+        executor.watch_workers();
+        Ok(executor)
     }
 
     /// Records that the executor starts, and what confines it.
@@ -142,8 +145,10 @@ impl Executor {
     /// When the audit log takes no records.
     pub(crate) fn started(&self) -> Result<(), service::StartRefusal> {
         let detail = format!(
-            "sandbox: {:?}; missing: {:?}",
-            self.parts.confinement.enforced, self.parts.confinement.missing
+            "sandbox: {:?}; missing: {:?}; workers: {}",
+            self.parts.confinement.enforced,
+            self.parts.confinement.missing,
+            self.parts.runtime.missing_workers().unwrap_or("confined")
         );
         let event =
             AuditEvent { event_type: "start".into(), detail: Some(cut(&detail)), ..AuditEvent::default() };
@@ -256,8 +261,7 @@ impl Executor {
             };
             self.parts.audit.record(event).map_err(audit_unavailable)?;
         }
-        Prepared::new(&self.parts.runtime, &loaded, admitted)
-            .map_err(|error| Denied::new(error.code(), error.to_string()))
+        self.link(loaded, admitted).await
     }
 
     /// The verdict on an upload, with nothing compiled, loaded or kept.
@@ -419,6 +423,7 @@ impl Executor {
             profile: self.parts.runtime.profile_id().as_str().into(),
             confinement: self.parts.confinement.enforced.clone(),
             unconfined: self.parts.confinement.missing.clone(),
+            tiers: self.tiers(),
             agents: self.agents.count() as u64,
             live_instances: self.parts.runtime.live().count() as u64,
             pool_slots: u64::from(self.parts.runtime.pool().slots),

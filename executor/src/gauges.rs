@@ -23,6 +23,7 @@ impl Collector for Gauges {
         let status = self.0.status();
         let failing = status.sources.iter().filter(|source| !source.ok).count() as u64;
         let missing = status.unconfined.len() as u64;
+        let absent = status.tiers.iter().filter(|tier| tier.missing.is_some()).count() as u64;
         let lateness = self.0.runtime().take_epoch_lateness_micros();
         let draining = u64::from(status.draining_since.is_some());
         let asked = self.0.asked();
@@ -41,6 +42,8 @@ impl Collector for Gauges {
             ),
             ("mentatlab_ocsp_unanswered", "Those of them without a current answer", asked.unanswered),
             ("mentatlab_pool_slots", "Instances that can live at once", status.pool_slots),
+            ("mentatlab_tiers_missing", "Levels of trust that do not run on this host", absent),
+            ("mentatlab_workers_running", "Worker processes that run now", self.0.running_workers()),
             ("mentatlab_sandbox_mechanisms_missing", "Mechanisms that this host lacks", missing),
         ];
         // Evidence that was never complete has no age; an alert looks for the missing series.

@@ -11,6 +11,7 @@
 //! | [`audit`] | the hash-chained audit log |
 //! | [`confinement`] | what the operating system takes away from this process |
 //! | [`containers`] | the seam for a container engine, of which there is none |
+//! | [`worker`] | processes for modules of signers that are not trusted |
 //! | [`api`] | HTTP and gRPC |
 //! | [`config`] | configuration: raw as written, validated as used |
 //!
@@ -55,6 +56,7 @@ mod telemetry;
 #[cfg(test)]
 mod testing;
 mod waiting;
+pub mod worker;
 
 pub use media::{MediaLimits, MediaStore};
 pub use metrics::Metrics;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use executor::config::ExecutorConfig;
+use executor::worker::{self, Spawner};
 use executor::{confinement, start};
 use service::exit::{Failure, arguments, finish};
 use service::logging::{self, Format};
@@ -34,6 +35,15 @@ enum Command {
         #[arg(long, default_value = "text")]
         log_format: Format,
     },
+    /// Starts holders for `serve`.
+    #[command(name = worker::SPAWNER, hide = true)]
+    WorkerSpawner,
+    /// Starts one worker in namespaces of its own.
+    #[command(name = worker::HOLDER, hide = true)]
+    WorkerHolder,
+    /// Runs guests of one signer.
+    #[command(name = worker::WORKER, hide = true)]
+    Worker,
     /// Check the configuration and say what would be used; nothing is started or written.
     Check {
         /// The configuration.
@@ -52,7 +62,15 @@ fn main() -> ExitCode {
             finish(serve(&config, exit_with_stdin, log_format))
         }
         Command::Check { config } => finish(read(&config).map(drop)),
+        Command::WorkerSpawner => life_of(worker::SPAWNER),
+        Command::WorkerHolder => life_of(worker::HOLDER),
+        Command::Worker => life_of(worker::WORKER),
     }
+}
+
+/// These processes say what they have to say on the socket they were given.
+fn life_of(process: &str) -> ExitCode {
+    worker::process(process).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn read(path: &std::path::Path) -> Result<executor::config::Settings, Failure> {
@@ -64,6 +82,8 @@ fn serve(config: &std::path::Path, exit_with_stdin: bool, format: Format) -> Res
     logging::init(format, "info")?;
     let settings = read(config)?;
     start::make_folders(&settings)?;
+    // Workers are made of what is closed next. Their start is no condition of this process's own.
+    let spawner = settings.workers.is_some().then(Spawner::start);
     // Before the first further thread: what is closed here is closed for all of them.
     let confinement = confinement::close(&start::places(&settings))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -72,7 +92,7 @@ fn serve(config: &std::path::Path, exit_with_stdin: bool, format: Format) -> Res
         .build()
         .map_err(Failure::failed)?;
     runtime.block_on(async {
-        let (running, executor) = start::start(settings, confinement).await?;
+        let (running, executor) = start::start(settings, confinement, spawner).await?;
         ready::announce(&running)?;
         shutdown::signal(exit_with_stdin).await;
         executor.shut_down();

@@ -74,6 +74,7 @@ pub struct Metrics {
     stopped: Counter,
     deployments: Family<Reason, Counter>,
     traces: Family<Reason, Counter>,
+    workers: Family<Reason, Counter>,
     agents: Arc<Mutex<Vec<String>>>,
 }
 
@@ -102,6 +103,7 @@ impl Default for Metrics {
             stopped: Counter::default(),
             deployments: Family::default(),
             traces: Family::default(),
+            workers: Family::default(),
             agents: Arc::default(),
         }
     }
@@ -172,6 +174,11 @@ impl Metrics {
         registry.register("mentatlab_instances_stopped", "Instances told to stop", self.stopped.clone());
         registry.register("mentatlab_deployment_changes", "Changes of routes", self.deployments.clone());
         registry.register(
+            "mentatlab_workers",
+            "Worker processes by what became of them",
+            self.workers.clone(),
+        );
+        registry.register(
             "mentatlab_traced_calls",
             "Calls whose trace was exported, dropped for want of room, or not taken",
             self.traces.clone(),
@@ -188,6 +195,10 @@ impl Metrics {
     #[cfg(all(test, feature = "telemetry"))]
     pub(crate) fn traces_of(&self, what: &'static str) -> u64 {
         self.traces.get_or_create(&reason(what)).get()
+    }
+
+    pub(crate) fn worker(&self, event: &'static str) {
+        self.workers.get_or_create(&reason(event)).inc();
     }
 
     pub(crate) fn deployment(&self, change: &'static str) {

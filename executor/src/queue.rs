@@ -36,6 +36,13 @@ pub(crate) struct Queue {
 #[derive(Default)]
 pub(crate) struct Share(OnceLock<Lane>);
 
+impl Share {
+    /// This many places, whatever the usual share is.
+    pub(crate) fn of_places(places: usize) -> Self {
+        Self(OnceLock::from(Lane::new(places)))
+    }
+}
+
 /// A place for one call, given back when dropped.
 pub(crate) struct Place {
     _of_agent: OwnedSemaphorePermit,

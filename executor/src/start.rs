@@ -35,6 +35,7 @@ use crate::receipts::{Anchor, Receipts};
 use crate::runtime::Runtime;
 use crate::signatures::SignatureMemory;
 use crate::telemetry::Tracer;
+use crate::worker::{ENFORCED, Spawner, WorkerTier};
 
 /// Largest request body: a module of the largest size in base64, its manifest, and room.
 const MAX_BODY: u64 = (MAX_MODULE_BYTES as u64) / 3 * 4 + (36 << 20);
@@ -142,6 +143,7 @@ fn event_log(settings: &Settings) -> Result<Option<EventLog>, StartRefusal> {
 pub async fn start(
     mut settings: Settings,
     confinement: Confinement,
+    spawner: Option<std::io::Result<Spawner>>,
 ) -> Result<(Running, Arc<Executor>), StartRefusal> {
     for Exposed { secret, folder } in secrets_beside_policies(&settings) {
         tracing::warn!(
@@ -202,6 +204,9 @@ pub async fn start(
         refuse("the compile worker cannot be used", "install the worker of this build", error)
     })?;
     tracing::info!(enforced = ?confinement.enforced, missing = ?confinement.missing, "sandbox");
+    let tier = tier(spawner, &settings).await;
+    let admission = admission.with_workers(tier.missing());
+    runtime.attach(tier);
 
     let metrics = Metrics::default();
     let parts = Parts {
@@ -235,6 +240,7 @@ pub async fn start(
     }
     tokio::spawn(Arc::clone(&executor).keep_fresh(settings.refresh));
     tokio::spawn(Arc::clone(&executor).keep_deploying());
+    tokio::spawn(Arc::clone(&executor).keep_workers());
     if let Some((anchor, interval)) = anchor {
         tokio::spawn(anchor.keep(executor.receipts().clone(), interval));
     }
@@ -259,6 +265,28 @@ pub async fn start(
         .start()
         .await?;
     Ok((running, executor))
+}
+
+/// The tier of signers that are not trusted. Where the host lacks what it needs, this executor runs without it and says so.
+async fn tier(spawner: Option<std::io::Result<Spawner>>, settings: &Settings) -> WorkerTier {
+    let (Some(spawner), Some(limits)) = (spawner, settings.workers) else {
+        return WorkerTier::switched_off();
+    };
+    let profile = settings.profile;
+    let started = tokio::task::spawn_blocking(move || WorkerTier::start(spawner, profile, limits)).await;
+    let tier = started.unwrap_or_else(|error| WorkerTier::Absent(error.to_string()));
+    match tier.missing() {
+        None => {
+            tracing::info!(enforced = ?ENFORCED, levels = "signed, community", "sandbox of worker processes");
+            tracing::warn!(
+                "worker processes have no cgroup of their own: limit memory and processes in the service manager"
+            );
+        }
+        Some(why) => {
+            tracing::warn!(why, "modules of the levels `signed` and `community` do not run on this host")
+        }
+    }
+    tier
 }
 
 fn lists_about_authorities(root: &TrustedRoot) -> Vec<String> {

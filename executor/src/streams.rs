@@ -153,6 +153,18 @@ impl Pipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamIndex(usize);
 
+impl StreamIndex {
+    /// By its number; one that stands for no stream is a bad handle where it is used.
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
+    /// Its number.
+    pub(crate) fn number(self) -> u64 {
+        self.0 as u64
+    }
+}
+
 /// The guest's side: its open streams and what they carried.
 pub(crate) struct GuestStreams {
     pipe: Arc<Pipe>,

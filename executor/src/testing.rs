@@ -19,16 +19,22 @@ use crate::runtime::{
     AdmissionId, Call, CallError, CallLimits, GuestState, Lowered, Outcome, Owner, PrepareError, Prepared,
     Runtime,
 };
+use crate::worker::{Spawner, WorkerLimits, WorkerTier};
 
 /// The state of a guest without grants.
 pub(crate) fn guest_state() -> GuestState {
+    guest_state_under(CallLimits::default())
+}
+
+/// The same under other limits.
+pub(crate) fn guest_state_under(limits: CallLimits) -> GuestState {
     let owner = Arc::new(Owner {
         admission: AdmissionId::next(),
         agent: "test.agent".into(),
         digest: ModuleDigest::of(b""),
         signer: "dev@example.com".into(),
     });
-    let calls = runtime().live().admission(owner, Arc::default(), CallLimits::default());
+    let calls = runtime().live().admission(owner, Arc::default(), limits);
     GuestState::new(bytes::Bytes::new(), Lowered::default(), calls.register(None), crate::clock::monotonic())
 }
 
@@ -39,6 +45,15 @@ pub(crate) fn worker_binary() -> PathBuf {
     let binary = target.join("executor-compiler");
     assert!(binary.is_file(), "{} is missing: run `cargo build -p executor-compiler`", binary.display());
     binary
+}
+
+/// The process that starts workers, of the executor beside this test executable.
+pub(crate) fn spawner() -> std::io::Result<Spawner> {
+    let test = std::env::current_exe()?;
+    let target = test.parent().and_then(std::path::Path::parent).expect("target directory");
+    let binary = target.join("executor");
+    assert!(binary.is_file(), "{} is missing: run `cargo build --workspace`", binary.display());
+    Spawner::of_program(&binary)
 }
 
 /// A cache in a folder of its own.
@@ -154,14 +169,25 @@ impl Server {
     pub(crate) async fn with_containers(containers: Arc<dyn crate::containers::ContainerBackend>) -> Self {
         let state = tempfile::tempdir().expect("folder");
         let (admin, evidence) = Default::default();
-        Self::run(admin, state, Withdrawal::Stop, None, evidence, Some(containers), None).await
+        Self::run(
+            Arc::clone(runtime()),
+            admin,
+            state,
+            Withdrawal::Stop,
+            None,
+            evidence,
+            Some(containers),
+            None,
+        )
+        .await
     }
 
     /// With somebody who follows its calls.
     pub(crate) async fn traced(tracer: crate::telemetry::Tracer) -> Self {
         let state = tempfile::tempdir().expect("folder");
         let (admin, evidence) = Default::default();
-        Self::run(admin, state, Withdrawal::Stop, None, evidence, None, Some(tracer)).await
+        Self::run(Arc::clone(runtime()), admin, state, Withdrawal::Stop, None, evidence, None, Some(tracer))
+            .await
     }
 
     /// The state folder.
@@ -180,6 +206,18 @@ impl Server {
         Self::with(admin, state, Withdrawal::Stop, None, EvidenceConfig::default()).await
     }
 
+    /// With an engine of its own, and worker processes.
+    pub(crate) async fn with_workers(limits: WorkerLimits) -> Self {
+        let pool = PoolLimits { slots: 32, ..PoolLimits::default() };
+        let runtime = Runtime::new(Profile::Standard, pool).expect("runtime");
+        let tier = WorkerTier::start(spawner(), Profile::Standard, limits);
+        assert_eq!(tier.missing(), None, "this host confines no workers");
+        runtime.attach(tier);
+        let state = tempfile::tempdir().expect("folder");
+        Self::run(runtime, Default::default(), state, Withdrawal::Stop, None, Default::default(), None, None)
+            .await
+    }
+
     async fn with(
         admin: service::admin::AdminConfig,
         state: tempfile::TempDir,
@@ -187,10 +225,11 @@ impl Server {
         next: Option<NextPolicy>,
         evidence: EvidenceConfig,
     ) -> Self {
-        Self::run(admin, state, withdrawal, next, evidence, None, None).await
+        Self::run(Arc::clone(runtime()), admin, state, withdrawal, next, evidence, None, None).await
     }
 
     async fn run(
+        runtime: Arc<Runtime>,
         admin: service::admin::AdminConfig,
         state: tempfile::TempDir,
         withdrawal: Withdrawal,
@@ -220,7 +259,7 @@ impl Server {
             admission,
             collector,
             cache: cache(state.path()),
-            runtime: Arc::clone(runtime()),
+            runtime,
             audit: Audit::open(state.path()).expect("audit"),
             receipts: crate::receipts::Receipts::open(state.path()).expect("receipts"),
             confinement: Confinement::default(),

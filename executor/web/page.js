@@ -99,6 +99,7 @@ async function look() {
       ["Policy", status.policy, "mono"],
       ["Policy file", status.policy_problem],
       ["Confined by", status.confinement.join(", ")],
+      ["Does not run", (status.tiers || []).filter((one) => one.missing).map((one) => `${one.level}: ${one.missing}`).join("; ")],
       ["Not confined by", status.unconfined.join("; ")],
       ["Instance slots", `${status.live_instances} of ${status.pool_slots} in use`],
       ["Audit records", status.audit_sequence],

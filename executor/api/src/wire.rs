@@ -210,6 +210,9 @@ pub struct Status {
     pub confinement: Vec<String>,
     /// Mechanisms this host could not provide.
     pub unconfined: Vec<String>,
+    /// What each level of trust runs in.
+    #[serde(default)]
+    pub tiers: Vec<TierStatus>,
     /// Admitted agents.
     pub agents: u64,
     /// Instances running now.
@@ -232,6 +235,20 @@ pub struct Status {
     pub audit_sequence: u64,
     /// Every source of evidence.
     pub sources: Vec<EvidenceSource>,
+}
+
+/// What modules of one level of trust run in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierStatus {
+    /// `signed`, `community` or `verified`.
+    pub level: String,
+    /// Which process.
+    pub isolation: String,
+    /// Mechanisms in force.
+    pub enforced: Vec<String>,
+    /// Why modules of this level do not run here, and what to do; absent when they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// One source of evidence.

@@ -93,7 +93,8 @@ impl Stack {
         (config.limits.cpu_ms, config.limits.wall_ms) = (600_000, 600_000);
         let settings = config.validate(file.parent().unwrap()).unwrap();
         executor::start::make_folders(&settings).unwrap();
-        let (running, executor) = executor::start::start(settings, Confinement::default()).await.unwrap();
+        let (running, executor) =
+            executor::start::start(settings, Confinement::default(), None).await.unwrap();
         let all = [
             &guests.core,
             &guests.component,

@@ -2,6 +2,8 @@
 
 use trust_store::capability::{Capability, CapabilityKind};
 
+use executor_engine::frames::Ask;
+
 use super::{ErrorCode, MAX_NAME_BYTES};
 use crate::admission::Lookup;
 use crate::runtime::{Asked, GuestState};
@@ -9,6 +11,12 @@ use crate::runtime::{Asked, GuestState};
 impl GuestState {
     /// What a guest's text asks for, if it may have it.
     pub(crate) fn request(&mut self, text: &str) -> Result<Capability, ErrorCode> {
+        if let Some(door) = self.door() {
+            // What is too long is no capability; the executor counts it as such.
+            let capability = if text.len() > MAX_NAME_BYTES { "" } else { text };
+            door.ask(Ask::Request { capability })?;
+            return text.parse().map_err(|_| ErrorCode::Io);
+        }
         let parsed = if text.len() > MAX_NAME_BYTES { None } else { text.parse::<Capability>().ok() };
         let Some(capability) = parsed else {
             self.conduct().asked(None, Asked::Malformed);
@@ -34,6 +42,10 @@ impl GuestState {
         operation: &str,
         arguments: &[u8],
     ) -> Result<Vec<u8>, ErrorCode> {
+        if let Some(door) = self.door() {
+            let capability = capability.to_string();
+            return door.ask(Ask::Invoke { capability: &capability, operation, arguments });
+        }
         if self.grants().lookup(capability) != Lookup::Granted {
             return Err(ErrorCode::PolicyDenied);
         }

@@ -125,7 +125,7 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
             with_memory(&mut caller, |memory, state| {
                 revoked(state)?;
                 let reference = range::text(memory, ptr, len, MAX_NAME_BYTES)?;
-                let bytes = state.grants().media()?.download(reference, &state.until())?;
+                let bytes = state.download(reference)?;
                 buffer(state, bytes)
             })
         },
@@ -138,10 +138,7 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
                 revoked(state)?;
                 let media_type = range::text(memory, type_ptr, type_len, 128)?;
                 let bytes = range::read(memory, ptr, len)?;
-                let until = state.until();
-                let (extras, calls) = state.extras_and_calls();
-                let media = calls.grants.media()?;
-                let reference = media.upload(media_type, bytes, &mut extras.uploaded, &until)?;
+                let reference = state.upload(media_type, bytes)?;
                 buffer(state, reference.into_bytes())
             })
         },

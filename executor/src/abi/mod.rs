@@ -13,6 +13,7 @@ mod example_tests;
 mod functions;
 pub(crate) mod handles;
 mod linker;
+mod media;
 mod range;
 pub mod sinks;
 mod streams;
@@ -51,4 +52,24 @@ pub enum ErrorCode {
     TimedOut = -9,
     /// Something that vouched for this guest was revoked.
     Revoked = -10,
+}
+
+impl ErrorCode {
+    const ALL: [Self; 10] = [
+        Self::InvalidArgument,
+        Self::OutOfRange,
+        Self::NotInManifest,
+        Self::PolicyDenied,
+        Self::BadHandle,
+        Self::Limit,
+        Self::Io,
+        Self::NotSupported,
+        Self::TimedOut,
+        Self::Revoked,
+    ];
+
+    /// From the number.
+    pub(crate) fn from_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| *known as i32 == code)
+    }
 }

@@ -80,6 +80,11 @@ impl LogSink {
         self.records.push(LogRecord { level, text });
     }
 
+    /// Counts lines that a worker dropped.
+    pub(crate) fn drop_more(&mut self, lines: u64) {
+        self.dropped = self.dropped.saturating_add(lines);
+    }
+
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }

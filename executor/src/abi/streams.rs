@@ -1,5 +1,7 @@
 //! Streams: the same for core modules and components. They exist in calls that have a reader.
 
+use executor_engine::frames::Ask;
+
 use super::ErrorCode;
 use crate::clock;
 use crate::runtime::{GuestState, KillCause};
@@ -8,17 +10,27 @@ use crate::streams::StreamIndex;
 impl GuestState {
     /// Opens a stream, unless the call has one answer only.
     pub(crate) fn open_stream(&mut self, id: &str) -> Result<StreamIndex, ErrorCode> {
+        if let Some(door) = self.door() {
+            return door.ask_number(Ask::OpenStream { id }).map(StreamIndex::numbered);
+        }
         self.extras().streams.as_mut().ok_or(ErrorCode::NotSupported)?.open(id)
     }
 
     /// Sends a piece; waits while the reader is slow, but not longer than the call may take.
     pub(crate) fn write_stream(&mut self, stream: StreamIndex, bytes: &[u8]) -> Result<u32, ErrorCode> {
+        if let Some(door) = self.door() {
+            let taken = door.ask_number(Ask::WriteStream { stream: stream.number(), bytes })?;
+            return u32::try_from(taken).map_err(|_| ErrorCode::Io);
+        }
         let (limit, go_on) = (self.limits().streamed, self.patience());
         self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.write(stream, bytes, limit, go_on)
     }
 
     /// Ends a stream; gives the number of its pieces.
     pub(crate) fn end_stream(&mut self, stream: StreamIndex) -> Result<u64, ErrorCode> {
+        if let Some(door) = self.door() {
+            return door.ask_number(Ask::EndStream { stream: stream.number() });
+        }
         let go_on = self.patience();
         self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.end(stream, go_on)
     }

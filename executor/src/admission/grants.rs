@@ -171,6 +171,11 @@ fn covers(policy: &[Capability], request: &Capability) -> bool {
 }
 
 impl GrantSet {
+    /// What a worker knows of a module's grants: which interfaces it may import. Values and decisions are the executor's.
+    pub(crate) fn of_worker(granted: Vec<Capability>) -> Self {
+        Self { requested: granted.clone(), granted, ..Self::default() }
+    }
+
     /// What the manifest asks for.
     pub fn requested(&self) -> &[Capability] {
         &self.requested

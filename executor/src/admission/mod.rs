@@ -14,6 +14,7 @@ mod denied;
 mod grants;
 mod rollout;
 mod rules;
+mod tier;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use trust_store::capability::Capability;
 use trust_store::error::Error;
 use trust_store::evidence::Evidence;
 use trust_store::manifest::{ENGINE, Manifest, Metering, Runtime};
+use trust_store::policy::TrustLevel;
 use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
 use trust_store::{Denial, UnixTime};
 
@@ -35,6 +37,7 @@ pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
 pub use rollout::RuntimeRollout;
 pub use rules::Rules;
+pub use tier::Isolation;
 
 use crate::containers::{ContainerBackend, NoEngine};
 use crate::runtime::{AdmissionId, CallLimits, Lowered, Owner};
@@ -71,6 +74,7 @@ pub struct AdmittedModule {
     grants: Arc<GrantSet>,
     limits: CallLimits,
     facts: Arc<Facts>,
+    level: TrustLevel,
     policy: [u8; 32],
 }
 
@@ -96,6 +100,8 @@ pub struct Admission {
     profile: Profile,
     rollout: RuntimeRollout,
     containers: Arc<dyn ContainerBackend>,
+    /// Why modules of signers that are not trusted do not run here, if they do not.
+    no_workers: Option<String>,
     /// What the next judgements of admitted modules say, in this crate's own tests.
     #[cfg(test)]
     pub(crate) ruling: parking_lot::Mutex<Option<Result<(), Denied>>>,
@@ -183,6 +189,7 @@ impl Admission {
             profile,
             rollout: RuntimeRollout::default(),
             containers: Arc::new(NoEngine),
+            no_workers: Some("this executor has no worker processes".into()),
             #[cfg(test)]
             ruling: parking_lot::Mutex::default(),
         }
@@ -210,6 +217,12 @@ impl Admission {
         &self.containers
     }
 
+    /// Admits modules of signers that are not trusted, unless something is missing.
+    #[must_use]
+    pub fn with_workers(self, missing: Option<&str>) -> Self {
+        Self { no_workers: missing.map(str::to_owned), ..self }
+    }
+
     /// SHA-256 of the policy in force.
     pub fn policy_digest(&self) -> [u8; 32] {
         self.rules.load().digest()
@@ -234,12 +247,14 @@ impl Admission {
     }
 
     /// Judges again what was admitted before: the same verification on the same attestation, by newer evidence or by
-    /// other rules.
+    /// other rules. What reaches less than the
+    /// `level` it was admitted at has to be loaded again: what it has, and where it runs, is decided there.
     pub(crate) fn recheck(
         &self,
         rules: &Rules,
         digest: ModuleDigest,
         attestation: &Attestation,
+        level: TrustLevel,
         evidence: &Evidence,
         now: UnixTime,
     ) -> Result<(), Denied> {
@@ -249,7 +264,12 @@ impl Admission {
         }
         let artifact = ArtifactDigest::sha256(digest.0);
         let verified = self.verifier.verify(attestation, artifact, rules.policy(), evidence, now)?;
-        drop(verified);
+        let reached = verified.trust_level();
+        if reached < level {
+            let text =
+                format!("it was loaded at the level `{level}` and reaches `{reached}` now; load it again");
+            return Err(Denied::in_step(13, "trust_level", text));
+        }
         Ok(())
     }
 
@@ -266,6 +286,8 @@ impl Admission {
         let Some(manifest) = verified.manifest() else {
             return Err(Denied::in_step(2, "manifest_mismatch", "an agent runs with a signed manifest only"));
         };
+        let level = verified.trust_level();
+        self.tier_runs(level)?;
         self.runtime_fits(manifest)?;
         let own_env: Vec<(String, String)> = manifest
             .wasm()
@@ -274,6 +296,14 @@ impl Admission {
             .map(|(name, value)| (name.as_str().to_owned(), value.clone()))
             .collect();
         let requested = verified.requested_capabilities().to_vec();
+        let own =
+            |name: &str| !self.sources.env.contains_key(name) && own_env.iter().any(|(own, _)| own == name);
+        for request in &requested {
+            if let Some(why) = tier::beyond_ceiling(level, request, own) {
+                let refused = Refused { capability: request.clone(), why };
+                return Err(Denied::in_step(14, "capability_denied", refused.to_string()));
+            }
+        }
         let limits = self.limits.lowered(limits_of(manifest, &requested));
         let grants = self
             .sources
@@ -290,10 +320,23 @@ impl Admission {
                 signer: verified.identity().subject().to_owned(),
             }),
             facts: Arc::new(Facts::of(&verified, manifest)),
+            level,
             grants: Arc::new(grants),
             limits,
             policy: rules.digest(),
         })
+    }
+
+    /// What would have to run where this host cannot confine it does not run.
+    fn tier_runs(&self, level: TrustLevel) -> Result<(), Denied> {
+        match (Isolation::of(level), &self.no_workers) {
+            (Isolation::WorkerOfSigner, Some(why)) => {
+                let text =
+                    format!("modules of the level `{level}` run in worker processes, and none run here");
+                Err(Denied::in_step(13, "tier_unavailable", text).for_operator(why.clone()))
+            }
+            (Isolation::WorkerOfSigner, None) | (Isolation::SharedProcess, _) => Ok(()),
+        }
     }
 
     fn runtime_fits(&self, manifest: &Manifest) -> Result<(), Denied> {
@@ -378,6 +421,21 @@ impl AdmittedModule {
         &self.owner
     }
 
+    /// The level it reached.
+    pub fn level(&self) -> TrustLevel {
+        self.level
+    }
+
+    /// Where it runs.
+    pub fn isolation(&self) -> Isolation {
+        Isolation::of(self.level)
+    }
+
+    /// Its signer, and who vouched for that name: two issuers may know the same one.
+    pub(crate) fn signer_key(&self) -> String {
+        format!("{}\n{}", self.owner.signer, self.facts.issuer)
+    }
+
     /// What it may do.
     pub fn grants(&self) -> &Arc<GrantSet> {
         &self.grants
@@ -415,6 +473,14 @@ impl AdmittedModule {
         self
     }
 
+    /// The same admission at another level.
+    #[cfg(test)]
+    pub(crate) fn at(mut self, level: TrustLevel) -> Self {
+        self.level = level;
+        self.facts = Arc::new(Facts { trust_level: level.as_str(), ..(*self.facts).clone() });
+        self
+    }
+
     /// The door of this crate's own tests.
     #[cfg(test)]
     pub(crate) fn for_test(module: Vec<u8>, grants: GrantSet, limits: CallLimits) -> Self {
@@ -432,6 +498,7 @@ impl AdmittedModule {
             grants: Arc::new(grants),
             limits,
             policy: [0; 32],
+            level: TrustLevel::Verified,
             facts: Arc::new(Facts {
                 version: "1.0.0".into(),
                 issuer: String::new(),

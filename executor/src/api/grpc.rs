@@ -202,6 +202,16 @@ impl Service for Grpc {
             audit_sequence: status.audit_sequence,
             policy_problem: status.policy_problem,
             draining_since: status.draining_since,
+            tiers: status
+                .tiers
+                .into_iter()
+                .map(|tier| v1::Tier {
+                    level: tier.level,
+                    isolation: tier.isolation,
+                    enforced: tier.enforced,
+                    missing: tier.missing,
+                })
+                .collect(),
             sources: status
                 .sources
                 .into_iter()

@@ -329,6 +329,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "state_unavailable"
         | "restoring"
         | "compiler_unavailable"
+        | "worker_lost"
         | "draining"
         | "shutdown"
         | "tuf_expired" => StatusCode::SERVICE_UNAVAILABLE,
@@ -347,9 +348,10 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "stopped"
         | "memory_limit"
         | "caller_gone" => StatusCode::CONFLICT,
-        "container_engine_unavailable" | "engine_not_supported" | "profile_unavailable" => {
-            StatusCode::NOT_IMPLEMENTED
-        }
+        "container_engine_unavailable"
+        | "engine_not_supported"
+        | "profile_unavailable"
+        | "tier_unavailable" => StatusCode::NOT_IMPLEMENTED,
         "internal" | "engine_mismatch" | "compile_failed" => StatusCode::INTERNAL_SERVER_ERROR,
         // Everything else is a denial by a numbered step.
         _ => StatusCode::FORBIDDEN,

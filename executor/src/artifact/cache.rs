@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use executor_engine::artifact::{MAX_HEAD, RecordHead, TAG_SIZE};
@@ -15,7 +16,7 @@ use super::flights::Flights;
 use super::key::{self, KeyError};
 use super::refusals::Refusals;
 use super::worker::{Artifact, Worker, WorkerError};
-use crate::admission::{AdmittedModule, Content};
+use crate::admission::{AdmittedModule, Content, Isolation};
 use crate::artifact_map::{SealError, Sealed};
 use crate::clock;
 
@@ -111,21 +112,22 @@ impl ArtifactCache {
         let digest = admitted.digest();
         let flight = self.flights.join(digest);
         let _turn = flight.turn().await;
-        self.load_alone(engine, profile, kind, digest, admitted.module()).await
+        let place = Place { engine, profile, isolation: admitted.isolation() };
+        self.load_alone(&place, kind, digest, admitted.module()).await
     }
 
     async fn load_alone(
         &self,
-        engine: &Engine,
-        profile: Profile,
+        place: &Place<'_>,
         kind: ModuleKind,
         digest: ModuleDigest,
         module: &[u8],
     ) -> Result<(Loaded, CacheEvent), LoadError> {
+        let profile = place.profile;
         let path = self.path(digest, profile);
         let event = match self.open_record(&path, digest, kind, profile) {
             Ok(None) => CacheEvent::Compiled,
-            Ok(Some(sealed)) => match map(sealed, kind, engine) {
+            Ok(Some(sealed)) => match place.put(sealed, kind) {
                 Ok(loaded) => return Ok((loaded, CacheEvent::Hit)),
                 Err(error) => CacheEvent::Replaced { why: format!("{error:#}") },
             },
@@ -143,7 +145,7 @@ impl ArtifactCache {
             .compile(profile, kind, digest, module)
             .await
             .inspect_err(|error| self.refused.remember(digest, error, clock::monotonic()))?;
-        let (loaded, head, tag) = self.seal_and_map(&artifact, digest, kind, profile, engine)?;
+        let (loaded, head, tag) = self.seal_and_map(&artifact, digest, kind, place)?;
         self.publish(&path, &[&head, &artifact.code, &tag]).map_err(LoadError::Host)?;
         self.evict();
         Ok((loaded, event))
@@ -163,7 +165,8 @@ impl ArtifactCache {
         {
             let digest = ModuleDigest::of(module);
             let artifact = self.worker.compile(profile, kind, digest, module).await?;
-            self.seal_and_map(&artifact, digest, kind, profile, engine)?;
+            let place = Place { engine, profile, isolation: Isolation::SharedProcess };
+            self.seal_and_map(&artifact, digest, kind, &place)?;
         }
         Ok(())
     }
@@ -186,15 +189,14 @@ impl ArtifactCache {
         artifact: &Artifact,
         digest: ModuleDigest,
         kind: ModuleKind,
-        profile: Profile,
-        engine: &Engine,
+        place: &Place<'_>,
     ) -> Result<(Loaded, Vec<u8>, [u8; TAG_SIZE]), LoadError> {
-        let (head, tag) = self.authenticate(artifact, digest, kind, profile);
+        let (head, tag) = self.authenticate(artifact, digest, kind, place.profile);
         let (mut code, length) = (artifact.code.as_slice(), artifact.code.len() as u64);
         let sealed = Sealed::authenticate(&head, &mut code, length, &tag, &self.key)
             .map_err(|error| LoadError::Host(std::io::Error::other(error)))?;
         let loaded =
-            map(sealed, kind, engine).map_err(|error| LoadError::Engine { detail: format!("{error:#}") })?;
+            place.put(sealed, kind).map_err(|error| LoadError::Engine { detail: format!("{error:#}") })?;
         Ok((loaded, head, tag))
     }
 
@@ -304,12 +306,22 @@ impl ArtifactCache {
     }
 }
 
-fn map(sealed: Sealed, kind: ModuleKind, engine: &Engine) -> wasmtime::Result<Loaded> {
-    match (kind, sealed.holds_component()?) {
-        // A module over WASI preview 1 was adapted by the worker.
-        (ModuleKind::Component, _) | (ModuleKind::Core, true) => {
-            sealed.component(engine).map(Loaded::Component)
+/// Where code goes.
+struct Place<'a> {
+    engine: &'a Engine,
+    profile: Profile,
+    isolation: Isolation,
+}
+
+impl Place<'_> {
+    fn put(&self, sealed: Sealed, kind: ModuleKind) -> wasmtime::Result<Loaded> {
+        match (self.isolation, kind, sealed.holds_component()?) {
+            (Isolation::WorkerOfSigner, ..) => Ok(Loaded::Sealed(Arc::new(sealed))),
+            // A module over WASI preview 1 was adapted by the worker.
+            (_, ModuleKind::Component, _) | (_, ModuleKind::Core, true) => {
+                sealed.component(self.engine).map(Loaded::Component)
+            }
+            (_, ModuleKind::Core, false) => sealed.core(self.engine).map(Loaded::Core),
         }
-        (ModuleKind::Core, false) => sealed.core(engine).map(Loaded::Core),
     }
 }

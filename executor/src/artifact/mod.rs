@@ -15,8 +15,12 @@ pub use cache::{ArtifactCache, CacheEvent, LoadError};
 pub use key::KeyError;
 pub use worker::{Worker, WorkerError};
 
+use std::sync::Arc;
+
 use wasmtime::Module;
 use wasmtime::component::Component;
+
+use crate::artifact_map::Sealed;
 
 /// Loaded code.
 #[derive(Clone)]
@@ -25,4 +29,6 @@ pub(crate) enum Loaded {
     Component(Component),
     /// A core module.
     Core(Module),
+    /// Authentic machine code that a worker maps, and this process does not.
+    Sealed(Arc<Sealed>),
 }

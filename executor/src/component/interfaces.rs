@@ -154,8 +154,7 @@ impl media::Host for GuestState {
         if let Err(refused) = self.not_killed().and_then(|()| self.has_room()) {
             return Ok(Err(refused));
         }
-        let until = self.until();
-        match self.grants().media().and_then(|store| store.download(&reference, &until)) {
+        match GuestState::download(self, &reference) {
             Ok(bytes) => Ok(Ok(self.hand_out(Object(bytes))?)),
             Err(code) => Ok(Err(error(code))),
         }
@@ -165,10 +164,7 @@ impl media::Host for GuestState {
         if let Err(refused) = self.not_killed() {
             return Ok(Err(refused));
         }
-        let until = self.until();
-        let (extras, calls) = self.extras_and_calls();
-        let (store, uploaded) = (calls.grants.media(), &mut extras.uploaded);
-        Ok(store.and_then(|store| store.upload(&media_type, &data, uploaded, &until)).map_err(error))
+        Ok(GuestState::upload(self, &media_type, &data).map_err(error))
     }
 }
 

@@ -172,8 +172,11 @@ fn bound(store: &mut Store<GuestState>) {
     store.set_hostcall_fuel(fuel);
 }
 
+/// What a component must export.
+pub(crate) const ENTRY: &str = "process: func() -> result<_, string>, or wasi:cli/run";
+
 fn no_entry() -> PrepareError {
-    PrepareError::ExportMissing { name: "process: func() -> result<_, string>, or wasi:cli/run" }
+    PrepareError::ExportMissing { name: ENTRY }
 }
 
 /// The text of a guest's error goes to the log; the number is what callers compare.

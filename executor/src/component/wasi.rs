@@ -130,7 +130,8 @@ pub(super) fn prepare(state: &mut GuestState) -> wasmtime::Result<()> {
         .stdout(stdout.clone())
         .stderr(stderr.clone())
         .max_random_size(MAX_RANDOM);
-    for (name, value) in state.grants().env() {
+    let variables = state.variables().map_err(|_| wasmtime::Error::msg("the variables cannot be had"))?;
+    for (name, value) in &variables {
         builder.env(name, value);
     }
     for directory in state.grants().directories() {

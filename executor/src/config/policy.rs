@@ -40,13 +40,10 @@ pub fn refuse_weak_policy(policy: &TrustPolicy) -> Result<(), StartRefusal> {
         let what = format!("grants {narrowed}, and that extension takes no argument");
         return refuse(&what, "grant the whole extension or none of it");
     }
-    // Modules of lower levels need a process of their own around them; all guests of this executor share one.
-    if policy.required_level < TrustLevel::Verified {
+    // Modules of lower levels run in worker processes, or not at all where the host cannot confine those.
+    if policy.required_level < TrustLevel::Signed {
         return refuse(
-            &format!(
-                "admits modules of the level `{}`, which may not share a process with others",
-                policy.required_level.as_str()
-            ),
+            "admits modules without an attestation",
             "set `required_level: verified`, the default",
         );
     }
@@ -75,10 +72,11 @@ mod tests {
         assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("manifest"));
         let weak = TrustPolicy { capabilities: CapabilityPolicy::LeftToTheExecutor, ..strict.clone() };
         assert!(refuse_weak_policy(&weak).unwrap_err().to_string().contains("capabilities"));
-        for required_level in [TrustLevel::Signed, TrustLevel::Community] {
-            let weak = TrustPolicy { required_level, ..strict.clone() };
-            let refused = refuse_weak_policy(&weak).unwrap_err().to_string();
-            assert!(refused.contains(required_level.as_str()), "{refused}");
+        for (required_level, accepted) in
+            [(TrustLevel::Untrusted, false), (TrustLevel::Signed, true), (TrustLevel::Community, true)]
+        {
+            let policy = TrustPolicy { required_level, ..strict.clone() };
+            assert_eq!(refuse_weak_policy(&policy).is_ok(), accepted, "{required_level}");
         }
         for text in ["extension:media:avatars", "extension:stream:x"] {
             let within = CapabilityPolicy::Within(vec![text.parse().unwrap()]);

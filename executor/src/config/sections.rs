@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::network::NetworkSection;
 use crate::evidence::OcspMode;
 use crate::runtime::CallLimits;
+use crate::worker::WorkerLimits;
 
 /// Name of a profile.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -100,6 +101,29 @@ pub struct PoolSection {
 impl Default for PoolSection {
     fn default() -> Self {
         Self { slots: PoolLimits::default().slots, calls_per_agent: None }
+    }
+}
+
+/// `[workers]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkersSection {
+    /// Worker processes at the same time, one for each signer below the level `verified`; 0: such modules do not run.
+    pub processes: u16,
+    /// Calls at the same time in one.
+    pub calls: u16,
+    /// Seconds after which one without calls is ended.
+    pub idle_seconds: u64,
+}
+
+impl Default for WorkersSection {
+    fn default() -> Self {
+        let limits = WorkerLimits::default();
+        Self {
+            processes: u16::try_from(limits.processes).unwrap_or_default(),
+            calls: limits.calls,
+            idle_seconds: limits.idle.as_secs(),
+        }
     }
 }
 

@@ -77,9 +77,15 @@ impl Executor {
         // After the snapshot: rules are replaced before the epoch that they begin.
         let rules = self.parts.admission.rules();
         let outcome = no_fork(snapshot).and_then(|()| {
-            let (digest, attestation) = (agent.digest, &agent.attestation);
-            let verdict =
-                self.parts.admission.recheck(&rules, digest, attestation, &snapshot.evidence, UnixTime(now));
+            let (digest, attestation, level) = (agent.digest, &agent.attestation, agent.level);
+            let verdict = self.parts.admission.recheck(
+                &rules,
+                digest,
+                attestation,
+                level,
+                &snapshot.evidence,
+                UnixTime(now),
+            );
             by_root(verdict, snapshot, now)
         });
         let denied = outcome.as_ref().err().cloned();

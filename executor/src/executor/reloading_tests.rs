@@ -78,7 +78,7 @@ async fn a_policy_that_cannot_be_used_changes_nothing_and_is_told_once() {
     for (text, part) in [
         ("version: 1\nrevocation: { mode: danger-skip }\ncapabilities: { within: [] }\n", "revocation"),
         ("version: 1\nskip: everything\n", "skip"),
-        ("version: 1\nrequired_level: signed\nlogs: { witnesses: not-required }\n", "signed"),
+        ("version: 1\nrequired_level: untrusted\nlogs: { witnesses: not-required }\n", "untrusted"),
     ] {
         write(&server, text);
         for _ in 0..3 {

@@ -2,6 +2,7 @@
 
 use executor_api::trial::{TrialReport, TrialVerdict};
 use trust_store::UnixTime;
+use trust_store::policy::TrustLevel;
 
 use super::Executor;
 use crate::admission::{Denied, Rules, Submission};
@@ -28,9 +29,9 @@ impl Executor {
         let in_force = self.parts.admission.rules();
         let snapshot = self.parts.collector.snapshot();
         let now = UnixTime(clock::unix_seconds());
-        let judge = |rules: &Rules, digest, attestation: &_| {
+        let judge = |rules: &Rules, digest, attestation: &_, level| {
             let judged = no_fork(&snapshot).and_then(|()| {
-                self.parts.admission.recheck(rules, digest, attestation, &snapshot.evidence, now)
+                self.parts.admission.recheck(rules, digest, attestation, level, &snapshot.evidence, now)
             });
             judged.err().map(wire_denied)
         };
@@ -39,8 +40,8 @@ impl Executor {
             agents.push(TrialVerdict {
                 agent_id: agent.id().to_owned(),
                 digest: agent.digest.to_string(),
-                now: judge(&in_force, agent.digest, &agent.attestation),
-                then: judge(rules, agent.digest, &agent.attestation),
+                now: judge(&in_force, agent.digest, &agent.attestation, agent.level),
+                then: judge(rules, agent.digest, &agent.attestation, agent.level),
             });
             // A millisecond each, and callers wait meanwhile.
             tokio::task::yield_now().await;
@@ -56,7 +57,8 @@ impl Executor {
                 agent_id: submission.agent().to_owned(),
                 digest: submission.digest().to_string(),
                 now: Some(wire_denied(denied)),
-                then: judge(rules, submission.digest(), submission.attestation()),
+                // It is not loaded, so there is no level that it could fall below.
+                then: judge(rules, submission.digest(), submission.attestation(), TrustLevel::Untrusted),
             });
         }
         agents.sort_by(|a, b| (&a.agent_id, &a.digest).cmp(&(&b.agent_id, &b.digest)));

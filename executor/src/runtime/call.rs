@@ -7,6 +7,7 @@ use aws_lc_rs::digest::Context;
 use bytes::Bytes;
 use executor_api::receipt::StepReceipt;
 use executor_engine::Profile;
+use executor_engine::frames::Trial;
 use wasmtime::{Instance, Store, Trap};
 
 use super::calls::Registration;
@@ -21,6 +22,7 @@ use crate::abi::sinks::{LogRecord, MetricRecord};
 use crate::clock;
 use crate::component::Failed;
 use crate::streams::{GuestStreams, Pipe};
+use crate::worker::{Door, RemoteModule};
 
 /// Input of one call.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +138,12 @@ pub enum CallError {
         /// Why.
         failure: Box<StepFailure>,
     },
+    /// The worker process that ran the guest ended, or had to be ended.
+    #[error("the process that ran the guest was lost; retry")]
+    WorkerLost {
+        /// For the operator.
+        detail: String,
+    },
     /// Something else went wrong on the host's side.
     #[error("the call failed")]
     Host {
@@ -156,6 +164,7 @@ impl CallError {
             Self::Stopped(Stop::WallDeadline) => "deadline_exceeded",
             Self::Stopped(Stop::Killed(cause)) => cause.as_str(),
             Self::Boundary { .. } | Self::Trapped { .. } => "trap",
+            Self::WorkerLost { .. } => "worker_lost",
             Self::Host { .. } => "internal",
         }
     }
@@ -216,6 +225,50 @@ impl Runtime {
         if id.is_sampled() {
             store.data_mut().instantiation = Instantiation::Measured;
         }
+        self.carry_out(prepared, store, id, started)
+    }
+
+    /// Runs `prepared` once in a worker, for an executor that answers what the guest asks through `door`.
+    pub(crate) fn call_behind(&self, prepared: &Prepared, call: Call, door: Arc<Door>) -> Ended {
+        let started = clock::monotonic();
+        let registration = self.register(prepared, call.cancel.as_ref());
+        let id = registration.id;
+        match self.store(call, registration, started, None) {
+            Ok(mut store) => {
+                store.data_mut().extras().door = Some(door);
+                self.carry_out(prepared, store, id, started)
+            }
+            Err(error) => Ended::unbegun(error),
+        }
+    }
+
+    /// As [`Self::call_behind`], with an instance that is not called.
+    pub(crate) fn tried_behind(&self, prepared: &Prepared, call: Call, door: Arc<Door>) -> Ended {
+        let registration = self.register(prepared, call.cancel.as_ref());
+        let id = registration.id;
+        let tried = self.store(call, registration, clock::monotonic(), None).and_then(|mut store| {
+            store.data_mut().extras().door = Some(door);
+            self.instantiate(prepared, &mut store)
+        });
+        let nothing = |()| Outcome {
+            instance: id,
+            output: Vec::new(),
+            exit_code: 0,
+            usage: Usage::default(),
+            log: Vec::new(),
+            metrics: Vec::new(),
+        };
+        Ended { result: tried.map(nothing), ..Ended::unbegun(CallError::MemoryLimit) }
+    }
+
+    /// From a furnished store to what came back.
+    fn carry_out(
+        &self,
+        prepared: &Prepared,
+        mut store: Store<GuestState>,
+        id: InstanceId,
+        started: Instant,
+    ) -> Ended {
         let ran = self.run(prepared, &mut store);
         let wall = clock::monotonic().saturating_duration_since(started);
         // Asking for fuel where there is none makes an error, which costs more than the rest of this account.
@@ -258,12 +311,17 @@ impl Runtime {
         }
         let registration = self.register(prepared, None);
         let mut store = self.store(Call::default(), registration, clock::monotonic(), None)?;
+        self.instantiate(prepared, &mut store)
+    }
+
+    fn instantiate(&self, prepared: &Prepared, store: &mut Store<GuestState>) -> Result<(), CallError> {
         let made = match &prepared.code {
-            Code::Component(component) => component.instantiate(&mut store),
-            Code::Core(core) => core.pre.instantiate(&mut store).map(drop).map_err(Failed::Instantiate),
+            Code::Component(component) => component.instantiate(store),
+            Code::Core(core) => core.pre.instantiate(&mut *store).map(drop).map_err(Failed::Instantiate),
+            Code::Worker(module) => return run_in_worker(module, store, Trial::OnlyInstantiate).map(drop),
             Code::Container(_) | Code::Pipeline(_) => return Err(CallError::no_instance()),
         };
-        made.map_err(|failed| failure(failed, &store, &prepared.code))
+        made.map_err(|failed| failure(failed, store, &prepared.code))
     }
 
     /// Runs a fresh instance to its end: its exit code.
@@ -272,6 +330,7 @@ impl Runtime {
             Code::Component(component) => component.run(store),
             Code::Core(core) => run_core(core, store),
             Code::Container(_) | Code::Pipeline(_) => return Err(CallError::no_instance()),
+            Code::Worker(module) => return run_in_worker(module, store, Trial::Call),
         };
         result.map_err(|failed| failure(failed, store, &prepared.code))
     }
@@ -316,6 +375,19 @@ fn failure(failed: Failed, store: &Store<GuestState>, code: &Code) -> CallError 
             (known, _) => known,
         },
     }
+}
+
+/// Runs a guest elsewhere; the store only holds what the executor knows of its call.
+fn run_in_worker(
+    module: &RemoteModule,
+    store: &mut Store<GuestState>,
+    trial: Trial,
+) -> Result<i32, CallError> {
+    let ran = module.run(store.data_mut(), trial);
+    let (all, used) = (store.data().limits().fuel, store.data().claimed_fuel());
+    // Without a meter there is nothing to set.
+    let _ = store.set_fuel(all.saturating_sub(used));
+    ran
 }
 
 fn run_core(core: &CoreModule, store: &mut Store<GuestState>) -> Result<i32, Failed> {
@@ -363,20 +435,29 @@ fn classify(error: &wasmtime::Error) -> CallError {
 }
 
 /// Names of traps: part of the answers to callers, so they are ours and do not change with a library's wording.
-const fn trap_name(trap: Trap) -> &'static str {
-    match trap {
-        Trap::StackOverflow => "stack overflow",
-        Trap::MemoryOutOfBounds => "memory access out of bounds",
-        Trap::HeapMisaligned => "misaligned memory access",
-        Trap::TableOutOfBounds => "table access out of bounds",
-        Trap::IndirectCallToNull => "call of an empty table element",
-        Trap::BadSignature => "indirect call with another signature",
-        Trap::IntegerOverflow => "integer overflow",
-        Trap::IntegerDivisionByZero => "division by zero",
-        Trap::BadConversionToInteger => "conversion of a float outside the integer range",
-        Trap::UnreachableCodeReached => "unreachable",
-        Trap::OutOfFuel => "out of fuel",
-        Trap::AllocationTooLarge => "allocation too large",
-        _ => "trap",
-    }
+const TRAPS: &[(Trap, &str)] = &[
+    (Trap::StackOverflow, "stack overflow"),
+    (Trap::MemoryOutOfBounds, "memory access out of bounds"),
+    (Trap::HeapMisaligned, "misaligned memory access"),
+    (Trap::TableOutOfBounds, "table access out of bounds"),
+    (Trap::IndirectCallToNull, "call of an empty table element"),
+    (Trap::BadSignature, "indirect call with another signature"),
+    (Trap::IntegerOverflow, "integer overflow"),
+    (Trap::IntegerDivisionByZero, "division by zero"),
+    (Trap::BadConversionToInteger, "conversion of a float outside the integer range"),
+    (Trap::UnreachableCodeReached, "unreachable"),
+    (Trap::OutOfFuel, "out of fuel"),
+    (Trap::AllocationTooLarge, "allocation too large"),
+];
+
+/// Every other one.
+const SOME_TRAP: &str = "trap";
+
+fn trap_name(trap: Trap) -> &'static str {
+    TRAPS.iter().find(|(known, _)| *known == trap).map_or(SOME_TRAP, |(_, name)| name)
+}
+
+/// The name of a trap that something else reports.
+pub(crate) fn trap_named(name: &str) -> &'static str {
+    TRAPS.iter().find(|(_, known)| *known == name).map_or(SOME_TRAP, |(_, name)| name)
 }

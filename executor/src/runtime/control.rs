@@ -31,7 +31,7 @@ impl KillCause {
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         [Self::Operator, Self::Revoked, Self::Shutdown, Self::CallerGone]
             .into_iter()
             .find(|cause| *cause as u8 == code)

@@ -1,6 +1,6 @@
 //! The engine of this process.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use executor_engine::pool::PoolLimits;
 use executor_engine::{Profile, ProfileId, engine_config};
@@ -12,6 +12,7 @@ use super::epoch::Ticker;
 use super::prepared::Prepared;
 use crate::abi::CoreLinkers;
 use crate::component::ComponentLinkers;
+use crate::worker::{WorkerTier, Workers};
 
 /// One engine, its pool, its tick and its linkers.
 pub struct Runtime {
@@ -23,6 +24,7 @@ pub struct Runtime {
     live: LiveInstances,
     core_linkers: CoreLinkers,
     component_linkers: ComponentLinkers,
+    workers: OnceLock<WorkerTier>,
 }
 
 /// Why the runtime did not start.
@@ -69,6 +71,7 @@ impl Runtime {
             live: LiveInstances::new(u64::from_le_bytes(start)),
             core_linkers,
             component_linkers,
+            workers: OnceLock::new(),
         }))
     }
 
@@ -85,6 +88,23 @@ impl Runtime {
     /// Linkers for components.
     pub(crate) fn component_linkers(&self) -> &ComponentLinkers {
         &self.component_linkers
+    }
+
+    /// Gives it the tier of signers that are not trusted. The first one counts.
+    pub fn attach(&self, tier: WorkerTier) {
+        let _ = self.workers.set(tier);
+    }
+
+    /// Why modules of signers that are not trusted do not run here, if they do not.
+    pub fn missing_workers(&self) -> Option<&str> {
+        self.workers().err()
+    }
+
+    pub(crate) fn workers(&self) -> Result<&Arc<Workers>, &str> {
+        match self.workers.get() {
+            None => Err("this executor has no worker processes"),
+            Some(tier) => tier.workers().ok_or_else(|| tier.missing().unwrap_or_default()),
+        }
     }
 
     /// The profile in force.

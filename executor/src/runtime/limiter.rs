@@ -35,9 +35,20 @@ impl Limiter {
         self.memory
     }
 
+    /// Bytes of memory that the call may use.
+    pub(crate) fn memory_limit(&self) -> usize {
+        self.memory_limit
+    }
+
     /// Growths that were refused.
     pub(crate) fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// Takes over what a worker says that a guest of its own used; no more than it could.
+    pub(crate) fn claim(&mut self, memory: u64, refused: u64) {
+        self.memory = usize::try_from(memory).unwrap_or(usize::MAX).min(self.memory_limit);
+        self.refused = refused;
     }
 
     fn account(total: &mut usize, limit: usize, refused: &mut u64, current: usize, desired: usize) -> bool {

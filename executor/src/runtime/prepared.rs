@@ -17,6 +17,8 @@ use crate::admission::{AdmittedModule, Content, GrantSet};
 use crate::artifact::Loaded;
 use crate::component::AgentComponent;
 use crate::containers::{AdmittedImage, ContainerBackend, ContainerImage};
+use crate::queue::Share;
+use crate::worker::RemoteModule;
 
 /// A loaded module with its grants. Cheap to share; holds no guest state.
 pub struct Prepared {
@@ -34,6 +36,8 @@ pub(crate) enum Code {
     Core(CoreModule),
     /// Other releases, one after the other: it has no instance of its own.
     Pipeline(Arc<Pipeline>),
+    /// Either kind, in the worker of its signer.
+    Worker(RemoteModule),
 }
 
 pub(crate) struct CoreModule {
@@ -42,6 +46,13 @@ pub(crate) struct CoreModule {
     pub(crate) memory: ModuleExport,
     pub(crate) initialize: Option<ModuleExport>,
 }
+
+const PROCESS: &str = "process: func() -> i32";
+const MEMORY: &str = "memory: memory";
+const INITIALIZE: &str = "_initialize: func()";
+
+/// Every export that a guest may be refused for.
+pub(crate) const EXPORTS: [&str; 4] = [PROCESS, MEMORY, INITIALIZE, crate::component::ENTRY];
 
 /// Why a loaded module cannot be run under its grants.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +78,14 @@ pub enum PrepareError {
         /// `module.name` of the import.
         name: String,
     },
+    /// The worker of its signer could not take it.
+    #[error("the worker process of its signer did not take the module")]
+    Worker {
+        /// The stable reason code.
+        code: &'static str,
+        /// For the operator.
+        detail: String,
+    },
     /// The module needs more than one pool slot holds.
     #[error("the module needs more than the pool allows: {detail}")]
     PoolLimit {
@@ -83,6 +102,7 @@ impl PrepareError {
             Self::ExportMissing { .. } => "export_missing",
             Self::ImportNotGranted { .. } => "import_not_granted",
             Self::PoolLimit { .. } => "pool_limit",
+            Self::Worker { code, .. } => code,
         }
     }
 }
@@ -95,14 +115,46 @@ impl Prepared {
         admitted: &AdmittedModule,
     ) -> Result<Self, PrepareError> {
         let (owner, grants) = (Arc::clone(admitted.owner()), Arc::clone(admitted.grants()));
+        if let Loaded::Sealed(code) = loaded {
+            let (limits, code) = (*admitted.limits(), Arc::clone(code));
+            let absent =
+                |why: &str| PrepareError::Worker { code: "tier_unavailable", detail: why.to_owned() };
+            let workers = runtime.workers().map_err(absent)?;
+            let module = workers.prepare(&admitted.signer_key(), code, &limits, &grants)?;
+            let calls = runtime.live().admission(owner, grants, limits);
+            return Ok(Self { calls, code: Code::Worker(module) });
+        }
+        Self::linked(runtime, loaded, owner, grants, *admitted.limits())
+    }
+
+    /// Checks and links loaded code for instances in this process.
+    pub(crate) fn linked(
+        runtime: &Runtime,
+        loaded: &Loaded,
+        owner: Arc<Owner>,
+        grants: Arc<GrantSet>,
+        limits: CallLimits,
+    ) -> Result<Self, PrepareError> {
         match loaded {
-            Loaded::Core(module) => Self::core(runtime, module, owner, grants, *admitted.limits()),
+            Loaded::Core(module) => Self::core(runtime, module, owner, grants, limits),
             Loaded::Component(component) => {
                 let linkers = runtime.component_linkers();
                 let component = AgentComponent::prepare(runtime.engine(), linkers, component, &grants)?;
-                let calls = runtime.live().admission(owner, grants, *admitted.limits());
+                let calls = runtime.live().admission(owner, grants, limits);
                 Ok(Self { calls, code: Code::Component(component) })
             }
+            Loaded::Sealed(_) => Err(PrepareError::Worker {
+                code: "internal",
+                detail: "code of a worker is not mapped in this process".into(),
+            }),
+        }
+    }
+
+    /// Places for calls that it shares with others: those of its worker.
+    pub(crate) fn share(&self) -> Arc<Share> {
+        match &self.code {
+            Code::Worker(module) => module.share(),
+            Code::Component(_) | Code::Container(_) | Code::Core(_) | Code::Pipeline(_) => Arc::default(),
         }
     }
 
@@ -130,14 +182,14 @@ impl Prepared {
         limits: CallLimits,
     ) -> Result<Self, PrepareError> {
         let interfaces = census::check_imports(module, &grants)?;
-        let process = export(module, "process", "process: func() -> i32", |ty| {
+        let process = export(module, "process", PROCESS, |ty| {
             ty.func().is_some_and(|func| {
                 func.params().len() == 0
                     && func.results().len() == 1
                     && func.results().all(|result| result.is_i32())
             })
         })?;
-        let memory = export(module, "memory", "memory: memory", |ty| {
+        let memory = export(module, "memory", MEMORY, |ty| {
             ty.memory().is_some_and(|memory| !memory.is_shared() && !memory.is_64())
         })?;
         let initial = module.get_export("memory").and_then(|ty| ty.memory().map(|memory| memory.minimum()));
@@ -148,7 +200,7 @@ impl Prepared {
         }
         let initialize = match module.get_export("_initialize") {
             None => None,
-            Some(_) => Some(export(module, "_initialize", "_initialize: func()", |ty| {
+            Some(_) => Some(export(module, "_initialize", INITIALIZE, |ty| {
                 ty.func().is_some_and(|func| func.params().len() == 0 && func.results().len() == 0)
             })?),
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use executor_engine::limits::EPOCH_TICK_MILLIS;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Memory, StoreContextMut, UpdateDeadline};
 
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::component::Wasi;
 use crate::media::Until;
 use crate::streams::GuestStreams;
+use crate::worker::Door;
 
 /// Why the host ended a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +88,20 @@ pub(crate) struct Extras {
     pub(crate) conduct: Option<Box<Conduct>>,
     /// What WASI functions lead to, in components that import any.
     pub(crate) wasi: Option<Box<Wasi>>,
+    /// In a worker: whom the guest's questions go to.
+    pub(crate) door: Option<Arc<Door>>,
+    /// Fuel that a worker says was used.
+    claimed_fuel: u64,
+}
+
+/// What a worker says that a call used: believed as far as the call's limits go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClaimedUsage {
+    pub(crate) memory: u64,
+    pub(crate) ticks: u64,
+    pub(crate) fuel: u64,
+    pub(crate) refused_growths: u64,
+    pub(crate) dropped_log_lines: u64,
 }
 
 impl GuestState {
@@ -117,6 +133,11 @@ impl GuestState {
         &self.registration.calls.limits
     }
 
+    /// Processor time that the call may use.
+    pub(crate) fn cpu_budget(&self) -> Duration {
+        self.cpu
+    }
+
     /// What this guest has beside input and output, made when it is first asked for.
     pub(crate) fn extras(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
@@ -146,6 +167,27 @@ impl GuestState {
     /// Epoch ticks that passed while the guest itself ran.
     pub(crate) fn ticks(&self) -> u64 {
         self.ticks
+    }
+
+    /// Takes over what a worker says of a call. Wall time is this side's own.
+    pub(crate) fn claim(&mut self, claimed: ClaimedUsage, began: Instant) {
+        self.limiter.claim(claimed.memory, claimed.refused_growths);
+        let wall = clock::monotonic().saturating_duration_since(began);
+        let most = wall.as_millis() / u128::from(EPOCH_TICK_MILLIS) + 1;
+        self.ticks = claimed.ticks.min(u64::try_from(most).unwrap_or(u64::MAX));
+        let (extras, calls) = self.extras_and_calls();
+        extras.log.drop_more(claimed.dropped_log_lines);
+        extras.claimed_fuel = claimed.fuel.min(calls.limits.fuel);
+    }
+
+    /// Fuel that a worker says was used.
+    pub(crate) fn claimed_fuel(&self) -> u64 {
+        self.extras_if_any().map_or(0, |extras| extras.claimed_fuel)
+    }
+
+    /// In a worker: whom the guest's questions go to.
+    pub(crate) fn door(&self) -> Option<Arc<Door>> {
+        self.extras_if_any()?.door.clone()
     }
 
     /// Why this guest may not go on, if so. Asked on every tick.

@@ -54,13 +54,15 @@ fn code_of(denied: &Denied) -> Code {
         | "state_unavailable"
         | "restoring"
         | "compiler_unavailable"
+        | "worker_lost"
         | "draining"
         | "shutdown" => Code::Unavailable,
         "deadline_exceeded" | "cpu_budget" => Code::DeadlineExceeded,
         "trap" | "guest_error" | "stopped" | "caller_gone" => Code::Aborted,
-        "container_engine_unavailable" | "engine_not_supported" | "profile_unavailable" => {
-            Code::Unimplemented
-        }
+        "container_engine_unavailable"
+        | "engine_not_supported"
+        | "profile_unavailable"
+        | "tier_unavailable" => Code::Unimplemented,
         "internal" | "engine_mismatch" | "compile_failed" => Code::Internal,
         _ => Code::PermissionDenied,
     }

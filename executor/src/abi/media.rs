@@ -1,0 +1,37 @@
+//! Media objects and variables: the same for core modules and components.
+
+use executor_engine::frames::{Ask, take_pairs};
+
+use super::ErrorCode;
+use crate::runtime::GuestState;
+
+impl GuestState {
+    /// Reads a media object.
+    pub(crate) fn download(&self, reference: &str) -> Result<Vec<u8>, ErrorCode> {
+        match self.door() {
+            None => self.grants().media()?.download(reference, &self.until()),
+            Some(door) => door.ask(Ask::Download { reference }),
+        }
+    }
+
+    /// Keeps a media object; gives its reference.
+    pub(crate) fn upload(&mut self, media_type: &str, bytes: &[u8]) -> Result<String, ErrorCode> {
+        if let Some(door) = self.door() {
+            let reference = door.ask(Ask::Upload { media_type, bytes })?;
+            return String::from_utf8(reference).map_err(|_| ErrorCode::Io);
+        }
+        let until = self.until();
+        let (extras, calls) = self.extras_and_calls();
+        calls.grants.media()?.upload(media_type, bytes, &mut extras.uploaded, &until)
+    }
+
+    /// Granted variables with their values, for guests that read all of them.
+    pub(crate) fn variables(&self) -> Result<Vec<(String, String)>, ErrorCode> {
+        match self.door() {
+            None => {
+                Ok(self.grants().env().iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+            }
+            Some(door) => take_pairs(&door.ask(Ask::Environment)?).map_err(|_| ErrorCode::Io),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What a worker gives up before it hears of any guest.
+//!
+//! | layer | what it leaves |
+//! |---|---|
+//! | namespaces (made by the [`holder`](super::holder)) | no other process, no network but a loopback that is down |
+//! | `no_new_privs`, no capabilities | nothing to gain |
+//! | landlock | no file, no TCP port |
+//! | seccomp, a list of what is allowed | memory, descriptors that are open, clocks, its own threads |
+//!
+//! All of them are required. What one of them should have stopped is tried before a worker serves; what seccomp stops is
+//! tried in processes of their own at the executor's start, because it must end them.
+
+use std::collections::BTreeMap;
+use std::net::{TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+
+use executor_engine::frames::{Act, Mechanism};
+use executor_engine::limits::MAX_ARTIFACT_BYTES;
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetStatus, Scope,
+};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// What is missing, and what the system said.
+pub(super) type Missing = (Mechanism, String);
+
+/// Descriptors of one worker: lanes, sealed code while it is mapped, the engine's own.
+const MAX_DESCRIPTORS: u64 = 512;
+
+/// Names of what is in force in a worker that serves.
+pub(crate) const ENFORCED: &[&str] = &[
+    "namespaces (user, pid, net, mount, ipc, uts)",
+    "no-new-privileges",
+    "capabilities dropped",
+    "landlock (nothing allowed)",
+    "seccomp (allow-list)",
+    "no-dumps",
+];
+
+/// System calls of a worker that serves; any other one ends it. None opens a file, makes a socket, starts a program or a
+/// thread, or reaches another process.
+const ALLOWED: &[i64] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_close,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_ftruncate,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_gettid,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_memfd_create,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_restart_syscall,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_set_robust_list,
+    libc::SYS_sigaltstack,
+    libc::SYS_statx,
+    libc::SYS_tgkill, // an abort; there is no other process to name
+    libc::SYS_write,
+    libc::SYS_writev,
+];
+
+/// The older names of two of them.
+#[cfg(target_arch = "x86_64")]
+const ALSO_ALLOWED: &[i64] = &[libc::SYS_epoll_wait, libc::SYS_poll];
+#[cfg(not(target_arch = "x86_64"))]
+const ALSO_ALLOWED: &[i64] = &[];
+
+/// Everything but the list of system calls. Called before the first thread besides this one exists: landlock binds a
+/// thread and those it starts.
+pub(super) fn close_early() -> Result<(), Missing> {
+    let missing =
+        |mechanism: Mechanism, what: &str, error: std::io::Error| (mechanism, format!("{what}: {error}"));
+    let limits = |what, errno: rustix::io::Errno| missing(Mechanism::ProcessLimits, what, errno.into());
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| limits("memory dumps", errno))?;
+    for (resource, limit) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, MAX_ARTIFACT_BYTES as u64),
+        (Resource::Memlock, 0),
+        (Resource::Nofile, MAX_DESCRIPTORS),
+    ] {
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .map_err(|errno| limits("resource limits", errno))?;
+    }
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|errno| limits("the signal at the executor's end", errno))?;
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|errno| missing(Mechanism::NoNewPrivileges, "no_new_privs", errno.into()))?;
+    drop_capabilities()?;
+    if rustix::process::getpid() != rustix::process::Pid::INIT {
+        return Err((Mechanism::Namespaces, "it is not the first process of a namespace of its own".into()));
+    }
+    match landlock_nothing() {
+        Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {}
+        Ok(RulesetStatus::NotEnforced) => {
+            return Err((Mechanism::Landlock, "this kernel does not have it".into()));
+        }
+        Err(error) => return Err((Mechanism::Landlock, error.to_string())),
+    }
+    match leak() {
+        None => Ok(()),
+        Some(act) => Err((Mechanism::SelfTest, format!("it could {}", act.as_str()))),
+    }
+}
+
+/// The list of system calls, for every thread. There is no way back.
+pub(super) fn close_late() -> Result<(), Missing> {
+    let failed = |error: &dyn std::fmt::Display| (Mechanism::Seccomp, error.to_string());
+    let filter = filter().map_err(|error| failed(&error))?;
+    seccompiler::apply_filter_all_threads(&filter).map_err(|error| failed(&error))
+}
+
+/// Tries what ends the process by now; returns only if it does not.
+pub(super) fn attempt(act: Act) {
+    match act {
+        Act::Connect => drop(TcpStream::connect("127.0.0.1:9")),
+        Act::Exec => drop(Command::new("/proc/self/exe").arg("--version").status()),
+        Act::Open => drop(std::fs::File::open("/proc/self/status")),
+        Act::Signal => drop(rustix::process::test_kill_process(rustix::process::getpid())),
+    }
+}
+
+fn drop_capabilities() -> Result<(), Missing> {
+    let failed =
+        |errno: rustix::io::Errno| (Mechanism::Capabilities, std::io::Error::from(errno).to_string());
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).map_err(failed)?;
+    let left = rustix::thread::capabilities(None).map_err(failed)?;
+    if left.permitted.is_empty() && left.effective.is_empty() {
+        Ok(())
+    } else {
+        Err((Mechanism::Capabilities, format!("{:?} are left", left.permitted)))
+    }
+}
+
+/// Denies every file, every TCP port and every signal to processes outside.
+fn landlock_nothing() -> Result<RulesetStatus, landlock::RulesetError> {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ABI::V6))?
+        .handle_access(AccessNet::from_all(ABI::V6))?
+        .scope(Scope::from_all(ABI::V6))?
+        .create()?;
+    ruleset.restrict_self().map(|status| status.ruleset)
+}
+
+/// What can be done that must not be, without seccomp yet.
+pub(super) fn leak() -> Option<Act> {
+    use std::io::ErrorKind;
+    if std::fs::read_dir("/").is_ok() || std::fs::File::open("/proc/self/status").is_ok() {
+        return Some(Act::Open);
+    }
+    // Nobody listens on either; an answer, or a way there, is proof of a network.
+    let reached = TcpStream::connect("127.0.0.1:9")
+        .map_or_else(|error| error.kind() == ErrorKind::ConnectionRefused, |_| true);
+    let has_route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9")).is_ok();
+    if reached || has_route {
+        return Some(Act::Connect);
+    }
+    let mut program = Command::new("/proc/self/exe");
+    program.arg("--version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if program.status().is_ok() {
+        return Some(Act::Exec);
+    }
+    let parent = rustix::process::getppid();
+    if parent.is_some_and(|parent| rustix::process::test_kill_process(parent).is_ok()) {
+        return Some(Act::Signal);
+    }
+    None
+}
+
+fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().chain(ALSO_ALLOWED).map(|number| (*number, Vec::new())).collect();
+    // The name of a thread, and of a mapping.
+    let first = |value: libc::c_int| {
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
+            .and_then(|condition| SeccompRule::new(vec![condition]))
+    };
+    rules.insert(libc::SYS_prctl, vec![first(libc::PR_SET_NAME)?, first(libc::PR_SET_VMA)?]);
+    SeccompFilter::new(
+        rules,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        std::env::consts::ARCH.try_into()?,
+    )?
+    .try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_names_each_call_once_and_none_that_leads_out() {
+        assert!(!filter().unwrap().is_empty());
+        let mut numbers: Vec<i64> = ALLOWED.iter().chain(ALSO_ALLOWED).copied().collect();
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), count);
+        for leads_out in [
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_bind,
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_clone,
+            libc::SYS_clone3,
+            libc::SYS_kill,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_mount,
+            libc::SYS_ioctl,
+            libc::SYS_io_uring_setup,
+            libc::SYS_prctl,
+        ] {
+            assert!(!numbers.contains(&leads_out), "{leads_out}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_confined_does_not_pass_the_self_test() {
+        assert_eq!(leak(), Some(Act::Open));
+    }
+}

@@ -1,0 +1,51 @@
+//! A guest's way out of a worker: every question goes to the executor, which decides.
+
+use std::time::Duration;
+
+use executor_engine::frames::{Ask, FromWorker, MAX_FRAME, ToWorker};
+use parking_lot::Mutex;
+
+use super::channel::{Channel, ChannelError};
+use crate::abi::ErrorCode;
+
+/// How long a side may take nothing of what it is sent, at a time; the executor ends a worker it has given up.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// The worker's end of one lane.
+pub(crate) struct Door(Mutex<Channel>);
+
+impl Door {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self(Mutex::new(channel))
+    }
+
+    /// The next call's frame.
+    pub(super) fn next(&self) -> Result<Vec<u8>, ChannelError> {
+        self.0.lock().receive_patiently(MAX_FRAME)
+    }
+
+    /// Says something.
+    pub(super) fn say(&self, message: &FromWorker<'_>) -> Result<(), ChannelError> {
+        self.0.lock().send(&message.encode(), &[], PAUSE, &mut || true)
+    }
+
+    /// Asks and waits for the answer.
+    pub(crate) fn ask(&self, ask: Ask<'_>) -> Result<Vec<u8>, ErrorCode> {
+        let mut channel = self.0.lock();
+        let answer = channel
+            .send(&FromWorker::Ask(ask).encode(), &[], PAUSE, &mut || true)
+            .and_then(|()| channel.receive_patiently(MAX_FRAME));
+        let Ok(answer) = answer else { return Err(ErrorCode::Io) };
+        match ToWorker::decode(&answer) {
+            Ok(ToWorker::Answer(Ok(bytes))) => Ok(bytes.to_vec()),
+            Ok(ToWorker::Answer(Err(code))) => Err(ErrorCode::from_code(code).unwrap_or(ErrorCode::Io)),
+            Ok(ToWorker::Call(_)) | Err(_) => Err(ErrorCode::Io),
+        }
+    }
+
+    /// Asks for a number.
+    pub(crate) fn ask_number(&self, ask: Ask<'_>) -> Result<u64, ErrorCode> {
+        let answer = self.ask(ask)?;
+        answer.try_into().map(u64::from_le_bytes).map_err(|_| ErrorCode::Io)
+    }
+}

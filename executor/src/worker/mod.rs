@@ -1,0 +1,106 @@
+//! The tier of signers that are not trusted: their modules run in worker processes, one for each signer.
+//!
+//! ```text
+//! executor ──spawner──▶ holder ──namespaces──▶ worker     (the same program, hidden subcommands)
+//!     │                                          │
+//!     ├── control: begin, load ◀──▶ ready, loaded│
+//!     ├── stops:   end this call ───────────────▶│
+//!     └── lanes:   call, answers ◀──▶ questions, │ one conversation each
+//!                                     the end    │
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`channel`] | frames over a socket pair |
+//! | [`confine`] | what a worker gives up |
+//! | [`holder`] | the processes between the executor and a worker |
+//! | [`serve`] | a worker's life |
+//! | [`door`] | a guest's questions, in the worker |
+//! | [`spawner`], [`process`], [`workers`] | workers, as the executor sees them |
+//! | [`remote`] | a call, as the executor sees it |
+//!
+//! The executor believes a worker in nothing (docs/adr/0036-workers-by-signer.md): what leaves the guest's sandbox is asked
+//! for, digests and times are taken on this side, and a worker that says what no worker says is ended.
+
+mod channel;
+mod confine;
+mod door;
+mod holder;
+mod limits;
+mod process;
+mod remote;
+mod serve;
+mod spawner;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod workers;
+
+use executor_engine::Profile;
+
+pub(crate) use confine::ENFORCED;
+pub(crate) use door::Door;
+pub(crate) use remote::RemoteModule;
+pub use spawner::Spawner;
+pub(crate) use workers::WorkerEvent;
+pub use workers::{WorkerLimits, Workers};
+
+/// Hidden subcommand of the process that starts holders.
+pub const SPAWNER: &str = "worker-spawner";
+/// Hidden subcommand of the process around one worker.
+pub const HOLDER: &str = "worker-holder";
+/// Hidden subcommand of a worker.
+pub const WORKER: &str = "worker";
+
+/// The life of such a process, if `subcommand` is one: its exit code.
+pub fn process(subcommand: &str) -> Option<u8> {
+    match subcommand {
+        SPAWNER => Some(holder::spawn_for_the_executor()),
+        HOLDER => Some(holder::hold()),
+        WORKER => Some(serve::serve()),
+        _ => None,
+    }
+}
+
+/// Whether modules of the levels `signed` and `community` can run here.
+#[derive(Clone)]
+pub enum WorkerTier {
+    /// They run in these.
+    Running(std::sync::Arc<Workers>),
+    /// They do not run. Why, and what to do.
+    Absent(String),
+}
+
+impl WorkerTier {
+    /// Starts the tier, if the host has what it needs. Blocks.
+    pub fn start(spawner: std::io::Result<Spawner>, profile: Profile, limits: WorkerLimits) -> Self {
+        let workers = spawner
+            .map_err(|error| format!("the process that starts workers cannot be started: {error}"))
+            .and_then(|spawner| Workers::open(spawner, profile, limits));
+        match workers {
+            Ok(workers) => Self::Running(workers),
+            Err(why) => Self::Absent(why),
+        }
+    }
+
+    /// The tier of an executor whose operator wants none.
+    pub fn switched_off() -> Self {
+        Self::Absent("switched off by `workers.processes = 0`".into())
+    }
+
+    /// Why it is absent, if it is.
+    pub fn missing(&self) -> Option<&str> {
+        match self {
+            Self::Running(_) => None,
+            Self::Absent(why) => Some(why),
+        }
+    }
+
+    /// The workers.
+    pub(crate) fn workers(&self) -> Option<&std::sync::Arc<Workers>> {
+        match self {
+            Self::Running(workers) => Some(workers),
+            Self::Absent(_) => None,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+//! Real workers: the executor beside this test executable, confined as in production.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use executor_engine::Profile;
+use seccompiler::{SeccompAction, SeccompFilter};
+use trust_store::policy::TrustLevel;
+
+use super::{WorkerLimits, WorkerTier};
+use crate::admission::{Denied, GrantSet, GrantSources};
+use crate::executor::{Executed, Next, Terms};
+use crate::runtime::{CallLimits, Selector};
+use crate::testing::{Server, admitted, spawner, wat_echo, wat_spin};
+
+const SPIN_WITH_OUTPUT: &str = r#"(module
+    (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "process") (result i32)
+      (drop (call $write (i32.const 0) (i32.const 8)))
+      (loop $l (br $l)) (i32.const 0)))"#;
+
+async fn server() -> Server {
+    Server::with_workers(WorkerLimits { processes: 4, calls: 4, idle: Duration::from_secs(60) }).await
+}
+
+/// Lets a module in at the level `signed`, as one of this signer.
+async fn admit(server: &Server, text: &str, agent: &str, signer: &str, grants: GrantSet, limits: CallLimits) {
+    let module = admitted(text, grants, limits).called(agent, signer).at(TrustLevel::Signed);
+    server.executor.admit_for_test(module).await;
+}
+
+async fn admit_plain(server: &Server, text: &str, agent: &str, signer: &str) {
+    admit(server, text, agent, signer, GrantSet::default(), CallLimits::default()).await;
+}
+
+async fn call(server: &Server, agent: &str, input: &'static [u8]) -> Result<Executed, Denied> {
+    server.executor.execute(agent, Bytes::from_static(input), Terms::default()).await
+}
+
+/// Starts a call and waits until its guest runs in the worker.
+async fn running(
+    server: &Server,
+    agent: &'static str,
+    signer: &str,
+) -> tokio::task::JoinHandle<Result<Executed, Denied>> {
+    let executor = Arc::clone(&server.executor);
+    let running = tokio::spawn(async move { executor.execute(agent, Bytes::new(), Terms::default()).await });
+    let workers = server.executor.runtime().workers().unwrap();
+    while !workers.process_of(&key(signer)).is_some_and(|process| process.is_busy()) {
+        assert!(!running.is_finished(), "the call ended before it was seen: {:?}", running.await);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    running
+}
+
+fn key(signer: &str) -> String {
+    format!("{signer}\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_of_a_signer_who_is_not_trusted_runs_in_a_process_of_his_own_and_has_a_receipt() {
+    let server = server().await;
+    admit_plain(&server, wat_echo(), "w.one", "one@example.org").await;
+    admit_plain(&server, wat_echo(), "w.two", "two@example.org").await;
+    let first = call(&server, "w.one", b"hello").await.unwrap();
+    assert_eq!((first.outcome.output.as_slice(), first.outcome.exit_code), (&b"hello"[..], 0));
+    assert_eq!(first.outcome.usage.memory_bytes, 65_536);
+    assert_eq!(call(&server, "w.two", b"other").await.unwrap().outcome.output, b"other");
+    assert_eq!(server.executor.running_workers(), 2, "one process for each signer");
+    // Many at once: no answer goes astray, and further calls wait for a lane.
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..40u32 {
+        let executor = Arc::clone(&server.executor);
+        calls.spawn(async move {
+            let input = Bytes::from(vec![n as u8; 1 + n as usize * 3000]);
+            let ran = executor.execute("w.one", input.clone(), Terms::default()).await.unwrap();
+            assert_eq!(ran.outcome.output, input[..input.len().min(65_536)]);
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done.unwrap();
+    }
+    let status = server.executor.status();
+    let tier = status.tiers.iter().find(|tier| tier.level == "signed").unwrap();
+    assert!(tier.missing.is_none() && tier.enforced.iter().any(|name| name.starts_with("seccomp")));
+    // The receipt is the executor's own word, with digests that it took itself.
+    let instance = first.outcome.instance.to_string();
+    let proof = loop {
+        match server.executor.receipts().of_instance(&instance) {
+            Ok(proof) => break proof,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let entry = tlog::proof_file::ProofFile::parse(&proof).unwrap().extra.unwrap();
+    let receipt = executor_api::receipt::Receipt::from_entry(&entry).unwrap();
+    let digest = |bytes: &[u8]| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
+    assert_eq!((receipt.trust_level.as_str(), receipt.reason.as_str()), ("signed", "success"));
+    assert_eq!((receipt.input, receipt.output), (digest(b"hello"), digest(b"hello")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_spins_in_a_worker_is_stopped_by_every_limit_and_by_name() {
+    let server = server().await;
+    let limits = |cpu, wall| CallLimits {
+        cpu: Duration::from_millis(cpu),
+        wall: Duration::from_millis(wall),
+        ..CallLimits::default()
+    };
+    for (agent, limits, code) in
+        [("w.cpu", limits(30, 60_000), "cpu_budget"), ("w.wall", limits(60_000, 50), "deadline_exceeded")]
+    {
+        admit(&server, wat_spin(), agent, "s@example.org", GrantSet::default(), limits).await;
+        assert_eq!(call(&server, agent, b"").await.unwrap_err().code, code);
+    }
+    let long = limits(60_000, 60_000);
+    admit(&server, SPIN_WITH_OUTPUT, "w.spin", "s@example.org", GrantSet::default(), long).await;
+    let spinning = running(&server, "w.spin", "s@example.org").await;
+    let before = server.executor.runtime().workers().unwrap().process_of(&key("s@example.org")).unwrap();
+    let selector = Selector { agent: Some("w.spin".into()), ..Selector::default() };
+    assert_eq!(server.executor.stop(&selector).unwrap(), 1);
+    assert_eq!(spinning.await.unwrap().unwrap_err().code, "stopped");
+    // The guest ended, not its worker.
+    admit_plain(&server, wat_echo(), "w.after", "s@example.org").await;
+    call(&server, "w.after", b"x").await.unwrap();
+    let after = server.executor.runtime().workers().unwrap().process_of(&key("s@example.org")).unwrap();
+    assert!(Arc::ptr_eq(&before, &after), "an obedient worker was ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_loses_its_calls_and_nobody_elses() {
+    let server = server().await;
+    let long =
+        CallLimits { wall: Duration::from_secs(60), cpu: Duration::from_secs(60), ..CallLimits::default() };
+    admit(&server, wat_spin(), "w.victim", "victim@example.org", GrantSet::default(), long).await;
+    admit(&server, SPIN_WITH_OUTPUT, "w.other", "other@example.org", GrantSet::default(), long).await;
+    let victim = running(&server, "w.victim", "victim@example.org").await;
+    let other = running(&server, "w.other", "other@example.org").await;
+    let workers = Arc::clone(server.executor.runtime().workers().unwrap());
+    assert_eq!(workers.process_of(&key("victim@example.org")).unwrap().end(), "ended by signal 9");
+    let lost = victim.await.unwrap().unwrap_err();
+    assert_eq!(lost.code, "worker_lost");
+    assert!(!other.is_finished(), "the worker of another signer is another one");
+    // It is started again, at the latest after a while.
+    admit_plain(&server, wat_echo(), "w.again", "victim@example.org").await;
+    let mut tries = 0;
+    while let Err(denied) = call(&server, "w.again", b"x").await {
+        assert_eq!(denied.code, "worker_lost");
+        tries += 1;
+        assert!(tries < 200, "{denied:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let selector = Selector { agent: Some("w.other".into()), ..Selector::default() };
+    server.executor.stop(&selector).unwrap();
+    assert_eq!(other.await.unwrap().unwrap_err().code, "stopped");
+    server.executor.close().await;
+    let audit = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+    let record = audit.lines().find(|line| line.contains("\"event_type\":\"worker_lost\"")).unwrap();
+    assert!(record.contains("victim@example.org") && record.contains("signal 9"), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_are_bounded_and_the_one_that_was_used_longest_ago_makes_room() {
+    let limits = WorkerLimits { processes: 1, calls: 2, idle: Duration::from_millis(1) };
+    let server = Server::with_workers(limits).await;
+    let workers = Arc::clone(server.executor.runtime().workers().unwrap());
+    for agent in ["w.a", "w.b"] {
+        admit_plain(&server, wat_echo(), agent, &format!("{agent}@example.org")).await;
+    }
+    for agent in ["w.a", "w.b", "w.a"] {
+        call(&server, agent, b"x").await.unwrap();
+        assert_eq!(server.executor.running_workers(), 1);
+    }
+    let long =
+        CallLimits { wall: Duration::from_secs(60), cpu: Duration::from_secs(60), ..CallLimits::default() };
+    admit(&server, wat_spin(), "w.c", "w.a@example.org", GrantSet::default(), long).await;
+    let busy = running(&server, "w.c", "w.a@example.org").await;
+    assert_eq!(call(&server, "w.b", b"x").await.unwrap_err().code, "pool_exhausted");
+    server.executor.stop(&Selector { agent: Some("w.c".into()), ..Selector::default() }).unwrap();
+    busy.await.unwrap().unwrap_err();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    workers.end_idle(crate::clock::monotonic());
+    assert_eq!(server.executor.running_workers(), 0, "nobody calls it");
+    call(&server, "w.b", b"x").await.unwrap();
+}
+
+fn granting(texts: &[&str]) -> GrantSet {
+    let granted: Vec<trust_store::capability::Capability> =
+        texts.iter().map(|text| text.parse().unwrap()).collect();
+    let env = BTreeMap::from([("TOKEN".to_owned(), "s3cret".to_owned())]);
+    GrantSources { env, ..GrantSources::default() }.grant(&granted, granted.clone(), &[]).unwrap()
+}
+
+/// Asks for `env:TOKEN`, reads it, streams it, logs it, and asks for what it was not given.
+const ASKS: &str = r#"(module
+    (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+    (import "mentat" "log" (func $log (param i32 i32 i32)))
+    (import "mentat" "record_metric" (func $metric (param i32 i32 f64) (result i32)))
+    (import "mentat" "buffer_read" (func $read (param i32 i32 i32 i64) (result i32)))
+    (import "mentat" "request_capability" (func $request (param i32 i32) (result i32)))
+    (import "mentat" "invoke_capability" (func $invoke (param i32 i32 i32 i32 i32) (result i32)))
+    (import "mentat" "start_stream" (func $start (param i32 i32) (result i32)))
+    (import "mentat" "write_stream" (func $piece (param i32 i32 i32) (result i32)))
+    (import "mentat" "end_stream" (func $end (param i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "env:TOKEN get env:OTHER words")
+    (func (export "process") (result i32)
+      (local $n i32) (local $s i32)
+      (local.set $n (call $read
+        (call $invoke (call $request (i32.const 0) (i32.const 9)) (i32.const 10) (i32.const 3) (i32.const 0) (i32.const 0))
+        (i32.const 200) (i32.const 64) (i64.const 0)))
+      (drop (call $write (i32.const 200) (local.get $n)))
+      (call $log (i32.const 2) (i32.const 200) (local.get $n))
+      (drop (call $metric (i32.const 24) (i32.const 5) (f64.const 2.5)))
+      (local.set $s (call $start (i32.const 24) (i32.const 5)))
+      (drop (call $piece (local.get $s) (i32.const 200) (local.get $n)))
+      (drop (call $piece (local.get $s) (i32.const 24) (i32.const 5)))
+      (drop (call $end (local.get $s)))
+      (call $request (i32.const 14) (i32.const 9))))"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_the_sandbox_is_asked_of_the_executor_and_judged_there() {
+    let server = server().await;
+    let grants = granting(&["env:TOKEN", "extension:stream"]);
+    admit(&server, ASKS, "w.asks", "asks@example.org", grants, CallLimits::default()).await;
+    let mut streaming =
+        server.executor.execute_streaming("w.asks", Bytes::new(), Terms::default()).await.unwrap();
+    let mut pieces = Vec::new();
+    let ended = loop {
+        match streaming.next().await.unwrap() {
+            Next::Event(crate::StreamEvent::Data { bytes, .. }) => pieces.push(bytes),
+            Next::Event(crate::StreamEvent::End { total_chunks, .. }) => assert_eq!(total_chunks, 2),
+            Next::Ended(ended) => break ended.unwrap(),
+        }
+    };
+    assert_eq!(pieces, [&b"s3cret"[..], b"words"]);
+    let outcome = ended.outcome;
+    assert_eq!((outcome.output.as_slice(), outcome.exit_code), (&b"s3cret"[..], -3));
+    assert_eq!(outcome.log[0].text, "s3cret");
+    assert_eq!((outcome.metrics[0].name.as_str(), outcome.metrics[0].value), ("words", 2.5));
+    server.executor.close().await;
+    let audit = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+    let record = audit.lines().find(|line| line.contains("\"agent_execution\"")).unwrap();
+    assert!(record.contains("capability_denied: env:OTHER"), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wasi_component_runs_in_a_worker_and_is_stopped_while_it_sleeps() {
+    let server = server().await;
+    let long = CallLimits { wall: Duration::from_secs(600), ..CallLimits::default() };
+    admit(&server, crate::component::SLEEPS, "w.sleeps", "z@example.org", GrantSet::default(), long).await;
+    let sleeping = running(&server, "w.sleeps", "z@example.org").await;
+    server.executor.stop(&Selector { agent: Some("w.sleeps".into()), ..Selector::default() }).unwrap();
+    assert_eq!(sleeping.await.unwrap().unwrap_err().code, "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_may_not_be_linked_is_refused_with_its_reason_by_its_worker() {
+    let server = server().await;
+    let runtime = Arc::clone(server.executor.runtime());
+    for (text, code) in [
+        (ASKS, "import_not_granted"),
+        ("(module (memory (export \"memory\") 1))", "export_missing"),
+        (
+            "(module (import \"mentat\" \"log\" (func (param i32))) (memory (export \"memory\") 1) \
+             (func (export \"process\") (result i32) (i32.const 0)))",
+            "abi_signature_mismatch",
+        ),
+    ] {
+        let module = admitted(text, GrantSet::default(), CallLimits::default()).at(TrustLevel::Community);
+        let state = tempfile::tempdir().unwrap();
+        let cache = crate::testing::cache(state.path());
+        let (loaded, _) = cache.load(runtime.engine(), Profile::Standard, &module).await.unwrap();
+        let (runtime, expected) = (Arc::clone(&runtime), code);
+        let refused = tokio::task::spawn_blocking(move || {
+            crate::runtime::Prepared::new(&runtime, &loaded, &module).err().unwrap()
+        });
+        assert_eq!(refused.await.unwrap().code(), expected);
+    }
+    assert_eq!(server.executor.running_workers(), 1, "a module that cannot be linked costs no worker");
+}
+
+/// Starts the tier from a thread whose system calls fail as on a host that lacks them.
+fn tier_without(calls: &[i64], errno: i32) -> WorkerTier {
+    let rules = calls.iter().map(|number| (*number, Vec::new())).collect();
+    let refused = SeccompAction::Errno(errno.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter: seccompiler::BpfProgram =
+        SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap().try_into().unwrap();
+    std::thread::spawn(move || {
+        seccompiler::apply_filter(&filter).unwrap();
+        WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default())
+    })
+    .join()
+    .unwrap()
+}
+
+#[test]
+fn where_a_mechanism_is_missing_the_tier_does_not_start_and_names_it() {
+    for (calls, errno, mechanism, remedy) in [
+        (&[libc::SYS_unshare][..], libc::EPERM, "namespaces", "user namespaces"),
+        (&[libc::SYS_landlock_create_ruleset], libc::ENOSYS, "landlock", "CONFIG_SECURITY_LANDLOCK"),
+        (&[libc::SYS_seccomp], libc::EINVAL, "seccomp", "CONFIG_SECCOMP_FILTER"),
+    ] {
+        let tier = tier_without(calls, errno);
+        let why = tier.missing().expect(mechanism);
+        assert!(why.starts_with(mechanism) && why.contains(remedy), "{why}");
+    }
+}
