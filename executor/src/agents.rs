@@ -66,7 +66,6 @@ impl Agent {
         Self {
             digest: admitted.digest(),
             kind: admitted.content().as_str(),
-            prepared: Arc::new(prepared),
             facts: Arc::clone(admitted.facts()),
             attestation,
             grants_digest: grants_digest(admitted.grants()),

@@ -45,7 +45,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
 use crate::records::{self, audit_unavailable, cut, root_in_force, summarise};
-use crate::runtime::{KillCause, LiveInstance, Runtime, Selector};
+use crate::runtime::{KillCause, LiveInstance, Prepared, Runtime, Selector};
 use crate::state_folder::StateFolder;
 use crate::submissions::{Stored, Submissions};
 use crate::telemetry::Tracer;

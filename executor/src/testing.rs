@@ -228,6 +228,7 @@ impl Server {
         Self::run(Arc::clone(runtime()), admin, state, withdrawal, next, evidence, None, None).await
     }
 
+    #[allow(clippy::too_many_arguments, reason = "a fixture: each caller varies another one")]
     async fn run(
         runtime: Arc<Runtime>,
         admin: service::admin::AdminConfig,

@@ -257,7 +257,7 @@ impl Executor {
     ) -> Ended {
         match &agent.prepared.code {
             Code::Container(container) => container.run(*agent.prepared.limits(), call, registration),
-            Code::Component(_) | Code::Core(_) | Code::Pipeline(_) => {
+            Code::Component(_) | Code::Core(_) | Code::Pipeline(_) | Code::Worker(_) => {
                 self.parts.runtime.call_registered(&agent.prepared, call, registration, pipe)
             }
         }

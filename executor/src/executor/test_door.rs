@@ -8,6 +8,7 @@ use super::Executor;
 use crate::admission::AdmittedModule;
 use crate::agents::{Agent, Verdict};
 use crate::clock;
+use crate::runtime::Prepared;
 
 impl Executor {
     /// The door of this crate's own tests: an agent without a verdict.

@@ -172,7 +172,10 @@ impl CallError {
     /// What only the operator reads; empty when there is nothing more to say.
     pub fn operator(&self) -> &str {
         match self {
-            Self::Boundary { detail } | Self::Host { detail } | Self::Pool { detail } => detail,
+            Self::Boundary { detail }
+            | Self::Host { detail }
+            | Self::Pool { detail }
+            | Self::WorkerLost { detail } => detail,
             Self::Step { failure, .. } => failure.operator(),
             Self::InputTooLarge { .. } | Self::MemoryLimit | Self::Stopped(_) | Self::Trapped { .. } => "",
         }
@@ -186,7 +189,12 @@ impl CallError {
             | Self::Pool { .. }
             | Self::Host { .. } => true,
             Self::Step { failure, .. } => failure.is_of_others(),
-            Self::Boundary { .. } | Self::MemoryLimit | Self::Stopped(_) | Self::Trapped { .. } => false,
+            // A guest may be what its worker ended of.
+            Self::Boundary { .. }
+            | Self::MemoryLimit
+            | Self::Stopped(_)
+            | Self::Trapped { .. }
+            | Self::WorkerLost { .. } => false,
         }
     }
 

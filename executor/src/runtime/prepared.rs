@@ -226,7 +226,7 @@ impl Prepared {
     pub(crate) fn pipeline(&self) -> Option<&Arc<Pipeline>> {
         match &self.code {
             Code::Pipeline(pipeline) => Some(pipeline),
-            Code::Component(_) | Code::Container(_) | Code::Core(_) => None,
+            Code::Component(_) | Code::Container(_) | Code::Core(_) | Code::Worker(_) => None,
         }
     }
 

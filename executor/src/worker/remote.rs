@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn what_a_worker_claims_is_cut_to_what_the_call_may_use() {
         let limits = CallLimits { log_lines: 1, metrics: 1, ..CallLimits::default() };
-        let (carried, state) = talk(limits, |mut far| {
+        let (carried, mut state) = talk(limits, |mut far| {
             let ended = Ended {
                 end: End::Exit(3),
                 memory: u64::MAX,
@@ -433,10 +433,10 @@ mod tests {
         assert!(matches!(carried, Carried::Over(Ok(3))));
         assert_eq!((state.limiter.memory(), state.claimed_fuel()), (limits.memory, limits.fuel));
         assert!(state.ticks() < 1_000_000);
-        assert_eq!(state.log.dropped(), 2);
-        let lines = state.log.into_records();
+        assert_eq!(state.extras().log.dropped(), 2);
+        let lines = std::mem::take(&mut state.extras().log).into_records();
         assert_eq!((lines.len(), lines[0].text.as_str()), (1, "one\\n[forged]"));
-        assert_eq!(state.metrics.into_records().len(), 1);
+        assert_eq!(std::mem::take(&mut state.extras().metrics).into_records().len(), 1);
     }
 
     #[test]
@@ -455,7 +455,7 @@ mod tests {
             (Ask::WriteStream { stream: 0, bytes: b"x" }, ErrorCode::PolicyDenied),
             (Ask::EndStream { stream: u64::MAX }, ErrorCode::PolicyDenied),
         ];
-        let (carried, state) = talk(CallLimits::default(), move |mut far| {
+        let (carried, mut state) = talk(CallLimits::default(), move |mut far| {
             let mut near = Channel::new(far.try_clone().unwrap(), Beside::Nothing).unwrap();
             near.receive_patiently(1 << 20).unwrap();
             for (ask, expected) in asks {
@@ -471,6 +471,6 @@ mod tests {
             far.write_all(&ended(7, End::Exit(0), b"")).unwrap();
         });
         assert!(matches!(carried, Carried::Over(Ok(0))));
-        assert_eq!(state.conduct.unwrap().refusals(), [("capability_denied", 1)]);
+        assert_eq!(state.conduct().refusals(), [("capability_denied", 1)]);
     }
 }

@@ -191,8 +191,7 @@ impl Worker {
 
     /// Runs the calls of one lane.
     fn keep_lane(&self, number: usize, door: &Arc<Door>) {
-        loop {
-            let Ok(body) = door.next() else { break };
+        while let Ok(body) = door.next() {
             let Ok(ToWorker::Call(order)) = ToWorker::decode(&body) else { break };
             if self.run(number, door, &order).is_err() {
                 break;

@@ -13,6 +13,8 @@ pub(super) fn of_call(error: &CallError) -> (&'static str, String) {
             (error.code(), detail.clone())
         }
         CallError::Stopped(Stop::Killed(_)) => ("killed", String::new()),
+        // No worker runs a pipeline.
+        CallError::Step { .. } => ("internal", String::new()),
         CallError::InputTooLarge { .. } | CallError::MemoryLimit | CallError::Stopped(_) => {
             (error.code(), String::new())
         }
