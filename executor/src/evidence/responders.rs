@@ -52,6 +52,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The shortest time between two rounds.
 const SHORTEST: Duration = Duration::from_secs(1);
 
+/// The shortest time from the beginning of one round to one that somebody rang for: an event log may grow all the time.
+const REST: Duration = Duration::from_secs(5);
+
 /// Largest answer that is read, bytes: one certificate's status, a signature and its signer's certificate.
 const MAX_ANSWER_BYTES: usize = 32 << 10;
 
@@ -83,6 +86,8 @@ struct State {
     candidates: VecDeque<Fingerprint>,
     /// Responders that did not answer, and since when.
     silent: BTreeMap<Arc<str>, Instant>,
+    /// When the last round began.
+    began: Option<Instant>,
 }
 
 /// One certificate that somebody is asked about.
@@ -149,7 +154,11 @@ impl Responders {
         let left = left.map_or(interval, |left| (left / 4 * 3).max(SHORTEST).min(interval));
         tokio::select! {
             () = tokio::time::sleep(left) => {}
-            () = self.rung.notified() => {}
+            () = self.rung.notified() => {
+                let rested = self.state.lock().began.map(|began| clock::monotonic() - began);
+                let rest = REST.min(interval).saturating_sub(rested.unwrap_or(REST));
+                tokio::time::sleep(rest).await;
+            }
         }
     }
 
@@ -220,6 +229,7 @@ impl Responders {
         let mut due: Vec<Filed> = {
             let mut state = self.state.lock();
             state.silent.clear();
+            state.began = Some(clock::monotonic());
             let of_use = state.questions.iter().filter(|(_, question)| question.is_of_use());
             of_use.map(|(fingerprint, question)| (*fingerprint, question.clone())).collect()
         };

@@ -254,6 +254,10 @@ async fn the_next_round_comes_with_the_interval_or_the_bell_or_before_an_answer_
     asking.responders.follow_these(asking.question(&leaf));
     asking.responders.refresh().await;
     assert_eq!(asking.collected(), (1, String::new()));
+    // A log that grows all the time does not make a round of every second.
+    asking.responders.ring();
+    let soon = Duration::from_millis(100);
+    assert!(tokio::time::timeout(soon, asking.responders.due(day)).await.is_err());
     asking.responders.due(day).await;
     asking.responders.due(Duration::from_millis(1)).await;
 }
