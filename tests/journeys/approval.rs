@@ -58,7 +58,6 @@ fn a_developer_waits_two_people_approve_what_they_saw_and_the_certificate_comes(
     let refused = stack
         .ctl_with_input(&["pki", "request-cert", "--email", "dev@example.com", "--no-wait"], good.as_bytes());
     let refused = refused.refused(69, "awaits_approval");
-    refused.one_clear_line();
     assert!(refused.stderr.contains(&id) && refused.stderr.contains("same token"), "{}", refused.stderr);
     let mut waiting = request(&stack, &good);
 
