@@ -98,8 +98,9 @@ interop: interop-programs interop-pkcs11 interop-kms interop-postgres interop-s3
 interop-programs: build ## other people's programs against a running stack
 	$(CARGO) test $(ALL_BUT_COMPILER) --test interop -- --nocapture
 
-# One selection of features for all of the targets below and `check-backends`, and so one build of them all. Whoever runs one of
-# them alone may name what that one needs, such as BACKENDS=ca-service/postgres.
+# One selection of features for all of the targets below and `check-backends`, and so one build of them all; programs are built
+# together with a suite, because what suites need of a library counts into that. Whoever runs one of the targets alone may name
+# what that one needs, such as BACKENDS=ca-service/postgres.
 BACKENDS ?= ca-service/pkcs11,mentatctl/pkcs11,ca-service/aws-kms,mentatctl/aws-kms,ca-service/postgres,ca-service/smtp,ca-service/tpm,mentatctl/tpm
 WITH_BACKENDS = $(ALL_BUT_COMPILER) --features $(BACKENDS)
 
@@ -109,13 +110,13 @@ interop-pkcs11: ## the key backend for PKCS#11 tokens, a CA and a developer with
 	export SOFTHSM2_CONF=$$d/softhsm2.conf; \
 	$(CARGO) test $(WITH_BACKENDS) --lib -- pkcs11 && \
 	$(CARGO) test $(WITH_BACKENDS) --test pkcs11 -- --nocapture && \
-	$(CARGO) build $(WITH_BACKENDS) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) build $(WITH_BACKENDS) --bins --test interop && $(CARGO) build -p executor-compiler && \
 	$(CARGO) test $(WITH_BACKENDS) --test interop -- token --nocapture; s=$$?; rm -r $$d; exit $$s
 
 interop-kms: ## the key backend for AWS KMS and a developer with the key there: on services of their own, then against moto
 	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
 	$(CARGO) test $(WITH_BACKENDS) --lib -- aws_kms --nocapture && \
-	$(CARGO) build $(WITH_BACKENDS) && $(CARGO) build -p executor-compiler && \
+	$(CARGO) build $(WITH_BACKENDS) --bins --test interop && $(CARGO) build -p executor-compiler && \
 	$(CARGO) test $(WITH_BACKENDS) --test interop -- key_service --nocapture
 
 # The suites of the authority's store, which run on SQLite in `make test`; the one about copies of the file stays out.
