@@ -2,10 +2,14 @@
 //! built from the source. All give the answers of `cases/`; the executor's own tests hold the text form to them as well.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mentat_tests::agent::enrol;
 use mentat_tests::stack::Stack;
+
+use crate::toolchain::{Toolchain, make};
+
+/// Bytes: an agent without the standard library.
+const LARGEST: u64 = 30_000;
 
 #[path = "../../sdk/examples/sentiment/src/analysis.rs"]
 #[allow(
@@ -45,44 +49,16 @@ fn the_source_gives_the_answers_natively() {
     }
 }
 
-/// Builds the module where a Rust toolchain for WebAssembly is installed: rustup's, or Debian's (`make toolchains`).
-fn build() -> Option<PathBuf> {
-    let target = "wasm32-unknown-unknown";
-    let has_target = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
-    let has_target = has_target.is_ok_and(|answer| {
-        Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir() && answer.status.success()
-    });
-    let debian = ["/usr/bin/cargo", "/usr/bin/wasm-ld-22"].iter().all(|path| Path::new(path).exists());
-    let mut command = match (has_target, debian) {
-        (true, _) => Command::new("cargo"),
-        (false, true) => {
-            let mut command = Command::new("/usr/bin/cargo");
-            command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
-            command.env("RUSTFLAGS", "-Clinker=wasm-ld-22").arg("-Zbuild-std=core,panic_abort");
-            command
-        }
-        (false, false) => return None,
-    };
-    // Where the executor's own comparison looks for it.
-    command.args(["build", "--release", "--target", target]).current_dir(example());
-    command.env("CARGO_TARGET_DIR", example().join("target"));
-    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "CARGO_ENCODED_RUSTFLAGS"] {
-        command.env_remove(name);
-    }
-    let built = command.output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    Some(example().join("target").join(target).join("release/sentiment.wasm"))
-}
-
 #[test]
 fn the_built_module_answers_as_the_text_form() {
-    let Some(module) = build() else {
-        mentat_tests::skip::skipped(
-            "no Rust toolchain for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or \
-             make toolchains): the built sentiment analyser is not compared with its text form",
-        );
+    if !Toolchain::Rust.is_here("the built sentiment analyser, compared with its text form") {
         return;
-    };
+    }
+    make(&example(), &[]);
+    let module = example().join("target/sentiment.wasm");
+    let size = std::fs::metadata(&module).unwrap().len();
+    eprintln!("sentiment.wasm: {size} bytes");
+    assert!(size <= LARGEST, "sentiment.wasm has {size} bytes, and {LARGEST} are allowed");
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::up(&dir.path().join("stack"));
     enrol(&stack, "dev@example.com", "signing");
