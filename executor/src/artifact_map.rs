@@ -3,7 +3,8 @@
 //! JUSTIFICATION: wasmtime cannot check that bytes which claim to be its own machine code are. Loading them is
 //! therefore an unsafe promise of the caller, and there is no safe way to run code that was compiled in another
 //! process. The promise is kept by [`Sealed`]: it owns an anonymous file that is sealed against every change, and
-//! it exists only after the tag over exactly these bytes was recomputed with this node's key.
+//! it exists only after the tag over exactly these bytes was recomputed with this node's key, here or, for a worker process,
+//! in the executor that passed the file on.
 #![allow(unsafe_code, reason = "the only place where machine code is mapped; see the module's documentation")]
 
 use std::fs::File;
@@ -23,7 +24,7 @@ const SEALS: SealFlags =
 
 /// Machine code that this node made, authenticated from the very bytes that will be mapped.
 ///
-/// Only [`Sealed::authenticate`] makes one.
+/// Only [`Sealed::authenticate`] makes one, and in a worker [`Sealed::received`] takes one over.
 pub(crate) struct Sealed {
     file: File,
 }

@@ -11,13 +11,13 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`channel`] | frames over a socket pair |
-//! | [`confine`] | what a worker gives up |
-//! | [`holder`] | the processes between the executor and a worker |
-//! | [`serve`] | a worker's life |
-//! | [`door`] | a guest's questions, in the worker |
-//! | [`spawner`], [`process`], [`workers`] | workers, as the executor sees them |
-//! | [`remote`] | a call, as the executor sees it |
+//! | `channel` | frames over a socket pair |
+//! | `confine` | what a worker gives up |
+//! | `holder` | the processes between the executor and a worker |
+//! | `serve` | a worker's life |
+//! | `door` | a guest's questions, in the worker |
+//! | `spawner`, `process`, `workers` | workers, as the executor sees them |
+//! | `remote` | a call, as the executor sees it |
 //!
 //! The executor believes a worker in nothing (docs/adr/0036-workers-by-signer.md): what leaves the guest's sandbox is asked
 //! for, digests and times are taken on this side, and a worker that says what no worker says is ended.

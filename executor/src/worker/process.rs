@@ -24,7 +24,7 @@ use crate::clock;
 const START: Duration = Duration::from_secs(20);
 
 /// How long it may take to map a module.
-const LOAD: Duration = Duration::from_secs(20);
+const LOAD: Duration = Duration::from_secs(10);
 
 /// What a process may use beyond the budgets of its calls: mapping, the conversation, the grain of the kernel's account.
 const CPU_SLACK: Duration = Duration::from_millis(250);

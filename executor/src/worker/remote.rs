@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(5);
 const LOOK_AT_CPU: Duration = Duration::from_millis(50);
 
 /// How long a worker may take to end a call that it was told to end: two ticks, and a busy machine. Then it is killed.
-const OBEY: Duration = Duration::from_millis(100);
+const OBEY: Duration = Duration::from_millis(500);
 
 /// A module that runs in the worker of its signer.
 pub(crate) struct RemoteModule {
@@ -360,12 +360,14 @@ mod tests {
         let control = Channel::new(control, Beside::Nothing).unwrap();
         let lane = Lane { number: 0, channel: Channel::new(lane, Beside::Nothing).unwrap() };
         let process = Process::over(&spawner, 1, (control, Stops::new(stops).unwrap(), Vec::new()));
+        // Its end stays open when it has said everything.
+        let kept = far.try_clone().unwrap();
         let worker = std::thread::spawn(move || says(far));
         let mut state = crate::testing::guest_state_under(limits);
         let account = process.open_account(limits.cpu);
         let carried = Talk::new(&process, lane, 7, &account).carry(1, &mut state, Trial::Call);
         worker.join().unwrap();
-        drop(far_stops);
+        drop((far_stops, kept));
         (carried, state)
     }
 
@@ -397,7 +399,10 @@ mod tests {
             (ended(7, End::Failed { reason: "killed", detail: "" }, b""), "reason that no worker gives"),
             (Vec::new(), "gone"),
         ] {
-            let (carried, state) = talk(limits, move |mut far| far.write_all(&bytes).unwrap());
+            let (carried, state) = talk(limits, move |mut far| match bytes.as_slice() {
+                [] => far.shutdown(std::net::Shutdown::Both).unwrap(),
+                bytes => far.write_all(bytes).unwrap(),
+            });
             let why = why(carried);
             assert!(why.contains(expected), "{expected}: {why}");
             assert!(state.output.is_empty());

@@ -30,6 +30,7 @@ use super::{limits, verdict};
 use crate::admission::GrantSet;
 use crate::artifact::Loaded;
 use crate::artifact_map::Sealed;
+use crate::clock;
 use crate::runtime::{AdmissionId, Call, Cancel, KillCause, Lowered, Owner, Prepared, Runtime};
 
 /// Stack of a thread that runs guests: 512 KiB of theirs, and what host functions need.
@@ -136,7 +137,7 @@ fn start(name: &str, started: &Arc<Barrier>, run: impl FnOnce() + Send + 'static
         .spawn(move || {
             // What a thread asks the system once, it asks before the list of calls closes.
             let mut drawn = [0u8; 4];
-            let _ = aws_lc_rs::rand::fill(&mut drawn);
+            let _ = (aws_lc_rs::rand::fill(&mut drawn), clock::thread_cpu(), clock::monotonic());
             started.wait();
             run();
         })

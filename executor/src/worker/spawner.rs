@@ -23,7 +23,8 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the spawner: before the sandbox of this process closes, because workers need what it takes away.
+    /// Starts the spawner: before the sandbox of this process closes, because workers need what it takes away. It ends with the
+    /// thread that starts it, so that is the main thread.
     ///
     /// # Errors
     ///

@@ -12,6 +12,7 @@ use trust_store::policy::TrustLevel;
 
 use super::{WorkerLimits, WorkerTier};
 use crate::admission::{Denied, GrantSet, GrantSources};
+use crate::component::SLEEPS;
 use crate::executor::{Executed, Next, Terms};
 use crate::runtime::{CallLimits, Selector};
 use crate::testing::{Server, admitted, spawner, wat_echo, wat_spin};
@@ -73,7 +74,7 @@ async fn a_module_of_a_signer_who_is_not_trusted_runs_in_a_process_of_his_own_an
     assert_eq!(server.executor.running_workers(), 2, "one process for each signer");
     // Many at once: no answer goes astray, and further calls wait for a lane.
     let mut calls = tokio::task::JoinSet::new();
-    for n in 0..40u32 {
+    for n in 0..16u32 {
         let executor = Arc::clone(&server.executor);
         calls.spawn(async move {
             let input = Bytes::from(vec![n as u8; 1 + n as usize * 3000]);
@@ -135,8 +136,9 @@ async fn a_worker_that_is_killed_loses_its_calls_and_nobody_elses() {
     let server = server().await;
     let long =
         CallLimits { wall: Duration::from_secs(60), cpu: Duration::from_secs(60), ..CallLimits::default() };
-    admit(&server, wat_spin(), "w.victim", "victim@example.org", GrantSet::default(), long).await;
-    admit(&server, SPIN_WITH_OUTPUT, "w.other", "other@example.org", GrantSet::default(), long).await;
+    admit(&server, SLEEPS, "w.victim", "victim@example.org", GrantSet::default(), long).await;
+    admit(&server, SLEEPS, "w.other", "other@example.org", GrantSet::default(), long).await;
+    admit_plain(&server, wat_echo(), "w.again", "victim@example.org").await;
     let victim = running(&server, "w.victim", "victim@example.org").await;
     let other = running(&server, "w.other", "other@example.org").await;
     let workers = Arc::clone(server.executor.runtime().workers().unwrap());
@@ -145,7 +147,6 @@ async fn a_worker_that_is_killed_loses_its_calls_and_nobody_elses() {
     assert_eq!(lost.code, "worker_lost");
     assert!(!other.is_finished(), "the worker of another signer is another one");
     // It is started again, at the latest after a while.
-    admit_plain(&server, wat_echo(), "w.again", "victim@example.org").await;
     let mut tries = 0;
     while let Err(denied) = call(&server, "w.again", b"x").await {
         assert_eq!(denied.code, "worker_lost");
@@ -176,7 +177,7 @@ async fn workers_are_bounded_and_the_one_that_was_used_longest_ago_makes_room() 
     }
     let long =
         CallLimits { wall: Duration::from_secs(60), cpu: Duration::from_secs(60), ..CallLimits::default() };
-    admit(&server, wat_spin(), "w.c", "w.a@example.org", GrantSet::default(), long).await;
+    admit(&server, SLEEPS, "w.c", "w.a@example.org", GrantSet::default(), long).await;
     let busy = running(&server, "w.c", "w.a@example.org").await;
     assert_eq!(call(&server, "w.b", b"x").await.unwrap_err().code, "pool_exhausted");
     server.executor.stop(&Selector { agent: Some("w.c".into()), ..Selector::default() }).unwrap();
@@ -251,7 +252,7 @@ async fn what_leaves_the_sandbox_is_asked_of_the_executor_and_judged_there() {
 async fn a_wasi_component_runs_in_a_worker_and_is_stopped_while_it_sleeps() {
     let server = server().await;
     let long = CallLimits { wall: Duration::from_secs(600), ..CallLimits::default() };
-    admit(&server, crate::component::SLEEPS, "w.sleeps", "z@example.org", GrantSet::default(), long).await;
+    admit(&server, SLEEPS, "w.sleeps", "z@example.org", GrantSet::default(), long).await;
     let sleeping = running(&server, "w.sleeps", "z@example.org").await;
     server.executor.stop(&Selector { agent: Some("w.sleeps".into()), ..Selector::default() }).unwrap();
     assert_eq!(sleeping.await.unwrap().unwrap_err().code, "stopped");
@@ -280,7 +281,7 @@ async fn a_module_that_may_not_be_linked_is_refused_with_its_reason_by_its_worke
         });
         assert_eq!(refused.await.unwrap().code(), expected);
     }
-    assert_eq!(server.executor.running_workers(), 1, "a module that cannot be linked costs no worker");
+    assert_eq!(server.executor.running_workers(), 0, "a signer without modules keeps no worker");
 }
 
 /// Starts the tier from a thread whose system calls fail as on a host that lacks them.
