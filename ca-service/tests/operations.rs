@@ -193,7 +193,11 @@ async fn looking_at_an_authority_changes_nothing_in_the_schema_neither() {
         connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap()
     };
     let newest = pragma(None);
-    execute(&site, "DROP TABLE used_identity_token; DROP INDEX revocation_recorded");
+    execute(
+        &site,
+        "DROP TABLE used_identity_token; DROP INDEX revocation_recorded; DROP TABLE enrolment_approval; \
+         DROP TABLE enrolment_request; ALTER TABLE token DROP COLUMN created_by",
+    );
     pragma(Some(3));
     let description = "name = \"lists\"\n[[steps]]\nmake = \"revocation-lists\"";
     let description = toml::from_str(description).unwrap();
