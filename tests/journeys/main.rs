@@ -30,4 +30,5 @@ mod recipes;
 mod registry;
 mod rotation;
 mod split;
+mod tiers;
 mod trust;
