@@ -52,7 +52,8 @@ fn a_developer_waits_two_people_approve_what_they_saw_and_the_certificate_comes(
     let mut waiting = request(&stack, &good);
     let id = first_request(&stack);
     // Interrupted, it stands; the same command goes on.
-    let interrupted = Command::new("kill").args(["-INT", &waiting.id().to_string()]).status().unwrap();
+    // TERM, as a shell that runs this in the background has its children ignore INT.
+    let interrupted = Command::new("kill").args(["-TERM", &waiting.id().to_string()]).status().unwrap();
     assert!(interrupted.success() && !waiting.wait().unwrap().success());
     assert!(stack.home().join("signing.key.pending").exists());
     let refused = stack
