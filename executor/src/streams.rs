@@ -95,13 +95,18 @@ impl Pipe {
         Self { state: Mutex::default(), room: Condvar::new(), news: Notify::new(), patience }
     }
 
-    /// Hands over an event; waits for room as long as `go_on` allows it and the reader takes something now and then.
-    fn push(&self, event: StreamEvent, go_on: impl Fn() -> Result<(), ErrorCode>) -> Result<(), ErrorCode> {
-        let size = event.size();
+    /// Hands over events, all or none; waits for room as long as `go_on` allows it and the reader takes something now and then.
+    fn push(
+        &self,
+        events: Vec<StreamEvent>,
+        go_on: impl Fn() -> Result<(), ErrorCode>,
+    ) -> Result<(), ErrorCode> {
+        let size = events.iter().map(StreamEvent::size).sum();
         let mut state = self.state.lock();
         let mut progress = None;
         while !state.waiting.is_empty()
-            && (state.bytes.saturating_add(size) > ROOM || state.waiting.len() >= MAX_WAITING)
+            && (state.bytes.saturating_add(size) > ROOM
+                || state.waiting.len().saturating_add(events.len()) > MAX_WAITING)
         {
             go_on()?;
             let now = clock::monotonic();
@@ -116,7 +121,7 @@ impl Pipe {
             self.room.wait_for(&mut state, Duration::from_millis(EPOCH_TICK_MILLIS));
         }
         state.bytes = state.bytes.saturating_add(size);
-        state.waiting.push_back(event);
+        state.waiting.extend(events);
         drop(state);
         self.news.notify_one();
         Ok(())
@@ -199,7 +204,8 @@ impl GuestStreams {
         Ok(StreamIndex(self.streams.len() - 1))
     }
 
-    /// Sends a piece, or what of it the reader takes; waits while the reader is slow. Longer ones go as several.
+    /// Sends a piece; waits while the reader is slow. On the wire a long one is several, which go together or not at all: guests
+    /// were signed for that.
     pub(crate) fn write(
         &mut self,
         index: StreamIndex,
@@ -216,22 +222,20 @@ impl GuestStreams {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let mut taken = 0;
-        for piece in bytes.chunks(PIECE) {
-            let (id, sequence) = (Arc::clone(&stream.id), stream.chunks);
-            let event = StreamEvent::Data { stream: id, sequence, bytes: Bytes::copy_from_slice(piece) };
-            match self.pipe.push(event, &go_on) {
-                Ok(()) => {}
-                // What went is sent; the guest learns how much that is and may go on there.
-                Err(ErrorCode::TimedOut) if taken > 0 => break,
-                Err(error) => return Err(error),
-            }
-            stream.chunks += 1;
-            taken += piece.len();
-            self.sent += piece.len() as u64;
-            self.digest.update(piece);
-        }
-        u32::try_from(taken).map_err(|_| ErrorCode::Limit)
+        let whole = Bytes::copy_from_slice(bytes);
+        let numbered = (stream.chunks..).zip(whole.chunks(PIECE));
+        let events: Vec<StreamEvent> = numbered
+            .map(|(sequence, piece)| {
+                let (stream, bytes) = (Arc::clone(&stream.id), whole.slice_ref(piece));
+                StreamEvent::Data { stream, sequence, bytes }
+            })
+            .collect();
+        let pieces = events.len() as u64;
+        self.pipe.push(events, go_on)?;
+        stream.chunks += pieces;
+        self.sent = sent;
+        self.digest.update(bytes);
+        u32::try_from(bytes.len()).map_err(|_| ErrorCode::Limit)
     }
 
     /// Ends a stream; gives the number of its pieces.
@@ -243,7 +247,7 @@ impl GuestStreams {
         let stream =
             self.streams.get_mut(index.0).filter(|stream| !stream.ended).ok_or(ErrorCode::BadHandle)?;
         let event = StreamEvent::End { stream: Arc::clone(&stream.id), total_chunks: stream.chunks };
-        self.pipe.push(event, go_on)?;
+        self.pipe.push(vec![event], go_on)?;
         stream.ended = true;
         Ok(stream.chunks)
     }
@@ -329,24 +333,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_piece_goes_in_parts_and_what_went_is_known() {
+    async fn a_long_piece_is_several_on_the_wire_and_goes_whole_or_not_at_all() {
         let pipe = Arc::new(Pipe::patient(Duration::from_millis(30)));
         let mut guest = GuestStreams::new(Arc::clone(&pipe));
         let stream = guest.open("s").unwrap();
         let long: Vec<u8> = (0..ROOM + PIECE).map(|n| (n % 251) as u8).collect();
-        let taken = guest.write(stream, &long, u64::MAX, || Ok(())).unwrap() as usize;
-        assert_eq!(taken, ROOM, "as much as waits for a reader who takes nothing");
+        // Alone it may be longer than the room, as ever.
+        assert_eq!(guest.write(stream, &long, u64::MAX, || Ok(())), Ok(long.len() as u32));
+        let again = guest.write(stream, &long, u64::MAX, || Ok(()));
+        assert_eq!(again, Err(ErrorCode::TimedOut), "nothing went, or all of it");
         let mut came = Vec::new();
-        while came.len() < taken {
+        while came.len() < long.len() {
             let Some(StreamEvent::Data { sequence, bytes, .. }) = pipe.next().await else {
                 panic!("a piece")
             };
             assert_eq!((sequence as usize, bytes.len()), (came.len() / PIECE, PIECE));
             came.extend_from_slice(&bytes);
         }
-        assert_eq!(guest.write(stream, &long[taken..], u64::MAX, || Ok(())), Ok(PIECE as u32));
         assert_eq!(guest.end(stream, || Ok(())), Ok((long.len() / PIECE) as u64));
-        assert!(came == long[..taken]);
+        assert!(came == long);
         let whole = aws_lc_rs::digest::digest(&SHA256, &long);
         assert_eq!(guest.into_digest().finish().as_ref(), whole.as_ref());
     }

@@ -70,6 +70,8 @@ impl Budget {
 pub(crate) struct Holdings {
     pub(crate) answers: Arc<AtomicU64>,
     pub(crate) bodies: Arc<AtomicU64>,
+    /// Of answers that there is no room for yet.
+    pub(crate) waiting: Arc<AtomicU64>,
 }
 
 /// Whose connection it is.

@@ -58,8 +58,9 @@ pub(crate) async fn serve<A: App>(
     let notice = Arc::new(Notify::new());
     let answers = Account::new(&shared.answers, &held.answers, standing, &notice);
     let bodies = Account::new(&shared.bodies, &held.bodies, standing, &notice);
+    let waiting = Account::new(&shared.waiting, &held.waiting, standing, &notice);
     let peer = peer.answered_from(&answers, &shared.requests);
-    let activity = Arc::new(Activity::new(answers, bodies));
+    let activity = Arc::new(Activity::new(answers, bodies, waiting));
     let metrics = Arc::clone(&shared.requests);
     let io = TokioIo::new(Stream::new(io, prefix, Arc::clone(&activity), limits.stall_timeout));
     let dispatcher = Arc::new(Dispatcher {

@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) answers: Arc<Budget>,
     pub(crate) bodies: Arc<Budget>,
+    /// Of parts of answers that wait until `answers` has room for them.
+    pub(crate) waiting: Arc<Budget>,
     pub(crate) metrics: Metrics,
     pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) readiness: ReadinessCheck,

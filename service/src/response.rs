@@ -108,8 +108,8 @@ impl Underway {
     }
 
     /// Bytes that somebody else holds as well (a cache, the program itself) cost no memory.
-    fn unless_shared(mut self, bytes: &Bytes) -> Self {
-        if self.loan == Loan::Budget && !bytes.is_unique() {
+    fn of_others(mut self) -> Self {
+        if self.loan == Loan::Budget {
             self.ended.0.answers().account().give_back(self.loan, self.bytes);
             self.loan = Loan::Nothing;
         }
@@ -163,20 +163,45 @@ enum Stage {
     Over,
 }
 
-/// Longest part of a body that comes in parts: what waits for room is little, and so is what one part takes of it.
-const PART: usize = 256 * 1024;
+/// Longest frame of a body that comes in parts that waits while there is no room for it; a longer one ends its answer. A piece of
+/// a stream is shorter.
+const LONGEST_WAITING: usize = 256 * 1024;
+/// The part of the room for answers that may be waited in besides, of all peers together and of each.
+pub(crate) const WAITING_ROOM: u64 = 8;
+/// What goes of it at once: half of what each connection has for itself, so that a stream flows whatever others leave unread.
+const PART: usize = 32 * 1024;
 /// How long a part waits for room before its answer ends in the middle.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two looks whether there is room.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Bytes of a body that have not gone yet, because there was no room for them or they were many.
+/// Bytes of a body that have not gone yet, because there was no room for them. They are counted apart while they wait.
 struct Held {
     bytes: Bytes,
-    /// Whether somebody else holds them as well, which parts of them cannot tell.
-    shared: bool,
+    place: Place,
     /// Since when they wait, and until the next look.
     waiting: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+/// A place in the waiting room.
+struct Place {
+    ended: Ended,
+    bytes: u64,
+    loan: Loan,
+}
+
+impl Place {
+    /// `None`: too many wait already.
+    fn take(ended: Ended, bytes: u64) -> Option<Self> {
+        let loan = ended.0.waiting().lend(bytes)?;
+        Some(Self { ended, bytes, loan })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.ended.0.waiting().give_back(self.loan, self.bytes);
+    }
 }
 
 /// A response body.
@@ -198,33 +223,46 @@ impl<B> ResponseBody<B> {
     }
 
     /// Bytes that came from the source; `None`: they are held until there is room.
-    fn hand_out(&mut self, bytes: Bytes) -> Option<Frame<Piece>> {
+    fn hand_out(&mut self, bytes: Bytes) -> Result<Option<Frame<Piece>>, BodyError> {
         let length = bytes.len() as u64;
+        // tonic hands out one half of a buffer and keeps the other: nobody else holds these bytes.
+        let shared = !bytes.is_unique() && !matches!(self.source, Source::Grpc(_));
         let ended = match std::mem::replace(&mut self.stage, Stage::Over) {
             // The usual case: one piece, and with it goes the answer.
             Stage::Whole(underway) if underway.bytes == length => {
-                let underway = Some(underway.unless_shared(&bytes));
-                return Some(Frame::data(Piece { bytes, underway }));
+                let underway = Some(if shared { underway.of_others() } else { underway });
+                return Ok(Some(Frame::data(Piece { bytes, underway })));
             }
             Stage::Whole(underway) => Ended::begin(&underway.ended.0),
             Stage::Parts(ended) => ended,
             // More than it said; hyper does not send it.
-            Stage::Over => return Some(Frame::data(Piece { bytes, underway: None })),
+            Stage::Over => return Ok(Some(Frame::data(Piece { bytes, underway: None }))),
+        };
+        let part = Ended::begin(&ended.0);
+        let part = if shared { Ok(Underway::uncounted(part, length)) } else { Underway::begin(part, length) };
+        // All of it is counted from here on, as what goes or as what waits.
+        let handed = match part {
+            Ok(part) => Some(Frame::data(Piece { bytes, underway: Some(part) })),
+            Err(part) if bytes.len() <= LONGEST_WAITING => {
+                let place = Place::take(part, length).ok_or(BodyError::Overloaded)?;
+                self.held = Some(Held { bytes, place, waiting: None });
+                None
+            }
+            Err(_) => return Err(BodyError::Overloaded),
         };
         self.stage = Stage::Parts(ended);
-        self.held = Some(Held { shared: !bytes.is_unique(), bytes, waiting: None });
-        self.hand_out_part()
+        Ok(handed)
     }
 
     /// The next part of what is held, if there is room for it.
     fn hand_out_part(&mut self) -> Option<Frame<Piece>> {
-        let (Stage::Parts(ended), Some(held)) = (&self.stage, &mut self.held) else { return None };
+        let held = self.held.as_mut()?;
         let length = held.bytes.len().min(PART);
-        let (part, size) = (Ended::begin(&ended.0), length as u64);
-        let part =
-            if held.shared { Underway::uncounted(part, size) } else { Underway::begin(part, size).ok()? };
+        let part = Underway::begin(Ended::begin(&held.place.ended.0), length as u64).ok()?;
         held.waiting = None;
-        let bytes = held.bytes.split_to(length);
+        // Copied: a part would keep all of it from being freed, and only the part is counted when the rest has gone.
+        let bytes = Bytes::copy_from_slice(held.bytes.get(..length).unwrap_or_default());
+        held.bytes.advance(length);
         if held.bytes.is_empty() {
             self.held = None;
         }
@@ -245,6 +283,7 @@ impl<B> ResponseBody<B> {
             let since = held.waiting.as_ref().map_or(now, |(since, _)| *since);
             if now.saturating_sub(since) >= PATIENCE {
                 self.held = None;
+                self.stage = Stage::Over;
                 return Poll::Ready(Err(BodyError::Overloaded.into()));
             }
             held.waiting = Some((since, Box::pin(tokio::time::sleep(LOOK))));
@@ -279,8 +318,9 @@ where
             Some(Err(error)) => Some(Err(error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(bytes) => match this.hand_out(bytes) {
-                    Some(frame) => Some(Ok(frame)),
-                    None => return this.poll_held(context).map(Some),
+                    Ok(Some(frame)) => Some(Ok(frame)),
+                    Ok(None) => return this.poll_held(context).map(Some),
+                    Err(error) => Some(Err(error.into())),
                 },
                 // What is no data is trailers.
                 Err(other) => Some(Ok(Frame::trailers(other.into_trailers().unwrap_or_default()))),
@@ -309,5 +349,43 @@ where
         }
         size.set_lower(lower.saturating_add(held));
         size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use bytes::BytesMut;
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+    use crate::budget::{Account, Budget, Standing};
+
+    const MIB: usize = 1024 * 1024;
+
+    /// tonic encodes into a buffer that it keeps: what it hands out of it is never unique, and nobody else holds it all the same.
+    #[test]
+    fn the_half_of_a_buffer_that_grpc_hands_out_is_counted_and_a_page_is_not() {
+        let mut buffer = BytesMut::zeroed(2 * MIB);
+        let half = buffer.split_to(MIB).freeze();
+        let page = Bytes::from(vec![0; MIB]);
+        assert!(!half.is_unique());
+        let budget = Arc::new(Budget::new(10 << 20, 4 << 20));
+        let account = Account::new(&budget, &Arc::default(), Standing::Anonymous, &Arc::default());
+        let activity = Arc::new(Activity::new(Arc::clone(&account), Arc::clone(&account), account));
+        let from_grpc = Full::new(half).map_err(|never| match never {}).boxed_unsync();
+        let from_app = Full::new(page.clone());
+        for (source, counted) in [(Source::Grpc(from_grpc), MIB), (Source::App(from_app), 0)] {
+            let mut body = ResponseBody::parts(source, Ended::begin(&activity));
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) else {
+                panic!("a frame")
+            };
+            assert_eq!(budget.held(), counted as u64);
+            assert_eq!(frame.into_data().map_err(|_| "trailers").unwrap().remaining(), MIB);
+            assert_eq!(budget.held(), 0);
+        }
+        drop((buffer, page));
     }
 }

@@ -29,6 +29,7 @@ use crate::problem::Problem;
 use crate::rate_limit::RateLimiter;
 use crate::ready::{Readiness, ReadinessCheck};
 use crate::rejection::recover;
+use crate::response::WAITING_ROOM;
 
 /// A server that is being put together. `A` answers on the main listener, `R` on the read-only one.
 pub struct Server<A = NothingServed, R = NothingServed> {
@@ -157,6 +158,10 @@ impl<A: App, R: App> Server<A, R> {
             limits,
             answers: Arc::new(Budget::new(limits.answer_bytes, limits.answer_bytes_per_peer)),
             bodies: Arc::new(Budget::new(limits.request_bytes.max(bodies_of_peer), bodies_of_peer)),
+            waiting: Arc::new(Budget::new(
+                limits.answer_bytes / WAITING_ROOM,
+                limits.answer_bytes_per_peer / WAITING_ROOM,
+            )),
             metrics,
             requests,
             readiness,

@@ -25,6 +25,8 @@ pub(crate) struct Activity {
     answers: Answers,
     /// Bytes of request bodies.
     bodies: Arc<Account>,
+    /// Bytes of answers that there is no room for yet.
+    waiting: Arc<Account>,
 }
 
 /// What to do with a connection.
@@ -44,13 +46,14 @@ fn now() -> u64 {
 }
 
 impl Activity {
-    pub(crate) fn new(answers: Arc<Account>, bodies: Arc<Account>) -> Self {
+    pub(crate) fn new(answers: Arc<Account>, bodies: Arc<Account>, waiting: Arc<Account>) -> Self {
         Self {
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now()),
             headers_since: AtomicU64::new(0),
             answers: Answers::new(answers),
             bodies,
+            waiting,
         }
     }
 
@@ -62,6 +65,11 @@ impl Activity {
     /// Where the bytes of request bodies are counted, until they are answered.
     pub(crate) const fn bodies(&self) -> &Arc<Account> {
         &self.bodies
+    }
+
+    /// Where the bytes of answers are counted that wait for room.
+    pub(crate) const fn waiting(&self) -> &Arc<Account> {
+        &self.waiting
     }
 
     /// Bytes came in. Only the first of a request without headers yet is noted.
@@ -136,7 +144,7 @@ mod tests {
         let at_once = Duration::ZERO;
         let budget = Arc::new(Budget::new(1, 1));
         let account = Account::new(&budget, &Arc::default(), Standing::Anonymous, &Arc::default());
-        let activity = Activity::new(Arc::clone(&account), account);
+        let activity = Activity::new(Arc::clone(&account), Arc::clone(&account), account);
         let judge = |idle, headers, rule| activity.judge(&limits(idle, headers), rule);
         assert_eq!(judge(LONG, at_once, HeaderRule::Timed), Verdict::Keep);
         activity.bytes_read();

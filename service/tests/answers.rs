@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(20);
 static SHARED: [u8; 1024 * 1024] = [b's'; 1024 * 1024];
 
 /// `/N`: N bytes made for this answer. `/shared`: a mebibyte that the program has anyway. `/pausing`: two parts, a second
-/// apart. `/parts`: parts of 600,000 bytes.
+/// apart. `/parts`: a dozen of 100,000 bytes. `/line`: 1,500,000 bytes at once, of a body whose length nobody says.
 async fn answer(
     request: Request<RequestBody>,
 ) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
@@ -37,8 +37,12 @@ async fn answer(
             StreamBody::new(parts).boxed_unsync()
         }
         "/parts" => {
-            let part = |n: u8| Ok(http_body::Frame::data(Bytes::from(vec![b'a' + n; 600_000])));
-            StreamBody::new(futures_util::stream::iter((0..4).map(part))).boxed_unsync()
+            let part = |n: u8| Ok(http_body::Frame::data(Bytes::from(vec![b'a' + n; 100_000])));
+            StreamBody::new(futures_util::stream::iter((0..12).map(part))).boxed_unsync()
+        }
+        "/line" => {
+            let line = Ok(http_body::Frame::data(Bytes::from(vec![b'l'; 1_500_000])));
+            StreamBody::new(futures_util::stream::iter([line])).boxed_unsync()
         }
         path => Full::from(vec![b'a'; path[1..].parse().unwrap()]).boxed_unsync(),
     };
@@ -173,29 +177,81 @@ async fn more_bytes_than_a_peer_may_leave_unread_are_503_until_they_are_taken() 
     }
 }
 
-/// A stream that began is not broken because its peer leaves other answers unread: it goes on when there is room again.
+fn all_parts() -> Vec<u8> {
+    (0..12).flat_map(|n| vec![b'a' + n; 100_000]).collect()
+}
+
+/// A stream that began is not broken because its peer leaves other answers unread: it flows by what its own connection has.
 #[tokio::test]
-async fn parts_of_an_answer_wait_for_room_and_none_is_lost() {
+async fn a_stream_flows_whatever_others_of_its_address_leave_unread() {
     let mut config = quick();
     config.limits.stall_timeout_ms = 60_000;
     config.limits.answer_bytes_per_peer = MIB;
     let running = serve(&config).await;
+    let mut idle = Http2::connect(running.addr(), 0).await;
+    idle.get("/1000000").await;
+    let Heard::Frame(_) = idle.hear(LONG).await else { panic!("no answer") };
     for builder in [reqwest::Client::builder(), reqwest::Client::builder().http2_prior_knowledge()] {
-        let mut idle = Http2::connect(running.addr(), 0).await;
-        idle.get("/1000000").await;
-        let Heard::Frame(_) = idle.hear(LONG).await else { panic!("no answer") };
-        let client = builder.build().unwrap();
-        let reading = tokio::spawn(client.get(url(running.addr(), "/parts")).send());
-        let answer = reading.await.unwrap().unwrap();
-        let mut reading = tokio::spawn(answer.bytes());
-        let early = tokio::time::timeout(Duration::from_millis(300), &mut reading).await;
-        assert!(early.is_err(), "there is no room: {early:?}");
-        drop(idle);
-        let whole = tokio::time::timeout(LONG, reading).await.unwrap().unwrap().unwrap();
-        let expected: Vec<u8> = (0..4).flat_map(|n| vec![b'a' + n; 600_000]).collect();
-        assert!(whole == expected, "{} bytes", whole.len());
+        let answer = builder.build().unwrap().get(url(running.addr(), "/parts")).send().await.unwrap();
+        let whole = tokio::time::timeout(LONG, answer.bytes()).await.unwrap().unwrap();
+        assert!(whole == all_parts(), "{} bytes", whole.len());
     }
     assert_eq!(metric(&running, "http_answers_refused_total").await, 0);
+}
+
+/// Streams that the server broke off, of those asked for on a connection whose windows are closed.
+async fn broken(client: &mut Http2) -> Vec<u32> {
+    let mut broken = Vec::new();
+    while let Heard::Frame(frame) = client.hear(Duration::from_millis(500)).await {
+        match frame.kind {
+            RST_STREAM => broken.push(frame.stream),
+            HEADERS => assert_eq!(frame.payload[0], 0x88),
+            kind => panic!("frame {kind}"),
+        }
+    }
+    broken
+}
+
+/// What is held is counted, however long a frame is and although nobody takes the beginning of it.
+#[tokio::test]
+async fn frames_behind_a_closed_window_are_counted_whole() {
+    let mut config = quick();
+    config.limits.stall_timeout_ms = 60_000;
+    config.limits.answer_bytes_per_peer = 4 * MIB;
+    let running = serve(&config).await;
+    let mut client = Http2::connect(running.addr(), 0).await;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(client.get("/line").await);
+    }
+    assert_eq!(broken(&mut client).await.len(), 6, "two have room");
+}
+
+#[tokio::test]
+async fn what_waits_for_room_is_little_and_goes_on_when_it_is_taken() {
+    let mut config = quick();
+    config.limits.stall_timeout_ms = 60_000;
+    config.limits.answer_bytes_per_peer = MIB;
+    let running = serve(&config).await;
+    let mut idle = Http2::connect(running.addr(), 0).await;
+    idle.get("/1000000").await;
+    let Heard::Frame(_) = idle.hear(LONG).await else { panic!("no answer") };
+    let mut client = Http2::connect(running.addr(), 0).await;
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        streams.push(client.get("/parts").await);
+    }
+    let broken = broken(&mut client).await;
+    assert_eq!(broken.len(), 5, "an eighth of the address's room may be waited in");
+    let waits = streams.into_iter().find(|stream| !broken.contains(stream)).unwrap();
+    client.open(waits, 2_000_000).await;
+    let mut came = Vec::new();
+    while came.len() < all_parts().len() {
+        let Heard::Frame(frame) = client.hear(LONG).await else { panic!("after {} bytes", came.len()) };
+        assert_eq!((frame.kind, frame.stream), (DATA, waits));
+        came.extend_from_slice(&frame.payload);
+    }
+    assert!(came == all_parts());
 }
 
 #[tokio::test]
