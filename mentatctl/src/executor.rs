@@ -123,7 +123,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         out.line(format!("wrote {}", path(name).display()));
     }
     if trust::reporters::names_no_issuer(&sources.logs) {
-        out.line("the event log believes keys of nobody in particular about revocations: the executor ignores them and waits for lists; issuer_certificates in the log's configuration changes that");
+        out.line("the event log believes keys about revocations without naming an issuer's key: the executor ignores them and waits for lists; issuer_certificates in the log's configuration changes that");
     }
     out.line("next: compare the root's digest with what the ceremony printed, name accepted signers in policy/policy.yaml, start the executor");
     let root_sha256 = sources.root_sha256()?;

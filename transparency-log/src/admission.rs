@@ -239,29 +239,42 @@ fn rules_of_event(config: &EventConfig) -> Result<Vec<EventRule>, StartRefusal> 
         let chain = Certificate::from_pem_chain(&read_text(path)?);
         chain.map_err(|denial| unusable(path, &denial.to_string()))
     };
-    let name = |issuer: &Certificate| Bytes(issuer.subject_der().to_vec());
-    let mut names = BTreeSet::new();
+    // By name and key: authorities that were set up alike have one name.
+    let identity =
+        |issuer: &Certificate| (Bytes(issuer.subject_der().to_vec()), Bytes(issuer.key_digest().to_vec()));
+    let mut issuers = BTreeSet::new();
     if let Some(path) = &config.issuer_certificate {
-        names.insert(name(chain(path)?.first().ok_or_else(|| unusable(path, "it holds no certificate"))?));
+        let certificates = chain(path)?;
+        let first = certificates.first().ok_or_else(|| unusable(path, "it holds no certificate"))?;
+        issuers.insert(identity(first));
     }
     for path in &config.issuer_certificates {
         let certificates = chain(path)?;
-        let authorities: Vec<Bytes> = certificates.iter().filter(|it| it.is_ca()).map(name).collect();
+        // A chain brings the CAs above along, below which there may be other authorities: who is to speak for a root's
+        // certificates is given its file.
+        let is_above = |it: &&Certificate| {
+            certificates
+                .iter()
+                .any(|one| one != *it && !one.is_self_issued() && one.issuer_der() == it.subject_der())
+        };
+        let authorities = certificates.iter().filter(|it| it.is_ca() && !is_above(it));
+        let authorities: Vec<_> = authorities.map(identity).collect();
         if authorities.is_empty() {
             return Err(unusable(path, "it holds no certificate of a CA"));
         }
-        names.extend(authorities);
+        issuers.extend(authorities);
     }
-    let rule = |issuer_name| EventRule {
+    let rule = |issuer_name, issuer_key| EventRule {
         predicate_type: config.predicate_type.clone(),
         issuer: config.issuer.clone(),
         issuer_name,
+        issuer_key,
         keys: keys.clone(),
     };
-    if names.is_empty() {
-        return Ok(vec![rule(None)]);
+    if issuers.is_empty() {
+        return Ok(vec![rule(None, None)]);
     }
-    Ok(names.into_iter().map(|name| rule(Some(name))).collect())
+    Ok(issuers.into_iter().map(|(name, key)| rule(Some(name), Some(key))).collect())
 }
 
 fn fits(key: KeyAlgorithm, algorithm: Algorithm) -> bool {

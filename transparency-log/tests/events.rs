@@ -180,7 +180,7 @@ async fn the_issuers_that_a_key_speaks_for_are_told_to_whoever_reads() {
     let text = std::fs::read_to_string(stack.config()).unwrap();
     let old = format!("[[log.event]]\npredicate_type = \"{EVENT_TYPE}\"\nkeys = [\"reporter.pem\"]\n");
     let with = |files: &str| text.replace(&old, &format!("{old}issuer_certificates = [{files}]\n"));
-    // A file with the whole chain, and one of its certificates again.
+    // A file with the whole chain, which is about its first CA, and one for the root.
     let chain = stack.authority.ca_pem.clone() + &stack.authority.root_pem;
     std::fs::write(stack.path("chain.pem"), chain).unwrap();
     std::fs::write(stack.config(), with("\"chain.pem\", \"root.pem\"")).unwrap();
@@ -188,15 +188,27 @@ async fn the_issuers_that_a_key_speaks_for_are_told_to_whoever_reads() {
     let logs: Value =
         reqwest::get(format!("{}/api/v1/logs", server.url)).await.unwrap().json().await.unwrap();
     let event = logs.as_array().unwrap().iter().find(|log| log["name"] == "event").unwrap();
-    let names: Vec<&str> =
-        event["events"].as_array().unwrap().iter().map(|rule| rule["issuerName"].as_str().unwrap()).collect();
-    let subject = |pem: &str| {
-        let certificate = &trust_store::Certificate::from_pem_chain(pem).unwrap()[0];
-        STANDARD.encode(certificate.subject_der())
+    let told = |event: &Value| {
+        let rules = event["events"].as_array().unwrap().iter();
+        let text = |rule: &Value, key: &str| STANDARD.decode(rule[key].as_str().unwrap()).unwrap();
+        rules.map(|rule| (text(rule, "issuerName"), text(rule, "issuerKey"))).collect::<Vec<_>>()
     };
-    let mut expected = [subject(&stack.authority.ca_pem), subject(&stack.authority.root_pem)];
-    expected.sort_by_key(|name| STANDARD.decode(name).unwrap());
-    assert_eq!(names, expected);
+    let identity = |pem: &str| {
+        let certificate = &trust_store::Certificate::from_pem_chain(pem).unwrap()[0];
+        (certificate.subject_der().to_vec(), certificate.key_digest().to_vec())
+    };
+    let (ca, root) = (identity(&stack.authority.ca_pem), identity(&stack.authority.root_pem));
+    let mut expected = [ca.clone(), root];
+    expected.sort();
+    assert_eq!(told(event), expected);
+    drop(server);
+    // Below the same root there may be other authorities: the chain alone does not speak for what it issued.
+    std::fs::write(stack.config(), with("\"chain.pem\"")).unwrap();
+    let server = stack.serve();
+    let logs: Value =
+        reqwest::get(format!("{}/api/v1/logs", server.url)).await.unwrap().json().await.unwrap();
+    let event = logs.as_array().unwrap().iter().find(|log| log["name"] == "event").unwrap();
+    assert_eq!(told(event), [ca]);
     drop(server);
     std::fs::write(stack.config(), with("\"reporter.pem\"")).unwrap();
     let refused =

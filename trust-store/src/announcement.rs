@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::certificate::Certificate;
 use crate::crl::RevocationReason;
 use crate::error::Error;
-use crate::event::VerifiedEvent;
-use crate::json::{Bytes, Int64, Value};
+use crate::event::{Concerned, VerifiedEvent};
+use crate::json::{Int64, Value};
 use crate::time::UnixTime;
 
 /// `predicateType` of a revocation.
@@ -41,8 +41,8 @@ pub struct Announcement {
 struct Named {
     /// SHA-256 of the certificate.
     certificate: [u8; 32],
-    /// DER of the only issuers that the key speaks for; none: any.
-    issuers: Arc<[Bytes]>,
+    /// The only issuers that the key speaks for; none: any.
+    issuers: Arc<[Concerned]>,
     /// Hexadecimal, without zeros in front.
     serial: String,
 }
@@ -76,7 +76,7 @@ impl Announcement {
         }
         let about = Named {
             certificate,
-            issuers: Arc::clone(event.issuer_names()),
+            issuers: Arc::clone(event.issuers()),
             serial: Some(significant(member("serial")?.as_str()?))
                 .filter(|serial| serial.len() <= MAX_SERIAL_DIGITS)?
                 .to_ascii_lowercase(),
@@ -117,6 +117,21 @@ impl Announcements {
         Self(Arc::new(all))
     }
 
+    /// Those recorded no later than `latest`, and the others.
+    pub fn divided(&self, latest: UnixTime) -> (Vec<Announcement>, Self) {
+        let (due, ahead): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+            .0
+            .iter()
+            .map(|(about, one)| (about.clone(), one.clone()))
+            .partition(|(_, one)| one.recorded <= latest);
+        (due.into_values().collect(), Self(Arc::new(ahead)))
+    }
+
+    /// When the first of them was recorded.
+    pub fn earliest(&self) -> Option<UnixTime> {
+        self.0.values().map(|one| one.recorded).min()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -127,10 +142,11 @@ impl Announcements {
         self.0.is_empty()
     }
 
-    /// The revocation of this certificate, if one is announced that is dated no later than `latest`.
+    /// The revocation of this certificate of this issuer, if one is announced that is dated no later than `latest`.
     pub(crate) fn of(
         &self,
         certificate: &Certificate,
+        issuer: &Certificate,
         latest: UnixTime,
     ) -> Option<(UnixTime, RevocationReason)> {
         if self.0.is_empty() {
@@ -140,7 +156,9 @@ impl Announcements {
         let first = Named { certificate: fingerprint, issuers: Arc::from([]), serial: String::new() };
         let about = self.0.range(first..).take_while(|(named, _)| named.certificate == fingerprint);
         let mut counts = about
-            .filter(|(named, one)| named.means(certificate) && one.at <= latest && one.recorded <= latest)
+            .filter(|(named, one)| {
+                named.means(certificate, issuer) && one.at <= latest && one.recorded <= latest
+            })
             .map(|(_, one)| one.clone());
         let first = counts.next()?;
         let all = counts.fold(first, |all, one| one.and(&all));
@@ -150,9 +168,9 @@ impl Announcements {
 
 impl Named {
     /// Whether all of it fits a certificate that has the digest.
-    fn means(&self, certificate: &Certificate) -> bool {
+    fn means(&self, certificate: &Certificate, issuer: &Certificate) -> bool {
         significant(&hex::encode(certificate.serial())) == self.serial
-            && (self.issuers.is_empty() || self.issuers.iter().any(|name| name.0 == certificate.issuer_der()))
+            && (self.issuers.is_empty() || self.issuers.iter().any(|one| one.is(issuer)))
     }
 }
 
@@ -163,7 +181,7 @@ struct Kept {
     /// Hexadecimal.
     certificate: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    issuers: Vec<Bytes>,
+    issuers: Vec<Concerned>,
     serial: String,
     reason: u32,
     at: Int64,
@@ -211,7 +229,7 @@ fn is_final(reason: RevocationReason) -> bool {
 
 /// What may make place, recorded longest ago first: of every authority what is more than its part of the room.
 fn above_their_share(all: &BTreeMap<Named, Announcement>) -> Vec<Named> {
-    let mut of_each: BTreeMap<&Arc<[Bytes]>, Vec<(UnixTime, &Named)>> = BTreeMap::new();
+    let mut of_each: BTreeMap<&Arc<[Concerned]>, Vec<(UnixTime, &Named)>> = BTreeMap::new();
     for one in all.values() {
         of_each.entry(&one.about.issuers).or_default().push((one.recorded, &one.about));
     }

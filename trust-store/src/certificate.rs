@@ -187,6 +187,11 @@ impl Certificate {
         self.octets(self.0.spki)
     }
 
+    /// SHA-256 of the DER SubjectPublicKeyInfo: what tells two CAs of one name apart.
+    pub fn key_digest(&self) -> [u8; 32] {
+        Sha256::digest(self.spki_der()).into()
+    }
+
     /// The kind of the subject's key.
     pub fn key_algorithm(&self) -> KeyAlgorithm {
         self.0.key_algorithm

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tlog::signature::{Algorithm, SignatureVerifier};
 
 use crate::algorithm::{KeyAlgorithm, SubjectPublicKey};
+use crate::certificate::Certificate;
 use crate::dsse::{Envelope, IN_TOTO_PAYLOAD_TYPE};
 use crate::error::Error;
 use crate::json::{Bytes, Value};
@@ -37,6 +38,10 @@ pub struct EventRule {
     /// only. `None`: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer_name: Option<Bytes>,
+    /// SHA-256 of the DER SubjectPublicKeyInfo of that CA. Names are no identities: authorities that were set up alike have the
+    /// same, and whoever makes a CA chooses its name. `None`: any key of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_key: Option<Bytes>,
     /// DER SubjectPublicKeyInfo of each key: ECDSA P-256 or P-384, Ed25519 or ML-DSA-44.
     pub keys: Vec<Bytes>,
 }
@@ -51,7 +56,29 @@ pub struct EventRules(Vec<EventRule>);
 pub struct VerifiedEvent {
     statement: Statement,
     /// Sorted; none: any.
-    issuer_names: Arc<[Bytes]>,
+    issuers: Arc<[Concerned]>,
+    signer: Bytes,
+}
+
+/// A CA whose certificates a statement is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concerned {
+    /// DER of its subject's name.
+    pub name: Bytes,
+    /// SHA-256 of its DER SubjectPublicKeyInfo; `None`: any key of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Bytes>,
+}
+
+impl Concerned {
+    /// Whether `issuer` is this CA.
+    pub(crate) fn is(&self, issuer: &Certificate) -> bool {
+        match &self.key {
+            Some(key) => key.0[..] == issuer.key_digest(),
+            None => self.name.0 == issuer.subject_der(),
+        }
+    }
 }
 
 impl EventRules {
@@ -70,6 +97,12 @@ impl EventRules {
             }
             if rule.keys.is_empty() || rule.predicate_type.is_empty() {
                 return Err(Error::malformed("event rule", "it names no type, or no key"));
+            }
+            if rule.issuer_key.as_ref().is_some_and(|key| key.0.len() != 32 || rule.issuer_name.is_none()) {
+                return Err(Error::malformed(
+                    "event rule",
+                    "its issuer's key is no SHA-256, or has no issuer's name",
+                ));
             }
             for spki in &rule.keys {
                 let key = SubjectPublicKey::from_der(&spki.0)
@@ -115,6 +148,7 @@ impl EventRules {
                 own.predicate_type == rule.predicate_type
                     && own.issuer == rule.issuer
                     && own.issuer_name == rule.issuer_name
+                    && own.issuer_key == rule.issuer_key
             };
             rule.keys.iter().all(|key| self.0.iter().filter(alike).any(|own| own.keys.contains(key)))
         })
@@ -156,14 +190,18 @@ impl EventRules {
         // A key that several rules name is tried once: one signature was made by one key.
         let mut tried = BTreeSet::new();
         let signer = rules.clone().flat_map(|rule| &rule.keys).find(|key| tried.insert(&key.0) && made(key));
-        let believing = signer.map(|signer| rules.filter(|rule| rule.keys.contains(signer)));
-        // One rule that names nobody is enough to speak for anybody.
-        let names = believing.map(|rules| rules.map(|rule| rule.issuer_name.clone()).collect());
-        let names: Option<Option<BTreeSet<Bytes>>> = names;
-        match names {
-            Some(names) => {
-                let issuer_names = names.into_iter().flatten().collect();
-                Ok(VerifiedEvent { statement, issuer_names })
+        let about = |rule: &EventRule| {
+            let name = rule.issuer_name.clone()?;
+            Some(Concerned { name, key: rule.issuer_key.clone() })
+        };
+        match signer {
+            Some(signer) => {
+                // One rule that names nobody is enough to speak for anybody.
+                let issuers: Option<BTreeSet<Concerned>> =
+                    rules.filter(|rule| rule.keys.contains(signer)).map(about).collect();
+                let issuers = issuers.into_iter().flatten().collect();
+                let signer = signer.clone();
+                Ok(VerifiedEvent { statement, issuers, signer })
             }
             None if self.knows(&statement.predicate_type) => Err(Denial::new(
                 ReasonCode::SignatureInvalid,
@@ -194,14 +232,19 @@ impl VerifiedEvent {
         &self.statement
     }
 
-    /// Whether what is said of a certificate counts for one of this issuer (DER of the name).
+    /// Whether what is said of a certificate may count for one of an issuer of this name (DER). Which key it has is not looked at.
     pub fn concerns_issuer(&self, issuer: &[u8]) -> bool {
-        self.issuer_names.is_empty() || self.issuer_names.iter().any(|name| name.0 == issuer)
+        self.issuers.is_empty() || self.issuers.iter().any(|one| one.name.0 == issuer)
     }
 
-    /// DER of the names of the only issuers whose certificates are meant, sorted; none: any.
-    pub fn issuer_names(&self) -> &Arc<[Bytes]> {
-        &self.issuer_names
+    /// The only issuers whose certificates are meant, sorted; none: any.
+    pub fn issuers(&self) -> &Arc<[Concerned]> {
+        &self.issuers
+    }
+
+    /// DER SubjectPublicKeyInfo of the key that made the signature.
+    pub fn signer(&self) -> &Bytes {
+        &self.signer
     }
 }
 
@@ -254,6 +297,7 @@ mod tests {
             predicate_type: kind.into(),
             issuer: issuer.map(Into::into),
             issuer_name: issuer.map(|name| Bytes(name.into())),
+            issuer_key: None,
             keys: vec![spki(key)],
         }
     }
@@ -310,6 +354,7 @@ mod tests {
     fn a_key_of_several_rules_speaks_for_the_issuers_of_all_of_them() {
         let of = |name: Option<&str>, key: u8| EventRule {
             issuer_name: name.map(|name| Bytes(name.into())),
+            issuer_key: None,
             ..rule("revocation", None, key)
         };
         let concerned = |rules: &[EventRule]| {
@@ -326,6 +371,10 @@ mod tests {
     fn rules_that_believe_nobody_or_too_many_are_refused() {
         assert!(EventRules::new(vec![rule("", None, 1)]).is_err());
         assert!(EventRules::new(vec![EventRule { keys: Vec::new(), ..rule("a", None, 1) }]).is_err());
+        for (name, length) in [(Some("x"), 31), (Some("x"), 0), (None, 32)] {
+            let issuer_key = Some(Bytes(vec![0; length]));
+            assert!(EventRules::new(vec![EventRule { issuer_key, ..rule("a", name, 1) }]).is_err());
+        }
         assert!(
             EventRules::new(vec![EventRule { keys: vec![Bytes(vec![1])], ..rule("a", None, 1) }]).is_err()
         );
@@ -348,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_form_is_frozen() {
-        let text = r#"[{"predicateType":"t","issuer":"code","issuerName":"MAA=","keys":["MCowBQYDK2VwAyEABwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]}]"#;
+        let text = r#"[{"predicateType":"t","issuer":"code","issuerName":"MAA=","issuerKey":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["MCowBQYDK2VwAyEABwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]}]"#;
         let rules: EventRules = serde_json::from_str(text).unwrap();
         assert_eq!(rules.rules()[0].keys, [spki(7)]);
         assert_eq!(serde_json::to_string(&rules).unwrap(), text);

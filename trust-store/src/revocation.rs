@@ -253,7 +253,7 @@ impl RevocationCheck<'_> {
         let scope = Scope { chain: chain.certificates() };
         for (certificate, issuer) in chain.links() {
             let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
-            self.refuse_revoked(certificate, self.announced(certificate))?;
+            self.refuse_revoked(certificate, self.announced(certificate, issuer))?;
             self.refuse_revoked(certificate, listed)?;
         }
         Ok(())
@@ -261,9 +261,13 @@ impl RevocationCheck<'_> {
 
     /// What the certificate's CA announced, dated no later than the clocks may differ. It refuses, and is no evidence beside
     /// that: a chain whose revocation a policy forgives still needs the lists and answers that the policy demands.
-    pub(crate) fn announced(&self, certificate: &Certificate) -> Option<(UnixTime, RevocationReason)> {
+    pub(crate) fn announced(
+        &self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+    ) -> Option<(UnixTime, RevocationReason)> {
         let latest = self.now.plus(self.policy.clock_skew_seconds.max(0));
-        self.evidence.announced.of(certificate, latest)
+        self.evidence.announced.of(certificate, issuer, latest)
     }
 
     /// The second half of [`RevocationCheck::check_chain`]: all evidence.
@@ -327,7 +331,7 @@ impl RevocationCheck<'_> {
         let scope = Scope { chain: chain.certificates() };
         for (certificate, issuer) in chain.links() {
             let listed = Assessor::new(self, scope, budget).listed_when_loaded(certificate, issuer);
-            refuse_revoked_authority(certificate, self.announced(certificate), time)?;
+            refuse_revoked_authority(certificate, self.announced(certificate, issuer), time)?;
             refuse_revoked_authority(certificate, listed, time)?;
         }
         Ok(())
@@ -379,7 +383,7 @@ impl RevocationCheck<'_> {
         let chain = [certificate.clone(), issuer.clone()];
         let mut assessment =
             Assessor::new(self, Scope { chain: &chain }, budget).assess(certificate, issuer)?;
-        if let Some((at, reason)) = self.announced(certificate) {
+        if let Some((at, reason)) = self.announced(certificate, issuer) {
             let mut revoked = match assessment.status {
                 RevocationStatus::Revoked { at, reason } => Some((at, reason)),
                 _ => None,

@@ -36,9 +36,9 @@ const MAX_BUNDLES: usize = 64;
 /// Seconds by which the clock of an authority may be ahead.
 const MAX_AHEAD: i64 = 3600;
 
-/// What is wrong when nobody is believed about revocations.
-const NOBODY: &str = "no rule about revocations names an issuer (issuer_certificates in the log's configuration): announced \
-                      revocations are not believed, lists are waited for";
+/// What is wrong with rules that do not name an issuer by its key.
+const NAMELESS: &str = "of the keys file's rules about revocations name no issuer's key and are ignored: what they announce is not \
+                        believed, lists are waited for (issuer_certificates in the log's configuration names issuers)";
 
 /// How the event log is authenticated, and who is believed in it: from the keys file.
 #[derive(Debug, Clone)]
@@ -54,8 +54,10 @@ pub struct EventLog {
 /// The reader of the event log.
 pub(super) struct Announced {
     rules: Arc<EventRules>,
-    /// The keys file has rules about revocations, and none of them counts.
-    deaf: bool,
+    /// Why nothing is read: whoever broke the memory must not have it forget with what it was to compare.
+    halted: bool,
+    /// What is wrong as long as rules about revocations are ignored; empty where none is.
+    ignored: String,
     client: LogClient,
     keys: Vec<VerifierKey>,
     patience: Duration,
@@ -76,6 +78,11 @@ struct Inner {
     written: Option<Arc<Announcements>>,
     /// Entries or a checkpoint could not be had the last time.
     behind: bool,
+    /// What is dated later than any clock may be wrong. That may be this machine's own, so it is kept apart until its time comes, where
+    /// it pushes out nothing that counts.
+    ahead: Announcements,
+    /// From where on the log is read again after a restart as long as there is something ahead.
+    ahead_from: u64,
 }
 
 impl Announced {
@@ -94,25 +101,51 @@ impl Announced {
             tracing::warn!(
                 ignored,
                 url,
-                "rules about revocations that name no issuer are ignored: their keys would speak for the certificates of every CA; \
-                 issuer_certificates in the log's configuration names one"
+                "rules about revocations that name no issuer's key are ignored: their keys would speak for the certificates of every \
+                 CA, or of every CA of a name; issuer_certificates in the log's configuration names issuers"
             );
         }
         let memory = Memory::new(&config.state, &log.origin, &rules);
-        let (state, known) = memory.recall(&log.origin).map_err(log_error)?;
-        let known = known.map(Arc::new);
-        let monitor = follow(&client, &log.keys, state.clone()).map_err(log_error)?;
-        let deaf = ignored > 0 && !rules.knows(REVOCATION_TYPE);
-        let problem = if deaf { NOBODY.to_owned() } else { String::new() };
+        let known = memory.announcements().map(Arc::new);
+        let recalled = memory.place(&log.origin).and_then(|state| {
+            // The checkpoint stays, so that a log that went back meanwhile is noticed.
+            let state = if known.is_some() { state } else { state.unwalked() };
+            Ok((follow(&client, &log.keys, state.clone())?, state))
+        });
+        let halted = recalled.as_ref().err().map(|error| {
+            let (file, error) = (memory.place_file().display(), one_line(error));
+            format!("{file} is no memory of this log ({error}): nothing is read until it is moved away as evidence and the executor restarted")
+        });
+        let (monitor, state) = match recalled {
+            Ok(both) => both,
+            // What is remembered can only deny, and counts; it keeps nobody from starting.
+            Err(_) => {
+                let state = MonitorState::new(&log.origin);
+                (follow(&client, &log.keys, state.clone()).map_err(log_error)?, state)
+            }
+        };
+        if let Some(problem) = &halted {
+            tracing::warn!(url, problem, "announced revocations are not read; lists are waited for");
+        }
+        let ignored = if ignored > 0 { format!("{ignored} {NAMELESS}") } else { String::new() };
+        let problem = halted.clone().unwrap_or_else(|| ignored.clone());
         Ok(Self {
             rules: Arc::new(rules),
-            deaf,
+            halted: halted.is_some(),
+            ignored,
             client,
             keys: log.keys.clone(),
             patience: config.timeout.saturating_mul(2),
             memory,
             known: ArcSwap::new(known.clone().unwrap_or_default()),
-            inner: Mutex::new(Inner { monitor, remembered: state, written: known, behind: true }),
+            inner: Mutex::new(Inner {
+                monitor,
+                remembered: state,
+                written: known,
+                behind: true,
+                ahead: Announcements::default(),
+                ahead_from: 0,
+            }),
             source: ArcSwap::from_pointee(Source {
                 kind: "events",
                 url: url.to_owned(),
@@ -138,9 +171,12 @@ impl Announced {
     /// is no reason to believe that all was read: two front ends of one log may be of different age. Whether anything is to be
     /// published.
     pub(super) async fn read(&self, claimed: Option<u64>) -> bool {
+        if self.halted {
+            return false;
+        }
         let mut inner = self.inner.lock().await;
         let verified = inner.monitor.checkpoint().map(|checkpoint| checkpoint.head().size);
-        if claimed.is_some() && claimed == verified && !inner.behind {
+        if claimed.is_some() && claimed == verified && !inner.behind && !inner.has_ripe() {
             // The log answered, and there is nothing new.
             let source = Source { fetched_at: Some(clock::unix_seconds()), ..self.source() };
             self.source.store(Arc::new(source));
@@ -150,11 +186,12 @@ impl Announced {
         let mut after = before.clone();
         // Not cut off from outside: what the monitor has handed out once it does not hand out again.
         let outcome = self.read_on(&mut inner).await;
+        self.count_what_is_due(&mut inner);
         let remembered = self.remember(&mut inner).await;
         match outcome.map_err(|error| one_line(&error)).and_then(|behind| remembered.map(|()| behind)) {
             Ok(behind) => {
                 inner.behind = behind;
-                after.problem = if self.deaf { NOBODY.to_owned() } else { String::new() };
+                after.problem.clone_from(&self.ignored);
                 after.fetched_at = Some(clock::unix_seconds());
             }
             Err(problem) => {
@@ -185,6 +222,7 @@ impl Announced {
         }
         for _ in 0..MAX_BUNDLES {
             let walked = inner.monitor.state().clone();
+            let before = walked.walked();
             let mut nothing = |_: &VerifiedEntry| Vec::new();
             let Some(entries) = inner.monitor.next_entries(&mut nothing).await? else { return Ok(false) };
             let rules = Arc::clone(&self.rules);
@@ -197,19 +235,28 @@ impl Announced {
                 let read = |bytes: &[u8]| {
                     Announcement::of(&rules.verify(&Envelope::parse(bytes).ok()?, &CRYPTO).ok()?)
                 };
-                // Dated later than any clock may be wrong, it would count for nothing and push out what counts.
-                let latest = UnixTime(clock::unix_seconds().saturating_add(MAX_AHEAD));
                 let found = entries.iter().filter_map(|watched| read(&watched.entry.bytes));
-                found.filter(|announcement| announcement.recorded() <= latest).collect::<Vec<_>>()
+                let latest = latest();
+                found.partition::<Vec<_>, _>(|announcement| announcement.recorded() <= latest)
             });
-            let found = match found.await {
-                Ok(found) => found,
+            let (found, ahead) = match found.await {
+                Ok(both) => both,
                 Err(error) => {
                     // Nobody has looked at them: they are read again.
                     inner.monitor = follow(&self.client, &self.keys, walked)?;
                     return Err(Unread::Lost(error));
                 }
             };
+            if !ahead.is_empty() {
+                if inner.ahead.is_empty() {
+                    inner.ahead_from = before;
+                }
+                tracing::warn!(
+                    count = ahead.len(),
+                    "revocations are announced with dates ahead of this machine's clock"
+                );
+                inner.ahead = inner.ahead.with(ahead);
+            }
             if !found.is_empty() {
                 tracing::info!(count = found.len(), "revocations are announced");
                 self.known.store(Arc::new(self.known().with(found)));
@@ -221,9 +268,22 @@ impl Announced {
         Ok(true)
     }
 
+    /// What was dated ahead counts when its time comes, or the clock was set.
+    fn count_what_is_due(&self, inner: &mut Inner) {
+        if inner.has_ripe() {
+            let (due, ahead) = inner.ahead.divided(latest());
+            inner.ahead = ahead;
+            self.known.store(Arc::new(self.known().with(due)));
+        }
+    }
+
     /// Writes down what was found and how far was read, in this order: after a crash something is read again, nothing is left out.
     async fn remember(&self, inner: &mut Inner) -> Result<(), String> {
-        let (state, known) = (inner.monitor.state().clone(), self.known.load_full());
+        let (mut state, known) = (inner.monitor.state().clone(), self.known.load_full());
+        // What is not written down is read again, unless that is too long ago.
+        if !inner.ahead.is_empty() && state.walked().saturating_sub(inner.ahead_from) <= LOOK_BACK {
+            state = state.back_to(inner.ahead_from);
+        }
         // Also that nothing was found up to a place.
         let is_news = inner.written.as_ref().is_none_or(|written| !Arc::ptr_eq(written, &known));
         if state == inner.remembered && !is_news {
@@ -245,6 +305,17 @@ impl Announced {
     }
 }
 
+impl Inner {
+    fn has_ripe(&self) -> bool {
+        self.ahead.earliest().is_some_and(|first| first <= latest())
+    }
+}
+
+/// The latest date that an announcement may have.
+fn latest() -> UnixTime {
+    UnixTime(clock::unix_seconds().saturating_add(MAX_AHEAD))
+}
+
 /// Why entries were not read to the end.
 #[derive(Debug, thiserror::Error)]
 enum Unread {
@@ -260,11 +331,12 @@ fn follow(client: &LogClient, keys: &[VerifierKey], state: MonitorState) -> Resu
     Monitor::new(client.clone(), keys.to_vec(), &CRYPTO, EntryFormat::Bundles, state)
 }
 
-/// The rules without those that let a key speak about the certificates of whatever CA, and how many those are. An announcement stops
-/// what runs: a key that is believed for one authority must not do so for another's certificates.
+/// The rules without those that let a key speak about the certificates of whatever CA, or of whichever has a name, and how many those
+/// are. An announcement stops what runs: a key that is believed for one authority must not do so for another's certificates, and
+/// authorities that were set up alike have one name.
 fn believed(rules: &EventRules) -> Result<(EventRules, usize), trust_store::error::Error> {
     let names_nobody =
-        |rule: &&EventRule| rule.predicate_type == REVOCATION_TYPE && rule.issuer_name.is_none();
+        |rule: &&EventRule| rule.predicate_type == REVOCATION_TYPE && rule.issuer_key.is_none();
     let ignored = rules.rules().iter().filter(names_nobody).count();
     let kept = rules.rules().iter().filter(|rule| !names_nobody(rule)).cloned().collect();
     Ok((EventRules::new(kept)?, ignored))

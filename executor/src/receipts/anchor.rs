@@ -247,6 +247,7 @@ mod tests {
             predicate_type: ANCHOR_TYPE.into(),
             issuer: None,
             issuer_name: None,
+            issuer_key: None,
             keys: vec![Bytes(key.signer().public_key().spki_der().to_vec())],
         };
         let sent = log.taken.lock().pop().unwrap();

@@ -270,8 +270,8 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
             }
         }
         // The earliest date counts: a later statement may move it back, never forward.
-        let names = verified.iter().flat_map(|event| event.issuer_names().iter());
-        let mut issuers: Vec<Option<Vec<u8>>> = names.map(|name| Some(name.0.clone())).collect();
+        let names = verified.iter().flat_map(|event| event.issuers().iter());
+        let mut issuers: Vec<Option<Vec<u8>>> = names.map(|issuer| Some(issuer.name.0.clone())).collect();
         if issuers.is_empty() {
             issuers.push(None);
         }

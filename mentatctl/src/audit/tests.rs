@@ -91,6 +91,7 @@ fn rules(known: &[(&str, Option<&[u8]>, &DeveloperKey)]) -> EventRules {
         predicate_type: (*kind).to_owned(),
         issuer: None,
         issuer_name: issued.map(name),
+        issuer_key: None,
         keys: vec![Bytes(key.public_key().spki_der().to_vec())],
     };
     EventRules::new(known.iter().map(rule).collect()).unwrap()

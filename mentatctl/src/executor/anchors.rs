@@ -107,9 +107,9 @@ impl VerifyAnchors {
     fn rules(&self, log: &KnownLog) -> Outcome<EventRules> {
         let rules = match &self.anchor_key {
             Some(path) => {
-                let (issuer, issuer_name) = (None, None);
+                let (issuer, issuer_name, issuer_key) = (None, None, None);
                 let keys = vec![Bytes(public_key(path)?)];
-                vec![EventRule { predicate_type: ANCHOR.to_owned(), issuer, issuer_name, keys }]
+                vec![EventRule { predicate_type: ANCHOR.to_owned(), issuer, issuer_name, issuer_key, keys }]
             }
             None => {
                 let all = log.description.events.rules().iter();

@@ -35,6 +35,7 @@ impl EventKeyFlags {
                 predicate_type: predicate_type.clone(),
                 issuer: None,
                 issuer_name: None,
+                issuer_key: None,
                 keys: public_keys(path)?.into_iter().map(Bytes).collect(),
             });
         }

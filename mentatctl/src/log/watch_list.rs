@@ -244,6 +244,7 @@ mod tests {
             predicate_type: (*kind).to_owned(),
             issuer: None,
             issuer_name: None,
+            issuer_key: None,
             keys: vec![Bytes(key.public_key().spki_der().to_vec())],
         };
         EventRules::new(known.iter().map(rule).collect()).unwrap()

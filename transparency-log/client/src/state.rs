@@ -58,6 +58,12 @@ impl MonitorState {
         Self { walked: 0, ..self }
     }
 
+    /// The same checkpoint, with every entry from this one on still to be walked.
+    #[must_use]
+    pub fn back_to(self, index: u64) -> Self {
+        Self { walked: self.walked.min(index), ..self }
+    }
+
     pub(crate) fn set_checkpoint(&mut self, note: String) {
         self.checkpoint = Some(note);
     }

@@ -35,6 +35,7 @@ impl Announcer {
             predicate_type: kind.into(),
             issuer: Some(self.ca.name.clone()),
             issuer_name: Some(Bytes(self.ca.certificate.subject_der().to_vec())),
+            issuer_key: Some(Bytes(self.ca.certificate.key_digest().to_vec())),
             keys: vec![Bytes(self.key.spki())],
         }
     }
@@ -148,9 +149,12 @@ fn an_announcement_that_is_forgiven_takes_the_place_of_no_evidence() {
 
 #[test]
 fn what_nobody_who_may_said_of_this_certificate_changes_nothing() {
-    let (own, other) = (Announcer::new("ca"), Announcer::new("other"));
+    // Authorities that were set up alike have one name.
+    let (own, other, twin) = (Announcer::new("ca"), Announcer::new("other"), Announcer::new("ca"));
+    assert_eq!(own.ca.certificate.subject_der(), twin.ca.certificate.subject_der());
     let (leaf, sibling) = (leaf(&own.ca), own.ca.leaf(|body| body.serial = vec![0x43]));
-    let rules = vec![own.rule(REVOCATION_TYPE), own.rule("another type"), other.rule(REVOCATION_TYPE)];
+    let mut rules = vec![own.rule(REVOCATION_TYPE), own.rule("another type"), other.rule(REVOCATION_TYPE)];
+    rules.push(twin.rule(REVOCATION_TYPE));
     let rules = EventRules::new(rules).unwrap();
     let good = |what: &str, announced: Option<Announcement>| {
         let status = status(&evidence(&own.ca, announced), &leaf, &own.ca);
@@ -186,6 +190,7 @@ fn what_nobody_who_may_said_of_this_certificate_changes_nothing() {
         announcement(&rules, &announcer.signed(&said.by(&announcer.ca.name))).unwrap()
     };
     good("another CA", Some(said_by(&other, said())));
+    good("another CA of the same name", Some(said_by(&twin, said())));
     good("another serial number", Some(said_by(&own, Said { serial: "43", ..said() })));
     good("an unknown certificate", Some(said_by(&own, Said { digest: [7; 32], ..said() })));
     good("the next certificate", Some(said_by(&own, Said { serial: "43", ..Said::of(&sibling) })));
@@ -196,6 +201,7 @@ fn what_nobody_who_may_said_of_this_certificate_changes_nothing() {
     // And none of it hides what is true.
     let lies = [
         said_by(&other, said()),
+        said_by(&twin, said()),
         said_by(&own, Said { serial: "43", ..said() }),
         said_by(&own, Said { serial: "00042", ..said() }),
     ];
@@ -217,7 +223,9 @@ fn said_again_it_is_the_same_and_a_correction_only_makes_it_stricter() {
     assert_eq!(once.with([said(4, -60)]), once);
     // Kept and read back it is the same, in one form.
     let kept = serde_json::to_string(&once).unwrap();
-    let issuer = serde_json::to_string(&Bytes(own.ca.certificate.subject_der().to_vec())).unwrap();
+    let base64 = |bytes: &[u8]| serde_json::to_string(&Bytes(bytes.to_vec())).unwrap();
+    let (name, key) = (base64(own.ca.certificate.subject_der()), base64(&own.ca.certificate.key_digest()));
+    let issuer = format!(r#"{{"name":{name},"key":{key}}}"#);
     let expected = format!(
         r#"[{{"certificate":"{}","issuers":[{issuer}],"serial":"42","reason":4,"at":"{1}","recorded":"{1}"}}]"#,
         hex::encode(leaf.fingerprint()),
@@ -265,13 +273,13 @@ fn of_more_than_can_be_kept_the_latest_are() {
     let newest = announcement(&rules, &own.signed(&Said::of(&leaf).by("ca"))).unwrap();
     let all = Announcements::default().with(many).with([newest.clone()]);
     assert_eq!(all.len(), MAX_ANNOUNCEMENTS);
-    // What another authority writes, however late it dates it, pushes out nothing of this one.
-    let other = Announcer::new("other");
+    // What another authority writes, however late it dates it, pushes out nothing of this one, also where both have one name.
+    let other = Announcer::new("ca");
     let rules = EventRules::new(vec![other.rule(REVOCATION_TYPE)]).unwrap();
     let flood = (0..2 * MAX_ANNOUNCEMENTS as i64).map(|n| {
         let mut digest = [0xdd; 32];
         digest[..8].copy_from_slice(&n.to_be_bytes());
-        let text = Said { digest, recorded: NOW.0 + n, ..Said::of(&leaf) }.by("other");
+        let text = Said { digest, recorded: NOW.0 + n, ..Said::of(&leaf) }.by("ca");
         let envelope = Envelope::new(IN_TOTO_PAYLOAD_TYPE, text.into_bytes(), vec![0]);
         Announcement::of(&rules.verify(&envelope, &Everything).unwrap()).unwrap()
     });

@@ -1,14 +1,14 @@
 //! What was announced and how far the event log was read, over restarts.
 //!
 //! `events-ORIGIN.json` is the reader's checkpoint and place, `announced-ORIGIN.json` what was found up to there, with the digest of the
-//! rules by which it was believed: under other rules the log is read again.
+//! rules about revocations by which it was believed: under other ones the log is read again.
 
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tlog_client::{Error, MonitorState};
-use trust_store::announcement::Announcements;
+use trust_store::announcement::{Announcements, REVOCATION_TYPE};
 use trust_store::event::EventRules;
 use trust_store_files::atomic::{self, Readers};
 
@@ -50,8 +50,9 @@ pub(super) enum MemoryError {
 
 impl Memory {
     pub(super) fn new(folder: &Path, origin: &str, rules: &EventRules) -> Self {
-        // Rules are text and keys: they always have a form.
-        let rules = serde_json::to_vec(rules).unwrap_or_default();
+        // What is believed about anything else has no part in it. Rules are text and keys: they always have a form.
+        let rules = rules.rules().iter().filter(|rule| rule.predicate_type == REVOCATION_TYPE);
+        let rules = serde_json::to_vec(&rules.collect::<Vec<_>>()).unwrap_or_default();
         Self {
             state: folder.join(format!("events-{origin}.json")),
             announced: folder.join(format!("announced-{origin}.json")),
@@ -59,17 +60,19 @@ impl Memory {
         }
     }
 
-    /// What was remembered. Announcements that cannot be read, or were believed by other rules, are read from the log again; the
-    /// checkpoint stays, so that a log that went back meanwhile is noticed.
-    pub(super) fn recall(&self, origin: &str) -> Result<(MonitorState, Option<Announcements>), Error> {
+    /// The place up to which the log was read.
+    pub(super) fn place(&self, origin: &str) -> Result<MonitorState, Error> {
         let state = MonitorState::load(&self.state, origin)?;
-        let state = state.unwrap_or_else(|| MonitorState::new(origin));
-        let known = self.announcements();
-        let state = if known.is_some() { state } else { state.unwalked() };
-        Ok((state, known))
+        Ok(state.unwrap_or_else(|| MonitorState::new(origin)))
     }
 
-    fn announcements(&self) -> Option<Announcements> {
+    /// The file of it.
+    pub(super) fn place_file(&self) -> &Path {
+        &self.state
+    }
+
+    /// What was found up to there. What cannot be read, or was believed by other rules, is read from the log again.
+    pub(super) fn announcements(&self) -> Option<Announcements> {
         // Whatever else is wrong with it is told below.
         if matches!(self.announced.try_exists(), Ok(false)) {
             return None;

@@ -53,11 +53,12 @@ struct Reader {
 }
 
 /// Whom a key is believed about.
-fn rule(key: &KeyPair, issuer: Option<&[u8]>) -> EventRule {
+fn rule(key: &KeyPair, issuer: Option<&Certificate>) -> EventRule {
     EventRule {
         predicate_type: REVOCATION_TYPE.into(),
         issuer: None,
-        issuer_name: issuer.map(|name| Bytes(name.to_vec())),
+        issuer_name: issuer.map(|issuer| Bytes(issuer.subject_der().to_vec())),
+        issuer_key: issuer.map(|issuer| Bytes(issuer.key_digest().to_vec())),
         keys: vec![Bytes(key.subject_public_key_info())],
     }
 }
@@ -65,7 +66,7 @@ fn rule(key: &KeyPair, issuer: Option<&[u8]>) -> EventRule {
 impl Reader {
     async fn start() -> Self {
         let (server, ca, log, key) = (Server::start().await, Ca::new(), Log::new(), key());
-        let rules = EventRules::new(vec![rule(&key, Some(ca.certificate.subject_der()))]).unwrap();
+        let rules = EventRules::new(vec![rule(&key, Some(&ca.certificate))]).unwrap();
         let state = tempfile::tempdir().unwrap();
         let collector = Self::collector(&server, &ca, &log, &state, &rules);
         Self { server, ca, log, key, rules, collector, state }
@@ -163,6 +164,28 @@ async fn what_is_dated_later_than_any_clock_is_wrong_takes_no_room() {
     assert_eq!(reader.known(), 1);
 }
 
+/// This machine's clock may be the one that is wrong: what is ahead of it counts when it was set, also in the next process.
+#[tokio::test]
+async fn what_is_dated_ahead_counts_when_its_time_comes() {
+    let mut reader = Reader::start().await;
+    let ahead = crate::clock::unix_seconds() + 3600 + 3;
+    let dated = statement(1).replace("\"recordedAt\":5", &format!("\"recordedAt\":{ahead}"));
+    let entries = [signed(&reader.key, &dated), signed(&reader.key, &statement(2))];
+    serve(&reader.server, &reader.log, &entries);
+    assert!(reader.collector.read_events(None).await);
+    assert_eq!(reader.known(), 1);
+    reader.restart().await;
+    serve(&reader.server, &reader.log, &entries);
+    reader.collector.read_events(Some(2)).await;
+    assert_eq!(reader.known(), 1, "not yet");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(reader.collector.read_events(Some(2)).await, "the log has nothing new");
+    assert_eq!(reader.known(), 2);
+    // From now on it is remembered like any other.
+    reader.restart().await;
+    assert_eq!(reader.known(), 2);
+}
+
 #[tokio::test]
 async fn a_log_that_cannot_be_believed_announces_nothing_and_takes_nothing_back() {
     let reader = Reader::start().await;
@@ -225,9 +248,15 @@ async fn what_was_announced_outlives_a_restart_and_a_log_that_hides_it() {
     reader.collector.read_events(Some(3)).await;
     assert_eq!((reader.known(), reader.problem().as_str()), (3, ""));
 
+    // Who is believed about anything else has no part in it.
+    let other = EventRule { predicate_type: "another type".into(), ..rule(&key(), None) };
+    reader.rules = reader.rules.with([other]).unwrap();
+    reader.restart().await;
+    assert_eq!(reader.known(), 3);
+
     // What was believed by other rules is not believed any more, and read again by those of now.
     let newer = key();
-    reader.rules = EventRules::new(vec![rule(&newer, Some(reader.ca.certificate.subject_der()))]).unwrap();
+    reader.rules = EventRules::new(vec![rule(&newer, Some(&reader.ca.certificate))]).unwrap();
     reader.restart().await;
     assert_eq!(reader.known(), 0);
     more.push(signed(&newer, &statement(4)));
@@ -241,6 +270,32 @@ async fn what_was_announced_outlives_a_restart_and_a_log_that_hides_it() {
     serve(&reader.server, &reader.log, &more);
     reader.collector.read_events(None).await;
     assert_eq!(reader.known(), 1);
+}
+
+/// What is remembered can only deny: that it is damaged keeps nobody from starting, and is not forgotten by starting.
+#[tokio::test]
+async fn a_damaged_place_is_told_and_what_was_announced_counts() {
+    let mut reader = Reader::start().await;
+    let entries = [signed(&reader.key, &statement(1)), signed(&reader.key, &statement(2))];
+    serve(&reader.server, &reader.log, &entries[..1]);
+    assert!(reader.collector.read_events(None).await);
+    let file = reader.state.path().join(format!("events-{ORIGIN}.json"));
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "[").unwrap();
+    reader.restart().await;
+    assert!(reader.known() == 1 && reader.problem().contains("moved away"), "{}", reader.problem());
+    serve(&reader.server, &reader.log, &entries);
+    assert!(!reader.collector.read_events(None).await);
+    assert_eq!(std::fs::read(&file).unwrap(), b"[");
+    // Nor does a checkpoint count that the log's keys of now did not sign.
+    std::fs::write(&file, String::from_utf8(whole).unwrap().replace("\\n\\n", "\\nx\\n\\n")).unwrap();
+    reader.restart().await;
+    assert!(reader.known() == 1 && reader.problem().contains("moved away"), "{}", reader.problem());
+    std::fs::remove_file(&file).unwrap();
+    reader.restart().await;
+    serve(&reader.server, &reader.log, &entries);
+    assert!(reader.collector.read_events(None).await);
+    assert_eq!((reader.known(), reader.problem().as_str()), (2, ""));
 }
 
 #[tokio::test]
@@ -259,19 +314,25 @@ async fn a_bundle_that_was_lost_is_read_again() {
 async fn a_key_that_is_believed_about_every_ca_is_believed_about_none() {
     let mut reader = Reader::start().await;
     let anybody = key();
-    let name = reader.ca.certificate.subject_der().to_vec();
-    reader.rules = EventRules::new(vec![rule(&anybody, None)]).unwrap();
-    reader.restart().await;
-    assert!(reader.problem().contains("names an issuer"), "{}", reader.problem());
+    let own = reader.ca.certificate.clone();
     let entries = [signed(&anybody, &statement(1)), signed(&reader.key, &statement(2))];
-    serve(&reader.server, &reader.log, &entries);
-    reader.collector.read_events(None).await;
-    assert_eq!(reader.known(), 0);
-    assert!(reader.problem().contains("names an issuer"), "reading changes nothing about it");
+    // Nobody in particular, or whoever has a name: authorities that were set up alike have the same.
+    let of_the_name = EventRule { issuer_key: None, ..rule(&anybody, Some(&own)) };
+    for ignored in [rule(&anybody, None), of_the_name.clone()] {
+        reader.rules = EventRules::new(vec![ignored]).unwrap();
+        reader.restart().await;
+        assert!(reader.problem().contains("1 of the keys file's rules"), "{}", reader.problem());
+        serve(&reader.server, &reader.log, &entries);
+        reader.collector.read_events(None).await;
+        assert_eq!(reader.known(), 0);
+        assert!(reader.problem().contains("issuer's key"), "reading changes nothing about it");
+    }
 
-    reader.rules = EventRules::new(vec![rule(&anybody, None), rule(&reader.key, Some(&name))]).unwrap();
+    let ignored = [rule(&anybody, None), of_the_name];
+    reader.rules = EventRules::new([&ignored[..], &[rule(&reader.key, Some(&own))]].concat()).unwrap();
     reader.restart().await;
     serve(&reader.server, &reader.log, &entries);
     reader.collector.read_events(None).await;
-    assert_eq!((reader.known(), reader.problem().as_str()), (1, ""));
+    assert_eq!(reader.known(), 1);
+    assert!(reader.problem().contains("2 of the keys file's rules"), "{}", reader.problem());
 }
