@@ -207,3 +207,51 @@ fn receipts_that_were_replaced_after_their_anchor_are_found() {
     }
     stack.ctl(&strict).refused(3, "receipts_forked");
 }
+
+/// Whoever takes the key away as well gets a log that begins with nothing and has a name of its own.
+#[test]
+fn a_receipt_log_that_was_moved_away_with_its_key_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::up(&dir.path().join("stack"));
+    assert_eq!(stack.down(), 0);
+    edit(&stack, |text| text.replace("[receipts]\n", "[receipts]\nanchor_seconds = 1\n"));
+    stack.restart();
+    let folder = signed(&stack, dir.path(), "agent");
+    stack.ctl(&["run", folder.to_str().unwrap()]).success();
+    let before = anchored(&stack, 1)["origin"].as_str().unwrap().to_owned();
+
+    assert_eq!(stack.down(), 0);
+    let state = stack.dir().join("executor");
+    for old in ["receipts", "receipts.head", "receipt-key", "receipt-key.passphrase"] {
+        std::fs::rename(state.join(old), dir.path().join(old)).unwrap();
+    }
+    stack.restart();
+    call(&stack);
+    let asked = ["--json", "executor", "verify-anchors"];
+    stack.ctl(&asked).refused(3, "receipts_replaced");
+    // An auditor who never looked before is told by the anchors, which the same key signs.
+    let home = dir.path().join("another");
+    let stack_dir = stack.dir().display().to_string();
+    let elsewhere = |more: &[&str]| {
+        let args = [&["--stack", &stack_dir][..], &asked[..], more].concat();
+        mentatctl(&home, args)
+    };
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let said = loop {
+        let said = elsewhere(&[]);
+        if said.code == 3 {
+            break said;
+        }
+        // Nothing shows whose the old anchors are before there is one of the new log.
+        said.refused(1, "receipts_unanchored");
+        assert!(!deadline.passed(), "the new log is not anchored");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    said.refused(3, "receipts_replaced");
+    let anchor_key = stack.dir().join("trust/executor-anchor.pub.pem").display().to_string();
+    elsewhere(&["--anchor-key", &anchor_key]).refused(3, "receipts_replaced");
+    // Whoever knows that it was ended on purpose says so.
+    let said = elsewhere(&["--retired", &before]).success().json();
+    assert_eq!((said["ok"].as_bool(), &said["other_origins"]), (Some(true), &serde_json::json!([before])));
+    stack.ctl(&[&asked[..], &["--retired", &before]].concat()).success();
+}
