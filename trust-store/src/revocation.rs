@@ -131,22 +131,26 @@ pub struct RevocationEvidence {
 /// OCSP responses by the certificate that each was asked about: however many there are, a check reads those of its own
 /// certificates. Nothing in it needs to be trusted either. Copying counts references.
 #[derive(Clone, Debug, Default)]
-pub struct Answers(Arc<BTreeMap<[u8; 32], OcspResponse>>);
+pub struct Answers(Arc<BTreeMap<[u8; 32], Vec<OcspResponse>>>);
 
 impl Answers {
-    /// Answers by the SHA-256 of the certificate.
+    /// Answers by the SHA-256 of the certificate; several about one are all read.
     pub fn new(answers: impl IntoIterator<Item = ([u8; 32], OcspResponse)>) -> Self {
-        Self(Arc::new(answers.into_iter().collect()))
+        let mut all: BTreeMap<[u8; 32], Vec<OcspResponse>> = BTreeMap::new();
+        for (certificate, answer) in answers {
+            all.entry(certificate).or_default().push(answer);
+        }
+        Self(Arc::new(all))
     }
 
     /// All of them, in the order of the certificates' digests.
     pub fn iter(&self) -> impl Iterator<Item = &OcspResponse> {
-        self.0.values()
+        self.0.values().flatten()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.values().map(Vec::len).sum()
     }
 
     /// Whether there is none.
@@ -155,8 +159,11 @@ impl Answers {
     }
 
     /// What was answered about this certificate.
-    pub(crate) fn of(&self, certificate: &Certificate) -> Option<&OcspResponse> {
-        if self.0.is_empty() { None } else { self.0.get(&certificate.fingerprint()) }
+    pub(crate) fn of(&self, certificate: &Certificate) -> &[OcspResponse] {
+        if self.0.is_empty() {
+            return &[];
+        }
+        self.0.get(&certificate.fingerprint()).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -106,9 +106,8 @@ impl<'a, 'b> Assessor<'a, 'b> {
         let mut findings = Findings::default();
         let check = self.check;
         // What was asked for about this very certificate first: nobody's junk evidence takes the budget for that.
-        let asked = check.evidence.answers.of(certificate);
-        let asked =
-            asked.map_or(Ok(()), |answer| self.weigh_ocsp(answer, certificate, issuer, &mut findings));
+        let mut asked = check.evidence.answers.of(certificate).iter();
+        let asked = asked.try_for_each(|answer| self.weigh_ocsp(answer, certificate, issuer, &mut findings));
         let weighed =
             asked.and_then(|()| self.weigh_crls(certificate, issuer, &mut findings)).and_then(|()| {
                 let mut responses = check.evidence.ocsp.iter();

@@ -277,6 +277,11 @@ impl Announced {
         }
     }
 
+    /// Whether a rule about revocations is followed.
+    pub(super) fn believes_somebody(&self) -> bool {
+        self.rules.knows(REVOCATION_TYPE)
+    }
+
     /// Writes down what was found and how far was read, in this order: after a crash something is read again, nothing is left out.
     async fn remember(&self, inner: &mut Inner) -> Result<(), String> {
         let (mut state, known) = (inner.monitor.state().clone(), self.known.load_full());

@@ -1,7 +1,8 @@
 //! The event log as a bell: when it grows, something was revoked or issued, and lists are worth asking for now.
 //!
 //! What the log says is not believed here (`announced` reads and verifies it), only that it says something new. Whoever forges that causes a few
-//! requests a second to the operator's own servers; whoever hides it leaves the ordinary refresh.
+//! requests for lists a second to the operator's own servers, and where no announcement is believed a round of questions to responders every
+//! ten seconds; whoever hides it leaves the ordinary refresh.
 
 use std::time::Duration;
 

@@ -41,8 +41,8 @@ pub(crate) use crls::distribution_urls;
 pub(crate) use feed::{EAGER_LOOKS, Feed, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK};
 pub use imported::ImportConfig;
 use imported::Imported;
-pub(crate) use responders::Asked;
 use responders::Responders;
+pub(crate) use responders::{Asked, Due};
 use root::RootEnd;
 
 use crate::clock;
@@ -101,6 +101,8 @@ pub struct Snapshot {
     pub fork: Option<String>,
     /// The last second at which the trusted root may be used, seconds since 1970; `None` for one without an end.
     pub root_expires: Option<i64>,
+    /// Rises with every answer of a responder that says something new: a later date alone changes no verdict.
+    answers: u64,
 }
 
 /// The state of one source.
@@ -226,21 +228,32 @@ impl Collector {
 
     /// Asks the OCSP responders about the certificates of these agents and publishes what came. Waits for no list and no log, and
     /// none of them for it.
-    pub async fn refresh_answers(&self, agents: &[(ModuleDigest, Arc<Attestation>)]) -> Arc<Snapshot> {
-        self.responders.follow(agents);
-        self.responders.refresh().await;
+    pub(crate) async fn refresh_answers(
+        &self,
+        agents: &[(ModuleDigest, Arc<Attestation>)],
+        which: Due,
+    ) -> Arc<Snapshot> {
+        self.responders.follow(agents).await;
+        self.responders.refresh(which).await;
         self.publish().await
     }
 
-    /// Until responders are to be asked again: in this time, earlier where answers end earlier, at once after
-    /// [`Self::ring_responders`].
-    pub(crate) async fn answers_due(&self, interval: Duration) {
-        self.responders.due(interval).await;
+    /// What a round learnt while it still goes on: at once when something was found revoked, the rest soon.
+    pub(crate) async fn answers_meanwhile(&self) -> Arc<Snapshot> {
+        self.responders.told().await;
+        self.publish().await
     }
 
-    /// Something may have been revoked.
-    pub(crate) fn ring_responders(&self) {
-        self.responders.ring();
+    /// Until responders are to be asked again: in this time, earlier where answers end earlier or something may have been revoked.
+    pub(crate) async fn answers_due(&self, interval: Duration) -> Due {
+        self.responders.due(interval).await
+    }
+
+    /// The event log grew. Who reads it knows whether that is a revocation; where nobody is believed in it, it may be one.
+    pub(crate) fn event_log_grew(&self) {
+        if !self.announced.as_ref().is_some_and(Announced::believes_somebody) {
+            self.responders.ring();
+        }
     }
 
     /// How many certificates responders are asked about.
@@ -258,8 +271,13 @@ impl Collector {
     /// before.
     pub(crate) async fn read_events(&self, claimed: Option<u64>) -> bool {
         let Some(announced) = &self.announced else { return false };
+        let before = announced.known();
         let news = announced.read(claimed).await;
         if news {
+            if announced.known() != before {
+                // A responder knows of a revocation when it is made, also of those that came with it.
+                self.responders.ring();
+            }
             self.publish().await;
         }
         news
@@ -295,7 +313,7 @@ impl Collector {
         let mut evidence = Evidence::none();
         let mut sources = Vec::new();
         self.crls.collect(&mut evidence, &mut sources);
-        self.responders.collect(&mut evidence, &mut sources);
+        let answers = self.responders.collect(&mut evidence, &mut sources);
         // Before the logs' own: what was carried in is older than what was fetched, and the newest is looked at first.
         self.imported.collect(&mut evidence, &mut sources);
         let fork = self.logs.collect(&mut evidence, &mut sources);
@@ -305,8 +323,11 @@ impl Collector {
         }
         self.verifier.prepare(&mut evidence);
         let old = self.snapshot.load();
-        let complete = sources.iter().all(|source| source.problem.is_empty() && source.fetched_at.is_some());
-        let changed = fork != old.fork || root_expires != old.root_expires || !same(&evidence, &old.evidence);
+        let complete = are_complete(&sources);
+        let changed = fork != old.fork
+            || root_expires != old.root_expires
+            || answers != old.answers
+            || !same(&evidence, &old.evidence);
         // Lists say what it announces: it completes nothing.
         sources.extend(self.announced.as_ref().map(Announced::source));
         let epoch = if changed { self.epoch.fetch_add(1, Ordering::Relaxed) + 1 } else { old.epoch };
@@ -317,10 +338,20 @@ impl Collector {
             sources,
             fork,
             root_expires,
+            answers,
         });
         self.snapshot.store(Arc::clone(&snapshot));
         snapshot
     }
+}
+
+/// Whether everything was fetched once without failure. Responders that certificates name are the agents' affair: each was asked, and
+/// one that is dead keeps nobody else's executor from being ready.
+fn are_complete(sources: &[Source]) -> bool {
+    sources.iter().all(|source| match source.kind {
+        "ocsp" => source.fetched_at.is_some() || !source.problem.is_empty(),
+        _ => source.fetched_at.is_some() && source.problem.is_empty(),
+    })
 }
 
 fn same(one: &Evidence, other: &Evidence) -> bool {
@@ -330,7 +361,6 @@ fn same(one: &Evidence, other: &Evidence) -> bool {
         && ours.announced == theirs.announced
         && ours.crls.iter().map(Crl::der).eq(theirs.crls.iter().map(Crl::der))
         && ours.ocsp.iter().map(OcspResponse::der).eq(theirs.ocsp.iter().map(OcspResponse::der))
-        && ours.answers.iter().map(OcspResponse::der).eq(theirs.answers.iter().map(OcspResponse::der))
 }
 
 #[cfg(test)]

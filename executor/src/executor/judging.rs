@@ -11,7 +11,7 @@ use super::Executor;
 use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
-use crate::evidence::{EAGER_LOOKS, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK, Snapshot};
+use crate::evidence::{Due, EAGER_LOOKS, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK, Snapshot};
 use crate::records::{by_root, no_fork};
 use crate::runtime::{KillCause, Selector};
 
@@ -145,7 +145,7 @@ impl Executor {
         // A file that cannot be used is in the status; the policy before it stays in force.
         let _ = self.reload_policy().await;
         // Neither waits for the other: a log that is silent delays no revocation.
-        let (lists, answers) = (self.refresh_lists(), self.refresh_answers());
+        let (lists, answers) = (self.refresh_lists(), self.refresh_answers(Due::Everything));
         tokio::join!(lists, answers, self.refresh_logs(), self.read_events(None));
         self.status()
     }
@@ -155,14 +155,28 @@ impl Executor {
         self.recheck_all().await;
     }
 
-    async fn refresh_answers(self: &Arc<Self>) {
+    async fn refresh_answers(self: &Arc<Self>, which: Due) {
         let judged = self.agents.judged(self.parts.runtime.live());
         let agents: Vec<_> =
             judged.iter().map(|agent| (agent.digest, Arc::clone(&agent.attestation))).collect();
-        let before = self.parts.collector.snapshot().epoch;
-        // What the other rounds find they judge themselves.
-        if self.parts.collector.refresh_answers(&agents).await.epoch != before {
-            self.recheck_all().await;
+        let collector = &self.parts.collector;
+        let mut judged = collector.snapshot().epoch;
+        let round = collector.refresh_answers(&agents, which);
+        tokio::pin!(round);
+        loop {
+            // A responder that is slow keeps nobody from what another one says.
+            let (snapshot, over) = tokio::select! {
+                snapshot = &mut round => (snapshot, true),
+                snapshot = collector.answers_meanwhile() => (snapshot, false),
+            };
+            // What the other rounds find they judge themselves.
+            if snapshot.epoch != judged {
+                judged = snapshot.epoch;
+                self.recheck_all().await;
+            }
+            if over {
+                return;
+            }
         }
     }
 
@@ -216,8 +230,8 @@ impl Executor {
         };
         let answers = async {
             loop {
-                self.parts.collector.answers_due(interval).await;
-                self.refresh_answers().await;
+                let which = self.parts.collector.answers_due(interval).await;
+                self.refresh_answers(which).await;
             }
         };
         tokio::join!(lists, answers, logs, self.keep_listening(), self.keep_policy(interval));
@@ -235,8 +249,7 @@ impl Executor {
                     silent = false;
                     if look.changed {
                         eager = EAGER_LOOKS;
-                        // A responder knows of a revocation when it is made.
-                        self.parts.collector.ring_responders();
+                        self.parts.collector.event_log_grew();
                     }
                     self.read_events(Some(look.size)).await;
                 }

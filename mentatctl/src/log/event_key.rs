@@ -29,15 +29,24 @@ impl EventKeyFlags {
     /// # Errors
     /// Exit code 2 for a file that cannot be read, or a key that signs no events.
     pub fn rules(&self, known: &KnownLog) -> Outcome<EventRules> {
+        let believed = known.description.events.rules();
         let mut more = Vec::with_capacity(self.event_keys.len());
         for (predicate_type, path) in &self.event_keys {
-            more.push(EventRule {
-                predicate_type: predicate_type.clone(),
-                issuer: None,
-                issuer_name: None,
-                issuer_key: None,
-                keys: public_keys(path)?.into_iter().map(Bytes).collect(),
-            });
+            let is_new = |key: &Bytes| {
+                !believed.iter().any(|rule| rule.predicate_type == *predicate_type && rule.keys.contains(key))
+            };
+            // A key that the keys file knows is believed as far as it says there, about which issuers for instance.
+            let keys: Vec<Bytes> = public_keys(path)?.into_iter().map(Bytes).filter(is_new).collect();
+            if !keys.is_empty() {
+                let predicate_type = predicate_type.clone();
+                more.push(EventRule {
+                    predicate_type,
+                    issuer: None,
+                    issuer_name: None,
+                    issuer_key: None,
+                    keys,
+                });
+            }
         }
         known.description.events.with(more).or_fail(Exit::Usage, "the keys of events")
     }

@@ -1,9 +1,9 @@
 //! One answer of a responder: read, authenticated, and compared with the one before.
 
 use trust_store::crl::RevocationReason;
-use trust_store::ocsp::{CertificateStatus, OcspResponse, ResponseStatus, response_status};
+use trust_store::ocsp::{CertificateStatus, OcspResponse, Responder, ResponseStatus, response_status};
 use trust_store::provider::AwsLc;
-use trust_store::{Certificate, ReasonCode, UnixTime};
+use trust_store::{Certificate, UnixTime};
 
 static CRYPTO: AwsLc = AwsLc;
 
@@ -14,6 +14,9 @@ const MAX_SKEW: i64 = 300;
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     response: OcspResponse,
+    /// SHA-256 of the key of a delegate whose own revocation status must be known before its answer counts; `None`: the issuer
+    /// signed it, or a delegate of whom that is not asked.
+    delegate: Option<[u8; 32]>,
     standing: Standing,
     this_update: UnixTime,
     next_update: Option<UnixTime>,
@@ -41,6 +44,8 @@ pub(super) enum Reply {
 pub(super) enum Unanswered {
     /// The responder could not be reached, or did not go on.
     Silent(String),
+    /// It is not able to answer anything now.
+    Unable(String),
     /// It said something else.
     Refused(String),
 }
@@ -57,6 +62,22 @@ impl Answer {
 
     pub(super) fn is_current(&self, now: UnixTime) -> bool {
         self.next_update.is_some_and(|next| now <= next)
+    }
+
+    /// Whose it is, of those whose answers may not count.
+    pub(super) fn delegate(&self) -> Option<[u8; 32]> {
+        self.delegate
+    }
+
+    pub(super) fn this_update(&self) -> UnixTime {
+        self.this_update
+    }
+
+    /// Whether verdicts made with it stand when `other` takes its place: both say the same, and it would have counted for some time yet.
+    pub(super) fn is_renewed_by(&self, other: &Self, now: UnixTime) -> bool {
+        let is_young =
+            |next: UnixTime| now.0.saturating_sub(self.this_update.0) < next.0.saturating_sub(now.0);
+        self.standing == other.standing && (self.is_final() || self.next_update.is_some_and(is_young))
     }
 
     /// Whether it says what is never taken back.
@@ -89,14 +110,14 @@ pub(super) fn read(
     if let Some(problem) = response.unusable() {
         return Err(refused(problem));
     }
-    let response = match response.clone().authenticate(issuer, now, &CRYPTO) {
-        Ok(authentic) => authentic,
-        // Its responder's own status must be known: for the verifier, who has the lists.
-        Err(denial) if denial.code == ReasonCode::RevocationUnknown => response,
-        Err(denial) => {
-            let why = format!("nobody whom the issuer lets answer signed it: {denial}");
-            return Err(Unanswered::Refused(why));
+    let nobody =
+        |denial| Unanswered::Refused(format!("nobody whom the issuer lets answer signed it: {denial}"));
+    let (response, delegate) = match response.find_responder(issuer, now, &CRYPTO).map_err(nobody)? {
+        // Its own status must be known: for the verifier, who has the lists.
+        Responder::Delegate(delegate) if !delegate.has_ocsp_nocheck() => {
+            (response, Some(delegate.key_digest()))
         }
+        _ => (response.authenticate(issuer, now, &CRYPTO).map_err(nobody)?, None),
     };
     let latest = now.plus(MAX_SKEW);
     let mut found: Option<(Standing, UnixTime, Option<UnixTime>)> = None;
@@ -133,7 +154,7 @@ pub(super) fn read(
     if standing != Standing::Revoked && next_update.is_none_or(|next| next < now) {
         return Err(refused("the answer is not current"));
     }
-    Ok(Reply::Answer(Answer { response, standing, this_update, next_update }))
+    Ok(Reply::Answer(Answer { response, delegate, standing, this_update, next_update }))
 }
 
 impl Standing {

@@ -1,12 +1,12 @@
 //! Responders that forge, replay, go back and fall silent.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::CustomExtension;
+use rcgen::{CustomExtension, ExtendedKeyUsagePurpose};
 use trust_store::evidence::Evidence;
 
 use super::*;
-use crate::evidence::responders::{Filed, Responders};
-use crate::evidence::{Asked, OcspMode};
+use crate::evidence::responders::{Fingerprint, Question, Responders};
+use crate::evidence::{Asked, Due, OcspMode};
 
 const HOUR: i64 = 3600;
 
@@ -56,8 +56,30 @@ impl Ca {
         Certificate::from_der(params.signed_by(&key, &issuer).unwrap().der()).unwrap()
     }
 
+    /// Somebody who may answer for it, and whose own status must be known.
+    fn delegate(&self, name: &str) -> (KeyPair, Certificate) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        (key, Certificate::from_der(certificate.der()).unwrap())
+    }
+
     /// An answer about it, `age` seconds old and good for an hour.
     fn answer(&self, about: &Certificate, said: Said, age: i64) -> Vec<u8> {
+        self.answer_by(None, about, said, age)
+    }
+
+    fn answer_by(
+        &self,
+        delegate: Option<&(KeyPair, Certificate)>,
+        about: &Certificate,
+        said: Said,
+        age: i64,
+    ) -> Vec<u8> {
+        let (key, signer) = delegate.map_or((&self.key, &self.certificate), |(key, own)| (key, own));
         const HASH: [u8; 11] = [0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
         const ECDSA_SHA256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
         const BASIC: [u8; 11] = [0x06, 0x09, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01];
@@ -78,10 +100,10 @@ impl Ca {
             Said::Unknown => element(0x82, &[]),
         };
         let single = sequence(&[&id, &status, &time(at), &element(0xa0, &[&time(at + HOUR)])]);
-        let data =
-            sequence(&[&element(0xa1, &[self.certificate.subject_der()]), &time(at), &sequence(&[&single])]);
-        let signature = element(3, &[&[0], &self.key.sign(&data).unwrap()]);
-        let basic = sequence(&[&data, &sequence(&[&ECDSA_SHA256]), &signature]);
+        let data = sequence(&[&element(0xa1, &[signer.subject_der()]), &time(at), &sequence(&[&single])]);
+        let signature = element(3, &[&[0], &key.sign(&data).unwrap()]);
+        let sent_along = delegate.map(|_| element(0xa0, &[&sequence(&[signer.der()])])).unwrap_or_default();
+        let basic = sequence(&[&data, &sequence(&[&ECDSA_SHA256]), &signature, &sent_along]);
         let bytes = sequence(&[&BASIC, &element(4, &[&basic])]);
         sequence(&[&[0x0a, 1, 0], &element(0xa0, &[&bytes])])
     }
@@ -115,7 +137,7 @@ impl Asking {
         format!("{}/ocsp", self.server.url)
     }
 
-    fn question(&self, certificate: &Certificate) -> Vec<Filed> {
+    fn question(&self, certificate: &Certificate) -> Vec<(Fingerprint, Question)> {
         let question = self.responders.question(certificate, &self.ca.certificate);
         question.map(|question| (certificate.fingerprint(), question)).into_iter().collect()
     }
@@ -126,6 +148,16 @@ impl Asking {
         self.responders.collect(&mut evidence, &mut sources);
         let problem = sources.first().map(|source: &super::super::Source| source.problem.clone());
         (evidence.revocation().answers.len(), problem.unwrap_or_default())
+    }
+
+    /// Rises when verdicts may change.
+    fn generation(&self) -> u64 {
+        self.responders.collect(&mut Evidence::none(), &mut Vec::new())
+    }
+
+    async fn hear(&self, body: Vec<u8>) {
+        self.server.serve("/ocsp", body);
+        self.responders.refresh(Due::Everything).await;
     }
 
     fn says(&self, standing: &str) -> bool {
@@ -146,10 +178,10 @@ async fn no_answer_but_a_newer_authentic_one_replaces_what_is_known_and_none_tak
     let leaf = asking.ca.leaf(7, &[&url]);
     let other = asking.ca.leaf(8, &[&url]);
     asking.responders.follow_these(asking.question(&leaf));
-    asking.responders.refresh().await;
+    asking.responders.refresh(Due::Everything).await;
     assert_eq!(asking.collected(), (0, "HTTP status 404".to_owned()));
     asking.server.serve("/ocsp", asking.ca.answer(&leaf, Said::Good, 600));
-    asking.responders.refresh().await;
+    asking.responders.refresh(Due::Everything).await;
     assert_eq!(asking.collected(), (1, String::new()));
 
     for (body, why) in [
@@ -165,7 +197,7 @@ async fn no_answer_but_a_newer_authentic_one_replaces_what_is_known_and_none_tak
         (vec![0x30; 40_000], "larger than"),
     ] {
         asking.server.serve("/ocsp", body);
-        asking.responders.refresh().await;
+        asking.responders.refresh(Due::Everything).await;
         let (answers, problem) = asking.collected();
         assert!(answers == 1 && asking.says("Good"), "forgotten by: {why}");
         assert!(problem.contains(why), "{why}: {problem}");
@@ -180,15 +212,15 @@ async fn no_answer_but_a_newer_authentic_one_replaces_what_is_known_and_none_tak
         (Said::OnHold, 100, "KeyCompromise"),
     ] {
         asking.server.serve("/ocsp", asking.ca.answer(&leaf, said, age));
-        asking.responders.refresh().await;
+        asking.responders.refresh(Due::Everything).await;
         assert!(asking.says(standing), "{standing} at {age}");
     }
     // Nor does it when the agent is gone; what is good is asked again when it comes back.
     asking.server.serve("/ocsp", asking.ca.answer(&other, Said::Good, 0));
     asking.responders.follow_these(asking.question(&other));
-    asking.responders.refresh().await;
+    asking.responders.refresh(Due::Everything).await;
     assert_eq!(asking.collected().0, 2);
-    asking.responders.follow(&[]);
+    asking.responders.follow(&[]).await;
     assert!(asking.collected().0 == 1 && asking.says("KeyCompromise"));
 }
 
@@ -205,10 +237,119 @@ async fn an_upload_waits_for_no_responder_that_has_fallen_silent() {
     assert_eq!(asking.collected(), (0, String::new()), "no agent is concerned");
     // The next round asks again, and what was learnt for an upload stays until the upload is long over.
     asking.server.serve("/ocsp", asking.ca.answer(&second, Said::Good, 0));
-    asking.responders.refresh().await;
+    asking.responders.refresh(Due::Everything).await;
     assert_eq!(asking.responders.asked(), Asked { certificates: 2, unanswered: 1 });
-    asking.responders.follow(&[]);
+    asking.responders.follow(&[]).await;
     assert_eq!(asking.collected().0, 1);
+}
+
+#[tokio::test]
+async fn an_upload_waits_for_no_responder_that_says_that_it_cannot() {
+    let asking = Asking::start().await;
+    let url = asking.url();
+    let [first, second, third] = [1, 2, 3].map(|serial| asking.ca.leaf(serial, &[&url]));
+    assert!(asking.responders.want_these(asking.question(&first)).await, "status 404");
+    assert!(!asking.responders.want_these(asking.question(&second)).await, "it was asked again");
+    // Once it answers a round it is asked for uploads as well.
+    asking.hear(asking.ca.answer(&second, Said::Good, 0)).await;
+    // What the round learnt is for this upload, too, before the round is over.
+    assert!(asking.responders.want_these(asking.question(&second)).await);
+    asking.generation();
+    assert!(!asking.responders.want_these(asking.question(&second)).await, "there is nothing new");
+    asking.server.serve("/ocsp", asking.ca.answer(&third, Said::Good, 0));
+    assert!(asking.responders.want_these(asking.question(&third)).await);
+    assert_eq!(asking.responders.asked(), Asked { certificates: 3, unanswered: 1 });
+}
+
+/// Nobody waits for a responder that is slow, least of all a guest that is to be stopped.
+#[tokio::test]
+async fn a_revocation_is_told_while_other_responders_keep_their_questions() {
+    let slow = Server::start().await;
+    slow.set("/ocsp", Answer::Silence);
+    let asking = Asking::of(|config| {
+        config.status_bases.push(format!("{}/ocsp", slow.url));
+        config.timeout = Duration::from_secs(60);
+    })
+    .await;
+    let gone = asking.ca.leaf(100, &[&asking.url()]);
+    let silent = (0..50).map(|serial| asking.ca.leaf(serial, &[&format!("{}/ocsp", slow.url)]));
+    let asked = silent.chain([gone.clone()]).flat_map(|leaf| asking.question(&leaf)).collect();
+    asking.responders.follow_these(asked);
+    asking.server.serve("/ocsp", asking.ca.answer(&gone, Said::Revoked, 0));
+    let round = asking.responders.refresh(Due::Everything);
+    tokio::pin!(round);
+    let told = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::select! {
+            () = &mut round => panic!("the silent one was waited for"),
+            () = asking.responders.told() => {}
+        }
+    });
+    told.await.unwrap();
+    assert!(asking.says("KeyCompromise"));
+}
+
+/// The key of a delegate may have been stolen: that is what its own status is looked at for.
+#[tokio::test]
+async fn whose_own_status_is_open_takes_the_place_of_nobody_elses_answer() {
+    let asking = Asking::start().await;
+    let leaf = asking.ca.leaf(1, &[&asking.url()]);
+    asking.responders.follow_these(asking.question(&leaf));
+    let [stolen, new] = ["stolen", "new"].map(|name| asking.ca.delegate(name));
+    asking.hear(asking.ca.answer_by(Some(&stolen), &leaf, Said::Revoked, 0)).await;
+    assert_eq!(asking.collected(), (1, String::new()));
+    asking.hear(asking.ca.answer_by(Some(&new), &leaf, Said::Good, 60)).await;
+    assert!(asking.collected() == (2, String::new()) && asking.says("Good"), "the verifier reads both");
+    asking.hear(asking.ca.answer(&leaf, Said::Revoked, 600)).await;
+    assert_eq!(asking.collected().0, 3);
+    for (answer, why) in [
+        (asking.ca.answer_by(Some(&new), &leaf, Said::Revoked, 0), "the same delegate later"),
+        (asking.ca.answer_by(Some(&stolen), &leaf, Said::Revoked, 0), "the same again"),
+    ] {
+        asking.hear(answer).await;
+        assert_eq!(asking.collected().0, 3, "{why}");
+    }
+    // However many there are, the issuer's stays, and they do not pile up.
+    for n in 0..5 {
+        let another = asking.ca.delegate(&format!("delegate {n}"));
+        asking.hear(asking.ca.answer_by(Some(&another), &leaf, Said::Good, 0)).await;
+    }
+    assert!(asking.collected().0 == 4 && asking.says("Revoked"));
+}
+
+#[tokio::test]
+async fn a_later_date_alone_changes_no_verdict() {
+    let asking = Asking::start().await;
+    let leaf = asking.ca.leaf(1, &[&asking.url()]);
+    asking.responders.follow_these(asking.question(&leaf));
+    let mut generation = asking.generation();
+    for (said, age, why) in [
+        (Said::Good, 3000, "the first"),
+        (Said::Good, 2900, "the one before ends soon"),
+        (Said::Good, 1000, "the one before ends soon"),
+        (Said::OnHold, 900, "it says something else"),
+        (Said::Good, 800, "it says something else"),
+    ] {
+        asking.hear(asking.ca.answer(&leaf, said, age)).await;
+        assert_ne!(std::mem::replace(&mut generation, asking.generation()), generation, "{why}");
+    }
+    asking.hear(asking.ca.answer(&leaf, Said::Good, 700)).await;
+    assert_eq!((asking.generation(), asking.collected()), (generation, (1, String::new())));
+}
+
+#[tokio::test]
+async fn when_an_answer_ends_only_that_is_asked_again() {
+    let asking = Asking::start().await;
+    let url = asking.url();
+    let [ends, stays] = [1, 2].map(|serial| asking.ca.leaf(serial, &[&url]));
+    asking.responders.follow_these([asking.question(&ends), asking.question(&stays)].concat());
+    asking.hear(asking.ca.answer(&ends, Said::Good, HOUR - 60)).await;
+    asking.hear(asking.ca.answer(&stays, Said::Good, 0)).await;
+    let of_both = asking.collected();
+    assert!(of_both.0 == 2 && of_both.1.contains("another certificate"), "{of_both:?}");
+    asking.server.set("/ocsp", Answer::Silence);
+    asking.responders.refresh(Due::Ending).await;
+    let (answers, problem) = asking.collected();
+    assert!(answers == 2 && !problem.is_empty() && !problem.contains("of 2"), "{problem}");
 }
 
 #[tokio::test]
@@ -236,11 +377,27 @@ async fn only_addresses_of_the_operator_are_asked() {
     let leaf = asking.ca.leaf(4, &[]);
     asking.responders.follow_these(asking.question(&leaf));
     asking.server.serve("/ocsp", vec![0x30, 3, 0x0a, 1, 6]);
-    asking.responders.refresh().await;
+    asking.responders.refresh(Due::Everything).await;
     assert_eq!(asking.collected(), (0, String::new()));
     asking.server.serve("/ocsp", asking.ca.answer(&leaf, Said::Good, 0));
-    asking.responders.refresh().await;
+    asking.responders.refresh(Due::Everything).await;
     assert_eq!(asking.collected(), (1, String::new()));
+    // Nobody signs that it does not any more: whoever is on the way may say so.
+    asking.hear(vec![0x30, 3, 0x0a, 1, 6]).await;
+    let (answers, problem) = asking.collected();
+    assert!(answers == 1 && problem.contains("does not speak for"), "{problem}");
+}
+
+#[test]
+fn a_dead_responder_of_one_agent_keeps_no_executor_from_being_ready() {
+    let source = |kind, problem: &str, fetched_at| {
+        let problem = problem.to_owned();
+        super::super::Source { kind, problem, fetched_at, ..super::super::Source::default() }
+    };
+    let complete = |of: &[super::super::Source]| crate::evidence::are_complete(of);
+    assert!(complete(&[source("crl", "", Some(1)), source("ocsp", "HTTP status 404", None)]));
+    assert!(!complete(&[source("crl", "", Some(1)), source("ocsp", "", None)]), "it was not asked yet");
+    assert!(!complete(&[source("crl", "HTTP status 404", Some(1)), source("ocsp", "", Some(1))]));
 }
 
 #[tokio::test]
@@ -249,17 +406,19 @@ async fn the_next_round_comes_with_the_interval_or_the_bell_or_before_an_answer_
     let url = asking.url();
     let (leaf, day) = (asking.ca.leaf(5, &[&url]), Duration::from_secs(86_400));
     asking.responders.ring();
-    asking.responders.due(day).await;
+    assert_eq!(asking.responders.due(day).await, Due::Everything);
     asking.server.serve("/ocsp", asking.ca.answer(&leaf, Said::Good, HOUR - 4));
     asking.responders.follow_these(asking.question(&leaf));
-    asking.responders.refresh().await;
+    asking.responders.refresh(Due::Everything).await;
     assert_eq!(asking.collected(), (1, String::new()));
-    // A log that grows all the time does not make a round of every second.
+    assert_eq!(asking.responders.due(day).await, Due::Ending);
+    assert_eq!(asking.responders.due(Duration::from_millis(1)).await, Due::Everything);
+    // The bell is not heard every second; it is not forgotten either.
     asking.responders.ring();
-    let soon = Duration::from_millis(100);
-    assert!(tokio::time::timeout(soon, asking.responders.due(day)).await.is_err());
-    asking.responders.due(day).await;
-    asking.responders.due(Duration::from_millis(1)).await;
+    let day = Duration::from_secs(86_400);
+    asking.responders.follow(&[]).await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), asking.responders.due(day)).await.is_err());
+    assert!(asking.responders.has_been_rung());
 }
 
 #[tokio::test]
@@ -268,6 +427,6 @@ async fn an_operator_may_do_without() {
     let attestation = crate::testing::attestation();
     let digest = executor_engine::ModuleDigest([0; 32]);
     assert!(!asking.responders.want(digest, &attestation).await);
-    asking.responders.follow(&[(digest, attestation)]);
+    asking.responders.follow(&[(digest, attestation)]).await;
     assert_eq!(asking.responders.asked(), Asked::default());
 }
