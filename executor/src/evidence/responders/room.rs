@@ -86,7 +86,7 @@ impl State {
     pub(super) fn follow(
         &mut self,
         present: &BTreeSet<usize>,
-        met: Vec<(Arc<Attestation>, Vec<(Fingerprint, Question)>)>,
+        met: impl IntoIterator<Item = (Arc<Attestation>, Vec<(Fingerprint, Question)>)>,
     ) {
         self.agents.retain(|known, _| present.contains(known));
         for (attestation, needs) in met {

@@ -90,7 +90,7 @@ impl Memory {
             return Ok(List::default());
         }
         let text = read_bounded(&path, MAX_LIST)?;
-        serde_json::from_slice(&text).or_fail(Exit::Usage, &path.display().to_string())
+        serde_json::from_slice(&text).or_fail(Exit::Usage, path.display())
     }
 
     fn executors(&self) -> PathBuf {
