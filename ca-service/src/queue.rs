@@ -131,7 +131,7 @@ pub(crate) struct Asked {
     pub(crate) needed: u8,
 }
 
-/// The proof that enough different people approved exactly one request. Only [`Granted::judge`] makes it.
+/// The proof that enough different people approved exactly one request. Only `Granted::judge` makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
     id: QueuedId,

@@ -51,7 +51,7 @@ pub struct RequestCert {
     /// Type of a new key
     #[arg(long, value_enum, default_value = "ecdsa-p256")]
     algorithm: KeyType,
-    /// Where people must approve the certificate: wait until they did (the default). Ctrl-C leaves the request standing, and the same
+    /// Where people must approve the certificate: wait until they did, which is the default. Ctrl-C leaves the request standing, and the same
     /// command with the same token goes on
     #[arg(long, overrides_with = "no_wait")]
     wait: bool,
