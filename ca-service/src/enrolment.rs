@@ -13,7 +13,8 @@ use crate::authority::{CertificateAuthority, random};
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
 use crate::mail_code::MAILED;
-use crate::queue::Asked;
+use crate::queue::person::Operator;
+use crate::queue::{Asked, QueueRefusal};
 use crate::storage::queue::{RequestOf, Way};
 use crate::storage::{State, StoreError, StoredToken};
 
@@ -25,13 +26,25 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// [`CaError::ProfileUnknown`], [`CaError::OutOfRange`], [`CaError::Pki`] for an identity no certificate may carry,
-    /// [`CaError::Store`].
-    pub async fn create_token(&self, request: &CreateToken, actor: &str) -> Result<EnrolmentToken, CaError> {
+    /// [`CaError::Queue`] where people must approve and nobody in particular makes it, [`CaError::Store`].
+    pub async fn create_token(
+        &self,
+        request: &CreateToken,
+        by: impl Into<Operator>,
+    ) -> Result<EnrolmentToken, CaError> {
+        let Operator { actor, person } = by.into();
         let identity = identity(&request.identity)?;
         // What enrolment would refuse later is refused now, while the administrator is looking.
         self.profile(&request.profile)?.subject_for(&identity)?;
         if !(60..=604_800).contains(&request.ttl_seconds) {
             return Err(CaError::OutOfRange { field: "ttl_seconds", reason: "must be 60 to 604800" });
+        }
+        let way = if actor == MAILED { Way::Code } else { Way::Token };
+        if way == Way::Token
+            && person.is_none()
+            && self.approvals_for(&request.profile, way, Some(&actor)) > 0
+        {
+            return Err(QueueRefusal::VoucherUnnamed.into());
         }
         let secret = format!("{TOKEN_PREFIX}{}", hex::encode(random::<24>()?));
         let now = self.clock.now()?;
@@ -43,8 +56,9 @@ impl CertificateAuthority {
             expires_at,
             used_by: None,
             created_by: None,
+            creator_names: person.map(|person| person.names().to_vec()).unwrap_or_default(),
         };
-        self.store.create_token(token, actor, now).await?;
+        self.store.create_token(token, &actor, now).await?;
         Ok(EnrolmentToken {
             token: secret,
             identity: request.identity.clone(),
@@ -77,7 +91,7 @@ impl CertificateAuthority {
             return self.repeated(&token, request, &csr).await;
         }
         let way = if token.created_by.as_deref() == Some(MAILED) { Way::Code } else { Way::Token };
-        let needed = self.approvals_for(&token.profile, way);
+        let needed = self.approvals_for(&token.profile, way, token.created_by.as_deref());
         let asked = || AuthorisedRequest {
             identity: token.identity.clone(),
             public_key: csr.public_key().clone(),
@@ -94,9 +108,16 @@ impl CertificateAuthority {
             })
             .to_string(),
         };
-        let vouched_by = token.created_by.clone();
+        let waits = |needed: u8| Asked {
+            request: asked(),
+            way,
+            requester_names: Vec::new(),
+            vouched_by: token.created_by.clone(),
+            voucher_names: token.creator_names.clone(),
+            needed,
+        };
         if needed > 0 {
-            return self.certify_approved(&Asked { request: asked(), way, needed, vouched_by }).await;
+            return self.certify_approved(&waits(needed)).await;
         }
         // This task runs to its end.
         match self.certify(asked()).await {
@@ -109,8 +130,7 @@ impl CertificateAuthority {
                     .await?
                     .is_some_and(|held| held.intent.is_none())
                 {
-                    let held = Asked { request: asked(), way, needed: 1, vouched_by };
-                    return self.certify_approved(&held).await;
+                    return self.certify_approved(&waits(1)).await;
                 }
                 let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;
                 self.repeated(&token, request, &csr).await
@@ -122,13 +142,8 @@ impl CertificateAuthority {
     }
 
     /// How many people must approve a certificate of a profile that is asked for with a token.
-    fn approvals_for(&self, profile: &str, way: Way) -> u8 {
-        let config = &self.settings.config;
-        let of_way = match way {
-            Way::Code => config.mail.as_ref().map_or(0, |mail| mail.approvals),
-            Way::Token | Way::IdentityToken => config.enrolment.token_approvals,
-        };
-        config.enrolment.approvals(profile, of_way)
+    fn approvals_for(&self, profile: &str, way: Way, made_by: Option<&str>) -> u8 {
+        self.settings.config.enrolment.approvals(profile, self.approvals_of_token(way, made_by))
     }
 
     /// The outcome of the issuance that used the token, for its own requester only: same request id, same key.

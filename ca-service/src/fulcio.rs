@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ca_pki::csr::VerifiedRequest;
 use ca_pki::key::{KeyKind, KeyUse, MAX_SPKI};
 use ca_pki::{SubjectPublicKey, pem};
+use sha2::{Digest as _, Sha256};
 use trust_store::provider::AwsLc;
 use trust_store::signature::{Algorithm, SignatureVerifier as _};
 
@@ -73,6 +74,20 @@ impl KeyProof {
     }
 }
 
+/// The interface knows no ids of requests: whoever comes back with the same key, for a certificate that says the same, means the same
+/// one. A later run of a pipeline says something else.
+fn same_again(request: &AuthorisedRequest) -> String {
+    let claims = request.claims.iter().map(|(oid, text)| (oid.to_string(), text));
+    let said = serde_json::json!([
+        hex::encode(request.public_key.spki_sha256()),
+        request.identity.as_str(),
+        request.identity_issuer,
+        request.profile,
+        claims.collect::<Vec<_>>(),
+    ]);
+    format!("key-{}", hex::encode(Sha256::digest(said.to_string())))
+}
+
 impl CertificateAuthority {
     /// Issues a certificate for the identity that a token proves. Runs to its end even when the caller goes away.
     ///
@@ -104,10 +119,15 @@ impl CertificateAuthority {
         };
         let needed = self.settings.config.enrolment.approvals(proven.profile(), proven.approvals());
         if needed > 0 {
-            // The interface knows no ids of requests: whoever comes back with the same key means the same one.
-            let request_id = Some(format!("key-{}", hex::encode(authorised.public_key.spki_sha256())));
-            let request = AuthorisedRequest { request_id, ..authorised };
-            let asked = Asked { request, way: Way::IdentityToken, vouched_by: None, needed };
+            let request = AuthorisedRequest { request_id: Some(same_again(&authorised)), ..authorised };
+            let asked = Asked {
+                request,
+                way: Way::IdentityToken,
+                requester_names: proven.email().map(str::to_owned).into_iter().collect(),
+                vouched_by: None,
+                voucher_names: Vec::new(),
+                needed,
+            };
             return self.certify_approved(&asked).await;
         }
         self.certify(authorised).await.map_err(|error| match error {

@@ -135,8 +135,15 @@ impl CertificateAuthority {
         self.sign_begun(token).await
     }
 
-    /// Decides, builds and lints (steps 1 to 4): what is to be recorded, and the permission to sign it once it is.
+    /// Decides, builds and lints (steps 1 to 4): what is to be recorded, and the permission to sign it once it is. What people must
+    /// approve is refused here without the proof that they did, whoever asks.
     pub(crate) fn decide(&self, request: AuthorisedRequest) -> Result<(IssuanceToken, NewIntent), CaError> {
+        self.refuse_unapproved(&request, self.clock.now()?)?;
+        self.draw_up(request)
+    }
+
+    /// Builds and lints what would be issued.
+    pub(crate) fn draw_up(&self, request: AuthorisedRequest) -> Result<(IssuanceToken, NewIntent), CaError> {
         let now = self.clock.now()?;
         let profile = self.profile(&request.profile)?;
         if profile.kind() == Kind::CodeSigningBaseline {

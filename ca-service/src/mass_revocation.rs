@@ -2,7 +2,7 @@
 //!
 //! A plan is one text, the [`Order`], that says everything: which certificates, why, from when on, how many. Its exact bytes are
 //! confirmed and approved, so nothing that anybody agreed to can change its meaning afterwards. Certificates issued after the
-//! plan are not touched, and a number that differs from the confirmed one stops it. What is in flight is meant too, and is ended
+//! plan are not touched, except those of requests that waited for people when it was made, and a number that differs from the confirmed one stops it. What is in flight is meant too, and is ended
 //! before it is signed. Pieces go by row number and repeat harmlessly:
 //! whoever was interrupted goes on from the last piece, or from the first.
 
@@ -57,8 +57,12 @@ pub struct Order {
     pub authority: String,
     /// Which certificates.
     pub selection: RevocationSelection,
-    /// Rows up to this number: what was issued since is not meant.
+    /// Rows up to this number: what was issued since is not meant, unless it came of a request that was.
     pub through: i64,
+    /// Number of the newest open request that was meant; 0, and not written, where there was none. What came of them and of earlier ones
+    /// since is revoked with the others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub requests_through: i64,
     /// How many certificates that are.
     pub matching: u64,
     /// Why.
@@ -67,6 +71,10 @@ pub struct Order {
     pub compromised_at: Option<i64>,
     /// Void from then on.
     pub void_at: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl Order {
@@ -89,7 +97,8 @@ impl Order {
     }
 
     fn selection(&self) -> Result<Selection, CaError> {
-        Ok(Selection { through: Some(self.through), ..selection(&self.selection)? })
+        let requests_through = Some(self.requests_through).filter(|number| *number > 0);
+        Ok(Selection { through: Some(self.through), requests_through, ..selection(&self.selection)? })
     }
 }
 
@@ -118,7 +127,15 @@ fn selection(wire: &RevocationSelection) -> Result<Selection, CaError> {
         created_from: wire.issued_from.map(UnixTime),
         created_before: wire.issued_before.map(UnixTime),
         through: None,
+        requests_through: None,
     })
+}
+
+/// The requests whose certificates an order would mean, were they issued: whenever they were recorded, for they would be issued now.
+/// Those of after the plan as well: nothing is lost that cannot be asked for again.
+fn requests_meant(wire: &RevocationSelection) -> Result<QueueSelection, CaError> {
+    let Selection { identity, spki_sha256, profile, issuer, created_before, .. } = selection(wire)?;
+    Ok(QueueSelection { identity, spki_sha256, profile, issuer, created_before })
 }
 
 impl CertificateAuthority {
@@ -131,11 +148,13 @@ impl CertificateAuthority {
         if asked.compromised_at.is_some_and(|at| at > now.0) {
             return Err(CaError::OutOfRange { field: "compromised_at", reason: "must not be in the future" });
         }
+        let open = self.store.count_requests(requests_meant(&asked.selection)?).await?;
         let count = self.store.count_selected(selection(&asked.selection)?).await?;
         let order = Order {
             authority: self.authority_fingerprint()?,
             selection: asked.selection.clone(),
             through: count.newest,
+            requests_through: open.newest,
             matching: count.matching,
             reason: asked.reason,
             compromised_at: asked.compromised_at,
@@ -147,7 +166,7 @@ impl CertificateAuthority {
             order: text,
             matching: count.matching,
             revoked: count.revoked,
-            open_requests: self.open_requests(&asked.selection).await?,
+            open_requests: open.count,
             approvals_needed: self.approvers_of(count.matching).map_or(0, Quorum::threshold),
             void_at: order.void_at,
         })
@@ -252,10 +271,9 @@ impl CertificateAuthority {
         self.store.audit("revocation.ordered", &piece.actor, detail.to_string(), now).await?;
         let mut done = RevokeManyDone { revoked: 0, kept: 0, ended_requests: 0, next: None };
         // Before any certificate: nobody fetches the next one in between.
-        if let Some(meant) = self.requests_meant(&order.selection, now)? {
-            done.ended_requests = self.store.end_requests(meant, &piece.actor, ENDED, now).await?;
-            self.metrics.requests_ended.inc_by(done.ended_requests);
-        }
+        let meant = requests_meant(&order.selection)?;
+        done.ended_requests = self.store.end_requests(meant, &piece.actor, ENDED, now).await?;
+        self.metrics.requests_ended.inc_by(done.ended_requests);
         let reason = stored_reason(order.reason);
         let mut outcomes = Vec::with_capacity(found.len());
         for one in &found {
@@ -274,31 +292,6 @@ impl CertificateAuthority {
             done.next = found.last().map(|last| last.row);
         }
         Ok(done)
-    }
-
-    /// How many requests that wait for people an order would end.
-    async fn open_requests(&self, wire: &RevocationSelection) -> Result<u64, CaError> {
-        match self.requests_meant(wire, self.clock.for_records())? {
-            None => Ok(0),
-            Some(meant) => Ok(self.store.count_requests(meant).await?),
-        }
-    }
-
-    /// The requests whose certificates an order would mean, had they been issued. Those of after the plan as well: nothing is lost
-    /// that cannot be asked for again.
-    fn requests_meant(
-        &self,
-        wire: &RevocationSelection,
-        now: UnixTime,
-    ) -> Result<Option<QueueSelection>, CaError> {
-        let meant = selection(wire)?;
-        let issuing =
-            || self.issuing(now).is_ok_and(|(issuing, _)| meant.issuer.as_ref() == Some(&issuing.name));
-        if meant.issuer.is_some() && !issuing() {
-            return Ok(None);
-        }
-        let Selection { identity, spki_sha256, profile, created_from, created_before, .. } = meant;
-        Ok(Some(QueueSelection { identity, spki_sha256, profile, created_from, created_before }))
     }
 
     async fn revoke_selected(
@@ -363,6 +356,7 @@ mod tests {
                 ..RevocationSelection::default()
             },
             through: 7,
+            requests_through: 0,
             matching: 3,
             reason: ca_api::RevocationReason::KeyCompromise,
             compromised_at: Some(1_700_000_000),
@@ -380,6 +374,10 @@ mod tests {
         );
         assert_eq!(text, expected);
         assert_eq!(Order::parse(&text).unwrap(), order());
+        let with_requests = Order { requests_through: 9, ..order() };
+        let expected = expected.replace("\"through\":7,", "\"through\":7,\"requests_through\":9,");
+        assert_eq!(with_requests.text().unwrap(), expected);
+        assert_eq!(Order::parse(&expected).unwrap(), with_requests);
         for other in [
             format!("{text} "),
             text.replace(":3,", ": 3,"),

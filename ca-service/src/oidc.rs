@@ -32,7 +32,7 @@ use service::StartRefusal;
 use sha2::{Digest as _, Sha256};
 use trust_store::provider::AwsLc;
 
-use claims::{Claims, Subject};
+use claims::{Claims, EmailProof, Subject};
 use config::IssuerRule;
 use keys::{HttpKeys, KeyCache, KeySource};
 use roles::RoleRule;
@@ -114,7 +114,9 @@ impl OidcError {
 pub struct ProvenIdentity {
     subject: Subject,
     rule: IssuerRule,
+    approvals: u8,
     token_subject: String,
+    email: Option<String>,
     token_sha256: [u8; 32],
 }
 
@@ -137,10 +139,16 @@ impl ProvenIdentity {
         &self.rule.profile
     }
 
-    /// How many people must approve its certificates.
+    /// How many people must approve its certificates: by the strictest of the sections that the token fits.
     #[must_use]
     pub fn approvals(&self) -> u8 {
-        self.rule.approvals
+        self.approvals
+    }
+
+    /// The e-mail address that the token says, verified or not.
+    #[must_use]
+    pub fn email(&self) -> Option<&str> {
+        self.email.as_deref()
     }
 
     /// The `sub` of the token.
@@ -169,8 +177,8 @@ pub struct RecognisedHolder {
     pub roles: Vec<Role>,
     /// `oidc:ISSUER#SUBJECT`.
     pub name: String,
-    /// The e-mail address that the token says, verified or not.
-    pub email: Option<String>,
+    /// The e-mail address that the token says.
+    pub email: Option<(String, EmailProof)>,
     /// What tells the token from all others: SHA-256 of what its signature is over. Of one content there are several valid
     /// signatures, so the token's own bytes would not do.
     pub replay_key: [u8; 32],
@@ -267,15 +275,16 @@ impl Issuers {
     ) -> Result<ProvenIdentity, OidcError> {
         let known = |issuer: &str| self.rules.iter().any(|rule| rule.issuer == issuer);
         let claims = self.verified(token, known, monotonic).await?;
-        let rule = self.rules.iter().filter(|rule| rule.issuer == claims.iss);
-        let rule = rule
-            .into_iter()
-            .find(|rule| claims.aud.contains(&rule.audience))
-            .ok_or(OidcError::AudienceNotAllowed)?;
+        let fitting = self.rules.iter().filter(|rule| rule.issuer == claims.iss);
+        let fitting: Vec<_> = fitting.filter(|rule| claims.aud.contains(&rule.audience)).collect();
+        let rule = *fitting.first().ok_or(OidcError::AudienceNotAllowed)?;
         claims.valid_at(now)?;
         Ok(ProvenIdentity {
             subject: claims.subject(&rule.identity)?,
             rule: rule.clone(),
+            // The order of the sections decides about no approval.
+            approvals: fitting.iter().map(|rule| rule.approvals).max().unwrap_or(0),
+            email: claims.email().map(|(address, _)| address.to_owned()),
             token_subject: claims.sub,
             token_sha256: Sha256::digest(token.as_bytes()).into(),
         })
@@ -311,7 +320,7 @@ impl Issuers {
         Ok(RecognisedHolder {
             roles: young.iter().map(|rule| rule.role).collect(),
             name: format!("oidc:{}#{}", claims.iss, claims.sub),
-            email: claims.email().map(str::to_owned),
+            email: claims.email().map(|(address, proof)| (address.to_owned(), proof)),
             replay_key: Sha256::digest(signed.as_bytes()).into(),
             made_at: now.plus(age.saturating_neg()),
             // Remembered for longer than it serves, should the clock be set back a little.

@@ -4,120 +4,48 @@
 //! |---|---|
 //! | `Asked` | somebody whose identity and key were proven, and how many people must approve |
 //! | [`RequestContent`] | what would be issued, fixed when the request is recorded |
-//! | [`mod@statement`] | the same as text: what approvers are shown, and approve by its SHA-256 |
-//! | [`mod@decision`] | who may approve or deny, and what comes of it |
-//! | [`Granted`] | the proof that enough different people approved exactly this; the intent of the issuance names them |
-//! | [`mod@notice`] | the webhook that is told of new requests |
+//! | `statement` | the same as text: what approvers are shown, and approve by its SHA-256 |
+//! | `person` | who somebody is, by every name that is known of them |
+//! | `decision` | who may approve or deny, and what comes of it |
+//! | [`Granted`] | the proof that enough different people approved exactly this, without which issuance refuses |
+//! | `notice` | the webhook that is told of new requests |
 //!
 //! A request is recorded after everything that issuance would refuse was looked at. Its certificate is issued when the requester
 //! comes back after the approval, in the order of every issuance, and the request is used up in the transaction that records the
 //! intent: whoever comes back twice gets the same certificate.
 
 pub mod decision;
+mod granted;
 pub mod notice;
+pub mod person;
+mod refusal;
 pub mod statement;
+mod terms;
 
 use std::sync::Arc;
 
+use ca_pki::SubjectPublicKey;
 use ca_pki::oid::ObjectIdentifier;
-use ca_pki::{SubjectPublicKey, UnixTime};
 
 use crate::authority::{CertificateAuthority, random};
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
 use crate::storage::queue::{
-    QueueLimit, QueueState, QueuedId, QueuedRequest, RequestContent, RequestOf, Way,
+    Decided, NewRequest, QueueState, QueuedId, QueuedRequest, RequestContent, RequestOf, Way,
 };
 use crate::storage::{State, StoreError};
+pub use granted::Granted;
+pub(crate) use granted::{Verdict, judge, of_text};
+pub use refusal::{QueueRefusal, state_name};
 use statement::{digest, statement};
 
 /// Seconds after its end for which a request is remembered: its requester learns what became of it. The audit trail never forgets.
 const REMEMBERED: i64 = 30 * 86_400;
+/// Seconds for which whoever comes back with the same key is told that their request was denied or ended, or that its time was over.
+/// Later they ask anew.
+const TOLD: i64 = 86_400;
 /// Attempts of one call while others decide about the same request.
 const ATTEMPTS: u32 = 4;
-
-/// Why nothing comes of a request in the queue, or not yet.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum QueueRefusal {
-    /// The approver asked for it, or vouched for whoever did.
-    #[error("{0} was asked for, or vouched for, by the approver: somebody else must approve it")]
-    ApproverIsRequester(String),
-    /// A token that several people may share names nobody.
-    #[error("approvals count by person: use a client certificate or an identity token of your own")]
-    ApproverUnnamed,
-    /// It waits for people.
-    #[error("the request {} waits for approval: {given} of {needed} people approved it", hex::encode(.id))]
-    Awaiting {
-        /// Its id.
-        id: QueuedId,
-        /// How many must.
-        needed: u8,
-        /// How many did.
-        given: u8,
-        /// From then on nothing comes of it.
-        expires_at: UnixTime,
-    },
-    /// It is not what was shown, or not what was approved.
-    #[error("the request {0} is not the one that was shown: look at it again")]
-    Changed(String),
-    /// It was decided before.
-    #[error("the request {id} is {state} already")]
-    Closed {
-        /// Its id.
-        id: String,
-        /// Where it stands.
-        state: &'static str,
-    },
-    /// Somebody denied it.
-    #[error("the request was denied: {0}")]
-    Denied(String),
-    /// An order or a restore ended it.
-    #[error("the request was ended: {0}")]
-    Ended(String),
-    /// Its time was over.
-    #[error("the time of the request was over before its certificate was fetched")]
-    Expired,
-    /// As many wait as may.
-    #[error("too many requests wait for approval")]
-    Full(QueueLimit),
-    /// There is none of this id.
-    #[error("no request has the id {0}")]
-    Unknown(String),
-}
-
-impl QueueRefusal {
-    /// Stable code.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::ApproverIsRequester(_) => "approver_is_requester",
-            Self::ApproverUnnamed => "approver_unnamed",
-            Self::Awaiting { .. } => "awaits_approval",
-            Self::Changed(_) => "request_changed",
-            Self::Closed { .. } => "request_closed",
-            Self::Denied(_) => "request_denied",
-            Self::Ended(_) => "request_ended",
-            Self::Expired => "request_expired",
-            Self::Full(QueueLimit::All) => "queue_full",
-            Self::Full(QueueLimit::Identity) => "too_many_waiting",
-            Self::Unknown(_) => "request_unknown",
-        }
-    }
-}
-
-/// The name of a state, as the wire writes it.
-#[must_use]
-pub fn state_name(state: QueueState) -> &'static str {
-    match state {
-        QueueState::Waiting => "waiting",
-        QueueState::Approved => "approved",
-        QueueState::Issued => "issued",
-        QueueState::Denied => "denied",
-        QueueState::Expired => "expired",
-        QueueState::Ended => "ended",
-    }
-}
 
 /// Somebody who was authenticated and proved possession of a key, and whose certificate needs approval.
 pub(crate) struct Asked {
@@ -125,54 +53,14 @@ pub(crate) struct Asked {
     pub(crate) request: AuthorisedRequest,
     /// How they proved who they are.
     pub(crate) way: Way,
+    /// What else they are known by.
+    pub(crate) requester_names: Vec<String>,
     /// Who vouched for them.
     pub(crate) vouched_by: Option<String>,
+    /// What else that one is known by; none for nobody in particular.
+    pub(crate) voucher_names: Vec<String>,
     /// How many people must approve, at least 1.
     pub(crate) needed: u8,
-}
-
-/// The proof that enough different people approved exactly one request. Only `Granted::judge` makes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Granted {
-    id: QueuedId,
-    statement_sha256: [u8; 32],
-    needed: u8,
-    approvers: Vec<String>,
-}
-
-impl Granted {
-    /// Counts the approvals of what the request says now; those of another text are none.
-    ///
-    /// # Errors
-    /// [`QueueRefusal::Changed`] when there are not enough.
-    fn judge(request: &QueuedRequest, text: &str) -> Result<Self, QueueRefusal> {
-        let statement_sha256 = digest(text);
-        let of_this = request.approvals.iter().filter(|approval| approval.statement == statement_sha256);
-        // The store keeps one of each person.
-        let approvers: Vec<String> = of_this.map(|approval| approval.approver.clone()).collect();
-        let needed = request.content.needed;
-        if needed == 0 || approvers.len() < usize::from(needed) {
-            return Err(QueueRefusal::Changed(hex::encode(request.content.id)));
-        }
-        Ok(Self { id: request.content.id, statement_sha256, needed, approvers })
-    }
-
-    /// Id of the request.
-    #[must_use]
-    pub fn id(&self) -> QueuedId {
-        self.id
-    }
-
-    /// What intent and audit trail say of it.
-    #[must_use]
-    pub fn record(&self) -> serde_json::Value {
-        serde_json::json!({
-            "request": hex::encode(self.id),
-            "statement_sha256": hex::encode(self.statement_sha256),
-            "approvals_needed": self.needed,
-            "approvers": self.approvers,
-        })
-    }
 }
 
 impl CertificateAuthority {
@@ -193,10 +81,14 @@ impl CertificateAuthority {
         };
         for _ in 0..ATTEMPTS {
             let step = match self.store.queued_of(of.clone()).await? {
-                None => self.enqueue(asked, request_id).await,
+                None => self.enqueue(asked, request_id, None).await,
                 Some(queued) => {
                     same_request(&queued, asked, request_id)?;
-                    self.go_on(queued).await
+                    if self.gives_way(&queued).await? {
+                        self.enqueue(asked, request_id, Some(queued.content.id)).await
+                    } else {
+                        self.go_on(queued, asked).await
+                    }
                 }
             };
             match step {
@@ -208,23 +100,61 @@ impl CertificateAuthority {
         Err(CaError::IssuancePending)
     }
 
+    /// Whether a requester's request has run its course, so that the same key may be asked for anew: its certificate has ended, was
+    /// revoked or never came, or they were told for long enough why there is none. What holds a one-time token never gives way.
+    async fn gives_way(&self, queued: &QueuedRequest) -> Result<bool, CaError> {
+        let now = self.clock.now()?;
+        if queued.content.token.is_some() {
+            return Ok(false);
+        }
+        match (queued.state_at(now), queued.intent) {
+            (QueueState::Waiting | QueueState::Approved, _) => Ok(false),
+            (QueueState::Issued, Some(intent)) => {
+                let record = self.store.issuance(intent).await?;
+                Ok(record.is_some_and(|record| match record.state {
+                    State::Abandoned | State::MaybeIssued | State::Revoked => true,
+                    _ => record.not_after < now,
+                }))
+            }
+            (QueueState::Issued, None) => Ok(false),
+            (QueueState::Denied | QueueState::Expired | QueueState::Ended, _) => {
+                let closed_at = queued.closed_at.unwrap_or(queued.content.expires_at);
+                Ok(closed_at.plus(TOLD) <= now)
+            }
+        }
+    }
+
     /// Records a request, after everything was looked at that would be refused when its certificate is issued.
-    async fn enqueue(&self, asked: &Asked, request_id: &str) -> Result<Issued, CaError> {
+    async fn enqueue(
+        &self,
+        asked: &Asked,
+        request_id: &str,
+        instead_of: Option<QueuedId>,
+    ) -> Result<Issued, CaError> {
+        // Whoever made the token may be the one who approves.
+        if asked.way == Way::Token && asked.voucher_names.is_empty() {
+            return Err(QueueRefusal::VoucherUnnamed.into());
+        }
         // Built, linted, and thrown away: nobody shall approve what cannot be issued.
-        drop(self.decide(asked.request.clone())?);
+        drop(self.draw_up(asked.request.clone())?);
         let now = self.clock.now()?;
         let config = &self.settings.config.enrolment;
         let request = &asked.request;
+        let (issuer, terms) = self.terms(&request.profile, &request.identity, now)?;
         let content = RequestContent {
             id: random::<16>()?,
             requester: request.requester.clone(),
             request_id: request_id.to_owned(),
             token: request.token,
             way: asked.way,
+            requester_names: asked.requester_names.clone(),
             vouched_by: asked.vouched_by.clone(),
+            voucher_names: asked.voucher_names.clone(),
             identity: request.identity.clone(),
             identity_issuer: request.identity_issuer.clone(),
             profile: request.profile.clone(),
+            issuer,
+            terms,
             spki: request.public_key.spki().to_vec(),
             spki_sha256: request.public_key.spki_sha256(),
             claims: request.claims.iter().map(|(oid, text)| (oid.to_string(), text.clone())).collect(),
@@ -233,10 +163,9 @@ impl CertificateAuthority {
             created_at: now,
             expires_at: now.plus(i64::from(config.request_hours) * 3_600),
         };
-        let text = statement(&content, &self.authority_fingerprint()?)?;
-        let (id, expires_at) = (content.id, content.expires_at);
-        let recorded = self.store.record_request(content, digest(&text), config.limits()).await;
-        recorded.map_err(|error| match error {
+        let (id, expires_at, statement) = (content.id, content.expires_at, statement(&content)?);
+        let new = NewRequest { content, statement, limits: config.limits(), instead_of };
+        self.store.record_request(new).await.map_err(|error| match error {
             StoreError::QueueFull(limit) => QueueRefusal::Full(limit).into(),
             StoreError::KeyCompromised => CaError::KeyCompromised,
             StoreError::TokenExpired => CaError::TokenExpired,
@@ -251,16 +180,30 @@ impl CertificateAuthority {
     }
 
     /// What a request has come to; issues its certificate when it was approved.
-    async fn go_on(self: &Arc<Self>, queued: QueuedRequest) -> Result<Issued, CaError> {
+    async fn go_on(self: &Arc<Self>, queued: QueuedRequest, asked: &Asked) -> Result<Issued, CaError> {
         let now = self.clock.now()?;
-        match queued.state_at(now) {
-            QueueState::Waiting => Err(QueueRefusal::Awaiting {
-                id: queued.content.id,
-                needed: queued.content.needed,
-                given: u8::try_from(queued.approvals.len()).unwrap_or(u8::MAX),
-                expires_at: queued.content.expires_at,
+        let needed = self.approvals_in_force(&queued.content).max(asked.needed);
+        let awaits = |given: u8| {
+            let (id, expires_at) = (queued.content.id, queued.content.expires_at);
+            Err(QueueRefusal::Awaiting { id, needed, given, expires_at }.into())
+        };
+        if queued.state_at(now).is_open() {
+            let text = statement(&queued.content)?;
+            let approvers = of_text(&queued, &text).map(|approval| approval.approver.clone());
+            let lapsed: Vec<String> = approvers.filter(|name| !self.may_still_approve(name)).collect();
+            if !lapsed.is_empty() {
+                // At least as many as when it was recorded must be left.
+                let decided = Decided { id: queued.content.id, statement: digest(&text), needed };
+                self.store.withdraw_approvals(decided, lapsed, self.clock.for_records()).await?;
+                // It is looked at again.
+                return Err(StoreError::StateConflict.into());
             }
-            .into()),
+        }
+        match queued.state_at(now) {
+            QueueState::Waiting => {
+                let given = of_text(&queued, &statement(&queued.content)?).count();
+                awaits(u8::try_from(given).unwrap_or(u8::MAX))
+            }
             QueueState::Denied => Err(QueueRefusal::Denied(queued.reason.unwrap_or_default()).into()),
             QueueState::Ended => Err(QueueRefusal::Ended(queued.reason.unwrap_or_default()).into()),
             QueueState::Expired => Err(QueueRefusal::Expired.into()),
@@ -278,12 +221,26 @@ impl CertificateAuthority {
                 }
             }
             QueueState::Approved => {
-                let text = statement(&queued.content, &self.authority_fingerprint()?)?;
-                let granted = Granted::judge(&queued, &text).inspect_err(|_| {
+                let text = statement(&queued.content)?;
+                let altered = || {
                     let id = hex::encode(queued.content.id);
                     tracing::error!(id, "a request is not what was approved: its record was changed");
-                })?;
-                let request = self.authorised(queued.content, granted)?;
+                    Err(QueueRefusal::Changed(id).into())
+                };
+                let granted = match judge(&queued, &text, needed) {
+                    Verdict::Altered => return altered(),
+                    // More are demanded than when it was approved.
+                    Verdict::TooFew(given) => {
+                        let decided = Decided { id: queued.content.id, statement: digest(&text), needed };
+                        self.store.reopen_request(decided, self.clock.for_records()).await?;
+                        return awaits(given);
+                    }
+                    Verdict::Granted(granted) => granted,
+                };
+                if !self.are_in_the_trail(&queued, &text).await? {
+                    return altered();
+                }
+                let request = self.authorised(queued.content, granted, &asked.request.evidence)?;
                 self.certify(request).await.map_err(|error| match error {
                     CaError::Store(StoreError::KeyCompromised) => CaError::KeyCompromised,
                     // Its request was used up with it.
@@ -294,8 +251,14 @@ impl CertificateAuthority {
         }
     }
 
-    /// The request as issuance takes it: what was approved, whatever the requester says by now.
-    fn authorised(&self, content: RequestContent, granted: Granted) -> Result<AuthorisedRequest, CaError> {
+    /// The request as issuance takes it: what was approved, whatever the requester says by now. How they proved who they are when they
+    /// came for it is recorded beside that.
+    fn authorised(
+        &self,
+        content: RequestContent,
+        granted: Granted,
+        fetched_by: &str,
+    ) -> Result<AuthorisedRequest, CaError> {
         let key_use = self.profile(&content.profile)?.key_use();
         let public_key = SubjectPublicKey::from_spki(&content.spki, key_use).map_err(CaError::Request)?;
         let claims = content.claims.into_iter().map(|(oid, text)| {
@@ -303,9 +266,13 @@ impl CertificateAuthority {
             Ok((oid.map_err(|_| CaError::Inconsistent("a request has no OID for a claim"))?, text))
         });
         let claims = claims.collect::<Result<_, CaError>>()?;
-        let evidence: serde_json::Value = serde_json::from_str(&content.evidence)
-            .map_err(|_| CaError::Inconsistent("the evidence of a request is not JSON"))?;
-        let evidence = serde_json::json!({ "approval": granted.record(), "evidence": evidence });
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text);
+        let inconsistent = |_| CaError::Inconsistent("the evidence of a request is not JSON");
+        let evidence = serde_json::json!({
+            "approval": granted.record(),
+            "evidence": json(&content.evidence).map_err(inconsistent)?,
+            "fetched_by": json(fetched_by).map_err(inconsistent)?,
+        });
         Ok(AuthorisedRequest {
             identity: content.identity,
             public_key,
@@ -357,8 +324,11 @@ fn same_request(queued: &QueuedRequest, asked: &Asked, request_id: &str) -> Resu
     if content.request_id != request_id {
         return Err(CaError::TokenUsed);
     }
+    let claims = asked.request.claims.iter().map(|(oid, text)| (oid.to_string(), text.clone()));
     let same = content.spki_sha256 == asked.request.public_key.spki_sha256()
         && content.identity == asked.request.identity
-        && content.profile == asked.request.profile;
+        && content.identity_issuer == asked.request.identity_issuer
+        && content.profile == asked.request.profile
+        && content.claims == claims.collect::<Vec<_>>();
     if same { Ok(()) } else { Err(CaError::RequestConflict) }
 }

@@ -13,6 +13,7 @@
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::oidc::OidcError;
+use crate::oidc::claims::EmailProof;
 use crate::storage::{StoreError, UsedIdentityToken};
 
 /// A role.
@@ -96,8 +97,8 @@ pub struct RoleHolder {
     pub role: Role,
     /// The name that audit records carry: `oidc:ISSUER#SUBJECT`.
     pub name: String,
-    /// The e-mail address that the token says, verified or not.
-    pub email: Option<String>,
+    /// The e-mail address that the token says.
+    pub email: Option<(String, EmailProof)>,
 }
 
 impl CertificateAuthority {

@@ -6,55 +6,22 @@ mod fixture;
 
 use std::sync::Arc;
 
-use ca_api::{ApproveRequests, Enrol, RequestState, ShownRequest};
+use ca_api::RequestState;
 use ca_pki::UnixTime;
 use ca_service::queue::QueueRefusal;
-use ca_service::queue::decision::{Decider, Person};
-use ca_service::queue::statement::{digest, statement};
 use ca_service::reconciler::Reach;
-use ca_service::storage::queue::{QueueSearch, QueueState, QueuedRequest};
+use ca_service::storage::queue::QueueState;
 use ca_service::storage::{Search, State};
 use ca_service::{CaError, CertificateAuthority, backup};
+use fixture::deciders::{approver, ask, queue, refusal, shown};
 use fixture::faults::{Fault, FaultyStore};
 use fixture::signers::{ObedientKeys, Orders, Refusal};
-use fixture::{Site, check_ca, enrol_request, key, token_request};
+use fixture::{Site, check_ca};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
 
 const ONE: &str = "[enrolment]\ntoken_approvals = 1\n[roles.approver]\nsubjects = [\"CN=alice\"]\n";
 const DAY: i64 = 86_400;
-
-fn alice() -> Decider {
-    let person = Person { name: "CN=alice".to_owned(), addresses: vec!["alice".to_owned()] };
-    Decider { actor: "approver:CN=alice".to_owned(), person: Some(person) }
-}
-
-async fn ask(authority: &Arc<CertificateAuthority>, email: &str, id: &str) -> Enrol {
-    let token = authority.create_token(&token_request(email, "developer"), "issuer:CN=ci").await.unwrap();
-    enrol_request(&token.token, &key(), Some(id))
-}
-
-fn shown(authority: &CertificateAuthority, request: &QueuedRequest) -> ApproveRequests {
-    let key = &authority.authority("code-signing").unwrap().public_key;
-    let text = statement(&request.content, &hex::encode(key.spki_sha256())).unwrap();
-    let (id, statement_sha256) = (hex::encode(request.content.id), hex::encode(digest(&text)));
-    ApproveRequests { requests: vec![ShownRequest { id, statement_sha256 }] }
-}
-
-/// Requests of a state, the newest last.
-async fn queue(authority: &CertificateAuthority, state: QueueState) -> Vec<QueuedRequest> {
-    let search = QueueSearch { state: Some(state), after: 0, limit: 100 };
-    authority.store().queue(search).await.unwrap()
-}
-
-fn refusal<T: std::fmt::Debug>(outcome: Result<T, CaError>) -> &'static str {
-    match outcome.unwrap_err() {
-        CaError::Queue(refusal) => refusal.code(),
-        CaError::Store(_) => "store",
-        CaError::IssuanceFailed => "issuance_failed",
-        other => panic!("{other}"),
-    }
-}
 
 async fn certificates(authority: &CertificateAuthority, email: &str) -> Vec<State> {
     let search = Search { identity: Some(email.to_owned()), limit: 10, ..Search::default() };
@@ -80,7 +47,7 @@ async fn interrupted(site: &Site, point: &'static str, fault: Fault) {
             store.arm(point, fault);
         }
         let request = queue(&authority, QueueState::Waiting).await.pop().unwrap();
-        if let Err(error) = authority.approve_requests(&shown(&authority, &request), &alice()).await {
+        if let Err(error) = authority.approve_requests(&shown(&request), &approver("alice")).await {
             return refusal(Err::<(), _>(error));
         }
         store.arm(point, fault);
@@ -111,7 +78,7 @@ async fn interrupted(site: &Site, point: &'static str, fault: Fault) {
         assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval", "{point} {fault:?}");
         let request = queue(&authority, QueueState::Waiting).await.pop().unwrap();
         assert_eq!(request.content.identity.as_str(), email);
-        let status = authority.approve_requests(&shown(&authority, &request), &alice()).await.unwrap();
+        let status = authority.approve_requests(&shown(&request), &approver("alice")).await.unwrap();
         assert_eq!(status[0].state, RequestState::Approved);
     }
     // Approved before the crash is approved after it.
@@ -145,7 +112,7 @@ async fn an_approved_request_serves_again_when_nothing_was_signed() {
     let asked = ask(&authority, "dev@example.com", "r1").await;
     assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval");
     let request = queue(&authority, QueueState::Waiting).await.pop().unwrap();
-    authority.approve_requests(&shown(&authority, &request), &alice()).await.unwrap();
+    authority.approve_requests(&shown(&request), &approver("alice")).await.unwrap();
     orders.for_certificates([Some(Refusal::Permanent)]);
     assert!(matches!(authority.enrol(&asked).await, Err(CaError::Signing(_))));
     let open = queue(&authority, QueueState::Approved).await;
@@ -167,7 +134,7 @@ async fn a_request_ends_with_its_time_approved_or_not() {
         assert_eq!(refusal(authority.enrol(asked).await), "awaits_approval");
     }
     let waiting = queue(&authority, QueueState::Waiting).await;
-    authority.approve_requests(&shown(&authority, &waiting[0]), &alice()).await.unwrap();
+    authority.approve_requests(&shown(&waiting[0]), &approver("alice")).await.unwrap();
     drop(authority);
 
     let later = async |days: i64| {
@@ -184,7 +151,7 @@ async fn a_request_ends_with_its_time_approved_or_not() {
         for asked in [&first, &second] {
             assert_eq!(refusal(authority.enrol(asked).await), "request_expired");
         }
-        let late = authority.approve_requests(&shown(&authority, &waiting[1]), &alice()).await;
+        let late = authority.approve_requests(&shown(&waiting[1]), &approver("alice")).await;
         assert_eq!(refusal(late), "request_closed");
         assert_eq!(authority.tend_queue().await.unwrap(), if noted { 0 } else { 2 });
     }
@@ -215,7 +182,7 @@ async fn what_waited_when_the_backup_was_made_is_ended_by_its_restore() {
     let out = site.folder.path().join("backup");
     backup::create(&site.settings, &out, now).unwrap();
     // What happens to it afterwards the backup does not know.
-    authority.approve_requests(&shown(&authority, &request), &alice()).await.unwrap();
+    authority.approve_requests(&shown(&request), &approver("alice")).await.unwrap();
     authority.enrol(&asked).await.unwrap();
 
     let folder = tempfile::tempdir().unwrap();
@@ -225,7 +192,7 @@ async fn what_waited_when_the_backup_was_made_is_ended_by_its_restore() {
     assert_eq!(restored.ended_requests, 1);
     let authority = other.open().await;
     assert_eq!(refusal(authority.enrol(&asked).await), "request_ended");
-    let late = authority.approve_requests(&shown(&authority, &request), &alice()).await;
+    let late = authority.approve_requests(&shown(&request), &approver("alice")).await;
     assert_eq!(refusal(late), "request_closed");
     authority.publish_due().await.unwrap();
     check_ca(&authority).await;
@@ -243,7 +210,7 @@ async fn a_request_stays_one_when_approval_is_not_needed_any_more() {
     let authority = site.open().await;
     assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval");
     let request = queue(&authority, QueueState::Waiting).await.remove(0);
-    authority.approve_requests(&shown(&authority, &request), &alice()).await.unwrap();
+    authority.approve_requests(&shown(&request), &approver("alice")).await.unwrap();
     let issued = authority.enrol(&asked).await.unwrap();
     assert_eq!(authority.enrol(&asked).await.unwrap().serial, issued.serial);
     // Others need nobody now.

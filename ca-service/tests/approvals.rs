@@ -28,7 +28,7 @@ async fn issued_to(server: &Server, identity: &str) -> usize {
 async fn two_people_approve_and_one_certificate_comes_of_it() {
     let office = Office::open(TWO).await;
     let server = office.site.serve().await;
-    let (token, key) = (server.token(DEV).await.token, key());
+    let (token, key) = (office.invite(&server, DEV).await, key());
     let asked = enrol_request(&token, &key, Some("r1"));
 
     // Without an id the certificate could not be fetched; nothing is recorded.
@@ -56,10 +56,17 @@ async fn two_people_approve_and_one_certificate_comes_of_it() {
     let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
     assert_eq!(statement.spki_sha256, hex::encode(<sha2::Sha256 as sha2::Digest>::digest(spki)));
     assert_eq!(statement.identity, Identity::Email(DEV.to_owned()));
+    let maker = format!("issuer:{}", office.name("ivan"));
     assert_eq!(
         (statement.profile.as_str(), statement.vouched_by.as_deref()),
-        ("developer", Some("admin:token"))
+        ("developer", Some(maker.as_str()))
     );
+    assert_eq!(statement.voucher_names, [office.name("ivan"), "ivan@example.org".to_owned()]);
+    // What profile and authority make of it.
+    assert_eq!((statement.kind.as_str(), statement.lifetime_seconds), ("internal", 365 * 86_400));
+    assert_eq!(statement.subject, "CN=dev@example.com,O=MentatLab,C=US");
+    assert_eq!((statement.policies.len(), statement.sct.as_str()), (1, "embedded"));
+    assert_eq!(statement.issuer, "code-signing");
     assert_eq!(
         issued_to(&server, DEV).await,
         0,
@@ -125,7 +132,7 @@ async fn nobody_approves_for_themselves_and_a_shared_token_approves_nothing() {
     let office = Office::open(ONE).await;
     let server = office.site.serve().await;
     // The certificate would name the approver.
-    let token = server.token("alice@example.org").await.token;
+    let token = office.invite(&server, "alice@example.org").await;
     let asked = enrol_request(&token, &key(), Some("r1"));
     let id = awaits(server.client().enrol(&asked).await).id;
     assert_eq!(refused(office.approve(&server, "alice").await), (403, "approver_is_requester".to_owned()));
@@ -174,7 +181,7 @@ async fn nobody_approves_for_themselves_and_a_shared_token_approves_nothing() {
 async fn what_is_approved_is_what_was_shown_and_nothing_else_is_issued() {
     let office = Office::open(ONE).await;
     let server = office.site.serve().await;
-    let asked = enrol_request(&server.token(DEV).await.token, &key(), Some("r1"));
+    let asked = enrol_request(&office.invite(&server, DEV).await, &key(), Some("r1"));
     awaits(server.client().enrol(&asked).await);
     let request = office.only(&server).await;
     let alter = |column: &str, value: &str| {
@@ -208,16 +215,60 @@ async fn what_is_approved_is_what_was_shown_and_nothing_else_is_issued() {
     assert_eq!(refused(server.client().enrol(&asked).await), (409, "request_conflict".to_owned()));
     alter("profile", "developer");
     alter("identity_issuer", "https://mallory.example.com");
+    assert_eq!(refused(server.client().enrol(&asked).await), (409, "request_conflict".to_owned()));
+    alter("identity_issuer", fixture::ISSUER);
+    let said: RequestStatement = serde_json::from_str(&request.statement).unwrap();
+    alter("evidence", "{}");
     assert_eq!(refused(server.client().enrol(&asked).await), (409, "request_changed".to_owned()));
     assert!(!findings().await.is_empty());
+    alter("evidence", &said.evidence);
     assert_eq!(issued_to(&server, DEV).await, 0);
-    alter("identity_issuer", fixture::ISSUER);
     // An approval that was never given counts for nothing: the trail does not have it.
-    server.client().enrol(&asked).await.unwrap();
-    execute(&office.site.settings, "UPDATE enrolment_approval SET approver = 'CN=mallory'");
-    assert!(findings().await[0].contains("does not have an approval"), "{:?}", findings().await);
     let name = office.name("alice");
-    execute(&office.site.settings, &format!("UPDATE enrolment_approval SET approver = '{name}'"));
+    let as_of = |name: &str| {
+        execute(&office.site.settings, &format!("UPDATE enrolment_approval SET approver = '{name}'"));
+    };
+    as_of("CN=mallory");
+    assert_eq!(refused(server.client().enrol(&asked).await), (409, "request_changed".to_owned()));
+    assert!(findings().await[0].contains("does not have an approval"), "{:?}", findings().await);
+    as_of(&name);
+    server.client().enrol(&asked).await.unwrap();
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_says_approved_is_no_approval() {
+    let office = Office::open(ONE).await;
+    let server = office.site.serve().await;
+    let genuine = enrol_request(&office.invite(&server, DEV).await, &key(), Some("r1"));
+    awaits(server.client().enrol(&genuine).await);
+    office.approve(&server, "alice").await.unwrap();
+    server.client().enrol(&genuine).await.unwrap();
+    // The writer of the database knows the statement, and a record of a genuine approval.
+    let other = enrol_request(&office.invite(&server, "mallory@example.com").await, &key(), Some("r2"));
+    let id = awaits(server.client().enrol(&other).await).id;
+    let statement = shown(&office.only(&server).await).statement_sha256;
+    let blob = |digits: &str| match office.site.settings.database.file() {
+        Some(_) => format!("x'{digits}'"),
+        None => format!("decode('{digits}', 'hex')"),
+    };
+    let forged = format!(
+        "INSERT INTO enrolment_approval (request, approver, statement, names, record, at) \
+         SELECT {0}, approver, {1}, names, record, at FROM enrolment_approval; \
+         UPDATE enrolment_request SET state = 1 WHERE id = {0}",
+        blob(&id),
+        blob(&statement)
+    );
+    execute(&office.site.settings, &forged);
+    assert_eq!(refused(server.client().enrol(&other).await), (409, "request_changed".to_owned()));
+    assert_eq!(issued_to(&server, "mallory@example.com").await, 0);
+    let findings = check::run(&server.authority).await.unwrap().findings;
+    assert!(findings[0].contains("does not have an approval"), "{findings:?}");
+    let undo = format!(
+        "DELETE FROM enrolment_approval WHERE request = {0}; UPDATE enrolment_request SET state = 0 WHERE id = {0}",
+        blob(&id)
+    );
+    execute(&office.site.settings, &undo);
     server.finish().await;
 }
 
@@ -225,7 +276,7 @@ async fn what_is_approved_is_what_was_shown_and_nothing_else_is_issued() {
 async fn what_was_denied_or_ended_by_an_order_never_becomes_a_certificate() {
     let office = Office::open(ONE).await;
     let server = office.site.serve().await;
-    let (token, key) = (server.token(DEV).await.token, key());
+    let (token, key) = (office.invite(&server, DEV).await, key());
     let asked = enrol_request(&token, &key, Some("r1"));
     let id = awaits(server.client().enrol(&asked).await).id;
     let request = office.only(&server).await;
@@ -253,7 +304,7 @@ async fn what_was_denied_or_ended_by_an_order_never_becomes_a_certificate() {
     let mut waiting = Vec::new();
     for (number, email) in [DEV, DEV, "other@example.com"].into_iter().enumerate() {
         let id = format!("o{number}");
-        let asked = enrol_request(&server.token(email).await.token, &fixture::key(), Some(&id));
+        let asked = enrol_request(&office.invite(&server, email).await, &fixture::key(), Some(&id));
         awaits(server.client().enrol(&asked).await);
         waiting.push(asked);
     }
@@ -290,12 +341,22 @@ async fn a_key_that_became_known_as_compromised_is_approved_by_nobody() {
     let key = key();
     let free = server.admin().create_token(&token_request(DEV, "unlogged")).await.unwrap().token;
     let issued = server.client().enrol(&enrol_request(&free, &key, None)).await.unwrap();
-    let first = enrol_request(&server.token(DEV).await.token, &key, Some("r1"));
-    awaits(server.client().enrol(&first).await);
+    let ask = async |id: &str| {
+        let asked = enrol_request(&office.invite(&server, DEV).await, &key, Some(id));
+        let id = awaits(server.client().enrol(&asked).await).id;
+        (asked, server.admin().queued_request(&id).await.unwrap())
+    };
+    let (waits, approved) = (ask("r0").await, ask("r1").await);
+    let by_alice = office.approver(&server, "alice");
+    by_alice.approve_requests(&approval(&approved.1)).await.unwrap();
     let revoke = ca_api::Revoke { reason: RevocationReason::KeyCompromise, compromised_at: None };
     server.admin().revoke(&issued.serial, &revoke).await.unwrap();
-    assert_eq!(refused(office.approve(&server, "alice").await), (422, "key_compromised".to_owned()));
-    let second = enrol_request(&server.token(DEV).await.token, &key, Some("r2"));
+    for (asked, request) in [waits, approved] {
+        let late = office.approver(&server, "bob").approve_requests(&approval(&request)).await;
+        assert_eq!(refused(late), (409, "request_closed".to_owned()));
+        assert_eq!(refused(server.client().enrol(&asked).await), (409, "request_ended".to_owned()));
+    }
+    let second = enrol_request(&office.invite(&server, DEV).await, &key, Some("r2"));
     assert_eq!(refused(server.client().enrol(&second).await), (422, "key_compromised".to_owned()));
     server.finish().await;
 }
@@ -305,7 +366,7 @@ async fn the_queue_is_bounded_for_each_identity_and_in_all() {
     let office = Office::open(&format!("{ONE}most_waiting = 3\nmost_waiting_per_identity = 2\n")).await;
     let server = office.site.serve().await;
     let ask = async |email: &str, id: &str| {
-        server.client().enrol(&enrol_request(&server.token(email).await.token, &key(), Some(id))).await
+        server.client().enrol(&enrol_request(&office.invite(&server, email).await, &key(), Some(id))).await
     };
     for id in ["a", "b"] {
         awaits(ask(DEV, id).await);
@@ -314,7 +375,7 @@ async fn the_queue_is_bounded_for_each_identity_and_in_all() {
     awaits(ask("other@example.com", "d").await);
     assert_eq!(refused(ask("third@example.com", "e").await), (503, "queue_full".to_owned()));
     // What cannot be issued is not queued: nobody approves in vain.
-    let bad = server.admin().create_token(&token_request("x@example.com", "hardware")).await.unwrap().token;
+    let bad = office.invite_to(&server, "x@example.com", "hardware").await;
     let outcome = server.client().enrol(&enrol_request(&bad, &key(), Some("f"))).await;
     assert_eq!(refused(outcome), (422, "key_evidence_missing".to_owned()));
     // Pages of the list.
@@ -370,7 +431,7 @@ async fn the_webhook_is_told_of_each_request_once() {
     let office = Office::open(&format!("{ONE}{webhook}")).await;
     secret_file(&office.site.folder.path().join("webhook"), SECRET);
     let server = office.site.serve().await;
-    let asked = enrol_request(&server.token(DEV).await.token, &key(), Some("r1"));
+    let asked = enrol_request(&office.invite(&server, DEV).await, &key(), Some("r1"));
     let waits = awaits(server.client().enrol(&asked).await);
     let mut told = Vec::new();
     while told.is_empty() {

@@ -4,13 +4,14 @@
 
 mod fixture;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ca_service::api::openapi::DOCUMENT;
+use ca_service::role::{Action, Role};
 use fixture::approvers::Office;
 use fixture::{ADMIN, Server, csr, key, schema};
 use serde_json::{Value, json};
@@ -97,6 +98,51 @@ fn every_route_is_described_and_every_description_is_a_route() {
     assert!(found.len() > 30, "{}", found.len());
 }
 
+/// The least role of what a route asks for.
+fn demanded(rest: &str) -> Option<&'static str> {
+    let action = rest.split("access.filter(Action::").nth(1)?.split(')').next().unwrap();
+    let actions = [
+        ("Administer", Action::Administer),
+        ("CreateToken", Action::CreateToken),
+        ("DecideRequests", Action::DecideRequests),
+        ("PlanRevocations", Action::PlanRevocations),
+        ("Read", Action::Read),
+    ];
+    let (_, action) = actions.into_iter().find(|(name, _)| *name == action).unwrap();
+    Some(match action.least_role() {
+        Role::Administrator => "administrator",
+        role => role.as_str(),
+    })
+}
+
+#[test]
+fn the_scopes_are_the_roles_that_the_routes_demand() {
+    let mut demands = BTreeMap::new();
+    for file in ["certificates", "overview", "queue", "revocations", "tokens"] {
+        for rest in source(&format!("src/api/{file}.rs")).split("warp::path").skip(1) {
+            for route in routes(&format!("warp::path{rest}")) {
+                demands.insert(route, demanded(rest));
+            }
+        }
+    }
+    let mut compared = 0;
+    for (method, path, operation) in described(&document()) {
+        let Some(role) = demands.get(&(method.clone(), shape(&path))) else { continue };
+        let of_schemes = operation["security"].as_array().cloned().unwrap_or_default();
+        let scopes: Vec<_> =
+            of_schemes.iter().flat_map(|scheme| scheme.as_object().unwrap().values()).collect();
+        match role {
+            None => assert!(scopes.is_empty(), "{method} {path}"),
+            Some(role) => {
+                assert!(scopes.iter().all(|scope| **scope == json!([role])), "{method} {path}: {role}");
+                assert_eq!(scopes.len(), 2, "{method} {path}");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 12);
+}
+
 /// Texts in quotation marks that look like a code.
 fn codes(text: &str) -> BTreeSet<String> {
     let quoted = text
@@ -115,7 +161,9 @@ fn every_code_of_a_problem_is_listed() {
     let listed = document["components"]["schemas"]["Problem"]["x-codes"].as_object().unwrap();
     let listed: BTreeSet<String> = listed.keys().cloned().collect();
     let mut used = BTreeSet::new();
-    for file in ["src/queue.rs", "src/approval.rs", "src/oidc.rs", "src/standing.rs", "pki/src/error.rs"] {
+    for file in
+        ["src/queue/refusal.rs", "src/approval.rs", "src/oidc.rs", "src/standing.rs", "pki/src/error.rs"]
+    {
         // The bodies of what gives a stable code.
         for body in source(file).split("fn code(").skip(1) {
             used.extend(codes(body.split("\n    }\n").next().unwrap()));
@@ -287,7 +335,8 @@ async fn the_running_authority_answers_as_it_is_described() {
         hex::encode(<sha2::Sha256 as sha2::Digest>::digest(statement))
     };
     for (decision, id) in [("approve", "b"), ("deny", "c")] {
-        let made = witness.at("POST", "/api/v1/tokens", admin, Some(token("developer"))).await;
+        let maker = office.token("ivan@example.org", &["issuers"]);
+        let made = witness.at("POST", "/api/v1/tokens", Some(&maker), Some(token("developer"))).await;
         let waits = witness.at("POST", certificates, None, Some(enrol(&made, id))).await;
         let path = format!("{requests}/{}", waits["id"].as_str().unwrap());
         let request = witness.ok("GET", by_id, &path, admin, None).await;

@@ -1,7 +1,6 @@
 //! The authority killed between the approval of a certificate and its issuance.
 
-use mentat_tests::agent::token;
-use mentat_tests::approver::{approve, demand, open_requests};
+use mentat_tests::approver::{approve, demand, invite, open_requests};
 use mentat_tests::stack::Stack;
 
 #[test]
@@ -9,7 +8,7 @@ fn what_was_approved_before_the_authority_was_killed_is_issued_once_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut stack = Stack::up(&dir.path().join("stack"));
     demand(&mut stack, 1, &["alice@example.com"]);
-    let good = token(&stack, "dev@example.com");
+    let good = invite(&stack, dir.path(), "dev@example.com");
     let ask = ["pki", "request-cert", "--email", "dev@example.com", "--no-wait"];
     stack.ctl_with_input(&ask, good.as_bytes()).refused(69, "awaits_approval");
     let id = open_requests(&stack).remove(0);

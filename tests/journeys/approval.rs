@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use mentat_tests::agent::{sentiment, token};
-use mentat_tests::approver::{approve, demand, identity, open_requests};
+use mentat_tests::agent::sentiment;
+use mentat_tests::approver::{approve, demand, identity, invite, open_requests};
 use mentat_tests::binary::binary;
 use mentat_tests::clock::Deadline;
 use mentat_tests::stack::Stack;
@@ -48,7 +48,10 @@ fn a_developer_waits_two_people_approve_what_they_saw_and_the_certificate_comes(
     let mut stack = Stack::up(&dir.path().join("stack"));
     demand(&mut stack, 2, &PEOPLE);
     assert!(stack.ctl(&["pki", "requests"]).success().stdout.contains("no requests"));
-    let good = token(&stack, "dev@example.com");
+    // The stack's administrator is whoever has the token: nobody who vouches for anybody.
+    let shared = stack.ctl(&["pki", "token", "create", "--email", "dev@example.com"]);
+    shared.refused(1, "voucher_unnamed");
+    let good = invite(&stack, dir.path(), "dev@example.com");
     let mut waiting = request(&stack, &good);
     let id = first_request(&stack);
     // Interrupted, it stands; the same command goes on.
@@ -66,7 +69,15 @@ fn a_developer_waits_two_people_approve_what_they_saw_and_the_certificate_comes(
     let alice = identity(&stack, dir.path(), PEOPLE[0]);
     let by_alice = ["--admin-token-file", alice.to_str().unwrap()];
     let seen = stack.ctl(&[&["pki", "approve", &id][..], &by_alice].concat()).success().stdout;
-    for said in ["dev@example.com", "developer", "0 of 2 approved", "nothing was approved", "--confirm"] {
+    for said in [
+        "dev@example.com",
+        "developer (internal)",
+        "valid for",
+        "ivan@example.com",
+        "0 of 2 approved",
+        "nothing was approved",
+        "--confirm",
+    ] {
         assert!(seen.contains(said), "{said}: {seen}");
     }
     let wrong = "0".repeat(64);
@@ -74,7 +85,6 @@ fn a_developer_waits_two_people_approve_what_they_saw_and_the_certificate_comes(
         .ctl(&[&["pki", "approve", &id, "--confirm", &wrong][..], &by_alice].concat())
         .refused(2, "was not confirmed");
     stack.ctl(&["pki", "approve", &id, "--confirm", &wrong]).refused(2, "was not confirmed");
-    // The stack's administrator is whoever has the token: nobody in particular.
     let digest = seen.split("--confirm ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     let refused = stack.ctl(&["pki", "approve", &id, "--confirm", &digest]).refused(1, "approver_unnamed");
     assert!(refused.stderr.contains("client certificate"), "{}", refused.stderr);
@@ -90,7 +100,7 @@ fn a_developer_waits_two_people_approve_what_they_saw_and_the_certificate_comes(
 
     // Somebody else is denied, and learns why; nothing is left over.
     std::fs::remove_file(stack.home().join("signing.key")).unwrap();
-    let next = token(&stack, "dev@example.com");
+    let next = invite(&stack, dir.path(), "dev@example.com");
     let mut waiting = request(&stack, &next);
     let id = first_request(&stack);
     stack.ctl(&["pki", "deny", &id, "--reason", "left the project", "--dry-run"]).success();

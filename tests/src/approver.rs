@@ -7,6 +7,21 @@ use crate::stack::Stack;
 /// The audience of tokens that give roles.
 const AUDIENCE: &str = "ca-roles";
 
+/// Who makes one-time tokens: where people must approve, those of a shared token are worth nothing.
+const MAKER: &str = "ivan@example.com";
+
+/// A one-time token for an address that somebody in particular made.
+///
+/// # Panics
+///
+/// When the authority refuses.
+pub fn invite(stack: &Stack, dir: &Path, address: &str) -> String {
+    let maker = identity(stack, dir, MAKER);
+    let maker = maker.to_str().expect("a readable path");
+    let asked = ["--json", "pki", "token", "create", "--email", address, "--admin-token-file", maker];
+    stack.ctl(&asked).success().json()["token"].as_str().expect("a token").to_owned()
+}
+
 /// Has every developer's certificate of a stack need so many of these people, and restarts it.
 ///
 /// # Panics
@@ -17,12 +32,14 @@ pub fn demand(stack: &mut Stack, needed: u8, people: &[&str]) {
     let path = stack.dir().join("config/ca-service.toml");
     let mut text = std::fs::read_to_string(&path).expect("the authority's configuration");
     let issuer = stack.text("/oidc/url");
-    let more = format!(
-        "\n[[roles.oidc]]\nissuer = \"{issuer}\"\naudience = \"{AUDIENCE}\"\nrole = \"approver\"\n\
-         [roles.oidc.claims]\nemail = {people:?}\n\
-         [enrolment]\nprofile_approvals = {{ developer = {needed} }}\n"
-    );
-    text.push_str(&more);
+    for (role, people) in [("approver", people), ("issuer", &[MAKER][..])] {
+        let section = format!(
+            "\n[[roles.oidc]]\nissuer = \"{issuer}\"\naudience = \"{AUDIENCE}\"\nrole = \"{role}\"\n\
+             [roles.oidc.claims]\nemail = {people:?}\n"
+        );
+        text.push_str(&section);
+    }
+    text.push_str(&format!("[enrolment]\nprofile_approvals = {{ developer = {needed} }}\n"));
     std::fs::write(&path, text).expect("changing the authority's configuration");
     stack.restart();
 }

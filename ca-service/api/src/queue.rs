@@ -30,9 +30,9 @@ pub struct RequestStatus {
     pub id: String,
     /// Where it stands.
     pub state: RequestState,
-    /// How many people must approve.
+    /// How many people must approve by now.
     pub approvals_needed: u8,
-    /// How many did.
+    /// How many approved what it says.
     pub approvals_given: u8,
     /// From then on nothing comes of it.
     pub expires_at: i64,
@@ -63,12 +63,16 @@ pub struct ClaimedExtension {
     pub value: String,
 }
 
-/// Exactly what would be issued, to whom and why: the text that approvers approve, by its SHA-256.
+/// What would be issued, to whom and why, as far as that is known before its moment: the text that approvers approve, by its SHA-256. Not in
+/// it are the serial number, the moments of the validity, the addresses of revocation lists, and the timestamp.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestStatement {
-    /// SHA-256 of the key that signs certificates, hexadecimal: an approval for one authority says nothing to another.
+    /// SHA-256 of the key that would sign the certificate, hexadecimal: an approval for one authority says nothing to another, nor to a
+    /// successor.
     pub authority: String,
+    /// Name of the authority that has it.
+    pub issuer: String,
     /// Id of the request.
     pub request: String,
     /// The identity that the certificate will carry.
@@ -77,20 +81,34 @@ pub struct RequestStatement {
     pub identity_issuer: String,
     /// Name of the profile.
     pub profile: String,
+    /// The rules that the profile follows, such as `internal`.
+    pub kind: String,
+    /// The certificate's subject, as RFC 4514 writes it; may be empty.
+    pub subject: String,
+    /// For how long it is valid at most, in seconds.
+    pub lifetime_seconds: i64,
+    /// Policy OIDs.
+    pub policies: Vec<String>,
+    /// `embedded` or `absent`: its signed certificate timestamp.
+    pub sct: String,
     /// SHA-256 of the SubjectPublicKeyInfo whose private key the requester proved to have, hexadecimal.
     pub spki_sha256: String,
     /// Further extensions.
     pub extensions: Vec<ClaimedExtension>,
     /// Who asks: `token:` and the hash of the token, or `oidc:ISSUER#SUBJECT`.
     pub requester: String,
+    /// What else they are known by: the e-mail address of their identity token.
+    pub requester_names: Vec<String>,
     /// How they proved who they are.
     pub way: EnrolmentWay,
     /// Who made the token; absent where that is not known, or there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vouched_by: Option<String>,
+    /// What else that one is known by.
+    pub voucher_names: Vec<String>,
     /// What the decision to take the request was based on, JSON.
     pub evidence: String,
-    /// How many people must approve.
+    /// How many people must approve, by what was configured when it was recorded; [`RequestStatus`] says how many must by now.
     pub approvals_needed: u8,
     /// When it was recorded.
     pub created_at: i64,

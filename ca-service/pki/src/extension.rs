@@ -121,7 +121,10 @@ pub(crate) fn ocsp_no_check() -> Result<Extension, Error> {
 }
 
 /// Both Sigstore issuer extensions (sigstore-contract §4): .1 holds raw bytes, .8 a DER UTF8String.
-pub(crate) fn sigstore_issuer(issuer: &str) -> Result<[Extension; 2], Error> {
+///
+/// # Errors
+/// [`Error::Malformed`] when it cannot be encoded.
+pub fn sigstore_issuer(issuer: &str) -> Result<[Extension; 2], Error> {
     let wrapped = encoding::tlv(encoding::UTF8_STRING, &[issuer.as_bytes()]);
     Ok([
         raw(oid::SIGSTORE_ISSUER_V1, Criticality::NonCritical, issuer.as_bytes().to_vec())?,
@@ -130,7 +133,10 @@ pub(crate) fn sigstore_issuer(issuer: &str) -> Result<[Extension; 2], Error> {
 }
 
 /// A further Sigstore extension: raw bytes in the deprecated ones (.2 to .6), a DER UTF8String from .9 on.
-pub(crate) fn sigstore_claim(oid: ObjectIdentifier, value: &str) -> Result<Extension, Error> {
+///
+/// # Errors
+/// [`Error::Malformed`] when it cannot be encoded.
+pub fn sigstore_claim(oid: ObjectIdentifier, value: &str) -> Result<Extension, Error> {
     let content = if oid::sigstore::RAW.contains(&oid) {
         value.as_bytes().to_vec()
     } else {

@@ -26,6 +26,7 @@ use crate::error::CaError;
 use crate::fulcio::{CertificateRequest, KeyProof};
 use crate::issuance::Issued;
 use crate::oidc::OidcError;
+use crate::queue::QueueRefusal;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
     let certify = warp::path!("api" / "v2" / "signingCert")
@@ -125,8 +126,11 @@ struct Refusal {
     details: [(); 0],
 }
 
-/// `INVALID_ARGUMENT`, `INTERNAL` of gRPC.
+/// Codes of gRPC.
 const INVALID_ARGUMENT: u32 = 3;
+const PERMISSION_DENIED: u32 = 7;
+const RESOURCE_EXHAUSTED: u32 = 8;
+const FAILED_PRECONDITION: u32 = 9;
 const INTERNAL: u32 = 13;
 
 impl Refusal {
@@ -138,11 +142,14 @@ impl Refusal {
 /// The requester's to mend, or ours. Internal texts go to the log only.
 impl From<CaError> for Refusal {
     fn from(error: CaError) -> Self {
+        if let CaError::Queue(refusal) = &error {
+            return Self { code: of_queue(refusal), message: refusal.to_string(), details: [] };
+        }
         let theirs = match &error {
             CaError::Oidc(refusal) => {
                 !matches!(refusal, OidcError::Unavailable(_) | OidcError::Token(TokenRefusal::KeySet(_)))
             }
-            CaError::KeyCompromised | CaError::KeyEvidenceMissing | CaError::Queue(_) => true,
+            CaError::KeyCompromised | CaError::KeyEvidenceMissing => true,
             CaError::RequestConflict => true,
             CaError::Request(_) => true,
             CaError::Pki(refusal) => {
@@ -161,10 +168,22 @@ impl From<CaError> for Refusal {
     }
 }
 
+/// What clients make of a request that people must approve: whether to give up, to ask somebody, or to come again.
+fn of_queue(refusal: &QueueRefusal) -> u32 {
+    match refusal {
+        QueueRefusal::Full(_) => RESOURCE_EXHAUSTED,
+        QueueRefusal::Denied(_) | QueueRefusal::Unapproved { .. } => PERMISSION_DENIED,
+        _ => FAILED_PRECONDITION,
+    }
+}
+
 fn answer(outcome: Result<Response, Refusal>) -> Result<Response, std::convert::Infallible> {
     Ok(outcome.unwrap_or_else(|refusal| {
         let status = match refusal.code {
-            INVALID_ARGUMENT => StatusCode::BAD_REQUEST,
+            // As gateways write them.
+            INVALID_ARGUMENT | FAILED_PRECONDITION => StatusCode::BAD_REQUEST,
+            PERMISSION_DENIED => StatusCode::FORBIDDEN,
+            RESOURCE_EXHAUSTED => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         json(status, &refusal)

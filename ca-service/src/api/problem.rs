@@ -127,9 +127,12 @@ fn of_queue(refusal: &QueueRefusal) -> Problem {
             return Problem::unavailable(refusal.code(), 15)
                 .with_detail(format!("{refusal}; repeat the call with the same key"));
         }
-        QueueRefusal::ApproverIsRequester(_) | QueueRefusal::ApproverUnnamed | QueueRefusal::Denied(_) => {
-            StatusCode::FORBIDDEN
-        }
+        QueueRefusal::ApproverIsRequester(_)
+        | QueueRefusal::ApproverRepeated(_)
+        | QueueRefusal::ApproverUnnamed
+        | QueueRefusal::Denied(_)
+        | QueueRefusal::Unapproved { .. }
+        | QueueRefusal::VoucherUnnamed => StatusCode::FORBIDDEN,
         QueueRefusal::Changed(_)
         | QueueRefusal::Closed { .. }
         | QueueRefusal::Ended(_)

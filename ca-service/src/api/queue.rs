@@ -20,7 +20,6 @@ use super::{answer, json, request, with};
 use crate::CertificateAuthority;
 use crate::error::CaError;
 use crate::queue::QueueRefusal;
-use crate::queue::decision::status;
 use crate::queue::statement::statement;
 use crate::role::Action;
 use crate::storage::queue::{self, QueueSearch, QueueState};
@@ -110,7 +109,7 @@ async fn show(id: String, authority: Arc<CertificateAuthority>) -> Result<Respon
 /// How a request stands: for whoever has its id, which its requester alone was told.
 async fn stands(id: String, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let request = authority.queued_request(&id).await?;
-    Ok(json(StatusCode::OK, &status(&request, authority.clock.for_records())))
+    Ok(json(StatusCode::OK, &authority.request_status(&request, authority.clock.for_records())?))
 }
 
 async fn approve(
@@ -119,7 +118,7 @@ async fn approve(
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Problem> {
     let asked: ApproveRequests = request::parse(&body)?;
-    let requests = authority.approve_requests(&asked, &caller.decider()).await?;
+    let requests = authority.approve_requests(&asked, &caller.operator()).await?;
     Ok(json(StatusCode::OK, &DecidedRequests { requests }))
 }
 
@@ -129,7 +128,7 @@ async fn deny(
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Problem> {
     let asked: DenyRequests = request::parse(&body)?;
-    let requests = authority.deny_requests(&asked, &caller.decider()).await?;
+    let requests = authority.deny_requests(&asked, &caller.operator()).await?;
     Ok(json(StatusCode::OK, &DecidedRequests { requests }))
 }
 
@@ -140,8 +139,8 @@ fn shown(authority: &CertificateAuthority, request: &queue::QueuedRequest) -> Re
         approvals.map(|approval| RequestApproval { approver: approval.approver.clone(), at: approval.at.0 });
     Ok(QueuedRequest {
         number: request.number,
-        status: status(request, authority.clock.for_records()),
-        statement: statement(&request.content, &authority.authority_fingerprint()?)?,
+        status: authority.request_status(request, authority.clock.for_records())?,
+        statement: statement(&request.content)?,
         approvals: approvals.collect(),
         closed_by: request.closed_by.clone(),
     })

@@ -3,25 +3,29 @@
 
 use std::sync::Arc;
 
+use ca_pki::oid::ObjectIdentifier;
+use der::{Tag, Tagged as _};
 use http::{HeaderMap, StatusCode};
 use service::admin::{AdminAuth, AdminIdentity};
-use service::peer::{self, Peer};
+use service::peer::{self, ClientCertificate, Peer};
 use service::{Problem, StartRefusal};
 use trust_store::certificate::Certificate;
 use trust_store::general_name::GeneralName;
 use warp::Filter;
 
 use crate::CertificateAuthority;
-use crate::queue::decision::{Decider, Person};
-use crate::role::{Action, Role};
+use crate::oidc::claims::EmailProof;
+use crate::queue::person::{Operator, Person};
+use crate::role::{Action, Role, RoleHolder};
 
 /// Somebody who was recognised, in a role that reaches.
 #[derive(Debug, Clone)]
 pub struct Caller {
     role: Role,
     name: String,
-    /// What certificates could name them by; none for the bearer of a shared token, who is nobody in particular.
-    addresses: Option<Vec<String>>,
+    /// By everything that the connection and the token show; none for the bearer of a shared token, who is nobody in particular, and for
+    /// whoever cannot be told apart from others.
+    person: Option<Person>,
 }
 
 impl Caller {
@@ -31,30 +35,82 @@ impl Caller {
         format!("{}:{}", self.role.as_str(), self.name)
     }
 
-    /// The same as somebody who decides about requests.
+    /// The same as somebody whose decisions count by person.
     #[must_use]
-    pub fn decider(&self) -> Decider {
-        let person = self.addresses.clone().map(|addresses| Person { name: self.name.clone(), addresses });
-        Decider { actor: self.actor(), person }
+    pub fn operator(&self) -> Operator {
+        Operator { actor: self.actor(), person: self.person.clone() }
     }
 }
 
-/// What a client certificate names its holder by: every value of its subject, and its own addresses.
-fn addresses(peer: &Peer) -> Vec<String> {
-    let Some(certificate) = peer.certificate() else { return Vec::new() };
-    let mut found = Vec::new();
-    if let Ok(parsed) = ca_pki::certificate::parse(certificate.der()) {
-        let values = parsed.tbs_certificate().subject().iter().map(|attribute| attribute.value.value());
-        found.extend(values.filter_map(|octets| std::str::from_utf8(octets).ok()).map(str::to_owned));
-    }
-    if let Ok(parsed) = Certificate::from_der(certificate.der()) {
-        for name in parsed.subject_alternative_names() {
-            if let GeneralName::Email(text) | GeneralName::Uri(text) = name {
-                found.push(text.to_owned());
-            }
+/// Attributes of a subject that many people share: surnames, countries, places, organisations, their parts and numbers, titles, given
+/// names and what belongs to them, and domains.
+const SHARED: [ObjectIdentifier; 16] = [
+    ObjectIdentifier::new_unwrap("2.5.4.4"),
+    ObjectIdentifier::new_unwrap("2.5.4.6"),
+    ObjectIdentifier::new_unwrap("2.5.4.7"),
+    ObjectIdentifier::new_unwrap("2.5.4.8"),
+    ObjectIdentifier::new_unwrap("2.5.4.9"),
+    ObjectIdentifier::new_unwrap("2.5.4.10"),
+    ObjectIdentifier::new_unwrap("2.5.4.11"),
+    ObjectIdentifier::new_unwrap("2.5.4.12"),
+    ObjectIdentifier::new_unwrap("2.5.4.15"),
+    ObjectIdentifier::new_unwrap("2.5.4.17"),
+    ObjectIdentifier::new_unwrap("2.5.4.42"),
+    ObjectIdentifier::new_unwrap("2.5.4.43"),
+    ObjectIdentifier::new_unwrap("2.5.4.44"),
+    ObjectIdentifier::new_unwrap("2.5.4.46"),
+    ObjectIdentifier::new_unwrap("2.5.4.97"),
+    ObjectIdentifier::new_unwrap("0.9.2342.19200300.100.1.25"),
+];
+
+/// What a client certificate names its holder by: its subject, every value of that which is theirs, and its alternative names. `None` when
+/// any of that cannot be read: whoever it names must not pass for somebody else.
+fn names(certificate: &ClientCertificate) -> Option<Vec<String>> {
+    let mut found = vec![certificate.subject().to_owned()];
+    let parsed = ca_pki::certificate::parse(certificate.der()).ok()?;
+    for attribute in parsed.tbs_certificate().subject().iter() {
+        let value = text(attribute.value.tag(), attribute.value.value())?;
+        // An address is somebody's wherever it stands.
+        if !SHARED.contains(&attribute.oid) || value.contains('@') {
+            found.push(value.to_owned());
         }
     }
-    found
+    for name in Certificate::from_der(certificate.der()).ok()?.subject_alternative_names() {
+        match name {
+            GeneralName::Email(text) | GeneralName::Uri(text) | GeneralName::Dns(text) => {
+                found.push(text.to_owned());
+            }
+            GeneralName::Other { kind, value } => found.push(other_name(kind, value)),
+            GeneralName::Ip(_) => {}
+            _ => return None,
+        }
+    }
+    Some(found)
+}
+
+/// The text of a value that is one in UTF-8.
+fn text(tag: Tag, octets: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(octets).ok()?;
+    match tag {
+        Tag::Utf8String => Some(text),
+        Tag::PrintableString
+        | Tag::Ia5String
+        | Tag::NumericString
+        | Tag::VisibleString
+        | Tag::TeletexString => Some(text).filter(|text| text.is_ascii()),
+        _ => None,
+    }
+}
+
+/// A name of another kind: the text of a UserPrincipalName, and whatever else by its octets.
+fn other_name(kind: &[u8], value: &[u8]) -> String {
+    /// 1.3.6.1.4.1.311.20.2.3
+    const USER_PRINCIPAL_NAME: [u8; 10] = [0x2b, 6, 1, 4, 1, 0x82, 0x37, 0x14, 2, 3];
+    let principal = <der::asn1::Utf8StringRef<'_> as der::Decode<'_>>::from_der(value);
+    match principal {
+        Ok(name) if kind == USER_PRINCIPAL_NAME => name.as_str().to_owned(),
+        _ => format!("{}:{}", hex::encode(kind), hex::encode(value)),
+    }
 }
 
 /// Recognises callers. Cheap to clone.
@@ -104,11 +160,13 @@ impl Access {
             match auth.authenticate(headers, peer) {
                 Ok(identity) if role.may(action) => {
                     let name = identity.name().to_owned();
-                    let addresses = match &identity {
-                        AdminIdentity::Certificate { .. } => Some(addresses(peer)),
-                        AdminIdentity::Token => None,
+                    let person = match (&identity, peer.certificate()) {
+                        (AdminIdentity::Certificate { .. }, Some(certificate)) => {
+                            names(certificate).and_then(|names| Person::known_by(name.clone(), names))
+                        }
+                        _ => None,
                     };
-                    return Ok(Caller { role: *role, name, addresses });
+                    return Ok(Caller { role: *role, name, person });
                 }
                 Ok(identity) => recognised = recognised.or(Some((*role, identity))),
                 // The first one speaks: every one says the same.
@@ -120,8 +178,7 @@ impl Access {
             && let Some(token) = bearer(headers).filter(|token| token.split('.').count() == 3)
         {
             let holder = self.authority.role_holder(token, action).await?;
-            let addresses = Some(holder.email.into_iter().collect());
-            return Ok(Caller { role: holder.role, name: holder.name, addresses });
+            return Ok(Caller { role: holder.role, person: bearing(&holder, peer), name: holder.name });
         }
         if let Some((role, identity)) = recognised {
             return Err(Problem::new(StatusCode::FORBIDDEN, "role_insufficient")
@@ -145,30 +202,105 @@ impl Access {
     }
 }
 
+/// Who bears an identity token: by what it says, and by the client certificate of the connection.
+fn bearing(holder: &RoleHolder, peer: &Peer) -> Option<Person> {
+    let of_certificate = match peer.certificate() {
+        Some(certificate) => names(certificate)?,
+        None => Vec::new(),
+    };
+    let (verified, claimed) = match holder.email.clone() {
+        Some((address, EmailProof::Verified)) => (Some(address), None),
+        Some((address, EmailProof::Claimed)) => (None, Some(address)),
+        None => (None, None),
+    };
+    let person = Person::known_by(holder.name.clone(), of_certificate.into_iter().chain(verified))?;
+    Some(person.claiming(claimed))
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
-    use service::peer::{ClientCertificate, ListenerKind};
+    use rcgen::string::BmpString;
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType};
+    use service::peer::ListenerKind;
 
     use super::*;
 
+    fn certificate(change: impl FnOnce(&mut CertificateParams)) -> ClientCertificate {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::OrganizationName, "Example");
+        change(&mut params);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        ClientCertificate::new(certificate.der().clone()).unwrap()
+    }
+
+    fn holder(email: Option<(&str, EmailProof)>) -> RoleHolder {
+        let email = email.map(|(address, proof)| (address.to_owned(), proof));
+        RoleHolder { role: Role::Approver, name: "oidc:https://id.example.org#1".to_owned(), email }
+    }
+
+    fn peer_with(certificate: Option<ClientCertificate>) -> Peer {
+        Peer::new(([127, 0, 0, 1], 1).into(), ListenerKind::Primary, certificate)
+    }
+
     #[test]
     fn a_client_certificate_names_its_holder_by_subject_and_addresses() {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "dev+x@example.com, or so");
-        params.distinguished_name.push(DnType::OrganizationName, "Example");
-        let email = "dev@example.com".try_into().unwrap();
-        params.subject_alt_names = vec![SanType::Rfc822Name(email)];
-        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let certificate = ClientCertificate::new(certificate.der().clone()).unwrap();
-        let peer = Peer::new(([127, 0, 0, 1], 1).into(), ListenerKind::Primary, Some(certificate));
-        let mut found = addresses(&peer);
-        found.sort();
-        assert_eq!(found, ["Example", "dev+x@example.com, or so", "dev@example.com"]);
-        assert!(addresses(&Peer::new(([127, 0, 0, 1], 1).into(), ListenerKind::Primary, None)).is_empty());
+        let certificate = certificate(|params| {
+            params.distinguished_name.push(DnType::CommonName, "dev+x@example.com, or so");
+            params.subject_alt_names = vec![
+                SanType::Rfc822Name("dev@example.com".try_into().unwrap()),
+                SanType::OtherName((
+                    vec![1, 3, 6, 1, 4, 1, 311, 20, 2, 3],
+                    rcgen::OtherNameValue::Utf8String("dev@corp.example".to_owned()),
+                )),
+            ];
+        });
+        let subject = certificate.subject().to_owned();
+        let found = names(&certificate).unwrap();
+        // Whoever is of the same organisation is not the same person.
+        assert_eq!(found, [&subject, "dev+x@example.com, or so", "dev@example.com", "dev@corp.example"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_names_nobody_and_nobody_passes_for_somebody_else() {
+        let address = |params: &mut CertificateParams| {
+            params.subject_alt_names = vec![SanType::Rfc822Name("dev@example.com".try_into().unwrap())];
+        };
+        let unreadable = certificate(|params| {
+            let name = DnValue::BmpString(BmpString::try_from("dev").unwrap());
+            params.distinguished_name.push(DnType::CommonName, name);
+            address(params);
+        });
+        assert_eq!(names(&unreadable), None);
+        let verified = holder(Some(("a@example.org", EmailProof::Verified)));
+        assert_eq!(bearing(&verified, &peer_with(Some(unreadable))), None);
+        // Nor does a token without a verified address.
+        for email in [None, Some(("a@example.org", EmailProof::Claimed))] {
+            assert_eq!(bearing(&holder(email), &peer_with(None)), None);
+        }
+    }
+
+    #[test]
+    fn the_certificate_of_the_connection_counts_beside_the_identity_token() {
+        let certificate = certificate(|params| params.distinguished_name.push(DnType::CommonName, "carol"));
+        let subject = certificate.subject().to_owned();
+        let verified = holder(Some(("a@example.org", EmailProof::Verified)));
+        let person = bearing(&verified, &peer_with(Some(certificate))).unwrap();
+        assert_eq!(person.name(), "oidc:https://id.example.org#1");
+        for name in [subject.as_str(), "carol", "a@example.org", "oidc:https://id.example.org#1"] {
+            assert!(person.is(name), "{name}: {person:?}");
+        }
+        let claimed = holder(Some(("a@example.org", EmailProof::Claimed)));
+        let by_certificate = certificate_of("carol@example.org");
+        let person = bearing(&claimed, &peer_with(Some(by_certificate))).unwrap();
+        assert!(person.is("a@example.org") && person.is("carol@example.org"));
+    }
+
+    fn certificate_of(address: &str) -> ClientCertificate {
+        let address = address.try_into().unwrap();
+        certificate(|params| params.subject_alt_names = vec![SanType::Rfc822Name(address)])
     }
 }

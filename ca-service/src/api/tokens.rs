@@ -31,6 +31,6 @@ async fn create(
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Problem> {
     let asked: CreateToken = request::parse(&body)?;
-    let token = authority.create_token(&asked, &caller.actor()).await?;
+    let token = authority.create_token(&asked, caller.operator()).await?;
     Ok(json(StatusCode::CREATED, &token))
 }

@@ -1,5 +1,10 @@
 //! Requests that waited for people: what the records say of them against the audit trail and the certificates that came of them.
 
+use std::collections::HashSet;
+
+use ca_pki::oid::ObjectIdentifier;
+use ca_pki::{DistinguishedName, extension};
+use der::Encode as _;
 use sha2::{Digest as _, Sha256};
 
 use super::trail::Trail;
@@ -7,7 +12,10 @@ use super::{PAGE, Report};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::queue::statement::{digest, statement};
-use crate::storage::queue::{QueueSearch, QueueState, QueuedRequest};
+use crate::storage::queue::{QueueSearch, QueueState, QueuedRequest, RequestContent};
+
+/// The arc of the extensions that say whose identity it is.
+const SIGSTORE: &str = "1.3.6.1.4.1.57264.1.";
 
 /// Checks every request that is remembered.
 pub(super) async fn requests(
@@ -15,6 +23,7 @@ pub(super) async fn requests(
     trail: &Trail,
     report: &mut Report,
 ) -> Result<(), CaError> {
+    let mut found = HashSet::new();
     for state in QueueState::ALL {
         let mut after = 0;
         loop {
@@ -24,7 +33,8 @@ pub(super) async fn requests(
             after = last.number;
             for request in &page {
                 report.requests += 1;
-                let mut outcome = recorded(authority, request, trail);
+                found.insert(hex::encode(request.content.id));
+                let mut outcome = recorded(request, trail);
                 if outcome.is_ok() {
                     outcome = issued(authority, request).await?;
                 }
@@ -35,19 +45,16 @@ pub(super) async fn requests(
             }
         }
     }
+    for id in trail.open_requests().filter(|id| !found.contains(*id)) {
+        report.findings.push(format!("request {id}: the audit trail has it open, and its record is missing"));
+    }
     Ok(())
 }
 
 /// What is recorded is what was announced, approved and closed by the trail.
-fn recorded(
-    authority: &CertificateAuthority,
-    request: &QueuedRequest,
-    trail: &Trail,
-) -> Result<(), &'static str> {
+fn recorded(request: &QueuedRequest, trail: &Trail) -> Result<(), &'static str> {
     let content = &request.content;
-    let unwritable = "its statement cannot be written";
-    let fingerprint = authority.authority_fingerprint().map_err(|_| unwritable)?;
-    let shown = digest(&statement(content, &fingerprint).map_err(|_| unwritable)?);
+    let shown = digest(&statement(content).map_err(|_| "its statement cannot be written")?);
     if content.spki_sha256 != <[u8; 32]>::from(Sha256::digest(&content.spki)) {
         return Err("its key is not the one of the recorded hash");
     }
@@ -65,10 +72,12 @@ fn recorded(
     if needs_them && of_this < usize::from(content.needed) {
         return Err("it was not approved by as many people as it needs");
     }
-    if !request.state.is_open() && request.state != QueueState::Issued && !trail.has_closed(&content.id) {
-        return Err("the audit trail does not say that it was closed");
+    let lives = request.state.is_open() || request.state == QueueState::Issued;
+    match (lives, trail.has_closed(&content.id)) {
+        (true, true) => Err("the audit trail says that it was closed"),
+        (false, false) => Err("the audit trail does not say that it was closed"),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The certificate that came of it is what was approved.
@@ -89,5 +98,34 @@ async fn issued(
         && record.spki_sha256 == content.spki_sha256
         && record.profile == content.profile
         && record.requester == content.requester;
-    Ok(if same { Ok(()) } else { Err("the certificate that was issued is not what was approved") })
+    let unlike = "the certificate that was issued is not what was approved";
+    if !same || record.issuer != content.issuer {
+        return Ok(Err(unlike));
+    }
+    // Of what was begun and never signed there is none.
+    if record.signature.is_none() {
+        return Ok(Ok(()));
+    }
+    Ok(if says(&authority.assembled(&record)?, content).unwrap_or(false) { Ok(()) } else { Err(unlike) })
+}
+
+/// Whether a certificate has the subject, validity and extensions that were approved.
+fn says(certificate: &[u8], content: &RequestContent) -> Option<bool> {
+    let parsed = ca_pki::certificate::parse(certificate).ok()?;
+    let tbs = parsed.tbs_certificate();
+    let subject = DistinguishedName::from_der(&tbs.subject().to_der().ok()?).ok()?;
+    let [begins, ends] = [tbs.validity().not_before, tbs.validity().not_after]
+        .map(|time| i64::try_from(time.to_unix_duration().as_secs()).ok());
+    let mut expected = extension::sigstore_issuer(&content.identity_issuer).ok()?.to_vec();
+    for (oid, text) in &content.claims {
+        expected.push(extension::sigstore_claim(ObjectIdentifier::new(oid).ok()?, text).ok()?);
+    }
+    let found: Vec<_> = tbs.extensions().into_iter().flatten().collect();
+    let of_sigstore = found.iter().filter(|one| one.extn_id.to_string().starts_with(SIGSTORE)).count();
+    Some(
+        subject.to_text() == content.terms.subject
+            && ends? - begins? < content.terms.lifetime_seconds
+            && of_sigstore == expected.len()
+            && expected.iter().all(|one| found.contains(&one)),
+    )
 }

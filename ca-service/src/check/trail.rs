@@ -23,8 +23,10 @@ pub(super) struct Trail {
     requests: HashMap<(String, String), HashSet<String>>,
     /// Requests that were denied or ended, or whose time was over.
     closed: HashSet<String>,
-    /// Records of signatures that fewer people had approved than had to.
+    /// Records of signatures that fewer people had approved than had to, or whose request had been closed before.
     unapproved: Vec<u64>,
+    /// Requests of which a signature was announced.
+    signed: HashSet<String>,
 }
 
 impl Trail {
@@ -54,7 +56,7 @@ impl Trail {
         for record in &trail.unapproved {
             report
                 .findings
-                .push(format!("audit record {record} announces a signature without its approvals"));
+                .push(format!("audit record {record} announces a signature without its approvals, or after its request was closed"));
         }
         if let Some(anchor) = anchor {
             report.anchored = Some(anchor.sequence);
@@ -83,11 +85,11 @@ impl Trail {
                     let said = |name: &str| approval.get(name).and_then(Value::as_str).unwrap_or_default();
                     let of = (said("request").to_owned(), said("statement_sha256").to_owned());
                     let needed = approval.get("approvals_needed").and_then(Value::as_u64).unwrap_or(u64::MAX);
-                    if self.requests.get(&of).map_or(0, HashSet::len)
-                        < usize::try_from(needed).unwrap_or(usize::MAX)
-                    {
+                    let given = self.requests.get(&of).map_or(0, HashSet::len);
+                    if given < usize::try_from(needed).unwrap_or(usize::MAX) || self.closed.contains(&of.0) {
                         self.unapproved.push(record.sequence);
                     }
+                    self.signed.insert(of.0);
                 }
             }
             "request.recorded" => {
@@ -100,6 +102,12 @@ impl Trail {
                 // Of what was never recorded nothing can be approved.
                 self.requests.entry(of).and_modify(|names| {
                     names.insert(name.to_owned());
+                });
+            }
+            "request.withdrawn" => {
+                let of = (text("request"), text("statement_sha256"));
+                self.requests.entry(of).and_modify(|names| {
+                    names.remove(&text("approver"));
                 });
             }
             "request.denied" | "request.ended" | "request.expired" => {
@@ -164,6 +172,12 @@ impl Trail {
     pub(super) fn has_approval(&self, id: &[u8], statement: &[u8], approver: &str) -> bool {
         let of = (hex::encode(id), hex::encode(statement));
         self.requests.get(&of).is_some_and(|names| names.contains(approver))
+    }
+
+    /// Requests that were recorded, and neither closed nor signed: they are open.
+    pub(super) fn open_requests(&self) -> impl Iterator<Item = &str> {
+        let recorded = self.requests.keys().map(|(id, _)| id.as_str());
+        recorded.filter(|id| !self.closed.contains(*id) && !self.signed.contains(*id))
     }
 
     /// Whether the trail says that a request was closed.

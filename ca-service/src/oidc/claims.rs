@@ -74,6 +74,15 @@ struct Workflow {
     workflow_sha: Option<String>,
 }
 
+/// What an issuer says of an e-mail address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmailProof {
+    /// Nothing.
+    Claimed,
+    /// That it is its subject's.
+    Verified,
+}
+
 /// Whose certificate a token is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
@@ -106,10 +115,11 @@ impl Claims {
         Ok(claims)
     }
 
-    /// The e-mail address, verified or not.
+    /// The e-mail address, and whether the issuer says that it verified it.
     #[must_use]
-    pub fn email(&self) -> Option<&str> {
-        self.email.as_deref()
+    pub fn email(&self) -> Option<(&str, EmailProof)> {
+        let proof = if self.email_verified { EmailProof::Verified } else { EmailProof::Claimed };
+        self.email.as_deref().map(|address| (address, proof))
     }
 
     /// Refuses a token outside its time.

@@ -1,48 +1,19 @@
 //! Who may approve or deny a request, and what comes of it.
 //!
-//! An approval counts by person: a client certificate or an identity token of their own names somebody, a shared token does not. Nobody
-//! approves for themselves: neither who asked, nor who made the token they asked with, nor whoever the certificate would name.
+//! An approval counts by [person](super::person). Nobody approves for themselves: neither who asked, nor who made the token they asked
+//! with, nor whoever the certificate would name.
 
 use ca_api::limits::{MAX_DECIDED, MAX_REASON};
 use ca_api::{ApproveRequests, DenyRequests, RequestState, RequestStatus, ShownRequest};
 use ca_pki::UnixTime;
 
+use super::person::{Operator, Person};
 use super::statement::{digest, statement};
-use super::{QueueRefusal, state_name};
+use super::{QueueRefusal, of_text, state_name};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::storage::StoreError;
-use crate::storage::queue::{Decision, NewDecision, QueueState, QueuedId, QueuedRequest};
-
-/// Somebody in a role that decides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decider {
-    /// As audit records name them, the role first.
-    pub actor: String,
-    /// Their name, and the addresses they are known by.
-    pub person: Option<Person>,
-}
-
-/// One person, as far as the authority can tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Person {
-    /// The subject of a client certificate, or `oidc:ISSUER#SUBJECT`.
-    pub name: String,
-    /// What certificates could name them by: e-mail addresses and other parts of the subject.
-    pub addresses: Vec<String>,
-}
-
-impl Person {
-    /// Whether a request is their own, or one that they vouched for.
-    #[must_use]
-    pub fn asked_for(&self, request: &QueuedRequest) -> bool {
-        let content = &request.content;
-        let vouched = content.vouched_by.as_deref().and_then(|actor| actor.split_once(':'));
-        content.requester == self.name
-            || vouched.is_some_and(|(_, name)| name == self.name)
-            || self.addresses.iter().any(|address| address.eq_ignore_ascii_case(content.identity.as_str()))
-    }
-}
+use crate::storage::queue::{Decided, Decision, NewDecision, QueueState, QueuedRequest};
 
 impl CertificateAuthority {
     /// Approves requests, all or none of them, each as it was shown.
@@ -53,28 +24,32 @@ impl CertificateAuthority {
     pub async fn approve_requests(
         &self,
         asked: &ApproveRequests,
-        decider: &Decider,
+        decider: &Operator,
     ) -> Result<Vec<RequestStatus>, CaError> {
         let person = decider.person.as_ref().ok_or(QueueRefusal::ApproverUnnamed)?;
         let now = self.clock.now()?;
         let found = self.shown(&asked.requests).await?;
-        for request in &found {
-            if person.asked_for(request) {
-                return Err(QueueRefusal::ApproverIsRequester(hex::encode(request.content.id)).into());
+        for Shown { request, .. } in &found {
+            let content = &request.content;
+            if person.asked_for(content) {
+                return Err(QueueRefusal::ApproverIsRequester(hex::encode(content.id)).into());
             }
-            let repeated = request.approvals.iter().any(|approval| approval.approver == person.name);
-            match request.state_at(now) {
-                QueueState::Waiting => {}
-                QueueState::Approved if repeated => {}
-                state => return Err(closed(request, state)),
+            let state = request.state_at(now);
+            if !state.is_open() {
+                return Err(closed(request, state));
+            }
+            // Nobody shall approve what would not be issued any more.
+            if !self.keeps_its_terms(content, now)? {
+                return Err(QueueRefusal::Changed(hex::encode(content.id)).into());
             }
         }
-        let decided = self.decide_all(Decision::Approve, &asked.requests, decider, &person.name, now).await?;
+        let decided = self.decide_all(Decision::Approve, &found, decider, person.names(), now).await?;
         // What a repetition found approved before is counted once.
-        let before = found.iter().filter(|request| request.state == QueueState::Approved).count();
-        let after = decided.iter().filter(|request| request.state == QueueState::Approved).count();
+        let approved = |request: &QueuedRequest| request.state == QueueState::Approved;
+        let before = found.iter().filter(|shown| approved(&shown.request)).count();
+        let after = decided.iter().filter(|request| approved(request)).count();
         self.metrics.requests_approved.inc_by(after.saturating_sub(before) as u64);
-        Ok(decided.iter().map(|request| status(request, now)).collect())
+        decided.iter().map(|request| self.request_status(request, now)).collect()
     }
 
     /// Denies requests, all or none of them: nothing comes of them any more, also of those that were approved.
@@ -84,7 +59,7 @@ impl CertificateAuthority {
     pub async fn deny_requests(
         &self,
         asked: &DenyRequests,
-        decider: &Decider,
+        decider: &Operator,
     ) -> Result<Vec<RequestStatus>, CaError> {
         let reason = asked.reason.trim();
         if reason.is_empty() || reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
@@ -95,35 +70,36 @@ impl CertificateAuthority {
         }
         // A denial is a protection: it is recorded even when the clock is in doubt.
         let now = self.clock.for_records();
-        for request in &self.shown(&asked.requests).await? {
+        let found = self.shown(&asked.requests).await?;
+        for Shown { request, .. } in &found {
             let state = request.state_at(now);
             if !state.is_open() {
                 return Err(closed(request, state));
             }
         }
         let decision = Decision::Deny(reason.to_owned());
-        let decided = self.decide_all(decision, &asked.requests, decider, &decider.actor, now).await?;
+        let decided = self.decide_all(decision, &found, decider, &[], now).await?;
         self.metrics.requests_denied.inc_by(decided.len() as u64);
-        Ok(decided.iter().map(|request| status(request, now)).collect())
+        decided.iter().map(|request| self.request_status(request, now)).collect()
     }
 
     /// The requests of a call, each proven to be what was shown.
-    async fn shown(&self, asked: &[ShownRequest]) -> Result<Vec<QueuedRequest>, CaError> {
+    async fn shown(&self, asked: &[ShownRequest]) -> Result<Vec<Shown>, CaError> {
         let mut ids: Vec<&str> = asked.iter().map(|shown| shown.id.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
         if !(1..=MAX_DECIDED).contains(&asked.len()) || ids.len() != asked.len() {
             return Err(CaError::OutOfRange { field: "requests", reason: "must be 1 to 32 different ones" });
         }
-        let authority = self.authority_fingerprint()?;
         let mut found = Vec::with_capacity(asked.len());
         for shown in asked {
             let request = self.queued_request(&shown.id).await?;
-            let text = statement(&request.content, &authority)?;
-            if hex::encode(digest(&text)) != shown.statement_sha256 {
+            let statement = digest(&statement(&request.content)?);
+            if hex::encode(statement) != shown.statement_sha256 {
                 return Err(QueueRefusal::Changed(shown.id.clone()).into());
             }
-            found.push(request);
+            let needed = self.approvals_in_force(&request.content);
+            found.push(Shown { decided: Decided { id: request.content.id, statement, needed }, request });
         }
         Ok(found)
     }
@@ -131,27 +107,55 @@ impl CertificateAuthority {
     async fn decide_all(
         &self,
         decision: Decision,
-        asked: &[ShownRequest],
-        decider: &Decider,
-        name: &str,
+        shown: &[Shown],
+        decider: &Operator,
+        names: &[String],
         at: UnixTime,
     ) -> Result<Vec<QueuedRequest>, CaError> {
-        let mut requests: Vec<(QueuedId, [u8; 32])> = Vec::with_capacity(asked.len());
-        for shown in asked {
-            let (mut id, mut statement) = ([0; 16], [0; 32]);
-            hex::decode_to_slice(&shown.id, &mut id)
-                .and_then(|()| hex::decode_to_slice(&shown.statement_sha256, &mut statement))
-                .map_err(|_| QueueRefusal::Unknown(shown.id.chars().take(64).collect()))?;
-            requests.push((id, statement));
-        }
-        let first = asked.first().map(|shown| shown.id.clone()).unwrap_or_default();
-        let new = NewDecision { decision, requests, actor: decider.actor.clone(), name: name.to_owned(), at };
+        let first = shown.first().map(|shown| hex::encode(shown.decided.id)).unwrap_or_default();
+        let name = decider.person.as_ref().map_or(decider.actor.as_str(), Person::name);
+        let new = NewDecision {
+            decision,
+            requests: shown.iter().map(|shown| shown.decided).collect(),
+            actor: decider.actor.clone(),
+            name: name.to_owned(),
+            names: names.to_vec(),
+            at,
+        };
         self.store.decide(new).await.map_err(|error| match error {
+            StoreError::ApproverRepeated => QueueRefusal::ApproverRepeated(first).into(),
             StoreError::KeyCompromised => CaError::KeyCompromised,
             StoreError::NotFound => QueueRefusal::Unknown(first).into(),
-            // Somebody decided at this very moment.
+            // It was approved by others before, or somebody decided at this very moment.
             StoreError::StateConflict => QueueRefusal::Closed { id: first, state: "decided" }.into(),
             error => error.into(),
+        })
+    }
+
+    /// How a request stands, for the wire: by the number of people who must approve it now.
+    ///
+    /// # Errors
+    /// [`CaError::Inconsistent`] when its text cannot be written.
+    pub fn request_status(&self, request: &QueuedRequest, now: UnixTime) -> Result<RequestStatus, CaError> {
+        let given = of_text(request, &statement(&request.content)?).count();
+        let given = u8::try_from(given).unwrap_or(u8::MAX);
+        let needed = self.approvals_in_force(&request.content);
+        Ok(RequestStatus {
+            id: hex::encode(request.content.id),
+            state: match request.state_at(now) {
+                // Enough at the time, and too few by now.
+                QueueState::Approved if given < needed => RequestState::Waiting,
+                QueueState::Waiting => RequestState::Waiting,
+                QueueState::Approved => RequestState::Approved,
+                QueueState::Issued => RequestState::Issued,
+                QueueState::Denied => RequestState::Denied,
+                QueueState::Expired => RequestState::Expired,
+                QueueState::Ended => RequestState::Ended,
+            },
+            approvals_needed: needed,
+            approvals_given: given,
+            expires_at: request.content.expires_at.0,
+            reason: request.reason.clone(),
         })
     }
 }
@@ -160,22 +164,8 @@ fn closed(request: &QueuedRequest, state: QueueState) -> CaError {
     QueueRefusal::Closed { id: hex::encode(request.content.id), state: state_name(state) }.into()
 }
 
-/// How a request stands, for the wire.
-#[must_use]
-pub fn status(request: &QueuedRequest, now: UnixTime) -> RequestStatus {
-    RequestStatus {
-        id: hex::encode(request.content.id),
-        state: match request.state_at(now) {
-            QueueState::Waiting => RequestState::Waiting,
-            QueueState::Approved => RequestState::Approved,
-            QueueState::Issued => RequestState::Issued,
-            QueueState::Denied => RequestState::Denied,
-            QueueState::Expired => RequestState::Expired,
-            QueueState::Ended => RequestState::Ended,
-        },
-        approvals_needed: request.content.needed,
-        approvals_given: u8::try_from(request.approvals.len()).unwrap_or(u8::MAX),
-        expires_at: request.content.expires_at.0,
-        reason: request.reason.clone(),
-    }
+/// A request of a call, and what is decided of it.
+struct Shown {
+    request: QueuedRequest,
+    decided: Decided,
 }

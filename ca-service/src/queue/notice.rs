@@ -38,7 +38,7 @@ impl CertificateAuthority {
                 "type": "https://mentat.internal/request-waiting/v1",
                 "authority": self.settings.config.identity_issuer,
                 "sent_at": now.0,
-                "requests": page.iter().map(named).collect::<Vec<_>>(),
+                "requests": page.iter().map(|request| self.named(request)).collect::<Vec<_>>(),
             });
             webhook.send(message.to_string(), now).await?;
             taken += 1;
@@ -65,17 +65,17 @@ impl CertificateAuthority {
             }
         }
     }
-}
 
-fn named(request: &QueuedRequest) -> serde_json::Value {
-    let content = &request.content;
-    serde_json::json!({
-        "request": hex::encode(content.id),
-        "identity": content.identity.as_str(),
-        "profile": content.profile,
-        "requester": content.requester,
-        "approvals_needed": content.needed,
-        "created_at": content.created_at.0,
-        "expires_at": content.expires_at.0,
-    })
+    fn named(&self, request: &QueuedRequest) -> serde_json::Value {
+        let content = &request.content;
+        serde_json::json!({
+            "request": hex::encode(content.id),
+            "identity": content.identity.as_str(),
+            "profile": content.profile,
+            "requester": content.requester,
+            "approvals_needed": self.approvals_in_force(content),
+            "created_at": content.created_at.0,
+            "expires_at": content.expires_at.0,
+        })
+    }
 }

@@ -10,29 +10,37 @@ use crate::error::CaError;
 use crate::storage::queue::{RequestContent, Way};
 use crate::wire::wire_identity;
 
-/// The text of a request to the authority of this key.
+/// The text of a request.
 ///
 /// # Errors
 /// [`CaError::Inconsistent`] when it cannot be written.
-pub fn statement(content: &RequestContent, authority: &str) -> Result<String, CaError> {
+pub fn statement(content: &RequestContent) -> Result<String, CaError> {
     let extensions =
         content.claims.iter().map(|(oid, value)| ClaimedExtension { oid: oid.clone(), value: value.clone() });
     let said = RequestStatement {
-        authority: authority.to_owned(),
+        authority: content.terms.issuer_key.clone(),
+        issuer: content.issuer.clone(),
         request: hex::encode(content.id),
         identity: wire_identity(&content.identity),
         identity_issuer: content.identity_issuer.clone(),
         profile: content.profile.clone(),
+        kind: content.terms.kind.clone(),
+        subject: content.terms.subject.clone(),
+        lifetime_seconds: content.terms.lifetime_seconds,
+        policies: content.terms.policies.clone(),
+        sct: content.terms.sct.clone(),
         // Not the recorded hash: the key itself is what is certified.
         spki_sha256: hex::encode(Sha256::digest(&content.spki)),
         extensions: extensions.collect(),
         requester: content.requester.clone(),
+        requester_names: content.requester_names.clone(),
         way: match content.way {
             Way::Token => EnrolmentWay::Token,
             Way::Code => EnrolmentWay::Code,
             Way::IdentityToken => EnrolmentWay::IdentityToken,
         },
         vouched_by: content.vouched_by.clone(),
+        voucher_names: content.voucher_names.clone(),
         evidence: content.evidence.clone(),
         approvals_needed: content.needed,
         created_at: content.created_at.0,
@@ -52,6 +60,7 @@ mod tests {
     use ca_pki::{Identity, UnixTime};
 
     use super::*;
+    use crate::storage::queue::Terms;
 
     fn content() -> RequestContent {
         RequestContent {
@@ -60,10 +69,21 @@ mod tests {
             request_id: "a".to_owned(),
             token: Some([0; 32]),
             way: Way::Token,
-            vouched_by: Some("issuer:CN=ci".to_owned()),
+            requester_names: vec!["dev@example.org".to_owned()],
+            vouched_by: Some("issuer:CN=carol".to_owned()),
+            voucher_names: vec!["CN=carol".to_owned(), "carol@example.org".to_owned()],
             identity: Identity::Email("dev@example.com".to_owned()),
             identity_issuer: "https://ca.example.org".to_owned(),
             profile: "developer".to_owned(),
+            issuer: "code-signing-2".to_owned(),
+            terms: Terms {
+                issuer_key: "ab".to_owned(),
+                kind: "internal".to_owned(),
+                subject: "CN=dev@example.com,O=MentatLab,C=US".to_owned(),
+                lifetime_seconds: 86_400,
+                policies: vec!["1.3.6.1.4.1.32473.1.1".to_owned()],
+                sct: "embedded".to_owned(),
+            },
             spki: vec![1, 2, 3],
             spki_sha256: [0; 32],
             claims: vec![("1.2.3".to_owned(), "main".to_owned())],
@@ -76,14 +96,16 @@ mod tests {
 
     #[test]
     fn what_is_approved_is_frozen() {
-        let expected = "{\"authority\":\"ab\",\"request\":\"07070707070707070707070707070707\",\
+        let expected = "{\"authority\":\"ab\",\"issuer\":\"code-signing-2\",\"request\":\"07070707070707070707070707070707\",\
              \"identity\":{\"email\":\"dev@example.com\"},\"identity_issuer\":\"https://ca.example.org\",\
-             \"profile\":\"developer\",\
+             \"profile\":\"developer\",\"kind\":\"internal\",\"subject\":\"CN=dev@example.com,O=MentatLab,C=US\",\
+             \"lifetime_seconds\":86400,\"policies\":[\"1.3.6.1.4.1.32473.1.1\"],\"sct\":\"embedded\",\
              \"spki_sha256\":\"039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81\",\
-             \"extensions\":[{\"oid\":\"1.2.3\",\"value\":\"main\"}],\"requester\":\"token:00\",\"way\":\"token\",\
-             \"vouched_by\":\"issuer:CN=ci\",\"evidence\":\"{}\",\"approvals_needed\":2,\
+             \"extensions\":[{\"oid\":\"1.2.3\",\"value\":\"main\"}],\"requester\":\"token:00\",\
+             \"requester_names\":[\"dev@example.org\"],\"way\":\"token\",\"vouched_by\":\"issuer:CN=carol\",\
+             \"voucher_names\":[\"CN=carol\",\"carol@example.org\"],\"evidence\":\"{}\",\"approvals_needed\":2,\
              \"created_at\":1700000000,\"expires_at\":1700600000}";
-        assert_eq!(statement(&content(), "ab").unwrap(), expected);
+        assert_eq!(statement(&content()).unwrap(), expected);
     }
 
     #[test]
@@ -91,7 +113,7 @@ mod tests {
         let text = |change: fn(&mut RequestContent)| {
             let mut changed = content();
             change(&mut changed);
-            statement(&changed, "ab").unwrap()
+            statement(&changed).unwrap()
         };
         let shown = text(|_| {});
         for change in [
@@ -100,18 +122,26 @@ mod tests {
             |content| content.identity = Identity::Email("dev@example.org".to_owned()),
             |content| content.identity_issuer.push('/'),
             |content| content.profile = "release".to_owned(),
+            |content| content.issuer = "code-signing".to_owned(),
+            |content| content.terms.issuer_key = "cd".to_owned(),
+            |content| content.terms.kind = "keyless".to_owned(),
+            |content| content.terms.subject.clear(),
+            |content| content.terms.lifetime_seconds += 1,
+            |content| content.terms.policies.push("1.2.3".to_owned()),
+            |content| content.terms.sct = "absent".to_owned(),
             |content| content.spki = vec![1, 2, 4],
             |content| content.claims.clear(),
             |content| content.requester.push('1'),
+            |content| content.requester_names.clear(),
             |content| content.needed = 1,
             |content| content.expires_at = UnixTime(1_800_000_000),
             |content| content.evidence = "{\"a\":1}".to_owned(),
             |content| content.vouched_by = None,
+            |content| content.voucher_names.clear(),
             |content| content.way = Way::Code,
             |content| content.id = [8; 16],
         ] {
             assert_ne!(text(change), shown);
         }
-        assert_ne!(statement(&content(), "cd").unwrap(), shown, "another authority's");
     }
 }

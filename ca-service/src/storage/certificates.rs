@@ -85,17 +85,28 @@ pub(super) fn search(connection: &Connection, search: &Search) -> Result<Vec<Sto
     rows::all(connection, &query, &conditions.parameters(), rows::certificate)
 }
 
-/// The conditions of a selection. None of these columns ever changes, so neither does what a selection matches.
-fn selection(selection: &Selection) -> Conditions {
+/// The conditions of a selection that hold for whatever it means.
+fn meant(selection: &Selection) -> Conditions {
     let mut conditions = Conditions::default();
     conditions.text.push_str(" FROM certificate WHERE identity IS NOT NULL");
     conditions.demand(" AND identity = ?", selection.identity.clone());
     conditions.demand(" AND spki_sha256 = ?", selection.spki_sha256);
     conditions.demand(" AND issuer = ?", selection.issuer.clone());
     conditions.demand(" AND profile = ?", selection.profile.clone());
+    conditions
+}
+
+/// Those that hold for what is counted.
+fn issued_within(conditions: &mut Conditions, selection: &Selection) {
     conditions.demand(" AND created_at >= ?", selection.created_from.map(|at| at.0));
     conditions.demand(" AND created_at < ?", selection.created_before.map(|at| at.0));
     conditions.demand(" AND id <= ?", selection.through);
+}
+
+/// The conditions of a selection. None of these columns ever changes, so neither does what a selection matches.
+fn selection(selection: &Selection) -> Conditions {
+    let mut conditions = meant(selection);
+    issued_within(&mut conditions, selection);
     conditions
 }
 
@@ -105,7 +116,20 @@ pub(super) fn selected(
     after: i64,
     limit: u32,
 ) -> Result<Vec<Selected>, StoreError> {
-    let mut conditions = selection(wanted);
+    let mut conditions = match (wanted.through, wanted.requests_through) {
+        (Some(through), Some(requests)) => {
+            let mut conditions = meant(wanted);
+            conditions.text.push_str(" AND ((1 = 1");
+            issued_within(&mut conditions, wanted);
+            conditions.demand(") OR (id > ?", Some(through));
+            let came = " AND intent IN (SELECT intent FROM enrolment_request WHERE intent IS NOT NULL AND number <= ?";
+            conditions.demand(came, Some(requests));
+            conditions.demand(" AND created_at < ?", wanted.created_before.map(|at| at.0));
+            conditions.text.push_str(")))");
+            conditions
+        }
+        _ => selection(wanted),
+    };
     conditions.demand(" AND id > ?", Some(after));
     conditions.demand(" ORDER BY id LIMIT ?", Some(limit));
     let query = format!("SELECT id, serial, not_before{}", conditions.text);

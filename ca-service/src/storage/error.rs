@@ -9,6 +9,9 @@ pub enum StoreError {
     /// Another process took the records over; nothing was changed, and nothing will be by this one.
     #[error("another server serves these records")]
     AnotherServes,
+    /// Somebody who shares a name or an address with the approver approved it already; nothing was changed.
+    #[error("the approver has approved it under another name")]
+    ApproverRepeated,
     /// A row does not say what this program writes; nothing was changed.
     #[error("the database is damaged: {0}")]
     Corrupted(String),

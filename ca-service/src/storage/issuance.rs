@@ -56,13 +56,13 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
         (None, None) => {}
         (None, Some(token)) => tokens::consume(connection, token, &new.intent, new.at)?,
         (Some(request), token) => {
-            if !queue::sql::is_approved(connection, request, new.at)? {
+            if !queue::sql::steps::is_approved(connection, request, new.at)? {
                 return Err(StoreError::StateConflict);
             }
             if let Some(token) = token {
                 tokens::consume_held(connection, token, &new.intent, new.at)?;
             }
-            queue::sql::claim(connection, request, &new.intent, new.at)?;
+            queue::sql::steps::claim(connection, request, &new.intent, new.at)?;
         }
     }
     rows::execute(
@@ -315,7 +315,7 @@ pub(super) fn give_up(
         return Err(StoreError::StateConflict);
     }
     if to == State::Abandoned {
-        tokens::release(connection, intent)?;
+        tokens::release(connection, intent, at)?;
     }
     let event = if to == State::Abandoned { "certificate.abandoned" } else { "certificate.maybe-issued" };
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
@@ -361,7 +361,7 @@ pub(super) fn undo_signing(
         return Err(StoreError::StateConflict);
     }
     if precertificate.is_none() {
-        tokens::release(connection, intent)?;
+        tokens::release(connection, intent, at)?;
     }
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
     audit::append(connection, "certificate.signing-undone", "issuance", &detail.to_string(), at)

@@ -8,6 +8,7 @@ pub(super) mod sql;
 mod store;
 
 use ca_pki::{Identity, UnixTime};
+use serde::{Deserialize, Serialize};
 
 use super::{Answer, IntentId, StoreError};
 
@@ -59,6 +60,25 @@ impl Way {
     pub const ALL: [Self; 3] = [Self::Token, Self::Code, Self::IdentityToken];
 }
 
+/// What profile and issuing authority make of a request, as they were when it was recorded. Where they say something else by the time
+/// of the issuance, nothing is issued. Stored as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// SHA-256 of the SubjectPublicKeyInfo of the issuing authority, hexadecimal.
+    pub issuer_key: String,
+    /// The rules that the certificate follows, such as `internal`.
+    pub kind: String,
+    /// The subject, as RFC 4514 writes it; may be empty.
+    pub subject: String,
+    /// Longest validity in seconds, the last second included; it ends with the issuing authority's at the latest.
+    pub lifetime_seconds: i64,
+    /// Policy OIDs.
+    pub policies: Vec<String>,
+    /// `embedded` or `absent`: the signed certificate timestamp.
+    pub sct: String,
+}
+
 /// What would be issued, to whom, and why: all that people approve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestContent {
@@ -72,14 +92,22 @@ pub struct RequestContent {
     pub token: Option<[u8; 32]>,
     /// How they ask.
     pub way: Way,
+    /// Whatever else the requester is known by: the e-mail address of their identity token.
+    pub requester_names: Vec<String>,
     /// Who vouched for the identity: the maker of the token.
     pub vouched_by: Option<String>,
+    /// Whatever the maker is known by; none where that is nobody in particular.
+    pub voucher_names: Vec<String>,
     /// The identity that was proven.
     pub identity: Identity,
     /// Who vouches for it in the certificate, a URL.
     pub identity_issuer: String,
     /// Name of the profile.
     pub profile: String,
+    /// Name of the authority that would issue it.
+    pub issuer: String,
+    /// What the two make of it.
+    pub terms: Terms,
     /// SubjectPublicKeyInfo of the key whose possession was proven, DER.
     pub spki: Vec<u8>,
     /// SHA-256 of it.
@@ -88,7 +116,7 @@ pub struct RequestContent {
     pub claims: Vec<(String, String)>,
     /// What the decision was based on, JSON.
     pub evidence: String,
-    /// How many people must approve.
+    /// How many people must approve, by what was configured when it was recorded.
     pub needed: u8,
     /// When it was recorded.
     pub created_at: UnixTime,
@@ -103,6 +131,10 @@ pub struct StoredApproval {
     pub approver: String,
     /// SHA-256 of the statement they were shown.
     pub statement: [u8; 32],
+    /// Whatever they were known by.
+    pub names: Vec<String>,
+    /// Position of the audit record that says so.
+    pub record: u64,
     /// When.
     pub at: UnixTime,
 }
@@ -118,6 +150,8 @@ pub struct QueuedRequest {
     pub state: QueueState,
     /// Who approved, in the order of their names.
     pub approvals: Vec<StoredApproval>,
+    /// When its certificate was begun, or it was denied, ended or expired.
+    pub closed_at: Option<UnixTime>,
     /// Who denied or ended it.
     pub closed_by: Option<String>,
     /// Why it was denied or ended.
@@ -146,9 +180,9 @@ pub enum RequestOf {
 /// Most open requests; a limit that is reached refuses the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// In all.
+    /// In all; those by identity tokens take half of that at most.
     pub all: u32,
-    /// Of one identity.
+    /// Of one identity, as one issuer vouches for it.
     pub identity: u32,
 }
 
@@ -161,6 +195,19 @@ pub enum QueueLimit {
     Identity,
 }
 
+/// A request to record.
+#[derive(Debug, Clone)]
+pub struct NewRequest {
+    /// What would be issued.
+    pub content: RequestContent,
+    /// The text that approvers are shown; the audit trail keeps it for good.
+    pub statement: String,
+    /// How many may be open.
+    pub limits: QueueLimits,
+    /// The requester's closed one of the same id that gives way to it.
+    pub instead_of: Option<QueuedId>,
+}
+
 /// What somebody decides about requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
@@ -170,17 +217,30 @@ pub enum Decision {
     Deny(String),
 }
 
+/// A request that somebody decides about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// Its id.
+    pub id: QueuedId,
+    /// SHA-256 of the statement that was shown.
+    pub statement: [u8; 32],
+    /// How many people must approve it now: as many as when it was recorded, or more.
+    pub needed: u8,
+}
+
 /// A decision of one person about several requests.
 #[derive(Debug, Clone)]
 pub struct NewDecision {
     /// What.
     pub decision: Decision,
-    /// Which requests, each with SHA-256 of the statement that was shown.
-    pub requests: Vec<(QueuedId, [u8; 32])>,
+    /// Which requests.
+    pub requests: Vec<Decided>,
     /// Who, as audit records name them.
     pub actor: String,
-    /// Who, without the role: by this a person is counted once.
+    /// Who, without the role.
     pub name: String,
+    /// Whatever they are known by. Who shares one of these with somebody who approved is no second person.
+    pub names: Vec<String>,
     /// When.
     pub at: UnixTime,
 }
@@ -205,39 +265,49 @@ pub struct QueueSelection {
     pub spki_sha256: Option<[u8; 32]>,
     /// Exactly this profile.
     pub profile: Option<String>,
-    /// Recorded then or later.
-    pub created_from: Option<UnixTime>,
+    /// Exactly this issuing authority, by its name.
+    pub issuer: Option<String>,
     /// Recorded before then.
     pub created_before: Option<UnixTime>,
+}
+
+/// The open requests that an order would end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenRequests {
+    /// How many.
+    pub count: u64,
+    /// Number of the newest; 0 for none.
+    pub newest: i64,
 }
 
 /// The part of the CA's memory that is about requests waiting for approval, under the same contract as
 /// [`super::CertificateStore`]: durable on `Ok`, one transaction with its audit record.
 pub trait QueueStore: Send + Sync {
-    /// Records a request. Refused, and nothing changed: [`StoreError::StateConflict`] when there is one of its requester and id or
-    /// for its token, [`StoreError::TokenUsed`], [`StoreError::TokenExpired`], [`StoreError::KeyCompromised`],
-    /// [`StoreError::QueueFull`].
-    fn record_request(
-        &self,
-        content: RequestContent,
-        statement: [u8; 32],
-        limits: QueueLimits,
-    ) -> Answer<'_, ()>;
+    /// Records a request. Refused, and nothing changed: [`StoreError::StateConflict`] when there is one of its requester and id that
+    /// does not give way, or one for its token; [`StoreError::TokenUsed`], [`StoreError::TokenExpired`],
+    /// [`StoreError::KeyCompromised`], [`StoreError::QueueFull`].
+    fn record_request(&self, new: NewRequest) -> Answer<'_, ()>;
     /// A request by its id.
     fn queued(&self, id: QueuedId) -> Answer<'_, Option<QueuedRequest>>;
-    /// A request by what its requester has.
+    /// The newest request by what its requester has.
     fn queued_of(&self, of: RequestOf) -> Answer<'_, Option<QueuedRequest>>;
     /// Requests in the order of their numbers.
     fn queue(&self, search: QueueSearch) -> Answer<'_, Vec<QueuedRequest>>;
     /// How many requests wait for approval.
     fn count_waiting(&self, now: UnixTime) -> Answer<'_, u64>;
-    /// Records one person's decision about requests, all or none. An approval that is recorded already changes nothing. Refused:
-    /// [`StoreError::NotFound`], [`StoreError::StateConflict`] for one that does not wait (a denial takes approved ones too),
-    /// [`StoreError::KeyCompromised`].
+    /// Records one person's decision about requests, all or none. An approval that is recorded already changes nothing, unless it was
+    /// one too few. Refused: [`StoreError::NotFound`], [`StoreError::ApproverRepeated`], [`StoreError::KeyCompromised`],
+    /// [`StoreError::StateConflict`] for one that was closed, or approved by others (a denial takes approved ones too).
     fn decide(&self, decision: NewDecision) -> Answer<'_, Vec<QueuedRequest>>;
+    /// Has an approved request wait again when fewer people approved its text than must by now, with an audit record.
+    fn reopen_request(&self, decided: Decided, at: UnixTime) -> Answer<'_, ()>;
+    /// Takes back the approvals of a text that people gave who may not approve any more, each with an audit record; then as
+    /// [`Self::reopen_request`].
+    fn withdraw_approvals(&self, decided: Decided, approvers: Vec<String>, at: UnixTime) -> Answer<'_, ()>;
     /// Notes which open requests' time is over, and forgets those that were closed before `forget_before`; returns how many expired.
     fn tend_queue(&self, now: UnixTime, forget_before: UnixTime) -> Answer<'_, u64>;
-    /// Ends the open requests that an order means; returns how many.
+    /// Ends the open requests that an order means, and says so of those whose certificate is being signed, should nothing be signed;
+    /// returns how many were open.
     fn end_requests<'a>(
         &'a self,
         selection: QueueSelection,
@@ -246,7 +316,7 @@ pub trait QueueStore: Send + Sync {
         at: UnixTime,
     ) -> Answer<'a, u64>;
     /// Counts the open requests that an order would end.
-    fn count_requests(&self, selection: QueueSelection) -> Answer<'_, u64>;
+    fn count_requests(&self, selection: QueueSelection) -> Answer<'_, OpenRequests>;
     /// Waiting requests that nobody was told of, oldest first.
     fn unannounced(&self, limit: u32) -> Answer<'_, Vec<QueuedRequest>>;
     /// Notes that somebody was told of requests.

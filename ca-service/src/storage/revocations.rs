@@ -3,7 +3,9 @@
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
 
-use super::rows::{self, get, stored_index};
+use super::queue::QueueSelection;
+use super::queue::sql::steps;
+use super::rows::{self, column, get, stored_index};
 use super::sql::{Connection, params};
 use super::{NewRevocation, State, StoreError, StoredRevocation, audit, crls};
 
@@ -66,8 +68,19 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         "reason": new.reason.code(),
     });
     audit::append(connection, "certificate.revoked", &new.actor, &detail.to_string(), new.at)?;
+    if is_compromise(new.reason) {
+        end_requests_of_key(connection, new)?;
+    }
     find(connection, &issuer, i64::from(shard.0), &new.serial)?
         .ok_or_else(|| rows::corrupted("a revocation that was just written is missing"))
+}
+
+/// Ends what waits for people with a key that is in other hands: nothing may come of it.
+fn end_requests_of_key(connection: &Connection, new: &NewRevocation) -> Result<(), StoreError> {
+    let query = "SELECT spki_sha256 FROM certificate WHERE serial = ?";
+    let key = rows::first(connection, query, params![new.serial.as_bytes()], |row| column::<32>(row, 0))?;
+    let of_key = QueueSelection { spki_sha256: key, ..QueueSelection::default() };
+    steps::end(connection, &of_key, &new.actor, "its key is recorded as compromised", new.at).map(|_| ())
 }
 
 /// Reasons that say that the key is in other hands.

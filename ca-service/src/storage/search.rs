@@ -41,6 +41,9 @@ pub struct Selection {
     pub created_before: Option<UnixTime>,
     /// Rows up to this number; none for all.
     pub through: Option<i64>,
+    /// Beside them those above it, whenever they were issued, that came of requests for people's approval with numbers up to this. They
+    /// are carried out, and not counted.
+    pub requests_through: Option<i64>,
 }
 
 /// One certificate of a selection.

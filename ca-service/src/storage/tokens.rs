@@ -21,6 +21,8 @@ pub struct StoredToken {
     pub used_by: Option<IntentId>,
     /// Who made it, as the audit record of that names them; not known of those of earlier versions. Set by the store.
     pub created_by: Option<String>,
+    /// Whatever its maker is known by; none where that is nobody in particular, or not known.
+    pub creator_names: Vec<String>,
 }
 
 pub(super) fn create(
@@ -31,8 +33,8 @@ pub(super) fn create(
 ) -> Result<(), StoreError> {
     rows::execute(
         connection,
-        "INSERT INTO token (hash, identity_kind, identity, profile, created_at, expires_at, created_by) \
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO token (hash, identity_kind, identity, profile, created_at, expires_at, created_by, creator_names) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             token.hash,
             rows::identity_kind(&token.identity),
@@ -40,7 +42,8 @@ pub(super) fn create(
             token.profile,
             at.0,
             token.expires_at.0,
-            actor
+            actor,
+            queue::sql::to_json(&token.creator_names)?,
         ],
     )?;
     let detail = serde_json::json!({
@@ -53,8 +56,8 @@ pub(super) fn create(
 }
 
 pub(super) fn find(connection: &Connection, hash: &[u8; 32]) -> Result<Option<StoredToken>, StoreError> {
-    let query =
-        "SELECT identity_kind, identity, profile, expires_at, used_by, created_by FROM token WHERE hash = ?";
+    let query = "SELECT identity_kind, identity, profile, expires_at, used_by, created_by, creator_names \
+                 FROM token WHERE hash = ?";
     rows::first(connection, query, params![hash], |row| {
         let used_by = match get::<Option<Vec<u8>>>(row, 4)? {
             None => None,
@@ -67,6 +70,10 @@ pub(super) fn find(connection: &Connection, hash: &[u8; 32]) -> Result<Option<St
             expires_at: UnixTime(get(row, 3)?),
             used_by,
             created_by: get(row, 5)?,
+            creator_names: match get::<Option<String>>(row, 6)? {
+                None => Vec::new(),
+                Some(_) => queue::sql::json(row, 6)?,
+            },
         })
     })
 }
@@ -113,8 +120,8 @@ pub(super) fn consume_held(
 }
 
 /// Makes the token of an issuance usable again, or the approved request that holds it.
-pub(super) fn release(connection: &Connection, intent: &IntentId) -> Result<(), StoreError> {
-    queue::sql::release(connection, intent)?;
+pub(super) fn release(connection: &Connection, intent: &IntentId, at: UnixTime) -> Result<(), StoreError> {
+    queue::sql::steps::release(connection, intent, at)?;
     let query = "SELECT requester FROM certificate WHERE intent = ?";
     let requester = rows::first(connection, query, params![intent], |row| get::<String>(row, 0))?
         .ok_or(StoreError::NotFound)?;

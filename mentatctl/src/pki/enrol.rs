@@ -272,7 +272,9 @@ fn refusal(error: ClientError, pending: PendingRequest, begun: Begun) -> Failure
     let hopeless = match &error {
         ClientError::Problem(problem) => match problem.code.as_str() {
             "http_error" | "unauthorized" => false,
-            "token_unknown" => begun == Begun::Now,
+            // The request stands; it goes on once its record is repaired, or the configuration says again what was approved.
+            "request_changed" => false,
+            "token_unknown" | "request_conflict" => begun == Begun::Now,
             _ => (400..500).contains(&problem.status) && problem.status != 429,
         },
         _ => false,

@@ -227,12 +227,22 @@ fn show(seen: &Seen, out: &Output) {
     let mut rows = vec![
         ("identity", statement.identity.to_string()),
         ("by", statement.identity_issuer.clone()),
-        ("profile", statement.profile.clone()),
+        ("profile", format!("{} ({})", statement.profile, statement.kind)),
+        ("subject", format!("{:?}", statement.subject)),
+        ("valid for", lifetime_text(statement.lifetime_seconds)),
+        ("policies", statement.policies.join(", ")),
+        ("timestamp", format!("{} of the issuance log", statement.sct)),
+        ("issuer", format!("{} {}", statement.issuer, statement.authority)),
         ("key", statement.spki_sha256.clone()),
         ("requester", format!("{} {way}{vouched}", statement.requester)),
         ("asked at", time_text(statement.created_at)),
         ("evidence", format!("{:?}", statement.evidence)),
     ];
+    for (whose, names) in [("known as", &statement.requester_names), ("made by", &statement.voucher_names)] {
+        if !names.is_empty() {
+            rows.push((whose, format!("{names:?}")));
+        }
+    }
     for extension in &statement.extensions {
         rows.push(("extension", format!("{} {:?}", extension.oid, extension.value)));
     }
@@ -253,6 +263,13 @@ fn show(seen: &Seen, out: &Output) {
     });
 }
 
+/// Seconds in the largest unit that says them exactly.
+fn lifetime_text(seconds: i64) -> String {
+    let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];
+    let exact = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0);
+    exact.map_or_else(|| format!("{seconds} seconds"), |(unit, name)| format!("{} {name}", seconds / unit))
+}
+
 fn report(decided: &DecidedRequests, done: &str, out: &Output) {
     for status in &decided.requests {
         let counted = match status.state {
@@ -270,8 +287,10 @@ fn report(decided: &DecidedRequests, done: &str, out: &Output) {
 fn refused(error: ClientError) -> Failure {
     let hint = match error.code() {
         Some("approver_unnamed") => {
-            "give a client certificate (--tls-cert, --tls-key), or an identity token of your own in --admin-token-file"
+            "give a client certificate with your e-mail address (--tls-cert, --tls-key), or an identity token with your verified one in \
+             --admin-token-file"
         }
+        Some("approver_repeated") => "have somebody else approve it: you did, under another name",
         Some("approver_is_requester") => "have somebody else approve it: nobody approves for themselves",
         Some("token_used") => "an identity token decides once: get a new one",
         _ => return ca_failure(error),

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{INVALID_ARGUMENT, Refusal, certificates_of, chains_of};
+use super::{
+    FAILED_PRECONDITION, INVALID_ARGUMENT, PERMISSION_DENIED, RESOURCE_EXHAUSTED, Refusal, certificates_of,
+    chains_of,
+};
 use crate::CertificateAuthority;
 use crate::fulcio::{CertificateRequest, KeyProof};
 use ca_pki::jws::MAX_TOKEN;
@@ -44,6 +47,9 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         match refusal.code {
             INVALID_ARGUMENT => Self::invalid_argument(refusal.message),
+            PERMISSION_DENIED => Self::permission_denied(refusal.message),
+            RESOURCE_EXHAUSTED => Self::resource_exhausted(refusal.message),
+            FAILED_PRECONDITION => Self::failed_precondition(refusal.message),
             _ => Self::internal(refusal.message),
         }
     }

@@ -1,14 +1,19 @@
 //! SQL of requests that wait for approval. What is open is found by an index of the open ones alone, however many were closed.
 
+pub(in crate::storage) mod steps;
+
 use ca_pki::UnixTime;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use super::super::certificates::Conditions;
 use super::super::rows::{self, column, get};
 use super::super::sql::{Connection, Row, params};
-use super::super::{IntentId, StoreError, audit, revocations};
+use super::super::{StoreError, audit, revocations};
 use super::{
-    Decision, NewDecision, QueueLimit, QueueLimits, QueueSearch, QueueSelection, QueueState, QueuedId,
-    QueuedRequest, RequestContent, RequestOf, StoredApproval, Way, numbered,
+    NewRequest, OpenRequests, QueueLimit, QueueSearch, QueueSelection, QueueState, QueuedId, QueuedRequest,
+    RequestContent, RequestOf, StoredApproval, Way, numbered,
 };
 
 /// The columns of [`row`].
@@ -16,7 +21,8 @@ macro_rules! request_select {
     ($rest:literal) => {
         concat!(
             "SELECT number, id, requester, request_id, token, way, vouched_by, identity_kind, identity, identity_issuer, ",
-            "profile, spki, spki_sha256, claims, evidence, needed, created_at, expires_at, state, closed_by, reason, intent ",
+            "profile, spki, spki_sha256, claims, evidence, needed, created_at, expires_at, state, closed_by, reason, intent, ",
+            "closed_at, requester_names, voucher_names, issuer, terms ",
             "FROM enrolment_request WHERE ",
             $rest
         )
@@ -26,7 +32,6 @@ macro_rules! request_select {
 fn row(row: &Row<'_>) -> Result<QueuedRequest, StoreError> {
     let token = get::<Option<Vec<u8>>>(row, 4)?.map(|_| column::<32>(row, 4)).transpose()?;
     let intent = get::<Option<Vec<u8>>>(row, 21)?.map(|_| column::<16>(row, 21)).transpose()?;
-    let claims = serde_json::from_str(&get::<String>(row, 13)?);
     Ok(QueuedRequest {
         number: get(row, 0)?,
         content: RequestContent {
@@ -35,13 +40,17 @@ fn row(row: &Row<'_>) -> Result<QueuedRequest, StoreError> {
             request_id: get(row, 3)?,
             token,
             way: numbered(&Way::ALL, get(row, 5)?, "way of a request")?,
+            requester_names: json(row, 23)?,
             vouched_by: get(row, 6)?,
+            voucher_names: json(row, 24)?,
             identity: rows::identity(get(row, 7)?, get(row, 8)?)?,
             identity_issuer: get(row, 9)?,
             profile: get(row, 10)?,
+            issuer: get(row, 25)?,
+            terms: json(row, 26)?,
             spki: get(row, 11)?,
             spki_sha256: column::<32>(row, 12)?,
-            claims: claims.map_err(|_| rows::corrupted("claims of a request"))?,
+            claims: json(row, 13)?,
             evidence: get(row, 14)?,
             needed: u8::try_from(get::<i64>(row, 15)?).map_err(|_| rows::corrupted("number of approvals"))?,
             created_at: UnixTime(get(row, 16)?),
@@ -49,20 +58,33 @@ fn row(row: &Row<'_>) -> Result<QueuedRequest, StoreError> {
         },
         state: numbered(&QueueState::ALL, get(row, 18)?, "state of a request")?,
         approvals: Vec::new(),
+        closed_at: get::<Option<i64>>(row, 22)?.map(UnixTime),
         closed_by: get(row, 19)?,
         reason: get(row, 20)?,
         intent,
     })
 }
 
+/// A column that is JSON.
+pub(in crate::storage) fn json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<T, StoreError> {
+    serde_json::from_str(&get::<String>(row, index)?).map_err(|_| rows::corrupted("JSON of a request"))
+}
+
+pub(in crate::storage) fn to_json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|_| rows::corrupted("JSON of a request"))
+}
+
 /// The same with its approvals.
 fn whole(connection: &Connection, mut request: QueuedRequest) -> Result<QueuedRequest, StoreError> {
-    let query = "SELECT approver, statement, at FROM enrolment_approval WHERE request = ? ORDER BY approver";
+    let query = "SELECT approver, statement, at, names, record FROM enrolment_approval WHERE request = ? \
+                 ORDER BY approver, statement";
     request.approvals = rows::all(connection, query, params![request.content.id], |row| {
         Ok(StoredApproval {
             approver: get(row, 0)?,
             statement: column::<32>(row, 1)?,
             at: UnixTime(get(row, 2)?),
+            names: json(row, 3)?,
+            record: u64::try_from(get::<i64>(row, 4)?).map_err(|_| rows::corrupted("an audit record"))?,
         })
     })?;
     Ok(request)
@@ -87,7 +109,7 @@ pub(in crate::storage) fn find_of(
     let found = match of {
         RequestOf::Token(hash) => rows::first(connection, request_select!("token = ?"), params![hash], row),
         RequestOf::Requester(requester, request_id) => {
-            let query = request_select!("requester = ? AND request_id = ?");
+            let query = request_select!("requester = ? AND request_id = ? ORDER BY number DESC LIMIT 1");
             rows::first(connection, query, params![requester, request_id], row)
         }
     }?;
@@ -138,20 +160,21 @@ pub(in crate::storage) fn holds(connection: &Connection, token: &[u8; 32]) -> Re
 
 /// How many requests are open at a time (1), and of an identity (2).
 const OPEN: &str = "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ?";
-const OPEN_OF_IDENTITY: &str =
-    "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ? AND identity = ?";
+const OPEN_OF_IDENTITY: &str = "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ? \
+    AND identity = ? AND identity_issuer = ?";
+/// How many of those by identity token are: whoever an issuer lets in must not keep everybody else out.
+const OPEN_BY_IDENTITY_TOKEN: &str =
+    "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ? AND way = 2";
 
-pub(in crate::storage) fn record(
-    connection: &Connection,
-    content: &RequestContent,
-    statement: &[u8; 32],
-    limits: QueueLimits,
-) -> Result<(), StoreError> {
+pub(in crate::storage) fn record(connection: &Connection, new: &NewRequest) -> Result<(), StoreError> {
+    let NewRequest { content, statement, limits, instead_of } = new;
     if revocations::is_compromised(connection, &content.spki_sha256)? {
         return Err(StoreError::KeyCompromised);
     }
     let of = RequestOf::Requester(content.requester.clone(), content.request_id.clone());
-    if find_of(connection, &of)?.is_some() {
+    if find_of(connection, &of)?
+        .is_some_and(|other| other.state.is_open() || *instead_of != Some(other.content.id))
+    {
         return Err(StoreError::StateConflict);
     }
     let at = content.created_at;
@@ -173,31 +196,40 @@ pub(in crate::storage) fn record(
     if count(connection, OPEN, params![at.0])? >= u64::from(limits.all) {
         return Err(StoreError::QueueFull(QueueLimit::All));
     }
-    let of_identity = count(connection, OPEN_OF_IDENTITY, params![at.0, content.identity.as_str()])?;
+    if content.way == Way::IdentityToken
+        && count(connection, OPEN_BY_IDENTITY_TOKEN, params![at.0])? >= u64::from(limits.all.div_ceil(2))
+    {
+        return Err(StoreError::QueueFull(QueueLimit::All));
+    }
+    let (identity, issuer) = (content.identity.as_str(), &content.identity_issuer);
+    let of_identity = count(connection, OPEN_OF_IDENTITY, params![at.0, identity, issuer])?;
     if of_identity >= u64::from(limits.identity) {
         return Err(StoreError::QueueFull(QueueLimit::Identity));
     }
-    let claims =
-        serde_json::to_string(&content.claims).map_err(|_| rows::corrupted("claims of a request"))?;
     rows::execute(
         connection,
-        "INSERT INTO enrolment_request (id, requester, request_id, token, way, vouched_by, identity_kind, identity, \
-         identity_issuer, profile, spki, spki_sha256, claims, evidence, needed, created_at, expires_at, state, announced) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+        "INSERT INTO enrolment_request (id, requester, request_id, token, way, requester_names, vouched_by, voucher_names, \
+         identity_kind, identity, identity_issuer, profile, issuer, terms, spki, spki_sha256, claims, evidence, needed, \
+         created_at, expires_at, state, announced) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
         params![
             content.id,
             content.requester,
             content.request_id,
             content.token.as_ref().map(<[u8; 32]>::as_slice),
             content.way as i64,
+            to_json(&content.requester_names)?,
             content.vouched_by,
+            to_json(&content.voucher_names)?,
             rows::identity_kind(&content.identity),
             content.identity.as_str(),
             content.identity_issuer,
             content.profile,
+            content.issuer,
+            to_json(&content.terms)?,
             content.spki,
             content.spki_sha256,
-            claims,
+            to_json(&content.claims)?,
             content.evidence,
             content.needed,
             at.0,
@@ -206,183 +238,17 @@ pub(in crate::storage) fn record(
     )?;
     let detail = serde_json::json!({
         "request": hex::encode(content.id),
-        "statement_sha256": hex::encode(statement),
-        "identity": content.identity.as_str(),
-        "profile": content.profile,
-        "spki_sha256": hex::encode(content.spki_sha256),
-        "approvals_needed": content.needed,
-        "expires_at": content.expires_at.0,
+        "statement_sha256": hex::encode(Sha256::digest(statement)),
+        "statement": statement,
     });
     audit::append(connection, "request.recorded", &content.requester, &detail.to_string(), at)
-}
-
-pub(in crate::storage) fn decide(
-    connection: &Connection,
-    new: &NewDecision,
-) -> Result<Vec<QueuedRequest>, StoreError> {
-    // All are looked at before any is written: a refusal changes nothing.
-    for (id, _) in &new.requests {
-        let request = find(connection, id)?.ok_or(StoreError::NotFound)?;
-        let approved = request.approvals.iter().any(|approval| approval.approver == new.name);
-        match (&new.decision, request.state_at(new.at)) {
-            (Decision::Approve, QueueState::Waiting) => {
-                if revocations::is_compromised(connection, &request.content.spki_sha256)? {
-                    return Err(StoreError::KeyCompromised);
-                }
-            }
-            // Whoever repeats their approval learns how it stands.
-            (Decision::Approve, QueueState::Approved) if approved => {}
-            (Decision::Deny(_), QueueState::Waiting | QueueState::Approved) => {}
-            _ => return Err(StoreError::StateConflict),
-        }
-    }
-    for (id, statement) in &new.requests {
-        match &new.decision {
-            Decision::Approve => approve(connection, id, statement, new)?,
-            Decision::Deny(reason) => {
-                let change = (QueueState::Denied, "request.denied");
-                close(connection, id, change, &new.actor, reason, new.at)?;
-            }
-        }
-    }
-    let decided = new.requests.iter().map(|(id, _)| {
-        find(connection, id)?.ok_or_else(|| rows::corrupted("a request that was just decided is missing"))
-    });
-    decided.collect()
-}
-
-fn approve(
-    connection: &Connection,
-    id: &QueuedId,
-    statement: &[u8; 32],
-    new: &NewDecision,
-) -> Result<(), StoreError> {
-    let added = rows::execute(
-        connection,
-        "INSERT INTO enrolment_approval (request, approver, statement, at) VALUES (?, ?, ?, ?) \
-         ON CONFLICT (request, approver) DO NOTHING",
-        params![id, new.name, statement, new.at.0],
-    )?;
-    if added == 0 {
-        return Ok(());
-    }
-    let enough = "UPDATE enrolment_request SET state = 1 WHERE id = ?1 AND state = 0 AND needed <= \
-                  (SELECT count(*) FROM enrolment_approval WHERE request = ?1 AND statement = ?2)";
-    let enough = rows::execute(connection, enough, params![id, statement])?;
-    let detail = serde_json::json!({
-        "request": hex::encode(id),
-        "statement_sha256": hex::encode(statement),
-        "enough": enough == 1,
-    });
-    audit::append(connection, "request.approved", &new.actor, &detail.to_string(), new.at)
-}
-
-/// Closes an open request.
-fn close(
-    connection: &Connection,
-    id: &QueuedId,
-    (state, event): (QueueState, &str),
-    actor: &str,
-    reason: &str,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let closed = rows::execute(
-        connection,
-        "UPDATE enrolment_request SET state = ?, closed_at = ?, closed_by = ?, reason = ? \
-         WHERE id = ? AND state IN (0, 1)",
-        params![state as i64, at.0, actor, reason, id],
-    )?;
-    if closed != 1 {
-        return Err(rows::corrupted("a request that was open is not"));
-    }
-    told(connection, id, event, actor, reason, at)
-}
-
-/// The audit record of a request that was closed.
-fn told(
-    connection: &Connection,
-    id: &[u8],
-    event: &str,
-    actor: &str,
-    reason: &str,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let detail = serde_json::json!({ "request": hex::encode(id), "reason": reason });
-    audit::append(connection, event, actor, &detail.to_string(), at)
-}
-
-/// Whether an approved request waits for its issuance.
-pub(in crate::storage) fn is_approved(
-    connection: &Connection,
-    id: &QueuedId,
-    now: UnixTime,
-) -> Result<bool, StoreError> {
-    let query = "SELECT 1 FROM enrolment_request WHERE id = ? AND state = 1 AND expires_at > ?";
-    Ok(rows::first(connection, query, params![id, now.0], |_| Ok(()))?.is_some())
-}
-
-/// Gives a request to an issuance, whose intent is recorded in the same transaction.
-pub(in crate::storage) fn claim(
-    connection: &Connection,
-    id: &QueuedId,
-    intent: &IntentId,
-    at: UnixTime,
-) -> Result<(), StoreError> {
-    let query =
-        "UPDATE enrolment_request SET state = 2, intent = ?, closed_at = ? WHERE id = ? AND state = 1";
-    match rows::execute(connection, query, params![intent, at.0, id])? {
-        1 => Ok(()),
-        // It was looked at in this transaction.
-        _ => Err(rows::corrupted("a request that was approved is not")),
-    }
-}
-
-/// Gives a request back of whose issuance nothing exists.
-pub(in crate::storage) fn release(connection: &Connection, intent: &IntentId) -> Result<(), StoreError> {
-    let query = "UPDATE enrolment_request SET state = 1, intent = NULL, closed_at = NULL \
-                 WHERE intent = ? AND state = 2";
-    rows::execute(connection, query, params![intent]).map(|_| ())
-}
-
-/// Most requests that expire in one transaction.
-const TENDED: u32 = 256;
-/// Open requests whose time is over (1), and closed ones of before a time (1); at most so many (2).
-const OVERDUE: &str = "SELECT id FROM enrolment_request WHERE state IN (0, 1) AND expires_at <= ? LIMIT ?";
-const OLD: &str = "SELECT id FROM enrolment_request WHERE closed_at IS NOT NULL AND closed_at < ? ORDER BY closed_at LIMIT ?";
-
-pub(in crate::storage) fn tend(
-    connection: &Connection,
-    now: UnixTime,
-    forget_before: UnixTime,
-) -> Result<u64, StoreError> {
-    let overdue = rows::all(connection, OVERDUE, params![now.0, TENDED], |row| column::<16>(row, 0))?;
-    for id in &overdue {
-        let change = (QueueState::Expired, "request.expired");
-        close(connection, id, change, "reconciler", "its time was over", now)?;
-    }
-    let old = rows::all(connection, OLD, params![forget_before.0, TENDED], |row| column::<16>(row, 0))?;
-    for id in &old {
-        rows::execute(connection, "DELETE FROM enrolment_approval WHERE request = ?", params![id])?;
-        rows::execute(connection, "DELETE FROM enrolment_request WHERE id = ?", params![id])?;
-    }
-    Ok(overdue.len() as u64)
-}
-
-/// Whether [`tend`] has anything to do.
-pub(in crate::storage) fn needs_tending(
-    connection: &Connection,
-    now: UnixTime,
-    forget_before: UnixTime,
-) -> Result<bool, StoreError> {
-    let any = |query: &str, at: UnixTime| rows::first(connection, query, params![at.0, 1_u8], |_| Ok(()));
-    Ok(any(OVERDUE, now)?.is_some() || any(OLD, forget_before)?.is_some())
 }
 
 fn selected(mut conditions: Conditions, selection: &QueueSelection) -> Conditions {
     conditions.demand(" AND identity = ?", selection.identity.clone());
     conditions.demand(" AND spki_sha256 = ?", selection.spki_sha256);
     conditions.demand(" AND profile = ?", selection.profile.clone());
-    conditions.demand(" AND created_at >= ?", selection.created_from.map(|at| at.0));
+    conditions.demand(" AND issuer = ?", selection.issuer.clone());
     conditions.demand(" AND created_at < ?", selection.created_before.map(|at| at.0));
     conditions
 }
@@ -390,27 +256,14 @@ fn selected(mut conditions: Conditions, selection: &QueueSelection) -> Condition
 pub(in crate::storage) fn count_selected(
     connection: &Connection,
     selection: &QueueSelection,
-) -> Result<u64, StoreError> {
-    let open = Conditions::after("SELECT count(*) FROM enrolment_request WHERE state IN (0, 1)");
-    let conditions = selected(open, selection);
-    count(connection, conditions.text(), &conditions.parameters())
-}
-
-pub(in crate::storage) fn end(
-    connection: &Connection,
-    selection: &QueueSelection,
-    actor: &str,
-    reason: &str,
-    at: UnixTime,
-) -> Result<u64, StoreError> {
-    let open = Conditions::after("SELECT id FROM enrolment_request WHERE state IN (0, 1)");
-    let conditions = selected(open, selection);
-    let found =
-        rows::all(connection, conditions.text(), &conditions.parameters(), |row| column::<16>(row, 0))?;
-    for id in &found {
-        close(connection, id, (QueueState::Ended, "request.ended"), actor, reason, at)?;
-    }
-    Ok(found.len() as u64)
+) -> Result<OpenRequests, StoreError> {
+    let open = "SELECT count(*), coalesce(max(number), 0) FROM enrolment_request WHERE state IN (0, 1)";
+    let conditions = selected(Conditions::after(open), selection);
+    let found = rows::first(connection, conditions.text(), &conditions.parameters(), |row| {
+        let count = u64::try_from(get::<i64>(row, 0)?).map_err(|_| rows::corrupted("a count is negative"))?;
+        Ok(OpenRequests { count, newest: get(row, 1)? })
+    })?;
+    Ok(found.unwrap_or_default())
 }
 
 pub(in crate::storage) fn unannounced(

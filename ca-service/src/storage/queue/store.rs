@@ -4,20 +4,15 @@ use ca_pki::UnixTime;
 
 use super::super::Answer;
 use super::super::sql_store::SqlStore;
+use super::sql::{self, steps};
 use super::{
-    NewDecision, QueueLimits, QueueSearch, QueueSelection, QueueStore, QueuedId, QueuedRequest,
-    RequestContent, RequestOf, sql,
+    Decided, NewDecision, NewRequest, OpenRequests, QueueSearch, QueueSelection, QueueStore, QueuedId,
+    QueuedRequest, RequestOf,
 };
 
 impl QueueStore for SqlStore {
-    fn record_request(
-        &self,
-        content: RequestContent,
-        statement: [u8; 32],
-        limits: QueueLimits,
-    ) -> Answer<'_, ()> {
-        let record = move |connection: &_| sql::record(connection, &content, &statement, limits);
-        Box::pin(self.writer.change(record))
+    fn record_request(&self, new: NewRequest) -> Answer<'_, ()> {
+        Box::pin(self.writer.change(move |connection| sql::record(connection, &new)))
     }
 
     fn queued(&self, id: QueuedId) -> Answer<'_, Option<QueuedRequest>> {
@@ -37,17 +32,26 @@ impl QueueStore for SqlStore {
     }
 
     fn decide(&self, decision: NewDecision) -> Answer<'_, Vec<QueuedRequest>> {
-        Box::pin(self.writer.change(move |connection| sql::decide(connection, &decision)))
+        Box::pin(self.writer.change(move |connection| steps::decide(connection, &decision)))
+    }
+
+    fn reopen_request(&self, decided: Decided, at: UnixTime) -> Answer<'_, ()> {
+        Box::pin(self.writer.change(move |connection| steps::reopen(connection, &decided, at)))
+    }
+
+    fn withdraw_approvals(&self, decided: Decided, approvers: Vec<String>, at: UnixTime) -> Answer<'_, ()> {
+        let withdraw = move |connection: &_| steps::withdraw(connection, &decided, &approvers, at);
+        Box::pin(self.writer.change(withdraw))
     }
 
     fn tend_queue(&self, now: UnixTime, forget_before: UnixTime) -> Answer<'_, u64> {
         Box::pin(async move {
-            let needed = move |connection: &_| sql::needs_tending(connection, now, forget_before);
+            let needed = move |connection: &_| steps::needs_tending(connection, now, forget_before);
             // Mostly there is nothing to do, and a transaction that writes costs everybody a turn.
             if !self.readers.scan(needed).await? {
                 return Ok(0);
             }
-            self.writer.change(move |connection| sql::tend(connection, now, forget_before)).await
+            self.writer.change(move |connection| steps::tend(connection, now, forget_before)).await
         })
     }
 
@@ -59,11 +63,11 @@ impl QueueStore for SqlStore {
         at: UnixTime,
     ) -> Answer<'a, u64> {
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        let end = move |connection: &_| sql::end(connection, &selection, &actor, &reason, at);
+        let end = move |connection: &_| steps::end(connection, &selection, &actor, &reason, at);
         Box::pin(self.writer.change(end))
     }
 
-    fn count_requests(&self, selection: QueueSelection) -> Answer<'_, u64> {
+    fn count_requests(&self, selection: QueueSelection) -> Answer<'_, OpenRequests> {
         Box::pin(self.readers.scan(move |connection| sql::count_selected(connection, &selection)))
     }
 
