@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ca_api::{RevocationReason, Revoke};
+use ca_api::{Enrol, PlanRevocations, RevocationReason, RevocationSelection, Revoke, RevokeMany};
 use ca_pki::UnixTime;
 use ca_pki::profile::{Profile, ProfileConfig, SubscriberRules};
 use ca_service::queue::QueueRefusal;

@@ -228,7 +228,7 @@ async fn what_is_approved_is_what_was_shown_and_nothing_else_is_issued() {
     let as_of = |name: &str| {
         execute(&office.site.settings, &format!("UPDATE enrolment_approval SET approver = '{name}'"));
     };
-    as_of("CN=mallory");
+    as_of(&office.name("mallory"));
     assert_eq!(refused(server.client().enrol(&asked).await), (409, "request_changed".to_owned()));
     assert!(findings().await[0].contains("does not have an approval"), "{:?}", findings().await);
     as_of(&name);
