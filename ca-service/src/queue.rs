@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `Asked` | somebody whose identity and key were proven, and how many people must approve |
 //! | [`RequestContent`] | what would be issued, fixed when the request is recorded |
-//! | `statement` | the same as text: what approvers are shown, and approve by its SHA-256 |
-//! | `person` | who somebody is, by every name that is known of them |
-//! | `decision` | who may approve or deny, and what comes of it |
+//! | [`statement`](mod@statement) | the same as text: what approvers are shown, and approve by its SHA-256 |
+//! | [`person`] | who somebody is, by every name that is known of them |
+//! | [`decision`] | who may approve or deny, and what comes of it |
 //! | [`Granted`] | the proof that enough different people approved exactly this, without which issuance refuses |
 //! | `notice` | the webhook that is told of new requests |
 //!

@@ -10,7 +10,7 @@ use crate::error::CaError;
 use crate::issuance::AuthorisedRequest;
 use crate::storage::queue::{QueueState, QueuedId, QueuedRequest, RequestContent, StoredApproval};
 
-/// The proof that enough different people approved exactly one request. Only [`judge`] makes it.
+/// The proof that enough different people approved exactly one request. Only the count of the queue makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
     content: Box<RequestContent>,
