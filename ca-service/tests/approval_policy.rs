@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ca_api::{Enrol, PlanRevocations, RevocationReason, RevocationSelection, Revoke, RevokeMany};
+use ca_api::{
+    DenyRequests, Enrol, PlanRevocations, RevocationReason, RevocationSelection, Revoke, RevokeMany,
+};
 use ca_pki::UnixTime;
 use ca_pki::profile::{Profile, ProfileConfig, SubscriberRules};
 use ca_service::queue::QueueRefusal;
 use ca_service::storage::State;
 use ca_service::storage::queue::QueueState;
-use ca_service::{CaError, CertificateAuthority};
+use ca_service::{CaError, CertificateAuthority, check};
 use fixture::approvers::{Office, approval};
 use fixture::deciders::{approve, approver, ask, queue, refusal, shown};
 use fixture::faults::{Fault, FaultyStore};
 use fixture::signers::{ObedientKeys, Orders, Refusal};
-use fixture::{Server, Site, authorised, check_ca, csr, enrol_request, key, token_request};
+use fixture::{Server, Site, authorised, check_ca, csr, enrol_request, execute, key, token_request};
 use serde_json::{Value, json};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
@@ -222,7 +224,7 @@ async fn the_same_key_asks_anew_once_its_certificate_has_ended_or_never_came() {
 
     // Whoever was denied is told so for a day.
     let request = server.admin().queued_request(third["id"].as_str().unwrap()).await.unwrap();
-    let denial = ca_api::DenyRequests { requests: approval(&request).requests, reason: "no".to_owned() };
+    let denial = DenyRequests { requests: approval(&request).requests, reason: "no".to_owned() };
     server.admin().deny_requests(&denial).await.unwrap();
     let (status, denied) = come(&office, &server, &clock, &body).await;
     assert!(status != 202 && denied["message"].as_str().unwrap().contains("denied"), "{status} {denied}");
@@ -281,4 +283,26 @@ async fn an_order_means_what_waited_when_it_was_planned_whatever_becomes_of_it()
     assert_eq!(refusal(authority.enrol(&undone).await), "request_ended");
     authority.publish_due().await.unwrap();
     check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_closed_and_lives_again_and_what_vanished_is_found_by_the_check() {
+    let site = Site::with(&one()).await;
+    let authority = site.open().await;
+    let findings = async || check::run(&authority).await.unwrap().findings.join("; ");
+    let revived = approved(&authority, "r1").await;
+    let request = queue(&authority, QueueState::Approved).await.remove(0);
+    let denial = DenyRequests { requests: shown(&request).requests, reason: "no".to_owned() };
+    authority.deny_requests(&denial, &approver("bob")).await.unwrap();
+    assert_eq!(refusal(authority.enrol(&revived).await), "request_denied");
+    assert_eq!(findings().await, "");
+    execute(&site.settings, "UPDATE enrolment_request SET state = 1, closed_at = NULL");
+    assert!(findings().await.contains("the audit trail says that it was closed"), "{}", findings().await);
+    authority.enrol(&revived).await.unwrap();
+    assert!(findings().await.contains("after its request was closed"), "{}", findings().await);
+
+    let waits = ask(&authority, "waits@example.com", "r2").await;
+    assert_eq!(refusal(authority.enrol(&waits).await), "awaits_approval");
+    execute(&site.settings, "DELETE FROM enrolment_request WHERE state = 0");
+    assert!(findings().await.contains("its record is missing"), "{}", findings().await);
 }
