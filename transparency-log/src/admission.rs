@@ -253,9 +253,9 @@ fn rules_of_event(config: &EventConfig) -> Result<Vec<EventRule>, StartRefusal> 
         // A chain brings the CAs above along, below which there may be other authorities: who is to speak for a root's
         // certificates is given its file.
         let is_above = |it: &&Certificate| {
-            certificates
-                .iter()
-                .any(|one| one != *it && !one.is_self_issued() && one.issuer_der() == it.subject_der())
+            certificates.iter().any(|one| {
+                one != *it && one.is_ca() && !one.is_self_issued() && one.issuer_der() == it.subject_der()
+            })
         };
         let authorities = certificates.iter().filter(|it| it.is_ca() && !is_above(it));
         let authorities: Vec<_> = authorities.map(identity).collect();
