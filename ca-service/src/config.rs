@@ -331,6 +331,12 @@ impl Config {
                     "rename the section",
                 );
             }
+            if Kind::of_authorities().iter().any(|kind| kind.as_str() == name) {
+                return refuse(
+                    "a profile has the name of a kind of the CA's own certificates",
+                    "rename the section",
+                );
+            }
             let profile = Profile::subscriber(name, raw).map_err(|error| pki_refusal("profiles", &error))?;
             if profile.sct() == SctPolicy::Embedded && self.issuance_log.is_none() {
                 return Err(StartRefusal::new(

@@ -258,22 +258,24 @@ impl CertificateAuthority {
             Some(_) => return Err(CaError::Inconsistent("an approval of another order")),
             None => Vec::new(),
         };
-        let found = self.store.selected(order.selection()?, piece.after, piece.limit).await?;
+        let selection = order.selection()?;
         // The record comes first: what was ordered, by whom, approved by whom.
         let detail = serde_json::json!({
             "order": order,
             "order_sha256": hex::encode(Sha256::digest(text)),
             "after": piece.after,
-            "certificates": found.len(),
+            "limit": piece.limit,
             "approved": approved,
         });
         let now = self.clock.for_records();
         self.store.audit("revocation.ordered", &piece.actor, detail.to_string(), now).await?;
         let mut done = RevokeManyDone { revoked: 0, kept: 0, ended_requests: 0, next: None };
-        // Before any certificate: nobody fetches the next one in between.
+        // Before the certificates are looked for: a request that is fetched until then has its certificate among them, and none is
+        // fetched after.
         let meant = requests_meant(&order.selection)?;
         done.ended_requests = self.store.end_requests(meant, &piece.actor, ENDED, now).await?;
         self.metrics.requests_ended.inc_by(done.ended_requests);
+        let found = self.store.selected(selection, piece.after, piece.limit).await?;
         let reason = stored_reason(order.reason);
         let mut outcomes = Vec::with_capacity(found.len());
         for one in &found {

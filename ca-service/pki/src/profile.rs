@@ -52,6 +52,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kinds of the CA's own certificates.
+    #[must_use]
+    pub fn of_authorities() -> [Self; 6] {
+        [
+            Self::CodeSigningIssuer,
+            Self::CrossCertificate,
+            Self::OcspResponder,
+            Self::Root,
+            Self::TimeStampingIssuer,
+            Self::TimestampAuthority,
+        ]
+    }
+
     /// True for kinds whose certificates carry an identity and may be asked for by requesters.
     #[must_use]
     pub fn is_subscriber(self) -> bool {

@@ -20,8 +20,10 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::problem::problem;
 use super::{answer, binary, request, with};
 use crate::CertificateAuthority;
+use crate::error::CaError;
 use crate::responder::OcspAnswer;
 use crate::storage::CrlPart;
 
@@ -106,6 +108,8 @@ fn crl(
     headers: &HeaderMap,
     authority: &CertificateAuthority,
 ) -> Result<Response, Problem> {
+    // What a successor revoked is in none of these lists.
+    authority.still_serves().map_err(|error| problem(&CaError::Store(error)))?;
     let published = authority.published_crl(issuer, part).ok_or_else(|| Problem::not_found(UNKNOWN))?;
     let max_age = authority.settings().publish_interval.as_secs();
     let caching = Caching {

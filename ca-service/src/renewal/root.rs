@@ -21,7 +21,10 @@ impl CertificateAuthority {
     /// was given it, and the root that came after it may have its name.
     pub(crate) fn is_unfounded_root(&self, record: &StoredCertificate) -> bool {
         let is_its = |root: &LoadedAuthority| root.public_key.spki_sha256() == record.spki_sha256;
-        record.profile == Kind::Root.as_str() && !self.authorities().get(&record.issuer).is_some_and(is_its)
+        let is_a_roots = record.profile == Kind::Root.as_str()
+            && record.identity.is_none()
+            && names::split(&record.issuer).is_some_and(|(kind, _)| kind == names::ROOT);
+        is_a_roots && !self.authorities().get(&record.issuer).is_some_and(is_its)
     }
 
     /// The root that certifies what is new.

@@ -37,9 +37,10 @@ impl AdmittedModule {
         Isolation::of(self.level)
     }
 
-    /// Its signer, and who vouched for that name: two issuers may know the same one.
+    /// Its signer, and who vouched for that name: two issuers may know the same one. What reached another level is apart from it,
+    /// because it may have less.
     pub(crate) fn signer_key(&self) -> String {
-        format!("{}\n{}", self.owner.signer, self.facts.issuer)
+        format!("{}\n{}\n{}", self.owner.signer, self.facts.issuer, self.facts.trust_level)
     }
 
     /// What it may do.

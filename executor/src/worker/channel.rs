@@ -7,7 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use executor_engine::FormatError;
 use executor_engine::frames::{StopOrder, body_length};
@@ -17,6 +17,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+
+use crate::clock;
 
 /// Most descriptors of one frame: the socket of stops and one for each lane.
 pub(super) const MAX_DESCRIPTORS: usize = 66;
@@ -83,7 +85,7 @@ impl Channel {
             && fds.iter().any(|fd| fd.revents().intersects(ended))
     }
 
-    /// Sends a whole frame. `go_on` is asked in every `pause` in which the other side takes nothing.
+    /// Sends a whole frame. `go_on` is asked in every `pause`, however little the other side takes at a time.
     pub(super) fn send(
         &self,
         body: &[u8],
@@ -93,6 +95,7 @@ impl Channel {
     ) -> Result<(), ChannelError> {
         let head = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
         let (mut sent, whole) = (0, head.len() + body.len());
+        let mut until = clock::monotonic().checked_add(pause);
         while sent < whole {
             let parts = [head.get(sent..), body.get(sent.saturating_sub(head.len())..)];
             let parts = parts.map(|part| IoSlice::new(part.unwrap_or_default()));
@@ -108,8 +111,12 @@ impl Channel {
                 Ok(count) => sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    if !self.wait(PollFlags::OUT, pause)? && !go_on() {
-                        return Err(ChannelError::GivenUp);
+                    self.wait(PollFlags::OUT, left(until))?;
+                    if left(until).is_zero() {
+                        if !go_on() {
+                            return Err(ChannelError::GivenUp);
+                        }
+                        until = clock::monotonic().checked_add(pause);
                     }
                 }
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
@@ -119,9 +126,10 @@ impl Channel {
         Ok(())
     }
 
-    /// The next frame's body, or nothing if it has not arrived whole within `pause`. A frame that says it is longer than
-    /// `max` is nonsense.
+    /// The next frame's body, or nothing if it has not arrived whole within `pause`, in however many pieces. What came of it
+    /// stays. A frame that says it is longer than `max` is nonsense.
     pub(super) fn receive(&mut self, max: usize, pause: Duration) -> Result<Option<Vec<u8>>, ChannelError> {
+        let until = clock::monotonic().checked_add(pause);
         loop {
             let missing = match self.inbox.first_chunk::<4>() {
                 None => 4 - self.inbox.len(),
@@ -132,13 +140,13 @@ impl Channel {
                 frame.drain(..4);
                 return Ok(Some(frame));
             }
+            // Also when something came: whoever sends a little now and then is looked at like one who sends nothing.
+            if left(until).is_zero() {
+                return Ok(None);
+            }
             match self.read(missing.min(STEP)) {
                 Ok(()) | Err(ChannelError::System(Errno::INTR)) => {}
-                Err(ChannelError::System(Errno::AGAIN)) => {
-                    if !self.wait(PollFlags::IN, pause)? {
-                        return Ok(None);
-                    }
-                }
+                Err(ChannelError::System(Errno::AGAIN)) => self.wait(PollFlags::IN, left(until))?,
                 Err(error) => return Err(error),
             }
         }
@@ -197,19 +205,23 @@ impl Channel {
         }
     }
 
-    /// Waits until the socket can be used; false when the time is over.
-    fn wait(&self, what: PollFlags, pause: Duration) -> Result<bool, ChannelError> {
+    /// Waits until the socket can be used, or the time is over.
+    fn wait(&self, what: PollFlags, pause: Duration) -> Result<(), ChannelError> {
         let mut fds = [PollFd::new(&self.socket, what)];
         let pause = Timespec {
             tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: pause.subsec_nanos().into(),
         };
         match poll(&mut fds, Some(&pause)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(false),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// The time until then; without an end, as long as anybody waits.
+fn left(until: Option<Instant>) -> Duration {
+    until.map_or(FOREVER, |until| until.saturating_duration_since(clock::monotonic()))
 }
 
 impl AsFd for Channel {
@@ -271,6 +283,39 @@ mod tests {
             assert!(matches!(near.receive(10, SOON), Err(ChannelError::Nonsense(_))), "{claimed}");
             assert!(near.inbox.capacity() < 64);
         }
+    }
+
+    #[test]
+    fn a_side_that_sends_or_takes_a_little_at_a_time_is_looked_at_as_often() {
+        let (mut near, far) = pair(Beside::Nothing);
+        let (mut slow, mut taken) = (far.try_clone().unwrap(), far);
+        let sender = std::thread::spawn(move || {
+            slow.write_all(&(1u32 << 20).to_le_bytes()).unwrap();
+            // Until the other side is gone.
+            while slow.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for _ in 0..3 {
+            assert!(near.receive(1 << 20, SOON).unwrap().is_none());
+        }
+        let taker = std::thread::spawn(move || {
+            use std::io::Read as _;
+            let mut some = [0; 4096];
+            while taken.read(&mut some).is_ok_and(|count| count > 0) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let mut asked = 0;
+        let mut go_on = || {
+            asked += 1;
+            asked < 3
+        };
+        let sent = near.send(&vec![0; 64 << 20], &[], SOON, &mut go_on);
+        assert!(matches!(sent, Err(ChannelError::GivenUp)) && asked == 3);
+        drop(near);
+        sender.join().unwrap();
+        taker.join().unwrap();
     }
 
     #[test]

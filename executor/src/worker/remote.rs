@@ -167,6 +167,13 @@ impl<'a> Talk<'a> {
     }
 
     fn carry(&mut self, module: u64, state: &mut GuestState, trial: Trial) -> Carried {
+        // It may have waited for its worker. What is to end already does not begin.
+        if let Some(cause) = state.killed() {
+            return Carried::Over(Err(CallError::Stopped(Stop::Killed(cause))));
+        }
+        if clock::monotonic() >= state.deadline() {
+            return Carried::Over(Err(CallError::Stopped(Stop::WallDeadline)));
+        }
         let wall = state.deadline().saturating_duration_since(clock::monotonic());
         let input = state.input.clone();
         let order = CallOrder {

@@ -59,7 +59,7 @@ async fn running(
 }
 
 fn key(signer: &str) -> String {
-    format!("{signer}\n")
+    format!("{signer}\n\nsigned")
 }
 
 #[tokio::test(flavor = "multi_thread")]
