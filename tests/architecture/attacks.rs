@@ -40,9 +40,9 @@ fn every_test_of_the_page_exists() {
                 let declared = [format!("fn {name}()"), format!("fn {name}(\n")];
                 let at = declared.iter().find_map(|it| source.find(it));
                 let at = at.unwrap_or_else(|| panic!("{attack}: {file} has no test {name}"));
-                let above: Vec<&str> = source[..at].lines().rev().map(str::trim).collect();
-                let above: Vec<&&str> =
-                    above.iter().take_while(|line| line.starts_with('#') || **line == "async").collect();
+                let line = source[..at].rfind('\n').map_or(0, |end| end + 1);
+                let above: Vec<&str> = source[..line].lines().rev().map(str::trim).collect();
+                let above: Vec<&&str> = above.iter().take_while(|line| line.starts_with('#')).collect();
                 let runs =
                     above.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
                 assert!(runs, "{attack}: {name} is no test: {above:?}");
