@@ -42,7 +42,7 @@ pub(crate) const ENFORCED: &[&str] = &[
     "no-dumps",
 ];
 
-/// System calls of a worker that serves; any other one ends it. None opens a file, makes a socket, starts a program or a
+/// System calls of a worker that serves; any other one ends it, or is [`REFUSED`]. None opens a file, makes a socket, starts a program or a
 /// thread, or reaches another process.
 const ALLOWED: &[i64] = &[
     libc::SYS_brk,
@@ -92,6 +92,14 @@ const ALLOWED: &[i64] = &[
     libc::SYS_writev,
 ];
 
+/// What the C library asks on its own account, at a moment nobody chooses: its allocator reads the system's rule for
+/// overcommitted memory before it gives a thread's heap back. It goes on without an answer, so these are answered with
+/// [`NO_SUCH_CALL`] and do not end a worker whose guest did nothing.
+const REFUSED: &[i64] = &[libc::SYS_openat];
+
+/// What refused calls get. Not what landlock says, so that a test can tell which of the two refused.
+const NO_SUCH_CALL: libc::c_int = libc::ENOSYS;
+
 /// The older names of two of them.
 #[cfg(target_arch = "x86_64")]
 const ALSO_ALLOWED: &[i64] = &[libc::SYS_epoll_wait, libc::SYS_poll];
@@ -138,8 +146,12 @@ pub(super) fn close_early() -> Result<(), Missing> {
 /// The list of system calls, for every thread. There is no way back.
 pub(super) fn close_late() -> Result<(), Missing> {
     let failed = |error: &dyn std::fmt::Display| (Mechanism::Seccomp, error.to_string());
-    let filter = filter().map_err(|error| failed(&error))?;
-    seccompiler::apply_filter_all_threads(&filter).map_err(|error| failed(&error))
+    // Of what two filters say, the system takes the stricter: the first lets through only what the second then refuses.
+    for filter in [refusals(), filter()] {
+        let filter = filter.map_err(|error| failed(&error))?;
+        seccompiler::apply_filter_all_threads(&filter).map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 /// Tries what ends the process by now; returns only if it does not.
@@ -147,7 +159,13 @@ pub(super) fn attempt(act: Act) {
     match act {
         Act::Connect => drop(TcpStream::connect("127.0.0.1:9")),
         Act::Exec => drop(Command::new("/proc/self/exe").arg("--version").status()),
-        Act::Open => drop(std::fs::File::open("/proc/self/status")),
+        Act::Open => match std::fs::File::open("/proc/self/status") {
+            // The list answered. Another way to open is on neither list.
+            Err(error) if error.raw_os_error() == Some(NO_SUCH_CALL) => {
+                drop(std::fs::read_link("/proc/self/exe"));
+            }
+            Ok(_) | Err(_) => {}
+        },
         Act::Signal => drop(rustix::process::test_kill_process(rustix::process::getpid())),
     }
 }
@@ -205,9 +223,21 @@ pub(super) fn leak() -> Option<Act> {
     None
 }
 
+/// Answers what is [`REFUSED`], and has no say in anything else.
+fn refusals() -> Result<BpfProgram, seccompiler::BackendError> {
+    SeccompFilter::new(
+        REFUSED.iter().map(|number| (*number, Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(NO_SUCH_CALL.cast_unsigned()),
+        std::env::consts::ARCH.try_into()?,
+    )?
+    .try_into()
+}
+
+/// Ends the process at everything that is on neither list.
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().chain(ALSO_ALLOWED).map(|number| (*number, Vec::new())).collect();
+        ALLOWED.iter().chain(ALSO_ALLOWED).chain(REFUSED).map(|number| (*number, Vec::new())).collect();
     // The name of a thread, and of a mapping.
     let first = |value: libc::c_int| {
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
@@ -229,7 +259,8 @@ mod tests {
 
     #[test]
     fn the_list_names_each_call_once_and_none_that_leads_out() {
-        assert!(!filter().unwrap().is_empty());
+        assert!(!filter().unwrap().is_empty() && !refusals().unwrap().is_empty());
+        assert!(REFUSED.iter().all(|number| !ALLOWED.contains(number) && !ALSO_ALLOWED.contains(number)));
         let mut numbers: Vec<i64> = ALLOWED.iter().chain(ALSO_ALLOWED).copied().collect();
         let count = numbers.len();
         numbers.sort_unstable();
