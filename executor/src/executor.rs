@@ -303,8 +303,10 @@ impl Executor {
     ///
     /// # Errors
     ///
-    /// When there is none, when a digest names several agents, or when the agent's record cannot be removed.
+    /// When there is none, when a digest names several agents or the release that serves beside others (`in_service`), or when
+    /// the agent's record cannot be removed.
     pub async fn unload(&self, name: &str) -> Result<u64, Denied> {
+        self.refuse_in_service(name)?;
         let removed = self.agents.remove(name);
         let waiting = self.waiting.remove(name);
         let agents = match removed {

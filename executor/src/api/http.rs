@@ -338,6 +338,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         "already_deployed"
         | "ambiguous_digest"
         | "deployment_in_progress"
+        | "in_service"
         | "nothing_to_promote"
         | "rollback_refused"
         | "too_many_deployments"

@@ -51,7 +51,11 @@ enum Entry {
 
 /// Where a call failed.
 pub(crate) enum Failed {
+    /// Not by anything of the guest: what it was granted could not be opened.
+    Host(wasmtime::Error),
+    /// Its instance could not be made.
     Instantiate(wasmtime::Error),
+    /// While it ran.
     Run(wasmtime::Error),
 }
 
@@ -98,7 +102,7 @@ impl AgentComponent {
         match &self.entry {
             Entry::Agent(agent) => agent.instantiate(&mut *store).map(drop).map_err(Failed::Instantiate),
             Entry::AgentOnWasi(_) | Entry::Command(_) => {
-                wasi::prepare(store.data_mut()).map_err(Failed::Instantiate)?;
+                wasi::prepare(store.data_mut()).map_err(Failed::Host)?;
                 let (kill, deadline) = wasi::watch(store);
                 let made = async { self.pre.instantiate_async(store).await.map_err(Failed::Instantiate) };
                 wasi::run(kill, deadline, made).map(drop)
@@ -117,7 +121,7 @@ impl AgentComponent {
     }
 
     fn run_on_wasi(&self, store: &mut Store<GuestState>) -> Result<i32, Failed> {
-        wasi::prepare(store.data_mut()).map_err(Failed::Instantiate)?;
+        wasi::prepare(store.data_mut()).map_err(Failed::Host)?;
         let (kill, deadline) = wasi::watch(store);
         match wasi::run(kill, deadline, self.serve(store))? {
             Ended::Agent(answer) => {

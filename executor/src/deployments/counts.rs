@@ -9,6 +9,8 @@ const BUCKETS: usize = 32;
 /// Counters of one release; calls add to them without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    begun: AtomicU64,
+    ended: AtomicU64,
     failed: AtomicU64,
     times: [AtomicU64; BUCKETS],
 }
@@ -18,6 +20,8 @@ pub(crate) struct Counters {
 pub(crate) struct Counts {
     pub(crate) calls: u64,
     pub(crate) failed: u64,
+    /// Calls that have not ended.
+    pub(crate) under_way: u64,
     /// 99 of 100 calls took no longer than this, up to a factor of two.
     pub(crate) p99: Duration,
 }
@@ -30,6 +34,14 @@ pub(crate) enum Result {
 }
 
 impl Counters {
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn add(&self, result: Result, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         if result == Result::Failed {
@@ -50,7 +62,8 @@ impl Counters {
             seen > 0 && seen.saturating_mul(100) >= calls.saturating_mul(99)
         });
         let p99 = slowest.map_or(Duration::ZERO, |bucket| Duration::from_micros(2u64 << bucket));
-        Counts { calls, failed: self.failed.load(Ordering::Relaxed).min(calls), p99 }
+        let under_way = self.begun.load(Ordering::Relaxed).saturating_sub(self.ended.load(Ordering::Relaxed));
+        Counts { calls, failed: self.failed.load(Ordering::Relaxed).min(calls), under_way, p99 }
     }
 }
 
@@ -71,5 +84,9 @@ mod tests {
         assert_eq!(counts.p99, Duration::from_micros(128));
         counters.add(Result::Failed, Duration::from_secs(100_000));
         assert!(counters.read().p99 > Duration::from_millis(500));
+        counters.begin();
+        counters.begin();
+        counters.end();
+        assert_eq!(counters.read().under_way, 1);
     }
 }

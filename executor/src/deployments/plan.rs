@@ -111,6 +111,10 @@ impl Plan {
         if elapsed_ms < self.step_ms || new.calls < self.min_calls {
             return Decision::Hold;
         }
+        // More calls wait for an answer than ever had one: that they will is not known.
+        if new.under_way > new.calls {
+            return Decision::Hold;
+        }
         if step + 1 < self.steps.len() { Decision::Advance } else { Decision::Promote }
     }
 
@@ -126,8 +130,12 @@ impl Plan {
         if now > before.saturating_add(self.max_error_percent.into()) {
             return Some(Failing::Errors);
         }
-        let slow = old.calls >= enough && new.p99 > P99_FLOOR && new.p99 > old.p99.saturating_mul(4);
-        slow.then_some(Failing::Slow)
+        (old.calls >= enough && Self::is_slow(old, new.p99)).then_some(Failing::Slow)
+    }
+
+    /// Whether a time of the candidate is too long beside those of the old release.
+    pub(super) fn is_slow(old: &Counts, time: Duration) -> bool {
+        time > P99_FLOOR && time > old.p99.saturating_mul(4)
     }
 }
 
@@ -152,7 +160,7 @@ mod tests {
     }
 
     fn counts(calls: u64, failed: u64, p99_ms: u64) -> Counts {
-        Counts { calls, failed, p99: Duration::from_millis(p99_ms) }
+        Counts { calls, failed, under_way: 0, p99: Duration::from_millis(p99_ms) }
     }
 
     #[test]
@@ -191,6 +199,17 @@ mod tests {
             Decision::Hold,
             "nothing to compare with"
         );
+    }
+
+    #[test]
+    fn a_release_whose_calls_do_not_end_is_not_promoted() {
+        let plan = plan(Strategy::Rolling);
+        let none = counts(0, 0, 0);
+        assert_eq!(plan.judge(3, 2_000, &none, &none), Decision::Promote, "nobody asks it");
+        let hanging = Counts { under_way: 1, ..none };
+        assert_eq!(plan.judge(3, 2_000, &none, &hanging), Decision::Hold);
+        let busy = Counts { under_way: 8, ..counts(8, 0, 1) };
+        assert_eq!(plan.judge(3, 2_000, &none, &busy), Decision::Promote);
     }
 
     #[test]

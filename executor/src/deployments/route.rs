@@ -94,12 +94,40 @@ impl Taking {
 }
 
 impl Served {
+    /// Notes that a call of this release begins. One of the three below follows.
+    pub(crate) fn begin(&self) {
+        if let Some(counters) = self.counters() {
+            counters.begin();
+        }
+    }
+
     /// Counts a call that this release served.
     pub(crate) fn count(&self, result: CallResult, took: Duration) {
-        if let Some(taking) = &self.route.taking {
-            let counters = if self.digest == taking.digest { &taking.new } else { &taking.old };
+        if let Some(counters) = self.counters() {
             counters.add(result, took);
+            counters.end();
         }
+    }
+
+    /// Counts a call whose caller gave up: as failed where that took longer than the slowness for which a release is taken back, and
+    /// not at all otherwise. A release that never answers would have no calls by which to be judged.
+    pub(crate) fn count_abandoned(&self, took: Duration) {
+        match &self.route.taking {
+            Some(taking) if Plan::is_slow(&taking.old.read(), took) => self.count(CallResult::Failed, took),
+            Some(_) | None => self.count_nothing(),
+        }
+    }
+
+    /// Ends a call that says nothing about its release.
+    pub(crate) fn count_nothing(&self) {
+        if let Some(counters) = self.counters() {
+            counters.end();
+        }
+    }
+
+    fn counters(&self) -> Option<&Counters> {
+        let taking = self.route.taking.as_ref()?;
+        Some(if self.digest == taking.digest { &taking.new } else { &taking.old })
     }
 }
 

@@ -218,6 +218,9 @@ impl Executor {
                 trace.enter(Phase::Run);
             }
             let (began_ms, began) = (clock::unix_millis(), clock::monotonic());
+            if let Some(served) = &served {
+                served.begin();
+            }
             let begun = Begun { at_ms: began_ms, policy };
             let finish = Finish(pipe.clone());
             let instance = registration.id;

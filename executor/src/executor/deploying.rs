@@ -14,7 +14,7 @@ use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::{CallResult, Decision, Plan, Route, Served, Taking};
 use crate::records::{audit_unavailable, cut, not_loaded, receipts_unavailable};
-use crate::runtime::{CallError, Outcome};
+use crate::runtime::{CallError, KillCause, Outcome, Stop};
 
 /// Time between two looks at what takes over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -105,17 +105,33 @@ impl Executor {
         self.deployments.all().iter().map(|(id, route)| route.describe(id)).collect()
     }
 
-    /// Takes an unloaded release out of its agent's route.
+    /// Refuses to unload the release that serves an agent's calls while another one of it is loaded: nobody decided that the
+    /// other one serves.
+    pub(super) fn refuse_in_service(&self, name: &str) -> Result<(), Denied> {
+        let Some(digest) = ModuleDigest::parse(name) else { return Ok(()) };
+        let Ok(agent) = self.agents.find(name) else { return Ok(()) };
+        let serves = self.deployments.route(agent.id()).is_some_and(|route| route.stable == digest);
+        let other = self.agents.all().iter().any(|other| other.id() == agent.id() && other.digest != digest);
+        if serves && other {
+            let text = "this release serves the agent's calls; deploy another one first, or unload the agent by its id";
+            return Err(Denied::new("in_service", text));
+        }
+        Ok(())
+    }
+
+    /// Takes an unloaded release out of its agent's route. With the one that serves the route ends: by then no other is loaded.
     pub(super) async fn unroute(&self, agent: &Agent) -> Result<(), Denied> {
         let Some(seen) = self.deployments.route(agent.id()) else { return Ok(()) };
-        let next = if seen.stable == agent.digest {
-            None
-        } else if seen.taking.as_ref().is_some_and(|taking| taking.digest == agent.digest) {
-            Some(seen.without("rollback: unloaded"))
-        } else {
+        let why = "unloaded";
+        if seen.stable == agent.digest {
+            let change = Change { what: "end", why, agent, percent: 0 };
+            return self.switch_to(Some(&seen), None, change).await;
+        }
+        if seen.taking.as_ref().is_none_or(|taking| taking.digest != agent.digest) {
             return Ok(());
-        };
-        self.deployments.change(agent.id(), Some(&seen), next).await
+        }
+        let change = Change { what: "rollback", why, agent, percent: 0 };
+        self.switch_to(Some(&seen), Some(seen.without("rollback: unloaded")), change).await
     }
 
     /// Looks after releases that take over, until the process ends.
@@ -206,13 +222,25 @@ impl Executor {
         next: Route,
         change: Change<'_>,
     ) -> Result<Deployment, Denied> {
+        let described = next.describe(change.agent.id());
+        self.switch_to(seen, Some(next), change).await.map(|()| described)
+    }
+
+    /// The same where there may be no route afterwards.
+    async fn switch_to(
+        &self,
+        seen: Option<&Arc<Route>>,
+        next: Option<Route>,
+        change: Change<'_>,
+    ) -> Result<(), Denied> {
         let Change { what, why, agent, percent } = change;
         let id = agent.id();
+        let stable = seen.map(|route| route.stable).or(next.as_ref().map(|route| route.stable));
         let record = DeploymentRecord {
             agent: id.to_owned(),
             change: what.to_owned(),
             format: RECORD_FORMAT.to_owned(),
-            from: seen.map_or(next.stable, |route| route.stable).to_string(),
+            from: stable.unwrap_or(agent.digest).to_string(),
             log_index: agent.facts.log_index,
             module: agent.digest.to_string(),
             percent,
@@ -229,8 +257,7 @@ impl Executor {
             ..self.agent_event(agent, None)
         };
         self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
-        let described = next.describe(id);
-        if let Err(denied) = self.deployments.change(id, seen, Some(next)).await {
+        if let Err(denied) = self.deployments.change(id, seen, next).await {
             // The record of the change is there already; this one takes it back.
             let event = AuditEvent {
                 event_type: "deployment_failed".into(),
@@ -245,7 +272,7 @@ impl Executor {
         slot.step(record);
         self.parts.metrics.deployment(what);
         tracing::info!(agent = id, digest = %agent.digest, percent, what, why, "deployment");
-        Ok(described)
+        Ok(())
     }
 
     /// Makes an instance and drops it: a release that does not even start gets no calls.
@@ -285,13 +312,12 @@ impl Executor {
 
     /// Counts a call for the release that served it. What says nothing about the release is not counted.
     pub(super) fn count_call(served: &Served, ended: &Result<Outcome, CallError>, took: Duration) {
-        let result = match ended {
-            Ok(outcome) if outcome.exit_code == 0 => CallResult::Good,
-            Ok(_) => CallResult::Failed,
-            Err(error) if error.is_of_others() => return,
-            Err(_) => CallResult::Failed,
-        };
-        served.count(result, took);
+        match ended {
+            Ok(outcome) if outcome.exit_code == 0 => served.count(CallResult::Good, took),
+            Err(CallError::Stopped(Stop::Killed(KillCause::CallerGone))) => served.count_abandoned(took),
+            Err(error) if error.is_of_others() => served.count_nothing(),
+            Ok(_) | Err(_) => served.count(CallResult::Failed, took),
+        }
     }
 }
 

@@ -245,3 +245,60 @@ async fn a_change_that_cannot_be_kept_is_taken_back_in_the_audit_log() {
     }
     panic!("no record that the change failed");
 }
+
+#[tokio::test]
+async fn the_release_that_serves_is_not_unloaded_from_under_its_calls() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let taken_back = load(&server, &answering(None)).await;
+    assert_eq!(server.executor.unload(&old).await.unwrap_err().code, "in_service");
+    assert_eq!(answer(&server).await, "a", "nobody decided that another one serves");
+    // What does not serve goes; what takes over is taken back by that, on record.
+    server.executor.deploy(&deploy(&taken_back, Strategy::Canary)).await.unwrap();
+    server.executor.unload(&taken_back).await.unwrap();
+    let back = server.executor.deployment(AGENT).unwrap();
+    assert_eq!((back.phase, back.last.as_str()), (Phase::Stable, "rollback: unloaded"));
+    // The last one may go, and its route ends on record.
+    server.executor.unload(&old).await.unwrap();
+    assert_eq!(server.executor.deployment(AGENT).unwrap_err().code, "no_deployment");
+    assert_eq!(call(&server).await.unwrap_err().code, "not_loaded");
+    let text = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+    for event in ["deployment_rollback", "deployment_end"] {
+        assert!(text.contains(&format!("\"event_type\":\"{event}\"")), "{text}");
+    }
+    // By its id an agent goes whole.
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    load(&server, &answering(None)).await;
+    server.executor.unload(AGENT).await.unwrap();
+    assert_eq!(call(&server).await.unwrap_err().code, "not_loaded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_never_answers_is_taken_back_when_its_callers_give_up() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let hanging = load(&server, crate::testing::wat_spin()).await;
+    server.executor.deploy(&deploy(&hanging, Strategy::Rolling)).await.unwrap();
+    let mut canary = server.executor.deployment(AGENT).unwrap().candidate.unwrap();
+    while canary.calls < 10 {
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(30), call(&server)).await;
+        look(&server).await;
+        match server.executor.deployment(AGENT).unwrap().candidate {
+            Some(next) => canary = next,
+            None => break,
+        }
+    }
+    // The last ones end a moment after their callers left.
+    for _ in 0..500 {
+        look(&server).await;
+        if server.executor.deployment(AGENT).unwrap().candidate.is_none() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let back = server.executor.deployment(AGENT).unwrap();
+    assert_eq!((back.stable.as_str(), back.last.as_str()), (old.as_str(), "rollback: error_rate"));
+}

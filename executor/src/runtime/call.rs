@@ -377,8 +377,8 @@ fn failure(failed: Failed, store: &Store<GuestState>, code: &Code) -> CallError 
     match failed {
         // Growing past a limit is no error; being created past it is, and only the account knows which it was.
         Failed::Instantiate(_) if store.data().limiter.refused() > 0 => CallError::MemoryLimit,
-        Failed::Instantiate(error) => classify(&error),
-        Failed::Run(error) => match (classify(&error), code) {
+        Failed::Host(error) => CallError::Host { detail: format!("{error:#}") },
+        Failed::Instantiate(error) | Failed::Run(error) => match (classify(&error), code) {
             (CallError::Host { detail }, Code::Component(_)) => CallError::Boundary { detail },
             (known, _) => known,
         },

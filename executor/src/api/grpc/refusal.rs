@@ -41,6 +41,7 @@ fn code_of(denied: &Denied) -> Code {
         "not_loaded" | "no_deployment" | "receipt_unknown" => Code::NotFound,
         "already_deployed"
         | "deployment_in_progress"
+        | "in_service"
         | "nothing_to_promote"
         | "rollback_refused"
         | "step_not_loaded" => Code::FailedPrecondition,
