@@ -39,6 +39,7 @@ pub mod evidence;
 pub mod executor;
 mod exposed;
 mod gauges;
+mod mappings;
 mod media;
 mod metrics;
 mod queue;

@@ -29,6 +29,7 @@ use crate::evidence::{Collector, EventLog, ImportConfig, distribution_urls};
 use crate::executor::{Executor, Parts, Schedule};
 use crate::exposed::{Exposed, secrets_beside_policies};
 use crate::gauges::Gauges;
+use crate::mappings::refuse_overlaps;
 use crate::media::MediaStore;
 use crate::metrics::Metrics;
 use crate::receipts::{Anchor, Receipts};
@@ -48,17 +49,19 @@ const MAX_ENV: usize = 64 << 10;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes the folders the executor writes to, so that they exist when the sandbox closes.
+/// Makes the folders the executor writes to, so that they exist when the sandbox closes, and holds guests' directories apart from
+/// them.
 ///
 /// # Errors
 ///
-/// When a folder cannot be made.
+/// When a folder cannot be made, or when a directory that guests can be granted overlaps with it or with another one.
 pub fn make_folders(settings: &Settings) -> Result<(), StartRefusal> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.state).map_err(|error| {
         StartRefusal::new(format!("{} cannot be made", settings.state.display()), "choose another state_dir")
             .because(error)
-    })
+    })?;
+    refuse_overlaps(&settings.files, &settings.state, &own_files(settings))
 }
 
 /// What the executor touches, for the sandbox.
@@ -66,6 +69,12 @@ pub fn places(settings: &Settings) -> Places {
     let mut places = system_places(&settings.compiler);
     places.state.push(settings.state.clone());
     places.state.extend(settings.files.values().cloned());
+    places.read.extend(own_files(settings));
+    places
+}
+
+/// What the executor reads, and no guest may change.
+fn own_files(settings: &Settings) -> Vec<PathBuf> {
     let mut read = vec![settings.trusted_root.clone()];
     // The folder, since a file that is replaced is another file.
     read.push(folder_of(&settings.policy));
@@ -92,8 +101,7 @@ pub fn places(settings: &Settings) -> Places {
         read.extend([tls.certificate_file.clone(), tls.key_file.clone()]);
         read.extend(tls.client_ca_file.clone());
     }
-    places.read.extend(read);
-    places
+    read
 }
 
 /// The folder that a file lies in; a bare name lies in the working directory.
