@@ -31,6 +31,9 @@ pub enum SubjectKind {
     Uri,
 }
 
+/// Longest subject and longest issuer, bytes. Records of what was verified repeat them.
+pub const MAX_NAME: usize = 1024;
+
 /// Who signed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
@@ -44,7 +47,8 @@ impl Identity {
     /// extension. Both issuer extensions, where both are there, must agree.
     ///
     /// # Errors
-    /// `identity_denied` for none or several alternative names, another kind of name, or issuers that disagree.
+    /// `identity_denied` for none or several alternative names, another kind of name, one of more than [`MAX_NAME`] bytes, or issuers
+    /// that disagree.
     pub fn of_certificate(certificate: &Certificate) -> Result<Self, Denial> {
         let denied = |detail: &'static str| Denial::new(ReasonCode::IdentityDenied, detail);
         let mut names = certificate.subject_alternative_names();
@@ -66,6 +70,9 @@ impl Identity {
             (Some(Some(first)), Some(Some(second))) if first == second => Some(first.to_owned()),
             _ => return Err(denied("the issuer extensions are malformed or disagree")),
         };
+        if subject.len() > MAX_NAME || issuer.as_ref().is_some_and(|issuer| issuer.len() > MAX_NAME) {
+            return Err(denied("the alternative name or the issuer is longer than 1,024 bytes"));
+        }
         Ok(Self { kind, subject, issuer })
     }
 

@@ -18,6 +18,7 @@ use forge::{
 use trust_store::budget::Budget;
 use trust_store::certificate::Certificate;
 use trust_store::extension::KeyUsage;
+use trust_store::identity::{Identity, MAX_NAME};
 use trust_store::path::{PathPolicy, Precertificates, RequiredName, Subject, VerifiedChain, build_path};
 use trust_store::provider::AwsLc;
 use trust_store::{Denial, ReasonCode};
@@ -213,6 +214,19 @@ fn required_names_must_be_borne() {
     for name in [RequiredName::Email("b@example.com".into()), RequiredName::Dns("example.com".into())] {
         assert_eq!(build(&leaf, &[], &root, &ask(name)).unwrap_err().code, ReasonCode::IdentityDenied);
     }
+}
+
+#[test]
+fn a_name_that_no_record_has_room_for_is_no_identity() {
+    let root = Ca::root("root");
+    let named = |length: usize| {
+        let uri = format!("https://{}", "a".repeat(length - 8));
+        Identity::of_certificate(&root.leaf(|body| body.extensions.push(san(&[(0x86, uri.as_bytes())]))))
+    };
+    assert_eq!(named(MAX_NAME).unwrap().subject().len(), MAX_NAME);
+    let denial = named(MAX_NAME + 1).unwrap_err();
+    assert_eq!(denial.code, ReasonCode::IdentityDenied);
+    assert!(denial.detail.contains("longer than"), "{denial}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use executor_api::receipt::Receipt;
 use log_store::{Ack, Entry, Log, LogKind, LogOptions, LogParts, OsDisk, Publication, WriterId};
 use parking_lot::Mutex;
 use service::StartRefusal;
+use tlog::bundle::MAX_ENTRY_SIZE;
 use tlog::note::Note;
 use tlog::proof_file::ProofFile;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
@@ -279,6 +280,13 @@ impl Writer {
         let mut left = Vec::with_capacity(batch.len());
         for (instance, entry) in batch {
             match entry {
+                // Alone: the others of its batch fit.
+                Ok(bytes) if bytes.len() > MAX_ENTRY_SIZE => {
+                    tracing::error!(
+                        bytes = bytes.len(),
+                        "a receipt does not fit into an entry and is not written"
+                    );
+                }
                 Ok(bytes) => left.push((instance, Bytes::from(bytes))),
                 Err(error) => tracing::error!(%error, "a receipt could not be written as JSON"),
             }
