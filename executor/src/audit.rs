@@ -8,10 +8,10 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use executor_api::audit::{AuditError, AuditEvent, AuditHead, MAX_LINE};
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use trust_store::UnixTime;
@@ -39,7 +39,7 @@ const HEAD_SIZE: usize = 40;
 pub struct Audit {
     queue: Sender<Message>,
     refusing: Arc<Refusing>,
-    sequence: Arc<AtomicU64>,
+    head: Arc<Mutex<AuditHead>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub enum OpenError {
     },
     /// The log is shorter than it was, or its end differs from what was committed.
     #[error(
-        "{path} ends at record {found}, but record {committed} had been committed: records were removed; keep the file as evidence and start with a new folder"
+        "{path} ends at record {found}, but record {committed} had been committed: records were removed or replaced; keep the file as evidence and start with a new folder"
     )]
     Truncated {
         /// The log.
@@ -89,8 +89,9 @@ impl Audit {
     ///
     /// # Errors
     ///
-    /// A chain that is not intact or not complete is refused: it is evidence, not a starting point.
-    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+    /// A chain that is not intact or not complete is refused: it is evidence, not a starting point. It is complete when it has the
+    /// record that `audit.head` names, and the one that the receipt log names, whose key and checkpoints the audit log lacks.
+    pub fn open(directory: &Path, attested: Option<&AuditHead>) -> Result<Self, OpenError> {
         let path = directory.join("audit.jsonl");
         let file_error = |path: &Path| {
             let path = path.to_owned();
@@ -103,10 +104,7 @@ impl Audit {
         let head_file = options.open(&head_path).map_err(file_error(&head_path))?;
 
         let committed = read_head(&head_file).map_err(file_error(&head_path))?;
-        let (head, end, at_committed) = walk(&log, &path, committed.sequence)?;
-        if at_committed != Some(committed.hash) {
-            return Err(OpenError::Truncated { path, found: head.sequence, committed: committed.sequence });
-        }
+        let (head, end) = walk(&log, &path, &[Some(&committed), attested])?;
         // What follows the last complete line is the torn end of a write that nobody was told of.
         log.set_len(end).map_err(file_error(&path))?;
         let mut files = Files { log, head_file, end, torn: false };
@@ -117,11 +115,10 @@ impl Audit {
     fn start(commit: Commit, head: AuditHead) -> std::io::Result<Self> {
         let (queue, messages) = channel(QUEUE);
         let refusing = Arc::<Refusing>::default();
-        let sequence = Arc::new(AtomicU64::new(head.sequence));
-        let writer =
-            Writer { commit, head, refusing: Arc::clone(&refusing), sequence: Arc::clone(&sequence) };
+        let durable = Arc::new(Mutex::new(head));
+        let writer = Writer { commit, head, refusing: Arc::clone(&refusing), durable: Arc::clone(&durable) };
         std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(messages))?;
-        Ok(Self { queue, refusing, sequence })
+        Ok(Self { queue, refusing, head: durable })
     }
 
     /// Whether records are taken. Asked before work begins that must be recorded.
@@ -137,7 +134,12 @@ impl Audit {
 
     /// Sequence of the last durable record.
     pub fn sequence(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire)
+        self.head().sequence
+    }
+
+    /// The last durable record.
+    pub fn head(&self) -> AuditHead {
+        *self.head.lock()
     }
 
     /// Keeps room for one record. Work that must be recorded when it is done begins with this.
@@ -223,7 +225,7 @@ struct Writer {
     commit: Commit,
     head: AuditHead,
     refusing: Arc<Refusing>,
-    sequence: Arc<AtomicU64>,
+    durable: Arc<Mutex<AuditHead>>,
 }
 
 impl Writer {
@@ -250,7 +252,7 @@ impl Writer {
             if self.refusing.succeeded() {
                 tracing::warn!("the audit log is written again");
             }
-            self.sequence.store(self.head.sequence, Ordering::Release);
+            *self.durable.lock() = self.head;
             for message in batch {
                 if let Some(durable) = message.durable {
                     let _ = durable.send(()); // the caller may have gone
@@ -312,13 +314,13 @@ fn read_head(file: &File) -> std::io::Result<AuditHead> {
     Ok(AuditHead { sequence, hash: hash.try_into().map_err(std::io::Error::other)? })
 }
 
-/// Checks every line. Returns the last head, the end of the last complete line, and the hash at `committed`.
-fn walk(log: &File, path: &Path, committed: u64) -> Result<(AuditHead, u64, Option<[u8; 32]>), OpenError> {
+/// Checks every line, and that each head in `had` is one of its chain. Returns the last head and the end of the last complete line.
+fn walk(log: &File, path: &Path, had: &[Option<&AuditHead>]) -> Result<(AuditHead, u64), OpenError> {
     let mut reader = BufReader::new(log);
     let mut head = AuditHead::EMPTY;
     let mut end = 0u64;
-    let mut at_committed = (committed == 0).then_some(AuditHead::EMPTY.hash);
     let mut line = Vec::new();
+    let mut missing: Vec<&AuditHead> = had.iter().copied().flatten().filter(|had| **had != head).collect();
     loop {
         line.clear();
         let file_error = |source| OpenError::File { path: path.to_owned(), source };
@@ -326,7 +328,7 @@ fn walk(log: &File, path: &Path, committed: u64) -> Result<(AuditHead, u64, Opti
             .read_until(b'\n', &mut line)
             .map_err(file_error)?;
         if line.pop() != Some(b'\n') {
-            return Ok((head, end, at_committed));
+            break;
         }
         let malformed = AuditError::Malformed { line: head.sequence + 1 };
         head = std::str::from_utf8(&line)
@@ -334,8 +336,12 @@ fn walk(log: &File, path: &Path, committed: u64) -> Result<(AuditHead, u64, Opti
             .and_then(|line| head.check(line))
             .map_err(|source| OpenError::Chain { path: path.to_owned(), source })?;
         end += count as u64;
-        if head.sequence == committed {
-            at_committed = Some(head.hash);
+        missing.retain(|had| **had != head);
+    }
+    match missing.iter().map(|had| had.sequence).max() {
+        None => Ok((head, end)),
+        Some(committed) => {
+            Err(OpenError::Truncated { path: path.to_owned(), found: head.sequence, committed })
         }
     }
 }
@@ -343,18 +349,47 @@ fn walk(log: &File, path: &Path, committed: u64) -> Result<(AuditHead, u64, Opti
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
     fn fill(directory: &Path, count: usize) -> u64 {
-        let audit = Audit::open(directory).unwrap();
+        let audit = Audit::open(directory, None).unwrap();
         let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         for index in 0..count {
             let event = AuditEvent { event_type: format!("e{index}"), ..AuditEvent::default() };
             tokio.block_on(audit.record_durably(event)).unwrap();
         }
         audit.sequence()
+    }
+
+    #[test]
+    fn a_log_that_was_cut_together_with_its_head_is_not_the_one_that_receipts_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), 2);
+        let before: Vec<_> =
+            ["audit.jsonl", "audit.head"].map(|name| std::fs::read(dir.path().join(name)).unwrap()).into();
+        fill(dir.path(), 2);
+        let audit = Audit::open(dir.path(), None).unwrap();
+        let attested = audit.head();
+        assert_eq!(attested.sequence, 4);
+        drop(audit);
+        Audit::open(dir.path(), Some(&attested)).unwrap();
+        for (name, bytes) in ["audit.jsonl", "audit.head"].iter().zip(&before) {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let refused = Audit::open(dir.path(), Some(&attested)).err().unwrap();
+        assert!(matches!(refused, OpenError::Truncated { found: 2, committed: 4, .. }), "{refused}");
+        // As long as before, by other records.
+        let audit = Audit::open(dir.path(), None).unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for _ in 0..2 {
+            let event = AuditEvent { event_type: "other".into(), ..AuditEvent::default() };
+            tokio.block_on(audit.record_durably(event)).unwrap();
+        }
+        drop(audit);
+        let refused = Audit::open(dir.path(), Some(&attested)).err().unwrap();
+        assert!(matches!(refused, OpenError::Truncated { found: 4, committed: 4, .. }), "{refused}");
     }
 
     #[test]
@@ -372,19 +407,25 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         std::fs::write(&path, format!("{}\n{}\n", lines[0], lines[1])).unwrap();
-        assert!(matches!(Audit::open(dir.path()), Err(OpenError::Truncated { found: 2, committed: 4, .. })));
+        assert!(matches!(
+            Audit::open(dir.path(), None),
+            Err(OpenError::Truncated { found: 2, committed: 4, .. })
+        ));
         std::fs::write(&path, format!("{}\n{}\n{}\n", lines[0], lines[2], lines[3])).unwrap();
         assert!(matches!(
-            Audit::open(dir.path()),
+            Audit::open(dir.path(), None),
             Err(OpenError::Chain { source: AuditError::Broken { line: 2 }, .. })
         ));
         std::fs::write(&path, text.replace("\"e1\"", "\"x1\"")).unwrap();
         assert!(matches!(
-            Audit::open(dir.path()),
+            Audit::open(dir.path(), None),
             Err(OpenError::Chain { source: AuditError::Altered { line: 2 }, .. })
         ));
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(Audit::open(dir.path()), Err(OpenError::Truncated { found: 0, committed: 4, .. })));
+        assert!(matches!(
+            Audit::open(dir.path(), None),
+            Err(OpenError::Truncated { found: 0, committed: 4, .. })
+        ));
     }
 
     #[test]
@@ -428,7 +469,7 @@ mod tests {
             std::thread::yield_now();
         }
         tokio.block_on(audit.record_durably(event("after"))).unwrap();
-        assert_eq!(Audit::open(dir.path()).unwrap().sequence(), 3);
+        assert_eq!(Audit::open(dir.path(), None).unwrap().sequence(), 3);
         let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
         assert!(text.contains("done while the disk was full") && !text.contains("refused"), "{text}");
     }
@@ -467,7 +508,7 @@ mod tests {
     #[test]
     fn a_record_too_long_for_a_line_is_cut_and_does_not_end_the_log() {
         let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path()).unwrap();
+        let audit = Audit::open(dir.path(), None).unwrap();
         let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let mut event = AuditEvent { event_type: "agent_execution".into(), ..AuditEvent::default() };
         event.agent = Some(executor_api::audit::AuditAgent { id: "a.b".into(), ..Default::default() });

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod attack_tests;
+mod attesting;
 mod calling;
 mod composing;
 #[cfg(test)]
@@ -164,11 +165,12 @@ impl Executor {
 
     /// Ends the audit log with a record of the stop, and the receipt log, once everything before is durable.
     pub async fn close(&self) {
-        self.parts.receipts.close().await;
         let event = AuditEvent { event_type: "stop".into(), ..AuditEvent::default() };
         if self.parts.audit.record_durably(event).await.is_err() {
             tracing::error!("the audit log could not be ended with a record of the stop");
         }
+        self.attest(0).await;
+        self.parts.receipts.close().await;
         if let Some(tracer) = &self.parts.tracer {
             tracer.flush().await;
         }

@@ -187,7 +187,16 @@ pub async fn start(
             error,
         )
     })?;
-    let audit = Audit::open(&settings.state).map_err(|error| {
+    let receipts = Receipts::open(&settings.state)?;
+    tracing::info!(origin = receipts.origin(), vkeys = ?receipts.verifier_keys(), "receipt log");
+    let attested = receipts.attested().map_err(|denied| {
+        refuse(
+            "the receipt log cannot be read",
+            "check the disk; see docs/operations/log-refusals.md",
+            denied.operator,
+        )
+    })?;
+    let audit = Audit::open(&settings.state, attested.as_ref()).map_err(|error| {
         let cut = matches!(&error, OpenError::File { source, .. } if source.kind() == ErrorKind::UnexpectedEof);
         let remedy = if cut {
             "it was cut, and removed records would not be noticed: keep it and audit.jsonl as evidence and start with a new folder"
@@ -196,8 +205,6 @@ pub async fn start(
         };
         refuse("the audit log cannot be opened", remedy, error)
     })?;
-    let receipts = Receipts::open(&settings.state)?;
-    tracing::info!(origin = receipts.origin(), vkeys = ?receipts.verifier_keys(), "receipt log");
     let anchor = anchor(&settings)?;
     let runtime = Runtime::new(settings.profile, settings.pool)
         .map_err(|error| refuse("wasmtime cannot start", "see the reason", error))?;
@@ -248,6 +255,7 @@ pub async fn start(
     }
     tokio::spawn(Arc::clone(&executor).keep_fresh(settings.refresh));
     tokio::spawn(Arc::clone(&executor).keep_deploying());
+    tokio::spawn(Arc::clone(&executor).keep_attesting());
     tokio::spawn(Arc::clone(&executor).keep_workers());
     if let Some((anchor, interval)) = anchor {
         tokio::spawn(anchor.keep(executor.receipts().clone(), interval));

@@ -261,7 +261,7 @@ impl Server {
             collector,
             cache: cache(state.path()),
             runtime,
-            audit: Audit::open(state.path()).expect("audit"),
+            audit: Audit::open(state.path(), None).expect("audit"),
             receipts: crate::receipts::Receipts::open(state.path()).expect("receipts"),
             confinement: Confinement::default(),
             metrics: crate::Metrics::default(),

@@ -157,6 +157,9 @@ fn refuses_to_continue_a_shortened_audit_log() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     std::fs::write(folder.path().join("state/audit.jsonl"), "").unwrap();
     assert!(refused(folder.path()).contains("records were removed"));
+    // Its head is no proof either, since it lies beside it: the receipt log says how far the audit log reached.
+    std::fs::write(folder.path().join("state/audit.head"), [0; 40]).unwrap();
+    assert!(refused(folder.path()).contains("records were removed"));
     std::fs::write(folder.path().join("state/audit.head"), b"cut").unwrap();
     let told = refused(folder.path());
     assert!(told.contains("audit.head") && told.contains("keep it and audit.jsonl as evidence"), "{told}");

@@ -2,7 +2,7 @@
 //! verifies offline; what does not fit together is named.
 
 mod account;
-mod collect;
+pub mod collect;
 mod evidence;
 #[cfg(test)]
 mod tests;

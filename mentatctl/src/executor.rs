@@ -1,6 +1,7 @@
 //! `executor`: joining an authority and a log that exist already; deployments; taking out of service; receipts.
 
 mod anchors;
+mod audit;
 mod deploy;
 mod receipt;
 mod service;
@@ -49,6 +50,8 @@ pub enum Command {
     VerifyReceipt(receipt::Verify),
     /// Prove that no receipt was removed or changed since the event log was told of them
     VerifyAnchors(anchors::VerifyAnchors),
+    /// Prove that no record of its audit log was removed or changed since receipts named them
+    VerifyAudit(audit::VerifyAudit),
 }
 
 /// `executor join`.
@@ -96,6 +99,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Receipt(get) => return receipt::get(get, home, out),
         Command::VerifyReceipt(verify) => return receipt::verify(verify, out),
         Command::VerifyAnchors(options) => return anchors::run(options, home, out),
+        Command::VerifyAudit(options) => return audit::run(options, home, out),
     };
     let sources = trust::ask(&join.export, home)?;
     let path = |name: &str| join.output.join(name);

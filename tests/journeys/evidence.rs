@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use executor_api::audit::{AuditEvent, AuditHead};
 use mentat_tests::agent::{enrol, from_text, signed};
 use mentat_tests::clock::Deadline;
 use mentat_tests::command::{Finished, mentatctl};
@@ -151,8 +152,9 @@ fn receipts_that_were_replaced_after_their_anchor_are_found() {
     for _ in 0..4 {
         call(&stack);
     }
-    let said = anchored(&stack, 5);
-    assert_eq!((said["ok"].as_bool(), said["size"].as_u64()), (Some(true), Some(5)), "{said}");
+    // Five calls, and the head of the audit log at the first end.
+    let said = anchored(&stack, 6);
+    assert_eq!((said["ok"].as_bool(), said["size"].as_u64()), (Some(true), Some(6)), "{said}");
     assert_eq!(said["other_origins"], serde_json::json!([]));
     // By the published key, and by the anchors' key alone: the same.
     let executor = stack.text("/executor/url");
@@ -264,4 +266,57 @@ fn a_receipt_log_that_was_moved_away_with_its_key_is_missed() {
     let said = elsewhere(&["--retired", &before]).success().json();
     assert_eq!((said["ok"].as_bool(), &said["other_origins"]), (Some(true), &serde_json::json!([before])));
     stack.ctl(&[&asked[..], &["--retired", &before]].concat()).success();
+}
+
+#[test]
+fn an_audit_log_whose_end_was_cut_off_is_found_by_the_receipts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::up(&dir.path().join("stack"));
+    let folder = signed(&stack, dir.path(), "agent");
+    stack.ctl(&["run", folder.to_str().unwrap()]).success();
+    call(&stack);
+    call(&stack);
+    let log = stack.dir().join("executor/audit.jsonl");
+    let (copy, url) = (dir.path().join("copy.jsonl"), stack.text("/executor/url"));
+    let verify = |stack: &Stack| {
+        let path = copy.display().to_string();
+        let asked = ["--json", "executor", "verify-audit", "--executor-url", &url, "--audit-log", &path];
+        stack.ctl(&asked)
+    };
+    // The receipt of a call is there a moment after its answer.
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let said = loop {
+        std::fs::copy(&log, &copy).unwrap();
+        let said = verify(&stack);
+        if said.code == 0 {
+            break said.json();
+        }
+        said.refused(1, "audit_unattested");
+        assert!(!deadline.passed(), "no receipt names a record");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let attested = said["attested"].as_u64().unwrap();
+    assert!(attested >= 2 && said["records"].as_u64().unwrap() >= attested, "{said}");
+    let whole = std::fs::read_to_string(&copy).unwrap();
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    std::fs::write(&copy, lines[..attested as usize - 1].concat()).unwrap();
+    verify(&stack).refused(3, "audit_truncated");
+    std::fs::write(&copy, whole.replacen("\"result\":\"success\"", "\"result\":\"failure\"", 1)).unwrap();
+    verify(&stack).refused(3, "audit_altered");
+    // The same number of records, by another executor: intact, and not this one's.
+    let (mut head, mut others) = (AuditHead::EMPTY, String::new());
+    for _ in 0..=attested {
+        let (line, next) = head.append("2030-01-01T00:00:00Z", &AuditEvent::default()).unwrap();
+        others.extend([&line, "\n"]);
+        head = next;
+    }
+    std::fs::write(&copy, others).unwrap();
+    verify(&stack).refused(3, "audit_replaced");
+    // Cut together with its head, it is not continued.
+    assert_eq!(stack.down(), 0);
+    std::fs::write(&log, lines[0]).unwrap();
+    let hash = AuditHead::EMPTY.check(lines[0].trim_end()).unwrap().hash;
+    std::fs::write(log.with_file_name("audit.head"), [&1u64.to_le_bytes()[..], &hash].concat()).unwrap();
+    let refused = stack.ctl(&["up", "--dir", &stack.dir().display().to_string()]);
+    assert!(refused.code != 0 && refused.stderr.contains("records were removed or replaced"), "{refused:?}");
 }

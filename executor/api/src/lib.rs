@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attested;
 pub mod audit;
 #[cfg(feature = "client")]
 pub mod client;

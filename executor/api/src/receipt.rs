@@ -17,6 +17,12 @@ pub struct Receipt {
     pub agent: String,
     /// Version of the signed manifest.
     pub agent_version: String,
+    /// Hash of the last audit record that was durable when the call ended ([`crate::attested`]). Absent from receipts of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_hash: Option<String>,
+    /// Its sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_sequence: Option<u64>,
     /// End, Unix milliseconds.
     pub ended_ms: u64,
     /// How it ended.
@@ -183,6 +189,16 @@ mod tests {
         ] {
             assert!(Receipt::from_entry(other.as_bytes()).is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn the_form_of_a_receipt_with_an_audit_head_is_frozen() {
+        let text = FROZEN.replace("\"ended_ms\"", "\"audit_hash\":\"ff\",\"audit_sequence\":4,\"ended_ms\"");
+        let receipt = Receipt::from_entry(text.as_bytes()).unwrap();
+        assert_eq!((receipt.audit_hash.as_deref(), receipt.audit_sequence), (Some("ff"), Some(4)));
+        assert_eq!(receipt.to_entry().unwrap(), text.as_bytes());
+        let elsewhere = FROZEN.replace("\"exit\"", "\"audit_hash\":\"ff\",\"audit_sequence\":4,\"exit\"");
+        assert!(Receipt::from_entry(elsewhere.as_bytes()).is_err());
     }
 
     /// A pipeline's receipt is any other one with the member `steps`.

@@ -68,9 +68,12 @@ impl Executor {
             }
             None => hash(written),
         };
+        let recorded = self.parts.audit.head();
         Receipt {
             agent: agent.id().to_owned(),
             agent_version: agent.facts.version.clone(),
+            audit_hash: Some(hex::encode(recorded.hash)),
+            audit_sequence: Some(recorded.sequence),
             ended_ms: clock::unix_millis(),
             exit: ExitClass::of(reason),
             exit_code: outcome.map(|outcome| outcome.exit_code),

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 pub use anchor::{ANCHOR_TYPE, Anchor, AnchorError, Anchored};
 use bytes::Bytes;
+use executor_api::attested::{AttestedHead, head_of};
+use executor_api::audit::AuditHead;
 use executor_api::deployment::DeploymentRecord;
 use executor_api::receipt::Receipt;
 use log_store::{Ack, Entry, Log, LogKind, LogOptions, LogParts, OsDisk, Publication, WriterId};
@@ -47,6 +49,9 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Instances whose receipts are found by name: those that ended last.
 const REMEMBERED: usize = 65_536;
 
+/// Entries in which the last one about the audit log is looked for. Nearly every entry is one.
+const LOOKED_BACK: u64 = 4096;
+
 /// Bytes of address space that the entry file grows by.
 const SEGMENT: log_store::EntryFileSizes = log_store::EntryFileSizes { segment: 64 << 20, reserve: 1 << 20 };
 
@@ -63,6 +68,7 @@ pub struct Receipts {
 enum Message {
     Receipt(InstanceId, Box<Receipt>),
     Step(Box<DeploymentRecord>),
+    Attested(AttestedHead),
     /// Answered once everything before it is durable.
     Flush(oneshot::Sender<()>),
 }
@@ -74,6 +80,11 @@ impl Slot {
     /// Hands over the receipt; it is made durable and signed with the next batch.
     pub fn record(self, instance: InstanceId, receipt: Receipt) {
         self.0.send(Message::Receipt(instance, Box::new(receipt)));
+    }
+
+    /// Hands over how far the audit log reached instead.
+    pub(crate) fn attest(self, head: AttestedHead) {
+        self.0.send(Message::Attested(head));
     }
 
     /// Hands over the record of a change of a route instead.
@@ -215,6 +226,26 @@ impl Receipts {
         Ok(ProofFile { extra: Some(entry), proof, checkpoint }.to_string().into_bytes().into())
     }
 
+    /// How far the audit log reached by the newest entry that says so, among the last ones.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub(crate) fn attested(&self) -> Result<Option<AuditHead>, Denied> {
+        let Some(published) = self.log.publication() else { return Ok(None) };
+        let size = published.tree().size;
+        for index in (size.saturating_sub(LOOKED_BACK)..size).rev() {
+            let entry = self.log.entry(index, &published).map_err(|error| {
+                Denied::new("receipts_unavailable", "the receipt log cannot be read")
+                    .for_operator(error.to_string())
+            })?;
+            if let Some(head) = head_of(&entry) {
+                return Ok(Some(head));
+            }
+        }
+        Ok(None)
+    }
+
     /// The published checkpoint and the log it belongs to.
     pub(crate) fn published(&self) -> Result<Arc<Publication>, Denied> {
         self.log
@@ -261,6 +292,7 @@ impl Writer {
             while let Some(message) = next.take() {
                 match message {
                     Message::Receipt(instance, receipt) => batch.push((Some(instance), receipt.to_entry())),
+                    Message::Attested(head) => batch.push((None, serde_json::to_vec(&head))),
                     Message::Step(record) => batch.push((None, serde_json::to_vec(&*record))),
                     Message::Flush(done) => waiting.push(done),
                 }

@@ -13,6 +13,8 @@ fn receipt(instance: &str) -> Receipt {
         steps: None,
         agent: "a.b".into(),
         agent_version: "1.0.0".into(),
+        audit_hash: None,
+        audit_sequence: None,
         ended_ms: 2,
         exit: ExitClass::Ok,
         exit_code: Some(0),

@@ -306,37 +306,10 @@ impl Wanted {
 /// Exit code 2 when the file cannot be read. A broken chain is no error but part of the evidence.
 pub fn audit_log(name: &str, path: &Path, period: &Period) -> Outcome<(ExecutorEvidence, BTreeSet<u64>)> {
     let (from, to) = period.bounds()?;
-    let file = std::fs::File::open(path).or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
-    let mut reader = BufReader::new(file);
-    let (mut head, mut broken) = (AuditHead::EMPTY, None);
     let (mut admissions, mut indices) = (Vec::new(), BTreeSet::new());
-    loop {
-        let mut line = Vec::new();
-        (&mut reader)
-            .take(MAX_LINE as u64 + 1)
-            .read_until(b'\n', &mut line)
-            .or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
-        if line.pop() != Some(b'\n') {
-            // The torn end of a write that nobody was told of, or the end of the file.
-            break;
-        }
-        let checked = std::str::from_utf8(&line).ok().map(|text| head.check(text).map(|head| (head, text)));
-        let text = match checked {
-            Some(Ok((next, text))) => {
-                head = next;
-                text
-            }
-            Some(Err(error)) => {
-                broken = Some(error.to_string());
-                break;
-            }
-            None => {
-                broken = Some(format!("line {} is no text", head.sequence + 1));
-                break;
-            }
-        };
+    let (head, broken) = walk_chain(path, |_, text| {
         let Some(read) = AuditLine::read(text).filter(|line| line.event.event_type == "admission") else {
-            continue;
+            return Ok(());
         };
         if read.time().is_some_and(|time| (from..to).contains(&time)) && read.event.agent.is_some() {
             indices.extend(read.event.agent.and_then(|agent| agent.log_index));
@@ -347,7 +320,8 @@ pub fn audit_log(name: &str, path: &Path, period: &Period) -> Outcome<(ExecutorE
                 Failure::failed(format!("more than {MOST} admissions")).hint("choose a shorter period")
             );
         }
-    }
+        Ok(())
+    })?;
     let evidence = ExecutorEvidence {
         name: name.to_owned(),
         last_sequence: head.sequence,
@@ -356,4 +330,37 @@ pub fn audit_log(name: &str, path: &Path, period: &Period) -> Outcome<(ExecutorE
         admissions,
     };
     Ok((evidence, indices))
+}
+
+/// Checks the chain of an audit log record by record; `each` sees every good one and the head that it makes. Returns the last
+/// good head, and what is wrong behind it.
+///
+/// # Errors
+/// Exit code 2 when the file cannot be read, and what `each` fails with.
+pub fn walk_chain(
+    path: &Path,
+    mut each: impl FnMut(&AuditHead, &str) -> Outcome<()>,
+) -> Outcome<(AuditHead, Option<String>)> {
+    let file = std::fs::File::open(path).or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
+    let mut reader = BufReader::new(file);
+    let mut head = AuditHead::EMPTY;
+    loop {
+        let mut line = Vec::new();
+        (&mut reader)
+            .take(MAX_LINE as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .or_fail(Exit::Usage, format!("cannot read {}", path.display()))?;
+        if line.pop() != Some(b'\n') {
+            // The torn end of a write that nobody was told of, or the end of the file.
+            return Ok((head, None));
+        }
+        let Ok(text) = std::str::from_utf8(&line) else {
+            return Ok((head, Some(format!("line {} is no text", head.sequence + 1))));
+        };
+        match head.check(text) {
+            Ok(next) => head = next,
+            Err(error) => return Ok((head, Some(error.to_string()))),
+        }
+        each(&head, text)?;
+    }
 }

@@ -4,7 +4,7 @@
 //! another history of receipts, and whoever has its folders can begin a new log with a new key; neither makes what was anchored go away.
 //! What an earlier check saw is remembered as well, of the executor and of both logs.
 
-mod history;
+pub(super) mod history;
 mod memory;
 
 use std::collections::BTreeSet;
@@ -77,7 +77,7 @@ pub fn run(options: &VerifyAnchors, home: &Home, out: &Output) -> Outcome {
     let base = url.trim_end_matches('/').to_owned();
     let memory = Memory::open(home)?;
     block_on(async {
-        let (log, keys) = options.receipt_log(&base, http.clone()).await?;
+        let (log, keys) = receipt_log(&options.vkey, &base, http.clone()).await?;
         options.refuse_another(memory.receipt_log(&base)?, &log)?;
         let origin = log.origin.clone();
         let receipts = LogClient::new(http, &format!("{base}/receipts"))
@@ -141,25 +141,6 @@ impl VerifyAnchors {
         EventRules::new(rules).or_fail(Exit::Usage, "the key of anchors")
     }
 
-    /// The receipt log and its keys.
-    async fn receipt_log(
-        &self,
-        base: &str,
-        http: reqwest::Client,
-    ) -> Outcome<(ReceiptLog, Vec<VerifierKey>)> {
-        let vkeys = if self.vkey.is_empty() {
-            let client = executor_api::client::ExecutorClient::new(http, base);
-            client.receipt_log().await.map_err(executor_failure)?.vkeys
-        } else {
-            self.vkey.clone()
-        };
-        let keys = vkeys.iter().map(|text| VerifierKey::parse(text).or_fail(Exit::Usage, "the verifier key"));
-        let keys = keys.collect::<Outcome<Vec<_>>>()?;
-        let origin = keys.first().map(|key| key.name().to_owned());
-        let origin = origin.ok_or_else(|| Failure::failed("the executor names no key of its receipt log"))?;
-        Ok((ReceiptLog { origin, vkeys }, keys))
-    }
-
     /// Refuses another log than at the last check, unless that one was ended on purpose, and another key of the same log, unless
     /// somebody vouches for it.
     fn refuse_another(&self, before: Option<ReceiptLog>, now: &ReceiptLog) -> Outcome<()> {
@@ -212,6 +193,25 @@ impl VerifyAnchors {
         .code("anchors_stale")
         .hint("is receipts.anchor_key_file still set, and does the executor reach the event log? --max-age is the longest age"))
     }
+}
+
+/// The receipt log and its keys: those that were given, or else what the executor says.
+pub(super) async fn receipt_log(
+    given: &[String],
+    base: &str,
+    http: reqwest::Client,
+) -> Outcome<(ReceiptLog, Vec<VerifierKey>)> {
+    let vkeys = if given.is_empty() {
+        let client = executor_api::client::ExecutorClient::new(http, base);
+        client.receipt_log().await.map_err(executor_failure)?.vkeys
+    } else {
+        given.to_vec()
+    };
+    let keys = vkeys.iter().map(|text| VerifierKey::parse(text).or_fail(Exit::Usage, "the verifier key"));
+    let keys = keys.collect::<Outcome<Vec<_>>>()?;
+    let origin = keys.first().map(|key| key.name().to_owned());
+    let origin = origin.ok_or_else(|| Failure::failed("the executor names no key of its receipt log"))?;
+    Ok((ReceiptLog { origin, vkeys }, keys))
 }
 
 fn follow(client: LogClient, keys: Vec<VerifierKey>, state: MonitorState) -> Result<Monitor<'static>, Error> {

@@ -164,7 +164,7 @@ fn contradiction(code: &str, what: String) -> Failure {
 
 /// As for every log, but what does not fit the tree was altered, what the served head covers and nobody serves was removed, and a head
 /// that was verified at an earlier check counts like an anchor.
-pub(super) fn receipt_failure(error: Error) -> Failure {
+pub(in crate::executor) fn receipt_failure(error: Error) -> Failure {
     let found = |code, what: &str| contradiction(code, format!("{what}: {error}"));
     match &error {
         Error::Log(_) => found("receipts_altered", "the receipt log does not verify"),

@@ -23,11 +23,11 @@ pub(super) struct Memory {
 /// The receipt log that an executor had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReceiptLog {
+pub(in crate::executor) struct ReceiptLog {
     /// Its origin.
-    pub(super) origin: String,
+    pub(in crate::executor) origin: String,
     /// Its verifier keys.
-    pub(super) vkeys: Vec<String>,
+    pub(in crate::executor) vkeys: Vec<String>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
