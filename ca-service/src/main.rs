@@ -149,9 +149,12 @@ async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure>
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     let serving = serve::start(authority).await?;
     ready::announce(&serving.running)?;
-    shutdown::signal(exit_with_stdin).await;
+    let ended = tokio::select! {
+        _ = shutdown::signal(exit_with_stdin) => Ok(()),
+        () = serving.superseded() => Err(Failure::failed("another_server_serves: another server took the records over")),
+    };
     serving.stop().await;
-    Ok(())
+    ended
 }
 
 async fn accept_time(file: &ConfigFile) -> Result<(), Failure> {

@@ -10,6 +10,8 @@ use crate::storage::StoreError;
 
 /// Time between two attempts to write to a store that did not take the last change.
 const RETRY: Duration = Duration::from_secs(1);
+/// For so long a server that another one took over from still says so to whoever asks it, before it ends.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 
 impl CertificateAuthority {
     /// What `/readyz` says.
@@ -24,6 +26,9 @@ impl CertificateAuthority {
             Some(StoreError::AnotherServes) => Readiness::NotReady(
                 "another server serves these records (another_server_serves); stop this one".to_owned(),
             ),
+            Some(StoreError::SuccessorUnknown) => Readiness::NotReady(
+                "the database does not answer, and another server may have taken over".to_owned(),
+            ),
             Some(StoreError::Full(_)) => {
                 Readiness::NotReady("the disk of the database is full; free space on it".to_owned())
             }
@@ -37,10 +42,20 @@ impl CertificateAuthority {
         loop {
             tokio::time::sleep(RETRY).await;
             // Records that another server took over are never this one's again.
-            let may_pass = self.store.write_failure().is_some() && self.still_serves().is_ok();
+            let failure = self.store.write_failure();
+            let may_pass = failure.is_some() && failure != Some(StoreError::AnotherServes);
             if may_pass && self.store.probe().await.is_ok() {
                 tracing::warn!("the database is written again");
             }
         }
+    }
+
+    /// Waits until another server has taken the records over, and everybody who asks in the meantime was told so: there is nothing left
+    /// to do for this one.
+    pub async fn superseded(&self) {
+        while self.store.write_failure() != Some(StoreError::AnotherServes) {
+            tokio::time::sleep(RETRY).await;
+        }
+        tokio::time::sleep(LAST_WORDS).await;
     }
 }

@@ -256,6 +256,11 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// Waits until another server has taken the records over; whoever asked this one meanwhile was told.
+    pub async fn superseded(&self) {
+        self.authority.superseded().await;
+    }
+
     /// Stops answering, then the background tasks; what was answered is noted. Afterwards nothing is written any more: what
     /// a task had handed to the store when it was stopped is done, for the store writes in order.
     pub async fn stop(self) {

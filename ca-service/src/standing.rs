@@ -84,13 +84,13 @@ impl CertificateAuthority {
         self.fall(name).is_some()
     }
 
-    /// Refuses where another server took the records over: what it recorded since is unknown here, a revocation among it.
+    /// Refuses where another server took the records over, or may have: what it recorded since is unknown here, a revocation among it.
     ///
     /// # Errors
-    /// [`StoreError::AnotherServes`].
+    /// [`StoreError::AnotherServes`], [`StoreError::SuccessorUnknown`].
     pub(crate) fn still_serves(&self) -> Result<(), StoreError> {
         match self.store.write_failure() {
-            Some(error @ StoreError::AnotherServes) => Err(error),
+            Some(error @ (StoreError::AnotherServes | StoreError::SuccessorUnknown)) => Err(error),
             _ => Ok(()),
         }
     }

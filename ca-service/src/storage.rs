@@ -485,6 +485,7 @@ pub trait CertificateStore: QueueStore {
     /// Fails unless a write transaction can be made durable now.
     fn probe(&self) -> Answer<'_, ()>;
 
-    /// What the last change failed with, if the store did not make it durable. MUST NOT block.
+    /// What the last change failed with, if the store did not make it durable; [`StoreError::AnotherServes`] once that is known, and
+    /// [`StoreError::SuccessorUnknown`] while it is not known whether the records are this process's. MUST NOT block.
     fn write_failure(&self) -> Option<StoreError>;
 }

@@ -59,9 +59,13 @@ mod on_a_server {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::fixture::program::with_database_at;
+    use super::fixture::tunnel::Tunnel;
     use super::fixture::{check_ca, enrol_request, key, ocsp_request, token_request};
     use ca_api::{RevocationReason, Revoke};
+    use ca_pki::timestamp::Failure;
     use ca_service::config::Settings;
+    use ca_service::issuance::Issued;
     use ca_service::storage::CertificateStore as _;
     use ca_service::storage::sql_store::SqlStore;
     use ca_service::storage::{CrlPart, StoreError};
@@ -107,20 +111,58 @@ mod on_a_server {
         response.responses().first().map(|one| one.status())
     }
 
+    /// Longer than a server believes that the records are its own without having looked.
+    const LONG: Duration = Duration::from_secs(12);
+
+    /// A certificate of the site, and the question about its status.
+    async fn issued(site: &Site) -> (Vec<u8>, Issued) {
+        let authority = site.open().await;
+        let token =
+            authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+        let enrolled = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+        let question = ocsp_request(&enrolled.chain[0], &enrolled.serial);
+        drop(authority);
+        (question, enrolled)
+    }
+
+    /// Asks a server for what it gives without recording anything, in this order: a kept OCSP answer, a time stamp, a list. What it
+    /// gives is what its name says, what it refuses is refused as it should be.
+    async fn gives(process: &Process, question: &[u8]) -> Option<CertificateStatus> {
+        let kept = status(&process.admin().ocsp(question.to_vec()).await.unwrap());
+        let digest = serde_json::json!({
+            "artifactHash": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=", "hashAlgorithm": "sha256",
+        });
+        let stamp = Process::http().post(format!("{}/api/v1/timestamp", process.base)).json(&digest);
+        let stamp = stamp.send().await.unwrap().bytes().await.unwrap();
+        let list = Process::http().get(format!("{}/crl/code-signing.crl", process.base));
+        let list = list.send().await.unwrap().status().as_u16();
+        match kept {
+            Some(_) => assert!(stamp != Failure::SystemFailure.to_der() && list == 200, "{list}"),
+            None => assert!(stamp == Failure::SystemFailure.to_der() && list == 503, "{list}"),
+        }
+        kept
+    }
+
+    /// Waits until `/readyz` says this.
+    async fn says(process: &Process, code: u16, text: &str) {
+        for _ in 0..1_200 {
+            let (found, said) = process.ready().await;
+            if found == code && said.contains(text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it still says {:?}", process.ready().await);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_server_that_stood_still_while_its_lock_was_lost_does_nothing_behind_its_successor() {
         let Some(site) = site().await else { return };
         let (here, there) = (config(&site), config_elsewhere(&site, "second"));
-        let authority = site.open().await;
-        let token =
-            authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
-        let issued = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
-        let question = ocsp_request(&issued.chain[0], &issued.serial);
-        drop(authority);
+        let (question, issued) = issued(&site).await;
 
         let first = Process::start(&here);
-        let kept = first.admin().ocsp(question.clone()).await.unwrap();
-        assert_eq!(status(&kept), Some(CertificateStatus::Good));
+        assert_eq!(gives(&first, &question).await, Some(CertificateStatus::Good));
         assert_eq!(lock_holders(&site.settings, "pid").await, 1);
         // Its machine stands still, and the database server gives its session up.
         first.signal("STOP");
@@ -130,27 +172,66 @@ mod on_a_server {
         second.admin().revoke(&issued.serial.to_string(), &revocation).await.unwrap();
         let trail = "SELECT count(*) FROM audit WHERE event = 'token.created'";
         let before = ask(&site.settings, trail).await;
+        tokio::time::sleep(LONG).await;
 
         first.signal("CONT");
+        // Its kept answer says what is not true any more. Nobody is given it, nor anything else that it does not record: also not
+        // before it has asked the database anything.
+        assert_eq!(gives(&first, &question).await, None);
         let refused = first.admin().create_token(&token_request("dev@example.com", "developer")).await;
         assert_eq!(refused.unwrap_err().code(), Some("another_server_serves"));
         assert_eq!(ask(&site.settings, trail).await, before, "nothing was committed");
         let (code, text) = first.ready().await;
         assert!(code == 503 && text.contains("another server serves"), "{code} {text}");
-        // Its kept answer says what is not true any more: nobody is given it, nor anything that is signed anew.
-        assert_eq!(status(&first.admin().ocsp(question.clone()).await.unwrap()), None);
-        assert!(matches!(
-            status(&second.admin().ocsp(question).await.unwrap()),
-            Some(CertificateStatus::Revoked { .. })
-        ));
+        assert_eq!(gives(&first, &question).await, None);
+        assert!(matches!(gives(&second, &question).await, Some(CertificateStatus::Revoked { .. })));
         assert_eq!(second.ready().await.0, 200);
         second.admin().create_token(&token_request("dev@example.com", "developer")).await.unwrap();
-        first.stop();
+        drop(first);
         second.stop();
         assert!(run(&here, &["check"]).status.success());
     }
 
-    /// A server that is asked nothing learns of its successor as well.
+    /// The tunnel to the database is dead and not closed: no statement fails, and no statement is answered.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_cannot_reach_the_database_gives_nothing_that_a_successor_may_contradict() {
+        let Some(site) = site().await else { return };
+        let (here, there) = (config(&site), config_elsewhere(&site, "second"));
+        let (question, issued) = issued(&site).await;
+        let tunnel = Tunnel::to(&site.settings.config.database.as_ref().unwrap().url).await;
+        with_database_at(&here, &site, &tunnel.url);
+
+        let first = Process::start(&here);
+        assert_eq!(gives(&first, &question).await, Some(CertificateStatus::Good));
+        tunnel.set_dead(true);
+        says(&first, 503, "another server may have taken over").await;
+        assert_eq!(gives(&first, &question).await, None);
+        // Nobody took over: it goes on by itself, over new connections.
+        tunnel.set_dead(false);
+        says(&first, 200, "").await;
+        assert_eq!(gives(&first, &question).await, Some(CertificateStatus::Good));
+        first.admin().create_token(&token_request("dev@example.com", "developer")).await.unwrap();
+
+        tunnel.set_dead(true);
+        // Its lock ends at the latest when whoever takes over ends it.
+        lock_holders(&site.settings, END).await;
+        let second = Process::start(&there);
+        let revocation = Revoke { reason: RevocationReason::KeyCompromise, compromised_at: None };
+        second.admin().revoke(&issued.serial.to_string(), &revocation).await.unwrap();
+        tokio::time::sleep(LONG).await;
+        assert_eq!(gives(&first, &question).await, None);
+        tunnel.set_dead(false);
+        says(&first, 503, "another_server_serves").await;
+        assert_eq!(gives(&first, &question).await, None);
+        let refused = first.admin().create_token(&token_request("dev@example.com", "developer")).await;
+        assert_eq!(refused.unwrap_err().code(), Some("another_server_serves"));
+        assert!(matches!(gives(&second, &question).await, Some(CertificateStatus::Revoked { .. })));
+        drop(first);
+        second.stop();
+        assert!(run(&there, &["check"]).status.success());
+    }
+
+    /// A server that is asked nothing learns of its successor as well; and it ends, for it has nothing to do any more.
     #[tokio::test(flavor = "multi_thread")]
     async fn an_idle_server_finds_out_that_another_took_over() {
         let Some(site) = site().await else { return };
@@ -160,14 +241,12 @@ mod on_a_server {
         lock_holders(&site.settings, END).await;
         let second = Process::start(&there);
         first.signal("CONT");
-        for _ in 0..600 {
-            if first.ready().await.0 == 503 {
-                second.stop();
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("it still says {:?}", first.ready().await);
+        says(&first, 503, "another_server_serves").await;
+        let (code, text) = first.ended(&here).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("another_server_serves: another server took the records over"), "{text}");
+        assert_eq!(second.ready().await.0, 200);
+        second.stop();
     }
 
     /// Without anybody else, a lost session is made again, and still keeps others out.

@@ -95,7 +95,7 @@ pub fn problem(error: &CaError) -> Problem {
             .with_detail("another server of this authority took over; ask that one")
             .with_internal(error),
         CaError::Store(StoreError::Full(_)) => Problem::storage_full(error),
-        CaError::Store(StoreError::Unavailable(_)) => Problem::unavailable("store_unavailable", 5)
+        CaError::Store(StoreError::SuccessorUnknown | StoreError::Unavailable(_)) => Problem::unavailable("store_unavailable", 5)
             .with_detail("the database is not available; repeat the call later, an enrolment with the same request_id")
             .with_internal(error),
         CaError::Store(_) | CaError::Inconsistent(_) => Problem::internal(error),

@@ -12,6 +12,9 @@ pub enum StoreError {
     /// Somebody who shares a name or an address with the approver approved it already; nothing was changed.
     #[error("the approver has approved it under another name")]
     ApproverRepeated,
+    /// The database has not said for so long whose the records are that another process may have taken them over.
+    #[error("whether another server serves these records is not known")]
+    SuccessorUnknown,
     /// A row does not say what this program writes; nothing was changed.
     #[error("the database is damaged: {0}")]
     Corrupted(String),
@@ -57,6 +60,13 @@ impl StoreError {
     /// Whether the store failed, in place of refusing: something may be written already, and nothing of the transaction may
     /// be committed.
     pub(super) fn spoils(&self) -> bool {
-        matches!(self, Self::AnotherServes | Self::Corrupted(_) | Self::Full(_) | Self::Unavailable(_))
+        matches!(
+            self,
+            Self::AnotherServes
+                | Self::Corrupted(_)
+                | Self::Full(_)
+                | Self::SuccessorUnknown
+                | Self::Unavailable(_)
+        )
     }
 }

@@ -7,11 +7,12 @@
 
 pub mod occupation;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Config, Row, SimpleQueryMessage, Statement};
@@ -21,8 +22,13 @@ use super::sql::Value;
 use super::sql_store::Use;
 use super::{StoreError, migrations};
 
-/// Longest time to wait for a connection.
+/// Longest time to wait for a connection, and for one that is ready to be used.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time to wait for what a server does at once or not at all; it gives up the wait for a lock after five seconds itself.
+const PROMPT: Duration = Duration::from_secs(10);
+/// Longest time that any other statement's answer is waited for. A connection through a tunnel that is dead and not closed ends
+/// with it.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Statements that stay prepared on a connection; searches have some more forms than everything else together.
 const STATEMENTS: usize = 256;
 /// Connections that read at once; a server's are few.
@@ -144,20 +150,42 @@ pub(super) struct Connection {
     location: Location,
     runtime: Handle,
     session: RefCell<Session>,
+    /// A statement was not answered in time.
+    given_up: Cell<bool>,
     /// What its transactions that write must find.
     fence: Fence,
 }
 
 struct Session {
-    client: Client,
+    attached: Attached,
     statements: HashMap<String, Statement>,
+}
+
+/// A session on the server with what drives it. Dropped, its connection is closed, also where an answer is still outstanding.
+#[derive(Debug)]
+struct Attached {
+    client: Client,
+    driver: AbortHandle,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 impl Connection {
     /// Connects. Call it on a thread that may block.
     pub(super) fn open(location: &Location, runtime: &Handle) -> Result<Self, StoreError> {
         let session = RefCell::new(connect(location, runtime)?);
-        Ok(Self { location: location.clone(), runtime: runtime.clone(), session, fence: Fence::Down })
+        let given_up = Cell::new(false);
+        Ok(Self {
+            location: location.clone(),
+            runtime: runtime.clone(),
+            session,
+            given_up,
+            fence: Fence::Down,
+        })
     }
 
     /// Makes the schema, which must not be there.
@@ -182,7 +210,7 @@ impl Connection {
             self.rollback();
             return Ok(());
         }
-        self.script(&migrations::for_postgres(found)?)?;
+        self.script_patiently(&migrations::for_postgres(found)?)?;
         self.commit()
     }
 
@@ -214,9 +242,10 @@ impl Connection {
     pub(super) fn begin(&self) -> Result<(), StoreError> {
         if !self.is_usable() {
             *self.session.borrow_mut() = connect(&self.location, &self.runtime)?;
+            self.given_up.set(false);
         }
         // Each statement sees what is committed when it begins: the last one, what the writer before has left.
-        let begun = self.ask(&format!("BEGIN; {WRITERS}; {}", occupation::query()));
+        let begun = self.ask(PROMPT, &format!("BEGIN; {WRITERS}; {}", occupation::query()));
         let begun = begun.and_then(|answer| self.fence.admit(occupation::among(&answer)?.as_ref()));
         if begun.is_err() {
             self.rollback();
@@ -226,7 +255,7 @@ impl Connection {
 
     /// Which process claimed the schema, if one ever did.
     pub(super) fn claim(&self) -> Result<Option<Claim>, StoreError> {
-        occupation::among(&self.ask(&occupation::query())?)
+        occupation::among(&self.ask(PROMPT, &occupation::query())?)
     }
 
     pub(super) fn begin_reading(&self) -> Result<(), StoreError> {
@@ -240,32 +269,62 @@ impl Connection {
 
     pub(super) fn rollback(&self) {
         // What cannot be told is given up with the connection.
-        let _ = self.script("ROLLBACK");
+        if self.is_usable() {
+            let _ = self.ask(PROMPT, "ROLLBACK");
+        }
     }
 
     pub(super) fn is_usable(&self) -> bool {
-        !self.session.borrow().client.is_closed()
+        !self.given_up.get() && !self.session.borrow().attached.client.is_closed()
     }
 
     pub(super) fn execute(&self, statement: &str, parameters: &[Value<'_>]) -> Result<usize, StoreError> {
         let prepared = self.prepared(statement, parameters)?;
         let session = self.session.borrow();
-        let changed = self.runtime.block_on(session.client.execute(&prepared, &by_reference(parameters)));
-        Ok(usize::try_from(changed.map_err(unavailable)?).unwrap_or(usize::MAX))
+        let changed = self.answer(session.attached.client.execute(&prepared, &by_reference(parameters)))?;
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
     pub(super) fn query(&self, query: &str, parameters: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
         let prepared = self.prepared(query, parameters)?;
         let session = self.session.borrow();
-        self.runtime.block_on(session.client.query(&prepared, &by_reference(parameters))).map_err(unavailable)
+        self.answer(session.attached.client.query(&prepared, &by_reference(parameters)))
     }
 
-    fn ask(&self, statements: &str) -> Result<Vec<SimpleQueryMessage>, StoreError> {
-        self.runtime.block_on(self.session.borrow().client.simple_query(statements)).map_err(unavailable)
+    fn ask(&self, limit: Duration, statements: &str) -> Result<Vec<SimpleQueryMessage>, StoreError> {
+        let session = self.session.borrow();
+        self.answer_within(limit, session.attached.client.simple_query(statements))
     }
 
     fn script(&self, statements: &str) -> Result<(), StoreError> {
-        self.runtime.block_on(self.session.borrow().client.batch_execute(statements)).map_err(unavailable)
+        let session = self.session.borrow();
+        self.answer(session.attached.client.batch_execute(statements))
+    }
+
+    /// As [`Self::script`], for as long as it takes: an index over many rows is made.
+    fn script_patiently(&self, statements: &str) -> Result<(), StoreError> {
+        let session = self.session.borrow();
+        self.runtime.block_on(session.attached.client.batch_execute(statements)).map_err(unavailable)
+    }
+
+    fn answer<T>(&self, answer: impl Future<Output = Answered<T>>) -> Result<T, StoreError> {
+        self.answer_within(PATIENCE, answer)
+    }
+
+    /// What the server answers, if it does in time. What comes later over this session is nobody's answer.
+    fn answer_within<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Answered<T>>,
+    ) -> Result<T, StoreError> {
+        let answered = self.runtime.block_on(async { tokio::time::timeout(limit, answer).await });
+        match answered {
+            Ok(answered) => answered.map_err(unavailable),
+            Err(_) => {
+                self.given_up.set(true);
+                Err(late())
+            }
+        }
     }
 
     fn prepared(&self, statement: &str, parameters: &[Value<'_>]) -> Result<Statement, StoreError> {
@@ -275,8 +334,7 @@ impl Connection {
         let types: Vec<Type> = parameters.iter().map(type_of).collect();
         let mut session = self.session.borrow_mut();
         let text = translated(statement);
-        let prepared =
-            self.runtime.block_on(session.client.prepare_typed(&text, &types)).map_err(unavailable)?;
+        let prepared = self.answer(session.attached.client.prepare_typed(&text, &types))?;
         if session.statements.len() >= STATEMENTS {
             session.statements.clear();
         }
@@ -286,30 +344,43 @@ impl Connection {
 }
 
 fn connect(location: &Location, runtime: &Handle) -> Result<Session, StoreError> {
-    Ok(Session { client: runtime.block_on(connected(location))?, statements: HashMap::new() })
+    Ok(Session { attached: runtime.block_on(connected(location))?, statements: HashMap::new() })
 }
 
 /// A session in the schema, on a server that keeps what it acknowledged.
-async fn connected(location: &Location) -> Result<Client, StoreError> {
+async fn connected(location: &Location) -> Result<Attached, StoreError> {
     let session = async {
         let (client, driver) = location.config.connect(tokio_postgres::NoTls).await?;
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::warn!(%error, "a connection to the database ended");
             }
         });
+        let attached = Attached { client, driver: driver.abort_handle() };
         let schema = &location.schema;
-        client.batch_execute(&format!("{SESSION}; SET search_path = {schema}")).await?;
-        let syncs = client.query_one("SHOW fsync", &[]).await?;
-        Ok::<_, tokio_postgres::Error>((client, syncs.try_get::<_, String>(0)?))
+        attached.client.batch_execute(&format!("{SESSION}; SET search_path = {schema}")).await?;
+        let syncs = attached.client.query_one("SHOW fsync", &[]).await?;
+        Ok((attached, syncs.try_get::<_, String>(0)?))
     };
-    let (client, syncs) = session.await.map_err(unavailable)?;
+    let (attached, syncs) = in_time(CONNECT_TIMEOUT, session).await?;
     if syncs != "on" {
         return Err(StoreError::Unavailable(
             "the server runs with fsync = off and would lose commits".to_owned(),
         ));
     }
-    Ok(client)
+    Ok(attached)
+}
+
+type Answered<T> = Result<T, tokio_postgres::Error>;
+
+/// What the server answers, if it does in time. The session is of no use where it does not.
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = Answered<T>>) -> Result<T, StoreError> {
+    let answered = tokio::time::timeout(limit, answer).await.map_err(|_| late())?;
+    answered.map_err(unavailable)
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable("the PostgreSQL server has not answered in time".to_owned())
 }
 
 /// SQLite's parameters as PostgreSQL writes them, without the index that SQLite's planner is told.

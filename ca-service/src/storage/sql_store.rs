@@ -10,6 +10,8 @@ use super::checkpoints::Checkpoints;
 use super::database::Database;
 use super::issuance::{self, Advance, CertificateStep, Transition};
 use super::overview::StoredOverview;
+#[cfg(feature = "postgres")]
+use super::postgres::occupation::{self, Confirmation};
 use super::readers::{PointReads, Readers};
 use super::rows;
 use super::sql::{Connection, params};
@@ -39,6 +41,9 @@ pub(super) enum Use {
 pub struct SqlStore {
     pub(super) writer: Writer,
     pub(super) readers: Readers,
+    /// That the claim of this process stands, where there is one.
+    #[cfg(feature = "postgres")]
+    confirmation: Option<Confirmation>,
 }
 
 impl SqlStore {
@@ -126,12 +131,20 @@ impl SqlStore {
         readers.read(|connection| rows::first(connection, "SELECT 1", &[], |_| Ok(()))).await?;
         let writer = Writer::start(writer, checkpoints)?;
         #[cfg(feature = "postgres")]
-        if let (Database::Postgres(location), Use::Change) = (database, purpose)
-            && let Some(claim) = location.claim()
-        {
-            tokio::spawn(super::postgres::occupation::watch(readers.clone(), claim, writer.watched()));
-        }
-        Ok(Self { writer, readers })
+        let confirmation = match (database, purpose) {
+            (Database::Postgres(location), Use::Change) => location.claim().map(|claim| {
+                let found = Confirmation::now();
+                tokio::spawn(occupation::watch(location.clone(), claim, found.clone(), writer.watched()));
+                found
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            writer,
+            readers,
+            #[cfg(feature = "postgres")]
+            confirmation,
+        })
     }
 
     /// Takes for granted, in a database that is a copy of an earlier moment, that whatever was possible since was done.
@@ -405,7 +418,14 @@ impl CertificateStore for SqlStore {
     }
 
     fn write_failure(&self) -> Option<StoreError> {
-        self.writer.failure()
+        let failure = self.writer.failure();
+        #[cfg(feature = "postgres")]
+        if failure != Some(StoreError::AnotherServes)
+            && self.confirmation.as_ref().is_some_and(|confirmation| !confirmation.holds())
+        {
+            return Some(StoreError::SuccessorUnknown);
+        }
+        failure
     }
 }
 
