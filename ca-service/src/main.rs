@@ -137,7 +137,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 async fn init(file: &ConfigFile) -> Result<(), Failure> {
-    let settings = Config::read(&file.config)?.validate()?;
+    let mut settings = Config::read(&file.config)?.validate()?;
+    let _occupied = occupancy::occupy(&mut settings).await?;
     let outcome =
         ceremony::run(&settings, Arc::new(SystemClock), hsm::software::KeystoreOptions::default()).await?;
     print(&outcome)
