@@ -24,8 +24,8 @@ mod terms;
 
 use std::sync::Arc;
 
-use ca_pki::SubjectPublicKey;
 use ca_pki::oid::ObjectIdentifier;
+use ca_pki::{SubjectPublicKey, UnixTime};
 
 use crate::authority::{CertificateAuthority, random};
 use crate::error::CaError;
@@ -33,7 +33,7 @@ use crate::issuance::{AuthorisedRequest, Issued};
 use crate::storage::queue::{
     Decided, NewRequest, QueueState, QueuedId, QueuedRequest, RequestContent, RequestOf, Way,
 };
-use crate::storage::{State, StoreError};
+use crate::storage::{State, Step, StoreError};
 pub use granted::Granted;
 pub(crate) use granted::{Verdict, judge, of_text};
 pub use refusal::{QueueRefusal, state_name};
@@ -111,10 +111,7 @@ impl CertificateAuthority {
             (QueueState::Waiting | QueueState::Approved, _) => Ok(false),
             (QueueState::Issued, Some(intent)) => {
                 let record = self.store.issuance(intent).await?;
-                Ok(record.is_some_and(|record| match record.state {
-                    State::Abandoned | State::MaybeIssued | State::Revoked => true,
-                    _ => record.not_after < now,
-                }))
+                Ok(record.is_some_and(|record| is_over(record.state, record.step, record.not_after, now)))
             }
             (QueueState::Issued, None) => Ok(false),
             (QueueState::Denied | QueueState::Expired | QueueState::Ended, _) => {
@@ -318,6 +315,16 @@ impl CertificateAuthority {
     }
 }
 
+/// Whether nothing comes of an issuance any more, nor of the request that was used up by it. One that is under way, however long it
+/// takes, may still end in a certificate, or give the request back.
+fn is_over(state: State, step: Step, not_after: UnixTime, now: UnixTime) -> bool {
+    match (state, step) {
+        (State::Intent | State::Signing, _) | (State::Signed | State::Logged, Step::Precertificate) => false,
+        (State::Abandoned | State::MaybeIssued | State::Revoked, _) => true,
+        (State::Signed | State::Logged | State::Delivered, _) => not_after < now,
+    }
+}
+
 /// Refuses whoever comes back to a request as somebody else, or with something else.
 fn same_request(queued: &QueuedRequest, asked: &Asked, request_id: &str) -> Result<(), CaError> {
     let content = &queued.content;
@@ -331,4 +338,25 @@ fn same_request(queued: &QueuedRequest, asked: &Asked, request_id: &str) -> Resu
         && content.profile == asked.request.profile
         && content.claims == claims.collect::<Vec<_>>();
     if same { Ok(()) } else { Err(CaError::RequestConflict) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuance_under_way_gives_way_to_no_other_request_however_long_it_takes() {
+        let (ends, later) = (UnixTime(600), UnixTime(601));
+        let over = |state, step| is_over(state, step, ends, later);
+        for state in [State::Intent, State::Signing] {
+            assert!(!over(state, Step::Certificate) && !over(state, Step::Precertificate), "{state:?}");
+        }
+        // Its certificate is still to be signed, or the issuance is revoked.
+        assert!(!over(State::Signed, Step::Precertificate) && over(State::Signed, Step::Certificate));
+        for state in [State::Abandoned, State::MaybeIssued, State::Revoked] {
+            assert!(is_over(state, Step::Certificate, ends, UnixTime(0)), "{state:?}");
+        }
+        assert!(!is_over(State::Delivered, Step::Certificate, ends, ends));
+        assert!(over(State::Delivered, Step::Certificate));
+    }
 }

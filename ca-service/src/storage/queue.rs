@@ -28,7 +28,8 @@ pub enum QueueState {
     Denied = 3,
     /// Its time was over before its certificate was fetched.
     Expired = 4,
-    /// An order to revoke many meant it, or the authority was restored from a backup meanwhile.
+    /// An order to revoke many meant it, the authority was restored from a backup meanwhile, or nothing came of its issuance and its
+    /// requester has another one by then.
     Ended = 5,
 }
 

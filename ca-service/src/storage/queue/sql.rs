@@ -172,12 +172,13 @@ pub(in crate::storage) fn record(connection: &Connection, new: &NewRequest) -> R
         return Err(StoreError::KeyCompromised);
     }
     let of = RequestOf::Requester(content.requester.clone(), content.request_id.clone());
-    if find_of(connection, &of)?
-        .is_some_and(|other| other.state.is_open() || *instead_of != Some(other.content.id))
+    let at = content.created_at;
+    let before = find_of(connection, &of)?;
+    if let Some(other) = &before
+        && (other.state_at(at).is_open() || *instead_of != Some(other.content.id))
     {
         return Err(StoreError::StateConflict);
     }
-    let at = content.created_at;
     if let Some(token) = &content.token {
         if holds(connection, token)? {
             return Err(StoreError::StateConflict);
@@ -205,6 +206,10 @@ pub(in crate::storage) fn record(connection: &Connection, new: &NewRequest) -> R
     let of_identity = count(connection, OPEN_OF_IDENTITY, params![at.0, identity, issuer])?;
     if of_identity >= u64::from(limits.identity) {
         return Err(StoreError::QueueFull(QueueLimit::Identity));
+    }
+    // Its time was over, and nobody had noted it.
+    if let Some(overdue) = before.filter(|other| other.state.is_open()) {
+        steps::expire(connection, &overdue.content.id, at)?;
     }
     rows::execute(
         connection,

@@ -221,7 +221,11 @@ pub(in crate::storage) fn claim(
     }
 }
 
-/// Gives a request back of whose issuance nothing exists; one that an order meant meanwhile is ended.
+/// Why a request is not given back when its requester has made another one of it.
+const REPLACED: &str = "its requester asked anew before its issuance came to nothing";
+
+/// Gives a request back of whose issuance nothing exists; one that an order meant meanwhile is ended, and so is one in whose place its
+/// requester has another: of one kind no two are open.
 pub(in crate::storage) fn release(
     connection: &Connection,
     intent: &IntentId,
@@ -235,9 +239,24 @@ pub(in crate::storage) fn release(
     if let Some((id, actor, reason)) = meant {
         return told(connection, &id, "request.ended", &actor, &reason, at);
     }
+    let replaced = "UPDATE enrolment_request SET state = 5, intent = NULL, closed_at = ?, closed_by = 'reconciler', reason = ? \
+                    WHERE intent = ? AND state = 2 AND EXISTS (SELECT 1 FROM enrolment_request later \
+                    WHERE later.requester = enrolment_request.requester AND later.request_id = enrolment_request.request_id \
+                    AND later.number > enrolment_request.number) RETURNING id";
+    let replaced =
+        rows::first(connection, replaced, params![at.0, REPLACED, intent], |row| column::<16>(row, 0))?;
+    if let Some(id) = replaced {
+        return told(connection, &id, "request.ended", "reconciler", REPLACED, at);
+    }
     let query = "UPDATE enrolment_request SET state = 1, intent = NULL, closed_at = NULL \
                  WHERE intent = ? AND state = 2";
     rows::execute(connection, query, params![intent]).map(|_| ())
+}
+
+/// Notes that the time of an open request is over.
+pub(super) fn expire(connection: &Connection, id: &QueuedId, at: UnixTime) -> Result<(), StoreError> {
+    let change = (QueueState::Expired, "request.expired");
+    close(connection, id, change, "reconciler", "its time was over", at)
 }
 
 /// Most requests that expire in one transaction.
@@ -254,8 +273,7 @@ pub(in crate::storage) fn tend(
 ) -> Result<u64, StoreError> {
     let overdue = rows::all(connection, OVERDUE, params![now.0, TENDED], |row| column::<16>(row, 0))?;
     for id in &overdue {
-        let change = (QueueState::Expired, "request.expired");
-        close(connection, id, change, "reconciler", "its time was over", now)?;
+        expire(connection, id, now)?;
     }
     let old = rows::all(connection, OLD, params![forget_before.0, TENDED], |row| column::<16>(row, 0))?;
     for id in &old {
