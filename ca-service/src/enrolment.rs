@@ -12,10 +12,9 @@ use trust_store::provider::AwsLc;
 use crate::authority::{CertificateAuthority, random};
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
-use crate::mail_code::MAILED;
 use crate::queue::person::Operator;
-use crate::queue::{Asked, QueueRefusal};
-use crate::storage::queue::{RequestOf, Way};
+use crate::queue::{Asked, Proof, QueueRefusal};
+use crate::storage::queue::RequestOf;
 use crate::storage::{State, StoreError, StoredToken};
 
 /// What tokens begin with, so that scanners for leaked secrets can recognise them.
@@ -39,10 +38,11 @@ impl CertificateAuthority {
         if !(60..=604_800).contains(&request.ttl_seconds) {
             return Err(CaError::OutOfRange { field: "ttl_seconds", reason: "must be 60 to 604800" });
         }
-        let way = if actor == MAILED { Way::Code } else { Way::Token };
-        if way == Way::Token
+        let proof = Proof::by_token(Some(&actor));
+        let config = &self.settings.config;
+        if matches!(proof, Proof::Token { .. })
             && person.is_none()
-            && self.approvals_for(&request.profile, way, Some(&actor)) > 0
+            && self.approvals_demanded(&request.profile, &proof, &config.identity_issuer) > 0
         {
             return Err(QueueRefusal::VoucherUnnamed.into());
         }
@@ -73,12 +73,29 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CaError`]; the token is used up only by an issuance that was recorded.
     pub async fn enrol(self: &Arc<Self>, request: &Enrol) -> Result<Issued, CaError> {
+        self.enrol_over(request, Some(Vec::new())).await
+    }
+
+    /// The same for whoever is known by their connection, too: `connection` is what its client certificate names them, none where
+    /// that cannot be read.
+    ///
+    /// # Errors
+    /// As [`Self::enrol`].
+    pub async fn enrol_over(
+        self: &Arc<Self>,
+        request: &Enrol,
+        connection: Option<Vec<String>>,
+    ) -> Result<Issued, CaError> {
         let (this, request) = (Arc::clone(self), request.clone());
-        let task = tokio::spawn(async move { this.enrol_to_the_end(&request).await });
+        let task = tokio::spawn(async move { this.enrol_to_the_end(&request, connection).await });
         task.await.unwrap_or(Err(CaError::Inconsistent("the enrolment task ended early")))
     }
 
-    async fn enrol_to_the_end(self: &Arc<Self>, request: &Enrol) -> Result<Issued, CaError> {
+    async fn enrol_to_the_end(
+        self: &Arc<Self>,
+        request: &Enrol,
+        connection: Option<Vec<String>>,
+    ) -> Result<Issued, CaError> {
         check_request_id(request.request_id.as_deref())?;
         if request.token.len() > MAX_TOKEN {
             return Err(CaError::TokenUnknown);
@@ -90,17 +107,19 @@ impl CertificateAuthority {
         if token.used_by.is_some() {
             return self.repeated(&token, request, &csr).await;
         }
-        let way = if token.created_by.as_deref() == Some(MAILED) { Way::Code } else { Way::Token };
-        let needed = self.approvals_for(&token.profile, way, token.created_by.as_deref());
+        let proof = Proof::by_token(token.created_by.as_deref());
+        let identity_issuer = self.settings.config.identity_issuer.clone();
+        let needed = self.approvals_demanded(&token.profile, &proof, &identity_issuer);
         let asked = || AuthorisedRequest {
             identity: token.identity.clone(),
             public_key: csr.public_key().clone(),
             profile: token.profile.clone(),
-            identity_issuer: self.settings.config.identity_issuer.clone(),
+            identity_issuer: identity_issuer.clone(),
             claims: Vec::new(),
             requester: format!("token:{}", hex::encode(hash)),
             request_id: request.request_id.clone(),
             token: Some(hash),
+            proof: proof.clone(),
             approved: None,
             evidence: serde_json::json!({
                 "method": "one-time-token",
@@ -110,9 +129,7 @@ impl CertificateAuthority {
         };
         let waits = |needed: u8| Asked {
             request: asked(),
-            way,
-            requester_names: Vec::new(),
-            vouched_by: token.created_by.clone(),
+            requester_names: connection.clone(),
             voucher_names: token.creator_names.clone(),
             needed,
         };
@@ -139,11 +156,6 @@ impl CertificateAuthority {
             Err(CaError::Store(StoreError::KeyCompromised)) => Err(CaError::KeyCompromised),
             outcome => outcome,
         }
-    }
-
-    /// How many people must approve a certificate of a profile that is asked for with a token.
-    fn approvals_for(&self, profile: &str, way: Way, made_by: Option<&str>) -> u8 {
-        self.settings.config.enrolment.approvals(profile, self.approvals_of_token(way, made_by))
     }
 
     /// The outcome of the issuance that used the token, for its own requester only: same request id, same key.

@@ -15,9 +15,9 @@ use trust_store::signature::{Algorithm, SignatureVerifier as _};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
-use crate::queue::Asked;
+use crate::oidc::ProvenIdentity;
+use crate::queue::{Asked, Proof};
 use crate::storage::StoreError;
-use crate::storage::queue::Way;
 
 /// Longest PEM public key in characters.
 const MAX_KEY_PEM: usize = 2 * MAX_SPKI;
@@ -31,6 +31,8 @@ pub struct CertificateRequest {
     pub token: String,
     /// The key, and the proof that the requester has its private half.
     pub key: KeyProof,
+    /// What the client certificate of the connection names the requester; none where it cannot be read.
+    pub connection: Option<Vec<String>>,
 }
 
 /// A key with a proof of possession.
@@ -88,6 +90,14 @@ fn same_again(request: &AuthorisedRequest) -> String {
     format!("key-{}", hex::encode(Sha256::digest(said.to_string())))
 }
 
+/// What whoever asks is known by, where people approve and must be somebody else. None for the bearer of a token that neither names
+/// an address which is theirs nor belongs to a job, and for a connection whose certificate cannot be read.
+fn known_by(proven: &ProvenIdentity, connection: Option<Vec<String>>) -> Option<Vec<String>> {
+    let mut names = connection?;
+    names.extend_from_slice(proven.names());
+    proven.is_told_apart().then_some(names)
+}
+
 impl CertificateAuthority {
     /// Issues a certificate for the identity that a token proves. Runs to its end even when the caller goes away.
     ///
@@ -99,12 +109,15 @@ impl CertificateAuthority {
         task.await.unwrap_or(Err(CaError::Inconsistent("the issuance task ended early")))
     }
 
-    async fn certify_to_the_end(self: &Arc<Self>, request: &CertificateRequest) -> Result<Issued, CaError> {
+    async fn certify_to_the_end(
+        self: &Arc<Self>,
+        certificate: &CertificateRequest,
+    ) -> Result<Issued, CaError> {
         let now = self.clock.now()?;
-        let proven = self.issuers.prove(&request.token, now, self.clock.monotonic()).await?;
+        let proven = self.issuers.prove(&certificate.token, now, self.clock.monotonic()).await?;
         let subject = proven.subject();
         let key_use = self.profile(proven.profile())?.key_use();
-        let public_key = request.key.verify(&subject.challenge, key_use).map_err(CaError::Request)?;
+        let public_key = certificate.key.verify(&subject.challenge, key_use).map_err(CaError::Request)?;
         let authorised = AuthorisedRequest {
             identity: subject.identity.clone(),
             public_key,
@@ -114,17 +127,17 @@ impl CertificateAuthority {
             requester: format!("oidc:{}#{}", proven.issuer(), proven.token_subject()),
             request_id: None,
             token: None,
+            proof: Proof::IdentityToken { audiences: proven.audiences().to_vec() },
             approved: None,
             evidence: proven.evidence().to_string(),
         };
-        let needed = self.settings.config.enrolment.approvals(proven.profile(), proven.approvals());
+        let needed =
+            self.approvals_demanded(proven.profile(), &authorised.proof, &authorised.identity_issuer);
         if needed > 0 {
             let request = AuthorisedRequest { request_id: Some(same_again(&authorised)), ..authorised };
             let asked = Asked {
                 request,
-                way: Way::IdentityToken,
-                requester_names: proven.email().map(str::to_owned).into_iter().collect(),
-                vouched_by: None,
+                requester_names: known_by(&proven, certificate.connection.clone()),
                 voucher_names: Vec::new(),
                 needed,
             };

@@ -18,7 +18,7 @@ use trust_store::provider::AwsLc;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id};
 use crate::error::CaError;
-use crate::queue::Granted;
+use crate::queue::{Granted, Proof};
 use crate::storage::{IntentId, NewIntent, State, Step, StoreError, StoredCertificate};
 
 /// How long to wait before each further attempt when the signer says that nothing was signed and later may be better.
@@ -44,6 +44,8 @@ pub struct AuthorisedRequest {
     pub request_id: Option<String>,
     /// SHA-256 of the one-time token to use up.
     pub token: Option<[u8; 32]>,
+    /// How they proved who they are: it counts into how many people must approve.
+    pub proof: Proof,
     /// The proof that people approved exactly this, where they must.
     pub approved: Option<Granted>,
     /// What the decision was based on, JSON.

@@ -26,14 +26,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_pki::jws::Jws;
-use ca_pki::{TokenRefusal, UnixTime};
+use ca_pki::{Identity, TokenRefusal, UnixTime};
 use serde::Deserialize;
 use service::StartRefusal;
 use sha2::{Digest as _, Sha256};
 use trust_store::provider::AwsLc;
 
 use claims::{Claims, EmailProof, Subject};
-use config::IssuerRule;
+use config::{Bearers, IssuerRule};
 use keys::{HttpKeys, KeyCache, KeySource};
 use roles::RoleRule;
 
@@ -114,9 +114,10 @@ impl OidcError {
 pub struct ProvenIdentity {
     subject: Subject,
     rule: IssuerRule,
-    approvals: u8,
+    audiences: Vec<String>,
     token_subject: String,
-    email: Option<String>,
+    names: Vec<String>,
+    told_apart: bool,
     token_sha256: [u8; 32],
 }
 
@@ -139,16 +140,23 @@ impl ProvenIdentity {
         &self.rule.profile
     }
 
-    /// How many people must approve its certificates: by the strictest of the sections that the token fits.
+    /// Those of the token's audiences that a section of its issuer takes; the profile is that of the first one.
     #[must_use]
-    pub fn approvals(&self) -> u8 {
-        self.approvals
+    pub fn audiences(&self) -> &[String] {
+        &self.audiences
     }
 
-    /// The e-mail address that the token says, verified or not.
+    /// What else the token calls its bearer: the e-mail address, verified or not, and whoever started a job.
     #[must_use]
-    pub fn email(&self) -> Option<&str> {
-        self.email.as_deref()
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether its bearer can be told from the people who approve: by an e-mail address that is theirs, or as a job where every section
+    /// that the token fits says that its issuer's tokens are of jobs.
+    #[must_use]
+    pub fn is_told_apart(&self) -> bool {
+        self.told_apart
     }
 
     /// The `sub` of the token.
@@ -279,12 +287,15 @@ impl Issuers {
         let fitting: Vec<_> = fitting.filter(|rule| claims.aud.contains(&rule.audience)).collect();
         let rule = *fitting.first().ok_or(OidcError::AudienceNotAllowed)?;
         claims.valid_at(now)?;
+        let subject = claims.subject(&rule.identity)?;
+        let addressed = matches!(subject.identity, Identity::Email(_)) || claims.verified_address().is_some();
         Ok(ProvenIdentity {
-            subject: claims.subject(&rule.identity)?,
+            subject,
             rule: rule.clone(),
             // The order of the sections decides about no approval.
-            approvals: fitting.iter().map(|rule| rule.approvals).max().unwrap_or(0),
-            email: claims.email().map(|(address, _)| address.to_owned()),
+            audiences: fitting.iter().map(|rule| rule.audience.clone()).collect(),
+            names: claims.bearer(&rule.identity)?,
+            told_apart: addressed || fitting.iter().all(|rule| rule.bearers == Bearers::Jobs),
             token_subject: claims.sub,
             token_sha256: Sha256::digest(token.as_bytes()).into(),
         })

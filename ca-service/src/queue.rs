@@ -18,6 +18,7 @@ pub mod decision;
 mod granted;
 pub mod notice;
 pub mod person;
+mod proof;
 mod refusal;
 pub mod statement;
 mod terms;
@@ -31,11 +32,12 @@ use crate::authority::{CertificateAuthority, random};
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
 use crate::storage::queue::{
-    Decided, NewRequest, QueueState, QueuedId, QueuedRequest, RequestContent, RequestOf, Way,
+    Decided, NewRequest, QueueState, QueuedId, QueuedRequest, RequestContent, RequestOf,
 };
 use crate::storage::{State, Step, StoreError};
 pub use granted::Granted;
 pub(crate) use granted::{Verdict, judge, of_text};
+pub use proof::Proof;
 pub use refusal::{QueueRefusal, state_name};
 use statement::{digest, statement};
 
@@ -51,13 +53,9 @@ const ATTEMPTS: u32 = 4;
 pub(crate) struct Asked {
     /// What would be issued, with the requester's own id of the request.
     pub(crate) request: AuthorisedRequest,
-    /// How they proved who they are.
-    pub(crate) way: Way,
-    /// What else they are known by.
-    pub(crate) requester_names: Vec<String>,
-    /// Who vouched for them.
-    pub(crate) vouched_by: Option<String>,
-    /// What else that one is known by; none for nobody in particular.
+    /// What else they are known by; none for whoever cannot be told from the people who approve.
+    pub(crate) requester_names: Option<Vec<String>>,
+    /// What else is known of who vouched for them; none for nobody in particular.
     pub(crate) voucher_names: Vec<String>,
     /// How many people must approve, at least 1.
     pub(crate) needed: u8,
@@ -128,10 +126,11 @@ impl CertificateAuthority {
         request_id: &str,
         instead_of: Option<QueuedId>,
     ) -> Result<Issued, CaError> {
-        // Whoever made the token may be the one who approves.
-        if asked.way == Way::Token && asked.voucher_names.is_empty() {
+        // Whoever made the token may be the one who approves, and so may whoever asks without a name that could be compared.
+        if matches!(asked.request.proof, Proof::Token { .. }) && asked.voucher_names.is_empty() {
             return Err(QueueRefusal::VoucherUnnamed.into());
         }
+        let requester_names = asked.requester_names.clone().ok_or(QueueRefusal::RequesterUnnamed)?;
         // Built, linted, and thrown away: nobody shall approve what cannot be issued.
         drop(self.draw_up(asked.request.clone())?);
         let now = self.clock.now()?;
@@ -143,9 +142,9 @@ impl CertificateAuthority {
             requester: request.requester.clone(),
             request_id: request_id.to_owned(),
             token: request.token,
-            way: asked.way,
-            requester_names: asked.requester_names.clone(),
-            vouched_by: asked.vouched_by.clone(),
+            way: request.proof.way(),
+            requester_names,
+            vouched_by: request.proof.voucher().map(str::to_owned),
             voucher_names: asked.voucher_names.clone(),
             identity: request.identity.clone(),
             identity_issuer: request.identity_issuer.clone(),
@@ -256,6 +255,7 @@ impl CertificateAuthority {
         granted: Granted,
         fetched_by: &str,
     ) -> Result<AuthorisedRequest, CaError> {
+        let proof = Proof::of(&content);
         let key_use = self.profile(&content.profile)?.key_use();
         let public_key = SubjectPublicKey::from_spki(&content.spki, key_use).map_err(CaError::Request)?;
         let claims = content.claims.into_iter().map(|(oid, text)| {
@@ -283,6 +283,7 @@ impl CertificateAuthority {
                 None => hex::encode(content.id),
             }),
             token: content.token,
+            proof,
             approved: Some(granted),
             evidence: evidence.to_string(),
         })

@@ -6,14 +6,16 @@ mod fixture;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ca_api::RequestState;
 use ca_api::client::CaClient;
+use ca_api::{QueueQuery, RequestState};
 use ca_service::queue::person::{Operator, Person};
 use ca_service::storage::queue::QueueState;
 use fixture::approvers::{Office, approval, awaits, refused};
 use fixture::deciders::{approve, approver, ask, person, queue, refusal};
 use fixture::{Server, Site, check_ca, csr, enrol_request, key, token_request};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
+use service::config::{ClientCertificates, TlsConfig};
 
 const DEV: &str = "dev@example.com";
 const ONE: &str = "[enrolment]\ntoken_approvals = 1\n";
@@ -74,7 +76,7 @@ async fn whoever_vouched_is_no_second_person_by_whatever_way_they_come() {
     let asked = ask(&authority, DEV, "r1").await;
     assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval");
     let name = "oidc:https://id.example.org#7".to_owned();
-    let again = Person::known_by(name, ["Ivan@Example.org".to_owned()]);
+    let again = Person::known_by(name, ["Ivan@Example.org".to_owned()], []);
     let again = Operator { actor: "approver:oidc:https://id.example.org#7".to_owned(), person: again };
     assert_eq!(refusal(approve(&authority, &again).await), "approver_is_requester");
     assert_eq!(refusal(approve(&authority, &person("approver", "ivan")).await), "approver_is_requester");
@@ -145,5 +147,168 @@ async fn whoever_an_issuer_lets_in_keeps_nobody_else_out() {
     }
     let asked = enrol_request(&office.invite(&server, DEV).await, &key(), Some("r1"));
     awaits(server.client().enrol(&asked).await);
+    server.finish().await;
+}
+
+/// Asks for a certificate with an identity token that says this; status, and the message of a refusal.
+async fn come(office: &Office, server: &Server, claims: &[(&str, Value)]) -> (u16, String) {
+    let mut said = office.idp.claims("unused@example.org");
+    let members = said.as_object_mut().unwrap();
+    members.remove("email");
+    members.extend(claims.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let body = json!({ "certificateSigningRequest": STANDARD.encode(csr(&key())) });
+    let asked = server.http.post(format!("{}/api/v2/signingCert", server.base));
+    let answer = asked.bearer_auth(office.idp.sign(&said)).json(&body).send().await.unwrap();
+    let status = answer.status().as_u16();
+    let body: Value = answer.json().await.unwrap();
+    (status, body["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Whoever asks without an address, and approves under the subject of another audience, would be nobody that could be compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requester_who_could_be_the_approver_is_refused() {
+    let section = "[[oidc]]\nissuer = \"IDP\"\nidentity = \"uri\"\nsubject_prefix = \"https://p.example.org/\"\napprovals = 1\n";
+    let office = Office::open(section).await;
+    let server = office.site.serve().await;
+    let sub = ("sub", json!("https://p.example.org/pairwise-1"));
+    for claims in [
+        vec![sub.clone()],
+        vec![sub.clone(), ("email", json!("alice@example.org")), ("email_verified", json!(false))],
+        vec![sub.clone(), ("email", json!("alice")), ("email_verified", json!(true))],
+    ] {
+        let (status, message) = come(&office, &server, &claims).await;
+        assert!(status == 403 && message.contains("verified e-mail address"), "{status} {message}");
+    }
+    assert!(queue(&server.authority, QueueState::Waiting).await.is_empty());
+    let (status, message) =
+        come(&office, &server, &[sub.clone(), ("email", json!("alice@example.org"))]).await;
+    assert_eq!(status, 202, "{message}");
+    assert_eq!(refused(office.approve(&server, "alice").await), (403, "approver_is_requester".to_owned()));
+    office.approve(&server, "bob").await.unwrap();
+    // No name of somebody is so long, and none goes over two lines.
+    for email in [format!("{}@example.org", "a".repeat(250)), "a\nb@example.org".to_owned()] {
+        let (status, message) = come(&office, &server, &[sub.clone(), ("email", json!(email))]).await;
+        assert!(
+            status == 400 && message.contains("too long or holds control characters"),
+            "{status} {message}"
+        );
+    }
+    server.finish().await;
+
+    // Where all tokens are of programs there is nobody to be compared.
+    let office = Office::open(&section.replace("approvals", "workload = true\napprovals")).await;
+    let server = office.site.serve().await;
+    assert_eq!(come(&office, &server, &[sub]).await.0, 202);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_starts_a_job_does_not_approve_what_it_asks_for() {
+    let section = "[[oidc]]\nissuer = \"IDP\"\nidentity = \"gitlab-pipeline\"\nserver_url = \"https://git.example.org\"\n\
+                   workload = true\napprovals = 1\n";
+    let office = Office::open(section).await;
+    let server = office.site.serve().await;
+    let job = [
+        ("sub", json!("project_path:g/p:ref_type:branch:ref:main")),
+        ("ci_config_ref_uri", json!("git.example.org/g/p//.gitlab-ci.yml@refs/heads/main")),
+        ("project_path", json!("g/p")),
+        ("job_id", json!("7")),
+        ("user_email", json!("Alice@example.org")),
+        ("user_login", json!("alice")),
+    ];
+    let (status, message) = come(&office, &server, &job).await;
+    assert_eq!(status, 202, "{message}");
+    let request = queue(&server.authority, QueueState::Waiting).await.pop().unwrap();
+    assert_eq!(request.content.requester_names, ["Alice@example.org", "alice"]);
+    assert_eq!(refused(office.approve(&server, "alice").await), (403, "approver_is_requester".to_owned()));
+    office.approve(&server, "bob").await.unwrap();
+    server.finish().await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let people = section.replace("workload = true\n", "").replace("IDP", "https://id.example.org");
+    let text = fixture::settings_text(folder.path(), &format!("{people}{BY_CERTIFICATE}"), "");
+    let refused = ca_service::Config::parse(&text).unwrap().validate().unwrap_err().to_string();
+    assert!(
+        refused.contains("jobs have no e-mail address") && refused.contains("workload = true"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_the_requesters_connection_counts_as_well() {
+    let site = Site::with(&format!("{ONE}{BY_CERTIFICATE}")).await;
+    let authority = site.open().await;
+    let asked = ask(&authority, DEV, "r1").await;
+    // A certificate that cannot be read could be anybody's.
+    assert_eq!(refusal(authority.enrol_over(&asked, None).await), "requester_unnamed");
+    let connection = Some(vec!["ALICE@example.org".to_owned(), "CN=somebody".to_owned()]);
+    assert_eq!(refusal(authority.enrol_over(&asked, connection).await), "awaits_approval");
+    assert_eq!(refusal(approve(&authority, &approver("alice")).await), "approver_is_requester");
+    approve(&authority, &approver("bob")).await.unwrap();
+    authority.enrol(&asked).await.unwrap();
+    check_ca(&authority).await;
+}
+
+/// Somebody's certificate for connections, with its key, PEM.
+fn certified(issuer: &CertifiedIssuer<'_, KeyPair>, name: &str, alternative: &[SanType]) -> (String, String) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.subject_alt_names = alternative.to_vec();
+    let key = KeyPair::generate().unwrap();
+    (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_known_by_the_certificates_of_their_connections() {
+    let subjects = "[roles.approver]\nsubjects = [\"CN=alice\", \"CN=bob\", \"CN=carol@corp.example\"]\n\
+                    [roles.issuer]\nsubjects = [\"CN=ivan\"]\n";
+    let mut site = Site::with(&format!("{ONE}{subjects}")).await;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "connections");
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let file = |name: &str| site.folder.path().join(name);
+    let (certificate, private) = certified(&issuer, "ca", &[SanType::IpAddress([127, 0, 0, 1].into())]);
+    fixture::secret_file(&file("tls.key"), &private);
+    std::fs::write(file("tls.crt"), certificate).unwrap();
+    std::fs::write(file("clients.crt"), issuer.pem()).unwrap();
+    site.settings.config.server.tls = Some(TlsConfig {
+        certificate_file: file("tls.crt"),
+        key_file: file("tls.key"),
+        client_ca_file: Some(file("clients.crt")),
+        client_certificates: ClientCertificates::Required,
+    });
+    let server = site.serve().await;
+    let base = server.base.replace("http://", "https://");
+    let who = |name: &str, alternative: &[SanType]| {
+        let (certificate, private) = certified(&issuer, name, alternative);
+        let identity = reqwest::Identity::from_pem(format!("{certificate}{private}").as_bytes()).unwrap();
+        let anchor = reqwest::Certificate::from_pem(issuer.pem().as_bytes()).unwrap();
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([anchor]).identity(identity);
+        CaClient::new(http.build().unwrap(), &base)
+    };
+    let address = |text: &str| [SanType::Rfc822Name(text.try_into().unwrap())];
+    let [alice, bob, ivan] =
+        ["alice", "bob", "ivan"].map(|name| who(name, &address(&format!("{name}@example.org"))));
+    // What looks like an address is one of a directory, and says nothing about another way in.
+    let principal = SanType::OtherName((
+        vec![1, 3, 6, 1, 4, 1, 311, 20, 2, 3],
+        rcgen::OtherNameValue::Utf8String("carol@corp.example".to_owned()),
+    ));
+    let carol = who("carol@corp.example", &[principal]);
+
+    let token = ivan.create_token(&token_request(DEV, "developer")).await.unwrap().token;
+    let asked = enrol_request(&token, &key(), Some("r1"));
+    awaits(alice.enrol(&asked).await);
+    let request = bob.queue(&QueueQuery::default()).await.unwrap().requests.remove(0);
+    assert_eq!(refused(ivan.approve_requests(&approval(&request)).await).1, "role_insufficient");
+    assert_eq!(refused(alice.approve_requests(&approval(&request)).await).1, "approver_is_requester");
+    assert_eq!(refused(carol.approve_requests(&approval(&request)).await).1, "approver_unnamed");
+    bob.approve_requests(&approval(&request)).await.unwrap();
+    alice.enrol(&asked).await.unwrap();
+    let trail = server.authority.store().audit_records(0, 1_000).await.unwrap();
+    let approved: Vec<_> = trail.iter().filter(|record| record.event == "request.approved").collect();
+    assert_eq!(approved.iter().map(|record| record.actor.as_str()).collect::<Vec<_>>(), ["approver:CN=bob"]);
     server.finish().await;
 }

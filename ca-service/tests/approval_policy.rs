@@ -14,7 +14,8 @@ use ca_api::{
 };
 use ca_pki::UnixTime;
 use ca_pki::profile::{Profile, ProfileConfig, SubscriberRules};
-use ca_service::queue::QueueRefusal;
+use ca_service::issuance::AuthorisedRequest;
+use ca_service::queue::{Proof, QueueRefusal};
 use ca_service::storage::State;
 use ca_service::storage::queue::QueueState;
 use ca_service::{CaError, CertificateAuthority, check};
@@ -130,6 +131,39 @@ async fn issuance_itself_refuses_what_nobody_approved() {
     let mut free = authorised(DEV, &key());
     free.profile = "unlogged".to_owned();
     drop(authority.prepare(free).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issuance_itself_demands_what_the_way_of_asking_needs() {
+    let section = "[[oidc]]\nissuer = \"https://id.example.org\"\naudience = \"AUDIENCE\"\napprovals = ";
+    let more = [("strict", 3), ("lax", 0)]
+        .map(|(audience, number)| format!("{}{number}\n", section.replace("AUDIENCE", audience)));
+    let site = Site::with(&format!("[enrolment]\ntoken_approvals = 2\n{APPROVERS}{}", more.concat())).await;
+    let authority = site.open().await;
+    let by_token = |made_by: Option<&str>| AuthorisedRequest {
+        proof: Proof::by_token(made_by),
+        ..authorised(DEV, &key())
+    };
+    let by_identity = |audiences: &[&str]| AuthorisedRequest {
+        proof: Proof::IdentityToken { audiences: audiences.iter().map(|&name| name.to_owned()).collect() },
+        identity_issuer: "https://id.example.org".to_owned(),
+        ..authorised(DEV, &key())
+    };
+    for (asked, expected) in [
+        (by_token(Some("issuer:CN=ivan")), 2),
+        (by_token(None), 2),
+        (by_identity(&["strict"]), 3),
+        (by_identity(&["lax", "strict"]), 3),
+        (by_identity(&[]), 3),
+    ] {
+        let proof = asked.proof.clone();
+        let outcome = authority.prepare(asked).await.unwrap_err();
+        let refused = CaError::Queue(QueueRefusal::Unapproved { needed: expected, given: 0 });
+        assert_eq!(outcome.to_string(), refused.to_string(), "{proof:?}");
+    }
+    for free in [by_identity(&["lax"]), by_token(Some("mail")), authorised(DEV, &key())] {
+        drop(authority.prepare(free).await.unwrap());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

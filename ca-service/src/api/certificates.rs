@@ -11,11 +11,12 @@ use ca_api::{
 use ca_pki::{SerialNumber, UnixTime, pem};
 use http::StatusCode;
 use service::Problem;
+use service::peer::{self, Peer};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::roles::{Access, Caller};
+use super::roles::{Access, Caller, connected_as};
 use super::{answer, json, queue, request, with};
 use crate::CertificateAuthority;
 use crate::error::CaError;
@@ -30,9 +31,10 @@ const NEWEST_OF_A_KEY: u32 = 16;
 pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> BoxedFilter<(Response,)> {
     let enrol = warp::path!("api" / "v1" / "certificates")
         .and(warp::post())
+        .and(peer::peer())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|body, authority| async move { answer(enrol(body, authority).await) });
+        .and_then(|peer, body, authority| async move { answer(enrol(&peer, body, authority).await) });
     let list = warp::path!("api" / "v1" / "certificates")
         .and(warp::get())
         .and(access.filter(Action::Read))
@@ -67,9 +69,9 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>, access: &Access) -> 
     enrol.or(list).unify().or(show).unify().or(status).unify().or(revoke).unify().or(of_key).unify().boxed()
 }
 
-async fn enrol(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+async fn enrol(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: Enrol = request::parse(&body)?;
-    match authority.enrol(&asked).await {
+    match authority.enrol_over(&asked, connected_as(Some(peer))).await {
         Ok(issued) => Ok(json(StatusCode::CREATED, &delivered(&authority, &issued)?)),
         Err(error) => Ok(queue::accepted(error)?),
     }

@@ -15,10 +15,12 @@ use ca_pki::{TokenRefusal, pem};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use service::Problem;
+use service::peer::{self, Peer};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::roles::connected_as;
 use super::{json, queue, request, with};
 use crate::CertificateAuthority;
 use crate::authority::{LoadedAuthority, names};
@@ -32,9 +34,12 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
     let certify = warp::path!("api" / "v2" / "signingCert")
         .and(warp::post())
         .and(warp::header::optional::<String>("authorization"))
+        .and(peer::peer())
         .and(request::bounded(MAX_JSON_BODY))
         .and(with(authority))
-        .and_then(|header, body, authority| async move { answer(certify(header, body, authority).await) });
+        .and_then(|header, peer, body, authority| async move {
+            answer(certify(header, &peer, body, authority).await)
+        });
     let bundle = warp::path!("api" / "v2" / "trustBundle")
         .and(warp::get())
         .and(with(authority))
@@ -172,7 +177,9 @@ impl From<CaError> for Refusal {
 fn of_queue(refusal: &QueueRefusal) -> u32 {
     match refusal {
         QueueRefusal::Full(_) => RESOURCE_EXHAUSTED,
-        QueueRefusal::Denied(_) | QueueRefusal::Unapproved { .. } => PERMISSION_DENIED,
+        QueueRefusal::Denied(_) | QueueRefusal::RequesterUnnamed | QueueRefusal::Unapproved { .. } => {
+            PERMISSION_DENIED
+        }
         _ => FAILED_PRECONDITION,
     }
 }
@@ -192,11 +199,13 @@ fn answer(outcome: Result<Response, Refusal>) -> Result<Response, std::convert::
 
 async fn certify(
     header: Option<String>,
+    peer: &Peer,
     body: Result<Bytes, Problem>,
     authority: Arc<CertificateAuthority>,
 ) -> Result<Response, Refusal> {
     let body = body.map_err(|_| Refusal::invalid("the request is too large or was cut off"))?;
-    let request = parse(header.as_deref(), &body)?;
+    let request =
+        CertificateRequest { connection: connected_as(Some(peer)), ..parse(header.as_deref(), &body)? };
     let issued = match authority.certify_identity(request).await {
         Ok(issued) => issued,
         // No client of the interface takes this for a certificate; it says what its user has to wait for.
@@ -243,7 +252,7 @@ fn parse(header: Option<&str>, body: &[u8]) -> Result<CertificateRequest, Refusa
             ));
         }
     };
-    Ok(CertificateRequest { token, key })
+    Ok(CertificateRequest { token, key, connection: None })
 }
 
 const LENIENT: GeneralPurposeConfig =

@@ -132,6 +132,7 @@ fn of_queue(refusal: &QueueRefusal) -> Problem {
         | QueueRefusal::ApproverUnnamed
         | QueueRefusal::Denied(_)
         | QueueRefusal::Unapproved { .. }
+        | QueueRefusal::RequesterUnnamed
         | QueueRefusal::VoucherUnnamed => StatusCode::FORBIDDEN,
         QueueRefusal::Changed(_)
         | QueueRefusal::Closed { .. }

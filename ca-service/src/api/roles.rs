@@ -63,24 +63,44 @@ const SHARED: [ObjectIdentifier; 16] = [
     ObjectIdentifier::new_unwrap("0.9.2342.19200300.100.1.25"),
 ];
 
-/// What a client certificate names its holder by: its subject, every value of that which is theirs, and its alternative names. `None` when
-/// any of that cannot be read: whoever it names must not pass for somebody else.
-fn names(certificate: &ClientCertificate) -> Option<Vec<String>> {
-    let mut found = vec![certificate.subject().to_owned()];
+/// emailAddress of PKCS #9, 1.2.840.113549.1.9.1.
+const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
+
+/// What a client certificate names its holder by.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names {
+    /// What it calls an e-mail address.
+    addresses: Vec<String>,
+    /// The subject, every value of that which is theirs, and the alternative names.
+    others: Vec<String>,
+}
+
+/// What the client certificate of a connection names whoever asks over it, for what people must approve. None when it cannot be read.
+pub(super) fn connected_as(peer: Option<&Peer>) -> Option<Vec<String>> {
+    let Some(certificate) = peer.and_then(Peer::certificate) else { return Some(Vec::new()) };
+    let Names { mut addresses, others } = names(certificate)?;
+    addresses.extend(others);
+    Some(addresses)
+}
+
+/// The names of a client certificate. `None` when any of them cannot be read: whoever it names must not pass for somebody else.
+fn names(certificate: &ClientCertificate) -> Option<Names> {
+    let mut found = Names { addresses: Vec::new(), others: vec![certificate.subject().to_owned()] };
     let parsed = ca_pki::certificate::parse(certificate.der()).ok()?;
     for attribute in parsed.tbs_certificate().subject().iter() {
         let value = text(attribute.value.tag(), attribute.value.value())?;
-        // An address is somebody's wherever it stands.
-        if !SHARED.contains(&attribute.oid) || value.contains('@') {
-            found.push(value.to_owned());
+        if attribute.oid == EMAIL_ADDRESS {
+            found.addresses.push(value.to_owned());
+        } else if !SHARED.contains(&attribute.oid) || value.contains('@') {
+            // What looks like an address is somebody's wherever it stands.
+            found.others.push(value.to_owned());
         }
     }
     for name in Certificate::from_der(certificate.der()).ok()?.subject_alternative_names() {
         match name {
-            GeneralName::Email(text) | GeneralName::Uri(text) | GeneralName::Dns(text) => {
-                found.push(text.to_owned());
-            }
-            GeneralName::Other { kind, value } => found.push(other_name(kind, value)),
+            GeneralName::Email(text) => found.addresses.push(text.to_owned()),
+            GeneralName::Uri(text) | GeneralName::Dns(text) => found.others.push(text.to_owned()),
+            GeneralName::Other { kind, value } => found.others.push(other_name(kind, value)),
             GeneralName::Ip(_) => {}
             _ => return None,
         }
@@ -161,9 +181,10 @@ impl Access {
                 Ok(identity) if role.may(action) => {
                     let name = identity.name().to_owned();
                     let person = match (&identity, peer.certificate()) {
-                        (AdminIdentity::Certificate { .. }, Some(certificate)) => {
-                            names(certificate).and_then(|names| Person::known_by(name.clone(), names))
-                        }
+                        (AdminIdentity::Certificate { .. }, Some(certificate)) => names(certificate)
+                            .and_then(|Names { addresses, others }| {
+                                Person::known_by(name.clone(), addresses, others)
+                            }),
                         _ => None,
                     };
                     return Ok(Caller { role: *role, name, person });
@@ -204,16 +225,17 @@ impl Access {
 
 /// Who bears an identity token: by what it says, and by the client certificate of the connection.
 fn bearing(holder: &RoleHolder, peer: &Peer) -> Option<Person> {
-    let of_certificate = match peer.certificate() {
+    let Names { mut addresses, others } = match peer.certificate() {
         Some(certificate) => names(certificate)?,
-        None => Vec::new(),
+        None => Names::default(),
     };
     let (verified, claimed) = match holder.email.clone() {
         Some((address, EmailProof::Verified)) => (Some(address), None),
         Some((address, EmailProof::Claimed)) => (None, Some(address)),
         None => (None, None),
     };
-    let person = Person::known_by(holder.name.clone(), of_certificate.into_iter().chain(verified))?;
+    addresses.extend(verified);
+    let person = Person::known_by(holder.name.clone(), addresses, others)?;
     Some(person.claiming(claimed))
 }
 
@@ -260,8 +282,9 @@ mod tests {
         });
         let subject = certificate.subject().to_owned();
         let found = names(&certificate).unwrap();
-        // Whoever is of the same organisation is not the same person.
-        assert_eq!(found, [&subject, "dev+x@example.com, or so", "dev@example.com", "dev@corp.example"]);
+        // Whoever is of the same organisation is not the same person; and what a directory calls somebody is no address.
+        assert_eq!(found.addresses, ["dev@example.com"]);
+        assert_eq!(found.others, [&subject, "dev+x@example.com, or so", "dev@corp.example"]);
     }
 
     #[test]

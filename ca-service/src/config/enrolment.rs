@@ -7,6 +7,7 @@ use serde::Deserialize;
 use service::{ClientTls, StartRefusal};
 
 use super::{Settings, in_range};
+use crate::oidc::config::{Bearers, IdentityKind};
 use crate::role::Role;
 use crate::storage::queue::QueueLimits;
 
@@ -103,6 +104,23 @@ impl EnrolmentConfig {
         let numbers = self.profile_approvals.values().copied().chain(tokens);
         let most = numbers.chain([mail, self.token_approvals]).max().unwrap_or(0);
         in_range("the number of approvals", u64::from(most), 0, u64::from(MOST_APPROVALS))?;
+        for rule in &settings.oidc {
+            // Their tokens have no address to be compared.
+            let of_a_job = matches!(
+                rule.identity,
+                IdentityKind::GithubWorkflow { .. } | IdentityKind::GitlabPipeline { .. }
+            );
+            let waits = self.approvals(&rule.profile, rule.approvals) > 0;
+            if of_a_job && waits && rule.bearers == Bearers::People {
+                return Err(StartRefusal::new(
+                    format!(
+                        "[[oidc]] {}: certificates of jobs need approval, and jobs have no e-mail address",
+                        rule.issuer
+                    ),
+                    "write workload = true: whoever starts a job is compared with whoever approves as far as its token names them",
+                ));
+            }
+        }
         if !can_approve(settings, most) {
             return Err(StartRefusal::new(
                 format!("certificates need {most} approvals, and there are not as many approvers"),

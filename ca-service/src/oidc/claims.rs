@@ -14,6 +14,8 @@ pub const CLOCK_SKEW: i64 = 30;
 const MAX_SUBJECT: usize = 1024;
 /// Longest value of a claim that goes into a certificate.
 const MAX_CLAIM: usize = 1024;
+/// Longest e-mail address (RFC 5321 §4.5.3.1.3), and longest name of whoever started a job.
+const MAX_ADDRESS: usize = 254;
 /// Most audiences one token may have.
 const MAX_AUDIENCES: usize = 16;
 
@@ -45,6 +47,7 @@ pub struct Claims {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Workflow {
+    actor: Option<String>,
     ci_config_ref_uri: Option<String>,
     ci_config_sha: Option<String>,
     event_name: Option<String>,
@@ -69,6 +72,8 @@ struct Workflow {
     run_id: Option<String>,
     runner_environment: Option<String>,
     sha: Option<String>,
+    user_email: Option<String>,
+    user_login: Option<String>,
     workflow: Option<String>,
     workflow_ref: Option<String>,
     workflow_sha: Option<String>,
@@ -111,6 +116,9 @@ impl Claims {
         if claims.aud.len() > MAX_AUDIENCES {
             return Err(TokenRefusal::Malformed("too many audiences").into());
         }
+        if claims.email.as_deref().is_some_and(|address| !is_name(address)) {
+            return Err(TokenRefusal::Malformed(UNREADABLE).into());
+        }
         claims.payload = payload.to_vec();
         Ok(claims)
     }
@@ -120,6 +128,31 @@ impl Claims {
     pub fn email(&self) -> Option<(&str, EmailProof)> {
         let proof = if self.email_verified { EmailProof::Verified } else { EmailProof::Claimed };
         self.email.as_deref().map(|address| (address, proof))
+    }
+
+    /// The e-mail address that is its bearer's, if it is one and the issuer says so.
+    #[must_use]
+    pub fn verified_address(&self) -> Option<&str> {
+        let verified = self.email().filter(|(_, proof)| *proof == EmailProof::Verified);
+        verified.map(|(address, _)| address).filter(|address| Identity::email(address).is_ok())
+    }
+
+    /// What else than by its subject the token names its bearer: by the address, verified or not, and a job by whoever started it.
+    ///
+    /// # Errors
+    /// [`TokenRefusal::Malformed`] for a name that is too long or not printable.
+    pub fn bearer(&self, kind: &IdentityKind) -> Result<Vec<String>, OidcError> {
+        let mut names: Vec<String> = self.email.iter().cloned().collect();
+        if matches!(kind, IdentityKind::GithubWorkflow { .. } | IdentityKind::GitlabPipeline { .. }) {
+            let job = self.workflow()?;
+            names.extend([job.actor, job.user_email, job.user_login].into_iter().flatten());
+        }
+        names.retain(|name| !name.is_empty());
+        if names.iter().all(|name| is_name(name)) {
+            Ok(names)
+        } else {
+            Err(TokenRefusal::Malformed(UNREADABLE).into())
+        }
     }
 
     /// Refuses a token outside its time.
@@ -285,6 +318,13 @@ impl Claims {
         }
         Ok(Subject { identity, challenge: self.sub.clone(), extensions })
     }
+}
+
+const UNREADABLE: &str = "the e-mail address, or a name, is too long or holds control characters";
+
+/// Whether records can take it for a name of somebody.
+fn is_name(text: &str) -> bool {
+    text.len() <= MAX_ADDRESS && !text.chars().any(char::is_control)
 }
 
 fn needed<'a>(name: &'static str, value: &'a Option<String>) -> Result<&'a str, OidcError> {

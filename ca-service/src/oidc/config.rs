@@ -31,6 +31,10 @@ pub struct OidcConfig {
     /// How many people must approve each certificate, or as many as the profile needs if those are more. Default 0.
     #[serde(default)]
     pub approvals: u8,
+    /// Whether its tokens are of jobs and other programs, so that nobody's e-mail address need be compared with those of the people who
+    /// approve. Default false: where people must approve, a token without a verified address is refused.
+    #[serde(default)]
+    pub workload: bool,
     /// `email`: the only domains allowed. Absent: every address that the issuer vouches for.
     #[serde(default)]
     pub email_domains: Vec<String>,
@@ -80,6 +84,15 @@ pub enum UnverifiedEmail {
     /// Refuse the token.
     #[default]
     Refuse,
+}
+
+/// Whom an issuer's tokens are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bearers {
+    /// Jobs and other programs.
+    Jobs,
+    /// People, each of whom may be the one who approves.
+    People,
 }
 
 /// How a certificate's subject follows from a token, validated.
@@ -135,6 +148,8 @@ pub struct IssuerRule {
     pub profile: String,
     /// How many people must approve each.
     pub approvals: u8,
+    /// Whom its tokens are of.
+    pub bearers: Bearers,
     /// Authorities for its TLS certificate.
     pub tls_ca_file: Option<PathBuf>,
 }
@@ -229,6 +244,7 @@ fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<Issue
         identity,
         profile: section.profile.clone(),
         approvals: section.approvals,
+        bearers: if section.workload { Bearers::Jobs } else { Bearers::People },
         tls_ca_file: section.tls_ca_file.clone(),
     })
 }

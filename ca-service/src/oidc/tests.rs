@@ -14,7 +14,7 @@ use der::{Decode as _, Sequence, asn1::UintRef};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::config::{IdentityKind, OidcConfig, UnverifiedEmail, validate};
+use super::config::{Bearers, IdentityKind, OidcConfig, UnverifiedEmail, validate};
 use super::keys::{KEEP_FOR, PAUSE, REFRESH_AFTER};
 use super::*;
 
@@ -121,6 +121,7 @@ fn rule(audience: &str, profile: &str, identity: IdentityKind) -> IssuerRule {
         profile: profile.to_owned(),
         tls_ca_file: None,
         approvals: 0,
+        bearers: Bearers::People,
     }
 }
 

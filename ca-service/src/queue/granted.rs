@@ -99,8 +99,10 @@ impl CertificateAuthority {
         request: &AuthorisedRequest,
         now: UnixTime,
     ) -> Result<(), CaError> {
-        let needed = self.settings.config.enrolment.approvals(&request.profile, 0);
-        let given = request.approved.as_ref().map_or(0, Granted::given);
+        let granted = request.approved.as_ref();
+        let given = granted.map_or(0, Granted::given);
+        let needed = self.approvals_demanded(&request.profile, &request.proof, &request.identity_issuer);
+        let needed = granted.map_or(0, |granted| granted.needed).max(needed);
         if given < needed {
             return Err(QueueRefusal::Unapproved { needed, given }.into());
         }

@@ -32,15 +32,25 @@ pub struct Person {
 }
 
 impl Person {
-    /// Somebody of this name, with everything else that names them and is proven. `None` when none of that is an e-mail address: there
-    /// is no telling then whether they are somebody else.
+    /// Somebody of this name, with the e-mail addresses that are proven to be theirs, and everything else that names them. `None` without
+    /// an address: there is no telling then whether they are somebody else. What only looks like one (a common name, the name of a
+    /// directory's account) is none, for the same human has another one elsewhere.
     #[must_use]
-    pub fn known_by(name: String, others: impl IntoIterator<Item = String>) -> Option<Self> {
+    pub fn known_by(
+        name: String,
+        addresses: impl IntoIterator<Item = String>,
+        others: impl IntoIterator<Item = String>,
+    ) -> Option<Self> {
         let mut person = Self { names: vec![name.clone()], name };
+        let mut addressed = false;
+        for address in addresses {
+            addressed |= Identity::email(&address).is_ok();
+            person.add(address);
+        }
         for other in others {
             person.add(other);
         }
-        person.names.iter().any(|name| Identity::email(name).is_ok()).then_some(person)
+        addressed.then_some(person)
     }
 
     /// The same with a name that is claimed and not proven: it can only count against them.
@@ -93,12 +103,20 @@ mod tests {
 
     #[test]
     fn a_person_has_an_address_and_is_known_by_every_name() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(Person::known_by("CN=alice".to_owned(), names(&["alice", "https://a.example.org"])), None);
+        let known_by = |name: &str, addresses: &[&str], others: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            Person::known_by(name.to_owned(), owned(addresses), owned(others))
+        };
+        // Neither a name that looks like an address nor an address that is none.
+        assert_eq!(known_by("CN=alice@corp.example", &[], &["alice@corp.example"]), None);
+        assert_eq!(known_by("CN=alice", &["alice", "https://a.example.org"], &[]), None);
         // What is only claimed makes nobody a person.
-        let person = Person::known_by("CN=alice".to_owned(), names(&["alice", "Alice@example.org"])).unwrap();
+        let person = known_by("CN=alice", &["Alice@example.org"], &["alice", "alice@corp.example"]).unwrap();
         let person = person.claiming(Some("a@example.com".to_owned())).claiming(Some("ALICE".to_owned()));
-        assert_eq!(person.names(), ["CN=alice", "alice", "Alice@example.org", "a@example.com"]);
+        assert_eq!(
+            person.names(),
+            ["CN=alice", "Alice@example.org", "alice", "alice@corp.example", "a@example.com"]
+        );
         assert!(
             person.is("alice@EXAMPLE.org") && person.is("a@example.com") && !person.is("bob@example.org")
         );

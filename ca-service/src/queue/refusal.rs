@@ -56,6 +56,13 @@ pub enum QueueRefusal {
     /// As many wait as may.
     #[error("too many requests wait for approval")]
     Full(QueueLimit),
+    /// The requester's identity token has no verified e-mail address, or the certificate of their connection cannot be read: whoever
+    /// approves may be the one who asks.
+    #[error(
+        "where people must approve, an identity token counts only with its bearer's verified e-mail address, or where the authority's \
+         configuration says that its issuer's tokens are of jobs; and a client certificate only if all of it can be read"
+    )]
+    RequesterUnnamed,
     /// The certificate needs people's approval, and there is no proof of it.
     #[error(
         "certificates of this profile need the approval of {needed} people, and {given} approved this one"
@@ -93,6 +100,7 @@ impl QueueRefusal {
             Self::Expired => "request_expired",
             Self::Full(QueueLimit::All) => "queue_full",
             Self::Full(QueueLimit::Identity) => "too_many_waiting",
+            Self::RequesterUnnamed => "requester_unnamed",
             Self::Unapproved { .. } => "approval_missing",
             Self::Unknown(_) => "request_unknown",
             Self::VoucherUnnamed => "voucher_unnamed",

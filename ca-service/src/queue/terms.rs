@@ -5,8 +5,9 @@ use ca_pki::{Identity, UnixTime};
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
+use crate::queue::Proof;
 use crate::role::Role;
-use crate::storage::queue::{RequestContent, Terms, Way};
+use crate::storage::queue::{RequestContent, Terms};
 
 impl CertificateAuthority {
     /// The authority that would issue now, by its name, and what it and the profile make of an identity.
@@ -45,12 +46,29 @@ impl CertificateAuthority {
     /// How many people must approve a request: as many as when it was recorded, or more, where more are demanded by now.
     #[must_use]
     pub fn approvals_in_force(&self, content: &RequestContent) -> u8 {
+        let demanded =
+            self.approvals_demanded(&content.profile, &Proof::of(content), &content.identity_issuer);
+        demanded.max(content.needed)
+    }
+
+    /// How many people must approve a certificate of a profile, for whoever proved so who they are.
+    pub(crate) fn approvals_demanded(&self, profile: &str, proof: &Proof, identity_issuer: &str) -> u8 {
         let config = &self.settings.config;
-        let of_way = match (content.way, &content.vouched_by) {
-            (Way::IdentityToken, _) => self.approvals_of_issuer(content),
-            (way, made_by) => self.approvals_of_token(way, made_by.as_deref()),
+        let (codes, tokens) =
+            (config.mail.as_ref().map_or(0, |mail| mail.approvals), config.enrolment.token_approvals);
+        let of_way = match proof {
+            Proof::Code => codes,
+            Proof::Token { made_by: Some(_) } => tokens,
+            // It may have been sent as a code: that was not recorded once.
+            Proof::Token { made_by: None } => tokens.max(codes),
+            // Of several sections the strictest counts.
+            Proof::IdentityToken { audiences } => {
+                let rules = self.settings.oidc.iter().filter(|rule| rule.issuer == identity_issuer);
+                let rules = rules.filter(|rule| audiences.is_empty() || audiences.contains(&rule.audience));
+                rules.map(|rule| rule.approvals).max().unwrap_or(0)
+            }
         };
-        config.enrolment.approvals(&content.profile, of_way).max(content.needed)
+        config.enrolment.approvals(profile, of_way)
     }
 
     /// Whether somebody who approved could do so now: by the subject of a client certificate exactly, by identity token as far as the
@@ -67,27 +85,5 @@ impl CertificateAuthority {
                 subjects.any(|subject| subject == approver)
             }
         }
-    }
-
-    /// How many approvals a one-time token or a code needs, whatever the profile.
-    pub(crate) fn approvals_of_token(&self, way: Way, made_by: Option<&str>) -> u8 {
-        let config = &self.settings.config;
-        let (codes, tokens) =
-            (config.mail.as_ref().map_or(0, |mail| mail.approvals), config.enrolment.token_approvals);
-        match (way, made_by) {
-            (Way::Code, _) => codes,
-            (_, Some(_)) => tokens,
-            // It may have been sent as a code: that was not recorded once.
-            (_, None) => tokens.max(codes),
-        }
-    }
-
-    /// How many approvals the section demands whose audience the first identity token had.
-    fn approvals_of_issuer(&self, content: &RequestContent) -> u8 {
-        let evidence: serde_json::Value = serde_json::from_str(&content.evidence).unwrap_or_default();
-        let audience = evidence.get("audience").and_then(serde_json::Value::as_str);
-        let rules = self.settings.oidc.iter().filter(|rule| rule.issuer == content.identity_issuer);
-        let rules = rules.filter(|rule| audience.is_none_or(|audience| rule.audience == audience));
-        rules.map(|rule| rule.approvals).max().unwrap_or(0)
     }
 }

@@ -9,8 +9,10 @@ use super::{
     chains_of,
 };
 use crate::CertificateAuthority;
+use crate::api::roles::connected_as;
 use crate::fulcio::{CertificateRequest, KeyProof};
 use ca_pki::jws::MAX_TOKEN;
+use service::peer::Peer;
 
 /// The generated code.
 #[allow(
@@ -61,7 +63,8 @@ impl v2::ca_server::Ca for Service {
         &self,
         request: Request<v2::CreateSigningCertificateRequest>,
     ) -> Result<Response<v2::SigningCertificate>, Status> {
-        let asked = parse(request.into_inner())?;
+        let connection = connected_as(request.extensions().get::<Peer>());
+        let asked = CertificateRequest { connection, ..parse(request.into_inner())? };
         let issued = self.0.certify_identity(asked).await.map_err(Refusal::from)?;
         let chain = v2::CertificateChain { certificates: certificates_of(&issued)? };
         let embedded = v2::SigningCertificateEmbeddedSct { chain: Some(chain) };
@@ -115,5 +118,5 @@ fn parse(asked: v2::CreateSigningCertificateRequest) -> Result<CertificateReques
             return Err(Refusal::invalid("give either certificate_signing_request or public_key_request"));
         }
     };
-    Ok(CertificateRequest { token, key })
+    Ok(CertificateRequest { token, key, connection: None })
 }

@@ -1,0 +1,63 @@
+//! How a requester proved who they are. That decides, besides the profile, how many people must approve what they get.
+
+use crate::mail_code::MAILED;
+use crate::storage::queue::{RequestContent, Way};
+
+/// How a requester proved who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// By a code that was sent to the address.
+    Code,
+    /// By an identity token of the identity's issuer.
+    IdentityToken {
+        /// Those of its audiences that an `[[oidc]]` section takes; empty where that is not known any more.
+        audiences: Vec<String>,
+    },
+    /// By a one-time token.
+    Token {
+        /// Who made it, as audit records name them; none where it was not recorded.
+        made_by: Option<String>,
+    },
+}
+
+impl Proof {
+    /// That of a one-time token, which may have been sent as a code.
+    #[must_use]
+    pub fn by_token(made_by: Option<&str>) -> Self {
+        match made_by {
+            Some(MAILED) => Self::Code,
+            made_by => Self::Token { made_by: made_by.map(str::to_owned) },
+        }
+    }
+
+    /// That of a recorded request.
+    pub(crate) fn of(content: &RequestContent) -> Self {
+        match content.way {
+            Way::Code => Self::Code,
+            Way::Token => Self::Token { made_by: content.vouched_by.clone() },
+            Way::IdentityToken => {
+                let evidence: serde_json::Value = serde_json::from_str(&content.evidence).unwrap_or_default();
+                let audience = evidence.get("audience").and_then(serde_json::Value::as_str);
+                Self::IdentityToken { audiences: audience.map(str::to_owned).into_iter().collect() }
+            }
+        }
+    }
+
+    /// The way, as it is recorded.
+    pub(crate) fn way(&self) -> Way {
+        match self {
+            Self::Code => Way::Code,
+            Self::IdentityToken { .. } => Way::IdentityToken,
+            Self::Token { .. } => Way::Token,
+        }
+    }
+
+    /// Who vouched for the requester with that.
+    pub(crate) fn voucher(&self) -> Option<&str> {
+        match self {
+            Self::Code => Some(MAILED),
+            Self::IdentityToken { .. } => None,
+            Self::Token { made_by } => made_by.as_deref(),
+        }
+    }
+}
