@@ -184,13 +184,10 @@ impl CertificateAuthority {
             Err(QueueRefusal::Awaiting { id, needed, given, expires_at }.into())
         };
         if queued.state_at(now).is_open() {
-            let text = statement(&queued.content)?;
-            let approvers = of_text(&queued, &text).map(|approval| approval.approver.clone());
-            let lapsed: Vec<String> = approvers.filter(|name| !self.may_still_approve(name)).collect();
-            if !lapsed.is_empty() {
-                // At least as many as when it was recorded must be left.
-                let decided = Decided { id: queued.content.id, statement: digest(&text), needed };
-                self.store.withdraw_approvals(decided, lapsed, self.clock.for_records()).await?;
+            // At least as many as when it was recorded must be left.
+            let statement = digest(&statement(&queued.content)?);
+            let decided = Decided { id: queued.content.id, statement, needed };
+            if self.withdraw_lapsed(&queued, decided).await? {
                 // It is looked at again.
                 return Err(StoreError::StateConflict.into());
             }

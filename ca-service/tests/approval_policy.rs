@@ -120,6 +120,33 @@ async fn who_may_not_approve_any_more_has_approved_nothing_that_was_not_issued()
     check_ca(&authority).await;
 }
 
+/// Nobody is told that it was approved while it needs somebody else, until it is fetched in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_of_somebody_who_lost_the_role_is_not_counted_by_the_next_one() {
+    let mut site = Site::with(&format!("[enrolment]\ntoken_approvals = 2\n{APPROVERS}")).await;
+    let authority = site.open().await;
+    let asked = ask(&authority, DEV, "r1").await;
+    assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval");
+    approve(&authority, &approver("alice")).await.unwrap();
+    drop(authority);
+    site.settings.config.roles.approver.subjects.retain(|subject| subject != "CN=alice");
+    let authority = site.open().await;
+    let now = UnixTime(SystemClock.unix_seconds());
+    let request = queue(&authority, QueueState::Waiting).await.remove(0);
+    assert_eq!(authority.request_status(&request, now).unwrap().approvals_given, 0);
+    let status = authority.approve_requests(&shown(&request), &approver("bob")).await.unwrap().remove(0);
+    assert_eq!((status.state, status.approvals_given), (ca_api::RequestState::Waiting, 1));
+    let trail = authority.store().audit_records(0, 1_000).await.unwrap();
+    let of_queue = trail.iter().map(|record| record.event.as_str());
+    let of_queue: Vec<&str> = of_queue.filter(|event| event.starts_with("request.")).collect();
+    let expected = ["request.recorded", "request.approved", "request.withdrawn", "request.approved"];
+    assert_eq!(of_queue, expected);
+    let status = authority.approve_requests(&shown(&request), &approver("carol")).await.unwrap().remove(0);
+    assert_eq!(status.state, ca_api::RequestState::Approved);
+    authority.enrol(&asked).await.unwrap();
+    check_ca(&authority).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn issuance_itself_refuses_what_nobody_approved() {
     let site =

@@ -13,7 +13,7 @@ use super::{QueueRefusal, of_text, state_name};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::storage::StoreError;
-use crate::storage::queue::{Decided, Decision, NewDecision, QueueState, QueuedRequest};
+use crate::storage::queue::{Decided, Decision, NewDecision, QueueState, QueuedRequest, StoredApproval};
 
 impl CertificateAuthority {
     /// Approves requests, all or none of them, each as it was shown.
@@ -43,6 +43,12 @@ impl CertificateAuthority {
                 return Err(QueueRefusal::Changed(hex::encode(content.id)).into());
             }
         }
+        // Who lost the role meanwhile does not count beside them.
+        let mut withdrawn = false;
+        for Shown { request, decided } in &found {
+            withdrawn |= self.withdraw_lapsed(request, *decided).await?;
+        }
+        let found = if withdrawn { self.shown(&asked.requests).await? } else { found };
         let decided = self.decide_all(Decision::Approve, &found, decider, person.names(), now).await?;
         // What a repetition found approved before is counted once.
         let approved = |request: &QueuedRequest| request.state == QueueState::Approved;
@@ -81,6 +87,22 @@ impl CertificateAuthority {
         let decided = self.decide_all(decision, &found, decider, &[], now).await?;
         self.metrics.requests_denied.inc_by(decided.len() as u64);
         decided.iter().map(|request| self.request_status(request, now)).collect()
+    }
+
+    /// Takes back the approvals of an open request that were given by people who may not approve any more; whether there were any.
+    pub(super) async fn withdraw_lapsed(
+        &self,
+        request: &QueuedRequest,
+        decided: Decided,
+    ) -> Result<bool, CaError> {
+        let given = request.approvals.iter().filter(|approval| approval.statement == decided.statement);
+        let approvers = given.map(|approval| approval.approver.clone());
+        let lapsed: Vec<String> = approvers.filter(|name| !self.may_still_approve(name)).collect();
+        let found = !lapsed.is_empty();
+        if found {
+            self.store.withdraw_approvals(decided, lapsed, self.clock.for_records()).await?;
+        }
+        Ok(found)
     }
 
     /// The requests of a call, each proven to be what was shown.
@@ -137,7 +159,13 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CaError::Inconsistent`] when its text cannot be written.
     pub fn request_status(&self, request: &QueuedRequest, now: UnixTime) -> Result<RequestStatus, CaError> {
-        let given = of_text(request, &statement(&request.content)?).count();
+        let text = statement(&request.content)?;
+        let counts = |approval: &&StoredApproval| self.may_still_approve(&approval.approver);
+        // What became a certificate was approved by whoever could then.
+        let given = match request.state {
+            QueueState::Issued => of_text(request, &text).count(),
+            _ => of_text(request, &text).filter(counts).count(),
+        };
         let given = u8::try_from(given).unwrap_or(u8::MAX);
         let needed = self.approvals_in_force(&request.content);
         Ok(RequestStatus {
