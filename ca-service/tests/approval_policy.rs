@@ -367,3 +367,79 @@ async fn what_was_closed_and_lives_again_and_what_vanished_is_found_by_the_check
     execute(&site.settings, "DELETE FROM enrolment_request WHERE state = 0");
     assert!(findings().await.contains("its record is missing"), "{}", findings().await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_of_other_approvals_than_the_request_has_is_found_by_the_check() {
+    let site = Site::with(&one()).await;
+    let authority = site.open().await;
+    let asked = approved(&authority, "r1").await;
+    authority.enrol(&asked).await.unwrap();
+    check_ca(&authority).await;
+    let intent = queue(&authority, QueueState::Issued).await[0].intent.unwrap();
+    let evidence = authority.store().evidence(intent).await.unwrap().unwrap();
+    let forged = evidence.replace("CN=alice", "CN=carol");
+    assert_ne!(forged, evidence);
+    execute(
+        &site.settings,
+        &format!("UPDATE certificate SET evidence = '{forged}' WHERE evidence = '{evidence}'"),
+    );
+    let findings = check::run(&authority).await.unwrap().findings.join("; ");
+    assert!(findings.contains("of other approvals"), "{findings}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_given_back_and_vanished_is_found_by_the_check() {
+    let site = Site::with(&one()).await;
+    let orders = Arc::new(Orders::default());
+    let keys = ObedientKeys { inner: site.keys(), orders: orders.clone() };
+    let authority = site.open_over(site.store().await, Arc::new(SystemClock), &keys).await;
+    let asked = approved(&authority, "r1").await;
+    orders.for_certificates([Some(Refusal::Permanent)]);
+    assert!(matches!(authority.enrol(&asked).await, Err(CaError::Signing(_))));
+    check_ca(&authority).await;
+    execute(&site.settings, "DELETE FROM enrolment_request");
+    let findings = check::run(&authority).await.unwrap().findings.join("; ");
+    assert!(findings.contains("the audit trail has it open, and its record is missing"), "{findings}");
+}
+
+/// A second recording of the same would forget who approved the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_recorded_once() {
+    let site = Site::with(&one()).await;
+    let authority = site.open().await;
+    let asked = approved(&authority, "r1").await;
+    authority.enrol(&asked).await.unwrap();
+    let trail = authority.store().audit_records(0, 1_000).await.unwrap();
+    let recorded = trail.iter().find(|record| record.event == "request.recorded").unwrap();
+    let again = authority.store().audit("request.recorded", "somebody", recorded.detail.clone(), recorded.at);
+    again.await.unwrap();
+    let findings = check::run(&authority).await.unwrap().findings.join("; ");
+    assert!(findings.contains("records a request that was recorded before"), "{findings}");
+    assert!(!findings.contains("does not have an approval"), "who approved it is still known: {findings}");
+}
+
+/// What was counted with an order, by when it was recorded, is carried out by that: also when its certificate is of after the time that
+/// the order ends with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_before_an_order_ends_is_meant_when_its_certificate_comes_later() {
+    let site = Site::with(&one()).await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let asked = approved(&authority, "r1").await;
+    let selection = RevocationSelection {
+        identity: Some(DEV.to_owned()),
+        issued_before: Some(clock.unix_seconds() + 10),
+        ..RevocationSelection::default()
+    };
+    let planned = PlanRevocations { selection, reason: RevocationReason::Superseded, compromised_at: None };
+    let plan = authority.plan_revocations(&planned).await.unwrap();
+    assert_eq!((plan.matching, plan.open_requests), (0, 1));
+    clock.advance(Duration::from_secs(20));
+    let issued = authority.enrol(&asked).await.unwrap();
+    let order = RevokeMany { order: plan.order, confirm: 0, approvals: vec![], after: None, limit: None };
+    assert_eq!(authority.revoke_many(&order, "admin:token").await.unwrap().revoked, 1);
+    let record = authority.store().certificate(&issued.serial).await.unwrap().unwrap();
+    assert_eq!(record.state, State::Revoked);
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}

@@ -102,11 +102,27 @@ async fn issued(
     if !same || record.issuer != content.issuer {
         return Ok(Err(unlike));
     }
+    let evidence = authority.store().evidence(intent).await?.unwrap_or_default();
+    if !names(&evidence, request) {
+        return Ok(Err("its issuance says of other approvals that it was based on them"));
+    }
     // Of what was begun and never signed there is none.
     if record.signature.is_none() {
         return Ok(Ok(()));
     }
     Ok(if says(&authority.assembled(&record)?, content).unwrap_or(false) { Ok(()) } else { Err(unlike) })
+}
+
+/// Whether the evidence of an issuance names this request, what it says, and who approved that.
+fn names(evidence: &str, request: &QueuedRequest) -> bool {
+    let Ok(shown) = statement(&request.content).map(|text| digest(&text)) else { return false };
+    let evidence: serde_json::Value = serde_json::from_str(evidence).unwrap_or_default();
+    let said = |name: &str| evidence.get("approval").and_then(|approval| approval.get(name));
+    let of_this = request.approvals.iter().filter(|approval| approval.statement == shown);
+    let approvers: Vec<&str> = of_this.map(|approval| approval.approver.as_str()).collect();
+    said("request") == Some(&hex::encode(request.content.id).into())
+        && said("statement_sha256") == Some(&hex::encode(shown).into())
+        && said("approvers") == Some(&approvers.into())
 }
 
 /// Whether a certificate has the subject, validity and extensions that were approved.

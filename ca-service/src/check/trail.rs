@@ -1,5 +1,6 @@
 //! The audit trail against the records: it must be whole, and it must have an entry for everything that it should.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use ca_pki::SerialNumber;
@@ -25,8 +26,10 @@ pub(super) struct Trail {
     closed: HashSet<String>,
     /// Records of signatures that fewer people had approved than had to, or whose request had been closed before.
     unapproved: Vec<u64>,
-    /// Requests of which a signature was announced.
-    signed: HashSet<String>,
+    /// Issuances of requests of which a signature was announced: the request, and how many signatures were and were not undone.
+    signed: HashMap<IntentId, (String, u8)>,
+    /// Records that say of a request once more that it was recorded.
+    repeated: Vec<u64>,
 }
 
 impl Trail {
@@ -57,6 +60,9 @@ impl Trail {
             report
                 .findings
                 .push(format!("audit record {record} announces a signature without its approvals, or after its request was closed"));
+        }
+        for record in &trail.repeated {
+            report.findings.push(format!("audit record {record} records a request that was recorded before"));
         }
         if let Some(anchor) = anchor {
             report.anchored = Some(anchor.sequence);
@@ -89,12 +95,29 @@ impl Trail {
                     if given < usize::try_from(needed).unwrap_or(usize::MAX) || self.closed.contains(&of.0) {
                         self.unapproved.push(record.sequence);
                     }
-                    self.signed.insert(of.0);
+                    let (_, count) = self.signed.entry(intent).or_insert((of.0, 0));
+                    *count = count.saturating_add(1);
                 }
             }
-            "request.recorded" => {
-                self.requests.insert((text("request"), text("statement_sha256")), HashSet::new());
+            // Where it was the first, the request is given back.
+            "certificate.signing-undone" => {
+                let mut intent = IntentId::default();
+                if hex::decode_to_slice(text("intent"), &mut intent).is_ok()
+                    && let Entry::Occupied(mut signed) = self.signed.entry(intent)
+                {
+                    signed.get_mut().1 = signed.get().1.saturating_sub(1);
+                    if signed.get().1 == 0 {
+                        signed.remove();
+                    }
+                }
             }
+            // An id is random and comes once: a second recording could only forget who approved the first.
+            "request.recorded" => match self.requests.entry((text("request"), text("statement_sha256"))) {
+                Entry::Occupied(_) => self.repeated.push(record.sequence),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(HashSet::new());
+                }
+            },
             "request.approved" => {
                 let of = (text("request"), text("statement_sha256"));
                 // The role comes first; a person counts once whatever they act as.
@@ -176,8 +199,9 @@ impl Trail {
 
     /// Requests that were recorded, and neither closed nor signed: they are open.
     pub(super) fn open_requests(&self) -> impl Iterator<Item = &str> {
+        let signed: HashSet<&str> = self.signed.values().map(|(request, _)| request.as_str()).collect();
         let recorded = self.requests.keys().map(|(id, _)| id.as_str());
-        recorded.filter(|id| !self.closed.contains(*id) && !self.signed.contains(*id))
+        recorded.filter(move |id| !self.closed.contains(*id) && !signed.contains(id))
     }
 
     /// Whether the trail says that a request was closed.

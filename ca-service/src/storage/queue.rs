@@ -320,6 +320,8 @@ pub trait QueueStore: Send + Sync {
     fn count_requests(&self, selection: QueueSelection) -> Answer<'_, OpenRequests>;
     /// Waiting requests that nobody was told of, oldest first.
     fn unannounced(&self, limit: u32) -> Answer<'_, Vec<QueuedRequest>>;
+    /// What the intent of an issuance says that it was based on, JSON.
+    fn evidence(&self, intent: IntentId) -> Answer<'_, Option<String>>;
     /// Notes that somebody was told of requests.
     fn note_announced(&self, ids: Vec<QueuedId>) -> Answer<'_, ()>;
 }

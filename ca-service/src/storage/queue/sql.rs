@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::certificates::Conditions;
 use super::super::rows::{self, column, get};
 use super::super::sql::{Connection, Row, params};
-use super::super::{StoreError, audit, revocations};
+use super::super::{IntentId, StoreError, audit, revocations};
 use super::{
     NewRequest, OpenRequests, QueueLimit, QueueSearch, QueueSelection, QueueState, QueuedId, QueuedRequest,
     RequestContent, RequestOf, StoredApproval, Way, numbered,
@@ -287,6 +287,15 @@ pub(in crate::storage) fn note_announced(
         rows::execute(connection, "UPDATE enrolment_request SET announced = 1 WHERE id = ?", params![id])?;
     }
     Ok(())
+}
+
+pub(in crate::storage) fn evidence(
+    connection: &Connection,
+    intent: &IntentId,
+) -> Result<Option<String>, StoreError> {
+    rows::first(connection, "SELECT evidence FROM certificate WHERE intent = ?", params![intent], |row| {
+        get(row, 0)
+    })
 }
 
 #[cfg(test)]

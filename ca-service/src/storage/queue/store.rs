@@ -2,8 +2,8 @@
 
 use ca_pki::UnixTime;
 
-use super::super::Answer;
 use super::super::sql_store::SqlStore;
+use super::super::{Answer, IntentId};
 use super::sql::{self, steps};
 use super::{
     Decided, NewDecision, NewRequest, OpenRequests, QueueSearch, QueueSelection, QueueStore, QueuedId,
@@ -73,6 +73,10 @@ impl QueueStore for SqlStore {
 
     fn unannounced(&self, limit: u32) -> Answer<'_, Vec<QueuedRequest>> {
         Box::pin(self.readers.scan(move |connection| sql::unannounced(connection, limit)))
+    }
+
+    fn evidence(&self, intent: IntentId) -> Answer<'_, Option<String>> {
+        Box::pin(self.readers.read(move |connection| sql::evidence(connection, &intent)))
     }
 
     fn note_announced(&self, ids: Vec<QueuedId>) -> Answer<'_, ()> {
