@@ -64,6 +64,9 @@ async fn two_people_approve_and_one_certificate_comes_of_it() {
     assert_eq!(statement.voucher_names, [office.name("ivan"), "ivan@example.org".to_owned()]);
     // What profile and authority make of it.
     assert_eq!((statement.kind.as_str(), statement.lifetime_seconds), ("internal", 365 * 86_400));
+    // It cannot outlive who issues it.
+    let issuer = server.authority.authority("code-signing").unwrap();
+    assert_eq!(statement.ends_by, issuer.not_after.map(|end| end.0));
     assert_eq!(statement.subject, "CN=dev@example.com,O=MentatLab,C=US");
     assert_eq!((statement.policies.len(), statement.sct.as_str()), (1, "embedded"));
     assert_eq!(statement.issuer, "code-signing");

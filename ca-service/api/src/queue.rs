@@ -87,6 +87,10 @@ pub struct RequestStatement {
     pub subject: String,
     /// For how long it is valid at most, in seconds.
     pub lifetime_seconds: i64,
+    /// Last second of the issuing authority's own validity, seconds since 1970: it ends then at the latest. Absent from requests of before
+    /// this was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_by: Option<i64>,
     /// Policy OIDs.
     pub policies: Vec<String>,
     /// `embedded` or `absent`: its signed certificate timestamp.

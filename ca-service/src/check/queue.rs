@@ -141,6 +141,7 @@ fn says(certificate: &[u8], content: &RequestContent) -> Option<bool> {
     Some(
         subject.to_text() == content.terms.subject
             && ends? - begins? < content.terms.lifetime_seconds
+            && content.terms.ends_by.is_none_or(|end| ends.is_some_and(|ends| ends <= end))
             && of_sigstore == expected.len()
             && expected.iter().all(|one| found.contains(&one)),
     )

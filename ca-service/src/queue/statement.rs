@@ -27,6 +27,7 @@ pub fn statement(content: &RequestContent) -> Result<String, CaError> {
         kind: content.terms.kind.clone(),
         subject: content.terms.subject.clone(),
         lifetime_seconds: content.terms.lifetime_seconds,
+        ends_by: content.terms.ends_by,
         policies: content.terms.policies.clone(),
         sct: content.terms.sct.clone(),
         // Not the recorded hash: the key itself is what is certified.
@@ -81,6 +82,7 @@ mod tests {
                 kind: "internal".to_owned(),
                 subject: "CN=dev@example.com,O=MentatLab,C=US".to_owned(),
                 lifetime_seconds: 86_400,
+                ends_by: Some(1_800_000_000),
                 policies: vec!["1.3.6.1.4.1.32473.1.1".to_owned()],
                 sct: "embedded".to_owned(),
             },
@@ -99,13 +101,17 @@ mod tests {
         let expected = "{\"authority\":\"ab\",\"issuer\":\"code-signing-2\",\"request\":\"07070707070707070707070707070707\",\
              \"identity\":{\"email\":\"dev@example.com\"},\"identity_issuer\":\"https://ca.example.org\",\
              \"profile\":\"developer\",\"kind\":\"internal\",\"subject\":\"CN=dev@example.com,O=MentatLab,C=US\",\
-             \"lifetime_seconds\":86400,\"policies\":[\"1.3.6.1.4.1.32473.1.1\"],\"sct\":\"embedded\",\
+             \"lifetime_seconds\":86400,\"ends_by\":1800000000,\"policies\":[\"1.3.6.1.4.1.32473.1.1\"],\"sct\":\"embedded\",\
              \"spki_sha256\":\"039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81\",\
              \"extensions\":[{\"oid\":\"1.2.3\",\"value\":\"main\"}],\"requester\":\"token:00\",\
              \"requester_names\":[\"dev@example.org\"],\"way\":\"token\",\"vouched_by\":\"issuer:CN=carol\",\
              \"voucher_names\":[\"CN=carol\",\"carol@example.org\"],\"evidence\":\"{}\",\"approvals_needed\":2,\
              \"created_at\":1700000000,\"expires_at\":1700600000}";
         assert_eq!(statement(&content()).unwrap(), expected);
+        // As it was before the end of the issuing authority was shown.
+        let mut before = content();
+        before.terms.ends_by = None;
+        assert_eq!(statement(&before).unwrap(), expected.replace("\"ends_by\":1800000000,", ""));
     }
 
     #[test]
@@ -127,6 +133,7 @@ mod tests {
             |content| content.terms.kind = "keyless".to_owned(),
             |content| content.terms.subject.clear(),
             |content| content.terms.lifetime_seconds += 1,
+            |content| content.terms.ends_by = Some(1_800_000_001),
             |content| content.terms.policies.push("1.2.3".to_owned()),
             |content| content.terms.sct = "absent".to_owned(),
             |content| content.spki = vec![1, 2, 4],

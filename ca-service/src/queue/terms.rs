@@ -20,13 +20,14 @@ impl CertificateAuthority {
         identity: &Identity,
         now: UnixTime,
     ) -> Result<(String, Terms), CaError> {
-        let (issuing, _) = self.issuing(now)?;
+        let (issuing, issuer) = self.issuing(now)?;
         let profile = self.profile(profile)?;
         let terms = Terms {
             issuer_key: hex::encode(issuing.public_key.spki_sha256()),
             kind: profile.kind().as_str().to_owned(),
             subject: profile.subject_for(identity)?.to_text(),
             lifetime_seconds: profile.lifetime(),
+            ends_by: Some(issuer.not_after.0),
             policies: profile.policies().iter().map(ToString::to_string).collect(),
             sct: match profile.sct() {
                 SctPolicy::Embedded => "embedded",
@@ -39,7 +40,9 @@ impl CertificateAuthority {
 
     /// Whether a request would become what its statement says, were it issued now.
     pub(crate) fn keeps_its_terms(&self, content: &RequestContent, now: UnixTime) -> Result<bool, CaError> {
-        let (issuer, terms) = self.terms(&content.profile, &content.identity, now)?;
+        let (issuer, mut terms) = self.terms(&content.profile, &content.identity, now)?;
+        // The key of the issuing authority, which is compared, says as much.
+        terms.ends_by = terms.ends_by.filter(|_| content.terms.ends_by.is_some());
         Ok((issuer, terms) == (content.issuer.clone(), content.terms.clone()))
     }
 

@@ -72,8 +72,12 @@ pub struct Terms {
     pub kind: String,
     /// The subject, as RFC 4514 writes it; may be empty.
     pub subject: String,
-    /// Longest validity in seconds, the last second included; it ends with the issuing authority's at the latest.
+    /// Longest validity in seconds, the last second included.
     pub lifetime_seconds: i64,
+    /// Last second of the issuing authority's own validity, with which it ends at the latest; absent from requests of before this was
+    /// recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_by: Option<i64>,
     /// Policy OIDs.
     pub policies: Vec<String>,
     /// `embedded` or `absent`: the signed certificate timestamp.

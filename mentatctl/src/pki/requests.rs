@@ -229,7 +229,7 @@ fn show(seen: &Seen, out: &Output) {
         ("by", statement.identity_issuer.clone()),
         ("profile", format!("{} ({})", statement.profile, statement.kind)),
         ("subject", format!("{:?}", statement.subject)),
-        ("valid for", lifetime_text(statement.lifetime_seconds)),
+        ("valid for", validity_text(&statement)),
         ("policies", statement.policies.join(", ")),
         ("timestamp", format!("{} of the issuance log", statement.sct)),
         ("issuer", format!("{} {}", statement.issuer, statement.authority)),
@@ -261,6 +261,15 @@ fn show(seen: &Seen, out: &Output) {
         json!({ "ok": true, "request": statement, "status": status, "approvals": request.approvals,
             "closed_by": request.closed_by, "statement": request.statement, "statement_sha256": sha256 })
     });
+}
+
+/// For how long a certificate is valid, and when it ends at the latest.
+fn validity_text(statement: &RequestStatement) -> String {
+    let lifetime = lifetime_text(statement.lifetime_seconds);
+    match statement.ends_by {
+        Some(end) => format!("{lifetime}, until {} at the latest", time_text(end)),
+        None => lifetime,
+    }
 }
 
 /// Seconds in the largest unit that says them exactly.

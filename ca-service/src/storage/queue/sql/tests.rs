@@ -32,6 +32,7 @@ fn request(id: u8, at: i64, instead_of: Option<u8>) -> NewRequest {
             kind: "keyless".to_owned(),
             subject: String::new(),
             lifetime_seconds: 600,
+            ends_by: None,
             policies: Vec::new(),
             sct: "absent".to_owned(),
         },
