@@ -125,7 +125,7 @@ impl CertificateAuthority {
                 "method": "one-time-token",
                 "request_attributes_ignored": csr.carries_attributes(),
             })
-            .to_string(),
+            .into(),
         };
         let waits = |needed: u8| Asked {
             request: asked(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_pki::UnixTime;
+use trust_store::sorted_json::SortedJson;
 
 use crate::authority::{CertificateAuthority, role_name};
 use crate::error::CaError;
@@ -97,7 +98,7 @@ impl CertificateAuthority {
         now: UnixTime,
         page: &[StoredCertificate],
         authorities: &[serde_json::Value],
-    ) -> String {
+    ) -> SortedJson {
         let certificate = |stored: &StoredCertificate| {
             serde_json::json!({
                 "serial": stored.serial.to_string(),
@@ -116,7 +117,7 @@ impl CertificateAuthority {
             "certificates": page.iter().map(certificate).collect::<Vec<_>>(),
             "authorities": authorities,
         })
-        .to_string()
+        .into()
     }
 
     /// Round after round while the CA serves.

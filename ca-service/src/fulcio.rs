@@ -129,7 +129,7 @@ impl CertificateAuthority {
             token: None,
             proof: Proof::IdentityToken { audiences: proven.audiences().to_vec() },
             approved: None,
-            evidence: proven.evidence().to_string(),
+            evidence: proven.evidence().into(),
         };
         let needed =
             self.approvals_demanded(proven.profile(), &authorised.proof, &authorised.identity_issuer);

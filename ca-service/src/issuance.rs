@@ -15,6 +15,7 @@ use ca_pki::sct::{self, SignedCertificateTimestamp};
 use ca_pki::{Identity, SerialNumber, SubjectPublicKey, ToBeSigned, UnixTime};
 use hsm::{ErrorClass, Purpose};
 use trust_store::provider::AwsLc;
+use trust_store::sorted_json::SortedJson;
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id};
 use crate::error::CaError;
@@ -49,7 +50,7 @@ pub struct AuthorisedRequest {
     /// The proof that people approved exactly this, where they must.
     pub approved: Option<Granted>,
     /// What the decision was based on, JSON.
-    pub evidence: String,
+    pub evidence: SortedJson,
 }
 
 /// Permission to sign one recorded intent, once.
@@ -69,7 +70,7 @@ pub struct IssuanceToken {
 
 impl IssuanceToken {
     /// Particulars of the audit record that is durable before the signature.
-    fn detail(&self) -> String {
+    fn detail(&self) -> SortedJson {
         let mut detail = serde_json::json!({
             "intent": hex::encode(self.intent),
             "serial": self.serial.to_string(),
@@ -80,7 +81,7 @@ impl IssuanceToken {
         if let (Some(approved), Some(members)) = (&self.approved, detail.as_object_mut()) {
             members.insert("approval".to_owned(), approved.record());
         }
-        detail.to_string()
+        detail.into()
     }
 }
 

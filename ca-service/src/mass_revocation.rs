@@ -268,7 +268,7 @@ impl CertificateAuthority {
             "approved": approved,
         });
         let now = self.clock.for_records();
-        self.store.audit("revocation.ordered", &piece.actor, detail.to_string(), now).await?;
+        self.store.audit("revocation.ordered", &piece.actor, detail.into(), now).await?;
         let mut done = RevokeManyDone { revoked: 0, kept: 0, ended_requests: 0, next: None };
         // Before the certificates are looked for: a request that is fetched until then has its certificate among them, and none is
         // fetched after.

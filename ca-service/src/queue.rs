@@ -154,7 +154,7 @@ impl CertificateAuthority {
             spki: request.public_key.spki().to_vec(),
             spki_sha256: request.public_key.spki_sha256(),
             claims: request.claims.iter().map(|(oid, text)| (oid.to_string(), text.clone())).collect(),
-            evidence: request.evidence.clone(),
+            evidence: request.evidence.as_str().to_owned(),
             needed: asked.needed,
             created_at: now,
             expires_at: now.plus(i64::from(config.request_hours) * 3_600),
@@ -233,7 +233,7 @@ impl CertificateAuthority {
                 if !self.are_in_the_trail(&queued, &text).await? {
                     return altered();
                 }
-                let request = self.authorised(queued.content, granted, &asked.request.evidence)?;
+                let request = self.authorised(queued.content, granted, asked.request.evidence.as_str())?;
                 self.certify(request).await.map_err(|error| match error {
                     CaError::Store(StoreError::KeyCompromised) => CaError::KeyCompromised,
                     // Its request was used up with it.
@@ -282,7 +282,7 @@ impl CertificateAuthority {
             token: content.token,
             proof,
             approved: Some(granted),
-            evidence: evidence.to_string(),
+            evidence: evidence.into(),
         })
     }
 

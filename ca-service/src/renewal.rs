@@ -230,7 +230,7 @@ impl CertificateAuthority {
                 spki_sha256: certified.public_key.spki_sha256(),
                 requester: certified.requester.to_owned(),
                 request_id: None,
-                evidence: "{}".to_owned(),
+                evidence: serde_json::json!({}).into(),
                 token: None,
                 approved: None,
                 not_before: certified.not_before,
@@ -240,7 +240,7 @@ impl CertificateAuthority {
                 at,
             })
             .await?;
-        self.store.begin_signing(intent, detail.to_string(), at).await?;
+        self.store.begin_signing(intent, detail.into(), at).await?;
         let signature = self.sign(signing, Purpose::Certificate, &intent, tbs.as_der()).await?;
         let certificate = tbs.assemble(&signature)?;
         Ok(Signed { intent, signature, certificate })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
+use trust_store::sorted_json::SortedJson;
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
@@ -209,21 +210,51 @@ impl CertificateAuthority {
             }
             _ => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&record.tbs)),
         };
-        let statement = serde_json::json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{
-                "name": format!("{}/{}", revocation.issuer, revocation.serial),
-                "digest": { "sha256": digest },
-            }],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": {
-                "issuer": revocation.issuer,
-                "serial": revocation.serial.to_string(),
-                "reason": revocation.reason.code(),
-                "revokedAt": revocation.revoked_at.0,
-                "recordedAt": revocation.recorded_at.0,
-            },
-        });
-        self.envelope(&statement).await
+        self.envelope(&statement(revocation, &digest)).await
+    }
+}
+
+/// What is said of a revoked certificate; `digest` is its SHA-256, hexadecimal.
+fn statement(revocation: &StoredRevocation, digest: &str) -> SortedJson {
+    serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{
+            "name": format!("{}/{}", revocation.issuer, revocation.serial),
+            "digest": { "sha256": digest },
+        }],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "issuer": revocation.issuer,
+            "serial": revocation.serial.to_string(),
+            "reason": revocation.reason.code(),
+            "revokedAt": revocation.revoked_at.0,
+            "recordedAt": revocation.recorded_at.0,
+        },
+    })
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use ca_pki::serial::ShardCount;
+
+    use super::*;
+
+    #[test]
+    fn the_statement_about_a_revocation_is_frozen() {
+        let serial = SerialNumber::from_hex("4d0102030405060708090a0b0c0d0e0f").unwrap();
+        let revocation = StoredRevocation {
+            issuer: "code-signing".into(),
+            shard: serial.shard(ShardCount::new(128).unwrap()),
+            serial,
+            revoked_at: UnixTime(1_700_000_000),
+            recorded_at: UnixTime(1_700_000_060),
+            reason: RevocationReason::KeyCompromise,
+            event_index: None,
+        };
+        assert_eq!(
+            statement(&revocation, "ab").as_str(),
+            r#"{"_type":"https://in-toto.io/Statement/v1","predicate":{"issuer":"code-signing","reason":1,"recordedAt":1700000060,"revokedAt":1700000000,"serial":"4d0102030405060708090a0b0c0d0e0f"},"predicateType":"https://mentat.internal/revocation/v1","subject":[{"digest":{"sha256":"ab"},"name":"code-signing/4d0102030405060708090a0b0c0d0e0f"}]}"#
+        );
     }
 }

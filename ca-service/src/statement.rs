@@ -5,10 +5,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hsm::Purpose;
+use trust_store::sorted_json::SortedJson;
 
 use crate::authority::{CertificateAuthority, names, random};
 use crate::error::CaError;
-use crate::storage::Anchor;
+use crate::storage::{Anchor, audit};
 
 /// Media type of the DSSE payload of a statement.
 pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
@@ -40,16 +41,7 @@ impl CertificateAuthority {
         if last.is_some_and(|anchor| head.sequence <= anchor.sequence.saturating_add(1)) {
             return Ok(None);
         }
-        let statement = serde_json::json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{
-                "name": format!("audit trail, record {}", head.sequence),
-                "digest": { "sha256": hex::encode(head.hash) },
-            }],
-            "predicateType": ANCHOR_TYPE,
-            "predicate": { "sequence": head.sequence, "at": head.at.0 },
-        });
-        let event_index = log.submit(self.envelope(&statement).await?).await?;
+        let event_index = log.submit(self.envelope(&anchor_statement(&head)).await?).await?;
         let anchor = Anchor { sequence: head.sequence, hash: head.hash, event_index };
         self.store.record_anchor(anchor, self.clock.for_records()).await?;
         Ok(Some(anchor))
@@ -82,8 +74,8 @@ impl CertificateAuthority {
     }
 
     /// The DSSE envelope of a statement.
-    pub(crate) async fn envelope(&self, statement: &serde_json::Value) -> Result<serde_json::Value, CaError> {
-        let payload = statement.to_string();
+    pub(crate) async fn envelope(&self, statement: &SortedJson) -> Result<serde_json::Value, CaError> {
+        let payload = statement.as_str();
         let mut message =
             format!("DSSEv1 {} {STATEMENT_TYPE} {} ", STATEMENT_TYPE.len(), payload.len()).into_bytes();
         message.extend_from_slice(payload.as_bytes());
@@ -91,12 +83,51 @@ impl CertificateAuthority {
         let authority = newest.ok_or(CaError::Inconsistent("there is no key for statements"))?;
         let signature = self.sign(authority, Purpose::Statement, &random::<16>()?, &message).await?;
         Ok(serde_json::json!({
-            "payload": STANDARD.encode(&payload),
+            "payload": STANDARD.encode(payload),
             "payloadType": STATEMENT_TYPE,
             "signatures": [{
                 "keyid": hex::encode(authority.public_key.spki_sha256()),
                 "sig": STANDARD.encode(signature),
             }],
         }))
+    }
+}
+
+/// What is said of the newest record of the audit trail.
+fn anchor_statement(head: &audit::Record) -> SortedJson {
+    serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{
+            "name": format!("audit trail, record {}", head.sequence),
+            "digest": { "sha256": hex::encode(head.hash) },
+        }],
+        "predicateType": ANCHOR_TYPE,
+        "predicate": { "sequence": head.sequence, "at": head.at.0 },
+    })
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use ca_pki::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn the_statement_about_the_trail_is_frozen() {
+        let head = audit::Record {
+            sequence: 7,
+            at: UnixTime(1_700_000_000),
+            event: "crl.published".into(),
+            actor: "publisher".into(),
+            detail: "{}".into(),
+            previous: [0; 32],
+            hash: [0xab; 32],
+        };
+        let frozen = format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","predicate":{{"at":1700000000,"sequence":7}},"predicateType":"https://mentat.internal/audit-anchor/v1","subject":[{{"digest":{{"sha256":"{}"}},"name":"audit trail, record 7"}}]}}"#,
+            "ab".repeat(32)
+        );
+        assert_eq!(anchor_statement(&head).as_str(), frozen);
     }
 }

@@ -42,6 +42,7 @@ pub use identity_tokens::UsedIdentityToken;
 use queue::{QueueStore, QueuedId};
 pub use search::{Expiring, ExpiryMark, Search, Selected, SelectedCount, Selection};
 pub use tokens::StoredToken;
+use trust_store::sorted_json::SortedJson;
 
 /// Answer of a store call.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -128,7 +129,7 @@ pub struct NewIntent {
     /// The requester's own id of the request.
     pub request_id: Option<String>,
     /// What the decision was based on, JSON.
-    pub evidence: String,
+    pub evidence: SortedJson,
     /// The token to use up in the same transaction.
     pub token: Option<[u8; 32]>,
     /// The approved request that it is for: it, and the token that it holds, are used up in the same transaction.
@@ -332,10 +333,10 @@ pub trait CertificateStore: QueueStore {
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()>;
 
     /// [`Self::record_intent`] and [`Self::begin_signing`] in one transaction, `detail` being of the audit record. Refused as both.
-    fn begin_issuance(&self, intent: NewIntent, detail: String) -> Answer<'_, ()>;
+    fn begin_issuance(&self, intent: NewIntent, detail: SortedJson) -> Answer<'_, ()>;
 
     /// `intent` → `signing`, with the audit record that must be durable before the signature. Refused for a compromised key.
-    fn begin_signing<'a>(&'a self, intent: IntentId, detail: String, at: UnixTime) -> Answer<'a, ()>;
+    fn begin_signing<'a>(&'a self, intent: IntentId, detail: SortedJson, at: UnixTime) -> Answer<'a, ()>;
 
     /// Step precertificate: `signing` → `signed`.
     fn record_precertificate(&self, intent: IntentId, signature: Vec<u8>, at: UnixTime) -> Answer<'_, ()>;
@@ -468,7 +469,13 @@ pub trait CertificateStore: QueueStore {
     fn accept_time<'a>(&'a self, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
 
     /// Appends an audit record.
-    fn audit<'a>(&'a self, event: &'a str, actor: &'a str, detail: String, at: UnixTime) -> Answer<'a, ()>;
+    fn audit<'a>(
+        &'a self,
+        event: &'a str,
+        actor: &'a str,
+        detail: SortedJson,
+        at: UnixTime,
+    ) -> Answer<'a, ()>;
 
     /// Notes that an audit record stands in the event log.
     fn record_anchor(&self, anchor: Anchor, at: UnixTime) -> Answer<'_, ()>;

@@ -11,6 +11,7 @@ use std::path::Path;
 use ca_pki::UnixTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use trust_store::sorted_json::SortedJson;
 
 /// Largest transcript that is read, in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -36,13 +37,13 @@ pub struct Line {
 impl Line {
     fn expected_hash(&self) -> Option<String> {
         let previous: [u8; 32] = hex::decode(&self.previous).ok()?.try_into().ok()?;
-        let detail = self.detail.to_string();
+        let detail = SortedJson::from(self.detail.clone());
         let mut hasher = Sha256::new();
         hasher.update(b"mentat ceremony 1\n");
         hasher.update(self.sequence.to_be_bytes());
         hasher.update(previous);
         hasher.update(self.at.to_be_bytes());
-        for text in [&self.event, &detail] {
+        for text in [self.event.as_str(), detail.as_str()] {
             hasher.update(u32::try_from(text.len()).ok()?.to_be_bytes());
             hasher.update(text.as_bytes());
         }
@@ -75,7 +76,13 @@ impl Transcript {
     ///
     /// # Errors
     /// The system's error.
-    pub fn record(&mut self, event: &str, detail: serde_json::Value, at: UnixTime) -> std::io::Result<()> {
+    pub fn record(
+        &mut self,
+        event: &str,
+        mut detail: serde_json::Value,
+        at: UnixTime,
+    ) -> std::io::Result<()> {
+        detail.sort_all_objects();
         let mut line = Line {
             sequence: self.sequence + 1,
             at: at.0,
@@ -143,6 +150,28 @@ mod tests {
             line.expected_hash().unwrap(),
             "d275c0d959183eb34fbd195cd7d86a4d2c8511d4060c3d8abd024d89333c1af6"
         );
+    }
+
+    #[test]
+    fn the_order_in_which_a_line_names_its_particulars_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ceremony.jsonl");
+        let detail =
+            serde_json::json!({ "name": "root", "key": { "spki_sha256": "ab", "algorithm": "p384" } });
+        Transcript::create(&path).unwrap().record("key.generated", detail, UnixTime(5)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let zeros = "0".repeat(64);
+        let hash = "ecbf49bc9eab04ee206d1b55a521fc9bc5908fdb4e09693c19b8dbaeecee4152";
+        assert_eq!(
+            text,
+            format!(
+                r#"{{"sequence":1,"at":5,"event":"key.generated","detail":{{"key":{{"algorithm":"p384","spki_sha256":"ab"}},"name":"root"}},"previous":"{zeros}","hash":"{hash}"}}"#
+            ) + "\n"
+        );
+        let sorted = r#"{"key":{"algorithm":"p384","spki_sha256":"ab"},"name":"root"}"#;
+        let other = r#"{"name":"root","key":{"spki_sha256":"ab","algorithm":"p384"}}"#;
+        std::fs::write(&path, text.replace(sorted, other)).unwrap();
+        assert_eq!(verify(&path).unwrap().len(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use aws_lc_rs::hmac;
 use ca_pki::UnixTime;
 use service::exit::one_line;
 use service::{ClientTls, StartRefusal, secret};
+use trust_store::sorted_json::SortedJson;
 
 use crate::config::{ExpiryWarningsConfig, RequestWebhookConfig, Settings};
 
@@ -61,11 +62,12 @@ impl Webhook {
         Ok(Self { http, url: url.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &secret) })
     }
 
-    /// Sends one JSON message. Any 2xx is an acceptance; the answer's body is not read.
+    /// Sends one message. Any 2xx is an acceptance; the answer's body is not read.
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub async fn send(&self, body: String, at: UnixTime) -> Result<(), NotTaken> {
+    pub async fn send(&self, message: SortedJson, at: UnixTime) -> Result<(), NotTaken> {
+        let body = message.into_string();
         let request = self
             .http
             .post(&self.url)

@@ -12,6 +12,7 @@
 mod attacks;
 mod bans;
 mod imports;
+mod json_order;
 mod licences;
 mod manifests;
 mod no_std;

@@ -99,6 +99,7 @@ pub mod rekor_v1;
 pub mod sct;
 pub mod signature_cache;
 pub mod signing_config;
+pub mod sorted_json;
 pub mod statement;
 pub mod trust_material;
 pub mod trusted_root;

@@ -194,7 +194,7 @@ impl<'a> Founding<'a> {
             spki_sha256: key.spki_sha256(),
             requester: "ceremony".to_owned(),
             request_id: None,
-            evidence: "{}".to_owned(),
+            evidence: serde_json::json!({}).into(),
             token: None,
             approved: None,
             not_before,
@@ -210,7 +210,7 @@ impl<'a> Founding<'a> {
             "tbs_sha256": hex::encode(tbs.sha256()),
         });
         self.store.record_intent(intent).await?;
-        self.store.begin_signing(id, detail.to_string(), self.now).await?;
+        self.store.begin_signing(id, detail.into(), self.now).await?;
         let algorithm = signer.public_key().algorithm().default_signature();
         let signing = SigningIntent::new(Purpose::Certificate, IntentId::new(&id)?);
         let signature = signer.sign(Input::Message(tbs.as_der()), algorithm, &signing)?;

@@ -211,9 +211,9 @@ impl PlannedStep {
         let fields = |step: &Self| serde_json::to_value(step).unwrap_or_default();
         let (said, follows) = (fields(self), fields(&again));
         let differs = said.as_object().and_then(|said| {
-            said.iter()
-                .find(|(name, value)| follows.get(name.as_str()) != Some(*value))
-                .map(|(name, _)| name.as_str())
+            // The first by its name: members have no order of their own.
+            let differing = said.iter().filter(|(name, value)| follows.get(name.as_str()) != Some(*value));
+            differing.map(|(name, _)| name.as_str()).min()
         });
         Err(wrong(differs.unwrap_or("template_sha256")))
     }

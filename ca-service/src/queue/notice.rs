@@ -40,7 +40,7 @@ impl CertificateAuthority {
                 "sent_at": now.0,
                 "requests": page.iter().map(|request| self.named(request)).collect::<Vec<_>>(),
             });
-            webhook.send(message.to_string(), now).await?;
+            webhook.send(message.into(), now).await?;
             taken += 1;
             let ids = page.iter().map(|request| request.content.id).collect();
             self.store.note_announced(ids).await.map_err(CaError::from)?;

@@ -5,6 +5,7 @@
 
 use ca_pki::UnixTime;
 use sha2::{Digest, Sha256};
+use trust_store::sorted_json::SortedJson;
 
 use super::StoreError;
 use super::rows::{self, column, corrupted, get};
@@ -62,7 +63,7 @@ pub struct Anchor {
 pub(super) struct Entry {
     pub(super) event: String,
     pub(super) actor: String,
-    pub(super) detail: String,
+    pub(super) detail: SortedJson,
     pub(super) at: UnixTime,
 }
 
@@ -71,10 +72,10 @@ pub(super) fn append(
     connection: &Connection,
     event: &str,
     actor: &str,
-    detail: &str,
+    detail: impl Into<SortedJson>,
     at: UnixTime,
 ) -> Result<(), StoreError> {
-    let entry = Entry { event: event.to_owned(), actor: actor.to_owned(), detail: detail.to_owned(), at };
+    let entry = Entry { event: event.to_owned(), actor: actor.to_owned(), detail: detail.into(), at };
     append_all(connection, vec![entry])
 }
 
@@ -93,7 +94,7 @@ pub(super) fn append_all(connection: &Connection, entries: Vec<Entry>) -> Result
             at,
             event,
             actor,
-            detail,
+            detail: detail.into_string(),
             previous,
             hash: [0; 32],
         };
@@ -136,7 +137,7 @@ pub(super) fn record_anchor(
         "hash": hex::encode(anchor.hash),
         "event_index": anchor.event_index,
     });
-    append(connection, "audit.anchored", "auditor", &detail.to_string(), at)
+    append(connection, "audit.anchored", "auditor", detail, at)
 }
 
 /// The newest note of [`record_anchor`].

@@ -36,7 +36,7 @@ pub(super) fn add(
         }
     }
     let detail = serde_json::json!({ "name": new.name, "role": new.role, "key": new.key_uri });
-    audit::append(connection, "authority.created", actor, &detail.to_string(), at)
+    audit::append(connection, "authority.created", actor, detail, at)
 }
 
 /// Gives an authority without lists a new certificate and key.
@@ -56,7 +56,7 @@ pub(super) fn renew(
         return Err(StoreError::StateConflict);
     }
     let detail = serde_json::json!({ "name": new.name, "role": new.role, "key": new.key_uri });
-    audit::append(connection, "authority.renewed", actor, &detail.to_string(), at)
+    audit::append(connection, "authority.renewed", actor, detail, at)
 }
 
 fn add_part(connection: &Connection, issuer: &str, part: i64) -> Result<(), StoreError> {

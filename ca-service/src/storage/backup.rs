@@ -135,7 +135,7 @@ pub(super) fn enter(connection: &Connection, made_at: i64, at: UnixTime) -> Resu
         "ended_requests": requests,
         "skipped_crl_numbers": SKIPPED_CRL_NUMBERS,
     });
-    audit::append(connection, "backup.restored", "operator", &detail.to_string(), at)?;
+    audit::append(connection, "backup.restored", "operator", detail, at)?;
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Ok(Restored {
         made_at,

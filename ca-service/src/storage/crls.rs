@@ -179,7 +179,7 @@ pub(super) fn accept_time(connection: &Connection, actor: &str, at: UnixTime) ->
         }
     }
     let detail = serde_json::json!({ "accepted": at.0, "lists_dated_later": changed });
-    audit::append(connection, "clock.accepted", actor, &detail.to_string(), at)
+    audit::append(connection, "clock.accepted", actor, detail, at)
 }
 
 pub(super) fn publish(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError> {
@@ -215,7 +215,7 @@ fn announce(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError> 
         "number": crl.number,
         "sha256": hex::encode(crl.sha256),
     });
-    audit::append(connection, "crl.published", "publisher", &detail.to_string(), crl.this_update)
+    audit::append(connection, "crl.published", "publisher", detail, crl.this_update)
 }
 
 pub(super) fn published(connection: &Connection) -> Result<Vec<StoredCrl>, StoreError> {

@@ -5,6 +5,7 @@
 
 use ca_pki::UnixTime;
 use sha2::{Digest, Sha256};
+use trust_store::sorted_json::SortedJson;
 
 use super::audit::Entry;
 use super::rows::{self, get, stored_index};
@@ -18,7 +19,7 @@ pub(super) type Outcomes = Result<Vec<Result<(), StoreError>>, StoreError>;
 pub(super) struct Intended {
     pub(super) new: NewIntent,
     /// Particulars of the audit record, when its signature begins in the same transaction.
-    pub(super) signing: Option<String>,
+    pub(super) signing: Option<SortedJson>,
 }
 
 /// Records intents and uses their tokens up; appends to `entries` what the audit trail must say.
@@ -80,7 +81,7 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
             new.spki_sha256,
             new.requester,
             new.request_id,
-            new.evidence,
+            new.evidence.as_str(),
             new.not_before.0,
             new.not_after.0,
             new.shard.0,
@@ -144,7 +145,7 @@ pub(super) struct Advance {
     pub(super) signature: Option<Vec<u8>>,
     pub(super) log_index: Option<u64>,
     /// Particulars of the audit record that goes with it.
-    pub(super) detail: Option<String>,
+    pub(super) detail: Option<SortedJson>,
     pub(super) at: UnixTime,
 }
 
@@ -216,7 +217,7 @@ fn advance_one(
 }
 
 /// The audit record that is durable before a signature.
-fn signing(actor: String, detail: String, at: UnixTime) -> Entry {
+fn signing(actor: String, detail: SortedJson, at: UnixTime) -> Entry {
     Entry { event: "certificate.signing".to_owned(), actor, detail, at }
 }
 
@@ -271,7 +272,7 @@ fn begin_certificate(
         "tbs_sha256": hex::encode(digest),
         "log_index": new.log_index,
     });
-    entries.push(signing(requester, detail.to_string(), new.at));
+    entries.push(signing(requester, detail.into(), new.at));
     Ok(())
 }
 
@@ -293,7 +294,7 @@ pub(super) fn end(
         return Err(StoreError::StateConflict);
     }
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
-    audit::append(connection, "certificate.abandoned", actor, &detail.to_string(), at)
+    audit::append(connection, "certificate.abandoned", actor, detail, at)
 }
 
 /// `intent` → `abandoned` or `signing` → `maybe-issued`, with the reason in row and audit trail. Of what was abandoned nothing
@@ -319,7 +320,7 @@ pub(super) fn give_up(
     }
     let event = if to == State::Abandoned { "certificate.abandoned" } else { "certificate.maybe-issued" };
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
-    audit::append(connection, event, "reconciler", &detail.to_string(), at)
+    audit::append(connection, event, "reconciler", detail, at)
 }
 
 /// Takes back a `signing` of which the signer says that nothing was signed.
@@ -364,5 +365,5 @@ pub(super) fn undo_signing(
         tokens::release(connection, intent, at)?;
     }
     let detail = serde_json::json!({ "intent": hex::encode(intent), "reason": reason });
-    audit::append(connection, "certificate.signing-undone", "issuance", &detail.to_string(), at)
+    audit::append(connection, "certificate.signing-undone", "issuance", detail, at)
 }

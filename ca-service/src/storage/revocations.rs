@@ -67,7 +67,7 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         "revoked_at": revoked_at.0,
         "reason": new.reason.code(),
     });
-    audit::append(connection, "certificate.revoked", &new.actor, &detail.to_string(), new.at)?;
+    audit::append(connection, "certificate.revoked", &new.actor, detail, new.at)?;
     if is_compromise(new.reason) {
         end_requests_of_key(connection, new)?;
     }

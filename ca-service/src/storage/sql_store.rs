@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ca_pki::{SerialNumber, UnixTime};
 use rusqlite::OpenFlags;
+use trust_store::sorted_json::SortedJson;
 
 use super::backup::Restored;
 use super::checkpoints::Checkpoints;
@@ -179,11 +180,11 @@ impl CertificateStore for SqlStore {
         Box::pin(self.writer.record_intent(intent, None))
     }
 
-    fn begin_issuance(&self, intent: NewIntent, detail: String) -> Answer<'_, ()> {
+    fn begin_issuance(&self, intent: NewIntent, detail: SortedJson) -> Answer<'_, ()> {
         Box::pin(self.writer.record_intent(intent, Some(detail)))
     }
 
-    fn begin_signing<'a>(&'a self, intent: IntentId, detail: String, at: UnixTime) -> Answer<'a, ()> {
+    fn begin_signing<'a>(&'a self, intent: IntentId, detail: SortedJson, at: UnixTime) -> Answer<'a, ()> {
         let change = Advance { detail: Some(detail), ..Advance::of(intent, at) };
         Box::pin(self.writer.advance(Transition::BeginSigning, change))
     }
@@ -395,9 +396,15 @@ impl CertificateStore for SqlStore {
         Box::pin(self.readers.read(audit::latest_anchor))
     }
 
-    fn audit<'a>(&'a self, event: &'a str, actor: &'a str, detail: String, at: UnixTime) -> Answer<'a, ()> {
+    fn audit<'a>(
+        &'a self,
+        event: &'a str,
+        actor: &'a str,
+        detail: SortedJson,
+        at: UnixTime,
+    ) -> Answer<'a, ()> {
         let (event, actor) = (event.to_owned(), actor.to_owned());
-        Box::pin(self.writer.change(move |connection| audit::append(connection, &event, &actor, &detail, at)))
+        Box::pin(self.writer.change(move |connection| audit::append(connection, &event, &actor, detail, at)))
     }
 
     fn audit_records(&self, after: u64, limit: u32) -> Answer<'_, Vec<audit::Record>> {
@@ -448,7 +455,14 @@ mod tests {
     async fn a_full_disk_is_told_apart_and_a_write_that_succeeds_clears_it() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqlStore::create(&Database::File(folder.path().join("ca.sqlite"))).await.unwrap();
-        let write = || store.audit("test.event", "test", "x".repeat(200_000), UnixTime(1));
+        let write = || {
+            store.audit(
+                "test.event",
+                "test",
+                serde_json::Value::from("x".repeat(200_000)).into(),
+                UnixTime(1),
+            )
+        };
         write().await.unwrap();
         assert_eq!(store.write_failure(), None);
         // No fewer pages than there are: none more.

@@ -52,7 +52,7 @@ pub(super) fn create(
         "profile": token.profile,
         "expires_at": token.expires_at.0,
     });
-    audit::append(connection, "token.created", actor, &detail.to_string(), at)
+    audit::append(connection, "token.created", actor, detail, at)
 }
 
 pub(super) fn find(connection: &Connection, hash: &[u8; 32]) -> Result<Option<StoredToken>, StoreError> {

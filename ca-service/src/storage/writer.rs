@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
+use trust_store::sorted_json::SortedJson;
 
 use super::audit::{self, Entry};
 use super::checkpoints::Checkpoints;
@@ -180,7 +181,7 @@ impl Writer {
     pub(super) async fn record_intent(
         &self,
         new: NewIntent,
-        signing: Option<String>,
+        signing: Option<SortedJson>,
     ) -> Result<(), StoreError> {
         self.grouped(|reply| Change::RecordIntent(Box::new(Intended { new, signing }), reply)).await
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use service::StartRefusal;
 use tlog_client::{LogClient, Submission};
 use trust_store::dsse::{self, Envelope, IN_TOTO_PAYLOAD_TYPE};
+use trust_store::sorted_json::SortedJson;
 use trust_store_files::atomic::{self, Readers};
 
 use super::Receipts;
@@ -114,14 +115,7 @@ impl Anchor {
     }
 
     fn sign(&self, anchored: &Anchored) -> Result<Envelope, hsm::Error> {
-        let Anchored { origin, size, root, at_ms } = anchored;
-        let statement = serde_json::json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{ "name": format!("{origin}, {size} entries"), "digest": { "sha256": root } }],
-            "predicateType": ANCHOR_TYPE,
-            "predicate": { "origin": origin, "size": size, "at_ms": at_ms },
-        });
-        let payload = statement.to_string().into_bytes();
+        let payload = statement(anchored).into_string().into_bytes();
         let message = dsse::pae(IN_TOTO_PAYLOAD_TYPE, &payload);
         let signature = self.signer.sign_message(&message, &SigningIntent::fresh(Purpose::Statement)?)?;
         Ok(Envelope::new(IN_TOTO_PAYLOAD_TYPE, payload, signature.as_bytes().to_vec()))
@@ -153,6 +147,17 @@ impl Anchor {
             }
         }
     }
+}
+
+/// What is said of a head.
+fn statement(Anchored { origin, size, root, at_ms }: &Anchored) -> SortedJson {
+    serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "name": format!("{origin}, {size} entries"), "digest": { "sha256": root } }],
+        "predicateType": ANCHOR_TYPE,
+        "predicate": { "origin": origin, "size": size, "at_ms": at_ms },
+    })
+    .into()
 }
 
 #[cfg(test)]
@@ -266,6 +271,15 @@ mod tests {
         assert_eq!(first.take(&receipts).await.unwrap().unwrap().size, 2);
         assert_eq!(log.taken.lock().len(), 1);
         receipts.close().await;
+    }
+
+    #[test]
+    fn the_statement_about_a_head_is_frozen() {
+        let head = Anchored { origin: "receipts.00".into(), size: 3, root: "ab".into(), at_ms: 5 };
+        assert_eq!(
+            statement(&head).as_str(),
+            r#"{"_type":"https://in-toto.io/Statement/v1","predicate":{"at_ms":5,"origin":"receipts.00","size":3},"predicateType":"https://mentat.internal/receipt-anchor/v1","subject":[{"digest":{"sha256":"ab"},"name":"receipts.00, 3 entries"}]}"#
+        );
     }
 
     #[tokio::test]

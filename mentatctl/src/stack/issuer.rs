@@ -20,6 +20,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use trust_store::UnixTime;
+use trust_store::sorted_json::SortedJson;
 use zeroize::Zeroizing;
 
 use self::grant::{Granted, Grants, Refused};
@@ -248,8 +249,8 @@ impl Issuer {
         if let (Some(nonce), Some(claims)) = (&granted.nonce, claims.as_object_mut()) {
             claims.insert("nonce".to_owned(), nonce.clone().into());
         }
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(&claims));
+        let encode = |value: Value| URL_SAFE_NO_PAD.encode(SortedJson::from(value).as_str());
+        let signed = format!("{}.{}", encode(header), encode(claims));
         let intent = SigningIntent::new(Purpose::Token, IntentId::new(id.as_bytes())?);
         let signature = self.key.signer().sign(
             Input::Message(signed.as_bytes()),

@@ -246,7 +246,7 @@ pub(in crate::storage) fn record(connection: &Connection, new: &NewRequest) -> R
         "statement_sha256": hex::encode(Sha256::digest(statement)),
         "statement": statement,
     });
-    audit::append(connection, "request.recorded", &content.requester, &detail.to_string(), at)
+    audit::append(connection, "request.recorded", &content.requester, detail, at)
 }
 
 fn selected(mut conditions: Conditions, selection: &QueueSelection) -> Conditions {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sigstore_tuf::canonical_json::to_canonical_bytes;
 use trust_store::UnixTime;
+use trust_store::sorted_json::SortedJson;
 
 use super::{Refusal, refuse, refused};
 use crate::error::Error;
@@ -212,8 +213,7 @@ pub(super) fn sign<'a>(
     }
     let signatures: Vec<Value> =
         signatures.into_iter().map(|(keyid, sig)| json!({ "keyid": keyid, "sig": sig })).collect();
-    let mut bytes = serde_json::to_vec_pretty(&json!({ "signatures": signatures, "signed": signed }))
-        .map_err(|error| refuse(Refusal::Malformed, error.to_string()))?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    // The next file names this one by the digest of its bytes.
+    let file = SortedJson::indented(json!({ "signatures": signatures, "signed": signed }));
+    Ok((file.into_string() + "\n").into_bytes())
 }

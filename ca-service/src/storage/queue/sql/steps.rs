@@ -103,7 +103,7 @@ fn approve(connection: &Connection, decided: &Decided, new: &NewDecision) -> Res
             "statement_sha256": hex::encode(statement),
             "enough": enough == 1,
         });
-        audit::append(connection, "request.approved", &new.actor, &detail.to_string(), new.at)?;
+        audit::append(connection, "request.approved", &new.actor, detail, new.at)?;
     }
     reopen(connection, decided, new.at)
 }
@@ -133,7 +133,7 @@ pub(in crate::storage) fn withdraw(
                 "statement_sha256": hex::encode(statement),
                 "approver": approver,
             });
-            audit::append(connection, "request.withdrawn", "configuration", &detail.to_string(), at)?;
+            audit::append(connection, "request.withdrawn", "configuration", detail, at)?;
         }
     }
     reopen(connection, decided, at)
@@ -158,7 +158,7 @@ pub(in crate::storage) fn reopen(
         "approvals_given": given,
         "approvals_needed": decided.needed,
     });
-    audit::append(connection, "request.reopened", "configuration", &detail.to_string(), at)
+    audit::append(connection, "request.reopened", "configuration", detail, at)
 }
 
 /// Closes an open request.
@@ -192,7 +192,7 @@ fn told(
     at: UnixTime,
 ) -> Result<(), StoreError> {
     let detail = serde_json::json!({ "request": hex::encode(id), "reason": reason });
-    audit::append(connection, event, actor, &detail.to_string(), at)
+    audit::append(connection, event, actor, detail, at)
 }
 
 /// Whether an approved request waits for its issuance.
