@@ -47,9 +47,9 @@ check: ## formatting, clippy, documentation, licences and bans
 	@$(MAKE) --no-print-directory no-std deny
 
 # What an executor can be built with besides.
-EXECUTOR_EXTRAS = executor/media-s3,executor/telemetry
+EXECUTOR_EXTRAS = executor/cedar,executor/media-s3,executor/telemetry
 
-check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services, buckets and traces
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services, Cedar, buckets and traces
 	$(CARGO) clippy $(WITH_BACKENDS),$(EXECUTOR_EXTRAS) --all-targets -- -D warnings
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing

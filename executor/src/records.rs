@@ -1,9 +1,10 @@
 //! Forms in which decisions leave the executor: summaries, audit records, refusals.
 
-use executor_api::AgentSummary;
 use executor_api::audit::{AuditAgent, AuditAttestation};
+use executor_api::{AgentSummary, PermittedCapability};
 use trust_store::UnixTime;
 use trust_store::capability::Capability;
+use trust_store::capability_rules::Permitted;
 
 use crate::admission::{Denied, Facts, GrantSet};
 use crate::agents::Agent;
@@ -34,7 +35,12 @@ pub(crate) fn summarise(
         policy: hex::encode(policy),
         denied: None,
         kind: kind.into(),
+        permitted: facts.permitted.iter().map(permitted).collect(),
     }
+}
+
+fn permitted(Permitted { capability, rules }: &Permitted) -> PermittedCapability {
+    PermittedCapability { capability: capability.to_string(), rules: rules.clone() }
 }
 
 pub(crate) fn audit_agent(agent: &Agent) -> AuditAgent {

@@ -17,7 +17,7 @@ use crate::output::{Output, Tone};
 use crate::release::{Release, Use};
 use crate::run::executor_failure;
 use crate::sign::sha256;
-use crate::verify::{Basis, VerifyFlags};
+use crate::verify::{Basis, VerifyFlags, load_policy};
 
 /// `admission` subcommands.
 #[derive(Debug, Subcommand)]
@@ -92,7 +92,7 @@ fn loaded(report: &Report, home: &Home) -> Outcome<Vec<TrialVerdict>> {
 
 fn offline(report: &Report, home: &Home) -> Outcome<Vec<TrialVerdict>> {
     let now = report.flags.policy(home)?;
-    let then = trust_store_files::load_policy(&report.new_policy).or_fail(Exit::Usage, "the new policy")?;
+    let then = load_policy(&report.new_policy)?;
     let judge = |path: &PathBuf| judge(path, &now, &then, &report.flags, home).map_err(|e| e.about(path));
     report.releases.iter().map(judge).collect()
 }

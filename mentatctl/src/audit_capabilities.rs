@@ -1,6 +1,8 @@
 //! `audit-capabilities`: compares what a module imports with what its manifest asks for, and that with what a policy grants.
 //! Offline, without an engine.
 
+mod rulings;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +14,11 @@ use trust_store::pipeline::{Pipeline, Step};
 use trust_store::policy::CapabilityPolicy;
 use wasmparser::{Parser, Payload};
 
+use self::rulings::{Ruling, Rulings};
 use crate::exit::{Exit, OrFail as _, Outcome};
 use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
+use crate::verify::{load_policy, named};
 
 /// `audit-capabilities`.
 #[derive(Debug, Args)]
@@ -25,6 +29,12 @@ pub struct Audit {
     /// A trust policy: what it does not grant is a finding, as it will be a denial
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Who will sign: what the policy's `capability_rules` would then say of each request
+    #[arg(long, value_name = "SUBJECT", requires = "policy")]
+    signer: Option<String>,
+    /// Who vouches for the signer's name
+    #[arg(long, value_name = "URL", requires = "signer")]
+    signer_issuer: Option<String>,
 }
 
 /// Runs `audit-capabilities`: exit code 0 when clean, 1 with findings, 2 when something cannot be read.
@@ -32,11 +42,16 @@ pub struct Audit {
 /// # Errors
 /// Exit code 2 when the policy cannot be read; every release is reported by itself.
 pub fn run(audit: &Audit, out: &Output) -> Outcome {
-    let policy = audit.policy.as_deref().map(trust_store_files::load_policy).transpose();
-    let granted = policy.or_fail(Exit::Usage, "the trust policy")?.map(|policy| policy.capabilities);
+    let policy = audit.policy.as_deref().map(load_policy).transpose()?;
+    let signer = audit.signer.as_deref().map(|subject| (subject, audit.signer_issuer.as_deref()));
+    let rulings = policy.as_ref().and_then(|policy| Rulings::of(policy, signer));
+    if rulings.is_none() && policy.as_ref().is_some_and(|policy| policy.capability_rules.is_some()) {
+        out.note("the policy has `capability_rules`, which ask who signs: name that with --signer");
+    }
+    let granted = policy.as_ref().map(|policy| &policy.capabilities);
     let mut worst = Exit::Ok;
     for path in &audit.releases {
-        match audit_one(path, granted.as_ref(), out) {
+        match audit_one(path, granted, rulings.as_ref(), out) {
             Ok(0) => {}
             Ok(_) if worst == Exit::Ok => worst = Exit::Failure,
             Ok(_) => {}
@@ -56,7 +71,12 @@ struct Finding {
     text: String,
 }
 
-fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> Outcome<usize> {
+fn audit_one(
+    path: &Path,
+    granted: Option<&CapabilityPolicy>,
+    rulings: Option<&Rulings<'_>>,
+    out: &Output,
+) -> Outcome<usize> {
     let release = Release::open(path, Use::Sign)?;
     release.assemble_missing_module()?;
     if let Some(pipeline) = release.pipeline()? {
@@ -65,6 +85,8 @@ fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> O
     let imports = imports(&release.module()?)?;
     let mut findings = findings(release.manifest(), &imports);
     findings.extend(granted.map(|granted| not_granted(release.manifest(), granted)).unwrap_or_default());
+    let rulings = rulings.map(|rulings| rulings.about(release.manifest())).unwrap_or_default();
+    findings.extend(rulings.iter().filter_map(Ruling::finding));
     let requested: Vec<String> =
         release.manifest().requested_capabilities().iter().map(ToString::to_string).collect();
     out.line(
@@ -79,6 +101,9 @@ fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> O
         "  imports   {}",
         if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
     ));
+    for (capability, rules) in rulings.iter().filter_map(Ruling::permitted) {
+        out.line(format!("  {capability} is permitted by {}", named(rules)));
+    }
     for finding in &findings {
         out.line(format!("  {} {} [{}]", out.paint(Tone::Bad, "finding"), finding.text, finding.code));
     }
@@ -89,6 +114,9 @@ fn audit_one(path: &Path, granted: Option<&CapabilityPolicy>, out: &Output) -> O
         "manifest": shown(release.path()), "agent": release.manifest().id().as_str(),
         "version": release.manifest().version().as_str(), "requested": requested, "imports": names,
         "findings": findings.iter().map(|f| json!({ "code": f.code, "text": f.text })).collect::<Vec<_>>(),
+        "permitted": rulings.iter().filter_map(Ruling::permitted).map(|(capability, rules)| {
+            json!({ "capability": capability.to_string(), "rules": rules })
+        }).collect::<Vec<_>>(),
     }));
     Ok(findings.len())
 }

@@ -29,8 +29,8 @@ use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
 use crate::sign::{ServiceFlags, Services, Signed, Signer, sha256, sign_statement};
 use crate::trust::root_in_force;
-use crate::verify::denied;
 use crate::verify::refresh::Question;
+use crate::verify::{denied, load_policy};
 
 /// `endorse`.
 #[derive(Debug, Args)]
@@ -143,8 +143,7 @@ fn verify(
 ) -> Outcome<()> {
     let now = clock::now();
     let root = root_in_force(&home.trusted_root(endorse.trusted_root.as_deref())?, now)?;
-    let mut policy = trust_store_files::load_policy(&home.policy(endorse.policy.as_deref())?)
-        .or_fail(Exit::Usage, "the trust policy")?;
+    let mut policy = load_policy(&home.policy(endorse.policy.as_deref())?)?;
     policy.required_level = TrustLevel::Signed;
     policy.endorsements = EndorsementPolicy::NobodyEndorses;
     let log_url = home.log_url(endorse.services.log_url())?;

@@ -12,6 +12,7 @@ use crate::home::{Home, read_bounded};
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
 use crate::release::{Release, Use};
+use crate::verify::named;
 
 /// Largest input that is read, bytes: what an executor takes by default (`limits.input_bytes`).
 const MAX_INPUT: u64 = 32 << 20;
@@ -163,6 +164,9 @@ pub fn explain(explain: &Explain, home: &Home, out: &Output) -> Outcome {
             "granted: {}",
             if agent.granted.is_empty() { "nothing".to_owned() } else { agent.granted.join(", ") }
         ));
+        for permitted in &agent.permitted {
+            out.line(format!("  {} is permitted by {}", permitted.capability, named(&permitted.rules)));
+        }
     }
     out.value(|| json!({ "ok": true, "verdict": verdict }));
     Ok(Exit::Ok)

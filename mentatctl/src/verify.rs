@@ -10,6 +10,7 @@ use clap::Args;
 use reqwest::Client;
 use serde_json::{Value, json};
 use trust_store::attestation::Attestation;
+use trust_store::capability_rules::Permitted;
 use trust_store::evidence::Evidence;
 use trust_store::policy::TrustPolicy;
 use trust_store::provider::AwsLc;
@@ -83,9 +84,17 @@ impl VerifyFlags {
     /// # Errors
     /// Exit code 2 when it cannot be used.
     pub fn policy(&self, home: &Home) -> Outcome<TrustPolicy> {
-        trust_store_files::load_policy(&home.policy(self.policy.as_deref())?)
-            .or_fail(Exit::Usage, "the trust policy")
+        load_policy(&home.policy(self.policy.as_deref())?)
     }
+}
+
+/// A policy file, with what its capability rules are judged by.
+///
+/// # Errors
+/// Exit code 2 when it cannot be used.
+pub fn load_policy(path: &Path) -> Outcome<TrustPolicy> {
+    let policy = trust_store_files::load_policy(path).or_fail(Exit::Usage, "the trust policy")?;
+    capability_rules::complete(policy).or_fail(Exit::Usage, path.display())
 }
 
 /// What was decided of an admitted release.
@@ -103,6 +112,8 @@ pub struct Verdict {
     pub log_index: Option<u64>,
     /// Canonical texts of the capabilities it asks for.
     pub requested: Vec<String>,
+    /// Which rules of the policy's `capability_rules` permit which of them; empty where it has none.
+    pub permitted: Vec<Permitted>,
     /// What was asked for fresh evidence and gave none; other evidence sufficed.
     pub unanswered: Vec<String>,
 }
@@ -153,6 +164,7 @@ pub fn verify_release(
         signed_at: artifact.signing_time(),
         log_index: artifact.log_index(),
         requested: artifact.requested_capabilities().iter().map(ToString::to_string).collect(),
+        permitted: artifact.permitted_by_rules().to_vec(),
         unanswered,
     })
 }
@@ -288,6 +300,9 @@ fn report(release: &Release, verdict: &Verdict, out: &Output) {
     }
     let asks = if verdict.requested.is_empty() { "nothing".to_owned() } else { verdict.requested.join(", ") };
     out.line(format!("  asks for {asks}"));
+    for Permitted { capability, rules } in &verdict.permitted {
+        out.line(format!("  {capability} is permitted by {}", named(rules)));
+    }
     for silent in &verdict.unanswered {
         out.note(format!("no fresh evidence: {silent}"));
     }
@@ -298,8 +313,16 @@ fn report(release: &Release, verdict: &Verdict, out: &Output) {
             "signer": { "subject": verdict.signer, "issuer": verdict.issuer }, "trust_level": verdict.level,
             "timestamp": verdict.signed_at.map(|time| time_text(time.0)), "log_index": verdict.log_index,
             "requested": verdict.requested, "unanswered": verdict.unanswered,
+            "permitted": verdict.permitted.iter().map(|Permitted { capability, rules }| {
+                json!({ "capability": capability.to_string(), "rules": rules })
+            }).collect::<Vec<_>>(),
         })
     });
+}
+
+/// Names of rules, in a line.
+pub fn named(rules: &[String]) -> String {
+    one_line(&format!("`{}`", rules.join("`, `")))
 }
 
 /// Adds the heads that were accepted before of the logs that the attestation names.

@@ -14,6 +14,7 @@ const NEVER_REACHED: &[(&str, &[&str])] = &[
         &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "aws-lc-rs", "getrandom"],
     ),
     ("trust-store", &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "hsm"]),
+    ("capability-rules", &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "wasmtime", "hsm"]),
     ("trust-store-files", &["warp", "sqlx", "rusqlite", "wasmtime"]),
     ("hsm", &["warp", "hyper", "sqlx", "rusqlite", "wasmtime"]),
     ("log-store", &["warp", "hyper", "reqwest", "tonic", "wasmtime"]),
@@ -164,6 +165,7 @@ fn the_executor_holds_no_compiler_and_no_certificate_authority() {
     let crates: BTreeSet<&str> = tree.lines().filter_map(|l| l.split_whitespace().next()).collect();
     assert!(crates.contains("wasmtime"), "the executor runs wasmtime");
     for never in [
+        "cedar-policy",
         "cranelift-codegen",
         "wasmtime-internal-cranelift",
         "wasmtime-internal-winch",

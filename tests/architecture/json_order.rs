@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::{rust_sources, text};
+use crate::{metadata, rust_sources, text};
 
 /// What becomes of the values of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +194,15 @@ fn every_file_with_json_values_says_what_becomes_of_them() {
         "these use serde_json's values: decide whether anything hashes, signs or compares their bytes, then list them:\n{unlisted:?}"
     );
     assert!(known.is_empty(), "gone: {known:?}");
+}
+
+/// Frozen bytes mean something in a build in which the map does not sort by itself. A crate that is built alone has the other one.
+#[test]
+fn the_suites_of_the_workspace_run_with_maps_that_do_not_sort() {
+    let resolve = metadata().resolve.as_ref().expect("a resolved graph");
+    let of = |node: &&cargo_metadata::Node| metadata()[&node.id].name.as_str() == "serde_json";
+    let node = resolve.nodes.iter().find(of).expect("serde_json");
+    assert!(node.features.iter().any(|feature| feature.as_str() == "preserve_order"), "{:?}", node.features);
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod pipeline;
 mod recipes;
 mod registry;
 mod rotation;
+mod rules;
 mod split;
 mod tiers;
 mod trust;

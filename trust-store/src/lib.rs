@@ -77,6 +77,7 @@ pub mod attestation;
 pub mod bundle;
 mod bundle_json;
 pub mod capability;
+pub mod capability_rules;
 pub mod dsse;
 mod encode;
 mod entry_body;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tlog::note::VerifierKey;
 
 use crate::capability::Capability;
+use crate::capability_rules::CapabilityRules;
 use crate::identity::Identity;
 use crate::key_details::KeyDetails;
 use crate::pattern::Pattern;
@@ -93,6 +94,8 @@ pub struct TrustPolicy {
     pub agents: AgentPolicy,
     /// Capabilities that may be requested (step 14).
     pub capabilities: CapabilityPolicy,
+    /// Who may request which of them, in a language of rules (step 14).
+    pub capability_rules: Option<CapabilityRules>,
 }
 
 impl Default for TrustPolicy {
@@ -121,6 +124,7 @@ impl Default for TrustPolicy {
             provenance: ProvenancePolicy::NotRequired,
             agents: AgentPolicy { allow: Vec::new(), deny: Vec::new() },
             capabilities: CapabilityPolicy::Within(Vec::new()),
+            capability_rules: None,
         }
     }
 }

@@ -30,6 +30,7 @@ use core::num::NonZeroU8;
 use serde::{Deserialize, Serialize};
 
 use crate::algorithm::SubjectPublicKey;
+use crate::capability_rules::{CapabilityRules, MAX_RULES_BYTES};
 use crate::error::Error;
 use crate::json::{self, Bytes, Value};
 use crate::key_details::KeyDetails;
@@ -91,6 +92,9 @@ pub struct PolicyDocument {
     /// Capabilities; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<CapabilityPolicy>,
+    /// Rules that permit a covered request, in Cedar; absent: every covered request is permitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capability_rules: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -281,6 +285,9 @@ impl PolicyDocument {
                 "nothing untrusted is ever admitted; the lowest required_level is `signed`",
             ));
         }
+        if self.capability_rules.as_ref().is_some_and(|text| text.len() > MAX_RULES_BYTES) {
+            return Err(Error::TooLarge { what: "capability_rules", limit: MAX_RULES_BYTES });
+        }
         Ok(TrustPolicy {
             artifact: match self.artifact {
                 Some(Artifact::AnySignedArtifact) => ArtifactPolicy::AnySignedArtifact,
@@ -304,6 +311,7 @@ impl PolicyDocument {
             provenance: self.provenance.unwrap_or(defaults.provenance),
             agents: self.agents.unwrap_or(defaults.agents),
             capabilities: self.capabilities.unwrap_or(defaults.capabilities),
+            capability_rules: self.capability_rules.as_deref().map(CapabilityRules::unread),
         })
     }
 }

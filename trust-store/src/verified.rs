@@ -7,6 +7,7 @@ use sha2::Digest as _;
 use tlog::TreeHead;
 
 use crate::capability::Capability;
+use crate::capability_rules::Permitted;
 use crate::certificate::Certificate;
 use crate::identity::Identity;
 use crate::key_details::HashAlgorithm;
@@ -71,6 +72,7 @@ pub struct VerifiedArtifact {
     pub(crate) statement: Option<Statement>,
     pub(crate) manifest: Option<Manifest>,
     pub(crate) requested: Vec<Capability>,
+    pub(crate) permitted: Vec<Permitted>,
 }
 
 /// A signature that passed steps 3 to 12.
@@ -169,6 +171,11 @@ impl VerifiedArtifact {
     /// The capabilities that the signed manifest requests: a request, never a grant.
     pub fn requested_capabilities(&self) -> &[Capability] {
         &self.requested
+    }
+
+    /// Which rules of the policy's `capability_rules` permit which request; empty where it has none.
+    pub fn permitted_by_rules(&self) -> &[Permitted] {
+        &self.permitted
     }
 
     /// The verified chain, end-entity first, anchor last; empty for a bare key.

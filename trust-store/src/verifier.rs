@@ -252,7 +252,7 @@ impl Session<'_> {
         let part = Part::own(attestation);
         let signed = self.verify_signing(&part, Accepted::Signers(&self.policy.identities))?;
         let standing = self.step_13_trust(attestation, &signed)?;
-        let requested = self.step_14_capabilities(attestation.manifest())?;
+        let granting = self.step_14_capabilities(attestation.manifest(), &signed.identity, standing.level)?;
         Ok(VerifiedArtifact {
             digest: self.digest,
             signed,
@@ -260,7 +260,8 @@ impl Session<'_> {
             endorsers: standing.endorsers,
             statement,
             manifest: attestation.manifest().cloned(),
-            requested,
+            requested: granting.requested,
+            permitted: granting.permitted,
         })
     }
 

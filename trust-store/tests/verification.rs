@@ -11,6 +11,7 @@ use fixture::cases::{self, provenance, sha256};
 use fixture::log::ORIGIN;
 use fixture::scenario::{EMAIL, MODULE, Scenario, World, rule};
 use fixture::{NOW, SIGNED_AT};
+use trust_store::capability_rules::{CapabilityRequest, RuleEngine, RuleRefusal};
 use trust_store::evidence::Evidence;
 use trust_store::key_details::KeyDetails;
 use trust_store::pattern::Pattern;
@@ -18,6 +19,7 @@ use trust_store::policy::{
     CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, ProvenancePolicy, RevocationMode,
     SctPolicy, TrustLevel, TrustedKey, WitnessPolicy,
 };
+use trust_store::policy_document::PolicyDocument;
 use trust_store::signature_cache::SignatureCache;
 use trust_store::statement::{SLSA_PROVENANCE_TYPE, Statement};
 use trust_store::validity::Validity;
@@ -41,6 +43,66 @@ fn admits_a_valid_attestation_and_says_what_was_proven() {
     assert_eq!(verified.chain().len(), 3);
     assert_eq!(verified.log_entries()[0].observed_heads().len(), 1);
     assert!(verified.endorsers().is_empty());
+}
+
+/// Rules by a table in place of a language.
+struct Table(&'static [(&'static str, &'static str)]);
+
+impl RuleEngine for Table {
+    fn judge(&self, request: &CapabilityRequest<'_>) -> Result<Vec<String>, RuleRefusal> {
+        let asked = request.capability.to_string();
+        let known =
+            self.0.iter().any(|(signer, capability)| (*signer, *capability) == (request.signer, &asked));
+        if known {
+            return Ok(vec!["table".into()]);
+        }
+        let (agent, version, level) = (request.agent, request.version, request.level);
+        Err(RuleRefusal::Forbidden(vec![format!("{agent} {version} {level}")]))
+    }
+}
+
+/// An engine that permits, and has no rule for it.
+struct Nothing;
+
+impl RuleEngine for Nothing {
+    fn judge(&self, _: &CapabilityRequest<'_>) -> Result<Vec<String>, RuleRefusal> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn rules_narrow_what_is_covered_and_without_an_engine_nothing_is_permitted() {
+    let mut scenario = Scenario::valid();
+    assert!(scenario.verify().unwrap().permitted_by_rules().is_empty());
+    let document = r#"{"version":1,"capabilities":{"within":["env:B"]},"capability_rules":"permit all"}"#;
+    let policy = PolicyDocument::parse(document.as_bytes()).unwrap().validate().unwrap();
+    let unread = policy.capability_rules.unwrap();
+    assert_eq!(unread.text(), "permit all");
+    scenario.policy.capability_rules = Some(unread.clone());
+    let denial = scenario.verify().unwrap_err();
+    assert_eq!(denial.code, ReasonCode::CapabilityDenied);
+    assert!(denial.detail.contains("built without"), "{denial}");
+
+    let with = |table: &'static [_]| Some(unread.clone().with_engine(Arc::new(Table(table))));
+    scenario.policy.capability_rules = with(&[(EMAIL, "env:A")]);
+    let verified = scenario.verify().unwrap();
+    let [permitted] = verified.permitted_by_rules() else { panic!("{verified:?}") };
+    assert_eq!(
+        (permitted.capability.to_string().as_str(), &permitted.rules[..]),
+        ("env:A", &["table".into()][..])
+    );
+    scenario.policy.capability_rules = with(&[("other@example.com", "env:A")]);
+    let denial = scenario.verify().unwrap_err();
+    assert_eq!(denial.code, ReasonCode::CapabilityDenied);
+    let manifest = &scenario.manifest;
+    let asked = format!("by `{} {} verified`", manifest.id().as_str(), manifest.version().as_str());
+    assert!(denial.detail.ends_with(&asked), "{denial}");
+    scenario.policy.capability_rules = Some(unread.clone().with_engine(Arc::new(Nothing)));
+    assert_eq!(code(&scenario), Some(ReasonCode::CapabilityDenied));
+    // Rules do not widen.
+    scenario.policy.capability_rules = with(&[(EMAIL, "env:A")]);
+    scenario.policy.capabilities = CapabilityPolicy::Within(Vec::new());
+    assert_eq!(code(&scenario), Some(ReasonCode::CapabilityDenied));
 }
 
 #[test]

@@ -35,7 +35,7 @@ mod wire;
 
 pub use wire::{
     AgentSummary, Base64Bytes, Denied, EvidenceSource, Execute, Executed, Explanation, InstanceSummary,
-    LogLine, Metric, Problem, Status, Stop, Stopped, TierStatus, Upload, Usage,
+    LogLine, Metric, PermittedCapability, Problem, Status, Stop, Stopped, TierStatus, Upload, Usage,
 };
 
 /// Generated code of `mentat.executor.v1`.

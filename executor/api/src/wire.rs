@@ -62,6 +62,18 @@ pub struct AgentSummary {
     pub denied: Option<Denied>,
     /// `core` or `component`.
     pub kind: String,
+    /// Which rules of the policy permit which capability; empty where it has no `capability_rules`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permitted: Vec<PermittedCapability>,
+}
+
+/// A capability that rules of the policy permit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermittedCapability {
+    /// The capability, canonical text.
+    pub capability: String,
+    /// The rules that permit it: their `@id`, or their place in the text, sorted.
+    pub rules: Vec<String>,
 }
 
 /// The verdict on an upload, with nothing loaded or run.

@@ -111,6 +111,7 @@ impl AdmittedModule {
                 issuer: String::new(),
                 trust_level: "verified",
                 log_index: None,
+                permitted: Vec::new(),
             }),
         }
     }

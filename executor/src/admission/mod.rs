@@ -25,6 +25,7 @@ use bytes::Bytes;
 use executor_engine::{ModuleDigest, Profile};
 use trust_store::attestation::{Attestation, BundleSource};
 use trust_store::capability::Capability;
+use trust_store::capability_rules::Permitted;
 use trust_store::error::Error;
 use trust_store::evidence::Evidence;
 use trust_store::manifest::{ENGINE, Manifest, Metering, Runtime};
@@ -37,7 +38,7 @@ pub use denied::Denied;
 pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
 pub use rollout::RuntimeRollout;
-pub use rules::Rules;
+pub use rules::{NoRuleEngine, Rules};
 pub use tier::Isolation;
 
 use crate::containers::{ContainerBackend, NoEngine};
@@ -90,6 +91,8 @@ pub struct Facts {
     pub trust_level: &'static str,
     /// Index of the entry in the log.
     pub log_index: Option<u64>,
+    /// Which rules of the policy permit which request, where it has rules.
+    pub permitted: Vec<Permitted>,
 }
 
 /// The door: verifier, policy and what this executor can provide.
@@ -370,6 +373,7 @@ impl Facts {
             issuer: verified.issuer().unwrap_or_default().to_owned(),
             trust_level: verified.trust_level().as_str(),
             log_index: verified.log_index(),
+            permitted: verified.permitted_by_rules().to_vec(),
         }
     }
 }

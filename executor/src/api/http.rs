@@ -352,6 +352,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         "container_engine_unavailable"
         | "engine_not_supported"
         | "profile_unavailable"
+        | "rules_unsupported"
         | "tier_unavailable" => StatusCode::NOT_IMPLEMENTED,
         "internal" | "engine_mismatch" | "compile_failed" => StatusCode::INTERNAL_SERVER_ERROR,
         // Everything else is a denial by a numbered step.

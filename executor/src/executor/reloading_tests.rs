@@ -79,6 +79,11 @@ async fn a_policy_that_cannot_be_used_changes_nothing_and_is_told_once() {
         ("version: 1\nrevocation: { mode: danger-skip }\ncapabilities: { within: [] }\n", "revocation"),
         ("version: 1\nskip: everything\n", "skip"),
         ("version: 1\nrequired_level: untrusted\nlogs: { witnesses: not-required }\n", "untrusted"),
+        // Whether or not anybody here knows their language.
+        (
+            "version: 1\nlogs: { witnesses: not-required }\ncapability_rules: permit everything\n",
+            "capability",
+        ),
     ] {
         write(&server, text);
         for _ in 0..3 {
@@ -97,7 +102,7 @@ async fn a_policy_that_cannot_be_used_changes_nothing_and_is_told_once() {
     server.executor.reload_policy().await.unwrap();
     assert_eq!(server.executor.status().policy_problem, None);
     server.executor.close().await;
-    assert_eq!(audited(&server, "\"policy_refused\""), 4);
+    assert_eq!(audited(&server, "\"policy_refused\""), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

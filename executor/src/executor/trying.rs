@@ -1,11 +1,13 @@
 //! A policy that is not in force, tried on everything that is here: `mentatctl admission report`.
 
+use std::error::Error as _;
+
 use executor_api::trial::{TrialReport, TrialVerdict};
 use trust_store::UnixTime;
 use trust_store::policy::TrustLevel;
 
 use super::Executor;
-use crate::admission::{Denied, Rules, Submission};
+use crate::admission::{Denied, NoRuleEngine, Rules, Submission};
 use crate::clock;
 use crate::records::{no_fork, wire_denied};
 use crate::submissions::Submissions;
@@ -15,10 +17,14 @@ impl Executor {
     ///
     /// # Errors
     ///
-    /// `invalid_argument` when the text is no policy that this executor would use.
+    /// `invalid_argument` when the text is no policy that this executor would use, `rules_unsupported` when it has rules that nobody
+    /// here can judge by.
     pub async fn try_policy(&self, text: &[u8]) -> Result<TrialReport, Denied> {
-        let rules =
-            Rules::parse(text).map_err(|refusal| Denied::new("invalid_argument", refusal.to_string()))?;
+        let rules = Rules::parse(text).map_err(|refusal| {
+            let unsupported = refusal.source().is_some_and(|source| source.is::<NoRuleEngine>());
+            let code = if unsupported { "rules_unsupported" } else { "invalid_argument" };
+            Denied::new(code, refusal.to_string())
+        })?;
         let in_force = hex::encode(self.parts.admission.policy_digest());
         let agents = self.try_rules(&rules).await;
         Ok(TrialReport { in_force, tried: hex::encode(rules.digest()), agents })

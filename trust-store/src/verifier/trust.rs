@@ -9,6 +9,7 @@ use super::{Deciding, Part, Session, denied};
 use crate::attestation::{self, Attestation};
 use crate::bundle::{Bundle, Content};
 use crate::capability::Capability;
+use crate::capability_rules::{CapabilityRequest, Permitted};
 use crate::certificate::Certificate;
 use crate::dsse::IN_TOTO_PAYLOAD_TYPE;
 use crate::identity::Identity;
@@ -197,11 +198,14 @@ impl Session<'_> {
         )
     }
 
-    /// Step 14: everything the signed manifest requests is covered by what may be granted.
+    /// Step 14: everything the signed manifest requests is covered by what may be granted, and permitted to this signer by the
+    /// policy's rules, if it has any.
     pub(super) fn step_14_capabilities(
         &self,
         manifest: Option<&Manifest>,
-    ) -> Result<Vec<Capability>, Denial> {
+        signer: &Identity,
+        level: TrustLevel,
+    ) -> Result<Granting, Denial> {
         let requested = manifest.map(Manifest::requested_capabilities).unwrap_or_default();
         if let CapabilityPolicy::Within(granted) = &self.policy.capabilities {
             let beyond = requested.iter().find(|capability| !capability.is_covered_by(granted));
@@ -211,8 +215,31 @@ impl Session<'_> {
             });
             self.enforce(14, refusal)?;
         }
-        Ok(requested)
+        let mut permitted = Vec::new();
+        if let (Some(rules), Some(manifest)) = (&self.policy.capability_rules, manifest) {
+            let (agent, version) = (manifest.id().as_str(), manifest.version().as_str());
+            let (signer, issuer) = (signer.subject(), signer.issuer());
+            for capability in &requested {
+                let request = CapabilityRequest { agent, version, signer, issuer, level, capability };
+                match rules.judge(&request) {
+                    Ok(by) => permitted.push(by),
+                    Err(why) => {
+                        let detail = format!("the capability `{capability}` is not granted: {why}");
+                        self.enforce(14, Err(denied(ReasonCode::CapabilityDenied, detail)))?;
+                    }
+                }
+            }
+        }
+        Ok(Granting { requested, permitted })
     }
+}
+
+/// What step 14 finds.
+pub(super) struct Granting {
+    /// Everything that the manifest requests.
+    pub(super) requested: Vec<Capability>,
+    /// The rules that permit each of them, where the policy has rules.
+    pub(super) permitted: Vec<Permitted>,
 }
 
 fn holds(rule: &FieldRule, statement: &Statement) -> bool {

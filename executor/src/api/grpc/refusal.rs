@@ -63,6 +63,7 @@ fn code_of(denied: &Denied) -> Code {
         "container_engine_unavailable"
         | "engine_not_supported"
         | "profile_unavailable"
+        | "rules_unsupported"
         | "tier_unavailable" => Code::Unimplemented,
         "internal" | "engine_mismatch" | "compile_failed" => Code::Internal,
         _ => Code::PermissionDenied,

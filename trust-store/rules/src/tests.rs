@@ -1,0 +1,229 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use trust_store::capability::Capability;
+use trust_store::policy::TrustLevel;
+
+use super::*;
+
+const RULES: &str = r#"
+    // Everybody may compute and keep scratch files.
+    @id("compute")
+    permit (principal, action == Mentat::Action::"compute", resource);
+    permit (principal, action == Mentat::Action::"filesystem", resource) when { resource.path like "/tmp/*" };
+
+    // Our own pipeline reaches the shop's hosts.
+    @id("shop")
+    permit (principal, action == Mentat::Action::"network", resource)
+    when {
+        principal.signer like "https://ci.example/shop/*" && principal.level == "verified"
+            && resource.protocol == "https" && resource.host like "*.shop.example" && !resource.wildcard
+    };
+
+    @id("no-odd-ports")
+    forbid (principal, action == Mentat::Action::"network", resource) when { resource has port && resource.port != 443 };
+
+    @id("no-secrets-before-version-2")
+    forbid (principal, action == Mentat::Action::"env", resource) when { principal.version like "1.*" };
+    permit (principal, action == Mentat::Action::"env", resource == Mentat::Env::"env:SHOP_KEY");
+"#;
+
+type Judged = Result<Vec<String>, RuleRefusal>;
+
+fn judge(rules: &str, version: &str, level: TrustLevel, capability: &str) -> Judged {
+    let capability: Capability = capability.parse().unwrap();
+    let request = CapabilityRequest {
+        agent: "shop.cart",
+        version,
+        signer: "https://ci.example/shop/release.yml@refs/tags/v1",
+        issuer: Some("https://id.example"),
+        level,
+        capability: &capability,
+    };
+    CedarRules::read(rules).unwrap().judge(&request)
+}
+
+fn forbidden(names: &[&str]) -> Judged {
+    Err(RuleRefusal::Forbidden(names.iter().map(|&name| name.to_owned()).collect()))
+}
+
+#[test]
+fn what_is_permitted_names_the_rules_that_permit_it() {
+    for (granted, by) in [
+        ("compute:memory=64MiB", "compute"),
+        ("filesystem:write:/tmp/a", "rule 2"),
+        ("network:https:cart.shop.example", "shop"),
+        ("network:https:cart.shop.example:443", "shop"),
+        ("env:SHOP_KEY", "rule 6"),
+    ] {
+        assert_eq!(
+            judge(RULES, "2.0.0", TrustLevel::Verified, granted),
+            Ok(vec![by.to_owned()]),
+            "{granted}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_permitted_is_denied_and_what_is_forbidden_stays_so() {
+    let judge = |version, capability| judge(RULES, version, TrustLevel::Verified, capability);
+    for denied in [
+        "filesystem:read:/etc",
+        "network:https:*.shop.example",
+        "network:http:cart.shop.example",
+        "network:https:shop.example",
+        "env:OTHER_KEY",
+        "extension:media",
+    ] {
+        assert_eq!(judge("2.0.0", denied), Err(RuleRefusal::NotPermitted), "{denied}");
+    }
+    assert_eq!(judge("2.0.0", "network:https:cart.shop.example:8443"), forbidden(&["no-odd-ports"]));
+    assert_eq!(judge("1.9.0", "env:SHOP_KEY"), forbidden(&["no-secrets-before-version-2"]));
+}
+
+#[test]
+fn every_rule_that_forbids_is_named() {
+    let rules = r#"
+        permit (principal, action, resource);
+        @id("b") forbid (principal, action, resource);
+        @id("a") forbid (principal, action == Mentat::Action::"env", resource);
+        @id("") forbid (principal, action == Mentat::Action::"env", resource);
+    "#;
+    let judge = |capability| judge(rules, "1.0.0", TrustLevel::Verified, capability);
+    assert_eq!(judge("env:A"), forbidden(&["a", "b", "rule 4"]));
+    assert_eq!(judge("compute:cpu_ms=5"), forbidden(&["b"]));
+}
+
+#[test]
+fn a_level_that_was_not_reached_is_not_claimed() {
+    let denied = judge(RULES, "2.0.0", TrustLevel::Signed, "network:https:cart.shop.example");
+    assert_eq!(denied, Err(RuleRefusal::NotPermitted));
+}
+
+#[test]
+fn a_rule_that_cannot_be_evaluated_denies_although_another_permits() {
+    let rules = r#"
+        permit (principal, action, resource);
+        forbid (principal, action == Mentat::Action::"compute", resource)
+        when { resource has memory && resource.memory * 9007199254740990 > 1 };
+    "#;
+    let denied = judge(rules, "1.0.0", TrustLevel::Verified, "compute:memory=64MiB").unwrap_err();
+    assert!(matches!(denied, RuleRefusal::Unevaluated { .. }), "{denied}");
+    assert!(judge(rules, "1.0.0", TrustLevel::Verified, "compute:cpu_ms=5").is_ok());
+}
+
+#[test]
+fn rules_that_do_not_fit_the_schema_are_refused_when_they_are_read() {
+    let refused = |text: &str| CedarRules::read(text).unwrap_err();
+    for text in [
+        "permit",
+        r#"permit (principal, action == Mentat::Action::"shell", resource);"#,
+        r#"permit (principal, action == Mentat::Action::"network", resource) when { resource.hots == "a" };"#,
+        r#"permit (principal, action == Mentat::Action::"network", resource) when { resource.port == 1 };"#,
+        r#"permit (principal == User::"a", action, resource);"#,
+        r#"permit (principal, action == Mentat::Action::"env", resource) when { resource.name };"#,
+    ] {
+        assert!(matches!(refused(text), RulesError::Malformed(_)), "{text}: {:?}", refused(text));
+    }
+    assert_eq!(refused("permit (principal == ?principal, action, resource);"), RulesError::Template);
+    let twice =
+        r#"@id("a") permit (principal, action, resource); @id("a") forbid (principal, action, resource);"#;
+    assert_eq!(refused(twice), RulesError::DuplicateId("a".into()));
+}
+
+#[test]
+fn more_than_is_read_is_refused() {
+    let refused = |text: &str| CedarRules::read(text).unwrap_err();
+    let many = "permit (principal, action, resource);".repeat(MAX_RULES + 1);
+    assert_eq!(refused(&many), RulesError::TooLarge { what: "rules", limit: MAX_RULES });
+    let long = format!("// {}", "x".repeat(MAX_RULES_BYTES));
+    assert_eq!(refused(&long), RulesError::TooLarge { what: "bytes", limit: MAX_RULES_BYTES });
+    let wordy = when(&vec!["true"; MAX_TOKENS / 3].join(" && "));
+    assert!(matches!(refused(&wordy), RulesError::TooLarge { .. }));
+}
+
+fn when(condition: &str) -> String {
+    format!("permit (principal, action, resource) when {{ {condition} }};")
+}
+
+/// The longest and deepest rules that are read, on the small stack that threads of servers have.
+#[test]
+fn no_rule_that_is_read_ends_the_stack() {
+    let words = MAX_TOKENS - 20;
+    let depth = MAX_DEPTH - 1;
+    let chain = |operand: &str, operator: &str, tokens| vec![operand; words / tokens].join(operator);
+    let conditions = [
+        chain("true", " && ", 3),
+        chain("false", " || ", 3),
+        format!("{} == 1", chain("1", " + ", 2)),
+        format!("{} == 1", chain("1", " * ", 2)),
+        format!("{}true", "if true then false else ".repeat(words / 4)),
+        format!("{}true{}", "if ".repeat(words / 5), " then true else false".repeat(words / 5)),
+        format!("principal{}", ".id".repeat(words / 2)),
+        format!("{}true", "!".repeat(words)),
+        format!("{}1 == 1", "-".repeat(words - 10)),
+        format!("{}true{}", "(".repeat(depth), ")".repeat(depth)),
+        format!("{}1{}.isEmpty()", "[".repeat(depth - 1), "]".repeat(depth - 1)),
+        format!("{}1{} == {{}}", "{a:".repeat(depth - 1), "}".repeat(depth - 1)),
+    ];
+    std::thread::scope(|scope| {
+        for condition in &conditions {
+            let text = when(condition);
+            let reading = move || {
+                let Ok(rules) = CedarRules::read(&text) else { return };
+                let capability: Capability = "env:A".parse().unwrap();
+                let request = CapabilityRequest {
+                    agent: "a.b",
+                    version: "1.0.0",
+                    signer: "a@example.com",
+                    issuer: None,
+                    level: TrustLevel::Verified,
+                    capability: &capability,
+                };
+                // Whatever the answer: it is one.
+                let _ = rules.judge(&request);
+            };
+            std::thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, reading).unwrap();
+        }
+    });
+}
+
+/// Pieces of rules in any order are refused or read, and what is read answers.
+#[test]
+fn no_text_ends_the_reader() {
+    let pieces: Vec<&str> = RULES.split_inclusive(&[' ', '(', '"', '{'][..]).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % u64::try_from(below).unwrap()).unwrap()
+    };
+    let capability: Capability = "network:https:a.shop.example:443".parse().unwrap();
+    let request = CapabilityRequest {
+        agent: "a.b",
+        version: "1.0.0",
+        signer: "a@example.com",
+        issuer: None,
+        level: TrustLevel::Verified,
+        capability: &capability,
+    };
+    let mut accepted = 0;
+    for _ in 0..200 {
+        let mut text = pieces.clone();
+        for _ in 0..=next(2) {
+            let (from, to) = (next(text.len()), next(text.len()));
+            text[to] = if next(3) == 0 { "" } else { text[from] };
+        }
+        if let Ok(rules) = CedarRules::read(&text.concat()) {
+            accepted += 1;
+            let _ = rules.judge(&request);
+        }
+    }
+    assert!(accepted > 0, "some changes are in comments and strings");
+}
+
+#[test]
+fn a_text_without_rules_permits_nothing() {
+    let denied = judge("// nothing", "1.0.0", TrustLevel::Verified, "compute:cpu_ms=5");
+    assert_eq!(denied, Err(RuleRefusal::NotPermitted));
+}
