@@ -4,7 +4,11 @@
 
 CARGO ?= cargo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
-ALL_BUT_COMPILER = --workspace --exclude executor-compiler
+RELEASE = $${CARGO_TARGET_DIR:-target}/release
+# What ships by default: the executor admits and runs, and leaves out the rest (executor/Cargo.toml).
+LEAN = --workspace --exclude executor-compiler
+# The same with all of the executor, which is what the suites, the demo and the benches are about. Only `executor` itself differs.
+ALL_BUT_COMPILER = $(LEAN) --features executor/full
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 # What the suites skip is collected here and said in the last lines.
 SKIPPED = $(CURDIR)/target/skipped.txt
@@ -34,6 +38,7 @@ test: build ## all that needs only Rust and a C compiler
 	@mkdir -p target && rm -f $(SKIPPED)
 	MENTAT_SKIPPED=$(SKIPPED) $(CARGO) test $(ALL_BUT_COMPILER) --lib --bins
 	MENTAT_SKIPPED=$(SKIPPED) RUST_TEST_THREADS=$(SUITE_THREADS) $(CARGO) test $(ALL_BUT_COMPILER) --test '*'
+	$(CARGO) test $(LEAN) --lib -- left_out a_build_ each_linker the_version
 	$(CARGO) test $(ALL_BUT_COMPILER) --doc
 	$(CARGO) test -p executor-compiler
 	@test ! -s $(SKIPPED) || { echo "skipped here, each where its program or environment is missing: $$(sort -u $(SKIPPED) | wc -l)"; sort -u $(SKIPPED); }
@@ -41,16 +46,14 @@ test: build ## all that needs only Rust and a C compiler
 check: ## formatting, clippy, documentation, licences and bans
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL_BUT_COMPILER) --all-targets -- -D warnings
+	$(CARGO) clippy $(LEAN) --lib --bins -- -D warnings
 	$(CARGO) clippy -p executor-compiler --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(ALL_BUT_COMPILER) --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
 	@$(MAKE) --no-print-directory no-std deny
 
-# What an executor can be built with besides.
-EXECUTOR_EXTRAS = executor/cedar,executor/media-s3,executor/telemetry
-
-check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs, key services, Cedar, buckets and traces
-	$(CARGO) clippy $(WITH_BACKENDS),$(EXECUTOR_EXTRAS) --all-targets -- -D warnings
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs and key services
+	$(CARGO) clippy $(WITH_BACKENDS) --all-targets -- -D warnings
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
 # else is built: what needs an operating system does not find `std` at all.
@@ -140,7 +143,7 @@ interop-postgres: ## the authority with its records in PostgreSQL: the suites th
 interop-s3: ## media objects in a bucket: on a service of the suite's own, then against moto; and traces to a collector of the suite's own
 	@if command -v moto_server >/dev/null; then export MENTAT_MOTO=1; else echo "SKIPPED: moto is not installed (pip install 'moto[server]')"; fi; \
 	$(CARGO) build -p executor-compiler && \
-	$(CARGO) test $(ALL_BUT_COMPILER) --features $(EXECUTOR_EXTRAS) --lib -- media telemetry --nocapture
+	$(CARGO) test $(ALL_BUT_COMPILER) --lib -- media telemetry --nocapture
 
 interop-smtp: ## codes by e-mail, against a mail server of the suite's own
 	$(CARGO) test $(WITH_BACKENDS) --test mailed_codes
@@ -192,8 +195,10 @@ bench-verify: ## the verifier, beside sigstore-verify where its workspace can be
 	@$(ORACLES) build --release --manifest-path tests/oracles/Cargo.toml --bins || echo "NOT BUILT: sigstore-verify, the peer"
 	$(call bench,trust-store,verify)
 
-bench-exec: ## the executor; writes target/bench/exec.json
+bench-exec: ## the executor, lean and full; writes target/bench/exec.json
 	$(CARGO) build --release -p executor-compiler
+	$(CARGO) build --release $(LEAN) --bin executor
+	cp $(RELEASE)/executor $(RELEASE)/executor-lean
 	$(CARGO) build --release $(ALL_BUT_COMPILER)
 	$(call bench,executor,exec)
 

@@ -4,11 +4,13 @@
 mod attack_tests;
 mod attesting;
 mod calling;
+#[cfg_attr(not(feature = "pipelines"), path = "executor/without_pipelines.rs")]
 mod composing;
-#[cfg(test)]
+#[cfg(all(test, feature = "pipelines"))]
 mod composing_tests;
+#[cfg_attr(not(feature = "deployments"), path = "executor/without_deployments.rs")]
 mod deploying;
-#[cfg(test)]
+#[cfg(all(test, feature = "deployments"))]
 mod deploying_tests;
 mod draining;
 mod judging;
@@ -424,6 +426,7 @@ impl Executor {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             wasmtime: WASMTIME_VERSION.into(),
+            features: crate::features::built().map(str::to_owned).collect(),
             profile: self.parts.runtime.profile_id().as_str().into(),
             confinement: self.parts.confinement.enforced.clone(),
             unconfined: self.parts.confinement.missing.clone(),

@@ -13,6 +13,7 @@
 //! | [`containers`] | the seam for a container engine, of which there is none |
 //! | [`worker`] | processes for modules of signers that are not trusted |
 //! | [`api`] | HTTP and gRPC |
+//! | [`features`] | what a build may leave out |
 //! | [`config`] | configuration: raw as written, validated as used |
 //!
 //! Verification itself lives in `trust-store`; compiling lives in `executor-compiler`. This crate has no code that
@@ -33,13 +34,16 @@ pub mod config;
 pub mod confinement;
 pub mod containers;
 pub mod danger;
+#[cfg_attr(not(feature = "deployments"), path = "deployments/absent.rs")]
 mod deployments;
 pub mod egress;
 pub mod evidence;
 pub mod executor;
 mod exposed;
+pub mod features;
 mod gauges;
 mod mappings;
+#[cfg_attr(not(feature = "media"), path = "media/absent.rs")]
 mod media;
 mod metrics;
 mod queue;

@@ -15,7 +15,7 @@ use service::{ready, shutdown};
 
 /// Runs WebAssembly modules that were signed, logged and not revoked; nothing else.
 #[derive(Parser)]
-#[command(name = "executor", version)]
+#[command(name = "executor", version = executor::features::version())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

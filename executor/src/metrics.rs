@@ -201,6 +201,7 @@ impl Metrics {
         self.workers.get_or_create(&reason(event)).inc();
     }
 
+    #[cfg(feature = "deployments")]
     pub(crate) fn deployment(&self, change: &'static str) {
         self.deployments.get_or_create(&reason(change)).inc();
     }

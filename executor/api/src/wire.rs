@@ -216,6 +216,9 @@ pub struct Status {
     pub version: String,
     /// Release of wasmtime.
     pub wasmtime: String,
+    /// What it was built with beside admitting and running, by name.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// Engine profile.
     pub profile: String,
     /// Mechanisms that confine this process.

@@ -5,6 +5,7 @@ use wasmtime::{Engine, InstancePre, Linker, Module};
 use super::census::Group;
 use super::functions;
 use crate::admission::GrantSet;
+use crate::features::Feature;
 use crate::runtime::GuestState;
 
 /// The interfaces beyond those every guest has.
@@ -45,6 +46,8 @@ impl Interfaces {
         let bit = match group {
             Group::Always => return true,
             Group::Capability => Self::CAPABILITY,
+            // Granted to nobody in a build that has no store: what nobody can call is not linked, and not in the program.
+            Group::Media if !Feature::Media.is_built() => return false,
             Group::Media => Self::MEDIA,
             Group::Stream => Self::STREAM,
         };

@@ -8,6 +8,7 @@ use trust_store::manifest::{ImageReference, Manifest, Runtime};
 use trust_store::pipeline::Pipeline;
 
 use super::Denied;
+use crate::features::Feature;
 
 /// Largest description of a container image, bytes: what registries take.
 const MAX_IMAGE_MANIFEST: usize = 4 << 20;
@@ -38,6 +39,7 @@ impl Content {
                     Denied::in_step(1, "malformed", text)
                 })
             }
+            Runtime::Pipeline if !Feature::Pipelines.is_built() => Err(Feature::Pipelines.denied()),
             Runtime::Pipeline => {
                 let pipeline = Pipeline::from_json(bytes).map_err(trust_store::Denial::from)?;
                 Ok(Self::Pipeline(Arc::new(pipeline)))
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_of_the_kind_that_the_manifest_says() {
+    fn the_bytes_are_of_the_kind_that_the_manifest_says_if_it_is_not_left_out() {
         let (core, component) = (b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0");
         let digest = "ab".repeat(32);
         let document = format!(
@@ -113,17 +115,18 @@ mod tests {
         );
         let wasm = manifest("wasm", r#""module":"m","#);
         let pipeline = manifest("pipeline", r#""module":"m","#);
-        for (manifest, bytes, kind) in [
-            (&wasm, &core[..], "core"),
-            (&wasm, component, "component"),
-            (&pipeline, document.as_bytes(), "pipeline"),
-        ] {
+        for (manifest, bytes, kind) in [(&wasm, &core[..], "core"), (&wasm, component, "component")] {
             assert_eq!(Content::read(manifest, bytes).unwrap().as_str(), kind);
         }
         assert_eq!(refused(&wasm, document.as_bytes()), (1, "malformed"));
         assert_eq!(refused(&wasm, b"\x7fELF"), (1, "native_code_refused"));
-        assert_eq!(refused(&pipeline, core), (1, "malformed"));
-        assert_eq!(refused(&pipeline, &[b' '; (64 << 10) + 1]), (1, "too_large"));
+        if Feature::Pipelines.is_built() {
+            assert_eq!(Content::read(&pipeline, document.as_bytes()).unwrap().as_str(), "pipeline");
+            assert_eq!(refused(&pipeline, core), (1, "malformed"));
+            assert_eq!(refused(&pipeline, &[b' '; (64 << 10) + 1]), (1, "too_large"));
+        } else {
+            assert_eq!(refused(&pipeline, document.as_bytes()), (0, "feature_not_built"));
+        }
     }
 
     #[test]

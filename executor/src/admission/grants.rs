@@ -230,6 +230,7 @@ impl GrantSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "media")]
     use crate::media::MediaLimits;
 
     fn capabilities(texts: &[&str]) -> Vec<Capability> {
@@ -264,6 +265,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "media")]
     #[test]
     fn a_grant_that_an_argument_narrows_is_not_given_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();

@@ -190,6 +190,7 @@ impl Service for Grpc {
         Ok(Response::new(v1::GetStatusResponse {
             version: status.version,
             wasmtime: status.wasmtime,
+            features: status.features,
             profile: status.profile,
             confinement: status.confinement,
             unconfined: status.unconfined,

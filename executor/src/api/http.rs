@@ -1,5 +1,6 @@
 //! HTTP/JSON.
 
+#[cfg_attr(not(feature = "deployments"), path = "http/without_deployments.rs")]
 mod deployments;
 mod page;
 mod receipts;
@@ -351,6 +352,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "caller_gone" => StatusCode::CONFLICT,
         "container_engine_unavailable"
         | "engine_not_supported"
+        | "feature_not_built"
         | "profile_unavailable"
         | "rules_unsupported"
         | "tier_unavailable" => StatusCode::NOT_IMPLEMENTED,

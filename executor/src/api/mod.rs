@@ -4,6 +4,8 @@ mod access;
 pub mod grpc;
 pub mod http;
 #[cfg(test)]
+mod left_out_tests;
+#[cfg(test)]
 mod stream_tests;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ fn upload(module: &[u8]) -> Upload {
     Upload { manifest: MANIFEST.into(), attestation: None, module: Base64Bytes(module.to_vec()) }
 }
 
-async fn post(server: &Server, path: &str, body: &impl serde::Serialize) -> (u16, Vec<u8>) {
+pub(super) async fn post(server: &Server, path: &str, body: &impl serde::Serialize) -> (u16, Vec<u8>) {
     let response = reqwest::Client::new()
         .post(format!("http://{}{path}", server.address))
         .json(body)
@@ -30,12 +30,12 @@ async fn post(server: &Server, path: &str, body: &impl serde::Serialize) -> (u16
     (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
 }
 
-async fn channel(server: &Server) -> tonic::transport::Channel {
+pub(super) async fn channel(server: &Server) -> tonic::transport::Channel {
     let endpoint = format!("http://{}", server.address);
     tonic::transport::Endpoint::from_shared(endpoint).unwrap().connect().await.unwrap()
 }
 
-fn problem(body: &[u8]) -> Problem {
+pub(super) fn problem(body: &[u8]) -> Problem {
     serde_json::from_slice(body).unwrap()
 }
 
@@ -202,6 +202,7 @@ async fn web_pages_cannot_read_over_grpc_either() {
     }
 }
 
+#[cfg(feature = "deployments")]
 #[tokio::test]
 async fn deployments_and_receipts_are_there_over_both_transports() {
     let server = Server::start().await;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use service::{ClientTls, StartRefusal};
 
 use super::sections::MediaSection;
+use crate::features::Feature;
 
 /// `[media]`.
 #[derive(Debug, Default, Deserialize)]
@@ -83,7 +84,7 @@ impl MediaPlaces {
     ///
     /// # Errors
     ///
-    /// The first value that cannot be used, values that have no effect, and a bucket in a build that has no client for it.
+    /// The first value that cannot be used, values that have no effect, and a place that the build has no code for.
     pub fn validate(
         self,
         base: &Path,
@@ -100,15 +101,13 @@ impl MediaPlaces {
                 let what = "[media.s3] has no effect";
                 return Err(StartRefusal::new(what, "set grants.media = \"s3\", or remove the section"));
             }
-            (_, None) => return Ok(None),
+            (MediaSection::LocalFiles, None) => {
+                Feature::Media.required("grants.media = \"local-files\"", "remove the line")?;
+                return Ok(None);
+            }
+            (MediaSection::None, None) => return Ok(None),
         };
-        if !cfg!(feature = "media-s3") {
-            let what = "grants.media = \"s3\", and this executor was built without the feature `media-s3`";
-            return Err(StartRefusal::new(
-                what,
-                "build it with `--features media-s3`, or choose \"local-files\"",
-            ));
-        }
+        Feature::MediaS3.required("grants.media = \"s3\"", "choose another place for media")?;
         if max_mib.is_some() {
             let what = "grants.media_max_mib bounds files of this machine, not a bucket";
             return Err(StartRefusal::new(what, "remove it, and bound the bucket where it is kept"));
@@ -177,6 +176,13 @@ mod tests {
         assert!(read("", MediaSection::None, Some(1)).unwrap().is_none());
         assert!(read("", MediaSection::S3, None).unwrap_err().contains("no section"));
         assert!(read(SECTION, MediaSection::LocalFiles, None).unwrap_err().contains("no effect"));
+    }
+
+    #[cfg(not(feature = "media"))]
+    #[test]
+    fn a_build_without_media_refuses_to_start_and_says_which_feature_it_lacks() {
+        let refused = read("", MediaSection::LocalFiles, None).unwrap_err();
+        assert!(refused.contains("feature `media`"), "{refused}");
     }
 
     #[cfg(not(feature = "media-s3"))]

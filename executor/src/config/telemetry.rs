@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use service::{ClientTls, StartRefusal};
 
+use crate::features::Feature;
+
 /// Most calls that may wait for the collector: some ten MiB.
 const MAX_QUEUE: usize = 65_536;
 
@@ -53,14 +55,7 @@ impl TelemetrySection {
     ///
     /// The first value that cannot be used, and any in a build that exports nothing.
     pub fn validate(self, base: &Path) -> Result<TelemetrySettings, StartRefusal> {
-        if !cfg!(feature = "telemetry") {
-            let what =
-                "[telemetry] is configured, and this executor was built without the feature `telemetry`";
-            return Err(StartRefusal::new(
-                what,
-                "build it with `--features telemetry`, or remove the section",
-            ));
-        }
+        Feature::Telemetry.required("[telemetry] is configured", "remove the section")?;
         if !(0.0..=1.0).contains(&self.ratio) {
             return Err(StartRefusal::new("telemetry.ratio is no share", "choose a value from 0.0 to 1.0"));
         }

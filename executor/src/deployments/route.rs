@@ -43,6 +43,13 @@ pub(crate) struct Served {
     pub(crate) digest: ModuleDigest,
 }
 
+impl Served {
+    /// Which release.
+    pub(crate) fn digest(&self) -> ModuleDigest {
+        self.digest
+    }
+}
+
 /// What is kept of a route.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,7 +11,7 @@ use crate::admission::Denied;
 use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::Served;
-use crate::records::{audit_unavailable, call_denied, receipts_unavailable};
+use crate::records::{audit_unavailable, call_denied, not_loaded, receipts_unavailable};
 use crate::runtime::{Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration};
 use crate::streams::{Pipe, StreamEvent};
 use crate::telemetry::{Phase, Trace, TraceParent};
@@ -272,7 +272,7 @@ impl Executor {
         loop {
             let served = self.deployments.choose(name, session);
             let agent = match &served {
-                Some(served) => self.release_of(name, served.digest)?,
+                Some(served) => self.release_of(name, served.digest())?,
                 None => self.find_loaded(name)?,
             };
             let registration = self.parts.runtime.register(&agent.prepared, None);
@@ -280,6 +280,17 @@ impl Executor {
                 return Ok(Placed { agent, served, registration });
             }
             // Replaced or unloaded in between: look again.
+        }
+    }
+
+    /// A loaded release of an agent.
+    pub(super) fn release_of(&self, id: &str, digest: ModuleDigest) -> Result<Arc<Agent>, Denied> {
+        match self.agents.release(id, digest) {
+            Some(agent) => Ok(agent),
+            None => Err(self
+                .waiting
+                .denial(&digest.to_string(), None)
+                .unwrap_or_else(|| not_loaded(&format!("{id} with the module {digest}")))),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::admission::Denied;
 use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::{CallResult, Decision, Plan, Route, Served, Taking};
-use crate::records::{audit_unavailable, cut, not_loaded, receipts_unavailable};
+use crate::records::{audit_unavailable, cut, receipts_unavailable};
 use crate::runtime::{CallError, KillCause, Outcome, Stop};
 
 /// Time between two looks at what takes over.
@@ -297,17 +297,6 @@ impl Executor {
         let digest = ModuleDigest::parse(digest)
             .ok_or_else(|| Denied::new("invalid_argument", "`digest` is 64 hexadecimal digits"))?;
         self.release_of(id, digest)
-    }
-
-    /// A loaded release of an agent.
-    pub(super) fn release_of(&self, id: &str, digest: ModuleDigest) -> Result<Arc<Agent>, Denied> {
-        match self.agents.release(id, digest) {
-            Some(agent) => Ok(agent),
-            None => Err(self
-                .waiting
-                .denial(&digest.to_string(), None)
-                .unwrap_or_else(|| not_loaded(&format!("{id} with the module {digest}")))),
-        }
     }
 
     /// Counts a call for the release that served it. What says nothing about the release is not counted.

@@ -2,48 +2,23 @@
 //!
 //! A reference is `sha256:` and the digest of the bytes, so what is read back is what was stored or an error, wherever it was
 //! kept: a [`MediaStore`] checks sizes, names and digests, a [`MediaBackend`] only carries bytes. There are two: files of this
-//! machine, and an S3 bucket in builds with the feature `media-s3`.
+//! machine, and an S3 bucket in builds with the feature `media-s3`. Builds without the feature `media` have `absent` in the
+//! place of all this.
 
 mod files;
+mod limits;
 #[cfg(feature = "media-s3")]
 pub(crate) mod s3;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use executor_engine::ModuleDigest;
 
 use crate::abi::ErrorCode;
-use crate::runtime::KillFlag;
 use files::Files;
-
-/// What guests may store, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MediaLimits {
-    /// One object.
-    pub object: u64,
-    /// Everything that one call uploads, whether it was known already or not.
-    pub call: u64,
-    /// All files of this machine. The audit log shares their disk, and an audit log without room ends all work. A bucket has
-    /// limits of its own.
-    pub store: u64,
-}
-
-impl Default for MediaLimits {
-    fn default() -> Self {
-        Self { object: 64 << 20, call: 64 << 20, store: 1 << 30 }
-    }
-}
-
-/// How long a call waits for its media.
-#[derive(Debug, Clone)]
-#[cfg_attr(not(feature = "media-s3"), allow(dead_code, reason = "files keep nobody waiting"))]
-pub(crate) struct Until {
-    pub(crate) kill: Arc<KillFlag>,
-    pub(crate) deadline: Instant,
-}
+pub use limits::MediaLimits;
+pub(crate) use limits::Until;
 
 /// Where objects are kept. It is called on the thread of a guest, from many at once.
 pub(crate) trait MediaBackend: std::fmt::Debug + Send + Sync {

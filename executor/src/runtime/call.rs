@@ -182,6 +182,7 @@ impl CallError {
     }
 
     /// Whether it says nothing about the guest: somebody else ended the call, or it never began.
+    #[cfg(any(feature = "deployments", feature = "pipelines"))]
     pub(crate) fn is_of_others(&self) -> bool {
         match self {
             Self::Stopped(Stop::Killed(_))
@@ -313,6 +314,7 @@ impl Runtime {
     }
 
     /// Makes an instance and drops it: what starts it runs, `process` does not.
+    #[cfg(feature = "deployments")]
     pub(crate) fn dry_run(&self, prepared: &Prepared) -> Result<(), CallError> {
         if let Code::Container(_) | Code::Pipeline(_) = &prepared.code {
             return Ok(());

@@ -62,6 +62,7 @@ fn code_of(denied: &Denied) -> Code {
         "trap" | "guest_error" | "stopped" | "caller_gone" => Code::Aborted,
         "container_engine_unavailable"
         | "engine_not_supported"
+        | "feature_not_built"
         | "profile_unavailable"
         | "rules_unsupported"
         | "tier_unavailable" => Code::Unimplemented,
