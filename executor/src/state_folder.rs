@@ -11,8 +11,8 @@ const TAKES: u8 = 0;
 const FAILED: u8 = 1;
 const FULL: u8 = 2;
 
-/// What is written to see whether there is room again: more than what a file's last block may have left.
-static PROBE: [u8; 64 << 10] = [0; 64 << 10];
+/// Bytes that are written to see whether there is room again: more than what a file's last block may have left.
+const PROBE: usize = 64 << 10;
 
 /// The folder of records and routes, and how the last attempt to write there went.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl StateFolder {
     fn probe(&self) -> std::io::Result<()> {
         let path = self.directory.join("probe.new");
         let written = std::fs::File::create(&path).and_then(|mut file| {
-            file.write_all(&PROBE)?;
+            file.write_all(&vec![0; PROBE])?;
             file.sync_all()
         });
         let removed = std::fs::remove_file(&path);
