@@ -123,7 +123,7 @@ impl ContainerImage {
         let limits = limits.lowered(call.lowered);
         let ran = if call.input.len() > limits.input {
             Err(CallError::InputTooLarge { limit: limits.input })
-        } else if let Some(cause) = registration.flag.raised() {
+        } else if let Some(cause) = registration.raised() {
             Err(CallError::Stopped(Stop::Killed(cause)))
         } else {
             let call = ContainerCall { input: call.input, limits: &limits, cancel: registration.cancel() };

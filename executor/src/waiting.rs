@@ -7,7 +7,7 @@ use executor_engine::limits::EPOCH_TICK_MILLIS;
 use tokio::runtime::Handle;
 
 use crate::clock;
-use crate::runtime::KillFlag;
+use crate::runtime::Cancel;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Interrupted {
 pub(crate) fn wait_for<T: Send + 'static>(
     runtime: &Handle,
     work: impl Future<Output = T> + Send + 'static,
-    kill: &KillFlag,
+    kill: &Cancel,
     deadline: Instant,
 ) -> Result<T, Interrupted> {
     let (done, answer) = sync_channel(1);

@@ -5,7 +5,6 @@
 //! no directory, no variable, no argument, and the input and output of the call as standard streams. A granted
 //! directory or variable is what fills it. Sockets and HTTP do not exist here.
 
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,7 @@ use wasmtime_wasi_io::bindings::wasi::io;
 use super::Failed;
 use crate::abi::sinks::Level;
 use crate::clock;
-use crate::runtime::{GuestState, KillFlag, Stop};
+use crate::runtime::{Cancel, GuestState, Stop};
 
 /// Most random bytes of one host call.
 const MAX_RANDOM: u64 = 64 << 10;
@@ -169,7 +168,7 @@ pub(super) enum StdoutIs {
 /// Runs a guest's future on this thread until it ends or is ended: ticks stop it while it computes, this does while it
 /// waits in a host call.
 pub(super) fn run<T>(
-    kill: Arc<KillFlag>,
+    kill: Cancel,
     deadline: Instant,
     guest: impl Future<Output = Result<T, Failed>>,
 ) -> Result<T, Failed> {
@@ -199,6 +198,6 @@ pub(super) fn run<T>(
 }
 
 /// The deadline and flag of a store's call.
-pub(super) fn watch(store: &Store<GuestState>) -> (Arc<KillFlag>, Instant) {
+pub(super) fn watch(store: &Store<GuestState>) -> (Cancel, Instant) {
     (store.data().kill(), store.data().deadline())
 }

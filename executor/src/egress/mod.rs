@@ -30,7 +30,7 @@ pub(crate) use resolver::MAX_LOOKUPS;
 use resolver::{AddressDenied, Judged, Names, NoAddress, SystemNames};
 
 use crate::abi::ErrorCode;
-use crate::runtime::{KillFlag, NetworkUse};
+use crate::runtime::{Cancel, NetworkUse};
 use crate::waiting::{Interrupted, wait_for};
 
 /// Ports that are blocked whatever is granted: shells, mail, remote desktops.
@@ -173,7 +173,7 @@ impl Outlet {
         &self,
         granted: &Capability,
         arguments: &[u8],
-        kill: &KillFlag,
+        kill: &Cancel,
         deadline: Instant,
         used: &mut NetworkUse,
     ) -> Result<Vec<u8>, Refused> {
@@ -263,7 +263,7 @@ impl Egress {
         of_agent: &Arc<Semaphore>,
         granted: &Capability,
         arguments: &[u8],
-        kill: &KillFlag,
+        kill: &Cancel,
         deadline: Instant,
         used: &mut NetworkUse,
     ) -> Result<Vec<u8>, Refused> {
@@ -317,7 +317,7 @@ impl Egress {
         &self,
         of_agent: &Arc<Semaphore>,
         request: Outgoing,
-        kill: &KillFlag,
+        kill: &Cancel,
         deadline: Instant,
     ) -> Result<Answer, Refused> {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();

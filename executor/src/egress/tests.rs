@@ -91,7 +91,7 @@ fn ask_within(
     let mut used = NetworkUse::default();
     let granted = granted.parse().unwrap();
     let share = Arc::new(Semaphore::new(MAX_OF_AGENT));
-    let answer = egress.perform(&share, &granted, request.as_bytes(), &cancel.0, deadline, &mut used)?;
+    let answer = egress.perform(&share, &granted, request.as_bytes(), &cancel, deadline, &mut used)?;
     Ok(serde_json::from_slice(&answer).unwrap())
 }
 
@@ -342,7 +342,7 @@ async fn one_agent_never_has_the_whole_way_out() {
     let reason = |outlet: &Outlet| {
         let deadline = clock::monotonic() + Duration::from_millis(50);
         let mut used = NetworkUse::default();
-        let ended = outlet.perform(&granted, request.as_bytes(), &Cancel::default().0, deadline, &mut used);
+        let ended = outlet.perform(&granted, request.as_bytes(), &Cancel::default(), deadline, &mut used);
         ended.unwrap_err().reason()
     };
     assert_eq!(reason(&greedy), "egress_busy");
@@ -360,7 +360,7 @@ async fn a_call_has_a_share_of_the_network() {
     let (cancel, deadline) = (Cancel::default(), clock::monotonic() + Duration::from_secs(20));
     let mut used = NetworkUse::default();
     let ask = |used: &mut NetworkUse, request: &str| {
-        egress.perform(&share, &granted, request.as_bytes(), &cancel.0, deadline, used).unwrap_err().reason()
+        egress.perform(&share, &granted, request.as_bytes(), &cancel, deadline, used).unwrap_err().reason()
     };
     // What is refused counts as well: probing is work too.
     for _ in 0..MAX_REQUESTS {

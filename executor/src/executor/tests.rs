@@ -163,7 +163,7 @@ async fn every_round_stops_what_may_not_run_not_only_the_first() {
     // A call that was let through before and is registered now.
     let super::calling::Placed { registration, .. } = server.executor.register("denied.agent", None).unwrap();
     server.executor.refresh().await;
-    assert_eq!(registration.flag.raised(), Some(KillCause::Revoked));
+    assert_eq!(registration.raised(), Some(KillCause::Revoked));
 }
 
 #[tokio::test]

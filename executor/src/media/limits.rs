@@ -1,9 +1,8 @@
 //! What bounds media, in store and in time.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::runtime::KillFlag;
+use crate::runtime::Cancel;
 
 /// What guests may store, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +26,6 @@ impl Default for MediaLimits {
 #[derive(Debug, Clone)]
 #[cfg_attr(not(feature = "media-s3"), allow(dead_code, reason = "files keep nobody waiting"))]
 pub(crate) struct Until {
-    pub(crate) kill: Arc<KillFlag>,
+    pub(crate) kill: Cancel,
     pub(crate) deadline: Instant,
 }

@@ -249,7 +249,7 @@ async fn a_silent_bucket_holds_nobody_longer_than_the_call_may_take() {
     assert_eq!(late, Err(ErrorCode::TimedOut));
     let before = fake.shelf.lock().requests.len();
     let stopped = until(Duration::from_secs(60));
-    let (kill, waiting) = (Arc::clone(&stopped.kill), Arc::clone(&store));
+    let (kill, waiting) = (stopped.kill.clone(), Arc::clone(&store));
     let call = tokio::task::spawn_blocking(move || waiting.upload("a/b", b"x", &mut 0, &stopped));
     while fake.shelf.lock().requests.len() <= before {
         tokio::task::yield_now().await;

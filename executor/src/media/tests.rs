@@ -6,7 +6,7 @@ use crate::clock;
 const SMALL: MediaLimits = MediaLimits { object: 8, call: 20, store: 24 };
 
 pub(super) fn until(time: Duration) -> Until {
-    Until { kill: std::sync::Arc::default(), deadline: clock::monotonic() + time }
+    Until { kill: crate::runtime::Cancel::default(), deadline: clock::monotonic() + time }
 }
 
 fn put(store: &MediaStore, bytes: &[u8], uploaded: &mut u64) -> Result<String, ErrorCode> {

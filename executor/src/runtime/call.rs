@@ -353,7 +353,7 @@ impl Runtime {
         started: Instant,
         pipe: Option<Arc<Pipe>>,
     ) -> Result<Store<GuestState>, CallError> {
-        if let Some(cause) = registration.flag.raised() {
+        if let Some(cause) = registration.raised() {
             return Err(Stop::Killed(cause).into());
         }
         let CallLimits { input, fuel, .. } = registration.calls.limits;

@@ -1,176 +1,151 @@
 //! Live instances: where they are listed, and how a stop finds them.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::control::{AdmissionId, Cancel, InstanceId, KillCause, KillFlag, LiveInstance, Owner, Selector};
+use super::control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, Owner, Selector};
 use super::limits::CallLimits;
+use super::places::{NAMES, Places, name, number_of_this_thread};
 use crate::admission::GrantSet;
 
 /// Every instance that runs in this process, and every call that waits for its instance: a stop reaches both.
 #[derive(Debug)]
 pub struct LiveInstances {
-    next: Arc<AtomicU64>,
+    names: Arc<AtomicU64>,
     admissions: Mutex<Vec<Weak<Calls>>>,
 }
 
 /// The calls of one admission, with what they share.
 ///
-/// Split over several locks: instances begin and end some hundred thousand times a second, and a stop may take
-/// its time to look through all of them. Within one, a freed place is taken again: no hashing, no allocation. A call
+/// Instances begin and end some hundred thousand times a second, and a stop may take its time to look through all of them. A call
 /// keeps this list alive and nothing else, because each further shared reference is counted up and down for each call.
 #[derive(Debug)]
 pub(crate) struct Calls {
     pub(crate) owner: Arc<Owner>,
     pub(crate) grants: Arc<GrantSet>,
     pub(crate) limits: CallLimits,
-    next: Arc<AtomicU64>,
-    shards: [Mutex<Shard>; SHARDS],
+    names: Arc<AtomicU64>,
+    places: [Places; SHARDS as usize],
+    /// Calls that somebody else's [`Cancel`] ends as well, such as the steps of a pipeline; a stop of one raises it.
+    shared: Mutex<Vec<(InstanceId, Cancel)>>,
 }
 
-const SHARDS: usize = 8;
-
-/// How many names a shard takes at once.
-const NAMES: u64 = 64;
-
-#[derive(Debug, Default)]
-struct Shard {
-    places: Vec<Place>,
-    free: Vec<usize>,
-    live: usize,
-    /// Names taken, and how many of them are left.
-    name: u64,
-    names: u64,
-}
-
-/// Room for one instance. The flag of the last one serves again, unless somebody still holds it.
-#[derive(Debug)]
-struct Place {
-    live: Option<InstanceId>,
-    flag: Arc<KillFlag>,
-}
-
-impl Shard {
-    fn live(&self) -> impl Iterator<Item = (InstanceId, &KillFlag)> {
-        self.places.iter().filter_map(|place| Some((place.live?, &*place.flag)))
-    }
-
-    fn name(&mut self, next: &AtomicU64) -> InstanceId {
-        if self.names == 0 {
-            self.name = next.fetch_add(NAMES, Ordering::Relaxed);
-            self.names = NAMES;
-        }
-        let name = InstanceId(self.name);
-        self.name = self.name.wrapping_add(1);
-        self.names -= 1;
-        name
-    }
-
-    /// Takes a place, with this flag or one that nobody knows.
-    fn put(&mut self, id: InstanceId, flag: Option<Arc<KillFlag>>) -> (usize, Arc<KillFlag>) {
-        self.live += 1;
-        match self.free.pop().and_then(|number| Some((number, self.places.get_mut(number)?))) {
-            Some((number, place)) => {
-                place.live = Some(id);
-                match (flag, Arc::get_mut(&mut place.flag)) {
-                    (Some(flag), _) => place.flag = flag,
-                    (None, Some(known_to_nobody)) => *known_to_nobody = KillFlag::default(),
-                    (None, None) => place.flag = Arc::default(),
-                }
-                (number, Arc::clone(&place.flag))
-            }
-            None => {
-                let flag = flag.unwrap_or_default();
-                self.places.push(Place { live: Some(id), flag: Arc::clone(&flag) });
-                (self.places.len() - 1, flag)
-            }
-        }
-    }
-
-    fn take(&mut self, number: usize) {
-        let Some(place) = self.places.get_mut(number) else { return };
-        if place.live.take().is_some() {
-            self.live -= 1;
-            self.free.push(number);
-        }
-    }
-}
+const SHARDS: u32 = 8;
 
 /// A call in the list of what can be stopped, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration {
     pub(crate) id: InstanceId,
-    pub(crate) flag: Arc<KillFlag>,
     pub(crate) calls: Arc<Calls>,
-    shard: usize,
-    place: usize,
+    seat: Seat,
+}
+
+/// Where a call is listed.
+#[derive(Debug)]
+enum Seat {
+    /// In a place of its own.
+    Place(Seated),
+    /// Among those that somebody else's [`Cancel`] ends as well.
+    Shared(Box<Cancel>),
+}
+
+/// One of the places of an admission.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seated {
+    shard: u32,
+    number: u32,
 }
 
 impl Registration {
-    /// Ends this call.
+    /// Ends this call, and no other that it does not share the end with.
     pub(crate) fn cancel(&self) -> Cancel {
-        Cancel(Arc::clone(&self.flag))
+        match &self.seat {
+            Seat::Place(seated) => Cancel::listed(Arc::clone(&self.calls), *seated, self.id),
+            Seat::Shared(cancel) => Cancel::clone(cancel),
+        }
+    }
+
+    /// Why it was ended, if it was.
+    pub(crate) fn raised(&self) -> Option<KillCause> {
+        match &self.seat {
+            Seat::Place(seated) => self.calls.raised(*seated, self.id),
+            Seat::Shared(cancel) => cancel.raised(),
+        }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(shard) = self.calls.shards.get(self.shard) {
-            shard.lock().take(self.place);
+        match &self.seat {
+            Seat::Place(seated) => {
+                if let Some(places) = self.calls.places_of(*seated) {
+                    places.leave(seated.number);
+                }
+            }
+            Seat::Shared(_) => self.calls.shared.lock().retain(|(id, _)| *id != self.id),
         }
     }
 }
 
 impl Calls {
-    /// Lists a call, which can be ended by `cancel` as well if there is one.
+    /// Lists a call, which can be ended by `cancel` as well if there is one, and whose stop raises that.
     pub(crate) fn register(self: &Arc<Self>, cancel: Option<&Cancel>) -> Registration {
-        let flag = cancel.map(|cancel| Arc::clone(&cancel.0));
-        let number = shard_of_this_thread();
-        let [first, ..] = &self.shards;
-        let mut shard = self.shards.get(number).unwrap_or(first).lock();
-        let id = shard.name(&self.next);
-        let (place, flag) = shard.put(id, flag);
-        drop(shard);
-        Registration { id, flag, calls: Arc::clone(self), shard: number, place }
+        let calls = Arc::clone(self);
+        if cancel.is_none() {
+            let seated = Seated { shard: number_of_this_thread(SHARDS), number: 0 };
+            if let Some((number, id)) = self.places_of(seated).and_then(|places| places.take(&self.names)) {
+                return Registration { id, calls, seat: Seat::Place(Seated { number, ..seated }) };
+            }
+        }
+        let cancel = cancel.cloned().unwrap_or_default();
+        let id = name(&self.names);
+        self.shared.lock().push((id, cancel.clone()));
+        Registration { id, calls, seat: Seat::Shared(Box::new(cancel)) }
+    }
+
+    fn places_of(&self, seated: Seated) -> Option<&Places> {
+        self.places.get(seated.shard as usize)
+    }
+
+    /// Ends the call of this name, if it is still there.
+    pub(super) fn raise(&self, seated: Seated, id: InstanceId, cause: KillCause) {
+        if let Some(places) = self.places_of(seated) {
+            places.raise(seated.number, id, cause);
+        }
+    }
+
+    /// Why the call of this name was ended, if it is still there and was.
+    pub(super) fn raised(&self, seated: Seated, id: InstanceId) -> Option<KillCause> {
+        self.places_of(seated)?.raised(seated.number, id)
     }
 
     fn stop(&self, cause: KillCause) -> u64 {
-        let mut stopped = 0;
-        for shard in &self.shards {
-            for (_, flag) in shard.lock().live() {
-                flag.raise(cause);
-                stopped += 1;
-            }
+        let shared = self.shared.lock();
+        for (_, cancel) in shared.iter() {
+            cancel.raise(cause);
         }
-        stopped
+        let stopped = shared.len() as u64;
+        drop(shared);
+        stopped + self.places.iter().map(|places| places.stop(cause)).sum::<u64>()
+    }
+
+    fn live(&self) -> Vec<InstanceId> {
+        let mut live: Vec<_> = self.shared.lock().iter().map(|(id, _)| *id).collect();
+        live.extend(self.places.iter().flat_map(Places::live));
+        live
     }
 
     fn count(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().live).sum()
+        self.shared.lock().len() + self.places.iter().map(|places| places.live().count()).sum::<usize>()
     }
-}
-
-/// Threads keep to a shard of their own as far as there are enough.
-fn shard_of_this_thread() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
-    }
-    SHARD.with(|shard| {
-        shard.get().unwrap_or_else(|| {
-            let number = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            shard.set(Some(number));
-            number
-        })
-    })
 }
 
 impl LiveInstances {
     pub(crate) fn new(start: u64) -> Self {
-        Self { next: Arc::new(AtomicU64::new(start)), admissions: Mutex::default() }
+        // Names are given out in whole multiples.
+        Self { names: Arc::new(AtomicU64::new(start & !(NAMES - 1))), admissions: Mutex::default() }
     }
 
     /// The list of a new admission's calls.
@@ -180,8 +155,8 @@ impl LiveInstances {
         grants: Arc<GrantSet>,
         limits: CallLimits,
     ) -> Arc<Calls> {
-        let (next, shards) = (Arc::clone(&self.next), std::array::from_fn(|_| Mutex::default()));
-        let calls = Arc::new(Calls { owner, grants, limits, next, shards });
+        let (names, places) = (Arc::clone(&self.names), std::array::from_fn(|_| Places::default()));
+        let calls = Arc::new(Calls { owner, grants, limits, names, places, shared: Mutex::default() });
         let mut admissions = self.admissions.lock();
         admissions.retain(|known| known.strong_count() > 0);
         admissions.push(Arc::downgrade(&calls));
@@ -203,10 +178,8 @@ impl LiveInstances {
     pub fn list(&self) -> Vec<LiveInstance> {
         let mut all = Vec::new();
         for calls in self.admissions() {
-            for shard in &calls.shards {
-                let owner = || Arc::clone(&calls.owner);
-                all.extend(shard.lock().live().map(|(id, _)| LiveInstance { id, owner: owner() }));
-            }
+            let owner = || Arc::clone(&calls.owner);
+            all.extend(calls.live().into_iter().map(|id| LiveInstance { id, owner: owner() }));
         }
         all
     }
@@ -249,16 +222,16 @@ mod tests {
         let selector =
             Selector { agent: Some("b".into()), signer: Some("x@example.org".into()), ..Selector::default() };
         assert_eq!(live.stop(&selector, KillCause::Revoked), 1);
-        assert_eq!(first.flag.raised(), None);
-        assert_eq!(second.flag.raised(), Some(KillCause::Revoked));
-        assert_eq!(third.flag.raised(), None);
+        assert_eq!(first.raised(), None);
+        assert_eq!(second.raised(), Some(KillCause::Revoked));
+        assert_eq!(third.raised(), None);
         assert_eq!(live.count(), 3, "a call keeps its list, whoever else let go of it");
         let calls = admit(&live, "b", "y@example.org");
         let fourth = calls.register(None);
         let admission = calls.owner.admission;
         assert_eq!(live.stop(&Selector::admission(admission), KillCause::Operator), 1);
-        assert_eq!(third.flag.raised(), None, "another admission of the same agent");
-        assert_eq!(fourth.flag.raised(), Some(KillCause::Operator));
+        assert_eq!(third.raised(), None, "another admission of the same agent");
+        assert_eq!(fourth.raised(), Some(KillCause::Operator));
         assert!(live.has(admission));
         drop((first, second, third, fourth));
         assert!(!live.has(admission));
@@ -277,8 +250,8 @@ mod tests {
             assert!(many.iter().all(|one| ever.insert(one.id)), "a name serves once");
         }
         assert_eq!(live.count(), 0);
-        let places: usize = calls.shards.iter().map(|shard| shard.lock().places.len()).sum();
-        assert_eq!(places, 48, "as many as ever lived at once");
+        let places = calls.places.iter().map(Places::count).max();
+        assert_eq!(places, Some(64), "as many as ever lived at once, up to the next power of two");
     }
 
     #[test]
@@ -292,8 +265,8 @@ mod tests {
             })
             .collect();
         let all: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
-        assert_eq!(all.iter().map(|one| one.id).collect::<HashSet<_>>().len(), 200 * SHARDS);
-        assert_eq!(live.stop(&Selector::default(), KillCause::Shutdown), 200 * SHARDS as u64);
+        assert_eq!(all.iter().map(|one| one.id).collect::<HashSet<_>>().len(), 200 * SHARDS as usize);
+        assert_eq!(live.stop(&Selector::default(), KillCause::Shutdown), 200 * u64::from(SHARDS));
         drop(all);
         assert_eq!(live.count(), 0);
     }
@@ -312,28 +285,45 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_serves_again_only_when_nobody_can_raise_it_any_more() {
+    fn a_call_is_ended_by_its_own_cancel_and_by_nobody_who_comes_late() {
         let live = LiveInstances::new(0);
         let calls = admit(&live, "a", "x@example.org");
         let first = calls.register(None);
-        let (late, address) = (first.cancel(), Arc::as_ptr(&first.flag));
+        let late = first.cancel();
         late.raise(KillCause::Operator);
+        assert_eq!((first.raised(), late.raised()), (Some(KillCause::Operator), Some(KillCause::Operator)));
         drop(first);
         let second = calls.register(None);
         late.raise(KillCause::Operator);
-        assert_eq!((second.flag.raised(), Arc::as_ptr(&second.flag) == address), (None, false));
-        let address = Arc::as_ptr(&second.flag);
+        assert_eq!((second.raised(), late.raised()), (None, None));
         live.stop(&Selector::admission(calls.owner.admission), KillCause::Revoked);
+        assert_eq!(second.raised(), Some(KillCause::Revoked));
         drop(second);
-        let third = calls.register(None);
-        assert_eq!((third.flag.raised(), Arc::as_ptr(&third.flag) == address), (None, true));
-        // One that the caller brought is his.
+        assert_eq!(calls.register(None).raised(), None);
+    }
+
+    #[test]
+    fn who_shares_an_end_shares_every_stop() {
+        let live = LiveInstances::new(0);
+        let (calls, others) = (admit(&live, "a", "x@example.org"), admit(&live, "b", "x@example.org"));
         let cancel = Cancel::default();
-        drop(third);
-        let fourth = calls.register(Some(&cancel));
-        cancel.raise(KillCause::CallerGone);
-        assert_eq!(fourth.flag.raised(), Some(KillCause::CallerGone));
-        drop(fourth);
-        assert_eq!(calls.register(None).flag.raised(), None);
+        let (first, second) = (calls.register(Some(&cancel)), others.register(Some(&cancel)));
+        assert_eq!((live.count(), live.list().len()), (2, 2));
+        assert_eq!(live.stop(&Selector::admission(others.owner.admission), KillCause::Revoked), 1);
+        for raised in [cancel.raised(), first.raised(), second.raised(), first.cancel().raised()] {
+            assert_eq!(raised, Some(KillCause::Revoked));
+        }
+        drop((first, second));
+        assert_eq!(live.count(), 0);
+        // A pipeline, and its step: either way.
+        let whole = calls.register(None);
+        let step = others.register(Some(&whole.cancel()));
+        live.stop(&Selector::admission(others.owner.admission), KillCause::Operator);
+        assert_eq!((whole.raised(), step.raised()), (Some(KillCause::Operator), Some(KillCause::Operator)));
+        drop((whole, step));
+        let whole = calls.register(None);
+        let step = others.register(Some(&whole.cancel()));
+        whole.cancel().raise(KillCause::CallerGone);
+        assert_eq!(step.raised(), Some(KillCause::CallerGone));
     }
 }

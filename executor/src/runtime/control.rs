@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use executor_engine::ModuleDigest;
 
+use super::calls::{Calls, Seated};
+
 /// Why the host killed an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -86,33 +88,59 @@ pub struct Owner {
     pub signer: String,
 }
 
-/// Ends one call from outside, also before it began. Clones mean the same call.
+/// Ends one call from outside, also before it began. Clones mean the same call. The guest's next tick and each of its host calls
+/// look at it.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(pub(crate) Arc<KillFlag>);
+pub struct Cancel(Target);
+
+#[derive(Debug, Clone)]
+enum Target {
+    /// A flag of its own.
+    Flag(Arc<KillFlag>),
+    /// The place of a call in the list of what runs. Once that call is over it ends nobody.
+    Listed { calls: Arc<Calls>, seated: Seated, id: InstanceId },
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self::Flag(Arc::default())
+    }
+}
 
 impl Cancel {
+    /// Ends a listed call.
+    pub(super) fn listed(calls: Arc<Calls>, seated: Seated, id: InstanceId) -> Self {
+        Self(Target::Listed { calls, seated, id })
+    }
+
     /// Ends the call within two ticks.
     pub fn raise(&self, cause: KillCause) {
-        self.0.raise(cause);
+        match &self.0 {
+            Target::Flag(flag) => flag.raise(cause),
+            Target::Listed { calls, seated, id } => calls.raise(*seated, *id, cause),
+        }
     }
 
     /// Why it was ended, if it was.
     pub fn raised(&self) -> Option<KillCause> {
-        self.0.raised()
+        match &self.0 {
+            Target::Flag(flag) => flag.raised(),
+            Target::Listed { calls, seated, id } => calls.raised(*seated, *id),
+        }
     }
 }
 
-/// The flag that the guest's next tick and each of its host calls read.
+/// A flag that was raised or was not.
 #[derive(Debug, Default)]
-pub(crate) struct KillFlag(AtomicU8);
+struct KillFlag(AtomicU8);
 
 impl KillFlag {
-    pub(crate) fn raise(&self, cause: KillCause) {
+    fn raise(&self, cause: KillCause) {
         // The first cause stays: a shutdown after a revocation must not hide it.
         let _ = self.0.compare_exchange(0, cause as u8, Ordering::Release, Ordering::Relaxed);
     }
 
-    pub(crate) fn raised(&self) -> Option<KillCause> {
+    fn raised(&self) -> Option<KillCause> {
         KillCause::from_code(self.0.load(Ordering::Acquire))
     }
 }

@@ -10,7 +10,7 @@ use wasmtime::{Memory, StoreContextMut, UpdateDeadline};
 
 use super::calls::{Calls, Registration};
 use super::conduct::Conduct;
-use super::control::{KillCause, KillFlag};
+use super::control::{Cancel, KillCause};
 use super::limiter::Limiter;
 use super::limits::{CallLimits, Lowered};
 use crate::abi::ErrorCode;
@@ -192,7 +192,7 @@ impl GuestState {
 
     /// Why this guest may not go on, if so. Asked on every tick.
     fn stop_cause(&mut self) -> Option<Stop> {
-        if let Some(cause) = self.registration.flag.raised() {
+        if let Some(cause) = self.registration.raised() {
             return Some(Stop::Killed(cause));
         }
         if clock::monotonic() >= self.deadline {
@@ -215,9 +215,9 @@ impl GuestState {
         self.extras().conduct.get_or_insert_default()
     }
 
-    /// The flag that ends this call.
-    pub(crate) fn kill(&self) -> Arc<KillFlag> {
-        Arc::clone(&self.registration.flag)
+    /// What ends this call.
+    pub(crate) fn kill(&self) -> Cancel {
+        self.registration.cancel()
     }
 
     /// When this call ends at the latest.
@@ -232,7 +232,7 @@ impl GuestState {
 
     /// Whether the kill flag is up: the cheap part of [`Self::stop_cause`].
     pub(crate) fn killed(&self) -> Option<KillCause> {
-        self.registration.flag.raised()
+        self.registration.raised()
     }
 }
 
