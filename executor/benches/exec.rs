@@ -3,7 +3,7 @@
 //! Prints a table, writes `target/bench/exec.json` (a flat object, the unit in each name) and fails when a bound of
 //! docs/specification.md is broken. A whole stack runs beside it, so everything measured was signed, logged and
 //! admitted. Ratios are ours ÷ bare wasmtime with the same engine, pool and ticks, interleaved in one run on one thread:
-//! the median thread time of many batches each.
+//! the median thread time of many batches each. Parts can be chosen, `cargo bench … --bench exec -- calls wasi`; nothing is written then.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -74,22 +74,39 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let named: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let runs = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut figures = Figures::new();
-    process::measure(&mut figures);
+    if runs("process") {
+        process::measure(&mut figures);
+    }
     let stack = stack::Stack::up();
     let guests = guests::signed(&stack);
     tokio.block_on(async {
         let executor = stack.executor_in_process(&guests).await;
-        calls::measure(&executor, &mut figures);
-        wasi::measure(&executor, &mut figures);
-        pipelines::measure(&executor, &mut figures).await;
-        deployments::measure(&executor, &guests, &mut figures).await;
-        lifecycle::revocation(&stack, &executor, &guests, &mut figures).await;
-        lifecycle::receipts(&executor, &guests, &mut figures).await;
-        lifecycle::measure(&executor, &guests, &mut figures).await;
+        if runs("calls") {
+            calls::measure(&executor, &mut figures);
+        }
+        if runs("wasi") {
+            wasi::measure(&executor, &mut figures);
+        }
+        if runs("pipelines") {
+            pipelines::measure(&executor, &mut figures).await;
+        }
+        if runs("deployments") {
+            deployments::measure(&executor, &guests, &mut figures).await;
+        }
+        if runs("lifecycle") {
+            lifecycle::revocation(&stack, &executor, &guests, &mut figures).await;
+            lifecycle::receipts(&executor, &guests, &mut figures).await;
+            lifecycle::measure(&executor, &guests, &mut figures).await;
+        }
         println!("{figures:#?}");
-        process::grpc(&stack, &guests, &mut figures).await;
+        if runs("grpc") {
+            process::grpc(&stack, &guests, &mut figures).await;
+        }
     });
 
     let mut broken = Vec::new();
@@ -104,6 +121,10 @@ fn main() {
         if !holds {
             broken.push(format!("{name} = {value}, promised {text}"));
         }
+    }
+    if !named.is_empty() {
+        assert!(broken.is_empty(), "{}", broken.join("\n"));
+        return;
     }
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
     std::fs::create_dir_all(&folder).unwrap();

@@ -91,8 +91,7 @@ fn call(runtime: &Runtime, prepared: &Prepared, count: u32) {
     }
 }
 
-/// What a host that has no limits does for the same guest.
-#[derive(Default)]
+/// What a host that has no limits does for the same guest: it carries the input too.
 struct Bare {
     input: Bytes,
     output: Vec<u8>,
@@ -147,9 +146,10 @@ fn bare_component(runtime: &Runtime, prepared: &Prepared) -> impl FnMut(u32) {
     let component = prepared.danger_component().unwrap().clone();
     let pre = ComponentLinker::<Bare>::new(&engine).instantiate_pre(&component).unwrap();
     let process = component.get_export_index(None, "process").unwrap();
+    let input = Bytes::from_static(b"the input of a call");
     move |count| {
         for _ in 0..count {
-            let mut store = Store::new(&engine, Bare::default());
+            let mut store = Store::new(&engine, Bare { input: input.clone(), output: Vec::new() });
             store.set_epoch_deadline(1_000_000);
             let instance = pre.instantiate(&mut store).unwrap();
             let process = instance.get_typed_func::<(), (Result<(), String>,)>(&mut store, &process).unwrap();
