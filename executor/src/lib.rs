@@ -12,6 +12,7 @@
 //! | [`confinement`] | what the operating system takes away from this process |
 //! | [`containers`] | the seam for a container engine, of which there is none |
 //! | [`worker`] | processes for modules of signers that are not trusted |
+//! | [`process`] | the life of the server process |
 //! | [`api`] | HTTP and gRPC |
 //! | [`features`] | what a build may leave out |
 //! | [`config`] | configuration: raw as written, validated as used |
@@ -46,6 +47,7 @@ mod mappings;
 #[cfg_attr(not(feature = "media"), path = "media/absent.rs")]
 mod media;
 mod metrics;
+pub mod process;
 mod queue;
 pub mod receipts;
 mod recent;
@@ -65,7 +67,6 @@ pub mod worker;
 
 pub use media::{MediaLimits, MediaStore};
 pub use metrics::Metrics;
-pub use queue::BLOCKING_THREADS;
 pub use refusing::Unavailable;
 pub use streams::StreamEvent;
 pub use telemetry::{TraceParent, Tracer};

@@ -16,7 +16,7 @@ pub(crate) const MAX_RUNNING: usize = 512;
 /// all guests run and all their names are being looked up.
 const RESERVE: usize = 64;
 /// Ceiling of the runtime's threads for blocking work.
-pub const BLOCKING_THREADS: usize = MAX_RUNNING + crate::egress::MAX_LOOKUPS + RESERVE;
+pub(crate) const BLOCKING_THREADS: usize = MAX_RUNNING + crate::egress::MAX_LOOKUPS + RESERVE;
 
 /// Callers that may wait for each one that runs.
 const WAITING_PER_PLACE: usize = 4;
