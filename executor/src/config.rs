@@ -317,7 +317,7 @@ impl ExecutorConfig {
                 ..PoolLimits::default()
             },
             calls_per_agent,
-            workers: workers(&self.workers, in_range)?,
+            workers: workers(&self.workers, limits.memory, in_range)?,
             anchor: path(self.receipts.anchor_key_file)
                 .map(|file| (file, Duration::from_secs(anchor_seconds))),
             limits,
@@ -353,6 +353,7 @@ impl ExecutorConfig {
 
 fn workers(
     section: &WorkersSection,
+    guest_memory: usize,
     in_range: impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
 ) -> Result<Option<WorkerLimits>, StartRefusal> {
     let processes = in_range("workers.processes", section.processes.into(), 0, 256)?;
@@ -362,6 +363,7 @@ fn workers(
         processes: processes as usize,
         calls: u16::try_from(calls).unwrap_or(1),
         idle: Duration::from_secs(idle),
+        guest_memory,
     }))
 }
 

@@ -402,6 +402,8 @@ impl Executor {
             problems.push(format!("receipts: {why}"));
         }
         problems.extend(self.state.problem().map(str::to_owned));
+        let lost = self.parts.runtime.lost_workers();
+        problems.extend(lost.map(|why| format!("worker processes: {why}; restart the executor")));
         let snapshot = self.parts.collector.snapshot();
         problems.extend(snapshot.fork.iter().map(|fork| format!("log fork: {fork}")));
         problems.extend(root_in_force(&snapshot, clock::unix_seconds()).err().map(|denied| denied.message));

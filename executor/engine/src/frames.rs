@@ -18,8 +18,10 @@ use crate::job::ModuleKind;
 use crate::{FormatError, Profile, limits};
 
 mod lane;
+mod mechanism;
 
 pub use lane::{Ask, CallOrder, End, Ended, FromWorker, ToWorker, Trial, put_pairs, take_pairs};
+pub use mechanism::{Act, Mechanism};
 
 /// Largest body of any frame: an input, an output or a media object, and room for what stands beside it.
 pub const MAX_FRAME: usize = limits::MAX_MODULE_BYTES + OVERHEAD;
@@ -50,117 +52,6 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(body);
     out
-}
-
-/// What a worker tries inside its closed sandbox, and must not live to report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
-    /// Open a TCP connection.
-    Connect,
-    /// Start a program.
-    Exec,
-    /// Open a file.
-    Open,
-    /// Send a signal to another process.
-    Signal,
-}
-
-impl Act {
-    /// Every act.
-    pub const ALL: [Self; 4] = [Self::Connect, Self::Exec, Self::Open, Self::Signal];
-
-    /// The stable text.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Exec => "exec",
-            Self::Open => "open",
-            Self::Signal => "signal",
-        }
-    }
-
-    fn code(self) -> u8 {
-        match self {
-            Self::Connect => 1,
-            Self::Exec => 2,
-            Self::Open => 3,
-            Self::Signal => 4,
-        }
-    }
-}
-
-/// What confines a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism {
-    /// No capability of the kernel is left.
-    Capabilities,
-    /// No file.
-    Landlock,
-    /// Nothing gains rights.
-    NoNewPrivileges,
-    /// Own namespaces of users, processes, network, mounts, IPC and host names.
-    Namespaces,
-    /// Resource limits, no memory dumps.
-    ProcessLimits,
-    /// Few system calls.
-    Seccomp,
-    /// What must not succeed was tried.
-    SelfTest,
-    /// The engine.
-    Engine,
-}
-
-impl Mechanism {
-    /// Every one.
-    pub const ALL: [Self; 8] = [
-        Self::Capabilities,
-        Self::Landlock,
-        Self::NoNewPrivileges,
-        Self::Namespaces,
-        Self::ProcessLimits,
-        Self::Seccomp,
-        Self::SelfTest,
-        Self::Engine,
-    ];
-
-    /// The stable text.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Capabilities => "capabilities",
-            Self::Landlock => "landlock",
-            Self::NoNewPrivileges => "no-new-privileges",
-            Self::Namespaces => "namespaces",
-            Self::ProcessLimits => "process-limits",
-            Self::Seccomp => "seccomp",
-            Self::SelfTest => "self-test",
-            Self::Engine => "engine",
-        }
-    }
-
-    /// What the host must have, and what to do where it has not.
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::Capabilities => "the worker kept a capability of the kernel; report this as a defect",
-            Self::Landlock => {
-                "use a kernel with CONFIG_SECURITY_LANDLOCK (Linux 5.13 or newer) and boot with landlock in lsm="
-            }
-            Self::NoNewPrivileges => "use Linux 3.5 or newer",
-            Self::Namespaces => {
-                "allow user namespaces: CONFIG_USER_NS and CONFIG_NET_NS, user.max_user_namespaces above 0, and no \
-                 container profile or AppArmor rule against unshare"
-            }
-            Self::ProcessLimits => "check the limits that the executor was started with",
-            Self::Seccomp => "use a kernel with CONFIG_SECCOMP_FILTER; a container runtime may forbid it",
-            Self::SelfTest => "the worker's sandbox leaks on this host; report this as a defect",
-            Self::Engine => {
-                "see the reason; address space and memory are limited by `ulimit -v` and vm.overcommit_memory"
-            }
-        }
-    }
-
-    fn code(self) -> u8 {
-        Self::ALL.iter().position(|one| *one == self).and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
-    }
 }
 
 /// Limits of every call of one module; microseconds, bytes and counts.
@@ -249,6 +140,8 @@ pub enum Order<'a> {
         slots: u32,
         /// Calls at the same time.
         lanes: u16,
+        /// Bytes of memory that the process may write to.
+        memory: u64,
         /// What to try instead of serving.
         probe: Option<Act>,
     },
@@ -277,11 +170,12 @@ impl<'a> Order<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Begin { profile, slots, lanes, probe } => {
+            Self::Begin { profile, slots, lanes, memory, probe } => {
                 out.push(1);
                 out.push(profile.code());
                 out.extend_from_slice(&slots.to_le_bytes());
                 out.extend_from_slice(&lanes.to_le_bytes());
+                out.extend_from_slice(&memory.to_le_bytes());
                 out.push(probe.map_or(0, Act::code));
             }
             Self::Load { module, length, kind, limits, grants } => {
@@ -313,6 +207,7 @@ impl<'a> Order<'a> {
                     Profile::from_code(fields.u8()?).ok_or(FormatError::Field { field: "profile" })?;
                 let slots = fields.array().map(u32::from_le_bytes)?;
                 let lanes = fields.array().map(u16::from_le_bytes)?;
+                let memory = fields.u64()?;
                 let probe = match fields.u8()? {
                     0 => None,
                     code => Some(
@@ -322,7 +217,7 @@ impl<'a> Order<'a> {
                             .ok_or(FormatError::Field { field: "probe" })?,
                     ),
                 };
-                Ok(Self::Begin { profile, slots, lanes, probe })
+                Ok(Self::Begin { profile, slots, lanes, memory, probe })
             }
             2 => {
                 let (module, length) = (fields.u64()?, fields.u64()?);

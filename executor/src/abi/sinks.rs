@@ -68,12 +68,12 @@ impl LogSink {
     /// Keeps a line, or drops and counts it. Logging never fails a guest.
     pub(crate) fn push(&mut self, limits: &CallLimits, level: Option<Level>, text: Result<&str, ErrorCode>) {
         let (Some(level), Ok(text)) = (level, text) else {
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
             return;
         };
         let text = escape(text);
         if self.records.len() >= limits.log_lines || self.bytes + text.len() > limits.log_bytes {
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
             return;
         }
         self.bytes += text.len();

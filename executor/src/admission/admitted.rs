@@ -6,7 +6,7 @@ use bytes::Bytes;
 use executor_engine::ModuleDigest;
 use trust_store::policy::TrustLevel;
 
-use super::{AdmittedModule, Content, Facts, GrantSet, Isolation, Owner};
+use super::{AdmittedModule, Content, Facts, GrantSet, Isolation, Owner, SignerKey};
 #[cfg(test)]
 use crate::runtime::AdmissionId;
 use crate::runtime::CallLimits;
@@ -37,10 +37,9 @@ impl AdmittedModule {
         Isolation::of(self.level)
     }
 
-    /// Its signer, and who vouched for that name: two issuers may know the same one. What reached another level is apart from it,
-    /// because it may have less.
-    pub(crate) fn signer_key(&self) -> String {
-        format!("{}\n{}\n{}", self.owner.signer, self.facts.issuer, self.facts.trust_level)
+    /// Whose modules it may share a process with.
+    pub(crate) fn signer_key(&self) -> &SignerKey {
+        &self.signer
     }
 
     /// What it may do.
@@ -76,6 +75,7 @@ impl AdmittedModule {
             digest: self.digest,
             signer: signer.into(),
         };
+        self.signer = SignerKey::for_test(signer, self.level);
         self.owner = Arc::new(owner);
         self
     }
@@ -84,6 +84,7 @@ impl AdmittedModule {
     #[cfg(test)]
     pub(crate) fn at(mut self, level: TrustLevel) -> Self {
         self.level = level;
+        self.signer = SignerKey::for_test(&self.owner.signer, level);
         self.facts = Arc::new(Facts { trust_level: level.as_str(), ..(*self.facts).clone() });
         self
     }
@@ -102,6 +103,7 @@ impl AdmittedModule {
                 digest,
                 signer: "test@example.org".into(),
             }),
+            signer: SignerKey::for_test("test@example.org", TrustLevel::Verified),
             grants: Arc::new(grants),
             limits,
             policy: [0; 32],

@@ -15,6 +15,7 @@ mod denied;
 mod grants;
 mod rollout;
 mod rules;
+mod signer_key;
 mod tier;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
 pub use rollout::RuntimeRollout;
 pub use rules::{NoRuleEngine, Rules};
+pub(crate) use signer_key::SignerKey;
 pub use tier::Isolation;
 
 use crate::containers::{ContainerBackend, NoEngine};
@@ -77,6 +79,7 @@ pub struct AdmittedModule {
     limits: CallLimits,
     facts: Arc<Facts>,
     level: TrustLevel,
+    signer: SignerKey,
     policy: [u8; 32],
 }
 
@@ -325,6 +328,7 @@ impl Admission {
             }),
             facts: Arc::new(Facts::of(&verified, manifest)),
             level,
+            signer: SignerKey::of(&verified),
             grants: Arc::new(grants),
             limits,
             policy: rules.digest(),

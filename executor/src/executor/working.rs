@@ -15,8 +15,8 @@ use crate::records::cut;
 use crate::runtime::{PrepareError, Prepared};
 use crate::worker::{ENFORCED, WorkerEvent};
 
-/// Between two looks for workers that have no calls.
-const LOOK_FOR_IDLE: Duration = Duration::from_secs(5);
+/// Between two looks at every worker: whether it has no calls, or takes more than those were given.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Executor {
     /// Links loaded code: here, or in the worker of its signer, which may have to be started.
@@ -59,7 +59,7 @@ impl Executor {
             WorkerEvent::Ended => self.parts.metrics.worker("ended"),
             WorkerEvent::Lost { signer, why } => {
                 self.parts.metrics.worker("lost");
-                let signer = signer.lines().next().unwrap_or_default();
+                let signer = signer.subject();
                 tracing::warn!(signer, why, "a worker process was lost");
                 let event = AuditEvent {
                     event_type: "worker_lost".into(),
@@ -74,13 +74,13 @@ impl Executor {
         }
     }
 
-    /// Ends workers that have no calls, now and then, until the process ends.
+    /// Looks after workers until the process ends.
     pub(crate) async fn keep_workers(self: Arc<Self>) {
         let Ok(workers) = self.parts.runtime.workers().map(Arc::clone) else { return };
         loop {
-            tokio::time::sleep(LOOK_FOR_IDLE).await;
+            tokio::time::sleep(LOOK).await;
             let workers = Arc::clone(&workers);
-            let _ = tokio::task::spawn_blocking(move || workers.end_idle(clock::monotonic())).await;
+            let _ = tokio::task::spawn_blocking(move || workers.look_after(clock::monotonic())).await;
         }
     }
 

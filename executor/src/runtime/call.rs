@@ -144,6 +144,14 @@ pub enum CallError {
         /// For the operator.
         detail: String,
     },
+    /// The worker process that runs the guest says that it could not.
+    #[error("the call failed in the process that runs the guest")]
+    InWorker {
+        /// The stable reason code.
+        code: &'static str,
+        /// For the operator.
+        detail: String,
+    },
     /// Something else went wrong on the host's side.
     #[error("the call failed")]
     Host {
@@ -165,6 +173,7 @@ impl CallError {
             Self::Stopped(Stop::Killed(cause)) => cause.as_str(),
             Self::Boundary { .. } | Self::Trapped { .. } => "trap",
             Self::WorkerLost { .. } => "worker_lost",
+            Self::InWorker { code, .. } => code,
             Self::Host { .. } => "internal",
         }
     }
@@ -174,6 +183,7 @@ impl CallError {
         match self {
             Self::Boundary { detail }
             | Self::Host { detail }
+            | Self::InWorker { detail, .. }
             | Self::Pool { detail }
             | Self::WorkerLost { detail } => detail,
             Self::Step { failure, .. } => failure.operator(),
@@ -192,6 +202,7 @@ impl CallError {
             Self::Step { failure, .. } => failure.is_of_others(),
             // A guest may be what its worker ended of.
             Self::Boundary { .. }
+            | Self::InWorker { .. }
             | Self::MemoryLimit
             | Self::Stopped(_)
             | Self::Trapped { .. }

@@ -100,10 +100,15 @@ impl Runtime {
         self.workers().err()
     }
 
+    /// Why they do not run any more, if they did.
+    pub(crate) fn lost_workers(&self) -> Option<&str> {
+        self.workers.get().and_then(WorkerTier::given_up)
+    }
+
     pub(crate) fn workers(&self) -> Result<&Arc<Workers>, &str> {
         match self.workers.get() {
             None => Err("this executor has no worker processes"),
-            Some(tier) => tier.workers().ok_or_else(|| tier.missing().unwrap_or_default()),
+            Some(tier) => tier.workers(),
         }
     }
 

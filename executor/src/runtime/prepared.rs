@@ -120,7 +120,7 @@ impl Prepared {
             let absent =
                 |why: &str| PrepareError::Worker { code: "tier_unavailable", detail: why.to_owned() };
             let workers = runtime.workers().map_err(absent)?;
-            let module = workers.prepare(&admitted.signer_key(), code, &limits, &grants)?;
+            let module = workers.prepare(admitted.signer_key(), code, &limits, &grants)?;
             let calls = runtime.live().admission(owner, grants, limits);
             return Ok(Self { calls, code: Code::Worker(module) });
         }

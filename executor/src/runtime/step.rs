@@ -62,7 +62,9 @@ impl StepFailure {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Call(CallError::Pool { .. } | CallError::Host { .. }) | Self::Guest { .. } => true,
-            Self::Call(CallError::InputTooLarge { .. }) | Self::Denied(_) | Self::Held { .. } => false,
+            Self::Call(CallError::InputTooLarge { .. } | CallError::InWorker { .. })
+            | Self::Denied(_)
+            | Self::Held { .. } => false,
             Self::Call(error) => !error.is_of_others(),
         }
     }

@@ -77,14 +77,6 @@ impl Channel {
         self.sender
     }
 
-    /// Whether the other side has closed its end.
-    pub(super) fn is_closed(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
-        let ended = PollFlags::HUP | PollFlags::ERR;
-        poll(&mut fds, Some(&Timespec::default())).is_ok()
-            && fds.iter().any(|fd| fd.revents().intersects(ended))
-    }
-
     /// Sends a whole frame. `go_on` is asked in every `pause`, however little the other side takes at a time.
     pub(super) fn send(
         &self,
@@ -239,6 +231,14 @@ impl Stops {
         Ok(Self(socket))
     }
 
+    /// Whether the other side has closed its end.
+    pub(super) fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        let ended = PollFlags::HUP | PollFlags::ERR;
+        poll(&mut fds, Some(&Timespec::default())).is_ok()
+            && fds.iter().any(|fd| fd.revents().intersects(ended))
+    }
+
     /// Sends a stop; a worker whose socket is full reads none, which is an error.
     pub(super) fn send(&self, stop: StopOrder) -> std::io::Result<()> {
         use std::io::Write as _;
@@ -271,8 +271,12 @@ mod tests {
         assert_eq!(near.receive(10, SOON).unwrap().unwrap(), b"abc");
         assert_eq!(near.receive(10, SOON).unwrap().unwrap(), b"d");
         drop(far);
-        assert!(near.is_closed());
         assert!(matches!(near.receive(10, SOON), Err(ChannelError::Closed)));
+        let (near, far) = UnixStream::pair().unwrap();
+        let stops = Stops::new(near).unwrap();
+        assert!(!stops.is_closed());
+        drop(far);
+        assert!(stops.is_closed());
     }
 
     #[test]

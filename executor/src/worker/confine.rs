@@ -3,7 +3,9 @@
 //! | layer | what it leaves |
 //! |---|---|
 //! | namespaces (made by the [`holder`](super::holder)) | no other process, no network but a loopback that is down |
+//! | an empty root folder | no name that leads anywhere, not even to when a file was changed |
 //! | `no_new_privs`, no capabilities | nothing to gain |
+//! | resource limits | memory as its calls need it, no files of its own, a few hundred descriptors |
 //! | landlock | no file, no TCP port |
 //! | seccomp, a list of what is allowed | memory, descriptors that are open, clocks, its own threads |
 //!
@@ -12,14 +14,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use executor_engine::frames::{Act, Mechanism};
-use executor_engine::limits::MAX_ARTIFACT_BYTES;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
     RulesetStatus, Scope,
 };
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mount::MountFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
@@ -32,13 +36,18 @@ pub(super) type Missing = (Mechanism, String);
 /// Descriptors of one worker: lanes, sealed code while it is mapped, the engine's own.
 const MAX_DESCRIPTORS: u64 = 512;
 
+/// Where the empty root is made: a folder that is there wherever a worker could be started.
+const OVER: &str = "/proc";
+
 /// Names of what is in force in a worker that serves.
 pub(crate) const ENFORCED: &[&str] = &[
     "namespaces (user, pid, net, mount, ipc, uts)",
+    "empty root folder",
     "no-new-privileges",
     "capabilities dropped",
     "landlock (nothing allowed)",
     "seccomp (allow-list)",
+    "memory limit",
     "no-dumps",
 ];
 
@@ -62,7 +71,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_gettid,
     libc::SYS_lseek,
     libc::SYS_madvise,
-    libc::SYS_memfd_create,
     libc::SYS_mmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
@@ -92,10 +100,11 @@ const ALLOWED: &[i64] = &[
     libc::SYS_writev,
 ];
 
-/// What the C library asks on its own account, at a moment nobody chooses: its allocator reads the system's rule for
-/// overcommitted memory before it gives a thread's heap back. It goes on without an answer, so these are answered with
-/// [`NO_SUCH_CALL`] and do not end a worker whose guest did nothing.
-const REFUSED: &[i64] = &[libc::SYS_openat];
+/// What is asked by those who go on without an answer, which is [`NO_SUCH_CALL`], so that it ends no worker whose guest did
+/// nothing. The C library opens a file at a moment nobody chooses: its allocator reads the system's rule for overcommitted
+/// memory before it gives a thread's heap back. The engine keeps what a memory begins with in a file without a name, and copies
+/// it where there are none: such files are memory that no limit of a process counts.
+const REFUSED: &[i64] = &[libc::SYS_memfd_create, libc::SYS_openat];
 
 /// What refused calls get. Not what landlock says, so that a test can tell which of the two refused.
 const NO_SUCH_CALL: libc::c_int = libc::ENOSYS;
@@ -106,16 +115,18 @@ const ALSO_ALLOWED: &[i64] = &[libc::SYS_epoll_wait, libc::SYS_poll];
 #[cfg(not(target_arch = "x86_64"))]
 const ALSO_ALLOWED: &[i64] = &[];
 
-/// Everything but the list of system calls. Called before the first thread besides this one exists: landlock binds a
-/// thread and those it starts.
-pub(super) fn close_early() -> Result<(), Missing> {
+/// Everything but the list of system calls, for a worker that may write to so many bytes of memory and was given so many
+/// descriptors. Called before the first thread besides this one exists: landlock binds a thread and those it starts.
+pub(super) fn close_early(memory: u64, descriptors: usize) -> Result<(), Missing> {
     let missing =
         |mechanism: Mechanism, what: &str, error: std::io::Error| (mechanism, format!("{what}: {error}"));
     let limits = |what, errno: rustix::io::Errno| missing(Mechanism::ProcessLimits, what, errno.into());
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| limits("memory dumps", errno))?;
     for (resource, limit) in [
         (Resource::Core, 0),
-        (Resource::Fsize, MAX_ARTIFACT_BYTES as u64),
+        // Address space that is only reserved is not counted, so the pool of the engine fits.
+        (Resource::Data, memory),
+        (Resource::Fsize, 0),
         (Resource::Memlock, 0),
         (Resource::Nofile, MAX_DESCRIPTORS),
     ] {
@@ -126,6 +137,9 @@ pub(super) fn close_early() -> Result<(), Missing> {
         .map_err(|errno| limits("the signal at the executor's end", errno))?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|errno| missing(Mechanism::NoNewPrivileges, "no_new_privs", errno.into()))?;
+    // The last look at what the root that is left now knows.
+    let stray = stray(descriptors);
+    empty_root().map_err(|(what, error)| missing(Mechanism::EmptyRoot, what, error))?;
     drop_capabilities()?;
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         return Err((Mechanism::Namespaces, "it is not the first process of a namespace of its own".into()));
@@ -137,9 +151,35 @@ pub(super) fn close_early() -> Result<(), Missing> {
         }
         Err(error) => return Err((Mechanism::Landlock, error.to_string())),
     }
-    match leak() {
-        None => Ok(()),
-        Some(act) => Err((Mechanism::SelfTest, format!("it could {}", act.as_str()))),
+    let leaks = |what: &str| Err((Mechanism::SelfTest, what.to_owned()));
+    match (stray, leak(memory)) {
+        (None, None) => Ok(()),
+        (Some(stray), _) => leaks(&stray),
+        (None, Some(leak)) => leaks(leak),
+    }
+}
+
+/// Puts an empty folder in the place of the root. Whoever is in one that was put there so makes no further namespaces of users.
+fn empty_root() -> Result<(), (&'static str, std::io::Error)> {
+    let failed = |what| move |errno: rustix::io::Errno| (what, std::io::Error::from(errno));
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("empty", OVER, "tmpfs", flags, c"size=4k,nr_inodes=1,mode=0555")
+        .map_err(failed("mount"))?;
+    rustix::process::chdir(OVER).and_then(|()| rustix::process::chroot(".")).map_err(failed("chroot"))?;
+    rustix::process::chdir("/").map_err(failed("chdir"))
+}
+
+/// What is open besides what was given, if anything: it would reach whatever it belongs to, through every layer.
+fn stray(given: usize) -> Option<String> {
+    let listed = std::fs::read_dir("/proc/self/fd").and_then(|open| {
+        open.map(|one| Ok(one?.file_name().to_string_lossy().into_owned()))
+            .collect::<std::io::Result<Vec<_>>>()
+    });
+    match listed {
+        // With the list itself.
+        Ok(open) if open.len() <= given + 1 => None,
+        Ok(open) => Some(format!("descriptors were left open for it: {} instead of {given}", open.len() - 1)),
+        Err(error) => Some(format!("its descriptors cannot be listed: {error}")),
     }
 }
 
@@ -151,23 +191,27 @@ pub(super) fn close_late() -> Result<(), Missing> {
         let filter = filter.map_err(|error| failed(&error))?;
         seccompiler::apply_filter_all_threads(&filter).map_err(|error| failed(&error))?;
     }
-    Ok(())
+    match memfd_create(c"none", MemfdFlags::CLOEXEC) {
+        Err(errno) if errno.raw_os_error() == NO_SUCH_CALL => Ok(()),
+        Ok(_) | Err(_) => Err((Mechanism::SelfTest, "it could make a file without a name".into())),
+    }
 }
 
-/// Tries what ends the process by now; returns only if it does not.
-pub(super) fn attempt(act: Act) {
+/// Tries what ends the process by now; what the system said, if it does not. Each makes one system call that is on no list, and
+/// none before it, so that it cannot die of another one.
+pub(super) fn attempt(act: Act) -> std::io::Result<()> {
     match act {
-        Act::Connect => drop(TcpStream::connect("127.0.0.1:9")),
-        Act::Exec => drop(Command::new("/proc/self/exe").arg("--version").status()),
-        Act::Open => match std::fs::File::open("/proc/self/status") {
-            // The list answered. Another way to open is on neither list.
-            Err(error) if error.raw_os_error() == Some(NO_SUCH_CALL) => {
-                drop(std::fs::read_link("/proc/self/exe"));
-            }
-            Ok(_) | Err(_) => {}
-        },
-        Act::Signal => drop(rustix::process::test_kill_process(rustix::process::getpid())),
+        // Standard input is the control socket; it is connected, which no system gets to say here.
+        Act::Connect => {
+            let nobody = rustix::net::SocketAddrUnix::new_abstract_name(b"nobody")?;
+            rustix::net::connect(std::io::stdin(), &nobody)?;
+        }
+        Act::Exec => return Err(Command::new("/").env_clear().exec()),
+        // The usual way is answered; another one is on neither list.
+        Act::Open => drop(rustix::fs::readlinkat(rustix::fs::CWD, "/", Vec::new())?),
+        Act::Signal => rustix::process::test_kill_process(rustix::process::getpid())?,
     }
+    Ok(())
 }
 
 fn drop_capabilities() -> Result<(), Missing> {
@@ -199,26 +243,36 @@ fn landlock_nothing() -> Result<RulesetStatus, landlock::RulesetError> {
 }
 
 /// What can be done that must not be, without seccomp yet.
-pub(super) fn leak() -> Option<Act> {
+pub(super) fn leak(memory: u64) -> Option<&'static str> {
     use std::io::ErrorKind;
-    if std::fs::read_dir("/").is_ok() || std::fs::File::open("/proc/self/status").is_ok() {
-        return Some(Act::Open);
+    // Landlock says nothing about this one: only a root without names does.
+    if ["/proc/self/status", "/etc", "/usr", "/dev/null", "/tmp"]
+        .iter()
+        .any(|path| std::fs::metadata(path).is_ok())
+    {
+        return Some("it could see the host's files");
+    }
+    if std::fs::read_dir("/").is_ok() {
+        return Some("it could open a folder");
     }
     // Nobody listens on either; an answer, or a way there, is proof of a network.
     let reached = TcpStream::connect("127.0.0.1:9")
         .map_or_else(|error| error.kind() == ErrorKind::ConnectionRefused, |_| true);
     let has_route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9")).is_ok();
     if reached || has_route {
-        return Some(Act::Connect);
+        return Some("it could connect");
     }
-    let mut program = Command::new("/proc/self/exe");
-    program.arg("--version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if program.status().is_ok() {
-        return Some(Act::Exec);
+    // With the descriptors that it has: to open others for it would fail first.
+    if Command::new("/proc/self/exe").arg("--version").env_clear().status().is_ok() {
+        return Some("it could start a program");
     }
-    let parent = rustix::process::getppid();
-    if parent.is_some_and(|parent| rustix::process::test_kill_process(parent).is_ok()) {
-        return Some(Act::Signal);
+    // Everybody but itself: nobody is there.
+    if rustix::process::test_kill_process_group(rustix::process::Pid::INIT).is_ok() {
+        return Some("it could send signals");
+    }
+    let more = usize::try_from(memory).unwrap_or(usize::MAX);
+    if Vec::<u8>::new().try_reserve_exact(more).is_ok() {
+        return Some("it could take more memory than it may");
     }
     None
 }
@@ -292,6 +346,40 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_confined_does_not_pass_the_self_test() {
-        assert_eq!(leak(), Some(Act::Open));
+        assert_eq!(leak(1 << 20), Some("it could see the host's files"));
+        assert!(stray(0).unwrap().contains("instead of 0"));
+        assert_eq!(stray(100_000), None);
+    }
+
+    #[test]
+    fn each_attempt_makes_the_system_call_that_it_is_about_and_no_other_that_is_on_no_list() {
+        // Not `exec`: it changes what the whole process does with a signal before it asks the system.
+        const NAMED: libc::c_int = libc::EXFULL;
+        const OTHER: libc::c_int = libc::EBADE;
+        for (act, named) in [
+            (Act::Connect, libc::SYS_connect),
+            (Act::Open, libc::SYS_readlinkat),
+            (Act::Signal, libc::SYS_kill),
+        ] {
+            let tried = std::thread::spawn(move || {
+                let arch = || std::env::consts::ARCH.try_into().unwrap();
+                let listed = ALLOWED.iter().chain(ALSO_ALLOWED).chain([&libc::SYS_prctl, &libc::SYS_seccomp]);
+                let known = listed.chain([&named]).map(|number| (*number, Vec::new())).collect();
+                let filters = [
+                    (known, SeccompAction::Errno(OTHER.cast_unsigned()), SeccompAction::Allow),
+                    (
+                        [(named, Vec::new())].into(),
+                        SeccompAction::Allow,
+                        SeccompAction::Errno(NAMED.cast_unsigned()),
+                    ),
+                ];
+                for (rules, otherwise, listed) in filters {
+                    let filter = SeccompFilter::new(rules, otherwise, listed, arch()).unwrap();
+                    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+                }
+                attempt(act).map_err(|error| error.raw_os_error())
+            });
+            assert_eq!(tried.join().unwrap(), Err(Some(NAMED)), "{act:?}");
+        }
     }
 }

@@ -11,10 +11,11 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use executor_engine::frames::{Mechanism, Report};
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::channel::{Beside, Channel};
 
@@ -28,6 +29,11 @@ pub(super) const MAX_ORDER: usize = 16;
 pub(super) const SPAWN: u8 = 1;
 /// "End the worker with this number". Answered with the wait status of its holder.
 pub(super) const END: u8 = 2;
+/// The same about one that seems to have ended: its holder gets a moment to say how.
+pub(super) const ENDED: u8 = 3;
+
+/// How often, and after how long each time, the holder of a worker that has ended is looked at.
+const LOOKS: (u32, Duration) = (40, Duration::from_millis(5));
 
 /// Exit codes of holder and worker.
 pub(super) mod exit {
@@ -45,6 +51,7 @@ fn own_end() -> std::io::Result<UnixStream> {
 
 /// The spawner's whole life. Exit code 0: the executor is gone.
 pub(super) fn spawn_for_the_executor() -> u8 {
+    inherit_nothing();
     let ready = set_parent_process_death_signal(Some(Signal::KILL))
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .and_then(|()| rustix::thread::set_no_new_privs(true));
@@ -62,16 +69,21 @@ pub(super) fn spawn_for_the_executor() -> u8 {
                 }
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             },
-            END => holders.remove(&number).map_or(0, |holder| end(holder).map_or(0, ExitStatus::into_raw)),
+            END | ENDED => {
+                let looks = if what == ENDED { LOOKS.0 } else { 0 };
+                holders.remove(&number).map_or(0, |holder| end(holder, looks).map_or(0, ExitStatus::into_raw))
+            }
             _ => break exit::CONVERSATION,
         };
-        let told = channel.send(&answer.to_le_bytes(), &[], std::time::Duration::from_secs(1), &mut || true);
+        // The order comes first, so that the answer to one is never taken for the answer to another.
+        let answer = [&order[..], &answer.to_le_bytes()].concat();
+        let told = channel.send(&answer, &[], Duration::from_secs(1), &mut || true);
         if told.is_err() {
             break 0;
         }
     };
     for holder in holders.into_values() {
-        let _ = end(holder);
+        let _ = end(holder, 0);
     }
     code
 }
@@ -88,6 +100,16 @@ fn read_order(bytes: &[u8]) -> Option<(u8, u64)> {
     Some((*what, u64::from_le_bytes(number.try_into().ok()?)))
 }
 
+/// What is answered to this order, if the answer is to this one.
+pub(super) fn answered(order: &[u8], answer: &[u8]) -> Option<i32> {
+    answer.strip_prefix(order)?.try_into().ok().map(i32::from_le_bytes)
+}
+
+/// Closes, whenever a program is started from here on, every descriptor but the standard three.
+pub(super) fn inherit_nothing() {
+    close_fds::set_fds_cloexec(3, &[]);
+}
+
 fn start_holder(descriptors: Vec<std::os::fd::OwnedFd>) -> std::io::Result<Child> {
     let mut descriptors = descriptors.into_iter();
     let (Some(control), None) = (descriptors.next(), descriptors.next()) else {
@@ -97,9 +119,14 @@ fn start_holder(descriptors: Vec<std::os::fd::OwnedFd>) -> std::io::Result<Child
 }
 
 /// Ends a holder; how it ended is how the worker did, unless it had to be ended.
-fn end(mut holder: Child) -> std::io::Result<ExitStatus> {
-    if let Some(status) = holder.try_wait()? {
-        return Ok(status);
+fn end(mut holder: Child, looks: u32) -> std::io::Result<ExitStatus> {
+    for look in 0..=looks {
+        if look > 0 {
+            std::thread::sleep(LOOKS.1);
+        }
+        if let Some(status) = holder.try_wait()? {
+            return Ok(status);
+        }
     }
     holder.kill()?;
     holder.wait()
@@ -113,6 +140,10 @@ fn program(what: &str) -> Command {
 
 /// The holder's whole life: namespaces, the worker, and its end.
 pub(super) fn hold() -> u8 {
+    inherit_nothing();
+    // Where memory runs out, what a guest took goes first, and not the executor. The worker inherits it; a system without this file
+    // chooses by itself.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     // Namespaces of processes are for children, so this process stays outside and starts one.
     #[allow(
         deprecated,
@@ -131,6 +162,10 @@ pub(super) fn hold() -> u8 {
         tell_missing(Mechanism::Namespaces, &format!("unshare: {}", std::io::Error::from(errno)));
         return exit::NOT_CONFINED;
     }
+    if let Err(errno) = hand_on(FOR_AN_EMPTY_ROOT) {
+        tell_missing(Mechanism::EmptyRoot, &format!("capabilities: {}", std::io::Error::from(errno)));
+        return exit::NOT_CONFINED;
+    }
     let ended = program(super::WORKER).stdin(Stdio::inherit()).status();
     match ended {
         Ok(status) => {
@@ -144,11 +179,22 @@ pub(super) fn hold() -> u8 {
     }
 }
 
+/// What the worker needs to put an empty folder in the place of its root, in its own namespace of mounts, before it gives
+/// everything up. It is started from a file, so its root cannot be empty before.
+const FOR_AN_EMPTY_ROOT: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_CHROOT);
+
+/// Keeps these for the program that is started next. They count in this user namespace and in no other.
+fn hand_on(kept: CapabilitySet) -> rustix::io::Result<()> {
+    let own = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { inheritable: kept, ..own })?;
+    kept.iter().try_for_each(|one| rustix::thread::configure_capability_in_ambient_set(one, true))
+}
+
 /// Says on the control socket why there will be no worker.
 fn tell_missing(mechanism: Mechanism, detail: &str) {
     let told = own_end().and_then(|socket| Channel::new(socket, Beside::Nothing)).map(|channel| {
         let report = Report::Refused { mechanism, detail }.encode();
-        channel.send(&report, &[], std::time::Duration::from_secs(1), &mut || false)
+        channel.send(&report, &[], Duration::from_secs(1), &mut || false)
     });
     // Nobody else listens; the exit code says it as well.
     drop(told);

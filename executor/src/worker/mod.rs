@@ -11,17 +11,20 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `account` | what a worker uses, and what it may have used |
 //! | `channel` | frames over a socket pair |
 //! | `confine` | what a worker gives up |
 //! | `holder` | the processes between the executor and a worker |
 //! | `serve` | a worker's life |
 //! | `door` | a guest's questions, in the worker |
-//! | `spawner`, `process`, `workers` | workers, as the executor sees them |
-//! | `remote` | a call, as the executor sees it |
+//! | `spawner`, `birth`, `process`, `workers` | workers, as the executor sees them |
+//! | `remote`, `talk` | a call, as the executor sees it |
 //!
 //! The executor believes a worker in nothing (docs/adr/0036-workers-by-signer.md): what leaves the guest's sandbox is asked
 //! for, digests and times are taken on this side, and a worker that says what no worker says is ended.
 
+mod account;
+mod birth;
 mod channel;
 mod confine;
 mod door;
@@ -31,6 +34,7 @@ mod process;
 mod remote;
 mod serve;
 mod spawner;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -88,18 +92,23 @@ impl WorkerTier {
         Self::Absent("switched off by `workers.processes = 0`".into())
     }
 
-    /// Why it is absent, if it is.
+    /// Why it is absent, if it is, or was given up while it ran.
     pub fn missing(&self) -> Option<&str> {
+        self.workers().err()
+    }
+
+    /// The workers, or why there are none.
+    pub(crate) fn workers(&self) -> Result<&std::sync::Arc<Workers>, &str> {
         match self {
-            Self::Running(_) => None,
-            Self::Absent(why) => Some(why),
+            Self::Running(workers) => workers.given_up().map_or(Ok(workers), Err),
+            Self::Absent(why) => Err(why),
         }
     }
 
-    /// The workers.
-    pub(crate) fn workers(&self) -> Option<&std::sync::Arc<Workers>> {
+    /// Why it no longer runs, if it did.
+    pub(crate) fn given_up(&self) -> Option<&str> {
         match self {
-            Self::Running(workers) => Some(workers),
+            Self::Running(workers) => workers.given_up(),
             Self::Absent(_) => None,
         }
     }

@@ -1,75 +1,79 @@
 //! One worker process, as the executor sees it: sockets, what is loaded there, and what it may use.
 
-use std::collections::HashSet;
-use std::fs::File;
+use std::collections::HashMap;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use executor_engine::Profile;
-use executor_engine::frames::{Act, Mechanism, OVERHEAD, Order, Report, StopOrder};
-use parking_lot::Mutex;
+use executor_engine::frames::{OVERHEAD, Order, Report, StopOrder};
+use parking_lot::{Condvar, Mutex};
 
-use super::channel::{Beside, Channel, Stops};
-use super::holder::exit;
-use super::spawner::Spawner;
+use super::account::{Ledger, Meter};
+use super::birth::{Gone, Lane, START, Shape, Sockets, begin, describe, metered};
+use super::channel::{Channel, Stops};
+use super::spawner::{Life, Spawner};
+use crate::artifact_map::Sealed;
 use crate::clock;
-
-/// How long a worker may take to confine itself and to make its pool.
-const START: Duration = Duration::from_secs(20);
+use crate::runtime::{PrepareError, Stop};
 
 /// How long it may take to map a module.
 const LOAD: Duration = Duration::from_secs(10);
 
-/// What a process may use beyond the budgets of its calls: mapping, the conversation, the grain of the kernel's account.
-const CPU_SLACK: Duration = Duration::from_millis(250);
+/// Between two looks of a call that waits for its worker at what may end it meanwhile: half a tick.
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 
-/// How a worker is made.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) profile: Profile,
-    /// Calls at the same time.
-    pub(super) lanes: u16,
+/// Asked again and again by whoever waits: why it should wait no longer, if so.
+pub(super) type Impatience<'a> = &'a dyn Fn() -> Option<Stop>;
+
+/// Why a module is not mapped, or not known to be.
+pub(super) enum Hindrance {
+    /// It cannot be linked.
+    Refused(PrepareError),
+    /// Its worker cannot be kept.
+    Gone(Gone),
+    /// Whoever waited for it stopped waiting.
+    Stopped(Stop),
 }
 
-/// Why there is no worker, or none any more.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Gone {
-    /// The host cannot confine one.
-    #[error("{}: {detail}; {}", .mechanism.as_str(), .mechanism.remedy())]
-    NotConfined { mechanism: Mechanism, detail: String },
-    /// It ended, or was ended.
-    #[error("{0}")]
-    Lost(String),
-}
-
-/// One end of a lane, while no call is on it.
-pub(super) struct Lane {
-    pub(super) number: u16,
-    pub(super) channel: Channel,
-}
-
-/// Budgets that were given to calls.
-#[derive(Debug, Default)]
-struct Budgets {
-    /// Of the calls under way.
-    running: Duration,
-    /// Of every call so far.
-    given: Duration,
-}
-
-/// What the process used when a call began, and what it might use from then on without that call being at fault.
+/// What the process was given for a call, and what it had used when the call began.
 pub(super) struct Account {
+    number: u64,
     used: Duration,
-    /// Budgets of the calls under way by then, its own among them.
-    running: Duration,
-    given: Duration,
-    own: Duration,
+}
+
+/// A worker is counted as long as it may run.
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    pub(super) fn in_count(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Modules in the process.
+#[derive(Default)]
+struct Modules {
+    /// Bytes of their machine code, by number.
+    mapped: HashMap<u64, u64>,
+    /// Whether one is being mapped. One at a time: the control socket carries one conversation.
+    busy: bool,
+}
+
+/// A module to be mapped.
+pub(super) struct Load {
+    pub(super) module: u64,
+    /// The body of the order.
+    pub(super) order: Vec<u8>,
+    pub(super) code: Arc<Sealed>,
 }
 
 /// A worker that serves.
@@ -81,13 +85,15 @@ pub(super) struct Process {
     lanes: Mutex<Vec<Lane>>,
     /// Calls and loads under way, and those about to be.
     visits: AtomicUsize,
-    /// Where it is counted while it runs.
-    count: OnceLock<Arc<AtomicUsize>>,
-    loaded: Mutex<HashSet<u64>>,
+    counted: Mutex<Option<Counted>>,
+    modules: Mutex<Modules>,
+    /// Notified when a module was mapped, or was not.
+    mapped: Condvar,
     next_call: AtomicU64,
-    /// The kernel's account of it.
-    stat: Option<File>,
-    budgets: Mutex<Budgets>,
+    meter: Meter,
+    ledger: Mutex<Ledger>,
+    /// Bytes of memory that it may take, besides the code of its modules.
+    memory: u64,
     ended: AtomicBool,
     pub(super) born: Instant,
     used_last: Mutex<Instant>,
@@ -96,12 +102,11 @@ pub(super) struct Process {
 impl Process {
     /// Starts a worker and waits until it serves.
     pub(super) fn start(spawner: &Arc<Spawner>, number: u64, shape: Shape) -> Result<Self, Gone> {
-        let begun = begin(spawner, number, shape, None)?;
-        let (mut control, stops, lanes) = begun;
+        let (mut control, stops, lanes) = begin(spawner, number, shape, None)?;
         let lost = |why: &dyn std::fmt::Display| Gone::Lost(why.to_string());
         let ready = match control.receive(OVERHEAD, START) {
             Ok(Some(body)) => match Report::decode(&body) {
-                Ok(Report::Ready) => Ok(()),
+                Ok(Report::Ready) => metered(control.sender()),
                 Ok(Report::Refused { mechanism, detail }) => {
                     Err(Gone::NotConfined { mechanism, detail: super::verdict::cut(detail) })
                 }
@@ -111,22 +116,29 @@ impl Process {
             Ok(None) => Err(lost(&"it did not begin in time")),
             Err(error) => Err(lost(&error)),
         };
-        if let Err(gone) = ready {
-            let ended = describe(spawner.end(number));
-            return Err(match gone {
-                Gone::Lost(why) => Gone::Lost(format!("{why} ({ended})")),
-                known => known,
-            });
+        match ready {
+            Ok(meter) => Ok(Self::over(spawner, number, (control, stops, lanes), meter, shape.memory())),
+            Err(gone) => {
+                let life = if stops.is_closed() { Life::Over } else { Life::Running };
+                let ended = describe(spawner.end(number, life));
+                Err(match gone {
+                    Gone::Lost(why) => Gone::Lost(format!("{why} ({ended})")),
+                    known => known,
+                })
+            }
         }
-        Ok(Self::over(spawner, number, (control, stops, lanes)))
     }
 
-    /// A worker at the other end of these sockets.
-    pub(super) fn over(spawner: &Arc<Spawner>, number: u64, sockets: Sockets) -> Self {
-        let (control, stops, lanes) = sockets;
-        // The kernel says who sent the first report, not the worker.
-        let stat = control.sender().and_then(|pid| File::open(format!("/proc/{pid}/stat")).ok());
+    /// A worker at the other end of these sockets, which may take so much memory.
+    pub(super) fn over(
+        spawner: &Arc<Spawner>,
+        number: u64,
+        (control, stops, lanes): Sockets,
+        meter: Meter,
+        memory: u64,
+    ) -> Self {
         let now = clock::monotonic();
+        let used = meter.cpu().unwrap_or_default();
         Self {
             number,
             spawner: Arc::clone(spawner),
@@ -134,50 +146,39 @@ impl Process {
             stops,
             lanes: Mutex::new(lanes),
             visits: AtomicUsize::new(0),
-            count: OnceLock::new(),
-            loaded: Mutex::default(),
+            counted: Mutex::default(),
+            modules: Mutex::default(),
+            mapped: Condvar::new(),
             next_call: AtomicU64::new(1),
-            stat,
-            budgets: Mutex::default(),
+            meter,
+            ledger: Mutex::new(Ledger::new(now, used)),
+            memory,
             ended: AtomicBool::new(false),
             born: now,
             used_last: Mutex::new(now),
         }
     }
 
-    /// Starts a worker that tries something its sandbox must end it for.
-    pub(super) fn probe(spawner: &Arc<Spawner>, number: u64, shape: Shape, act: Act) -> Result<(), Gone> {
-        let (mut control, _stops, _lanes) = begin(spawner, number, Shape { lanes: 1, ..shape }, Some(act))?;
-        let answer = control.receive(OVERHEAD, START);
-        // The socket closes when the last of its processes is gone, so this status is the worker's own.
-        let status = spawner.end(number);
-        let refused = match &answer {
-            Ok(Some(body)) => Report::decode(body).ok(),
-            Ok(None) | Err(_) => None,
-        };
-        if let Some(Report::Refused { mechanism, detail }) = refused {
-            return Err(Gone::NotConfined { mechanism, detail: super::verdict::cut(detail) });
-        }
-        match &status {
-            Ok(status) if signal(*status) == Some(libc::SIGSYS) => Ok(()),
-            _ => Err(Gone::NotConfined {
-                mechanism: Mechanism::SelfTest,
-                detail: format!("`{}` was not stopped ({})", act.as_str(), describe(status)),
-            }),
-        }
+    /// Whether it serves, as far as is known. It alone has the other end of the socket of stops.
+    pub(super) fn lives(&self) -> bool {
+        !self.ended.load(Ordering::Acquire) && !self.stops.is_closed()
     }
 
-    /// Whether it serves, as far as is known.
-    pub(super) fn lives(&self) -> bool {
-        !self.ended.load(Ordering::Acquire)
-            && self.control.try_lock().is_none_or(|control| !control.is_closed())
+    /// Tells it what no executor says, of which it ends.
+    #[cfg(test)]
+    pub(super) fn confuse(&self) {
+        let _ = self.control.lock().send(b"?", &[], LOOK, &mut || true);
     }
 
     /// Counts it until it ends.
-    pub(super) fn counted(self, count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        let _ = self.count.set(Arc::clone(count));
+    pub(super) fn counted(self, counted: Counted) -> Self {
+        *self.counted.lock() = Some(counted);
         self
+    }
+
+    /// Counts it no more: its place, if it had one.
+    pub(super) fn uncounted(&self) -> Option<Counted> {
+        self.counted.lock().take()
     }
 
     /// Whether nobody uses it.
@@ -188,7 +189,7 @@ impl Process {
     /// Whether a call is being carried.
     #[cfg(test)]
     pub(super) fn is_busy(&self) -> bool {
-        self.budgets.lock().running > Duration::ZERO
+        self.ledger.lock().is_open()
     }
 
     /// When a call last began or ended.
@@ -201,49 +202,102 @@ impl Process {
         if self.ended.swap(true, Ordering::AcqRel) {
             return "it was ended".into();
         }
-        if let Some(count) = self.count.get() {
-            count.fetch_sub(1, Ordering::AcqRel);
-        }
-        describe(self.spawner.end(self.number))
+        let life = if self.stops.is_closed() { Life::Over } else { Life::Running };
+        let ended = describe(self.spawner.end(self.number, life));
+        // Not before: until then it may run.
+        drop(self.uncounted());
+        ended
     }
 
-    /// Maps a module there, unless it is.
-    pub(super) fn load(
-        &self,
-        module: u64,
-        order: &Order<'_>,
-        code: &File,
-    ) -> Result<Result<(), crate::runtime::PrepareError>, Gone> {
-        // Held while it is asked, so that each module is mapped once.
-        let mut loaded = self.loaded.lock();
-        if loaded.contains(&module) {
-            return Ok(Ok(()));
+    /// Maps a module there, unless it is. The worker gets its time for that whoever waits; who waits hears what stops him.
+    pub(super) fn load(self: &Arc<Self>, load: Load, stopped: Impatience<'_>) -> Result<(), Hindrance> {
+        let lost = |why: &str| Hindrance::Gone(Gone::Lost(why.to_owned()));
+        loop {
+            let mut modules = self.modules.lock();
+            if modules.mapped.contains_key(&load.module) {
+                return Ok(());
+            }
+            if !modules.busy {
+                modules.busy = true;
+                break;
+            }
+            self.mapped.wait_for(&mut modules, LOOK);
+            drop(modules);
+            if let Some(stop) = stopped() {
+                return Err(Hindrance::Stopped(stop));
+            }
+            if !self.lives() {
+                return Err(lost("it ended while a module waited to be mapped"));
+            }
         }
-        let lost = |why: &dyn std::fmt::Display| Gone::Lost(format!("while a module was mapped: {why}"));
+        let (tell, told) = sync_channel(1);
+        let process = Visit::to(Arc::clone(self));
+        let mapping = std::thread::Builder::new().name("worker-load".into()).spawn(move || {
+            let mapped = process.map(&load);
+            let gone = matches!(&mapped, Err(Hindrance::Gone(_)));
+            // Whoever asked ends a worker that cannot be kept, and says so; unless he is gone himself.
+            if tell.send(mapped).is_err() && gone {
+                process.end();
+            }
+        });
+        if let Err(error) = mapping {
+            self.modules.lock().busy = false;
+            return Err(lost(&format!("a module is not mapped: {error}")));
+        }
+        loop {
+            match told.recv_timeout(LOOK) {
+                Ok(mapped) => return mapped,
+                Err(RecvTimeoutError::Disconnected) => return Err(lost("a module was not mapped")),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(stop) = stopped() {
+                        return Err(Hindrance::Stopped(stop));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Maps a module, by whoever made the modules busy.
+    fn map(&self, load: &Load) -> Result<(), Hindrance> {
+        let account = self.open_account(LOAD);
+        let mapped = self.converse(load);
+        self.close_account(&account);
+        let mut modules = self.modules.lock();
+        modules.busy = false;
+        if mapped.is_ok() {
+            modules.mapped.insert(load.module, load.code.length());
+        }
+        drop(modules);
+        self.mapped.notify_all();
+        mapped
+    }
+
+    fn converse(&self, load: &Load) -> Result<(), Hindrance> {
+        let lost = |why: &dyn std::fmt::Display| {
+            Hindrance::Gone(Gone::Lost(format!("while a module was mapped: {why}")))
+        };
         let mut control = self.control.lock();
-        control.send(&order.encode(), &[code.as_fd()], LOAD, &mut || false).map_err(|error| lost(&error))?;
+        let code = [load.code.file().as_fd()];
+        control.send(&load.order, &code, LOAD, &mut || false).map_err(|error| lost(&error))?;
         let body = control.receive(OVERHEAD, LOAD).map_err(|error| lost(&error))?;
         let body = body.ok_or_else(|| lost(&"no answer"))?;
         match Report::decode(&body) {
-            Ok(Report::Loaded { module: said }) if said == module => {
-                loaded.insert(module);
-                Ok(Ok(()))
-            }
-            Ok(Report::NotLoaded { module: said, reason, name, detail }) if said == module => {
-                Ok(Err(super::verdict::read_preparation(reason, name, detail)))
+            Ok(Report::Loaded { module }) if module == load.module => Ok(()),
+            Ok(Report::NotLoaded { module, reason, name, detail }) if module == load.module => {
+                Err(Hindrance::Refused(super::verdict::read_preparation(reason, name, detail)))
             }
             _ => Err(lost(&"it said what no worker says")),
         }
     }
 
-    /// Forgets a module.
+    /// Forgets a module. Waits for nothing: one that cannot be told keeps the module until its own end.
     pub(super) fn unload(&self, module: u64) {
-        let (Some(mut loaded), Some(control)) = (self.loaded.try_lock(), self.control.try_lock()) else {
+        let (Some(mut modules), Some(control)) = (self.modules.try_lock(), self.control.try_lock()) else {
             return;
         };
-        if loaded.remove(&module) {
+        if !modules.busy && modules.mapped.remove(&module).is_some() {
             let order = Order::Unload { module }.encode();
-            let _ = control.send(&order, &[], Duration::from_millis(100), &mut || false);
+            let _ = control.send(&order, &[], Duration::ZERO, &mut || false);
         }
     }
 
@@ -263,41 +317,59 @@ impl Process {
         self.stops.send(stop)
     }
 
-    /// A call with this budget begins.
-    pub(super) fn open_account(&self, own: Duration) -> Account {
-        let used = self.cpu();
-        let mut budgets = self.budgets.lock();
-        let given = budgets.given;
-        budgets.running += own;
-        budgets.given += own;
-        Account { used, running: budgets.running, given, own }
+    /// Something with this budget begins.
+    pub(super) fn open_account(&self, budget: Duration) -> Account {
+        // What cannot be read is found by the next look.
+        let used = self.meter.cpu().unwrap_or_default();
+        Account { number: self.ledger.lock().open(clock::monotonic(), used, budget), used }
     }
 
-    /// A call is over.
+    /// It is over.
     pub(super) fn close_account(&self, account: &Account) {
-        let mut budgets = self.budgets.lock();
-        budgets.running = budgets.running.saturating_sub(account.own);
+        self.ledger.lock().close(account.number, clock::monotonic());
     }
 
-    /// Whether the process used more since the call began than every call that ran beside it was given.
-    pub(super) fn overran(&self, account: &Account) -> bool {
-        let given = self.budgets.lock().given;
-        let later = given.saturating_sub(account.given).saturating_sub(account.own);
-        let used = self.cpu().saturating_sub(account.used);
-        used > account.running + later + CPU_SLACK
+    /// Processor time that the process has used since then, by the kernel's account.
+    pub(super) fn used_since(&self, account: &Account) -> Duration {
+        self.meter.cpu().unwrap_or_default().saturating_sub(account.used)
     }
 
-    /// Processor time of the process, by the kernel's account.
-    fn cpu(&self) -> Duration {
-        let mut text = [0u8; 1024];
-        let read = self.stat.as_ref().and_then(|stat| stat.read_at(&mut text, 0).ok()).unwrap_or_default();
-        text.get(..read).and_then(cpu_of).unwrap_or_default()
+    /// Looks whether the process took more than it was given.
+    pub(super) fn look(&self) -> Result<(), Gone> {
+        let unread =
+            |error: std::io::Error| Gone::Lost(format!("the kernel's account of it cannot be read: {error}"));
+        let memory = self.meter.memory().map_err(unread)?;
+        let code = self.modules.lock().mapped.values().fold(0u64, |sum, code| sum.saturating_add(*code));
+        let most = self.memory.saturating_add(code);
+        if memory > most {
+            let why = format!("it took {} MiB of memory, and may take {}", memory >> 20, most >> 20);
+            return Err(Gone::Lost(why));
+        }
+        let mut ledger = self.ledger.lock();
+        let used = self.meter.cpu().map_err(unread)?;
+        if ledger.covers(clock::monotonic(), used) {
+            Ok(())
+        } else {
+            Err(Gone::Lost(format!("it used {} ms of processor time, more than its calls", used.as_millis())))
+        }
     }
 }
 
 impl Drop for Process {
+    /// Not here: whoever drops the last module of a signer may be serving others.
     fn drop(&mut self) {
-        self.end();
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (spawner, number) = (Arc::clone(&self.spawner), self.number);
+        let counted = self.uncounted();
+        let ending = std::thread::Builder::new().name("worker-end".into()).spawn(move || {
+            let _ = spawner.end(number, Life::Running);
+            drop(counted);
+        });
+        if ending.is_err() {
+            let _ = self.spawner.end(self.number, Life::Running);
+        }
     }
 }
 
@@ -326,79 +398,54 @@ impl Drop for Visit {
     }
 }
 
-/// Control, stops and lanes.
-pub(super) type Sockets = (Channel, Stops, Vec<Lane>);
-
-/// Starts a process and sends its first order.
-fn begin(spawner: &Spawner, number: u64, shape: Shape, probe: Option<Act>) -> Result<Sockets, Gone> {
-    let lost = |error: std::io::Error| Gone::Lost(format!("a worker cannot be started: {error}"));
-    let (near, far) = UnixStream::pair().map_err(lost)?;
-    let control = Channel::new(near, Beside::Sender).map_err(lost)?;
-    spawner.spawn(number, far).map_err(lost)?;
-    let (stops, far_stops) = UnixStream::pair().map_err(lost)?;
-    let mut theirs = vec![far_stops];
-    let mut lanes = Vec::new();
-    for number in 0..shape.lanes {
-        let (near, far) = UnixStream::pair().map_err(lost)?;
-        lanes.push(Lane { number, channel: Channel::new(near, Beside::Nothing).map_err(lost)? });
-        theirs.push(far);
-    }
-    let descriptors: Vec<_> = theirs.iter().map(|socket| socket.as_fd()).collect();
-    let order =
-        Order::Begin { profile: shape.profile, slots: u32::from(shape.lanes), lanes: shape.lanes, probe };
-    // One that has refused already is heard all the same.
-    let _ = control.send(&order.encode(), &descriptors, START, &mut || false);
-    Ok((control, Stops::new(stops).map_err(lost)?, lanes))
-}
-
-/// The signal that ended a worker, which its holder tells by its exit code.
-fn signal(status: ExitStatus) -> Option<i32> {
-    status.code().map(|code| code - exit::SIGNAL).filter(|signal| *signal > 0).or(status.signal())
-}
-
-fn describe(ended: std::io::Result<ExitStatus>) -> String {
-    match ended {
-        Ok(status) => match (signal(status), status.code()) {
-            (Some(signal), _) => format!("ended by signal {signal}"),
-            (None, Some(code)) => format!("ended with code {code}"),
-            (None, None) => status.to_string(),
-        },
-        Err(error) => error.to_string(),
-    }
-}
-
-/// User and system time of a line of `/proc/PID/stat`. The name in it may hold anything, so fields are counted from its end.
-fn cpu_of(line: &[u8]) -> Option<Duration> {
-    let text = std::str::from_utf8(line).ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    Some(Duration::from_millis(ticks.saturating_mul(1000) / per_second))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use std::os::unix::net::UnixStream;
 
-    #[test]
-    fn the_kernels_account_is_read_behind_any_name() {
-        let per_second = rustix::param::clock_ticks_per_second();
-        let line = format!(
-            "7 (a) 1 (b) S 1 1 1 0 -1 4194560 1 0 0 0 {} {} 0 0 20 0 1 0",
-            2 * per_second,
-            per_second / 2
-        );
-        assert_eq!(cpu_of(line.as_bytes()), Some(Duration::from_millis(2500)));
-        assert_eq!(cpu_of(b"7 (a) S 1"), None);
-        assert_eq!(cpu_of(b""), None);
-        let own = std::fs::read("/proc/self/stat").unwrap();
-        assert!(cpu_of(&own).is_some());
+    use super::*;
+    use crate::worker::account::tests::written;
+    use crate::worker::channel::Beside;
+
+    /// A worker that the kernel says nothing bad of, and that says nothing itself.
+    pub(in crate::worker) fn silent(
+        spawner: &Arc<Spawner>,
+    ) -> (Process, [std::fs::File; 2], [UnixStream; 2]) {
+        let (meter, files) = written(Duration::ZERO, 1 << 20);
+        let [(control, far_control), (stops, far_stops)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let control = Channel::new(control, Beside::Sender).unwrap();
+        let sockets = (control, Stops::new(stops).unwrap(), Vec::new());
+        (Process::over(spawner, 1, sockets, meter, 1 << 30), files, [far_control, far_stops])
+    }
+
+    fn sealed() -> Arc<Sealed> {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[1; 32]);
+        let tag = aws_lc_rs::hmac::sign(&key, b"code").as_ref().try_into().unwrap();
+        Arc::new(Sealed::authenticate(b"", &mut &b"code"[..], 4, &tag, &key).unwrap())
     }
 
     #[test]
-    fn a_holder_tells_the_signal_of_its_worker() {
-        let of = |raw| signal(ExitStatus::from_raw(raw));
-        assert_eq!(of((128 + 31) << 8), Some(31));
-        assert_eq!((of(9), of(0), of(70 << 8)), (Some(9), None, None));
+    fn whoever_waits_for_a_module_to_be_mapped_hears_what_stops_him() {
+        let spawner = Arc::new(crate::testing::spawner().unwrap());
+        let (process, _files, far) = silent(&spawner);
+        let process = Arc::new(process);
+        let load = || Load { module: 1, order: Order::Unload { module: 1 }.encode(), code: sealed() };
+        // The first asks the worker, the second waits for the first.
+        for _ in 0..2 {
+            let looks = std::cell::Cell::new(0);
+            let stopped = || {
+                looks.set(looks.get() + 1);
+                (looks.get() == 3).then_some(Stop::WallDeadline)
+            };
+            assert!(matches!(process.load(load(), &stopped), Err(Hindrance::Stopped(Stop::WallDeadline))));
+        }
+        // The order was given once, and nobody who waits for a worker that is gone waits on.
+        drop(far);
+        let gone = loop {
+            match process.load(load(), &|| None) {
+                Err(Hindrance::Gone(Gone::Lost(why))) => break why,
+                other => assert!(other.is_ok(), "neither refused nor stopped"),
+            }
+        };
+        assert!(gone.contains("mapped"), "{gone}");
     }
 }

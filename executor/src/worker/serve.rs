@@ -90,7 +90,9 @@ fn tell(control: &Channel, report: &Report<'_>) -> Result<(), ChannelError> {
 /// From the first order to a closed sandbox. Nothing as error: there is nobody to tell.
 fn begin(control: &mut Channel) -> Result<Arc<Worker>, Option<Missing>> {
     let first = control.receive_patiently(MAX_FRAME).map_err(|_| None)?;
-    let Ok(Order::Begin { profile, slots, lanes, probe }) = Order::decode(&first) else { return Err(None) };
+    let Ok(Order::Begin { profile, slots, lanes, memory, probe }) = Order::decode(&first) else {
+        return Err(None);
+    };
     let mut sockets = control.take_descriptors().into_iter().map(UnixStream::from);
     let stops = sockets.next().ok_or(None)?;
     let doors: Vec<_> = sockets
@@ -100,7 +102,8 @@ fn begin(control: &mut Channel) -> Result<Arc<Worker>, Option<Missing>> {
     if doors.len() != usize::from(lanes) {
         return Err(None);
     }
-    confine::close_early()?;
+    // The standard three, control once more, stops and lanes.
+    confine::close_early(memory, 5 + doors.len())?;
     if let Some(act) = probe {
         confine::close_late()?;
         return Err(Some(survived(act)));
@@ -125,8 +128,8 @@ fn begin(control: &mut Channel) -> Result<Arc<Worker>, Option<Missing>> {
 }
 
 fn survived(act: Act) -> Missing {
-    confine::attempt(act);
-    (Mechanism::SelfTest, format!("the list of system calls did not stop it from `{}`", act.as_str()))
+    let said = confine::attempt(act).map_or_else(|error| error.to_string(), |()| "done".into());
+    (Mechanism::SelfTest, format!("the list of system calls did not stop it from `{}`: {said}", act.as_str()))
 }
 
 fn start(name: &str, started: &Arc<Barrier>, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {

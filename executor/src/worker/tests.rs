@@ -11,7 +11,7 @@ use seccompiler::{SeccompAction, SeccompFilter};
 use trust_store::policy::TrustLevel;
 
 use super::{WorkerLimits, WorkerTier};
-use crate::admission::{Denied, GrantSet, GrantSources};
+use crate::admission::{Denied, GrantSet, GrantSources, SignerKey};
 use crate::component::SLEEPS;
 use crate::executor::{Executed, Next, Terms};
 use crate::runtime::{CallLimits, Selector};
@@ -25,7 +25,7 @@ const SPIN_WITH_OUTPUT: &str = r#"(module
       (loop $l (br $l)) (i32.const 0)))"#;
 
 async fn server() -> Server {
-    Server::with_workers(WorkerLimits { processes: 4, calls: 4, idle: Duration::from_secs(60) }).await
+    Server::with_workers(WorkerLimits { processes: 4, calls: 4, ..WorkerLimits::default() }).await
 }
 
 /// Lets a module in at the level `signed`, as one of this signer.
@@ -58,8 +58,8 @@ async fn running(
     running
 }
 
-fn key(signer: &str) -> String {
-    format!("{signer}\n\nsigned")
+fn key(signer: &str) -> SignerKey {
+    SignerKey::for_test(signer, TrustLevel::Signed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +168,8 @@ async fn a_worker_that_is_killed_loses_its_calls_and_nobody_elses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_are_bounded_and_the_one_that_was_used_longest_ago_makes_room() {
-    let limits = WorkerLimits { processes: 1, calls: 2, idle: Duration::from_millis(1) };
+    let limits =
+        WorkerLimits { processes: 1, calls: 2, idle: Duration::from_millis(1), ..WorkerLimits::default() };
     let server = Server::with_workers(limits).await;
     let workers = Arc::clone(server.executor.runtime().workers().unwrap());
     for agent in ["w.a", "w.b"] {
@@ -186,7 +187,7 @@ async fn workers_are_bounded_and_the_one_that_was_used_longest_ago_makes_room() 
     server.executor.stop(&Selector { agent: Some("w.c".into()), ..Selector::default() }).unwrap();
     busy.await.unwrap().unwrap_err();
     tokio::time::sleep(Duration::from_millis(5)).await;
-    workers.end_idle(crate::clock::monotonic());
+    workers.look_after(crate::clock::monotonic());
     assert_eq!(server.executor.running_workers(), 0, "nobody calls it");
     call(&server, "w.b", b"x").await.unwrap();
 }
@@ -284,7 +285,10 @@ async fn a_module_that_may_not_be_linked_is_refused_with_its_reason_by_its_worke
         });
         assert_eq!(refused.await.unwrap().code(), expected);
     }
-    assert_eq!(server.executor.running_workers(), 0, "a signer without modules keeps no worker");
+    // A signer without modules keeps no worker; its end takes a moment.
+    while server.executor.running_workers() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Starts the tier from a thread whose system calls fail as on a host that lacks them.
@@ -308,9 +312,36 @@ fn where_a_mechanism_is_missing_the_tier_does_not_start_and_names_it() {
         (&[libc::SYS_unshare][..], libc::EPERM, "namespaces", "user namespaces"),
         (&[libc::SYS_landlock_create_ruleset], libc::ENOSYS, "landlock", "CONFIG_SECURITY_LANDLOCK"),
         (&[libc::SYS_seccomp], libc::EINVAL, "seccomp", "CONFIG_SECCOMP_FILTER"),
+        (&[libc::SYS_mount], libc::EPERM, "empty-root", "inside user namespaces"),
+        (&[libc::SYS_chroot], libc::EPERM, "empty-root", "inside user namespaces"),
     ] {
         let tier = tier_without(calls, errno);
         let why = tier.missing().expect(mechanism);
         assert!(why.starts_with(mechanism) && why.contains(remedy), "{why}");
     }
+}
+
+#[test]
+fn what_the_executor_was_started_with_reaches_no_worker() {
+    // As a shell or a supervisor leaves it.
+    let left_open = tempfile::tempfile().unwrap();
+    rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
+    // A worker that finds it refuses to serve.
+    let tier = WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default());
+    assert_eq!(tier.missing(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_ended_by_itself_is_told_of_as_it_ended() {
+    let server = server().await;
+    admit_plain(&server, wat_echo(), "w.one", "one@example.org").await;
+    call(&server, "w.one", b"x").await.unwrap();
+    let workers = Arc::clone(server.executor.runtime().workers().unwrap());
+    let process = workers.process_of(&key("one@example.org")).unwrap();
+    process.confuse();
+    while process.lives() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let ended = tokio::task::spawn_blocking(move || process.end()).await.unwrap();
+    assert_eq!(ended, "ended with code 74", "not by whoever came to look");
 }

@@ -9,9 +9,10 @@ pub(super) fn of_call(error: &CallError) -> (&'static str, String) {
     match error {
         CallError::Boundary { detail } => ("boundary", detail.clone()),
         CallError::Trapped { trap } => ("trap", (*trap).to_owned()),
-        CallError::Pool { detail } | CallError::Host { detail } | CallError::WorkerLost { detail } => {
-            (error.code(), detail.clone())
-        }
+        CallError::Pool { detail }
+        | CallError::Host { detail }
+        | CallError::InWorker { detail, .. }
+        | CallError::WorkerLost { detail } => (error.code(), detail.clone()),
         CallError::Stopped(Stop::Killed(_)) => ("killed", String::new()),
         // No worker runs a pipeline.
         CallError::Step { .. } => ("internal", String::new()),
@@ -22,13 +23,14 @@ pub(super) fn of_call(error: &CallError) -> (&'static str, String) {
 }
 
 /// What a worker's reason means; nothing for one that no worker of this build gives, and for a stop that it was not told of.
+/// What it says of itself is its word alone: it says something about the guest, which may have chosen it.
 pub(super) fn read_call(reason: &str, detail: &str) -> Option<CallError> {
     let detail = || cut(detail);
     Some(match reason {
         "boundary" => CallError::Boundary { detail: detail() },
         "trap" => CallError::Trapped { trap: trap_named(&detail()) },
-        "pool_exhausted" => CallError::Pool { detail: detail() },
-        "internal" => CallError::Host { detail: detail() },
+        "pool_exhausted" => CallError::InWorker { code: "pool_exhausted", detail: detail() },
+        "internal" => CallError::InWorker { code: "internal", detail: detail() },
         "memory_limit" => CallError::MemoryLimit,
         "cpu_budget" => CallError::Stopped(Stop::CpuBudget),
         "deadline_exceeded" => CallError::Stopped(Stop::WallDeadline),
@@ -88,15 +90,13 @@ pub(super) fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::KillCause;
+    use crate::runtime::{KillCause, StepFailure};
 
     #[test]
     fn what_a_worker_says_is_one_of_a_list() {
         for error in [
             CallError::Boundary { detail: "x".into() },
             CallError::Trapped { trap: "unreachable" },
-            CallError::Pool { detail: "x".into() },
-            CallError::Host { detail: "x".into() },
             CallError::MemoryLimit,
             CallError::Stopped(Stop::CpuBudget),
             CallError::Stopped(Stop::WallDeadline),
@@ -104,6 +104,14 @@ mod tests {
             let (reason, detail) = of_call(&error);
             let read = read_call(reason, &detail).unwrap();
             assert_eq!((read.code(), read.to_string()), (error.code(), error.to_string()));
+        }
+        // What fails in a worker by the worker's word is no excuse for what runs there, and no reason to try again.
+        for error in [CallError::Pool { detail: "x".into() }, CallError::Host { detail: "x".into() }] {
+            let (reason, detail) = of_call(&error);
+            let read = read_call(reason, &detail).unwrap();
+            assert_eq!((read.code(), read.operator()), (error.code(), error.operator()));
+            assert!(error.is_of_others() && !read.is_of_others());
+            assert!(!StepFailure::from(read).may_pass());
         }
         // A stop is the executor's own word, and a trap that has no name is a trap.
         assert!(read_call(of_call(&CallError::Stopped(Stop::Killed(KillCause::Revoked))).0, "").is_none());

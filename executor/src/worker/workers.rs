@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use executor_engine::Profile;
 use executor_engine::frames::Act;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-use super::process::{Process, Shape, Visit};
+use super::birth::{Shape, probe};
+use super::process::{Counted, Impatience, LOOK, Process, Visit};
 use super::remote::RemoteModule;
 use super::spawner::Spawner;
-use crate::admission::GrantSet;
+use crate::admission::{GrantSet, SignerKey};
 use crate::artifact_map::Sealed;
 use crate::clock;
 use crate::queue::Share;
@@ -22,10 +23,8 @@ use crate::runtime::{CallError, CallLimits, PrepareError};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// A worker that lived this long and served is no sign of a guest that ends its worker.
+/// A worker that lived this long is no sign of a guest that ends its worker.
 const PROVEN: Duration = Duration::from_secs(30);
-/// One that ends by itself before this does so because of what it ran.
-const YOUNG: Duration = Duration::from_secs(1);
 
 /// How many workers there may be, and of what size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +35,18 @@ pub struct WorkerLimits {
     pub calls: u16,
     /// Time after which one that has no call is ended.
     pub idle: Duration,
+    /// Bytes of memory that the guest of one call may have, at most.
+    pub guest_memory: usize,
 }
 
 impl Default for WorkerLimits {
     fn default() -> Self {
-        Self { processes: 8, calls: 16, idle: Duration::from_secs(60) }
+        Self {
+            processes: 8,
+            calls: 16,
+            idle: Duration::from_secs(60),
+            guest_memory: CallLimits::default().memory,
+        }
     }
 }
 
@@ -51,7 +57,7 @@ pub(crate) enum WorkerEvent {
     Ended,
     /// It ended, or had to be ended, while it should have served.
     Lost {
-        signer: String,
+        signer: SignerKey,
         why: String,
     },
     Started,
@@ -64,28 +70,44 @@ pub struct Workers {
     spawner: Arc<Spawner>,
     limits: WorkerLimits,
     shape: Shape,
-    slots: Mutex<HashMap<String, Weak<Slot>>>,
+    slots: Mutex<HashMap<SignerKey, Weak<Slot>>>,
     next: AtomicU64,
     /// Workers that run.
     running: Arc<AtomicUsize>,
-    /// Held while a worker starts, so that there are never more than allowed.
-    starting: Mutex<()>,
+    /// Held while a place for a worker is looked for, so that there are never more than allowed.
+    room: Mutex<()>,
     listener: OnceLock<Listener>,
 }
 
 /// The place of one signer.
 pub(super) struct Slot {
-    signer: String,
+    signer: SignerKey,
     share: Arc<Share>,
     state: Mutex<State>,
+    /// Notified when a start is over.
+    started: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     process: Option<Arc<Process>>,
+    /// Whether one is being started, for whoever waits.
+    starting: bool,
     losses: u32,
+    /// Why the last one was lost.
+    why: String,
     /// Not before this.
     again_at: Option<Instant>,
+}
+
+/// A start, which is over when this is dropped.
+struct Starting(Arc<Slot>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.state.lock().starting = false;
+        self.0.started.notify_all();
+    }
 }
 
 impl Workers {
@@ -99,19 +121,18 @@ impl Workers {
         let workers = Self {
             spawner: Arc::new(spawner),
             limits,
-            shape: Shape { profile, lanes: limits.calls },
+            shape: Shape { profile, lanes: limits.calls, guest_memory: limits.guest_memory },
             slots: Mutex::default(),
             next: AtomicU64::new(1),
             running: Arc::default(),
-            starting: Mutex::default(),
+            room: Mutex::default(),
             listener: OnceLock::new(),
         };
         // First, since it says what is missing; what comes then says that nothing leaks.
         let whole = Process::start(&workers.spawner, workers.number(), workers.shape);
         drop(whole.map_err(|gone| gone.to_string())?);
         for act in Act::ALL {
-            Process::probe(&workers.spawner, workers.number(), workers.shape, act)
-                .map_err(|gone| gone.to_string())?;
+            probe(&workers.spawner, workers.number(), workers.shape, act).map_err(|gone| gone.to_string())?;
         }
         Ok(Arc::new(workers))
     }
@@ -119,6 +140,11 @@ impl Workers {
     /// Tells `listener` what becomes of workers. The first one counts.
     pub(crate) fn listen(&self, listener: Listener) {
         let _ = self.listener.set(listener);
+    }
+
+    /// Why no worker can be started any more, if so.
+    pub(crate) fn given_up(&self) -> Option<&str> {
+        self.spawner.given_up()
     }
 
     /// How many run.
@@ -129,7 +155,7 @@ impl Workers {
     /// A module for the worker of its signer, linked there. Blocks.
     pub(crate) fn prepare(
         self: &Arc<Self>,
-        signer: &str,
+        signer: &SignerKey,
         code: Arc<Sealed>,
         limits: &CallLimits,
         grants: &GrantSet,
@@ -141,19 +167,28 @@ impl Workers {
         Ok(module)
     }
 
-    /// Ends workers that have had no call for a while.
-    pub(crate) fn end_idle(&self, now: Instant) {
+    /// Ends workers that have had no call for a while, and those that took more than their calls were given. Blocks.
+    pub(crate) fn look_after(&self, now: Instant) {
         for (slot, process) in self.live() {
-            if process.is_idle() && now.saturating_duration_since(process.used_last()) >= self.limits.idle {
-                let _ = self.retire(&slot, &process);
+            if process.is_idle()
+                && now.saturating_duration_since(process.used_last()) >= self.limits.idle
+                && self.detach(&slot, &process)
+            {
+                process.end();
+                self.tell(WorkerEvent::Ended);
+            } else if process.lives()
+                && let Err(gone) = process.look()
+            {
+                // One that ended by itself meanwhile is found by its next call.
+                self.lose(&slot, &process, &gone.to_string());
             }
         }
     }
 
     /// The worker of a signer.
     #[cfg(test)]
-    pub(super) fn process_of(&self, signer: &str) -> Option<Arc<Process>> {
-        self.live().into_iter().find(|(slot, _)| slot.signer == signer).map(|(_, process)| process)
+    pub(super) fn process_of(&self, signer: &SignerKey) -> Option<Arc<Process>> {
+        self.live().into_iter().find(|(slot, _)| slot.signer == *signer).map(|(_, process)| process)
     }
 
     fn number(&self) -> u64 {
@@ -166,18 +201,19 @@ impl Workers {
         }
     }
 
-    fn slot(&self, signer: &str) -> Arc<Slot> {
+    fn slot(&self, signer: &SignerKey) -> Arc<Slot> {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(signer).and_then(Weak::upgrade) {
             return slot;
         }
         slots.retain(|_, slot| slot.strong_count() > 0);
         let slot = Arc::new(Slot {
-            signer: signer.to_owned(),
+            signer: signer.clone(),
             share: Arc::new(Share::of_places(self.limits.calls.into())),
             state: Mutex::default(),
+            started: Condvar::new(),
         });
-        slots.insert(signer.to_owned(), Arc::downgrade(&slot));
+        slots.insert(signer.clone(), Arc::downgrade(&slot));
         slot
     }
 
@@ -191,78 +227,144 @@ impl Workers {
         slots.into_iter().filter_map(process).collect()
     }
 
-    /// The worker of a signer, started if there is none.
-    pub(super) fn enter(&self, slot: &Arc<Slot>) -> Result<Visit, CallError> {
-        let mut state = slot.state.lock();
-        if let Some(process) = state.process.take() {
-            if process.lives() {
-                state.process = Some(Arc::clone(&process));
-                return Ok(Visit::to(process));
+    /// The worker of a signer, started if there is none. A start goes on when nobody waits for it any more.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        stopped: Impatience<'_>,
+    ) -> Result<Visit, CallError> {
+        loop {
+            let mut state = slot.state.lock();
+            if let Some(process) = state.process.take() {
+                if process.lives() {
+                    state.process = Some(Arc::clone(&process));
+                    return Ok(Visit::to(process));
+                }
+                self.found_dead(slot, &mut state, process);
             }
-            // It ended while nobody called it. One that does so as soon as it was called is not started at once again.
-            if clock::monotonic().saturating_duration_since(process.born) < YOUNG {
-                state.lost();
+            let now = clock::monotonic();
+            if let Some(again_at) = state.again_at.filter(|again_at| now < *again_at) {
+                let wait = again_at.saturating_duration_since(now).as_millis();
+                let detail = format!(
+                    "the worker of this signer was lost and is started again in {wait} ms: {}",
+                    state.why
+                );
+                return Err(CallError::WorkerLost { detail });
             }
-            let why = format!("it ended between two calls ({})", process.end());
-            self.tell(WorkerEvent::Lost { signer: slot.signer.clone(), why });
-        }
-        let now = clock::monotonic();
-        if let Some(again_at) = state.again_at.filter(|again_at| now < *again_at) {
-            let wait = again_at.saturating_duration_since(now).as_millis();
-            let detail = format!("the worker of this signer was lost; it is started again in {wait} ms");
-            return Err(CallError::WorkerLost { detail });
-        }
-        let _alone = self.starting.lock();
-        self.make_room()?;
-        match Process::start(&self.spawner, self.number(), self.shape) {
-            Ok(process) => {
-                let process = Arc::new(process.counted(&self.running));
-                state.process = Some(Arc::clone(&process));
-                self.tell(WorkerEvent::Started);
-                Ok(Visit::to(process))
+            if state.starting {
+                slot.started.wait_for(&mut state, LOOK);
+                drop(state);
+            } else {
+                let (place, idle) = self.make_room()?;
+                state.starting = true;
+                drop(state);
+                self.start(slot, place, idle).map_err(|error| CallError::Host {
+                    detail: format!("no worker can be started: {error}"),
+                })?;
             }
-            Err(gone) => {
-                state.lost();
-                self.tell(WorkerEvent::Lost { signer: slot.signer.clone(), why: gone.to_string() });
-                Err(gone.into())
+            if let Some(stop) = stopped() {
+                return Err(stop.into());
             }
         }
     }
 
-    /// Ends workers that were used longest ago and have no call, while there are as many as may be.
-    fn make_room(&self) -> Result<(), CallError> {
-        while self.running() >= self.limits.processes {
+    /// Takes leave of a worker that ended while nobody called it. A young one did so because of what it ran, and is not started
+    /// again at once.
+    fn found_dead(self: &Arc<Self>, slot: &Slot, state: &mut State, process: Arc<Process>) {
+        if clock::monotonic().saturating_duration_since(process.born) < PROVEN {
+            state.lost("it ended between two calls");
+        }
+        drop(process.uncounted());
+        let (workers, signer) = (Arc::clone(self), slot.signer.clone());
+        // How it ended takes the spawner a moment to say.
+        let told = std::thread::Builder::new().name("worker-end".into()).spawn(move || {
+            let why = format!("it ended between two calls ({})", process.end());
+            workers.tell(WorkerEvent::Lost { signer, why });
+        });
+        if told.is_err() {
+            tracing::error!("a worker that ended is not recorded: no thread can be started");
+        }
+    }
+
+    /// Starts a worker on a thread of its own, after ending the one whose place it takes. Called without the lock of the slot.
+    fn start(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        place: Counted,
+        idle: Option<Arc<Process>>,
+    ) -> std::io::Result<()> {
+        let (workers, over) = (Arc::clone(self), Starting(Arc::clone(slot)));
+        let started = std::thread::Builder::new().name("worker-start".into()).spawn(move || {
+            if let Some(process) = idle {
+                process.end();
+                workers.tell(WorkerEvent::Ended);
+            }
+            let started = Process::start(&workers.spawner, workers.number(), workers.shape);
+            let mut state = over.0.state.lock();
+            let event = match started {
+                Ok(process) => {
+                    state.process = Some(Arc::new(process.counted(place)));
+                    WorkerEvent::Started
+                }
+                Err(gone) => {
+                    let why = gone.to_string();
+                    state.lost(&why);
+                    WorkerEvent::Lost { signer: over.0.signer.clone(), why }
+                }
+            };
+            drop(state);
+            workers.tell(event);
+        });
+        started.map(drop)
+    }
+
+    /// A place for one more worker. Where there are as many as may be, the one that was used longest ago and has no call gives
+    /// its place; it is in no slot any more, and is to be ended.
+    fn make_room(&self) -> Result<(Counted, Option<Arc<Process>>), CallError> {
+        let _alone = self.room.lock();
+        loop {
+            if self.running() < self.limits.processes {
+                return Ok((Counted::in_count(&self.running), None));
+            }
             let idle = self.live().into_iter().filter(|(_, process)| process.is_idle());
             let oldest = idle.min_by_key(|(_, process)| process.used_last());
-            if !oldest.is_some_and(|(slot, process)| self.retire(&slot, &process)) {
+            let Some((_, process)) = oldest.filter(|(slot, process)| self.detach(slot, process)) else {
                 let detail = "every worker process has calls of other signers".into();
                 return Err(CallError::Pool { detail });
+            };
+            // One that is ended by somebody else has given it back.
+            if let Some(place) = process.uncounted() {
+                return Ok((place, Some(process)));
             }
         }
-        Ok(())
     }
 
-    fn retire(&self, slot: &Slot, process: &Arc<Process>) -> bool {
+    /// Takes a worker that has no call out of its slot, so that none begins there.
+    fn detach(&self, slot: &Slot, process: &Arc<Process>) -> bool {
         // Whoever wants to call it needs the lock first.
         let Some(mut state) = slot.state.try_lock() else { return false };
         if !process.is_idle() || !state.process.as_ref().is_some_and(|known| Arc::ptr_eq(known, process)) {
             return false;
         }
         state.process = None;
-        process.end();
-        self.tell(WorkerEvent::Ended);
         true
     }
 
-    /// Notes a worker that had to be ended.
-    pub(super) fn lost(&self, slot: &Slot, process: &Arc<Process>, why: &str) {
+    /// Ends a worker that cannot be kept: what is told of it.
+    pub(super) fn lose(&self, slot: &Slot, process: &Arc<Process>, why: &str) -> String {
         let mut state = slot.state.lock();
-        if state.process.as_ref().is_some_and(|known| Arc::ptr_eq(known, process)) {
+        let known = state.process.as_ref().is_some_and(|known| Arc::ptr_eq(known, process));
+        if known {
+            // Before its end, which takes a moment and may look as if it had come by itself.
             state.process = None;
-            state.lost();
-            drop(state);
-            self.tell(WorkerEvent::Lost { signer: slot.signer.clone(), why: why.to_owned() });
+            state.lost(why);
         }
+        drop(state);
+        let why = format!("{why} ({})", process.end());
+        if known {
+            self.tell(WorkerEvent::Lost { signer: slot.signer.clone(), why: why.clone() });
+        }
+        why
     }
 }
 
@@ -295,7 +397,8 @@ impl Slot {
 }
 
 impl State {
-    fn lost(&mut self) {
+    fn lost(&mut self, why: &str) {
+        why.clone_into(&mut self.why);
         let wait =
             FIRST_WAIT.saturating_mul(1u32.checked_shl(self.losses).unwrap_or(u32::MAX)).min(LONGEST_WAIT);
         self.losses = self.losses.saturating_add(1);
@@ -306,6 +409,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::Stop;
+    use crate::worker::account::tests::write;
+    use crate::worker::process::tests::silent;
 
     #[test]
     fn losses_wait_longer_each_time_and_not_without_end() {
@@ -313,11 +419,80 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..40 {
             let now = clock::monotonic();
-            state.lost();
+            state.lost("why");
             waits.push(state.again_at.unwrap().saturating_duration_since(now));
         }
         assert!(waits.windows(2).all(|pair| pair[1] + Duration::from_millis(50) >= pair[0]));
         assert!(waits[0] < Duration::from_millis(200) && waits[3] > Duration::from_millis(700));
         assert!(waits[39] <= LONGEST_WAIT + Duration::from_secs(1));
+    }
+
+    fn workers(spawner: Spawner) -> Arc<Workers> {
+        let limits = WorkerLimits { processes: 1, ..WorkerLimits::default() };
+        Arc::new(Workers {
+            spawner: Arc::new(spawner),
+            limits,
+            shape: Shape { profile: Profile::Standard, lanes: 1, guest_memory: 0 },
+            slots: Mutex::default(),
+            next: AtomicU64::new(1),
+            running: Arc::default(),
+            room: Mutex::default(),
+            listener: OnceLock::new(),
+        })
+    }
+
+    fn signer() -> SignerKey {
+        SignerKey::for_test("one@example.org", trust_store::policy::TrustLevel::Signed)
+    }
+
+    #[test]
+    fn a_worker_without_calls_that_uses_what_no_call_was_given_is_ended() {
+        let workers = workers(crate::testing::spawner().unwrap());
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&events);
+        workers.listen(Box::new(move |event| told.lock().push(event)));
+        let slot = workers.slot(&signer());
+        let (process, files, _far) = silent(&workers.spawner);
+        slot.state.lock().process = Some(Arc::new(process.counted(Counted::in_count(&workers.running))));
+        workers.look_after(clock::monotonic());
+        assert_eq!((workers.running(), events.lock().len()), (1, 0));
+        write(&files, Duration::from_secs(3), 1 << 20);
+        workers.look_after(clock::monotonic());
+        assert_eq!(workers.running(), 0);
+        let events = events.lock();
+        let [WorkerEvent::Lost { signer: who, why }] = events.as_slice() else { panic!("{events:?}") };
+        assert!(*who == signer() && why.contains("more than its calls"), "{why}");
+        assert!(slot.state.lock().again_at.is_some(), "it is not started again at once");
+    }
+
+    #[test]
+    fn whoever_waits_for_a_worker_to_start_hears_what_stops_him() {
+        // A spawner that never answers.
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let process = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let channel =
+            crate::worker::channel::Channel::new(near, crate::worker::channel::Beside::Nothing).unwrap();
+        let workers = workers(Spawner::over(channel, process));
+        let slot = workers.slot(&signer());
+        for _ in 0..2 {
+            let looks = std::cell::Cell::new(0);
+            let stopped = || {
+                looks.set(looks.get() + 1);
+                (looks.get() == 3).then_some(Stop::WallDeadline)
+            };
+            let entered = workers.enter(&slot, &stopped);
+            assert!(matches!(entered, Err(CallError::Stopped(Stop::WallDeadline))));
+            assert_eq!(workers.running(), 1, "one start, whoever waits for it");
+        }
+        // Nobody else finds a place meanwhile, and when the start failed there is one again.
+        let other =
+            workers.slot(&SignerKey::for_test("b@example.org", trust_store::policy::TrustLevel::Signed));
+        assert!(matches!(workers.enter(&other, &|| None), Err(CallError::Pool { .. })));
+        drop(far);
+        while workers.running() > 0 {
+            std::thread::sleep(LOOK);
+        }
+        assert!(workers.given_up().is_some());
+        assert!(matches!(workers.enter(&slot, &|| None), Err(CallError::WorkerLost { .. })));
     }
 }

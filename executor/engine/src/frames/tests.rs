@@ -5,8 +5,14 @@ use super::*;
 fn orders() -> Vec<Order<'static>> {
     let limits = GuestLimits { memory: 64 << 20, fuel: 7, ..GuestLimits::default() };
     vec![
-        Order::Begin { profile: Profile::Standard, slots: 16, lanes: 8, probe: None },
-        Order::Begin { profile: Profile::Deterministic, slots: 1, lanes: 1, probe: Some(Act::Exec) },
+        Order::Begin { profile: Profile::Standard, slots: 16, lanes: 8, memory: 1 << 32, probe: None },
+        Order::Begin {
+            profile: Profile::Deterministic,
+            slots: 1,
+            lanes: 1,
+            memory: 1,
+            probe: Some(Act::Exec),
+        },
         Order::Load {
             module: 3,
             length: 9,

@@ -1,0 +1,255 @@
+//! The conversation about one call.
+
+use std::time::{Duration, Instant};
+
+use executor_engine::frames::{
+    Ask, CallOrder, End, Ended, FromWorker, OVERHEAD, StopOrder, ToWorker, Trial, put_pairs,
+};
+use executor_engine::limits::{EPOCH_TICK_MILLIS, MAX_TRANSFER_BYTES};
+use trust_store::capability::Capability;
+
+use super::birth::Lane;
+use super::channel::ChannelError;
+use super::process::{Account, LOOK, Process};
+use super::remote::stop_of;
+use super::{limits, verdict};
+use crate::abi::ErrorCode;
+use crate::abi::sinks::Level;
+use crate::clock;
+use crate::runtime::{CallError, ClaimedUsage, GuestState, KillCause, Stop};
+use crate::streams::StreamIndex;
+
+/// Between two looks at the kernel's account of the process.
+const LOOK_AT_ACCOUNT: Duration = Duration::from_millis(50);
+
+/// How far a worker's word on time may be from the executor's: two ticks of the engine and two of the kernel's account.
+const AGREED: Duration = Duration::from_millis(4 * EPOCH_TICK_MILLIS);
+
+/// How long a worker may take to end a call that it was told to end: two ticks, and a busy machine. Then it is killed.
+const OBEY: Duration = Duration::from_millis(500);
+
+/// How a conversation about a call ended.
+pub(super) enum Carried {
+    /// The worker is as good as before.
+    Over(Result<i32, CallError>),
+    /// It is not, and what the call ends with.
+    Lost(String, Option<Stop>),
+}
+
+/// One conversation.
+pub(super) struct Talk<'a> {
+    lane: Lane,
+    account: &'a Account,
+    began: Instant,
+    watch: Watch<'a>,
+}
+
+/// What is looked at while a worker is waited for.
+struct Watch<'a> {
+    process: &'a Process,
+    lane: u16,
+    call: u64,
+    /// Why the guest must end, and since when it must.
+    stop: Option<(Stop, Instant)>,
+    /// Why the worker cannot be kept.
+    fault: Option<String>,
+    next_look: Instant,
+}
+
+impl<'a> Talk<'a> {
+    pub(super) fn new(process: &'a Process, lane: Lane, call: u64, account: &'a Account) -> Self {
+        let began = clock::monotonic();
+        let next_look = began + LOOK_AT_ACCOUNT;
+        let watch = Watch { process, lane: lane.number, call, stop: None, fault: None, next_look };
+        Self { lane, account, began, watch }
+    }
+
+    /// The lane, for the next call.
+    pub(super) fn into_lane(self) -> Lane {
+        self.lane
+    }
+
+    pub(super) fn carry(&mut self, module: u64, state: &mut GuestState, trial: Trial) -> Carried {
+        // It may have waited for its worker. What is to end already does not begin.
+        if let Some(stop) = stop_of(state) {
+            return Carried::Over(Err(stop.into()));
+        }
+        let wall = state.deadline().saturating_duration_since(clock::monotonic());
+        let input = state.input.clone();
+        let order = CallOrder {
+            call: self.watch.call,
+            module,
+            trial,
+            wall_us: limits::micros(wall),
+            cpu_us: limits::micros(state.cpu_budget()),
+            memory: state.limiter.memory_limit() as u64,
+            input: &input,
+        };
+        if let Err(error) = self.say(state, &ToWorker::Call(order)) {
+            return self.given_up(&error.to_string());
+        }
+        let max = state.limits().output.max(MAX_TRANSFER_BYTES).saturating_add(OVERHEAD);
+        loop {
+            if !self.watch.goes_on(state) {
+                return self.given_up("");
+            }
+            let body = match self.lane.channel.receive(max, LOOK) {
+                Ok(None) => continue,
+                Ok(Some(body)) => body,
+                Err(error) => return self.given_up(&error.to_string()),
+            };
+            let answer = match FromWorker::decode(&body) {
+                Ok(FromWorker::Ask(ask)) => answer(state, &ask),
+                Ok(FromWorker::Ended(ended)) if ended.call == self.watch.call => {
+                    return self.end(state, &ended);
+                }
+                Ok(FromWorker::Ended(_)) => return self.given_up("it ended a call that is none"),
+                Err(error) => return self.given_up(&error.to_string()),
+            };
+            let answer = ToWorker::Answer(match &answer {
+                Ok(bytes) => Ok(bytes),
+                Err(code) => Err(*code as i32),
+            });
+            if let Err(error) = self.say(state, &answer) {
+                return self.given_up(&error.to_string());
+            }
+        }
+    }
+
+    fn say(&mut self, state: &GuestState, message: &ToWorker<'_>) -> Result<(), ChannelError> {
+        let Self { lane, watch, .. } = self;
+        lane.channel.send(&message.encode(), &[], LOOK, &mut || watch.goes_on(state))
+    }
+
+    fn given_up(&self, why: &str) -> Carried {
+        let why = self.watch.fault.clone().unwrap_or_else(|| why.to_owned());
+        Carried::Lost(why, self.watch.stop.map(|(stop, _)| stop))
+    }
+
+    /// Takes over what a call left behind, within the call's limits.
+    fn end(&self, state: &mut GuestState, ended: &Ended<'_>) -> Carried {
+        if ended.output.len() > state.limits().output {
+            return self.given_up("it returned more than the call may write");
+        }
+        let claimed = ClaimedUsage {
+            memory: ended.memory,
+            ticks: ended.ticks,
+            fuel: ended.fuel,
+            refused_growths: ended.refused_growths,
+            dropped_log_lines: ended.dropped_log_lines,
+        };
+        state.claim(claimed, self.began);
+        if let Some((stop, _)) = self.watch.stop {
+            return Carried::Over(Err(CallError::Stopped(stop)));
+        }
+        match ended.end {
+            End::Failed { reason, detail } => match verdict::read_call(reason, detail) {
+                Some(CallError::Stopped(stop)) if !self.agrees(stop, state) => {
+                    self.given_up("it says that the time of a call is up, and it is not")
+                }
+                Some(error) => Carried::Over(Err(error)),
+                None => self.given_up("it gave a reason that no worker gives"),
+            },
+            End::Exit(code) => {
+                for (level, text) in &ended.log {
+                    state.log(Level::from_code((*level).into()), Ok(text));
+                }
+                for (name, value) in &ended.metrics {
+                    // One that the executor's own rules refuse would have been refused there.
+                    let (extras, calls) = state.extras_and_calls();
+                    let _ = extras.metrics.record(&calls.limits, name, *value);
+                }
+                state.output = ended.output.to_vec();
+                Carried::Over(Ok(code))
+            }
+        }
+    }
+}
+
+impl Talk<'_> {
+    /// Whether the executor's own clock, and the kernel's account, say the same.
+    fn agrees(&self, stop: Stop, state: &GuestState) -> bool {
+        match stop {
+            Stop::CpuBudget => {
+                self.watch.process.used_since(self.account).saturating_add(AGREED) >= state.cpu_budget()
+            }
+            Stop::WallDeadline => clock::monotonic() + AGREED >= state.deadline(),
+            // That is nobody's word but the executor's.
+            Stop::Killed(_) => false,
+        }
+    }
+}
+
+impl Watch<'_> {
+    /// Looks whether the guest must end, and says so once; false when the worker cannot be kept.
+    fn goes_on(&mut self, state: &GuestState) -> bool {
+        let now = clock::monotonic();
+        if let Some((_, since)) = self.stop {
+            if now.saturating_duration_since(since) < OBEY {
+                return true;
+            }
+            self.fault = Some("it did not end a call that it was told to end".into());
+            return false;
+        }
+        if let Some(stop) = stop_of(state) {
+            self.stop = Some((stop, now));
+            let cause = state.killed().unwrap_or(KillCause::Operator) as u8;
+            let told = self.process.stop(StopOrder { lane: self.lane, call: self.call, cause });
+            self.fault = told.err().map(|error| format!("it does not hear what it is told: {error}"));
+            return self.fault.is_none();
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK_AT_ACCOUNT;
+            self.fault = self.process.look().err().map(|gone| gone.to_string());
+        }
+        self.fault.is_none()
+    }
+}
+
+/// Decides what a guest asks for, as for one that runs here: by the grants of its admission, whatever the worker believes.
+fn answer(state: &mut GuestState, ask: &Ask<'_>) -> Result<Vec<u8>, ErrorCode> {
+    match state.killed() {
+        Some(KillCause::Revoked) => return Err(ErrorCode::Revoked),
+        Some(_) => return Err(ErrorCode::Limit),
+        None => {}
+    }
+    match *ask {
+        Ask::Request { capability } => state.request(capability).map(|_| Vec::new()),
+        Ask::Invoke { capability, operation, arguments } => {
+            let capability: Capability = capability.parse().map_err(|_| ErrorCode::BadHandle)?;
+            if arguments.len() > MAX_TRANSFER_BYTES {
+                return Err(ErrorCode::Limit);
+            }
+            state.invoke(&capability, operation, arguments)
+        }
+        Ask::Environment => {
+            let pairs = state.grants().env().iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            Ok(put_pairs(pairs))
+        }
+        Ask::Download { reference } => state.download(reference),
+        Ask::Upload { media_type, bytes } => {
+            if bytes.len() > MAX_TRANSFER_BYTES {
+                return Err(ErrorCode::Limit);
+            }
+            state.upload(media_type, bytes).map(String::into_bytes)
+        }
+        // A guest that runs here has no such function without the grant.
+        Ask::OpenStream { .. } | Ask::WriteStream { .. } | Ask::EndStream { .. }
+            if !state.grants().extension("stream") =>
+        {
+            Err(ErrorCode::PolicyDenied)
+        }
+        Ask::OpenStream { id } => state.open_stream(id).map(|index| number(index.number())),
+        Ask::WriteStream { stream, bytes } => {
+            state.write_stream(StreamIndex::numbered(stream), bytes).map(|taken| number(taken.into()))
+        }
+        Ask::EndStream { stream } => state.end_stream(StreamIndex::numbered(stream)).map(number),
+    }
+}
+
+fn number(value: u64) -> Vec<u8> {
+    value.to_le_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests;
