@@ -21,6 +21,8 @@ mod reloading_tests;
 mod restoring;
 mod schedule;
 #[cfg(test)]
+mod step_tests;
+#[cfg(test)]
 mod test_door;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ mod working;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -107,6 +110,8 @@ pub struct Executor {
     waiting: Waiting,
     reloading: Reloading,
     draining: Draining,
+    /// Bytes of outputs that pipelines under way hold.
+    held: AtomicUsize,
 }
 
 impl Executor {
@@ -136,6 +141,7 @@ impl Executor {
             waiting,
             reloading: Reloading::default(),
             draining: Draining::default(),
+            held: AtomicUsize::new(0),
         });
         executor.watch_workers();
         Ok(executor)

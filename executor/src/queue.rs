@@ -33,13 +33,28 @@ pub(crate) struct Queue {
 }
 
 /// The places of one agent, counted from its first call on.
+///
+/// A step of a pipeline has no place in the queue: its pipeline has one, and waits for nobody who may wait for it. What it has
+/// is one of the runs of its own agent, and so has every call, taken after everything else. Whoever has a run is running, so
+/// that a wait for one always ends, and an agent runs no more often than it has places, whoever calls it.
 #[derive(Default)]
-pub(crate) struct Share(OnceLock<Lane>);
+pub(crate) struct Share(OnceLock<Own>);
+
+struct Own {
+    calls: Lane,
+    runs: Arc<Semaphore>,
+}
+
+impl Own {
+    fn new(places: usize) -> Self {
+        Self { calls: Lane::new(places), runs: Arc::new(Semaphore::new(places)) }
+    }
+}
 
 impl Share {
     /// This many places, whatever the usual share is.
     pub(crate) fn of_places(places: usize) -> Self {
-        Self(OnceLock::from(Lane::new(places)))
+        Self(OnceLock::from(Own::new(places)))
     }
 }
 
@@ -47,6 +62,7 @@ impl Share {
 pub(crate) struct Place {
     _of_agent: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
+    _run: OwnedSemaphorePermit,
 }
 
 impl Queue {
@@ -67,13 +83,31 @@ impl Queue {
 
     /// Waits for a place, in order of arrival; refuses when too many wait already.
     pub(crate) async fn enter(&self, share: &Share) -> Result<Place, Denied> {
-        let own = share.0.get_or_init(|| Lane::new(self.share));
+        let own = self.own(share);
         let of_agent =
-            own.enter(&self.waiting, "too many calls of this agent are under way; retry later").await?;
+            own.calls.enter(&self.waiting, "too many calls of this agent are under way; retry later").await?;
         let of_all =
             self.places.enter(&self.waiting, "too many calls wait for an instance; retry later").await?;
-        Ok(Place { _of_agent: of_agent, _of_all: of_all })
+        let run = Arc::clone(&own.runs).acquire_owned().await.map_err(|_| closed())?;
+        Ok(Place { _of_agent: of_agent, _of_all: of_all, _run: run })
     }
+
+    /// What a step of a pipeline waits for: a run of its own agent.
+    pub(crate) fn run(
+        &self,
+        share: &Share,
+    ) -> impl Future<Output = Result<OwnedSemaphorePermit, Denied>> + Send + 'static {
+        let runs = Arc::clone(&self.own(share).runs);
+        async move { runs.acquire_owned().await.map_err(|_| closed()) }
+    }
+
+    fn own<'a>(&self, share: &'a Share) -> &'a Own {
+        share.0.get_or_init(|| Own::new(self.share))
+    }
+}
+
+fn closed() -> Denied {
+    Denied::new("pool_exhausted", "no more calls are taken")
 }
 
 struct Lane {
@@ -138,7 +172,7 @@ mod tests {
                 tokio::spawn(async move { queue.enter(&agent).await.map(drop) })
             })
             .collect();
-        let lane = agent.0.get().unwrap();
+        let lane = &agent.0.get().unwrap().calls;
         while lane.waiting.load(Ordering::Relaxed) < WAITING_PER_PLACE {
             tokio::task::yield_now().await;
         }
@@ -165,7 +199,7 @@ mod tests {
             let next = tokio::time::timeout(std::time::Duration::from_millis(1), queue.enter(&greedy)).await;
             assert!(next.is_err(), "{slots}: the share is {share}");
             assert_eq!(
-                greedy.0.get().unwrap().waiting.load(Ordering::Relaxed),
+                greedy.0.get().unwrap().calls.waiting.load(Ordering::Relaxed),
                 0,
                 "who goes away is not counted"
             );
@@ -173,5 +207,23 @@ mod tests {
                 held.push(queue.enter(&other).await.unwrap());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_step_waits_for_a_run_of_its_agent_and_for_nothing_that_waits_for_it() {
+        let queue = Queue::new(1, None);
+        let (pipeline, step) = (Share::default(), Share::of_places(1));
+        let whole = queue.enter(&pipeline).await.unwrap();
+        // A caller of the step's agent has its place already, and waits for the one that the pipeline has.
+        let mut caller = std::pin::pin!(queue.enter(&step));
+        assert!(futures_util::poll!(caller.as_mut()).is_pending());
+        let run = queue.run(&step).await.unwrap();
+        let mut second = std::pin::pin!(queue.run(&step));
+        assert!(futures_util::poll!(second.as_mut()).is_pending(), "one at a time");
+        drop(whole);
+        assert!(futures_util::poll!(caller.as_mut()).is_pending(), "also for those who call it");
+        drop(run);
+        drop(second.await.unwrap());
+        caller.await.unwrap();
     }
 }

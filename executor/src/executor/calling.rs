@@ -12,7 +12,9 @@ use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::Served;
 use crate::records::{audit_unavailable, call_denied, not_loaded, receipts_unavailable};
-use crate::runtime::{Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration};
+use crate::runtime::{
+    Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration, Usage,
+};
 use crate::streams::{Pipe, StreamEvent};
 use crate::telemetry::{Phase, Trace, TraceParent};
 
@@ -123,6 +125,15 @@ pub struct Executed {
     pub outcome: Outcome,
 }
 
+/// Runs a call to its end, also when a defect of this program ends it: what ran is recorded, however it ended.
+fn on_record(run: impl FnOnce() -> Ended) -> Ended {
+    // What the call had is dropped with it; what it shares with others is locks, which do not break.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        let error = CallError::Host { detail: "a defect of the executor ended the call; see its log".into() };
+        Ended::plain(Err(error), Usage::default())
+    })
+}
+
 impl Executor {
     /// Runs an agent once.
     ///
@@ -187,8 +198,8 @@ impl Executor {
             let text = format!("`session` has at most {MAX_SESSION} bytes");
             return Err(Denied::new("invalid_argument", text));
         }
-        let slot = self.parts.audit.room().await.map_err(audit_unavailable)?;
-        let receipt = self.parts.receipts.room().await.map_err(receipts_unavailable)?;
+        self.parts.audit.available().map_err(audit_unavailable)?;
+        self.parts.receipts.available().map_err(receipts_unavailable)?;
         let Placed { agent, served, registration } = self.register(name, session.as_deref())?;
         let caller = CallerGuard(registration.cancel());
         if let Some(trace) = trace {
@@ -204,6 +215,9 @@ impl Executor {
             trace.enter(Phase::Queue);
         }
         let place = self.queue.enter(&agent.share).await?;
+        // Not before: callers who wait must not hold the room that what runs needs to go on.
+        let slot = self.parts.audit.room().await.map_err(audit_unavailable)?;
+        let receipt = self.parts.receipts.room().await.map_err(receipts_unavailable)?;
         let mut trace = trace.take();
         let call = Call {
             input: input.clone(),
@@ -224,11 +238,11 @@ impl Executor {
             let begun = Begun { at_ms: began_ms, policy };
             let finish = Finish(pipe.clone());
             let instance = registration.id;
-            let ended = match running.prepared.pipeline() {
+            let ended = on_record(|| match running.prepared.pipeline() {
                 // Its steps have no reader: what they stream would be nobody's.
                 Some(pipeline) => executor.run_pipeline(&tokio, &running, pipeline, call, registration),
                 None => executor.run_instance(&running, call, registration, pipe),
-            };
+            });
             drop(finish);
             drop(place);
             if let Some(served) = &served {
@@ -306,5 +320,17 @@ impl Executor {
             Some(denied) => Err(denied),
             None => found,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::panic, reason = "the test is about one")]
+    fn a_call_that_a_defect_ends_is_recorded_as_such() {
+        let ended = on_record(|| panic!("a defect"));
+        assert_eq!(ended.result.unwrap_err().code(), "internal");
     }
 }

@@ -3,15 +3,18 @@
 //! A step has no more rights than it has alone: its agent is loaded and admitted by its own manifest, under exactly the digest that
 //! the pipeline names, and that is looked at when the pipeline is loaded, when it is called, and before each step begins. Each
 //! step is a fresh instance with a store of its own; the host carries the bytes. All of it is one call: it has one place in the
-//! queue, one deadline, and one kill flag, which the steps share, so that whatever stops the pipeline stops the step that runs,
+//! queue, one deadline, one budget of processor time, and one kill flag, which the steps share, so that whatever stops the pipeline stops the step that runs,
 //! and whatever stops a step ends the pipeline.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use executor_api::receipt::StepReceipt;
 use executor_engine::ModuleDigest;
+use executor_engine::limits::EPOCH_TICK_MILLIS;
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use trust_store::pipeline::{self, Pipeline, Step};
 
@@ -23,12 +26,16 @@ use crate::agents::Agent;
 use crate::clock;
 use crate::records::{audit_unavailable, receipts_unavailable};
 use crate::runtime::{
-    Call, CallError, CallLimits, Cancel, Ended, InstanceId, Lowered, Outcome, Registration, StepFailure,
-    Stop, Usage,
+    Call, CallError, CallLimits, Cancel, Ended, InstanceId, KillCause, Lowered, Outcome, Registration,
+    StepFailure, Stop, Usage,
 };
+use crate::waiting::{Interrupted, wait_for};
 
 /// Bytes of outputs that one call holds for later steps: twice what a single step may put out by default.
 const MAX_HELD: usize = 64 << 20;
+
+/// Bytes that all calls hold together: a share of the memory of a small host, however many documents ask for the most.
+const MAX_HELD_BY_ALL: usize = 1 << 30;
 
 impl Executor {
     /// As `admit`, for an upload: a pipeline is let in when each of its steps may run at that moment. At a start it is let in
@@ -106,8 +113,9 @@ impl Executor {
             cancel: registration.cancel(),
             // A limit past the end of all time, which nobody sets, would end the call at once.
             deadline: began.checked_add(limits.wall).unwrap_or(began),
+            cpu: limits.cpu,
             outputs: Vec::with_capacity(pipeline.steps().len()),
-            held: 0,
+            held: Held::of(&self.held),
             usage: Usage::default(),
             log: Vec::new(),
             metrics: Vec::new(),
@@ -140,10 +148,12 @@ struct Course<'a> {
     whole: InstanceId,
     cancel: Cancel,
     deadline: Instant,
+    /// Processor time that is left to it.
+    cpu: Duration,
     /// What each step put out, while a later one needs it.
     outputs: Vec<Option<Bytes>>,
     /// Bytes of them.
-    held: usize,
+    held: Held<'a>,
     usage: Usage,
     log: Vec<LogRecord>,
     metrics: Vec<MetricRecord>,
@@ -158,7 +168,8 @@ impl Course<'_> {
         for (index, step) in pipeline.steps().iter().enumerate() {
             let failed =
                 |failure| CallError::Step { step: step.name().to_owned(), failure: Box::new(failure) };
-            let input = self.input_of(step, input, limits).map_err(failed)?;
+            let input = self.input_of(step, input, limits).or_else(|failure| self.unbegun(step, failure));
+            let input = input.map_err(failed)?;
             let output = self.attempt(step, &input, limits).map_err(failed)?;
             self.keep(index, output.clone()).map_err(failed)?;
             last = output;
@@ -195,6 +206,7 @@ impl Course<'_> {
                     if left > 0
                         && failure.may_pass()
                         && !self.time().is_zero()
+                        && !self.cpu.is_zero()
                         && self.cancel.raised().is_none() =>
                 {
                     tracing::debug!(step = step.name(), code = failure.code(), "a step is tried again");
@@ -205,49 +217,56 @@ impl Course<'_> {
     }
 
     fn once(&mut self, step: &Step, input: &Bytes, limits: &CallLimits) -> Result<Bytes, StepFailure> {
-        let unrun = |course: &mut Self, failure: StepFailure| {
-            // That it did not even begin is part of what the pipeline's receipt says.
-            course.receipts.push(StepReceipt {
-                instance: None,
-                name: step.name().to_owned(),
-                reason: failure.code().to_owned(),
-                receipt: None,
-            });
-            Err(failure)
-        };
         if let Some(cause) = self.cancel.raised() {
-            return unrun(self, CallError::Stopped(Stop::Killed(cause)).into());
+            return self.unbegun(step, CallError::Stopped(Stop::Killed(cause)).into());
         }
         let time = self.time().min(Duration::from_millis(step.timeout_ms().into()));
         if time.is_zero() {
-            return unrun(self, CallError::Stopped(Stop::WallDeadline).into());
+            return self.unbegun(step, CallError::Stopped(Stop::WallDeadline).into());
         }
-        let executor = self.executor;
-        let room = self.tokio.block_on(async {
-            let audit = executor.parts.audit.room().await.map_err(audit_unavailable)?;
-            let receipts = executor.parts.receipts.room().await.map_err(receipts_unavailable)?;
-            Ok::<_, Denied>((audit, receipts))
+        if self.cpu.is_zero() {
+            return self.unbegun(step, CallError::Stopped(Stop::CpuBudget).into());
+        }
+        let until = clock::monotonic() + time;
+        let (audit, receipts) = (self.executor.parts.audit.clone(), self.executor.parts.receipts.clone());
+        let room = self.wait(until, async move {
+            let slot = audit.room().await.map_err(audit_unavailable)?;
+            Ok((slot, receipts.room().await.map_err(receipts_unavailable)?))
         });
         let (slot, receipts) = match room {
             Ok(room) => room,
-            Err(denied) => return unrun(self, StepFailure::Denied(denied)),
+            Err(failure) => return self.unbegun(step, failure),
         };
         let (agent, registration) = match self.place(step) {
             Ok(placed) => placed,
-            Err(denied) => return unrun(self, StepFailure::Denied(denied)),
+            Err(denied) => return self.unbegun(step, StepFailure::Denied(denied)),
         };
+        // Listed, so that what stops its agent reaches it here as well.
+        let run = match self.wait(until, self.executor.queue.run(&agent.share)) {
+            Ok(run) => run,
+            Err(failure) => return self.unbegun(step, failure),
+        };
+        let time = until.saturating_duration_since(clock::monotonic());
         let begun = Begun { at_ms: clock::unix_millis(), policy: agent.verdict().policy };
         let call = Call {
             input: input.clone(),
-            lowered: Lowered { wall: Some(time), ..Lowered::default() },
+            lowered: Lowered { wall: Some(time), cpu: Some(self.cpu), ..Lowered::default() },
             cancel: None,
         };
         let instance = registration.id;
-        let ended = executor.run_instance(&agent, call, registration, None);
-        let mut event = executor.execution_event(&agent, instance, &ended);
+        let cpu = clock::thread_cpu();
+        let mut ended = self.executor.run_instance(&agent, call, registration, None);
+        drop(run);
+        self.spend(clock::thread_cpu().saturating_sub(cpu), ended.usage.epoch_ticks);
+        // A revocation of the pipeline ends the step as well, and says nothing about the step's own agent.
+        let revoked = matches!(ended.result, Err(CallError::Stopped(Stop::Killed(KillCause::Revoked))));
+        if revoked && agent.verdict().denied.is_none() {
+            ended.result = Err(CallError::Stopped(Stop::Killed(KillCause::Operator)));
+        }
+        let mut event = self.executor.execution_event(&agent, instance, &ended);
         event.detail = Some(format!("step {} of {}", step.name(), self.whole));
         slot.record(event);
-        let receipt = executor.receipt(&agent, instance, begun, input, &ended);
+        let receipt = self.executor.receipt(&agent, instance, begun, input, &ended);
         self.receipts.push(StepReceipt {
             instance: Some(instance.to_string()),
             name: step.name().to_owned(),
@@ -255,6 +274,9 @@ impl Course<'_> {
             receipt: receipt.to_entry().ok().map(|entry| ModuleDigest::of(&entry).to_string()),
         });
         receipts.record(instance, receipt);
+        if revoked {
+            ended.result = Err(CallError::Stopped(Stop::Killed(KillCause::Revoked)));
+        }
         self.account(&ended);
         match ended.result {
             Ok(Outcome { output, exit_code: 0, log, metrics, .. }) => {
@@ -271,6 +293,51 @@ impl Course<'_> {
                 None => Err(error.into()),
             },
         }
+    }
+
+    /// Notes a step that did not even begin: that is part of what the pipeline's receipt says.
+    fn unbegun<T>(&mut self, step: &Step, failure: StepFailure) -> Result<T, StepFailure> {
+        self.receipts.push(StepReceipt {
+            instance: None,
+            name: step.name().to_owned(),
+            reason: failure.code().to_owned(),
+            receipt: None,
+        });
+        Err(failure)
+    }
+
+    /// Waits for something that others may be slow to give, and no longer than the step may take or the call goes on.
+    fn wait<T: Send + 'static>(
+        &self,
+        until: Instant,
+        work: impl Future<Output = Result<T, Denied>> + Send + 'static,
+    ) -> Result<T, StepFailure> {
+        let mut work = Box::pin(work);
+        let inside = self.tokio.enter();
+        // Mostly it is there, and no task is needed.
+        let given = match work.as_mut().now_or_never() {
+            Some(given) => Ok(given),
+            None => wait_for(self.tokio, work, &self.cancel.0, until),
+        };
+        drop(inside);
+        match given {
+            Ok(given) => given.map_err(StepFailure::Denied),
+            Err(Interrupted::TimedOut) => Err(CallError::Stopped(Stop::WallDeadline).into()),
+            Err(Interrupted::Stopped) => {
+                let cause = self.cancel.raised().unwrap_or(KillCause::Operator);
+                Err(CallError::Stopped(Stop::Killed(cause)).into())
+            }
+            Err(Interrupted::Broken) => {
+                Err(CallError::Host { detail: "what a step waited for broke".into() }.into())
+            }
+        }
+    }
+
+    /// Takes what a step used from what the pipeline may use: the processor time of this thread, where the guest ran on it, or
+    /// the ticks that passed while it ran, where it ran in a worker.
+    fn spend(&mut self, here: Duration, ticks: u64) {
+        let there = Duration::from_millis(ticks.saturating_mul(EPOCH_TICK_MILLIS));
+        self.cpu = self.cpu.saturating_sub(here.max(there));
     }
 
     /// Lists a step among what can be stopped, then asks whether it may run: a verdict that changes from here on reaches it.
@@ -295,12 +362,12 @@ impl Course<'_> {
             if self.pipeline.last_use(earlier) == Some(index)
                 && let Some(done) = kept.take()
             {
-                self.held = self.held.saturating_sub(done.len());
+                self.held.less(done.len());
             }
         }
-        self.held = self.held.saturating_add(output.len());
+        let held = self.held.more(output.len());
         self.outputs.push(Some(output));
-        if self.held > MAX_HELD { Err(StepFailure::Held { limit: MAX_HELD }) } else { Ok(()) }
+        held.map_err(|limit| StepFailure::Held { limit })
     }
 
     fn account(&mut self, ended: &Ended) {
@@ -324,10 +391,66 @@ impl Course<'_> {
                 bytes += text.len();
                 self.log.push(LogRecord { text, ..line });
             } else {
-                self.usage.dropped_log_lines += 1;
+                self.usage.dropped_log_lines = self.usage.dropped_log_lines.saturating_add(1);
             }
         }
         let room = limits.metrics.saturating_sub(self.metrics.len());
         self.metrics.extend(metrics.into_iter().take(room));
+    }
+}
+
+/// Bytes that one call holds, and all calls together.
+struct Held<'a> {
+    own: usize,
+    all: &'a AtomicUsize,
+}
+
+impl<'a> Held<'a> {
+    fn of(all: &'a AtomicUsize) -> Self {
+        Self { own: 0, all }
+    }
+
+    /// Holds more; the limit that was passed, if one was.
+    fn more(&mut self, bytes: usize) -> Result<(), usize> {
+        self.own = self.own.saturating_add(bytes);
+        let all = self.all.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if self.own > MAX_HELD {
+            Err(MAX_HELD)
+        } else if all > MAX_HELD_BY_ALL {
+            Err(MAX_HELD_BY_ALL)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn less(&mut self, bytes: usize) {
+        self.own = self.own.saturating_sub(bytes);
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_calls_hold_is_bounded_for_each_and_for_all_and_given_back() {
+        let all = AtomicUsize::new(0);
+        let mut calls: Vec<Held<'_>> = (0..MAX_HELD_BY_ALL / MAX_HELD).map(|_| Held::of(&all)).collect();
+        assert!(calls.iter_mut().all(|call| call.more(MAX_HELD).is_ok()));
+        let mut next = Held::of(&all);
+        assert_eq!(next.more(1), Err(MAX_HELD_BY_ALL));
+        let one = calls.first_mut().unwrap();
+        one.less(MAX_HELD);
+        assert_eq!(next.more(1), Ok(()));
+        assert_eq!(next.more(MAX_HELD), Err(MAX_HELD));
+        drop((calls, next));
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

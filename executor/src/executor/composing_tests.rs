@@ -22,7 +22,7 @@ const WAT_FAIL: &str =
     r#"(module (memory (export "memory") 1) (func (export "process") (result i32) (i32.const 7)))"#;
 
 /// Answers with its input behind a mark.
-fn wat_mark(mark: char) -> String {
+pub(super) fn wat_mark(mark: char) -> String {
     format!(
         r#"(module
         (import "mentat" "read_input" (func $read (param i32 i32 i32) (result i32)))
@@ -36,23 +36,24 @@ fn wat_mark(mark: char) -> String {
 }
 
 /// Lets a module in; its digest in hexadecimal.
-async fn agent(server: &Server, id: &str, text: &str) -> String {
+pub(super) async fn agent(server: &Server, id: &str, text: &str) -> String {
     let admitted = admitted(text, GrantSet::default(), CallLimits::default()).called(id, "s@example.org");
     server.executor.admit_for_test(admitted).await.to_string()
 }
 
-struct Draft<'a> {
-    name: &'a str,
-    agent: &'a str,
-    module: &'a str,
-    after: &'a [&'a str],
-    timeout_ms: u32,
-    retries: u8,
+pub(super) struct Draft<'a> {
+    pub(super) name: &'a str,
+    pub(super) agent: &'a str,
+    pub(super) module: &'a str,
+    pub(super) after: &'a [&'a str],
+    pub(super) timeout_ms: u32,
+    pub(super) retries: u8,
 }
 
-const DRAFT: Draft<'_> = Draft { name: "", agent: "", module: "", after: &[], timeout_ms: 5_000, retries: 0 };
+pub(super) const DRAFT: Draft<'_> =
+    Draft { name: "", agent: "", module: "", after: &[], timeout_ms: 5_000, retries: 0 };
 
-fn document(steps: &[Draft<'_>]) -> Vec<u8> {
+pub(super) fn document(steps: &[Draft<'_>]) -> Vec<u8> {
     let text = |step: &Draft<'_>| {
         let after: Vec<String> = step.after.iter().map(|name| format!("\"{name}\"")).collect();
         format!(
@@ -70,19 +71,19 @@ fn document(steps: &[Draft<'_>]) -> Vec<u8> {
     format!(r#"{{"format":"mentat-pipeline-v1","steps":[{}]}}"#, steps.join(",")).into_bytes()
 }
 
-async fn compose(server: &Server, id: &str, steps: &[Draft<'_>]) {
+pub(super) async fn compose(server: &Server, id: &str, steps: &[Draft<'_>]) {
     let document = document(steps);
     assert!(trust_store::pipeline::Pipeline::from_json(&document).is_ok());
     let admitted = AdmittedModule::for_test(document, GrantSet::default(), CallLimits::default());
     server.executor.admit_for_test(admitted.called(id, "p@example.org")).await;
 }
 
-async fn call(server: &Server, id: &str, input: &'static [u8]) -> Result<super::Executed, Denied> {
+pub(super) async fn call(server: &Server, id: &str, input: &'static [u8]) -> Result<super::Executed, Denied> {
     server.executor.execute(id, Bytes::from_static(input), Terms::default()).await
 }
 
 /// Every receipt, once there are so many and a checkpoint covers them.
-async fn receipts(executor: &Executor, count: u64) -> Vec<(String, Receipt)> {
+pub(super) async fn receipts(executor: &Executor, count: u64) -> Vec<(String, Receipt)> {
     let mut found = Vec::new();
     for index in 0..count {
         let mut proof = executor.receipts().of_index(index);
