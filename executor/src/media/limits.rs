@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::runtime::Cancel;
+use crate::runtime::{AdmissionId, Cancel};
 
 /// What guests may store, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,4 +28,6 @@ impl Default for MediaLimits {
 pub(crate) struct Until {
     pub(crate) kill: Cancel,
     pub(crate) deadline: Instant,
+    /// By which admission the guest runs.
+    pub(crate) admission: AdmissionId,
 }

@@ -3,6 +3,7 @@
 //! Requests are signed in their query (Signature Version 4) and live for a minute. The bucket is not believed: what it gives is
 //! bounded while it is read, and compared with its digest by the store above.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use executor_engine::ModuleDigest;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, IF_NONE_MATCH};
+use parking_lot::Mutex;
 use rusty_s3::{Bucket, Credentials, S3Action as _, UrlStyle};
 use service::StartRefusal;
 use tokio::runtime::Handle;
@@ -18,10 +20,14 @@ use tokio::sync::Semaphore;
 use super::{MediaBackend, MediaError, Until};
 use crate::clock;
 use crate::config::{BucketStyle, S3Settings};
+use crate::runtime::AdmissionId;
 use crate::waiting::{Interrupted, wait_for};
 
 /// Requests of all guests under way.
 const MAX_UNDER_WAY: usize = 64;
+
+/// Those of one agent: a quarter, so that one whose objects are slow keeps no other from its own.
+const MAX_OF_ONE: usize = MAX_UNDER_WAY / 4;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -47,6 +53,38 @@ pub(crate) struct S3 {
     client: reqwest::Client,
     runtime: Handle,
     under_way: Arc<Semaphore>,
+    of_agents: Arc<Mutex<HashMap<AdmissionId, usize>>>,
+}
+
+/// One request of an agent, counted until this is dropped.
+struct OfAgent {
+    all: Arc<Mutex<HashMap<AdmissionId, usize>>>,
+    admission: AdmissionId,
+}
+
+impl OfAgent {
+    /// One more, unless there are as many as one may have.
+    fn of(all: &Arc<Mutex<HashMap<AdmissionId, usize>>>, admission: AdmissionId) -> Option<Self> {
+        let mut counts = all.lock();
+        let count = counts.entry(admission).or_default();
+        if *count >= MAX_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Self { all: Arc::clone(all), admission })
+    }
+}
+
+impl Drop for OfAgent {
+    fn drop(&mut self) {
+        let mut counts = self.all.lock();
+        if let Some(count) = counts.get_mut(&self.admission) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.admission);
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for S3 {
@@ -82,6 +120,7 @@ impl S3 {
             client,
             runtime: Handle::current(),
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+            of_agents: Arc::default(),
         })
     }
 
@@ -99,10 +138,11 @@ impl S3 {
         until: &Until,
         work: impl Future<Output = Result<T, MediaError>> + Send + 'static,
     ) -> Result<T, MediaError> {
+        let own = OfAgent::of(&self.of_agents, until.admission).ok_or(MediaError::Busy)?;
         let place = Arc::clone(&self.under_way).try_acquire_owned().map_err(|_| MediaError::Busy)?;
         let work = async move {
             let done = work.await;
-            drop(place);
+            drop((place, own));
             done
         };
         wait_for(&self.runtime, work, &until.kill, until.deadline).unwrap_or_else(|interrupted| {
@@ -155,7 +195,8 @@ impl S3 {
             let status = request.send().await.map_err(failed)?.status();
             match status {
                 StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT => return Ok(()),
-                // It is there already, under the digest that it has.
+                // Something is there already. Whoever may write to the bucket can put another thing under this name; reading compares,
+                // and whoever reads learns that it was altered.
                 StatusCode::PRECONDITION_FAILED => return Ok(()),
                 // Somebody else is writing it at this moment.
                 StatusCode::CONFLICT if left > 0 => tokio::time::sleep(PAUSE).await,

@@ -3,14 +3,12 @@
 #[path = "../../../tests/src/skip.rs"]
 mod skip;
 
-use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use service::ClientTls;
 
 use super::super::tests::until;
@@ -330,4 +328,17 @@ async fn an_emulator_of_other_people_keeps_objects_and_gives_them_back() {
     let s3 = S3::new(&fake.settings(folder.path())).unwrap();
     on_a_thread(move || s3.write(digest, "a/b", b"other", &until(Duration::from_secs(30)))).await.unwrap();
     assert_eq!(round(&fake, b"hello").await.1, Ok(b"hello".to_vec()));
+}
+
+#[test]
+fn one_agent_has_a_share_of_the_requests_under_way() {
+    let all = Arc::default();
+    let (one, other) = (AdmissionId::next(), AdmissionId::next());
+    let mut held: Vec<_> = (0..MAX_OF_ONE).map(|_| OfAgent::of(&all, one).unwrap()).collect();
+    assert!(OfAgent::of(&all, one).is_none());
+    held.push(OfAgent::of(&all, other).unwrap());
+    drop(held.swap_remove(0));
+    assert!(OfAgent::of(&all, one).is_some());
+    drop(held);
+    assert!(all.lock().is_empty(), "an agent that is gone is not remembered");
 }

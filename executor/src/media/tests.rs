@@ -6,7 +6,8 @@ use crate::clock;
 const SMALL: MediaLimits = MediaLimits { object: 8, call: 20, store: 24 };
 
 pub(super) fn until(time: Duration) -> Until {
-    Until { kill: crate::runtime::Cancel::default(), deadline: clock::monotonic() + time }
+    let kill = crate::runtime::Cancel::default();
+    Until { kill, deadline: clock::monotonic() + time, admission: crate::runtime::AdmissionId::next() }
 }
 
 fn put(store: &MediaStore, bytes: &[u8], uploaded: &mut u64) -> Result<String, ErrorCode> {

@@ -227,7 +227,11 @@ impl GuestState {
 
     /// How long it may wait for something outside.
     pub(crate) fn until(&self) -> Until {
-        Until { kill: self.kill(), deadline: self.deadline }
+        Until {
+            kill: self.kill(),
+            deadline: self.deadline,
+            admission: self.registration.calls.owner.admission,
+        }
     }
 
     /// Whether the kill flag is up: the cheap part of [`Self::stop_cause`].

@@ -139,7 +139,8 @@ impl Exporter {
         match self.attempt(body).await {
             Ok(status) if status.is_success() => Ok(()),
             Ok(status) => Err(status.to_string()),
-            Err(error) => Err(error.to_string()),
+            // Not its address, which may hold what opens the collector.
+            Err(error) => Err(error.without_url().to_string()),
         }
     }
 

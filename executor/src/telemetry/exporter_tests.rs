@@ -197,3 +197,14 @@ async fn a_full_queue_drops_and_counts_and_a_batch_is_tried_twice() {
     assert_eq!(metrics.traces_of("dropped"), 99);
     drop(waiting);
 }
+
+#[tokio::test]
+async fn the_address_of_a_collector_that_is_gone_is_not_in_what_is_logged() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let url = format!("http://name:s3cret@{address}/v1/traces?token=s3cret");
+    let exporter = Exporter { client: reqwest::Client::new(), url, metrics: Metrics::default() };
+    let why = exporter.send(Vec::new()).await.unwrap_err();
+    assert!(!why.contains("s3cret") && !why.is_empty(), "{why}");
+}
