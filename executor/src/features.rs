@@ -12,6 +12,8 @@ use crate::admission::Denied;
 /// A part that a build may leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
+    /// Rules over capabilities in Cedar.
+    Cedar,
     /// Releases that take over from each other.
     Deployments,
     /// Media objects, in files of this machine.
@@ -26,12 +28,13 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, by name.
-    pub const ALL: [Self; 5] =
-        [Self::Deployments, Self::Media, Self::MediaS3, Self::Pipelines, Self::Telemetry];
+    pub const ALL: [Self; 6] =
+        [Self::Cedar, Self::Deployments, Self::Media, Self::MediaS3, Self::Pipelines, Self::Telemetry];
 
     /// Its name in `cargo build --features`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Cedar => "cedar",
             Self::Deployments => "deployments",
             Self::Media => "media",
             Self::MediaS3 => "media-s3",
@@ -43,6 +46,7 @@ impl Feature {
     /// Whether this executor has it.
     pub const fn is_built(self) -> bool {
         match self {
+            Self::Cedar => cfg!(feature = "cedar"),
             Self::Deployments => cfg!(feature = "deployments"),
             Self::Media => cfg!(feature = "media"),
             Self::MediaS3 => cfg!(feature = "media-s3"),

@@ -40,6 +40,10 @@ impl Served {
     pub(crate) fn digest(&self) -> ModuleDigest {
         match *self {}
     }
+
+    pub(crate) fn begin(&self) {
+        match *self {}
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,11 @@ impl Executor {
         Err(Feature::Deployments.denied())
     }
 
+    /// No release serves by a route.
+    pub(super) fn refuse_in_service(&self, _: &str) -> Result<(), Denied> {
+        Ok(())
+    }
+
     /// No agent has a route that an unloaded release would be taken out of.
     pub(super) async fn unroute(&self, _: &Agent) -> Result<(), Denied> {
         Ok(())
