@@ -56,9 +56,49 @@ export function at(bytes: ArrayBuffer): usize {
   return changetype<usize>(bytes);
 }
 
-/** Text as the interface wants it. */
-// @ts-ignore: decorator
-@inline
+/** Text as the interface wants it: half of a character, which a text of this language can hold, becomes the replacement character. */
 export function utf8(text: string): ArrayBuffer {
-  return String.UTF8.encode(text);
+  return String.UTF8.encode(text, false, String.UTF8.ErrorMode.REPLACE);
+}
+
+/**
+ * The text of bytes; null when they are no UTF-8 (RFC 3629). The standard library decodes whatever comes, over-long forms
+ * included, and then this agent would read another text than everything that looked at the bytes before it.
+ */
+export function text(bytes: ArrayBuffer): string | null {
+  return isUtf8(bytes) ? String.UTF8.decode(bytes) : null;
+}
+
+function isUtf8(bytes: ArrayBuffer): bool {
+  const from = at(bytes);
+  const length = bytes.byteLength;
+  for (let place = 0; place < length;) {
+    const first = load<u8>(from + place++);
+    if (first < 0x80) continue;
+    let more = 1;
+    // The range of the second byte keeps out over-long forms, halves of pairs, and what is past the last character.
+    let low: u8 = 0x80;
+    let high: u8 = 0xbf;
+    if (first >= 0xc2 && first <= 0xdf) {
+      more = 1;
+    } else if (first >= 0xe0 && first <= 0xef) {
+      more = 2;
+      if (first == 0xe0) low = 0xa0;
+      if (first == 0xed) high = 0x9f;
+    } else if (first >= 0xf0 && first <= 0xf4) {
+      more = 3;
+      if (first == 0xf0) low = 0x90;
+      if (first == 0xf4) high = 0x8f;
+    } else {
+      return false;
+    }
+    if (place + more > length) return false;
+    const second = load<u8>(from + place);
+    if (second < low || second > high) return false;
+    for (let next = 1; next < more; next++) {
+      if ((load<u8>(from + place + next) & 0xc0) != 0x80) return false;
+    }
+    place += more;
+  }
+  return true;
 }

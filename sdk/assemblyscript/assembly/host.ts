@@ -1,7 +1,7 @@
 // What an agent may use besides answering. A function that the manifest was not granted must not be imported: it is not, as
 // long as it is not called.
 import * as abi from "./abi";
-import { at, utf8 } from "./abi";
+import { at, text, utf8 } from "./abi";
 import { HostError, checked } from "./error";
 
 /** The whole input. */
@@ -15,6 +15,7 @@ export function readInput(): ArrayBuffer | null {
   let done = 0;
   while (done < bytes.byteLength) {
     const got = checked(abi.read_input(at(bytes) + done, min(bytes.byteLength - done, abi.MAX_TRANSFER), done));
+    if (got == 0) checked(HostError.Io);
     if (got <= 0) return null;
     done += got;
   }
@@ -35,17 +36,32 @@ export function writeOutput(bytes: ArrayBuffer): bool {
 /** The bytes of a result; its buffer is closed. */
 function take(buffer: i32): ArrayBuffer | null {
   if (checked(buffer) < 0) return null;
-  const length = <i32>abi.buffer_len(buffer);
-  const bytes = new ArrayBuffer(max(length, 0));
+  const length = abi.buffer_len(buffer);
+  if (length < 0 || length > i32.MAX_VALUE) {
+    checked(length < 0 ? <i32>length : HostError.Io);
+    abi.close(buffer);
+    return null;
+  }
+  const bytes = new ArrayBuffer(<i32>length);
   let done = 0;
   while (done < bytes.byteLength) {
     const piece = min(bytes.byteLength - done, abi.MAX_TRANSFER);
     const got = checked(abi.buffer_read(buffer, at(bytes) + done, piece, done));
-    if (got <= 0) break;
+    if (got <= 0) {
+      if (got == 0) checked(HostError.Io);
+      break;
+    }
     done += got;
   }
   abi.close(buffer);
-  return done == length ? bytes : null;
+  return done == bytes.byteLength ? bytes : null;
+}
+
+/** A result that is a text. */
+function answered(bytes: ArrayBuffer): string | null {
+  const read = text(bytes);
+  if (read === null) checked(HostError.Io);
+  return read;
 }
 
 /** Records a finite value under a name of the form `[a-z_][a-z0-9_]*`, at most 64 bytes. */
@@ -71,7 +87,7 @@ export class Capability {
     if (granted === null) return null;
     const value = granted.invoke("get", new ArrayBuffer(0));
     granted.close();
-    return value === null ? null : String.UTF8.decode(value);
+    return value === null ? null : answered(value);
   }
 
   /** Uses it: `get` of `env:NAME`, `request` of `network:https:HOST`. */
@@ -98,7 +114,7 @@ export class Media {
   static upload(mediaType: string, bytes: ArrayBuffer): string | null {
     const kind = utf8(mediaType);
     const reference = take(abi.upload_media(at(kind), kind.byteLength, at(bytes), bytes.byteLength));
-    return reference === null ? null : String.UTF8.decode(reference);
+    return reference === null ? null : answered(reference);
   }
 }
 

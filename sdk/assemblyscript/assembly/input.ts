@@ -1,3 +1,4 @@
+import { text } from "./abi";
 import { parse } from "./json";
 import { Kind, Value } from "./value";
 
@@ -15,9 +16,14 @@ export class Input {
     public bytes: ArrayBuffer,
   ) {}
 
-  /** The input as a text. */
+  /** The input as a text. Bytes that are no UTF-8 are not what the agent takes. */
   text(): string {
-    return String.UTF8.decode(this.bytes);
+    const read = text(this.bytes);
+    if (read === null) {
+      this.fail("it is no UTF-8");
+      return "";
+    }
+    return read;
   }
 
   /** The input as JSON. */

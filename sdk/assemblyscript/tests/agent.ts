@@ -27,6 +27,11 @@ class Everything extends Agent {
       stream.write(String.UTF8.encode("two"));
       return Output.create().setNumber("pieces", stream.end());
     }
+    if (use == "assert") {
+      assert(input.has("more"), "there is more");
+      return answer(true);
+    }
+    if (use == "halves") return Output.create().setString("\ud83d", "a\ude00b");
     return Output.failure("no such use", 9);
   }
 }

@@ -7,7 +7,7 @@ import { Host } from "../fake/host.mjs";
 
 const wasm = await readFile(new URL("../build/agent.wasm", import.meta.url));
 const granted = () => new Host().environment("GREETING", "hi").media().streams();
-const ask = (input, host = granted()) => host.input(typeof input === "string" ? input : JSON.stringify(input)).call(wasm);
+const ask = (input, host = granted()) => host.input(typeof input === "string" || Buffer.isBuffer(input) ? input : JSON.stringify(input)).call(wasm);
 
 test("what comes in goes out again", async () => {
   const value = { a: [1, -2.5, 1e300, true, null, { b: 'ü€😀\n"\\\u0001' }], c: {}, d: [], e: 9007199254740992 };
@@ -51,4 +51,35 @@ test("capabilities, media, metrics and streams", async () => {
 
 test("a module that imports what was not granted is refused as an executor refuses it", async () => {
   await assert.rejects(ask({ use: "echo" }, new Host()), /import_not_granted: mentat\.(request_capability|upload_media|start_stream)/);
+});
+
+test("bytes that are no UTF-8 are not what the agent takes", async () => {
+  const around = (...bytes) => Buffer.concat([Buffer.from('{"use":"'), Buffer.from(bytes), Buffer.from('"}')]);
+  for (const bytes of [
+    [0xc0, 0xa2], // an over-long quotation mark: other readers see the text go on
+    [0xc1, 0xbf], [0xe0, 0x9f, 0xbf], [0xf0, 0x8f, 0xbf, 0xbf], // over-long
+    [0xed, 0xa0, 0x80], [0xed, 0xbf, 0xbf], // halves of pairs
+    [0xf4, 0x90, 0x80, 0x80], [0xf5, 0x80, 0x80, 0x80], [0xff], // past the last character
+    [0x80], [0xc3], [0xe2, 0x82], [0xf0, 0x9f, 0x98], [0xc3, 0x28], [0xe2, 0x28, 0xac], [0xe2, 0x82, 0x28], // cut
+  ]) {
+    const done = await ask(around(...bytes));
+    assert.deepEqual([done.exitCode, done.log.at(-1).text], [2, "input: it is no UTF-8"], Buffer.from(bytes).toString("hex"));
+  }
+  // At the very end, where a decoder would leave it out.
+  const cut = await ask(Buffer.concat([Buffer.from('{"use":"echo","value":{}}'), Buffer.from([0xe2, 0x82])]));
+  assert.equal(cut.exitCode, 2);
+  for (const text of ["\u0000", "\u007f", "\u0080", "\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\u{10000}", "\u{10ffff}"]) {
+    const done = await ask({ use: "echo", value: { text } });
+    assert.deepEqual(JSON.parse(done.text).got, { text });
+  }
+});
+
+test("half of a character goes out as the replacement character", async () => {
+  const done = await ask({ use: "halves" });
+  assert.deepEqual(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(done.output)), { "\ufffd": "a\ufffdb" });
+});
+
+test("what an agent asserts is checked in the module that is built", async () => {
+  assert.equal((await ask({ use: "assert", more: 1 })).exitCode, 0);
+  await assert.rejects(ask({ use: "assert" }), /unreachable/);
 });
