@@ -58,7 +58,7 @@ const RUST: Template = Template {
     needs: "make; a Rust toolchain with the target wasm32-unknown-unknown (rustup target add), or Debian's rustc-web, cargo-web, rust-web-src and lld-22",
     input: "input.json",
     own: own!("rust": ".gitignore" "Cargo.toml" "Makefile" "README.md" "input.json" "manifest.yaml" "src/lib.rs" "tests/agent.rs"),
-    sdk: sdk!("rust": "Cargo.toml" "guest.mk" "macros/Cargo.toml" "macros/src/lib.rs" "src/abi.rs" "src/agent.rs" "src/capability.rs"
+    sdk: sdk!("rust": "Cargo.toml" "guest.mk" "macros/Cargo.toml" "macros/src/lib.rs" "src/abi.rs" "src/agent.rs" "src/bump.rs" "src/capability.rs"
         "src/context.rs" "src/error.rs" "src/fake.rs" "src/fake/raw.rs" "src/host.rs" "src/input.rs" "src/json.rs" "src/lib.rs"
         "src/media.rs" "src/output.rs" "src/runtime.rs" "src/stream.rs"),
 };

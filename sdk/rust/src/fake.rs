@@ -139,10 +139,30 @@ impl Host {
 
     /// One call at a time on a thread; a call within a call has a host of its own.
     fn serve(self, call: impl FnOnce() -> i32) -> Done {
-        let before = CALL.replace(Some(Call { host: self, ..Call::default() }));
+        let place = Place { before: Some(CALL.replace(Some(Call { host: self, ..Call::default() }))) };
         let exit_code = call();
-        let done = CALL.replace(before).map(|call| call.done).unwrap_or_default();
-        Done { exit_code, ..done }
+        Done { exit_code, ..place.leave() }
+    }
+}
+
+/// The place of the call that is going on. It is left when an agent panics as well: the next test of the thread finds none.
+struct Place {
+    /// What was going on before, until it goes on again.
+    before: Option<Option<Call>>,
+}
+
+impl Place {
+    fn leave(mut self) -> Done {
+        let call = self.before.take().and_then(|before| CALL.replace(before));
+        call.map(|call| call.done).unwrap_or_default()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            CALL.set(before);
+        }
     }
 }
 

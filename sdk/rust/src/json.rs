@@ -385,8 +385,8 @@ impl FromValue for i64 {
     fn from_value(value: &Value) -> Option<Self> {
         let number = f64::from_value(value)?;
         let whole = number as i64;
-        // Past 2^53 the text said more than the number kept.
-        (whole as f64 == number && whole.unsigned_abs() <= 1 << 53).then_some(whole)
+        // From 2^53 on the text may have said more than the number kept: 2^53 + 1 is read as 2^53.
+        (whole as f64 == number && whole.unsigned_abs() < 1 << 53).then_some(whole)
     }
 }
 

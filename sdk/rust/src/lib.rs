@@ -30,6 +30,8 @@ extern crate std;
 #[cfg(target_arch = "wasm32")]
 mod abi;
 mod agent;
+#[cfg(any(test, all(target_arch = "wasm32", feature = "runtime")))]
+mod bump;
 mod capability;
 mod context;
 mod error;

@@ -8,51 +8,39 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 
+use crate::bump::{PAGE, Range};
 use crate::context::Level;
 use crate::host;
 
-const PAGE: usize = 64 << 10;
-
 /// Hands out memory upwards from the end of the module's own.
-struct Bump {
-    next: Cell<usize>,
-    end: Cell<usize>,
-}
+struct Bump(Cell<Range>);
 
 // SAFETY: a module of this target has one thread.
 unsafe impl Sync for Bump {}
 
 #[global_allocator]
-static ALLOCATOR: Bump = Bump { next: Cell::new(0), end: Cell::new(0) };
+static ALLOCATOR: Bump = Bump(Cell::new(Range::EMPTY));
 
-// SAFETY: every range starts where the last one ended, is aligned as asked, and lies in memory that `memory_grow` gave to
-// this allocator alone; the numbers cannot wrap because they are checked.
+// SAFETY: `Range` hands out every byte at most once, aligned as asked, and only of memory that `memory_grow` gave to this
+// allocator alone; its numbers are checked, up to the last byte of the largest memory there is.
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let aligned = self.next.get().checked_next_multiple_of(layout.align());
-        let Some((start, end)) = aligned.and_then(|start| Some((start, start.checked_add(layout.size())?)))
-        else {
+        let (Ok(size), Ok(align)) = (u32::try_from(layout.size()), u32::try_from(layout.align())) else {
             return core::ptr::null_mut();
         };
-        if start != 0 && end <= self.end.get() {
-            self.next.set(end);
-            return start as *mut u8;
+        let mut range = self.0.get();
+        let mut place = range.take(size, align);
+        if place.is_none() {
+            let pages = size.saturating_add(align).div_ceil(PAGE);
+            let grown = core::arch::wasm32::memory_grow(0, pages as usize);
+            if grown == usize::MAX {
+                return core::ptr::null_mut();
+            }
+            range.grow(grown as u32, pages);
+            place = range.take(size, align);
         }
-        let pages = layout.size().saturating_add(layout.align()).div_ceil(PAGE);
-        let grown = core::arch::wasm32::memory_grow(0, pages);
-        if grown == usize::MAX {
-            return core::ptr::null_mut();
-        }
-        let fresh = grown * PAGE;
-        // What is left of the old range goes on where the new one follows it.
-        let from = if fresh == self.end.get() && start != 0 {
-            start
-        } else {
-            fresh.next_multiple_of(layout.align())
-        };
-        self.end.set(fresh + pages * PAGE);
-        self.next.set(from + layout.size());
-        from as *mut u8
+        self.0.set(range);
+        place.map_or(core::ptr::null_mut(), |at| at as usize as *mut u8)
     }
 
     unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}

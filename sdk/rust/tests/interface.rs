@@ -40,11 +40,18 @@ mod attribute {
     pub(super) fn function(context: &Context, input: Input) -> Result<Output> {
         Kind::init(context)?.process(context, input)
     }
+
+    // A name that the export itself once had: it called itself for ever.
+    #[mentat_agent]
+    pub(super) fn exported(_: &Context, input: Input) -> Result<Output> {
+        Ok(Output::bytes(input.bytes()))
+    }
 }
 
 #[test]
 fn the_attribute_leaves_what_it_stands_on_as_it_is() {
     assert_eq!(Host::new().call(attribute::function).text(), "one");
+    assert_eq!(Host::new().input("it").call(attribute::exported).text(), "it");
     assert_eq!(Host::new().run::<attribute::Kind>().text(), "one");
     assert_eq!(Host::new().run::<attribute::Block>().text(), "one");
 }
@@ -194,4 +201,31 @@ fn names_of_metrics_follow_the_grammar() {
 fn an_agent_s_own_code_is_the_exit_code() {
     let fail = |code| Host::new().call(move |_, _| Err(Error::with_code(code, "no"))).exit_code;
     assert_eq!([fail(7), fail(-1), fail(0)], [7, -1, 1]);
+}
+
+#[test]
+fn a_whole_number_is_one_that_the_text_said() {
+    let ask = |text: &str| {
+        let host = Host::new().input(format!(r#"{{"n":{text}}}"#));
+        host.call(|_, input| Ok(Output::new().add("n", input.get::<i64>("n")? as f64)))
+    };
+    assert_eq!(ask("9007199254740991").text(), r#"{"n":9007199254740991}"#);
+    assert_eq!(ask("-9007199254740991").text(), r#"{"n":-9007199254740991}"#);
+    // Both are read as 2^53: which of the two was meant cannot be told any more.
+    for text in ["9007199254740992", "9007199254740993", "-9007199254740993", "1e300", "0.5"] {
+        assert_eq!(ask(text).exit_code, 2, "{text}");
+    }
+}
+
+#[test]
+fn an_agent_that_panics_leaves_nothing_for_the_next_call() {
+    let panics = || Host::new().input("left").streams().call(|_, _| panic!("as agents do"));
+    assert!(std::panic::catch_unwind(panics).is_err());
+    // Outside of a call there is no host: every function says so.
+    let reference = mentat_sdk::fake::Host::new().call(|context, _| {
+        let stream = context.stream("a");
+        Ok(Output::new().add("refused", stream.is_err()))
+    });
+    assert_eq!(reference.text(), r#"{"refused":true}"#);
+    assert_eq!(mentat_sdk::run_function(|_, input| Err(Error::with_code(input.bytes().len() as i32 + 7, "no"))), 7);
 }

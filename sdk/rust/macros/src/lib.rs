@@ -28,6 +28,11 @@ use proc_macro::{Delimiter, TokenStream, TokenTree};
 /// ```
 ///
 /// ```compile_fail
+/// #[mentat_sdk_macros::mentat_agent]
+/// extern "C" fn foreign() {}
+/// ```
+///
+/// ```compile_fail
 /// #[mentat_sdk_macros::mentat_agent(name = "x")]
 /// struct Named;
 /// ```
@@ -40,14 +45,15 @@ pub fn mentat_agent(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut expanded = item;
     let more = match call {
+        // Inside the block its own names come first: the export must not be called what an agent may be called.
         // Natively nothing is exported, but what would be is compiled: a wrong signature is an error in every build.
         Ok(call) => format!(
             "#[allow(unsafe_code, reason = \"the name of an export\")]
              const _: () = {{
                  #[cfg_attr(target_arch = \"wasm32\", unsafe(export_name = \"process\"))]
-                 extern \"C\" fn exported() -> i32 {{ {call} }}
+                 extern \"C\" fn __mentat_agent_export() -> i32 {{ {call} }}
                  #[cfg(not(target_arch = \"wasm32\"))]
-                 const _: extern \"C\" fn() -> i32 = exported;
+                 const _: extern \"C\" fn() -> i32 = __mentat_agent_export;
              }};"
         ),
         Err(message) => format!("::core::compile_error!({message:?});"),
@@ -91,7 +97,7 @@ fn call_of(item: TokenStream) -> Result<String, &'static str> {
                     .collect();
                 return Ok(format!("::mentat_sdk::run::<{of}>()"));
             }
-            "async" | "unsafe" | "const" | "trait" | "mod" | "use" | "type" | "static" => return Err(FORMS),
+            "async" | "unsafe" | "const" | "extern" | "default" | "trait" | "mod" | "use" | "type" | "static" => return Err(FORMS),
             _ => {}
         }
     }
