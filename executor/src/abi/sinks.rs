@@ -19,11 +19,16 @@ pub enum Level {
 }
 
 impl Level {
+    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
     /// From the ABI's number.
     pub fn from_code(code: i32) -> Option<Self> {
-        [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
-            .get(usize::try_from(code).ok()?)
-            .copied()
+        Self::ALL.get(usize::try_from(code).ok()?).copied()
+    }
+
+    /// From the stable text.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == word)
     }
 
     /// The stable text.

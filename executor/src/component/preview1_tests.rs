@@ -22,7 +22,7 @@ fn command(text: &str, more: &str) -> String {
     (i32.store (i32.const 4) (i32.const {length}))
     (if (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)) (then unreachable))
     {more}))"#,
-        length = text.len()
+        length = text.replace("\\0a", "\n").len()
     )
 }
 
@@ -43,6 +43,39 @@ fn the_input_of_the_call_is_its_standard_input() {
         (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))";
     let done = run(&command(">", echo), b"what came in").unwrap();
     assert_eq!(done.output, b">what came in");
+}
+
+/// Writes `text` to its standard error, and no more.
+fn complains(text: &str) -> String {
+    command(text, "").replace("(call $write (i32.const 1)", "(call $write (i32.const 2)")
+}
+
+#[test]
+fn a_line_of_standard_error_says_its_level_or_is_information() {
+    let done = run(&complains("error: a\\0awarn: b: c\\0ainfo: d\\0adebug: e\\0atrace: \\0afatal: f\\0ag\\0aerror:h"), b"").unwrap();
+    let lines: Vec<_> = done.log.iter().map(|line| (line.level.as_str(), line.text.as_str())).collect();
+    let expected = [
+        ("error", "a"),
+        ("warn", "b: c"),
+        ("info", "d"),
+        ("debug", "e"),
+        ("trace", ""),
+        ("info", "fatal: f"),
+        ("info", "g"),
+        ("info", "error:h"),
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(done.exit_code, 0);
+}
+
+#[test]
+fn a_metric_on_standard_error_keeps_the_grammar_of_metrics() {
+    let done = run(&complains("metric: words_total 2.5\\0ametric: Words 1\\0ametric: a NaN\\0ametric: b\\0ametric: c 1 2"), b"").unwrap();
+    let metrics: Vec<_> = done.metrics.iter().map(|metric| (metric.name.as_str(), metric.value)).collect();
+    assert_eq!(metrics, [("words_total", 2.5)]);
+    let lines: Vec<_> = done.log.iter().map(|line| (line.level.as_str(), line.text.as_str())).collect();
+    let kept = ["metric: Words 1", "metric: a NaN", "metric: b", "metric: c 1 2"];
+    assert_eq!(lines, kept.map(|line| ("info", line)));
 }
 
 #[test]

@@ -143,18 +143,42 @@ pub(super) fn prepare(state: &mut GuestState) -> wasmtime::Result<()> {
 }
 
 /// Takes what the guest wrote: to its standard output as output of the call or as log lines, to its standard error as
-/// log lines.
+/// log lines and metrics.
 pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
     let Some(wasi) = state.extras().wasi.take() else { return };
-    let mut lines = |level, bytes: &[u8]| {
-        for line in String::from_utf8_lossy(bytes).lines() {
-            state.log(Some(level), Ok(line));
-        }
-    };
-    lines(Level::Error, &wasi.stderr.contents());
+    for line in String::from_utf8_lossy(&wasi.stderr.contents()).lines() {
+        take_line(state, line);
+    }
     match stdout_is {
         StdoutIs::Output => state.output = wasi.stdout.contents().to_vec(),
-        StdoutIs::Log => lines(Level::Info, &wasi.stdout.contents()),
+        StdoutIs::Log => {
+            for line in String::from_utf8_lossy(&wasi.stdout.contents()).lines() {
+                state.log(Some(Level::Info), Ok(line));
+            }
+        }
+    }
+}
+
+/// A line of standard error, in the form that the SDKs write (docs/formats/agent-abi.md): `LEVEL: TEXT` and
+/// `metric: NAME VALUE`. A level is the guest's own word here as it is in the other interfaces. Every other line is kept
+/// whole: libraries write there as they like, and most of it is no error.
+fn take_line(state: &mut GuestState, line: &str) {
+    match line.split_once(": ") {
+        Some(("metric", measured)) => {
+            let taken = measured.split_once(' ').and_then(|(name, value)| {
+                let value = value.parse().ok()?;
+                let (extras, calls) = state.extras_and_calls();
+                extras.metrics.record(&calls.limits, name, value).ok()
+            });
+            if taken.is_none() {
+                state.log(Some(Level::Info), Ok(line));
+            }
+        }
+        Some((word, text)) => match Level::from_word(word) {
+            Some(level) => state.log(Some(level), Ok(text)),
+            None => state.log(Some(Level::Info), Ok(line)),
+        },
+        None => state.log(Some(Level::Info), Ok(line)),
     }
 }
 

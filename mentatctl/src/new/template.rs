@@ -82,7 +82,7 @@ const GO: Template = Template {
     input: "input.json",
     own: own!("go": ".gitignore" "Makefile" "README.md" "go.mod" "input.json" "main.go" "main_test.go" "manifest.yaml"),
     sdk: sdk!("go": "agent/agent.go" "agent/command.go" "agent/core.go" "agent/error.go" "agent/fake.go" "agent/input.go"
-        "agent/interface.go" "agent/json.go" "agent/output.go" "go.mod" "guest.mk" "memory/main.go"),
+        "agent/interface.go" "agent/json.go" "agent/lines.go" "agent/output.go" "go.mod" "guest.mk" "memory/main.go"),
 };
 
 const C: Template = Template {

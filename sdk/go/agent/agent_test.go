@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -154,6 +155,26 @@ func TestAnAgentsOwnCodeIsTheExitCode(t *testing.T) {
 	for err, want := range map[error]int32{Fail(7, "no"): 7, Fail(0, "no"): 1, errors.New("no"): 1, nil: 0} {
 		if code := ExitCode(err); code != want {
 			t.Errorf("%v: %d", err, code)
+		}
+	}
+}
+
+func TestALineOfACommandIsOneLine(t *testing.T) {
+	for want, line := range map[string]string{
+		"info: a\n":                    logLine(LevelInfo, "a"),
+		"warn: a\\nerror: b\\r\\n: \n": logLine(LevelWarn, "a\nerror: b\r\n: "),
+		"":                             logLine(LevelTrace+1, "a"),
+	} {
+		if line != want {
+			t.Errorf("%q", line)
+		}
+	}
+	if line, err := metricLine("seen_total", 0.5); line != "metric: seen_total 0.5\n" || err != nil {
+		t.Errorf("%q %v", line, err)
+	}
+	for name, value := range map[string]float64{"a 1\nerror: b": 1, "A": 1, "": 1, "a": math.NaN(), "b": math.Inf(1), strings.Repeat("a", 65): 1} {
+		if line, err := metricLine(name, value); line != "" || !errors.Is(err, InvalidArgument) {
+			t.Errorf("%q %v", line, err)
 		}
 	}
 }

@@ -5,12 +5,10 @@ package agent
 import (
 	"io"
 	"os"
-	"strconv"
 )
 
-// A command over WASI preview 1: standard input, output and error. The executor turns the lines of standard error into log lines.
-
-var levels = [...]string{"error", "warn", "info", "debug", "trace"}
+// A command over WASI preview 1: standard input, output and error. The executor reads the lines of standard error as log lines
+// and metrics (lines.go).
 
 // Run serves the call and ends the program.
 func Run() { os.Exit(int(answer(registered))) }
@@ -31,15 +29,19 @@ func writeOutput(bytes []byte) error {
 }
 
 func writeLog(level Level, text string) {
-	if level >= 0 && int(level) < len(levels) {
-		// A line that cannot be written is no failure of the call.
-		_, _ = os.Stderr.WriteString(levels[level] + ": " + text + "\n")
-	}
+	// A line that cannot be written is no failure of the call.
+	_, _ = os.Stderr.WriteString(logLine(level, text))
 }
 
 func recordMetric(name string, value float64) error {
-	_, err := os.Stderr.WriteString("metric: " + name + " " + strconv.FormatFloat(value, 'g', -1, 64) + "\n")
-	return err
+	line, err := metricLine(name, value)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stderr.WriteString(line); err != nil {
+		return IO
+	}
+	return nil
 }
 
 func environment(name string) (string, error) {
