@@ -4,11 +4,18 @@
 //
 // It keeps the rules of the interface that an agent can notice: grammars, ranges, handles, what was not granted. It has no
 // limits of time and memory, and grants what the test says, where an executor asks its policy. It takes modules in any language.
+// ../../cases.json holds it to what the executor answers.
 
 const LEVELS = ["error", "warn", "info", "debug", "trace"];
 const MAX_TRANSFER = 8 << 20;
-const MAX_NAME = 256;
-const [INVALID, RANGE, NOT_IN_MANIFEST, BAD_HANDLE, IO, UNSUPPORTED] = [-1, -2, -3, -5, -7, -8];
+const MAX_NAME = 4096;
+const MAX_ID = 256;
+const MAX_HANDLES = 64;
+const MAX_STREAMS = 16;
+const PIECE = 128 << 10;
+const [INVALID, RANGE, NOT_IN_MANIFEST, BAD_HANDLE, LIMIT, IO, UNSUPPORTED] = [-1, -2, -3, -5, -6, -7, -8];
+const CAPABILITY = /^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|(compute|extension|filesystem|network):[^]+)$/;
+const MEDIA_TYPE = /^[A-Za-z0-9!#$&^_.+-]+\/[A-Za-z0-9!#$&^_.+-]+$/;
 const ALWAYS = ["input_len", "read_input", "write_output", "log", "record_metric", "buffer_len", "buffer_read", "close"];
 
 /** Refused by the interface, with its number. */
@@ -98,24 +105,28 @@ export class Host {
     const memory = (ptr, len) => {
       const [start, length] = [ptr >>> 0, len >>> 0];
       const { buffer } = state.instance.exports.memory;
-      if (length > MAX_TRANSFER) throw new Refused(INVALID);
       if (start + length > buffer.byteLength) throw new Refused(RANGE);
+      if (length > MAX_TRANSFER) throw new Refused(LIMIT);
       return new Uint8Array(buffer, start, length);
     };
     const text = (ptr, len, longest = MAX_NAME) => {
-      if (len >>> 0 > longest) throw new Refused(INVALID);
+      const bytes = memory(ptr, len);
+      if (bytes.length > longest) throw new Refused(LIMIT);
       try {
-        return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(memory(ptr, len));
-      } catch (error) {
-        throw error instanceof Refused ? error : new Refused(INVALID);
+        return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+      } catch {
+        throw new Refused(INVALID);
       }
     };
     const copy = (from, ptr, cap, offset) => {
-      const piece = from.subarray(offset, offset + (cap >>> 0));
-      memory(ptr, piece.length).set(piece);
+      const room = memory(ptr, cap);
+      const piece = from.subarray(offset, offset + room.length);
+      room.set(piece);
       return piece.length;
     };
+    const held = () => [...handles.values()].reduce((sum, { bytes }) => sum + (bytes?.length ?? 0), 0);
     const insert = (resource) => {
+      if (handles.size >= MAX_HANDLES || held() + (resource.bytes?.length ?? 0) > MAX_TRANSFER) throw new Refused(LIMIT);
       handles.set(state.next, resource);
       return state.next++;
     };
@@ -139,36 +150,40 @@ export class Host {
         if (LEVELS[level] !== undefined) done.log.push({ level: LEVELS[level], text: text(ptr, len, MAX_TRANSFER) });
       },
       record_metric: (ptr, len, value) => {
-        const name = text(ptr, len, 64);
-        if (!/^[a-z_][a-z0-9_]*$/.test(name) || !Number.isFinite(value)) throw new Refused(INVALID);
+        const name = text(ptr, len);
+        if (!/^[a-z_][a-z0-9_]{0,63}$/.test(name) || !Number.isFinite(value)) throw new Refused(INVALID);
         done.metrics.push({ name, value });
         return 0;
       },
       buffer_len: (handle) => BigInt(get(handle, "bytes").bytes.length),
-      buffer_read: (handle, ptr, cap, offset) => copy(get(handle, "bytes").bytes, ptr, cap, Number(offset)),
+      buffer_read: (handle, ptr, cap, offset) => {
+        if (offset < 0n) throw new Refused(INVALID);
+        return copy(get(handle, "bytes").bytes, ptr, cap, Number(offset));
+      },
       close: (handle) => {
         if (!handles.delete(handle)) throw new Refused(BAD_HANDLE);
         return 0;
       },
       request_capability: (ptr, len) => {
         const capability = text(ptr, len);
-        if (!capability.includes(":")) throw new Refused(INVALID);
+        if (!CAPABILITY.test(capability)) throw new Refused(INVALID);
         if (!this.#capabilities.has(capability)) throw new Refused(NOT_IN_MANIFEST);
         return insert({ operation: this.#capabilities.get(capability) });
       },
       invoke_capability: (handle, ptr, len, args, argsLen) => {
+        const [name, given] = [text(ptr, len), memory(args, argsLen).slice()];
         const { operation } = get(handle, "operation");
-        return insert({ bytes: bytesOf(operation(text(ptr, len), memory(args, argsLen).slice())) });
+        return insert({ bytes: bytesOf(operation(name, given)) });
       },
       download_media: (ptr, len) => {
-        const [objects, reference] = [store(), text(ptr, len)];
+        const [reference, objects] = [text(ptr, len), store()];
         if (!/^sha256:[0-9a-f]{64}$/.test(reference)) throw new Refused(INVALID);
         if (!objects.has(reference)) throw new Refused(IO);
         return insert({ bytes: objects.get(reference) });
       },
       upload_media: (typePtr, typeLen, ptr, len) => {
-        const [objects, type, bytes] = [store(), text(typePtr, typeLen, 128), memory(ptr, len).slice()];
-        if (!type.includes("/")) throw new Refused(INVALID);
+        const [type, bytes, objects] = [text(typePtr, typeLen, 128), memory(ptr, len).slice(), store()];
+        if (!MEDIA_TYPE.test(type)) throw new Refused(INVALID);
         // Of the right form and of its own for every object; the digest is the executor's work.
         const reference = `sha256:${(objects.size + 1).toString(16).padStart(64, "0")}`;
         objects.set(reference, bytes);
@@ -178,13 +193,17 @@ export class Host {
       start_stream: (ptr, len) => {
         const id = text(ptr, len);
         if (!this.#streams) throw new Refused(UNSUPPORTED);
-        if (id === "" || /\p{Cc}/u.test(id) || done.streams.has(id)) throw new Refused(INVALID);
+        if (id === "" || bytesOf(id).length > MAX_ID || /\p{Cc}/u.test(id) || done.streams.has(id)) throw new Refused(INVALID);
+        if (done.streams.size >= MAX_STREAMS) throw new Refused(LIMIT);
         done.streams.set(id, []);
         return insert({ pieces: done.streams.get(id) });
       },
       write_stream: (handle, ptr, len) => {
-        get(handle, "pieces").pieces.push(memory(ptr, len).slice());
-        return len;
+        const bytes = memory(ptr, len).slice();
+        const { pieces } = get(handle, "pieces");
+        // A long piece reaches the reader as several, an empty one not at all.
+        for (let at = 0; at < bytes.length; at += PIECE) pieces.push(bytes.slice(at, at + PIECE));
+        return bytes.length;
       },
       end_stream: (handle) => {
         const { pieces } = get(handle, "pieces");

@@ -1,7 +1,7 @@
 /*
  * A host that is no executor: link mentat_fake.c and the agent into a native test, say what comes in and what is granted, call
- * process(), and look at what it did. It keeps the rules of the interface that an agent can notice: grammars, handles, what was
- * not granted. It has no limits of time and memory, and grants what the test says, where an executor asks its policy.
+ * process(), and look at what it did. It keeps the rules of the interface that an agent can notice: grammars, lengths, handles,
+ * what was not granted. It has no limits of time and memory, and grants what the test says, where an executor asks its policy.
  *
  *   mentat_fake_reset();
  *   mentat_fake.input = "hello";
@@ -27,14 +27,15 @@ struct mentat_fake {
   int media, streams;
 
   /* What the agent did. */
-  uint8_t output[1 << 20];
+  uint8_t output[32 << 20];
   size_t output_len;
-  struct { int32_t level; char text[256]; } log[64];
+  /* A line that is longer is dropped. */
+  struct { int32_t level; char text[4096]; } log[256];
   size_t log_len;
   struct { char name[65]; double value; } metrics[64];
   size_t metrics_len;
   /* The pieces of all streams, one after the other, and their number. */
-  uint8_t streamed[1 << 16];
+  uint8_t streamed[16 << 20];
   size_t streamed_len, pieces;
 };
 

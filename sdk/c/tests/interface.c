@@ -48,6 +48,11 @@ static void capabilities(void) {
   assert(handle > 0 && mentat_invoke_capability(handle, "put", 3, 0, 0) == MENTAT_INVALID_ARGUMENT);
   assert(mentat_close(handle) == 0 && mentat_close(handle) == MENTAT_BAD_HANDLE);
   assert(mentat_invoke_capability(handle, "get", 3, 0, 0) == MENTAT_BAD_HANDLE);
+  mentat_fake.operation = 0;
+  handle = mentat_request_capability("env:GREETING", 12);
+  assert(handle > 0 && mentat_invoke_capability(handle, "get", 3, 0, 0) == MENTAT_NOT_SUPPORTED);
+  mentat_fake.operation = greeting;
+  for (int turn = 0; turn < 1000; turn++) assert(mentat_environment("env:GREETING", value, sizeof value) == 2);
 }
 
 static void media(void) {
@@ -59,8 +64,12 @@ static void media(void) {
   assert(mentat_take(mentat_upload_media("text/plain", 10, "kept", 4), reference, 71) == 71);
   assert(mentat_take(mentat_download_media(reference, 71), object, sizeof object) == 4 && memcmp(object, "kept", 4) == 0);
   assert(mentat_take(mentat_download_media(reference, 70), object, sizeof object) == MENTAT_INVALID_ARGUMENT);
-  reference[70] ^= 1;
+  reference[70] = 'f';
   assert(mentat_download_media(reference, 71) == MENTAT_IO);
+  static char large[1 << 20], back[1 << 20];
+  memset(large, 'x', sizeof large);
+  assert(mentat_take(mentat_upload_media("a/b", 3, large, sizeof large), reference, 71) == 71);
+  assert(mentat_take(mentat_download_media(reference, 71), back, sizeof back) == sizeof back && memcmp(large, back, sizeof large) == 0);
 }
 
 static void streams(void) {

@@ -11,13 +11,14 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Operation is what a granted capability does when it is used. A [HostError] is how it refuses.
 type Operation func(operation string, arguments []byte) ([]byte, error)
 
 // Fake is a host that is no executor: agents run natively, in the test's own process, and the test sees what they did. It keeps
-// the rules of the interface that an agent can notice: grammars, handles, what was not granted. It has no limits of time and
+// the rules of the interface that an agent can notice: grammars, ranges, handles, what was not granted. It has no limits of time and
 // memory, and grants what the test says, where an executor asks its policy.
 type Fake struct {
 	// Input is the input of the call.
@@ -89,9 +90,23 @@ var (
 	turn    sync.Mutex
 	current *call
 
-	metricName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,63}$`)
-	reference  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	capabilityForm = regexp.MustCompile(`^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|(compute|extension|filesystem|network):(?s:.+))$`)
+	mediaTypeForm  = regexp.MustCompile(`^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$`)
+	referenceForm  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
+
+const (
+	maxName      = 4096
+	maxStreamID  = 256
+	maxMediaType = 128
+	maxHandles   = 64
+	maxStreams   = 16
+	// What is longer reaches the reader of a stream as several pieces.
+	pieceOfStream = 128 << 10
+)
+
+// tooLong tells whether a text or a transfer is longer than one may be.
+func tooLong(length, limit int) bool { return length > limit || length > maxTransfer }
 
 type call struct {
 	Fake
@@ -103,6 +118,16 @@ type call struct {
 type stream struct{ id string }
 
 func (c *call) insert(resource any) int32 {
+	held := 0
+	for _, other := range c.handles {
+		if bytes, ok := other.([]byte); ok {
+			held += len(bytes)
+		}
+	}
+	bytes, _ := resource.([]byte)
+	if len(c.handles) >= maxHandles || held+len(bytes) > maxTransfer {
+		return int32(Limit)
+	}
 	handle := c.next
 	c.next++
 	c.handles[handle] = resource
@@ -121,21 +146,35 @@ func (c *call) result(bytes []byte, err error) int32 {
 
 func hostInputLen() int64 { return int64(len(current.Input)) }
 
-func hostReadInput(into []byte, offset int) int32 { return int32(copy(into, current.Input[offset:])) }
+func hostReadInput(into []byte, offset int) int32 { return copied(into, current.Input, offset) }
+
+// copied is as much as fits.
+func copied(into, from []byte, offset int) int32 {
+	if len(into) > maxTransfer {
+		return int32(Limit)
+	}
+	return int32(copy(into, from[min(offset, len(from)):]))
+}
 
 func hostWriteOutput(bytes []byte) int32 {
+	if len(bytes) > maxTransfer {
+		return int32(Limit)
+	}
 	current.done.Output = append(current.done.Output, bytes...)
 	return int32(len(bytes))
 }
 
 func hostLog(level int32, text string) {
-	if level >= 0 && level <= int32(LevelTrace) {
+	if level >= 0 && level <= int32(LevelTrace) && len(text) <= maxTransfer && utf8.ValidString(text) {
 		current.done.Log = append(current.done.Log, Line{Level(level), text})
 	}
 }
 
 func hostRecordMetric(name string, value float64) int32 {
-	if !metricName.MatchString(name) || math.IsNaN(value) || math.IsInf(value, 0) {
+	if tooLong(len(name), maxName) {
+		return int32(Limit)
+	}
+	if !isMetricName(name) || math.IsNaN(value) || math.IsInf(value, 0) {
 		return int32(InvalidArgument)
 	}
 	current.done.Metrics = append(current.done.Metrics, Measured{name, value})
@@ -150,8 +189,11 @@ func hostBufferLen(buffer int32) int64 {
 }
 
 func hostBufferRead(buffer int32, into []byte, offset int64) int32 {
+	if offset < 0 {
+		return int32(InvalidArgument)
+	}
 	if bytes, ok := current.handles[buffer].([]byte); ok {
-		return int32(copy(into, bytes[offset:]))
+		return copied(into, bytes, int(min(offset, int64(len(bytes)))))
 	}
 	return int32(BadHandle)
 }
@@ -165,7 +207,10 @@ func hostClose(handle int32) int32 {
 }
 
 func hostRequestCapability(capability string) int32 {
-	if len(capability) > 256 || !strings.Contains(capability, ":") {
+	if tooLong(len(capability), maxName) {
+		return int32(Limit)
+	}
+	if !utf8.ValidString(capability) || !capabilityForm.MatchString(capability) {
 		return int32(InvalidArgument)
 	}
 	if operation, ok := current.Capabilities[capability]; ok {
@@ -184,6 +229,12 @@ func hostRequestCapability(capability string) int32 {
 }
 
 func hostInvokeCapability(handle int32, operation string, arguments []byte) int32 {
+	if tooLong(len(operation), maxName) || len(arguments) > maxTransfer {
+		return int32(Limit)
+	}
+	if !utf8.ValidString(operation) {
+		return int32(InvalidArgument)
+	}
 	granted, ok := current.handles[handle].(Operation)
 	if !ok {
 		return int32(BadHandle)
@@ -193,9 +244,11 @@ func hostInvokeCapability(handle int32, operation string, arguments []byte) int3
 
 func hostDownloadMedia(name string) int32 {
 	switch bytes, ok := current.Media[name]; {
+	case tooLong(len(name), maxName):
+		return int32(Limit)
 	case current.Media == nil:
 		return int32(NotInManifest)
-	case !reference.MatchString(name):
+	case !referenceForm.MatchString(name):
 		return int32(InvalidArgument)
 	case !ok:
 		return int32(IO)
@@ -205,10 +258,13 @@ func hostDownloadMedia(name string) int32 {
 }
 
 func hostUploadMedia(mediaType string, bytes []byte) int32 {
+	if tooLong(len(mediaType), maxMediaType) || len(bytes) > maxTransfer {
+		return int32(Limit)
+	}
 	if current.Media == nil {
 		return int32(NotInManifest)
 	}
-	if !strings.Contains(mediaType, "/") || len(mediaType) > 128 {
+	if !mediaTypeForm.MatchString(mediaType) {
 		return int32(InvalidArgument)
 	}
 	// Of the right form and of its own for every object; the digest is the executor's work.
@@ -219,22 +275,37 @@ func hostUploadMedia(mediaType string, bytes []byte) int32 {
 }
 
 func hostStartStream(id string) int32 {
+	if tooLong(len(id), maxName) {
+		return int32(Limit)
+	}
+	if !utf8.ValidString(id) {
+		return int32(InvalidArgument)
+	}
 	if !current.Streams {
 		return int32(NotSupported)
 	}
-	if _, known := current.done.Streams[id]; known || id == "" || len(id) > 256 || strings.ContainsFunc(id, unicode.IsControl) {
+	if _, known := current.done.Streams[id]; known || id == "" || len(id) > maxStreamID || strings.ContainsFunc(id, unicode.IsControl) {
 		return int32(InvalidArgument)
+	}
+	if len(current.done.Streams) >= maxStreams {
+		return int32(Limit)
 	}
 	current.done.Streams[id] = [][]byte{}
 	return current.insert(stream{id})
 }
 
 func hostWriteStream(handle int32, bytes []byte) int32 {
+	if len(bytes) > maxTransfer {
+		return int32(Limit)
+	}
 	open, ok := current.handles[handle].(stream)
 	if !ok {
 		return int32(BadHandle)
 	}
-	current.done.Streams[open.id] = append(current.done.Streams[open.id], append([]byte{}, bytes...))
+	for at := 0; at < len(bytes); at += pieceOfStream {
+		piece := append([]byte{}, bytes[at:min(at+pieceOfStream, len(bytes))]...)
+		current.done.Streams[open.id] = append(current.done.Streams[open.id], piece)
+	}
 	return int32(len(bytes))
 }
 
