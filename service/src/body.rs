@@ -229,20 +229,12 @@ impl RequestBody {
         }
     }
 
-    /// A body without a limit on its whole length; for gRPC, whose messages are limited one by one.
-    pub(crate) const fn unbounded(incoming: Incoming) -> Self {
-        let (limit, forever) = (u64::MAX, Duration::MAX);
-        Self {
-            incoming: Some(incoming),
-            leftover: Leftover::Dropped,
-            limit,
-            remaining: limit,
-            stall: forever,
-            patience: forever,
-            began: None,
-            waiting: None,
-            outcome: None,
-        }
+    /// A body without a limit on its whole length; for gRPC, whose messages are limited one by one. Bytes and time are
+    /// counted as of any other.
+    pub(crate) fn messages(incoming: Incoming, limits: &Limits, account: &Arc<Account>) -> Self {
+        let mut body = Self::new(incoming, limits, Leftover::Dropped, account);
+        (body.limit, body.remaining) = (u64::MAX, u64::MAX);
+        body
     }
 }
 
@@ -257,9 +249,6 @@ impl Body for RequestBody {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let Poll::Ready(outcome) = Pin::new(&mut *incoming).poll_frame(context) else {
-            if this.stall == Duration::MAX {
-                return Poll::Pending;
-            }
             if this.waiting.is_none() {
                 let pause = this.allowed_pause();
                 this.waiting = Some(Box::pin(tokio::time::sleep(pause)));

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +9,6 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, Entry, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::BodyExt as _;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tower_service::Service;
@@ -20,6 +17,7 @@ use crate::body::{BodyFailure, BoxError, Leftover, RequestBody};
 use crate::budget::Budget;
 use crate::clock::monotonic;
 use crate::config::Limits;
+use crate::grpc::{self, Grpc};
 use crate::linger;
 use crate::metrics::{self, Metrics, RequestMetrics};
 use crate::peer::{ListenerKind, Peer};
@@ -57,22 +55,6 @@ where
     fn answer(&mut self, request: Request<RequestBody>) -> S::Future {
         self.call(request)
     }
-}
-
-type GrpcBody = UnsyncBoxBody<Bytes, BoxError>;
-type GrpcFuture = Pin<Box<dyn Future<Output = Response<GrpcBody>> + Send>>;
-/// gRPC is not the hot path: boxed, so that it does not show in every type.
-pub(crate) type Grpc = Box<dyn Fn(Request<RequestBody>) -> GrpcFuture + Send + Sync>;
-
-/// Boxes a gRPC service.
-pub(crate) fn grpc<A: App>(app: A) -> Grpc {
-    Box::new(move |request| {
-        let answer = app.clone().answer(request);
-        Box::pin(async move {
-            let Ok(response) = answer.await;
-            response.map(|body| body.map_err(Into::into).boxed_unsync())
-        })
-    })
 }
 
 /// What all connections of a server share.
@@ -180,11 +162,9 @@ impl<A: App> Dispatcher<A> {
         let limits = &self.shared.limits;
         if let Some(grpc) = &self.shared.grpc
             && self.peer.listener() == ListenerKind::Primary
-            && is_grpc(request.headers())
+            && grpc::is_meant(request.headers())
         {
-            let mut request = request.map(RequestBody::unbounded);
-            request.extensions_mut().insert(self.peer.clone());
-            return grpc(request).await.map(Source::Grpc);
+            return self.answer_grpc(grpc, request).await;
         }
         if declared_length(request.headers()).is_some_and(|length| length > limits.body_bytes) {
             let refusal = problem(&Problem::too_large(limits.body_bytes));
@@ -221,6 +201,24 @@ impl<A: App> Dispatcher<A> {
             ),
         };
         self.unread(response, version, outcome.take_rest()).await
+    }
+
+    /// Messages are limited one by one, by who reads them; their bytes and their time are limited here, as those of any body.
+    async fn answer_grpc(&self, grpc: &Grpc, request: Request<Incoming>) -> Reply<A> {
+        let limits = &self.shared.limits;
+        let mut request = request.map(|body| RequestBody::messages(body, limits, self.activity.bodies()));
+        let outcome = request.body().outcome();
+        request.extensions_mut().insert(self.peer.clone());
+        let response = grpc(request).await;
+        match outcome.and_then(|outcome| outcome.failure()) {
+            None => response.map(Source::Grpc),
+            Some(failure) => {
+                if failure == BodyFailure::NoRoom {
+                    self.shared.requests.bodies_refused.fetch_add(1, Ordering::Relaxed);
+                }
+                grpc::refusal(failure).map(|bytes| Source::Own(Some(bytes)))
+            }
+        }
     }
 
     /// A GET over HTTP/2 that brings a body, which means nothing (RFC 9110 section 9.3.1). Nobody reads it: it would lie in the
@@ -329,10 +327,6 @@ fn text<B>(media_type: &'static str, text: impl Into<Bytes>) -> Response<Source<
     let mut response = Response::new(Source::Own(Some(text.into())));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {

@@ -43,6 +43,7 @@ mod connection;
 pub mod deadline;
 mod dispatch;
 pub mod exit;
+mod grpc;
 mod linger;
 mod listener;
 pub mod logging;

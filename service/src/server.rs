@@ -20,8 +20,9 @@ use crate::both::Routes;
 use crate::budget::Budget;
 use crate::config::{Listen, ServerConfig, Settings};
 use crate::connection::Phase;
-use crate::dispatch::{self, App, Grpc, Shared};
+use crate::dispatch::{App, Shared};
 use crate::exit::StartRefusal;
+use crate::grpc::{self, Grpc};
 use crate::listener::{Acceptor, Connections, bind};
 use crate::metrics::Metrics;
 use crate::peer::ListenerKind;
@@ -106,7 +107,7 @@ impl<A: App, R: App> Server<A, R> {
     /// Answers requests whose content type is `application/grpc` on the main listener: tonic's `Routes`.
     #[must_use]
     pub fn grpc<G: App>(mut self, routes: G) -> Self {
-        self.grpc = Some(dispatch::grpc(routes));
+        self.grpc = Some(grpc::boxed(routes));
         self
     }
 

@@ -1,6 +1,8 @@
 //! gRPC: the same operations under `mentat.executor.v1`.
 
+mod arriving;
 mod deployments;
+mod front;
 mod health;
 mod reflection;
 mod refusal;
@@ -9,28 +11,25 @@ mod streaming;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use executor_api::health::health_server::HealthServer;
 use executor_api::reflection::server_reflection_server::ServerReflectionServer;
 use executor_api::v1::executor_server::{Executor as Service, ExecutorServer};
-use executor_api::{AgentSummary, MODULE_CHUNK_BYTES, v1};
+use executor_api::{AgentSummary, v1};
 use executor_engine::ModuleDigest;
-use executor_engine::limits::MAX_MODULE_BYTES;
-use http::HeaderMap;
 use service::Peer;
 use tonic::{Request, Response, Status, Streaming};
 
+use arriving::{Arriving, Uploaded};
+use front::{Front, MAX_NAMES};
 use refusal::{invalid, refuse};
-use streaming::Arriving;
 
 use super::access::{Access, Role};
-use crate::admission::Denied;
 use crate::executor::{Executed, Executor, Terms};
 use crate::runtime::Selector;
 use crate::telemetry::TraceParent;
 
 /// Largest manifest plus attestation of one message, and largest input or output: the HTTP listener's own limits
-/// are of the same size.
+/// are of the same size. Methods that take names have a limit of their own.
 const MAX_MESSAGE: usize = 64 << 20;
 
 /// The service behind the listener. Cheap to clone.
@@ -42,83 +41,28 @@ pub struct Grpc {
 }
 
 /// The routes for `service::Server::grpc`: the executor's own service, the standard ones for health and reflection.
-pub fn routes(executor: Arc<Executor>, access: Access) -> tonic::service::Routes {
-    let grpc = Grpc { executor, access, arriving: Arc::default() };
-    let service = ExecutorServer::new(grpc.clone())
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    tonic::service::Routes::new(service)
-        .add_service(HealthServer::new(grpc.clone()))
-        .add_service(ServerReflectionServer::new(grpc))
+pub fn routes(executor: Arc<Executor>, access: Access) -> Front {
+    let grpc = Grpc { executor, access: access.clone(), arriving: Arc::default() };
+    let service = ExecutorServer::new(grpc.clone()).max_encoding_message_size(MAX_MESSAGE);
+    let names = tonic::service::Routes::new(service.clone().max_decoding_message_size(MAX_NAMES))
+        .add_service(HealthServer::new(grpc.clone()).max_decoding_message_size(MAX_NAMES))
+        .add_service(ServerReflectionServer::new(grpc).max_decoding_message_size(MAX_NAMES));
+    Front::new(access, names, service.max_decoding_message_size(MAX_MESSAGE))
 }
 
 impl Grpc {
     /// Refuses what a web page in a browser of this machine can cause, reads included.
     fn not_from_a_page<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        // Browsers speak HTTP/1 without TLS and always name a host and an origin there; gRPC clients speak HTTP/2, where
-        // the host is no header.
-        let text = |name: &str| request.metadata().get(name).map(|value| value.to_str().unwrap_or_default());
-        let host = text("host").map(str::parse::<http::uri::Authority>);
-        let page = text("origin").is_some() || host.as_ref().is_some_and(Result::is_err);
-        let (no_body, none) = (http::Method::GET, HeaderMap::new());
-        let named = host.and_then(Result::ok);
-        if page || self.access.not_from_a_page(&no_body, named.as_ref(), &none).is_err() {
-            return Err(Status::permission_denied("a web page asks for this"));
-        }
-        Ok(())
+        self.judge(None, request)
     }
 
     fn allow<T>(&self, role: Role, request: &Request<T>) -> Result<(), Status> {
-        self.not_from_a_page(request)?;
-        let refused = || Status::unauthenticated("an administrator's token or client certificate is needed");
-        let peer = request.extensions().get::<Peer>().ok_or_else(refused)?;
-        let mut headers = HeaderMap::new();
-        if let Some(value) = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| http::HeaderValue::from_bytes(value.as_encoded_bytes()).ok())
-        {
-            headers.insert(http::header::AUTHORIZATION, value);
-        }
-        self.access.check(role, &headers, peer).map_err(|_| refused())
+        self.judge(Some(role), request)
     }
 
-    async fn receive(
-        &self,
-        mut stream: Streaming<v1::LoadAgentRequest>,
-    ) -> Result<(String, Option<String>, Bytes), Status> {
-        use v1::load_agent_request::Part;
-        let Some(v1::LoadAgentRequest { part: Some(Part::Header(header)) }) = stream.message().await? else {
-            return Err(invalid("the first message is the header"));
-        };
-        if header.module_length > MAX_MODULE_BYTES as u64 {
-            return Err(refuse(&Denied::in_step(
-                1,
-                "too_large",
-                format!("a module has at most {MAX_MODULE_BYTES} bytes"),
-            )));
-        }
-        let text = |bytes: Bytes| {
-            String::from_utf8(bytes.into()).map_err(|_| invalid("manifest and attestation are UTF-8"))
-        };
-        let manifest = text(header.manifest)?;
-        let attestation = if header.attestation.is_empty() { None } else { Some(text(header.attestation)?) };
-        let expected = usize::try_from(header.module_length).unwrap_or(usize::MAX);
-        // Grown as bytes arrive: a promised length reserves nothing.
-        let mut module = BytesMut::new();
-        while let Some(message) = stream.message().await? {
-            let Some(Part::ModuleChunk(chunk)) = message.part else {
-                return Err(invalid("after the header come pieces of the module"));
-            };
-            if chunk.len() > MODULE_CHUNK_BYTES || module.len() + chunk.len() > expected {
-                return Err(invalid("a piece is larger than 1 MiB, or there are more bytes than announced"));
-            }
-            module.extend_from_slice(&chunk);
-        }
-        if module.len() != expected {
-            return Err(invalid("there are fewer bytes than announced"));
-        }
-        Ok((manifest, attestation, module.freeze()))
+    /// What [`front`] judged already: a method that has the wrong rule there is not open for that.
+    fn judge<T>(&self, role: Option<Role>, request: &Request<T>) -> Result<(), Status> {
+        front::judge(&self.access, role, request.metadata().as_ref(), request.extensions().get::<Peer>())
     }
 }
 
@@ -129,7 +73,8 @@ impl Service for Grpc {
         request: Request<Streaming<v1::LoadAgentRequest>>,
     ) -> Result<Response<v1::LoadAgentResponse>, Status> {
         self.allow(Role::Administer, &request)?;
-        let (manifest, attestation, module) = self.receive(request.into_inner()).await?;
+        let upload = self.arriving.upload(request.into_inner()).await?;
+        let Uploaded { manifest, attestation, module, _room } = upload;
         let loaded = self.executor.load(&manifest, attestation.as_deref(), module).await;
         let agent = Some(agent(loaded.map_err(|denied| refuse(&denied))?));
         Ok(Response::new(v1::LoadAgentResponse { agent }))
@@ -140,7 +85,8 @@ impl Service for Grpc {
         request: Request<Streaming<v1::LoadAgentRequest>>,
     ) -> Result<Response<v1::ExplainAgentResponse>, Status> {
         self.allow(Role::Execute, &request)?;
-        let (manifest, attestation, module) = self.receive(request.into_inner()).await?;
+        let upload = self.arriving.upload(request.into_inner()).await?;
+        let Uploaded { manifest, attestation, module, _room } = upload;
         let explanation = self.executor.explain(&manifest, attestation.as_deref(), module).await;
         Ok(Response::new(v1::ExplainAgentResponse {
             admitted: explanation.admitted,

@@ -285,3 +285,48 @@ async fn administration_needs_the_token_where_one_is_configured() {
         .unwrap();
     assert_eq!(response.status().as_u16(), 422);
 }
+
+/// The body of a request of which nothing ever comes.
+struct Silence;
+
+impl http_body::Body for Silence {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+/// Nobody's message is read before it is known who he is, and a method that takes names takes no more than names.
+#[tokio::test]
+async fn a_caller_is_judged_before_its_message_is_read() {
+    let server = Server::with_token("0123456789abcdef0123456789abcdef").await;
+    let plain = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    for method in ["TryPolicy", "UnloadAgent", "LoadAgent", "Unknown"] {
+        let url = format!("http://{}/mentat.executor.v1.Executor/{method}", server.address);
+        let request = plain.post(url).header("content-type", "application/grpc");
+        // A server that waits for the message answers after 20 seconds at the earliest.
+        let answer = request.body(reqwest::Body::wrap(Silence)).send();
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap().unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "16", "{method}");
+    }
+    let mut client = GrpcClient::new(channel(&server).await);
+    let long = v1::IsLoadedRequest { agent: "a".repeat(70 << 10) };
+    assert_eq!(client.is_loaded(long).await.unwrap_err().code(), Code::OutOfRange);
+    let short = v1::IsLoadedRequest { agent: "a".repeat(60 << 10) };
+    assert!(!client.is_loaded(short).await.unwrap().into_inner().loaded);
+    let input = v1::ExecuteAgentRequest {
+        agent: "nobody".into(),
+        input: vec![7; 5 << 20].into(),
+        ..Default::default()
+    };
+    let mut input = tonic::Request::new(input);
+    let token = "Bearer 0123456789abcdef0123456789abcdef".parse().unwrap();
+    input.metadata_mut().insert("authorization", token);
+    let refused = client.execute_agent(input).await.unwrap_err();
+    assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "not_loaded", "inputs are long");
+}
