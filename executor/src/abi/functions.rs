@@ -216,7 +216,7 @@ fn revoked(state: &GuestState) -> Answer<()> {
 
 fn buffer(state: &mut GuestState, bytes: Vec<u8>) -> Answer<i32> {
     let (extras, calls) = state.extras_and_calls();
-    if extras.handles.buffered_bytes().saturating_add(bytes.len()) > calls.limits.hostcall_bytes {
+    if extras.held_bytes().saturating_add(bytes.len()) > calls.limits.hostcall_bytes {
         return Err(ErrorCode::Limit);
     }
     insert(state, Resource::Buffer(bytes))

@@ -6,11 +6,16 @@ use super::ErrorCode;
 use crate::runtime::GuestState;
 
 impl GuestState {
-    /// Reads a media object.
+    /// Reads a media object, if the call may hold as many bytes more: what it does not fit into is not read.
     pub(crate) fn download(&self, reference: &str) -> Result<Vec<u8>, ErrorCode> {
+        let held = self.extras_if_any().map_or(0, |extras| extras.held_bytes());
+        let room = self.limits().hostcall_bytes.saturating_sub(held);
         match self.door() {
-            None => self.grants().media()?.download(reference, &self.until()),
-            Some(door) => door.ask(Ask::Download { reference }),
+            None => self.grants().media()?.download(reference, room, &self.until()),
+            // Who answers knows nothing of what is held here.
+            Some(door) => Some(door.ask(Ask::Download { reference })?)
+                .filter(|bytes| bytes.len() <= room)
+                .ok_or(ErrorCode::Limit),
         }
     }
 

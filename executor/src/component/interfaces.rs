@@ -65,11 +65,11 @@ impl GuestState {
     }
 
     /// Takes a handle back.
-    fn let_go<T: 'static>(&mut self, handle: Resource<T>) -> wasmtime::Result<()> {
+    fn let_go<T: 'static>(&mut self, handle: Resource<T>) -> wasmtime::Result<T> {
         let extras = self.extras();
-        extras.table.delete(handle)?;
+        let held = extras.table.delete(handle)?;
         extras.resources = extras.resources.saturating_sub(1);
-        Ok(())
+        Ok(held)
     }
 }
 
@@ -145,7 +145,7 @@ impl capability::HostHandle for GuestState {
     }
 
     fn drop(&mut self, handle: Resource<Handle>) -> wasmtime::Result<()> {
-        self.let_go(handle)
+        self.let_go(handle).map(drop)
     }
 }
 
@@ -155,7 +155,10 @@ impl media::Host for GuestState {
             return Ok(Err(refused));
         }
         match GuestState::download(self, &reference) {
-            Ok(bytes) => Ok(Ok(self.hand_out(Object(bytes))?)),
+            Ok(bytes) => {
+                self.extras().resource_bytes += bytes.len();
+                Ok(Ok(self.hand_out(Object(bytes))?))
+            }
             Err(code) => Ok(Err(error(code))),
         }
     }
@@ -181,7 +184,10 @@ impl media::HostObject for GuestState {
     }
 
     fn drop(&mut self, object: Resource<Object>) -> wasmtime::Result<()> {
-        self.let_go(object)
+        let Object(bytes) = self.let_go(object)?;
+        let extras = self.extras();
+        extras.resource_bytes = extras.resource_bytes.saturating_sub(bytes.len());
+        Ok(())
     }
 }
 
@@ -212,6 +218,6 @@ impl stream::HostOutStream for GuestState {
     }
 
     fn drop(&mut self, stream: Resource<OutStream>) -> wasmtime::Result<()> {
-        self.let_go(stream)
+        self.let_go(stream).map(drop)
     }
 }

@@ -125,9 +125,9 @@ impl MediaStore {
         Self { backend, limits, told: AtomicBool::new(false) }
     }
 
-    /// Reads an object and checks it against its reference.
-    pub(crate) fn download(&self, reference: &str, until: &Until) -> Result<Vec<u8>, ErrorCode> {
-        self.answer(self.read(reference, until))
+    /// Reads an object of at most `room` bytes and checks it against its reference.
+    pub(crate) fn download(&self, reference: &str, room: usize, until: &Until) -> Result<Vec<u8>, ErrorCode> {
+        self.answer(self.read(reference, room as u64, until))
     }
 
     /// Stores an object; returns its reference. `uploaded` is what this call stored before, and is raised.
@@ -153,10 +153,10 @@ impl MediaStore {
         outcome.map_err(|error| error.code())
     }
 
-    fn read(&self, reference: &str, until: &Until) -> Result<Vec<u8>, MediaError> {
+    fn read(&self, reference: &str, room: u64, until: &Until) -> Result<Vec<u8>, MediaError> {
         let digest =
             reference.strip_prefix("sha256:").and_then(ModuleDigest::parse).ok_or(MediaError::Malformed)?;
-        let bytes = self.backend.read(digest, self.limits.object, until)?;
+        let bytes = self.backend.read(digest, self.limits.object.min(room), until)?;
         if ModuleDigest::of(&bytes) == digest { Ok(bytes) } else { Err(MediaError::Altered) }
     }
 
@@ -189,5 +189,7 @@ impl MediaStore {
     }
 }
 
+#[cfg(test)]
+mod holding_tests;
 #[cfg(test)]
 mod tests;

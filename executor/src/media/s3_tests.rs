@@ -178,7 +178,7 @@ async fn round(fake: &Fake, bytes: &'static [u8]) -> (Result<String, ErrorCode>,
     on_a_thread(move || {
         let time = until(Duration::from_secs(30));
         let put = store.upload("text/plain", bytes, &mut 0, &time);
-        let fetched = store.download(&format!("sha256:{}", ModuleDigest::of(bytes)), &time);
+        let fetched = store.download(&format!("sha256:{}", ModuleDigest::of(bytes)), 1 << 20, &time);
         drop(folder);
         (put, fetched)
     })

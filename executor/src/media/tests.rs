@@ -15,7 +15,7 @@ fn put(store: &MediaStore, bytes: &[u8], uploaded: &mut u64) -> Result<String, E
 }
 
 fn fetch(store: &MediaStore, reference: &str) -> Result<Vec<u8>, ErrorCode> {
-    store.download(reference, &until(Duration::from_secs(60)))
+    store.download(reference, 1 << 20, &until(Duration::from_secs(60)))
 }
 
 #[test]
@@ -59,4 +59,15 @@ fn refuses_sizes_types_and_paths() {
     for reference in ["../../etc/passwd", "sha256:../x", "", "sha256:00"] {
         assert_eq!(fetch(&store, reference), Err(ErrorCode::InvalidArgument), "{reference}");
     }
+}
+
+#[test]
+fn what_there_is_no_room_for_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MediaStore::open(dir.path().to_owned(), SMALL).unwrap();
+    let reference = put(&store, b"hello", &mut 0).unwrap();
+    // Whoever reads these finds that they are others.
+    std::fs::write(dir.path().join(&reference[7..]), b"hullo").unwrap();
+    let fetch = |room| store.download(&reference, room, &until(Duration::from_secs(60)));
+    assert_eq!((fetch(4), fetch(5)), (Err(ErrorCode::Limit), Err(ErrorCode::Io)));
 }

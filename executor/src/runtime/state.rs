@@ -80,6 +80,8 @@ pub(crate) struct Extras {
     /// Handles of a component, and how many live.
     pub(crate) table: ResourceTable,
     pub(crate) resources: usize,
+    /// Bytes that handles of a component hold.
+    pub(crate) resource_bytes: usize,
     /// Bytes of media that this call uploaded.
     pub(crate) uploaded: u64,
     /// Its streams, in calls that have a reader.
@@ -92,6 +94,13 @@ pub(crate) struct Extras {
     pub(crate) door: Option<Arc<Door>>,
     /// Fuel that a worker says was used.
     claimed_fuel: u64,
+}
+
+impl Extras {
+    /// Bytes that live handles hold outside the guest's memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.resource_bytes.saturating_add(self.handles.buffered_bytes())
+    }
 }
 
 /// What a worker says that a call used: believed as far as the call's limits go.
