@@ -48,9 +48,9 @@ MENTAT_AGENT int32_t process(void) {
 fn a_stack_that_grows_too_large_ends_the_call_and_overwrites_nothing() {
     let compilers = ["clang-22", "clang-21", "clang-20", "clang-19"].into_iter().filter(|compiler| {
         // Each finds the linker of its own release.
-        [(*compiler).to_owned(), compiler.replace("clang", "wasm-ld")]
-            .iter()
-            .all(|program| Command::new(program).arg("--version").output().is_ok_and(|done| done.status.success()))
+        [(*compiler).to_owned(), compiler.replace("clang", "wasm-ld")].iter().all(|program| {
+            Command::new(program).arg("--version").output().is_ok_and(|done| done.status.success())
+        })
     });
     let compilers: Vec<&str> = compilers.collect();
     if !Toolchain::C.is_here("the stack of guests in C") {
@@ -66,7 +66,8 @@ fn a_stack_that_grows_too_large_ends_the_call_and_overwrites_nothing() {
         writeln!(makefile, "\t$(call module,-I{} deep.c,deep.wasm)", sdk.display()).unwrap();
         let manifest = "runtime: wasm\nmodule: deep.wasm\nwasm:\n  memory:\n    maximum: 2\n";
         let manifest = format!("id: mentatlab.{compiler}\nversion: 1.0.0\n{manifest}");
-        for (file, text) in [("Makefile", makefile.as_str()), ("deep.c", DEEP), ("manifest.yaml", &manifest)] {
+        for (file, text) in [("Makefile", makefile.as_str()), ("deep.c", DEEP), ("manifest.yaml", &manifest)]
+        {
             std::fs::write(folder.join(file), text).unwrap();
         }
         make(&folder, &["all", &format!("CLANG={compiler}")]);

@@ -52,7 +52,11 @@ fn complains(text: &str) -> String {
 
 #[test]
 fn a_line_of_standard_error_says_its_level_or_is_information() {
-    let done = run(&complains("error: a\\0awarn: b: c\\0ainfo: d\\0adebug: e\\0atrace: \\0afatal: f\\0ag\\0aerror:h"), b"").unwrap();
+    let done = run(
+        &complains("error: a\\0awarn: b: c\\0ainfo: d\\0adebug: e\\0atrace: \\0afatal: f\\0ag\\0aerror:h"),
+        b"",
+    )
+    .unwrap();
     let lines: Vec<_> = done.log.iter().map(|line| (line.level.as_str(), line.text.as_str())).collect();
     let expected = [
         ("error", "a"),
@@ -70,7 +74,13 @@ fn a_line_of_standard_error_says_its_level_or_is_information() {
 
 #[test]
 fn a_metric_on_standard_error_keeps_the_grammar_of_metrics() {
-    let done = run(&complains("metric: words_total 2.5\\0ametric: Words 1\\0ametric: a NaN\\0ametric: b\\0ametric: c 1 2"), b"").unwrap();
+    let done = run(
+        &complains(
+            "metric: words_total 2.5\\0ametric: Words 1\\0ametric: a NaN\\0ametric: b\\0ametric: c 1 2",
+        ),
+        b"",
+    )
+    .unwrap();
     let metrics: Vec<_> = done.metrics.iter().map(|metric| (metric.name.as_str(), metric.value)).collect();
     assert_eq!(metrics, [("words_total", 2.5)]);
     let lines: Vec<_> = done.log.iter().map(|line| (line.level.as_str(), line.text.as_str())).collect();

@@ -317,7 +317,7 @@ impl Course<'_> {
         // Mostly it is there, and no task is needed.
         let given = match work.as_mut().now_or_never() {
             Some(given) => Ok(given),
-            None => wait_for(self.tokio, work, &self.cancel.0, until),
+            None => wait_for(self.tokio, work, &self.cancel, until),
         };
         drop(inside);
         match given {
