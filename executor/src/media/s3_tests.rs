@@ -220,7 +220,7 @@ async fn a_bucket_that_lies_refuses_or_leads_away_gives_nothing() {
     assert_eq!(busy.shelf.lock().requests.len(), 3, "once more, and not oftener");
     let (store, _folder) = Fake::start(Mood::Honest).store();
     let missing = format!("sha256:{}", ModuleDigest::of(b"nobody"));
-    let read = on_a_thread(move || store.read(&missing, &until(Duration::from_secs(30)))).await;
+    let read = on_a_thread(move || store.read(&missing, u64::MAX, &until(Duration::from_secs(30)))).await;
     assert!(matches!(read, Err(MediaError::NotFound)), "{read:?}");
 }
 
@@ -321,7 +321,7 @@ async fn an_emulator_of_other_people_keeps_objects_and_gives_them_back() {
     }
     let (store, folder) = fake.store();
     let missing = format!("sha256:{}", ModuleDigest::of(b"nobody"));
-    let read = on_a_thread(move || store.read(&missing, &until(Duration::from_secs(30)))).await;
+    let read = on_a_thread(move || store.read(&missing, u64::MAX, &until(Duration::from_secs(30)))).await;
     assert!(matches!(read, Err(MediaError::NotFound)), "{read:?}");
     // What is there stays, whoever writes.
     let digest = ModuleDigest::of(b"hello");

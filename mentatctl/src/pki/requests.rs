@@ -229,7 +229,7 @@ fn show(seen: &Seen, out: &Output) {
         ("by", statement.identity_issuer.clone()),
         ("profile", format!("{} ({})", statement.profile, statement.kind)),
         ("subject", format!("{:?}", statement.subject)),
-        ("valid for", validity_text(&statement)),
+        ("valid for", validity_text(statement)),
         ("policies", statement.policies.join(", ")),
         ("timestamp", format!("{} of the issuance log", statement.sct)),
         ("issuer", format!("{} {}", statement.issuer, statement.authority)),
