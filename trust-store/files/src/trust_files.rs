@@ -146,7 +146,7 @@ mod tests {
         // Every key but `keys`, which no executor takes, stands in the example; and every key in the table.
         let value: serde_json::Value =
             serde_json::from_slice(&load_policy_document(&path).unwrap().to_json().unwrap()).unwrap();
-        assert_eq!(value.as_object().unwrap().len(), 14, "{value}");
+        assert_eq!(value.as_object().unwrap().len(), 15, "{value}");
         for key in value.as_object().unwrap().keys().filter(|key| *key != "version") {
             assert!(page.contains(&format!("| `{key}")), "{key} has no row");
         }

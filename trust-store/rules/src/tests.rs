@@ -188,6 +188,17 @@ fn no_rule_that_is_read_ends_the_stack() {
 }
 
 #[test]
+fn the_documented_rules_are_read() {
+    let page = include_str!("../../../docs/formats/policy.md");
+    let blocks: Vec<&str> =
+        page.split("```cedar\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [example] = blocks[..] else { panic!("one example") };
+    let judge = |capability| judge(example, "1.0.0", TrustLevel::Verified, capability);
+    assert_eq!(judge("network:https:cart.shop.example"), Ok(vec!["rule 3".to_owned()]));
+    assert_eq!(judge("network:https:cart.shop.example:8443"), forbidden(&["no-odd-ports"]));
+}
+
+#[test]
 fn a_text_without_rules_permits_nothing() {
     let denied = judge("// nothing", "1.0.0", TrustLevel::Verified, "compute:cpu_ms=5");
     assert_eq!(denied, Err(RuleRefusal::NotPermitted));
