@@ -37,6 +37,10 @@ const MAX_HELD: usize = 64 << 20;
 /// Bytes that all calls hold together: a share of the memory of a small host, however many documents ask for the most.
 const MAX_HELD_BY_ALL: usize = 1 << 30;
 
+/// Before a step is tried again that failed by no fault of its guest: a lost worker is not started again at once. It doubles
+/// with each further attempt.
+const PAUSE: Duration = Duration::from_millis(150);
+
 impl Executor {
     /// As `admit`, for an upload: a pipeline is let in when each of its steps may run at that moment. At a start it is let in
     /// before its steps may be there, since every call asks again.
@@ -199,6 +203,7 @@ impl Course<'_> {
     /// Runs a step as often as it may.
     fn attempt(&mut self, step: &Step, input: &Bytes, limits: &CallLimits) -> Result<Bytes, StepFailure> {
         let mut left = step.repetition().attempts();
+        let mut pause = PAUSE;
         loop {
             left = left.saturating_sub(1);
             match self.once(step, input, limits) {
@@ -210,6 +215,18 @@ impl Course<'_> {
                         && self.cancel.raised().is_none() =>
                 {
                     tracing::debug!(step = step.name(), code = failure.code(), "a step is tried again");
+                    if let StepFailure::Call(
+                        CallError::Host { .. } | CallError::Pool { .. } | CallError::WorkerLost { .. },
+                    ) = failure
+                    {
+                        // What ends the pause ends the next attempt as well, by its name.
+                        let slept = async move {
+                            tokio::time::sleep(pause).await;
+                            Ok(())
+                        };
+                        let _ = self.wait(self.deadline, slept);
+                        pause = pause.saturating_mul(2);
+                    }
                 }
                 ended => return ended,
             }
