@@ -130,7 +130,7 @@ impl Workers {
         };
         // First, since it says what is missing; what comes then says that nothing leaks.
         let whole = Process::start(&workers.spawner, workers.number(), workers.shape);
-        drop(whole.map_err(|gone| gone.to_string())?);
+        whole.map_err(|gone| gone.to_string())?.end();
         for act in Act::ALL {
             probe(&workers.spawner, workers.number(), workers.shape, act).map_err(|gone| gone.to_string())?;
         }
