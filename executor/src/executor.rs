@@ -6,11 +6,13 @@ mod attesting;
 mod calling;
 #[cfg_attr(not(feature = "pipelines"), path = "executor/without_pipelines.rs")]
 mod composing;
-#[cfg(all(test, feature = "pipelines"))]
+#[cfg(feature = "pipelines")]
+#[cfg(test)]
 mod composing_tests;
 #[cfg_attr(not(feature = "deployments"), path = "executor/without_deployments.rs")]
 mod deploying;
-#[cfg(all(test, feature = "deployments"))]
+#[cfg(feature = "deployments")]
+#[cfg(test)]
 mod deploying_tests;
 mod draining;
 mod judging;
@@ -20,6 +22,7 @@ mod reloading;
 mod reloading_tests;
 mod restoring;
 mod schedule;
+#[cfg(feature = "pipelines")]
 #[cfg(test)]
 mod step_tests;
 #[cfg(test)]

@@ -91,7 +91,7 @@ fn ask_within(
     let mut used = NetworkUse::default();
     let granted = granted.parse().unwrap();
     let share = Arc::new(Semaphore::new(MAX_OF_AGENT));
-    let answer = egress.perform(&share, &granted, request.as_bytes(), &cancel, deadline, &mut used)?;
+    let answer = egress.perform(&share, &granted, request.as_bytes(), cancel, deadline, &mut used)?;
     Ok(serde_json::from_slice(&answer).unwrap())
 }
 
