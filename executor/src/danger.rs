@@ -41,7 +41,7 @@ impl Runtime {
     pub fn danger_call_and_keep(&self, prepared: &Prepared, call: Call) -> Result<DangerLive, CallError> {
         let registration = self.register(prepared, call.cancel.as_ref());
         let mut store = self.store(call, registration, crate::clock::monotonic(), None)?;
-        self.run(prepared, &mut store)?;
+        self.run(prepared, &mut store).map_err(|error| *error)?;
         Ok(DangerLive { _store: store })
     }
 }

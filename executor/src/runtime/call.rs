@@ -90,6 +90,17 @@ impl Ended {
         Self::plain(Err(error), Usage::default())
     }
 
+    /// What the guest said, did and streamed. Most have none of it, and what there is room for would be moved with each result.
+    #[inline(never)]
+    fn add(&mut self, extras: Extras) {
+        let Extras { log, metrics, conduct, streams, .. } = extras;
+        self.conduct = conduct;
+        self.streamed = streams.map(|streams| Box::new(streams.into_digest()));
+        if let Ok(outcome) = &mut self.result {
+            (outcome.log, outcome.metrics) = (log.into_records(), metrics.into_records());
+        }
+    }
+
     /// The end of something that had no instance of its own.
     pub(crate) fn plain(result: Result<Outcome, CallError>, usage: Usage) -> Self {
         Self { result, usage, conduct: None, instantiation: None, streamed: None, steps: None }
@@ -298,30 +309,32 @@ impl Runtime {
         };
         // What outlives the store is taken out of it; moving all of it would cost more.
         let state = store.data_mut();
-        let extras = state.take_extras().map(|extras| *extras);
-        let dropped_log_lines = extras.as_ref().map_or(0, |extras| extras.log.dropped());
+        let extras = state.take_extras();
         let usage = Usage {
             wall_us: wall.as_micros().try_into().unwrap_or(u64::MAX),
             memory_bytes: state.limiter.memory() as u64,
             epoch_ticks: state.ticks(),
             fuel: fuel.map(|left| state.limits().fuel.saturating_sub(left)),
-            dropped_log_lines,
+            dropped_log_lines: extras.as_ref().map_or(0, |extras| extras.log.dropped()),
             refused_growths: state.limiter.refused(),
         };
-        let (log, metrics, conduct, streams) = match extras {
-            Some(Extras { log, metrics, conduct, streams, .. }) => {
-                (log.into_records(), metrics.into_records(), conduct, streams)
-            }
-            None => (Vec::new(), Vec::new(), None, None),
-        };
         let output = std::mem::take(&mut state.output);
-        let result = ran.map(|exit_code| Outcome { instance: id, usage, exit_code, output, log, metrics });
         let instantiation = match state.instantiation {
             Instantiation::Complete(at) => Some(at.saturating_duration_since(started)),
             Instantiation::Measured | Instantiation::Unmeasured => None,
         };
-        let streamed = streams.map(|streams| Box::new(streams.into_digest()));
-        Ended { result, usage, conduct, instantiation, streamed, steps: None }
+        let result = match ran {
+            Ok(exit_code) => {
+                let (log, metrics) = (Vec::new(), Vec::new());
+                Ok(Outcome { instance: id, usage, exit_code, output, log, metrics })
+            }
+            Err(error) => Err(*error),
+        };
+        let mut ended = Ended { instantiation, ..Ended::plain(result, usage) };
+        if let Some(extras) = extras {
+            ended.add(*extras);
+        }
+        ended
     }
 
     /// Makes an instance and drops it: what starts it runs, `process` does not.
@@ -345,15 +358,20 @@ impl Runtime {
         made.map_err(|failed| failure(failed, store, &prepared.code))
     }
 
-    /// Runs a fresh instance to its end: its exit code.
-    pub(crate) fn run(&self, prepared: &Prepared, store: &mut Store<GuestState>) -> Result<i32, CallError> {
+    /// Runs a fresh instance to its end: its exit code. Most calls do not fail, and what a failure has room for would be copied with
+    /// each of their results: it is boxed.
+    pub(crate) fn run(
+        &self,
+        prepared: &Prepared,
+        store: &mut Store<GuestState>,
+    ) -> Result<i32, Box<CallError>> {
         let result = match &prepared.code {
             Code::Component(component) => component.run(store),
             Code::Core(core) => run_core(core, store),
-            Code::Container(_) | Code::Pipeline(_) => return Err(CallError::no_instance()),
-            Code::Worker(module) => return run_in_worker(module, store, Trial::Call),
+            Code::Container(_) | Code::Pipeline(_) => return Err(Box::new(CallError::no_instance())),
+            Code::Worker(module) => return run_in_worker(module, store, Trial::Call).map_err(Box::new),
         };
-        result.map_err(|failed| failure(failed, store, &prepared.code))
+        result.map_err(|failed| Box::new(failure(failed, store, &prepared.code)))
     }
 
     /// An empty store with every limit on.
@@ -371,11 +389,11 @@ impl Runtime {
         if call.input.len() > input {
             return Err(CallError::InputTooLarge { limit: input });
         }
-        let mut state = GuestState::new(call.input, call.lowered, registration, started);
-        if let Some(pipe) = pipe {
-            state.extras().streams = Some(GuestStreams::new(pipe));
-        }
+        let state = GuestState::new(call.input, call.lowered, registration, started);
         let mut store = Store::new(self.engine(), state);
+        if let Some(pipe) = pipe {
+            store.data_mut().extras().streams = Some(GuestStreams::new(pipe));
+        }
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
