@@ -22,7 +22,7 @@ impl MediaStore {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn download(&self, _: &str, _: &Until) -> Result<Vec<u8>, ErrorCode> {
+    pub(crate) fn download(&self, _: &str, _: usize, _: &Until) -> Result<Vec<u8>, ErrorCode> {
         match *self {}
     }
 
