@@ -1,6 +1,6 @@
 //! A host that is no executor: agents run natively, in the test's own process, and the test sees what they did.
 //!
-//! It keeps the rules of the interface that an agent can notice: grammars, handles, what was not granted. It has no limits of
+//! It keeps the rules of the interface that an agent can notice: grammars, lengths, handles, what was not granted. It has no limits of
 //! time and memory, and grants what the test says, where an executor asks its policy.
 //!
 //! ```

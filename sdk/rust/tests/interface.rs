@@ -227,5 +227,8 @@ fn an_agent_that_panics_leaves_nothing_for_the_next_call() {
         Ok(Output::new().add("refused", stream.is_err()))
     });
     assert_eq!(reference.text(), r#"{"refused":true}"#);
-    assert_eq!(mentat_sdk::run_function(|_, input| Err(Error::with_code(input.bytes().len() as i32 + 7, "no"))), 7);
+    assert_eq!(
+        mentat_sdk::run_function(|_, input| Err(Error::with_code(input.bytes().len() as i32 + 7, "no"))),
+        7
+    );
 }

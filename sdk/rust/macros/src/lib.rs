@@ -97,7 +97,8 @@ fn call_of(item: TokenStream) -> Result<String, &'static str> {
                     .collect();
                 return Ok(format!("::mentat_sdk::run::<{of}>()"));
             }
-            "async" | "unsafe" | "const" | "extern" | "default" | "trait" | "mod" | "use" | "type" | "static" => return Err(FORMS),
+            "async" | "unsafe" | "const" | "extern" | "default" | "trait" | "mod" | "use" | "type"
+            | "static" => return Err(FORMS),
             _ => {}
         }
     }
