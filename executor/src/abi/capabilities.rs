@@ -4,7 +4,7 @@ use trust_store::capability::{Capability, CapabilityKind};
 
 use executor_engine::frames::Ask;
 
-use super::{ErrorCode, MAX_NAME_BYTES};
+use super::{ErrorCode, MAX_NAME_BYTES, short_enough};
 use crate::admission::Lookup;
 use crate::runtime::{Asked, GuestState};
 
@@ -14,13 +14,15 @@ impl GuestState {
         if let Some(door) = self.door() {
             // What is too long is no capability; the executor counts it as such.
             let capability = if text.len() > MAX_NAME_BYTES { "" } else { text };
-            door.ask(Ask::Request { capability })?;
+            let answer = door.ask(Ask::Request { capability });
+            short_enough(text, MAX_NAME_BYTES)?;
+            answer?;
             return text.parse().map_err(|_| ErrorCode::Io);
         }
         let parsed = if text.len() > MAX_NAME_BYTES { None } else { text.parse::<Capability>().ok() };
         let Some(capability) = parsed else {
             self.conduct().asked(None, Asked::Malformed);
-            return Err(ErrorCode::InvalidArgument);
+            return Err(short_enough(text, MAX_NAME_BYTES).err().unwrap_or(ErrorCode::InvalidArgument));
         };
         let (asked, answer) = match self.grants().lookup(&capability) {
             Lookup::Granted => (Asked::Granted, Ok(())),
@@ -42,6 +44,7 @@ impl GuestState {
         operation: &str,
         arguments: &[u8],
     ) -> Result<Vec<u8>, ErrorCode> {
+        short_enough(operation, MAX_NAME_BYTES)?;
         if let Some(door) = self.door() {
             let capability = capability.to_string();
             return door.ask(Ask::Invoke { capability: &capability, operation, arguments });

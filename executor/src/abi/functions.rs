@@ -4,7 +4,7 @@ use wasmtime::{Caller, Linker};
 
 use super::handles::{HandleTable, Resource};
 use super::sinks::Level;
-use super::{ErrorCode, MAX_NAME_BYTES, MODULE, range};
+use super::{ErrorCode, MAX_MEDIA_TYPE_BYTES, MAX_NAME_BYTES, MODULE, range};
 use crate::runtime::{GuestState, KillCause};
 
 type Answer<T> = Result<T, ErrorCode>;
@@ -136,7 +136,7 @@ pub(super) fn link_media(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
         |mut caller: Caller<'_, GuestState>, type_ptr: i32, type_len: i32, ptr: i32, len: i32| {
             with_memory(&mut caller, |memory, state| {
                 revoked(state)?;
-                let media_type = range::text(memory, type_ptr, type_len, 128)?;
+                let media_type = range::text(memory, type_ptr, type_len, MAX_MEDIA_TYPE_BYTES)?;
                 let bytes = range::read(memory, ptr, len)?;
                 let reference = state.upload(media_type, bytes)?;
                 buffer(state, reference.into_bytes())

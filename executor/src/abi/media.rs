@@ -2,12 +2,13 @@
 
 use executor_engine::frames::{Ask, take_pairs};
 
-use super::ErrorCode;
+use super::{ErrorCode, MAX_MEDIA_TYPE_BYTES, MAX_NAME_BYTES, short_enough};
 use crate::runtime::GuestState;
 
 impl GuestState {
     /// Reads a media object, if the call may hold as many bytes more: what it does not fit into is not read.
     pub(crate) fn download(&self, reference: &str) -> Result<Vec<u8>, ErrorCode> {
+        short_enough(reference, MAX_NAME_BYTES)?;
         let held = self.extras_if_any().map_or(0, |extras| extras.held_bytes());
         let room = self.limits().hostcall_bytes.saturating_sub(held);
         match self.door() {
@@ -21,6 +22,7 @@ impl GuestState {
 
     /// Keeps a media object; gives its reference.
     pub(crate) fn upload(&mut self, media_type: &str, bytes: &[u8]) -> Result<String, ErrorCode> {
+        short_enough(media_type, MAX_MEDIA_TYPE_BYTES)?;
         if let Some(door) = self.door() {
             let reference = door.ask(Ask::Upload { media_type, bytes })?;
             return String::from_utf8(reference).map_err(|_| ErrorCode::Io);

@@ -7,6 +7,8 @@
 //! that a buffer too small never repeats a side effect.
 
 mod capabilities;
+#[cfg(test)]
+mod cases_tests;
 pub(crate) mod census;
 #[cfg(test)]
 mod example_tests;
@@ -27,6 +29,14 @@ pub const MODULE: &str = "mentat";
 
 /// Largest text a guest passes as a name (stream id, metric, capability, operation), bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 4096;
+
+/// Largest media type, bytes.
+pub(crate) const MAX_MEDIA_TYPE_BYTES: usize = 128;
+
+/// A text that is too long is a limit in every form of the interface, whatever it would be otherwise.
+pub(crate) fn short_enough(text: &str, limit: usize) -> Result<(), ErrorCode> {
+    if text.len() > limit { Err(ErrorCode::Limit) } else { Ok(()) }
+}
 
 /// The negative results of host functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -114,6 +114,7 @@ pub(crate) struct MetricSink(Vec<MetricRecord>);
 
 impl MetricSink {
     pub(crate) fn record(&mut self, limits: &CallLimits, name: &str, value: f64) -> Result<(), ErrorCode> {
+        super::short_enough(name, super::MAX_NAME_BYTES)?;
         let mut bytes = name.bytes();
         let starts = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
         let grammar = starts

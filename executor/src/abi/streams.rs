@@ -2,7 +2,7 @@
 
 use executor_engine::frames::Ask;
 
-use super::ErrorCode;
+use super::{ErrorCode, MAX_NAME_BYTES, short_enough};
 use crate::clock;
 use crate::runtime::{GuestState, KillCause};
 use crate::streams::StreamIndex;
@@ -10,6 +10,7 @@ use crate::streams::StreamIndex;
 impl GuestState {
     /// Opens a stream, unless the call has one answer only.
     pub(crate) fn open_stream(&mut self, id: &str) -> Result<StreamIndex, ErrorCode> {
+        short_enough(id, MAX_NAME_BYTES)?;
         if let Some(door) = self.door() {
             return door.ask_number(Ask::OpenStream { id }).map(StreamIndex::numbered);
         }
