@@ -34,7 +34,6 @@ mod working;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -114,7 +113,8 @@ pub struct Executor {
     reloading: Reloading,
     draining: Draining,
     /// Bytes of outputs that pipelines under way hold.
-    held: AtomicUsize,
+    #[cfg(feature = "pipelines")]
+    held: std::sync::atomic::AtomicUsize,
 }
 
 impl Executor {
@@ -144,7 +144,8 @@ impl Executor {
             waiting,
             reloading: Reloading::default(),
             draining: Draining::default(),
-            held: AtomicUsize::new(0),
+            #[cfg(feature = "pipelines")]
+            held: std::sync::atomic::AtomicUsize::new(0),
         });
         executor.watch_workers();
         Ok(executor)
