@@ -74,7 +74,7 @@ impl Compilers {
                 Ok(Ok(None)) => engine.precompile_module(module),
                 Ok(Ok(Some(component))) => engine.precompile_component(&component),
                 Ok(Err(error)) => {
-                    let detail = format!("a module over WASI preview 1 cannot be adapted: {error:#}");
+                    let detail = format!("the module cannot be made a component: {error:#}");
                     return refuse(RefusalCode::InvalidModule, detail);
                 }
             },

@@ -99,6 +99,24 @@ fn refuses_features_that_are_off_and_says_where() {
 }
 
 #[test]
+fn a_world_in_a_module_is_what_the_module_becomes_or_is_refused() {
+    let module = |imports: &str| {
+        let text = format!(
+            r#"(module {imports} (memory (export "memory") 1) (func (export "process") (result i32) i32.const 0)
+              (@custom "component-type:mentat:agent" "no world"))"#
+        );
+        wat::parse_str(text).unwrap()
+    };
+    let (code, detail) = refusal(ModuleKind::Core, &module(""));
+    assert_eq!(code, RefusalCode::InvalidModule);
+    assert!(detail.contains("cannot be made a component"), "{detail}");
+    // An agent on the core ABI is none, whatever else is written in it.
+    let agent = module(r#"(import "mentat" "input_len" (func (result i64)))"#);
+    let output = run(&job(ModuleKind::Core, &agent, ModuleDigest::of(&agent)));
+    assert!(matches!(Reply::decode(&output.stdout), Ok(Reply::Compiled { .. })));
+}
+
+#[test]
 fn a_malformed_job_is_refused() {
     let module = wat::parse_str("(module)").unwrap();
     let mut bytes = job(ModuleKind::Core, &module, ModuleDigest::of(&module));
