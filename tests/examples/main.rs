@@ -11,7 +11,10 @@
 
 mod assemblyscript;
 mod c;
+mod cases;
+mod component;
 mod go;
+mod reviewer;
 mod sdk;
 mod sentiment;
 mod template;

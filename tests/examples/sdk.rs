@@ -7,9 +7,9 @@ use crate::toolchain::{Toolchain, make};
 
 #[test]
 fn the_rust_sdk_holds_its_own_tests() {
-    for folder in ["rust", "examples/sentiment"] {
+    for folder in ["rust", "examples/sentiment", "examples/code-reviewer"] {
         let done = Command::new(env!("CARGO"))
-            .arg("test")
+            .args(["test", "--workspace"])
             .current_dir(sdk_folder(folder))
             .env_remove("CARGO_TARGET_DIR")
             .output()
