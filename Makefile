@@ -14,7 +14,7 @@ export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 SKIPPED = $(CURDIR)/target/skipped.txt
 
 .PHONY: build demo up test check check-backends no-std deny journeys adversarial conformance oracles interop crash fuzz-smoke bench \
-        bench-log bench-log-large bench-ca bench-ca-large bench-verify bench-exec bench-stack bench-tlog examples toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-s3 interop-smtp interop-tpm help
+        bench-log bench-log-large bench-ca bench-ca-large bench-verify bench-exec bench-stack bench-tlog examples newcomer toolchains interop-programs interop-pkcs11 interop-kms interop-postgres interop-s3 interop-smtp interop-tpm help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -211,6 +211,9 @@ bench-tlog: ## the Merkle core alone
 
 examples: build ## every guest example of the SDKs: built, signed, admitted and run where its toolchain is present
 	$(CARGO) test $(ALL_BUT_COMPILER) --test examples -- --nocapture
+
+newcomer: build ## the way of somebody's first agent, in each language: new, build, native test, sign, run; prints what each step took
+	$(CARGO) test $(ALL_BUT_COMPILER) --test examples -- --nocapture a_new_agent
 
 toolchains: ## the guest toolchains, on Debian (run as root)
 	@command -v apt-get >/dev/null || { echo "MISSING: apt-get; install the packages named in this target by other means"; exit 1; }

@@ -1,11 +1,13 @@
-//! `mentatctl new`: what it writes builds, passes its own tests, is signed and runs; and it overwrites nothing.
+//! `mentatctl new`: what it writes builds, passes its own tests, is signed and runs, in the order in which its last lines tell a
+//! newcomer to go, and the time of each step is printed; and it overwrites nothing.
 
 use std::path::Path;
 
+use mentat_tests::clock::Stopwatch;
 use mentat_tests::command::mentatctl;
 
 use crate::toolchain::{Toolchain, make};
-use crate::{signed_and_run, stack};
+use crate::{ran, signed_and_run, stack};
 
 /// Language, what it takes, the most bytes of the module, the input that the template brings, and the answer to it.
 const TEMPLATES: [(&str, &[Toolchain], u64, &str, &str); 4] = [
@@ -22,6 +24,7 @@ fn a_new_agent_builds_passes_its_tests_is_signed_and_runs() {
     for (language, toolchains, largest, input, answer) in TEMPLATES {
         let name = format!("greeter-{language}");
         let folder = dir.path().join(&name);
+        let mut watch = Stopwatch::start();
         let made = stack
             .ctl(&["--json", "new", &name, "--language", language, "--dir", folder.to_str().unwrap()])
             .success()
@@ -32,15 +35,37 @@ fn a_new_agent_builds_passes_its_tests_is_signed_and_runs() {
         if !toolchains.iter().all(|toolchain| toolchain.is_here(&format!("the template in {language}"))) {
             continue;
         }
-        make(&folder, &["all", "test"]);
+        // What it said comes next is what is done next: the rest of this is a newcomer's way, in a newcomer's order.
+        let text = folder.to_str().unwrap();
+        let input_path = folder.join(input);
+        let next = [
+            format!("make -C {text}"),
+            format!("make -C {text} test"),
+            format!("mentatctl sign {text}"),
+            format!("mentatctl run {text} --input {}", input_path.display()),
+        ];
+        assert_eq!(made["next"], serde_json::json!(next));
+        watch.step("new");
+        make(&folder, &[]);
+        watch.step("build");
+        make(&folder, &["test"]);
+        watch.step("native test");
+        stack.ctl(&["sign", text]).success();
+        watch.step("sign");
+        let first = ran(&stack, text, &input_path).success().json();
+        watch.step("run");
+        eprintln!("{language}: {watch}");
+        assert_eq!(first["text"], answer, "{language}");
         let size = std::fs::metadata(folder.join(format!("{name}.wasm"))).unwrap().len();
         eprintln!("{name}.wasm: {size} bytes");
         assert!(size <= largest, "{name}.wasm has {size} bytes, and {largest} are allowed");
-        assert_eq!(signed_and_run(&stack, &folder, &folder.join(input))["text"], answer, "{language}");
+        for command in ["audit-capabilities", "verify"] {
+            stack.ctl(&[command, text]).success();
+        }
         if language == "go" {
             // The same source as a command.
             make(&folder, &["go"]);
-            assert_eq!(signed_and_run(&stack, &folder, &folder.join(input))["text"], answer, "{language}");
+            assert_eq!(signed_and_run(&stack, &folder, &input_path)["text"], answer, "{language}");
         }
     }
 }
