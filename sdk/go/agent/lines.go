@@ -1,3 +1,5 @@
+//go:build !wasm_unknown
+
 package agent
 
 import (
