@@ -51,7 +51,7 @@ fn text(step: &Value) -> (String, usize) {
         }
         (None, Some(hex)) => {
             let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).unwrap().try_into().unwrap()).collect();
-            digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+            digits.chunks(2).map(|pair| (pair[0] << 4) | pair[1]).collect()
         }
         (None, None) => return ("room".to_owned(), 0),
     };
