@@ -36,7 +36,8 @@ fn release(stack: &Stack, dir: &Path, id: &str, module: &str) -> String {
     let folder = from_text(dir, id, module);
     let path = folder.join("manifest.yaml");
     let manifest = std::fs::read_to_string(&path).unwrap();
-    let asks = "wasm:\n  capabilities:\n    - compute:cpu_ms=600000,wall_ms=600000\n";
+    let asks =
+        "wasm:\n  memory:\n    maximum: 8\n  capabilities:\n    - compute:cpu_ms=600000,wall_ms=600000\n";
     std::fs::write(&path, manifest + asks).unwrap();
     stack.ctl(&["sign", folder.to_str().unwrap()]).success();
     folder.to_str().unwrap().to_owned()
