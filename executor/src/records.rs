@@ -6,6 +6,7 @@ use trust_store::UnixTime;
 use trust_store::capability::Capability;
 use trust_store::capability_rules::Permitted;
 
+use crate::abi::sinks::{Level, LogRecord};
 use crate::admission::{Denied, Facts, GrantSet};
 use crate::agents::Agent;
 use crate::evidence::Snapshot;
@@ -65,6 +66,23 @@ pub(crate) fn audit_agent(agent: &Agent) -> AuditAgent {
 /// A refusal for callers, without what only the operator reads.
 pub(crate) fn wire_denied(denied: Denied) -> executor_api::Denied {
     executor_api::Denied { step: denied.step, reason: denied.code.into(), message: denied.message }
+}
+
+/// The last lines that have `room` bytes of text together, and how many were before them. The last one is cut rather than left out.
+pub(crate) fn last_lines(log: &[LogRecord], mut room: usize) -> (usize, Vec<(Level, &str)>) {
+    let mut lines = Vec::new();
+    for line in log.iter().rev() {
+        let mut end = line.text.len().min(if lines.is_empty() { room } else { line.text.len() });
+        while !line.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = line.text.get(..end).unwrap_or_default();
+        let Some(left) = room.checked_sub(text.len()) else { break };
+        room = left;
+        lines.push((line.level, text));
+    }
+    lines.reverse();
+    (log.len() - lines.len(), lines)
 }
 
 pub(crate) fn texts(capabilities: &[Capability]) -> Vec<String> {
@@ -163,6 +181,21 @@ pub(crate) fn call_denied(error: &CallError, agent: &Agent) -> Denied {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_was_said_the_end_is_kept() {
+        let log =
+            ["long ago", "before", "last ü"].map(|text| LogRecord { level: Level::Info, text: text.into() });
+        let kept = |room| {
+            let (earlier, lines) = last_lines(&log, room);
+            (earlier, lines.into_iter().map(|(_, text)| text).collect::<Vec<_>>())
+        };
+        assert_eq!(kept(100), (0, vec!["long ago", "before", "last ü"]));
+        assert_eq!(kept(14), (1, vec!["before", "last ü"]));
+        assert_eq!(kept(12), (2, vec!["last ü"]));
+        assert_eq!(kept(6), (2, vec!["last "]), "no half of a character");
+        assert_eq!(last_lines(&[], 9), (0, Vec::new()));
+    }
 
     #[test]
     fn a_full_disk_is_one_reason_whichever_log_finds_it() {

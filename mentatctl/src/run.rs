@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use executor_api::LogLine;
 use executor_api::client::{ClientError, ExecutorClient};
 use serde_json::json;
 
@@ -113,8 +114,15 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
         }
         name.into_owned()
     };
-    let done =
-        block_on(async { client.execute(&agent, &input, run.deadline_ms).await.map_err(executor_failure) })?;
+    let done = block_on(async {
+        client.execute(&agent, &input, run.deadline_ms).await.map_err(|error| {
+            // The text of a panic comes before the line that says that there was one.
+            if let ClientError::Refused(problem) = &error {
+                words(&problem.said.log).for_each(|line| out.note(line));
+            }
+            executor_failure(error)
+        })
+    })?;
     if out.is_json() {
         let answer = serde_json::to_value(&done).or_fail(Exit::Failure, "writing the answer")?;
         out.value(|| answer);
@@ -123,15 +131,17 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
         if !done.output.0.ends_with(b"\n") {
             out.raw(b"\n");
         }
-        for line in &done.log {
-            // A guest's words: without line breaks and control characters they cannot pass for ours.
-            out.note(one_line(&format!("{}: {}", line.level, line.text)));
-        }
+        words(&done.log).for_each(|line| out.note(line));
     }
     if done.exit_code != 0 {
         return Err(Failure::failed(format!("the agent ended with code {}", done.exit_code)));
     }
     Ok(Exit::Ok)
+}
+
+/// A guest's words: without line breaks and control characters they cannot pass for ours.
+fn words(log: &[LogLine]) -> impl Iterator<Item = String> {
+    log.iter().map(|line| one_line(&format!("{}: {}", line.level, line.text)))
 }
 
 /// Runs `explain`: the executor's verdict, with nothing loaded.
@@ -203,4 +213,17 @@ pub fn sidecar_text(release: &Release) -> Outcome<Option<String>> {
 
 fn trust_store_code(code: &str) -> bool {
     trust_store::ReasonCode::ALL.iter().any(|known| known.as_str() == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_guest_stay_on_their_line() {
+        let line = LogLine { level: "error".into(), text: "no such row\nmentatctl: done".into() };
+        let said: Vec<String> = words(&[line]).collect();
+        assert!(said.len() == 1 && said[0].starts_with("error: no such row"), "{said:?}");
+        assert!(!said[0].contains('\n'), "{said:?}");
+    }
 }

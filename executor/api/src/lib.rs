@@ -17,7 +17,8 @@
 //! | `POST /api/v1/evidence/refresh` | | | [`Status`] |
 //!
 //! `{agent}` is an agent id or a module digest. Refusals are problem documents whose extra members `code`,
-//! `step`, `title` and `detail` are read back as [`Problem`].
+//! `step`, `title` and `detail` are read back as [`Problem`]; one about a call that began has what its guest said, too
+//! (over gRPC: [`status_details`]).
 //!
 //! Out of scope: deciding anything. A client that wants to verify offline uses `trust-store`.
 
@@ -29,13 +30,15 @@ pub mod audit;
 pub mod client;
 pub mod deployment;
 pub mod receipt;
+pub mod status_details;
 pub mod stream;
 pub mod trial;
 mod wire;
 
 pub use wire::{
-    AgentSummary, Base64Bytes, Denied, EvidenceSource, Execute, Executed, Explanation, InstanceSummary,
-    LogLine, Metric, PermittedCapability, Problem, Status, Stop, Stopped, TierStatus, Upload, Usage,
+    AgentSummary, Base64Bytes, Denied, EvidenceSource, Execute, Executed, Explanation, FailedCall,
+    InstanceSummary, LogLine, Metric, PermittedCapability, Problem, Said, Status, Stop, Stopped, TierStatus,
+    Upload, Usage,
 };
 
 /// Generated code of `mentat.executor.v1`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64Bytes, Denied, Executed};
+use crate::{Base64Bytes, Executed, FailedCall};
 
 /// One line. `result` or `error` is the last one; an answer that ends with neither broke off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub enum StreamLine {
         total_chunks: u64,
     },
     /// The call has no result.
-    Error(Denied),
+    Error(FailedCall),
     /// The call has one.
     Result(Box<Executed>),
 }
@@ -33,14 +33,29 @@ pub enum StreamLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{LogLine, Metric, Said};
+
+    fn failed(said: Said) -> StreamLine {
+        StreamLine::Error(FailedCall { step: 12, reason: "revoked".into(), message: "m".into(), said })
+    }
 
     #[test]
     fn the_form_is_frozen() {
+        let said = Said {
+            instance_id: "7".into(),
+            log: vec![LogLine { level: "error".into(), text: "t".into() }],
+            metrics: vec![Metric { name: "n".into(), value: 1.0 }],
+        };
         let lines = [
             StreamLine::Data { stream: "s".into(), sequence: 0, chunk: Base64Bytes(b"hi".to_vec()) },
             StreamLine::End { stream: "s".into(), total_chunks: 1 },
-            StreamLine::Error(Denied { step: 12, reason: "revoked".into(), message: "m".into() }),
+            failed(Said::default()),
+            failed(said),
         ];
+        for line in &lines {
+            let text = serde_json::to_string(line).unwrap();
+            assert_eq!(&serde_json::from_str::<StreamLine>(&text).unwrap(), line);
+        }
         let texts = lines.map(|line| serde_json::to_string(&line).unwrap());
         assert_eq!(
             texts,
@@ -48,6 +63,10 @@ mod tests {
                 r#"{"event":"data","stream":"s","sequence":0,"chunk":"aGk="}"#,
                 r#"{"event":"end","stream":"s","total_chunks":1}"#,
                 r#"{"event":"error","step":12,"reason":"revoked","message":"m"}"#,
+                concat!(
+                    r#"{"event":"error","step":12,"reason":"revoked","message":"m","instance_id":"7","#,
+                    r#""log":[{"level":"error","text":"t"}],"metrics":[{"name":"n","value":1.0}]}"#
+                ),
             ]
         );
     }

@@ -151,6 +151,34 @@ pub struct Executed {
     pub metrics: Vec<Metric>,
 }
 
+/// A call that began and has no result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailedCall {
+    /// Number of the verification step; 0 for what is no denial.
+    pub step: u8,
+    /// Stable reason code.
+    pub reason: String,
+    /// One sentence for the caller.
+    pub message: String,
+    /// What the guest said before.
+    #[serde(flatten)]
+    pub said: Said,
+}
+
+/// What a guest said before its call ended without a result.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Said {
+    /// Random name of the instance, as in the audit log; empty when there was none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance_id: String,
+    /// Log lines of the guest, control characters escaped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<LogLine>,
+    /// Values the guest recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+}
+
 /// What one call used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -282,7 +310,7 @@ pub struct EvidenceSource {
 }
 
 /// A problem document (RFC 9457) as this service writes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     /// Stable reason code.
     #[serde(default)]
@@ -299,6 +327,9 @@ pub struct Problem {
     /// Number of the verification step, for denials.
     #[serde(default)]
     pub step: u8,
+    /// What the guest said, for calls that began.
+    #[serde(flatten)]
+    pub said: Said,
 }
 
 #[cfg(test)]
@@ -310,6 +341,18 @@ mod tests {
         assert!(serde_json::from_str::<Execute>(r#"{"input":"aGk="}"#).is_ok());
         assert!(serde_json::from_str::<Execute>(r#"{"input":"aGk=","sandbox":"off"}"#).is_err());
         assert!(serde_json::from_str::<Upload>(r#"{"manifest":"","module":"","skip":true}"#).is_err());
+    }
+
+    #[test]
+    fn what_a_guest_said_is_part_of_the_problem() {
+        let text =
+            r#"{"code":"trap","detail":"d","instance_id":"7","log":[{"level":"error","text":"t"}],"step":0}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        let line = LogLine { level: "error".into(), text: "t".into() };
+        let said = Said { instance_id: "7".into(), log: vec![line], metrics: Vec::new() };
+        assert_eq!((problem.code.as_str(), problem.said), ("trap", said));
+        let silent: Problem = serde_json::from_str(r#"{"code":"trap"}"#).unwrap();
+        assert_eq!(silent.said, Said::default());
     }
 
     #[test]

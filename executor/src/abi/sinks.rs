@@ -61,6 +61,9 @@ pub struct MetricRecord {
     pub value: f64,
 }
 
+/// Values are finite, and so equal to themselves.
+impl Eq for MetricRecord {}
+
 /// Log lines of one call.
 #[derive(Debug, Default)]
 pub(crate) struct LogSink {

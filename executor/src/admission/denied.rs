@@ -2,6 +2,8 @@
 
 use trust_store::Denial;
 
+use crate::runtime::Said;
+
 /// Why something was not admitted or not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -14,12 +16,14 @@ pub struct Denied {
     pub message: String,
     /// What only the operator reads; empty when there is no more to say.
     pub operator: String,
+    /// What the guest said, when this is how a call ended.
+    pub said: Option<Box<Said>>,
 }
 
 impl Denied {
     /// A refusal outside the numbered steps.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { step: 0, code, message: message.into(), operator: String::new() }
+        Self { step: 0, code, message: message.into(), operator: String::new(), said: None }
     }
 
     /// Adds what only the operator reads.

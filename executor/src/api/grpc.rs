@@ -290,6 +290,11 @@ impl Service for Grpc {
     }
 }
 
+#[cfg(test)]
+pub(super) fn refused(denied: &crate::admission::Denied) -> Status {
+    refuse(denied)
+}
+
 fn terms(call: &v1::ExecuteAgentRequest) -> Terms {
     Terms {
         deadline: (call.deadline_ms != 0).then(|| Duration::from_millis(call.deadline_ms)),

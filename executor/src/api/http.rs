@@ -24,7 +24,7 @@ use warp::{Filter, Rejection, Reply};
 use super::access::{Access, Role};
 use crate::admission::Denied;
 use crate::executor::{Executor, Terms};
-use crate::runtime::Selector;
+use crate::runtime::{Said, Selector};
 use crate::telemetry::TraceParent;
 
 /// The methods that a path takes, for a 405's `Allow`.
@@ -302,11 +302,18 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// A refusal as problem document: code, step and the caller's text; the operator's text goes to the log.
+/// A refusal as problem document: code, step, the caller's text and what the guest said; the operator's text goes to the log.
 pub(crate) fn problem(denied: &Denied) -> Problem {
-    let problem = Problem::new(status_of(denied), denied.code)
+    let mut problem = Problem::new(status_of(denied), denied.code)
         .with_detail(denied.message.clone())
         .with_member("step", denied.step);
+    let said =
+        denied.said.as_ref().and_then(|said| serde_json::to_value(super::said(Said::clone(said))).ok());
+    if let Some(serde_json::Value::Object(members)) = said {
+        for (name, value) in members {
+            problem = problem.with_member(&name, value);
+        }
+    }
     if denied.operator.is_empty() { problem } else { problem.with_internal(&denied.operator) }
 }
 

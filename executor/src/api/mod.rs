@@ -12,9 +12,11 @@ mod tests;
 
 pub use access::Access;
 
-use executor_api::{Base64Bytes, Executed as WireExecuted, LogLine, Metric, Usage};
+use executor_api::{Base64Bytes, Executed as WireExecuted, LogLine, Metric, Said as WireSaid, Usage};
 
+use crate::abi::sinks::{LogRecord, MetricRecord};
 use crate::executor::Executed;
+use crate::runtime::Said;
 
 /// The wire form of a finished call.
 fn executed(done: Executed) -> WireExecuted {
@@ -33,15 +35,20 @@ fn executed(done: Executed) -> WireExecuted {
             dropped_log_lines: outcome.usage.dropped_log_lines,
             refused_growths: outcome.usage.refused_growths,
         },
-        log: outcome
-            .log
-            .into_iter()
-            .map(|line| LogLine { level: line.level.as_str().into(), text: line.text })
-            .collect(),
-        metrics: outcome
-            .metrics
-            .into_iter()
-            .map(|metric| Metric { name: metric.name, value: metric.value })
-            .collect(),
+        log: lines(outcome.log),
+        metrics: values(outcome.metrics),
     }
+}
+
+/// The wire form of what a guest said in a call that has no result.
+fn said(said: Said) -> WireSaid {
+    WireSaid { instance_id: said.instance.to_string(), log: lines(said.log), metrics: values(said.metrics) }
+}
+
+fn lines(log: Vec<LogRecord>) -> Vec<LogLine> {
+    log.into_iter().map(|line| LogLine { level: line.level.as_str().into(), text: line.text }).collect()
+}
+
+fn values(metrics: Vec<MetricRecord>) -> Vec<Metric> {
+    metrics.into_iter().map(|metric| Metric { name: metric.name, value: metric.value }).collect()
 }

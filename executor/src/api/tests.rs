@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use executor_api::stream::StreamLine;
 use executor_api::v1::executor_client::ExecutorClient as GrpcClient;
 use executor_api::{
     Base64Bytes, Execute, Executed, Explanation, Problem, REASON_METADATA, STEP_METADATA, Status, Upload, v1,
@@ -329,4 +330,61 @@ async fn a_caller_is_judged_before_its_message_is_read() {
     input.metadata_mut().insert("authorization", token);
     let refused = client.execute_agent(input).await.unwrap_err();
     assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "not_loaded", "inputs are long");
+}
+
+/// Logs, records and traps.
+const LAST_WORDS: &str = r#"(module
+  (import "mentat" "log" (func $log (param i32 i32 i32)))
+  (import "mentat" "record_metric" (func $metric (param i32 i32 f64) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "index out of range") (data (i32.const 32) "rows")
+  (func (export "process") (result i32)
+    (call $log (i32.const 0) (i32.const 0) (i32.const 18))
+    (drop (call $metric (i32.const 32) (i32.const 4) (f64.const 3)))
+    unreachable))"#;
+
+#[tokio::test]
+async fn what_a_guest_said_before_it_trapped_reaches_its_caller() {
+    let server = Server::start().await;
+    let agent = server.admit(LAST_WORDS, GrantSet::default(), CallLimits::default()).await.to_string();
+    let (status, text) = post(&server, &format!("/api/v1/agents/{agent}/execute"), &Execute::default()).await;
+    let problem = problem(&text);
+    assert_eq!((status, problem.code.as_str()), (409, "trap"));
+    let said = problem.said;
+    assert_eq!((said.log[0].level.as_str(), said.log[0].text.as_str()), ("error", "index out of range"));
+    assert_eq!((said.log.len(), said.metrics[0].name.as_str(), said.metrics[0].value), (1, "rows", 3.0));
+    assert!(!said.instance_id.is_empty());
+
+    let url = format!("http://{}/api/v1/agents/{agent}/stream", server.address);
+    let lines = reqwest::Client::new().post(url).json(&Execute::default()).send().await.unwrap();
+    let line = lines.text().await.unwrap();
+    let StreamLine::Error(failed) = serde_json::from_str(line.trim_end()).unwrap() else { panic!("{line}") };
+    assert_eq!(
+        (failed.reason.as_str(), failed.said.log, failed.said.metrics),
+        ("trap", said.log, said.metrics)
+    );
+
+    let mut client = GrpcClient::new(channel(&server).await);
+    let call = v1::ExecuteAgentRequest { agent, ..Default::default() };
+    let refused = client.execute_agent(call).await.unwrap_err();
+    assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "trap");
+    let failed = executor_api::status_details::failed_call(refused.details()).unwrap();
+    assert_eq!((failed.log[0].text.as_str(), failed.metrics[0].value), ("index out of range", 3.0));
+    assert_eq!((failed.earlier_log_lines, failed.instance_id.is_empty()), (0, false));
+}
+
+#[test]
+fn a_status_has_the_last_of_a_long_log() {
+    use crate::abi::sinks::{Level, LogRecord};
+    use crate::admission::Denied;
+    let line = |number: usize| LogRecord { level: Level::Info, text: format!("{number:0>64}") };
+    let instance = crate::testing::guest_state().registration.id;
+    let said = crate::runtime::Said { instance, log: (0..256).map(line).collect(), metrics: Vec::new() };
+    let denied = Denied { said: Some(Box::new(said)), ..Denied::new("trap", "it trapped") };
+    let status = super::grpc::refused(&denied);
+    // Headers are base64, and some clients take 8 KiB of them.
+    assert!(status.details().len() < 5 << 10, "{}", status.details().len());
+    let failed = executor_api::status_details::failed_call(status.details()).unwrap();
+    assert_eq!((failed.log.len(), failed.earlier_log_lines), (48, 208));
+    assert!(failed.log.last().unwrap().text.ends_with("255"));
 }

@@ -123,16 +123,17 @@ impl AgentComponent {
     fn run_on_wasi(&self, store: &mut Store<GuestState>) -> Result<i32, Failed> {
         wasi::prepare(store.data_mut()).map_err(Failed::Host)?;
         let (kill, deadline) = wasi::watch(store);
-        match wasi::run(kill, deadline, self.serve(store))? {
-            Ended::Agent(answer) => {
-                wasi::collect(store.data_mut(), wasi::StdoutIs::Log);
-                Ok(exit_code(store.data_mut(), answer))
-            }
-            Ended::Command(code) => {
-                wasi::collect(store.data_mut(), wasi::StdoutIs::Output);
-                Ok(code)
-            }
-        }
+        let ended = wasi::run(kill, deadline, self.serve(store));
+        // However it ended: what a guest wrote before it was ended says why.
+        let stdout_is = match &self.entry {
+            Entry::Command(_) => wasi::StdoutIs::Output,
+            Entry::Agent(_) | Entry::AgentOnWasi(_) => wasi::StdoutIs::Log,
+        };
+        wasi::collect(store.data_mut(), stdout_is);
+        Ok(match ended? {
+            Ended::Agent(answer) => exit_code(store.data_mut(), answer),
+            Ended::Command(code) => code,
+        })
     }
 
     /// Makes an instance and calls it; may wait in host calls.

@@ -372,3 +372,16 @@ fn a_flood_of_random_bytes_ends_the_guest() {
         assert_eq!(run(&asks(length)).unwrap_err().code(), "trap", "{length}");
     }
 }
+
+/// What a guest writes to its standard error before it ends is why it ends; its standard output is half of an answer.
+#[test]
+fn a_command_that_traps_leaves_its_last_words() {
+    let text = writes("panicked at row 3", 1)
+        .replace("stdout", "stderr")
+        .replace("(br_if $again (local.get $left)))", "(br_if $again (local.get $left))) (unreachable)");
+    let prepared = prepare(&text, GrantSet::default(), CallLimits::default()).unwrap();
+    let registration = runtime().register(&prepared, None);
+    let ended = runtime().call_registered(&prepared, Call::default(), registration, None);
+    assert_eq!(ended.result.unwrap_err().code(), "trap");
+    assert_eq!(ended.said.unwrap().log[0].text, "panicked at row 3");
+}

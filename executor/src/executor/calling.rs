@@ -7,13 +7,14 @@ use bytes::Bytes;
 use executor_engine::ModuleDigest;
 
 use super::Executor;
+use super::recording::tell_operator;
 use crate::admission::Denied;
 use crate::agents::Agent;
 use crate::clock;
 use crate::deployments::Served;
 use crate::records::{audit_unavailable, call_denied, not_loaded, receipts_unavailable};
 use crate::runtime::{
-    Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration, Usage,
+    Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration, Said, Usage,
 };
 use crate::streams::{Pipe, StreamEvent};
 use crate::telemetry::{Phase, Trace, TraceParent};
@@ -73,19 +74,19 @@ pub(super) struct Begun {
 /// A call under way. Dropping it ends the call.
 struct Running {
     agent: Arc<Agent>,
-    call: tokio::task::JoinHandle<Result<Outcome, CallError>>,
+    call: tokio::task::JoinHandle<(Result<Outcome, CallError>, Option<Box<Said>>)>,
     _caller: CallerGuard,
 }
 
 impl Running {
     async fn ended(self) -> Result<Executed, Denied> {
-        let ended = self
+        let (ended, said) = self
             .call
             .await
             .map_err(|error| Denied::new("internal", "the call failed").for_operator(error.to_string()))?;
         match ended {
             Ok(outcome) => Ok(Executed { digest: self.agent.digest, outcome }),
-            Err(error) => Err(call_denied(&error, &self.agent)),
+            Err(error) => Err(Denied { said, ..call_denied(&error, &self.agent) }),
         }
     }
 }
@@ -253,13 +254,14 @@ impl Executor {
                 trace.enter(Phase::Receipt);
             }
             slot.record(executor.execution_event(&running, instance, &ended));
+            tell_operator(&running, instance, &ended);
             let written = executor.receipt(&running, instance, begun, &input, &ended);
             if let Some(trace) = &mut trace {
                 trace.end(&written.reason);
             }
             receipt.record(instance, written);
             drop(trace);
-            ended.result
+            (ended.result, ended.said)
         });
         Ok(Running { agent, call, _caller: caller })
     }

@@ -26,7 +26,7 @@ use crate::agents::Agent;
 use crate::clock;
 use crate::records::{audit_unavailable, receipts_unavailable};
 use crate::runtime::{
-    Call, CallError, CallLimits, Cancel, Ended, InstanceId, KillCause, Lowered, Outcome, Registration,
+    Call, CallError, CallLimits, Cancel, Ended, InstanceId, KillCause, Lowered, Outcome, Registration, Said,
     StepFailure, Stop, Usage,
 };
 use crate::waiting::{Interrupted, wait_for};
@@ -129,17 +129,16 @@ impl Executor {
         let mut usage = course.usage;
         let wall = clock::monotonic().saturating_duration_since(began);
         usage.wall_us = wall.as_micros().try_into().unwrap_or(u64::MAX);
-        let result = ran.map(|output| Outcome {
-            instance: registration.id,
-            output: output.into(),
-            exit_code: 0,
-            usage,
-            log: std::mem::take(&mut course.log),
-            metrics: std::mem::take(&mut course.metrics),
-        });
+        let (instance, log, metrics) = (registration.id, course.log, course.metrics);
+        let (result, said) = match ran {
+            Ok(output) => {
+                (Ok(Outcome { instance, output: output.into(), exit_code: 0, usage, log, metrics }), None)
+            }
+            Err(error) => (Err(error), Some(Box::new(Said { instance, log, metrics }))),
+        };
         // Listed until its last step is gone.
         drop(registration);
-        Ended { steps: Some(course.receipts), ..Ended::plain(result, usage) }
+        Ended { steps: Some(course.receipts), said, ..Ended::plain(result, usage) }
     }
 }
 
@@ -295,6 +294,9 @@ impl Course<'_> {
             ended.result = Err(CallError::Stopped(Stop::Killed(KillCause::Revoked)));
         }
         self.account(&ended);
+        if let Some(said) = ended.said {
+            self.collect(step, said.log, said.metrics, limits);
+        }
         match ended.result {
             Ok(Outcome { output, exit_code: 0, log, metrics, .. }) => {
                 self.collect(step, log, metrics, limits);

@@ -370,3 +370,29 @@ fn the_engine_of_this_build_names_what_is_missing() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_the_steps_said_comes_with_the_failure_of_one() {
+    let words = |text: &str, end: &str| {
+        format!(
+            r#"(module (import "mentat" "log" (func $log (param i32 i32 i32)))
+            (memory (export "memory") 1) (data (i32.const 0) "{text}")
+            (func (export "process") (result i32)
+              (call $log (i32.const 2) (i32.const 0) (i32.const {})) {end}))"#,
+            text.len()
+        )
+    };
+    let server = Server::start().await;
+    let first = agent(&server, "cp.said-first", &words("begun", "(i32.const 0)")).await;
+    let second = agent(&server, "cp.said-second", &words("no such row", "unreachable")).await;
+    let steps = [
+        Draft { name: "one", agent: "cp.said-first", module: &first, ..DRAFT },
+        Draft { name: "two", agent: "cp.said-second", module: &second, after: &["one"], ..DRAFT },
+    ];
+    compose(&server, "cp.said", &steps).await;
+    let denied = call(&server, "cp.said", b"x").await.unwrap_err();
+    assert_eq!(denied.code, "trap");
+    let said = denied.said.unwrap();
+    let lines: Vec<_> = said.log.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(lines, ["one: begun", "two: no such row"]);
+}

@@ -10,8 +10,11 @@ use super::calling::Begun;
 use crate::admission::Denied;
 use crate::agents::Agent;
 use crate::clock;
-use crate::records::{audit_agent, cut, texts};
+use crate::records::{audit_agent, cut, last_lines, texts};
 use crate::runtime::{CallError, Ended, InstanceId, Outcome};
+
+/// Bytes of a guest's lines in one line of the operator's log.
+const MAX_TOLD: usize = 2048;
 
 impl Executor {
     /// The record of a call that ended, and its metrics.
@@ -128,6 +131,19 @@ impl Executor {
             execution: None,
         }
     }
+}
+
+/// The last lines of a guest whose call has no result, for the operator's own log: callers may be programs that show them to
+/// nobody.
+pub(super) fn tell_operator(agent: &Agent, instance: InstanceId, ended: &Ended) {
+    let (Err(error), Some(said)) = (&ended.result, &ended.said) else { return };
+    if said.log.is_empty() {
+        return;
+    }
+    let (_, lines) = last_lines(&said.log, MAX_TOLD);
+    let lines: Vec<_> = lines.iter().map(|(level, text)| format!("{}: {text}", level.as_str())).collect();
+    let (agent, code, lines) = (agent.id(), error.code(), lines.join(" | "));
+    tracing::info!(agent, %instance, code, lines, "a guest had said before its call ended without a result");
 }
 
 fn reason_of(result: &Result<Outcome, CallError>) -> &'static str {

@@ -69,10 +69,23 @@ pub struct Outcome {
     pub metrics: Vec<MetricRecord>,
 }
 
+/// What a guest said in a call that has no result: the text of a panic first of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Name of the instance.
+    pub instance: InstanceId,
+    /// Log lines, in order.
+    pub log: Vec<LogRecord>,
+    /// Metric records, in order.
+    pub metrics: Vec<MetricRecord>,
+}
+
 /// A call that is over, with or without a result.
 pub(crate) struct Ended {
     /// What came back, or why nothing did.
     pub(crate) result: Result<Outcome, CallError>,
+    /// What its guest said, where nothing came back.
+    pub(crate) said: Option<Box<Said>>,
     /// What was used.
     pub(crate) usage: Usage,
     /// What the guest asked for and was refused.
@@ -92,18 +105,20 @@ impl Ended {
 
     /// What the guest said, did and streamed. Most have none of it, and what there is room for would be moved with each result.
     #[inline(never)]
-    fn add(&mut self, extras: Extras) {
+    fn add(&mut self, instance: InstanceId, extras: Extras) {
         let Extras { log, metrics, conduct, streams, .. } = extras;
         self.conduct = conduct;
         self.streamed = streams.map(|streams| Box::new(streams.into_digest()));
-        if let Ok(outcome) = &mut self.result {
-            (outcome.log, outcome.metrics) = (log.into_records(), metrics.into_records());
+        let (log, metrics) = (log.into_records(), metrics.into_records());
+        match &mut self.result {
+            Ok(outcome) => (outcome.log, outcome.metrics) = (log, metrics),
+            Err(_) => self.said = Some(Box::new(Said { instance, log, metrics })),
         }
     }
 
     /// The end of something that had no instance of its own.
     pub(crate) fn plain(result: Result<Outcome, CallError>, usage: Usage) -> Self {
-        Self { result, usage, conduct: None, instantiation: None, streamed: None, steps: None }
+        Self { result, said: None, usage, conduct: None, instantiation: None, streamed: None, steps: None }
     }
 }
 
@@ -331,8 +346,10 @@ impl Runtime {
             Err(error) => Err(*error),
         };
         let mut ended = Ended { instantiation, ..Ended::plain(result, usage) };
-        if let Some(extras) = extras {
-            ended.add(*extras);
+        match extras {
+            Some(extras) => ended.add(id, *extras),
+            None if ended.result.is_err() => ended.add(id, Extras::default()),
+            None => {}
         }
         ended
     }

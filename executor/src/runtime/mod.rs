@@ -24,7 +24,7 @@ mod prepared;
 mod state;
 mod step;
 
-pub use call::{Call, CallError, Outcome, Usage};
+pub use call::{Call, CallError, Outcome, Said, Usage};
 pub(crate) use call::{Ended, trap_named};
 pub use calls::LiveInstances;
 pub(crate) use calls::Registration;

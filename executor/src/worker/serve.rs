@@ -238,6 +238,11 @@ impl Worker {
                 End::Exit(outcome.exit_code)
             }
             Err(error) => {
+                if let Some(said) = &ended.said {
+                    told.log = said.log.iter().map(|line| (line.level as u8, line.text.as_str())).collect();
+                    told.metrics =
+                        said.metrics.iter().map(|metric| (metric.name.as_str(), metric.value)).collect();
+                }
                 let (reason, text) = verdict::of_call(error);
                 detail = text;
                 End::Failed { reason, detail: &detail }

@@ -139,6 +139,15 @@ impl<'a> Talk<'a> {
             dropped_log_lines: ended.dropped_log_lines,
         };
         state.claim(claimed, self.began);
+        // However it ended, within the limits of the call.
+        for (level, text) in &ended.log {
+            state.log(Level::from_code((*level).into()), Ok(text));
+        }
+        for (name, value) in &ended.metrics {
+            // One that the executor's own rules refuse would have been refused there.
+            let (extras, calls) = state.extras_and_calls();
+            let _ = extras.metrics.record(&calls.limits, name, *value);
+        }
         if let Some((stop, _)) = self.watch.stop {
             return Carried::Over(Err(CallError::Stopped(stop)));
         }
@@ -151,14 +160,6 @@ impl<'a> Talk<'a> {
                 None => self.given_up("it gave a reason that no worker gives"),
             },
             End::Exit(code) => {
-                for (level, text) in &ended.log {
-                    state.log(Level::from_code((*level).into()), Ok(text));
-                }
-                for (name, value) in &ended.metrics {
-                    // One that the executor's own rules refuse would have been refused there.
-                    let (extras, calls) = state.extras_and_calls();
-                    let _ = extras.metrics.record(&calls.limits, name, *value);
-                }
                 state.output = ended.output.to_vec();
                 Carried::Over(Ok(code))
             }

@@ -107,6 +107,19 @@ async fn a_module_of_a_signer_who_is_not_trusted_runs_in_a_process_of_his_own_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_words_of_a_guest_come_out_of_its_worker() {
+    let server = server().await;
+    let text = r#"(module (import "mentat" "log" (func $log (param i32 i32 i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "no such row")
+        (func (export "process") (result i32)
+          (call $log (i32.const 0) (i32.const 0) (i32.const 11)) unreachable))"#;
+    admit_plain(&server, text, "w.words", "words@example.org").await;
+    let denied = call(&server, "w.words", b"").await.unwrap_err();
+    assert_eq!(denied.code, "trap");
+    assert_eq!(denied.said.unwrap().log[0].text, "no such row");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_spins_in_a_worker_is_stopped_by_every_limit_and_by_name() {
     let server = server().await;
     let limits = |cpu, wall| CallLimits {

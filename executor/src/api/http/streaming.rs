@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use executor_api::stream::StreamLine;
-use executor_api::{Base64Bytes, Execute};
+use executor_api::{Base64Bytes, Execute, FailedCall};
 use futures_util::stream::unfold;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
@@ -12,7 +12,6 @@ use warp::{Rejection, Reply};
 use super::{Context, answer, parse, problem, terms};
 use crate::api::access::Role;
 use crate::executor::{Next, Streaming};
-use crate::records::wire_denied;
 use crate::streams::StreamEvent;
 
 /// Starts the call; what is refused before it begins is a problem document.
@@ -56,7 +55,9 @@ fn line(next: Next) -> StreamLine {
             if !denied.operator.is_empty() {
                 tracing::info!(code = denied.code, operator = %denied.operator, "a streamed call has no result");
             }
-            StreamLine::Error(wire_denied(denied))
+            let (step, reason, message) = (denied.step, denied.code.to_owned(), denied.message);
+            let said = denied.said.map(|said| crate::api::said(*said)).unwrap_or_default();
+            StreamLine::Error(FailedCall { step, reason, message, said })
         }
     }
 }
