@@ -1,10 +1,12 @@
 //! Who may do what.
 //!
-//! | role | on loopback without `[admin]` | otherwise |
+//! | role | without `[admin]`, which loopback only may be | with `[admin]` |
 //! |---|---|---|
-//! | read status, explain | everybody | everybody who reaches the listener |
-//! | execute | everybody | administrators and holders of an accepted client certificate |
-//! | load, unload, stop, refresh, import | everybody | administrators |
+//! | read: status, what is loaded, runs or is deployed, receipts | everybody | everybody who reaches the listener |
+//! | execute, explain | everybody | administrators and holders of an accepted client certificate |
+//! | load, unload, stop, deploy, refresh, drain, try a policy | everybody | administrators |
+//!
+//! With `[admin]` a loopback address gives no right: behind a proxy or a sidecar of this machine, every caller has one.
 //!
 //! "Everybody on loopback" means the programs of this machine, not the web pages that its browsers show: what a page
 //! of another origin sends is refused, and so is what comes under a name that somebody else's DNS leads here.
@@ -26,9 +28,9 @@ pub struct Access {
 /// What a caller wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Load, unload, stop, refresh, import.
+    /// Whatever changes what runs here.
     Administer,
-    /// Execute.
+    /// Execute, and the verdict on what is sent along.
     Execute,
 }
 
@@ -51,7 +53,7 @@ impl Access {
     /// A 401 problem.
     pub fn check(&self, role: Role, headers: &HeaderMap, peer: &Peer) -> Result<(), Problem> {
         let Some(admin) = &self.admin else { return Ok(()) };
-        if role == Role::Execute && (self.loopback || peer.certificate().is_some()) {
+        if role == Role::Execute && peer.certificate().is_some() {
             return Ok(());
         }
         admin.authenticate(headers, peer).map(drop)

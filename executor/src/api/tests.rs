@@ -271,20 +271,29 @@ async fn administration_needs_the_token_where_one_is_configured() {
     assert_eq!(status, 401);
     let (status, _) = post(&server, "/api/v1/evidence/refresh", &serde_json::json!({})).await;
     assert_eq!(status, 401);
-    // Loopback callers may execute.
-    let (status, _) = post(&server, "/api/v1/agents/test.agent/execute", &Execute::default()).await;
-    assert_eq!(status, 200);
-    let response = reqwest::Client::builder()
-        .timeout(Duration::from_secs(30))
-        .build()
-        .unwrap()
-        .post(format!("http://{}/api/v1/agents", server.address))
-        .bearer_auth("0123456789abcdef0123456789abcdef")
-        .json(&upload(&module))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(response.status().as_u16(), 422);
+    // That a caller is on this machine gives it no right: it may be a proxy that speaks for others.
+    for (path, body) in [
+        ("agents/test.agent/execute", serde_json::json!({})),
+        ("agents/test.agent/stream", serde_json::json!({})),
+        ("explain", serde_json::to_value(upload(&module)).unwrap()),
+    ] {
+        assert_eq!(post(&server, &format!("/api/v1/{path}"), &body).await.0, 401, "{path}");
+    }
+    let call = v1::ExecuteAgentRequest { agent: "test.agent".into(), ..Default::default() };
+    let refused = GrpcClient::new(channel(&server).await).execute_agent(call).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+    for (path, body, status) in [
+        ("agents", serde_json::to_value(upload(&module)).unwrap(), 422),
+        ("agents/test.agent/execute", serde_json::json!({}), 200),
+    ] {
+        let request = client.post(format!("http://{}/api/v1/{path}", server.address)).json(&body);
+        let answer = request.bearer_auth("0123456789abcdef0123456789abcdef").send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+    }
+    // Reads are open.
+    let read = client.get(format!("http://{}/api/v1/agents", server.address)).send().await.unwrap();
+    assert_eq!(read.status(), 200);
 }
 
 /// The body of a request of which nothing ever comes.
