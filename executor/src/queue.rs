@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::admission::Denied;
 
 /// Threads that run guests.
-pub(crate) const MAX_RUNNING: usize = 512;
+pub(crate) const MAX_RUNNING: usize = executor_engine::limits::MAX_RUNNING as usize;
 /// Threads beside them: whatever stops guests (announced revocations, policies, the addresses of evidence) must find one when
 /// all guests run and all their names are being looked up.
 const RESERVE: usize = 64;

@@ -15,6 +15,9 @@ pub const COMPILE_CPU_SECONDS: u64 = 60;
 /// Address space of one compile worker, bytes (2 GiB). Nothing is pooled there, so the ordinary limit works.
 pub const COMPILE_ADDRESS_SPACE: u64 = 2 << 30;
 
+/// Calls of guests that run at the same time: each has a thread of its own.
+pub const MAX_RUNNING: u32 = 512;
+
 /// Length of the epoch tick, milliseconds. A guest notices a kill within two.
 pub const EPOCH_TICK_MILLIS: u64 = 10;
 

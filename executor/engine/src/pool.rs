@@ -4,7 +4,7 @@ use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::limits;
 
-/// Sizes of the pool. One memory slot reserves 4 GiB of address space (not of memory).
+/// Sizes of the pool. One memory reserves 4 GiB of address space (not of memory).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Guests that can live at once: memories, component instances and stacks.
@@ -16,6 +16,11 @@ pub struct PoolLimits {
     /// Elements of one table.
     pub table_elements: usize,
 }
+
+/// What one component may have of each: core instances, memories, tables.
+const CORE_INSTANCES: u32 = 16;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 16;
 
 impl Default for PoolLimits {
     fn default() -> Self {
@@ -44,21 +49,27 @@ impl PoolLimits {
         (slots >= Self::MIN_SLOTS).then_some(Self { slots, ..self })
     }
 
+    /// As much as every call that can run at once may have of something that one has `each` of, so that no guest takes of others
+    /// what comes with their place. It is address space until it is used.
+    fn of_all(self, each: u32) -> u32 {
+        self.slots.min(limits::MAX_RUNNING).saturating_mul(each).max(self.slots)
+    }
+
     /// wasmtime's settings for this pool. Every limit that would default to "unlimited" is set.
     pub fn strategy(self) -> InstanceAllocationStrategy {
         let mut pool = PoolingAllocationConfig::new();
-        pool.total_memories(self.slots)
+        pool.total_memories(self.of_all(MEMORIES))
             .total_component_instances(self.slots)
             .total_stacks(self.slots)
-            .total_core_instances(self.slots.saturating_mul(5))
-            .total_tables(self.slots.saturating_mul(4))
+            .total_core_instances(self.of_all(CORE_INSTANCES))
+            .total_tables(self.of_all(TABLES))
             .max_memory_size(self.max_memory.min(limits::MAX_GUEST_MEMORY))
             .max_memories_per_module(1)
             .max_tables_per_module(2)
             .table_elements(self.table_elements)
-            .max_core_instances_per_component(16)
-            .max_memories_per_component(4)
-            .max_tables_per_component(16)
+            .max_core_instances_per_component(CORE_INSTANCES)
+            .max_memories_per_component(MEMORIES)
+            .max_tables_per_component(TABLES)
             .linear_memory_keep_resident(self.keep_resident)
             .pagemap_scan(Enabled::Auto)
             // More than one would use process_madvise, which the sandbox does not allow.
@@ -70,6 +81,13 @@ impl PoolLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_place_has_all_that_one_component_may_use() {
+        let all = |slots, each| PoolLimits { slots, ..PoolLimits::default() }.of_all(each);
+        assert_eq!((all(8, 4), all(512, 16), all(1_000, 4)), (32, 8_192, 2_048));
+        assert_eq!(all(10_000, 4), 10_000, "places of more guests than run have one each");
+    }
 
     #[test]
     fn halving_ends() {

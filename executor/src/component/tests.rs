@@ -160,3 +160,41 @@ fn a_flood_of_handles_ends_the_guest_at_its_limit() {
     assert_eq!(run(&makes(1_000), b"").unwrap().exit_code, 0);
     assert_eq!(run(&makes(1_000_000), b"").unwrap_err().code(), "trap");
 }
+
+/// Whoever fills his places with the largest guests there are leaves those of others as they were.
+#[test]
+fn a_guest_of_four_memories_takes_no_more_than_its_place() {
+    use crate::runtime::{Call, Prepared, Runtime};
+    use executor_engine::Profile;
+    use executor_engine::pool::PoolLimits;
+
+    let runtime = Runtime::new(Profile::Standard, PoolLimits::small()).unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ready = |text: &str| {
+        let admitted = crate::testing::admitted(text, GrantSet::default(), CallLimits::default());
+        let cache = crate::testing::cache(state.path());
+        let loading = cache.load(runtime.engine(), Profile::Standard, &admitted);
+        let (loaded, _) = tokio.block_on(loading).unwrap();
+        Prepared::new(&runtime, &loaded, &admitted).unwrap()
+    };
+    let large = ready(
+        r#"(component
+        (core module $m (memory (export "memory") 1) (table 1 funcref) (table 1 funcref)
+          (func (export "process") (result i32) (i32.const 0)))
+        (core instance $a (instantiate $m)) (core instance $b (instantiate $m))
+        (core instance $c (instantiate $m)) (core instance $d (instantiate $m))
+        (func (export "process") (result (result (error string)))
+          (canon lift (core func $a "process") (memory $a "memory"))))"#,
+    );
+    let places = runtime.pool().slots;
+    let begin = |prepared: &Prepared| {
+        let registration = runtime.register(prepared, None);
+        let mut store =
+            runtime.store(Call::default(), registration, crate::clock::monotonic(), None).unwrap();
+        runtime.run(prepared, &mut store).map(|_| store)
+    };
+    let held: Vec<_> = (1..places).map(|_| begin(&large).unwrap()).collect();
+    assert!(begin(&ready(crate::testing::wat_echo())).is_ok());
+    drop(held);
+}
