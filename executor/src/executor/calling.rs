@@ -71,10 +71,13 @@ pub(super) struct Begun {
     pub(super) policy: [u8; 32],
 }
 
+/// What came of a call, and what its guest said where nothing did.
+type Came = (Result<Outcome, CallError>, Option<Box<Said>>);
+
 /// A call under way. Dropping it ends the call.
 struct Running {
     agent: Arc<Agent>,
-    call: tokio::task::JoinHandle<(Result<Outcome, CallError>, Option<Box<Said>>)>,
+    call: tokio::task::JoinHandle<Came>,
     _caller: CallerGuard,
 }
 
