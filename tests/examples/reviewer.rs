@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use mentat_tests::stack::Stack;
 
 use crate::toolchain::{Toolchain, make};
-use crate::{metrics, ran, release, sdk_folder, signed_and_run, stack};
+use crate::{metrics, ran, release, sdk_folder, stack};
 
 /// Bytes: reading and writing numbers of JSON is most of it.
 const LARGEST: u64 = 120_000;
@@ -61,11 +61,14 @@ fn the_code_reviewer_is_built_admitted_and_speaks_to_its_host_alone() {
     let mut stack = stack(dir.path());
     let folder = release(dir.path(), "code-reviewer", LARGEST);
     let named = folder.to_str().unwrap();
+    // As it is shipped it asks for nothing that should make anybody ask back; the host of this test speaks in clear text.
+    stack.ctl(&["audit-capabilities", named]).success();
     let address = host(std::fs::read_to_string(example.join("case.diff")).unwrap());
     let capability = format!("network:http:{address}");
     let manifest = std::fs::read_to_string(folder.join("manifest.yaml")).unwrap();
     let manifest = manifest.replace("network:https:patches.example.com", &capability);
     std::fs::write(folder.join("manifest.yaml"), manifest).unwrap();
+    stack.ctl(&["audit-capabilities", named]).refused(1, "clear_text");
     let input = dir.path().join("input");
     let asks = |host: &str| std::fs::write(&input, format!(r#"{{"url":"http://{host}/17.diff"}}"#)).unwrap();
     asks(&address.to_string());
@@ -74,7 +77,7 @@ fn the_code_reviewer_is_built_admitted_and_speaks_to_its_host_alone() {
     stack.ctl(&["sign", named]).success();
     ran(&stack, named, &input).refused(3, "capability_denied");
     offer_network(&mut stack, &capability);
-    let done = signed_and_run(&stack, &folder, &input);
+    let done = ran(&stack, named, &input).success().json();
     let expected = std::fs::read_to_string(example.join("case.output.json")).unwrap();
     assert_eq!(done["text"], expected.trim_end());
     assert_eq!(metrics(&done), ["findings"]);
