@@ -23,9 +23,10 @@ mod places;
 mod prepared;
 mod state;
 mod step;
+mod trap;
 
+pub(crate) use call::Ended;
 pub use call::{Call, CallError, Outcome, Said, Usage};
-pub(crate) use call::{Ended, trap_named};
 pub use calls::LiveInstances;
 pub(crate) use calls::Registration;
 pub(crate) use conduct::{Asked, Conduct, NetworkUse, is_of_network};
@@ -37,3 +38,4 @@ pub use prepared::{PrepareError, Prepared};
 pub use state::Stop;
 pub(crate) use state::{ClaimedUsage, GuestState};
 pub use step::StepFailure;
+pub(crate) use trap::trap_named;
