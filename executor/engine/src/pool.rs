@@ -55,10 +55,15 @@ impl PoolLimits {
         self.slots.min(limits::MAX_RUNNING).saturating_mul(each).max(self.slots)
     }
 
+    /// Memories of the pool. One that had a tenant stays as large as that one made it, though empty, until it has another.
+    pub fn memories(self) -> u32 {
+        self.of_all(MEMORIES)
+    }
+
     /// wasmtime's settings for this pool. Every limit that would default to "unlimited" is set.
     pub fn strategy(self) -> InstanceAllocationStrategy {
         let mut pool = PoolingAllocationConfig::new();
-        pool.total_memories(self.of_all(MEMORIES))
+        pool.total_memories(self.memories())
             .total_component_instances(self.slots)
             .total_stacks(self.slots)
             .total_core_instances(self.of_all(CORE_INSTANCES))

@@ -41,10 +41,21 @@ impl Shape {
         u32::from(self.lanes).max(PoolLimits::MIN_SLOTS)
     }
 
-    /// Bytes of memory that it may write to. A slot keeps what its last guest had.
+    /// Bytes of memory that it may take.
     pub(super) fn memory(&self) -> u64 {
-        let one = u64::try_from(self.guest_memory).unwrap_or(u64::MAX).saturating_add(CARRYING);
-        OWN_MEMORY.saturating_add(u64::from(self.slots()).saturating_mul(one))
+        OWN_MEMORY
+            .saturating_add(u64::from(self.slots()).saturating_mul(self.guest().saturating_add(CARRYING)))
+    }
+
+    /// Bytes of addresses that it may write to. Every memory of the pool keeps those that its last guest had, when nothing of
+    /// that is left in it.
+    fn addresses(&self) -> u64 {
+        let memories = PoolLimits { slots: self.slots(), ..PoolLimits::default() }.memories();
+        self.memory().saturating_add(u64::from(memories).saturating_mul(self.guest()))
+    }
+
+    fn guest(&self) -> u64 {
+        u64::try_from(self.guest_memory).unwrap_or(u64::MAX)
     }
 }
 
@@ -95,7 +106,7 @@ pub(super) fn begin(
         profile: shape.profile,
         slots: shape.slots(),
         lanes: shape.lanes,
-        memory: shape.memory(),
+        memory: shape.addresses(),
         probe,
     };
     // One that has refused already is heard all the same.

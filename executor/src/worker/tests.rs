@@ -345,6 +345,26 @@ fn what_the_executor_was_started_with_reaches_no_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn memories_that_others_left_large_take_nothing_of_the_next_guest() {
+    let memory = executor_engine::limits::MAX_GUEST_MEMORY;
+    let limits = WorkerLimits { processes: 1, calls: 1, guest_memory: memory, ..WorkerLimits::default() };
+    let server = Server::with_workers(limits).await;
+    let large = CallLimits { memory, ..CallLimits::default() };
+    // Each has a memory of the pool to itself while others were never used.
+    for number in 0..16 {
+        let text = format!(
+            r#"(module (memory (export "memory") 1) (func (export "process") (result i32)
+                (drop (i32.const {number})) (i32.ne (memory.grow (i32.const 8000)) (i32.const 1))))"#
+        );
+        let agent = format!("w.large{number}");
+        admit(&server, &text, &agent, "large@example.org", GrantSet::default(), large).await;
+        let ran = call(&server, &agent, b"").await.unwrap();
+        assert_eq!(ran.outcome.exit_code, 0, "guest {number} cannot grow");
+    }
+    assert_eq!(server.executor.running_workers(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_ended_by_itself_is_told_of_as_it_ended() {
     let server = server().await;
     admit_plain(&server, wat_echo(), "w.one", "one@example.org").await;
