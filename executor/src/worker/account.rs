@@ -1,7 +1,7 @@
 //! What a worker uses, by the kernel's account, and what it may have used by its calls.
 //!
 //! An honest worker stops each guest at its budget, and does next to nothing between calls. So what it used since it began to
-//! serve is at most: for each call its budget, or the time that the call took where that is less, since a guest has one thread;
+//! serve is at most: for each call its budget and the few ticks until a guest beyond it is stopped, or the time that the call took where that is less, since a guest has one thread;
 //! a little for every call, for what is tidied up after it; and a share of the time, for its clock. What a call did not use of
 //! its budget is nobody's: otherwise a worker could save up in calls that sleep what it burns later.
 
@@ -9,11 +9,17 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
+use executor_engine::limits::EPOCH_TICK_MILLIS;
+
 /// What may be used beyond the account: mapping and tidying up, several calls at once.
 const SLACK: Duration = Duration::from_millis(500);
 
 /// How far the kernel's account may be behind: two ticks of its clock, and a look in between.
 const GRAIN: Duration = Duration::from_millis(50);
+
+/// How far a guest gets beyond its budget: its thread is first looked at when it has run for a tick, then once a tick, and it was
+/// made before.
+const OVERRUN: Duration = Duration::from_millis(3 * EPOCH_TICK_MILLIS);
 
 /// What a call costs after its end.
 const AFTER_CALL: Duration = Duration::from_millis(1);
@@ -97,7 +103,7 @@ struct Open {
 
 impl Open {
     fn allows(&self, now: Instant) -> Duration {
-        self.budget.min(now.saturating_duration_since(self.began))
+        self.budget.saturating_add(OVERRUN).min(now.saturating_duration_since(self.began))
     }
 }
 
@@ -234,6 +240,22 @@ pub(super) mod tests {
             ledger.close(call, now);
             assert!(ledger.covers(now, used));
         }
+    }
+
+    #[test]
+    fn guests_that_are_stopped_at_their_budget_do_not_end_their_worker() {
+        let mut now = clock::monotonic();
+        let mut ledger = Ledger::new(now, Duration::ZERO);
+        let (budget, mut used) = (SECOND / 10, Duration::ZERO);
+        for round in 0..200 {
+            let call = ledger.open(now, used, budget);
+            now += budget + Duration::from_millis(16);
+            used += budget + Duration::from_millis(15);
+            assert!(ledger.covers(now, used), "call {round}");
+            ledger.close(call, now);
+            assert!(ledger.covers(now, used), "after call {round}");
+        }
+        assert!(!ledger.covers(now, used + SECOND), "nothing was saved up");
     }
 
     #[test]
