@@ -13,6 +13,7 @@ pub(crate) struct Counters {
     ended: AtomicU64,
     failed: AtomicU64,
     times: [AtomicU64; BUCKETS],
+    abandoned: [AtomicU64; BUCKETS],
 }
 
 /// A reading of [`Counters`].
@@ -24,13 +25,41 @@ pub(crate) struct Counts {
     pub(crate) under_way: u64,
     /// 99 of 100 calls took no longer than this, up to a factor of two.
     pub(crate) p99: Duration,
+    /// Calls whose callers gave up; they are in none of the numbers above.
+    pub(crate) abandoned: Abandoned,
 }
+
+/// Calls whose callers gave up, by the time after which they did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Abandoned([u64; BUCKETS]);
 
 /// How a call counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Result {
     Good,
     Failed,
+}
+
+impl Abandoned {
+    /// All of them.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Those after no less than this, but for a factor of two.
+    pub(crate) fn after(&self, time: Duration) -> u64 {
+        self.0
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| Duration::from_micros(1u64 << *at) >= time)
+            .map(|(_, n)| n)
+            .sum()
+    }
+}
+
+fn bucket_of(times: &[AtomicU64; BUCKETS], took: Duration) -> Option<&AtomicU64> {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    times.get(usize::try_from(micros.ilog2()).unwrap_or(BUCKETS).min(BUCKETS - 1))
 }
 
 impl Counters {
@@ -43,12 +72,16 @@ impl Counters {
     }
 
     pub(crate) fn add(&self, result: Result, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         if result == Result::Failed {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
-        let bucket = usize::try_from(micros.ilog2()).unwrap_or(BUCKETS).min(BUCKETS - 1);
-        if let Some(bucket) = self.times.get(bucket) {
+        if let Some(bucket) = bucket_of(&self.times, took) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn abandon(&self, took: Duration) {
+        if let Some(bucket) = bucket_of(&self.abandoned, took) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -63,7 +96,9 @@ impl Counters {
         });
         let p99 = slowest.map_or(Duration::ZERO, |bucket| Duration::from_micros(2u64 << bucket));
         let under_way = self.begun.load(Ordering::Relaxed).saturating_sub(self.ended.load(Ordering::Relaxed));
-        Counts { calls, failed: self.failed.load(Ordering::Relaxed).min(calls), under_way, p99 }
+        let failed = self.failed.load(Ordering::Relaxed).min(calls);
+        let abandoned = Abandoned(self.abandoned.each_ref().map(|count| count.load(Ordering::Relaxed)));
+        Counts { calls, failed, under_way, p99, abandoned }
     }
 }
 
@@ -88,5 +123,14 @@ mod tests {
         counters.begin();
         counters.end();
         assert_eq!(counters.read().under_way, 1);
+        let calls = counters.read().calls;
+        counters.abandon(Duration::from_millis(3));
+        counters.abandon(Duration::from_secs(1));
+        let counts = counters.read();
+        assert_eq!((counts.calls, counts.abandoned.count()), (calls, 2));
+        assert_eq!(
+            [0, 2, 5, 500, 1000].map(|ms| counts.abandoned.after(Duration::from_millis(ms))),
+            [2, 2, 1, 1, 0]
+        );
     }
 }

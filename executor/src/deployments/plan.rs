@@ -103,45 +103,71 @@ impl Plan {
         self.steps.get(step).copied().unwrap_or(100)
     }
 
-    /// Judges a candidate by what it did since its step began, against the old release in the same time.
-    pub(crate) fn judge(&self, step: usize, elapsed_ms: u64, old: &Counts, new: &Counts) -> Decision {
-        if let Some(failing) = self.failing(old, new) {
+    /// Judges a candidate by what it did since its step began, against the old release in the same time. `usual` is what
+    /// [`Self::usual`] says of the old release.
+    pub(crate) fn judge(
+        &self,
+        step: usize,
+        elapsed_ms: u64,
+        usual: Option<Duration>,
+        old: &Counts,
+        new: &Counts,
+    ) -> Decision {
+        if let Some(failing) = self.failing(usual, old, new) {
             return Decision::RollBack(failing);
         }
         if elapsed_ms < self.step_ms || new.calls < self.min_calls {
             return Decision::Hold;
         }
-        // More calls wait for an answer than ever had one: that they will is not known.
-        if new.under_way > new.calls {
+        // More calls wait for an answer, or did until their callers gave up, than ever had one: that they will is not known. And
+        // of few calls one that failed may have been chance, and most of them are not.
+        let without = new.under_way.saturating_add(new.abandoned.count());
+        if without > new.calls || new.failed > new.calls / 2 {
             return Decision::Hold;
         }
         if step + 1 < self.steps.len() { Decision::Advance } else { Decision::Promote }
     }
 
-    fn failing(&self, old: &Counts, new: &Counts) -> Option<Failing> {
-        // So few calls that a single failure would decide say nothing yet.
-        let enough = self.min_calls.clamp(10, 100);
-        if new.calls < enough {
+    /// How long calls of the old release take: by this step where it was asked enough, or else by an earlier one.
+    pub(crate) fn usual(&self, old: &Counts, earlier: Option<Duration>) -> Option<Duration> {
+        if old.calls >= self.enough() { Some(old.p99) } else { earlier }
+    }
+
+    /// So few calls that a single failure would decide say nothing yet.
+    fn enough(&self) -> u64 {
+        self.min_calls.clamp(10, 100)
+    }
+
+    fn failing(&self, usual: Option<Duration>, old: &Counts, new: &Counts) -> Option<Failing> {
+        let enough = self.enough();
+        // A call whose caller gave up failed if it was slow by then. Where it is not known how long calls take nothing follows:
+        // callers give up for reasons of their own, too.
+        let usual = usual.or((new.calls >= enough).then_some(new.p99));
+        let slow = |counts: &Counts| usual.map_or(0, |usual| counts.abandoned.after(too_long(usual)));
+        let failed = |counts: &Counts| counts.failed.saturating_add(slow(counts)).saturating_mul(100);
+        let calls = |counts: &Counts| counts.calls.saturating_add(slow(counts));
+        if calls(new) < enough {
             return None;
         }
         // Where the old release is asked too little to compare with, it counts as without failures.
-        let before = if old.calls < enough { 0 } else { old.failed.saturating_mul(100) / old.calls };
-        let now = new.failed.saturating_mul(100).div_ceil(new.calls);
-        if now > before.saturating_add(self.max_error_percent.into()) {
+        let before = if old.calls < enough { 0 } else { failed(old) / calls(old) };
+        if failed(new).div_ceil(calls(new)) > before.saturating_add(self.max_error_percent.into()) {
             return Some(Failing::Errors);
         }
-        (old.calls >= enough && Self::is_slow(old, new.p99)).then_some(Failing::Slow)
+        let compared = new.calls >= enough && old.calls >= enough;
+        (compared && new.p99 > too_long(old.p99)).then_some(Failing::Slow)
     }
+}
 
-    /// Whether a time of the candidate is too long beside those of the old release.
-    pub(super) fn is_slow(old: &Counts, time: Duration) -> bool {
-        time > P99_FLOOR && time > old.p99.saturating_mul(4)
-    }
+/// What a time of the candidate may be at most, beside those of the old release.
+fn too_long(usual: Duration) -> Duration {
+    P99_FLOOR.max(usual.saturating_mul(4))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deployments::counts::Counters;
 
     fn plan(strategy: Strategy) -> Plan {
         Plan::of(&request(strategy)).unwrap()
@@ -160,42 +186,58 @@ mod tests {
     }
 
     fn counts(calls: u64, failed: u64, p99_ms: u64) -> Counts {
-        Counts { calls, failed, under_way: 0, p99: Duration::from_millis(p99_ms) }
+        Counts { calls, failed, p99: Duration::from_millis(p99_ms), ..Counts::default() }
+    }
+
+    /// The same with so many calls that were given up after this time.
+    fn given_up(counts: Counts, calls: u64, after_ms: u64) -> Counts {
+        let counters = Counters::default();
+        (0..calls).for_each(|_| counters.abandon(Duration::from_millis(after_ms)));
+        Counts { abandoned: counters.read().abandoned, ..counts }
+    }
+
+    /// Judges by this step alone.
+    fn judge(plan: &Plan, step: usize, elapsed_ms: u64, old: &Counts, new: &Counts) -> Decision {
+        plan.judge(step, elapsed_ms, plan.usual(old, None), old, new)
     }
 
     #[test]
     fn a_canary_waits_for_time_and_for_calls() {
         let plan = plan(Strategy::Canary);
         let good = counts(1000, 0, 1);
-        assert_eq!(plan.judge(0, 9_999, &good, &good), Decision::Hold);
-        assert_eq!(plan.judge(0, 10_000, &good, &counts(99, 0, 1)), Decision::Hold);
-        assert_eq!(plan.judge(0, 10_000, &good, &counts(100, 0, 1)), Decision::Advance);
-        assert_eq!(plan.judge(4, 10_000, &good, &counts(100, 0, 1)), Decision::Promote);
+        assert_eq!(judge(&plan, 0, 9_999, &good, &good), Decision::Hold);
+        assert_eq!(judge(&plan, 0, 10_000, &good, &counts(99, 0, 1)), Decision::Hold);
+        assert_eq!(judge(&plan, 0, 10_000, &good, &counts(100, 0, 1)), Decision::Advance);
+        assert_eq!(judge(&plan, 4, 10_000, &good, &counts(100, 0, 1)), Decision::Promote);
     }
 
     #[test]
     fn errors_above_those_of_the_old_release_end_it_at_once() {
         let plan = plan(Strategy::Canary);
         let back = Decision::RollBack(Failing::Errors);
-        assert_eq!(plan.judge(0, 0, &counts(1000, 0, 1), &counts(100, 6, 1)), back);
-        assert_eq!(plan.judge(0, 0, &counts(1000, 0, 1), &counts(100, 5, 1)), Decision::Hold);
+        assert_eq!(judge(&plan, 0, 0, &counts(1000, 0, 1), &counts(100, 6, 1)), back);
+        assert_eq!(judge(&plan, 0, 0, &counts(1000, 0, 1), &counts(100, 5, 1)), Decision::Hold);
         assert_eq!(
-            plan.judge(0, 0, &counts(1000, 100, 1), &counts(100, 15, 1)),
+            judge(&plan, 0, 0, &counts(1000, 100, 1), &counts(100, 15, 1)),
             Decision::Hold,
             "the old one fails as often"
         );
-        assert_eq!(plan.judge(0, 0, &counts(0, 0, 0), &counts(100, 6, 1)), back, "nothing to compare with");
-        assert_eq!(plan.judge(0, 0, &counts(1000, 0, 1), &counts(5, 5, 1)), Decision::Hold, "too few calls");
+        assert_eq!(judge(&plan, 0, 0, &counts(0, 0, 0), &counts(100, 6, 1)), back, "nothing to compare with");
+        assert_eq!(
+            judge(&plan, 0, 0, &counts(1000, 0, 1), &counts(5, 5, 1)),
+            Decision::Hold,
+            "too few calls"
+        );
     }
 
     #[test]
     fn a_slow_release_is_taken_back_and_noise_is_not_slowness() {
         let plan = plan(Strategy::Rolling);
         let slow = Decision::RollBack(Failing::Slow);
-        assert_eq!(plan.judge(0, 0, &counts(100, 0, 2), &counts(100, 0, 9)), slow);
-        assert_eq!(plan.judge(0, 0, &counts(100, 0, 1), &counts(100, 0, 5)), Decision::Hold);
+        assert_eq!(judge(&plan, 0, 0, &counts(100, 0, 2), &counts(100, 0, 9)), slow);
+        assert_eq!(judge(&plan, 0, 0, &counts(100, 0, 1), &counts(100, 0, 5)), Decision::Hold);
         assert_eq!(
-            plan.judge(0, 0, &counts(5, 0, 1), &counts(100, 0, 500)),
+            judge(&plan, 0, 0, &counts(5, 0, 1), &counts(100, 0, 500)),
             Decision::Hold,
             "nothing to compare with"
         );
@@ -205,11 +247,45 @@ mod tests {
     fn a_release_whose_calls_do_not_end_is_not_promoted() {
         let plan = plan(Strategy::Rolling);
         let none = counts(0, 0, 0);
-        assert_eq!(plan.judge(3, 2_000, &none, &none), Decision::Promote, "nobody asks it");
+        assert_eq!(judge(&plan, 3, 2_000, &none, &none), Decision::Promote, "nobody asks it");
         let hanging = Counts { under_way: 1, ..none };
-        assert_eq!(plan.judge(3, 2_000, &none, &hanging), Decision::Hold);
+        assert_eq!(judge(&plan, 3, 2_000, &none, &hanging), Decision::Hold);
         let busy = Counts { under_way: 8, ..counts(8, 0, 1) };
-        assert_eq!(plan.judge(3, 2_000, &none, &busy), Decision::Promote);
+        assert_eq!(judge(&plan, 3, 2_000, &none, &busy), Decision::Promote);
+    }
+
+    #[test]
+    fn callers_who_give_up_on_a_release_that_is_as_fast_as_before_do_not_take_it_back() {
+        let plan = plan(Strategy::BlueGreen);
+        let none = counts(0, 0, 0);
+        // All calls are its own from the first: there is no old release to compare with, and its calls take 200 ms.
+        let hedged = given_up(counts(100, 0, 262), 40, 100);
+        assert_eq!(judge(&plan, 0, 10_000, &none, &hedged), Decision::Promote);
+        let early = given_up(counts(3, 0, 262), 10, 100);
+        assert_eq!(judge(&plan, 0, 10_000, &none, &early), Decision::Hold, "nothing says that it is slow");
+        // By its own calls, by the old release's now, and by those of an earlier step.
+        let back = Decision::RollBack(Failing::Errors);
+        let hanging = given_up(counts(100, 0, 1), 40, 100);
+        assert_eq!(judge(&plan, 0, 0, &none, &hanging), back);
+        assert_eq!(judge(&plan, 0, 0, &counts(100, 0, 1), &given_up(none, 10, 100)), back);
+        assert_eq!(plan.judge(0, 0, Some(Duration::from_millis(1)), &none, &given_up(none, 10, 100)), back);
+        assert_eq!(
+            judge(&plan, 0, 0, &given_up(counts(100, 0, 1), 40, 100), &hanging),
+            Decision::Hold,
+            "callers gave up on the old one as often"
+        );
+    }
+
+    #[test]
+    fn what_few_calls_say_against_a_release_holds_it() {
+        let plan = plan(Strategy::Rolling);
+        let none = counts(0, 0, 0);
+        assert_eq!(judge(&plan, 3, 2_000, &none, &counts(9, 9, 1)), Decision::Hold, "all of them failed");
+        assert_eq!(judge(&plan, 3, 2_000, &none, &counts(9, 1, 1)), Decision::Promote);
+        for step in 0..4 {
+            let given_up = given_up(none, 5, 1_000);
+            assert_eq!(judge(&plan, step, 2_000, &none, &given_up), Decision::Hold, "nobody had an answer");
+        }
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Taking {
     pub(crate) plan: Plan,
     pub(crate) step: usize,
     began: Instant,
+    /// What calls of the old release took in an earlier step.
+    usual: Option<Duration>,
     old: Counters,
     new: Counters,
 }
@@ -75,6 +77,7 @@ impl Taking {
             plan,
             step,
             began: clock::monotonic(),
+            usual: None,
             old: Counters::default(),
             new: Counters::default(),
         }
@@ -91,12 +94,14 @@ impl Taking {
     pub(crate) fn judge(&self) -> Decision {
         let elapsed = clock::monotonic().saturating_duration_since(self.began);
         let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.plan.judge(self.step, elapsed, &self.old.read(), &self.new.read())
+        let old = self.old.read();
+        self.plan.judge(self.step, elapsed, self.plan.usual(&old, self.usual), &old, &self.new.read())
     }
 
     /// The same release with its next share, counted anew.
     pub(crate) fn advanced(&self) -> Self {
-        Self::new(self.digest, self.plan.clone(), self.step + 1)
+        let usual = self.plan.usual(&self.old.read(), self.usual);
+        Self { usual, ..Self::new(self.digest, self.plan.clone(), self.step + 1) }
     }
 }
 
@@ -116,12 +121,11 @@ impl Served {
         }
     }
 
-    /// Counts a call whose caller gave up: as failed where that took longer than the slowness for which a release is taken back, and
-    /// not at all otherwise. A release that never answers would have no calls by which to be judged.
+    /// Counts a call whose caller gave up, apart: a release that never answers would have no calls by which to be judged.
     pub(crate) fn count_abandoned(&self, took: Duration) {
-        match &self.route.taking {
-            Some(taking) if Plan::is_slow(&taking.old.read(), took) => self.count(CallResult::Failed, took),
-            Some(_) | None => self.count_nothing(),
+        if let Some(counters) = self.counters() {
+            counters.abandon(took);
+            counters.end();
         }
     }
 
