@@ -13,6 +13,10 @@ use crate::evidence::Snapshot;
 use crate::refusing::Unavailable;
 use crate::runtime::{CallError, Owner, StepFailure};
 
+/// What a line of a guest costs wherever it is written, besides its text, and how many are written at most. An empty one is not free.
+const LINE: usize = 16;
+const MAX_LINES: usize = 64;
+
 /// Longest free text of an audit record, bytes.
 const MAX_DETAIL: usize = 4096;
 
@@ -68,10 +72,12 @@ pub(crate) fn wire_denied(denied: Denied) -> executor_api::Denied {
     executor_api::Denied { step: denied.step, reason: denied.code.into(), message: denied.message }
 }
 
-/// The last lines that have `room` bytes of text together, and how many were before them. The last one is cut rather than left out.
+/// The last lines that fit into `room` bytes together, and how many were before them. The last one is cut rather than left out.
 pub(crate) fn last_lines(log: &[LogRecord], mut room: usize) -> (usize, Vec<(Level, &str)>) {
     let mut lines = Vec::new();
-    for line in log.iter().rev() {
+    for line in log.iter().rev().take(MAX_LINES) {
+        let Some(left) = room.checked_sub(LINE) else { break };
+        room = left;
         let mut end = line.text.len().min(if lines.is_empty() { room } else { line.text.len() });
         while !line.text.is_char_boundary(end) {
             end -= 1;
@@ -191,10 +197,13 @@ mod tests {
             (earlier, lines.into_iter().map(|(_, text)| text).collect::<Vec<_>>())
         };
         assert_eq!(kept(100), (0, vec!["long ago", "before", "last ü"]));
-        assert_eq!(kept(14), (1, vec!["before", "last ü"]));
-        assert_eq!(kept(12), (2, vec!["last ü"]));
-        assert_eq!(kept(6), (2, vec!["last "]), "no half of a character");
+        assert_eq!(kept(2 * LINE + 13), (1, vec!["before", "last ü"]));
+        assert_eq!(kept(2 * LINE + 12), (2, vec!["last ü"]));
+        assert_eq!(kept(LINE + 6), (2, vec!["last "]), "no half of a character");
         assert_eq!(last_lines(&[], 9), (0, Vec::new()));
+        // Lines cost something when they are empty, too, and there are never very many.
+        let empty = vec![LogRecord { level: Level::Info, text: String::new() }; 256];
+        assert_eq!((last_lines(&empty, 320).0, last_lines(&empty, 1 << 20).0), (236, 192));
     }
 
     #[test]

@@ -384,16 +384,27 @@ async fn what_a_guest_said_before_it_trapped_reaches_its_caller() {
 
 #[test]
 fn a_status_has_the_last_of_a_long_log() {
-    use crate::abi::sinks::{Level, LogRecord};
+    use crate::abi::sinks::{Level, LogRecord, MetricRecord};
     use crate::admission::Denied;
     let line = |number: usize| LogRecord { level: Level::Info, text: format!("{number:0>64}") };
     let instance = crate::testing::guest_state().registration.id;
-    let said = crate::runtime::Said { instance, log: (0..256).map(line).collect(), metrics: Vec::new() };
-    let denied = Denied { said: Some(Box::new(said)), ..Denied::new("trap", "it trapped") };
-    let status = super::grpc::refused(&denied);
-    // Headers are base64, and some clients take 8 KiB of them.
-    assert!(status.details().len() < 5 << 10, "{}", status.details().len());
-    let failed = executor_api::status_details::failed_call(status.details()).unwrap();
-    assert_eq!((failed.log.len(), failed.earlier_log_lines), (48, 208));
+    let metric = |number: i32| MetricRecord { name: format!("m{number:0>63}"), value: f64::MIN };
+    let status_of = |line: &dyn Fn(usize) -> LogRecord| {
+        let log = (0..256).map(line).collect();
+        let said = crate::runtime::Said { instance, log, metrics: (0..256).map(metric).collect() };
+        let denied = Denied { said: Some(Box::new(said)), ..Denied::new("trap", "x".repeat(512)) };
+        let status = super::grpc::refused(&denied);
+        // Headers are base64, the message is in one of them once more, and some clients take 8 KiB of them.
+        let headers = status.details().len().div_ceil(3) * 4 + status.message().len();
+        assert!(headers < 15 << 9, "{headers}");
+        executor_api::status_details::failed_call(status.details()).unwrap()
+    };
+    let failed = status_of(&line);
+    assert_eq!((failed.log.len(), failed.earlier_log_lines), (38, 218));
     assert!(failed.log.last().unwrap().text.ends_with("255"));
+    // Short lines take room beside their text.
+    for length in 0..16 {
+        let short = |_: usize| LogRecord { level: Level::Error, text: "x".repeat(length) };
+        assert!(status_of(&short).log.len() <= 64);
+    }
 }
