@@ -105,25 +105,43 @@ impl Executor {
         self.deployments.all().iter().map(|(id, route)| route.describe(id)).collect()
     }
 
-    /// Refuses to unload the release that serves an agent's calls while another one of it is loaded: nobody decided that the
-    /// other one serves.
+    /// Refuses to unload the release that serves an agent's calls while another one of it is loaded, or waits for its verdict since
+    /// a start: nobody decided that the other one serves.
     pub(super) fn refuse_in_service(&self, name: &str) -> Result<(), Denied> {
-        let Some(digest) = ModuleDigest::parse(name) else { return Ok(()) };
+        let Some(digest) = ModuleDigest::parse(name) else {
+            return if self.deployments.route(name).is_some() {
+                self.waiting.refuse_unread()
+            } else {
+                Ok(())
+            };
+        };
         let Ok(agent) = self.agents.find(name) else { return Ok(()) };
-        let serves = self.deployments.route(agent.id()).is_some_and(|route| route.stable == digest);
-        let other = self.agents.all().iter().any(|other| other.id() == agent.id() && other.digest != digest);
-        if serves && other {
+        if self.deployments.route(agent.id()).is_none_or(|route| route.stable != digest) {
+            return Ok(());
+        }
+        if self.has_other(&agent) {
             let text = "this release serves the agent's calls; deploy another one first, or unload the agent by its id";
             return Err(Denied::new("in_service", text));
         }
-        Ok(())
+        self.waiting.refuse_unread()
     }
 
-    /// Takes an unloaded release out of its agent's route. With the one that serves the route ends: by then no other is loaded.
+    /// Whether another release of an agent is loaded, or waits.
+    fn has_other(&self, agent: &Agent) -> bool {
+        let (id, digest) = (agent.id(), agent.digest);
+        self.agents.all().iter().any(|other| other.id() == id && other.digest != digest)
+            || self.waiting.has_other(id, digest)
+    }
+
+    /// Takes an unloaded release out of its agent's route. With the one that serves the route ends; but where another one is there by
+    /// now, calls are refused until somebody decides who serves them.
     pub(super) async fn unroute(&self, agent: &Agent) -> Result<(), Denied> {
         let Some(seen) = self.deployments.route(agent.id()) else { return Ok(()) };
         let why = "unloaded";
         if seen.stable == agent.digest {
+            if self.has_other(agent) {
+                return Ok(());
+            }
             let change = Change { what: "end", why, agent, percent: 0 };
             return self.switch_to(Some(&seen), None, change).await;
         }

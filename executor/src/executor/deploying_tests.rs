@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use executor_api::deployment::{Deploy, Phase, Strategy};
+use executor_engine::ModuleDigest;
 
 use super::{Executed, Terms};
 use crate::admission::{Denied, GrantSet};
@@ -273,6 +274,42 @@ async fn the_release_that_serves_is_not_unloaded_from_under_its_calls() {
     load(&server, &answering(None)).await;
     server.executor.unload(AGENT).await.unwrap();
     assert_eq!(call(&server).await.unwrap_err().code, "not_loaded");
+}
+
+#[tokio::test]
+async fn a_release_is_not_unloaded_while_another_one_may_come_back_undeployed() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    // Of the last run something waits, and then it is known to be of this agent.
+    server.executor.waiting.add_for_test(None);
+    for name in [old.as_str(), AGENT] {
+        assert_eq!(server.executor.unload(name).await.unwrap_err().code, "restoring");
+    }
+    let other = ModuleDigest::of(b"other");
+    server.executor.waiting.settle(std::path::Path::new(""), |_| {});
+    server.executor.waiting.add_for_test(Some((AGENT.into(), other)));
+    assert_eq!(server.executor.unload(&old).await.unwrap_err().code, "in_service");
+    assert_eq!(answer(&server).await, "a");
+}
+
+#[tokio::test]
+async fn the_route_of_a_release_that_was_made_to_serve_while_it_was_unloaded_stays() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let new = load(&server, &answering(Some('b'))).await;
+    server.executor.deploy(&deploy(&new, Strategy::BlueGreen)).await.unwrap();
+    // What `unload` does after it looked, and before it takes the route away.
+    let gone = server.executor.agents.remove(&new).unwrap();
+    let seen = server.executor.deployments.route(AGENT).unwrap();
+    let promoted = seen.promoted(gone[0].digest, "promote: healthy");
+    server.executor.deployments.change(AGENT, Some(&seen), Some(promoted)).await.unwrap();
+    server.executor.unroute(&gone[0]).await.unwrap();
+    assert_eq!(server.executor.deployment(AGENT).unwrap().stable, new);
+    assert_eq!(call(&server).await.unwrap_err().code, "not_loaded", "nobody decided that the old one serves");
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    assert_eq!(answer(&server).await, "a");
 }
 
 #[tokio::test(flavor = "multi_thread")]

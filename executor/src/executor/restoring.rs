@@ -67,6 +67,30 @@ impl Waiting {
         self.records.lock().iter().map(|record| (record.path.clone(), record.denied.clone())).collect()
     }
 
+    /// Whether another release of this agent waits.
+    #[cfg(feature = "deployments")]
+    pub(super) fn has_other(&self, id: &str, digest: ModuleDigest) -> bool {
+        let is_other = |(agent, module): &(String, ModuleDigest)| agent == id && *module != digest;
+        self.records.lock().iter().any(|record| record.name.as_ref().is_some_and(is_other))
+    }
+
+    /// Refuses while there are records that were not looked at: of which agents they are is not known.
+    #[cfg(feature = "deployments")]
+    pub(super) fn refuse_unread(&self) -> Result<(), Denied> {
+        let unread = restoring();
+        if self.records.lock().iter().any(|record| record.denied.code == unread.code) {
+            return Err(unread);
+        }
+        Ok(())
+    }
+
+    /// A record that was not looked at, or was and has this name.
+    #[cfg(all(test, feature = "deployments"))]
+    pub(super) fn add_for_test(&self, name: Option<(String, ModuleDigest)>) {
+        let denied = if name.is_some() { Denied::new("evidence_stale", "") } else { restoring() };
+        self.records.lock().push(Record { order: 9, path: PathBuf::new(), name, denied, epoch: None });
+    }
+
     /// Ends the wait of a record. `then` learns whether it still waited, and nothing happens to it in between.
     pub(super) fn settle(&self, path: &Path, then: impl FnOnce(bool)) {
         let mut records = self.records.lock();
