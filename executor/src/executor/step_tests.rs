@@ -8,7 +8,7 @@ use trust_store::policy::TrustLevel;
 
 use super::composing_tests::{DRAFT, Draft, agent, call, compose, document, receipts, wat_mark};
 use super::{Executed, Terms};
-use crate::admission::{AdmittedModule, Denied, GrantSet};
+use crate::admission::{AdmittedModule, Denied, GrantSet, SignerKey};
 use crate::component::SLEEPS;
 use crate::runtime::{CallLimits, KillCause, Selector};
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
@@ -41,7 +41,11 @@ fn begin(server: &Server, id: &'static str) -> Running {
 /// Until a call of this agent is listed.
 async fn listed(server: &Server, id: &str) {
     let admission = server.executor.agents.find(id).unwrap().admission();
-    while !server.executor.parts.runtime.live().has(admission) {
+    for look in 0.. {
+        if server.executor.parts.runtime.live().has(admission) {
+            return;
+        }
+        assert!(look < 60_000, "{id} is not called");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -113,7 +117,12 @@ async fn a_step_takes_its_turn_in_the_worker_of_its_signer_and_hears_a_stop_mean
     // While somebody else is in, a step waits; a stop of its pipeline ends the wait.
     in_worker(SLEEPS, "sw.sleeps").await;
     let sleeping = begin(&server, "sw.sleeps");
-    listed(&server, "sw.sleeps").await;
+    // Listed is also who has no lane yet, and might come second.
+    let signer = SignerKey::for_test("w@example.org", TrustLevel::Signed);
+    while !server.executor.runtime().workers().unwrap().carries(&signer) {
+        assert!(!sleeping.is_finished());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let waiting = begin(&server, "sw.one");
     listed(&server, "sw.echo").await;
     let stop = |id: &str| {

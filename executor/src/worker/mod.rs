@@ -66,6 +66,14 @@ pub fn process(subcommand: &str) -> Option<u8> {
     }
 }
 
+#[cfg(test)]
+impl Workers {
+    /// Whether a call of this signer is on its lane.
+    pub(crate) fn carries(&self, signer: &crate::admission::SignerKey) -> bool {
+        self.process_of(signer).is_some_and(|process| process.is_busy())
+    }
+}
+
 /// Whether modules of the levels `signed` and `community` can run here.
 #[derive(Clone)]
 pub enum WorkerTier {

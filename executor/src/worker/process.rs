@@ -95,6 +95,8 @@ pub(super) struct Process {
     /// Bytes of memory that it may take, besides the code of its modules.
     memory: u64,
     ended: AtomicBool,
+    /// Whether its answers are out of step with what it was asked: it is to be ended, and asked nothing more.
+    unusable: AtomicBool,
     pub(super) born: Instant,
     used_last: Mutex<Instant>,
 }
@@ -154,6 +156,7 @@ impl Process {
             ledger: Mutex::new(Ledger::new(now, used)),
             memory,
             ended: AtomicBool::new(false),
+            unusable: AtomicBool::new(false),
             born: now,
             used_last: Mutex::new(now),
         }
@@ -161,7 +164,14 @@ impl Process {
 
     /// Whether it serves, as far as is known. It alone has the other end of the socket of stops.
     pub(super) fn lives(&self) -> bool {
-        !self.ended.load(Ordering::Acquire) && !self.stops.is_closed()
+        let given_up = self.ended.load(Ordering::Acquire) || self.unusable.load(Ordering::Acquire);
+        !given_up && !self.stops.is_closed()
+    }
+
+    /// Whether its process ended and its holder knows.
+    #[cfg(test)]
+    pub(super) fn is_reaped(&self) -> bool {
+        self.meter.cpu().is_err()
     }
 
     /// Tells it what no executor says, of which it ends.
@@ -217,6 +227,9 @@ impl Process {
             if modules.mapped.contains_key(&load.module) {
                 return Ok(());
             }
+            if self.unusable.load(Ordering::Acquire) {
+                return Err(lost("it did not say what became of the module mapped before"));
+            }
             if !modules.busy {
                 modules.busy = true;
                 break;
@@ -235,6 +248,8 @@ impl Process {
         let mapping = std::thread::Builder::new().name("worker-load".into()).spawn(move || {
             let mapped = process.map(&load);
             let gone = matches!(&mapped, Err(Hindrance::Gone(_)));
+            // Whoever hears of it finds a worker that nobody visits.
+            let process = process.leave();
             // Whoever asked ends a worker that cannot be kept, and says so; unless he is gone himself.
             if tell.send(mapped).is_err() && gone {
                 process.end();
@@ -263,6 +278,10 @@ impl Process {
         let mapped = self.converse(load);
         self.close_account(&account);
         let mut modules = self.modules.lock();
+        // Before anybody asks it again: its next answer may be the one to this.
+        if matches!(mapped, Err(Hindrance::Gone(_))) {
+            self.unusable.store(true, Ordering::Release);
+        }
         modules.busy = false;
         if mapped.is_ok() {
             modules.mapped.insert(load.module, load.code.length());
@@ -319,9 +338,11 @@ impl Process {
 
     /// Something with this budget begins.
     pub(super) fn open_account(&self, budget: Duration) -> Account {
-        // What cannot be read is found by the next look.
-        let used = self.meter.cpu().unwrap_or_default();
-        Account { number: self.ledger.lock().open(clock::monotonic(), used, budget), used }
+        // Read under the lock, so that nobody charges for less than others did before. What cannot be read takes nothing away, and
+        // is found by the next look.
+        let mut ledger = self.ledger.lock();
+        let used = self.meter.cpu().unwrap_or(Duration::MAX);
+        Account { number: ledger.open(clock::monotonic(), used, budget), used }
     }
 
     /// It is over.
@@ -381,6 +402,11 @@ impl Visit {
         process.visits.fetch_add(1, Ordering::AcqRel);
         Self(process)
     }
+
+    /// Ends the visit.
+    fn leave(self) -> Arc<Process> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl std::ops::Deref for Visit {
@@ -439,6 +465,7 @@ pub(super) mod tests {
             assert!(matches!(process.load(load(), &stopped), Err(Hindrance::Stopped(Stop::WallDeadline))));
         }
         // The order was given once, and nobody who waits for a worker that is gone waits on.
+        assert!(process.lives());
         drop(far);
         let gone = loop {
             match process.load(load(), &|| None) {
@@ -447,5 +474,23 @@ pub(super) mod tests {
             }
         };
         assert!(gone.contains("mapped"), "{gone}");
+    }
+
+    #[test]
+    fn a_worker_that_did_not_answer_is_asked_nothing_more_and_nobody_visits_it() {
+        let spawner = Arc::new(crate::testing::spawner().unwrap());
+        let (process, _files, [far_control, _far_stops]) = silent(&spawner);
+        let process = Arc::new(process);
+        drop(far_control);
+        let load = || Load { module: 1, order: Order::Unload { module: 1 }.encode(), code: sealed() };
+        let why = |answer| match answer {
+            Err(Hindrance::Gone(Gone::Lost(why))) => why,
+            _ => String::new(),
+        };
+        assert!(why(process.load(load(), &|| None)).starts_with("while a module was mapped"));
+        assert!(process.is_idle(), "the answer is the end of the visit");
+        // Although it did not close its sockets itself, and whoever asked may be gone.
+        assert!(!process.lives());
+        assert!(why(process.load(load(), &|| None)).contains("mapped before"));
     }
 }

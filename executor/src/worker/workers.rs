@@ -326,9 +326,10 @@ impl Workers {
             if self.running() < self.limits.processes {
                 return Ok((Counted::in_count(&self.running), None));
             }
-            let idle = self.live().into_iter().filter(|(_, process)| process.is_idle());
-            let oldest = idle.min_by_key(|(_, process)| process.used_last());
-            let Some((_, process)) = oldest.filter(|(slot, process)| self.detach(slot, process)) else {
+            let mut idle: Vec<_> = self.live().into_iter().filter(|(_, process)| process.is_idle()).collect();
+            idle.sort_by_cached_key(|(_, process)| process.used_last());
+            let Some((_, process)) = idle.into_iter().find(|(slot, process)| self.detach(slot, process))
+            else {
                 let detail = "every worker process has calls of other signers".into();
                 return Err(CallError::Pool { detail });
             };
