@@ -386,7 +386,14 @@ impl Course<'_> {
         }
         let held = self.held.more(output.len());
         self.outputs.push(Some(output));
-        held.map_err(|limit| StepFailure::Held { limit })
+        held.map_err(|passed| match passed {
+            Passed::Own => StepFailure::Held { limit: MAX_HELD },
+            Passed::OfAll => {
+                let detail =
+                    format!("all pipelines together hold more than {MAX_HELD_BY_ALL} bytes of outputs");
+                CallError::Pool { detail }.into()
+            }
+        })
     }
 
     fn account(&mut self, ended: &Ended) {
@@ -424,19 +431,26 @@ struct Held<'a> {
     all: &'a AtomicUsize,
 }
 
+/// The limit that was passed: one's own, or by calls that may be others'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Own,
+    OfAll,
+}
+
 impl<'a> Held<'a> {
     fn of(all: &'a AtomicUsize) -> Self {
         Self { own: 0, all }
     }
 
     /// Holds more; the limit that was passed, if one was.
-    fn more(&mut self, bytes: usize) -> Result<(), usize> {
+    fn more(&mut self, bytes: usize) -> Result<(), Passed> {
         self.own = self.own.saturating_add(bytes);
         let all = self.all.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if self.own > MAX_HELD {
-            Err(MAX_HELD)
+            Err(Passed::Own)
         } else if all > MAX_HELD_BY_ALL {
-            Err(MAX_HELD_BY_ALL)
+            Err(Passed::OfAll)
         } else {
             Ok(())
         }
@@ -464,11 +478,11 @@ mod tests {
         let mut calls: Vec<Held<'_>> = (0..MAX_HELD_BY_ALL / MAX_HELD).map(|_| Held::of(&all)).collect();
         assert!(calls.iter_mut().all(|call| call.more(MAX_HELD).is_ok()));
         let mut next = Held::of(&all);
-        assert_eq!(next.more(1), Err(MAX_HELD_BY_ALL));
+        assert_eq!(next.more(1), Err(Passed::OfAll));
         let one = calls.first_mut().unwrap();
         one.less(MAX_HELD);
         assert_eq!(next.more(1), Ok(()));
-        assert_eq!(next.more(MAX_HELD), Err(MAX_HELD));
+        assert_eq!(next.more(MAX_HELD), Err(Passed::Own));
         drop((calls, next));
         assert_eq!(all.load(Ordering::Relaxed), 0);
     }
