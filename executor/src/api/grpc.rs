@@ -19,7 +19,7 @@ use executor_engine::ModuleDigest;
 use service::Peer;
 use tonic::{Request, Response, Status, Streaming};
 
-use arriving::{Arriving, Uploaded};
+use arriving::{Arriving, Sender, Uploaded};
 use front::{Front, MAX_NAMES};
 use refusal::{invalid, refuse};
 
@@ -73,7 +73,7 @@ impl Service for Grpc {
         request: Request<Streaming<v1::LoadAgentRequest>>,
     ) -> Result<Response<v1::LoadAgentResponse>, Status> {
         self.allow(Role::Administer, &request)?;
-        let upload = self.arriving.upload(request.into_inner()).await?;
+        let upload = self.arriving.upload(request.into_inner(), Sender::Administrator).await?;
         let Uploaded { manifest, attestation, module, _room } = upload;
         let loaded = self.executor.load(&manifest, attestation.as_deref(), module).await;
         let agent = Some(agent(loaded.map_err(|denied| refuse(&denied))?));
@@ -85,7 +85,7 @@ impl Service for Grpc {
         request: Request<Streaming<v1::LoadAgentRequest>>,
     ) -> Result<Response<v1::ExplainAgentResponse>, Status> {
         self.allow(Role::Execute, &request)?;
-        let upload = self.arriving.upload(request.into_inner()).await?;
+        let upload = self.arriving.upload(request.into_inner(), Sender::Caller).await?;
         let Uploaded { manifest, attestation, module, _room } = upload;
         let explanation = self.executor.explain(&manifest, attestation.as_deref(), module).await;
         Ok(Response::new(v1::ExplainAgentResponse {

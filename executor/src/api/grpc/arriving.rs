@@ -20,6 +20,11 @@ use crate::admission::Denied;
 /// places are counted; a module counts until there is a verdict.
 const ARRIVING: usize = 256 << 10;
 
+/// What of the room callers may take who load nothing: a quarter is left for administrators.
+const fn for_callers(room: usize) -> usize {
+    room / 4 * 3
+}
+
 /// How long a caller may leave between two pieces, and take for all of them.
 const PIECE: Duration = Duration::from_secs(20);
 const WHOLE: Duration = Duration::from_secs(120);
@@ -27,19 +32,30 @@ const WHOLE: Duration = Duration::from_secs(120);
 /// Bounds on what comes in pieces.
 pub(super) struct Arriving {
     room: Arc<Semaphore>,
+    /// The callers' part of it.
+    callers: Arc<Semaphore>,
     piece: Duration,
     whole: Duration,
 }
 
 impl Default for Arriving {
     fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(ARRIVING)), piece: PIECE, whole: WHOLE }
+        Self::within(ARRIVING, PIECE, WHOLE)
     }
+}
+
+/// Who sends a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// An administrator, who loads an agent.
+    Administrator,
+    /// Whoever may execute.
+    Caller,
 }
 
 /// What has come takes of the room until this is dropped.
 pub(super) struct Room {
-    of: Arc<Semaphore>,
+    of: Vec<Arc<Semaphore>>,
     taken: Vec<OwnedSemaphorePermit>,
     /// KiB of them.
     held: usize,
@@ -55,7 +71,9 @@ impl Room {
             return Ok(());
         }
         let full = |_| refuse(&Denied::new("pool_exhausted", "too many inputs are coming; retry later"));
-        self.taken.push(Arc::clone(&self.of).try_acquire_many_owned(more).map_err(full)?);
+        for room in &self.of {
+            self.taken.push(Arc::clone(room).try_acquire_many_owned(more).map_err(full)?);
+        }
         self.held = wanted;
         Ok(())
     }
@@ -77,6 +95,11 @@ pub(super) struct Uploaded {
 }
 
 impl Arriving {
+    fn within(room: usize, piece: Duration, whole: Duration) -> Self {
+        let [room, callers] = [room, for_callers(room)].map(|kib| Arc::new(Semaphore::new(kib)));
+        Self { room, callers, piece, whole }
+    }
+
     /// Reads the call and its input, which has at most `limit` bytes.
     pub(super) async fn receive<S>(&self, request: S, limit: usize) -> Result<Arrived, Status>
     where
@@ -86,15 +109,19 @@ impl Arriving {
     }
 
     /// Reads a module with its manifest and attestation.
-    pub(super) async fn upload<S>(&self, request: S) -> Result<Uploaded, Status>
+    pub(super) async fn upload<S>(&self, request: S, sender: Sender) -> Result<Uploaded, Status>
     where
         S: Stream<Item = Result<v1::LoadAgentRequest, Status>> + Unpin,
     {
-        timeout(self.whole, self.upload_all(request)).await.map_err(|_| late())?
+        timeout(self.whole, self.upload_all(request, sender)).await.map_err(|_| late())?
     }
 
-    fn room(&self) -> Room {
-        Room { of: Arc::clone(&self.room), taken: Vec::new(), held: 0 }
+    fn room(&self, sender: Sender) -> Room {
+        let of = match sender {
+            Sender::Administrator => vec![Arc::clone(&self.room)],
+            Sender::Caller => vec![Arc::clone(&self.callers), Arc::clone(&self.room)],
+        };
+        Room { of, taken: Vec::new(), held: 0 }
     }
 
     /// The next message.
@@ -113,7 +140,7 @@ impl Arriving {
         let Some(v1::ExecuteAgentStreamRequest { part: Some(Part::Call(mut call)) }) = first else {
             return Err(invalid("the first message is the call"));
         };
-        let mut room = self.room();
+        let mut room = self.room(Sender::Caller);
         let mut input = BytesMut::new();
         let mut piece = std::mem::take(&mut call.input);
         loop {
@@ -131,7 +158,7 @@ impl Arriving {
         }
     }
 
-    async fn upload_all<S>(&self, mut request: S) -> Result<Uploaded, Status>
+    async fn upload_all<S>(&self, mut request: S, sender: Sender) -> Result<Uploaded, Status>
     where
         S: Stream<Item = Result<v1::LoadAgentRequest, Status>> + Unpin,
     {
@@ -143,7 +170,7 @@ impl Arriving {
             let text = format!("a module has at most {MAX_MODULE_BYTES} bytes");
             return Err(refuse(&Denied::in_step(1, "too_large", text)));
         }
-        let mut room = self.room();
+        let mut room = self.room(sender);
         let vouching = header.manifest.len() + header.attestation.len();
         room.hold(vouching)?;
         let text = |bytes: Bytes| {
@@ -217,19 +244,19 @@ mod tests {
     #[tokio::test]
     async fn inputs_that_are_still_coming_share_one_room_and_have_a_time() {
         let short = Duration::from_millis(20);
-        let arriving = Arc::new(Arriving { room: Arc::new(Semaphore::new(128)), piece: short, whole: WHOLE });
+        let arriving = Arriving::within(192, short, WHOLE);
         // Whoever stops sending ends, and gives back what he holds.
         let silent = iter([call(b""), piece(100 << 10)]).chain(pending());
         let late = arriving.receive(silent, 1 << 20).await.err().unwrap();
         assert_eq!(reason(&late), "deadline_exceeded");
-        assert_eq!(arriving.room.available_permits(), 128);
+        assert_eq!((arriving.room.available_permits(), arriving.callers.available_permits()), (192, 144));
         // Pieces that keep coming do not prolong it for ever.
         let drops =
             iter(std::iter::once(call(b"")).chain(std::iter::repeat_with(|| piece(0)))).then(async |item| {
                 tokio::task::yield_now().await;
                 item
             });
-        let hasty = Arriving { room: Arc::clone(&arriving.room), piece: WHOLE, whole: short };
+        let hasty = Arriving::within(192, WHOLE, short);
         assert_eq!(
             reason(&hasty.receive(Box::pin(drops), 1 << 20).await.err().unwrap()),
             "deadline_exceeded"
@@ -255,23 +282,36 @@ mod tests {
     #[tokio::test]
     async fn modules_that_are_still_coming_share_the_room_of_inputs_and_their_time() {
         let short = Duration::from_millis(20);
-        let arriving = Arriving { room: Arc::new(Semaphore::new(512)), piece: short, whole: WHOLE };
-        let held =
-            arriving.upload(iter([header(300 << 10), chunk(150 << 10), chunk(150 << 10)])).await.unwrap();
+        let arriving = Arriving::within(512, short, WHOLE);
+        let upload = async |pieces: Vec<_>| arriving.upload(iter(pieces), Sender::Administrator).await;
+        let held = upload(vec![header(300 << 10), chunk(150 << 10), chunk(150 << 10)]).await.unwrap();
         assert_eq!((held.manifest.len(), held.module.len()), (100 << 10, 300 << 10));
         assert_eq!(arriving.room.available_permits(), 512 - 448, "400 KiB, in steps");
         // Neither another module nor an input finds room meanwhile.
-        let full = arriving.upload(iter([header(0)])).await.err().unwrap();
+        let full = upload(vec![header(0)]).await.err().unwrap();
         assert_eq!(reason(&full), "pool_exhausted");
         let full = arriving.receive(iter([call(b""), piece(100 << 10)]), 1 << 20).await.err().unwrap();
         assert_eq!(reason(&full), "pool_exhausted");
         drop(held);
-        let late = arriving.upload(iter([header(9), chunk(8)]).chain(pending())).await.err().unwrap();
+        let silent = iter([header(9), chunk(8)]).chain(pending());
+        let late = arriving.upload(silent, Sender::Administrator).await.err().unwrap();
         assert_eq!(reason(&late), "deadline_exceeded");
         for pieces in [vec![chunk(1)], vec![], vec![header(2), chunk(1)], vec![header(1), header(1)]] {
-            let refused = arriving.upload(iter(pieces)).await.err().unwrap();
+            let refused = upload(pieces).await.err().unwrap();
             assert_eq!(reason(&refused), "invalid_argument");
         }
         assert_eq!(arriving.room.available_permits(), 512);
+    }
+
+    #[tokio::test]
+    async fn whoever_may_only_execute_leaves_room_for_administrators() {
+        let arriving = Arriving::within(512, PIECE, WHOLE);
+        let explained =
+            |bytes: usize| arriving.upload(iter([header(bytes as u64), chunk(bytes)]), Sender::Caller);
+        assert_eq!(reason(&explained(300 << 10).await.err().unwrap()), "pool_exhausted");
+        let _held = explained(280 << 10).await.unwrap();
+        let full = arriving.receive(iter([call(b""), piece(1)]), 1 << 20).await.err().unwrap();
+        assert_eq!(reason(&full), "pool_exhausted");
+        assert!(arriving.upload(iter([header(0)]), Sender::Administrator).await.is_ok());
     }
 }
