@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Command::Serve { config, exit_with_stdin, log_format } => {
             finish(process::serve(&config, exit_with_stdin, log_format))
         }
-        Command::Check { config } => finish(process::settings(&config).map(drop)),
+        Command::Check { config } => finish(process::check(&config)),
         Command::WorkerSpawner => life_of(worker::SPAWNER),
         Command::WorkerHolder => life_of(worker::HOLDER),
         Command::Worker => life_of(worker::WORKER),

@@ -31,7 +31,7 @@ pub(crate) fn refuse_overlaps(
         let what = format!("grants.files: {} overlaps with {}", path.display(), other.display());
         Err(StartRefusal::new(what, "map directories of their own, one beside the other"))
     };
-    let state = resolved(state)?;
+    let state = resolved_or_to_be(state);
     // What does not exist yet is nowhere.
     let read: Vec<PathBuf> = read.iter().filter_map(|path| path.canonicalize().ok()).collect();
     for (position, path) in mapped.iter().enumerate() {
@@ -46,6 +46,13 @@ pub(crate) fn refuse_overlaps(
         }
     }
     Ok(())
+}
+
+/// Where a folder is, or will be when it is made.
+fn resolved_or_to_be(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let place = |there: &Path| Some(there.canonicalize().ok()?.join(path.strip_prefix(there).ok()?));
+    path.ancestors().find_map(place).map_or_else(|| path.clone(), |place| place.components().collect())
 }
 
 #[cfg(test)]
@@ -89,6 +96,10 @@ mod tests {
             let told = told(folder.path(), overlapping).unwrap();
             assert!(told.contains("overlaps with"), "{overlapping:?}: {told}");
         }
+        // The same before the state folder was made.
+        std::fs::remove_dir_all(folder.path().join("state")).unwrap();
+        assert_eq!(told(folder.path(), &["data", "more"]), None);
+        assert!(told(folder.path(), &["."]).unwrap().contains("overlaps with"));
         assert!(told(folder.path(), &["nowhere"]).unwrap().contains("cannot be resolved"));
     }
 }

@@ -23,6 +23,15 @@ pub fn settings(config: &Path) -> Result<Settings, Failure> {
     Ok(ExecutorConfig::read(config)?.validate(&base)?)
 }
 
+/// Checks a configuration as far as that can be done with nothing started or written.
+///
+/// # Errors
+///
+/// What would keep an executor with this configuration from starting.
+pub fn check(config: &Path) -> Result<(), Failure> {
+    Ok(start::refuse_overlapping(&settings(config)?)?)
+}
+
 /// Serves until a signal, or until standard input ends where that is asked for.
 ///
 /// # Errors

@@ -61,7 +61,21 @@ pub fn make_folders(settings: &Settings) -> Result<(), StartRefusal> {
         StartRefusal::new(format!("{} cannot be made", settings.state.display()), "choose another state_dir")
             .because(error)
     })?;
-    refuse_overlaps(&settings.files, &settings.state, &own_files(settings))
+    refuse_overlapping(settings)
+}
+
+/// Refuses directories of guests that overlap with each other, with the state folder, which need not be there, or with what the
+/// executor reads or runs.
+///
+/// # Errors
+///
+/// Names the two.
+pub fn refuse_overlapping(settings: &Settings) -> Result<(), StartRefusal> {
+    let mut own = own_files(settings);
+    // Whoever may write what runs here is the executor.
+    own.push(settings.compiler.clone());
+    own.extend(std::env::current_exe());
+    refuse_overlaps(&settings.files, &settings.state, &own)
 }
 
 /// What the executor touches, for the sandbox.
