@@ -52,8 +52,12 @@ check: ## formatting, clippy, documentation, licences and bans
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
 	@$(MAKE) --no-print-directory no-std deny
 
-check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs and key services
+# Of the executor; `make check` has all of them and none.
+SINGLE_FEATURES = cedar deployments media media-s3 pipelines telemetry
+
+check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs and key services, and over each feature of the executor alone
 	$(CARGO) clippy $(WITH_BACKENDS) --all-targets -- -D warnings
+	for feature in $(SINGLE_FEATURES); do $(CARGO) clippy $(LEAN) --lib --bins --features executor/$$feature -- -D warnings || exit 1; done
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
 # else is built: what needs an operating system does not find `std` at all.

@@ -152,9 +152,10 @@ fn receipts_that_were_replaced_after_their_anchor_are_found() {
     for _ in 0..4 {
         call(&stack);
     }
-    // Five calls, and the head of the audit log at the first end.
+    // Five calls, and the head of the audit log: at the first end, and again where this takes longer than a minute.
     let said = anchored(&stack, 6);
-    assert_eq!((said["ok"].as_bool(), said["size"].as_u64()), (Some(true), Some(6)), "{said}");
+    assert_eq!(said["ok"].as_bool(), Some(true), "{said}");
+    assert!(said["size"].as_u64().unwrap() >= 6, "{said}");
     assert_eq!(said["other_origins"], serde_json::json!([]));
     // By the published key, and by the anchors' key alone: the same.
     let executor = stack.text("/executor/url");

@@ -6,7 +6,6 @@ use std::time::Duration;
 use mentat_tests::agent::{enrol, from_text};
 use mentat_tests::clock::Deadline;
 use mentat_tests::command::mentatctl;
-use mentat_tests::skip::skipped;
 use mentat_tests::stack::Stack;
 use serde_json::Value;
 
@@ -98,13 +97,6 @@ fn rules_are_reported_first_then_stop_what_they_forbid_and_everybody_decides_ali
         }
         // What the executor has loaded, by its own rules.
         let online = stack.ctl(&["--json", "admission", "report", "--new-policy", new]);
-        if format!("{online:?}").contains("rules_unsupported") {
-            skipped("rules over capabilities in the executor: it was built without its feature `cedar`");
-            stack.ctl(&["executor", "drain"]).success();
-            stack.signal("executor", "TERM");
-            drop(run.join());
-            return;
-        }
         assert_eq!(online.code, 1, "{online:?}");
         assert_eq!(refused(&online.json()), refused(&offline.json()), "both say the same");
 

@@ -32,7 +32,7 @@ fn demand_every_feature(executor: &Path) {
     let version = String::from_utf8_lossy(&output.stdout);
     let named = version.trim_end().rsplit_once("(features: ").map(|(_, rest)| rest.trim_end_matches(')'));
     let built: Vec<&str> = named.unwrap_or_default().split(", ").collect();
-    for feature in ["deployments", "media", "media-s3", "pipelines", "telemetry"] {
+    for feature in ["cedar", "deployments", "media", "media-s3", "pipelines", "telemetry"] {
         assert!(
             built.contains(&feature),
             "{} is {}: run `make build`, which gives cargo `--features executor/full`",

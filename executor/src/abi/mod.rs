@@ -7,7 +7,7 @@
 //! that a buffer too small never repeats a side effect.
 
 mod capabilities;
-#[cfg(test)]
+#[cfg(all(test, feature = "media"))]
 mod cases_tests;
 pub(crate) mod census;
 #[cfg(test)]

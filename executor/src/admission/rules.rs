@@ -106,7 +106,7 @@ mod tests {
 
     #[cfg(not(feature = "cedar"))]
     #[test]
-    fn rules_that_nobody_here_can_judge_by_are_refused() {
+    fn rules_that_a_build_cannot_judge_by_are_refused() {
         use std::error::Error as _;
 
         let refused = Rules::parse(RULES.as_bytes()).unwrap_err();
