@@ -7,7 +7,8 @@
 //! that a buffer too small never repeats a side effect.
 
 mod capabilities;
-#[cfg(all(test, feature = "media"))]
+#[cfg(feature = "media")]
+#[cfg(test)]
 mod cases_tests;
 pub(crate) mod census;
 #[cfg(test)]
