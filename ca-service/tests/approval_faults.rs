@@ -124,6 +124,31 @@ async fn an_approved_request_serves_again_when_nothing_was_signed() {
     check_ca(&authority).await;
 }
 
+/// The second signature is taken back alone: the request stays one that was signed, also when its record is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signature_that_failed_does_not_open_the_request_again() {
+    let site = Site::with(ONE).await;
+    let orders = Arc::new(Orders::default());
+    let keys = ObedientKeys { inner: site.keys(), orders: orders.clone() };
+    let authority = site.open_over(site.store().await, Arc::new(SystemClock), &keys).await;
+    let asked = ask(&authority, "dev@example.com", "r1").await;
+    assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval");
+    let request = queue(&authority, QueueState::Waiting).await.pop().unwrap();
+    authority.approve_requests(&shown(&request), &approver("alice")).await.unwrap();
+    orders.for_certificates([None, Some(Refusal::Permanent)]);
+    assert!(matches!(authority.enrol(&asked).await, Err(CaError::Signing(_))));
+    assert_eq!(certificates(&authority, "dev@example.com").await, [State::Signed]);
+    assert_eq!(queue(&authority, QueueState::Issued).await.len(), 1);
+    check_ca(&authority).await;
+    authority.reconcile(Reach::Everything).await.unwrap();
+    assert_eq!(certificates(&authority, "dev@example.com").await, [State::Delivered]);
+    let trail = authority.store().audit_records(0, 1_000).await.unwrap();
+    assert_eq!(trail.iter().filter(|record| record.event == "certificate.signing-undone").count(), 1);
+    // As after a month.
+    fixture::execute(&site.settings, "DELETE FROM enrolment_request");
+    check_ca(&authority).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_ends_with_its_time_approved_or_not() {
     let site = Site::with(ONE).await;

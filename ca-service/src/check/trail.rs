@@ -97,6 +97,10 @@ impl Trail {
                     }
                     let (_, count) = self.signed.entry(intent).or_insert((of.0, 0));
                     *count = count.saturating_add(1);
+                } else if let Entry::Occupied(mut signed) = self.signed.entry(intent) {
+                    // The second signature of an issuance names no approval again: it is of what the first one was of.
+                    let (_, count) = signed.get_mut();
+                    *count = count.saturating_add(1);
                 }
             }
             // Where it was the first, the request is given back.
