@@ -68,7 +68,7 @@ mod on_a_server {
     use ca_service::issuance::Issued;
     use ca_service::storage::CertificateStore as _;
     use ca_service::storage::sql_store::SqlStore;
-    use ca_service::storage::{CrlPart, StoreError};
+    use ca_service::storage::{CrlPart, Selection, StoreError};
     use ca_service::{CaError, CertificateAuthority, occupancy};
     use service::{Readiness, SystemClock};
     use trust_store::ocsp::{CertificateStatus, OcspResponse};
@@ -313,5 +313,47 @@ mod on_a_server {
         second.publish_due().await.unwrap();
         assert!(second.published_crl("root", CrlPart::Complete).is_some());
         check_ca(&second).await;
+    }
+
+    /// A look at a whole table is given the time that it takes, and holds nobody up who asks about one certificate; what should be
+    /// answered at once is given up, and the database does not go on with it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_look_at_a_large_table_is_waited_for_and_what_is_given_up_ends() {
+        let Some(site) = site().await else { return };
+        let (_, issued) = issued(&site).await;
+        // Reading the table takes longer than any statement about few rows may.
+        fixture::execute(
+            &site.settings,
+            "ALTER TABLE certificate RENAME TO certificate_kept; CREATE VIEW certificate AS \
+             SELECT kept.* FROM certificate_kept kept, pg_sleep(33) AS slept",
+        );
+        let store = Arc::new(SqlStore::open(&site.settings.database).await.unwrap());
+        let selection = || Selection { issuer: Some("code-signing".to_owned()), ..Selection::default() };
+        let mut plans: Vec<_> = (0..20)
+            .map(|_| {
+                let (store, selection) = (Arc::clone(&store), selection());
+                tokio::spawn(async move { store.count_selected(selection).await })
+            })
+            .collect();
+        let schema = &site.settings.config.database.as_ref().unwrap().schema;
+        let at_work = format!(
+            "SELECT count(*) FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE state = 'active' \
+             AND relation = '{schema}.certificate_kept'::regclass AND query LIKE '%count%'"
+        );
+        while ask(&site.settings, &at_work).await == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let prompt = tokio::time::timeout(Duration::from_secs(10), store.token(&[7; 32])).await;
+        assert_eq!(prompt.expect("a plan holds up what is read at once").unwrap(), None);
+        let refused = store.certificate(&issued.serial).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        let points = at_work.replace("%count%", "%WHERE c.serial%");
+        assert_eq!(ask(&site.settings, &points).await, 0, "the database goes on with it");
+        let counted = plans.remove(0).await.unwrap().unwrap();
+        assert_eq!(counted.matching, 1);
+        for plan in plans {
+            plan.abort();
+        }
+        ask(&site.settings, &at_work.replace("count(*)", &format!("count({END})"))).await;
     }
 }

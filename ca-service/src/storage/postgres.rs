@@ -6,37 +6,27 @@
 //! server with `fsync = off` is refused).
 
 pub mod occupation;
+mod session;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Client, Config, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::{Config, Row, SimpleQueryMessage, Statement};
 
 use self::occupation::{Claim, Fence};
+use self::session::{
+    Answered, CONNECT_TIMEOUT, PROMPT, Patience, Session, connect, late, still_at_work, unavailable,
+};
 use super::sql::Value;
 use super::sql_store::Use;
 use super::{StoreError, migrations};
 
-/// Longest time to wait for a connection, and for one that is ready to be used.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time to wait for what a server does at once or not at all; it gives up the wait for a lock after five seconds itself.
-const PROMPT: Duration = Duration::from_secs(10);
-/// Longest time that any other statement's answer is waited for. A connection through a tunnel that is dead and not closed ends
-/// with it.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Statements that stay prepared on a connection; searches have some more forms than everything else together.
 const STATEMENTS: usize = 256;
 /// Connections that read at once; a server's are few.
 pub(super) const MOST_READERS: usize = 16;
-/// What every connection begins with. A writer that vanished gives its lock back when its transaction idles for too long.
-const SESSION: &str = "SET synchronous_commit = on; SET lock_timeout = '5s'; \
-     SET idle_in_transaction_session_timeout = '30s'; SET default_transaction_isolation = 'read committed'";
-
 /// Makes the transaction the only one that writes until it ends.
 const WRITERS: &str = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' mentat ca', 0))";
 
@@ -80,6 +70,7 @@ impl Location {
                 .to_owned());
         }
         config.connect_timeout(CONNECT_TIMEOUT).application_name("mentat ca-service");
+        session::keep_alive(&mut config);
         Ok(Self { config, schema: schema.to_owned(), claim: None })
     }
 
@@ -152,26 +143,11 @@ pub(super) struct Connection {
     session: RefCell<Session>,
     /// A statement was not answered in time.
     given_up: Cell<bool>,
+    /// How long the next statements may take, and what of that the server was told; nothing, where a transaction may have undone it.
+    patience: Cell<Patience>,
+    told: Cell<Option<Patience>>,
     /// What its transactions that write must find.
     fence: Fence,
-}
-
-struct Session {
-    attached: Attached,
-    statements: HashMap<String, Statement>,
-}
-
-/// A session on the server with what drives it. Dropped, its connection is closed, also where an answer is still outstanding.
-#[derive(Debug)]
-struct Attached {
-    client: Client,
-    driver: AbortHandle,
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl Connection {
@@ -184,6 +160,8 @@ impl Connection {
             runtime: runtime.clone(),
             session,
             given_up,
+            patience: Cell::new(Patience::Few),
+            told: Cell::new(Some(Patience::Few)),
             fence: Fence::Down,
         })
     }
@@ -243,6 +221,7 @@ impl Connection {
         if !self.is_usable() {
             *self.session.borrow_mut() = connect(&self.location, &self.runtime)?;
             self.given_up.set(false);
+            self.told.set(Some(Patience::Few));
         }
         // Each statement sees what is committed when it begins: the last one, what the writer before has left.
         let begun = self.ask(PROMPT, &format!("BEGIN; {WRITERS}; {}", occupation::query()));
@@ -268,6 +247,7 @@ impl Connection {
     }
 
     pub(super) fn rollback(&self) {
+        self.told.set(None);
         // What cannot be told is given up with the connection.
         if self.is_usable() {
             let _ = self.ask(PROMPT, "ROLLBACK");
@@ -279,6 +259,7 @@ impl Connection {
     }
 
     pub(super) fn execute(&self, statement: &str, parameters: &[Value<'_>]) -> Result<usize, StoreError> {
+        self.agree()?;
         let prepared = self.prepared(statement, parameters)?;
         let session = self.session.borrow();
         let changed = self.answer(session.attached.client.execute(&prepared, &by_reference(parameters)))?;
@@ -286,6 +267,7 @@ impl Connection {
     }
 
     pub(super) fn query(&self, query: &str, parameters: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.agree()?;
         let prepared = self.prepared(query, parameters)?;
         let session = self.session.borrow();
         self.answer(session.attached.client.query(&prepared, &by_reference(parameters)))
@@ -296,35 +278,70 @@ impl Connection {
         self.answer_within(limit, session.attached.client.simple_query(statements))
     }
 
+    /// Does something that reads or changes as many rows as there are.
+    pub(super) fn patiently<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.patience.set(Patience::Many);
+        let outcome = work();
+        self.patience.set(Patience::Few);
+        outcome
+    }
+
+    /// Tells the server how long it may work on the next statement, where it was told something else.
+    fn agree(&self) -> Result<(), StoreError> {
+        let patience = self.patience.get();
+        if self.told.get() != Some(patience) {
+            self.ask(PROMPT, patience.setting())?;
+            self.told.set(Some(patience));
+        }
+        Ok(())
+    }
+
     fn script(&self, statements: &str) -> Result<(), StoreError> {
+        self.agree()?;
         let session = self.session.borrow();
         self.answer(session.attached.client.batch_execute(statements))
     }
 
-    /// As [`Self::script`], for as long as it takes: an index over many rows is made.
+    /// As [`Self::script`] in a transaction, for as long as it takes: an index over many rows is made.
     fn script_patiently(&self, statements: &str) -> Result<(), StoreError> {
+        let statements = format!("SET LOCAL statement_timeout = 0; {statements}");
         let session = self.session.borrow();
-        self.runtime.block_on(session.attached.client.batch_execute(statements)).map_err(unavailable)
+        self.runtime.block_on(session.attached.client.batch_execute(&statements)).map_err(unavailable)
     }
 
     fn answer<T>(&self, answer: impl Future<Output = Answered<T>>) -> Result<T, StoreError> {
-        self.answer_within(PATIENCE, answer)
+        self.answer_within(self.patience.get().limit(), answer)
     }
 
-    /// What the server answers, if it does in time. What comes later over this session is nobody's answer.
+    /// What the server answers, if it does in time, and is at work on it where that is long. What comes later over this session is
+    /// nobody's answer.
     fn answer_within<T>(
         &self,
         limit: Duration,
         answer: impl Future<Output = Answered<T>>,
     ) -> Result<T, StoreError> {
-        let answered = self.runtime.block_on(async { tokio::time::timeout(limit, answer).await });
-        match answered {
-            Ok(answered) => answered.map_err(unavailable),
-            Err(_) => {
-                self.given_up.set(true);
-                Err(late())
+        let step = limit.min(Patience::Few.limit());
+        let session = self.session.borrow();
+        let answered = self.runtime.block_on(async {
+            let (mut answer, mut waited) = (std::pin::pin!(answer), Duration::ZERO);
+            loop {
+                if let Ok(answered) = tokio::time::timeout(step, answer.as_mut()).await {
+                    return Some(answered);
+                }
+                waited += step;
+                if waited >= limit || !still_at_work(&self.location, session.attached.process).await {
+                    return None;
+                }
             }
-        }
+        });
+        answered.map_or_else(
+            || {
+                self.given_up.set(true);
+                session.attached.cancel(&self.runtime);
+                Err(late())
+            },
+            |answered| answered.map_err(unavailable),
+        )
     }
 
     fn prepared(&self, statement: &str, parameters: &[Value<'_>]) -> Result<Statement, StoreError> {
@@ -332,55 +349,18 @@ impl Connection {
             return Ok(prepared.clone());
         }
         let types: Vec<Type> = parameters.iter().map(type_of).collect();
-        let mut session = self.session.borrow_mut();
         let text = translated(statement);
-        let prepared = self.answer(session.attached.client.prepare_typed(&text, &types))?;
+        let prepared = {
+            let session = self.session.borrow();
+            self.answer(session.attached.client.prepare_typed(&text, &types))?
+        };
+        let mut session = self.session.borrow_mut();
         if session.statements.len() >= STATEMENTS {
             session.statements.clear();
         }
         session.statements.insert(statement.to_owned(), prepared.clone());
         Ok(prepared)
     }
-}
-
-fn connect(location: &Location, runtime: &Handle) -> Result<Session, StoreError> {
-    Ok(Session { attached: runtime.block_on(connected(location))?, statements: HashMap::new() })
-}
-
-/// A session in the schema, on a server that keeps what it acknowledged.
-async fn connected(location: &Location) -> Result<Attached, StoreError> {
-    let session = async {
-        let (client, driver) = location.config.connect(tokio_postgres::NoTls).await?;
-        let driver = tokio::spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::warn!(%error, "a connection to the database ended");
-            }
-        });
-        let attached = Attached { client, driver: driver.abort_handle() };
-        let schema = &location.schema;
-        attached.client.batch_execute(&format!("{SESSION}; SET search_path = {schema}")).await?;
-        let syncs = attached.client.query_one("SHOW fsync", &[]).await?;
-        Ok((attached, syncs.try_get::<_, String>(0)?))
-    };
-    let (attached, syncs) = in_time(CONNECT_TIMEOUT, session).await?;
-    if syncs != "on" {
-        return Err(StoreError::Unavailable(
-            "the server runs with fsync = off and would lose commits".to_owned(),
-        ));
-    }
-    Ok(attached)
-}
-
-type Answered<T> = Result<T, tokio_postgres::Error>;
-
-/// What the server answers, if it does in time. The session is of no use where it does not.
-async fn in_time<T>(limit: Duration, answer: impl Future<Output = Answered<T>>) -> Result<T, StoreError> {
-    let answered = tokio::time::timeout(limit, answer).await.map_err(|_| late())?;
-    answered.map_err(unavailable)
-}
-
-fn late() -> StoreError {
-    StoreError::Unavailable("the PostgreSQL server has not answered in time".to_owned())
 }
 
 /// SQLite's parameters as PostgreSQL writes them, without the index that SQLite's planner is told.
@@ -442,19 +422,6 @@ impl FromSql<'_> for Anything {
 
     fn accepts(_: &Type) -> bool {
         true
-    }
-}
-
-/// What the server's error says about the store.
-fn unavailable(error: tokio_postgres::Error) -> StoreError {
-    let text = match error.as_db_error() {
-        Some(told) => format!("{}: {}", told.code().code(), told.message()),
-        None => error.to_string(),
-    };
-    if error.code() == Some(&SqlState::DISK_FULL) {
-        StoreError::Full(text)
-    } else {
-        StoreError::Unavailable(text)
     }
 }
 

@@ -29,12 +29,16 @@ pub(super) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     point_reads: PointReads,
     room: Arc<Semaphore>,
+    /// Of that, what those may have who read many rows.
+    room_for_scans: Arc<Semaphore>,
 }
 
 impl Readers {
-    /// At most `most` connections are used at once.
+    /// At most `most` connections are used at once, and half of them for what takes long: an answer about one certificate does not
+    /// wait for a look at all of them.
     pub(super) fn of(connect: Arc<Connect>, point_reads: PointReads, most: usize) -> Self {
-        Self { connect, idle: Arc::default(), point_reads, room: Arc::new(Semaphore::new(most)) }
+        let [room, room_for_scans] = [most, most.div_ceil(2)].map(|most| Arc::new(Semaphore::new(most)));
+        Self { connect, idle: Arc::default(), point_reads, room, room_for_scans }
     }
 
     /// A read of a row or two.
@@ -44,7 +48,7 @@ impl Readers {
     ) -> Result<T, StoreError> {
         match self.point_reads {
             PointReads::Here => self.now(read),
-            PointReads::Elsewhere => self.scan(read).await,
+            PointReads::Elsewhere => self.elsewhere(read).await,
         }
     }
 
@@ -53,8 +57,19 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let ended =
-            |error: &dyn std::fmt::Display| StoreError::Unavailable(format!("a read ended early: {error}"));
+        let room = Arc::clone(&self.room_for_scans).acquire_owned().await.map_err(|error| ended(&error))?;
+        self.elsewhere(move |connection| {
+            let outcome = connection.patiently(read);
+            drop(room);
+            outcome
+        })
+        .await
+    }
+
+    async fn elsewhere<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|error| ended(&error))?;
         let readers = self.clone();
         let task = tokio::task::spawn_blocking(move || {
@@ -105,11 +120,15 @@ impl View {
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let task = tokio::task::spawn_blocking(move || {
-            let outcome = read(&self.connection)?;
+            let outcome = self.connection.patiently(read)?;
             self.connection.commit()?;
             self.readers.give_back(self.connection);
             Ok(outcome)
         });
-        task.await.map_err(|error| StoreError::Unavailable(format!("a read ended early: {error}")))?
+        task.await.map_err(|error| ended(&error))?
     }
+}
+
+fn ended(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("a read ended early: {error}"))
 }

@@ -129,6 +129,15 @@ impl Connection {
         }
     }
 
+    /// Does something that reads or changes as many rows as there are: a server is given the time that this takes.
+    pub(super) fn patiently<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(connection) => connection.patiently(|| work(self)),
+            Self::Sqlite(_) => work(self),
+        }
+    }
+
     /// Makes the transaction durable.
     pub(super) fn commit(&self) -> Result<(), StoreError> {
         match self {

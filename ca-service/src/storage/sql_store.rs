@@ -157,7 +157,8 @@ impl SqlStore {
         made_at: UnixTime,
         at: UnixTime,
     ) -> Result<Restored, StoreError> {
-        self.writer.change(move |connection| backup::enter(connection, made_at.0, at)).await
+        let enter = move |connection: &Connection| backup::enter(connection, made_at.0, at);
+        self.writer.change(move |connection| connection.patiently(enter)).await
     }
 }
 

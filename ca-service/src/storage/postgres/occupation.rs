@@ -18,7 +18,8 @@ use service::clock::Clock as _;
 use tokio::task::JoinHandle;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::{Attached, Location, WRITERS, connected, in_time};
+use super::session::{Attached, connected, in_time};
+use super::{Location, WRITERS};
 use crate::storage::StoreError;
 use crate::storage::rows::corrupted;
 use crate::storage::writer::Watched;
@@ -174,7 +175,7 @@ async fn ask(session: &Attached, query: &str) -> Result<bool, StoreError> {
 async fn claim(session: &Attached) -> Result<Claim, StoreError> {
     let claim = Claim::fresh()?;
     let written = format!(
-        "BEGIN; SET LOCAL lock_timeout = '40s'; {WRITERS}; INSERT INTO meta (name, value) VALUES ('{CLAIM}', '{}') \
+        "BEGIN; SET LOCAL lock_timeout = '40s'; SET LOCAL statement_timeout = '45s'; {WRITERS}; INSERT INTO meta (name, value) VALUES ('{CLAIM}', '{}') \
          ON CONFLICT (name) DO UPDATE SET value = excluded.value; COMMIT",
         claim.0
     );
