@@ -114,7 +114,11 @@ impl CertificateAuthority {
         certificate: &CertificateRequest,
     ) -> Result<Issued, CaError> {
         let now = self.clock.now()?;
-        let proven = self.issuers.prove(&certificate.token, now, self.clock.monotonic()).await?;
+        let proven = self.issuers.prove(&certificate.token, now, self.clock.monotonic()).await;
+        let proven = proven.inspect_err(|refusal| {
+            self.metrics.identity_tokens_refused.inc();
+            tracing::info!(code = refusal.code(), %refusal, "an identity token got no certificate");
+        })?;
         let subject = proven.subject();
         let key_use = self.profile(proven.profile())?.key_use();
         let public_key = certificate.key.verify(&subject.challenge, key_use).map_err(CaError::Request)?;

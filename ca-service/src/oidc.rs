@@ -5,15 +5,17 @@
 //! | [`config::IssuerRule`] | whose tokens are accepted, for which audience, and what certificate follows |
 //! | [`ca_pki::jws::Jws`] | a token taken apart; [`ca_pki::jws::VerifiedPayload`] exists only after its signature was verified |
 //! | [`keys::KeyCache`] | the issuer's keys: fetched by discovery, bounded in size, number, age and frequency |
+//! | [`demands::Demands`] | what a section wants a token to say beside |
 //! | [`claims::Claims`] | what the token says; [`claims::Subject`] is what the certificate will say |
 //! | [`ProvenIdentity`] | the outcome: exists only when every check passed |
 //! | [`roles::RoleRule`], [`RecognisedHolder`] | whose tokens give roles, and somebody who has some |
 //!
 //! Time is an argument everywhere. The order of the checks: size and form → algorithm → issuer known → key → signature →
-//! issuer again, from the verified payload → audience → time → subject.
+//! issuer again, from the verified payload → audience → time → claims that the section demands → subject.
 
 pub mod claims;
 pub mod config;
+pub mod demands;
 pub mod keys;
 pub mod roles;
 
@@ -53,6 +55,9 @@ pub enum OidcError {
     /// A claim that the issuer's rule needs is absent.
     #[error("the token lacks the claim {0}")]
     ClaimMissing(&'static str),
+    /// A claim that the issuer's section demands is absent, or has none of the values that are allowed.
+    #[error("what the token says in the claim {0} gets no certificate here")]
+    ClaimNotAllowed(String),
     /// The issuer does not say that it verified the address.
     #[error("the token does not say that the e-mail address was verified")]
     EmailNotVerified,
@@ -93,6 +98,7 @@ impl OidcError {
             Self::Token(TokenRefusal::AlgorithmNotAllowed) => "token_algorithm",
             Self::AudienceNotAllowed => "token_audience",
             Self::ClaimMissing(_) => "token_claim_missing",
+            Self::ClaimNotAllowed(_) => "token_claim_not_allowed",
             Self::EmailNotVerified => "email_not_verified",
             Self::Expired => "token_expired",
             Self::IdentityNotAllowed => "identity_not_allowed",
@@ -114,6 +120,7 @@ impl OidcError {
 pub struct ProvenIdentity {
     subject: Subject,
     rule: IssuerRule,
+    decided: BTreeMap<String, String>,
     audiences: Vec<String>,
     token_subject: String,
     names: Vec<String>,
@@ -168,13 +175,17 @@ impl ProvenIdentity {
     /// What the decision was based on, for the record; the token itself is a secret and stays out.
     #[must_use]
     pub fn evidence(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut evidence = serde_json::json!({
             "method": "oidc",
             "issuer": self.rule.issuer,
             "audience": self.rule.audience,
             "subject": self.token_subject,
             "token_sha256": hex::encode(self.token_sha256),
-        })
+        });
+        if let (false, Some(members)) = (self.decided.is_empty(), evidence.as_object_mut()) {
+            members.insert("claims".to_owned(), serde_json::json!(self.decided));
+        }
+        evidence
     }
 }
 
@@ -287,11 +298,14 @@ impl Issuers {
         let fitting: Vec<_> = fitting.filter(|rule| claims.aud.contains(&rule.audience)).collect();
         let rule = *fitting.first().ok_or(OidcError::AudienceNotAllowed)?;
         claims.valid_at(now)?;
+        let decided =
+            if rule.claims.is_empty() { BTreeMap::new() } else { rule.claims.met(&claims.named()?)? };
         let subject = claims.subject(&rule.identity)?;
         let addressed = matches!(subject.identity, Identity::Email(_)) || claims.verified_address().is_some();
         Ok(ProvenIdentity {
             subject,
             rule: rule.clone(),
+            decided,
             // The order of the sections decides about no approval.
             audiences: fitting.iter().map(|rule| rule.audience.clone()).collect(),
             names: claims.bearer(&rule.identity)?,

@@ -251,6 +251,37 @@ async fn a_log_that_is_away_is_our_fault_and_the_issuance_is_closed_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_another_repository_gets_no_certificate() {
+    let issuer = FakeIssuer::start().await;
+    let demands = "claims = { repository = [\"acme/agents\"], ref = [\"refs/heads/main\"] }";
+    let site = Site::with(&issuer.section(&format!("identity = \"github-workflow\"\n{demands}"))).await;
+    let world = World { server: site.serve().await, site, issuer };
+    let mut job = world.issuer.claims(EMAIL);
+    for (name, value) in [
+        ("repository", "acme/agents"),
+        ("ref", "refs/heads/main"),
+        ("job_workflow_ref", "acme/agents/.github/workflows/sign.yml@refs/heads/main"),
+        ("run_id", "1"),
+        ("run_attempt", "1"),
+    ] {
+        job[name] = json!(value);
+    }
+    let (status, answer) = world.post(Some(&world.issuer.sign(&job)), &with_csr(&key())).await;
+    assert_eq!(status, 200, "{answer}");
+    for (name, value) in [("repository", "mallory/agents"), ("ref", "refs/pull/1/merge")] {
+        let mut other = job.clone();
+        other[name] = json!(value);
+        let (status, answer) = world.post(Some(&world.issuer.sign(&other)), &with_csr(&key())).await;
+        assert_eq!((status, &answer["code"]), (403, &json!(7)), "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains(&format!("claim {name}")), "{answer}");
+    }
+    let metrics = world.server.http.get(format!("{}/metrics", world.server.base)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.contains("mentat_ca_identity_tokens_refused_total 2"), "{metrics}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn chains_and_configuration_are_told() {
     let world = World::new().await;
     let bundle = world.get("/api/v2/trustBundle").await;

@@ -150,6 +150,9 @@ impl From<CaError> for Refusal {
         if let CaError::Queue(refusal) = &error {
             return Self { code: of_queue(refusal), message: refusal.to_string(), details: [] };
         }
+        if let CaError::Oidc(refusal @ OidcError::ClaimNotAllowed(_)) = &error {
+            return Self { code: PERMISSION_DENIED, message: refusal.to_string(), details: [] };
+        }
         let theirs = match &error {
             CaError::Oidc(refusal) => {
                 !matches!(refusal, OidcError::Unavailable(_) | OidcError::Token(TokenRefusal::KeySet(_)))

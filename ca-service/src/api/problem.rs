@@ -61,7 +61,7 @@ pub fn problem(error: &CaError) -> Problem {
                 .with_detail("the identity issuer's keys cannot be fetched at the moment")
                 .with_internal(error)
         }
-        CaError::Oidc(refusal @ OidcError::RoleNotGiven) => {
+        CaError::Oidc(refusal @ (OidcError::ClaimNotAllowed(_) | OidcError::RoleNotGiven)) => {
             refused(StatusCode::FORBIDDEN, refusal.code(), refusal.to_string())
         }
         CaError::Oidc(refusal) => refused(StatusCode::UNAUTHORIZED, refusal.code(), refusal.to_string()),

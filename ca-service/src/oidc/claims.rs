@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::OidcError;
 use super::config::{IdentityKind, UnverifiedEmail};
-use super::roles::NamedClaims;
+use super::demands::NamedClaims;
 
 /// Seconds by which an issuer's clock may differ from ours.
 pub const CLOCK_SKEW: i64 = 30;

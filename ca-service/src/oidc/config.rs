@@ -1,5 +1,6 @@
 //! The `[[oidc]]` sections: as they are written ([`OidcConfig`]) and validated ([`IssuerRule`]).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,10 +9,30 @@ use reqwest::Url;
 use serde::Deserialize;
 use service::StartRefusal;
 
+use super::demands::Demands;
+
 /// Longest issuer and audience in characters.
 const MAX_NAME: usize = 512;
 /// Most issuers that one CA may trust; each is a page of somebody else's decisions.
 const MAX_ISSUERS: usize = 64;
+/// Issuers that make tokens for the jobs of whoever opens an account.
+const PUBLIC_ISSUERS: [&str; 2] = ["https://token.actions.githubusercontent.com", "https://gitlab.com"];
+/// Claims that say whose job it is. Not among them are what jobs of strangers can have, too: who started one (starring somebody's
+/// repository may start a job there), the reusable workflow or configuration that it runs, its branch, its environment.
+const OWNERS: [&str; 12] = [
+    "enterprise",
+    "enterprise_id",
+    "namespace_id",
+    "namespace_path",
+    "project_id",
+    "project_path",
+    "repository",
+    "repository_id",
+    "repository_owner",
+    "repository_owner_id",
+    "sub",
+    "workflow_ref",
+];
 
 /// An issuer of identity tokens as it is written.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,6 +68,14 @@ pub struct OidcConfig {
     /// `github-workflow`, `gitlab-pipeline`: base URL of the server. Default `https://github.com`, `https://gitlab.com`.
     #[serde(default)]
     pub server_url: Option<String>,
+    /// What the token must say beside: by name of a claim the values of which one must be there, as the claim or in its list. All
+    /// names must fit; `email` counts with a true `email_verified` only. Default: nothing.
+    #[serde(default)]
+    pub claims: BTreeMap<String, Vec<String>>,
+    /// Whether a section for the jobs of a public issuer that says nothing of whose jobs it means is meant so. Default false: it is
+    /// refused.
+    #[serde(default)]
+    pub open: bool,
     /// PEM file with authorities for the issuer's TLS certificate; absent: those of the system.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
@@ -144,6 +173,8 @@ pub struct IssuerRule {
     pub audience: String,
     /// How subjects follow from them.
     pub identity: IdentityKind,
+    /// What they must say beside.
+    pub claims: Demands,
     /// The profile of its certificates.
     pub profile: String,
     /// How many people must approve each.
@@ -238,15 +269,36 @@ fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<Issue
             IdentityKind::Uri { prefix }
         }
     };
+    let claims = Demands::new(&section.claims).map_err(|(what, remedy)| refuse(section, what, remedy))?;
+    if !section.open && is_open(section, &claims) {
+        return Err(refuse(
+            section,
+            "would give certificates to everybody: it makes tokens for whoever opens an account, and no claim says whose are meant",
+            "add claims = { repository = [\"OWNER/NAME\"], ref = [\"refs/heads/main\"] } (at GitLab project_path and ref; for people \
+             email_domains), or open = true if everybody is meant",
+        ));
+    }
     Ok(IssuerRule {
         issuer: section.issuer.clone(),
         audience: section.audience.clone(),
         identity,
+        claims,
         profile: section.profile.clone(),
         approvals: section.approvals,
         bearers: if section.workload { Bearers::Jobs } else { Bearers::People },
         tls_ca_file: section.tls_ca_file.clone(),
     })
+}
+
+/// Whether everybody in the world can have a token that the section takes.
+fn is_open(section: &OidcConfig, claims: &Demands) -> bool {
+    PUBLIC_ISSUERS.contains(&section.issuer.trim_end_matches('/'))
+        && match section.identity {
+            Source::GithubWorkflow | Source::GitlabPipeline => !claims.name_one_of(&OWNERS),
+            Source::Email => section.email_domains.is_empty() && claims.is_empty(),
+            // It has a prefix.
+            Source::Uri => false,
+        }
 }
 
 fn has_email_rules(section: &OidcConfig) -> bool {
@@ -282,5 +334,60 @@ pub fn may_be_asked(url: &str) -> bool {
         "https" => !host.is_empty(),
         "http" => host == "localhost" || address.is_ok_and(|address| address.is_loopback()),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn validated(lines: &str) -> Result<Vec<IssuerRule>, String> {
+        let section: OidcConfig = toml::from_str(lines).unwrap();
+        validate(&[section], "10.0.0.1:443", |_| true).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn a_public_issuer_of_jobs_needs_a_claim_that_says_whose() {
+        let github =
+            "issuer = \"https://token.actions.githubusercontent.com\"\nidentity = \"github-workflow\"\n";
+        let gitlab = "issuer = \"https://gitlab.com\"\nidentity = \"gitlab-pipeline\"\n";
+        let people = "issuer = \"https://gitlab.com\"\n";
+        for section in [
+            github.to_owned(),
+            gitlab.to_owned(),
+            people.to_owned(),
+            format!("{github}claims = {{ ref = [\"refs/heads/main\"], environment = [\"release\"] }}"),
+            format!("{github}claims = {{ actor = [\"somebody\"] }}"),
+            format!(
+                "{github}claims = {{ job_workflow_ref = [\"a/b/.github/workflows/c.yml@refs/heads/main\"] }}"
+            ),
+            format!("{github}open = false"),
+            gitlab.replace("gitlab.com", "gitlab.com/"),
+        ] {
+            let refusal = validated(&section).unwrap_err();
+            assert!(refusal.contains("certificates to everybody"), "{section}: {refusal}");
+        }
+        for section in [
+            format!("{github}claims = {{ repository = [\"acme/agents\"], ref = [\"refs/heads/main\"] }}"),
+            format!("{github}claims = {{ repository_owner_id = [\"1\"] }}"),
+            format!("{gitlab}claims = {{ project_path = [\"acme/agents\"] }}"),
+            format!("{github}open = true"),
+            format!("{people}email_domains = [\"example.org\"]"),
+            // Of one's own server everybody is somebody one knows.
+            "issuer = \"https://git.example.org\"\nidentity = \"gitlab-pipeline\"".to_owned(),
+        ] {
+            validated(&section).unwrap_or_else(|refusal| panic!("{section}: {refusal}"));
+        }
+    }
+
+    #[test]
+    fn demands_without_sense_are_refused_at_the_start() {
+        let section = "issuer = \"https://id.example.org\"\n";
+        assert!(
+            validated(&format!("{section}claims = {{ iss = [\"a\"] }}")).unwrap_err().contains("by itself")
+        );
+        assert!(
+            validated(&format!("{section}claims = {{ a = [] }}")).unwrap_err().contains("without values")
+        );
     }
 }

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::config::{Bearers, IdentityKind, OidcConfig, UnverifiedEmail, validate};
+use super::demands::Demands;
 use super::keys::{KEEP_FOR, PAUSE, REFRESH_AFTER};
 use super::*;
 
@@ -118,6 +119,7 @@ fn rule(audience: &str, profile: &str, identity: IdentityKind) -> IssuerRule {
         issuer: ISSUER.to_owned(),
         audience: audience.to_owned(),
         identity,
+        claims: Demands::default(),
         profile: profile.to_owned(),
         tls_ca_file: None,
         approvals: 0,
@@ -384,6 +386,28 @@ async fn a_ci_job_is_named_by_its_workflow_and_described_by_extensions() {
         let mut job = job();
         job[name] = value;
         assert_eq!(prove(&issuers, &keys.token(&job)).await.unwrap_err().code(), code, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_gets_a_certificate_by_what_its_section_demands_and_that_is_recorded() {
+    let keys = Keys::new();
+    let demanded = json!({ "repository": ["org/repo"], "environment": ["release"] });
+    let claims = Demands::new(&serde_json::from_value(demanded).unwrap()).unwrap();
+    let github = IdentityKind::GithubWorkflow { url: "https://github.com".to_owned() };
+    let (issuers, _) = issuers(&keys, vec![IssuerRule { claims, ..rule("sigstore", "keyless", github) }]);
+    let mut job = job();
+    (job["repository"], job["environment"]) = (json!("org/repo"), json!("release"));
+    let proven = prove(&issuers, &keys.token(&job)).await.unwrap();
+    assert_eq!(proven.evidence()["claims"], json!({ "repository": "org/repo", "environment": "release" }));
+    for (name, value) in [("repository", "org/other"), ("environment", "staging")] {
+        let mut job = job.clone();
+        job[name] = json!(value);
+        let refusal = prove(&issuers, &keys.token(&job)).await.unwrap_err();
+        assert_eq!(
+            (refusal.code(), &refusal),
+            ("token_claim_not_allowed", &OidcError::ClaimNotAllowed(name.to_owned()))
+        );
     }
 }
 
