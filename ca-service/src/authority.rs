@@ -16,6 +16,7 @@ use hsm::{
 use service::rate_limit::RateLimiter;
 use tokio::sync::Notify;
 
+use crate::allowance::Allowances;
 use crate::approval::Quorum;
 use crate::clock::ClockGuard;
 use crate::config::Settings;
@@ -135,6 +136,8 @@ pub struct CertificateAuthority {
     /// Signs what strangers ask for (OCSP answers, time stamps), so that they cannot hold up issuance.
     pub(crate) status_pool: SigningPool,
     pub(crate) fresh_limit: RateLimiter,
+    /// What each identity and each requester may still have.
+    pub(crate) allowances: Allowances,
     /// When the audit trail was last looked at for an anchor, on the monotonic clock.
     pub(crate) anchored_at: Mutex<Option<Duration>>,
     pub(crate) issuance_log: Option<LoggedTo>,

@@ -105,6 +105,14 @@ pub enum CaError {
     /// The token was used.
     #[error("the token was used")]
     TokenUsed,
+    /// The identity, or whoever asks, has had as many certificates as they may for now.
+    #[error(
+        "as many certificates as may be were issued for this identity or requester; ask again in {after_seconds} s"
+    )]
+    TooManyCertificates {
+        /// Seconds until the next is issued.
+        after_seconds: u32,
+    },
     /// Too many codes were asked for.
     #[error("too many codes were asked for")]
     TooManyCodes {

@@ -17,6 +17,7 @@ use hsm::{ErrorClass, Purpose};
 use trust_store::provider::AwsLc;
 use trust_store::sorted_json::SortedJson;
 
+use crate::allowance::Counted;
 use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id};
 use crate::error::CaError;
 use crate::queue::{Granted, Proof};
@@ -125,9 +126,13 @@ impl CertificateAuthority {
 
     /// The whole of an issuance, for a caller that runs to its end itself: as [`Self::prepare`] and [`Self::issue`], but the
     /// intent and the audit record of its signature are durable by one commit instead of two. Both are before the signature.
+    /// Refuses an identity or a requester that has had as many as they may.
     pub(crate) async fn certify(self: &Arc<Self>, request: AuthorisedRequest) -> Result<Issued, CaError> {
+        let counted = Counted::of(&request);
         let (token, intent) = self.decide(request)?;
-        self.store.begin_issuance(intent, token.detail()).await?;
+        self.take_allowance(&counted, &intent)?;
+        let begun = self.store.begin_issuance(intent, token.detail()).await;
+        begun.inspect_err(|_| self.allowances.give_back(&counted, self.clock.monotonic()))?;
         // The CA's own revocation may have been in the same commit.
         if let Err(refused) = self.may_issue(&token.issuer, token.not_before) {
             let (reason, now) = (refused.to_string(), self.clock.for_records());
@@ -136,6 +141,16 @@ impl CertificateAuthority {
             return Err(refused);
         }
         self.sign_begun(token).await
+    }
+
+    fn take_allowance(&self, counted: &Counted, intent: &NewIntent) -> Result<(), CaError> {
+        self.allowances.take(counted, self.clock.monotonic()).map_err(|exceeded| {
+            self.metrics.issuance_limited.inc();
+            let (requester, after_seconds) = (&intent.requester, exceeded.retry_after_seconds);
+            let identity = intent.identity.as_ref().map_or("", Identity::as_str);
+            tracing::warn!(requester, identity, after_seconds, "as many certificates as may be were issued");
+            CaError::TooManyCertificates { after_seconds }
+        })
     }
 
     /// Decides, builds and lints (steps 1 to 4): what is to be recorded, and the permission to sign it once it is. What people must

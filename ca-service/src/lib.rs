@@ -28,6 +28,7 @@
 //! | [`check`] | the whole-state checker (`ca-service check`) |
 #![forbid(unsafe_code)]
 
+mod allowance;
 pub mod api;
 pub mod approval;
 pub mod authority;

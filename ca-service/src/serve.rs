@@ -16,6 +16,7 @@ use service::{Running, Server, StartRefusal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::allowance::Allowances;
 use crate::api;
 use crate::approval::Quorum;
 use crate::authority::{CertificateAuthority, LoggedTo, load, names};
@@ -89,6 +90,7 @@ pub async fn assemble(
         pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
         status_pool: SigningPool::new(settings.config.keys.threads, STATUS_QUEUE)?,
         fresh_limit: RateLimiter::new(Rate::new(nonces, nonces.saturating_mul(BURST_SECONDS))),
+        allowances: Allowances::new(&settings.config.enrolment),
         anchored_at: Mutex::new(None),
         settings,
         store: parts.store,

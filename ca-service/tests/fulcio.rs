@@ -13,7 +13,7 @@ use ca_api::{ListQuery, RevocationReason, Revoke};
 use ca_pki::oid;
 use der::Encode as _;
 use fixture::issuer::{FakeIssuer, Said};
-use fixture::{Server, Site, csr, der, key};
+use fixture::{Server, Site, csr, der, enrol_request, key};
 use rcgen::{KeyPair, PublicKeyData as _, RsaKeySize, SigningKey as _};
 use serde_json::{Value, json};
 use x509_cert::Certificate;
@@ -278,6 +278,49 @@ async fn a_job_of_another_repository_gets_no_certificate() {
     let metrics = world.server.http.get(format!("{}/metrics", world.server.base)).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
     assert!(metrics.contains("mentat_ca_identity_tokens_refused_total 2"), "{metrics}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_and_a_requester_get_so_many_certificates_and_no_more() {
+    let issuer = FakeIssuer::start().await;
+    let limits = "[enrolment]\nper_identity = { per_hour = 60, burst = 3 }\nper_requester = { per_hour = 60, burst = 2 }\n";
+    let site = Site::with(&(issuer.section("") + limits)).await;
+    let world = World { server: site.serve().await, site, issuer };
+    let asked = async |email: &str, subject: &str| {
+        let mut claims = world.issuer.claims(email);
+        claims["sub"] = json!(subject);
+        let post = world.server.http.post(format!("{}/api/v2/signingCert", world.server.base));
+        post.bearer_auth(world.issuer.sign(&claims)).json(&with_csr(&key())).send().await.unwrap()
+    };
+    let limited = |answer: &reqwest::Response| {
+        let seconds: u32 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        answer.status() == 429 && (1..=60).contains(&seconds)
+    };
+    for _ in 0..2 {
+        assert_eq!(asked(EMAIL, "first").await.status(), 200);
+    }
+    let refused = asked(EMAIL, "first").await;
+    assert!(limited(&refused), "{refused:?}");
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], 8);
+    // Who has had too many takes nothing from the others of the identity, who have what is left.
+    assert_eq!(asked(EMAIL, "second").await.status(), 200);
+    assert!(limited(&asked(EMAIL, "second").await));
+    assert!(limited(&asked(EMAIL, "third").await));
+    assert_eq!(asked("other@example.org", "fourth").await.status(), 200);
+    // The same name on another's word is another identity, however it is asked for.
+    for _ in 0..3 {
+        let token = world.server.token(EMAIL).await;
+        world.server.client().enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    }
+    let token = world.server.token(EMAIL).await;
+    let refused = world.server.client().enrol(&enrol_request(&token.token, &key(), None)).await.unwrap_err();
+    assert_eq!(refused.code(), Some("rate_limited"), "{refused}");
+    // Nothing is recorded of what was refused.
+    let listed = world.server.admin().list(&ListQuery::default()).await.unwrap();
+    assert_eq!(listed.certificates.iter().filter(|record| record.identity.is_some()).count(), 7);
+    let metrics = world.server.http.get(format!("{}/metrics", world.server.base)).send().await.unwrap();
+    assert!(metrics.text().await.unwrap().contains("mentat_ca_issuance_limited_total 4"));
     world.finish().await;
 }
 

@@ -20,15 +20,25 @@ const SHARD_CAPACITY: usize = 4096;
 /// How many requests a client may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    per_second: NonZeroU32,
+    /// Requests in `seconds`.
+    count: NonZeroU32,
+    seconds: NonZeroU32,
     burst: NonZeroU32,
 }
+
+const HOUR: NonZeroU32 = NonZeroU32::MIN.saturating_add(3_599);
 
 impl Rate {
     /// `per_second` in the long run, `burst` at once after a pause.
     #[must_use]
     pub const fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self { per_second, burst }
+        Self { count: per_second, seconds: NonZeroU32::MIN, burst }
+    }
+
+    /// `per_hour` in the long run, `burst` at once after a pause.
+    #[must_use]
+    pub const fn per_hour(per_hour: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self { count: per_hour, seconds: HOUR, burst }
     }
 }
 
@@ -137,22 +147,34 @@ impl RateLimiter {
         outcome
     }
 
+    /// Gives a token of `client` back that was taken for nothing. One of the bucket that newcomers share stays taken.
+    pub fn give_back(&self, client: &ClientKey, now: Duration) {
+        let index = usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or(0);
+        let Some(shard) = self.shards.get(index) else { return };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = shard.buckets.get_mut(client) {
+            bucket.nanotokens = self.refilled(bucket, now).saturating_add(TOKEN).min(full_bucket(self.rate));
+            bucket.updated = now.max(bucket.updated);
+        }
+    }
+
     fn refilled(&self, bucket: &Bucket, now: Duration) -> u64 {
         let elapsed = u64::try_from(now.saturating_sub(bucket.updated).as_nanos()).unwrap_or(u64::MAX);
-        let gained = elapsed.saturating_mul(u64::from(self.rate.per_second.get()));
+        let gained =
+            elapsed.saturating_mul(u64::from(self.rate.count.get())) / u64::from(self.rate.seconds.get());
         bucket.nanotokens.saturating_add(gained).min(full_bucket(self.rate))
     }
 
     fn take_from(&self, bucket: &mut Bucket, now: Duration) -> Result<(), Exceeded> {
         let tokens = self.refilled(bucket, now);
-        bucket.updated = now.max(bucket.updated);
-        bucket.nanotokens = tokens;
         if let Some(left) = tokens.checked_sub(TOKEN) {
+            bucket.updated = now.max(bucket.updated);
             bucket.nanotokens = left;
             return Ok(());
         }
-        let missing = TOKEN.saturating_sub(tokens);
-        let seconds = missing.div_ceil(u64::from(self.rate.per_second.get())).div_ceil(TOKEN);
+        // The bucket stays as it is: what fills up slowly would be rounded away with every refusal.
+        let missing = TOKEN.saturating_sub(tokens).saturating_mul(u64::from(self.rate.seconds.get()));
+        let seconds = missing.div_ceil(u64::from(self.rate.count.get())).div_ceil(TOKEN);
         Err(Exceeded { retry_after_seconds: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) })
     }
 }
@@ -186,6 +208,48 @@ mod tests {
         assert_eq!(limiter.take(client(2), at(0)), Ok(()));
         assert_eq!(limiter.take(client(1), at(500)), Ok(()));
         assert!(limiter.take(client(1), at(500)).is_err());
+    }
+
+    #[test]
+    fn a_rate_by_the_hour_fills_up_also_under_refusals() {
+        let number = |value| NonZeroU32::new(value).unwrap();
+        let limiter = RateLimiter::new(Rate::per_hour(number(7), number(1)));
+        let (begin, wait) = (Duration::from_secs(10), Duration::from_secs(515));
+        assert_eq!(limiter.take(client(1), begin), Ok(()));
+        assert_eq!(limiter.take(client(1), begin), Err(Exceeded { retry_after_seconds: 515 }));
+        // Each of these is shorter than the time in which a billionth of a token comes.
+        for nanos in 0..100_000 {
+            assert!(limiter.take(client(1), begin + Duration::from_nanos(nanos * 100)).is_err());
+        }
+        assert_eq!(
+            limiter.take(client(1), begin + wait - Duration::from_secs(5)),
+            Err(Exceeded { retry_after_seconds: 5 })
+        );
+        assert_eq!(limiter.take(client(1), begin + wait), Ok(()));
+        // A long pause is no more than the burst.
+        let later = begin + Duration::from_secs(40_000_000);
+        assert_eq!(limiter.take(client(1), later), Ok(()));
+        assert!(limiter.take(client(1), later).is_err());
+    }
+
+    #[test]
+    fn what_was_taken_for_nothing_is_given_back_and_no_more() {
+        let limiter = limiter(1, 2);
+        let now = Duration::from_secs(5);
+        for _ in 0..2 {
+            assert_eq!(limiter.take(client(1), now), Ok(()));
+        }
+        limiter.give_back(&client(1), now);
+        assert_eq!(limiter.take(client(1), now), Ok(()));
+        assert!(limiter.take(client(1), now).is_err());
+        for _ in 0..5 {
+            limiter.give_back(&client(1), now);
+            limiter.give_back(&client(2), now);
+        }
+        for number in [1, 2] {
+            let left = (0..5).filter(|_| limiter.take(client(number), now).is_ok()).count();
+            assert_eq!(left, 2, "no more than the burst");
+        }
     }
 
     #[test]

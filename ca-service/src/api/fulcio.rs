@@ -13,6 +13,7 @@ use ca_api::limits::MAX_JSON_BODY;
 use ca_pki::jws::MAX_TOKEN;
 use ca_pki::{TokenRefusal, pem};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::peer::{self, Peer};
@@ -129,6 +130,9 @@ struct Refusal {
     code: u32,
     message: String,
     details: [(); 0],
+    /// Seconds after which asking again may help.
+    #[serde(skip)]
+    retry_after: Option<u32>,
 }
 
 /// Codes of gRPC.
@@ -140,7 +144,11 @@ const INTERNAL: u32 = 13;
 
 impl Refusal {
     fn invalid(message: impl Into<String>) -> Self {
-        Self { code: INVALID_ARGUMENT, message: message.into(), details: [] }
+        Self::new(INVALID_ARGUMENT, message)
+    }
+
+    fn new(code: u32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: [], retry_after: None }
     }
 }
 
@@ -148,10 +156,14 @@ impl Refusal {
 impl From<CaError> for Refusal {
     fn from(error: CaError) -> Self {
         if let CaError::Queue(refusal) = &error {
-            return Self { code: of_queue(refusal), message: refusal.to_string(), details: [] };
+            return Self::new(of_queue(refusal), refusal.to_string());
         }
         if let CaError::Oidc(refusal @ OidcError::ClaimNotAllowed(_)) = &error {
-            return Self { code: PERMISSION_DENIED, message: refusal.to_string(), details: [] };
+            return Self::new(PERMISSION_DENIED, refusal.to_string());
+        }
+        if let CaError::TooManyCertificates { after_seconds } = &error {
+            let retry_after = Some(*after_seconds);
+            return Self { retry_after, ..Self::new(RESOURCE_EXHAUSTED, error.to_string()) };
         }
         let theirs = match &error {
             CaError::Oidc(refusal) => {
@@ -172,7 +184,7 @@ impl From<CaError> for Refusal {
         // Writes the internal text to the log; the document itself has another form here.
         let _ = problem.to_document();
         let message = problem.detail().unwrap_or("internal error").to_owned();
-        Self { code: INTERNAL, message, details: [] }
+        Self::new(INTERNAL, message)
     }
 }
 
@@ -196,7 +208,11 @@ fn answer(outcome: Result<Response, Refusal>) -> Result<Response, std::convert::
             RESOURCE_EXHAUSTED => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        json(status, &refusal)
+        let mut response = json(status, &refusal);
+        if let Some(seconds) = refusal.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }))
 }
 

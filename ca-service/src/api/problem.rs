@@ -106,6 +106,10 @@ pub fn problem(error: &CaError) -> Problem {
             "token_used",
             "the token was used; tokens are good for one certificate".to_owned(),
         ),
+        CaError::TooManyCertificates { after_seconds } => {
+            refused(StatusCode::TOO_MANY_REQUESTS, "rate_limited", error.to_string())
+                .with_retry_after(*after_seconds)
+        }
         CaError::TooManyCodes { after_seconds } => Problem::too_many_requests(*after_seconds),
         CaError::NothingToRevoke => refused(StatusCode::CONFLICT, "nothing_to_revoke", error.to_string()),
     }

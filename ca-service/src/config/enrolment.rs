@@ -1,9 +1,11 @@
 //! Which certificates people must approve, and how long requests wait for them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use service::rate_limit::Rate;
 use service::{ClientTls, StartRefusal};
 
 use super::{Settings, in_range};
@@ -13,6 +15,8 @@ use crate::storage::queue::QueueLimits;
 
 /// Most approvals that anything may need.
 const MOST_APPROVALS: u8 = 8;
+/// Highest number of certificates by the hour: what no authority issues.
+const MOST_HOURLY: u64 = 10_000_000;
 
 /// The `[enrolment]` section as it is written. What needs no approval anywhere is issued at once.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +33,11 @@ pub struct EnrolmentConfig {
     pub most_waiting: u32,
     /// Most requests of one identity that wait at once, 1 to 100. Default 4.
     pub most_waiting_per_identity: u32,
+    /// Certificates for one identity of one issuer. Default 600 an hour, 200 at once.
+    pub per_identity: HourlyRate,
+    /// Certificates for one requester: the subject of an identity token, for example; one-time tokens are requesters of their own.
+    /// Default 300 an hour, 100 at once.
+    pub per_requester: HourlyRate,
     /// Who is told of new requests; absent: nobody.
     pub webhook: Option<RequestWebhookConfig>,
 }
@@ -41,8 +50,34 @@ impl Default for EnrolmentConfig {
             request_hours: 168,
             most_waiting: 1_000,
             most_waiting_per_identity: 4,
+            per_identity: HourlyRate::of(600, 200),
+            per_requester: HourlyRate::of(300, 100),
             webhook: None,
         }
+    }
+}
+
+/// So many in the long run, and so many at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HourlyRate {
+    /// An hour, 1 to 10000000.
+    pub per_hour: NonZeroU32,
+    /// At once, 1 to 10000000.
+    pub burst: NonZeroU32,
+}
+
+impl HourlyRate {
+    /// Zero counts as one.
+    fn of(per_hour: u32, burst: u32) -> Self {
+        let number = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
+        Self { per_hour: number(per_hour), burst: number(burst) }
+    }
+}
+
+impl From<HourlyRate> for Rate {
+    fn from(rate: HourlyRate) -> Self {
+        Self::per_hour(rate.per_hour, rate.burst)
     }
 }
 
@@ -91,6 +126,10 @@ impl EnrolmentConfig {
         in_range("enrolment.most_waiting", u64::from(self.most_waiting), 1, 10_000)?;
         let of_one = u64::from(self.most_waiting_per_identity);
         in_range("enrolment.most_waiting_per_identity", of_one, 1, 100)?;
+        for (name, rate) in [("per_identity", self.per_identity), ("per_requester", self.per_requester)] {
+            in_range(&format!("enrolment.{name}.per_hour"), u64::from(rate.per_hour.get()), 1, MOST_HOURLY)?;
+            in_range(&format!("enrolment.{name}.burst"), u64::from(rate.burst.get()), 1, MOST_HOURLY)?;
+        }
         for profile in self.profile_approvals.keys() {
             if !settings.profiles.contains_key(profile) {
                 return Err(StartRefusal::new(
