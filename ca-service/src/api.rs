@@ -6,6 +6,7 @@ mod codes;
 pub mod fulcio;
 pub mod openapi;
 mod overview;
+mod own;
 mod page;
 mod problem;
 mod queue;
@@ -30,6 +31,7 @@ use roles::Access;
 pub const ROUTES: &[&str] = &[
     "/api/v1/certificates",
     "/api/v1/codes",
+    "/api/v1/own",
     "/api/v1/requests",
     "/api/v1/revocations",
     "/api/v1/tokens",
@@ -51,6 +53,7 @@ pub fn methods(path: &str) -> &'static str {
     match path {
         "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
         "/api/v1/tokens" | "/api/v1/codes" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
+        "/api/v1/own/certificates" | "/api/v1/own/revocations" => "POST",
         "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
         "/api/v1/requests/approve" | "/api/v1/requests/deny" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
@@ -68,6 +71,8 @@ pub fn routes(
         .or(certificates::routes(authority, access))
         .unify()
         .or(revocations::routes(authority, access))
+        .unify()
+        .or(own::routes(authority))
         .unify()
         .or(queue::routes(authority, access))
         .unify()

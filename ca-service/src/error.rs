@@ -4,6 +4,7 @@ use crate::approval::ApprovalRefusal;
 use crate::clock::ClockFailure;
 use crate::mail::NotSent;
 use crate::oidc::OidcError;
+use crate::possession::PossessionRefusal;
 use crate::queue::QueueRefusal;
 use crate::role::Action;
 use crate::standing::NotIssuing;
@@ -64,6 +65,9 @@ pub enum CaError {
     /// The request or the object to be signed is refused.
     #[error(transparent)]
     Pki(#[from] ca_pki::Error),
+    /// The key of a certificate does not open what is asked for.
+    #[error(transparent)]
+    Possession(#[from] PossessionRefusal),
     /// There is no such subscriber profile.
     #[error("no such profile")]
     ProfileUnknown,

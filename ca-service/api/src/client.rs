@@ -6,6 +6,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::limits::MAX_ANSWER;
+use crate::possession::{ListOwn, RevokeOwn};
 use crate::{
     ApproveRequests, Authorities, CertificateList, CertificateRecord, CreateToken, DecidedRequests,
     DenyRequests, Enrol, EnrolmentToken, IssuedCertificate, ListQuery, MailedCode, PlanRevocations, Problem,
@@ -184,6 +185,23 @@ impl CaClient {
     pub async fn revoke(&self, serial: &str, request: &Revoke) -> Result<Revocation, ClientError> {
         let path = format!("/api/v1/certificates/{}/revoke", segment(serial));
         self.json(self.request(Method::POST, &path).json(request)).await
+    }
+
+    /// Lists certificates of one's own identity, by the key of one of them.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `proof_invalid` for another key, `certificate_revoked`, `certificate_expired`.
+    pub async fn list_own(&self, request: &ListOwn) -> Result<CertificateList, ClientError> {
+        // Without the administrator's token: nobody has to be one for this.
+        self.json(self.http.post(format!("{}/api/v1/own/certificates", self.base)).json(request)).await
+    }
+
+    /// Revokes one's own certificate, by its key; repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `proof_invalid` for another key, `certificate_unknown` when there is none.
+    pub async fn revoke_own(&self, request: &RevokeOwn) -> Result<Revocation, ClientError> {
+        self.json(self.http.post(format!("{}/api/v1/own/revocations", self.base)).json(request)).await
     }
 
     /// A certificate's status on a date. Administrator or auditor.

@@ -17,6 +17,8 @@
 //! | `GET /api/v1/certificates` (auditor) | [`ListQuery`] → [`CertificateList`] |
 //! | `GET /api/v1/certificates/SERIAL` (auditor) | [`CertificateRecord`] |
 //! | `POST /api/v1/certificates/SERIAL/revoke` (administrator) | [`Revoke`] → [`Revocation`] |
+//! | `POST /api/v1/own/certificates` (by proof of the key) | [`possession::ListOwn`] → [`CertificateList`] |
+//! | `POST /api/v1/own/revocations` (by proof of the key) | [`possession::RevokeOwn`] → [`Revocation`] |
 //! | `POST /api/v1/revocations/plan` (approver) | [`PlanRevocations`] → [`RevocationPlan`] |
 //! | `POST /api/v1/revocations` (administrator) | [`RevokeMany`] → [`RevokeManyDone`] |
 //! | `GET /api/v1/certificates/SERIAL/status?at=TIME` | [`StatusQuery`] → [`StatusOnDate`] |
@@ -34,6 +36,7 @@ mod identity;
 pub mod limits;
 mod mass_revocation;
 mod overview;
+pub mod possession;
 mod problem;
 mod queue;
 mod revocation;

@@ -187,7 +187,7 @@ fn delivered(authority: &CertificateAuthority, issued: &Issued) -> Result<Issued
     })
 }
 
-fn record(
+pub(super) fn record(
     authority: &CertificateAuthority,
     stored: &StoredCertificate,
 ) -> Result<CertificateRecord, Problem> {
@@ -212,7 +212,7 @@ fn record(
     })
 }
 
-fn revocation(stored: &StoredRevocation) -> Revocation {
+pub(super) fn revocation(stored: &StoredRevocation) -> Revocation {
     Revocation {
         serial: stored.serial.to_string(),
         issuer: stored.issuer.clone(),

@@ -6,6 +6,7 @@ use service::Problem;
 
 use crate::error::CaError;
 use crate::oidc::OidcError;
+use crate::possession::PossessionRefusal;
 use crate::queue::QueueRefusal;
 use crate::storage::StoreError;
 use crate::storage::queue::QueueLimit;
@@ -69,6 +70,15 @@ pub fn problem(error: &CaError) -> Problem {
             refused(StatusCode::BAD_REQUEST, "out_of_range", format!("{field} {reason}"))
         }
         CaError::Pki(error) | CaError::Request(error) => refusal(error),
+        CaError::Possession(refusal) => {
+            let status = match refusal {
+                PossessionRefusal::ProofExpired | PossessionRefusal::ProofInvalid => StatusCode::UNAUTHORIZED,
+                PossessionRefusal::CertificateExpired
+                | PossessionRefusal::CertificateRevoked
+                | PossessionRefusal::IssuerRevoked => StatusCode::FORBIDDEN,
+            };
+            refused(status, refusal.code(), refusal.to_string())
+        }
         CaError::ProfileUnknown => refused(
             StatusCode::BAD_REQUEST,
             "profile_unknown",

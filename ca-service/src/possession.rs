@@ -1,0 +1,175 @@
+//! Proof of a certified key: whoever signs with the key of a certificate may list, and revoke, what is theirs (R1), without an
+//! administrator and without a client certificate at the handshake.
+//!
+//! A proof names deed, certificate and time, and is good for a few minutes. What it is good for may be repeated in them without harm:
+//! that takes the place of a memory of used proofs.
+
+use std::sync::Arc;
+
+use ca_api::possession::{KeyProof, ListOwn, MAX_PROOF_SIGNATURE, PROOF_SECONDS, ProvenDeed, RevokeOwn};
+use ca_pki::key::{KeyKind, KeyUse};
+use ca_pki::{SerialNumber, SubjectPublicKey, UnixTime};
+use sha2::{Digest as _, Sha256};
+use trust_store::Certificate;
+use trust_store::provider::AwsLc;
+use trust_store::signature::{Algorithm, SignatureVerifier as _};
+
+use crate::authority::CertificateAuthority;
+use crate::error::CaError;
+use crate::storage::{Search, Step, StoredCertificate, StoredRevocation};
+use crate::wire::stored_reason;
+
+/// Certificates of one page of one's own.
+const PAGE: u32 = 100;
+
+/// Why the key of a certificate does not open anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PossessionRefusal {
+    /// The certificate has ended.
+    #[error("the certificate has expired, or is not valid yet: ask for a new one with a one-time token")]
+    CertificateExpired,
+    /// The certificate was revoked.
+    #[error("the certificate was revoked: ask for a new one with a one-time token")]
+    CertificateRevoked,
+    /// The authority that issued it was revoked.
+    #[error("the authority that issued the certificate was revoked: ask for a new one with a one-time token")]
+    IssuerRevoked,
+    /// The proof was made at another time.
+    #[error("the proof is not of now: it is good for five minutes; compare the clocks")]
+    ProofExpired,
+    /// The signature is not by the certificate's key over what is asked for.
+    #[error("the proof is not a signature by the certificate's key over exactly this request")]
+    ProofInvalid,
+}
+
+impl PossessionRefusal {
+    /// Stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::CertificateExpired => "certificate_expired",
+            Self::CertificateRevoked => "certificate_revoked",
+            Self::IssuerRevoked => "issuer_revoked",
+            Self::ProofExpired => "proof_expired",
+            Self::ProofInvalid => "proof_invalid",
+        }
+    }
+}
+
+/// A certificate whose key was shown for one deed. Only the verified proof makes it.
+pub(crate) struct Holder {
+    record: StoredCertificate,
+}
+
+impl Holder {
+    /// As records name whoever came with the key.
+    pub(crate) fn name(&self) -> String {
+        format!("certificate:{}", self.record.serial)
+    }
+}
+
+impl CertificateAuthority {
+    /// The certificates of the identity of a certificate that is good now, newest first; one more than a page where there are more.
+    ///
+    /// # Errors
+    /// [`CaError::Possession`], [`CaError::CertificateUnknown`], [`CaError::Store`].
+    pub async fn list_own(&self, asked: &ListOwn) -> Result<Vec<StoredCertificate>, CaError> {
+        let now = self.clock.now()?;
+        let content = ListOwn::content(asked.after);
+        let holder = self.holder(&asked.proof, ProvenDeed::List, &content, now).await?;
+        self.refuse_lapsed(&holder, now)?;
+        let identity = holder.record.identity.as_ref().map(|identity| identity.as_str().to_owned());
+        let search =
+            Search { identity, below: asked.after, limit: PAGE.saturating_add(1), ..Search::default() };
+        Ok(self.store.search(search).await?)
+    }
+
+    /// Revokes the certificate whose key is shown, at once. It may have expired: what it signed is looked at for years.
+    ///
+    /// # Errors
+    /// [`CaError::Possession`], and as [`Self::revoke`].
+    pub async fn revoke_own(self: &Arc<Self>, asked: &RevokeOwn) -> Result<StoredRevocation, CaError> {
+        if asked.compromised_at.is_some() && asked.reason != ca_api::possession::OwnReason::KeyCompromise {
+            return Err(CaError::OutOfRange {
+                field: "compromised_at",
+                reason: "goes with the reason key-compromise",
+            });
+        }
+        let content = RevokeOwn::content(asked.reason, asked.compromised_at);
+        // As every revocation: also while the clock is in doubt.
+        let now = self.clock.for_records();
+        let holder = self.holder(&asked.proof, ProvenDeed::Revoke, &content, now).await?;
+        let since = asked.compromised_at.map(UnixTime);
+        self.revoke(&holder.record.serial, stored_reason(asked.reason.into()), since, &holder.name()).await
+    }
+
+    /// Verifies a proof against the record of the certificate that it names.
+    async fn holder(
+        &self,
+        proof: &KeyProof,
+        deed: ProvenDeed,
+        content: &str,
+        now: UnixTime,
+    ) -> Result<Holder, CaError> {
+        if proof.time.abs_diff(now.0) > PROOF_SECONDS.unsigned_abs() {
+            return Err(PossessionRefusal::ProofExpired.into());
+        }
+        if proof.signature.len() > MAX_PROOF_SIGNATURE {
+            return Err(PossessionRefusal::ProofInvalid.into());
+        }
+        let signature = hex::decode(&proof.signature).map_err(|_| PossessionRefusal::ProofInvalid)?;
+        let serial = SerialNumber::from_hex(&proof.serial).map_err(|_| CaError::CertificateUnknown)?;
+        let record = self.store.certificate(&serial).await?.ok_or(CaError::CertificateUnknown)?;
+        // The CA's own carry no identity, and are nobody's here.
+        if record.identity.is_none() || record.step != Step::Certificate || record.signature.is_none() {
+            return Err(CaError::CertificateUnknown);
+        }
+        let der = self.assembled(&record)?;
+        let certificate = Certificate::from_der(&der)
+            .map_err(|_| CaError::Inconsistent("an issued certificate cannot be read"))?;
+        let key = SubjectPublicKey::from_spki(certificate.spki_der(), KeyUse::PostQuantumSubscriber)?;
+        let message = KeyProof::message(deed, &hex::encode(Sha256::digest(&der)), proof.time, content);
+        AwsLc
+            .verify(algorithm(key.kind())?, key.bits(), message.as_bytes(), &signature)
+            .map_err(|_| PossessionRefusal::ProofInvalid)?;
+        Ok(Holder { record })
+    }
+
+    /// Refuses what is not good any more.
+    fn refuse_lapsed(&self, holder: &Holder, now: UnixTime) -> Result<(), PossessionRefusal> {
+        let record = &holder.record;
+        if record.revocation.is_some() {
+            return Err(PossessionRefusal::CertificateRevoked);
+        }
+        if now < record.not_before || record.not_after < now {
+            return Err(PossessionRefusal::CertificateExpired);
+        }
+        if self.has_fallen(&record.issuer) {
+            return Err(PossessionRefusal::IssuerRevoked);
+        }
+        Ok(())
+    }
+
+    /// Whether there is another page, and what this one has.
+    #[must_use]
+    pub fn page_of_own(mut found: Vec<StoredCertificate>) -> (Vec<StoredCertificate>, Option<i64>) {
+        let more = found.len() > PAGE as usize;
+        found.truncate(PAGE as usize);
+        let next = found.last().filter(|_| more).map(|last| last.row);
+        (found, next)
+    }
+}
+
+/// How a key of each kind signs proofs.
+fn algorithm(kind: KeyKind) -> Result<Algorithm, PossessionRefusal> {
+    Ok(match kind {
+        KeyKind::EcdsaP256 => Algorithm::EcdsaP256Sha256,
+        KeyKind::EcdsaP384 => Algorithm::EcdsaP384Sha384,
+        KeyKind::EcdsaP521 => Algorithm::EcdsaP521Sha512,
+        KeyKind::Ed25519 => Algorithm::Ed25519,
+        KeyKind::MlDsa44 => Algorithm::MlDsa44,
+        KeyKind::Rsa(_) => Algorithm::RsaPkcs1Sha256,
+        _ => return Err(PossessionRefusal::ProofInvalid),
+    })
+}
