@@ -195,7 +195,7 @@ pub fn identity(wire: &ca_api::Identity) -> Result<Identity, CaError> {
     })
 }
 
-fn check_request_id(id: Option<&str>) -> Result<(), CaError> {
+pub(crate) fn check_request_id(id: Option<&str>) -> Result<(), CaError> {
     let valid = id.is_none_or(|id| {
         !id.is_empty()
             && id.len() <= MAX_REQUEST_ID

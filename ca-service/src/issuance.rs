@@ -188,6 +188,13 @@ impl CertificateAuthority {
         lint::certificate(&tbs.unsigned(), &rules).into_result()?;
         let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
         let intent = intent_id(now)?;
+        let renews = match request.proof {
+            Proof::Certificate { serial: Some(serial) } => Some(serial),
+            Proof::Certificate { serial: None } => {
+                return Err(CaError::Inconsistent("a renewal does not say of what"));
+            }
+            Proof::Code | Proof::IdentityToken { .. } | Proof::Token { .. } => None,
+        };
         let new = NewIntent {
             intent,
             shard: serial.shard(issuer.status.shards),
@@ -201,6 +208,7 @@ impl CertificateAuthority {
             evidence: request.evidence,
             token: request.token,
             approved: request.approved.as_ref().map(Granted::id),
+            renews,
             not_before: now,
             not_after,
             step,

@@ -50,6 +50,7 @@ pub mod metrics;
 pub mod occupancy;
 pub mod oidc;
 pub mod overview;
+mod own_renewal;
 pub mod possession;
 pub mod publisher;
 pub mod queue;

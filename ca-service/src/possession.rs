@@ -1,4 +1,4 @@
-//! Proof of a certified key: whoever signs with the key of a certificate may list, and revoke, what is theirs (R1), without an
+//! Proof of a certified key: whoever signs with the key of a certificate may list, renew and revoke what is theirs (R1), without an
 //! administrator and without a client certificate at the handshake.
 //!
 //! A proof names deed, certificate and time, and is good for a few minutes. What it is good for may be repeated in them without harm:
@@ -16,6 +16,7 @@ use trust_store::signature::{Algorithm, SignatureVerifier as _};
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
+use crate::own_renewal::BY_CERTIFICATE;
 use crate::storage::{Search, Step, StoredCertificate, StoredRevocation};
 use crate::wire::stored_reason;
 
@@ -35,12 +36,25 @@ pub enum PossessionRefusal {
     /// The authority that issued it was revoked.
     #[error("the authority that issued the certificate was revoked: ask for a new one with a one-time token")]
     IssuerRevoked,
+    /// The new key is the old one.
+    #[error("the key is the one that is certified already: a renewal is for a new key")]
+    KeyUnchanged,
+    /// The certificate is not one that its key renews.
+    #[error(
+        "certificates of this kind are not renewed by their key: ask for a new one with a one-time token or an identity token"
+    )]
+    NotRenewable,
     /// The proof was made at another time.
     #[error("the proof is not of now: it is good for five minutes; compare the clocks")]
     ProofExpired,
     /// The signature is not by the certificate's key over what is asked for.
     #[error("the proof is not a signature by the certificate's key over exactly this request")]
     ProofInvalid,
+    /// As many came of this certificate as may.
+    #[error(
+        "the certificate was renewed sixteen times: renew the newest, or ask for one with a one-time token"
+    )]
+    RenewedTooOften,
 }
 
 impl PossessionRefusal {
@@ -51,8 +65,11 @@ impl PossessionRefusal {
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateRevoked => "certificate_revoked",
             Self::IssuerRevoked => "issuer_revoked",
+            Self::KeyUnchanged => "key_unchanged",
+            Self::NotRenewable => "not_renewable",
             Self::ProofExpired => "proof_expired",
             Self::ProofInvalid => "proof_invalid",
+            Self::RenewedTooOften => "renewed_too_often",
         }
     }
 }
@@ -65,7 +82,12 @@ pub(crate) struct Holder {
 impl Holder {
     /// As records name whoever came with the key.
     pub(crate) fn name(&self) -> String {
-        format!("certificate:{}", self.record.serial)
+        format!("{BY_CERTIFICATE}{}", self.record.serial)
+    }
+
+    /// The record of the certificate.
+    pub(crate) fn into_record(self) -> StoredCertificate {
+        self.record
     }
 }
 
@@ -105,7 +127,7 @@ impl CertificateAuthority {
     }
 
     /// Verifies a proof against the record of the certificate that it names.
-    async fn holder(
+    pub(crate) async fn holder(
         &self,
         proof: &KeyProof,
         deed: ProvenDeed,
@@ -137,7 +159,7 @@ impl CertificateAuthority {
     }
 
     /// Refuses what is not good any more.
-    fn refuse_lapsed(&self, holder: &Holder, now: UnixTime) -> Result<(), PossessionRefusal> {
+    pub(crate) fn refuse_lapsed(&self, holder: &Holder, now: UnixTime) -> Result<(), PossessionRefusal> {
         let record = &holder.record;
         if record.revocation.is_some() {
             return Err(PossessionRefusal::CertificateRevoked);

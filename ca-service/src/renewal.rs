@@ -233,6 +233,7 @@ impl CertificateAuthority {
                 evidence: serde_json::json!({}).into(),
                 token: None,
                 approved: None,
+                renews: None,
                 not_before: certified.not_before,
                 not_after: certified.not_after,
                 step: Step::Certificate,

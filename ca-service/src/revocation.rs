@@ -10,6 +10,7 @@ use trust_store::sorted_json::SortedJson;
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
+use crate::own_renewal::ends_renewals;
 use crate::storage::{NewRevocation, StoreError, StoredRevocation};
 use crate::transparency::{EventLog, LogError, MAX_EVENTS};
 
@@ -75,6 +76,23 @@ impl CertificateAuthority {
 
     /// As [`Self::revoke`], for callers that stay.
     pub(crate) async fn record_revocation(
+        &self,
+        serial: &SerialNumber,
+        reason: RevocationReason,
+        compromised_at: Option<UnixTime>,
+        actor: &str,
+    ) -> Result<StoredRevocation, CaError> {
+        let outcome = self.record_one_revocation(serial, reason, compromised_at, actor).await;
+        // Whoever may not be trusted with it may not be trusted with what its key was good for, also where it was given up before.
+        if ends_renewals(reason) && matches!(outcome, Ok(_) | Err(CaError::RevokedForAnotherReason)) {
+            let since = compromised_at.filter(|_| reason == RevocationReason::KeyCompromise);
+            self.revoke_renewals(serial, reason, since, actor).await?;
+        }
+        outcome
+    }
+
+    /// One certificate, and nothing that came of it.
+    pub(crate) async fn record_one_revocation(
         &self,
         serial: &SerialNumber,
         reason: RevocationReason,

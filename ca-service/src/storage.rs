@@ -40,7 +40,7 @@ pub use error::StoreError;
 use futures_util::future::BoxFuture;
 pub use identity_tokens::UsedIdentityToken;
 use queue::{QueueStore, QueuedId};
-pub use search::{Expiring, ExpiryMark, Search, Selected, SelectedCount, Selection};
+pub use search::{Expiring, ExpiryMark, MAX_RENEWALS, Search, Selected, SelectedCount, Selection};
 pub use tokens::StoredToken;
 use trust_store::sorted_json::SortedJson;
 
@@ -134,6 +134,8 @@ pub struct NewIntent {
     pub token: Option<[u8; 32]>,
     /// The approved request that it is for: it, and the token that it holds, are used up in the same transaction.
     pub approved: Option<QueuedId>,
+    /// The certificate that it renews: refused in the same transaction unless that one is good.
+    pub renews: Option<SerialNumber>,
     /// First second of validity.
     pub not_before: UnixTime,
     /// Last second of validity.

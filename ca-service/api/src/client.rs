@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::limits::MAX_ANSWER;
-use crate::possession::{ListOwn, RevokeOwn};
+use crate::possession::{ListOwn, Renew, RevokeOwn};
 use crate::{
     ApproveRequests, Authorities, CertificateList, CertificateRecord, CreateToken, DecidedRequests,
     DenyRequests, Enrol, EnrolmentToken, IssuedCertificate, ListQuery, MailedCode, PlanRevocations, Problem,
@@ -102,7 +102,19 @@ impl CaClient {
     /// [`ClientError`]; code `issuance_pending` asks to repeat the call with the same `request_id`, and so does
     /// [`ClientError::AwaitsApproval`] once [`Self::request_status`] says that the request was approved.
     pub async fn enrol(&self, request: &Enrol) -> Result<IssuedCertificate, ClientError> {
-        let builder = self.request(Method::POST, "/api/v1/certificates").json(request);
+        self.issued(self.request(Method::POST, "/api/v1/certificates").json(request)).await
+    }
+
+    /// Renews a certificate by its key: gets another one of the same identity and profile for a new key.
+    ///
+    /// # Errors
+    /// As [`Self::enrol`]; code `not_renewable` where a one-time token or an identity token is needed, `key_unchanged`.
+    pub async fn renew(&self, request: &Renew) -> Result<IssuedCertificate, ClientError> {
+        // Without the administrator's token: nobody has to be one for this.
+        self.issued(self.http.post(format!("{}/api/v1/renewals", self.base)).json(request)).await
+    }
+
+    async fn issued(&self, builder: RequestBuilder) -> Result<IssuedCertificate, ClientError> {
         let (status, body) = self.answer(builder).await?;
         if status == StatusCode::ACCEPTED {
             return Err(ClientError::AwaitsApproval(Box::new(parsed(&body)?)));

@@ -16,6 +16,8 @@ pub const MAX_PROOF_SIGNATURE: usize = 2048;
 pub enum ProvenDeed {
     /// To list the certificates of its identity.
     List,
+    /// To renew its certificate.
+    Renew,
     /// To revoke its certificate.
     Revoke,
 }
@@ -26,6 +28,7 @@ impl ProvenDeed {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::List => "list",
+            Self::Renew => "renew",
             Self::Revoke => "revoke",
         }
     }
@@ -129,6 +132,27 @@ impl RevokeOwn {
     }
 }
 
+/// Asks for a new certificate of the same identity and profile, for a new key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// By the key of the certificate that is renewed, which must be good now.
+    pub proof: KeyProof,
+    /// PEM PKCS #10 request for another key. Only its key is taken, after its signature was verified.
+    pub csr: String,
+    /// Repeating a call with the same id and the same new key returns the first call's certificate, never a second one.
+    /// 1 to 64 letters, digits, `-`, `_`, `.`.
+    pub request_id: String,
+}
+
+impl Renew {
+    /// What its proof says beside the certificate.
+    #[must_use]
+    pub fn content(request_id: &str, csr: &str) -> String {
+        format!("{request_id}\n{csr}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +163,10 @@ mod tests {
         assert_eq!(
             KeyProof::message(ProvenDeed::Revoke, "ab", 1_700_000_060, &content),
             "mentat certified-key proof v1\nrevoke\nab\n1700000060\nkey-compromise\n1700000000"
+        );
+        assert_eq!(
+            KeyProof::message(ProvenDeed::Renew, "ab", 7, &Renew::content("id", "PEM")),
+            "mentat certified-key proof v1\nrenew\nab\n7\nid\nPEM"
         );
         assert_eq!(
             KeyProof::message(ProvenDeed::List, "ab", 7, &ListOwn::content(None)),

@@ -51,6 +51,8 @@ pub enum EnrolmentWay {
     Code,
     /// With an identity token.
     IdentityToken,
+    /// With the key of a certificate that they have.
+    Certificate,
 }
 
 /// An extension of the certificate that the proof of identity justifies.

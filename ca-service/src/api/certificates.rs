@@ -92,6 +92,7 @@ async fn list(query: ListQuery, authority: Arc<CertificateAuthority>) -> Result<
         below: query.after,
         // One more than asked for says whether there is another page.
         limit: limit + 1,
+        ..Search::default()
     };
     let mut found = authority.store().search(search).await.map_err(CaError::from)?;
     let more = found.len() > limit as usize;
@@ -176,7 +177,10 @@ fn certificate_pem(der: &[u8]) -> Result<String, Problem> {
     pem::encode("CERTIFICATE", der).map_err(|error| CaError::from(error).into())
 }
 
-fn delivered(authority: &CertificateAuthority, issued: &Issued) -> Result<IssuedCertificate, Problem> {
+pub(super) fn delivered(
+    authority: &CertificateAuthority,
+    issued: &Issued,
+) -> Result<IssuedCertificate, Problem> {
     Ok(IssuedCertificate {
         serial: issued.serial.to_string(),
         certificate: certificate_pem(&issued.certificate)?,

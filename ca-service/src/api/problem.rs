@@ -75,7 +75,10 @@ pub fn problem(error: &CaError) -> Problem {
                 PossessionRefusal::ProofExpired | PossessionRefusal::ProofInvalid => StatusCode::UNAUTHORIZED,
                 PossessionRefusal::CertificateExpired
                 | PossessionRefusal::CertificateRevoked
-                | PossessionRefusal::IssuerRevoked => StatusCode::FORBIDDEN,
+                | PossessionRefusal::IssuerRevoked
+                | PossessionRefusal::NotRenewable => StatusCode::FORBIDDEN,
+                PossessionRefusal::KeyUnchanged => StatusCode::UNPROCESSABLE_ENTITY,
+                PossessionRefusal::RenewedTooOften => StatusCode::CONFLICT,
             };
             refused(status, refusal.code(), refusal.to_string())
         }

@@ -197,6 +197,7 @@ impl<'a> Founding<'a> {
             evidence: serde_json::json!({}).into(),
             token: None,
             approved: None,
+            renews: None,
             not_before,
             not_after: not_before.plus(profile.lifetime() - 1).min(end),
             step: Step::Certificate,

@@ -1,6 +1,6 @@
 //! Which certificates people must approve, and how long requests wait for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -27,6 +27,8 @@ pub struct EnrolmentConfig {
     pub token_approvals: u8,
     /// How many must approve those of a profile, however they are asked for. Of two numbers the greater one counts.
     pub profile_approvals: BTreeMap<String, u8>,
+    /// Profiles whose certificates are not renewed by their key. Default none; those of ten minutes never are.
+    pub no_renewal: BTreeSet<String>,
     /// Hours from a request to its end, 1 to 720. Default 168. The certificate must be fetched in them, too.
     pub request_hours: u32,
     /// Most requests that wait at once, 1 to 10000. Default 1000. Those by identity tokens take half of that at most.
@@ -47,6 +49,7 @@ impl Default for EnrolmentConfig {
         Self {
             token_approvals: 0,
             profile_approvals: BTreeMap::new(),
+            no_renewal: BTreeSet::new(),
             request_hours: 168,
             most_waiting: 1_000,
             most_waiting_per_identity: 4,
@@ -137,6 +140,12 @@ impl EnrolmentConfig {
                     "name a section of [profiles]",
                 ));
             }
+        }
+        if let Some(profile) = self.no_renewal.iter().find(|name| !settings.profiles.contains_key(*name)) {
+            return Err(StartRefusal::new(
+                format!("enrolment.no_renewal: there is no profile {profile}"),
+                "name a section of [profiles]",
+            ));
         }
         let mail = settings.config.mail.as_ref().map_or(0, |mail| mail.approvals);
         let tokens = settings.oidc.iter().map(|rule| rule.approvals);

@@ -1,11 +1,19 @@
 //! How a requester proved who they are. That decides, besides the profile, how many people must approve what they get.
 
+use ca_pki::SerialNumber;
+
 use crate::mail_code::MAILED;
+use crate::own_renewal::BY_CERTIFICATE;
 use crate::storage::queue::{RequestContent, Way};
 
 /// How a requester proved who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
+    /// By the key of a certificate that they have, and that is renewed.
+    Certificate {
+        /// Its serial number; none of a recorded request that does not say it, of which nothing comes.
+        serial: Option<SerialNumber>,
+    },
     /// By a code that was sent to the address.
     Code,
     /// By an identity token of the identity's issuer.
@@ -33,6 +41,10 @@ impl Proof {
     /// That of a recorded request.
     pub(crate) fn of(content: &RequestContent) -> Self {
         match content.way {
+            Way::Certificate => {
+                let serial = content.requester.strip_prefix(BY_CERTIFICATE);
+                Self::Certificate { serial: serial.and_then(|serial| SerialNumber::from_hex(serial).ok()) }
+            }
             Way::Code => Self::Code,
             Way::Token => Self::Token { made_by: content.vouched_by.clone() },
             Way::IdentityToken => {
@@ -46,6 +58,7 @@ impl Proof {
     /// The way, as it is recorded.
     pub(crate) fn way(&self) -> Way {
         match self {
+            Self::Certificate { .. } => Way::Certificate,
             Self::Code => Way::Code,
             Self::IdentityToken { .. } => Way::IdentityToken,
             Self::Token { .. } => Way::Token,
@@ -56,7 +69,7 @@ impl Proof {
     pub(crate) fn voucher(&self) -> Option<&str> {
         match self {
             Self::Code => Some(MAILED),
-            Self::IdentityToken { .. } => None,
+            Self::Certificate { .. } | Self::IdentityToken { .. } => None,
             Self::Token { made_by } => made_by.as_deref(),
         }
     }

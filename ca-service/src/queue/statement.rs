@@ -36,6 +36,7 @@ pub fn statement(content: &RequestContent) -> Result<String, CaError> {
         requester: content.requester.clone(),
         requester_names: content.requester_names.clone(),
         way: match content.way {
+            Way::Certificate => EnrolmentWay::Certificate,
             Way::Token => EnrolmentWay::Token,
             Way::Code => EnrolmentWay::Code,
             Way::IdentityToken => EnrolmentWay::IdentityToken,

@@ -61,6 +61,8 @@ impl CertificateAuthority {
             (config.mail.as_ref().map_or(0, |mail| mail.approvals), config.enrolment.token_approvals);
         let of_way = match proof {
             Proof::Code => codes,
+            // How the first of a row of renewals was asked for is not looked up: the stricter way counts.
+            Proof::Certificate { .. } => tokens.max(codes),
             Proof::Token { made_by: Some(_) } => tokens,
             // It may have been sent as a code: that was not recorded once.
             Proof::Token { made_by: None } => tokens.max(codes),

@@ -76,6 +76,12 @@ pub(super) fn search(connection: &Connection, search: &Search) -> Result<Vec<Sto
     let mut conditions = Conditions::default();
     conditions.demand(" AND c.identity = ?", search.identity.clone());
     conditions.demand(" AND c.spki_sha256 = ?", search.spki_sha256);
+    if search.requester.is_some() {
+        // The words of the index that has them.
+        conditions.text.push_str(" AND c.request_id IS NOT NULL AND substr(c.requester, 1, 6) <> 'token:'");
+    }
+    conditions.demand(" AND c.requester = ?", search.requester.clone());
+    conditions.demand(" AND c.request_id = ?", search.request_id.clone());
     conditions.demand(" AND c.state = ?", search.state.map(|state| state as i64));
     conditions.demand(" AND c.created_at >= ?", search.created_from.map(|at| at.0));
     conditions.demand(" AND c.created_at < ?", search.created_before.map(|at| at.0));

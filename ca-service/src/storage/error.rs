@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The database has not said for so long whose the records are that another process may have taken them over.
     #[error("whether another server serves these records is not known")]
     SuccessorUnknown,
+    /// The certificate that was to be renewed is not good, or its key is known as compromised; nothing was changed.
+    #[error("the certificate that is renewed was revoked")]
+    CertificateRevoked,
     /// A row does not say what this program writes; nothing was changed.
     #[error("the database is damaged: {0}")]
     Corrupted(String),
@@ -30,6 +33,12 @@ pub enum StoreError {
     /// There is no such row.
     #[error("no such record")]
     NotFound,
+    /// The certificate was renewed under this request id; nothing was changed.
+    #[error("the request id served for a renewal")]
+    RenewedAlready,
+    /// As many certificates came of this one as may; nothing was changed.
+    #[error("the certificate was renewed too often")]
+    RenewedTooOften,
     /// The certificate is revoked for another reason, which does not change to this one; nothing was changed.
     #[error("the certificate is revoked for another reason")]
     RevokedForAnotherReason,

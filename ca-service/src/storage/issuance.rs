@@ -3,14 +3,14 @@
 //! Whatever waits for the same commit is written together, so that the cost of a sync is shared. Each change has an outcome
 //! of its own: a row that is not in the expected state changes nothing.
 
-use ca_pki::UnixTime;
+use ca_pki::{SerialNumber, UnixTime};
 use sha2::{Digest, Sha256};
 use trust_store::sorted_json::SortedJson;
 
 use super::audit::Entry;
 use super::rows::{self, get, stored_index};
 use super::sql::{Connection, params};
-use super::{IntentId, NewIntent, State, Step, StoreError, audit, queue, revocations, tokens};
+use super::{IntentId, MAX_RENEWALS, NewIntent, State, Step, StoreError, audit, queue, revocations, tokens};
 
 /// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.
 pub(super) type Outcomes = Result<Vec<Result<(), StoreError>>, StoreError>;
@@ -53,6 +53,9 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
     if revocations::is_compromised(connection, &new.spki_sha256)? {
         return Err(StoreError::KeyCompromised);
     }
+    if let Some(renewed) = &new.renews {
+        refuse_renewal(connection, renewed, new)?;
+    }
     match (&new.approved, &new.token) {
         (None, None) => {}
         (None, Some(token)) => tokens::consume(connection, token, &new.intent, new.at)?,
@@ -93,6 +96,34 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
         ],
     )?;
     Ok(())
+}
+
+/// Refuses to renew what is not good any more, what was renewed under the same request id, and what was renewed too often.
+fn refuse_renewal(
+    connection: &Connection,
+    renewed: &SerialNumber,
+    new: &NewIntent,
+) -> Result<(), StoreError> {
+    let query = "SELECT state, step, spki_sha256 FROM certificate WHERE serial = ?";
+    let found = rows::first(connection, query, params![renewed.as_bytes()], |row| {
+        Ok((rows::state(get(row, 0)?)?, get::<i64>(row, 1)?, rows::column::<32>(row, 2)?))
+    })?;
+    let (state, step, key) = found.ok_or(StoreError::NotFound)?;
+    let stands = matches!(state, State::Signed | State::Logged | State::Delivered);
+    if !stands || step != Step::Certificate as i64 || revocations::is_compromised(connection, &key)? {
+        return Err(StoreError::CertificateRevoked);
+    }
+    // Of those that were given up the id is gone; these are the words of the index.
+    let query = "SELECT count(*), count(CASE WHEN request_id = ? THEN 1 END) FROM certificate \
+                 WHERE requester = ? AND request_id IS NOT NULL AND substr(requester, 1, 6) <> 'token:'";
+    let counted = rows::first(connection, query, params![new.request_id, new.requester], |row| {
+        Ok((get::<i64>(row, 0)?, get::<i64>(row, 1)?))
+    })?;
+    match counted {
+        Some((_, same)) if same > 0 => Err(StoreError::RenewedAlready),
+        Some((all, _)) if all >= i64::from(MAX_RENEWALS) => Err(StoreError::RenewedTooOften),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses the signature on a certificate whose key became known as compromised since its intent was recorded (C9).

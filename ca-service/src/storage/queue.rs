@@ -54,11 +54,13 @@ pub enum Way {
     Code = 1,
     /// With an identity token.
     IdentityToken = 2,
+    /// With the key of a certificate, which is renewed.
+    Certificate = 3,
 }
 
 impl Way {
     /// Every way, in the order of the numbers.
-    pub const ALL: [Self; 3] = [Self::Token, Self::Code, Self::IdentityToken];
+    pub const ALL: [Self; 4] = [Self::Token, Self::Code, Self::IdentityToken, Self::Certificate];
 }
 
 /// What profile and issuing authority make of a request, as they were when it was recorded. Where they say something else by the time

@@ -4,6 +4,9 @@ use ca_pki::{SerialNumber, UnixTime};
 
 use super::State;
 
+/// Most certificates that come of one by renewal.
+pub const MAX_RENEWALS: u32 = 16;
+
 /// Which rows to list; all given conditions hold.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
@@ -11,6 +14,10 @@ pub struct Search {
     pub identity: Option<String>,
     /// Exactly this key.
     pub spki_sha256: Option<[u8; 32]>,
+    /// Asked for by exactly this requester, without a one-time token, and not given up.
+    pub requester: Option<String>,
+    /// Exactly this id of the requester's own.
+    pub request_id: Option<String>,
     /// Exactly this state.
     pub state: Option<State>,
     /// Recorded then or later.

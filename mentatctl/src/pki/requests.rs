@@ -219,6 +219,7 @@ fn show(seen: &Seen, out: &Output) {
         time_text(status.expires_at)
     ));
     let way = match statement.way {
+        EnrolmentWay::Certificate => "with the key of the certificate that it renews",
         EnrolmentWay::Token => "with a one-time token",
         EnrolmentWay::Code => "with a code sent by e-mail",
         EnrolmentWay::IdentityToken => "with an identity token",
