@@ -186,10 +186,12 @@ fn a_clock_that_goes_back_far_stops_the_log_and_then_refuses_to_start() {
     let clock = fixture.clock.clone();
     let runs = std::thread::spawn(move || {
         // As fast as time passes, however seldom this thread has its turn.
-        let (began, start) = (std::time::Instant::now(), 1_000_000 - 300);
+        let (time, start) = (log_store::SystemClock, 1_000_000 - 300);
+        let began = log_store::Clock::elapsed(&time);
         let mut now = start;
         while now < 1_000_000 {
-            now = start + u64::try_from(began.elapsed().as_millis()).unwrap();
+            let passed = log_store::Clock::elapsed(&time) - began;
+            now = start + u64::try_from(passed.as_millis()).unwrap();
             clock.set(now.min(1_000_000));
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
