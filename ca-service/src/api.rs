@@ -8,6 +8,7 @@ pub mod openapi;
 mod overview;
 mod own;
 mod page;
+mod policy;
 mod problem;
 mod queue;
 mod request;
@@ -32,6 +33,7 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/certificates",
     "/api/v1/codes",
     "/api/v1/own",
+    "/api/v1/policy",
     "/api/v1/renewals",
     "/api/v1/requests",
     "/api/v1/revocations",
@@ -55,7 +57,7 @@ pub fn methods(path: &str) -> &'static str {
         "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
         "/api/v1/tokens" | "/api/v1/codes" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
         "/api/v1/own/certificates" | "/api/v1/own/revocations" | "/api/v1/renewals" => "POST",
-        "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
+        "/api/v1/policy/explain" | "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
         "/api/v1/requests/approve" | "/api/v1/requests/deny" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
         _ => "GET, HEAD",
@@ -84,6 +86,8 @@ pub fn routes(
         .or(tokens::routes(authority, access))
         .unify()
         .or(codes::routes(authority))
+        .unify()
+        .or(policy::routes(authority, access))
         .unify()
         .or(authorities::routes(authority))
         .unify()

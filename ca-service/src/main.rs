@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod ceremony_command;
+mod policy_command;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -88,6 +89,9 @@ enum Command {
     AcceptRestore(ConfigFile),
     /// Re-read every record and check it against certificates, revocation lists and the audit trail.
     Check(ConfigFile),
+    /// Explain what the configuration makes of identity tokens.
+    #[command(subcommand)]
+    Policy(policy_command::Policy),
 }
 
 #[derive(Args)]
@@ -99,16 +103,20 @@ struct ConfigFile {
 
 fn main() -> ExitCode {
     match arguments::<Arguments>() {
-        Ok(arguments) => finish(run(arguments)),
+        Ok(arguments) => match run(arguments) {
+            Ok(code) => code,
+            Err(failure) => finish(Err(failure)),
+        },
         Err(code) => code,
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Failure> {
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     logging::init(arguments.log_format, "info")?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
-    match arguments.command {
+    let done = match arguments.command {
+        Command::Policy(policy) => return policy_command::run(&policy),
         Command::Init(file) => runtime.block_on(init(&file)),
         Command::ApproveRevocation(asked) => ceremony_command::approve_revocation(&asked),
         Command::Ceremony(step) => runtime.block_on(ceremony_command::run(&step)),
@@ -133,7 +141,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             print(&runtime.block_on(backup::accept(&settings, present()))?)
         }
         Command::Check(file) => runtime.block_on(prove(&file)),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn init(file: &ConfigFile) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 //! | [`keys::KeyCache`] | the issuer's keys: fetched by discovery, bounded in size, number, age and frequency |
 //! | [`demands::Demands`] | what a section wants a token to say beside |
 //! | [`claims::Claims`] | what the token says; [`claims::Subject`] is what the certificate will say |
+//! | [`explanation`] | what would become of a token, rule by rule |
 //! | [`ProvenIdentity`] | the outcome: exists only when every check passed |
 //! | [`roles::RoleRule`], [`RecognisedHolder`] | whose tokens give roles, and somebody who has some |
 //!
@@ -16,6 +17,7 @@
 pub mod claims;
 pub mod config;
 pub mod demands;
+pub mod explanation;
 pub mod keys;
 pub mod roles;
 
@@ -189,6 +191,39 @@ impl ProvenIdentity {
     }
 }
 
+/// What the sections make of a token's claims, whoever wrote them.
+struct Judged<'a> {
+    rule: &'a IssuerRule,
+    decided: BTreeMap<String, String>,
+    subject: Subject,
+    audiences: Vec<String>,
+    names: Vec<String>,
+    told_apart: bool,
+}
+
+/// Judges claims; that the issuer made them is for the caller to know.
+fn judged<'a>(rules: &'a [IssuerRule], claims: &Claims, now: UnixTime) -> Result<Judged<'a>, OidcError> {
+    let of_issuer: Vec<_> = rules.iter().filter(|rule| rule.issuer == claims.iss).collect();
+    if of_issuer.is_empty() {
+        return Err(OidcError::IssuerUnknown);
+    }
+    let fitting: Vec<_> = of_issuer.into_iter().filter(|rule| claims.aud.contains(&rule.audience)).collect();
+    let rule = *fitting.first().ok_or(OidcError::AudienceNotAllowed)?;
+    claims.valid_at(now)?;
+    let decided = if rule.claims.is_empty() { BTreeMap::new() } else { rule.claims.met(&claims.named()?)? };
+    let subject = claims.subject(&rule.identity)?;
+    let addressed = matches!(subject.identity, Identity::Email(_)) || claims.verified_address().is_some();
+    Ok(Judged {
+        rule,
+        decided,
+        subject,
+        // The order of the sections decides about no approval.
+        audiences: fitting.iter().map(|rule| rule.audience.clone()).collect(),
+        names: claims.bearer(&rule.identity)?,
+        told_apart: addressed || fitting.iter().all(|rule| rule.bearers == Bearers::Jobs),
+    })
+}
+
 /// Somebody to whom identity tokens give roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecognisedHolder {
@@ -294,25 +329,27 @@ impl Issuers {
     ) -> Result<ProvenIdentity, OidcError> {
         let known = |issuer: &str| self.rules.iter().any(|rule| rule.issuer == issuer);
         let claims = self.verified(token, known, monotonic).await?;
-        let fitting = self.rules.iter().filter(|rule| rule.issuer == claims.iss);
-        let fitting: Vec<_> = fitting.filter(|rule| claims.aud.contains(&rule.audience)).collect();
-        let rule = *fitting.first().ok_or(OidcError::AudienceNotAllowed)?;
-        claims.valid_at(now)?;
-        let decided =
-            if rule.claims.is_empty() { BTreeMap::new() } else { rule.claims.met(&claims.named()?)? };
-        let subject = claims.subject(&rule.identity)?;
-        let addressed = matches!(subject.identity, Identity::Email(_)) || claims.verified_address().is_some();
+        let Judged { rule, decided, subject, audiences, names, told_apart } =
+            judged(&self.rules, &claims, now)?;
         Ok(ProvenIdentity {
             subject,
             rule: rule.clone(),
             decided,
-            // The order of the sections decides about no approval.
-            audiences: fitting.iter().map(|rule| rule.audience.clone()).collect(),
-            names: claims.bearer(&rule.identity)?,
-            told_apart: addressed || fitting.iter().all(|rule| rule.bearers == Bearers::Jobs),
+            audiences,
+            names,
+            told_apart,
             token_subject: claims.sub,
             token_sha256: Sha256::digest(token.as_bytes()).into(),
         })
+    }
+
+    /// Whether an issuer of certificates' identities signed a token; nothing else of it is looked at.
+    ///
+    /// # Errors
+    /// [`OidcError`], the first check that fails.
+    pub async fn authenticate(&self, token: &str, monotonic: Duration) -> Result<(), OidcError> {
+        let known = |issuer: &str| self.rules.iter().any(|rule| rule.issuer == issuer);
+        self.verified(token, known, monotonic).await.map(drop)
     }
 
     /// The roles that a token gives, by every section that it fits.

@@ -118,7 +118,7 @@ fn demanded(rest: &str) -> Option<&'static str> {
 #[test]
 fn the_scopes_are_the_roles_that_the_routes_demand() {
     let mut demands = BTreeMap::new();
-    for file in ["certificates", "overview", "queue", "revocations", "tokens"] {
+    for file in ["certificates", "overview", "policy", "queue", "revocations", "tokens"] {
         for rest in source(&format!("src/api/{file}.rs")).split("warp::path").skip(1) {
             for route in routes(&format!("warp::path{rest}")) {
                 demands.insert(route, demanded(rest));
@@ -140,7 +140,7 @@ fn the_scopes_are_the_roles_that_the_routes_demand() {
             }
         }
     }
-    assert_eq!(compared, 12);
+    assert_eq!(compared, 13);
 }
 
 /// Texts in quotation marks that look like a code.
@@ -369,6 +369,9 @@ async fn the_running_authority_answers_as_it_is_described() {
     // An identity token, and what clients of its interface read.
     let body = json!({ "certificateSigningRequest": STANDARD.encode(csr(&key)) });
     let identity = office.idp.token("dev@example.com");
+    for token in [identity.as_str(), "no token"] {
+        witness.at("POST", "/api/v1/policy/explain", admin, Some(json!({ "token": token }))).await;
+    }
     witness.at("POST", "/api/v2/signingCert", Some(&identity), Some(body.clone())).await;
     let (status, _) =
         witness.call("POST", "/api/v2/signingCert", "/api/v2/signingCert", None, Some(body)).await;

@@ -5,6 +5,7 @@ mod enrol;
 mod identity_token;
 mod list;
 mod pending;
+mod policy;
 mod requests;
 mod revoke_many;
 mod waiting;
@@ -35,6 +36,9 @@ pub enum Command {
     Token(TokenCommand),
     /// Print an identity token of the stack's development issuer
     IdentityToken(identity_token::IdentityToken),
+    /// What the authority makes of identity tokens
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// List certificates (administrator)
     List(list::List),
     /// List requests for certificates that wait for people's approval (auditor)
@@ -191,6 +195,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Renew(request) => request_cert(request, KeyUse::MakeNew, home, out),
         Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
         Command::IdentityToken(asked) => identity_token::run(asked, home, out),
+        Command::Policy(command) => policy::run(command, home, out),
         Command::List(list) => list::certificates(list, home, out),
         Command::Requests(asked) => requests::list(asked, home, out),
         Command::Approve(asked) => requests::approve(asked, home, out),

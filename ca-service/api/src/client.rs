@@ -9,9 +9,10 @@ use crate::limits::MAX_ANSWER;
 use crate::possession::{ListOwn, Renew, RevokeOwn};
 use crate::{
     ApproveRequests, Authorities, CertificateList, CertificateRecord, CreateToken, DecidedRequests,
-    DenyRequests, Enrol, EnrolmentToken, IssuedCertificate, ListQuery, MailedCode, PlanRevocations, Problem,
-    QueueQuery, QueuedRequest, RequestCode, RequestQueue, RequestStatus, Revocation, RevocationPlan, Revoke,
-    RevokeMany, RevokeManyDone, StatusOnDate, StatusQuery,
+    DenyRequests, Enrol, EnrolmentToken, ExplainToken, IssuedCertificate, ListQuery, MailedCode,
+    PlanRevocations, Problem, QueueQuery, QueuedRequest, RequestCode, RequestQueue, RequestStatus,
+    Revocation, RevocationPlan, Revoke, RevokeMany, RevokeManyDone, StatusOnDate, StatusQuery,
+    TokenExplanation,
 };
 
 /// Why a call failed.
@@ -162,6 +163,14 @@ impl CaClient {
     /// [`ClientError`], as [`Self::approve_requests`].
     pub async fn deny_requests(&self, asked: &DenyRequests) -> Result<DecidedRequests, ClientError> {
         self.json(self.request(Method::POST, "/api/v1/requests/deny").json(asked)).await
+    }
+
+    /// Explains what would become of an identity token. Auditor.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain_token(&self, request: &ExplainToken) -> Result<TokenExplanation, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/policy/explain").json(request)).await
     }
 
     /// Lists certificates. Administrator.

@@ -23,6 +23,7 @@
 //! | `POST /api/v1/revocations/plan` (approver) | [`PlanRevocations`] → [`RevocationPlan`] |
 //! | `POST /api/v1/revocations` (administrator) | [`RevokeMany`] → [`RevokeManyDone`] |
 //! | `GET /api/v1/certificates/SERIAL/status?at=TIME` | [`StatusQuery`] → [`StatusOnDate`] |
+//! | `POST /api/v1/policy/explain` (auditor) | [`ExplainToken`] → [`TokenExplanation`] |
 //! | `GET /api/v1/overview` (auditor) | [`Overview`] |
 //! | `GET /api/v1/authorities` | [`Authorities`] |
 //! | `POST /api/v1/timestamp` | RFC 3161 DER, or [`TimestampJson`] → DER |
@@ -33,6 +34,7 @@ mod authority;
 mod certificate;
 #[cfg(feature = "client")]
 pub mod client;
+mod explanation;
 mod identity;
 pub mod limits;
 mod mass_revocation;
@@ -48,6 +50,9 @@ pub use authority::{Authorities, Authority, AuthorityRole};
 pub use certificate::{
     CertificateList, CertificateRecord, CertificateState, DatedStatus, Enrol, IssuedCertificate, ListQuery,
     StatusOnDate, StatusQuery,
+};
+pub use explanation::{
+    ExplainToken, ExplainedRule, RefusedToken, RuleVerdict, SignatureStanding, TokenExplanation, TokenOutcome,
 };
 pub use identity::Identity;
 pub use mass_revocation::{PlanRevocations, RevocationPlan, RevocationSelection, RevokeMany, RevokeManyDone};

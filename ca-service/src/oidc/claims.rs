@@ -170,6 +170,16 @@ impl Claims {
         Ok(())
     }
 
+    /// The time in which it may be used, for people.
+    #[must_use]
+    pub fn times(&self) -> String {
+        let until = UnixTime(self.exp).to_rfc3339();
+        match self.nbf.max(self.iat) {
+            Some(begin) => format!("{} to {until}", UnixTime(begin).to_rfc3339()),
+            None => format!("until {until}"),
+        }
+    }
+
     /// Everything the token says, by name.
     ///
     /// # Errors

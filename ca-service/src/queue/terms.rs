@@ -4,10 +4,35 @@ use ca_pki::profile::SctPolicy;
 use ca_pki::{Identity, UnixTime};
 
 use crate::authority::CertificateAuthority;
+use crate::config::Settings;
 use crate::error::CaError;
 use crate::queue::Proof;
 use crate::role::Role;
 use crate::storage::queue::{RequestContent, Terms};
+
+impl Settings {
+    /// How many people must approve a certificate of a profile, for whoever proved so who they are.
+    pub(crate) fn approvals_demanded(&self, profile: &str, proof: &Proof, identity_issuer: &str) -> u8 {
+        let config = &self.config;
+        let (codes, tokens) =
+            (config.mail.as_ref().map_or(0, |mail| mail.approvals), config.enrolment.token_approvals);
+        let of_way = match proof {
+            Proof::Code => codes,
+            // How the first of a row of renewals was asked for is not looked up: the stricter way counts.
+            Proof::Certificate { .. } => tokens.max(codes),
+            Proof::Token { made_by: Some(_) } => tokens,
+            // It may have been sent as a code: that was not recorded once.
+            Proof::Token { made_by: None } => tokens.max(codes),
+            // Of several sections the strictest counts.
+            Proof::IdentityToken { audiences } => {
+                let rules = self.oidc.iter().filter(|rule| rule.issuer == identity_issuer);
+                let rules = rules.filter(|rule| audiences.is_empty() || audiences.contains(&rule.audience));
+                rules.map(|rule| rule.approvals).max().unwrap_or(0)
+            }
+        };
+        config.enrolment.approvals(profile, of_way)
+    }
+}
 
 impl CertificateAuthority {
     /// The authority that would issue now, by its name, and what it and the profile make of an identity.
@@ -56,24 +81,7 @@ impl CertificateAuthority {
 
     /// How many people must approve a certificate of a profile, for whoever proved so who they are.
     pub(crate) fn approvals_demanded(&self, profile: &str, proof: &Proof, identity_issuer: &str) -> u8 {
-        let config = &self.settings.config;
-        let (codes, tokens) =
-            (config.mail.as_ref().map_or(0, |mail| mail.approvals), config.enrolment.token_approvals);
-        let of_way = match proof {
-            Proof::Code => codes,
-            // How the first of a row of renewals was asked for is not looked up: the stricter way counts.
-            Proof::Certificate { .. } => tokens.max(codes),
-            Proof::Token { made_by: Some(_) } => tokens,
-            // It may have been sent as a code: that was not recorded once.
-            Proof::Token { made_by: None } => tokens.max(codes),
-            // Of several sections the strictest counts.
-            Proof::IdentityToken { audiences } => {
-                let rules = self.settings.oidc.iter().filter(|rule| rule.issuer == identity_issuer);
-                let rules = rules.filter(|rule| audiences.is_empty() || audiences.contains(&rule.audience));
-                rules.map(|rule| rule.approvals).max().unwrap_or(0)
-            }
-        };
-        config.enrolment.approvals(profile, of_way)
+        self.settings.approvals_demanded(profile, proof, identity_issuer)
     }
 
     /// Whether somebody who approved could do so now: by the subject of a client certificate exactly, by identity token as far as the
