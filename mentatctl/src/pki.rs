@@ -4,8 +4,10 @@ mod by_digest;
 mod enrol;
 mod identity_token;
 mod list;
+mod own;
 mod pending;
 mod policy;
+mod renew;
 mod requests;
 mod revoke_many;
 mod waiting;
@@ -13,7 +15,7 @@ mod waiting;
 use std::path::{Path, PathBuf};
 
 use ca_api::client::{CaClient, ClientError};
-use ca_api::{CreateToken, Identity, RevocationReason, Revoke};
+use ca_api::{CreateToken, Identity, Revocation, RevocationReason, Revoke};
 use clap::{Args, Subcommand, ValueEnum};
 use hsm::Passphrase;
 use hsm::developer::DeveloperKey;
@@ -39,7 +41,7 @@ pub enum Command {
     /// What the authority makes of identity tokens
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// List certificates (administrator)
+    /// List certificates (administrator), or your own with --mine
     List(list::List),
     /// List requests for certificates that wait for people's approval (auditor)
     Requests(requests::Requests),
@@ -49,9 +51,9 @@ pub enum Command {
     Deny(requests::Deny),
     /// What held of a certificate on a date (administrator)
     Status(list::Status),
-    /// Revoke a certificate, or every one of a selection (administrator)
+    /// Revoke a certificate, or every one of a selection (administrator), or your own with --mine
     Revoke(Box<RevokeCommand>),
-    /// Replace the developer certificate with a new one for a new key, with a one-time token
+    /// Replace the developer certificate with a new one for a new key: by the key at hand, or, with --email or --uri, with a one-time token
     Renew(RequestCert),
 }
 
@@ -113,7 +115,7 @@ impl CaFlags {
 
 /// Exactly one identity.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct IdentityFlags {
     /// E-mail address the certificate carries
     #[arg(long, value_name = "ADDRESS")]
@@ -124,6 +126,10 @@ pub struct IdentityFlags {
 }
 
 impl IdentityFlags {
+    fn is_given(&self) -> bool {
+        self.email.is_some() || self.uri.is_some()
+    }
+
     fn identity(&self) -> Outcome<Identity> {
         match (&self.email, &self.uri) {
             (Some(email), None) => Ok(Identity::Email(email.clone())),
@@ -153,11 +159,13 @@ pub struct TokenCreate {
 #[derive(Debug, Args)]
 pub struct RevokeCommand {
     /// Serial number in hexadecimal
-    #[arg(long, required_unless_present_any = ["cert", "selection"], conflicts_with_all = ["cert", "selection"])]
+    #[arg(long, required_unless_present_any = ["cert", "selection", "mine"], conflicts_with_all = ["cert", "selection", "mine"])]
     serial: Option<String>,
     /// Certificate file whose serial number is taken
-    #[arg(long, value_name = "FILE", conflicts_with = "selection")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["selection", "mine"])]
     cert: Option<PathBuf>,
+    #[command(flatten)]
+    own: own::OwnFlags,
     #[command(flatten)]
     selection: revoke_many::Selection,
     #[command(flatten)]
@@ -192,6 +200,7 @@ pub enum Reason {
 pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     match command {
         Command::RequestCert(request) => request_cert(request, KeyUse::KeepExisting, home, out),
+        Command::Renew(request) if !request.names_somebody() => renew::by_key(request, home, out),
         Command::Renew(request) => request_cert(request, KeyUse::MakeNew, home, out),
         Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
         Command::IdentityToken(asked) => identity_token::run(asked, home, out),
@@ -222,6 +231,14 @@ fn token_create(create: &TokenCreate, home: &Home, out: &Output) -> Outcome {
 
 fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outcome {
     let compromised_at = optional_time(revoke.compromised_at.as_deref())?;
+    if revoke.own.mine {
+        if revoke.selection.is_given() {
+            return Err(Failure::usage("--mine revokes one certificate").hint("leave the selection out"));
+        }
+        let revocation = own::revoke(&revoke.own, revoke.reason, compromised_at, &revoke.ca, home)?;
+        say_revoked(&revocation, out);
+        return Ok(Exit::Ok);
+    }
     if revoke.selection.is_given() {
         let RevokeCommand { selection, execution, reason, ca, .. } = revoke;
         return revoke_many::run(selection, execution, *reason, compromised_at, ca, home, out);
@@ -234,9 +251,13 @@ fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outc
     let client = revoke.ca.client(home)?;
     let request = Revoke { reason: revoke.reason.into(), compromised_at };
     let revocation = block_on(async { client.revoke(&serial, &request).await.map_err(ca_failure) })?;
+    say_revoked(&revocation, out);
+    Ok(Exit::Ok)
+}
+
+fn say_revoked(revocation: &Revocation, out: &Output) {
     out.line(format!("revoked {} as of {}", revocation.serial, time_text(revocation.revoked_at)));
     out.value(|| json!({ "ok": true, "revocation": revocation }));
-    Ok(Exit::Ok)
 }
 
 /// A serial number as people write it: hexadecimal, also with colons.
@@ -336,6 +357,12 @@ pub fn ca_failure(error: ClientError) -> Failure {
                 ("token_unknown" | "token_expired" | "token_used", _) => {
                     Some("ask an administrator for a new one: mentatctl pki token create --email ADDRESS")
                 }
+                ("proof_expired", _) => Some("set this machine's clock"),
+                ("proof_invalid", _) => Some("is --ca-url the authority that issued the certificate?"),
+                ("certificate_expired" | "certificate_revoked" | "issuer_revoked", _)
+                | ("not_renewable", _) => Some(
+                    "ask an administrator for a one-time token: mentatctl pki token create --email ADDRESS",
+                ),
                 (_, 401 | 403) => Some("give --admin-token-file FILE, or use the administrator's stack"),
                 (_, 429 | 503) => Some("wait a little and try again"),
                 _ => None,

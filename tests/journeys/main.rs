@@ -24,6 +24,7 @@ mod lint;
 mod log_copy;
 mod monitor;
 mod operator;
+mod own;
 mod pending;
 mod pipeline;
 mod recipes;

@@ -37,20 +37,20 @@ pub struct RequestCert {
     identity: IdentityFlags,
     /// The one-time token. Better: leave it out and pipe the token to standard input, where no list of processes shows it
     #[arg(long, conflicts_with = "by_mail")]
-    token: Option<String>,
+    pub(super) token: Option<String>,
     /// Have the authority send a code to the --email address, which is then asked for and proves that it is yours
     #[arg(long, requires = "email", conflicts_with = "uri")]
     by_mail: bool,
     /// Where the certificate and its issuers go [default: ~/.mentat/signing.crt]
     #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// Where the key goes, or is read from when it exists [default: ~/.mentat/signing.key]; or, where this program was built for
     /// it, the reference of a key in a token or a key service (pkcs11:…, awskms:…), which is made there when it does not exist
     #[arg(long, value_name = "FILE|REFERENCE")]
-    key: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
     /// Type of a new key
     #[arg(long, value_enum, default_value = "ecdsa-p256")]
-    algorithm: KeyType,
+    pub(super) algorithm: KeyType,
     /// Where people must approve the certificate: wait until they did, which is the default. Ctrl-C leaves the request standing, and the same
     /// command with the same token goes on
     #[arg(long, overrides_with = "no_wait")]
@@ -60,9 +60,16 @@ pub struct RequestCert {
     no_wait: bool,
     /// Encrypt a new key with the passphrase in this file
     #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
+    pub(super) passphrase_file: Option<PathBuf>,
     #[command(flatten)]
-    ca: CaFlags,
+    pub(super) ca: CaFlags,
+}
+
+impl RequestCert {
+    /// Whether it is for an identity that the command line names.
+    pub(super) fn names_somebody(&self) -> bool {
+        self.identity.is_given()
+    }
 }
 
 /// Key types of developers.
@@ -170,7 +177,7 @@ pub fn request_cert(request: &RequestCert, key_use: KeyUse, home: &Home, out: &O
         Ok(issued) => issued,
         Err(error) => return Err(refusal(error, pending, begun)),
     };
-    let chain = check(&issued, &*key, &identity)?;
+    let chain = check(&issued, &*key, identity.as_str())?;
     if let Some(pem) = pending.new_key() {
         write_file(&key_path, pem.as_bytes(), Secrecy::Secret)?;
     }
@@ -236,13 +243,13 @@ const NEW_TOKEN: &str = "an administrator makes one with: mentatctl pki token cr
 
 /// Two requests in one folder could leave the key of one beside the certificate of the other. The lock ends with the
 /// value, and with the process.
-fn one_at_a_time(folder: &Path) -> Outcome<File> {
+pub(super) fn one_at_a_time(folder: &Path) -> Outcome<File> {
     let lock = File::open(folder).or_fail(Exit::Usage, format!("cannot use {}", folder.display()))?;
     lock.lock().or_fail(Exit::Usage, format!("cannot lock {}", folder.display()))?;
     Ok(lock)
 }
 
-fn begin(
+pub(super) fn begin(
     key_path: &Path,
     key_use: KeyUse,
     algorithm: KeyType,
@@ -300,7 +307,7 @@ fn refusal(error: ClientError, pending: PendingRequest, begun: Begun) -> Failure
 }
 
 /// The certificate with its issuers in PEM, after it was seen to be for this key and this identity.
-fn check(issued: &IssuedCertificate, key: &dyn Signer, identity: &Identity) -> Outcome<String> {
+pub(super) fn check(issued: &IssuedCertificate, key: &dyn Signer, identity: &str) -> Outcome<String> {
     let answer = "the certificate authority's answer";
     let bad = |failure: Failure| Failure { exit: Exit::Failure, ..failure };
     let certificate = chain_file::parse(&issued.certificate, answer).map_err(bad)?.remove(0);
@@ -312,7 +319,7 @@ fn check(issued: &IssuedCertificate, key: &dyn Signer, identity: &Identity) -> O
         .hint("is --ca-url the authority that made the token?"));
     }
     let certified = identity::Identity::of_certificate(&certificate).or_fail(Exit::Failure, answer)?;
-    if !certified.subject().eq_ignore_ascii_case(identity.as_str()) {
+    if !certified.subject().eq_ignore_ascii_case(identity) {
         return Err(Failure::failed(format!(
             "the token was made for {}, not for {identity}",
             certified.subject()

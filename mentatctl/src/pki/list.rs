@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::json;
 use tlog_client::LogClient;
 
-use super::{CaFlags, by_digest, ca_failure, optional_time, parse_time, serial_number, time_text};
-use crate::exit::{Exit, OrFail as _, Outcome};
+use super::{CaFlags, by_digest, ca_failure, optional_time, own, parse_time, serial_number, time_text};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
 use crate::log::known_log;
 use crate::net::block_on;
@@ -39,6 +39,8 @@ pub struct List {
     /// Only revoked ones
     #[arg(long)]
     revoked: bool,
+    #[command(flatten)]
+    own: own::OwnFlags,
     /// Most certificates to show
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
@@ -64,6 +66,9 @@ pub struct Status {
 /// # Errors
 /// What the authority refuses.
 pub fn certificates(list: &List, home: &Home, out: &Output) -> Outcome {
+    if list.own.mine {
+        return of_mine(list, home, out);
+    }
     let client = list.ca.client(home)?;
     if let Some(text) = &list.digest {
         return of_digest(list, &by_digest::digest(text)?, &client, home, out);
@@ -96,6 +101,26 @@ pub fn certificates(list: &List, home: &Home, out: &Output) -> Outcome {
     }
     if shown == 0 {
         out.line("no certificates");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Lists the certificates of the identity whose key is at hand.
+fn of_mine(list: &List, home: &Home, out: &Output) -> Outcome {
+    let others = [
+        list.identity.is_some(),
+        list.key.is_some(),
+        list.digest.is_some(),
+        list.issued_from.is_some(),
+        list.issued_before.is_some(),
+        list.revoked,
+    ];
+    if others.contains(&true) {
+        return Err(Failure::usage("--mine lists every certificate of your identity")
+            .hint("leave the other conditions out"));
+    }
+    for record in own::list(&list.own, list.limit, &list.ca, home)? {
+        show(&record, out)?;
     }
     Ok(Exit::Ok)
 }

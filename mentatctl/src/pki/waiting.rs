@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use ca_api::client::{CaClient, ClientError};
+use ca_api::possession::Renew;
 use ca_api::{Enrol, IssuedCertificate, RequestState, RequestStatus};
 
 use super::time_text;
@@ -42,7 +43,7 @@ pub async fn enrol(
 ) -> Result<IssuedCertificate, ClientError> {
     loop {
         let spinner = out.spinner("waiting for the certificate authority");
-        let answer = patiently(client, enrol).await;
+        let answer = patiently(async || client.enrol(enrol).await).await;
         drop(spinner);
         match answer {
             Err(ClientError::AwaitsApproval(status)) if approval == Approval::Await => {
@@ -53,11 +54,22 @@ pub async fn enrol(
     }
 }
 
+/// Renews; for people who must approve it nobody waits.
+///
+/// # Errors
+/// [`ClientError::AwaitsApproval`] when people have to approve it; as enrolment otherwise.
+pub async fn renew(client: &CaClient, renew: &Renew, out: &Output) -> Result<IssuedCertificate, ClientError> {
+    let _spinner = out.spinner("waiting for the certificate authority");
+    patiently(async || client.renew(renew).await).await
+}
+
 /// Asks again while the authority says that the answer will come.
-async fn patiently(client: &CaClient, enrol: &Enrol) -> Result<IssuedCertificate, ClientError> {
+async fn patiently(
+    ask: impl AsyncFn() -> Result<IssuedCertificate, ClientError>,
+) -> Result<IssuedCertificate, ClientError> {
     let watch = Stopwatch::start();
     loop {
-        match client.enrol(enrol).await {
+        match ask().await {
             Err(error) if is_on_its_way(&error) && watch.elapsed() < PATIENCE => {
                 tokio::time::sleep(PAUSE).await;
             }

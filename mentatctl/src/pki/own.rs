@@ -1,0 +1,147 @@
+//! One's own certificates: by the certified key itself, without an administrator's token.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ca_api::client::CaClient;
+use ca_api::possession::{KeyProof, ListOwn, OwnReason, ProvenDeed, RevokeOwn};
+use ca_api::{CertificateRecord, Revocation};
+use clap::Args;
+use hsm::{Input, KeyAlgorithm, Passphrase, PublicKey, Purpose, SignatureAlgorithm, Signer, SigningIntent};
+use sha2::{Digest as _, Sha256};
+
+use super::{CaFlags, Reason, ca_failure, passphrase_from};
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::home::Home;
+use crate::net::block_on;
+use crate::sign::key;
+use crate::{chain_file, clock};
+
+/// Most pages of one's own certificates that are read.
+const MAX_PAGES: u32 = 100;
+
+/// Whether to act with the certified key in the place of an administrator, and where it is.
+#[derive(Debug, Args)]
+pub struct OwnFlags {
+    /// Act with the key of your own certificate: no administrator is needed
+    #[arg(long)]
+    pub(super) mine: bool,
+    /// With --mine: your certificate [default: ~/.mentat/signing.crt]
+    #[arg(long, value_name = "FILE", requires = "mine")]
+    signing_cert: Option<PathBuf>,
+    /// With --mine: its key [default: ~/.mentat/signing.key], or its reference (pkcs11:…, awskms:…)
+    #[arg(long, value_name = "FILE|REFERENCE", requires = "mine")]
+    signing_key: Option<PathBuf>,
+    /// With --mine: file with the passphrase of the key
+    #[arg(long, value_name = "FILE", requires = "mine")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// A certificate with its key.
+pub struct Own {
+    key: Arc<dyn Signer>,
+    pub(super) serial: String,
+    certificate_sha256: String,
+}
+
+impl OwnFlags {
+    fn open(&self, home: &Home) -> Outcome<Own> {
+        let certificate = self.signing_cert.clone().unwrap_or_else(|| home.signing_certificate());
+        let key = self.signing_key.clone().unwrap_or_else(|| home.signing_key());
+        let passphrase = self.passphrase_file.as_deref().map(passphrase_from).transpose()?;
+        Own::open(&certificate, &key, passphrase.as_ref())
+    }
+}
+
+impl Own {
+    /// Opens a certificate and its key.
+    ///
+    /// # Errors
+    /// Exit code 2 when they cannot be used, or are not of each other.
+    pub fn open(path: &Path, key: &Path, passphrase: Option<&Passphrase>) -> Outcome<Self> {
+        let certificate = chain_file::read(path)?.remove(0);
+        let key = key::open(key, passphrase)?;
+        let named = PublicKey::from_spki_der(certificate.spki_der()).or_fail(Exit::Usage, path.display())?;
+        if named.spki_sha256() != key.public_key().spki_sha256() {
+            return Err(Failure::usage(format!("the key is not that of {}", path.display()))
+                .hint("name the certificate and its own key"));
+        }
+        Ok(Self {
+            key,
+            serial: hex::encode(certificate.serial()),
+            certificate_sha256: hex::encode(Sha256::digest(certificate.der())),
+        })
+    }
+
+    /// The proof for one deed, of now.
+    ///
+    /// # Errors
+    /// Exit code 1 when the key does not sign.
+    pub fn proof(&self, deed: ProvenDeed, content: &str) -> Outcome<KeyProof> {
+        let algorithm = match self.key.public_key().algorithm() {
+            KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureAlgorithm::RsaPkcs1Sha256,
+            other => other.default_signature(),
+        };
+        let time = clock::now().0;
+        let message = KeyProof::message(deed, &self.certificate_sha256, time, content);
+        let intent = SigningIntent::fresh(Purpose::Request).or_fail(Exit::Failure, "the proof")?;
+        let signature = self.key.sign(Input::Message(message.as_bytes()), algorithm, &intent);
+        let signature = hex::encode(signature.or_fail(Exit::Failure, "signing the proof")?.as_bytes());
+        Ok(KeyProof { serial: self.serial.clone(), time, signature })
+    }
+}
+
+/// A client without the administrator's token.
+///
+/// # Errors
+/// When the address is not known.
+pub fn client(ca: &CaFlags, home: &Home) -> Outcome<CaClient> {
+    Ok(CaClient::new(ca.http(home)?, &ca.url(home)?))
+}
+
+/// The newest certificates of one's own identity, so many at most.
+///
+/// # Errors
+/// Exit code 2 when certificate or key cannot be used; what the authority refuses.
+pub fn list(own: &OwnFlags, limit: u32, ca: &CaFlags, home: &Home) -> Outcome<Vec<CertificateRecord>> {
+    let (client, own) = (client(ca, home)?, own.open(home)?);
+    let (mut found, mut after) = (Vec::new(), None);
+    for _ in 0..MAX_PAGES {
+        let proof = own.proof(ProvenDeed::List, &ListOwn::content(after))?;
+        let asked = ListOwn { proof, after };
+        let page = block_on(async { client.list_own(&asked).await.map_err(ca_failure) })?;
+        found.extend(page.certificates);
+        after = page.next;
+        if after.is_none() || found.len() >= limit as usize {
+            break;
+        }
+    }
+    found.truncate(limit as usize);
+    Ok(found)
+}
+
+/// Revokes one's own certificate.
+///
+/// # Errors
+/// Exit code 2 for a reason that is not its holder's to give; as [`list`].
+pub fn revoke(
+    own: &OwnFlags,
+    reason: Reason,
+    compromised_at: Option<i64>,
+    ca: &CaFlags,
+    home: &Home,
+) -> Outcome<Revocation> {
+    let reason = match reason {
+        Reason::KeyCompromise => OwnReason::KeyCompromise,
+        Reason::Superseded => OwnReason::Superseded,
+        Reason::CessationOfOperation => OwnReason::CessationOfOperation,
+        _ => {
+            return Err(Failure::usage("your own certificate is revoked for a reason of yours")
+                .hint("give --reason key-compromise, superseded or cessation-of-operation"));
+        }
+    };
+    let (client, own) = (client(ca, home)?, own.open(home)?);
+    let proof = own.proof(ProvenDeed::Revoke, &RevokeOwn::content(reason, compromised_at))?;
+    let asked = RevokeOwn { proof, reason, compromised_at };
+    block_on(async { client.revoke_own(&asked).await.map_err(ca_failure) })
+}
