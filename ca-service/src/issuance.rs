@@ -130,6 +130,8 @@ impl CertificateAuthority {
     pub(crate) async fn certify(self: &Arc<Self>, request: AuthorisedRequest) -> Result<Issued, CaError> {
         let counted = Counted::of(&request);
         let (token, intent) = self.decide(request)?;
+        // What could not be signed afterwards is not begun.
+        self.still_serves()?;
         self.take_allowance(&counted, &intent)?;
         let begun = self.store.begin_issuance(intent, token.detail()).await;
         begun.inspect_err(|_| self.allowances.give_back(&counted, self.clock.monotonic()))?;
@@ -247,6 +249,7 @@ impl CertificateAuthority {
         let now = self.clock.now()?;
         // Decided before, perhaps while the CA's own certificate was being revoked.
         self.may_issue(&token.issuer, now)?;
+        self.still_serves()?;
         self.store.begin_signing(token.intent, token.detail(), now).await.map_err(|error| match error {
             // An order that meant it, too, was faster.
             StoreError::StateConflict => CaError::IssuanceFailed,
@@ -353,6 +356,7 @@ impl CertificateAuthority {
         lint::certificate(&certificate.unsigned(), &rules).into_result()?;
         let bytes = certificate.as_der().to_vec();
         self.may_issue(issuer_name, now)?;
+        self.still_serves()?;
         let begun = self.store.begin_certificate(*intent, serialized, promise.leaf_index(), bytes, now).await;
         begun.map_err(at_signing)?;
         let (signature, object) =

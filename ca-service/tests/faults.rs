@@ -11,7 +11,7 @@ use ca_api::Enrol;
 use ca_pki::crl::RevocationReason;
 use ca_service::CaError;
 use ca_service::reconciler::Reach;
-use ca_service::storage::{Search, State, Step, StoredCertificate};
+use ca_service::storage::{CertificateStore as _, Search, State, Step, StoreError, StoredCertificate};
 use fixture::faults::{Fault, FaultyStore, ISSUANCE_POINTS};
 use fixture::{Site, authorised, check_ca, enrol_request, key, token_request};
 use service::SystemClock;
@@ -283,4 +283,29 @@ async fn a_full_disk_has_its_own_code_and_readiness_follows_the_last_write() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the CA never became ready again: {:?}", ready().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_successor_could_contradict_is_not_begun_and_costs_nobody_a_token() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let request = enrol_request(&token.token, &key(), None);
+    let prepared = authority.prepare(authorised("dev@example.com", &key())).await.unwrap();
+    store.say_failed(StoreError::SuccessorUnknown);
+    store.forget_calls();
+    let unknown = |outcome: Result<_, CaError>| {
+        matches!(outcome.unwrap_err(), CaError::Store(StoreError::SuccessorUnknown))
+    };
+    assert!(unknown(authority.enrol(&request).await));
+    assert!(unknown(authority.issue(prepared).await));
+    let calls = store.calls();
+    for call in ["begin_issuance", "begin_signing", "undo_signing"] {
+        assert!(!calls.contains(&call), "{calls:?}");
+    }
+    store.probe().await.unwrap();
+    authority.enrol(&request).await.unwrap();
+    authority.reconcile_local(Reach::Everything).await.unwrap();
+    check_ca(&authority).await;
 }

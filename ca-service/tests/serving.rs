@@ -67,6 +67,8 @@ mod on_a_server {
     use ca_service::config::Settings;
     use ca_service::issuance::Issued;
     use ca_service::storage::CertificateStore as _;
+    use ca_service::storage::Database;
+    use ca_service::storage::postgres::Location;
     use ca_service::storage::sql_store::SqlStore;
     use ca_service::storage::{CrlPart, Selection, StoreError};
     use ca_service::{CaError, CertificateAuthority, occupancy};
@@ -313,6 +315,48 @@ mod on_a_server {
         second.publish_due().await.unwrap();
         assert!(second.published_crl("root", CrlPart::Complete).is_some());
         check_ca(&second).await;
+    }
+
+    /// Whose looks do not come, because it is given no more sessions, knows by what it writes that nobody took over.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_writes_serves_without_its_looks() {
+        let Some(site) = site().await else { return };
+        let config = site.settings.config.database.clone().unwrap();
+        let schema = &config.schema;
+        let role = format!("{schema}_limited");
+        fixture::execute(
+            &site.settings,
+            &format!(
+                "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role}; \
+                 GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"
+            ),
+        );
+        // The last user that a URL names is the one.
+        let url = format!("{}{}user={role}", config.url, if config.url.contains('?') { '&' } else { '?' });
+        let mut settings = site.settings.clone();
+        settings.database = Database::Postgres(Location::new(&url, schema, None).unwrap());
+        let occupied = occupancy::occupy(&mut settings).await.unwrap();
+        let store = SqlStore::open(&settings.database).await.unwrap();
+        let looks = format!("usename = '{role}' AND query LIKE 'SELECT value AS claim%'");
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE {looks}");
+        while ask(&site.settings, &count).await == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        fixture::execute(&site.settings, &format!("ALTER ROLE {role} CONNECTION LIMIT 0"));
+        assert_eq!(ask(&site.settings, &count.replace("count(*)", &format!("count({END})"))).await, 1);
+        for _ in 0..LONG.as_secs() {
+            store.probe().await.unwrap();
+            assert_eq!(store.write_failure(), None);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(ask(&site.settings, &count).await, 0, "it looked after all");
+        // What it wrote counts for as long as a look.
+        tokio::time::sleep(LONG).await;
+        assert_eq!(store.write_failure(), Some(StoreError::SuccessorUnknown));
+        store.probe().await.unwrap();
+        assert_eq!(store.write_failure(), None);
+        drop((store, occupied));
+        fixture::execute(&site.settings, &format!("DROP OWNED BY {role}; DROP ROLE {role}"));
     }
 
     /// A look at a whole table is given the time that it takes, and holds nobody up who asks about one certificate; what should be

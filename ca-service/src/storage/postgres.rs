@@ -11,11 +11,13 @@ mod session;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use service::SystemClock;
+use service::clock::Clock as _;
 use tokio::runtime::Handle;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Config, Row, SimpleQueryMessage, Statement};
 
-use self::occupation::{Claim, Fence};
+use self::occupation::{Claim, Confirmation, Fence};
 use self::session::{
     Answered, CONNECT_TIMEOUT, PROMPT, Patience, Session, connect, late, still_at_work, unavailable,
 };
@@ -108,7 +110,7 @@ impl std::fmt::Debug for Location {
 /// # Errors
 /// [`StoreError::NotFound`] when it is not there, [`StoreError::SchemaDiffers`], and as the statements fail.
 pub(super) async fn open(location: &Location, purpose: Use) -> Result<Connection, StoreError> {
-    let claim = location.claim.clone();
+    let (claim, claimed) = (location.claim.clone(), location.claim.is_some());
     let open = move |mut connection: Connection| {
         match purpose {
             Use::Change => {
@@ -117,6 +119,7 @@ pub(super) async fn open(location: &Location, purpose: Use) -> Result<Connection
                 // Without a claim of its own, what it finds is what must stay.
                 let found = connection.claim()?;
                 connection.fence.admit(found.as_ref())?;
+                connection.confirmation = claimed.then(Confirmation::now);
                 connection.fence = Fence::Up(found);
             }
             Use::Read => connection.demand_newest()?,
@@ -148,6 +151,8 @@ pub(super) struct Connection {
     told: Cell<Option<Patience>>,
     /// What its transactions that write must find.
     fence: Fence,
+    /// Told whenever one of them found its process's claim.
+    confirmation: Option<Confirmation>,
 }
 
 impl Connection {
@@ -163,6 +168,7 @@ impl Connection {
             patience: Cell::new(Patience::Few),
             told: Cell::new(Some(Patience::Few)),
             fence: Fence::Down,
+            confirmation: None,
         })
     }
 
@@ -223,13 +229,21 @@ impl Connection {
             self.given_up.set(false);
             self.told.set(Some(Patience::Few));
         }
+        let asked_at = SystemClock.monotonic();
         // Each statement sees what is committed when it begins: the last one, what the writer before has left.
         let begun = self.ask(PROMPT, &format!("BEGIN; {WRITERS}; {}", occupation::query()));
         let begun = begun.and_then(|answer| self.fence.admit(occupation::among(&answer)?.as_ref()));
-        if begun.is_err() {
-            self.rollback();
+        match (&begun, &self.confirmation) {
+            (Ok(()), Some(confirmation)) => confirmation.confirm(asked_at),
+            (Ok(()), None) => {}
+            (Err(_), _) => self.rollback(),
         }
         begun
+    }
+
+    /// That the claim of this process stands, where there is one.
+    pub(super) fn confirmation(&self) -> Option<Confirmation> {
+        self.confirmation.clone()
     }
 
     /// Which process claimed the schema, if one ever did.

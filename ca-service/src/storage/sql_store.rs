@@ -91,6 +91,8 @@ impl SqlStore {
     }
 
     async fn open_to(database: &Database, purpose: Use) -> Result<Self, StoreError> {
+        #[cfg(feature = "postgres")]
+        let mut confirmation = None;
         let (writer, checkpoints, readers) = match database {
             Database::File(path) => {
                 if !path.exists() {
@@ -119,6 +121,7 @@ impl SqlStore {
             #[cfg(feature = "postgres")]
             Database::Postgres(location) => {
                 let connection = super::postgres::open(location, purpose).await?;
+                confirmation = connection.confirmation();
                 let runtime = tokio::runtime::Handle::current();
                 let location = location.clone();
                 let reader =
@@ -132,14 +135,11 @@ impl SqlStore {
         readers.read(|connection| rows::first(connection, "SELECT 1", &[], |_| Ok(()))).await?;
         let writer = Writer::start(writer, checkpoints)?;
         #[cfg(feature = "postgres")]
-        let confirmation = match (database, purpose) {
-            (Database::Postgres(location), Use::Change) => location.claim().map(|claim| {
-                let found = Confirmation::now();
-                tokio::spawn(occupation::watch(location.clone(), claim, found.clone(), writer.watched()));
-                found
-            }),
-            _ => None,
-        };
+        if let (Some(found), Database::Postgres(location)) = (&confirmation, database)
+            && let Some(claim) = location.claim()
+        {
+            tokio::spawn(occupation::watch(location.clone(), claim, found.clone(), writer.watched()));
+        }
         Ok(Self {
             writer,
             readers,

@@ -7,7 +7,8 @@
 //! one process committed is therefore before everything that its successor did, and nothing of it is after.
 //!
 //! What is given without a transaction (kept OCSP answers, time stamps, lists) has a **confirmation** in place of that: the claim was
-//! found to be this process's a few seconds ago. It ends by itself where the database does not answer.
+//! found to be this process's a few seconds ago, by a look of its own or by a transaction. It ends by itself where the database does
+//! not answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use service::clock::Clock as _;
 use tokio::task::JoinHandle;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::session::{Attached, connected, in_time};
+use super::session::{Attached, connected, in_time, late};
 use super::{Location, WRITERS};
 use crate::storage::StoreError;
 use crate::storage::rows::corrupted;
@@ -30,7 +31,7 @@ const CLAIM: &str = "claim";
 const SERVER: &str = "mentat ca server";
 /// Time between two looks at the lock, and at the claim.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest time that a look at the claim takes.
+/// Longest time that a look at the claim takes, the connection included.
 const LOOK: Duration = Duration::from_secs(2);
 /// For so long a look that found the own claim counts: three that fail in a row change nothing, and what a successor does is not
 /// contradicted for longer.
@@ -109,8 +110,8 @@ impl Confirmation {
         millis(now).saturating_sub(self.0.load(Ordering::SeqCst)) <= millis(CONFIRMED_FOR)
     }
 
-    /// Takes note of a look that began at this moment: what happened between the answer's making and its arrival counts against it.
-    fn confirm(&self, asked_at: Duration) {
+    /// Takes note of a look, or of a transaction, that began at this moment and found the claim: what happened between the answer's making and its arrival counts against it.
+    pub(super) fn confirm(&self, asked_at: Duration) {
         self.0.fetch_max(millis(asked_at), Ordering::SeqCst);
     }
 }
@@ -244,7 +245,8 @@ pub(in crate::storage) async fn watch(
     let (mut session, mut known) = (None, true);
     while writer.is_there() {
         let asked_at = SystemClock.monotonic();
-        match look(&location, &mut session).await {
+        let looked = tokio::time::timeout(LOOK, look(&location, &mut session)).await;
+        match looked.unwrap_or_else(|_| Err(late())) {
             Ok(found) if found.as_ref() == Some(&claim) => confirmation.confirm(asked_at),
             Ok(_) => {
                 tracing::error!(
