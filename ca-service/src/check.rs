@@ -5,6 +5,7 @@
 mod delta;
 mod queue;
 mod trail;
+mod unfounded;
 
 use std::collections::BTreeSet;
 
@@ -88,7 +89,7 @@ fn certificate(authority: &CertificateAuthority, record: &StoredCertificate) -> 
     let text = |error: CaError| error.to_string();
     // There is no issuer to check it by. That it was announced before it was signed is demanded of it as of all others.
     if authority.is_unfounded_root(record) {
-        return Ok(());
+        return unfounded::judge(record);
     }
     let loaded = authority.authority(&record.issuer).map_err(text)?;
     let (_, issuer) = authority.issuer(&record.issuer).map_err(text)?;

@@ -7,6 +7,7 @@ mod fixture;
 use std::sync::Arc;
 
 use ca_api::{CertificateRecord, CertificateState, ListQuery};
+use ca_service::check;
 use ca_service::reconciler::{Reach, Reconciled};
 use fixture::faults::{Fault, FaultyStore};
 use fixture::program::{command, config, run, said};
@@ -121,6 +122,40 @@ async fn a_signed_root_without_an_authority_stops_nothing() {
         assert!(now[0].certificate.is_some() && now[1].certificate.is_none());
         assert_eq!(now[1].state, expected);
     }
+}
+
+/// What says of itself that it is such a root must be one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_row_hides_from_the_checker_as_a_root_without_an_authority() {
+    let site = Site::new().await;
+    let name = rotated(&site).await;
+    let left =
+        format!("DELETE FROM crl_part WHERE issuer = '{name}'; DELETE FROM authority WHERE name = '{name}'");
+    fixture::execute(&site.settings, &left);
+    let authority = site.open().await;
+    let wanted = fixture::token_request("dev@example.com", "developer");
+    let token = authority.create_token(&wanted, "test").await.unwrap().token;
+    authority.enrol(&fixture::enrol_request(&token, &fixture::key(), None)).await.unwrap();
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+    let findings = async || check::run(&authority).await.unwrap().findings;
+    let hidden = "UPDATE certificate SET profile = 'root', identity = NULL, identity_kind = NULL, issuer = 'root-9' \
+                  WHERE identity = 'dev@example.com'";
+    fixture::execute(&site.settings, hidden);
+    let found = findings().await;
+    assert!(found.len() == 1 && found[0].ends_with("recorded as a root, and another issuer's"), "{found:?}");
+    let unsigned = format!(
+        "UPDATE certificate SET signature = tbs_sha256 WHERE issuer = '{name}'; DELETE FROM certificate WHERE issuer = 'root-9'"
+    );
+    fixture::execute(&site.settings, &unsigned);
+    let found = findings().await;
+    assert!(found.len() == 1 && found[0].ends_with("has not signed itself"), "{found:?}");
+    fixture::execute(
+        &site.settings,
+        &format!("UPDATE certificate SET spki_sha256 = tbs_sha256 WHERE issuer = '{name}'"),
+    );
+    let found = findings().await;
+    assert!(found.len() == 1 && found[0].ends_with("not the recorded one"), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
