@@ -212,6 +212,9 @@ fn judged<'a>(rules: &'a [IssuerRule], claims: &Claims, now: UnixTime) -> Result
     claims.valid_at(now)?;
     let decided = if rule.claims.is_empty() { BTreeMap::new() } else { rule.claims.met(&claims.named()?)? };
     let subject = claims.subject(&rule.identity)?;
+    // By whichever section it is a job's.
+    let of_a_job = |rule: &&IssuerRule| rule.bearers == Bearers::Jobs || rule.identity.is_of_jobs();
+    let bearers = if fitting.iter().any(of_a_job) { Bearers::Jobs } else { Bearers::People };
     let addressed = matches!(subject.identity, Identity::Email(_)) || claims.verified_address().is_some();
     Ok(Judged {
         rule,
@@ -219,7 +222,7 @@ fn judged<'a>(rules: &'a [IssuerRule], claims: &Claims, now: UnixTime) -> Result
         subject,
         // The order of the sections decides about no approval.
         audiences: fitting.iter().map(|rule| rule.audience.clone()).collect(),
-        names: claims.bearer(&rule.identity)?,
+        names: claims.bearer(bearers)?,
         told_apart: addressed || fitting.iter().all(|rule| rule.bearers == Bearers::Jobs),
     })
 }

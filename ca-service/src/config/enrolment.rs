@@ -9,7 +9,7 @@ use service::rate_limit::Rate;
 use service::{ClientTls, StartRefusal};
 
 use super::{Settings, in_range};
-use crate::oidc::config::{Bearers, IdentityKind};
+use crate::oidc::config::Bearers;
 use crate::role::Role;
 use crate::storage::queue::QueueLimits;
 
@@ -154,12 +154,8 @@ impl EnrolmentConfig {
         in_range("the number of approvals", u64::from(most), 0, u64::from(MOST_APPROVALS))?;
         for rule in &settings.oidc {
             // Their tokens have no address to be compared.
-            let of_a_job = matches!(
-                rule.identity,
-                IdentityKind::GithubWorkflow { .. } | IdentityKind::GitlabPipeline { .. }
-            );
             let waits = self.approvals(&rule.profile, rule.approvals) > 0;
-            if of_a_job && waits && rule.bearers == Bearers::People {
+            if rule.identity.is_of_jobs() && waits && rule.bearers == Bearers::People {
                 return Err(StartRefusal::new(
                     format!(
                         "[[oidc]] {}: certificates of jobs need approval, and jobs have no e-mail address",

@@ -5,7 +5,7 @@ use ca_pki::{Identity, TokenRefusal, UnixTime};
 use serde::{Deserialize, Deserializer};
 
 use super::OidcError;
-use super::config::{IdentityKind, UnverifiedEmail};
+use super::config::{Bearers, IdentityKind, UnverifiedEmail};
 use super::demands::NamedClaims;
 
 /// Seconds by which an issuer's clock may differ from ours.
@@ -47,7 +47,6 @@ pub struct Claims {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Workflow {
-    actor: Option<String>,
     ci_config_ref_uri: Option<String>,
     ci_config_sha: Option<String>,
     event_name: Option<String>,
@@ -72,11 +71,18 @@ struct Workflow {
     run_id: Option<String>,
     runner_environment: Option<String>,
     sha: Option<String>,
-    user_email: Option<String>,
-    user_login: Option<String>,
     workflow: Option<String>,
     workflow_ref: Option<String>,
     workflow_sha: Option<String>,
+}
+
+/// Who started a job, as far as its token says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Starter {
+    actor: Option<String>,
+    user_email: Option<String>,
+    user_login: Option<String>,
 }
 
 /// What an issuer says of an e-mail address.
@@ -140,12 +146,13 @@ impl Claims {
     /// What else than by its subject the token names its bearer: by the address, verified or not, and a job by whoever started it.
     ///
     /// # Errors
-    /// [`TokenRefusal::Malformed`] for a name that is too long or not printable.
-    pub fn bearer(&self, kind: &IdentityKind) -> Result<Vec<String>, OidcError> {
+    /// [`TokenRefusal::Malformed`] for a name that is too long, not printable or no text.
+    pub fn bearer(&self, bearers: Bearers) -> Result<Vec<String>, OidcError> {
         let mut names: Vec<String> = self.email.iter().cloned().collect();
-        if matches!(kind, IdentityKind::GithubWorkflow { .. } | IdentityKind::GitlabPipeline { .. }) {
-            let job = self.workflow()?;
-            names.extend([job.actor, job.user_email, job.user_login].into_iter().flatten());
+        if bearers == Bearers::Jobs {
+            let by: Starter = serde_json::from_slice(&self.payload)
+                .map_err(|_| TokenRefusal::Malformed("the name of who started the job is not a text"))?;
+            names.extend([by.actor, by.user_email, by.user_login].into_iter().flatten());
         }
         names.retain(|name| !name.is_empty());
         if names.iter().all(|name| is_name(name)) {

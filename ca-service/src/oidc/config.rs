@@ -162,6 +162,12 @@ impl IdentityKind {
             Self::Uri { .. } => ("uri", "sub"),
         }
     }
+
+    /// Whether nothing but jobs of a CI provider has such tokens.
+    #[must_use]
+    pub fn is_of_jobs(&self) -> bool {
+        matches!(self, Self::GithubWorkflow { .. } | Self::GitlabPipeline { .. })
+    }
 }
 
 /// One validated section.

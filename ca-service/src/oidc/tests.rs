@@ -443,6 +443,31 @@ async fn pipelines_and_subjects_stay_below_their_configured_place() {
     assert_eq!(prove(&issuers, &elsewhere).await.unwrap_err(), OidcError::IdentityNotAllowed);
 }
 
+/// By any of the sections that it fits, in whatever order they come, and whatever its certificate's name comes from.
+#[tokio::test]
+async fn whoever_started_a_job_is_known_by_every_section_of_jobs() {
+    let keys = Keys::new();
+    let uri = || IdentityKind::Uri { prefix: "repo:org/".to_owned() };
+    let jobs = IssuerRule { bearers: Bearers::Jobs, ..rule("jobs", "keyless", uri()) };
+    let people = rule("people", "keyless", uri());
+    let said = |audiences: &[&str], actor: Value| {
+        json!({ "iss": ISSUER, "aud": audiences, "sub": "repo:org/x:ref:refs/heads/main", "exp": NOW + 60,
+                "actor": actor, "user_email": "alice@example.org", "user_login": "alice" })
+    };
+    for rules in [[jobs.clone(), people.clone()], [people, jobs]] {
+        let (issuers, _) = issuers(&keys, rules.to_vec());
+        let names = async |audiences: &[&str]| {
+            let proven = prove(&issuers, &keys.token(&said(audiences, json!("al")))).await.unwrap();
+            proven.names().to_vec()
+        };
+        assert_eq!(names(&["jobs"]).await, ["al", "alice@example.org", "alice"]);
+        assert_eq!(names(&["jobs", "people"]).await, ["al", "alice@example.org", "alice"]);
+        assert!(names(&["people"]).await.is_empty(), "elsewhere the same claims mean anything or nothing");
+        let unreadable = keys.token(&said(&["jobs"], json!({ "login": "al" })));
+        assert_eq!(prove(&issuers, &unreadable).await.unwrap_err().code(), "token_malformed");
+    }
+}
+
 #[test]
 fn sections_that_would_trust_too_much_are_refused_at_start() {
     let section = |text: &str| toml::from_str::<OidcConfig>(text).map_err(|error| error.to_string());
