@@ -215,6 +215,7 @@ impl CertificateAuthority {
             }
             QueueState::Approved => {
                 let text = statement(&queued.content)?;
+                refuse_own_approval(&queued, &text, asked)?;
                 let altered = || {
                     let id = hex::encode(queued.content.id);
                     tracing::error!(id, "a request is not what was approved: its record was changed");
@@ -321,6 +322,17 @@ fn is_over(state: State, step: Step, not_after: UnixTime, now: UnixTime) -> bool
         (State::Abandoned | State::MaybeIssued | State::Revoked, _) => true,
         (State::Signed | State::Logged | State::Delivered, _) => not_after < now,
     }
+}
+
+/// Refuses whoever comes for the certificate as somebody who approved it: by the connection that they fetch it over, which the one
+/// that they asked over need not have been.
+fn refuse_own_approval(queued: &QueuedRequest, text: &str, asked: &Asked) -> Result<(), QueueRefusal> {
+    let own = asked.requester_names.as_ref().ok_or(QueueRefusal::RequesterUnnamed)?;
+    let is_own = |name: &String| own.iter().any(|other| other.eq_ignore_ascii_case(name));
+    if of_text(queued, text).any(|approval| approval.names.iter().any(is_own)) {
+        return Err(QueueRefusal::ApproverIsRequester(hex::encode(queued.content.id)));
+    }
+    Ok(())
 }
 
 /// Refuses whoever comes back to a request as somebody else, or with something else.

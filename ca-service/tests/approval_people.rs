@@ -249,6 +249,22 @@ async fn the_certificate_of_the_requesters_connection_counts_as_well() {
     check_ca(&authority).await;
 }
 
+/// Who showed no certificate when they asked may show it when they come for what they approved themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_fetches_a_certificate_has_not_approved_it() {
+    let site = Site::with(&format!("{ONE}{BY_CERTIFICATE}")).await;
+    let authority = site.open().await;
+    let asked = ask(&authority, DEV, "r1").await;
+    assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval");
+    approve(&authority, &approver("alice")).await.unwrap();
+    let alice = Some(vec!["CN=somebody".to_owned(), "ALICE@example.org".to_owned()]);
+    assert_eq!(refusal(authority.enrol_over(&asked, alice).await), "approver_is_requester");
+    assert_eq!(refusal(authority.enrol_over(&asked, None).await), "requester_unnamed");
+    let carol = Some(vec!["carol@example.org".to_owned()]);
+    authority.enrol_over(&asked, carol).await.unwrap();
+    check_ca(&authority).await;
+}
+
 /// Somebody's certificate for connections, with its key, PEM.
 fn certified(issuer: &CertifiedIssuer<'_, KeyPair>, name: &str, alternative: &[SanType]) -> (String, String) {
     let mut params = CertificateParams::default();
