@@ -387,6 +387,29 @@ async fn evidence_of_other_approvals_than_the_request_has_is_found_by_the_check(
     assert!(findings.contains("of other approvals"), "{findings}");
 }
 
+/// Databases sort names each in their own way, and not always in the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_those_who_approved_is_nothing_that_the_check_compares() {
+    let site = Site::with(&one().replace("token_approvals = 1", "token_approvals = 2")).await;
+    let authority = site.open().await;
+    let asked = ask(&authority, DEV, "r1").await;
+    assert_eq!(refusal(authority.enrol(&asked).await), "awaits_approval");
+    let request = queue(&authority, QueueState::Waiting).await.remove(0);
+    for name in ["alice", "bob"] {
+        authority.approve_requests(&shown(&request), &approver(name)).await.unwrap();
+    }
+    authority.enrol(&asked).await.unwrap();
+    let intent = queue(&authority, QueueState::Issued).await[0].intent.unwrap();
+    let evidence = authority.store().evidence(intent).await.unwrap().unwrap();
+    let other = evidence.replace("\"CN=alice\",\"CN=bob\"", "\"CN=bob\",\"CN=alice\"");
+    assert_ne!(other, evidence);
+    execute(
+        &site.settings,
+        &format!("UPDATE certificate SET evidence = '{other}' WHERE evidence = '{evidence}'"),
+    );
+    check_ca(&authority).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_given_back_and_vanished_is_found_by_the_check() {
     let site = Site::with(&one()).await;
@@ -412,11 +435,17 @@ async fn a_request_is_recorded_once() {
     let trail = authority.store().audit_records(0, 1_000).await.unwrap();
     let recorded = trail.iter().find(|record| record.event == "request.recorded").unwrap();
     let detail: serde_json::Value = serde_json::from_str(&recorded.detail).unwrap();
-    let again = authority.store().audit("request.recorded", "somebody", detail.into(), recorded.at);
+    let same = detail.clone().into();
+    let again = authority.store().audit("request.recorded", "somebody", same, recorded.at);
     again.await.unwrap();
     let findings = check::run(&authority).await.unwrap().findings.join("; ");
     assert!(findings.contains("records a request that was recorded before"), "{findings}");
     assert!(!findings.contains("does not have an approval"), "who approved it is still known: {findings}");
+    // The same id for something else.
+    let other = json!({ "request": detail["request"], "statement_sha256": "00".repeat(32) });
+    authority.store().audit("request.recorded", "somebody", other.into(), recorded.at).await.unwrap();
+    let findings = check::run(&authority).await.unwrap().findings.join("; ");
+    assert_eq!(findings.matches("records a request that was recorded before").count(), 2, "{findings}");
 }
 
 /// What was counted with an order, by when it was recorded, is carried out by that: also when its certificate is of after the time that

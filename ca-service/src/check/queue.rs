@@ -119,10 +119,16 @@ fn names(evidence: &str, request: &QueuedRequest) -> bool {
     let evidence: serde_json::Value = serde_json::from_str(evidence).unwrap_or_default();
     let said = |name: &str| evidence.get("approval").and_then(|approval| approval.get(name));
     let of_this = request.approvals.iter().filter(|approval| approval.statement == shown);
-    let approvers: Vec<&str> = of_this.map(|approval| approval.approver.as_str()).collect();
+    let mut approvers: Vec<&str> = of_this.map(|approval| approval.approver.as_str()).collect();
+    let named =
+        said("approvers").and_then(|named| named.as_array()?.iter().map(|name| name.as_str()).collect());
+    let mut named: Vec<&str> = named.unwrap_or_default();
+    // Rows come in the order of the database's collation, which was another one when it was built otherwise or brought elsewhere.
+    approvers.sort_unstable();
+    named.sort_unstable();
     said("request") == Some(&hex::encode(request.content.id).into())
         && said("statement_sha256") == Some(&hex::encode(shown).into())
-        && said("approvers") == Some(&approvers.into())
+        && named == approvers
 }
 
 /// Whether a certificate has the subject, validity and extensions that were approved.

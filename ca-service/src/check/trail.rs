@@ -22,6 +22,8 @@ pub(super) struct Trail {
     lists: HashMap<(String, i64, u64), u64>,
     /// Id and statement of every request that needed approval, hexadecimal, with the names of those who approved it.
     requests: HashMap<(String, String), HashSet<String>>,
+    /// The ids of those.
+    recorded: HashSet<String>,
     /// Requests that were denied or ended, or whose time was over.
     closed: HashSet<String>,
     /// Records of signatures that fewer people had approved than had to, or whose request had been closed before.
@@ -116,12 +118,13 @@ impl Trail {
                 }
             }
             // An id is random and comes once: a second recording could only forget who approved the first.
-            "request.recorded" => match self.requests.entry((text("request"), text("statement_sha256"))) {
-                Entry::Occupied(_) => self.repeated.push(record.sequence),
-                Entry::Vacant(vacant) => {
-                    vacant.insert(HashSet::new());
+            "request.recorded" => {
+                let id = text("request");
+                self.requests.entry((id.clone(), text("statement_sha256"))).or_default();
+                if !self.recorded.insert(id) {
+                    self.repeated.push(record.sequence);
                 }
-            },
+            }
             "request.approved" => {
                 let of = (text("request"), text("statement_sha256"));
                 // The role comes first; a person counts once whatever they act as.
@@ -204,7 +207,7 @@ impl Trail {
     /// Requests that were recorded, and neither closed nor signed: they are open.
     pub(super) fn open_requests(&self) -> impl Iterator<Item = &str> {
         let signed: HashSet<&str> = self.signed.values().map(|(request, _)| request.as_str()).collect();
-        let recorded = self.requests.keys().map(|(id, _)| id.as_str());
+        let recorded = self.recorded.iter().map(String::as_str);
         recorded.filter(move |id| !self.closed.contains(*id) && !signed.contains(id))
     }
 
