@@ -337,6 +337,8 @@ mod on_a_server {
         settings.database = Database::Postgres(Location::new(&url, schema, None).unwrap());
         let occupied = occupancy::occupy(&mut settings).await.unwrap();
         let store = SqlStore::open(&settings.database).await.unwrap();
+        // Its writer looked once, when it was opened; from now on it writes.
+        store.probe().await.unwrap();
         let looks = format!("usename = '{role}' AND query LIKE 'SELECT value AS claim%'");
         let count = format!("SELECT count(*) FROM pg_stat_activity WHERE {looks}");
         while ask(&site.settings, &count).await == 0 {
