@@ -110,7 +110,8 @@ impl Confirmation {
         millis(now).saturating_sub(self.0.load(Ordering::SeqCst)) <= millis(CONFIRMED_FOR)
     }
 
-    /// Takes note of a look, or of a transaction, that began at this moment and found the claim: what happened between the answer's making and its arrival counts against it.
+    /// Takes note of a look, or of a transaction, that began at this moment and found the claim: what happened between the answer's
+    /// making and its arrival counts against it.
     pub(super) fn confirm(&self, asked_at: Duration) {
         self.0.fetch_max(millis(asked_at), Ordering::SeqCst);
     }
