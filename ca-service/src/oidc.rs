@@ -22,6 +22,8 @@ pub mod keys;
 pub mod roles;
 
 #[cfg(test)]
+mod section_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
