@@ -93,7 +93,7 @@ impl Queue {
     }
 
     /// What a step of a pipeline waits for: a run of its own agent.
-    #[cfg(feature = "pipelines")]
+    #[cfg(any(test, feature = "pipelines"))]
     pub(crate) fn run(
         &self,
         share: &Share,

@@ -219,7 +219,7 @@ impl CallError {
     }
 
     /// Whether it says nothing about the guest: somebody else ended the call, or it never began.
-    #[cfg(any(feature = "deployments", feature = "pipelines"))]
+    #[cfg(any(test, feature = "deployments", feature = "pipelines"))]
     pub(crate) fn is_of_others(&self) -> bool {
         match self {
             Self::Stopped(Stop::Killed(_))

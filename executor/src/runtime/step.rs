@@ -48,7 +48,7 @@ impl StepFailure {
     }
 
     /// Whether it says nothing about the guest.
-    #[cfg(any(feature = "deployments", feature = "pipelines"))]
+    #[cfg(any(test, feature = "deployments", feature = "pipelines"))]
     pub(super) fn is_of_others(&self) -> bool {
         match self {
             Self::Call(error) => error.is_of_others(),
@@ -58,7 +58,7 @@ impl StepFailure {
     }
 
     /// Whether a further attempt may end otherwise. What was stopped or refused stays so.
-    #[cfg(feature = "pipelines")]
+    #[cfg(any(test, feature = "pipelines"))]
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Call(CallError::Pool { .. } | CallError::Host { .. }) | Self::Guest { .. } => true,
