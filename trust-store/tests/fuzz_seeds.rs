@@ -5,9 +5,8 @@
 mod fixture;
 mod forge;
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fixture::SIGNED_AT;
 use fixture::scenario::{MANIFEST, Scenario};
@@ -19,14 +18,14 @@ use trust_store::signing_config::SigningConfig;
 
 #[path = "../../tests/fuzz/properties/trust_store.rs"]
 mod properties;
+#[path = "../../tests/fuzz/replay.rs"]
+mod replay;
 
-fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz")
-}
+use replay::{Seeds, turned_replaced_and_grown};
 
-fn names(folder: &Path) -> BTreeSet<String> {
-    let items = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    items.map(|item| item.unwrap().file_name().into_string().unwrap()).collect()
+fn seeds() -> Seeds<'static> {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
+    Seeds { fuzz, targets: properties::TARGETS }
 }
 
 #[test]
@@ -34,49 +33,19 @@ fn seeds_are_accepted_or_refused_as_they_say() {
     if std::env::var_os("MENTAT_WRITE").is_some() {
         write_the_seeds();
     }
-    for (target, property) in properties::TARGETS {
-        let folder = fuzz().join("seeds").join(target);
-        let seeds = names(&folder);
-        assert!(seeds.iter().any(|seed| seed.starts_with("good")), "{target} has a good seed");
-        assert!(seeds.iter().any(|seed| seed.starts_with("bad")), "{target} has a bad seed");
-        for seed in seeds {
-            let accepted = property(&fs::read(folder.join(&seed)).unwrap());
-            assert_eq!(accepted, seed.starts_with("good"), "{target}/{seed}");
-        }
-    }
+    seeds().are_as_they_say();
 }
 
 #[test]
 fn cut_and_altered_seeds_never_panic() {
-    for (target, property) in properties::TARGETS {
-        let folder = fuzz().join("seeds").join(target);
-        for seed in names(&folder) {
-            let bytes = properties::decode(&fs::read(folder.join(&seed)).unwrap());
-            let step = bytes.len().div_ceil(150).max(1);
-            for at in (0..bytes.len()).step_by(step) {
-                property(&bytes[..at]);
-                let mut altered = bytes.clone();
-                altered[at] ^= 1;
-                property(&altered);
-                altered[at] = 0xff;
-                property(&altered);
-                altered.insert(at, b'0');
-                property(&altered);
-            }
-        }
-    }
+    seeds().cut_and_altered_never_panic(properties::decode, 150, |bytes, at| {
+        turned_replaced_and_grown(bytes, at, 0xff)
+    });
 }
 
 #[test]
 fn every_target_is_declared() {
-    let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
-    let files = names(&fuzz().join("fuzz_targets"));
-    for (target, _) in properties::TARGETS {
-        assert!(files.contains(&format!("{target}.rs")), "{target}");
-        assert!(manifest.contains(&format!("name = \"{target}\"")), "{target}");
-    }
-    let ours = files.iter().filter(|file| file.starts_with("trust_store_")).count();
-    assert_eq!(ours, properties::TARGETS.len());
+    seeds().every_target_is_declared("trust_store_");
 }
 
 /// Makes the seeds again, with new keys, if the environment variable `MENTAT_WRITE` is set. What is checked in was made by it
@@ -98,7 +67,7 @@ fn write_the_seeds() {
     let line = r#"{"id":1,"kind":"inclusion","leaf_index":0,"tree_size":1,"leaf_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","root":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","proof":[]}"#;
     let policy = r#"{"version":1,"identities":[{"subject":"*@example.com","issuer":"any-of-the-authority","level":"signed"}],"logs":{"threshold":1,"witnesses":"not-required"},"revocation":{"mode":"require","timestamp_authorities":"like-the-signer"}}"#;
     let text = |text: &str| text.as_bytes().to_vec();
-    let seeds: Vec<(&str, &str, Vec<u8>)> = vec![
+    let all: Vec<(&str, &str, Vec<u8>)> = vec![
         ("trust_store_bundle", "v03", bundle),
         ("trust_store_capability", "env", text("env:A")),
         ("trust_store_capability", "path", text("filesystem:read:/data")),
@@ -124,8 +93,8 @@ fn write_the_seeds() {
         ("trust_store_trusted_root", "one", scenario.root.to_json().unwrap()),
         ("trust_store_tsp", "response", scenario.bundle.timestamps[0].clone()),
     ];
-    for (target, name, bytes) in seeds {
-        let folder = fuzz().join("seeds").join(target);
+    for (target, name, bytes) in all {
+        let folder = seeds().folder(target);
         fs::create_dir_all(&folder).unwrap();
         let property = properties::TARGETS.iter().find(|(known, _)| *known == target).unwrap().1;
         let cut = bytes[..bytes.len() - bytes.len().div_ceil(4)].to_vec();
