@@ -19,12 +19,13 @@ use trust_store::statement::STATEMENT_TYPE;
 use self::account::{Account, account, verifies};
 use self::collect::{Reading, Wanted, audit_log};
 use self::evidence::{Evidence, Period, refused};
+use crate::executor::VerifyAudit;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, write_file};
 use crate::log::event_key::{EventKeyFlags, public_key};
 use crate::log::history::{History, Seen};
 use crate::log::{KnownLog, ServerFlags};
-use crate::net::block_on;
+use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};
 use crate::sign::{Signer, sha256};
 use crate::{chain_file, pki};
@@ -41,8 +42,8 @@ const KINDS: [&str; 3] = ["issuance", "signing", "event"];
 pub enum Command {
     /// Account for a period over all logs, as one signed file
     Report(Box<Report>),
-    /// Verify a report offline and compute its account again
-    Verify(Verify),
+    /// Verify a report offline and compute its account again, or an executor's audit log against its receipts
+    Verify(Box<Verify>),
 }
 
 /// `audit report`.
@@ -82,8 +83,19 @@ pub struct Report {
 #[derive(Debug, Args)]
 pub struct Verify {
     /// The report
-    #[arg(value_name = "FILE")]
-    report: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "audit_log")]
+    report: Option<PathBuf>,
+    /// Instead of a report, the audit log of an executor, as `executor verify-audit` does
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["report", "cert", "key", "log_keys"])]
+    audit_log: Option<PathBuf>,
+    /// Base URL of that executor
+    #[arg(long, value_name = "URL", requires = "audit_log")]
+    executor_url: Option<String>,
+    /// Verifier key of its receipt log [default: what the executor says]
+    #[arg(long, value_name = "VKEY", requires = "audit_log")]
+    vkey: Vec<String>,
+    #[command(flatten)]
+    tls: TlsFlags,
     /// Certificate of who signed it, PEM [default: ~/.mentat/signing.crt]
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     cert: Option<PathBuf>,
@@ -186,6 +198,16 @@ fn report(options: &Report, home: &Home, out: &Output) -> Outcome {
 
 /// Runs `audit verify`: exit code 0 when it verifies and everything fits, 1 with findings, 3 when it does not verify.
 fn verify(options: &Verify, home: &Home, out: &Output) -> Outcome {
+    if let Some(audit_log) = &options.audit_log {
+        let options = VerifyAudit {
+            audit_log: audit_log.clone(),
+            executor_url: options.executor_url.clone(),
+            vkey: options.vkey.clone(),
+            tls: options.tls.clone(),
+        };
+        return crate::executor::verify_audit(&options, home, out);
+    }
+    let report = options.report.as_deref().ok_or_else(|| Failure::usage("there is no report"))?;
     let key = match &options.key {
         Some(path) => public_key(path)?,
         None => {
@@ -195,7 +217,7 @@ fn verify(options: &Verify, home: &Home, out: &Output) -> Outcome {
         }
     };
     let keys = home.log_keys(options.log_keys.as_deref())?;
-    let statement = open(&read_report(&options.report)?, &key)?;
+    let statement = open(&read_report(report)?, &key)?;
     let predicate = &statement.predicate;
     for log in &predicate.evidence.logs {
         let known = crate::log::known_log(&keys, &log.kind)?;

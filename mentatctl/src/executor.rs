@@ -15,6 +15,8 @@ use toml::{Table, Value};
 use trust_store::policy::{CapabilityPolicy, FreshnessPolicy};
 use trust_store::policy_document::PolicyDocument;
 
+pub(crate) use audit::{VerifyAudit, run as verify_audit};
+
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, make_folder, write_file};
 use crate::output::{Output, shown};
@@ -51,7 +53,7 @@ pub enum Command {
     /// Prove that no receipt was removed or changed since the event log was told of them
     VerifyAnchors(anchors::VerifyAnchors),
     /// Prove that no record of its audit log was removed or changed since receipts named them
-    VerifyAudit(audit::VerifyAudit),
+    VerifyAudit(VerifyAudit),
 }
 
 /// `executor join`.
@@ -99,7 +101,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Receipt(get) => return receipt::get(get, home, out),
         Command::VerifyReceipt(verify) => return receipt::verify(verify, out),
         Command::VerifyAnchors(options) => return anchors::run(options, home, out),
-        Command::VerifyAudit(options) => return audit::run(options, home, out),
+        Command::VerifyAudit(options) => return verify_audit(options, home, out),
     };
     let sources = trust::ask(&join.export, home)?;
     let path = |name: &str| join.output.join(name);

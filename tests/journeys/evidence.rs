@@ -313,6 +313,9 @@ fn an_audit_log_whose_end_was_cut_off_is_found_by_the_receipts() {
     }
     std::fs::write(&copy, others).unwrap();
     verify(&stack).refused(3, "audit_replaced");
+    let path = copy.display().to_string();
+    let asked = ["--json", "audit", "verify", "--executor-url", &url, "--audit-log", &path];
+    stack.ctl(&asked).refused(3, "audit_replaced");
     // Cut together with its head, it is not continued.
     assert_eq!(stack.down(), 0);
     std::fs::write(&log, lines[0]).unwrap();

@@ -30,15 +30,15 @@ const LOOKED_BACK: u64 = 64;
 pub struct VerifyAudit {
     /// The audit log: `audit.jsonl` of the executor's folder of state, or a copy that was made just now
     #[arg(long, value_name = "FILE")]
-    audit_log: PathBuf,
+    pub(crate) audit_log: PathBuf,
     /// Base URL of the executor
     #[arg(long, value_name = "URL")]
-    executor_url: Option<String>,
+    pub(crate) executor_url: Option<String>,
     /// Verifier key of the executor's receipt log, as its operator published it [default: what the executor says]
     #[arg(long, value_name = "VKEY")]
-    vkey: Vec<String>,
+    pub(crate) vkey: Vec<String>,
     #[command(flatten)]
-    tls: TlsFlags,
+    pub(crate) tls: TlsFlags,
 }
 
 /// Runs `executor verify-audit`. Exit code 0: every record up to the newest one that receipts name is there, unaltered; 1: no receipt names
