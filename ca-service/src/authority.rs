@@ -7,7 +7,7 @@ use std::time::Duration;
 use ca_api::AuthorityRole;
 use ca_pki::certificate::{Issuer, StatusUrls};
 use ca_pki::profile::Profile;
-use ca_pki::serial::{InstancePrefix, RANDOM_OCTETS, ShardCount};
+use ca_pki::serial::{InstancePrefix, Period, RANDOM_OCTETS, ShardCount};
 use ca_pki::{SerialNumber, SignatureAlgorithm, SubjectPublicKey, UnixTime};
 use hsm::pool::OwnedInput;
 use hsm::{
@@ -234,9 +234,9 @@ impl CertificateAuthority {
         self.settings.profiles.get(name).ok_or(CaError::ProfileUnknown)
     }
 
-    /// A fresh serial number.
-    pub(crate) fn serial(&self) -> Result<SerialNumber, CaError> {
-        random_serial(self.settings.prefix)
+    /// A fresh serial number for what is made at a time.
+    pub(crate) fn serial(&self, at: UnixTime) -> Result<SerialNumber, CaError> {
+        random_serial(self.settings.prefix, at)
     }
 
     /// Has one of the CA's keys sign, off the async threads where it takes longer than the way to another.
@@ -286,12 +286,12 @@ pub(crate) fn intent_id(at: UnixTime) -> Result<crate::storage::IntentId, CaErro
     Ok(id)
 }
 
-/// A serial number: the instance's prefix and 136 random bits (C1).
+/// A serial number: the instance's prefix, the period of a time and 136 random bits (C1).
 ///
 /// # Errors
 /// As [`random`].
-pub fn random_serial(prefix: InstancePrefix) -> Result<SerialNumber, CaError> {
-    Ok(SerialNumber::from_random(prefix, &random::<RANDOM_OCTETS>()?))
+pub fn random_serial(prefix: InstancePrefix, at: UnixTime) -> Result<SerialNumber, CaError> {
+    Ok(SerialNumber::from_random(prefix, Period::of(at), &random::<RANDOM_OCTETS>()?))
 }
 
 /// Makes a key in the place that `place` leads to, in the keystore without it; returns it with its full reference.

@@ -6,19 +6,16 @@ use ca_api::limits::{MAX_REQUEST_ID, MAX_TOKEN};
 use ca_api::{CreateToken, Enrol, EnrolmentToken};
 use ca_pki::Identity;
 use ca_pki::csr::VerifiedRequest;
-use sha2::{Digest, Sha256};
 use trust_store::provider::AwsLc;
 
-use crate::authority::{CertificateAuthority, random};
+use crate::authority::CertificateAuthority;
+use crate::enrolment_token;
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
 use crate::queue::person::Operator;
 use crate::queue::{Asked, Proof, QueueRefusal};
 use crate::storage::queue::RequestOf;
 use crate::storage::{State, StoreError, StoredToken};
-
-/// What tokens begin with, so that scanners for leaked secrets can recognise them.
-const TOKEN_PREFIX: &str = "mentat_enrol_";
 
 impl CertificateAuthority {
     /// Makes a one-time token; only its hash is kept.
@@ -46,11 +43,11 @@ impl CertificateAuthority {
         {
             return Err(QueueRefusal::VoucherUnnamed.into());
         }
-        let secret = format!("{TOKEN_PREFIX}{}", hex::encode(random::<24>()?));
         let now = self.clock.now()?;
+        let secret = enrolment_token::fresh(now)?;
         let expires_at = now.plus(i64::from(request.ttl_seconds));
         let token = StoredToken {
-            hash: Sha256::digest(secret.as_bytes()).into(),
+            hash: enrolment_token::hash(&secret),
             identity,
             profile: request.profile.clone(),
             expires_at,
@@ -100,7 +97,7 @@ impl CertificateAuthority {
         if request.token.len() > MAX_TOKEN {
             return Err(CaError::TokenUnknown);
         }
-        let hash: [u8; 32] = Sha256::digest(request.token.as_bytes()).into();
+        let hash = enrolment_token::hash(&request.token);
         let token = self.store.token(&hash).await?.ok_or(CaError::TokenUnknown)?;
         let key_use = self.profile(&token.profile)?.key_use();
         let csr = VerifiedRequest::from_pem(&request.csr, key_use, &AwsLc)?;

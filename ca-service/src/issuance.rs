@@ -170,7 +170,7 @@ impl CertificateAuthority {
             return Err(CaError::KeyEvidenceMissing);
         }
         let (issuing, issuer) = self.issuing(now)?;
-        let serial = self.serial()?;
+        let serial = self.serial(now)?;
         let subject = profile.subject_for(&request.identity)?;
         let (form, step) = match profile.sct() {
             SctPolicy::Embedded => (Form::Precertificate, Step::Precertificate),

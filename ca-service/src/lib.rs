@@ -39,6 +39,7 @@ pub mod clock;
 pub mod config;
 mod delivery;
 pub mod enrolment;
+pub mod enrolment_token;
 pub mod error;
 pub mod expiry;
 pub mod fulcio;

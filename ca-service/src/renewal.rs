@@ -132,7 +132,7 @@ impl CertificateAuthority {
             issuer.issuer.as_ref().ok_or(CaError::Inconsistent("a record names a non-issuer"))?;
         let NewKey { uri, public: public_key, .. } = self.new_key(name, kind, algorithm, keys)?;
         let profile = self.profile_of(kind)?;
-        let serial = self.serial()?;
+        let serial = self.serial(now)?;
         let decided = Decided {
             serial: &serial,
             subject,

@@ -45,7 +45,7 @@ impl CertificateAuthority {
         signer.in_force(now)?;
         self.may_issue(names::TIMESTAMP_AUTHORITY, now)?;
         let authority = self.timestamp_authority()?;
-        let serial = self.serial()?;
+        let serial = self.serial(now)?;
         let draft = timestamp::draft(&authority, request, &serial, now).map_err(TimestampError::Rejected)?;
         // Nothing is signed that the rules forbid (rule g).
         lint::timestamp_token(&draft.unsigned(&authority), Some(request))

@@ -12,6 +12,7 @@ use ca_api::{
 };
 use ca_service::CaError;
 use ca_service::approval::{Intent, PAYLOAD_TYPE, Statement};
+use ca_service::enrolment_token;
 use ca_service::issuance::AuthorisedRequest;
 use ca_service::mass_revocation::Order;
 use ca_service::reconciler::Reach;
@@ -22,7 +23,6 @@ use hsm::developer::DeveloperKey;
 use hsm::{IntentId, KeyAlgorithm, Purpose, Signer as _, SigningIntent};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
-use sha2::{Digest as _, Sha256};
 use trust_store::dsse::Envelope;
 
 const IDENTITY: &str = "leaver@example.com";
@@ -133,7 +133,7 @@ async fn what_an_order_ends_before_it_was_signed_gives_no_token_back() {
     let server = site.serve().await;
     let authority = Arc::clone(&server.authority);
     let token = server.token(IDENTITY).await.token;
-    let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    let hash = enrolment_token::hash(&token);
     let asked = AuthorisedRequest {
         token: Some(hash),
         requester: format!("token:{}", hex::encode(hash)),

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use ca_pki::UnixTime;
 use rusqlite::{Connection, params};
-use sha2::{Digest as _, Sha256};
 
 fn open(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
@@ -16,6 +16,7 @@ fn open(path: &Path) -> Connection {
 pub(crate) fn tokens(database: &Path, profile: &str, count: usize) -> Vec<String> {
     let connection = open(database);
     let mut secrets = Vec::with_capacity(count);
+    let now = UnixTime(service::Clock::unix_seconds(&service::SystemClock));
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut insert = connection
         .prepare(
@@ -24,8 +25,8 @@ pub(crate) fn tokens(database: &Path, profile: &str, count: usize) -> Vec<String
         )
         .unwrap();
     for number in 0..count {
-        let secret = format!("mentat_enrol_{}", hex::encode(ca_service::authority::random::<24>().unwrap()));
-        let hash = Sha256::digest(&secret).to_vec();
+        let secret = ca_service::enrolment_token::fresh(now).unwrap();
+        let hash = ca_service::enrolment_token::hash(&secret);
         insert.execute(params![hash, format!("developer-{number}@example.org"), profile]).unwrap();
         secrets.push(secret);
     }

@@ -1,14 +1,16 @@
 //! Stored certificates by the million, written past the server as it writes them itself: certificate, used token and audit records, in
 //! its schema with every index there is.
 //!
-//! They look like the newest one that was issued: the same profile, sizes and dates of the last hours. Serial numbers, keys, tokens
-//! and identities ascend, so that every index is written at its end, which is what makes it fast; and they are spread over the
-//! whole range of each, so that what is issued afterwards falls among them, as it does where they were issued one by one.
+//! They look like the newest one that was issued: the same profile and sizes, issued at an even rate ([`A_SECOND`]) until now. Serial
+//! numbers and tokens begin with the period they are of, as the server makes them, and ascend within it; keys and identities ascend
+//! within the segments of their indexes, over the whole range of each. So every index is written in its order, which is what makes it
+//! fast, and what is issued afterwards falls among what is there, as it does where they were issued one by one.
 
 use std::path::Path;
 use std::time::Instant;
 
 use ca_pki::UnixTime;
+use ca_pki::serial::Period;
 use ca_service::authority::random;
 use ca_service::storage::audit::Record;
 use rusqlite::{CachedStatement, Connection, params};
@@ -16,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Rows of one transaction.
 const PART: i64 = 100_000;
+/// Rows that are ordered by identity and key together.
+const SEGMENT: i64 = 1 << 16;
 /// Certificates of one second.
 const A_SECOND: i64 = 100;
 /// `State::Delivered` and `State::Revoked`.
@@ -120,6 +124,15 @@ fn spread<const N: usize>(number: i64, of: i64) -> [u8; N] {
     octets
 }
 
+/// The period of a time, octets that ascend within it, then random ones.
+fn of_period<const N: usize>(at: i64) -> [u8; N] {
+    let mut octets = random::<N>().unwrap();
+    let within = at.rem_euclid(1 << 10) << 6;
+    octets[..2].copy_from_slice(&Period::of(UnixTime(at)).octets());
+    octets[2..4].copy_from_slice(&u16::try_from(within).unwrap().to_be_bytes());
+    octets
+}
+
 /// Adds the certificates numbered from `from` to `to`, of `of` in all. The server is stopped.
 pub(crate) fn write(database: &Path, (from, to): (i64, i64), of: i64, revoked: Revoked) {
     let connection = Connection::open(database).unwrap();
@@ -163,10 +176,10 @@ fn one(
     intent[..5].copy_from_slice(&at.to_be_bytes()[3..]);
     // In order within the second, too.
     intent[5..9].copy_from_slice(&u32::try_from(number).unwrap().to_be_bytes());
-    let mut serial = [0; 18];
+    let mut serial = [0; 20];
     serial[0] = model.prefix;
-    serial[1..].copy_from_slice(&spread::<17>(number, of));
-    let (token, key) = (spread::<32>(number, of), spread::<32>(number, of));
+    serial[1..].copy_from_slice(&of_period::<19>(at));
+    let (token, key) = (of_period::<32>(at), spread::<32>(number % SEGMENT, SEGMENT));
     let identity = format!("developer-{}@example.org", hex::encode(&key[..6]));
     let requester = format!("token:{}", hex::encode(token));
     let state = if revoked.has(number) { REVOKED } else { DELIVERED };

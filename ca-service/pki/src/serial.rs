@@ -1,4 +1,4 @@
-//! Serial numbers (requirement C1): the instance's prefix byte, then 136 random bits; and the CRL shard they fix.
+//! Serial numbers (requirement C1): the instance's prefix byte, the period, then 136 random bits; and the CRL shard they fix.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -6,11 +6,12 @@ use core::fmt;
 
 use crate::encoding;
 use crate::error::Error;
+use crate::time::UnixTime;
 
 /// Random octets of a serial number that this CA chooses.
 pub const RANDOM_OCTETS: usize = 17;
-/// Octets of such a serial number: the prefix and the random ones.
-const CHOSEN_OCTETS: u8 = 18;
+/// Octets of such a serial number: the prefix, the period's two and the random ones.
+const CHOSEN_OCTETS: u8 = 20;
 /// RFC 5280 §4.1.2.2: no more than 20 octets.
 pub const MAX_OCTETS: usize = 20;
 
@@ -32,6 +33,28 @@ impl InstancePrefix {
     /// The octet.
     #[must_use]
     pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// About a quarter of an hour, counted from 1970 and anew after 65,536 of them (two years).
+///
+/// What is made within one lies together where it is ordered by its first octets. Nothing else depends on it: what is the same two
+/// years later lies there too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period([u8; 2]);
+
+impl Period {
+    /// The period of an instant: 1,024 seconds long.
+    #[must_use]
+    pub fn of(at: UnixTime) -> Self {
+        let [.., high, low] = (at.0 >> 10).to_be_bytes();
+        Self([high, low])
+    }
+
+    /// Its two octets.
+    #[must_use]
+    pub fn octets(self) -> [u8; 2] {
         self.0
     }
 }
@@ -74,11 +97,11 @@ impl Ord for SerialNumber {
 }
 
 impl SerialNumber {
-    /// The serial number of a new certificate: `prefix` and 136 bits from a CSPRNG.
+    /// The serial number of a new certificate: `prefix`, `period` and 136 bits from a CSPRNG.
     #[must_use]
-    pub fn from_random(prefix: InstancePrefix, random: &[u8; RANDOM_OCTETS]) -> Self {
+    pub fn from_random(prefix: InstancePrefix, period: Period, random: &[u8; RANDOM_OCTETS]) -> Self {
         let mut octets = [0; MAX_OCTETS];
-        let chosen = core::iter::once(&prefix.0).chain(random);
+        let chosen = core::iter::once(&prefix.0).chain(&period.0).chain(random);
         octets.iter_mut().zip(chosen).for_each(|(octet, chosen)| *octet = *chosen);
         Self { octets, length: CHOSEN_OCTETS }
     }
@@ -205,11 +228,26 @@ mod tests {
     #[test]
     fn serials_are_positive_with_fixed_length_and_prefix() {
         let prefix = InstancePrefix::new(0x7f).unwrap();
-        let serial = SerialNumber::from_random(prefix, &[0xff; RANDOM_OCTETS]);
-        assert_eq!(serial.as_bytes().len(), 18);
-        assert_eq!(serial.to_der().get(..3), Some(&[2, 18, 0x7f][..]));
+        let period = Period::of(UnixTime(0));
+        let serial = SerialNumber::from_random(prefix, period, &[0xff; RANDOM_OCTETS]);
+        assert_eq!(serial.as_bytes().len(), MAX_OCTETS);
+        assert_eq!(serial.to_der().get(..5), Some(&[2, 20, 0x7f, 0, 0][..]));
         assert!(InstancePrefix::new(0).is_err());
         assert!(InstancePrefix::new(128).is_err());
+    }
+
+    #[test]
+    fn serials_of_one_period_lie_together_and_later_ones_after_them() {
+        let prefix = InstancePrefix::new(1).unwrap();
+        let at = |seconds: i64, random: u8| {
+            SerialNumber::from_random(prefix, Period::of(UnixTime(seconds)), &[random; RANDOM_OCTETS])
+        };
+        assert!(at(1_800_000_000, 0xff) < at(1_800_001_024, 0));
+        assert_eq!(at(1_024, 7), at(2_047, 7));
+        assert_ne!(at(2_047, 7), at(2_048, 7));
+        // The count begins anew, and a clock before 1970 is no other case.
+        assert_eq!(at(5, 7), at(5 + (1 << 26), 7));
+        assert_eq!(Period::of(UnixTime(-1)).octets(), [0xff, 0xff]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use ca_pki::key::KeyUse;
 use ca_pki::lint::{self, CertificateRules, CrlRules, Severity};
 use ca_pki::ocsp::{Answer, CertId, CertIdHash, CertStatus, OcspRequest};
 use ca_pki::profile::{Kind, Profile, ProfileConfig, SctPolicy, SubscriberRules};
-use ca_pki::serial::{InstancePrefix, Shard, ShardCount};
+use ca_pki::serial::{InstancePrefix, Period, Shard, ShardCount};
 use ca_pki::{
     DistinguishedName, Error, Identity, NameFields, SerialNumber, SignatureAlgorithm, SubjectPublicKey,
     ToBeSigned, UnixTime,
@@ -82,7 +82,7 @@ fn urls(issuer: &str, shards: u16) -> StatusUrls {
 }
 
 fn serial(seed: u8) -> SerialNumber {
-    SerialNumber::from_random(InstancePrefix::new(1).unwrap(), &[seed; 17])
+    SerialNumber::from_random(InstancePrefix::new(1).unwrap(), Period::of(UnixTime(0)), &[seed; 17])
 }
 
 struct Hierarchy {

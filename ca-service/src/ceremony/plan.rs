@@ -109,7 +109,7 @@ impl Plan {
         for (index, step) in description.steps.iter().enumerate() {
             let wrong = |reason: &str| PlanRefusal::Step { step: index + 1, reason: reason.to_owned() };
             let place = order.next(step.make).map_err(wrong)?;
-            plan.steps.push(PlannedStep::of(settings, step, place, index + 1)?);
+            plan.steps.push(PlannedStep::of(settings, step, place, index + 1, now)?);
         }
         plan.check_order()?;
         plan.check_names(existing)?;

@@ -6,7 +6,7 @@
 
 use ca_pki::key::{KeyUse, rsa_spki};
 use ca_pki::profile::{Kind, Profile};
-use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey};
+use ca_pki::{DistinguishedName, SerialNumber, SubjectPublicKey, UnixTime};
 use hsm::KeyAlgorithm;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -97,13 +97,14 @@ impl PlannedStep {
         step: &StepDescription,
         place: Place,
         number: usize,
+        now: UnixTime,
     ) -> Result<Self, PlanRefusal> {
         let wrong = |reason: String| PlanRefusal::Step { step: number, reason };
         let failed = |source| PlanRefusal::Certificate { step: number, source };
         let key = |name: &String| authority_key("key", name).map_err(|refusal| wrong(refusal.to_string()));
         let subject = step.subject.as_ref().map(DistinguishedName::from_fields).transpose();
         let serial = match kind(step.make) {
-            Some(_) => Some(random_serial(settings.prefix).map_err(failed)?),
+            Some(_) => Some(random_serial(settings.prefix, now).map_err(failed)?),
             None => None,
         };
         let choice = Choice {

@@ -48,7 +48,7 @@ impl CertificateAuthority {
         let algorithm = newest.signer.public_key().algorithm();
         let NewKey { signer, uri, public } = self.new_key(&name, Kind::Root, algorithm, keys)?;
         let profile = self.profile_of(Kind::Root)?;
-        let serial = self.serial()?;
+        let serial = self.serial(now)?;
         let decided = Decided {
             serial: &serial,
             subject: &subject,

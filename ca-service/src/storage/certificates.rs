@@ -72,8 +72,46 @@ impl Conditions {
     }
 }
 
+/// Rows that are ordered by identity and by key together: 65,536 (migration 6).
+const SEGMENT_BITS: u32 = 16;
+
+/// The run of rows that a row belongs to.
+fn segment(row: i64) -> i64 {
+    row >> SEGMENT_BITS
+}
+
+/// The newest row's number; 0 where there is none.
+fn newest_row(connection: &Connection) -> Result<i64, StoreError> {
+    let newest = "SELECT coalesce(max(id), 0) FROM certificate";
+    rows::first(connection, newest, &[], |row| get(row, 0))?.ok_or_else(|| rows::corrupted("a maximum"))
+}
+
 pub(super) fn search(connection: &Connection, search: &Search) -> Result<Vec<StoredCertificate>, StoreError> {
+    if search.identity.is_none() && search.spki_sha256.is_none() {
+        return search_in(connection, search, None, search.limit);
+    }
+    let newest = newest_row(connection)?;
+    let last = search.below.map_or(newest, |below| newest.min(below.saturating_sub(1)));
+    let mut found = Vec::new();
+    for segment in (0..=segment(last)).rev() {
+        let left = search.limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        if left == 0 {
+            break;
+        }
+        found.extend(search_in(connection, search, Some(segment), left)?);
+    }
+    Ok(found)
+}
+
+/// Searches a segment, or everything in the order of rows.
+fn search_in(
+    connection: &Connection,
+    search: &Search,
+    segment: Option<i64>,
+    limit: u32,
+) -> Result<Vec<StoredCertificate>, StoreError> {
     let mut conditions = Conditions::default();
+    conditions.demand(" AND (c.id >> 16) = ?", segment);
     conditions.demand(" AND c.identity = ?", search.identity.clone());
     conditions.demand(" AND c.spki_sha256 = ?", search.spki_sha256);
     if search.requester.is_some() {
@@ -86,15 +124,32 @@ pub(super) fn search(connection: &Connection, search: &Search) -> Result<Vec<Sto
     conditions.demand(" AND c.created_at >= ?", search.created_from.map(|at| at.0));
     conditions.demand(" AND c.created_at < ?", search.created_before.map(|at| at.0));
     conditions.demand(" AND c.id < ?", search.below);
-    conditions.demand(" ORDER BY c.id DESC LIMIT ?", Some(search.limit));
+    conditions.demand(" ORDER BY c.id DESC LIMIT ?", Some(limit));
     let query = certificate_select!("WHERE 1 = 1").to_owned() + &conditions.text;
     rows::all(connection, &query, &conditions.parameters(), rows::certificate)
 }
 
+/// The segments with what a selection means, from a row on: one after the other where it names what they are ordered by, else none for
+/// all rows at once.
+fn segments(
+    connection: &Connection,
+    wanted: &Selection,
+    from: i64,
+    through: Option<i64>,
+) -> Result<Vec<Option<i64>>, StoreError> {
+    if wanted.identity.is_none() && wanted.spki_sha256.is_none() {
+        return Ok(vec![None]);
+    }
+    let newest = newest_row(connection)?;
+    let last = through.map_or(newest, |through| newest.min(through));
+    Ok((segment(from.max(0))..=segment(last)).map(Some).collect())
+}
+
 /// The conditions of a selection that hold for whatever it means.
-fn meant(selection: &Selection) -> Conditions {
+fn meant(selection: &Selection, segment: Option<i64>) -> Conditions {
     let mut conditions = Conditions::default();
     conditions.text.push_str(" FROM certificate WHERE identity IS NOT NULL");
+    conditions.demand(" AND (id >> 16) = ?", segment);
     conditions.demand(" AND identity = ?", selection.identity.clone());
     conditions.demand(" AND spki_sha256 = ?", selection.spki_sha256);
     conditions.demand(" AND issuer = ?", selection.issuer.clone());
@@ -110,8 +165,8 @@ fn issued_within(conditions: &mut Conditions, selection: &Selection) {
 }
 
 /// The conditions of a selection. None of these columns ever changes, so neither does what a selection matches.
-fn selection(selection: &Selection) -> Conditions {
-    let mut conditions = meant(selection);
+fn selection(selection: &Selection, segment: Option<i64>) -> Conditions {
+    let mut conditions = meant(selection, segment);
     issued_within(&mut conditions, selection);
     conditions
 }
@@ -122,9 +177,29 @@ pub(super) fn selected(
     after: i64,
     limit: u32,
 ) -> Result<Vec<Selected>, StoreError> {
+    // What requests brought forth later lies above.
+    let through = if wanted.requests_through.is_some() { None } else { wanted.through };
+    let mut found = Vec::new();
+    for segment in segments(connection, wanted, after.saturating_add(1), through)? {
+        let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        if left == 0 {
+            break;
+        }
+        found.extend(selected_in(connection, wanted, segment, after, left)?);
+    }
+    Ok(found)
+}
+
+fn selected_in(
+    connection: &Connection,
+    wanted: &Selection,
+    segment: Option<i64>,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<Selected>, StoreError> {
     let mut conditions = match (wanted.through, wanted.requests_through) {
         (Some(through), Some(requests)) => {
-            let mut conditions = meant(wanted);
+            let mut conditions = meant(wanted, segment);
             conditions.text.push_str(" AND ((1 = 1");
             issued_within(&mut conditions, wanted);
             conditions.demand(") OR (id > ?", Some(through));
@@ -134,7 +209,7 @@ pub(super) fn selected(
             conditions.text.push_str(")))");
             conditions
         }
-        _ => selection(wanted),
+        _ => selection(wanted, segment),
     };
     conditions.demand(" AND id > ?", Some(after));
     conditions.demand(" ORDER BY id LIMIT ?", Some(limit));
@@ -152,7 +227,22 @@ pub(super) fn count_selected(
     connection: &Connection,
     wanted: &Selection,
 ) -> Result<SelectedCount, StoreError> {
-    let conditions = selection(wanted);
+    let mut all = SelectedCount::default();
+    for segment in segments(connection, wanted, 0, wanted.through)? {
+        let counted = count_selected_in(connection, wanted, segment)?;
+        all.matching = all.matching.saturating_add(counted.matching);
+        all.revoked = all.revoked.saturating_add(counted.revoked);
+        all.newest = all.newest.max(counted.newest);
+    }
+    Ok(all)
+}
+
+fn count_selected_in(
+    connection: &Connection,
+    wanted: &Selection,
+    segment: Option<i64>,
+) -> Result<SelectedCount, StoreError> {
+    let conditions = selection(wanted, segment);
     let query = format!(
         "SELECT count(*), count(CASE WHEN state = 7 THEN 1 END), coalesce(max(id), 0){}",
         conditions.text
@@ -189,4 +279,105 @@ pub(super) fn status(
             revocation,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+    use crate::storage::{migrations, sqlite};
+
+    const KEY: [u8; 32] = [7; 32];
+    /// On both sides of where segments meet.
+    const ROWS: [i64; 6] = [1, 65_535, 65_536, 65_537, 131_072, 400_000];
+
+    /// Certificates of one identity and key, and one of others' beside each.
+    fn filled() -> Connection {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        migrations::create(&connection).unwrap();
+        let insert = "INSERT INTO certificate (id, serial, intent, issuer, profile, identity_kind, identity, spki_sha256, \
+                      requester, evidence, not_before, not_after, shard, state, step, tbs_sha256, tbs, created_at, updated_at) \
+                      VALUES (?1, ?2, ?3, 'code-signing', 'developer', 0, ?4, ?5, 'test', '{}', 0, 1, 0, ?6, 1, ?7, ?2, ?1, ?1)";
+        for row in ROWS {
+            for (id, identity, key, state) in
+                [(row, "one@example.org", KEY, 5), (row + 10, "other@example.org", [8; 32], 7)]
+            {
+                let serial = id.to_be_bytes();
+                let mut intent = [0; 16];
+                intent[..8].copy_from_slice(&serial);
+                let digest = Sha256::digest(serial);
+                let values = rusqlite::params![id, serial, intent, identity, key, state, digest.as_slice()];
+                connection.execute(insert, values).unwrap();
+            }
+        }
+        Connection::Sqlite(connection)
+    }
+
+    fn found(connection: &Connection, wanted: &Search) -> Vec<i64> {
+        search(connection, wanted).unwrap().into_iter().map(|certificate| certificate.row).collect()
+    }
+
+    #[test]
+    fn a_search_goes_through_the_segments_from_the_newest_row_and_ends_where_it_has_enough() {
+        let connection = filled();
+        let newest_first: Vec<i64> = ROWS.into_iter().rev().collect();
+        let by_identity =
+            Search { identity: Some("one@example.org".to_owned()), limit: 100, ..Search::default() };
+        let by_key = Search { spki_sha256: Some(KEY), limit: 100, ..Search::default() };
+        for wanted in [by_identity, by_key] {
+            assert_eq!(found(&connection, &wanted), newest_first);
+            assert_eq!(found(&connection, &Search { limit: 3, ..wanted.clone() }), newest_first[..3]);
+            assert_eq!(found(&connection, &Search { limit: 0, ..wanted.clone() }), [0_i64; 0]);
+            let below = Search { below: Some(65_537), ..wanted.clone() };
+            assert_eq!(found(&connection, &below), [65_536, 65_535, 1]);
+            assert_eq!(found(&connection, &Search { below: Some(1), ..wanted }), [0_i64; 0]);
+        }
+    }
+
+    #[test]
+    fn a_selection_is_counted_and_paged_through_all_segments() {
+        let connection = filled();
+        let of_key = Selection { spki_sha256: Some(KEY), ..Selection::default() };
+        let of_other = Selection { identity: Some("other@example.org".to_owned()), ..Selection::default() };
+        let all = SelectedCount { matching: 6, revoked: 0, newest: 400_000 };
+        assert_eq!(count_selected(&connection, &of_key).unwrap(), all);
+        let others = SelectedCount { matching: 6, revoked: 6, newest: 400_010 };
+        assert_eq!(count_selected(&connection, &of_other).unwrap(), others);
+        let through = Selection { through: Some(65_536), ..of_key.clone() };
+        assert_eq!(count_selected(&connection, &through).unwrap().matching, 3);
+
+        for selection in [of_key.clone(), Selection { through: Some(131_072), ..of_key }] {
+            let last = selection.through.unwrap_or(i64::MAX);
+            let (mut paged, mut after) = (Vec::new(), 0);
+            loop {
+                let page = selected(&connection, &selection, after, 2).unwrap();
+                let Some(end) = page.last() else { break };
+                assert!(page.len() <= 2);
+                after = end.row;
+                paged.extend(page.iter().map(|selected| selected.row));
+            }
+            let wanted: Vec<i64> = ROWS.into_iter().filter(|row| *row <= last).collect();
+            assert_eq!(paged, wanted);
+        }
+    }
+
+    #[test]
+    fn segments_are_read_by_their_index_and_in_its_order() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        migrations::create(&connection).unwrap();
+        for (condition, index) in [
+            ("c.identity = ?2", "certificate_identity (<expr>=? AND identity=?"),
+            ("c.spki_sha256 = ?2", "certificate_key (<expr>=? AND spki_sha256=?"),
+        ] {
+            let select = certificate_select!("WHERE 1 = 1");
+            let query = format!(
+                "EXPLAIN QUERY PLAN {select} AND (c.id >> 16) = ?1 AND {condition} AND c.id < ?3 ORDER BY c.id DESC LIMIT 5"
+            );
+            let parameters = params![1_i64, "x", 9_i64];
+            let plan = sqlite::all(&connection, &query, parameters, |row| get::<String>(row, 3)).unwrap();
+            assert!(plan.join("; ").contains(index), "{plan:?}");
+            assert!(!plan.join("; ").contains("TEMP B-TREE"), "{plan:?}");
+        }
+    }
 }
