@@ -18,8 +18,9 @@ const MAX_ISSUERS: usize = 64;
 /// Issuers that make tokens for the jobs of whoever opens an account.
 const PUBLIC_ISSUERS: [&str; 2] = ["https://token.actions.githubusercontent.com", "https://gitlab.com"];
 /// Claims that say whose job it is. Not among them are what jobs of strangers can have, too: who started one (starring somebody's
-/// repository may start a job there), the reusable workflow or configuration that it runs, its branch, its environment.
-const OWNERS: [&str; 12] = [
+/// repository may start a job there), the reusable workflow or configuration that it runs, its branch, its environment; and `sub`, which
+/// counts where it begins with one of these.
+const OWNERS: [&str; 11] = [
     "enterprise",
     "enterprise_id",
     "namespace_id",
@@ -30,9 +31,22 @@ const OWNERS: [&str; 12] = [
     "repository_id",
     "repository_owner",
     "repository_owner_id",
-    "sub",
     "workflow_ref",
 ];
+/// What a subject begins with that says whose job it is. An organisation at GitHub chooses what else stands in those of its jobs.
+const OWNED_SUBJECTS: [&str; 8] = [
+    "enterprise:",
+    "project_id:",
+    "project_path:",
+    "repo:",
+    "repository:",
+    "repository_id:",
+    "repository_owner:",
+    "repository_owner_id:",
+];
+/// Claims that say who somebody is, or which group they are of.
+const PEOPLE: [&str; 8] =
+    ["email", "groups", "groups_direct", "hd", "preferred_username", "sub", "user_email", "user_id"];
 
 /// An issuer of identity tokens as it is written.
 #[derive(Debug, Clone, Deserialize)]
@@ -280,8 +294,9 @@ fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<Issue
         return Err(refuse(
             section,
             "would give certificates to everybody: it makes tokens for whoever opens an account, and no claim says whose are meant",
-            "add claims = { repository = [\"OWNER/NAME\"], ref = [\"refs/heads/main\"] } (at GitLab project_path and ref; for people \
-             email_domains), or open = true if everybody is meant",
+            "add claims = { repository = [\"OWNER/NAME\"], ref = [\"refs/heads/main\"] } (at GitLab project_path, ref, \
+             ref_type = [\"branch\"] and ref_protected = [\"true\"]; for people email_domains, or a claim that names them), \
+             or open = true if everybody is meant",
         ));
     }
     Ok(IssuerRule {
@@ -300,8 +315,10 @@ fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<Issue
 fn is_open(section: &OidcConfig, claims: &Demands) -> bool {
     PUBLIC_ISSUERS.contains(&section.issuer.trim_end_matches('/'))
         && match section.identity {
-            Source::GithubWorkflow | Source::GitlabPipeline => !claims.name_one_of(&OWNERS),
-            Source::Email => section.email_domains.is_empty() && claims.is_empty(),
+            Source::GithubWorkflow | Source::GitlabPipeline => {
+                !claims.name_one_of(&OWNERS) && !claims.subjects_begin_with_one_of(&OWNED_SUBJECTS)
+            }
+            Source::Email => section.email_domains.is_empty() && !claims.name_one_of(&PEOPLE),
             // It has a prefix.
             Source::Uri => false,
         }
@@ -367,6 +384,14 @@ mod tests {
             format!(
                 "{github}claims = {{ job_workflow_ref = [\"a/b/.github/workflows/c.yml@refs/heads/main\"] }}"
             ),
+            // An organisation of strangers has its jobs' subjects say which reusable workflow they run.
+            format!(
+                "{github}claims = {{ sub = [\"job_workflow_ref:acme/ci/.github/workflows/sign.yml@refs/heads/main\"] }}"
+            ),
+            format!(
+                "{github}claims = {{ sub = [\"repo:acme/a:ref:refs/heads/main\", \"environment:release\"] }}"
+            ),
+            format!("{people}claims = {{ email_verified = [\"true\"] }}"),
             format!("{github}open = false"),
             gitlab.replace("gitlab.com", "gitlab.com/"),
         ] {
@@ -377,6 +402,8 @@ mod tests {
             format!("{github}claims = {{ repository = [\"acme/agents\"], ref = [\"refs/heads/main\"] }}"),
             format!("{github}claims = {{ repository_owner_id = [\"1\"] }}"),
             format!("{gitlab}claims = {{ project_path = [\"acme/agents\"] }}"),
+            format!("{github}claims = {{ sub = [\"repo:acme/agents:ref:refs/heads/main\"] }}"),
+            format!("{people}claims = {{ groups_direct = [\"acme/release\"] }}"),
             format!("{github}open = true"),
             format!("{people}email_domains = [\"example.org\"]"),
             // Of one's own server everybody is somebody one knows.
@@ -395,5 +422,7 @@ mod tests {
         assert!(
             validated(&format!("{section}claims = {{ a = [] }}")).unwrap_err().contains("without values")
         );
+        let unverified = "claims = { email = [\"a@example.org\"], email_verified = [\"false\"] }";
+        assert!(validated(&format!("{section}{unverified}")).unwrap_err().contains("not verified"));
     }
 }

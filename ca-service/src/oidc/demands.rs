@@ -48,6 +48,13 @@ impl Demands {
         if written.keys().any(|name| RESERVED.contains(&name.as_str())) {
             return Err(("demands a claim that is checked by itself", "remove iss, aud, exp, nbf and iat"));
         }
+        let [_, verified] = EMAIL;
+        if written.get(verified).is_some_and(|values| values.iter().any(|value| value != "true")) {
+            return Err((
+                "takes addresses that were not verified",
+                "write email_verified = [\"true\"], or leave it out",
+            ));
+        }
         Ok(Self(written.clone()))
     }
 
@@ -60,6 +67,12 @@ impl Demands {
     /// Whether one of these claims is demanded.
     pub(super) fn name_one_of(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.0.contains_key(*name))
+    }
+
+    /// Whether a subject is demanded, and each that is allowed begins with one of these.
+    pub(super) fn subjects_begin_with_one_of(&self, beginnings: &[&str]) -> bool {
+        let begins = |subject: &String| beginnings.iter().any(|beginning| subject.starts_with(beginning));
+        self.0.get("sub").is_some_and(|subjects| subjects.iter().all(begins))
     }
 
     /// What a token says of each demand, in the order of their names.
