@@ -63,6 +63,7 @@ mod on_a_server {
     use super::fixture::tunnel::Tunnel;
     use super::fixture::{check_ca, enrol_request, key, ocsp_request, token_request};
     use ca_api::{RevocationReason, Revoke};
+    use ca_pki::UnixTime;
     use ca_pki::timestamp::Failure;
     use ca_service::config::Settings;
     use ca_service::issuance::Issued;
@@ -391,6 +392,12 @@ mod on_a_server {
         }
         let prompt = tokio::time::timeout(Duration::from_secs(10), store.token(&[7; 32])).await;
         assert_eq!(prompt.expect("a plan holds up what is read at once").unwrap(), None);
+        // Nor does what the authority does by itself: which lists are due, and what the event log has not.
+        let own = async { (store.due_crls(UnixTime(0)).await, store.unlogged_revocations(1).await) };
+        let (lists, revocations) = tokio::time::timeout(Duration::from_secs(10), own)
+            .await
+            .expect("a plan holds up the authority's own work");
+        assert!(lists.is_ok() && revocations.is_ok(), "{lists:?} {revocations:?}");
         let refused = store.certificate(&issued.serial).await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
         let points = at_work.replace("%count%", "%WHERE c.serial%");

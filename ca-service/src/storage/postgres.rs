@@ -268,6 +268,16 @@ impl Connection {
         }
     }
 
+    /// What asks the server to give up the statement that it is at work on then.
+    pub(super) fn canceller(&self) -> impl FnOnce() + Send + use<> {
+        self.session.borrow().attached.canceller(&self.runtime)
+    }
+
+    /// Ends with the statement that it is at work on.
+    pub(super) fn retire(&self) {
+        self.given_up.set(true);
+    }
+
     pub(super) fn is_usable(&self) -> bool {
         !self.given_up.get() && !self.session.borrow().attached.client.is_closed()
     }
@@ -351,7 +361,7 @@ impl Connection {
         answered.map_or_else(
             || {
                 self.given_up.set(true);
-                session.attached.cancel(&self.runtime);
+                session.attached.canceller(&self.runtime)();
                 Err(late())
             },
             |answered| answered.map_err(unavailable),

@@ -29,13 +29,13 @@ pub(super) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     point_reads: PointReads,
     room: Arc<Semaphore>,
-    /// Of that, what those may have who read many rows.
+    /// Of that, what those may have who ask for many rows.
     room_for_scans: Arc<Semaphore>,
 }
 
 impl Readers {
-    /// At most `most` connections are used at once, and half of them for what takes long: an answer about one certificate does not
-    /// wait for a look at all of them.
+    /// At most `most` connections are used at once, and half of them for what others ask and takes long: neither an answer about one
+    /// certificate nor the authority's own work waits for a look at all of them.
     pub(super) fn of(connect: Arc<Connect>, point_reads: PointReads, most: usize) -> Self {
         let [room, room_for_scans] = [most, most.div_ceil(2)].map(|most| Arc::new(Semaphore::new(most)));
         Self { connect, idle: Arc::default(), point_reads, room, room_for_scans }
@@ -52,14 +52,31 @@ impl Readers {
         }
     }
 
-    /// A read of many rows, on a thread that may block.
+    /// A read of many rows for the authority's own work, on a thread that may block: of what is due, or of what an index leads to. It
+    /// waits for no [`Self::scan`].
+    pub(super) async fn own_scan<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.elsewhere(move |connection| connection.patiently(read)).await
+    }
+
+    /// A read of many rows that somebody asks for, on a thread that may block. It ends when nobody waits for it any more.
     pub(super) async fn scan<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let room = Arc::clone(&self.room_for_scans).acquire_owned().await.map_err(|error| ended(&error))?;
+        let waited_for = WaitedFor::default();
+        let stand = Arc::clone(&waited_for.0);
         self.elsewhere(move |connection| {
+            if !begin(&stand, connection) {
+                return Err(ended(&"nobody waits for it"));
+            }
             let outcome = connection.patiently(read);
+            if !finish(&stand) {
+                connection.retire();
+            }
             drop(room);
             outcome
         })
@@ -107,6 +124,50 @@ impl Readers {
     }
 }
 
+/// Where a read stands for which somebody waits.
+#[derive(Default)]
+enum Stand {
+    #[default]
+    Waiting,
+    /// With what ends it.
+    AtWork(Box<dyn FnOnce() + Send>),
+    Over,
+    GivenUp,
+}
+
+/// That somebody waits for a read. Dropped, it ends the read.
+#[derive(Default)]
+struct WaitedFor(Arc<Mutex<Stand>>);
+
+impl Drop for WaitedFor {
+    fn drop(&mut self) {
+        let mut stand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Stand::AtWork(cancel) = std::mem::replace(&mut *stand, Stand::GivenUp) {
+            cancel();
+        }
+    }
+}
+
+/// Begins a read; false where nobody waits for it any more.
+fn begin(stand: &Mutex<Stand>, connection: &Connection) -> bool {
+    let mut stand = stand.lock().unwrap_or_else(PoisonError::into_inner);
+    let wanted = matches!(*stand, Stand::Waiting);
+    if wanted {
+        *stand = Stand::AtWork(connection.canceller());
+    }
+    wanted
+}
+
+/// Ends a read; false where it was given up meanwhile.
+fn finish(stand: &Mutex<Stand>) -> bool {
+    let mut stand = stand.lock().unwrap_or_else(PoisonError::into_inner);
+    let wanted = matches!(*stand, Stand::AtWork(_));
+    if wanted {
+        *stand = Stand::Over;
+    }
+    wanted
+}
+
 /// The database as of one moment. Dropped unread, it ends with its connection.
 pub(super) struct View {
     readers: Readers,
@@ -131,4 +192,80 @@ impl View {
 
 fn ended(error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("a read ended early: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Condvar;
+    use std::time::Duration;
+
+    use super::super::rows;
+    use super::*;
+
+    fn of_memory(most: usize) -> Readers {
+        let connect = || {
+            let opened = rusqlite::Connection::open_in_memory();
+            opened.map(Connection::Sqlite).map_err(super::super::sqlite::unavailable)
+        };
+        Readers::of(Arc::new(connect), PointReads::Elsewhere, most)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_search_ends_with_whoever_waited_for_it() {
+        let readers = of_memory(2);
+        let endless =
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let search = tokio::spawn({
+            let readers = readers.clone();
+            async move {
+                readers
+                    .scan(move |connection| {
+                        let _ = begun.send(());
+                        rows::first(connection, endless, &[], |row| rows::get::<i64>(row, 0))
+                    })
+                    .await
+            }
+        });
+        begins.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        search.abort();
+        let next = tokio::time::timeout(Duration::from_secs(20), readers.scan(|_| Ok(1))).await;
+        assert_eq!(next.expect("what was given up goes on"), Ok(1));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_authority_reads_for_itself_waits_for_nobodys_search() {
+        let readers = of_memory(4);
+        let gate = Arc::new((Mutex::new((0, false)), Condvar::new()));
+        let searches: Vec<_> = (0..12)
+            .map(|_| {
+                let (readers, gate) = (readers.clone(), Arc::clone(&gate));
+                tokio::spawn(async move {
+                    let wait = move |_: &Connection| {
+                        let (state, told) = &*gate;
+                        let mut state = state.lock().unwrap();
+                        state.0 += 1;
+                        drop(told.wait_while(state, |(_, open)| !*open));
+                        Ok(())
+                    };
+                    readers.scan(wait).await
+                })
+            })
+            .collect();
+        while gate.0.lock().unwrap().0 < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let within = Duration::from_secs(20);
+        let own = tokio::time::timeout(within, readers.own_scan(|_| Ok(1))).await;
+        assert_eq!(own.expect("a search holds up the authority's own work"), Ok(1));
+        let point = tokio::time::timeout(within, readers.read(|_| Ok(2))).await;
+        assert_eq!(point.expect("a search holds up what is read at once"), Ok(2));
+        assert_eq!(gate.0.lock().unwrap().0, 2, "searches take half of the connections");
+        gate.0.lock().unwrap().1 = true;
+        gate.1.notify_all();
+        for search in searches {
+            search.await.unwrap().unwrap();
+        }
+    }
 }

@@ -30,6 +30,14 @@ pub struct Search {
     pub limit: u32,
 }
 
+impl Search {
+    /// Whether an index leads to exactly what is asked for, in its order: no more is read than is answered.
+    pub(super) fn is_narrow(&self) -> bool {
+        let led = self.identity.is_some() || self.spki_sha256.is_some() || self.requester.is_some();
+        led && self.state.is_none() && self.created_from.is_none() && self.created_before.is_none()
+    }
+}
+
 /// Which subscribers' certificates a revocation of many touches: all given conditions hold, and it carries an identity (the CA's
 /// own do not). The state does not count: what a selection up to a row matches is fixed, whatever is in flight meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,4 +101,26 @@ pub struct Expiring {
     pub through: UnixTime,
     /// At most so many.
     pub limit: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_an_index_leads_to_is_read_beside_the_searches_of_operators() {
+        let key = || Search { spki_sha256: Some([1; 32]), ..Search::default() };
+        let requester = Search { requester: Some("certificate:01".to_owned()), ..Search::default() };
+        assert!(key().is_narrow() && requester.is_narrow());
+        assert!(Search { below: Some(7), ..key() }.is_narrow());
+        for wide in [
+            Search::default(),
+            Search { created_before: Some(UnixTime(1)), ..Search::default() },
+            Search { created_before: Some(UnixTime(1)), ..key() },
+            Search { state: Some(State::Revoked), ..key() },
+            Search { request_id: Some("a".to_owned()), ..Search::default() },
+        ] {
+            assert!(!wide.is_narrow(), "{wide:?}");
+        }
+    }
 }

@@ -129,6 +129,28 @@ impl Connection {
         }
     }
 
+    /// What ends the statement that it is at work on then, from another thread.
+    pub(super) fn canceller(&self) -> Box<dyn FnOnce() + Send> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(connection) => Box::new(connection.canceller()),
+            Self::Sqlite(connection) => {
+                let handle = connection.get_interrupt_handle();
+                Box::new(move || handle.interrupt())
+            }
+        }
+    }
+
+    /// Has it used by nobody any more where what was cancelled may meet the next statement.
+    pub(super) fn retire(&self) {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(connection) => connection.retire(),
+            // It ends what runs at the time, and nothing later.
+            Self::Sqlite(_) => {}
+        }
+    }
+
     /// Does something that reads or changes as many rows as there are: a server is given the time that this takes.
     pub(super) fn patiently<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
         match self {

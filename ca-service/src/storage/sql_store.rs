@@ -258,7 +258,9 @@ impl CertificateStore for SqlStore {
         before: UnixTime,
         limit: u32,
     ) -> Answer<'_, Vec<StoredCertificate>> {
-        Box::pin(self.readers.scan(move |connection| certificates::open(connection, which, before, limit)))
+        Box::pin(
+            self.readers.own_scan(move |connection| certificates::open(connection, which, before, limit)),
+        )
     }
 
     fn certificate<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<StoredCertificate>> {
@@ -271,7 +273,11 @@ impl CertificateStore for SqlStore {
     }
 
     fn search(&self, search: Search) -> Answer<'_, Vec<StoredCertificate>> {
-        Box::pin(self.readers.scan(move |connection| certificates::search(connection, &search)))
+        let narrow = search.is_narrow();
+        let read = move |connection: &Connection| certificates::search(connection, &search);
+        Box::pin(async move {
+            if narrow { self.readers.own_scan(read).await } else { self.readers.scan(read).await }
+        })
     }
 
     fn selected(&self, selection: Selection, after: i64, limit: u32) -> Answer<'_, Vec<Selected>> {
@@ -285,7 +291,7 @@ impl CertificateStore for SqlStore {
     }
 
     fn expiring(&self, window: Expiring) -> Answer<'_, Vec<StoredCertificate>> {
-        Box::pin(self.readers.scan(move |connection| expiry::expiring(connection, &window)))
+        Box::pin(self.readers.own_scan(move |connection| expiry::expiring(connection, &window)))
     }
 
     fn overview(&self, now: UnixTime) -> Answer<'_, StoredOverview> {
@@ -314,7 +320,7 @@ impl CertificateStore for SqlStore {
     }
 
     fn unlogged_revocations(&self, limit: u32) -> Answer<'_, Vec<StoredRevocation>> {
-        Box::pin(self.readers.scan(move |connection| revocations::unlogged(connection, limit)))
+        Box::pin(self.readers.own_scan(move |connection| revocations::unlogged(connection, limit)))
     }
 
     fn record_revocation_logged<'a>(
@@ -332,7 +338,7 @@ impl CertificateStore for SqlStore {
     }
 
     fn due_crls(&self, older_than: UnixTime) -> Answer<'_, Vec<(String, CrlPart)>> {
-        Box::pin(self.readers.scan(move |connection| crls::due(connection, older_than)))
+        Box::pin(self.readers.own_scan(move |connection| crls::due(connection, older_than)))
     }
 
     fn start_crl<'a>(&'a self, issuer: &'a str, part: CrlPart, at: UnixTime) -> Answer<'a, StartedCrl> {
@@ -354,7 +360,7 @@ impl CertificateStore for SqlStore {
     }
 
     fn published_crls(&self) -> Answer<'_, Vec<StoredCrl>> {
-        Box::pin(self.readers.scan(crls::published))
+        Box::pin(self.readers.own_scan(crls::published))
     }
 
     fn add_authority<'a>(
@@ -371,7 +377,7 @@ impl CertificateStore for SqlStore {
     }
 
     fn authorities(&self) -> Answer<'_, Vec<StoredAuthority>> {
-        Box::pin(self.readers.scan(authorities::all))
+        Box::pin(self.readers.own_scan(authorities::all))
     }
 
     fn renew_authority<'a>(
@@ -409,7 +415,7 @@ impl CertificateStore for SqlStore {
     }
 
     fn audit_records(&self, after: u64, limit: u32) -> Answer<'_, Vec<audit::Record>> {
-        Box::pin(self.readers.scan(move |connection| audit::read(connection, after, limit)))
+        Box::pin(self.readers.own_scan(move |connection| audit::read(connection, after, limit)))
     }
 
     fn latest_audit(&self) -> Answer<'_, Option<audit::Record>> {

@@ -74,14 +74,16 @@ pub(super) struct Attached {
 
 impl Attached {
     /// Asks the server to give up what it is doing for this session: closing the connection alone it notices when it is done.
-    pub(super) fn cancel(&self, runtime: &Handle) {
-        let token = self.client.cancel_token();
-        runtime.spawn(async move {
-            let asked = tokio::time::timeout(CONNECT_TIMEOUT, token.cancel_query(NoTls)).await;
-            if !matches!(asked, Ok(Ok(()))) {
-                tracing::debug!("a statement that was given up could not be cancelled");
-            }
-        });
+    pub(super) fn canceller(&self, runtime: &Handle) -> impl FnOnce() + Send + use<> {
+        let (token, runtime) = (self.client.cancel_token(), runtime.clone());
+        move || {
+            runtime.spawn(async move {
+                let asked = tokio::time::timeout(CONNECT_TIMEOUT, token.cancel_query(NoTls)).await;
+                if !matches!(asked, Ok(Ok(()))) {
+                    tracing::debug!("a statement that was given up could not be cancelled");
+                }
+            });
+        }
     }
 }
 

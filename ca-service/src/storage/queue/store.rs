@@ -28,7 +28,7 @@ impl QueueStore for SqlStore {
     }
 
     fn count_waiting(&self, now: UnixTime) -> Answer<'_, u64> {
-        Box::pin(self.readers.scan(move |connection| sql::waiting(connection, now)))
+        Box::pin(self.readers.own_scan(move |connection| sql::waiting(connection, now)))
     }
 
     fn decide(&self, decision: NewDecision) -> Answer<'_, Vec<QueuedRequest>> {
@@ -48,7 +48,7 @@ impl QueueStore for SqlStore {
         Box::pin(async move {
             let needed = move |connection: &_| steps::needs_tending(connection, now, forget_before);
             // Mostly there is nothing to do, and a transaction that writes costs everybody a turn.
-            if !self.readers.scan(needed).await? {
+            if !self.readers.own_scan(needed).await? {
                 return Ok(0);
             }
             self.writer.change(move |connection| steps::tend(connection, now, forget_before)).await
@@ -72,7 +72,7 @@ impl QueueStore for SqlStore {
     }
 
     fn unannounced(&self, limit: u32) -> Answer<'_, Vec<QueuedRequest>> {
-        Box::pin(self.readers.scan(move |connection| sql::unannounced(connection, limit)))
+        Box::pin(self.readers.own_scan(move |connection| sql::unannounced(connection, limit)))
     }
 
     fn evidence(&self, intent: IntentId) -> Answer<'_, Option<String>> {
