@@ -134,15 +134,21 @@ impl CertificateAuthority {
         self.still_serves()?;
         self.take_allowance(&counted, &intent)?;
         let begun = self.store.begin_issuance(intent, token.detail()).await;
-        begun.inspect_err(|_| self.allowances.give_back(&counted, self.clock.monotonic()))?;
+        begun.inspect_err(|error| {
+            // Whether it stands is not known then.
+            if !matches!(error, StoreError::Unavailable(_)) {
+                self.allowances.give_back(&counted, self.clock.monotonic());
+            }
+        })?;
         // The CA's own revocation may have been in the same commit.
         if let Err(refused) = self.may_issue(&token.issuer, token.not_before) {
             let (reason, now) = (refused.to_string(), self.clock.for_records());
             self.store.undo_signing(token.intent, None, &reason, now).await?;
             self.metrics.abandoned.inc();
+            self.allowances.give_back(&counted, self.clock.monotonic());
             return Err(refused);
         }
-        self.sign_begun(token).await
+        self.sign_begun(token, Some(&counted)).await
     }
 
     fn take_allowance(&self, counted: &Counted, intent: &NewIntent) -> Result<(), CaError> {
@@ -255,13 +261,24 @@ impl CertificateAuthority {
             StoreError::StateConflict => CaError::IssuanceFailed,
             error => at_signing(error),
         })?;
-        self.sign_begun(token).await
+        self.sign_begun(token, None).await
     }
 
-    /// Signs what is recorded as being signed, records and logs it.
-    async fn sign_begun(self: &Arc<Self>, token: IssuanceToken) -> Result<Issued, CaError> {
+    /// Signs what is recorded as being signed, records and logs it; gives back what it was counted as where nothing was signed.
+    async fn sign_begun(
+        self: &Arc<Self>,
+        token: IssuanceToken,
+        counted: Option<&Counted>,
+    ) -> Result<Issued, CaError> {
         let IssuanceToken { intent, serial, issuer, kind, step, tbs, not_before, not_after, .. } = token;
-        let (signature, signed) = self.sign_recorded(&issuer, &intent, &tbs, None).await?;
+        let signed = self.sign_recorded(&issuer, &intent, &tbs, None).await;
+        let (signature, signed) = signed.inspect_err(|error| {
+            if let (Some(counted), CaError::Signing(error)) = (counted, error)
+                && says_that_nothing_was_signed(error)
+            {
+                self.allowances.give_back(counted, self.clock.monotonic());
+            }
+        })?;
         let (certificate, log_index) = match step {
             Step::Certificate => {
                 self.store.record_signed(intent, signature, self.clock.for_records()).await?;

@@ -15,7 +15,10 @@ use fixture::{Site, check_ca, enrol_request, key, token_request};
 use service::SystemClock;
 
 async fn site() -> (Site, Arc<CertificateAuthority>, Arc<Orders>) {
-    let site = Site::new().await;
+    with(Site::new().await).await
+}
+
+async fn with(site: Site) -> (Site, Arc<CertificateAuthority>, Arc<Orders>) {
     let orders = Arc::new(Orders::default());
     let keys = ObedientKeys { inner: site.keys(), orders: orders.clone() };
     let authority = site.open_over(site.store().await, Arc::new(SystemClock), &keys).await;
@@ -41,6 +44,22 @@ async fn a_refusal_that_says_nothing_was_signed_abandons_and_the_same_call_may_b
     assert_eq!(abandoned.state, State::Abandoned);
     let issued = authority.enrol(&asked).await.unwrap();
     assert_ne!(issued.serial, abandoned.serial, "a serial number that was recorded is never used again");
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_signed_counts_for_nobody() {
+    let few = "[enrolment]\nper_identity = { per_hour = 1, burst = 1 }\n";
+    let (_site, authority, orders) = with(Site::with(few).await).await;
+    let asked = request(&authority).await;
+    // Those that come back while the key is away are not refused when it is there again; what may have been signed counts.
+    for _ in 0..3 {
+        orders.for_certificates([Some(Refusal::Permanent)]);
+        assert!(matches!(authority.enrol(&asked).await, Err(CaError::Signing(_))));
+    }
+    authority.enrol(&asked).await.unwrap();
+    let refused = authority.enrol(&request(&authority).await).await;
+    assert!(matches!(refused, Err(CaError::TooManyCertificates { .. })), "{refused:?}");
     check_ca(&authority).await;
 }
 
