@@ -31,7 +31,8 @@ pub struct EnrolmentConfig {
     pub no_renewal: BTreeSet<String>,
     /// Hours from a request to its end, 1 to 720. Default 168. The certificate must be fetched in them, too.
     pub request_hours: u32,
-    /// Most requests that wait at once, 1 to 10000. Default 1000. Those by identity tokens take half of that at most.
+    /// Most requests that wait at once, 1 to 10000. Default 1000. Those by identity token, code and renewal take half of that
+    /// each at most, and three quarters together.
     pub most_waiting: u32,
     /// Most requests of one identity that wait at once, 1 to 100. Default 4.
     pub most_waiting_per_identity: u32,

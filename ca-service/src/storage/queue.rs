@@ -187,7 +187,7 @@ pub enum RequestOf {
 /// Most open requests; a limit that is reached refuses the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// In all; those by identity tokens take half of that at most.
+    /// In all; those of one way take half of that at most, unless it is that of one-time tokens of operators, for which a quarter is kept.
     pub all: u32,
     /// Of one identity, as one issuer vouches for it.
     pub identity: u32,

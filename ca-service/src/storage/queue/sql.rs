@@ -162,9 +162,12 @@ pub(in crate::storage) fn holds(connection: &Connection, token: &[u8; 32]) -> Re
 const OPEN: &str = "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ?";
 const OPEN_OF_IDENTITY: &str = "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ? \
     AND identity = ? AND identity_issuer = ?";
-/// How many of those by identity token are: whoever an issuer lets in must not keep everybody else out.
-const OPEN_BY_IDENTITY_TOKEN: &str =
-    "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ? AND way = 2";
+/// How many of those by one way (2) are, and by every way but the one-time tokens of operators (0): neither whoever an issuer lets in,
+/// nor whoever gets letters, nor whoever has certificates must keep everybody else out.
+const OPEN_BY_WAY: &str =
+    "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ? AND way = ?";
+const OPEN_WITHOUT_OPERATOR: &str =
+    "SELECT count(*) FROM enrolment_request WHERE state IN (0, 1) AND expires_at > ? AND way <> 0";
 
 pub(in crate::storage) fn record(connection: &Connection, new: &NewRequest) -> Result<(), StoreError> {
     let NewRequest { content, statement, limits, instead_of } = new;
@@ -197,10 +200,13 @@ pub(in crate::storage) fn record(connection: &Connection, new: &NewRequest) -> R
     if count(connection, OPEN, params![at.0])? >= u64::from(limits.all) {
         return Err(StoreError::QueueFull(QueueLimit::All));
     }
-    if content.way == Way::IdentityToken
-        && count(connection, OPEN_BY_IDENTITY_TOKEN, params![at.0])? >= u64::from(limits.all.div_ceil(2))
-    {
-        return Err(StoreError::QueueFull(QueueLimit::All));
+    if content.way != Way::Token {
+        let (half, quarter) = (limits.all.div_ceil(2), limits.all / 4);
+        if count(connection, OPEN_BY_WAY, params![at.0, content.way as i64])? >= u64::from(half)
+            || count(connection, OPEN_WITHOUT_OPERATOR, params![at.0])? >= u64::from(limits.all - quarter)
+        {
+            return Err(StoreError::QueueFull(QueueLimit::All));
+        }
     }
     let (identity, issuer) = (content.identity.as_str(), &content.identity_issuer);
     let of_identity = count(connection, OPEN_OF_IDENTITY, params![at.0, identity, issuer])?;

@@ -92,6 +92,31 @@ fn a_request_whose_time_is_over_gives_way_noted_or_not() {
 }
 
 #[test]
+fn no_way_of_asking_takes_the_places_that_are_kept_for_what_operators_let_in() {
+    let connection = database();
+    let asked = |id: u8, way: Way| {
+        let mut new = request(id, 0, None);
+        new.content.way = way;
+        new.content.request_id = format!("r-{id}");
+        new.content.identity = Identity::Email(format!("dev-{id}@example.org"));
+        new.limits = QueueLimits { all: 8, identity: 4 };
+        record(&connection, &new)
+    };
+    let full = Err(StoreError::QueueFull(QueueLimit::All));
+    for id in 1..=4 {
+        asked(id, Way::Code).unwrap();
+    }
+    assert_eq!(asked(5, Way::Code), full, "half of them to letters");
+    asked(6, Way::Certificate).unwrap();
+    asked(7, Way::IdentityToken).unwrap();
+    assert_eq!(asked(8, Way::IdentityToken), full, "a quarter is kept");
+    assert_eq!(asked(9, Way::Certificate), full, "a quarter is kept");
+    asked(10, Way::Token).unwrap();
+    asked(11, Way::Token).unwrap();
+    assert_eq!(asked(12, Way::Token), full);
+}
+
+#[test]
 fn open_requests_are_found_without_reading_the_closed_ones() {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
     migrations::create(&connection).unwrap();
@@ -103,7 +128,8 @@ fn open_requests_are_found_without_reading_the_closed_ones() {
         (open, params![1_i64, 2_i64].to_vec(), "enrolment_request_open"),
         (unannounced, params![1_i64].to_vec(), "enrolment_request_open"),
         (OPEN_OF_IDENTITY, params![1_i64, "a", "b"].to_vec(), "enrolment_request_open"),
-        (OPEN_BY_IDENTITY_TOKEN, params![1_i64].to_vec(), "enrolment_request_open"),
+        (OPEN_BY_WAY, params![1_i64, 2_i64].to_vec(), "enrolment_request_open"),
+        (OPEN_WITHOUT_OPERATOR, params![1_i64].to_vec(), "enrolment_request_open"),
         (steps::OVERDUE, params![1_i64, 2_i64].to_vec(), "enrolment_request_open"),
         (steps::OLD, params![1_i64, 2_i64].to_vec(), "enrolment_request_closed"),
         (HOLDS, params![[0_u8; 32]].to_vec(), "(token=?)"),
