@@ -56,7 +56,8 @@ pub fn methods(path: &str) -> &'static str {
     match path {
         "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
         "/api/v1/tokens" | "/api/v1/codes" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
-        "/api/v1/own/certificates" | "/api/v1/own/revocations" | "/api/v1/renewals" => "POST",
+        "/api/v1/own/certificates" | "/api/v1/own/revocations" => "POST",
+        "/api/v1/renewals" | "/api/v1/renewals/challenges" => "POST",
         "/api/v1/policy/explain" | "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
         "/api/v1/requests/approve" | "/api/v1/requests/deny" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",

@@ -27,6 +27,7 @@ use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::publisher::PublishedCrl;
+use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
 use crate::standing::Fall;
@@ -136,6 +137,8 @@ pub struct CertificateAuthority {
     /// Signs what strangers ask for (OCSP answers, time stamps), so that they cannot hold up issuance.
     pub(crate) status_pool: SigningPool,
     pub(crate) fresh_limit: RateLimiter,
+    /// What proofs for renewals must name.
+    pub(crate) challenges: Challenges,
     /// What each identity and each requester may still have.
     pub(crate) allowances: Allowances,
     /// When the audit trail was last looked at for an anchor, on the monotonic clock.

@@ -4,6 +4,7 @@
 
 mod delta;
 mod queue;
+mod renewals;
 mod trail;
 mod unfounded;
 
@@ -73,6 +74,9 @@ async fn certificates(
         for record in &page {
             report.certificates += 1;
             let mut outcome = certificate(authority, record).and_then(|()| trail.covers(record));
+            if outcome.is_ok() {
+                outcome = renewals::judge(authority, record).await?;
+            }
             if let Some(revocation) = &record.revocation {
                 report.revoked += 1;
                 outcome = outcome.and_then(|()| trail.agrees(revocation));

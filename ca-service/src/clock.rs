@@ -91,6 +91,17 @@ impl ClockGuard {
         UnixTime(wall.min(accepted.saturating_add(i64::try_from(elapsed).unwrap_or(i64::MAX))))
     }
 
+    /// Of the times that it may be the one nearest to another: what a machine says whose clock is right. Where the wall clock was turned
+    /// back, that is what it showed before and the time that went by since.
+    #[must_use]
+    pub fn nearest_to(&self, time: UnixTime) -> UnixTime {
+        let wall = self.for_records();
+        let (accepted, at) = *self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = i64::try_from(self.clock.monotonic().saturating_sub(at).as_secs()).unwrap_or(i64::MAX);
+        let went_on = accepted.saturating_add(elapsed).max(self.latest.load(Ordering::SeqCst));
+        if time.0.abs_diff(went_on) < time.0.abs_diff(wall.0) { UnixTime(went_on) } else { wall }
+    }
+
     /// Time on a clock that never goes back.
     #[must_use]
     pub fn monotonic(&self) -> Duration {
@@ -159,6 +170,21 @@ mod tests {
         assert_eq!(guard.for_records(), UnixTime(1_016));
         clock.advance(Duration::from_secs(10));
         assert_eq!(guard.for_records(), UnixTime(5_010));
+    }
+
+    #[test]
+    fn where_the_clock_was_turned_back_the_time_that_went_on_is_known_too() {
+        let clock = Arc::new(TestClock::at_unix_seconds(10_000));
+        let guard = ClockGuard::new(clock.clone(), UnixTime(9_000));
+        assert_eq!(guard.now(), Ok(UnixTime(10_000)));
+        clock.set_unix_seconds(6_400);
+        clock.advance(Duration::from_secs(100));
+        assert_eq!(guard.for_records(), UnixTime(6_500));
+        assert_eq!(guard.nearest_to(UnixTime(10_103)), UnixTime(10_100));
+        assert_eq!(guard.nearest_to(UnixTime(6_490)), UnixTime(6_500));
+        // As the records have it, after a start.
+        let guard = ClockGuard::new(clock, UnixTime(10_050));
+        assert_eq!(guard.nearest_to(UnixTime(10_060)), UnixTime(10_050));
     }
 
     #[test]

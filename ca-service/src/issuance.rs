@@ -197,8 +197,8 @@ impl CertificateAuthority {
         let not_after = now.plus(profile.lifetime() - 1).min(issuer.not_after);
         let intent = intent_id(now)?;
         let renews = match request.proof {
-            Proof::Certificate { serial: Some(serial) } => Some(serial),
-            Proof::Certificate { serial: None } => {
+            Proof::Certificate { serial: Some(serial), .. } => Some(serial),
+            Proof::Certificate { serial: None, .. } => {
                 return Err(CaError::Inconsistent("a renewal does not say of what"));
             }
             Proof::Code | Proof::IdentityToken { .. } | Proof::Token { .. } => None,

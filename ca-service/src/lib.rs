@@ -58,6 +58,7 @@ pub mod queue;
 pub mod readiness;
 pub mod reconciler;
 pub mod renewal;
+mod renewal_challenge;
 pub mod responder;
 pub mod revocation;
 pub mod role;

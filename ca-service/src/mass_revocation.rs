@@ -2,9 +2,13 @@
 //!
 //! A plan is one text, the [`Order`], that says everything: which certificates, why, from when on, how many. Its exact bytes are
 //! confirmed and approved, so nothing that anybody agreed to can change its meaning afterwards. Certificates issued after the
-//! plan are not touched, except those of requests that waited for people when it was made, and a number that differs from the confirmed one stops it. What is in flight is meant too, and is ended
-//! before it is signed. Pieces go by row number and repeat harmlessly:
-//! whoever was interrupted goes on from the last piece, or from the first.
+//! plan are not touched, except those of requests that waited for people when it was made and those that came of selected ones by renewal,
+//! and a number that differs from the confirmed one stops it. What is in flight is meant too, and is ended before it is signed. Pieces go
+//! by row number and repeat harmlessly: whoever was interrupted goes on from the last piece, or from the first.
+//!
+//! Unless the reason says that the holders are trusted, what came of a selected certificate by renewal ends with it, whatever its key, its
+//! issuer and its time. The plan counts those beside the selected ones, they are confirmed and approved with them, and those that came
+//! since end too. So that approvals cannot be avoided by that, as many are needed as the number of the day asks for.
 
 use std::sync::Arc;
 
@@ -18,8 +22,9 @@ use sha2::{Digest as _, Sha256};
 use crate::approval::{Approved, Intent, Quorum};
 use crate::authority::{CertificateAuthority, names};
 use crate::error::CaError;
+use crate::revocation::ends_renewals;
 use crate::storage::queue::QueueSelection;
-use crate::storage::{Selected, Selection, State, StoreError};
+use crate::storage::{Counted, RenewalCount, Selected, Selection, State, StoreError};
 use crate::wire::stored_reason;
 
 /// How long an order may be carried out.
@@ -39,9 +44,16 @@ const REMEMBERED: u64 = 64;
 /// Attempts to revoke or to end what moves on at the same moment; it moves on twice at most.
 const ATTEMPTS: u32 = 4;
 
-/// How many certificates an order matches, by its SHA-256. That never changes, so it is counted for the first piece and not for
-/// each of thousands.
-pub(crate) struct CountedOrders(Cache<[u8; 32], u64>);
+/// How many certificates an order matches, by its SHA-256. That never changes, and of renewals there may only be more, so it is counted
+/// for the first piece and not for each of thousands.
+pub(crate) struct CountedOrders(Cache<[u8; 32], Found>);
+
+/// How many certificates an order selects, and how many others came of them by renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    matching: u64,
+    renewed: u64,
+}
 
 impl CountedOrders {
     pub(crate) fn new() -> Self {
@@ -65,6 +77,9 @@ pub struct Order {
     pub requests_through: i64,
     /// How many certificates that are.
     pub matching: u64,
+    /// How many others had come of them by renewal and end with them; 0, and not written, where none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub renewed: u64,
     /// Why.
     pub reason: ca_api::RevocationReason,
     /// From when on they must not be trusted; none for the time of recording.
@@ -73,8 +88,8 @@ pub struct Order {
     pub void_at: i64,
 }
 
-fn is_zero(number: &i64) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Order {
@@ -94,6 +109,11 @@ impl Order {
 
     fn text(&self) -> Result<String, CaError> {
         serde_json::to_string(self).map_err(|_| CaError::Inconsistent("an order cannot be written"))
+    }
+
+    /// What is confirmed: every certificate that it ends.
+    fn all(&self) -> u64 {
+        self.matching.saturating_add(self.renewed)
     }
 
     fn selection(&self) -> Result<Selection, CaError> {
@@ -135,7 +155,7 @@ fn selection(wire: &RevocationSelection) -> Result<Selection, CaError> {
 /// Those of after the plan as well: nothing is lost that cannot be asked for again.
 fn requests_meant(wire: &RevocationSelection) -> Result<QueueSelection, CaError> {
     let Selection { identity, spki_sha256, profile, issuer, created_before, .. } = selection(wire)?;
-    Ok(QueueSelection { identity, spki_sha256, profile, issuer, created_before })
+    Ok(QueueSelection { requester: None, identity, spki_sha256, profile, issuer, created_before })
 }
 
 impl CertificateAuthority {
@@ -150,12 +170,14 @@ impl CertificateAuthority {
         }
         let open = self.store.count_requests(requests_meant(&asked.selection)?).await?;
         let count = self.store.count_selected(selection(&asked.selection)?).await?;
+        let renewed = self.renewed(&selection(&asked.selection)?, asked.reason, asked.compromised_at).await?;
         let order = Order {
             authority: self.authority_fingerprint()?,
             selection: asked.selection.clone(),
             through: count.newest,
             requests_through: open.newest,
             matching: count.matching,
+            renewed,
             reason: asked.reason,
             compromised_at: asked.compromised_at,
             void_at: now.plus(ORDER_LASTS).0,
@@ -166,15 +188,52 @@ impl CertificateAuthority {
             order: text,
             matching: count.matching,
             revoked: count.revoked,
+            renewed,
             open_requests: open.count,
-            approvals_needed: self.approvers_of(count.matching).map_or(0, Quorum::threshold),
+            approvals_needed: self.approvers_of(order.all()).map_or(0, Quorum::threshold),
             void_at: order.void_at,
         })
     }
 
     /// The quorum that has to approve a revocation of so many, if one has to.
-    fn approvers_of(&self, matching: u64) -> Option<&Quorum> {
-        self.quorum.as_ref().filter(|quorum| matching > quorum.revocations_above())
+    fn approvers_of(&self, ended: u64) -> Option<&Quorum> {
+        self.quorum.as_ref().filter(|quorum| ended > quorum.revocations_above())
+    }
+
+    /// How many certificates beside the selected ones came of them by renewal, and end with them for a reason.
+    async fn renewed(
+        &self,
+        selection: &Selection,
+        reason: ca_api::RevocationReason,
+        compromised_at: Option<i64>,
+    ) -> Result<u64, CaError> {
+        let mut after = 0;
+        let mut all = 0_u64;
+        if !ends_renewals(stored_reason(reason)) {
+            return Ok(0);
+        }
+        loop {
+            let page = self.store.selected(selection.clone(), after, MAX_PIECE).await?;
+            let Some(last) = page.last() else { return Ok(all) };
+            after = last.row;
+            let count = self.renewed_of(&page, selection, reason, compromised_at).await?;
+            all = all.saturating_add(count.revoked).saturating_add(count.standing);
+        }
+    }
+
+    /// What came of some certificates of a selection, beside the selected ones.
+    async fn renewed_of(
+        &self,
+        page: &[Selected],
+        selection: &Selection,
+        reason: ca_api::RevocationReason,
+        compromised_at: Option<i64>,
+    ) -> Result<RenewalCount, CaError> {
+        let since =
+            compromised_at.filter(|_| reason == ca_api::RevocationReason::KeyCompromise).map(UnixTime);
+        let of = page.iter().map(|one| one.serial.clone()).collect();
+        let which = Counted { apart_from: Some(selection.clone()), since };
+        Ok(self.store.count_renewals(of, which).await?)
     }
 
     /// SHA-256 of the key that signs certificates: what is approved for one authority says nothing to another.
@@ -212,14 +271,18 @@ impl CertificateAuthority {
         if order.compromised_at.is_some_and(|at| at > now.0) {
             return refuse("compromised_at", "must not be in the future");
         }
-        if asked.confirm != order.matching {
-            return refuse("confirm", "is not the number of certificates of the order");
+        if asked.confirm != order.all() {
+            return refuse(
+                "confirm",
+                "is not the number of certificates of the order, with what came of them",
+            );
         }
-        let found = self.matching(&order, &asked.order).await?;
-        if found != order.matching {
-            return Err(CaError::SelectionChanged { planned: order.matching, found });
+        let found = self.found(&order, &asked.order).await?;
+        if found.matching != order.matching {
+            return Err(CaError::SelectionChanged { planned: order.matching, found: found.matching });
         }
-        let approved = match self.approvers_of(found) {
+        let ended = found.matching.saturating_add(found.renewed.max(order.renewed));
+        let approved = match self.approvers_of(ended) {
             None => None,
             Some(quorum) => {
                 if asked.approvals.len() > MAX_APPROVALS {
@@ -235,13 +298,15 @@ impl CertificateAuthority {
         task.await.unwrap_or(Err(CaError::Inconsistent("the revocation task ended early")))
     }
 
-    /// How many certificates an order matches.
-    async fn matching(&self, order: &Order, text: &str) -> Result<u64, CaError> {
+    /// How many certificates an order matches, and how many came of them by now.
+    async fn found(&self, order: &Order, text: &str) -> Result<Found, CaError> {
         let digest: [u8; 32] = Sha256::digest(text).into();
         if let Some(known) = self.counted_orders.0.get(&digest) {
             return Ok(known);
         }
-        let found = self.store.count_selected(order.selection()?).await?.matching;
+        let selection = order.selection()?;
+        let renewed = self.renewed(&selection, order.reason, order.compromised_at).await?;
+        let found = Found { matching: self.store.count_selected(selection).await?.matching, renewed };
         self.counted_orders.0.insert(digest, found);
         Ok(found)
     }
@@ -265,17 +330,18 @@ impl CertificateAuthority {
             "order_sha256": hex::encode(Sha256::digest(text)),
             "after": piece.after,
             "limit": piece.limit,
+            "with_renewals": ends_renewals(stored_reason(order.reason)),
             "approved": approved,
         });
         let now = self.clock.for_records();
         self.store.audit("revocation.ordered", &piece.actor, detail.into(), now).await?;
-        let mut done = RevokeManyDone { revoked: 0, kept: 0, ended_requests: 0, next: None };
+        let mut done = RevokeManyDone { revoked: 0, kept: 0, renewed: 0, ended_requests: 0, next: None };
         // Before the certificates are looked for: a request that is fetched until then has its certificate among them, and none is
         // fetched after.
         let meant = requests_meant(&order.selection)?;
         done.ended_requests = self.store.end_requests(meant, &piece.actor, ENDED, now).await?;
         self.metrics.requests_ended.inc_by(done.ended_requests);
-        let found = self.store.selected(selection, piece.after, piece.limit).await?;
+        let found = self.store.selected(selection.clone(), piece.after, piece.limit).await?;
         let reason = stored_reason(order.reason);
         let mut outcomes = Vec::with_capacity(found.len());
         for one in &found {
@@ -289,6 +355,10 @@ impl CertificateAuthority {
                 // The others of the piece stand; repeating it comes to the same.
                 Err(error) => return Err(error),
             }
+        }
+        if ends_renewals(reason) {
+            let renewed = self.renewed_of(&found, &selection, order.reason, order.compromised_at).await?;
+            done.renewed = renewed.revoked;
         }
         if found.len() == piece.limit as usize {
             done.next = found.last().map(|last| last.row);
@@ -360,6 +430,7 @@ mod tests {
             through: 7,
             requests_through: 0,
             matching: 3,
+            renewed: 0,
             reason: ca_api::RevocationReason::KeyCompromise,
             compromised_at: Some(1_700_000_000),
             void_at: 1_800_000_000,
@@ -380,6 +451,9 @@ mod tests {
         let expected = expected.replace("\"through\":7,", "\"through\":7,\"requests_through\":9,");
         assert_eq!(with_requests.text().unwrap(), expected);
         assert_eq!(Order::parse(&expected).unwrap(), with_requests);
+        let with_renewals = Order { renewed: 4, ..order() };
+        let expected = text.replace("\"matching\":3,", "\"matching\":3,\"renewed\":4,");
+        assert_eq!((with_renewals.text().unwrap(), with_renewals.all()), (expected, 7));
         for other in [
             format!("{text} "),
             text.replace(":3,", ": 3,"),

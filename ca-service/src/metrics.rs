@@ -17,6 +17,7 @@ pub struct CaMetrics {
     pub(crate) ocsp_signed: Counter,
     pub(crate) ocsp_limited: Counter,
     pub(crate) identity_tokens_refused: Counter,
+    pub(crate) key_proofs_refused: Counter,
     pub(crate) issuance_limited: Counter,
     pub(crate) timestamps: Counter,
     pub(crate) first_expiry: Gauge,
@@ -50,6 +51,11 @@ impl CaMetrics {
                 "mentat_ca_identity_tokens_refused",
                 "Identity tokens that got no certificate",
                 &self.identity_tokens_refused,
+            ),
+            (
+                "mentat_ca_key_proofs_refused",
+                "Proofs of certified keys that opened nothing",
+                &self.key_proofs_refused,
             ),
             (
                 "mentat_ca_issuance_limited",

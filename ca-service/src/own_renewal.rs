@@ -2,14 +2,17 @@
 //!
 //! What the new certificate says comes from the record of the old one. A renewal is linked with it: whoever ends the old one because
 //! its key or its holder is not to be trusted ends what came of it ([`CertificateAuthority::revoke`]).
+//!
+//! A call that is repeated gets what came of the first one, whatever became of the old certificate, the configuration and the limits since:
+//! the requester has the new key already. Only what is new is judged.
 
 use std::sync::Arc;
 
 use ca_api::possession::{ProvenDeed, Renew};
-use ca_pki::crl::RevocationReason;
+use ca_pki::Identity;
+use ca_pki::UnixTime;
 use ca_pki::csr::VerifiedRequest;
 use ca_pki::profile::Kind;
-use ca_pki::{Identity, SerialNumber, UnixTime};
 use trust_store::provider::AwsLc;
 
 use crate::authority::CertificateAuthority;
@@ -18,34 +21,72 @@ use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
 use crate::possession::PossessionRefusal;
 use crate::queue::{Asked, Proof};
-use crate::storage::{MAX_RENEWALS, Search, State, StoreError, StoredCertificate};
+use crate::storage::queue::{QueueState, RequestOf};
+use crate::storage::{BY_CERTIFICATE, Search, State, StoreError, StoredCertificate};
 
-/// What the requester of a renewal is called, before the serial number of the old certificate.
-pub(crate) const BY_CERTIFICATE: &str = "certificate:";
+/// What came of earlier calls with the same request id.
+enum Before {
+    /// A certificate.
+    Issued(Box<Issued>),
+    /// Nothing, or nothing that stands in the way of another one.
+    Nothing,
+    /// A request that people approve, or may.
+    Open,
+}
 
 impl CertificateAuthority {
     /// Renews the certificate whose key is shown. Runs to its end even when the caller goes away.
     ///
     /// # Errors
-    /// [`CaError::Possession`], [`CaError::Queue`] where people must approve, and what issuance reports.
+    /// As [`Self::renew_own_over`].
     pub async fn renew_own(self: &Arc<Self>, asked: &Renew) -> Result<Issued, CaError> {
+        self.renew_own_over(asked, Some(Vec::new())).await
+    }
+
+    /// The same for whoever is known by their connection, too: `connection` is what its client certificate names them, none where
+    /// that cannot be read.
+    ///
+    /// # Errors
+    /// [`CaError::Possession`], [`CaError::Queue`] where people must approve, and what issuance reports.
+    pub async fn renew_own_over(
+        self: &Arc<Self>,
+        asked: &Renew,
+        connection: Option<Vec<String>>,
+    ) -> Result<Issued, CaError> {
         let (this, asked) = (Arc::clone(self), asked.clone());
-        let task = tokio::spawn(async move { this.renew_to_the_end(&asked).await });
+        let task = tokio::spawn(async move { this.renew_to_the_end(&asked, connection).await });
         task.await.unwrap_or(Err(CaError::Inconsistent("the enrolment task ended early")))
     }
 
-    async fn renew_to_the_end(self: &Arc<Self>, asked: &Renew) -> Result<Issued, CaError> {
+    async fn renew_to_the_end(
+        self: &Arc<Self>,
+        asked: &Renew,
+        connection: Option<Vec<String>>,
+    ) -> Result<Issued, CaError> {
         check_request_id(Some(&asked.request_id))?;
         let now = self.clock.now()?;
-        let content = Renew::content(&asked.request_id, &asked.csr);
+        let challenge = asked.proof.challenge.as_deref();
+        let content = Renew::content(challenge.unwrap_or_default(), &asked.request_id, &asked.csr);
         let holder = self.holder(&asked.proof, ProvenDeed::Renew, &content, now).await?;
-        self.refuse_lapsed(&holder, now)?;
-        let (requester, old) = (holder.name(), holder.into_record());
-        if !self.is_renewable(&old)? {
-            return Err(PossessionRefusal::NotRenewable.into());
-        }
+        let (requester, old) = (holder.name(), holder.record());
+        self.refuse_unchallenged(challenge, &old.serial)?;
         let csr = VerifiedRequest::from_pem(&asked.csr, self.profile(&old.profile)?.key_use(), &AwsLc)?;
         let spki_sha256 = csr.public_key().spki_sha256();
+        let least = match self.before(&requester, &asked.request_id, &spki_sha256, now).await? {
+            Before::Issued(issued) => return Ok(*issued),
+            // People were asked while the certificate was good, and may need longer than it is.
+            Before::Open => {
+                self.refuse_revoked(&holder)?;
+                1
+            }
+            Before::Nothing => {
+                self.refuse_lapsed(&holder, now)?;
+                0
+            }
+        };
+        if !self.is_renewable(old)? {
+            return Err(PossessionRefusal::NotRenewable.into());
+        }
         if spki_sha256 == old.spki_sha256 {
             return Err(PossessionRefusal::KeyUnchanged.into());
         }
@@ -59,27 +100,26 @@ impl CertificateAuthority {
             requester: requester.clone(),
             request_id: Some(asked.request_id.clone()),
             token: None,
-            proof: Proof::Certificate { serial: Some(old.serial.clone()) },
+            proof: Proof::Certificate { serial: Some(old.serial.clone()), vouched_by: None },
             approved: None,
             evidence: serde_json::json!({ "method": "certified-key", "renews": old.serial.to_string() })
                 .into(),
         };
         let needed = self.approvals_demanded(&request.profile, &request.proof, &request.identity_issuer);
-        let outcome = if needed > 0 {
-            // Whoever has no address cannot be told from those who approve.
-            let requester_names = match &identity {
-                Identity::Email(address) => Some(vec![address.clone()]),
-                Identity::Uri(_) => None,
-            };
-            let asked = Asked { request, requester_names, voucher_names: Vec::new(), needed };
-            self.certify_approved(&asked).await
-        } else {
-            self.certify(request).await
+        let outcome = match needed.max(least) {
+            0 => self.certify(request).await,
+            needed => self.certify_approved(&self.asked_by(request, old, connection, needed).await?).await,
         };
         match outcome {
+            // Another call was faster.
             Err(CaError::Store(StoreError::RenewedAlready)) => {
-                self.renewed(&requester, &asked.request_id, &spki_sha256).await
+                match self.before(&requester, &asked.request_id, &spki_sha256, now).await? {
+                    Before::Issued(issued) => Ok(*issued),
+                    // Given up meanwhile: the id may serve again.
+                    Before::Nothing | Before::Open => Err(CaError::IssuancePending),
+                }
             }
+            Err(CaError::Store(StoreError::RenewalsEnding)) => Err(CaError::IssuancePending),
             Err(CaError::Store(StoreError::CertificateRevoked)) => {
                 Err(PossessionRefusal::CertificateRevoked.into())
             }
@@ -91,6 +131,29 @@ impl CertificateAuthority {
         }
     }
 
+    /// A renewal for people to approve: asked for by whoever the connection and the certificate name and whoever asked for one of its
+    /// line before, vouched for by whoever vouched for the first of them.
+    async fn asked_by(
+        &self,
+        mut request: AuthorisedRequest,
+        old: &StoredCertificate,
+        connection: Option<Vec<String>>,
+        needed: u8,
+    ) -> Result<Asked, CaError> {
+        let mut lineage = self.lineage(old).await?;
+        if let Identity::Email(address) = &request.identity {
+            lineage.name(address);
+        }
+        for name in connection.iter().flatten() {
+            lineage.name(name);
+        }
+        // Of a connection whose certificate cannot be read nobody is known.
+        let requester_names = connection.is_some().then_some(lineage.names);
+        request.proof =
+            Proof::Certificate { serial: Some(old.serial.clone()), vouched_by: lineage.vouched_by };
+        Ok(Asked { request, requester_names, voucher_names: lineage.voucher_names, needed })
+    }
+
     /// Whether the holder may have another one without anybody's leave: the identity was proven to this authority, by a one-time token
     /// or a code, and not by an identity token, which says anew each time what holds.
     fn is_renewable(&self, old: &StoredCertificate) -> Result<bool, CaError> {
@@ -99,70 +162,52 @@ impl CertificateAuthority {
         Ok(of_ours && lasts && !self.settings.config.enrolment.no_renewal.contains(&old.profile))
     }
 
-    /// The outcome of the call that used the request id, for the same key only.
-    async fn renewed(&self, requester: &str, id: &str, spki_sha256: &[u8; 32]) -> Result<Issued, CaError> {
+    /// What came of the calls before this one with the request id, for the same key only.
+    async fn before(
+        &self,
+        requester: &str,
+        id: &str,
+        spki_sha256: &[u8; 32],
+        now: UnixTime,
+    ) -> Result<Before, CaError> {
         let search = Search {
             requester: Some(requester.to_owned()),
             request_id: Some(id.to_owned()),
             limit: 1,
             ..Search::default()
         };
-        let found = self.store.search(search).await?.pop();
-        // Given up meanwhile: the id may serve again.
-        let record = found.ok_or(CaError::IssuancePending)?;
+        if let Some(record) = self.store.search(search).await?.pop() {
+            return self.came_of(&record, spki_sha256).await;
+        }
+        let of = RequestOf::Requester(requester.to_owned(), id.to_owned());
+        let Some(queued) = self.store.queued_of(of).await? else { return Ok(Before::Nothing) };
+        match (queued.state_at(now), queued.intent) {
+            (QueueState::Waiting | QueueState::Approved, _) => Ok(Before::Open),
+            (QueueState::Issued, Some(intent)) => {
+                let record = self.store.issuance(intent).await?;
+                let record = record.ok_or(CaError::Inconsistent("an issuance is missing"))?;
+                let over = matches!(record.state, State::Abandoned | State::MaybeIssued | State::Revoked);
+                // The same key may be asked for anew.
+                if over || record.not_after < now {
+                    return Ok(Before::Nothing);
+                }
+                self.came_of(&record, spki_sha256).await
+            }
+            _ => Ok(Before::Nothing),
+        }
+    }
+
+    /// The certificate of an issuance, for the same key only.
+    async fn came_of(&self, record: &StoredCertificate, spki_sha256: &[u8; 32]) -> Result<Before, CaError> {
         if record.spki_sha256 != *spki_sha256 {
             return Err(CaError::RequestConflict);
         }
         if let Some(issued) = self.delivered(record.intent).await? {
-            return Ok(issued);
+            return Ok(Before::Issued(Box::new(issued)));
         }
         match record.state {
             State::Abandoned | State::MaybeIssued | State::Revoked => Err(CaError::IssuanceFailed),
             _ => Err(CaError::IssuancePending),
         }
     }
-
-    /// Revokes what came of a certificate by renewal, and what came of that, because its key or its holder is not to be trusted: of a
-    /// compromise whose date is known, what was renewed since.
-    pub(crate) async fn revoke_renewals(
-        &self,
-        serial: &SerialNumber,
-        reason: RevocationReason,
-        since: Option<UnixTime>,
-        actor: &str,
-    ) -> Result<(), CaError> {
-        let mut ended = vec![serial.clone()];
-        while let Some(old) = ended.pop() {
-            let search = Search {
-                requester: Some(format!("{BY_CERTIFICATE}{old}")),
-                limit: MAX_RENEWALS,
-                ..Search::default()
-            };
-            for renewal in self.store.search(search).await? {
-                if since.is_some_and(|since| renewal.created_at < since) {
-                    continue;
-                }
-                // Nobody could trust it before its validity.
-                let from = since.map(|since| since.max(renewal.not_before));
-                match self.record_one_revocation(&renewal.serial, reason, from, actor).await {
-                    // Of what was given up nothing exists; what was revoked before stays so.
-                    Ok(_) | Err(CaError::NothingToRevoke | CaError::RevokedForAnotherReason) => {}
-                    Err(error) => return Err(error),
-                }
-                ended.push(renewal.serial);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether what came of a certificate ends with it.
-pub(crate) fn ends_renewals(reason: RevocationReason) -> bool {
-    matches!(
-        reason,
-        RevocationReason::AffiliationChanged
-            | RevocationReason::CaCompromise
-            | RevocationReason::KeyCompromise
-            | RevocationReason::PrivilegeWithdrawn
-    )
 }

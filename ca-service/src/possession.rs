@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use ca_api::possession::{KeyProof, ListOwn, MAX_PROOF_SIGNATURE, PROOF_SECONDS, ProvenDeed, RevokeOwn};
+use ca_api::possession::{
+    KeyProof, ListOwn, MAX_PROOF_SIGNATURE, PROOF_AHEAD_SECONDS, PROOF_SECONDS, ProvenDeed, RevokeOwn,
+};
 use ca_pki::key::{KeyKind, KeyUse};
 use ca_pki::{SerialNumber, SubjectPublicKey, UnixTime};
 use sha2::{Digest as _, Sha256};
@@ -16,8 +18,8 @@ use trust_store::signature::{Algorithm, SignatureVerifier as _};
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
-use crate::own_renewal::BY_CERTIFICATE;
-use crate::storage::{Search, Step, StoredCertificate, StoredRevocation};
+use crate::revocation::ends_renewals;
+use crate::storage::{self, EndRenewals, Search, Step, StoredCertificate, StoredRevocation};
 use crate::wire::stored_reason;
 
 /// Certificates of one page of one's own.
@@ -33,6 +35,11 @@ pub enum PossessionRefusal {
     /// The certificate was revoked.
     #[error("the certificate was revoked: ask for a new one with a one-time token")]
     CertificateRevoked,
+    /// The proof names no challenge that was made for it a moment ago.
+    #[error(
+        "the proof has no challenge that this authority made for the certificate within the last minute: ask for one"
+    )]
+    ChallengeExpired,
     /// The authority that issued it was revoked.
     #[error("the authority that issued the certificate was revoked: ask for a new one with a one-time token")]
     IssuerRevoked,
@@ -64,6 +71,7 @@ impl PossessionRefusal {
         match self {
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateRevoked => "certificate_revoked",
+            Self::ChallengeExpired => "challenge_expired",
             Self::IssuerRevoked => "issuer_revoked",
             Self::KeyUnchanged => "key_unchanged",
             Self::NotRenewable => "not_renewable",
@@ -82,12 +90,12 @@ pub(crate) struct Holder {
 impl Holder {
     /// As records name whoever came with the key.
     pub(crate) fn name(&self) -> String {
-        format!("{BY_CERTIFICATE}{}", self.record.serial)
+        storage::requester(&self.record.serial)
     }
 
     /// The record of the certificate.
-    pub(crate) fn into_record(self) -> StoredCertificate {
-        self.record
+    pub(crate) fn record(&self) -> &StoredCertificate {
+        &self.record
     }
 }
 
@@ -109,6 +117,9 @@ impl CertificateAuthority {
 
     /// Revokes the certificate whose key is shown, at once. It may have expired: what it signed is looked at for years.
     ///
+    /// The key says nothing of what it could not renew, nor of the past of others' keys: what came of a certificate that has ended
+    /// stays, and of one that has not it ends from now on. Everything else is an operator's to say.
+    ///
     /// # Errors
     /// [`CaError::Possession`], and as [`Self::revoke`].
     pub async fn revoke_own(self: &Arc<Self>, asked: &RevokeOwn) -> Result<StoredRevocation, CaError> {
@@ -120,10 +131,15 @@ impl CertificateAuthority {
         }
         let content = RevokeOwn::content(asked.reason, asked.compromised_at);
         // As every revocation: also while the clock is in doubt.
-        let now = self.clock.for_records();
+        let now = self.clock.nearest_to(UnixTime(asked.proof.time));
         let holder = self.holder(&asked.proof, ProvenDeed::Revoke, &content, now).await?;
-        let since = asked.compromised_at.map(UnixTime);
-        self.revoke(&holder.record.serial, stored_reason(asked.reason.into()), since, &holder.name()).await
+        let (reason, since) = (stored_reason(asked.reason.into()), asked.compromised_at.map(UnixTime));
+        let dated = self.clock.for_records();
+        // Where none ends, that is recorded too.
+        let lapsed = holder.record.not_after < dated.max(now);
+        let ended = if lapsed { Some(UnixTime(i64::MAX)) } else { since };
+        let renewals = ends_renewals(reason).then_some(EndRenewals { since: ended, dated });
+        self.revoke_with(&holder.record.serial, reason, since, renewals, &holder.name()).await
     }
 
     /// Verifies a proof against the record of the certificate that it names.
@@ -134,7 +150,8 @@ impl CertificateAuthority {
         content: &str,
         now: UnixTime,
     ) -> Result<Holder, CaError> {
-        if proof.time.abs_diff(now.0) > PROOF_SECONDS.unsigned_abs() {
+        let age = now.0.saturating_sub(proof.time);
+        if !(-PROOF_AHEAD_SECONDS..=PROOF_SECONDS).contains(&age) {
             return Err(PossessionRefusal::ProofExpired.into());
         }
         if proof.signature.len() > MAX_PROOF_SIGNATURE {
@@ -161,16 +178,30 @@ impl CertificateAuthority {
     /// Refuses what is not good any more.
     pub(crate) fn refuse_lapsed(&self, holder: &Holder, now: UnixTime) -> Result<(), PossessionRefusal> {
         let record = &holder.record;
-        if record.revocation.is_some() {
-            return Err(PossessionRefusal::CertificateRevoked);
-        }
-        if now < record.not_before || record.not_after < now {
+        if record.revocation.is_none() && (now < record.not_before || record.not_after < now) {
             return Err(PossessionRefusal::CertificateExpired);
         }
-        if self.has_fallen(&record.issuer) {
+        self.refuse_revoked(holder)
+    }
+
+    /// Refuses what was revoked, itself or above it.
+    pub(crate) fn refuse_revoked(&self, holder: &Holder) -> Result<(), PossessionRefusal> {
+        if holder.record.revocation.is_some() {
+            return Err(PossessionRefusal::CertificateRevoked);
+        }
+        if self.has_fallen(&holder.record.issuer) {
             return Err(PossessionRefusal::IssuerRevoked);
         }
         Ok(())
+    }
+
+    /// Says that somebody's proof opened nothing: guesses, replays, and a stolen key that is tried after its revocation.
+    pub(crate) fn note_refused_proof(&self, deed: ProvenDeed, serial: &str, error: &CaError) {
+        if let CaError::Possession(refusal) = error {
+            self.metrics.key_proofs_refused.inc();
+            let (code, serial) = (refusal.code(), serial.get(..40).unwrap_or(serial));
+            tracing::warn!(code, serial, deed = deed.as_str(), "a proof of a certified key opened nothing");
+        }
     }
 
     /// Whether there is another page, and what this one has.

@@ -16,6 +16,7 @@
 
 pub mod decision;
 mod granted;
+mod lineage;
 pub mod notice;
 pub mod person;
 mod proof;
@@ -127,7 +128,7 @@ impl CertificateAuthority {
         instead_of: Option<QueuedId>,
     ) -> Result<Issued, CaError> {
         // Whoever made the token may be the one who approves, and so may whoever asks without a name that could be compared.
-        if matches!(asked.request.proof, Proof::Token { .. }) && asked.voucher_names.is_empty() {
+        if asked.request.proof.needs_voucher() && asked.voucher_names.is_empty() {
             return Err(QueueRefusal::VoucherUnnamed.into());
         }
         let requester_names = asked.requester_names.clone().ok_or(QueueRefusal::RequesterUnnamed)?;
@@ -265,6 +266,7 @@ impl CertificateAuthority {
         let inconsistent = |_| CaError::Inconsistent("the evidence of a request is not JSON");
         let evidence = serde_json::json!({
             "approval": granted.record(),
+            "asked_by": content.requester_names,
             "evidence": json(&content.evidence).map_err(inconsistent)?,
             "fetched_by": json(fetched_by).map_err(inconsistent)?,
         });

@@ -34,6 +34,8 @@ pub struct Reconciled {
     pub given_up: usize,
     /// Left for the next pass, because a log was not available.
     pub waiting: usize,
+    /// What came of revoked certificates by renewal, and ended with them.
+    pub renewals: usize,
 }
 
 /// Which issuances a pass looks at.
@@ -132,13 +134,13 @@ impl CertificateAuthority {
         Ok(done)
     }
 
-    /// The part of a pass that needs no log: intents without a signature, and interrupted signatures. At start it comes
+    /// The part of a pass that needs no log: renewals that end, intents without a signature, and interrupted signatures. At start it comes
     /// before the first request, so that nothing in flight is mistaken for a leftover.
     ///
     /// # Errors
     /// [`CaError::Store`].
     pub async fn reconcile_local(&self, reach: Reach<'_>) -> Result<Reconciled, CaError> {
-        let mut done = Reconciled::default();
+        let mut done = Reconciled { renewals: self.end_renewals().await?, ..Reconciled::default() };
         loop {
             let before = done;
             for record in self.open(Open::Here, reach).await? {

@@ -10,8 +10,7 @@ use trust_store::sorted_json::SortedJson;
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
-use crate::own_renewal::ends_renewals;
-use crate::storage::{NewRevocation, StoreError, StoredRevocation};
+use crate::storage::{Counted, EndRenewals, NewRevocation, RenewalCount, StoreError, StoredRevocation};
 use crate::transparency::{EventLog, LogError, MAX_EVENTS};
 
 /// Predicate type of a revocation statement.
@@ -53,8 +52,9 @@ fn is_for_good(error: &CaError) -> bool {
 }
 
 impl CertificateAuthority {
-    /// Revokes a certificate, an issuing CA's own included. Repeating is harmless; an earlier date moves it back, and a
-    /// compromise learnt of later replaces another reason (R2). Runs to its end even when the caller goes away.
+    /// Revokes a certificate, an issuing CA's own included, and what came of it by renewal unless the reason says that its holder is
+    /// trusted. Repeating is harmless; an earlier date moves it back, and a compromise learnt of later replaces another reason (R2).
+    /// Runs to its end even when the caller goes away.
     ///
     /// # Errors
     /// [`CaError::CertificateUnknown`], [`CaError::NothingToRevoke`], [`CaError::RevokedForAnotherReason`],
@@ -66,11 +66,23 @@ impl CertificateAuthority {
         compromised_at: Option<UnixTime>,
         actor: &str,
     ) -> Result<StoredRevocation, CaError> {
+        let renewals = self.ended_with(reason, compromised_at);
+        self.revoke_with(serial, reason, compromised_at, renewals, actor).await
+    }
+
+    /// As [`Self::revoke`], with what is said of renewals.
+    pub(crate) async fn revoke_with(
+        self: &Arc<Self>,
+        serial: &SerialNumber,
+        reason: RevocationReason,
+        compromised_at: Option<UnixTime>,
+        renewals: Option<EndRenewals>,
+        actor: &str,
+    ) -> Result<StoredRevocation, CaError> {
         let (this, serial, actor) = (Arc::clone(self), serial.clone(), actor.to_owned());
-        let task =
-            tokio::spawn(
-                async move { this.record_revocation(&serial, reason, compromised_at, &actor).await },
-            );
+        let task = tokio::spawn(async move {
+            this.record_revocation_with(&serial, reason, compromised_at, renewals, &actor).await
+        });
         task.await.unwrap_or(Err(CaError::Inconsistent("the revocation task ended early")))
     }
 
@@ -82,21 +94,71 @@ impl CertificateAuthority {
         compromised_at: Option<UnixTime>,
         actor: &str,
     ) -> Result<StoredRevocation, CaError> {
-        let outcome = self.record_one_revocation(serial, reason, compromised_at, actor).await;
-        // Whoever may not be trusted with it may not be trusted with what its key was good for, also where it was given up before.
-        if ends_renewals(reason) && matches!(outcome, Ok(_) | Err(CaError::RevokedForAnotherReason)) {
-            let since = compromised_at.filter(|_| reason == RevocationReason::KeyCompromise);
-            self.revoke_renewals(serial, reason, since, actor).await?;
-        }
-        outcome
+        let renewals = self.ended_with(reason, compromised_at);
+        self.record_revocation_with(serial, reason, compromised_at, renewals, actor).await
     }
 
-    /// One certificate, and nothing that came of it.
-    pub(crate) async fn record_one_revocation(
+    async fn record_revocation_with(
         &self,
         serial: &SerialNumber,
         reason: RevocationReason,
         compromised_at: Option<UnixTime>,
+        renewals: Option<EndRenewals>,
+        actor: &str,
+    ) -> Result<StoredRevocation, CaError> {
+        let outcome = self.record_one_revocation(serial, reason, compromised_at, renewals, actor).await;
+        // Recorded as due with it, also where it was given up before: what fails here the reconciler goes on with.
+        if renewals.is_some() && matches!(outcome, Ok(_) | Err(CaError::RevokedForAnotherReason)) {
+            self.end_renewals().await?;
+        }
+        outcome
+    }
+
+    /// Which renewals end with a certificate that an operator revokes: of a compromise whose date is known those since then, dated back
+    /// as it is; else all of them from now on.
+    fn ended_with(&self, reason: RevocationReason, compromised_at: Option<UnixTime>) -> Option<EndRenewals> {
+        let since = compromised_at.filter(|_| reason == RevocationReason::KeyCompromise);
+        let dated = since.unwrap_or_else(|| self.clock.for_records());
+        ends_renewals(reason).then_some(EndRenewals { since, dated })
+    }
+
+    /// Ends what came of revoked certificates by renewal and is due, all of it; returns how many. Whoever revokes, the reconciler and the
+    /// start do so.
+    ///
+    /// # Errors
+    /// [`CaError::Store`]; what is left stays due.
+    pub async fn end_renewals(&self) -> Result<usize, CaError> {
+        let mut all = 0;
+        loop {
+            let ended = self.store.end_renewals(self.clock.for_records()).await?;
+            ended.revoked.iter().for_each(|serial| self.answers.forget(serial));
+            if !ended.revoked.is_empty() {
+                self.changed.notify_one();
+                self.event_due.notify_one();
+            }
+            self.metrics.revoked.inc_by(ended.revoked.len() as u64);
+            all += ended.revoked.len();
+            if !ended.more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// How many certificates came of one by renewal, and of those.
+    ///
+    /// # Errors
+    /// [`CaError::Store`].
+    pub async fn renewals_of(&self, serial: &SerialNumber) -> Result<RenewalCount, CaError> {
+        Ok(self.store.count_renewals(vec![serial.clone()], Counted::default()).await?)
+    }
+
+    /// One certificate, with a note of which renewals end with it.
+    async fn record_one_revocation(
+        &self,
+        serial: &SerialNumber,
+        reason: RevocationReason,
+        compromised_at: Option<UnixTime>,
+        renewals: Option<EndRenewals>,
         actor: &str,
     ) -> Result<StoredRevocation, CaError> {
         // A revocation is a protection: it is recorded even when the clock is in doubt.
@@ -114,27 +176,28 @@ impl CertificateAuthority {
                 reason: "must not be before the certificate's validity",
             });
         }
-        let new =
-            NewRevocation { serial: serial.clone(), revoked_at, reason, actor: actor.to_owned(), at: now };
+        let (serial, actor) = (serial.clone(), actor.to_owned());
+        let new = NewRevocation { serial: serial.clone(), revoked_at, reason, actor, at: now, renewals };
         let outcome = self.store.revoke(new).await;
         // Even a failure may have been recorded: no kept answer outlives the attempt (O6).
-        self.answers.forget(serial);
+        self.answers.forget(&serial);
         self.changed.notify_one();
         // The CA's own carry no identity. In doubt nothing is signed under it any more.
         if record.identity.is_none()
             && !matches!(outcome, Err(StoreError::NotFound | StoreError::StateConflict))
         {
-            self.note_own_revocation(serial);
+            self.note_own_revocation(&serial);
         }
         self.event_due.notify_one();
         match outcome {
+            // It changes to a graver one alone.
+            Ok(stored) if stored.reason != reason => Err(CaError::RevokedForAnotherReason),
             Ok(stored) => {
                 self.metrics.revoked.inc();
                 Ok(stored)
             }
             Err(StoreError::NotFound) => Err(CaError::CertificateUnknown),
             Err(StoreError::StateConflict) => Err(CaError::NothingToRevoke),
-            Err(StoreError::RevokedForAnotherReason) => Err(CaError::RevokedForAnotherReason),
             Err(error) => Err(error.into()),
         }
     }
@@ -230,6 +293,11 @@ impl CertificateAuthority {
         };
         self.envelope(&statement(revocation, &digest)).await
     }
+}
+
+/// Whether what came of a certificate ends with it. Only two reasons say that its holder is trusted; where none is given nobody knows.
+pub(crate) fn ends_renewals(reason: RevocationReason) -> bool {
+    !matches!(reason, RevocationReason::CessationOfOperation | RevocationReason::Superseded)
 }
 
 /// What is said of a revoked certificate; `digest` is its SHA-256, hexadecimal.

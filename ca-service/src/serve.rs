@@ -30,6 +30,7 @@ use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::reconciler::Reach;
+use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
 use crate::storage::sql_store::SqlStore;
@@ -90,6 +91,7 @@ pub async fn assemble(
         pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
         status_pool: SigningPool::new(settings.config.keys.threads, STATUS_QUEUE)?,
         fresh_limit: RateLimiter::new(Rate::new(nonces, nonces.saturating_mul(BURST_SECONDS))),
+        challenges: Challenges::new()?,
         allowances: Allowances::new(&settings.config.enrolment),
         anchored_at: Mutex::new(None),
         settings,

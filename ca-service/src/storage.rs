@@ -21,6 +21,7 @@ pub mod overview;
 pub mod postgres;
 pub mod queue;
 mod readers;
+mod renewals;
 mod revocations;
 mod rows;
 mod search;
@@ -40,6 +41,9 @@ pub use error::StoreError;
 use futures_util::future::BoxFuture;
 pub use identity_tokens::UsedIdentityToken;
 use queue::{QueueStore, QueuedId};
+pub(crate) use renewals::{BY_CERTIFICATE, requester};
+pub use renewals::{Counted, EndRenewals, EndedRenewals, RenewalCount, RenewalEnd, RenewalStore};
+pub use revocations::{NewRevocation, StoredRevocation};
 pub use search::{Expiring, ExpiryMark, MAX_RENEWALS, Search, Selected, SelectedCount, Selection};
 pub use tokens::StoredToken;
 use trust_store::sorted_json::SortedJson;
@@ -197,40 +201,6 @@ pub struct StoredCertificate {
     pub revocation: Option<StoredRevocation>,
 }
 
-/// A revocation's row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredRevocation {
-    /// Serial number.
-    pub serial: SerialNumber,
-    /// Name of the issuing authority.
-    pub issuer: String,
-    /// CRL shard.
-    pub shard: Shard,
-    /// From when on it must not be trusted.
-    pub revoked_at: UnixTime,
-    /// When it was recorded or last changed.
-    pub recorded_at: UnixTime,
-    /// Why.
-    pub reason: RevocationReason,
-    /// Index of its statement in the event log.
-    pub event_index: Option<u64>,
-}
-
-/// A revocation to be recorded.
-#[derive(Debug, Clone)]
-pub struct NewRevocation {
-    /// The certificate.
-    pub serial: SerialNumber,
-    /// From when on it must not be trusted.
-    pub revoked_at: UnixTime,
-    /// Why.
-    pub reason: RevocationReason,
-    /// Who asked.
-    pub actor: String,
-    /// When.
-    pub at: UnixTime,
-}
-
 /// What a status answer needs of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredStatus {
@@ -320,7 +290,7 @@ pub struct StoredAuthority {
 /// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
 /// its audit record, MUST refuse without writing anything where the documentation says "nothing was changed", and MUST
 /// keep serial numbers and (issuer, list, CRL number) unique for ever. Calls may come from many tasks at once.
-pub trait CertificateStore: QueueStore {
+pub trait CertificateStore: QueueStore + RenewalStore {
     /// Records a token. `actor` asked for it.
     fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
 
@@ -413,8 +383,8 @@ pub trait CertificateStore: QueueStore {
     /// What a status answer needs; `None` for a serial number this issuer never assigned.
     fn status<'a>(&'a self, issuer: &'a str, serial: &'a SerialNumber) -> Answer<'a, Option<StoredStatus>>;
 
-    /// Revokes. Repeating returns what is recorded; an earlier date moves the date back, and a compromise replaces another
-    /// reason (R2). Every other change of the reason is refused.
+    /// Revokes, and notes what becomes of renewals. Repeating returns what is recorded; an earlier date moves the date back, and a
+    /// compromise replaces another reason (R2). No other reason changes: that which stays is returned.
     fn revoke(&self, revocation: NewRevocation) -> Answer<'_, StoredRevocation>;
 
     /// Changes after every revocation that may have become durable, before anybody is told of it. What was read before a

@@ -7,7 +7,7 @@ mod fixture;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ca_api::client::CaClient;
-use ca_api::{QueueQuery, RequestState};
+use ca_api::{DenyRequests, QueueQuery, RequestState};
 use ca_service::queue::person::{Operator, Person};
 use ca_service::storage::queue::QueueState;
 use fixture::approvers::{Office, approval, awaits, refused};
@@ -315,16 +315,40 @@ async fn people_are_known_by_the_certificates_of_their_connections() {
     let carol = who("carol@corp.example", &[principal]);
 
     let token = ivan.create_token(&token_request(DEV, "developer")).await.unwrap().token;
-    let asked = enrol_request(&token, &key(), Some("r1"));
-    awaits(alice.enrol(&asked).await);
+    let own = key();
+    let first = enrol_request(&token, &own, Some("r1"));
+    awaits(alice.enrol(&first).await);
     let request = bob.queue(&QueueQuery::default()).await.unwrap().requests.remove(0);
     assert_eq!(refused(ivan.approve_requests(&approval(&request)).await).1, "role_insufficient");
     assert_eq!(refused(alice.approve_requests(&approval(&request)).await).1, "approver_is_requester");
     assert_eq!(refused(carol.approve_requests(&approval(&request)).await).1, "approver_unnamed");
     bob.approve_requests(&approval(&request)).await.unwrap();
-    alice.enrol(&asked).await.unwrap();
+    let issued = alice.enrol(&first).await.unwrap();
     let trail = server.authority.store().audit_records(0, 1_000).await.unwrap();
     let approved: Vec<_> = trail.iter().filter(|record| record.event == "request.approved").collect();
     assert_eq!(approved.iter().map(|record| record.actor.as_str()).collect::<Vec<_>>(), ["approver:CN=bob"]);
+
+    // Nor are they somebody else where a certificate's key asks for the next one: over their own connection, or, who asked for the
+    // first, over another.
+    let asking = |id: &str| {
+        let own = (&own, issued.serial.as_str(), issued.certificate.as_str());
+        fixture::renewal(&server.authority, own, &key(), id)
+    };
+    let waiting = async || bob.queue(&QueueQuery::default()).await.unwrap().requests.remove(0);
+    for (asker, other) in [(&bob, &alice), (&ivan, &alice)] {
+        let renewal = asking(if std::ptr::eq(asker, &bob) { "by-bob" } else { "by-ivan" });
+        awaits(asker.renew(&renewal).await);
+        let request = waiting().await;
+        assert_eq!(refused(other.approve_requests(&approval(&request)).await).1, "approver_is_requester");
+        if std::ptr::eq(asker, &bob) {
+            assert_eq!(refused(bob.approve_requests(&approval(&request)).await).1, "approver_is_requester");
+            let requests = vec![fixture::approvers::shown(&request)];
+            bob.deny_requests(&DenyRequests { requests, reason: "a test".to_owned() }).await.unwrap();
+            continue;
+        }
+        bob.approve_requests(&approval(&request)).await.unwrap();
+        assert_eq!(refused(bob.renew(&renewal).await).1, "approver_is_requester", "who approved fetches it");
+        alice.renew(&renewal).await.unwrap();
+    }
     server.finish().await;
 }

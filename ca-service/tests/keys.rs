@@ -5,12 +5,16 @@
 mod fixture;
 
 use ca_api::Enrol;
+use ca_api::possession::{KeyProof, OwnReason, ProvenDeed, RevokeOwn};
 use ca_pki::key::{KeyKind, KeyUse};
 use ca_pki::{SignatureAlgorithm, SubjectPublicKey};
 use der::Encode as _;
 use fixture::{Server, Site, der, token_request};
 use hsm::developer::DeveloperKey;
-use hsm::{IntentId, KeyAlgorithm, Purpose, Signer as _, SigningIntent};
+use hsm::{Input, IntentId, KeyAlgorithm, Purpose, SignatureAlgorithm as Proof, Signer as _, SigningIntent};
+use service::SystemClock;
+use service::clock::Clock as _;
+use sha2::{Digest as _, Sha256};
 
 /// A profile that takes ML-DSA beside the others.
 const POST_QUANTUM: &str = r#"
@@ -81,6 +85,31 @@ async fn ml_dsa_is_certified_only_by_profiles_that_say_so() {
     forged[at] ^= 1;
     let forged = ca_pki::pem::encode("CERTIFICATE REQUEST", &forged).unwrap();
     assert_eq!(enrol(&server, "post-quantum", forged).await.unwrap_err(), "proof_of_possession");
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_each_type_proves_its_certificate_to_be_its_holders() {
+    let site = Site::with(POST_QUANTUM).await;
+    let server = site.serve().await;
+    for (algorithm, requested, signature) in [
+        (KeyAlgorithm::MlDsa44, SignatureAlgorithm::MlDsa44, Proof::MlDsa44),
+        (KeyAlgorithm::EcdsaP384, SignatureAlgorithm::EcdsaP384Sha384, Proof::EcdsaP384Sha384),
+        (KeyAlgorithm::Rsa4096, SignatureAlgorithm::RsaPkcs1Sha384, Proof::RsaPkcs1Sha256),
+    ] {
+        let key = DeveloperKey::generate(algorithm).unwrap();
+        let certificate = enrol(&server, "post-quantum", request(&key, requested)).await.unwrap();
+        let serial = hex::encode(trust_store::Certificate::from_der(&certificate).unwrap().serial());
+        let time = SystemClock.unix_seconds();
+        let (content, digest) =
+            (RevokeOwn::content(OwnReason::Superseded, None), Sha256::digest(&certificate));
+        let message = KeyProof::message(ProvenDeed::Revoke, &hex::encode(digest), time, &content);
+        let intent = SigningIntent::new(Purpose::Request, IntentId::new(&[7; 16]).unwrap());
+        let proof = key.sign(Input::Message(message.as_bytes()), signature, &intent).unwrap();
+        let proof = KeyProof { serial, time, challenge: None, signature: hex::encode(proof.as_bytes()) };
+        let asked = RevokeOwn { proof, reason: OwnReason::Superseded, compromised_at: None };
+        server.client().revoke_own(&asked).await.unwrap();
+    }
     server.finish().await;
 }
 

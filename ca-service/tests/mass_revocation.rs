@@ -317,5 +317,22 @@ async fn more_than_the_configured_number_needs_the_quorum_over_these_very_bytes(
     let trail = server.authority.store().audit_records(0, 1000).await.unwrap();
     let ordered = trail.iter().find(|record| record.event == "revocation.ordered").unwrap();
     assert!(ordered.detail.contains("alice") && ordered.detail.contains("bob"), "{}", ordered.detail);
+
+    // What came of a certificate by renewal counts, also where it came after the plan.
+    let (own, new) = (key(), key());
+    let token = server.token("renews@example.com").await;
+    let issued = server.client().enrol(&enrol_request(&token.token, &own, None)).await.unwrap();
+    let record = admin.show(&issued.serial).await.unwrap();
+    let selection =
+        RevocationSelection { spki_sha256: Some(record.spki_sha256), ..RevocationSelection::default() };
+    let asked = PlanRevocations { selection, reason: RevocationReason::KeyCompromise, compromised_at: None };
+    let plan = admin.plan_revocations(&asked).await.unwrap();
+    assert_eq!((plan.matching, plan.renewed, plan.approvals_needed), (1, 0, 0));
+    let of = (&own, issued.serial.as_str(), issued.certificate.as_str());
+    server.client().renew(&fixture::renewal(&server.authority, of, &new, "a")).await.unwrap();
+    assert_eq!(code(admin.revoke_many(&piece(&plan.order, 1, None, 1)).await), "quorum_missing");
+    let plan = admin.plan_revocations(&asked).await.unwrap();
+    assert_eq!((plan.matching, plan.renewed, plan.approvals_needed), (1, 1, 2));
+    assert!(admin.show(&issued.serial).await.unwrap().revocation.is_none());
     server.finish().await;
 }

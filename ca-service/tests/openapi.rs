@@ -380,7 +380,11 @@ async fn the_running_authority_answers_as_it_is_described() {
     witness.at("GET", "/api/v2/configuration", None, None).await;
 
     // One's own certificates, by the key of one of them.
-    for (path, body) in fixture::own_requests(&key, &serial, issued["certificate"].as_str().unwrap()) {
+    let challenges = "/api/v1/renewals/challenges";
+    witness.at("POST", challenges, None, Some(json!({ "serial": serial }))).await;
+    for (path, body) in
+        fixture::own_requests(&server.authority, &key, &serial, issued["certificate"].as_str().unwrap())
+    {
         witness.at("POST", path, None, Some(body)).await;
     }
 

@@ -7,7 +7,9 @@ mod fixture;
 use std::sync::Arc;
 
 use ca_api::client::ClientError;
-use ca_api::possession::{KeyProof, ListOwn, OwnReason, PROOF_SECONDS, ProvenDeed, RevokeOwn};
+use ca_api::possession::{
+    KeyProof, ListOwn, OwnReason, PROOF_AHEAD_SECONDS, PROOF_SECONDS, ProvenDeed, RevokeOwn,
+};
 use ca_api::{CertificateState, IssuedCertificate, RevocationReason, Revoke};
 use ca_service::CaError;
 use ca_service::possession::PossessionRefusal;
@@ -106,14 +108,14 @@ async fn whoever_has_the_key_revokes_its_certificate_at_once_and_no_other() {
         compromised_at: Some(mine.1.not_before),
     };
     assert_eq!(code(client.revoke_own(&dated).await), "out_of_range");
-    for signature in ["", "zz", "00", &"0".repeat(4_096)] {
+    for signature in ["", "zz", "00", &"0".repeat(5_000)] {
         let mut asked = giving_up(&mine, OwnReason::Superseded);
         asked.proof.signature = signature.to_owned();
         assert_eq!(code(client.revoke_own(&asked).await), "proof_invalid");
     }
     // Proofs of another time.
     let now = SystemClock.unix_seconds();
-    for time in [now - PROOF_SECONDS - 5, now + PROOF_SECONDS + 60, i64::MIN, i64::MAX] {
+    for time in [now - PROOF_SECONDS - 5, now + PROOF_AHEAD_SECONDS + 5, i64::MIN, i64::MAX] {
         let (content, issued) = (RevokeOwn::content(OwnReason::Superseded, None), &mine.1);
         let mut asked = giving_up(&mine, OwnReason::Superseded);
         asked.proof =
@@ -185,6 +187,47 @@ async fn an_expired_certificate_is_still_revoked_by_its_key_and_lists_nothing() 
     };
     authority.revoke_own(&asked).await.unwrap();
     check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_whose_clock_is_right_revokes_also_where_the_authoritys_was_turned_back() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let own = key();
+    let issued = authority.enrol(&enrol_request(&token.token, &own, None)).await.unwrap();
+    let certificate = ca_pki::pem::encode("CERTIFICATE", &issued.certificate).unwrap();
+    let right = clock.unix_seconds() + 60;
+    clock.set_unix_seconds(right - 3_660);
+    clock.advance(std::time::Duration::from_secs(60));
+    let content = RevokeOwn::content(OwnReason::KeyCompromise, None);
+    let serial = issued.serial.to_string();
+    let proof = |time| proof_at(&own, &serial, &certificate, ProvenDeed::Revoke, &content, time);
+    let asked =
+        |time| RevokeOwn { proof: proof(time), reason: OwnReason::KeyCompromise, compromised_at: None };
+    let refused = authority.revoke_own(&asked(right - 1_800)).await;
+    assert!(matches!(refused, Err(CaError::Possession(PossessionRefusal::ProofExpired))), "{refused:?}");
+    authority.revoke_own(&asked(right)).await.unwrap();
+    assert!(authority.store().certificate(&issued.serial).await.unwrap().unwrap().revocation.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proofs_that_open_nothing_are_counted() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    let mine = enrolled(&server, "dev@example.com").await;
+    let foreign = (key(), mine.1.clone());
+    let refused = server.client().revoke_own(&giving_up(&foreign, OwnReason::Superseded)).await;
+    assert_eq!(code(refused), "proof_invalid");
+    server.client().revoke_own(&giving_up(&mine, OwnReason::Superseded)).await.unwrap();
+    // A key that is tried after its revocation.
+    let list = ListOwn { proof: proof(&mine, ProvenDeed::List, ""), after: None };
+    assert_eq!(code(server.client().list_own(&list).await), "certificate_revoked");
+    let metrics = server.http.get(format!("{}/metrics", server.base)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.contains("mentat_ca_key_proofs_refused_total 2"), "{metrics}");
+    server.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,7 @@ async fn a_kept_answer_is_compared_with_the_record_after_any_revocation() {
         reason: RevocationReason::KeyCompromise,
         actor: "test".to_owned(),
         at: first.not_before,
+        renewals: None,
     };
     authority.store().revoke(new).await.unwrap();
     assert!(!is_good(&authority, &first).await);

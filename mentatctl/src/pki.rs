@@ -257,6 +257,13 @@ fn revoke_certificate(revoke: &RevokeCommand, home: &Home, out: &Output) -> Outc
 
 fn say_revoked(revocation: &Revocation, out: &Output) {
     out.line(format!("revoked {} as of {}", revocation.serial, time_text(revocation.revoked_at)));
+    let of_it = "certificates that came of it by renewal";
+    if let Some(revoked @ 1..) = revocation.renewals_revoked {
+        out.line(format!("{revoked} {of_it} are revoked with it"));
+    }
+    if let Some(standing @ 1..) = revocation.renewals_standing {
+        out.line(format!("{standing} {of_it} stand"));
+    }
     out.value(|| json!({ "ok": true, "revocation": revocation }));
 }
 

@@ -94,6 +94,7 @@ const KNOWN: &[(&str, Fate)] = &[
     ("ca-service/src/own_renewal.rs", Sorted),
     ("ca-service/src/queue.rs", Sorted),
     ("ca-service/src/queue/granted.rs", Sorted),
+    ("ca-service/src/queue/lineage.rs", Read),
     ("ca-service/src/queue/notice.rs", Sorted),
     ("ca-service/src/queue/proof.rs", Read),
     ("ca-service/src/renewal.rs", Sorted),

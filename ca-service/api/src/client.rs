@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::limits::MAX_ANSWER;
-use crate::possession::{ListOwn, Renew, RevokeOwn};
+use crate::possession::{AskChallenge, ListOwn, Renew, RenewalChallenge, RevokeOwn};
 use crate::{
     ApproveRequests, Authorities, CertificateList, CertificateRecord, CreateToken, DecidedRequests,
     DenyRequests, Enrol, EnrolmentToken, ExplainToken, IssuedCertificate, ListQuery, MailedCode,
@@ -104,6 +104,14 @@ impl CaClient {
     /// [`ClientError::AwaitsApproval`] once [`Self::request_status`] says that the request was approved.
     pub async fn enrol(&self, request: &Enrol) -> Result<IssuedCertificate, ClientError> {
         self.issued(self.request(Method::POST, "/api/v1/certificates").json(request)).await
+    }
+
+    /// What the proof for a renewal must name.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn renewal_challenge(&self, asked: &AskChallenge) -> Result<RenewalChallenge, ClientError> {
+        self.json(self.http.post(format!("{}/api/v1/renewals/challenges", self.base)).json(asked)).await
     }
 
     /// Renews a certificate by its key: gets another one of the same identity and profile for a new key.

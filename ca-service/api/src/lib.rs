@@ -17,6 +17,7 @@
 //! | `GET /api/v1/certificates` (auditor) | [`ListQuery`] → [`CertificateList`] |
 //! | `GET /api/v1/certificates/SERIAL` (auditor) | [`CertificateRecord`] |
 //! | `POST /api/v1/certificates/SERIAL/revoke` (administrator) | [`Revoke`] → [`Revocation`] |
+//! | `POST /api/v1/renewals/challenges` | [`possession::AskChallenge`] → [`possession::RenewalChallenge`] |
 //! | `POST /api/v1/renewals` (by proof of the key) | [`possession::Renew`] → [`IssuedCertificate`], or 202 with [`RequestStatus`] |
 //! | `POST /api/v1/own/certificates` (by proof of the key) | [`possession::ListOwn`] → [`CertificateList`] |
 //! | `POST /api/v1/own/revocations` (by proof of the key) | [`possession::RevokeOwn`] → [`Revocation`] |

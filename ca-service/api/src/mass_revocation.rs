@@ -53,6 +53,9 @@ pub struct RevocationPlan {
     pub matching: u64,
     /// How many of them are revoked already.
     pub revoked: u64,
+    /// How many certificates beside them came of them by renewal, and end with them.
+    #[serde(default)]
+    pub renewed: u64,
     /// Requests waiting for approval that it ends.
     #[serde(default)]
     pub open_requests: u64,
@@ -68,7 +71,7 @@ pub struct RevocationPlan {
 pub struct RevokeMany {
     /// [`RevocationPlan::order`], byte for byte.
     pub order: String,
-    /// [`RevocationPlan::matching`], as a person confirmed it.
+    /// [`RevocationPlan::matching`] and [`RevocationPlan::renewed`] together, as a person confirmed it.
     pub confirm: u64,
     /// Approvals: DSSE envelopes in JSON, as `ca-service approve-revocation` writes them.
     #[serde(default)]
@@ -89,6 +92,9 @@ pub struct RevokeManyDone {
     pub revoked: u64,
     /// Certificates that stay as they are: revoked for another reason, which does not change to this one, or never signed.
     pub kept: u64,
+    /// Certificates beside those that came of them by renewal, and are revoked now.
+    #[serde(default)]
+    pub renewed: u64,
     /// Requests waiting for approval that this piece ended.
     #[serde(default)]
     pub ended_requests: u64,

@@ -6,10 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Longest time in seconds between the time of a proof and the authority's clock.
+/// Longest time in seconds that a proof is good for after it was made.
 pub const PROOF_SECONDS: i64 = 300;
-/// Longest signature in hexadecimal digits: of RSA-8192.
-pub const MAX_PROOF_SIGNATURE: usize = 2048;
+/// Longest time in seconds by which the clock of whoever made a proof may be ahead of the authority's.
+pub const PROOF_AHEAD_SECONDS: i64 = 60;
+/// Longest signature in hexadecimal digits: of ML-DSA-44, which has 2,420 octets.
+pub const MAX_PROOF_SIGNATURE: usize = 4_840;
+/// Seconds for which a challenge is good.
+pub const CHALLENGE_SECONDS: u64 = 60;
 
 /// What the key is shown for: the proof for one deed is none for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +46,9 @@ pub struct KeyProof {
     pub serial: String,
     /// When it was made; it is good for five minutes.
     pub time: i64,
+    /// For a renewal: [`RenewalChallenge::challenge`], which the signed content begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
     /// Signature over [`Self::message`], hexadecimal: ECDSA in DER with SHA-256 (P-256), SHA-384 (P-384) or SHA-512 (P-521), RSA PKCS #1
     /// v1.5 with SHA-256, Ed25519 and ML-DSA-44 as they are.
     pub signature: String,
@@ -132,6 +139,24 @@ impl RevokeOwn {
     }
 }
 
+/// Asks for what the proof for a renewal must name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskChallenge {
+    /// Serial number of the certificate that is to be renewed.
+    pub serial: String,
+}
+
+/// What the proof for a renewal must name: so it was not made before, nor had from whoever signs what others hand in at their leisure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalChallenge {
+    /// 80 hexadecimal digits, for one certificate.
+    pub challenge: String,
+    /// For how many seconds it is good.
+    pub seconds: u64,
+}
+
 /// Asks for a new certificate of the same identity and profile, for a new key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,8 +173,8 @@ pub struct Renew {
 impl Renew {
     /// What its proof says beside the certificate.
     #[must_use]
-    pub fn content(request_id: &str, csr: &str) -> String {
-        format!("{request_id}\n{csr}")
+    pub fn content(challenge: &str, request_id: &str, csr: &str) -> String {
+        format!("{challenge}\n{request_id}\n{csr}")
     }
 }
 
@@ -165,8 +190,8 @@ mod tests {
             "mentat certified-key proof v1\nrevoke\nab\n1700000060\nkey-compromise\n1700000000"
         );
         assert_eq!(
-            KeyProof::message(ProvenDeed::Renew, "ab", 7, &Renew::content("id", "PEM")),
-            "mentat certified-key proof v1\nrenew\nab\n7\nid\nPEM"
+            KeyProof::message(ProvenDeed::Renew, "ab", 7, &Renew::content("0c", "id", "PEM")),
+            "mentat certified-key proof v1\nrenew\nab\n7\n0c\nid\nPEM"
         );
         assert_eq!(
             KeyProof::message(ProvenDeed::List, "ab", 7, &ListOwn::content(None)),

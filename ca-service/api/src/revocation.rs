@@ -52,4 +52,10 @@ pub struct Revocation {
     /// Index of its statement in the event log; absent until it is logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_log_index: Option<u64>,
+    /// How many certificates that came of it by renewal, and of those, are revoked now; in the answer to a revocation only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewals_revoked: Option<u64>,
+    /// How many of them are not: the reason, or the date, says that their holder is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewals_standing: Option<u64>,
 }

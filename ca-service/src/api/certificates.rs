@@ -158,7 +158,7 @@ async fn revoke(
     let stored = authority
         .revoke(&serial, stored_reason(asked.reason), asked.compromised_at.map(UnixTime), &actor)
         .await?;
-    Ok(json(StatusCode::OK, &revocation(&stored)))
+    Ok(json(StatusCode::OK, &revoked_with(&authority, &stored).await?))
 }
 
 fn key_hash(text: &str) -> Result<[u8; 32], Problem> {
@@ -216,6 +216,16 @@ pub(super) fn record(
     })
 }
 
+/// A revocation that was just asked for, with what became of renewals.
+pub(super) async fn revoked_with(
+    authority: &CertificateAuthority,
+    stored: &StoredRevocation,
+) -> Result<Revocation, Problem> {
+    let renewals = authority.renewals_of(&stored.serial).await?;
+    let (revoked, standing) = (Some(renewals.revoked), Some(renewals.standing));
+    Ok(Revocation { renewals_revoked: revoked, renewals_standing: standing, ..revocation(stored) })
+}
+
 pub(super) fn revocation(stored: &StoredRevocation) -> Revocation {
     Revocation {
         serial: stored.serial.to_string(),
@@ -225,5 +235,7 @@ pub(super) fn revocation(stored: &StoredRevocation) -> Revocation {
         recorded_at: stored.recorded_at.0,
         crl_shard: stored.shard.0,
         event_log_index: stored.event_index,
+        renewals_revoked: None,
+        renewals_standing: None,
     }
 }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ca_api::CertificateList;
-use ca_api::possession::{ListOwn, Renew, RevokeOwn};
+use ca_api::possession::{AskChallenge, ListOwn, ProvenDeed, Renew, RevokeOwn};
 use http::StatusCode;
 use service::Problem;
+use service::peer::{self, Peer};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::certificates::{delivered, record, revocation};
+use super::certificates::{delivered, record, revoked_with};
+use super::roles::connected_as;
 use super::{answer, json, queue, request, with};
 use crate::CertificateAuthority;
 
@@ -28,15 +30,24 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
         .and_then(|body, authority| async move { answer(revoke(body, authority).await) });
     let renew = warp::path!("api" / "v1" / "renewals")
         .and(warp::post())
+        .and(peer::peer())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|body, authority| async move { answer(renew(body, authority).await) });
-    list.or(revoke).unify().or(renew).unify().boxed()
+        .and_then(|peer, body, authority| async move { answer(renew(&peer, body, authority).await) });
+    let challenge = warp::path!("api" / "v1" / "renewals" / "challenges")
+        .and(warp::post())
+        .and(request::json_body())
+        .and(with(authority))
+        .and_then(|body, authority| async move { answer(challenge(body, authority).await) });
+    list.or(revoke).unify().or(renew).unify().or(challenge).unify().boxed()
 }
 
 async fn list(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: ListOwn = request::parse(&body)?;
-    let (found, next) = CertificateAuthority::page_of_own(authority.list_own(&asked).await?);
+    let found = authority.list_own(&asked).await.inspect_err(|error| {
+        authority.note_refused_proof(ProvenDeed::List, &asked.proof.serial, error);
+    })?;
+    let (found, next) = CertificateAuthority::page_of_own(found);
     let certificates =
         found.iter().map(|stored| record(&authority, stored)).collect::<Result<_, Problem>>()?;
     Ok(json(StatusCode::OK, &CertificateList { certificates, next }))
@@ -44,12 +55,23 @@ async fn list(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Respo
 
 async fn revoke(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: RevokeOwn = request::parse(&body)?;
-    Ok(json(StatusCode::OK, &revocation(&authority.revoke_own(&asked).await?)))
+    let revoked = authority.revoke_own(&asked).await.inspect_err(|error| {
+        authority.note_refused_proof(ProvenDeed::Revoke, &asked.proof.serial, error);
+    })?;
+    Ok(json(StatusCode::OK, &revoked_with(&authority, &revoked).await?))
 }
 
-async fn renew(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+async fn challenge(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+    let asked: AskChallenge = request::parse(&body)?;
+    Ok(json(StatusCode::OK, &authority.renewal_challenge(&asked)?))
+}
+
+async fn renew(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: Renew = request::parse(&body)?;
-    match authority.renew_own(&asked).await {
+    let renewed = authority.renew_own_over(&asked, connected_as(Some(peer))).await;
+    match renewed.inspect_err(|error| {
+        authority.note_refused_proof(ProvenDeed::Renew, &asked.proof.serial, error);
+    }) {
         Ok(issued) => Ok(json(StatusCode::CREATED, &delivered(&authority, &issued)?)),
         Err(error) => Ok(queue::accepted(error)?),
     }

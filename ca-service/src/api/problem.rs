@@ -72,7 +72,9 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::Pki(error) | CaError::Request(error) => refusal(error),
         CaError::Possession(refusal) => {
             let status = match refusal {
-                PossessionRefusal::ProofExpired | PossessionRefusal::ProofInvalid => StatusCode::UNAUTHORIZED,
+                PossessionRefusal::ChallengeExpired
+                | PossessionRefusal::ProofExpired
+                | PossessionRefusal::ProofInvalid => StatusCode::UNAUTHORIZED,
                 PossessionRefusal::CertificateExpired
                 | PossessionRefusal::CertificateRevoked
                 | PossessionRefusal::IssuerRevoked

@@ -3,7 +3,7 @@
 use ca_pki::SerialNumber;
 
 use crate::mail_code::MAILED;
-use crate::own_renewal::BY_CERTIFICATE;
+use crate::storage::BY_CERTIFICATE;
 use crate::storage::queue::{RequestContent, Way};
 
 /// How a requester proved who they are.
@@ -13,6 +13,8 @@ pub enum Proof {
     Certificate {
         /// Its serial number; none of a recorded request that does not say it, of which nothing comes.
         serial: Option<SerialNumber>,
+        /// Who vouched for the first of its line, as audit records name them; none where that is not known, or nobody asked.
+        vouched_by: Option<String>,
     },
     /// By a code that was sent to the address.
     Code,
@@ -43,7 +45,8 @@ impl Proof {
         match content.way {
             Way::Certificate => {
                 let serial = content.requester.strip_prefix(BY_CERTIFICATE);
-                Self::Certificate { serial: serial.and_then(|serial| SerialNumber::from_hex(serial).ok()) }
+                let serial = serial.and_then(|serial| SerialNumber::from_hex(serial).ok());
+                Self::Certificate { serial, vouched_by: content.vouched_by.clone() }
             }
             Way::Code => Self::Code,
             Way::Token => Self::Token { made_by: content.vouched_by.clone() },
@@ -69,8 +72,19 @@ impl Proof {
     pub(crate) fn voucher(&self) -> Option<&str> {
         match self {
             Self::Code => Some(MAILED),
-            Self::Certificate { .. } | Self::IdentityToken { .. } => None,
+            Self::IdentityToken { .. } => None,
+            Self::Certificate { vouched_by, .. } => vouched_by.as_deref(),
             Self::Token { made_by } => made_by.as_deref(),
+        }
+    }
+
+    /// Whether somebody in particular must have vouched for the requester: for whoever has a one-time token or what came of one, unless
+    /// it was a code.
+    pub(crate) fn needs_voucher(&self) -> bool {
+        match self {
+            Self::Code | Self::IdentityToken { .. } => false,
+            Self::Certificate { vouched_by, .. } => vouched_by.as_deref() != Some(MAILED),
+            Self::Token { .. } => true,
         }
     }
 }

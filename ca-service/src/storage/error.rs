@@ -39,9 +39,9 @@ pub enum StoreError {
     /// As many certificates came of this one as may; nothing was changed.
     #[error("the certificate was renewed too often")]
     RenewedTooOften,
-    /// The certificate is revoked for another reason, which does not change to this one; nothing was changed.
-    #[error("the certificate is revoked for another reason")]
-    RevokedForAnotherReason,
+    /// What came of a revoked certificate of the identity is still to be ended; nothing was changed.
+    #[error("renewals of the identity are being ended")]
+    RenewalsEnding,
     /// The database is of another schema than this program writes, and was to be read as it is; nothing was changed.
     #[error("the database has schema {found}, this program has {known}")]
     SchemaDiffers {

@@ -10,7 +10,9 @@ use trust_store::sorted_json::SortedJson;
 use super::audit::Entry;
 use super::rows::{self, get, stored_index};
 use super::sql::{Connection, params};
-use super::{IntentId, MAX_RENEWALS, NewIntent, State, Step, StoreError, audit, queue, revocations, tokens};
+use super::{
+    IntentId, MAX_RENEWALS, NewIntent, State, Step, StoreError, audit, queue, renewals, revocations, tokens,
+};
 
 /// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.
 pub(super) type Outcomes = Result<Vec<Result<(), StoreError>>, StoreError>;
@@ -112,6 +114,12 @@ fn refuse_renewal(
     let stands = matches!(state, State::Signed | State::Logged | State::Delivered);
     if !stands || step != Step::Certificate as i64 || revocations::is_compromised(connection, &key)? {
         return Err(StoreError::CertificateRevoked);
+    }
+    // It may have come of one that was revoked a moment ago, and its own revocation be due.
+    if let Some(identity) = &new.identity
+        && renewals::are_due_of(connection, identity.as_str())?
+    {
+        return Err(StoreError::RenewalsEnding);
     }
     // Of those that were given up the id is gone; these are the words of the index.
     let query = "SELECT count(*), count(CASE WHEN request_id = ? THEN 1 END) FROM certificate \

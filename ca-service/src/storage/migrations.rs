@@ -12,13 +12,14 @@ use super::{StoreError, rows};
 const APPLICATION_ID: i64 = 0x4d6e_4341;
 
 /// What leads from each number of the schema (SQLite's `user_version`) to the next; the first makes it.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
     include_str!("migrations/6.sql"),
+    include_str!("migrations/7.sql"),
 ];
 
 /// Number of the newest schema.
@@ -185,13 +186,14 @@ mod tests {
         assert_eq!(digests, FROZEN);
     }
 
-    const FROZEN: [&str; 6] = [
+    const FROZEN: [&str; 7] = [
         "8152b4874209a2938e407f1e92a6fa3729b520d4f11d6df128c773655b7e979f",
         "6d8f4762dddb05107a15ac395f95c97445d8e036221e29787f1df915606c9dc1",
         "3b5d31c9f11e24dfca76ea579d16df647c74d817b5f6b3e2036c1b53a8079583",
         "c6d55c7c4bc9da7b2c0293a8e8475a692a455e62b38ecba49f4b46f316687196",
         "567463344aaf0f628b22eea339972c1ea5f99d46151994596baba5fe534a9429",
         "90a1c29d0069f062f86d0c2458a9362a89d2905d091599c4d2cb656708f191c2",
+        "10941ce4d47634df84dfd113f9a16201210be9fc24b98ab6c0ff3a7342ba1d63",
     ];
 
     #[test]

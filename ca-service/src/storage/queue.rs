@@ -266,6 +266,8 @@ pub struct QueueSearch {
 /// Which open requests an order to revoke many means: all given conditions hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueSelection {
+    /// Exactly this requester.
+    pub requester: Option<String>,
     /// Exactly this identity's text.
     pub identity: Option<String>,
     /// Exactly this key.

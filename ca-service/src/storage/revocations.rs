@@ -1,31 +1,71 @@
 //! SQL of revocations. One row each, found by primary key: the cost does not grow with the number revoked.
 
 use ca_pki::crl::RevocationReason;
+use ca_pki::serial::Shard;
 use ca_pki::{SerialNumber, UnixTime};
 
 use super::queue::QueueSelection;
 use super::queue::sql::steps;
+use super::renewals::{self, EndRenewals};
 use super::rows::{self, column, get, stored_index};
 use super::sql::{Connection, params};
-use super::{NewRevocation, State, StoreError, StoredRevocation, audit, crls};
+use super::{State, StoreError, audit, crls};
+
+/// A revocation's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRevocation {
+    /// Serial number.
+    pub serial: SerialNumber,
+    /// Name of the issuing authority.
+    pub issuer: String,
+    /// CRL shard.
+    pub shard: Shard,
+    /// From when on it must not be trusted.
+    pub revoked_at: UnixTime,
+    /// When it was recorded or last changed.
+    pub recorded_at: UnixTime,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Index of its statement in the event log.
+    pub event_index: Option<u64>,
+}
+
+/// A revocation to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewRevocation {
+    /// The certificate.
+    pub serial: SerialNumber,
+    /// From when on it must not be trusted.
+    pub revoked_at: UnixTime,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Who asked.
+    pub actor: String,
+    /// When.
+    pub at: UnixTime,
+    /// What came of it by renewal ends with it; none where that stays.
+    pub renewals: Option<EndRenewals>,
+}
 
 pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<StoredRevocation, StoreError> {
-    let query = "SELECT issuer, shard, state FROM certificate WHERE serial = ?";
-    let (issuer, shard, state) = rows::first(connection, query, params![new.serial.as_bytes()], |row| {
-        Ok((get::<String>(row, 0)?, rows::shard(get(row, 1)?)?, rows::state(get(row, 2)?)?))
-    })?
-    .ok_or(StoreError::NotFound)?;
+    let query = "SELECT issuer, shard, state, identity FROM certificate WHERE serial = ?";
+    let (issuer, shard, state, identity) =
+        rows::first(connection, query, params![new.serial.as_bytes()], |row| {
+            let (shard, state) = (rows::shard(get(row, 1)?)?, rows::state(get(row, 2)?)?);
+            Ok((get::<String>(row, 0)?, shard, state, get::<Option<String>>(row, 3)?))
+        })?
+        .ok_or(StoreError::NotFound)?;
     // Nothing was signed: there is nothing to revoke, and answers are not good anyway.
     if matches!(state, State::Intent | State::Abandoned) {
         return Err(StoreError::StateConflict);
     }
+    if let (Some(which), Some(identity)) = (new.renewals, &identity) {
+        renewals::note(connection, new, identity, which)?;
+    }
     let (mut revoked_at, mut recorded_at) = (new.revoked_at, new.at);
     if let Some(recorded) = find(connection, &issuer, i64::from(shard.0), &new.serial)? {
         let graver = is_compromise(new.reason) && !is_compromise(recorded.reason);
-        if !graver && recorded.reason != new.reason {
-            return Err(StoreError::RevokedForAnotherReason);
-        }
-        if !graver && recorded.revoked_at <= new.revoked_at {
+        if !graver && (recorded.reason != new.reason || recorded.revoked_at <= new.revoked_at) {
             return Ok(recorded);
         }
         revoked_at = revoked_at.min(recorded.revoked_at);
@@ -68,11 +108,24 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         "reason": new.reason.code(),
     });
     audit::append(connection, "certificate.revoked", &new.actor, detail, new.at)?;
+    end_requests_of_renewal(connection, new)?;
     if is_compromise(new.reason) {
         end_requests_of_key(connection, new)?;
     }
     find(connection, &issuer, i64::from(shard.0), &new.serial)?
         .ok_or_else(|| rows::corrupted("a revocation that was just written is missing"))
+}
+
+/// Ends what waits for people and would renew it: nothing comes of that any more, and nobody is asked to approve it.
+fn end_requests_of_renewal(connection: &Connection, new: &NewRevocation) -> Result<(), StoreError> {
+    let requester = renewals::requester(&new.serial);
+    let asked = "SELECT 1 FROM enrolment_request WHERE requester = ? LIMIT 1";
+    if rows::first(connection, asked, params![requester], |_| Ok(()))?.is_none() {
+        return Ok(());
+    }
+    let of_it = QueueSelection { requester: Some(requester), ..QueueSelection::default() };
+    steps::end(connection, &of_it, &new.actor, "the certificate that it renews was revoked", new.at)
+        .map(|_| ())
 }
 
 /// Ends what waits for people with a key that is in other hands: nothing may come of it.
@@ -84,7 +137,7 @@ fn end_requests_of_key(connection: &Connection, new: &NewRevocation) -> Result<(
 }
 
 /// Reasons that say that the key is in other hands.
-fn is_compromise(reason: RevocationReason) -> bool {
+pub(super) fn is_compromise(reason: RevocationReason) -> bool {
     matches!(reason, RevocationReason::KeyCompromise | RevocationReason::CaCompromise)
 }
 

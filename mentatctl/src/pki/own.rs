@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ca_api::client::CaClient;
-use ca_api::possession::{KeyProof, ListOwn, OwnReason, ProvenDeed, RevokeOwn};
+use ca_api::possession::{KeyProof, ListOwn, OwnReason, ProvenDeed, Renew, RevokeOwn};
 use ca_api::{CertificateRecord, Revocation};
 use clap::Args;
 use hsm::{Input, KeyAlgorithm, Passphrase, PublicKey, Purpose, SignatureAlgorithm, Signer, SigningIntent};
@@ -87,7 +87,16 @@ impl Own {
         let intent = SigningIntent::fresh(Purpose::Request).or_fail(Exit::Failure, "the proof")?;
         let signature = self.key.sign(Input::Message(message.as_bytes()), algorithm, &intent);
         let signature = hex::encode(signature.or_fail(Exit::Failure, "signing the proof")?.as_bytes());
-        Ok(KeyProof { serial: self.serial.clone(), time, signature })
+        Ok(KeyProof { serial: self.serial.clone(), time, challenge: None, signature })
+    }
+
+    /// The proof for a renewal, which names a challenge of the authority.
+    ///
+    /// # Errors
+    /// As [`Self::proof`].
+    pub fn renewal(&self, challenge: String, request_id: &str, csr: &str) -> Outcome<KeyProof> {
+        let proof = self.proof(ProvenDeed::Renew, &Renew::content(&challenge, request_id, csr))?;
+        Ok(KeyProof { challenge: Some(challenge), ..proof })
     }
 }
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use ca_api::client::ClientError;
-use ca_api::possession::{ProvenDeed, Renew};
+use ca_api::possession::{AskChallenge, Renew};
 use hsm::developer::DeveloperKey;
 use hsm::{Passphrase, PublicKey, Signer as _};
 use serde_json::json;
@@ -81,12 +81,30 @@ pub fn by_key(request: &RequestCert, home: &Home, out: &Output) -> Outcome {
     };
     let csr = csr::bare_request_pem(&key)?;
     let request_id = pending.request_id().to_owned();
-    let proof = own.proof(ProvenDeed::Renew, &Renew::content(&request_id, &csr))?;
-    let asked = Renew { proof, csr, request_id };
-    let answer = block_on(async { Ok(waiting::renew(&client, &asked, out).await) })?;
+    let answer = block_on(async {
+        let asked = AskChallenge { serial: own.serial.clone() };
+        let challenge = match client.renewal_challenge(&asked).await {
+            Ok(challenge) => challenge.challenge,
+            Err(error) => return Ok(Err(error)),
+        };
+        let proof = own.renewal(challenge, &request_id, &csr)?;
+        Ok(waiting::renew(&client, &Renew { proof, csr, request_id }, out).await)
+    })?;
     let issued = match answer {
         Ok(issued) => issued,
-        Err(error) => return Err(refusal(error, pending)),
+        Err(error) if is_hopeless(&error) => {
+            // Its answer may have been lost, and whatever is refused now was not then: the key of a certificate is not thrown away.
+            let spki = hex::encode(key.public_key().spki_sha256());
+            match block_on(async { Ok(client.certificate_of_key(&spki).await) })? {
+                Ok(issued) => issued,
+                Err(none) if none.code() == Some("certificate_unknown") => {
+                    pending.forget()?;
+                    return Err(ca_failure(error));
+                }
+                Err(_) => return Err(refusal(error, &pending)),
+            }
+        }
+        Err(error) => return Err(refusal(error, &pending)),
     };
     let chain = check(&issued, &key, identity.subject())?;
     write_file(&certificate_path, chain.as_bytes(), Secrecy::Public)?;
@@ -114,23 +132,23 @@ fn put_key(pending: PendingRequest, key_path: &Path) -> Outcome<()> {
     pending.forget()
 }
 
-/// The failure of a renewal, and what becomes of the file beside the key.
-fn refusal(error: ClientError, pending: PendingRequest) -> Failure {
-    // With a code of its own no certificate will come of this request; without one it is somebody else's answer, such as a proxy's.
-    let hopeless = match &error {
+/// Whether no certificate will come of a request that is refused so. Without a code of its own it is somebody else's answer, such as a
+/// proxy's.
+fn is_hopeless(error: &ClientError) -> bool {
+    match error {
         ClientError::Problem(problem) => match problem.code.as_str() {
-            "http_error" | "proof_expired" | "request_changed" | "request_conflict" => false,
+            "challenge_expired" | "http_error" | "proof_expired" | "request_changed" | "request_conflict" => {
+                false
+            }
             _ => (400..500).contains(&problem.status) && problem.status != 429,
         },
         _ => false,
-    };
-    let failure = ca_failure(error);
-    if hopeless {
-        return match pending.forget() {
-            Ok(()) => failure,
-            Err(other) => other,
-        };
     }
+}
+
+/// The failure of a renewal whose file beside the key is kept.
+fn refusal(error: ClientError, pending: &PendingRequest) -> Failure {
+    let failure = ca_failure(error);
     if failure.exit != Exit::Unavailable {
         return failure;
     }

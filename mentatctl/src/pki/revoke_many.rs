@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ca_api::client::CaClient;
-use ca_api::{PlanRevocations, RevocationSelection, RevokeMany};
+use ca_api::{PlanRevocations, RevocationSelection, RevokeMany, RevokeManyDone};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
@@ -89,6 +89,9 @@ impl Selection {
 #[derive(Deserialize)]
 struct OrderHead {
     matching: u64,
+    /// Others that came of them by renewal.
+    #[serde(default)]
+    renewed: u64,
 }
 
 /// Shows what a selection touches; with a confirmation revokes it.
@@ -109,17 +112,20 @@ pub fn run(
             .hint("approvals are of an order's exact bytes: give the file that was signed with --order"));
     }
     let client = ca.client(home)?;
-    let (order, matching, approvals_needed) = match &selection.order {
+    let (order, ended, approvals_needed) = match &selection.order {
         Some(path) => {
             let order = text(path)?;
             let head: OrderHead = serde_json::from_str(&order).or_fail(Exit::Usage, path.display())?;
-            (order, head.matching, None)
+            (order, head.matching.saturating_add(head.renewed), None)
         }
         None => {
             let asked =
                 PlanRevocations { selection: selection.wire()?, reason: reason.into(), compromised_at };
             let plan = block_on(async { client.plan_revocations(&asked).await.map_err(ca_failure) })?;
             out.line(format!("{} certificates, {} of them revoked already", plan.matching, plan.revoked));
+            if plan.renewed > 0 {
+                out.line(format!("{} others came of them by renewal, and end with them", plan.renewed));
+            }
             if plan.open_requests > 0 {
                 out.line(format!("{} requests that wait for approval are ended, too", plan.open_requests));
             }
@@ -132,19 +138,22 @@ pub fn run(
             if execution.confirm.is_none() {
                 out.value(|| json!({ "ok": true, "plan": plan }));
             }
-            (plan.order, plan.matching, Some(plan.approvals_needed))
+            let ended = plan.matching.saturating_add(plan.renewed);
+            (plan.order, ended, Some(plan.approvals_needed))
         }
     };
     if let Some(path) = &execution.write_order {
         write_file(path, order.as_bytes(), Secrecy::Public)?;
     }
     let Some(confirm) = execution.confirm else {
-        out.line(format!("nothing was revoked; to go on, repeat with --confirm {matching}"));
+        out.line(format!("nothing was revoked; to go on, repeat with --confirm {ended}"));
         return Ok(Exit::Ok);
     };
-    if confirm != matching {
-        return Err(Failure::usage(format!("--confirm {confirm}, but {matching} certificates match"))
-            .hint("look again at what would be revoked, and confirm that number"));
+    if confirm != ended {
+        return Err(Failure::usage(format!(
+            "--confirm {confirm}, but {ended} certificates would be revoked"
+        ))
+        .hint("look again at what would be revoked, and confirm that number"));
     }
     if approvals_needed.is_some_and(|needed| needed > 0) {
         return Err(Failure::failed("the order needs approvals").code("quorum_missing").hint(
@@ -155,12 +164,18 @@ pub fn run(
     let limit = execution.per_second.unwrap_or(PIECE);
     let pace = execution.per_second.map(|_| Duration::from_secs(1));
     let request = RevokeMany { order, confirm, approvals, after: None, limit: Some(limit) };
-    let (revoked, kept, ended) = block_on(carry_out(&client, request, pace, out))?;
+    let done = block_on(carry_out(&client, request, pace, out))?;
+    let RevokeManyDone { revoked, kept, renewed, ended_requests, .. } = done;
     out.line(format!("{revoked} certificates are revoked; {kept} stay revoked for another reason"));
-    if ended > 0 {
-        out.line(format!("{ended} requests that waited for approval are ended"));
+    if renewed > 0 {
+        out.line(format!("{renewed} others that came of them by renewal are revoked with them"));
     }
-    out.value(|| json!({ "ok": true, "revoked": revoked, "kept": kept, "ended_requests": ended }));
+    if ended_requests > 0 {
+        out.line(format!("{ended_requests} requests that waited for approval are ended"));
+    }
+    out.value(|| json!({
+        "ok": true, "revoked": revoked, "kept": kept, "renewed": renewed, "ended_requests": ended_requests,
+    }));
     Ok(Exit::Ok)
 }
 
@@ -169,23 +184,24 @@ async fn carry_out(
     mut request: RevokeMany,
     pace: Option<Duration>,
     out: &Output,
-) -> Outcome<(u64, u64, u64)> {
+) -> Outcome<RevokeManyDone> {
     let bar = out.bar(request.confirm, "revoking");
-    let (mut revoked, mut kept, mut ended) = (0, 0, 0);
+    let mut all = RevokeManyDone { revoked: 0, kept: 0, renewed: 0, ended_requests: 0, next: None };
     loop {
         let watch = Stopwatch::start();
         let done = client.revoke_many(&request).await.map_err(|error| {
             ca_failure(error).hint(format!(
                 "{} of {} are done; repeat the command to go on",
-                revoked + kept,
+                all.revoked + all.kept + all.renewed,
                 request.confirm
             ))
         })?;
-        revoked += done.revoked;
-        kept += done.kept;
-        ended += done.ended_requests;
-        bar.reach(revoked + kept);
-        let Some(next) = done.next else { return Ok((revoked, kept, ended)) };
+        all.revoked += done.revoked;
+        all.kept += done.kept;
+        all.renewed += done.renewed;
+        all.ended_requests += done.ended_requests;
+        bar.reach(all.revoked + all.kept + all.renewed);
+        let Some(next) = done.next else { return Ok(all) };
         request.after = Some(next);
         if let Some(pace) = pace {
             tokio::time::sleep(pace.saturating_sub(watch.elapsed())).await;

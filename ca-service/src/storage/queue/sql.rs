@@ -256,6 +256,7 @@ pub(in crate::storage) fn record(connection: &Connection, new: &NewRequest) -> R
 }
 
 fn selected(mut conditions: Conditions, selection: &QueueSelection) -> Conditions {
+    conditions.demand(" AND requester = ?", selection.requester.clone());
     conditions.demand(" AND identity = ?", selection.identity.clone());
     conditions.demand(" AND spki_sha256 = ?", selection.spki_sha256);
     conditions.demand(" AND profile = ?", selection.profile.clone());

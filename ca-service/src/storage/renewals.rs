@@ -1,0 +1,331 @@
+//! What came of certificates by renewal: counted, and ended with them.
+//!
+//! A revocation that ends what came of its certificate says so in its own transaction ([`note`]). Whoever revokes goes on at once, and the
+//! reconciler and the next start finish it: some certificates in each transaction, a generation at a time ([`go_on`]), so that nothing
+//! that happens between leaves a renewal good without a record that it must end. Until then nobody of that identity renews
+//! ([`are_due_of`]).
+
+use ca_pki::crl::RevocationReason;
+use ca_pki::{SerialNumber, UnixTime};
+
+use super::revocations::{self, NewRevocation, is_compromise};
+use super::rows::{self, column, get};
+use super::sql::{Connection, params};
+use super::sql_store::SqlStore;
+use super::{Answer, Selection, State, StoreError};
+
+/// What the requester of a renewal is called, before the serial number of the old certificate.
+pub(crate) const BY_CERTIFICATE: &str = "certificate:";
+/// Certificates whose renewals are ended in one transaction; of each there are sixteen at most.
+const PIECE: u32 = 16;
+/// Most certificates that one count looks at.
+const MOST_COUNTED: u64 = 100_000;
+
+/// Which renewals end with a certificate, and from when on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndRenewals {
+    /// Those that were recorded then or later; none for all of them.
+    pub since: Option<UnixTime>,
+    /// From when on they must not be trusted, each at the earliest from its own validity on.
+    pub dated: UnixTime,
+}
+
+/// What was demanded of the renewals of a revoked certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewalEnd {
+    /// Which of them.
+    pub which: EndRenewals,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Whether each of them was looked at.
+    pub done: bool,
+}
+
+/// What a piece of the work did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndedRenewals {
+    /// Serial numbers of what is revoked now.
+    pub revoked: Vec<SerialNumber>,
+    /// Whether there is more to do.
+    pub more: bool,
+}
+
+/// How many certificates came of others by renewal; what was never signed is not among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RenewalCount {
+    /// Revoked.
+    pub revoked: u64,
+    /// Not revoked.
+    pub standing: u64,
+}
+
+/// Which renewals are counted.
+#[derive(Debug, Clone, Default)]
+pub struct Counted {
+    /// Apart from these, and from what came of them: they are counted as their own.
+    pub apart_from: Option<Selection>,
+    /// Those that were recorded then or later, and what came of them.
+    pub since: Option<UnixTime>,
+}
+
+/// The part of the CA's memory that is about renewals, under the same contract as [`super::CertificateStore`].
+pub trait RenewalStore: Send + Sync {
+    /// Goes on ending what came of revoked certificates: a bounded number in one transaction with their audit records. Writes nothing
+    /// where nothing is due.
+    fn end_renewals(&self, at: UnixTime) -> Answer<'_, EndedRenewals>;
+    /// How many certificates came of these, directly or of one another; of more than 100,000 so many.
+    fn count_renewals(&self, of: Vec<SerialNumber>, which: Counted) -> Answer<'_, RenewalCount>;
+    /// What was demanded of the renewals of a certificate when it was revoked; none where it had none, or they stay.
+    fn renewal_end<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<RenewalEnd>>;
+}
+
+impl RenewalStore for SqlStore {
+    fn end_renewals(&self, at: UnixTime) -> Answer<'_, EndedRenewals> {
+        Box::pin(async move {
+            if !self.readers.read(any_due).await? {
+                return Ok(EndedRenewals::default());
+            }
+            self.writer.change_status(move |connection| go_on(connection, at)).await
+        })
+    }
+
+    fn count_renewals(&self, of: Vec<SerialNumber>, which: Counted) -> Answer<'_, RenewalCount> {
+        Box::pin(self.readers.own_scan(move |connection| count(connection, of, &which)))
+    }
+
+    fn renewal_end<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<RenewalEnd>> {
+        let serial = serial.clone();
+        Box::pin(self.readers.read(move |connection| Ok(find(connection, &serial)?.map(|(end, _)| end))))
+    }
+}
+
+/// The name of whoever asks with the key of a certificate.
+pub(crate) fn requester(serial: &SerialNumber) -> String {
+    format!("{BY_CERTIFICATE}{serial}")
+}
+
+/// A certificate that came of another.
+struct Child {
+    serial: SerialNumber,
+    row: i64,
+    issuer: String,
+    spki_sha256: [u8; 32],
+    not_before: UnixTime,
+    created_at: UnixTime,
+    state: State,
+}
+
+/// What came of a certificate directly, by the words of the index of requesters; what was given up is not among it.
+const CHILDREN: &str = "SELECT serial, id, issuer, spki_sha256, not_before, created_at, state FROM certificate \
+    WHERE requester = ? AND request_id IS NOT NULL AND substr(requester, 1, 6) <> 'token:'";
+
+fn children(connection: &Connection, of: &SerialNumber) -> Result<Vec<Child>, StoreError> {
+    rows::all(connection, CHILDREN, params![requester(of)], |row| {
+        Ok(Child {
+            serial: rows::serial(rows::blob(row, 0)?)?,
+            row: get(row, 1)?,
+            issuer: get(row, 2)?,
+            spki_sha256: column::<32>(row, 3)?,
+            not_before: UnixTime(get(row, 4)?),
+            created_at: UnixTime(get(row, 5)?),
+            state: rows::state(get(row, 6)?)?,
+        })
+    })
+}
+
+/// What is recorded, and who asked for it.
+fn find(connection: &Connection, serial: &SerialNumber) -> Result<Option<(RenewalEnd, String)>, StoreError> {
+    let query = "SELECT reason, since, dated, done, actor FROM renewal_end WHERE serial = ?";
+    rows::first(connection, query, params![serial.as_bytes()], |row| {
+        let since = get::<Option<i64>>(row, 1)?.map(UnixTime);
+        let which = EndRenewals { since, dated: UnixTime(get(row, 2)?) };
+        let end = RenewalEnd { which, reason: rows::reason(get(row, 0)?)?, done: get::<i64>(row, 3)? != 0 };
+        Ok((end, get(row, 4)?))
+    })
+}
+
+impl RenewalEnd {
+    /// Whether nothing is left to do for another demand once this one was met.
+    fn covers(&self, other: &Self) -> bool {
+        let since = match (self.which.since, other.which.since) {
+            (None, _) => true,
+            (Some(since), Some(other)) => since <= other,
+            (Some(_), None) => false,
+        };
+        since
+            && self.which.dated <= other.which.dated
+            && (self.reason == other.reason || is_compromise(self.reason))
+    }
+
+    /// Both demands in one.
+    fn with(self, other: Self) -> Self {
+        let since = self.which.since.zip(other.which.since).map(|(one, other)| one.min(other));
+        let which = EndRenewals { since, dated: self.which.dated.min(other.which.dated) };
+        let reason = if is_compromise(self.reason) { self.reason } else { other.reason };
+        Self { which, reason, done: false }
+    }
+}
+
+/// Notes with a revocation which renewals end with it, where the certificate has any: of a revoked one no more come.
+pub(super) fn note(
+    connection: &Connection,
+    new: &NewRevocation,
+    identity: &str,
+    which: EndRenewals,
+) -> Result<(), StoreError> {
+    if children(connection, &new.serial)?.is_empty() {
+        return Ok(());
+    }
+    let asked = RenewalEnd { which, reason: new.reason, done: false };
+    let demand = match find(connection, &new.serial)? {
+        Some((before, _)) if before.done && before.covers(&asked) => return Ok(()),
+        Some((before, _)) if !before.done => before.with(asked),
+        _ => asked,
+    };
+    rows::execute(
+        connection,
+        "INSERT INTO renewal_end (serial, identity, reason, since, dated, actor, done) VALUES (?, ?, ?, ?, ?, ?, 0) \
+         ON CONFLICT (serial) DO UPDATE SET reason = excluded.reason, since = excluded.since, dated = excluded.dated, \
+         actor = excluded.actor, done = 0",
+        params![
+            new.serial.as_bytes(),
+            identity,
+            demand.reason.code(),
+            demand.which.since.map(|since| since.0),
+            demand.which.dated.0,
+            new.actor,
+        ],
+    )?;
+    Ok(())
+}
+
+/// Those that are due, at most so many (1).
+const DUE: &str = "SELECT serial FROM renewal_end WHERE done = 0 LIMIT ?";
+
+fn due(connection: &Connection, limit: u32) -> Result<Vec<SerialNumber>, StoreError> {
+    rows::all(connection, DUE, params![limit], |row| rows::serial(rows::blob(row, 0)?))
+}
+
+fn any_due(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(!due(connection, 1)?.is_empty())
+}
+
+/// Whether renewals of an identity are still to be ended: until then it is not known whose key renews.
+pub(super) fn are_due_of(connection: &Connection, identity: &str) -> Result<bool, StoreError> {
+    let query = "SELECT 1 FROM renewal_end WHERE done = 0 AND identity = ? LIMIT 1";
+    Ok(rows::first(connection, query, params![identity], |_| Ok(()))?.is_some())
+}
+
+/// Ends what came of some certificates directly, and notes the same of what came of that.
+fn go_on(connection: &Connection, at: UnixTime) -> Result<EndedRenewals, StoreError> {
+    let mut ended = EndedRenewals::default();
+    for serial in due(connection, PIECE)? {
+        let (end, actor) =
+            find(connection, &serial)?.ok_or_else(|| rows::corrupted("a demand on renewals is missing"))?;
+        for child in children(connection, &serial)? {
+            // From before the compromise: the holder's own, and so is what came of it.
+            if end.which.since.is_some_and(|since| child.created_at < since) {
+                continue;
+            }
+            let new = NewRevocation {
+                serial: child.serial.clone(),
+                // Nobody could trust it before its validity.
+                revoked_at: end.which.dated.max(child.not_before),
+                reason: end.reason,
+                actor: actor.clone(),
+                at,
+                renewals: Some(end.which),
+            };
+            match revocations::revoke(connection, &new) {
+                Ok(_) => ended.revoked.push(child.serial),
+                // Of what was given up nothing exists.
+                Err(StoreError::StateConflict) => {}
+                Err(StoreError::NotFound) => return Err(rows::corrupted("a renewal is missing")),
+                Err(error) => return Err(error),
+            }
+        }
+        let done = "UPDATE renewal_end SET done = 1 WHERE serial = ?";
+        rows::execute(connection, done, params![serial.as_bytes()])?;
+    }
+    ended.more = any_due(connection)?;
+    Ok(ended)
+}
+
+fn count(
+    connection: &Connection,
+    of: Vec<SerialNumber>,
+    which: &Counted,
+) -> Result<RenewalCount, StoreError> {
+    let (mut open, mut counted, mut looked_at) = (of, RenewalCount::default(), 0);
+    while let Some(parent) = open.pop() {
+        for child in children(connection, &parent)? {
+            let apart = which.apart_from.as_ref().is_some_and(|selection| means(selection, &child));
+            if apart || which.since.is_some_and(|since| child.created_at < since) {
+                continue;
+            }
+            match child.state {
+                State::Revoked => counted.revoked += 1,
+                State::Intent | State::Abandoned => {}
+                _ => counted.standing += 1,
+            }
+            looked_at += 1;
+            if looked_at == MOST_COUNTED {
+                return Ok(counted);
+            }
+            open.push(child.serial);
+        }
+    }
+    Ok(counted)
+}
+
+/// Whether a selection counts a renewal of one of its certificates itself. Identity and profile are those of the certificate.
+fn means(selection: &Selection, child: &Child) -> bool {
+    selection.spki_sha256.is_none_or(|key| key == child.spki_sha256)
+        && selection.issuer.as_ref().is_none_or(|issuer| *issuer == child.issuer)
+        && selection.created_from.is_none_or(|from| from <= child.created_at)
+        && selection.created_before.is_none_or(|before| child.created_at < before)
+        && selection.through.is_none_or(|through| child.row <= through)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(since: Option<i64>, dated: i64, reason: RevocationReason, done: bool) -> RenewalEnd {
+        RenewalEnd { which: EndRenewals { since: since.map(UnixTime), dated: UnixTime(dated) }, reason, done }
+    }
+
+    #[test]
+    fn a_demand_that_was_met_covers_what_asks_for_no_more() {
+        let (compromise, withdrawn) = (RevocationReason::KeyCompromise, RevocationReason::PrivilegeWithdrawn);
+        let all = end(None, 10, compromise, true);
+        assert!(all.covers(&end(None, 11, compromise, false)));
+        assert!(all.covers(&end(Some(5), 10, withdrawn, false)));
+        assert!(!all.covers(&end(None, 9, compromise, false)), "an earlier date");
+        assert!(!end(Some(5), 1, compromise, true).covers(&end(None, 10, compromise, false)), "all of them");
+        assert!(!end(None, 1, withdrawn, true).covers(&end(None, 10, compromise, false)), "a graver reason");
+    }
+
+    #[test]
+    fn two_demands_that_are_due_become_the_wider_and_the_graver_one() {
+        let (compromise, withdrawn) = (RevocationReason::KeyCompromise, RevocationReason::PrivilegeWithdrawn);
+        let both = end(Some(5), 10, compromise, false).with(end(Some(3), 20, withdrawn, false));
+        assert_eq!(both, end(Some(3), 10, compromise, false));
+        assert_eq!(both.with(end(None, 30, withdrawn, false)), end(None, 10, compromise, false));
+    }
+
+    #[test]
+    fn renewals_are_found_by_the_index_of_requesters_and_what_is_due_by_its_own() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        super::super::migrations::create(&connection).unwrap();
+        let plan = |query: &str, parameters: &[super::super::sql::Value<'_>]| {
+            let query = format!("EXPLAIN QUERY PLAN {query}");
+            let plan =
+                super::super::sqlite::all(&connection, &query, parameters, |row| get::<String>(row, 3));
+            plan.unwrap().join("; ")
+        };
+        let children = plan(CHILDREN, params!["certificate:01"]);
+        assert!(children.contains("certificate_request") && !children.contains("SCAN"), "{children}");
+        assert!(plan(DUE, params![1_u32]).contains("renewal_end_due"));
+    }
+}
