@@ -315,7 +315,8 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Ends one call of a worker: 11 bytes on a socket of its own, so that nothing it waits for is in front of it.
+/// Ends one call of a worker: 11 bytes on a socket of its own, so that nothing it waits for is in front of it. It is said once, and may
+/// come before its call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopOrder {
     /// The lane.

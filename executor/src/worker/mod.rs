@@ -15,7 +15,7 @@
 //! | `channel` | frames over a socket pair |
 //! | `confine` | what a worker gives up |
 //! | `holder` | the processes between the executor and a worker |
-//! | `serve` | a worker's life |
+//! | `serve`, `stops` | a worker's life, and what ends its calls |
 //! | `door` | a guest's questions, in the worker |
 //! | `spawner`, `birth`, `process`, `workers` | workers, as the executor sees them |
 //! | `remote`, `talk` | a call, as the executor sees it |
@@ -34,6 +34,7 @@ mod process;
 mod remote;
 mod serve;
 mod spawner;
+mod stops;
 mod talk;
 #[cfg(test)]
 mod tests;

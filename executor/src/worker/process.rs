@@ -174,6 +174,12 @@ impl Process {
         self.meter.cpu().is_err()
     }
 
+    /// A module that is mapped.
+    #[cfg(test)]
+    pub(super) fn mapped_one(&self) -> Option<u64> {
+        self.modules.lock().mapped.keys().next().copied()
+    }
+
     /// Tells it what no executor says, of which it ends.
     #[cfg(test)]
     pub(super) fn confuse(&self) {

@@ -19,19 +19,20 @@ use executor_engine::frames::{
 };
 use executor_engine::job::ModuleKind;
 use executor_engine::pool::PoolLimits;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use trust_store::capability::Capability;
 
 use super::channel::{Beside, Channel, ChannelError};
 use super::confine::{self, Missing};
 use super::door::Door;
 use super::holder::exit;
+use super::stops::Stoppable;
 use super::{limits, verdict};
 use crate::admission::GrantSet;
 use crate::artifact::Loaded;
 use crate::artifact_map::Sealed;
 use crate::clock;
-use crate::runtime::{AdmissionId, Call, Cancel, KillCause, Lowered, Owner, Prepared, Runtime};
+use crate::runtime::{AdmissionId, Call, Lowered, Owner, Prepared, Runtime};
 
 /// Stack of a thread that runs guests: 512 KiB of theirs, and what host functions need.
 const STACK: usize = 2 << 20;
@@ -43,8 +44,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 struct Worker {
     runtime: Arc<Runtime>,
     modules: RwLock<HashMap<u64, Arc<Prepared>>>,
-    /// What runs on each lane, by its number.
-    calls: Vec<Mutex<Option<(u64, Cancel)>>>,
+    stoppable: Stoppable,
 }
 
 /// Serves until the executor is gone. The exit code.
@@ -113,8 +113,8 @@ fn begin(control: &mut Channel) -> Result<Arc<Worker>, Option<Missing>> {
     let runtime = Runtime::new(profile, pool).map_err(|error| failed(&error))?;
     // Starts the threads that time waiting guests.
     wasmtime_wasi::runtime::in_tokio(async {});
-    let calls = doors.iter().map(|_| Mutex::new(None)).collect();
-    let worker = Arc::new(Worker { runtime, modules: RwLock::default(), calls });
+    let stoppable = Stoppable::on_lanes(doors.len());
+    let worker = Arc::new(Worker { runtime, modules: RwLock::default(), stoppable });
     let started = Arc::new(Barrier::new(doors.len() + 2));
     for (number, door) in doors.into_iter().enumerate() {
         let (worker, started) = (Arc::clone(&worker), Arc::clone(&started));
@@ -209,11 +209,7 @@ impl Worker {
         let Some(prepared) = module else {
             return door.say(&FromWorker::Ended(verdict::unknown_module(order.call)));
         };
-        let cancel = Cancel::default();
-        let place = self.calls.get(number);
-        if let Some(place) = place {
-            *place.lock() = Some((order.call, cancel.clone()));
-        }
+        let cancel = self.stoppable.begin(number, order.call);
         let lowered = Lowered {
             wall: Some(Duration::from_micros(order.wall_us)),
             cpu: Some(Duration::from_micros(order.cpu_us)),
@@ -224,9 +220,7 @@ impl Worker {
             Trial::Call => self.runtime.call_behind(&prepared, call, Arc::clone(door)),
             Trial::OnlyInstantiate => self.runtime.tried_behind(&prepared, call, Arc::clone(door)),
         };
-        if let Some(place) = place {
-            *place.lock() = None;
-        }
+        self.stoppable.end(number);
         let mut told: Ended<'_> = verdict::unknown_module(order.call);
         let detail;
         told.end = match &ended.result {
@@ -260,13 +254,7 @@ impl Worker {
     fn keep_stopping(&self, mut stops: UnixStream) {
         let mut bytes = [0u8; StopOrder::SIZE];
         while stops.read_exact(&mut bytes).is_ok() {
-            let stop = StopOrder::decode(&bytes);
-            let place = self.calls.get(usize::from(stop.lane)).map(|place| place.lock().clone());
-            if let Some(Some((call, cancel))) = place
-                && call == stop.call
-            {
-                cancel.raise(KillCause::from_code(stop.cause).unwrap_or(KillCause::Operator));
-            }
+            self.stoppable.stop(StopOrder::decode(&bytes));
         }
     }
 }

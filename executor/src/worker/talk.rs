@@ -88,6 +88,10 @@ impl<'a> Talk<'a> {
         if let Err(error) = self.say(state, &ToWorker::Call(order)) {
             return self.given_up(&error.to_string());
         }
+        // One that was stopped while it was being sent can be ended no earlier than it is there.
+        if let Some((_, since)) = &mut self.watch.stop {
+            *since = clock::monotonic();
+        }
         let max = state.limits().output.max(MAX_TRANSFER_BYTES).saturating_add(OVERHEAD);
         loop {
             if !self.watch.goes_on(state) {

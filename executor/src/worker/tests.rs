@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use executor_engine::Profile;
+use executor_engine::frames::{CallOrder, End, FromWorker, OVERHEAD, StopOrder, ToWorker, Trial};
 use seccompiler::{SeccompAction, SeccompFilter};
 use trust_store::policy::TrustLevel;
 
@@ -14,8 +15,8 @@ use super::{WorkerLimits, WorkerTier};
 use crate::admission::{AdmittedModule, Denied, GrantSet, GrantSources, SignerKey};
 use crate::component::SLEEPS;
 use crate::executor::{Executed, Next, Terms};
-use crate::runtime::{CallLimits, Selector};
-use crate::testing::{Server, admitted, spawner, wat_echo, wat_spin};
+use crate::runtime::{CallLimits, KillCause, Selector};
+use crate::testing::{Server, admitted, spawner, trial_code, wat_echo, wat_spin};
 
 const SPIN_WITH_OUTPUT: &str = r#"(module
     (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
@@ -145,6 +146,49 @@ async fn a_guest_that_spins_in_a_worker_is_stopped_by_every_limit_and_by_name() 
     call(&server, "w.after", b"x").await.unwrap();
     let after = server.executor.runtime().workers().unwrap().process_of(&key("s@example.org")).unwrap();
     assert!(Arc::ptr_eq(&before, &after), "an obedient worker was ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_overtakes_its_call_ends_the_call_and_not_the_worker() {
+    let server = server().await;
+    let minute = Duration::from_secs(60);
+    let long = CallLimits { cpu: minute, wall: minute, ..CallLimits::default() };
+    admit(&server, wat_spin(), "w.early", "early@example.org", GrantSet::default(), long).await;
+    let workers = Arc::clone(server.executor.runtime().workers().unwrap());
+    let process = workers.process_of(&key("early@example.org")).unwrap();
+    let (mut lane, call) = process.take_lane().unwrap();
+    let account = process.open_account(minute);
+    let cause = KillCause::CallerGone as u8;
+    process.stop(StopOrder { lane: lane.number, call, cause }).unwrap();
+    // For certain before its call.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let order = CallOrder {
+        call,
+        module: process.mapped_one().unwrap(),
+        trial: Trial::Call,
+        wall_us: 60_000_000,
+        cpu_us: 60_000_000,
+        memory: 1 << 20,
+        input: b"",
+    };
+    lane.channel.send(&ToWorker::Call(order).encode(), &[], minute, &mut || false).unwrap();
+    let answer = lane.channel.receive(OVERHEAD, Duration::from_secs(5)).unwrap();
+    let answer = answer.expect("the guest runs on, although it was stopped");
+    let FromWorker::Ended(ended) = FromWorker::decode(&answer).unwrap() else { panic!("{answer:?}") };
+    assert!(matches!(ended.end, End::Failed { reason: "killed", .. }), "{ended:?}");
+    process.close_account(&account);
+    process.give_back(lane);
+    // Callers who leave while their input is carried, sooner and later.
+    for after in [1, 3, 6, 10, 15, 25] {
+        let input = Bytes::from(vec![7; 16 << 20]);
+        let call = server.executor.execute("w.early", input, Terms::default());
+        assert!(tokio::time::timeout(Duration::from_millis(after), call).await.is_err());
+    }
+    while server.executor.runtime().live().count() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let after = workers.process_of(&key("early@example.org")).expect("the worker was ended");
+    assert!(Arc::ptr_eq(&process, &after) && after.lives(), "an obedient worker was ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
