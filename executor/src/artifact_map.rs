@@ -5,6 +5,8 @@
 //! process. The promise is kept by [`Sealed`]: it owns an anonymous file that is sealed against every change, and
 //! it exists only after the tag over exactly these bytes was recomputed with this node's key, here or, for a worker process,
 //! in the executor that passed the file on.
+//!
+//! What a worker must not be able to map is tried here as well, for its self test.
 #![allow(unsafe_code, reason = "the only place where machine code is mapped; see the module's documentation")]
 
 use std::fs::File;
@@ -15,6 +17,7 @@ use aws_lc_rs::hmac;
 use executor_engine::artifact::TAG_SIZE;
 use executor_engine::limits::MAX_ARTIFACT_BYTES;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
@@ -142,6 +145,19 @@ impl Sealed {
         // reused for another file.
         unsafe { Component::deserialize_file(engine, path) }
     }
+}
+
+/// Asks the system for memory that is shared and has no name, and gives it back at once. No limit of a process counts such memory: a
+/// worker must get none.
+pub(crate) fn share_memory() -> std::io::Result<()> {
+    const LENGTH: usize = 4096;
+    // SAFETY: the system chooses a free place, so that nothing that is in use is mapped over; the address is used for nothing but
+    // giving the same place back.
+    unsafe {
+        let place = mmap_anonymous(std::ptr::null_mut(), LENGTH, ProtFlags::READ, MapFlags::SHARED)?;
+        munmap(place, LENGTH)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

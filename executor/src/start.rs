@@ -20,6 +20,7 @@ use trust_store::{Certificate, UnixTime};
 use crate::admission::{Admission, GrantSources, Rules};
 use crate::api::{Access, grpc, http};
 use crate::artifact::{ArtifactCache, Worker};
+use crate::artifact_map::Sealed;
 use crate::audit::{Audit, OpenError};
 use crate::clock;
 use crate::config::{MediaSection, Settings};
@@ -229,11 +230,11 @@ pub async fn start(
             "the instance pool is smaller"
         );
     }
-    cache.self_test(runtime.engine(), runtime.profile()).await.map_err(|error| {
+    let trial = cache.self_test(runtime.engine(), runtime.profile()).await.map_err(|error| {
         refuse("the compile worker cannot be used", "install the worker of this build", error)
     })?;
     tracing::info!(enforced = ?confinement.enforced, missing = ?confinement.missing, "sandbox");
-    let tier = tier(spawner, &settings).await;
+    let tier = tier(spawner, &settings, trial).await;
     let admission = admission.with_workers(tier.missing());
     runtime.attach(tier);
 
@@ -298,13 +299,18 @@ pub async fn start(
 }
 
 /// The tier of signers that are not trusted. Where the host lacks what it needs, this executor runs without it and says so.
-async fn tier(spawner: Option<std::io::Result<Spawner>>, settings: &Settings) -> WorkerTier {
+async fn tier(
+    spawner: Option<std::io::Result<Spawner>>,
+    settings: &Settings,
+    trial: Arc<Sealed>,
+) -> WorkerTier {
     let (Some(spawner), Some(limits)) = (spawner, settings.workers) else {
         return WorkerTier::switched_off();
     };
     let profile = settings.profile;
-    let started = tokio::task::spawn_blocking(move || WorkerTier::start(spawner, profile, limits)).await;
-    let tier = started.unwrap_or_else(|error| WorkerTier::Absent(error.to_string()));
+    let start = move || WorkerTier::start(spawner, profile, limits, trial);
+    let tier = tokio::task::spawn_blocking(start).await;
+    let tier = tier.unwrap_or_else(|error| WorkerTier::Absent(error.to_string()));
     match tier.missing() {
         None => {
             tracing::info!(enforced = ?ENFORCED, levels = "signed, community", "sandbox of worker processes");

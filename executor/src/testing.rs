@@ -10,6 +10,7 @@ use executor_engine::{ModuleDigest, Profile};
 use crate::admission::{Admission, AdmittedModule, GrantSet};
 use crate::api::Access;
 use crate::artifact::{ArtifactCache, Worker};
+use crate::artifact_map::Sealed;
 use crate::audit::Audit;
 use crate::config::NextPolicy;
 use crate::confinement::Confinement;
@@ -60,6 +61,21 @@ pub(crate) fn spawner() -> std::io::Result<Spawner> {
 pub(crate) fn cache(state: &std::path::Path) -> ArtifactCache {
     let worker = Worker::new(worker_binary(), 2).expect("worker");
     ArtifactCache::open(state, worker, 1 << 30).expect("cache")
+}
+
+/// Machine code that workers map on trial, made once.
+pub(crate) fn trial_code() -> Arc<Sealed> {
+    static CODE: LazyLock<Arc<Sealed>> = LazyLock::new(|| {
+        // A thread of its own: whoever asks may be inside a runtime already.
+        let make = || {
+            let state = tempfile::tempdir().expect("folder");
+            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+            let cache = cache(state.path());
+            tokio.block_on(cache.self_test(runtime().engine(), Profile::Standard)).expect("self test")
+        };
+        std::thread::spawn(make).join().expect("code")
+    });
+    Arc::clone(&CODE)
 }
 
 /// One engine for all tests of the process: a pool reserves much address space.
@@ -210,7 +226,7 @@ impl Server {
     pub(crate) async fn with_workers(limits: WorkerLimits) -> Self {
         let pool = PoolLimits { slots: 32, ..PoolLimits::default() };
         let runtime = Runtime::new(Profile::Standard, pool).expect("runtime");
-        let tier = WorkerTier::start(spawner(), Profile::Standard, limits);
+        let tier = WorkerTier::start(spawner(), Profile::Standard, limits, trial_code());
         assert_eq!(tier.missing(), None, "this host confines no workers");
         runtime.attach(tier);
         let state = tempfile::tempdir().expect("folder");

@@ -82,6 +82,14 @@ impl LoadError {
     }
 }
 
+/// A module with what is called and a memory. Without a function there would be no code to map.
+const SMALLEST_AGENT: &[u8] = b"\0asm\x01\0\0\0\
+    \x01\x05\x01\x60\0\x01\x7f\
+    \x03\x02\x01\0\
+    \x05\x03\x01\0\x01\
+    \x07\x14\x02\x06memory\x02\0\x07process\0\0\
+    \x0a\x06\x01\x04\0\x41\0\x0b";
+
 impl ArtifactCache {
     /// Opens the cache below `state`: records in `state/artifacts`, the key beside the folder, not in it.
     pub fn open(state: &Path, worker: Worker, max_bytes: u64) -> Result<Self, KeyError> {
@@ -151,24 +159,35 @@ impl ArtifactCache {
         Ok((loaded, event))
     }
 
-    /// Tries the whole way once, on the two smallest modules there are: worker, tag, sealed file, mapping. Nothing is
-    /// kept.
+    /// Tries the whole way once, on the smallest agent and the smallest component there are: worker, tag, sealed file, mapping.
+    /// Nothing is kept; the agent's code is handed out, for whoever is to map it elsewhere.
     ///
     /// # Errors
     ///
     /// What would have failed at the first load: no worker, a worker of another build, a sandbox that leaks or that
     /// forbids too much.
-    pub async fn self_test(&self, engine: &Engine, profile: Profile) -> Result<(), LoadError> {
+    pub(crate) async fn self_test(
+        &self,
+        engine: &Engine,
+        profile: Profile,
+    ) -> Result<Arc<Sealed>, LoadError> {
         self.worker.self_test().await?;
-        for (kind, module) in
-            [(ModuleKind::Core, b"\0asm\x01\0\0\0"), (ModuleKind::Component, b"\0asm\x0d\0\x01\0")]
-        {
+        let place = |isolation| Place { engine, profile, isolation };
+        let try_whole = async |kind, module: &[u8]| {
             let digest = ModuleDigest::of(module);
             let artifact = self.worker.compile(profile, kind, digest, module).await?;
-            let place = Place { engine, profile, isolation: Isolation::SharedProcess };
-            self.seal_and_map(&artifact, digest, kind, &place)?;
+            self.seal_and_map(&artifact, digest, kind, &place(Isolation::SharedProcess))?;
+            Ok::<_, LoadError>((artifact, digest))
+        };
+        try_whole(ModuleKind::Component, b"\0asm\x0d\0\x01\0").await?;
+        let (artifact, digest) = try_whole(ModuleKind::Core, SMALLEST_AGENT).await?;
+        let elsewhere = place(Isolation::WorkerOfSigner);
+        match self.seal_and_map(&artifact, digest, ModuleKind::Core, &elsewhere)?.0 {
+            Loaded::Sealed(sealed) => Ok(sealed),
+            Loaded::Component(_) | Loaded::Core(_) => {
+                Err(LoadError::Engine { detail: "code for a worker was mapped here".into() })
+            }
         }
-        Ok(())
     }
 
     /// Forgets the code of a module, for example because it was revoked.

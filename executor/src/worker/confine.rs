@@ -30,6 +30,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use crate::artifact_map::share_memory;
+
 /// What is missing, and what the system said.
 pub(super) type Missing = (Mechanism, String);
 
@@ -106,14 +108,36 @@ const ALLOWED: &[i64] = &[
 /// it where there are none: such files are memory that no limit of a process counts.
 const REFUSED: &[i64] = &[libc::SYS_memfd_create, libc::SYS_openat];
 
+/// Kinds of mappings that are refused like that: what processes share is memory that no limit of one counts, either. Any kind but
+/// these and the private one ends the worker.
+const SHARED: [libc::c_int; 2] = [libc::MAP_SHARED, libc::MAP_SHARED_VALIDATE];
+
 /// What refused calls get. Not what landlock says, so that a test can tell which of the two refused.
 const NO_SUCH_CALL: libc::c_int = libc::ENOSYS;
 
-/// The older names of two of them.
+/// What belongs to one architecture: older names of two of them, and what makes code that was mapped visible to every processor.
+const ALSO_ALLOWED: &[i64] = also_allowed();
+
 #[cfg(target_arch = "x86_64")]
-const ALSO_ALLOWED: &[i64] = &[libc::SYS_epoll_wait, libc::SYS_poll];
-#[cfg(not(target_arch = "x86_64"))]
-const ALSO_ALLOWED: &[i64] = &[];
+const fn also_allowed() -> &'static [i64] {
+    &[libc::SYS_epoll_wait, libc::SYS_poll]
+}
+
+#[cfg(target_arch = "aarch64")]
+const fn also_allowed() -> &'static [i64] {
+    &[libc::SYS_membarrier]
+}
+
+#[cfg(target_arch = "riscv64")]
+const fn also_allowed() -> &'static [i64] {
+    // `riscv_flush_icache`, by its number in the kernel's list.
+    &[259]
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+const fn also_allowed() -> &'static [i64] {
+    &[]
+}
 
 /// Everything but the list of system calls, for a worker that may write to so many bytes of memory and was given so many
 /// descriptors. Called before the first thread besides this one exists: landlock binds a thread and those it starts.
@@ -191,10 +215,15 @@ pub(super) fn close_late() -> Result<(), Missing> {
         let filter = filter.map_err(|error| failed(&error))?;
         seccompiler::apply_filter_all_threads(&filter).map_err(|error| failed(&error))?;
     }
-    match memfd_create(c"none", MemfdFlags::CLOEXEC) {
-        Err(errno) if errno.raw_os_error() == NO_SUCH_CALL => Ok(()),
-        Ok(_) | Err(_) => Err((Mechanism::SelfTest, "it could make a file without a name".into())),
+    let is_refused = |error: std::io::Error| error.raw_os_error() == Some(NO_SUCH_CALL);
+    let leaks = |what: &str| Err((Mechanism::SelfTest, what.to_owned()));
+    if !memfd_create(c"none", MemfdFlags::CLOEXEC).is_err_and(|errno| is_refused(errno.into())) {
+        return leaks("it could make a file without a name");
     }
+    if !share_memory().is_err_and(is_refused) {
+        return leaks("it could take memory that is counted as nobody's");
+    }
+    Ok(())
 }
 
 /// Tries what ends the process by now; what the system said, if it does not. Each makes one system call that is on no list, and
@@ -279,13 +308,23 @@ pub(super) fn leak(memory: u64) -> Option<&'static str> {
 
 /// Answers what is [`REFUSED`], and has no say in anything else.
 fn refusals() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().map(|number| (*number, Vec::new())).collect();
+    rules.insert(libc::SYS_mmap, SHARED.into_iter().map(mapping).collect::<Result<_, _>>()?);
     SeccompFilter::new(
-        REFUSED.iter().map(|number| (*number, Vec::new())).collect(),
+        rules,
         SeccompAction::Allow,
         SeccompAction::Errno(NO_SUCH_CALL.cast_unsigned()),
         std::env::consts::ARCH.try_into()?,
     )?
     .try_into()
+}
+
+/// Mappings of one kind.
+fn mapping(kind: libc::c_int) -> Result<SeccompRule, seccompiler::BackendError> {
+    let of_kind = SeccompCmpOp::MaskedEq(u64::from(libc::MAP_TYPE.cast_unsigned()));
+    let kind = u64::from(kind.cast_unsigned());
+    SeccompRule::new(vec![SeccompCondition::new(3, SeccompCmpArgLen::Dword, of_kind, kind)?])
 }
 
 /// Ends the process at everything that is on neither list.
@@ -297,6 +336,8 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value.cast_unsigned()))
             .and_then(|condition| SeccompRule::new(vec![condition]))
     };
+    let kinds = SHARED.into_iter().chain([libc::MAP_PRIVATE]);
+    rules.insert(libc::SYS_mmap, kinds.map(mapping).collect::<Result<_, _>>()?);
     rules.insert(libc::SYS_prctl, vec![first(libc::PR_SET_NAME)?, first(libc::PR_SET_VMA)?]);
     SeccompFilter::new(
         rules,
@@ -342,6 +383,17 @@ mod tests {
         ] {
             assert!(!numbers.contains(&leads_out), "{leads_out}");
         }
+    }
+
+    #[test]
+    fn memory_that_is_shared_is_refused_and_memory_of_its_own_is_not() {
+        let tried = std::thread::spawn(|| {
+            seccompiler::apply_filter(&refusals().unwrap()).unwrap();
+            // More than an allocator has left: it asks the system.
+            (share_memory().map_err(|error| error.raw_os_error()), vec![1u8; 8 << 20].len())
+        });
+        assert_eq!(tried.join().unwrap(), (Err(Some(NO_SUCH_CALL)), 8 << 20));
+        share_memory().unwrap();
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub use spawner::Spawner;
 pub(crate) use workers::WorkerEvent;
 pub use workers::{WorkerLimits, Workers};
 
+use crate::artifact_map::Sealed;
+
 /// Hidden subcommand of the process that starts holders.
 pub const SPAWNER: &str = "worker-spawner";
 /// Hidden subcommand of the process around one worker.
@@ -85,11 +87,16 @@ pub enum WorkerTier {
 }
 
 impl WorkerTier {
-    /// Starts the tier, if the host has what it needs. Blocks.
-    pub fn start(spawner: std::io::Result<Spawner>, profile: Profile, limits: WorkerLimits) -> Self {
+    /// Starts the tier, if the host has what it needs. `code` is mapped on trial. Blocks.
+    pub(crate) fn start(
+        spawner: std::io::Result<Spawner>,
+        profile: Profile,
+        limits: WorkerLimits,
+        code: std::sync::Arc<Sealed>,
+    ) -> Self {
         let workers = spawner
             .map_err(|error| format!("the process that starts workers cannot be started: {error}"))
-            .and_then(|spawner| Workers::open(spawner, profile, limits));
+            .and_then(|spawner| Workers::open(spawner, profile, limits, code));
         match workers {
             Ok(workers) => Self::Running(workers),
             Err(why) => Self::Absent(why),

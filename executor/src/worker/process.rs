@@ -8,6 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use executor_engine::frames::{OVERHEAD, Order, Report, StopOrder};
+use executor_engine::job::ModuleKind;
 use parking_lot::{Condvar, Mutex};
 
 use super::account::{Ledger, Meter};
@@ -16,7 +17,7 @@ use super::channel::{Channel, Stops};
 use super::spawner::{Life, Spawner};
 use crate::artifact_map::Sealed;
 use crate::clock;
-use crate::runtime::{PrepareError, Stop};
+use crate::runtime::{CallLimits, PrepareError, Stop};
 
 /// How long it may take to map a module.
 const LOAD: Duration = Duration::from_secs(10);
@@ -28,12 +29,16 @@ pub(super) const LOOK: Duration = Duration::from_millis(5);
 pub(super) type Impatience<'a> = &'a dyn Fn() -> Option<Stop>;
 
 /// Why a module is not mapped, or not known to be.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Hindrance {
     /// It cannot be linked.
+    #[error(transparent)]
     Refused(PrepareError),
     /// Its worker cannot be kept.
+    #[error(transparent)]
     Gone(Gone),
     /// Whoever waited for it stopped waiting.
+    #[error(transparent)]
     Stopped(Stop),
 }
 
@@ -74,6 +79,16 @@ pub(super) struct Load {
     /// The body of the order.
     pub(super) order: Vec<u8>,
     pub(super) code: Arc<Sealed>,
+}
+
+impl Load {
+    /// A core module that nobody calls, without grants.
+    pub(super) fn on_trial(code: Arc<Sealed>) -> Self {
+        let (module, length, kind) = (0, code.length(), ModuleKind::Core);
+        let limits = super::limits::written(&CallLimits::default());
+        let order = Order::Load { module, length, kind, limits, grants: Vec::new() };
+        Self { module, order: order.encode(), code }
+    }
 }
 
 /// A worker that serves.

@@ -355,9 +355,10 @@ fn tier_without(calls: &[i64], errno: i32) -> WorkerTier {
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter: seccompiler::BpfProgram =
         SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap().try_into().unwrap();
+    let code = trial_code();
     std::thread::spawn(move || {
         seccompiler::apply_filter(&filter).unwrap();
-        WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default())
+        WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default(), code)
     })
     .join()
     .unwrap()
@@ -384,7 +385,7 @@ fn what_the_executor_was_started_with_reaches_no_worker() {
     let left_open = tempfile::tempfile().unwrap();
     rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
     // A worker that finds it refuses to serve.
-    let tier = WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default());
+    let tier = WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default(), trial_code());
     assert_eq!(tier.missing(), None);
 }
 
