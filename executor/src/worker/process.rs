@@ -71,6 +71,8 @@ struct Modules {
     mapped: HashMap<u64, u64>,
     /// Whether one is being mapped. One at a time: the control socket carries one conversation.
     busy: bool,
+    /// What it need not keep, and was not told of yet.
+    unneeded: Vec<u64>,
 }
 
 /// A module to be mapped.
@@ -307,6 +309,7 @@ impl Process {
         if mapped.is_ok() {
             modules.mapped.insert(load.module, load.code.length());
         }
+        self.tell_unneeded(&mut modules);
         drop(modules);
         self.mapped.notify_all();
         mapped
@@ -332,12 +335,20 @@ impl Process {
 
     /// Forgets a module. Waits for nothing: one that cannot be told keeps the module until its own end.
     pub(super) fn unload(&self, module: u64) {
-        let (Some(mut modules), Some(control)) = (self.modules.try_lock(), self.control.try_lock()) else {
-            return;
-        };
-        if !modules.busy && modules.mapped.remove(&module).is_some() {
-            let order = Order::Unload { module }.encode();
-            let _ = control.send(&order, &[], Duration::ZERO, &mut || false);
+        let mut modules = self.modules.lock();
+        modules.unneeded.push(module);
+        if !modules.busy {
+            self.tell_unneeded(&mut modules);
+        }
+    }
+
+    fn tell_unneeded(&self, modules: &mut Modules) {
+        let Some(control) = self.control.try_lock() else { return };
+        for module in std::mem::take(&mut modules.unneeded) {
+            if modules.mapped.remove(&module).is_some() {
+                let order = Order::Unload { module }.encode();
+                let _ = control.send(&order, &[], Duration::ZERO, &mut || false);
+            }
         }
     }
 
@@ -446,72 +457,4 @@ impl Drop for Visit {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-    use crate::worker::account::tests::written;
-    use crate::worker::channel::Beside;
-
-    /// A worker that the kernel says nothing bad of, and that says nothing itself.
-    pub(in crate::worker) fn silent(
-        spawner: &Arc<Spawner>,
-    ) -> (Process, [std::fs::File; 2], [UnixStream; 2]) {
-        let (meter, files) = written(Duration::ZERO, 1 << 20);
-        let [(control, far_control), (stops, far_stops)] = [(); 2].map(|()| UnixStream::pair().unwrap());
-        let control = Channel::new(control, Beside::Sender).unwrap();
-        let sockets = (control, Stops::new(stops).unwrap(), Vec::new());
-        (Process::over(spawner, 1, sockets, meter, 1 << 30), files, [far_control, far_stops])
-    }
-
-    fn sealed() -> Arc<Sealed> {
-        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[1; 32]);
-        let tag = aws_lc_rs::hmac::sign(&key, b"code").as_ref().try_into().unwrap();
-        Arc::new(Sealed::authenticate(b"", &mut &b"code"[..], 4, &tag, &key).unwrap())
-    }
-
-    #[test]
-    fn whoever_waits_for_a_module_to_be_mapped_hears_what_stops_him() {
-        let spawner = Arc::new(crate::testing::spawner().unwrap());
-        let (process, _files, far) = silent(&spawner);
-        let process = Arc::new(process);
-        let load = || Load { module: 1, order: Order::Unload { module: 1 }.encode(), code: sealed() };
-        // The first asks the worker, the second waits for the first.
-        for _ in 0..2 {
-            let looks = std::cell::Cell::new(0);
-            let stopped = || {
-                looks.set(looks.get() + 1);
-                (looks.get() == 3).then_some(Stop::WallDeadline)
-            };
-            assert!(matches!(process.load(load(), &stopped), Err(Hindrance::Stopped(Stop::WallDeadline))));
-        }
-        // The order was given once, and nobody who waits for a worker that is gone waits on.
-        assert!(process.lives());
-        drop(far);
-        let gone = loop {
-            match process.load(load(), &|| None) {
-                Err(Hindrance::Gone(Gone::Lost(why))) => break why,
-                other => assert!(other.is_ok(), "neither refused nor stopped"),
-            }
-        };
-        assert!(gone.contains("mapped"), "{gone}");
-    }
-
-    #[test]
-    fn a_worker_that_did_not_answer_is_asked_nothing_more_and_nobody_visits_it() {
-        let spawner = Arc::new(crate::testing::spawner().unwrap());
-        let (process, _files, [far_control, _far_stops]) = silent(&spawner);
-        let process = Arc::new(process);
-        drop(far_control);
-        let load = || Load { module: 1, order: Order::Unload { module: 1 }.encode(), code: sealed() };
-        let why = |answer| match answer {
-            Err(Hindrance::Gone(Gone::Lost(why))) => why,
-            _ => String::new(),
-        };
-        assert!(why(process.load(load(), &|| None)).starts_with("while a module was mapped"));
-        assert!(process.is_idle(), "the answer is the end of the visit");
-        // Although it did not close its sockets itself, and whoever asked may be gone.
-        assert!(!process.lives());
-        assert!(why(process.load(load(), &|| None)).contains("mapped before"));
-    }
-}
+pub(super) mod tests;
