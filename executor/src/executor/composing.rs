@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use executor_api::receipt::StepReceipt;
 use executor_engine::ModuleDigest;
-use executor_engine::limits::EPOCH_TICK_MILLIS;
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use trust_store::pipeline::{self, Pipeline, Step};
@@ -273,7 +272,9 @@ impl Course<'_> {
         let cpu = clock::thread_cpu();
         let mut ended = self.executor.run_instance(&agent, call, registration, None);
         drop(run);
-        self.spend(clock::thread_cpu().saturating_sub(cpu), ended.usage.epoch_ticks);
+        // That of this thread, where the guest ran on it. Ticks pass while it waits as well.
+        let used = ended.charged.unwrap_or_else(|| clock::thread_cpu().saturating_sub(cpu));
+        self.cpu = self.cpu.saturating_sub(used);
         // A revocation of the pipeline ends the step as well, and says nothing about the step's own agent.
         let revoked = matches!(ended.result, Err(CallError::Stopped(Stop::Killed(KillCause::Revoked))));
         if revoked && agent.verdict().denied.is_none() {
@@ -350,13 +351,6 @@ impl Course<'_> {
                 Err(CallError::Host { detail: "what a step waited for broke".into() }.into())
             }
         }
-    }
-
-    /// Takes what a step used from what the pipeline may use: the processor time of this thread, where the guest ran on it, or
-    /// the ticks that passed while it ran, where it ran in a worker.
-    fn spend(&mut self, here: Duration, ticks: u64) {
-        let there = Duration::from_millis(ticks.saturating_mul(EPOCH_TICK_MILLIS));
-        self.cpu = self.cpu.saturating_sub(here.max(there));
     }
 
     /// Lists a step among what can be stopped, then asks whether it may run: a verdict that changes from here on reaches it.

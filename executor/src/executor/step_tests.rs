@@ -63,6 +63,26 @@ async fn the_processor_time_of_a_pipeline_is_that_of_all_its_steps() {
     assert_eq!(named(&attempts(&server, 2).await), [("spin", "cpu_budget")]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_sleeps_uses_no_processor_time_of_its_pipeline() {
+    let server = Server::start().await;
+    // Forty times for longer than a tick.
+    let naps = SLEEPS
+        .replace("(func (export \"run\") (result i32)", "(func (export \"run\") (result i32) (local $n i32)")
+        .replace(
+            "(call $block (call $subscribe (i64.const 600000000000)))",
+            "(loop $again (call $block (call $subscribe (i64.const 20000000)))
+               (br_if $again (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 40))))",
+        );
+    let module = agent(&server, "sn.naps", &naps).await;
+    let step = |name| Draft { name, agent: "sn.naps", module: &module, timeout_ms: 60_000, ..DRAFT };
+    let second = Draft { after: &["one"], ..step("two") };
+    let limits = CallLimits { cpu: Duration::from_millis(300), ..CallLimits::default() };
+    compose_under(&server, "sn.whole", &[step("one"), second], limits).await;
+    let ended = call(&server, "sn.whole", b"").await;
+    assert!(ended.is_ok(), "{ended:?}");
+}
+
 #[tokio::test]
 async fn a_step_whose_input_is_too_large_is_in_the_receipt() {
     let server = Server::start().await;

@@ -91,6 +91,8 @@ pub(crate) struct Ended {
     pub(crate) usage: Usage,
     /// What the guest asked for and was refused.
     pub(crate) conduct: Option<Box<Conduct>>,
+    /// Processor time that it is charged with where it ran in another process than this one.
+    pub(crate) charged: Option<Duration>,
     /// SHA-256 of everything it streamed, to be continued with its output.
     pub(crate) streamed: Option<Box<Context>>,
     /// From the beginning of the call to a complete instance, where there was one and it was measured.
@@ -107,8 +109,8 @@ impl Ended {
     /// What the guest said, did and streamed. Most have none of it, and what there is room for would be moved with each result.
     #[inline(never)]
     fn add(&mut self, instance: InstanceId, extras: Extras) {
-        let Extras { log, metrics, conduct, streams, .. } = extras;
-        self.conduct = conduct;
+        let Extras { log, metrics, conduct, streams, charged, .. } = extras;
+        (self.conduct, self.charged) = (conduct, charged);
         self.streamed = streams.map(|streams| Box::new(streams.into_digest()));
         let (log, metrics) = (log.into_records(), metrics.into_records());
         match &mut self.result {
@@ -119,7 +121,16 @@ impl Ended {
 
     /// The end of something that had no instance of its own.
     pub(crate) fn plain(result: Result<Outcome, CallError>, usage: Usage) -> Self {
-        Self { result, said: None, usage, conduct: None, instantiation: None, streamed: None, steps: None }
+        Self {
+            result,
+            said: None,
+            usage,
+            conduct: None,
+            charged: None,
+            instantiation: None,
+            streamed: None,
+            steps: None,
+        }
     }
 }
 

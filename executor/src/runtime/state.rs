@@ -94,6 +94,8 @@ pub(crate) struct Extras {
     pub(crate) door: Option<Arc<Door>>,
     /// Fuel that a worker says was used.
     claimed_fuel: u64,
+    /// Processor time that is charged for what ran in a worker, which is not the worker's word.
+    pub(super) charged: Option<Duration>,
 }
 
 impl Extras {
@@ -187,6 +189,11 @@ impl GuestState {
         let (extras, calls) = self.extras_and_calls();
         extras.log.drop_more(claimed.dropped_log_lines);
         extras.claimed_fuel = claimed.fuel.min(calls.limits.fuel);
+    }
+
+    /// Charges what ran in a worker.
+    pub(crate) fn charge(&mut self, used: Duration) {
+        self.extras().charged = Some(used);
     }
 
     /// Fuel that a worker says was used.

@@ -333,7 +333,7 @@ impl Process {
         }
     }
 
-    /// Forgets a module. Waits for nothing: one that cannot be told keeps the module until its own end.
+    /// Forgets a module. Waits for no answer: while a module is being mapped, the worker is told afterwards.
     pub(super) fn unload(&self, module: u64) {
         let mut modules = self.modules.lock();
         modules.unneeded.push(module);
@@ -382,9 +382,9 @@ impl Process {
         self.ledger.lock().close(account.number, clock::monotonic());
     }
 
-    /// Processor time that the process has used since then, by the kernel's account.
-    pub(super) fn used_since(&self, account: &Account) -> Duration {
-        self.meter.cpu().unwrap_or_default().saturating_sub(account.used)
+    /// Processor time that the process has used since then, by the kernel's account, if there is one.
+    pub(super) fn used_since(&self, account: &Account) -> Option<Duration> {
+        self.meter.cpu().ok().map(|used| used.saturating_sub(account.used))
     }
 
     /// Looks whether the process took more than it was given.

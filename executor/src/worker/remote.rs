@@ -4,6 +4,7 @@
 //! What the worker says is a question, or an end that is cut to those limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use executor_engine::frames::{GuestLimits, Order, Trial};
 use executor_engine::job::ModuleKind;
@@ -96,10 +97,13 @@ impl RemoteModule {
         let Some((lane, call)) = process.take_lane() else {
             return Err(CallError::Pool { detail: "every lane of the worker is in use".into() });
         };
+        let began = clock::monotonic();
         let account = process.open_account(state.cpu_budget());
         let (number, mut talk) = (lane.number, Talk::new(&process, lane, call, &account));
         let carried = talk.carry(self.module, state, trial);
         process.close_account(&account);
+        let used = process.used_since(&account);
+        state.charge(charged(used, clock::monotonic().saturating_duration_since(began), state.cpu_budget()));
         match carried {
             Carried::Over(result) => {
                 process.give_back(talk.into_lane());
@@ -112,6 +116,12 @@ impl RemoteModule {
             }
         }
     }
+}
+
+/// What a call in a worker is charged with: what the process used by the kernel's account, which other calls may have used as well, and
+/// so no more than one thread could have in that time. One whose account can be read no more may have used all of it.
+fn charged(used: Option<Duration>, took: Duration, budget: Duration) -> Duration {
+    used.unwrap_or(Duration::MAX).min(took).min(budget)
 }
 
 /// Why a call that waits for its worker should wait no longer, if so.
@@ -130,5 +140,20 @@ fn detail_of(error: &CallError) -> String {
     match error {
         CallError::WorkerLost { detail } | CallError::Pool { detail } => detail.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_charged_with_what_it_can_have_used_and_not_with_what_its_worker_says() {
+        let [one, two, three] = [1, 2, 3].map(Duration::from_secs);
+        assert_eq!(charged(Some(one), two, three), one);
+        assert_eq!(charged(Some(three), two, three), two, "others ran in the same process");
+        assert_eq!(charged(Some(three), three, two), two);
+        assert_eq!(charged(Some(Duration::ZERO), three, three), Duration::ZERO, "it slept");
+        assert_eq!(charged(None, one, three), one, "the process is gone, and its account with it");
     }
 }

@@ -176,7 +176,8 @@ impl Talk<'_> {
     fn agrees(&self, stop: Stop, state: &GuestState) -> bool {
         match stop {
             Stop::CpuBudget => {
-                self.watch.process.used_since(self.account).saturating_add(AGREED) >= state.cpu_budget()
+                let used = self.watch.process.used_since(self.account).unwrap_or_default();
+                used.saturating_add(AGREED) >= state.cpu_budget()
             }
             Stop::WallDeadline => clock::monotonic() + AGREED >= state.deadline(),
             // That is nobody's word but the executor's.
