@@ -42,6 +42,20 @@ pub(crate) struct Agent {
     retired: AtomicBool,
 }
 
+/// A release as records name it. What was verified of it is known while it is loaded only: of one that waits since a start nothing is.
+#[derive(Clone, Copy)]
+pub(crate) struct Release<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) digest: ModuleDigest,
+    pub(crate) loaded: Option<&'a Agent>,
+}
+
+impl<'a> From<&'a Agent> for Release<'a> {
+    fn from(agent: &'a Agent) -> Self {
+        Self { id: agent.id(), digest: agent.digest, loaded: Some(agent) }
+    }
+}
+
 /// The last judgement of an agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Verdict {

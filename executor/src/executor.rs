@@ -21,6 +21,9 @@ mod reloading;
 #[cfg(test)]
 mod reloading_tests;
 mod restoring;
+#[cfg(feature = "deployments")]
+#[cfg(test)]
+mod restoring_tests;
 mod schedule;
 #[cfg(feature = "pipelines")]
 #[cfg(test)]
@@ -30,6 +33,7 @@ mod test_door;
 #[cfg(test)]
 mod tests;
 mod trying;
+mod unloading;
 mod working;
 
 use std::path::Path;
@@ -310,45 +314,6 @@ impl Executor {
         let event = AuditEvent { event_type: "stop".into(), detail: Some(detail), ..AuditEvent::default() };
         self.parts.audit.record(event).map_err(audit_unavailable)?;
         Ok(stopped)
-    }
-
-    /// Forgets every release of an agent, or the one agent that runs a module, and stops what runs of it. Returns how
-    /// many instances were stopped.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, when a digest names several agents or the release that serves beside others (`in_service`), or when
-    /// the agent's record cannot be removed.
-    pub async fn unload(&self, name: &str) -> Result<u64, Denied> {
-        self.refuse_in_service(name)?;
-        let removed = self.agents.remove(name);
-        let waiting = self.waiting.remove(name);
-        let agents = match removed {
-            Err(denied) if waiting.is_empty() => return Err(denied),
-            removed => removed.unwrap_or_default(),
-        };
-        let (mut stopped, mut recorded) = (0, Ok(()));
-        let mut paths = waiting;
-        for agent in &agents {
-            // What runs is stopped whatever becomes of the route.
-            recorded = recorded.and(self.unroute(agent).await);
-            let of_agent =
-                self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Operator);
-            stopped += of_agent;
-            paths.push(self.submissions.path(agent.id(), agent.digest));
-            let event = AuditEvent {
-                event_type: "unload".into(),
-                detail: Some(format!("{of_agent} instances stopped")),
-                ..self.agent_event(agent, None)
-            };
-            recorded = recorded.and(self.parts.audit.record(event).map_err(audit_unavailable));
-        }
-        self.parts.metrics.stopped(stopped);
-        let removed = paths.iter().try_for_each(|path| Submissions::remove(path));
-        removed.map_err(|error| {
-            self.state.failed(&error, &format!("the record of {name} would bring it back at the next start"))
-        })?;
-        recorded.map(|()| stopped)
     }
 
     /// The receipt log.

@@ -34,6 +34,35 @@ pub(crate) struct Stored {
     pub(crate) module: Bytes,
 }
 
+/// Whose record a file is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecordName {
+    /// SHA-256 of the agent's id.
+    agent: ModuleDigest,
+    /// The module.
+    pub(crate) module: ModuleDigest,
+}
+
+impl RecordName {
+    pub(crate) fn of(agent: &str, module: ModuleDigest) -> Self {
+        Self { agent: ModuleDigest::of(agent.as_bytes()), module }
+    }
+
+    /// What a file's name says; nothing for one that no record has.
+    pub(crate) fn of_file(path: &Path) -> Option<Self> {
+        let (agent, module) = path.file_stem()?.to_str()?.split_once('-')?;
+        Some(Self { agent: ModuleDigest::parse(agent)?, module: ModuleDigest::parse(module)? })
+    }
+
+    pub(crate) fn is_of(&self, agent: &str) -> bool {
+        self.agent == ModuleDigest::of(agent.as_bytes())
+    }
+
+    fn file(&self) -> String {
+        format!("{}-{}.agent", self.agent, self.module)
+    }
+}
+
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubmissionError {
@@ -134,7 +163,7 @@ impl Submissions {
 
     /// The file of an agent's release of a module.
     pub(crate) fn path(&self, agent: &str, module: ModuleDigest) -> PathBuf {
-        self.directory.join(format!("{}-{module}.agent", ModuleDigest::of(agent.as_bytes())))
+        self.directory.join(RecordName::of(agent, module).file())
     }
 
     /// The place in the order for the next load.
@@ -253,6 +282,18 @@ mod tests {
         Submissions::remove(&path).unwrap();
         Submissions::remove(&path).unwrap();
         assert!(again.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_name_of_a_file_says_whose_record_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Submissions::open(dir.path()).unwrap().path("a.b", ModuleDigest::of(b"m"));
+        let name = RecordName::of_file(&path).unwrap();
+        assert_eq!(name, RecordName::of("a.b", ModuleDigest::of(b"m")));
+        assert!(name.is_of("a.b") && !name.is_of("a.c"));
+        for other in ["a-b.agent", "notes.agent", "-.agent", ""] {
+            assert_eq!(RecordName::of_file(Path::new(other)), None, "{other}");
+        }
     }
 
     #[test]

@@ -48,6 +48,25 @@ impl Denied {
     pub fn is_about_evidence(&self) -> bool {
         matches!(self.code, "checkpoint_stale" | "revocation_stale" | "revocation_unknown" | "tuf_expired")
     }
+
+    /// Whether it says nothing against what was denied: evidence may arrive, or what was missing at that moment may be there at the
+    /// next one.
+    pub fn may_pass(&self) -> bool {
+        self.is_about_evidence()
+            || matches!(
+                self.code,
+                "audit_unavailable"
+                    | "compile_failed"
+                    | "compiler_unavailable"
+                    | "internal"
+                    | "pool_exhausted"
+                    | "receipts_unavailable"
+                    | "restoring"
+                    | "state_unavailable"
+                    | "storage_full"
+                    | "worker_lost"
+            )
+    }
 }
 
 impl From<Denial> for Denied {

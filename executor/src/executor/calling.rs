@@ -308,7 +308,7 @@ impl Executor {
             Some(agent) => Ok(agent),
             None => Err(self
                 .waiting
-                .denial(&digest.to_string(), None)
+                .denial_of_release(id, digest)
                 .unwrap_or_else(|| not_loaded(&format!("{id} with the module {digest}")))),
         }
     }

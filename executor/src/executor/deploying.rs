@@ -10,11 +10,12 @@ use executor_engine::ModuleDigest;
 
 use super::Executor;
 use crate::admission::Denied;
-use crate::agents::Agent;
+use crate::agents::{Agent, Release};
 use crate::clock;
 use crate::deployments::{CallResult, Decision, Plan, Route, Served, Taking};
 use crate::records::{audit_unavailable, cut, receipts_unavailable};
 use crate::runtime::{CallError, KillCause, Outcome, Stop};
+use crate::submissions::RecordName;
 
 /// Time between two looks at what takes over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(100);
 struct Change<'a> {
     what: &'static str,
     why: &'static str,
-    agent: &'a Agent,
+    release: Release<'a>,
     percent: u8,
 }
 
@@ -61,7 +62,7 @@ impl Executor {
             Some(route) => route.with(Taking::new(target.digest, plan, 0), "deploy: requested"),
         };
         let percent = next.taking.as_ref().map_or(100, |taking| taking.percent());
-        let change = Change { what: "deploy", why: "requested", agent: &target, percent };
+        let change = Change { what: "deploy", why: "requested", release: target.as_ref().into(), percent };
         self.switch(seen.as_ref(), next, change).await
     }
 
@@ -77,7 +78,8 @@ impl Executor {
         };
         let target = self.release_of(id, taking.digest)?;
         self.may_run(&target)?;
-        let change = Change { what: "promote", why: "requested", agent: &target, percent: 100 };
+        let change =
+            Change { what: "promote", why: "requested", release: target.as_ref().into(), percent: 100 };
         self.switch(Some(&seen), seen.promoted(taking.digest, "promote: requested"), change).await
     }
 
@@ -115,40 +117,43 @@ impl Executor {
                 Ok(())
             };
         };
-        let Ok(agent) = self.agents.find(name) else { return Ok(()) };
-        if self.deployments.route(agent.id()).is_none_or(|route| route.stable != digest) {
-            return Ok(());
+        for (id, _) in self.deployments.all().iter().filter(|(_, route)| route.stable == digest) {
+            if self.agents.release(id, digest).is_none() && !self.waiting.has(id, digest) {
+                continue;
+            }
+            self.waiting.refuse_unread()?;
+            if self.has_other(id, digest) {
+                let text = "this release serves the agent's calls; deploy another one first, or unload the agent by its id";
+                return Err(Denied::new("in_service", text));
+            }
         }
-        if self.has_other(&agent) {
-            let text = "this release serves the agent's calls; deploy another one first, or unload the agent by its id";
-            return Err(Denied::new("in_service", text));
-        }
-        self.waiting.refuse_unread()
+        Ok(())
+    }
+
+    /// The agent of a record that was not read, if it has a route.
+    pub(super) fn routed_id(&self, name: RecordName) -> Option<String> {
+        self.deployments.all().keys().find(|id| name.is_of(id)).cloned()
     }
 
     /// Whether another release of an agent is loaded, or waits.
-    fn has_other(&self, agent: &Agent) -> bool {
-        let (id, digest) = (agent.id(), agent.digest);
+    fn has_other(&self, id: &str, digest: ModuleDigest) -> bool {
         self.agents.all().iter().any(|other| other.id() == id && other.digest != digest)
             || self.waiting.has_other(id, digest)
     }
 
-    /// Takes an unloaded release out of its agent's route. With the one that serves the route ends; but where another one is there by
-    /// now, calls are refused until somebody decides who serves them.
-    pub(super) async fn unroute(&self, agent: &Agent) -> Result<(), Denied> {
-        let Some(seen) = self.deployments.route(agent.id()) else { return Ok(()) };
-        let why = "unloaded";
-        if seen.stable == agent.digest {
-            if self.has_other(agent) {
-                return Ok(());
-            }
-            let change = Change { what: "end", why, agent, percent: 0 };
+    /// Takes a release that was unloaded, or waits no more, out of its agent's route. With the last one the route ends, and with the one
+    /// that serves, unless another one is there by now: then calls are refused until somebody decides who serves them.
+    pub(super) async fn unroute(&self, release: Release<'_>) -> Result<(), Denied> {
+        let Some(seen) = self.deployments.route(release.id) else { return Ok(()) };
+        let (why, percent) = ("unloaded", 0);
+        if !self.has_other(release.id, release.digest) {
+            let change = Change { what: "end", why, release, percent };
             return self.switch_to(Some(&seen), None, change).await;
         }
-        if seen.taking.as_ref().is_none_or(|taking| taking.digest != agent.digest) {
+        if seen.taking.as_ref().is_none_or(|taking| taking.digest != release.digest) {
             return Ok(());
         }
-        let change = Change { what: "rollback", why, agent, percent: 0 };
+        let change = Change { what: "rollback", why, release, percent };
         self.switch_to(Some(&seen), Some(seen.without("rollback: unloaded")), change).await
     }
 
@@ -174,18 +179,12 @@ impl Executor {
 
     /// One look at a release that takes over.
     pub(super) async fn look(&self, id: &str, route: &Arc<Route>, taking: &Taking) -> Result<(), Denied> {
-        let may_run = self.release_of(id, taking.digest).and_then(|agent| {
-            match self.may_run(&agent) {
-                // Stale evidence refuses calls of every release; it says nothing against this one.
-                Err(denied) if denied.is_about_evidence() => Ok(None),
-                Err(denied) => Err(denied),
-                Ok(()) => Ok(Some(agent)),
-            }
-        });
+        let may_run =
+            self.release_of(id, taking.digest).and_then(|agent| self.may_run(&agent).map(|()| agent));
         let agent = match may_run {
-            Ok(Some(agent)) => agent,
-            Ok(None) => return Ok(()),
-            Err(denied) if denied.code == "restoring" => return Ok(()),
+            Ok(agent) => agent,
+            // Its calls are refused meanwhile, which says nothing against it.
+            Err(denied) if denied.may_pass() => return Ok(()),
             Err(denied) => return self.take_back(id, route, denied.code).await.map(drop),
         };
         match taking.judge() {
@@ -193,12 +192,13 @@ impl Executor {
             Decision::RollBack(failing) => self.take_back(id, route, failing.code()).await.map(drop),
             Decision::Advance => {
                 let next = taking.advanced();
-                let change =
-                    Change { what: "advance", why: "healthy", agent: &agent, percent: next.percent() };
+                let (release, percent) = (agent.as_ref().into(), next.percent());
+                let change = Change { what: "advance", why: "healthy", release, percent };
                 self.switch(Some(route), route.with(next, "advance: healthy"), change).await.map(drop)
             }
             Decision::Promote => {
-                let change = Change { what: "promote", why: "healthy", agent: &agent, percent: 100 };
+                let release = agent.as_ref().into();
+                let change = Change { what: "promote", why: "healthy", release, percent: 100 };
                 let next = route.promoted(taking.digest, "promote: healthy");
                 self.switch(Some(route), next, change).await.map(drop)
             }
@@ -222,8 +222,14 @@ impl Executor {
                     } else {
                         seen.returned(digest, &last)
                     };
-                    let change = Change { what: "rollback", why, agent: &agent, percent: 100 };
+                    let release = agent.as_ref().into();
+                    let change = Change { what: "rollback", why, release, percent: 100 };
                     return self.switch(Some(seen), next, change).await;
+                }
+                // Nobody decided that one from before it serves, when it may be there again in a moment.
+                Err(denied) if denied.may_pass() => {
+                    let message = format!("{digest} is what served before: {}", denied.message);
+                    return Err(Denied { message, ..denied });
                 }
                 Err(denied) => refused.push(format!("{digest}: {}", denied.code)),
             }
@@ -240,7 +246,7 @@ impl Executor {
         next: Route,
         change: Change<'_>,
     ) -> Result<Deployment, Denied> {
-        let described = next.describe(change.agent.id());
+        let described = next.describe(change.release.id);
         self.switch_to(seen, Some(next), change).await.map(|()| described)
     }
 
@@ -251,28 +257,28 @@ impl Executor {
         next: Option<Route>,
         change: Change<'_>,
     ) -> Result<(), Denied> {
-        let Change { what, why, agent, percent } = change;
-        let id = agent.id();
+        let Change { what, why, release, percent } = change;
+        let (id, loaded) = (release.id, release.loaded);
         let stable = seen.map(|route| route.stable).or(next.as_ref().map(|route| route.stable));
         let record = DeploymentRecord {
             agent: id.to_owned(),
             change: what.to_owned(),
             format: RECORD_FORMAT.to_owned(),
-            from: stable.unwrap_or(agent.digest).to_string(),
-            log_index: agent.facts.log_index,
-            module: agent.digest.to_string(),
+            from: stable.unwrap_or(release.digest).to_string(),
+            log_index: loaded.and_then(|agent| agent.facts.log_index),
+            module: release.digest.to_string(),
             percent,
             policy: hex::encode(self.parts.admission.policy_digest()),
-            signer: agent.prepared.owner().signer.clone(),
+            signer: loaded.map(|agent| agent.prepared.owner().signer.clone()).unwrap_or_default(),
             time_ms: clock::unix_millis(),
-            version: agent.facts.version.clone(),
+            version: loaded.map(|agent| agent.facts.version.clone()).unwrap_or_default(),
             why: why.to_owned(),
         };
         let slot = self.parts.receipts.room().await.map_err(receipts_unavailable)?;
         let event = AuditEvent {
             event_type: format!("deployment_{what}"),
             detail: Some(cut(&format!("{percent} %: {why}"))),
-            ..self.agent_event(agent, None)
+            ..self.release_event(release)
         };
         self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
         if let Err(denied) = self.deployments.change(id, seen, next).await {
@@ -280,7 +286,7 @@ impl Executor {
             let event = AuditEvent {
                 event_type: "deployment_failed".into(),
                 detail: Some(cut(&format!("{what}: {}", denied.code))),
-                ..self.agent_event(agent, None)
+                ..self.release_event(release)
             };
             if self.parts.audit.record(event).is_err() {
                 tracing::error!(agent = id, what, "that a change of a route failed could not be recorded");
@@ -289,7 +295,7 @@ impl Executor {
         }
         slot.step(record);
         self.parts.metrics.deployment(what);
-        tracing::info!(agent = id, digest = %agent.digest, percent, what, why, "deployment");
+        tracing::info!(agent = id, digest = %release.digest, percent, what, why, "deployment");
         Ok(())
     }
 

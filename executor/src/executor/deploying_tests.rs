@@ -9,10 +9,10 @@ use crate::admission::{Denied, GrantSet};
 use crate::runtime::CallLimits;
 use crate::testing::{Server, admitted, wat_echo};
 
-const AGENT: &str = "deploy.agent";
+pub(super) const AGENT: &str = "deploy.agent";
 
 /// Answers with a letter, or traps.
-fn answering(letter: Option<char>) -> String {
+pub(super) fn answering(letter: Option<char>) -> String {
     let body = match letter {
         Some(letter) => {
             format!("(drop (call $write (i32.const {}) (i32.const 1))) (i32.const 0)", letter as u32)
@@ -27,12 +27,12 @@ fn answering(letter: Option<char>) -> String {
     )
 }
 
-async fn load(server: &Server, text: &str) -> String {
+pub(super) async fn load(server: &Server, text: &str) -> String {
     let module = admitted(text, GrantSet::default(), CallLimits::default()).called(AGENT, "s@example.org");
     server.executor.admit_for_test(module).await.to_string()
 }
 
-fn deploy(digest: &str, strategy: Strategy) -> Deploy {
+pub(super) fn deploy(digest: &str, strategy: Strategy) -> Deploy {
     Deploy {
         agent: AGENT.into(),
         digest: digest.into(),
@@ -44,16 +44,16 @@ fn deploy(digest: &str, strategy: Strategy) -> Deploy {
     }
 }
 
-async fn call(server: &Server) -> Result<Executed, Denied> {
+pub(super) async fn call(server: &Server) -> Result<Executed, Denied> {
     server.executor.execute(AGENT, Bytes::new(), Terms::default()).await
 }
 
-async fn answer(server: &Server) -> String {
+pub(super) async fn answer(server: &Server) -> String {
     String::from_utf8(call(server).await.unwrap().outcome.output).unwrap()
 }
 
 /// The look that the watching task takes ten times a second.
-async fn look(server: &Server) {
+pub(super) async fn look(server: &Server) {
     let route = server.executor.deployments.route(AGENT).unwrap();
     if let Some(taking) = route.taking.clone() {
         server.executor.look(AGENT, &route, &taking).await.unwrap();
@@ -281,14 +281,15 @@ async fn a_release_is_not_unloaded_while_another_one_may_come_back_undeployed() 
     let server = Server::start().await;
     let old = load(&server, &answering(Some('a'))).await;
     server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
-    // Of the last run something waits, and then it is known to be of this agent.
-    server.executor.waiting.add_for_test(None);
+    // Of the last run something waits that may be anybody's, and then something of this agent that was not read.
+    let nameless = std::path::Path::new("nameless.agent");
+    server.executor.waiting.add_for_test(0, nameless.into());
     for name in [old.as_str(), AGENT] {
         assert_eq!(server.executor.unload(name).await.unwrap_err().code, "restoring");
     }
-    let other = ModuleDigest::of(b"other");
-    server.executor.waiting.settle(std::path::Path::new(""), |_| {});
-    server.executor.waiting.add_for_test(Some((AGENT.into(), other)));
+    server.executor.waiting.settle(nameless, |_| {});
+    let other = server.executor.submissions.path(AGENT, ModuleDigest::of(b"other"));
+    server.executor.waiting.add_for_test(0, other);
     assert_eq!(server.executor.unload(&old).await.unwrap_err().code, "in_service");
     assert_eq!(answer(&server).await, "a");
 }
@@ -305,7 +306,7 @@ async fn the_route_of_a_release_that_was_made_to_serve_while_it_was_unloaded_sta
     let seen = server.executor.deployments.route(AGENT).unwrap();
     let promoted = seen.promoted(gone[0].digest, "promote: healthy");
     server.executor.deployments.change(AGENT, Some(&seen), Some(promoted)).await.unwrap();
-    server.executor.unroute(&gone[0]).await.unwrap();
+    server.executor.unroute(gone[0].as_ref().into()).await.unwrap();
     assert_eq!(server.executor.deployment(AGENT).unwrap().stable, new);
     assert_eq!(call(&server).await.unwrap_err().code, "not_loaded", "nobody decided that the old one serves");
     server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();

@@ -1,14 +1,14 @@
 //! What the executor writes into its audit log.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use executor_api::audit::{AuditEvent, AuditExecution, AuditSecurity};
+use executor_api::audit::{AuditAgent, AuditEvent, AuditExecution, AuditSecurity};
 use executor_api::receipt::{ExitClass, FORMAT, Receipt};
 use executor_engine::WASMTIME_VERSION;
 
 use super::Executor;
 use super::calling::Begun;
 use crate::admission::Denied;
-use crate::agents::Agent;
+use crate::agents::{Agent, Release};
 use crate::clock;
 use crate::records::{audit_agent, cut, last_lines, texts};
 use crate::runtime::{CallError, Ended, InstanceId, Outcome};
@@ -114,6 +114,22 @@ impl Executor {
             }),
             policy: Some(hex::encode(agent.verdict().policy)),
             detail: None,
+        }
+    }
+
+    /// As [`Self::agent_event`], of one that need not be loaded.
+    pub(super) fn release_event(&self, release: Release<'_>) -> AuditEvent {
+        match release.loaded {
+            Some(agent) => self.agent_event(agent, None),
+            None => AuditEvent {
+                agent: Some(AuditAgent {
+                    id: release.id.to_owned(),
+                    digest: release.digest.to_string(),
+                    ..AuditAgent::default()
+                }),
+                policy: Some(hex::encode(self.parts.admission.policy_digest())),
+                ..AuditEvent::default()
+            },
         }
     }
 

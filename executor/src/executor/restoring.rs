@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use executor_api::audit::AuditEvent;
 use executor_engine::ModuleDigest;
@@ -10,8 +11,14 @@ use parking_lot::Mutex;
 use super::Executor;
 use crate::admission::{Denied, Submission};
 use crate::agents::Agent;
+use crate::clock;
 use crate::records::{audit_unavailable, cut};
-use crate::submissions::{Stored, Submissions};
+use crate::submissions::{RecordName, Stored, Submissions};
+
+/// Before a record is judged again that was denied for a reason of a moment. It doubles with each time, up to ten minutes: what is
+/// tried again may be a compilation.
+const PAUSE: Duration = Duration::from_secs(5);
+const MAX_DOUBLINGS: u32 = 7;
 
 /// Records whose agents are not loaded.
 #[derive(Default)]
@@ -24,16 +31,42 @@ pub(super) struct Waiting {
 struct Record {
     order: u64,
     path: PathBuf,
-    /// What the record says of itself; unknown until it was read.
-    name: Option<(String, ModuleDigest)>,
+    /// Whose it is: by the name of its file, until it was read.
+    name: Option<RecordName>,
+    /// The agent's id, once it was read.
+    id: Option<String>,
     denied: Denied,
     /// Epoch of the evidence it was judged by.
     epoch: Option<u64>,
+    /// When it is judged again by the same evidence.
+    again_at: Option<Instant>,
+    /// How often it was denied for such a reason.
+    passing: u32,
+}
+
+/// A record that waits no more.
+#[derive(Debug)]
+pub(super) struct Removed {
+    pub(super) path: PathBuf,
+    pub(super) name: RecordName,
+    /// The agent's id, if the record was read.
+    pub(super) id: Option<String>,
+    /// Why it waited.
+    pub(super) code: &'static str,
 }
 
 impl Waiting {
     pub(super) fn new(paths: Vec<(u64, PathBuf)>) -> Self {
-        let record = |(order, path)| Record { order, path, name: None, denied: restoring(), epoch: None };
+        let record = |(order, path): (u64, PathBuf)| Record {
+            order,
+            name: RecordName::of_file(&path),
+            path,
+            id: None,
+            denied: restoring(),
+            epoch: None,
+            again_at: None,
+            passing: 0,
+        };
         Self {
             records: Mutex::new(paths.into_iter().map(record).collect()),
             busy: tokio::sync::Mutex::default(),
@@ -42,24 +75,33 @@ impl Waiting {
 
     /// Why an agent of the last run does not run, if `name` is one that waits and was loaded after `order`.
     pub(super) fn denial(&self, name: &str, order: Option<u64>) -> Option<Denied> {
-        let records = self.records.lock();
-        if records.is_empty() {
-            return None;
-        }
         let digest = ModuleDigest::parse(name);
-        let later = |record: &&Record| order.is_none_or(|order| record.order > order);
-        records
-            .iter()
-            .filter(later)
-            .rfind(|record| record.is(name, digest))
-            .map(|record| record.denied.clone())
+        let later = |record: &Record| order.is_none_or(|order| record.order > order);
+        self.last_denial(|record| later(record) && (record.is_unknown() || record.is(name, digest)))
     }
 
-    /// Takes away the records of an agent; returns their files.
-    pub(super) fn remove(&self, name: &str) -> Vec<PathBuf> {
+    /// Why a release of an agent does not run, if it waits.
+    pub(super) fn denial_of_release(&self, id: &str, digest: ModuleDigest) -> Option<Denied> {
+        self.last_denial(|record| {
+            record.is_unknown() || record.name.is_some_and(|name| name == RecordName::of(id, digest))
+        })
+    }
+
+    fn last_denial(&self, fits: impl Fn(&Record) -> bool) -> Option<Denied> {
+        let records = self.records.lock();
+        records.iter().rfind(|record| fits(record)).map(|record| record.denied.clone())
+    }
+
+    /// Takes away the records of an agent, or of a module.
+    pub(super) fn remove(&self, name: &str) -> Vec<Removed> {
         let digest = ModuleDigest::parse(name);
         let mut records = self.records.lock();
-        records.extract_if(.., |record| record.is(name, digest)).map(|record| record.path).collect()
+        let removed = records.extract_if(.., |record| record.is(name, digest));
+        removed
+            .filter_map(|Record { path, name, id, denied, .. }| {
+                Some(Removed { path, name: name?, id, code: denied.code })
+            })
+            .collect()
     }
 
     /// Every record that waits, and why.
@@ -67,28 +109,31 @@ impl Waiting {
         self.records.lock().iter().map(|record| (record.path.clone(), record.denied.clone())).collect()
     }
 
+    /// Whether this release of an agent waits.
+    #[cfg(feature = "deployments")]
+    pub(super) fn has(&self, id: &str, digest: ModuleDigest) -> bool {
+        let name = RecordName::of(id, digest);
+        self.records.lock().iter().any(|record| record.name.is_some_and(|known| known == name))
+    }
+
     /// Whether another release of this agent waits.
     #[cfg(feature = "deployments")]
     pub(super) fn has_other(&self, id: &str, digest: ModuleDigest) -> bool {
-        let is_other = |(agent, module): &(String, ModuleDigest)| agent == id && *module != digest;
-        self.records.lock().iter().any(|record| record.name.as_ref().is_some_and(is_other))
+        let is_other = |name: RecordName| name.is_of(id) && name.module != digest;
+        self.records.lock().iter().any(|record| record.name.is_some_and(is_other))
     }
 
-    /// Refuses while there are records that were not looked at: of which agents they are is not known.
+    /// Refuses while there are records that were not looked at and whose files do not say of which agents they are.
     #[cfg(feature = "deployments")]
     pub(super) fn refuse_unread(&self) -> Result<(), Denied> {
-        let unread = restoring();
-        if self.records.lock().iter().any(|record| record.denied.code == unread.code) {
-            return Err(unread);
-        }
-        Ok(())
+        if self.records.lock().iter().any(Record::is_unknown) { Err(restoring()) } else { Ok(()) }
     }
 
-    /// A record that was not looked at, or was and has this name.
+    /// A record of a file of this name, which was not looked at.
     #[cfg(all(test, feature = "deployments"))]
-    pub(super) fn add_for_test(&self, name: Option<(String, ModuleDigest)>) {
-        let denied = if name.is_some() { Denied::new("evidence_stale", "") } else { restoring() };
-        self.records.lock().push(Record { order: 9, path: PathBuf::new(), name, denied, epoch: None });
+    pub(super) fn add_for_test(&self, order: u64, path: PathBuf) {
+        let added = Self::new(vec![(order, path)]).records.into_inner();
+        self.records.lock().extend(added);
     }
 
     /// Ends the wait of a record. `then` learns whether it still waited, and nothing happens to it in between.
@@ -99,19 +144,35 @@ impl Waiting {
         then(records.len() < count);
     }
 
-    /// The next record that evidence of this epoch was not asked about.
-    fn next(&self, epoch: u64) -> Option<PathBuf> {
+    /// The next record that evidence of this epoch was not asked about, or that is to be judged by it again.
+    fn next(&self, epoch: u64, now: Instant) -> Option<PathBuf> {
         let mut records = self.records.lock();
-        let record = records.iter_mut().find(|record| record.epoch.is_none_or(|tried| tried < epoch))?;
-        record.epoch = Some(epoch);
+        let is_due = |record: &Record| {
+            record.epoch.is_none_or(|tried| tried < epoch) || record.again_at.is_some_and(|at| at <= now)
+        };
+        let record = records.iter_mut().find(|record| is_due(record))?;
+        (record.epoch, record.again_at) = (Some(epoch), None);
         Some(record.path.clone())
     }
 
-    /// Keeps what was found out about a record; whether the denial is another one than before.
-    fn judged(&self, path: &Path, name: Option<(String, ModuleDigest)>, denied: &Denied) -> bool {
+    /// Keeps what was found out about a record, `id` and module above all; whether the denial is another one than before.
+    pub(super) fn judged(
+        &self,
+        path: &Path,
+        read: Option<(String, ModuleDigest)>,
+        denied: &Denied,
+        now: Instant,
+    ) -> bool {
         let mut records = self.records.lock();
         let Some(record) = records.iter_mut().find(|record| record.path == path) else { return false };
-        record.name = name;
+        if let Some((id, module)) = read {
+            record.name = Some(RecordName::of(&id, module));
+            record.id = Some(id);
+        }
+        // Newer evidence changes what is about evidence, and nothing but time the rest of what may pass.
+        let passes_by_itself = denied.may_pass() && !denied.is_about_evidence();
+        record.again_at = passes_by_itself.then(|| now + PAUSE * (1 << record.passing.min(MAX_DOUBLINGS)));
+        record.passing = record.passing.saturating_add(u32::from(passes_by_itself));
         let before = std::mem::replace(&mut record.denied, denied.clone());
         before.code != denied.code
     }
@@ -119,7 +180,12 @@ impl Waiting {
 
 impl Record {
     fn is(&self, name: &str, digest: Option<ModuleDigest>) -> bool {
-        self.name.as_ref().is_some_and(|(id, module)| id == name || Some(*module) == digest)
+        self.name.is_some_and(|known| known.is_of(name) || Some(known.module) == digest)
+    }
+
+    /// Whether it may be anybody's: it was not looked at, and its file has no name of a record.
+    fn is_unknown(&self) -> bool {
+        self.name.is_none() && self.denied.code == restoring().code
     }
 }
 
@@ -131,7 +197,9 @@ impl Executor {
     /// Judges the agents of the last run and loads those that may run. Returns when each was judged once.
     pub async fn restore(&self) {
         let _alone = self.waiting.busy.lock().await;
-        while let Some(path) = self.waiting.next(self.parts.collector.snapshot().epoch) {
+        // None twice in one round, however long it takes.
+        let begun = clock::monotonic();
+        while let Some(path) = self.waiting.next(self.parts.collector.snapshot().epoch, begun) {
             let (name, outcome) = self.restore_one(path.clone()).await;
             match outcome {
                 Ok(agent) => self.waiting.settle(&path, |waited| {
@@ -141,7 +209,7 @@ impl Executor {
                     }
                 }),
                 Err(denied) => {
-                    if self.waiting.judged(&path, name, &denied) {
+                    if self.waiting.judged(&path, name, &denied, clock::monotonic()) {
                         tracing::warn!(path = %path.display(), code = denied.code, reason = %denied.message,
                             operator = %denied.operator, "an agent of the last run may not run now");
                         let mut event = self.denial_event(&denied, None);
@@ -196,5 +264,31 @@ impl Executor {
         let outcome: Result<Arc<Agent>, Denied> = restored.await;
         self.parts.metrics.admission(outcome.as_ref().err().map(|denied| denied.code));
         (Some(name), outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_denied_for_a_reason_of_a_moment_is_judged_again_without_newer_evidence() {
+        let path = PathBuf::from("a.agent");
+        let waiting = Waiting::new(vec![(1, path.clone())]);
+        let now = clock::monotonic();
+        let denied = |code| {
+            assert_eq!(waiting.next(7, now).as_ref(), Some(&path));
+            waiting.judged(&path, None, &Denied::new(code, ""), now);
+        };
+        denied("pool_exhausted");
+        assert_eq!(waiting.next(7, now), None, "not at once");
+        assert_eq!(waiting.next(7, now + PAUSE).as_ref(), Some(&path));
+        assert_eq!(waiting.next(7, now + PAUSE), None, "it is being judged");
+        waiting.judged(&path, None, &Denied::new("worker_lost", ""), now);
+        assert_eq!(waiting.next(7, now + PAUSE), None, "longer each time");
+        assert_eq!(waiting.next(7, now + 2 * PAUSE).as_ref(), Some(&path));
+        waiting.judged(&path, None, &Denied::new("revocation_stale", ""), now);
+        assert_eq!(waiting.next(7, now + 100 * PAUSE), None, "time is no evidence");
+        assert_eq!(waiting.next(8, now).as_ref(), Some(&path));
     }
 }

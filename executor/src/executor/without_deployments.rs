@@ -7,10 +7,11 @@ use executor_api::deployment::{Deploy, Deployment};
 
 use super::Executor;
 use crate::admission::Denied;
-use crate::agents::Agent;
+use crate::agents::Release;
 use crate::deployments::Served;
 use crate::features::Feature;
 use crate::runtime::{CallError, Outcome};
+use crate::submissions::RecordName;
 
 impl Executor {
     /// Lets no release take over.
@@ -54,8 +55,13 @@ impl Executor {
         Ok(())
     }
 
+    /// No agent has a route that would name it.
+    pub(super) fn routed_id(&self, _: RecordName) -> Option<String> {
+        None
+    }
+
     /// No agent has a route that an unloaded release would be taken out of.
-    pub(super) async fn unroute(&self, _: &Agent) -> Result<(), Denied> {
+    pub(super) async fn unroute(&self, _: Release<'_>) -> Result<(), Denied> {
         Ok(())
     }
 

@@ -1,0 +1,67 @@
+//! The way out: what was loaded, or waits since a start, is taken away, on record.
+
+use executor_api::audit::AuditEvent;
+
+use super::Executor;
+use super::restoring::Removed;
+use crate::admission::Denied;
+use crate::agents::Release;
+use crate::records::audit_unavailable;
+use crate::runtime::{KillCause, Selector};
+use crate::submissions::Submissions;
+
+impl Executor {
+    /// Forgets every release of an agent, or the one agent that runs a module, with what waits of it since a start, and stops what runs
+    /// of it. Returns how many instances were stopped.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, when a digest names several agents or the release that serves beside others (`in_service`), or when
+    /// the agent's record cannot be removed.
+    pub async fn unload(&self, name: &str) -> Result<u64, Denied> {
+        self.refuse_in_service(name)?;
+        let removed = match self.agents.remove(name) {
+            Err(denied) if denied.code != "not_loaded" => return Err(denied),
+            removed => removed,
+        };
+        let waiting = self.waiting.remove(name);
+        let agents = match removed {
+            Err(denied) if waiting.is_empty() => return Err(denied),
+            removed => removed.unwrap_or_default(),
+        };
+        let (mut stopped, mut recorded) = (0, Ok(()));
+        let mut paths = Vec::new();
+        for agent in &agents {
+            // What runs is stopped whatever becomes of the route.
+            recorded = recorded.and(self.unroute(agent.as_ref().into()).await);
+            let of_agent =
+                self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Operator);
+            stopped += of_agent;
+            paths.push(self.submissions.path(agent.id(), agent.digest));
+            let detail = format!("{of_agent} instances stopped");
+            recorded = recorded.and(self.record_unload(agent.as_ref().into(), detail));
+        }
+        for Removed { path, name: of, id, code } in waiting {
+            // One that nobody knows yet stands in no route.
+            let id = id.or_else(|| of.is_of(name).then(|| name.to_owned())).or_else(|| self.routed_id(of));
+            let id = id.unwrap_or_default();
+            let release = Release { id: &id, digest: of.module, loaded: None };
+            recorded = recorded.and(self.unroute(release).await);
+            let detail = format!("it waited since the start: {code}");
+            recorded = recorded.and(self.record_unload(release, detail));
+            paths.push(path);
+        }
+        self.parts.metrics.stopped(stopped);
+        let removed = paths.iter().try_for_each(|path| Submissions::remove(path));
+        removed.map_err(|error| {
+            self.state.failed(&error, &format!("the record of {name} would bring it back at the next start"))
+        })?;
+        recorded.map(|()| stopped)
+    }
+
+    fn record_unload(&self, release: Release<'_>, detail: String) -> Result<(), Denied> {
+        let event =
+            AuditEvent { event_type: "unload".into(), detail: Some(detail), ..self.release_event(release) };
+        self.parts.audit.record(event).map_err(audit_unavailable)
+    }
+}
