@@ -119,9 +119,14 @@ impl Plan {
         if elapsed_ms < self.step_ms || new.calls < self.min_calls {
             return Decision::Hold;
         }
-        // More calls wait for an answer, or did until their callers gave up, than ever had one: that they will is not known. And
-        // of few calls one that failed may have been chance, and most of them are not.
-        let without = new.under_way.saturating_add(new.abandoned.count());
+        // More calls wait for an answer, or did until their callers gave up, than ever had one: that they will is not known. Where it
+        // is known how long calls take, only those count that were given up after longer: callers who open calls and drop them at
+        // once hold nothing. And of few calls one that failed may have been chance, and most of them are not.
+        let given_up = match self.known(usual, new) {
+            Some(usual) => new.abandoned.after(too_long(usual)),
+            None => new.abandoned.count(),
+        };
+        let without = new.under_way.saturating_add(given_up);
         if without > new.calls || new.failed > new.calls / 2 {
             return Decision::Hold;
         }
@@ -138,11 +143,16 @@ impl Plan {
         self.min_calls.clamp(10, 100)
     }
 
+    /// How long calls take, where anything says so.
+    fn known(&self, usual: Option<Duration>, new: &Counts) -> Option<Duration> {
+        usual.or((new.calls >= self.enough()).then_some(new.p99))
+    }
+
     fn failing(&self, usual: Option<Duration>, old: &Counts, new: &Counts) -> Option<Failing> {
         let enough = self.enough();
         // A call whose caller gave up failed if it was slow by then. Where it is not known how long calls take nothing follows:
         // callers give up for reasons of their own, too.
-        let usual = usual.or((new.calls >= enough).then_some(new.p99));
+        let usual = self.known(usual, new);
         let slow = |counts: &Counts| usual.map_or(0, |usual| counts.abandoned.after(too_long(usual)));
         let failed = |counts: &Counts| counts.failed.saturating_add(slow(counts)).saturating_mul(100);
         let calls = |counts: &Counts| counts.calls.saturating_add(slow(counts));
@@ -274,6 +284,19 @@ mod tests {
             Decision::Hold,
             "callers gave up on the old one as often"
         );
+    }
+
+    #[test]
+    fn callers_who_open_calls_and_drop_them_hold_no_release_that_answers_others() {
+        let plan = plan(Strategy::Rolling);
+        let none = counts(0, 0, 0);
+        assert_eq!(judge(&plan, 3, 2_000, &none, &given_up(counts(20, 0, 1), 1_000, 0)), Decision::Promote);
+        assert_eq!(
+            plan.judge(3, 2_000, Some(Duration::from_millis(1)), &none, &given_up(counts(3, 0, 1), 1_000, 0)),
+            Decision::Promote
+        );
+        // As long as nothing says how long calls take, they may have hung.
+        assert_eq!(judge(&plan, 3, 2_000, &none, &given_up(counts(3, 0, 1), 5, 0)), Decision::Hold);
     }
 
     #[test]

@@ -228,6 +228,8 @@ impl Executor {
             lowered: Lowered { wall: deadline, ..Lowered::default() },
             cancel: None,
         };
+        // A time that the release's own limit would not have given anyway.
+        let hurry = deadline.filter(|deadline| *deadline < agent.prepared.limits().wall);
         let (executor, running) = (Arc::clone(self), Arc::clone(&agent));
         let tokio = tokio::runtime::Handle::current();
         // The caller may go away and its future with it. What runs keeps its place until it ends, and is recorded.
@@ -251,7 +253,7 @@ impl Executor {
             drop(place);
             if let Some(served) = &served {
                 let took = clock::monotonic().saturating_duration_since(began);
-                Self::count_call(served, &ended.result, took);
+                Self::count_call(served, &ended.result, took, hurry);
             }
             if let Some(trace) = &mut trace {
                 trace.enter(Phase::Receipt);

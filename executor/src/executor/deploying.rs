@@ -323,13 +323,20 @@ impl Executor {
         self.release_of(id, digest)
     }
 
-    /// Counts a call for the release that served it. What says nothing about the release is not counted.
-    pub(super) fn count_call(served: &Served, ended: &Result<Outcome, CallError>, took: Duration) {
-        match ended {
-            Ok(outcome) if outcome.exit_code == 0 => served.count(CallResult::Good, took),
-            Err(CallError::Stopped(Stop::Killed(KillCause::CallerGone))) => served.count_abandoned(took),
-            Err(error) if error.is_of_others() => served.count_nothing(),
-            Ok(_) | Err(_) => served.count(CallResult::Failed, took),
+    /// Counts a call for the release that served it. What says nothing about the release is not counted. A caller who was in a
+    /// `hurry` and got nothing by then gave up: how much time a call has is the caller's to say, and no fault of the release.
+    pub(super) fn count_call(
+        served: &Served,
+        ended: &Result<Outcome, CallError>,
+        took: Duration,
+        hurry: Option<Duration>,
+    ) {
+        match (ended, hurry) {
+            (Ok(outcome), _) if outcome.exit_code == 0 => served.count(CallResult::Good, took),
+            (Err(CallError::Stopped(Stop::Killed(KillCause::CallerGone))), _) => served.count_abandoned(took),
+            (Err(error), _) if error.is_of_others() => served.count_nothing(),
+            (_, Some(hurry)) if took >= hurry => served.count_abandoned(hurry),
+            (Ok(_) | Err(_), _) => served.count(CallResult::Failed, took),
         }
     }
 }

@@ -336,3 +336,35 @@ async fn a_release_that_never_answers_is_taken_back_when_its_callers_give_up() {
     let back = server.executor.deployment(AGENT).unwrap();
     assert_eq!((back.stable.as_str(), back.last.as_str()), (old.as_str(), "rollback: error_rate"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_in_a_hurry_take_no_release_back_and_its_own_limit_does() {
+    let server = Server::start().await;
+    let old = load(&server, &answering(Some('a'))).await;
+    server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
+    let slow = load(&server, crate::component::SLEEPS).await;
+    let minute = Deploy { step_ms: Some(60_000), ..deploy(&slow, Strategy::BlueGreen) };
+    server.executor.deploy(&minute).await.unwrap();
+    let call_within = async |time| {
+        let terms = Terms { deadline: Some(time), ..Terms::default() };
+        server.executor.execute(AGENT, Bytes::new(), terms).await.unwrap_err().code
+    };
+    for _ in 0..12 {
+        assert_eq!(call_within(std::time::Duration::from_millis(1)).await, "deadline_exceeded");
+        look(&server).await;
+    }
+    assert!(server.executor.deployment(AGENT).unwrap().candidate.is_some(), "by whoever may call");
+    server.executor.rollback(AGENT).await.unwrap();
+
+    // The same guest under a limit of its own, whatever time its callers have.
+    let limits = CallLimits { wall: std::time::Duration::from_millis(20), ..CallLimits::default() };
+    let text = crate::component::SLEEPS.replace("600000000000", "500000000000");
+    let bounded = admitted(&text, GrantSet::default(), limits).called(AGENT, "s@example.org");
+    let bounded = server.executor.admit_for_test(bounded).await.to_string();
+    server.executor.deploy(&Deploy { digest: bounded, ..minute }).await.unwrap();
+    for _ in 0..12 {
+        assert_eq!(call_within(std::time::Duration::from_secs(60)).await, "deadline_exceeded");
+    }
+    look(&server).await;
+    assert_eq!(server.executor.deployment(AGENT).unwrap().last, "rollback: error_rate");
+}

@@ -69,7 +69,12 @@ impl Executor {
     pub(crate) async fn keep_deploying(self: Arc<Self>) {}
 
     /// Calls are counted for routes, and there are none.
-    pub(super) fn count_call(served: &Served, _: &Result<Outcome, CallError>, _: Duration) {
+    pub(super) fn count_call(
+        served: &Served,
+        _: &Result<Outcome, CallError>,
+        _: Duration,
+        _: Option<Duration>,
+    ) {
         match *served {}
     }
 }
