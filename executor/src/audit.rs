@@ -165,6 +165,11 @@ impl Audit {
         }
     }
 
+    /// Records that room is kept for, and those that wait for the disk.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity())
+    }
+
     /// Hands over a record; it is made durable with the next group.
     pub fn record(&self, event: AuditEvent) -> Result<(), Unavailable> {
         self.reserve().map(|slot| slot.record(event))

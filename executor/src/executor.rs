@@ -4,6 +4,7 @@
 mod attack_tests;
 mod attesting;
 mod calling;
+mod closing;
 #[cfg_attr(not(feature = "pipelines"), path = "executor/without_pipelines.rs")]
 mod composing;
 #[cfg(feature = "pipelines")]
@@ -172,24 +173,6 @@ impl Executor {
         self.parts.audit.record(event).map_err(|error| {
             service::StartRefusal::new("the audit log takes no records", "check the disk").because(error)
         })
-    }
-
-    /// Ends what runs: calls get the reason `shutdown`.
-    pub fn shut_down(&self) {
-        self.parts.runtime.stop(&Selector::default(), KillCause::Shutdown);
-    }
-
-    /// Ends the audit log with a record of the stop, and the receipt log, once everything before is durable.
-    pub async fn close(&self) {
-        let event = AuditEvent { event_type: "stop".into(), ..AuditEvent::default() };
-        if self.parts.audit.record_durably(event).await.is_err() {
-            tracing::error!("the audit log could not be ended with a record of the stop");
-        }
-        self.attest(0).await;
-        self.parts.receipts.close().await;
-        if let Some(tracer) = &self.parts.tracer {
-            tracer.flush().await;
-        }
     }
 
     /// Judges an upload and, if it is admitted, compiles and loads it.

@@ -1,8 +1,10 @@
 //! Agents, verdicts and records under concurrency, with agents that came through the tests' own door.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use executor_api::audit::AuditEvent;
 use trust_store::UnixTime;
 use trust_store_files::RootLifetime;
 
@@ -253,4 +255,33 @@ async fn a_record_of_the_last_run_is_judged_and_not_believed() {
     server.executor.restore().await;
     assert_eq!(server.executor.list(), []);
     recorded(&server.executor, &server, &["\"denial\"", "at start:", "record_unreadable"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_ends_late_is_in_both_logs_before_they_end() {
+    let server = Server::start().await;
+    // What a call holds until it is recorded.
+    let slot = server.executor.parts.audit.reserve().unwrap();
+    let receipt = server.executor.parts.receipts.room().await.unwrap();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        slot.record(AuditEvent { event_type: "late".into(), ..AuditEvent::default() });
+        drop(receipt);
+    });
+    server.executor.close().await;
+    late.join().unwrap();
+    let log = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+    let types: Vec<&str> = log.lines().filter_map(|line| line.split("\"event_type\":\"").nth(1)).collect();
+    let types: Vec<&str> = types.iter().filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(types, ["late", "stop"]);
+    assert!(!log.contains("missing"), "{log}");
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_time_is_told_of_in_the_last_record() {
+    let server = Server::start().await;
+    let _kept = server.executor.parts.receipts.room().await.unwrap();
+    server.executor.close().await;
+    let log = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+    assert!(log.contains("records of calls missing: 1"), "{log}");
 }

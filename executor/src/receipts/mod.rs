@@ -173,6 +173,11 @@ impl Receipts {
         }
     }
 
+    /// Receipts that room is kept for, and those that wait for the log.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity())
+    }
+
     /// Waits until every receipt that was handed over is durable, and closes the log.
     pub async fn close(&self) {
         let (done, written) = oneshot::channel();
