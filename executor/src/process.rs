@@ -29,7 +29,7 @@ pub fn settings(config: &Path) -> Result<Settings, Failure> {
 ///
 /// What would keep an executor with this configuration from starting.
 pub fn check(config: &Path) -> Result<(), Failure> {
-    Ok(start::refuse_overlapping(&settings(config)?)?)
+    Ok(start::refuse_overlapping(&settings(config)?, config)?)
 }
 
 /// Serves until a signal, or until standard input ends where that is asked for.
@@ -40,7 +40,7 @@ pub fn check(config: &Path) -> Result<(), Failure> {
 pub fn serve(config: &Path, exit_with_stdin: bool, format: Format) -> Result<(), Failure> {
     logging::init(format, "info")?;
     let settings = settings(config)?;
-    start::make_folders(&settings)?;
+    start::make_folders(&settings, config)?;
     // Workers are made of what is closed next. Their start is no condition of this process's own.
     let spawner = settings.workers.is_some().then(Spawner::start);
     // Before the first further thread: what is closed here is closed for all of them.
@@ -60,4 +60,34 @@ pub fn serve(config: &Path, exit_with_stdin: bool, format: Format) -> Result<(),
         executor.close().await;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_get_no_directory_that_the_configuration_lies_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        for name in ["etc", "data"] {
+            std::fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        let told = |config: &str, mapped: &str| {
+            let root = folder.display();
+            let text = format!(
+                "state_dir = '{root}/state'\ntrusted_root = '{root}/root.json'\npolicy = '{root}/policy/policy.yaml'\n\
+                 compiler = '{root}/compiler'\n[grants.files]\n\"/data\" = '{root}/{mapped}'\n"
+            );
+            std::fs::write(folder.join(config), text).unwrap();
+            check(&folder.join(config)).map_err(|failure| failure.to_string())
+        };
+        assert_eq!(told("etc/executor.toml", "data"), Ok(()));
+        // Also where a link is all that lies there: whoever replaces it chooses the next configuration.
+        std::os::unix::fs::symlink("../etc/executor.toml", folder.join("data/executor.toml")).unwrap();
+        for (config, mapped) in [("etc/executor.toml", "etc"), ("data/executor.toml", "data")] {
+            let refused = told(config, mapped).unwrap_err();
+            assert!(refused.contains("overlaps with"), "{refused}");
+        }
+    }
 }

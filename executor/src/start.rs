@@ -56,23 +56,25 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 ///
 /// When a folder cannot be made, or when a directory that guests can be granted overlaps with it or with another one.
-pub fn make_folders(settings: &Settings) -> Result<(), StartRefusal> {
+pub fn make_folders(settings: &Settings, config: &Path) -> Result<(), StartRefusal> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.state).map_err(|error| {
         StartRefusal::new(format!("{} cannot be made", settings.state.display()), "choose another state_dir")
             .because(error)
     })?;
-    refuse_overlapping(settings)
+    refuse_overlapping(settings, config)
 }
 
 /// Refuses directories of guests that overlap with each other, with the state folder, which need not be there, or with what the
-/// executor reads or runs.
+/// executor reads or runs: above all the configuration, which names the rest.
 ///
 /// # Errors
 ///
 /// Names the two.
-pub fn refuse_overlapping(settings: &Settings) -> Result<(), StartRefusal> {
+pub fn refuse_overlapping(settings: &Settings, config: &Path) -> Result<(), StartRefusal> {
     let mut own = own_files(settings);
+    // With its folder, where a link to it can be replaced.
+    own.extend([config.to_owned(), folder_of(config)]);
     // Whoever may write what runs here is the executor.
     own.push(settings.compiler.clone());
     own.extend(std::env::current_exe());

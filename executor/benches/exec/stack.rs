@@ -92,7 +92,7 @@ impl Stack {
         config.pool.slots = 10_000;
         (config.limits.cpu_ms, config.limits.wall_ms) = (600_000, 600_000);
         let settings = config.validate(file.parent().unwrap()).unwrap();
-        executor::start::make_folders(&settings).unwrap();
+        executor::start::make_folders(&settings, &file).unwrap();
         let (running, executor) =
             executor::start::start(settings, Confinement::default(), None).await.unwrap();
         let all = [
