@@ -328,6 +328,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "export_missing"
         | "import_not_granted"
         | "invalid_argument"
+        | "pool_limit"
         | "compile_budget" => StatusCode::UNPROCESSABLE_ENTITY,
         "not_loaded" | "no_deployment" | "receipt_unknown" => StatusCode::NOT_FOUND,
         "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
@@ -348,6 +349,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "deployment_in_progress"
         | "in_service"
         | "nothing_to_promote"
+        | "record_unreadable"
         | "rollback_refused"
         | "too_many_deployments"
         | "trap"

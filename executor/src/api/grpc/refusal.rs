@@ -71,6 +71,7 @@ fn code_of(denied: &Denied) -> Code {
         | "deployment_in_progress"
         | "in_service"
         | "nothing_to_promote"
+        | "record_unreadable"
         | "rollback_refused"
         | "step_not_loaded" => Code::FailedPrecondition,
         "too_many_deployments" => Code::ResourceExhausted,
