@@ -26,6 +26,7 @@ pub(crate) fn secrets_beside_policies(settings: &Settings) -> Vec<Exposed> {
     secrets.extend(settings.admin.token_file.as_deref());
     secrets.extend(settings.evidence_tls.key_file());
     secrets.extend(settings.network.iter().filter_map(|network| network.tls.key_file()));
+    secrets.extend(settings.media_bucket.iter().map(|bucket| bucket.credentials_file.as_path()));
     secrets.extend(settings.anchor.iter().map(|(key, _)| key.as_path()));
     secrets.extend(settings.env.values().map(PathBuf::as_path));
     secrets.push(&settings.state);
@@ -47,7 +48,7 @@ fn resolved(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ExecutorConfig;
+    use crate::config::{BucketStyle, ExecutorConfig, S3Settings};
 
     #[test]
     fn a_policy_among_secrets_is_noticed_and_one_in_a_folder_of_its_own_is_not() {
@@ -66,11 +67,22 @@ mod tests {
                 client_ca_file: None,
                 client_certificates: service::config::ClientCertificates::default(),
             });
+            settings.media_bucket = Some(S3Settings {
+                url: "https://s3.example".into(),
+                region: "r".into(),
+                bucket: "b".into(),
+                prefix: String::new(),
+                style: BucketStyle::Path,
+                credentials_file: "/etc/executor/s3/credentials".into(),
+                timeout: std::time::Duration::from_secs(1),
+                tls: service::ClientTls::new("media.s3", None, None, None).unwrap(),
+            });
             let found = secrets_beside_policies(&settings);
             found.into_iter().map(|one| one.secret.display().to_string()).collect::<Vec<_>>()
         };
         let secret = |name: &str| format!("/etc/executor/{name}");
-        let all = ["tls/s.key", "admin.token", "tls/e.key", "anchor.pem", "env/token"].map(secret);
+        let all = ["tls/s.key", "admin.token", "tls/e.key", "s3/credentials", "anchor.pem", "env/token"]
+            .map(secret);
         assert_eq!(exposed("policy.yaml"), all);
         assert_eq!(exposed("policy/policy.yaml"), [""; 0]);
         assert_eq!(exposed("tls/policy.yaml"), ["tls/s.key", "tls/e.key"].map(secret));
