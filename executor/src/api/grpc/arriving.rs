@@ -14,16 +14,18 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use super::refusal::{invalid, refuse};
-use crate::admission::Denied;
+use crate::admission::{Denied, MAX_MANIFEST_TEXT};
 
 /// KiB of inputs and modules of all callers that are still coming. Once an input is whole its call waits for a place, and
 /// places are counted; a module counts until there is a verdict.
 const ARRIVING: usize = 256 << 10;
 
-/// What of the room callers may take who load nothing: a quarter is left for administrators.
+/// What of the room callers may take who load nothing. Three eighths are left for administrators: the largest upload that there is.
 const fn for_callers(room: usize) -> usize {
-    room / 4 * 3
+    room / 8 * 5
 }
+
+const _: () = assert!(ARRIVING - for_callers(ARRIVING) >= (MAX_MODULE_BYTES + MAX_MANIFEST_TEXT) >> 10);
 
 /// How long a caller may leave between two pieces, and take for all of them.
 const PIECE: Duration = Duration::from_secs(20);
@@ -244,19 +246,19 @@ mod tests {
     #[tokio::test]
     async fn inputs_that_are_still_coming_share_one_room_and_have_a_time() {
         let short = Duration::from_millis(20);
-        let arriving = Arriving::within(192, short, WHOLE);
+        let arriving = Arriving::within(256, short, WHOLE);
         // Whoever stops sending ends, and gives back what he holds.
         let silent = iter([call(b""), piece(100 << 10)]).chain(pending());
         let late = arriving.receive(silent, 1 << 20).await.err().unwrap();
         assert_eq!(reason(&late), "deadline_exceeded");
-        assert_eq!((arriving.room.available_permits(), arriving.callers.available_permits()), (192, 144));
+        assert_eq!((arriving.room.available_permits(), arriving.callers.available_permits()), (256, 160));
         // Pieces that keep coming do not prolong it for ever.
         let drops =
             iter(std::iter::once(call(b"")).chain(std::iter::repeat_with(|| piece(0)))).then(async |item| {
                 tokio::task::yield_now().await;
                 item
             });
-        let hasty = Arriving::within(192, WHOLE, short);
+        let hasty = Arriving::within(256, WHOLE, short);
         assert_eq!(
             reason(&hasty.receive(Box::pin(drops), 1 << 20).await.err().unwrap()),
             "deadline_exceeded"
@@ -309,9 +311,22 @@ mod tests {
         let explained =
             |bytes: usize| arriving.upload(iter([header(bytes as u64), chunk(bytes)]), Sender::Caller);
         assert_eq!(reason(&explained(300 << 10).await.err().unwrap()), "pool_exhausted");
-        let _held = explained(280 << 10).await.unwrap();
+        let _held = explained(200 << 10).await.unwrap();
         let full = arriving.receive(iter([call(b""), piece(1)]), 1 << 20).await.err().unwrap();
         assert_eq!(reason(&full), "pool_exhausted");
         assert!(arriving.upload(iter([header(0)]), Sender::Administrator).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_largest_module_finds_room_while_callers_fill_theirs() {
+        let arriving = Arriving::default();
+        let all = u32::try_from(for_callers(ARRIVING)).unwrap();
+        let _held = [&arriving.callers, &arriving.room]
+            .map(|room| Arc::clone(room).try_acquire_many_owned(all).unwrap());
+        let pieces = MAX_MODULE_BYTES / MODULE_CHUNK_BYTES;
+        let chunks = std::iter::repeat_with(|| chunk(MODULE_CHUNK_BYTES)).take(pieces);
+        let largest = std::iter::once(header(MAX_MODULE_BYTES as u64)).chain(chunks);
+        let uploaded = arriving.upload(iter(largest), Sender::Administrator).await;
+        assert_eq!(uploaded.map(|uploaded| uploaded.module.len()).ok(), Some(MAX_MODULE_BYTES));
     }
 }
