@@ -1,36 +1,44 @@
 //! Giving everything up before the first untrusted byte is read.
 //!
-//! Four layers, none of which trusts another: resource limits, `no_new_privs`, landlock (no file, no TCP, no
-//! signal to others) and a seccomp allow-list that kills the process on any other system call. The first, second
-//! and fourth are required; landlock depends on the kernel and is an addition.
+//! | layer | what it leaves |
+//! |---|---|
+//! | descriptors | the three standard ones, which are pipes to the executor; where another one was left open, nothing begins |
+//! | resource limits | one process, bounded time and memory, no file of its own, no dump |
+//! | `no_new_privs`, no capabilities | nothing to gain |
+//! | landlock | no file, no TCP port, no signal to others, as far as the kernel has it |
+//! | seccomp, a list of what is allowed | memory, and reading and writing what is open |
+//!
+//! They are those of the processes that run guests, from the same functions ([`executor_engine::confinement`]), but for namespaces and an
+//! empty root: this process is started by the executor itself, which cannot make any. No name of a file leads anywhere
+//! here, because no system call takes one. Landlock depends on the kernel and is an addition; every other layer is required, and what
+//! they should have stopped is tried before anything is read.
 
-use anyhow::Context as _;
-use executor_engine::limits;
-use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, Scope,
+use anyhow::{Context as _, anyhow, bail};
+use executor_engine::confinement::{
+    allow_only, connects, drop_capabilities, landlock_nothing, limit, opens_folders, stray,
 };
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use executor_engine::limits;
+use landlock::RulesetStatus;
+use rustix::process::Resource;
+use seccompiler::{BackendError, BpfProgram};
 
-/// System calls that reading a pipe, allocating memory, compiling and writing a pipe need.
+/// System calls of a process that computes, and reads and writes what is open: memory, its own end, time, random numbers. None has the
+/// name of a file, not even to ask when one was changed.
 const ALLOWED: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_clock_gettime,
     libc::SYS_close,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    libc::SYS_fstat,
     libc::SYS_futex,
     libc::SYS_getpid,
     libc::SYS_getrandom,
     libc::SYS_gettid,
-    libc::SYS_lseek,
     libc::SYS_madvise,
     libc::SYS_mmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    libc::SYS_newfstatat, // on an open descriptor; there is no path left that could be opened
     libc::SYS_read,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
@@ -38,63 +46,104 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
-    libc::SYS_statx,
-    libc::SYS_tgkill,
+    libc::SYS_tgkill, // an abort: it names a thread of its own, or of nobody
     libc::SYS_write,
     libc::SYS_writev,
 ];
+
+/// Input, output, and what is said to the executor's log.
+const DESCRIPTORS: usize = 3;
+
+/// Most descriptors: room for what confining itself needs.
+const MAX_DESCRIPTORS: u64 = 16;
 
 /// Closes the sandbox around this process. There is no way back.
 ///
 /// # Errors
 ///
-/// When a required layer cannot be installed; the caller must not read its input then.
+/// When a required layer cannot be installed, or one does not hold; the caller must not read its input then.
 pub(crate) fn close() -> anyhow::Result<()> {
-    for (resource, limit) in [
-        (Resource::Cpu, limits::COMPILE_CPU_SECONDS),
-        (Resource::As, limits::COMPILE_ADDRESS_SPACE),
-        (Resource::Fsize, 0),
-        (Resource::Nproc, 0),
-        (Resource::Core, 0),
-    ] {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
-            .with_context(|| format!("setting the {resource:?} limit"))?;
+    if let Some(stray) = stray(DESCRIPTORS) {
+        bail!("{stray}");
     }
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbidding memory dumps")?;
+    limit(&[
+        (Resource::As, limits::COMPILE_ADDRESS_SPACE),
+        (Resource::Core, 0),
+        (Resource::Cpu, limits::COMPILE_CPU_SECONDS),
+        (Resource::Fsize, 0),
+        (Resource::Memlock, 0),
+        (Resource::Nofile, MAX_DESCRIPTORS),
+        (Resource::Nproc, 0),
+    ])
+    .map_err(|(what, errno)| anyhow!(errno).context(what))?;
     rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
-    landlock_nothing().context("landlock")?;
-    let filter: BpfProgram = SeccompFilter::new(
-        ALLOWED.iter().map(|number| (*number, Vec::new())).collect(),
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        std::env::consts::ARCH.try_into().context("this processor architecture has no seccomp filter")?,
-    )
-    .and_then(TryInto::try_into)
-    .context("building the seccomp filter")?;
+    drop_capabilities().map_err(|left| anyhow!(left).context("capabilities"))?;
+    // The names of what is enforced in part are those of newer kernels.
+    if landlock_nothing().context("landlock")? == RulesetStatus::FullyEnforced {
+        if opens_folders() {
+            bail!("it could open a folder");
+        }
+        if connects() {
+            bail!("it could connect");
+        }
+    }
+    let filter = filter().context("building the seccomp filter")?;
     seccompiler::apply_filter(&filter)
         .context("installing the seccomp filter (kernel without CONFIG_SECCOMP_FILTER?)")
 }
 
-/// Denies every file, every TCP port and every signal to processes outside, as far as this kernel can.
-fn landlock_nothing() -> anyhow::Result<()> {
-    Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(ABI::V6))?
-        .handle_access(AccessNet::from_all(ABI::V6))?
-        .scope(Scope::from_all(ABI::V6))?
-        .create()?
-        .restrict_self()?;
-    Ok(())
+fn filter() -> Result<BpfProgram, BackendError> {
+    allow_only(ALLOWED.iter().map(|call| (*call, Vec::new())))
 }
 
 /// Tries one forbidden act, for the self-test: `Some(true)` when it succeeded. The process is normally killed
 /// before this returns.
 pub(crate) fn attempt(act: &str) -> Option<bool> {
     match act {
-        "open" => Some(std::fs::File::open("/etc/passwd").is_ok()),
         "connect" => Some(std::net::TcpStream::connect("127.0.0.1:9").is_ok()),
         "exec" => Some(std::process::Command::new("/bin/true").status().is_ok()),
+        "open" => Some(std::fs::File::open("/etc/passwd").is_ok()),
+        "signal" => Some(rustix::process::test_kill_process(rustix::process::getpid()).is_ok()),
+        "stat" => Some(std::fs::metadata("/etc/passwd").is_ok()),
         "thread" => Some(std::thread::Builder::new().spawn(|| ()).is_ok()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_names_each_call_once_and_none_that_leads_out_or_has_the_name_of_a_file() {
+        assert!(!filter().unwrap().is_empty());
+        let mut numbers = ALLOWED.to_vec();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), ALLOWED.len());
+        for leads_out in [
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_statx,
+            libc::SYS_newfstatat,
+            libc::SYS_readlinkat,
+            libc::SYS_faccessat,
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_sendmsg,
+            libc::SYS_recvmsg,
+            libc::SYS_execve,
+            libc::SYS_clone,
+            libc::SYS_clone3,
+            libc::SYS_kill,
+            libc::SYS_ptrace,
+            libc::SYS_unshare,
+            libc::SYS_mount,
+            libc::SYS_memfd_create,
+            libc::SYS_ioctl,
+            libc::SYS_prctl,
+        ] {
+            assert!(!ALLOWED.contains(&leads_out), "{leads_out}");
+        }
     }
 }

@@ -4,19 +4,22 @@
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use executor_engine::job::{JobHeader, ModuleKind, RefusalCode, Reply};
 use executor_engine::{ModuleDigest, Profile};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_executor-compiler");
 
+/// A worker with its pipes and nothing else, as its parent starts it.
+fn worker() -> Command {
+    close_fds::set_fds_cloexec(3, &[]);
+    Command::new(WORKER)
+}
+
 fn run(input: &[u8]) -> Output {
-    let mut child = Command::new(WORKER)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        worker().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The worker may refuse before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
@@ -128,8 +131,33 @@ fn a_malformed_job_is_refused() {
 
 #[test]
 fn the_sandbox_kills_what_a_compiler_never_does() {
-    for act in ["open", "connect", "exec", "thread"] {
-        let status = Command::new(WORKER).args(["probe", act]).stderr(Stdio::null()).status().unwrap();
+    for act in ["connect", "exec", "open", "signal", "stat", "thread"] {
+        let status = worker().args(["probe", act]).stderr(Stdio::null()).status().unwrap();
         assert_eq!(status.signal(), Some(libc::SIGSYS), "{act}: {status}");
     }
+}
+
+/// As the kernel tells it of a worker that waits for its input.
+#[test]
+fn a_worker_that_waits_has_no_capability_no_way_to_gain_one_and_a_filter() {
+    const LINES: [&str; 5] = [
+        "CapInh:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ];
+    let mut child =
+        worker().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    // For as long as it takes to make two engines on a busy machine, and then some.
+    for look in 0.. {
+        let told = std::fs::read_to_string(&status).unwrap();
+        let missing = LINES.iter().find(|line| told.lines().all(|known| known != **line));
+        let Some(missing) = missing else { break };
+        assert!(look < 6_000, "{missing}\n{told}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(74));
 }

@@ -4,13 +4,15 @@
 //! binaries therefore take their settings from [`engine_config`], name them by [`ProfileId`], talk over the
 //! byte formats of [`job`] and store results in the record format of [`artifact`].
 //!
-//! In scope: engine settings, pool settings, ceilings, the worker's wire format, the cache record's format.
+//! In scope: engine settings, pool settings, ceilings, the worker's wire format, the cache record's format, the layers by which
+//! the processes of both kinds are confined.
 //! Out of scope: compiling (only `executor-compiler` enables the code generator), keys (the executor computes
-//! and checks the authentication tag that a record carries), files, processes, HTTP.
+//! and checks the authentication tag that a record carries), files, starting processes, HTTP.
 
 #![forbid(unsafe_code)]
 
 pub mod artifact;
+pub mod confinement;
 mod cpu;
 mod digest;
 mod fields;

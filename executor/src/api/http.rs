@@ -331,7 +331,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "pool_limit"
         | "compile_budget" => StatusCode::UNPROCESSABLE_ENTITY,
         "not_loaded" | "no_deployment" | "receipt_unknown" => StatusCode::NOT_FOUND,
-        "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
+        "compile_queue_full" | "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
         "audit_unavailable"
         | "receipts_unavailable"
         | "receipt_pending"

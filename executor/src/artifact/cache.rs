@@ -121,17 +121,16 @@ impl ArtifactCache {
         let flight = self.flights.join(digest);
         let _turn = flight.turn().await;
         let place = Place { engine, profile, isolation: admitted.isolation() };
-        self.load_alone(&place, kind, digest, admitted.module()).await
+        self.load_alone(&place, kind, admitted).await
     }
 
     async fn load_alone(
         &self,
         place: &Place<'_>,
         kind: ModuleKind,
-        digest: ModuleDigest,
-        module: &[u8],
+        admitted: &AdmittedModule,
     ) -> Result<(Loaded, CacheEvent), LoadError> {
-        let profile = place.profile;
+        let (profile, digest) = (place.profile, admitted.digest());
         let path = self.path(digest, profile);
         let event = match self.open_record(&path, digest, kind, profile) {
             Ok(None) => CacheEvent::Compiled,
@@ -150,7 +149,7 @@ impl ArtifactCache {
         }
         let artifact = self
             .worker
-            .compile(profile, kind, digest, module)
+            .compile(Some(admitted.signer_key()), profile, kind, digest, admitted.module())
             .await
             .inspect_err(|error| self.refused.remember(digest, error, clock::monotonic()))?;
         let (loaded, head, tag) = self.seal_and_map(&artifact, digest, kind, place)?;
@@ -175,7 +174,7 @@ impl ArtifactCache {
         let place = |isolation| Place { engine, profile, isolation };
         let try_whole = async |kind, module: &[u8]| {
             let digest = ModuleDigest::of(module);
-            let artifact = self.worker.compile(profile, kind, digest, module).await?;
+            let artifact = self.worker.compile(None, profile, kind, digest, module).await?;
             self.seal_and_map(&artifact, digest, kind, &place(Isolation::SharedProcess))?;
             Ok::<_, LoadError>((artifact, digest))
         };

@@ -4,6 +4,7 @@
 //! What comes from the worker takes the same way through a sealed file as what comes from disk.
 
 mod cache;
+mod compile_queue;
 mod flights;
 mod key;
 mod refusals;

@@ -9,13 +9,16 @@ use executor_engine::limits::{COMPILE_CPU_SECONDS, MAX_ARTIFACT_BYTES};
 use executor_engine::{ModuleDigest, Profile};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+
+use super::compile_queue::{CompileQueue, Full, MAX_WAITING};
+use crate::admission::SignerKey;
+use crate::worker::inherit_nothing;
 
 /// Starts one worker process for each module.
 #[derive(Debug)]
 pub struct Worker {
     binary: PathBuf,
-    slots: Semaphore,
+    queue: CompileQueue<Option<SignerKey>>,
 }
 
 /// What a worker made.
@@ -36,6 +39,9 @@ pub enum WorkerError {
         /// How it ended.
         detail: String,
     },
+    /// As many modules of its signer wait for a compiler as may.
+    #[error("{MAX_WAITING} modules of this signer wait to be compiled; retry later")]
+    QueueFull,
     /// The worker refused the module.
     #[error("the module was refused: {detail}")]
     Refused {
@@ -57,6 +63,7 @@ impl WorkerError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Budget { .. } => "compile_budget",
+            Self::QueueFull => "compile_queue_full",
             Self::Refused { code, .. } => code.as_str(),
             Self::Unavailable { .. } => "compiler_unavailable",
         }
@@ -67,7 +74,9 @@ impl WorkerError {
         match self {
             // A busy machine or a lack of memory ends a worker in the same way as a module that is too much for it.
             Self::Budget { .. } => Memory::For(BUDGET_MEMORY),
-            Self::Refused { code: RefusalCode::Internal, .. } | Self::Unavailable { .. } => Memory::None,
+            Self::QueueFull
+            | Self::Refused { code: RefusalCode::Internal, .. }
+            | Self::Unavailable { .. } => Memory::None,
             Self::Refused { .. } => Memory::Always,
         }
     }
@@ -104,7 +113,9 @@ impl Worker {
                 ),
             });
         }
-        Ok(Self { binary, slots: Semaphore::new(parallel.max(1)) })
+        // What this process was started with beside its standard streams is for no compiler; one that finds it does not begin.
+        inherit_nothing();
+        Ok(Self { binary, queue: CompileQueue::new(parallel) })
     }
 
     /// Where the worker is.
@@ -114,7 +125,7 @@ impl Worker {
 
     /// Asks the worker to do what its sandbox forbids. It must not live to say that it could.
     pub(crate) async fn self_test(&self) -> Result<(), WorkerError> {
-        for act in ["open", "connect", "exec", "thread"] {
+        for act in ["connect", "exec", "open", "signal", "stat", "thread"] {
             let ended = Command::new(&self.binary)
                 .args(["probe", act])
                 .env_clear()
@@ -136,16 +147,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Compiles one module in a process of its own.
+    /// Compiles one module of a signer, or the executor's own, in a process of its own.
     pub(crate) async fn compile(
         &self,
+        signer: Option<&SignerKey>,
         profile: Profile,
         kind: ModuleKind,
         digest: ModuleDigest,
         module: &[u8],
     ) -> Result<Artifact, WorkerError> {
         let unavailable = |detail: String| WorkerError::Unavailable { detail };
-        let _slot = self.slots.acquire().await.map_err(|_| unavailable("shutting down".into()))?;
+        let _turn = self.queue.enter(&signer.cloned()).await.map_err(|Full| WorkerError::QueueFull)?;
         let mut child = Command::new(&self.binary)
             .env_clear()
             .current_dir("/")
@@ -214,5 +226,42 @@ fn ended_badly(status: ExitStatus, complaint: &[u8]) -> WorkerError {
         // 70: the sandbox could not be closed. Nothing was compiled and the host is at fault.
         (_, Some(70)) => WorkerError::Unavailable { detail: said.to_string() },
         _ => WorkerError::Budget { detail: format!("{status}: {said}") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::poll;
+    use trust_store::policy::TrustLevel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signer_who_loads_without_end_is_refused_and_another_one_is_compiled_next() {
+        let worker = Worker::new(crate::testing::worker_binary(), 1).unwrap();
+        let [many, one] = ["many@example.org", "one@example.org"]
+            .map(|subject| Some(SignerKey::for_test(subject, TrustLevel::Signed)));
+        let module = b"\0asm\x01\0\0\0";
+        let compiled = |signer| {
+            let digest = ModuleDigest::of(module);
+            worker.compile(Option::as_ref(signer), Profile::Standard, ModuleKind::Core, digest, module)
+        };
+        let held = worker.queue.enter(&many).await.unwrap();
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(worker.queue.enter(&many))).collect();
+        for one in &mut waiting {
+            assert!(poll!(one.as_mut()).is_pending());
+        }
+        let full = compiled(&many).await.unwrap_err();
+        assert_eq!((full.code(), full.memory()), ("compile_queue_full", Memory::None));
+        let mut other = pin!(compiled(&one));
+        assert!(poll!(other.as_mut()).is_pending());
+        // The first of the long line has its turn, and then the other signer.
+        drop(held);
+        let first = waiting.remove(0).await.unwrap();
+        assert!(poll!(other.as_mut()).is_pending());
+        drop(first);
+        assert!(!other.await.unwrap().code.is_empty());
     }
 }

@@ -13,19 +13,18 @@
 //! tried in processes of their own at the executor's start, because it must end them.
 
 use std::collections::BTreeMap;
-use std::net::{TcpStream, UdpSocket};
+use std::net::UdpSocket;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use executor_engine::frames::{Act, Mechanism};
-use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
-    RulesetStatus, Scope,
+use executor_engine::confinement::{
+    self, connects, drop_capabilities, landlock_nothing, opens_folders, stray,
 };
+use executor_engine::frames::{Act, Mechanism};
+use landlock::RulesetStatus;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mount::MountFlags;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, setrlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::process::{Resource, Signal};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -145,18 +144,15 @@ pub(super) fn close_early(memory: u64, descriptors: usize) -> Result<(), Missing
     let missing =
         |mechanism: Mechanism, what: &str, error: std::io::Error| (mechanism, format!("{what}: {error}"));
     let limits = |what, errno: rustix::io::Errno| missing(Mechanism::ProcessLimits, what, errno.into());
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| limits("memory dumps", errno))?;
-    for (resource, limit) in [
+    confinement::limit(&[
         (Resource::Core, 0),
         // Address space that is only reserved is not counted, so the pool of the engine fits.
         (Resource::Data, memory),
         (Resource::Fsize, 0),
         (Resource::Memlock, 0),
         (Resource::Nofile, MAX_DESCRIPTORS),
-    ] {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
-            .map_err(|errno| limits("resource limits", errno))?;
-    }
+    ])
+    .map_err(|(what, errno)| limits(what, errno))?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|errno| limits("the signal at the executor's end", errno))?;
     rustix::thread::set_no_new_privs(true)
@@ -164,7 +160,7 @@ pub(super) fn close_early(memory: u64, descriptors: usize) -> Result<(), Missing
     // The last look at what the root that is left now knows.
     let stray = stray(descriptors);
     empty_root().map_err(|(what, error)| missing(Mechanism::EmptyRoot, what, error))?;
-    drop_capabilities()?;
+    drop_capabilities().map_err(|left| (Mechanism::Capabilities, left))?;
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         return Err((Mechanism::Namespaces, "it is not the first process of a namespace of its own".into()));
     }
@@ -191,20 +187,6 @@ fn empty_root() -> Result<(), (&'static str, std::io::Error)> {
         .map_err(failed("mount"))?;
     rustix::process::chdir(OVER).and_then(|()| rustix::process::chroot(".")).map_err(failed("chroot"))?;
     rustix::process::chdir("/").map_err(failed("chdir"))
-}
-
-/// What is open besides what was given, if anything: it would reach whatever it belongs to, through every layer.
-fn stray(given: usize) -> Option<String> {
-    let listed = std::fs::read_dir("/proc/self/fd").and_then(|open| {
-        open.map(|one| Ok(one?.file_name().to_string_lossy().into_owned()))
-            .collect::<std::io::Result<Vec<_>>>()
-    });
-    match listed {
-        // With the list itself.
-        Ok(open) if open.len() <= given + 1 => None,
-        Ok(open) => Some(format!("descriptors were left open for it: {} instead of {given}", open.len() - 1)),
-        Err(error) => Some(format!("its descriptors cannot be listed: {error}")),
-    }
 }
 
 /// The list of system calls, for every thread. There is no way back.
@@ -243,37 +225,8 @@ pub(super) fn attempt(act: Act) -> std::io::Result<()> {
     Ok(())
 }
 
-fn drop_capabilities() -> Result<(), Missing> {
-    let failed =
-        |errno: rustix::io::Errno| (Mechanism::Capabilities, std::io::Error::from(errno).to_string());
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    rustix::thread::set_capabilities(None, none).map_err(failed)?;
-    let left = rustix::thread::capabilities(None).map_err(failed)?;
-    if left.permitted.is_empty() && left.effective.is_empty() {
-        Ok(())
-    } else {
-        Err((Mechanism::Capabilities, format!("{:?} are left", left.permitted)))
-    }
-}
-
-/// Denies every file, every TCP port and every signal to processes outside.
-fn landlock_nothing() -> Result<RulesetStatus, landlock::RulesetError> {
-    let ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(ABI::V6))?
-        .handle_access(AccessNet::from_all(ABI::V6))?
-        .scope(Scope::from_all(ABI::V6))?
-        .create()?;
-    ruleset.restrict_self().map(|status| status.ruleset)
-}
-
 /// What can be done that must not be, without seccomp yet.
 pub(super) fn leak(memory: u64) -> Option<&'static str> {
-    use std::io::ErrorKind;
     // Landlock says nothing about this one: only a root without names does.
     if ["/proc/self/status", "/etc", "/usr", "/dev/null", "/tmp"]
         .iter()
@@ -281,14 +234,12 @@ pub(super) fn leak(memory: u64) -> Option<&'static str> {
     {
         return Some("it could see the host's files");
     }
-    if std::fs::read_dir("/").is_ok() {
+    if opens_folders() {
         return Some("it could open a folder");
     }
-    // Nobody listens on either; an answer, or a way there, is proof of a network.
-    let reached = TcpStream::connect("127.0.0.1:9")
-        .map_or_else(|error| error.kind() == ErrorKind::ConnectionRefused, |_| true);
+    // A way there is proof of a network as well.
     let has_route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9")).is_ok();
-    if reached || has_route {
+    if connects() || has_route {
         return Some("it could connect");
     }
     // With the descriptors that it has: to open others for it would fail first.
@@ -339,13 +290,7 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let kinds = SHARED.into_iter().chain([libc::MAP_PRIVATE]);
     rules.insert(libc::SYS_mmap, kinds.map(mapping).collect::<Result<_, _>>()?);
     rules.insert(libc::SYS_prctl, vec![first(libc::PR_SET_NAME)?, first(libc::PR_SET_VMA)?]);
-    SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        std::env::consts::ARCH.try_into()?,
-    )?
-    .try_into()
+    confinement::allow_only(rules)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ pub(super) fn answered(order: &[u8], answer: &[u8]) -> Option<i32> {
 }
 
 /// Closes, whenever a program is started from here on, every descriptor but the standard three.
-pub(super) fn inherit_nothing() {
+pub(crate) fn inherit_nothing() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 

@@ -45,6 +45,7 @@ use executor_engine::Profile;
 
 pub(crate) use confine::ENFORCED;
 pub(crate) use door::Door;
+pub(crate) use holder::inherit_nothing;
 pub(crate) use remote::RemoteModule;
 pub use spawner::Spawner;
 pub(crate) use workers::WorkerEvent;

@@ -75,9 +75,12 @@ fn code_of(denied: &Denied) -> Code {
         | "rollback_refused"
         | "step_not_loaded" => Code::FailedPrecondition,
         "too_many_deployments" => Code::ResourceExhausted,
-        "pool_exhausted" | "pool_limit" | "memory_limit" | "pipeline_output_limit" | "storage_full" => {
-            Code::ResourceExhausted
-        }
+        "compile_queue_full"
+        | "memory_limit"
+        | "pipeline_output_limit"
+        | "pool_exhausted"
+        | "pool_limit"
+        | "storage_full" => Code::ResourceExhausted,
         "audit_unavailable"
         | "receipts_unavailable"
         | "receipt_pending"
