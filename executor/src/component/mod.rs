@@ -9,6 +9,7 @@ mod linker;
 #[cfg(test)]
 mod preview1_tests;
 mod wasi;
+mod lifecycle;
 #[cfg(test)]
 mod wasi_tests;
 
@@ -30,6 +31,7 @@ use crate::abi::sinks::Level;
 use crate::admission::GrantSet;
 use crate::runtime::{GuestState, PrepareError};
 
+use self::lifecycle::Lifecycle;
 /// Most handles of one component instance.
 const MAX_HANDLES: usize = 2_000;
 
@@ -43,8 +45,8 @@ pub(crate) struct AgentComponent {
 enum Entry {
     /// `process` of the world `mentat:agent`; nothing that is imported waits.
     Agent(AgentPre<GuestState>),
-    /// The same in a component that imports WASI, whose host calls may wait.
-    AgentOnWasi(ComponentExportIndex),
+    /// The same in a component that imports WASI, whose host calls may wait, or that has a lifecycle.
+    AgentOnWasi(ComponentExportIndex, Option<Lifecycle>),
     /// A WASI command: input and output of the call are its standard streams.
     Command(CommandIndices),
 }
@@ -82,10 +84,11 @@ impl AgentComponent {
             PrepareError::AbiSignatureMismatch { name: "mentat:agent".into(), hint: format!("{error:#}") }
         })?;
         let entry = match AgentPre::new(pre.clone()) {
-            Ok(agent) if !imports_wasi => Entry::Agent(agent),
-            Ok(_) => component
-                .get_export_index(None, "process")
-                .map_or(Err(no_entry()), |index| Ok(Entry::AgentOnWasi(index)))?,
+            Ok(agent) => match (Lifecycle::of(component)?, component.get_export_index(None, "process")) {
+                (None, _) if !imports_wasi => Entry::Agent(agent),
+                (lifecycle, Some(process)) => Entry::AgentOnWasi(process, lifecycle),
+                (_, None) => return Err(no_entry()),
+            },
             Err(_) => Entry::Command(CommandIndices::new(&pre).map_err(|_| no_entry())?),
         };
         Ok(Self { pre, entry })
@@ -101,7 +104,7 @@ impl AgentComponent {
         bound(store);
         match &self.entry {
             Entry::Agent(agent) => agent.instantiate(&mut *store).map(drop).map_err(Failed::Instantiate),
-            Entry::AgentOnWasi(_) | Entry::Command(_) => {
+            Entry::AgentOnWasi(..) | Entry::Command(_) => {
                 wasi::prepare(store.data_mut()).map_err(Failed::Host)?;
                 let (kill, deadline) = wasi::watch(store);
                 let made = async { self.pre.instantiate_async(store).await.map_err(Failed::Instantiate) };
@@ -127,7 +130,7 @@ impl AgentComponent {
         // However it ended: what a guest wrote before it was ended says why.
         let stdout_is = match &self.entry {
             Entry::Command(_) => wasi::StdoutIs::Output,
-            Entry::Agent(_) | Entry::AgentOnWasi(_) => wasi::StdoutIs::Log,
+            Entry::Agent(_) | Entry::AgentOnWasi(..) => wasi::StdoutIs::Log,
         };
         wasi::collect(store.data_mut(), stdout_is);
         Ok(match ended? {
@@ -142,7 +145,12 @@ impl AgentComponent {
         store.data_mut().instantiated();
         match &self.entry {
             Entry::Agent(_) => Err(Failed::Run(wasmtime::Error::msg("an agent without WASI"))),
-            Entry::AgentOnWasi(process) => {
+            Entry::AgentOnWasi(process, lifecycle) => {
+                if let Some(lifecycle) = lifecycle
+                    && let Err(text) = lifecycle.init(store, &instance).await?
+                {
+                    return Ok(Ended::Agent(Err(text)));
+                }
                 let process = instance
                     .get_typed_func::<(), (Result<(), String>,)>(&mut *store, process)
                     .map_err(Failed::Run)?;
@@ -153,6 +161,9 @@ impl AgentComponent {
                 let command = command.load(&mut *store, &instance).map_err(Failed::Run)?;
                 match command.wasi_cli_run().call_run(&mut *store).await {
                     Ok(Ok(())) => Ok(Ended::Command(0)),
+                if let Some(lifecycle) = lifecycle {
+                    lifecycle.shutdown(store, &instance).await?;
+                }
                     Ok(Err(())) => Ok(Ended::Command(1)),
                     Err(error) => match error.downcast_ref::<I32Exit>() {
                         Some(exit) => Ok(Ended::Command(exit.0)),
