@@ -3,6 +3,7 @@
 //! There is no field that skips a check. What weakens a decision is refused when the policy is loaded.
 
 mod features;
+mod limits;
 mod media;
 mod network;
 mod policy;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use executor_engine::Profile;
-use executor_engine::limits::{COMPILE_CPU_SECONDS, MAX_GUEST_MEMORY, MAX_MODULE_BYTES};
+use executor_engine::limits::COMPILE_CPU_SECONDS;
 use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
 use service::admin::AdminConfig;
@@ -23,11 +24,12 @@ use trust_store::capability::GuestPath;
 use trust_store::evidence::signed::MAX_SIGNERS;
 
 pub use features::{AttestationRequired, FeaturesSection, NextPolicy, WasmRuntime};
+pub use limits::{LimitsSection, RatesSection};
 pub use media::{BucketStyle, MediaPlaces, S3Section, S3Settings};
 pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
 pub use sections::{
-    CacheSection, EvidenceSection, GrantsSection, LimitsSection, LogSection, MediaSection, OnPolicyChange,
+    CacheSection, EvidenceSection, GrantsSection, LogSection, MediaSection, OnPolicyChange,
     PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection, WorkersSection,
 };
 pub use telemetry::{TelemetrySection, TelemetrySettings};
@@ -208,17 +210,7 @@ impl ExecutorConfig {
         if let Some(calls) = calls_per_agent {
             in_range("pool.calls_per_agent", calls.into(), 1, MAX_RUNNING as u64)?;
         }
-        let limit_mib = (MAX_GUEST_MEMORY >> 20) as u64;
-        let memory = in_range("limits.memory_mib", self.limits.memory_mib.into(), 1, limit_mib)?;
-        let largest = MAX_MODULE_BYTES as u64;
-        let limits = CallLimits {
-            memory: usize::try_from(memory << 20).unwrap_or(MAX_GUEST_MEMORY),
-            cpu: Duration::from_millis(in_range("limits.cpu_ms", self.limits.cpu_ms, 1, 3_600_000)?),
-            wall: Duration::from_millis(in_range("limits.wall_ms", self.limits.wall_ms, 1, 3_600_000)?),
-            input: in_range("limits.input_bytes", self.limits.input_bytes as u64, 0, largest)? as usize,
-            output: in_range("limits.output_bytes", self.limits.output_bytes as u64, 0, largest)? as usize,
-            ..CallLimits::default()
-        };
+        let limits = self.limits.validate(in_range)?;
         let loopback = self.server.validate()?.primary().address().ip().is_loopback();
         if !loopback && self.admin == AdminConfig::default() {
             return Err(StartRefusal::new(
@@ -426,6 +418,14 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_with_a_remedy() {
         assert!(refusal("[limits]\nmemory_mib = 1000").contains("choose a value from 1 to 512"));
+        for (rate, most) in [("capabilities", "1000000"), ("log_bytes", "67108864"), ("media", "1000000")] {
+            for wrong in ["0", "67108865"] {
+                let told = refusal(&format!("[limits.rates]\n{rate} = {wrong}"));
+                assert!(told.contains(&format!("limits.rates.{rate} = {wrong} is out of range")), "{told}");
+                assert!(told.contains(&format!("from 1 to {most}")), "{told}");
+            }
+        }
+        assert!(refusal("[limits.rates]\nfiles = 1").contains("unknown field"));
         assert!(refusal("[pool]\nslots = 1").contains("pool.slots"));
         assert!(refusal("[pool]\ncalls_per_agent = 0").contains("pool.calls_per_agent"));
         assert!(refusal("[evidence]\nrefresh_seconds = 0").contains("evidence.refresh_seconds"));

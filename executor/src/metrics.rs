@@ -49,6 +49,11 @@ struct CapabilityRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HostCall {
+    interface: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Verified {
     result: String,
 }
@@ -66,6 +71,7 @@ pub struct Metrics {
     capability_requests: Family<CapabilityRequest, Counter>,
     egress: Family<Reason, Counter>,
     egress_bytes: Family<Reason, Counter>,
+    host_calls: Family<HostCall, Counter>,
     compilation: Histogram,
     fuel: Counter,
     policies: Family<Reason, Counter>,
@@ -95,6 +101,7 @@ impl Default for Metrics {
             capability_requests: Family::default(),
             egress: Family::default(),
             egress_bytes: Family::default(),
+            host_calls: Family::default(),
             compilation: Histogram::new(exponential_buckets(1e-3, 2.0, 17)), // 1 ms to 65 s
             fuel: Counter::default(),
             policies: Family::default(),
@@ -154,6 +161,11 @@ impl Metrics {
             "mentatlab_egress_bytes",
             "Bytes of bodies that guests sent and received",
             self.egress_bytes.clone(),
+        );
+        registry.register(
+            "mentatlab_host_call_refusals",
+            "Host calls of guests that came too fast",
+            self.host_calls.clone(),
         );
         registry.register(
             "wasm_compile_duration_seconds",
@@ -274,6 +286,9 @@ impl Metrics {
         }
         for (why, count) in conduct.refusals().iter().filter(|(why, _)| is_of_network(why)) {
             self.egress.get_or_create(&reason(why)).inc_by(*count);
+        }
+        for (what, calls) in conduct.too_fast.each() {
+            self.host_calls.get_or_create(&HostCall { interface: what.as_str() }).inc_by(calls);
         }
         for (direction, bytes) in [("sent", conduct.network.sent), ("received", conduct.network.received)] {
             if bytes > 0 {

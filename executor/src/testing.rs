@@ -64,18 +64,28 @@ pub(crate) fn cache(state: &std::path::Path) -> ArtifactCache {
 }
 
 /// Machine code that workers map on trial, made once.
-pub(crate) fn trial_code() -> Arc<Sealed> {
-    static CODE: LazyLock<Arc<Sealed>> = LazyLock::new(|| {
-        // A thread of its own: whoever asks may be inside a runtime already.
-        let make = || {
-            let state = tempfile::tempdir().expect("folder");
-            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
-            let cache = cache(state.path());
-            tokio.block_on(cache.self_test(runtime().engine(), Profile::Standard)).expect("self test")
-        };
-        std::thread::spawn(make).join().expect("code")
+pub(crate) fn trial_code(profile: Profile) -> Arc<Sealed> {
+    static STANDARD: LazyLock<Arc<Sealed>> = LazyLock::new(|| tried(runtime().engine(), Profile::Standard));
+    static DETERMINISTIC: LazyLock<Arc<Sealed>> = LazyLock::new(|| {
+        let pool = PoolLimits { slots: 1, ..PoolLimits::default() };
+        let runtime = Runtime::new(Profile::Deterministic, pool).expect("runtime");
+        tried(runtime.engine(), Profile::Deterministic)
     });
-    Arc::clone(&CODE)
+    Arc::clone(match profile {
+        Profile::Standard => &STANDARD,
+        Profile::Deterministic => &DETERMINISTIC,
+    })
+}
+
+fn tried(engine: &Engine, profile: Profile) -> Arc<Sealed> {
+    // A thread of its own: whoever asks may be inside a runtime already.
+    let make = || {
+        let state = tempfile::tempdir().expect("folder");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+        let cache = cache(state.path());
+        tokio.block_on(cache.self_test(engine, profile)).expect("self test")
+    };
+    std::thread::scope(|scope| scope.spawn(make).join().expect("code"))
 }
 
 /// One engine for all tests of the process: a pool reserves much address space.
@@ -224,9 +234,14 @@ impl Server {
 
     /// With an engine of its own, and worker processes.
     pub(crate) async fn with_workers(limits: WorkerLimits) -> Self {
+        Self::with_workers_under(Profile::Standard, limits).await
+    }
+
+    /// The same in a profile.
+    pub(crate) async fn with_workers_under(profile: Profile, limits: WorkerLimits) -> Self {
         let pool = PoolLimits { slots: 32, ..PoolLimits::default() };
-        let runtime = Runtime::new(Profile::Standard, pool).expect("runtime");
-        let tier = WorkerTier::start(spawner(), Profile::Standard, limits, trial_code());
+        let runtime = Runtime::new(profile, pool).expect("runtime");
+        let tier = WorkerTier::start(spawner(), profile, limits, trial_code(profile));
         assert_eq!(tier.missing(), None, "this host confines no workers");
         runtime.attach(tier);
         let state = tempfile::tempdir().expect("folder");

@@ -53,6 +53,9 @@ pub struct Receipt {
     pub profile: String,
     /// `success`, `guest_error`, or the stable reason code of the end.
     pub reason: String,
+    /// What clocks and random numbers of the guest followed from, in the deterministic profile. Absent from every other receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<String>,
     /// Verified name of the signer.
     pub signer: String,
     /// Start, Unix milliseconds.
@@ -199,6 +202,18 @@ mod tests {
         assert_eq!(receipt.to_entry().unwrap(), text.as_bytes());
         let elsewhere = FROZEN.replace("\"exit\"", "\"audit_hash\":\"ff\",\"audit_sequence\":4,\"exit\"");
         assert!(Receipt::from_entry(elsewhere.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_form_of_a_receipt_of_the_deterministic_profile_is_frozen() {
+        let text = FROZEN.replace("\"signer\"", "\"seed\":\"ab\",\"signer\"");
+        let receipt = Receipt::from_entry(text.as_bytes()).unwrap();
+        assert_eq!(receipt.seed.as_deref(), Some("ab"));
+        assert_eq!(receipt.to_entry().unwrap(), text.as_bytes());
+        for other in ["\"seed\":null,\"signer\"", "\"seed\":5,\"signer\""] {
+            let text = FROZEN.replace("\"signer\"", other);
+            assert!(Receipt::from_entry(text.as_bytes()).is_err(), "{other}");
+        }
     }
 
     /// A pipeline's receipt is any other one with the member `steps`.

@@ -85,6 +85,12 @@ pub struct GuestLimits {
     pub hostcall_bytes: u64,
     /// Fuel.
     pub fuel: u64,
+    /// Log lines in a second.
+    pub log_lines_per_second: u64,
+    /// Bytes of log text in a second.
+    pub log_bytes_per_second: u64,
+    /// Metric records in a second.
+    pub metrics_per_second: u64,
 }
 
 impl GuestLimits {
@@ -104,6 +110,9 @@ impl GuestLimits {
             self.handles,
             self.hostcall_bytes,
             self.fuel,
+            self.log_lines_per_second,
+            self.log_bytes_per_second,
+            self.metrics_per_second,
         ] {
             out.extend_from_slice(&value.to_le_bytes());
         }
@@ -125,6 +134,9 @@ impl GuestLimits {
             handles: fields.u64()?,
             hostcall_bytes: fields.u64()?,
             fuel: fields.u64()?,
+            log_lines_per_second: fields.u64()?,
+            log_bytes_per_second: fields.u64()?,
+            metrics_per_second: fields.u64()?,
         })
     }
 }

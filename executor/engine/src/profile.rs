@@ -14,7 +14,8 @@ pub const WASMTIME_VERSION: &str = "48.0.8";
 pub enum Profile {
     /// Processor time is bounded by epochs: the fast default.
     Standard,
-    /// Fuel is counted, so the same input ends after the same number of operations on every machine.
+    /// The same input gives the same output and ends after the same number of operations on every machine: fuel is counted, and clocks
+    /// and random numbers follow from module and input.
     Deterministic,
 }
 
@@ -26,11 +27,11 @@ impl Profile {
     /// Every profile of this build.
     pub const ALL: [Self; 2] = [Self::Standard, Self::Deterministic];
 
-    /// The profile's name. The number rises when [`engine_config`] changes what it sets.
+    /// The profile's name. The number rises when [`engine_config`] changes what it sets, or a guest meets other things under it.
     pub const fn id(self) -> ProfileId {
         match self {
             Self::Standard => ProfileId("standard-1"),
-            Self::Deterministic => ProfileId("deterministic-1"),
+            Self::Deterministic => ProfileId("deterministic-2"),
         }
     }
 

@@ -6,7 +6,7 @@ use executor_engine::frames::Ask;
 
 use super::{ErrorCode, MAX_NAME_BYTES, short_enough};
 use crate::admission::Lookup;
-use crate::runtime::{Asked, GuestState};
+use crate::runtime::{Asked, GuestState, Rated};
 
 impl GuestState {
     /// What a guest's text asks for, if it may have it.
@@ -19,6 +19,7 @@ impl GuestState {
             answer?;
             return text.parse().map_err(|_| ErrorCode::Io);
         }
+        self.spend(Rated::Capability, 0)?;
         let parsed = if text.len() > MAX_NAME_BYTES { None } else { text.parse::<Capability>().ok() };
         let Some(capability) = parsed else {
             self.conduct().asked(None, Asked::Malformed);
@@ -49,6 +50,7 @@ impl GuestState {
             let capability = capability.to_string();
             return door.ask(Ask::Invoke { capability: &capability, operation, arguments });
         }
+        self.spend(Rated::Capability, 0)?;
         if self.grants().lookup(capability) != Lookup::Granted {
             return Err(ErrorCode::PolicyDenied);
         }

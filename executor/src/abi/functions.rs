@@ -38,8 +38,8 @@ pub(super) fn link_always(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
         |mut caller: Caller<'_, GuestState>, level: i32, ptr: i32, len: i32| {
             let _ = with_memory(&mut caller, |memory, state| {
                 // A line longer than the whole allowance cannot be kept; refusing it early saves the copy.
-                let text = range::text(memory, ptr, len, state.limits().log_bytes);
-                state.log(Level::from_code(level), text);
+                let (most, bytes) = (state.limits().log_bytes, len.cast_unsigned() as usize);
+                state.log_line(Level::from_code(level), bytes, || range::text(memory, ptr, len, most));
                 Ok(0)
             });
         },
@@ -50,8 +50,7 @@ pub(super) fn link_always(linker: &mut Linker<GuestState>) -> wasmtime::Result<(
         |mut caller: Caller<'_, GuestState>, name_ptr: i32, name_len: i32, value: f64| {
             with_memory(&mut caller, |memory, state| {
                 let name = range::text(memory, name_ptr, name_len, MAX_NAME_BYTES)?;
-                let (extras, calls) = state.extras_and_calls();
-                extras.metrics.record(&calls.limits, name, value).map(|()| 0)
+                state.record_metric(name, value).map(|()| 0)
             })
         },
     )?;

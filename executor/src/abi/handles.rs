@@ -32,12 +32,17 @@ impl HandleTable {
             // The first handle of an instance: a guess from another instance's numbers should not fit here.
             let mut bytes = [0u8; 4];
             aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ErrorCode::Io)?;
-            self.next = 1 + (i32::from_le_bytes(bytes) & 0x3fff_ffff);
+            self.begin_at(bytes);
         }
         let handle = self.next;
         self.next = handle.checked_add(1).ok_or(ErrorCode::Limit)?;
         self.entries.push((handle, resource));
         Ok(handle)
+    }
+
+    /// Chooses the first handle.
+    pub(crate) fn begin_at(&mut self, drawn: [u8; 4]) {
+        self.next = 1 + (i32::from_le_bytes(drawn) & 0x3fff_ffff);
     }
 
     /// What a handle stands for.

@@ -3,15 +3,20 @@
 use executor_engine::frames::{Ask, take_pairs};
 
 use super::{ErrorCode, MAX_MEDIA_TYPE_BYTES, MAX_NAME_BYTES, short_enough};
-use crate::runtime::GuestState;
+use crate::runtime::{GuestState, Rated};
 
 impl GuestState {
     /// Reads a media object, if the call may hold as many bytes more: what it does not fit into is not read.
-    pub(crate) fn download(&self, reference: &str) -> Result<Vec<u8>, ErrorCode> {
+    pub(crate) fn download(&mut self, reference: &str) -> Result<Vec<u8>, ErrorCode> {
         short_enough(reference, MAX_NAME_BYTES)?;
+        let door = self.door();
+        if door.is_none() {
+            // Who answers for a worker counts.
+            self.spend(Rated::Media, 0)?;
+        }
         let held = self.extras_if_any().map_or(0, |extras| extras.held_bytes());
         let room = self.limits().hostcall_bytes.saturating_sub(held);
-        match self.door() {
+        match door {
             None => self.grants().media()?.download(reference, room, &self.until()),
             // Who answers knows nothing of what is held here.
             Some(door) => Some(door.ask(Ask::Download { reference })?)
@@ -27,6 +32,7 @@ impl GuestState {
             let reference = door.ask(Ask::Upload { media_type, bytes })?;
             return String::from_utf8(reference).map_err(|_| ErrorCode::Io);
         }
+        self.spend(Rated::Media, 0)?;
         let until = self.until();
         let (extras, calls) = self.extras_and_calls();
         calls.grants.media()?.upload(media_type, bytes, &mut extras.uploaded, &until)

@@ -4,7 +4,7 @@ use executor_engine::frames::Ask;
 
 use super::{ErrorCode, MAX_NAME_BYTES, short_enough};
 use crate::clock;
-use crate::runtime::{GuestState, KillCause};
+use crate::runtime::{GuestState, KillCause, Rated};
 use crate::streams::StreamIndex;
 
 impl GuestState {
@@ -14,6 +14,7 @@ impl GuestState {
         if let Some(door) = self.door() {
             return door.ask_number(Ask::OpenStream { id }).map(StreamIndex::numbered);
         }
+        self.spend(Rated::Stream, 0)?;
         self.extras().streams.as_mut().ok_or(ErrorCode::NotSupported)?.open(id)
     }
 
@@ -23,6 +24,7 @@ impl GuestState {
             let taken = door.ask_number(Ask::WriteStream { stream: stream.number(), bytes })?;
             return u32::try_from(taken).map_err(|_| ErrorCode::Io);
         }
+        self.spend(Rated::Stream, 0)?;
         let (limit, go_on) = (self.limits().streamed, self.patience());
         self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.write(stream, bytes, limit, go_on)
     }

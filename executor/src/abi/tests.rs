@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use trust_store::capability::Capability;
 
+use super::ErrorCode;
+use super::sinks::Level;
 use crate::admission::{GrantSet, GrantSources};
 use crate::runtime::{
-    Call, CallError, CallLimits, KillCause, Lowered, Outcome, PrepareError, Selector, Stop,
+    Call, CallError, CallLimits, GuestState, HostRates, KillCause, Lowered, Outcome, PrepareError, Selector,
+    Stop,
 };
-use crate::testing::{prepare, run, run_limited, runtime};
+use crate::testing::{guest_state_under, prepare, run, run_limited, runtime};
 
 /// A module whose `process` is `body`, with the host functions the tests use.
 fn guest(body: &str) -> String {
@@ -67,6 +70,42 @@ fn pointers_and_lengths_outside_memory_are_refused_without_allocation() {
         assert_eq!(code, -2, "record_metric {ptr} {len}");
     }
     assert_eq!(exit("(call $write_output (i32.const 65536) (i32.const 0))"), 0);
+}
+
+#[test]
+fn each_interface_has_a_rate_and_says_once_that_it_is_exceeded() {
+    let rates =
+        HostRates { capabilities: 2, log_bytes: 64, log_lines: 2, media: 2, metrics: 2, stream_pieces: 2 };
+    let mut state = guest_state_under(CallLimits { rates, ..CallLimits::default() });
+    // What is asked for is refused for its own reason, until it is asked for too often. A slow machine lets time pass, so some
+    // more are answered than one second has.
+    for _ in 0..2 {
+        assert_eq!(state.request("env:TOKEN").err(), Some(ErrorCode::NotInManifest));
+    }
+    let mut refused = |ask: &mut dyn FnMut(&mut GuestState) -> Option<ErrorCode>| {
+        (0..1_000).filter(|_| ask(&mut state) == Some(ErrorCode::Limit)).count()
+    };
+    for (interface, count) in [
+        ("capability", refused(&mut |state| state.request("env:TOKEN").err())),
+        ("media", refused(&mut |state| state.download("sha256:00").err())),
+        ("media", refused(&mut |state| state.upload("text/plain", b"").err())),
+        ("metric", refused(&mut |state| state.record_metric("a", f64::NAN).err())),
+        ("stream", refused(&mut |state| state.open_stream("s").err())),
+    ] {
+        assert!((900..=1_000).contains(&count), "{interface}: {count}");
+    }
+    for _ in 0..1_000 {
+        state.log_line(Some(Level::Info), 4, || Ok("line"));
+    }
+    let extras = state.extras();
+    assert!(extras.log.dropped() >= 900);
+    let all: Vec<_> = extras.rates.refused().each().map(|(what, _)| what.as_str()).collect();
+    assert_eq!(all, ["capability", "log", "media", "metric", "stream"]);
+    let lines = std::mem::take(&mut extras.log).into_records();
+    for interface in ["capability", "media", "metric", "stream"] {
+        let said = format!("host_call_rate: calls of `{interface}`");
+        assert_eq!(lines.iter().filter(|line| line.text.starts_with(&said)).count(), 1, "{interface}");
+    }
 }
 
 #[test]

@@ -111,15 +111,14 @@ impl log::Host for GuestState {
             types::Level::Debug => Level::Debug,
             types::Level::Trace => Level::Trace,
         };
-        GuestState::log(self, Some(level), Ok(&message));
+        self.log_line(Some(level), message.len(), || Ok(message.as_str()));
         Ok(())
     }
 }
 
 impl metric::Host for GuestState {
     fn record_metric(&mut self, name: String, value: f64) -> Answer<()> {
-        let (extras, calls) = self.extras_and_calls();
-        Ok(extras.metrics.record(&calls.limits, &name, value).map_err(error))
+        Ok(GuestState::record_metric(self, &name, value).map_err(error))
     }
 }
 

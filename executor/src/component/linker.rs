@@ -1,5 +1,6 @@
 //! One component linker for each set of granted interfaces.
 
+use executor_engine::Profile;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
@@ -13,10 +14,10 @@ use crate::runtime::GuestState;
 pub(crate) struct ComponentLinkers(Vec<[Linker<GuestState>; 2]>);
 
 impl ComponentLinkers {
-    pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Self> {
+    pub(crate) fn new(engine: &Engine, profile: Profile) -> wasmtime::Result<Self> {
         let pair = |set| {
             let mut with_wasi = linker(engine, set)?;
-            wasi::link(&mut with_wasi)?;
+            wasi::link(&mut with_wasi, profile)?;
             Ok([linker(engine, set)?, with_wasi])
         };
         Interfaces::all().map(pair).collect::<wasmtime::Result<_>>().map(Self)

@@ -4,16 +4,22 @@
 //! linked, every transfer has a limit, and a handle that dies with its instance stands for each granted thing.
 
 mod bindings;
+mod coarse;
+mod determined;
+#[cfg(test)]
+mod determined_tests;
 mod interfaces;
+mod lifecycle;
 mod linker;
 #[cfg(test)]
 mod preview1_tests;
 mod wasi;
-mod lifecycle;
 #[cfg(test)]
 mod wasi_tests;
 
 pub(crate) use bindings::AgentPre;
+#[cfg(test)]
+pub(crate) use determined_tests::tells;
 pub(crate) use linker::ComponentLinkers;
 pub(crate) use wasi::Wasi;
 #[cfg(test)]
@@ -25,13 +31,13 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::CommandIndices;
 
+use self::lifecycle::Lifecycle;
 use crate::abi::Interfaces;
 use crate::abi::census::Group;
 use crate::abi::sinks::Level;
 use crate::admission::GrantSet;
 use crate::runtime::{GuestState, PrepareError};
 
-use self::lifecycle::Lifecycle;
 /// Most handles of one component instance.
 const MAX_HANDLES: usize = 2_000;
 
@@ -155,15 +161,15 @@ impl AgentComponent {
                     .get_typed_func::<(), (Result<(), String>,)>(&mut *store, process)
                     .map_err(Failed::Run)?;
                 let (answer,) = process.call_async(&mut *store, ()).await.map_err(Failed::Run)?;
+                if let Some(lifecycle) = lifecycle {
+                    lifecycle.shutdown(store, &instance).await?;
+                }
                 Ok(Ended::Agent(answer))
             }
             Entry::Command(command) => {
                 let command = command.load(&mut *store, &instance).map_err(Failed::Run)?;
                 match command.wasi_cli_run().call_run(&mut *store).await {
                     Ok(Ok(())) => Ok(Ended::Command(0)),
-                if let Some(lifecycle) = lifecycle {
-                    lifecycle.shutdown(store, &instance).await?;
-                }
                     Ok(Err(())) => Ok(Ended::Command(1)),
                     Err(error) => match error.downcast_ref::<I32Exit>() {
                         Some(exit) => Ok(Ended::Command(exit.0)),

@@ -8,6 +8,7 @@
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use executor_engine::Profile;
 use executor_engine::limits::EPOCH_TICK_MILLIS;
 use wasmtime::Store;
 use wasmtime::component::{HasData, Linker, ResourceTable};
@@ -20,13 +21,14 @@ use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
-use super::Failed;
+use super::coarse::Coarse;
+use super::{Failed, determined};
 use crate::abi::sinks::Level;
 use crate::clock;
 use crate::runtime::{Cancel, GuestState, Stop};
 
 /// Most random bytes of one host call.
-const MAX_RANDOM: u64 = 64 << 10;
+pub(super) const MAX_RANDOM: u64 = 64 << 10;
 
 /// Most streams, pollables, descriptors and handles of one component.
 const MAX_RESOURCES: usize = 1_000;
@@ -70,18 +72,23 @@ impl HasData for Table {
 }
 
 /// Links [`INTERFACES`]. Host calls that wait are asynchronous, so that a stop ends them.
-pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<GuestState>, profile: Profile) -> wasmtime::Result<()> {
     type State = GuestState;
     io::error::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
     io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
     io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
-    clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
-    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
     filesystem::types::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
-    random::random::add_to_linker::<State, WasiRandom>(linker, State::random)?;
-    random::insecure::add_to_linker::<State, WasiRandom>(linker, State::random)?;
-    random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+    match profile {
+        Profile::Deterministic => determined::link(linker)?,
+        Profile::Standard => {
+            clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
+            clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
+            random::random::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+            random::insecure::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+            random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+        }
+    }
     cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
@@ -135,6 +142,10 @@ pub(super) fn prepare(state: &mut GuestState) -> wasmtime::Result<()> {
     }
     for directory in state.grants().directories() {
         builder.preopened_dir(&directory.host, directory.guest.as_str(), directory.perms())?;
+    }
+    if state.door().is_some() {
+        // Only modules of signers that are not trusted run in a worker.
+        builder.wall_clock(Coarse::begin()).monotonic_clock(Coarse::begin());
     }
     let extras = state.extras();
     extras.table.set_max_capacity(MAX_RESOURCES);

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::network::NetworkSection;
 use crate::evidence::OcspMode;
-use crate::runtime::CallLimits;
 use crate::worker::WorkerLimits;
 
 /// Name of a profile.
@@ -123,35 +122,6 @@ impl Default for WorkersSection {
             processes: u16::try_from(limits.processes).unwrap_or_default(),
             calls: limits.calls,
             idle_seconds: limits.idle.as_secs(),
-        }
-    }
-}
-
-/// `[limits]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsSection {
-    /// MiB of linear memory.
-    pub memory_mib: u32,
-    /// Milliseconds of processor time.
-    pub cpu_ms: u64,
-    /// Milliseconds of wall time.
-    pub wall_ms: u64,
-    /// Bytes of input.
-    pub input_bytes: usize,
-    /// Bytes of output.
-    pub output_bytes: usize,
-}
-
-impl Default for LimitsSection {
-    fn default() -> Self {
-        let limits = CallLimits::default();
-        Self {
-            memory_mib: 64,
-            cpu_ms: 5_000,
-            wall_ms: 10_000,
-            input_bytes: limits.input,
-            output_bytes: limits.output,
         }
     }
 }

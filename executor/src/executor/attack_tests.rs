@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::Terms;
 use crate::admission::GrantSet;
+use crate::clock;
 use crate::component::SLEEPS;
-use crate::runtime::CallLimits;
+use crate::runtime::{CallLimits, HostRates};
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
 /// What an attack ends with.
@@ -102,6 +103,56 @@ async fn each_attack_ends_with_its_reason_while_its_neighbours_are_served() {
     for (reason, count) in [("cpu_budget", 2), ("deadline_exceeded", 1), ("trap", 1)] {
         let line = format!("wasm_instances_total{{reason=\"{reason}\"}} {count}");
         assert!(metrics.lines().any(|counted| counted == line), "{line}\n{metrics}");
+    }
+}
+
+/// Records so many metrics, and gives how many were refused because of their number or rate.
+fn records(count: u32) -> String {
+    core(&format!(
+        "(i32.store8 (i32.const 0) (i32.const 97)) (local.set $n (i32.const {count}))
+         (loop $l (if (i32.eq (call $metric (i32.const 0) (i32.const 1) (f64.const 1)) (i32.const -6))
+             (then (i32.store (i32.const 64) (i32.add (i32.load (i32.const 64)) (i32.const 1)))))
+           (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+         (drop (call $write (i32.const 64) (i32.const 4)))"
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_host_calls_is_refused_and_leaves_others_their_own_rate() {
+    let server = Server::start().await;
+    let rates = HostRates { metrics: 50, ..HostRates::default() };
+    let limits = CallLimits { metrics: 1_000_000, rates, ..CallLimits::default() };
+    let refused = |done: &[u8]| u32::from_le_bytes(done.try_into().unwrap());
+    for (id, count) in [("attack.rate", 200_000), ("good.rate", 50)] {
+        let module = admitted(&records(count), GrantSet::default(), limits).called(id, "a@example.org");
+        server.executor.admit_for_test(module).await;
+    }
+    let began = clock::monotonic();
+    let flood = {
+        let executor = Arc::clone(&server.executor);
+        tokio::spawn(async move { executor.execute("attack.rate", Bytes::new(), Terms::default()).await })
+    };
+    // Beside it, and as often as it likes: each instance has a rate of its own.
+    let mut served = 0;
+    while served < 3 || !flood.is_finished() {
+        let done = server.executor.execute("good.rate", Bytes::new(), Terms::default()).await.unwrap();
+        assert_eq!((refused(&done.outcome.output), done.outcome.metrics.len()), (0, 50));
+        served += 1;
+    }
+    let done = flood.await.unwrap().unwrap().outcome;
+    let most = 50 + 50 * (1 + began.elapsed().as_secs() as usize);
+    assert!((50..=most).contains(&done.metrics.len()), "{} of at most {most}", done.metrics.len());
+    assert_eq!(refused(&done.output) as usize, 200_000 - done.metrics.len());
+    let line =
+        format!("mentatlab_host_call_refusals_total{{interface=\"metric\"}} {}", refused(&done.output));
+    let metrics = server.exposition();
+    assert!(metrics.lines().any(|counted| counted == line), "{line}\n{metrics}");
+    let expected = format!("host_call_rate: metric ({} calls refused)", refused(&done.output));
+    let recorded =
+        || std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap().contains(&expected);
+    while !recorded() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no audit record says {expected}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -227,6 +227,7 @@ impl Executor {
             input: input.clone(),
             lowered: Lowered { wall: deadline, ..Lowered::default() },
             cancel: None,
+            seed: None,
         };
         // A time that the release's own limit would not have given anyway.
         let hurry = deadline.filter(|deadline| *deadline < agent.prepared.limits().wall);

@@ -267,6 +267,7 @@ impl Course<'_> {
             input: input.clone(),
             lowered: Lowered { wall: Some(time), cpu: Some(self.cpu), ..Lowered::default() },
             cancel: None,
+            seed: None,
         };
         let instance = registration.id;
         let cpu = clock::thread_cpu();

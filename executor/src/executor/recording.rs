@@ -11,7 +11,7 @@ use crate::admission::Denied;
 use crate::agents::{Agent, Release};
 use crate::clock;
 use crate::records::{audit_agent, cut, last_lines, texts};
-use crate::runtime::{CallError, Ended, InstanceId, Outcome};
+use crate::runtime::{CallError, Ended, InstanceId, Outcome, Seed};
 
 /// Bytes of a guest's lines in one line of the operator's log.
 const MAX_TOLD: usize = 2048;
@@ -28,6 +28,9 @@ impl Executor {
         }
         if usage.dropped_log_lines > 0 {
             violations.push(format!("{} log lines dropped", usage.dropped_log_lines));
+        }
+        for (what, calls) in ended.conduct.iter().flat_map(|conduct| conduct.too_fast.each()) {
+            violations.push(format!("host_call_rate: {} ({calls} calls refused)", what.as_str()));
         }
         if let Err(error) = &ended.result {
             violations.push(error.code().to_owned());
@@ -72,6 +75,8 @@ impl Executor {
             None => hash(written),
         };
         let recorded = self.parts.audit.head();
+        // A pipeline has no guest of its own, and its steps have receipts.
+        let deterministic = usage.fuel.is_some() && ended.steps.is_none();
         Receipt {
             agent: agent.id().to_owned(),
             agent_version: agent.facts.version.clone(),
@@ -92,6 +97,7 @@ impl Executor {
             policy: hex::encode(begun.policy),
             profile: self.parts.runtime.profile_id().as_str().to_owned(),
             reason: reason.to_owned(),
+            seed: deterministic.then(|| hex::encode(Seed::of(agent.digest, input).0)),
             signer: agent.prepared.owner().signer.clone(),
             started_ms: begun.at_ms,
             steps: ended.steps.clone(),

@@ -30,6 +30,7 @@ fn receipt(instance: &str) -> Receipt {
         policy: String::new(),
         profile: "standard-1".into(),
         reason: "success".into(),
+        seed: None,
         signer: "s@example.com".into(),
         started_ms: 1,
         ticks: 0,

@@ -8,17 +8,19 @@ use bytes::Bytes;
 use executor_api::receipt::StepReceipt;
 use executor_engine::Profile;
 use executor_engine::frames::Trial;
-use wasmtime::{Instance, Store, Trap};
+use wasmtime::{Instance, Store};
 
 use super::calls::Registration;
 use super::conduct::Conduct;
 use super::control::{Cancel, InstanceId};
+use super::determined::Seed;
 use super::engine::Runtime;
 use super::limits::{CallLimits, Lowered};
 use super::prepared::{Code, CoreModule, Prepared};
+use super::rates::Refused;
 use super::state::{Extras, GuestState, Instantiation, Stop, on_tick};
 use super::step::StepFailure;
-use super::trap::trap_name;
+use super::trap::classify;
 use crate::abi::sinks::{LogRecord, MetricRecord};
 use crate::clock;
 use crate::component::Failed;
@@ -34,6 +36,8 @@ pub struct Call {
     pub lowered: Lowered,
     /// By which it can be ended, beside a stop of what runs.
     pub cancel: Option<Cancel>,
+    /// What random numbers follow from in the deterministic profile; absent: from module and input.
+    pub seed: Option<Seed>,
 }
 
 /// What one call used.
@@ -109,7 +113,10 @@ impl Ended {
     /// What the guest said, did and streamed. Most have none of it, and what there is room for would be moved with each result.
     #[inline(never)]
     fn add(&mut self, instance: InstanceId, extras: Extras) {
-        let Extras { log, metrics, conduct, streams, charged, .. } = extras;
+        let Extras { log, metrics, mut rates, mut conduct, streams, charged, .. } = extras;
+        if *rates.refused() != Refused::default() {
+            conduct.get_or_insert_default().too_fast = *rates.refused();
+        }
         (self.conduct, self.charged) = (conduct, charged);
         self.streamed = streams.map(|streams| Box::new(streams.into_digest()));
         let (log, metrics) = (log.into_records(), metrics.into_records());
@@ -415,9 +422,12 @@ impl Runtime {
             return Err(Stop::Killed(cause).into());
         }
         let CallLimits { input, fuel, .. } = registration.calls.limits;
+        let module = registration.calls.owner.digest;
         if call.input.len() > input {
             return Err(CallError::InputTooLarge { limit: input });
         }
+        let seed = || call.seed.unwrap_or_else(|| Seed::of(module, &call.input));
+        let seed = (self.profile() == Profile::Deterministic).then(seed);
         let state = GuestState::new(call.input, call.lowered, registration, started);
         let mut store = Store::new(self.engine(), state);
         if let Some(pipe) = pipe {
@@ -426,7 +436,8 @@ impl Runtime {
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
-        if self.profile() == Profile::Deterministic {
+        if let Some(seed) = seed {
+            store.data_mut().determine(seed);
             store.set_fuel(fuel).map_err(|error| CallError::Host { detail: format!("{error:#}") })?;
         }
         Ok(store)
@@ -483,21 +494,4 @@ fn typed<R: wasmtime::WasmResults>(
         .and_then(wasmtime::Extern::into_func)
         .ok_or_else(|| wasmtime::Error::msg("an export that was checked at load is missing"))?
         .typed(store)
-}
-
-/// Sorts what the engine reports by type, never by text.
-fn classify(error: &wasmtime::Error) -> CallError {
-    if let Some(stop) = error.downcast_ref::<Stop>() {
-        return CallError::Stopped(*stop);
-    }
-    if let Some(trap) = error.downcast_ref::<Trap>() {
-        return match trap {
-            Trap::OutOfFuel => CallError::Stopped(Stop::CpuBudget),
-            other => CallError::Trapped { trap: trap_name(*other) },
-        };
-    }
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return CallError::Pool { detail: format!("{error:#}") };
-    }
-    CallError::Host { detail: format!("{error:#}") }
 }

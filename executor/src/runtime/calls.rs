@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 use super::control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, Owner, Selector};
 use super::limits::CallLimits;
 use super::places::{NAMES, Places, name, number_of_this_thread};
+use super::rates::Ticks;
 use crate::admission::GrantSet;
 
 /// Every instance that runs in this process, and every call that waits for its instance: a stop reaches both.
 #[derive(Debug)]
 pub struct LiveInstances {
     names: Arc<AtomicU64>,
+    ticks: Ticks,
     admissions: Mutex<Vec<Weak<Calls>>>,
 }
 
@@ -26,6 +28,8 @@ pub(crate) struct Calls {
     pub(crate) owner: Arc<Owner>,
     pub(crate) grants: Arc<GrantSet>,
     pub(crate) limits: CallLimits,
+    /// The engine's.
+    pub(crate) ticks: Ticks,
     names: Arc<AtomicU64>,
     places: [Places; SHARDS as usize],
     /// Calls that somebody else's [`Cancel`] ends as well, such as the steps of a pipeline; a stop of one raises it.
@@ -143,9 +147,10 @@ impl Calls {
 }
 
 impl LiveInstances {
-    pub(crate) fn new(start: u64) -> Self {
+    pub(crate) fn new(start: u64, ticks: Ticks) -> Self {
         // Names are given out in whole multiples.
-        Self { names: Arc::new(AtomicU64::new(start & !(NAMES - 1))), admissions: Mutex::default() }
+        let names = Arc::new(AtomicU64::new(start & !(NAMES - 1)));
+        Self { names, ticks, admissions: Mutex::default() }
     }
 
     /// The list of a new admission's calls.
@@ -155,8 +160,9 @@ impl LiveInstances {
         grants: Arc<GrantSet>,
         limits: CallLimits,
     ) -> Arc<Calls> {
-        let (names, places) = (Arc::clone(&self.names), std::array::from_fn(|_| Places::default()));
-        let calls = Arc::new(Calls { owner, grants, limits, names, places, shared: Mutex::default() });
+        let (names, ticks) = (Arc::clone(&self.names), self.ticks.clone());
+        let places = std::array::from_fn(|_| Places::default());
+        let calls = Arc::new(Calls { owner, grants, limits, ticks, names, places, shared: Mutex::default() });
         let mut admissions = self.admissions.lock();
         admissions.retain(|known| known.strong_count() > 0);
         admissions.push(Arc::downgrade(&calls));
@@ -215,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_stop_reaches_exactly_what_it_names() {
-        let live = LiveInstances::new(7);
+        let live = LiveInstances::new(7, Ticks::default());
         let first = admit(&live, "a", "x@example.org").register(None);
         let second = admit(&live, "b", "x@example.org").register(None);
         let third = admit(&live, "b", "y@example.org").register(None);
@@ -240,7 +246,7 @@ mod tests {
 
     #[test]
     fn freed_places_are_taken_again_and_nobody_is_mistaken() {
-        let live = LiveInstances::new(u64::MAX - 100);
+        let live = LiveInstances::new(u64::MAX - 100, Ticks::default());
         let calls = admit(&live, "a", "x@example.org");
         let mut ever = HashSet::new();
         for _ in 0..1000 {
@@ -256,7 +262,7 @@ mod tests {
 
     #[test]
     fn threads_give_calls_different_names_and_any_thread_may_end_them() {
-        let live = LiveInstances::new(0);
+        let live = LiveInstances::new(0, Ticks::default());
         let calls = admit(&live, "a", "x@example.org");
         let threads: Vec<_> = (0..2 * SHARDS)
             .map(|_| {
@@ -273,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_list_that_nobody_can_call_any_more_is_forgotten() {
-        let live = LiveInstances::new(0);
+        let live = LiveInstances::new(0, Ticks::default());
         let running = admit(&live, "a", "x@example.org").register(None);
         drop(admit(&live, "b", "x@example.org"));
         let kept = admit(&live, "c", "x@example.org");
@@ -286,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_call_is_ended_by_its_own_cancel_and_by_nobody_who_comes_late() {
-        let live = LiveInstances::new(0);
+        let live = LiveInstances::new(0, Ticks::default());
         let calls = admit(&live, "a", "x@example.org");
         let first = calls.register(None);
         let late = first.cancel();
@@ -304,7 +310,7 @@ mod tests {
 
     #[test]
     fn who_shares_an_end_shares_every_stop() {
-        let live = LiveInstances::new(0);
+        let live = LiveInstances::new(0, Ticks::default());
         let (calls, others) = (admit(&live, "a", "x@example.org"), admit(&live, "b", "x@example.org"));
         let cancel = Cancel::default();
         let (first, second) = (calls.register(Some(&cancel)), others.register(Some(&cancel)));

@@ -2,6 +2,8 @@
 
 use trust_store::capability::CapabilityKind;
 
+use super::rates::Refused;
+
 /// Most different refusals of capabilities of one call that are kept as text.
 const MAX_NOTES: usize = 32;
 
@@ -40,6 +42,8 @@ pub(crate) struct Conduct {
     more_notes: u64,
     /// Requests sent to other hosts, and bytes each way.
     pub(crate) network: NetworkUse,
+    /// Host calls that came too fast.
+    pub(crate) too_fast: Refused,
 }
 
 /// A refusal, and how often it came.

@@ -56,10 +56,11 @@ impl Runtime {
     pub fn new(profile: Profile, pool: PoolLimits) -> Result<Arc<Self>, RuntimeError> {
         let (engine, reserved) = probe(profile, pool)?;
         let ticker = Ticker::start(&engine).map_err(RuntimeError::Thread)?;
+        let ticks = ticker.ticks();
         let core_linkers =
             CoreLinkers::new(&engine).map_err(|error| RuntimeError::Linker(format!("{error:#}")))?;
-        let component_linkers =
-            ComponentLinkers::new(&engine).map_err(|error| RuntimeError::Linker(format!("{error:#}")))?;
+        let component_linkers = ComponentLinkers::new(&engine, profile)
+            .map_err(|error| RuntimeError::Linker(format!("{error:#}")))?;
         let mut start = [0u8; 8];
         aws_lc_rs::rand::fill(&mut start).map_err(|_| RuntimeError::Random)?;
         Ok(Arc::new(Self {
@@ -68,7 +69,7 @@ impl Runtime {
             pool: reserved,
             pool_reduced: reserved != pool,
             ticker,
-            live: LiveInstances::new(u64::from_le_bytes(start)),
+            live: LiveInstances::new(u64::from_le_bytes(start), ticks),
             core_linkers,
             component_linkers,
             workers: OnceLock::new(),

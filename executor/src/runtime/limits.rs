@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use executor_engine::limits::{MAX_GUEST_MEMORY, MAX_TRANSFER_BYTES};
 
+use super::rates::HostRates;
+
 /// Ceilings of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallLimits {
@@ -35,6 +37,8 @@ pub struct CallLimits {
     pub hostcall_bytes: usize,
     /// Fuel in the deterministic profile.
     pub fuel: u64,
+    /// Calls of host functions in a second.
+    pub rates: HostRates,
 }
 
 impl Default for CallLimits {
@@ -54,6 +58,7 @@ impl Default for CallLimits {
             handles: 64,
             hostcall_bytes: MAX_TRANSFER_BYTES,
             fuel: 10_000_000_000,
+            rates: HostRates::default(),
         }
     }
 }

@@ -11,8 +11,10 @@ use wasmtime::{Memory, StoreContextMut, UpdateDeadline};
 use super::calls::{Calls, Registration};
 use super::conduct::Conduct;
 use super::control::{Cancel, KillCause};
+use super::determined::{Determined, Draws, Purpose, Seed};
 use super::limiter::Limiter;
 use super::limits::{CallLimits, Lowered};
+use super::rates::{Pace, Rated, Rates};
 use crate::abi::ErrorCode;
 use crate::abi::handles::HandleTable;
 use crate::abi::sinks::{Level, LogSink, MetricSink};
@@ -75,6 +77,7 @@ pub(crate) struct GuestState {
 pub(crate) struct Extras {
     pub(crate) log: LogSink,
     pub(crate) metrics: MetricSink,
+    pub(crate) rates: Rates,
     /// Handles of a core module.
     pub(crate) handles: HandleTable,
     /// Handles of a component, and how many live.
@@ -92,6 +95,8 @@ pub(crate) struct Extras {
     pub(crate) wasi: Option<Box<Wasi>>,
     /// In a worker: whom the guest's questions go to.
     pub(crate) door: Option<Arc<Door>>,
+    /// In the deterministic profile: its clock and its random numbers.
+    determined: Option<Box<Determined>>,
     /// Fuel that a worker says was used.
     claimed_fuel: u64,
     /// Processor time that is charged for what ran in a worker, which is not the worker's word.
@@ -113,6 +118,9 @@ pub(crate) struct ClaimedUsage {
     pub(crate) fuel: u64,
     pub(crate) refused_growths: u64,
     pub(crate) dropped_log_lines: u64,
+    /// Log lines and metrics that came too fast.
+    pub(crate) fast_lines: u64,
+    pub(crate) fast_metrics: u64,
 }
 
 impl GuestState {
@@ -175,6 +183,47 @@ impl GuestState {
         extras.log.push(&calls.limits, level, text);
     }
 
+    /// Keeps a line that the guest wrote, unless lines come too fast: then it is not read, and dropped.
+    pub(crate) fn log_line<'a>(
+        &mut self,
+        level: Option<Level>,
+        bytes: usize,
+        text: impl FnOnce() -> Result<&'a str, ErrorCode>,
+    ) {
+        match self.spend(Rated::Log, bytes) {
+            Ok(()) => self.log(level, text()),
+            Err(_) => self.extras().log.drop_more(1),
+        }
+    }
+
+    /// Keeps a metric value, or says why not.
+    pub(crate) fn record_metric(&mut self, name: &str, value: f64) -> Result<(), ErrorCode> {
+        self.spend(Rated::Metric, 0)?;
+        let (extras, calls) = self.extras_and_calls();
+        extras.metrics.record(&calls.limits, name, value)
+    }
+
+    /// Counts a host call of an interface that has a rate. The first that comes too fast leaves a line: the number that the guest gets
+    /// says little.
+    pub(crate) fn spend(&mut self, what: Rated, bytes: usize) -> Result<(), ErrorCode> {
+        let (extras, calls) = self.extras_and_calls();
+        let pace = match extras.determined {
+            None => Pace::Ticks(calls.ticks.now()),
+            Some(_) => Pace::Whole(calls.limits.wall),
+        };
+        if extras.rates.take(what, bytes, &calls.limits.rates, pace) {
+            return Ok(());
+        }
+        if what != Rated::Log && extras.rates.refused().of(what) == 1 {
+            let text = format!(
+                "host_call_rate: calls of `{}` come too fast; further ones are refused",
+                what.as_str()
+            );
+            extras.log.push(&calls.limits, Some(Level::Warn), Ok(&text));
+        }
+        Err(ErrorCode::Limit)
+    }
+
     /// Epoch ticks that passed while the guest itself ran.
     pub(crate) fn ticks(&self) -> u64 {
         self.ticks
@@ -188,12 +237,31 @@ impl GuestState {
         self.ticks = claimed.ticks.min(u64::try_from(most).unwrap_or(u64::MAX));
         let (extras, calls) = self.extras_and_calls();
         extras.log.drop_more(claimed.dropped_log_lines);
+        extras.rates.refused().add(Rated::Log, claimed.fast_lines);
+        extras.rates.refused().add(Rated::Metric, claimed.fast_metrics);
         extras.claimed_fuel = claimed.fuel.min(calls.limits.fuel);
     }
 
     /// Charges what ran in a worker.
     pub(crate) fn charge(&mut self, used: Duration) {
         self.extras().charged = Some(used);
+    }
+
+    /// Makes whatever the guest would take from the machine follow from this.
+    pub(super) fn determine(&mut self, seed: Seed) {
+        let extras = self.extras();
+        extras.handles.begin_at(Draws::new(seed, Purpose::Handles).array());
+        extras.determined = Some(Box::new(Determined::new(seed)));
+    }
+
+    /// Its clock and its random numbers in the deterministic profile. Linked in no other.
+    pub(crate) fn determined(&mut self) -> &mut Determined {
+        self.extras().determined.get_or_insert_with(|| Box::new(Determined::new(Seed::default())))
+    }
+
+    /// The seed of its random numbers in the deterministic profile.
+    pub(crate) fn seed(&self) -> Option<Seed> {
+        Some(self.extras_if_any()?.determined.as_ref()?.seed)
     }
 
     /// Fuel that a worker says was used.

@@ -1,6 +1,9 @@
-//! Names of traps.
+//! What the engine reports, and names of traps.
 
 use wasmtime::Trap;
+
+use super::call::CallError;
+use super::state::Stop;
 
 /// Names of traps: part of the answers to callers, so they are ours and do not change with a library's wording.
 const TRAPS: &[(Trap, &str)] = &[
@@ -21,8 +24,25 @@ const TRAPS: &[(Trap, &str)] = &[
 /// Every other one.
 const SOME_TRAP: &str = "trap";
 
+/// Sorts what the engine reports by type, never by text.
+pub(super) fn classify(error: &wasmtime::Error) -> CallError {
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return CallError::Stopped(*stop);
+    }
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return match trap {
+            Trap::OutOfFuel => CallError::Stopped(Stop::CpuBudget),
+            other => CallError::Trapped { trap: trap_name(*other) },
+        };
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return CallError::Pool { detail: format!("{error:#}") };
+    }
+    CallError::Host { detail: format!("{error:#}") }
+}
+
 /// The name of a trap.
-pub(super) fn trap_name(trap: Trap) -> &'static str {
+fn trap_name(trap: Trap) -> &'static str {
     TRAPS.iter().find(|(known, _)| *known == trap).map_or(SOME_TRAP, |(_, name)| name)
 }
 

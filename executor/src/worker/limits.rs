@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use executor_engine::frames::GuestLimits;
 
-use crate::runtime::CallLimits;
+use crate::runtime::{CallLimits, HostRates};
 
 pub(super) fn written(limits: &CallLimits) -> GuestLimits {
     GuestLimits {
@@ -22,11 +22,15 @@ pub(super) fn written(limits: &CallLimits) -> GuestLimits {
         handles: limits.handles as u64,
         hostcall_bytes: limits.hostcall_bytes as u64,
         fuel: limits.fuel,
+        log_lines_per_second: limits.rates.log_lines.into(),
+        log_bytes_per_second: limits.rates.log_bytes.into(),
+        metrics_per_second: limits.rates.metrics.into(),
     }
 }
 
 pub(super) fn read(limits: &GuestLimits) -> CallLimits {
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let rate = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     CallLimits {
         memory: size(limits.memory),
         table_elements: size(limits.table_elements),
@@ -42,6 +46,13 @@ pub(super) fn read(limits: &GuestLimits) -> CallLimits {
         handles: size(limits.handles),
         hostcall_bytes: size(limits.hostcall_bytes),
         fuel: limits.fuel,
+        rates: HostRates {
+            log_lines: rate(limits.log_lines_per_second),
+            log_bytes: rate(limits.log_bytes_per_second),
+            metrics: rate(limits.metrics_per_second),
+            // The executor counts what it is asked for.
+            ..HostRates::default()
+        },
     }
 }
 
@@ -58,6 +69,7 @@ mod tests {
         let mut limits = CallLimits { memory: 1, table_elements: 2, instances: 3, ..CallLimits::default() };
         limits.cpu = Duration::from_micros(4);
         limits.streamed = 5;
+        limits.rates = HostRates { log_lines: 6, log_bytes: 7, metrics: 8, ..limits.rates };
         assert_eq!(read(&written(&limits)), limits);
     }
 }

@@ -32,7 +32,7 @@ use crate::admission::GrantSet;
 use crate::artifact::Loaded;
 use crate::artifact_map::Sealed;
 use crate::clock;
-use crate::runtime::{AdmissionId, Call, Lowered, Owner, Prepared, Runtime};
+use crate::runtime::{AdmissionId, Call, Lowered, Owner, Prepared, Rated, Runtime, Seed};
 
 /// Stack of a thread that runs guests: 512 KiB of theirs, and what host functions need.
 const STACK: usize = 2 << 20;
@@ -215,7 +215,8 @@ impl Worker {
             cpu: Some(Duration::from_micros(order.cpu_us)),
             memory: usize::try_from(order.memory).ok(),
         };
-        let call = Call { input: Bytes::copy_from_slice(order.input), lowered, cancel: Some(cancel) };
+        let (input, seed) = (Bytes::copy_from_slice(order.input), Some(Seed(order.seed)));
+        let call = Call { input, lowered, cancel: Some(cancel), seed };
         let ended = match order.trial {
             Trial::Call => self.runtime.call_behind(&prepared, call, Arc::clone(door)),
             Trial::OnlyInstantiate => self.runtime.tried_behind(&prepared, call, Arc::clone(door)),
@@ -247,6 +248,10 @@ impl Worker {
         told.fuel = ended.usage.fuel.unwrap_or_default();
         told.refused_growths = ended.usage.refused_growths;
         told.dropped_log_lines = ended.usage.dropped_log_lines;
+        if let Some(conduct) = &ended.conduct {
+            told.fast_lines = conduct.too_fast.of(Rated::Log);
+            told.fast_metrics = conduct.too_fast.of(Rated::Metric);
+        }
         door.say(&FromWorker::Ended(told))
     }
 

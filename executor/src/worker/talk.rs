@@ -83,6 +83,7 @@ impl<'a> Talk<'a> {
             wall_us: limits::micros(wall),
             cpu_us: limits::micros(state.cpu_budget()),
             memory: state.limiter.memory_limit() as u64,
+            seed: state.seed().unwrap_or_default().0,
             input: &input,
         };
         if let Err(error) = self.say(state, &ToWorker::Call(order)) {
@@ -141,6 +142,8 @@ impl<'a> Talk<'a> {
             fuel: ended.fuel,
             refused_growths: ended.refused_growths,
             dropped_log_lines: ended.dropped_log_lines,
+            fast_lines: ended.fast_lines,
+            fast_metrics: ended.fast_metrics,
         };
         state.claim(claimed, self.began);
         // However it ended, within the limits of the call.

@@ -13,9 +13,9 @@ use trust_store::policy::TrustLevel;
 
 use super::{WorkerLimits, WorkerTier};
 use crate::admission::{AdmittedModule, Denied, GrantSet, GrantSources, SignerKey};
-use crate::component::SLEEPS;
+use crate::component::{SLEEPS, tells};
 use crate::executor::{Executed, Next, Terms};
-use crate::runtime::{CallLimits, KillCause, Selector};
+use crate::runtime::{CallLimits, HostRates, KillCause, Seed, Selector};
 use crate::testing::{Server, admitted, spawner, trial_code, wat_echo, wat_spin};
 
 const SPIN_WITH_OUTPUT: &str = r#"(module
@@ -59,6 +59,19 @@ async fn running(
     running
 }
 
+/// The receipt of a call, once a checkpoint covers it.
+async fn receipt_of(server: &Server, done: &Executed) -> executor_api::receipt::Receipt {
+    let instance = done.outcome.instance.to_string();
+    let proof = loop {
+        match server.executor.receipts().of_instance(&instance) {
+            Ok(proof) => break proof,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let entry = tlog::proof_file::ProofFile::parse(&proof).unwrap().extra.unwrap();
+    executor_api::receipt::Receipt::from_entry(&entry).unwrap()
+}
+
 fn key(signer: &str) -> SignerKey {
     SignerKey::for_test(signer, TrustLevel::Signed)
 }
@@ -93,18 +106,89 @@ async fn a_module_of_a_signer_who_is_not_trusted_runs_in_a_process_of_his_own_an
     let tier = status.tiers.iter().find(|tier| tier.level == "signed").unwrap();
     assert!(tier.missing.is_none() && tier.enforced.iter().any(|name| name.starts_with("seccomp")));
     // The receipt is the executor's own word, with digests that it took itself.
-    let instance = first.outcome.instance.to_string();
-    let proof = loop {
-        match server.executor.receipts().of_instance(&instance) {
-            Ok(proof) => break proof,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    };
-    let entry = tlog::proof_file::ProofFile::parse(&proof).unwrap().extra.unwrap();
-    let receipt = executor_api::receipt::Receipt::from_entry(&entry).unwrap();
+    let receipt = receipt_of(&server, &first).await;
+    assert_eq!(receipt.seed, None);
     let digest = |bytes: &[u8]| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
     assert_eq!((receipt.trust_level.as_str(), receipt.reason.as_str()), ("signed", "success"));
     assert_eq!((receipt.input, receipt.output), (digest(b"hello"), digest(b"hello")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_from_module_and_input_follows_in_a_worker_as_well() {
+    let limits = WorkerLimits { processes: 2, calls: 2, ..WorkerLimits::default() };
+    let server = Server::with_workers_under(Profile::Deterministic, limits).await;
+    admit_plain(&server, &tells(), "w.told", "told@example.org").await;
+    let here = admitted(&tells(), GrantSet::default(), CallLimits::default());
+    let digest = server.executor.admit_for_test(here.called("w.here", "here@example.org")).await;
+    let first = call(&server, "w.told", b"one").await.unwrap();
+    assert_eq!(first.outcome.output.len(), 80);
+    assert_eq!(call(&server, "w.told", b"one").await.unwrap().outcome.output, first.outcome.output);
+    assert_ne!(call(&server, "w.told", b"two").await.unwrap().outcome.output, first.outcome.output);
+    let inside = call(&server, "w.here", b"one").await.unwrap().outcome;
+    assert_eq!((&inside.output, inside.usage.fuel), (&first.outcome.output, first.outcome.usage.fuel));
+    let receipt = receipt_of(&server, &first).await;
+    assert_eq!(receipt.seed, Some(hex::encode(Seed::of(digest, b"one").0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_trusted_gets_clocks_in_steps_of_a_millisecond() {
+    let server = server().await;
+    let text = tells().replace("(i64.const 600000000000)", "(i64.const 1500000)");
+    admit_plain(&server, &text, "w.clocks", "clocks@example.org").await;
+    let here = admitted(&text, GrantSet::default(), CallLimits::default());
+    server.executor.admit_for_test(here.called("w.trusted", "trusted@example.org")).await;
+    let (mut told, mut trusted) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        for (agent, kept) in [("w.clocks", &mut told), ("w.trusted", &mut trusted)] {
+            let output = call(&server, agent, b"").await.unwrap().outcome.output;
+            let number = |at: usize| u64::from_le_bytes(output[at..at + 8].try_into().unwrap());
+            kept.extend([number(8) & 0xffff_ffff, number(16), number(48)]);
+            assert!(number(48) >= number(16) + 1_000_000, "it slept for a millisecond and a half");
+            assert!(number(0) > 1_700_000_000, "the time is the host's");
+        }
+    }
+    assert!(told.iter().all(|nanos| nanos % 1_000_000 == 0), "{told:?}");
+    assert!(trusted.iter().any(|nanos| nanos % 1_000_000 != 0), "{trusted:?}");
+}
+
+/// Floods a rate that is counted in the worker, and one that is counted here; gives how many of each were refused.
+const FLOODS: &str = r#"(module
+    (import "mentat" "record_metric" (func $metric (param i32 i32 f64) (result i32)))
+    (import "mentat" "request_capability" (func $request (param i32 i32) (result i32)))
+    (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
+    (memory (export "memory") 1) (data (i32.const 0) "a") (data (i32.const 16) "env:NONE")
+    (func (export "process") (result i32) (local $n i32)
+      (loop $l
+        (if (i32.eq (call $metric (i32.const 0) (i32.const 1) (f64.const 1)) (i32.const -6))
+          (then (i32.store (i32.const 64) (i32.add (i32.load (i32.const 64)) (i32.const 1)))))
+        (if (i32.eq (call $request (i32.const 16) (i32.const 8)) (i32.const -6))
+          (then (i32.store (i32.const 68) (i32.add (i32.load (i32.const 68)) (i32.const 1)))))
+        (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 500))))
+      (drop (call $write (i32.const 64) (i32.const 8))) (i32.const 0)))"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_calls_that_come_too_fast_are_refused_in_a_worker_and_by_the_executor() {
+    let server = server().await;
+    let rates = HostRates { metrics: 20, capabilities: 30, ..HostRates::default() };
+    let limits = CallLimits { metrics: 1_000, rates, ..CallLimits::default() };
+    let granted = vec!["env:TOKEN".parse().unwrap()];
+    let env = [("TOKEN".to_owned(), "s3cret".to_owned())].into();
+    let sources = GrantSources { env, ..GrantSources::default() };
+    let grants = sources.grant(&granted, granted.clone(), &[]).unwrap();
+    admit(&server, FLOODS, "w.floods", "floods@example.org", grants, limits).await;
+    let done = call(&server, "w.floods", b"").await.unwrap().outcome;
+    let [metrics, requests] =
+        [&done.output[..4], &done.output[4..]].map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
+    // A machine that is very slow lets time pass; what one second has is all that a guest has at once.
+    assert!((1..=480).contains(&metrics) && (1..=470).contains(&requests), "{metrics} {requests}");
+    assert_eq!(done.metrics.len(), 500 - metrics as usize);
+    let counted = server.exposition();
+    for (interface, refused) in [("metric", metrics), ("capability", requests)] {
+        let line = format!("mentatlab_host_call_refusals_total{{interface=\"{interface}\"}} {refused}");
+        assert!(counted.lines().any(|known| known == line), "{line}\n{counted}");
+        let said = format!("host_call_rate: calls of `{interface}`");
+        assert_eq!(done.log.iter().filter(|line| line.text.starts_with(&said)).count(), 1, "{interface}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,7 +439,7 @@ fn tier_without(calls: &[i64], errno: i32) -> WorkerTier {
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter: seccompiler::BpfProgram =
         SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap().try_into().unwrap();
-    let code = trial_code();
+    let code = trial_code(Profile::Standard);
     std::thread::spawn(move || {
         seccompiler::apply_filter(&filter).unwrap();
         WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default(), code)
@@ -385,7 +469,7 @@ fn what_the_executor_was_started_with_reaches_no_worker() {
     let left_open = tempfile::tempfile().unwrap();
     rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
     // A worker that finds it refuses to serve.
-    let tier = WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default(), trial_code());
+    let tier = WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default(), trial_code(Profile::Standard));
     assert_eq!(tier.missing(), None);
 }
 

@@ -76,6 +76,8 @@ pub(super) fn unknown_module(call: u64) -> Ended<'static> {
         fuel: 0,
         refused_growths: 0,
         dropped_log_lines: 0,
+        fast_lines: 0,
+        fast_metrics: 0,
         output: &[],
         log: Vec::new(),
         metrics: Vec::new(),

@@ -30,6 +30,8 @@ pub struct CallOrder<'a> {
     pub cpu_us: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// What random numbers follow from in the deterministic profile.
+    pub seed: [u8; 32],
     /// What the guest reads.
     pub input: &'a [u8],
 }
@@ -56,7 +58,7 @@ impl<'a> ToWorker<'a> {
                 out.push(2);
                 out.extend_from_slice(&code.to_le_bytes());
             }
-            Self::Call(CallOrder { call, module, trial, wall_us, cpu_us, memory, input }) => {
+            Self::Call(CallOrder { call, module, trial, wall_us, cpu_us, memory, seed, input }) => {
                 out.push(3);
                 out.extend_from_slice(&call.to_le_bytes());
                 out.extend_from_slice(&module.to_le_bytes());
@@ -67,6 +69,7 @@ impl<'a> ToWorker<'a> {
                 for number in [wall_us, cpu_us, memory] {
                     out.extend_from_slice(&number.to_le_bytes());
                 }
+                out.extend_from_slice(seed);
                 put_blob(&mut out, input);
             }
         }
@@ -93,6 +96,7 @@ impl<'a> ToWorker<'a> {
                 wall_us: fields.u64()?,
                 cpu_us: fields.u64()?,
                 memory: fields.u64()?,
+                seed: fields.array()?,
                 input: blob(fields)?,
             })),
             _ => Err(FormatError::Field { field: "order" }),
@@ -181,6 +185,10 @@ pub struct Ended<'a> {
     pub refused_growths: u64,
     /// Log lines dropped.
     pub dropped_log_lines: u64,
+    /// Log lines that came too fast; they were dropped.
+    pub fast_lines: u64,
+    /// Metric records that came too fast.
+    pub fast_metrics: u64,
     /// What the guest wrote.
     pub output: &'a [u8],
     /// Log lines: the level's number and the text.
@@ -314,7 +322,8 @@ fn put_ended(out: &mut Vec<u8>, ended: &Ended<'_>) {
             put_blob(out, detail.as_bytes());
         }
     }
-    for number in [ended.memory, ended.ticks, ended.fuel, ended.refused_growths, ended.dropped_log_lines] {
+    let refused = [ended.refused_growths, ended.dropped_log_lines, ended.fast_lines, ended.fast_metrics];
+    for number in [ended.memory, ended.ticks, ended.fuel].into_iter().chain(refused) {
         out.extend_from_slice(&number.to_le_bytes());
     }
     put_blob(out, ended.output);
@@ -339,6 +348,7 @@ fn take_ended<'a>(fields: &mut crate::fields::Fields<'a>) -> Result<Ended<'a>, F
     };
     let (memory, ticks, fuel) = (fields.u64()?, fields.u64()?, fields.u64()?);
     let (refused_growths, dropped_log_lines) = (fields.u64()?, fields.u64()?);
+    let (fast_lines, fast_metrics) = (fields.u64()?, fields.u64()?);
     let output = blob(fields)?;
     let lines = count(fields, "log", MAX_RECORDS)?;
     let mut log = Vec::new();
@@ -350,5 +360,18 @@ fn take_ended<'a>(fields: &mut crate::fields::Fields<'a>) -> Result<Ended<'a>, F
     for _ in 0..records {
         metrics.push((text(fields, "name")?, f64::from_bits(fields.u64()?)));
     }
-    Ok(Ended { call, end, memory, ticks, fuel, refused_growths, dropped_log_lines, output, log, metrics })
+    Ok(Ended {
+        call,
+        end,
+        memory,
+        ticks,
+        fuel,
+        refused_growths,
+        dropped_log_lines,
+        fast_lines,
+        fast_metrics,
+        output,
+        log,
+        metrics,
+    })
 }

@@ -44,6 +44,8 @@ fn from_worker() -> Vec<FromWorker<'static>> {
         fuel: 0,
         refused_growths: 1,
         dropped_log_lines: 3,
+        fast_lines: 4,
+        fast_metrics: 5,
         output: b"out",
         log: vec![(0, "one"), (4, "")],
         metrics: vec![("words_total", 2.5)],
@@ -67,8 +69,16 @@ fn from_worker() -> Vec<FromWorker<'static>> {
 }
 
 fn to_worker() -> Vec<ToWorker<'static>> {
-    let call =
-        CallOrder { call: 1, module: 2, trial: Trial::Call, wall_us: 3, cpu_us: 4, memory: 5, input: b"in" };
+    let call = CallOrder {
+        call: 1,
+        module: 2,
+        trial: Trial::Call,
+        wall_us: 3,
+        cpu_us: 4,
+        memory: 5,
+        seed: [6; 32],
+        input: b"in",
+    };
     vec![
         ToWorker::Answer(Ok(b"bytes")),
         ToWorker::Answer(Err(-4)),

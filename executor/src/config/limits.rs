@@ -1,0 +1,108 @@
+//! `[limits]`: what one call may use.
+
+use std::time::Duration;
+
+use executor_engine::limits::{MAX_GUEST_MEMORY, MAX_MODULE_BYTES};
+use serde::Deserialize;
+use service::StartRefusal;
+
+use crate::runtime::{CallLimits, HostRates, MAX_LOG_RATE, MAX_RATE};
+
+/// `[limits]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// MiB of linear memory.
+    pub memory_mib: u32,
+    /// Milliseconds of processor time.
+    pub cpu_ms: u64,
+    /// Milliseconds of wall time.
+    pub wall_ms: u64,
+    /// Bytes of input.
+    pub input_bytes: usize,
+    /// Bytes of output.
+    pub output_bytes: usize,
+    /// Host calls of one instance in a second.
+    pub rates: RatesSection,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        let limits = CallLimits::default();
+        Self {
+            memory_mib: 64,
+            cpu_ms: 5_000,
+            wall_ms: 10_000,
+            input_bytes: limits.input,
+            output_bytes: limits.output,
+            rates: RatesSection::default(),
+        }
+    }
+}
+
+/// `[limits.rates]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RatesSection {
+    /// Requests for capabilities, and uses of them.
+    pub capabilities: u32,
+    /// Bytes of log lines.
+    pub log_bytes: u32,
+    /// Log lines.
+    pub log_lines: u32,
+    /// Media objects read and kept.
+    pub media: u32,
+    /// Metric values.
+    pub metrics: u32,
+    /// Streams opened, and pieces of them.
+    pub stream_pieces: u32,
+}
+
+impl Default for RatesSection {
+    fn default() -> Self {
+        let HostRates { capabilities, log_bytes, log_lines, media, metrics, stream_pieces } =
+            HostRates::default();
+        Self { capabilities, log_bytes, log_lines, media, metrics, stream_pieces }
+    }
+}
+
+impl LimitsSection {
+    /// Checks every value.
+    pub(super) fn validate(
+        &self,
+        in_range: impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
+    ) -> Result<CallLimits, StartRefusal> {
+        let limit_mib = (MAX_GUEST_MEMORY >> 20) as u64;
+        let memory = in_range("limits.memory_mib", self.memory_mib.into(), 1, limit_mib)?;
+        let largest = MAX_MODULE_BYTES as u64;
+        Ok(CallLimits {
+            memory: usize::try_from(memory << 20).unwrap_or(MAX_GUEST_MEMORY),
+            cpu: Duration::from_millis(in_range("limits.cpu_ms", self.cpu_ms, 1, 3_600_000)?),
+            wall: Duration::from_millis(in_range("limits.wall_ms", self.wall_ms, 1, 3_600_000)?),
+            input: in_range("limits.input_bytes", self.input_bytes as u64, 0, largest)? as usize,
+            output: in_range("limits.output_bytes", self.output_bytes as u64, 0, largest)? as usize,
+            rates: self.rates.validate(&in_range)?,
+            ..CallLimits::default()
+        })
+    }
+}
+
+impl RatesSection {
+    fn validate(
+        &self,
+        in_range: &impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
+    ) -> Result<HostRates, StartRefusal> {
+        let Self { capabilities, log_bytes, log_lines, media, metrics, stream_pieces } = *self;
+        for (name, rate, most) in [
+            ("capabilities", capabilities, MAX_RATE),
+            ("log_bytes", log_bytes, MAX_LOG_RATE),
+            ("log_lines", log_lines, MAX_RATE),
+            ("media", media, MAX_RATE),
+            ("metrics", metrics, MAX_RATE),
+            ("stream_pieces", stream_pieces, MAX_RATE),
+        ] {
+            in_range(&format!("limits.rates.{name}"), rate.into(), 1, most.into())?;
+        }
+        Ok(HostRates { capabilities, log_bytes, log_lines, media, metrics, stream_pieces })
+    }
+}
