@@ -77,7 +77,7 @@ pub(crate) fn trial_code(profile: Profile) -> Arc<Sealed> {
     })
 }
 
-fn tried(engine: &Engine, profile: Profile) -> Arc<Sealed> {
+fn tried(engine: &wasmtime::Engine, profile: Profile) -> Arc<Sealed> {
     // A thread of its own: whoever asks may be inside a runtime already.
     let make = || {
         let state = tempfile::tempdir().expect("folder");
