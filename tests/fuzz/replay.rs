@@ -6,24 +6,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Whether a target accepts bytes; it panics where what must hold for any does not.
-pub type Property = fn(&[u8]) -> bool;
+pub(crate) type Property = fn(&[u8]) -> bool;
 
 /// Targets and their seeds.
-pub struct Seeds<'t> {
+pub(crate) struct Seeds<'t> {
     /// The folder `tests/fuzz`.
-    pub fuzz: PathBuf,
+    pub(crate) fuzz: PathBuf,
     /// Names and properties.
-    pub targets: &'t [(&'t str, Property)],
+    pub(crate) targets: &'t [(&'t str, Property)],
 }
 
 impl Seeds<'_> {
     /// Where a target's seeds lie.
-    pub fn folder(&self, target: &str) -> PathBuf {
+    pub(crate) fn folder(&self, target: &str) -> PathBuf {
         self.fuzz.join("seeds").join(target)
     }
 
     /// Each seed is accepted or refused as its name says, and each target has both kinds.
-    pub fn are_as_they_say(&self) {
+    pub(crate) fn are_as_they_say(&self) {
         for (target, property) in self.targets {
             let folder = self.folder(target);
             let seeds = names(&folder);
@@ -37,7 +37,7 @@ impl Seeds<'_> {
     }
 
     /// Cuts each seed, as `decode` reads it, at `places` at most, and alters it there in every way that `alter` names.
-    pub fn cut_and_altered_never_panic(
+    pub(crate) fn cut_and_altered_never_panic(
         &self,
         decode: fn(&[u8]) -> Vec<u8>,
         places: usize,
@@ -50,14 +50,16 @@ impl Seeds<'_> {
                 let step = bytes.len().div_ceil(places).max(1);
                 for at in (0..bytes.len()).step_by(step) {
                     property(&bytes[..at]);
-                    alter(&bytes, at).iter().for_each(|altered| drop(property(altered)));
+                    alter(&bytes, at).iter().for_each(|altered| {
+                        property(altered);
+                    });
                 }
             }
         }
     }
 
     /// Every property has a target, and every target whose name begins with `prefix` a property.
-    pub fn every_target_is_declared(&self, prefix: &str) {
+    pub(crate) fn every_target_is_declared(&self, prefix: &str) {
         let manifest = fs::read_to_string(self.fuzz.join("Cargo.toml")).unwrap();
         let files = names(&self.fuzz.join("fuzz_targets"));
         for (target, _) in self.targets {
@@ -70,7 +72,7 @@ impl Seeds<'_> {
 }
 
 /// One bit turned, another octet in its place, and one more before it.
-pub fn turned_replaced_and_grown(bytes: &[u8], at: usize, replacement: u8) -> Vec<Vec<u8>> {
+pub(crate) fn turned_replaced_and_grown(bytes: &[u8], at: usize, replacement: u8) -> Vec<Vec<u8>> {
     let (mut turned, mut replaced, mut grown) = (bytes.to_vec(), bytes.to_vec(), bytes.to_vec());
     turned[at] ^= 1;
     replaced[at] = replacement;
