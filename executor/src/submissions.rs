@@ -38,7 +38,7 @@ pub(crate) struct Stored {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordName {
     /// SHA-256 of the agent's id.
-    agent: ModuleDigest,
+    pub(crate) agent: ModuleDigest,
     /// The module.
     pub(crate) module: ModuleDigest,
 }

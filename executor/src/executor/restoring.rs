@@ -55,6 +55,18 @@ pub(super) struct Removed {
     pub(super) code: &'static str,
 }
 
+/// What a name may mean: an agent by its id, or a module. Found out once, not for every record.
+struct Wanted {
+    agent: ModuleDigest,
+    module: Option<ModuleDigest>,
+}
+
+impl Wanted {
+    fn of(name: &str) -> Self {
+        Self { agent: ModuleDigest::of(name.as_bytes()), module: ModuleDigest::parse(name) }
+    }
+}
+
 impl Waiting {
     pub(super) fn new(paths: Vec<(u64, PathBuf)>) -> Self {
         let record = |(order, path): (u64, PathBuf)| Record {
@@ -75,28 +87,29 @@ impl Waiting {
 
     /// Why an agent of the last run does not run, if `name` is one that waits and was loaded after `order`.
     pub(super) fn denial(&self, name: &str, order: Option<u64>) -> Option<Denied> {
-        let digest = ModuleDigest::parse(name);
+        let records = self.records.lock();
+        if records.is_empty() {
+            return None;
+        }
+        let wanted = Wanted::of(name);
         let later = |record: &Record| order.is_none_or(|order| record.order > order);
-        self.last_denial(|record| later(record) && (record.is_unknown() || record.is(name, digest)))
+        let fits = |record: &&Record| later(record) && (record.is_unknown() || record.is(&wanted));
+        records.iter().rfind(fits).map(|record| record.denied.clone())
     }
 
     /// Why a release of an agent does not run, if it waits.
     pub(super) fn denial_of_release(&self, id: &str, digest: ModuleDigest) -> Option<Denied> {
-        self.last_denial(|record| {
-            record.is_unknown() || record.name.is_some_and(|name| name == RecordName::of(id, digest))
-        })
-    }
-
-    fn last_denial(&self, fits: impl Fn(&Record) -> bool) -> Option<Denied> {
+        let name = RecordName::of(id, digest);
         let records = self.records.lock();
-        records.iter().rfind(|record| fits(record)).map(|record| record.denied.clone())
+        let fits = |record: &&Record| record.name.map_or(record.is_unknown(), |known| known == name);
+        records.iter().rfind(fits).map(|record| record.denied.clone())
     }
 
     /// Takes away the records of an agent, or of a module.
     pub(super) fn remove(&self, name: &str) -> Vec<Removed> {
-        let digest = ModuleDigest::parse(name);
+        let wanted = Wanted::of(name);
         let mut records = self.records.lock();
-        let removed = records.extract_if(.., |record| record.is(name, digest));
+        let removed = records.extract_if(.., |record| record.is(&wanted));
         removed
             .filter_map(|Record { path, name, id, denied, .. }| {
                 Some(Removed { path, name: name?, id, code: denied.code })
@@ -119,7 +132,8 @@ impl Waiting {
     /// Whether another release of this agent waits.
     #[cfg(feature = "deployments")]
     pub(super) fn has_other(&self, id: &str, digest: ModuleDigest) -> bool {
-        let is_other = |name: RecordName| name.is_of(id) && name.module != digest;
+        let this = RecordName::of(id, digest);
+        let is_other = |name: RecordName| name.agent == this.agent && name.module != digest;
         self.records.lock().iter().any(|record| record.name.is_some_and(is_other))
     }
 
@@ -179,8 +193,8 @@ impl Waiting {
 }
 
 impl Record {
-    fn is(&self, name: &str, digest: Option<ModuleDigest>) -> bool {
-        self.name.is_some_and(|known| known.is_of(name) || Some(known.module) == digest)
+    fn is(&self, wanted: &Wanted) -> bool {
+        self.name.is_some_and(|known| known.agent == wanted.agent || Some(known.module) == wanted.module)
     }
 
     /// Whether it may be anybody's: it was not looked at, and its file has no name of a record.
