@@ -1,5 +1,6 @@
-//! One log behind its base URL: reading checkpoints, tiles, bundles.
+//! One log behind its base URL, or its copy in a folder: reading checkpoints, tiles, bundles.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,19 +11,27 @@ use tlog::note::MAX_NOTE_SIZE;
 use tlog::{BundleId, Policy, SignatureVerifier, TileId, TilePath, VerifiedCheckpoint, VerifierKey};
 
 use crate::error::Error;
+use crate::folder;
 use crate::http::{self, Answer, Request, RetryPolicy};
 use crate::tiles::TileCache;
 
 /// Largest JSON answer that is read.
 pub(crate) const JSON_LIMIT: usize = 8 * 1024 * 1024;
 
-/// A log at a base URL. Cheap to clone; clones share connections and the cache of verified tiles.
+/// Where a log's files come from.
+#[derive(Clone, Debug)]
+enum Source {
+    Folder(Arc<Path>),
+    Server(reqwest::Client),
+}
+
+/// A log at a base URL, or a copy of one in a folder. Cheap to clone; clones share connections and the cache of verified tiles.
 ///
 /// What the log says is not trusted: methods that return `Verified…` values or proofs have checked them, the
 /// others say that they return bytes.
 #[derive(Clone, Debug)]
 pub struct LogClient {
-    http: reqwest::Client,
+    source: Source,
     base: Arc<str>,
     retry: RetryPolicy,
     bearer: Option<Arc<str>>,
@@ -45,12 +54,25 @@ impl LogClient {
             return Err(Error::BaseUrl { url: base_url.to_owned() });
         }
         Ok(Self {
-            http,
+            source: Source::Server(http),
             base: url.as_str().trim_end_matches('/').into(),
             retry: RetryPolicy::default(),
             bearer: None,
             cache: Arc::default(),
         })
+    }
+
+    /// A reader of a log's copy in a folder, in the form in which logs publish themselves, as `mentatctl log export` writes it. What
+    /// it returns is checked as a server's answers are; whatever else a server does has status 404 or 405 here.
+    #[must_use]
+    pub fn over_folder(folder: &Path) -> Self {
+        Self {
+            source: Source::Folder(folder.into()),
+            base: folder.to_string_lossy().into(),
+            retry: RetryPolicy::default(),
+            bearer: None,
+            cache: Arc::default(),
+        }
     }
 
     /// Sets how patient the client is.
@@ -65,7 +87,13 @@ impl LogClient {
         Self { bearer: Some(token.into()), ..self }
     }
 
-    /// The base URL without trailing slash.
+    /// Whether it reads a copy in a folder.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        matches!(self.source, Source::Folder(_))
+    }
+
+    /// The base URL without trailing slash, or the folder.
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.base
@@ -191,9 +219,19 @@ impl LogClient {
         body: Option<(&'static str, Bytes)>,
         limit: usize,
     ) -> Result<Answer, Error> {
+        let http = match &self.source {
+            Source::Folder(folder) if method == Method::GET => {
+                return folder::read(folder, path, limit).await;
+            }
+            Source::Folder(_) => {
+                let detail = "a copy in a folder takes nothing".to_owned();
+                return Err(Error::Status { status: StatusCode::METHOD_NOT_ALLOWED.as_u16(), detail });
+            }
+            Source::Server(http) => http,
+        };
         let bearer = self.bearer.as_deref().map(str::to_owned);
         let request = Request { method, url: format!("{}/{path}", self.base), body, bearer, limit };
-        http::send(&self.http, &self.retry, &request).await
+        http::send(http, &self.retry, &request).await
     }
 
     async fn partial_or_full(

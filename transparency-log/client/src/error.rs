@@ -31,6 +31,14 @@ pub enum Error {
         /// The URL.
         url: String,
     },
+    /// A file of a copy cannot be read.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The log signed two histories.
     #[error("the log signed two histories: a checkpoint of {} leaves contradicts the one known", served.size)]
     Fork {
@@ -94,6 +102,7 @@ impl Error {
         match self {
             Self::Answer { .. } => "bad_answer",
             Self::BaseUrl { .. } => "bad_base_url",
+            Self::Folder { .. } => "unreadable_copy",
             Self::Fork { .. } => "fork",
             Self::Log(error) => error.code(),
             Self::Overloaded { .. } => "overloaded",

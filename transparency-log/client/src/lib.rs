@@ -7,6 +7,7 @@
 //! | need | start at |
 //! |---|---|
 //! | read a log | [`LogClient::checkpoint`], then [`LogClient::tree`] |
+//! | read a copy of a log | [`LogClient::over_folder`], then the same |
 //! | submit | [`LogClient::submit`], [`LogClient::submit_batch`], [`LogClient::submit_event`], [`LogClient::add_chain`], [`LogClient::submit_chains`], [`LogClient::add`] |
 //! | follow a log | [`Monitor`] |
 //! | find the logs of a server | [`LogSet::fetch`] |
@@ -14,6 +15,7 @@
 
 mod client;
 mod error;
+mod folder;
 mod http;
 mod issuance;
 mod logs;
@@ -33,3 +35,8 @@ pub use proof::ProvenEntry;
 pub use state::MonitorState;
 pub use submit::{BatchResult, Submission};
 pub use tiles::{EntryFormat, RemoteTree, VerifiedEntry};
+/// What the interface of this crate names, for readers that need no more of the log's formats.
+pub use tlog::{
+    BundleId, TreeHead, VerifierKey,
+    static_ct::{DataTileRecord, SignedEntry},
+};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -189,6 +190,25 @@ impl NaiveLog {
             *byte ^= 1;
         }
         Some(body)
+    }
+
+    /// Writes what the log publishes into a folder.
+    pub(crate) fn write_to(&self, folder: &Path) {
+        let write = |path: &str| {
+            let file = folder.join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, self.get(path, "").unwrap()).unwrap();
+        };
+        write("checkpoint");
+        for level in 0..8 {
+            (0..)
+                .map_while(|index| TileId::in_tree(level, index, self.published))
+                .for_each(|id| write(&id.path()));
+        }
+        for id in (0..).map_while(|index| BundleId::in_tree(index, self.published)) {
+            let path = if self.certificates { TilePath::Data(id) } else { TilePath::Entries(id) };
+            write(&path.to_string());
+        }
     }
 
     fn proof(&self, leaf: &str) -> Option<Vec<u8>> {
