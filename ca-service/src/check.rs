@@ -1,8 +1,9 @@
-//! The whole-state checker: every record against certificates, revocation lists and the audit trail.
+//! The whole-state checker: every record against certificates, revocation lists, the audit trail, and the transparency logs.
 //!
 //! It trusts nothing that the writing code derived: signatures are verified, objects linted, hashes recomputed.
 
 mod delta;
+mod logs;
 mod queue;
 mod renewals;
 mod trail;
@@ -20,6 +21,7 @@ use trust_store::signature::SignatureVerifier as _;
 use crate::authority::{CertificateAuthority, LoadedAuthority, names};
 use crate::error::CaError;
 use crate::storage::{CrlPart, Search, State, Step, StoredCertificate};
+pub use logs::{Extent, LogFinding, LogFindingCode, LogFindings, LogRead, LogReport, LogSources};
 use trail::Trail;
 
 /// Rows read at once.
@@ -42,19 +44,66 @@ pub struct Report {
     pub anchored: Option<u64>,
     /// What is wrong; empty when everything agrees.
     pub findings: Vec<String>,
+    /// What the logs say to it; none when they were not asked.
+    pub logs: Option<LogReport>,
 }
 
-/// Checks everything.
+/// What a report comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that was looked at agrees.
+    Agrees,
+    /// Something is wrong.
+    Disagrees,
+    /// Nothing is known to be wrong, and a log did not answer.
+    Unknown,
+}
+
+impl Report {
+    /// What it comes to.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let of_logs = self.logs.iter().flat_map(|logs| &logs.found.findings);
+        let (silences, others): (Vec<_>, Vec<_>) = of_logs.partition(|finding| finding.code.is_silence());
+        if !self.findings.is_empty() || !others.is_empty() {
+            Verdict::Disagrees
+        } else if silences.is_empty() {
+            Verdict::Agrees
+        } else {
+            Verdict::Unknown
+        }
+    }
+}
+
+/// Checks the records, and asks no log.
 ///
 /// # Errors
 /// [`CaError`] when the store cannot be read.
 pub async fn run(authority: &CertificateAuthority) -> Result<Report, CaError> {
+    records(authority).await.map(|(report, _)| report)
+}
+
+/// Checks the records, and compares them with the logs.
+///
+/// # Errors
+/// As [`run`]. A log that cannot be read is a finding.
+pub async fn run_with_logs(
+    authority: &CertificateAuthority,
+    sources: &LogSources,
+    extent: Extent,
+) -> Result<Report, CaError> {
+    let (mut report, trail) = records(authority).await?;
+    report.logs = Some(logs::compare(authority, &trail, sources, extent).await?);
+    Ok(report)
+}
+
+async fn records(authority: &CertificateAuthority) -> Result<(Report, Trail), CaError> {
     let mut report = Report::default();
     let trail = Trail::read(authority, &mut report).await?;
     let revoked = certificates(authority, &trail, &mut report).await?;
     lists(authority, &revoked, &trail, &mut report).await?;
     queue::requests(authority, &trail, &mut report).await?;
-    Ok(report)
+    Ok((report, trail))
 }
 
 /// Issuer, shard and serial number of what is revoked.

@@ -27,7 +27,7 @@ use crate::oidc::roles::{RoleOidcConfig, RoleRule};
 pub use database::DatabaseConfig;
 pub use enrolment::{EnrolmentConfig, HourlyRate, RequestWebhookConfig};
 pub use keys::KeysConfig;
-pub use logs::{EventLogConfig, IssuanceLogConfig};
+pub use logs::{CheckConfig, EventLogConfig, IssuanceLogConfig};
 pub use mail::{MailConfig, MailTls};
 pub use warnings::ExpiryWarningsConfig;
 
@@ -73,6 +73,9 @@ pub struct Config {
     /// The event log, where revocations are recorded.
     #[serde(default)]
     pub event_log: Option<EventLogConfig>,
+    /// What `check` believes the logs by; absent: it refuses where there are logs, unless it is told to leave them out.
+    #[serde(default)]
+    pub check: Option<CheckConfig>,
     /// Issuers of identity tokens; none by default.
     #[serde(default)]
     pub oidc: Vec<OidcConfig>,

@@ -4,12 +4,14 @@
 mod ceremony_command;
 mod policy_command;
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use ca_pki::UnixTime;
-use ca_service::{Config, backup, ceremony, check, occupancy, serve};
+use ca_service::check::{self, Extent, LogSources, Verdict};
+use ca_service::{Config, backup, ceremony, occupancy, serve};
 use clap::{Args, Parser, Subcommand};
 use service::exit::{Failure, arguments, finish};
 use service::{SystemClock, logging, ready, shutdown};
@@ -87,8 +89,8 @@ enum Command {
     /// Go on from a database that other programs restored: whatever was possible after its last record counts as done. Stop the
     /// server first.
     AcceptRestore(ConfigFile),
-    /// Re-read every record and check it against certificates, revocation lists and the audit trail.
-    Check(ConfigFile),
+    /// Re-read every record and check it against certificates, revocation lists, the audit trail and the transparency logs.
+    Check(Checked),
     /// Explain what the configuration makes of identity tokens.
     #[command(subcommand)]
     Policy(policy_command::Policy),
@@ -99,6 +101,21 @@ struct ConfigFile {
     /// The configuration file (TOML).
     #[arg(long)]
     config: PathBuf,
+}
+
+#[derive(Args)]
+struct Checked {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Read the logs from copies of `mentatctl log export` below this folder, one folder for each, instead of their servers.
+    #[arg(long, conflicts_with = "without_logs")]
+    copies: Option<PathBuf>,
+    /// Compare so many certificates with the logs, and about as many other entries, instead of all.
+    #[arg(long, conflicts_with = "without_logs")]
+    sample: Option<NonZeroU32>,
+    /// Check the records alone, although the configuration names logs.
+    #[arg(long)]
+    without_logs: bool,
 }
 
 fn main() -> ExitCode {
@@ -140,7 +157,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             let _occupied = runtime.block_on(occupancy::occupy(&mut settings))?;
             print(&runtime.block_on(backup::accept(&settings, present()))?)
         }
-        Command::Check(file) => runtime.block_on(prove(&file)),
+        Command::Check(asked) => runtime.block_on(prove(&asked)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -191,15 +208,31 @@ fn split_passphrase(file: &ConfigFile, threshold: u8, count: u8, out: &Path) -> 
     print(&serde_json::json!({ "threshold": threshold, "shares": files }))
 }
 
-async fn prove(file: &ConfigFile) -> Result<(), Failure> {
-    let settings = Config::read(&file.config)?.validate()?;
+async fn prove(asked: &Checked) -> Result<(), Failure> {
+    let settings = Config::read(&asked.config.config)?.validate()?;
+    let sources =
+        if asked.without_logs { None } else { LogSources::configured(&settings, asked.copies.as_deref())? };
+    if sources.is_none() && (asked.copies.is_some() || asked.sample.is_some()) {
+        return Err(Failure::Usage("the configuration names no log that could be compared".to_owned()));
+    }
     let authority = serve::open_to_read(settings, Arc::new(SystemClock)).await?;
-    let report = check::run(&authority).await.map_err(Failure::failed)?;
+    let extent = asked.sample.map_or(Extent::Everything, Extent::Sample);
+    let report = match &sources {
+        Some(sources) => check::run_with_logs(&authority, sources, extent).await,
+        None => check::run(&authority).await,
+    };
+    let report = report.map_err(Failure::failed)?;
     print(&report)?;
-    if report.findings.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::failed(format!("{} records are not consistent", report.findings.len())))
+    let of_logs = report.logs.as_ref().map_or(0, |logs| logs.found.findings.len());
+    match report.verdict() {
+        Verdict::Agrees => Ok(()),
+        Verdict::Disagrees => {
+            let found = report.findings.len().saturating_add(of_logs);
+            Err(Failure::failed(format!("{found} records are not consistent")))
+        }
+        Verdict::Unknown => Err(Failure::Unavailable(
+            "the records agree with one another, and not all of the logs could be read; repeat it when they answer".to_owned(),
+        )),
     }
 }
 

@@ -10,7 +10,9 @@ use trust_store::sorted_json::SortedJson;
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
-use crate::storage::{Counted, EndRenewals, NewRevocation, RenewalCount, StoreError, StoredRevocation};
+use crate::storage::{
+    Counted, EndRenewals, NewRevocation, RenewalCount, StoreError, StoredCertificate, StoredRevocation,
+};
 use crate::transparency::{EventLog, LogError, MAX_EVENTS};
 
 /// Predicate type of a revocation statement.
@@ -284,14 +286,23 @@ impl CertificateAuthority {
             .certificate(&revocation.serial)
             .await?
             .ok_or(CaError::Inconsistent("a revoked record is missing"))?;
+        self.envelope(&self.revocation_statement(&record, revocation)?).await
+    }
+
+    /// What the event log is told of a revocation of this record.
+    pub(crate) fn revocation_statement(
+        &self,
+        record: &StoredCertificate,
+        revocation: &StoredRevocation,
+    ) -> Result<SortedJson, CaError> {
         // The to-be-signed bytes name the certificate even where a signature was never recorded, or is nobody's.
         let digest = match &record.signature {
-            Some(_) if !self.is_unfounded_root(&record) => {
-                hex::encode(<sha2::Sha256 as sha2::Digest>::digest(self.assembled(&record)?))
+            Some(_) if !self.is_unfounded_root(record) => {
+                hex::encode(<sha2::Sha256 as sha2::Digest>::digest(self.assembled(record)?))
             }
             _ => hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&record.tbs)),
         };
-        self.envelope(&statement(revocation, &digest)).await
+        Ok(statement(revocation, &digest))
     }
 }
 

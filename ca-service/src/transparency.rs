@@ -70,15 +70,17 @@ impl HttpLog {
     }
 
     fn connect(section: &str, url: &str, tls: &ClientTls) -> Result<Self, StartRefusal> {
-        let client = tls.client_for(url, PATIENCE)?;
-        LogClient::new(client, url).map(Self).map_err(|error| {
-            StartRefusal::new(
-                format!("{section}.url cannot be used"),
-                "write http://HOST:PORT or https://HOST",
-            )
-            .because(error)
-        })
+        client(&format!("{section}.url"), url, tls).map(Self)
     }
+}
+
+/// A client of the log at a URL; `field` is where that stands.
+pub(crate) fn client(field: &str, url: &str, tls: &ClientTls) -> Result<LogClient, StartRefusal> {
+    let client = tls.client_for(url, PATIENCE)?;
+    LogClient::new(client, url).map_err(|error| {
+        StartRefusal::new(format!("{field} cannot be used"), "write http://HOST:PORT or https://HOST")
+            .because(error)
+    })
 }
 
 /// With its causes: that the log refused the TLS connection for want of a certificate stands only there.

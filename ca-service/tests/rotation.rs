@@ -172,7 +172,8 @@ async fn a_rotation_that_is_killed_at_any_moment_leaves_a_sound_authority() {
         child.kill().unwrap();
         child.wait().unwrap();
         // Before anything reconciles it. The first list of a root comes with the next start, whatever became of its rotation.
-        let report: serde_json::Value = serde_json::from_slice(&run(&config, &["check"]).stdout).unwrap();
+        let report: serde_json::Value =
+            serde_json::from_slice(&run(&config, &["check", "--without-logs"]).stdout).unwrap();
         let findings = report["findings"].as_array().unwrap();
         let is_of_lists =
             |finding: &serde_json::Value| finding.as_str().unwrap().ends_with("never published");
@@ -186,5 +187,5 @@ async fn a_rotation_that_is_killed_at_any_moment_leaves_a_sound_authority() {
     }
     assert!(run(&config, &["renew", "--authority", "root"]).status.success());
     self::roots(&site).await;
-    assert!(run(&config, &["check"]).status.success());
+    assert!(run(&config, &["check", "--without-logs"]).status.success());
 }

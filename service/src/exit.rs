@@ -5,6 +5,7 @@
 //! | 0 | stopped as asked |
 //! | 1 | failed while running |
 //! | 2 | wrong usage of the command line |
+//! | 69 | what was asked cannot be said now, because another service does not answer (`EX_UNAVAILABLE`) |
 //! | 78 | refused to start: the configuration, a key or the stored state is not acceptable (`EX_CONFIG`) |
 
 use std::error::Error;
@@ -15,6 +16,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Exit code of a refusal to start.
 pub const REFUSED: u8 = 78;
+/// Exit code of a command that needs another service, which does not answer.
+pub const UNAVAILABLE: u8 = 69;
 /// Exit code of wrong usage.
 pub const USAGE: u8 = 2;
 /// Exit code of a failure while running.
@@ -85,6 +88,8 @@ pub enum Failure {
     Failed(BoxError),
     /// It refused to start.
     Refused(StartRefusal),
+    /// Another service does not answer: what was asked cannot be said now.
+    Unavailable(String),
     /// The command line was wrong.
     Usage(String),
 }
@@ -102,6 +107,7 @@ impl Failure {
         match self {
             Self::Failed(_) => FAILED,
             Self::Refused(_) => REFUSED,
+            Self::Unavailable(_) => UNAVAILABLE,
             Self::Usage(_) => USAGE,
         }
     }
@@ -118,7 +124,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Failed(error) => write!(f, "failed: {}", OneLine(error.as_ref())),
             Self::Refused(refusal) => write!(f, "refused to start: {refusal}"),
-            Self::Usage(text) => f.write_str(text),
+            Self::Unavailable(text) | Self::Usage(text) => f.write_str(text),
         }
     }
 }

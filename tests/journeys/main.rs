@@ -12,6 +12,7 @@ mod approval;
 mod audit_report;
 mod auditor;
 mod bundle;
+mod ca_check;
 mod ci;
 mod commands;
 mod deployment;

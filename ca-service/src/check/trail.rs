@@ -32,6 +32,8 @@ pub(super) struct Trail {
     signed: HashMap<IntentId, (String, u8)>,
     /// Records that say of a request once more that it was recorded.
     repeated: Vec<u64>,
+    /// Record and time of each restore of a backup.
+    restores: Vec<(u64, i64)>,
 }
 
 impl Trail {
@@ -145,6 +147,7 @@ impl Trail {
             }
             // What was open when the backup was made may have been announced and signed after it.
             "backup.restored" => {
+                self.restores.push((record.sequence, record.at.0));
                 let open = detail.get("maybe_issued").and_then(Value::as_array).into_iter().flatten();
                 for intent in open.filter_map(Value::as_str) {
                     let mut octets = IntentId::default();
@@ -224,6 +227,11 @@ impl Trail {
     /// The record of the publication of a list.
     pub(super) fn published(&self, issuer: &str, part: i64, number: u64) -> Option<u64> {
         self.lists.get(&(issuer.to_owned(), part, number)).copied()
+    }
+
+    /// Whether a restore took away what was recorded at this place at that time, and something else took the place.
+    pub(super) fn was_restored(&self, sequence: u64, at: i64) -> bool {
+        self.restores.iter().any(|(restore, since)| *restore <= sequence && at <= *since)
     }
 
     /// The newest record of a serial number's revocation.

@@ -7,6 +7,14 @@ use service::{ClientTls, StartRefusal};
 
 use super::Settings;
 
+/// What `check` believes the logs by, as it is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckConfig {
+    /// `log_keys.json` of `mentatctl trust export`: origin, keys and address of each log, and of each shard that was frozen.
+    pub log_keys: PathBuf,
+}
+
 /// The issuance log as it is written.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -253,7 +253,7 @@ async fn a_stop_that_overtakes_its_call_ends_the_call_and_not_the_worker() {
         wall_us: 60_000_000,
         cpu_us: 60_000_000,
         memory: 1 << 20,
-        seed: None,
+        seed: [0; 32],
         input: b"",
     };
     lane.channel.send(&ToWorker::Call(order).encode(), &[], minute, &mut || false).unwrap();

@@ -57,6 +57,7 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
     let key = ("public_key_file", path(&layout.trust("issuance_log.pub.pem")));
     config.insert("issuance_log".into(), log("/issuance", vec![key]));
     config.insert("event_log".into(), log("/event", Vec::new()));
+    config.insert("check".into(), table([("log_keys", path(&layout.trust("log_keys.json")))]));
     if let Some(port) = ports.oidc {
         let section = |audience: &str, profile: &str| {
             let issuer = vec![
