@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::StartRefusal;
+use crate::holder::Holders;
 use crate::rate_limit::Rate;
 use crate::tls;
 
@@ -166,6 +167,8 @@ pub struct Settings {
     pub(crate) limits: Limits,
     pub(crate) rate: Option<Rate>,
     pub(crate) drain: Duration,
+    /// Who connects with certificates of the application's own; never without TLS.
+    pub(crate) holders: Option<Arc<dyn Holders>>,
 }
 
 impl Settings {
@@ -218,9 +221,23 @@ impl ServerConfig {
     /// [`StartRefusal`] for a value outside its range, plain HTTP elsewhere than on loopback, and TLS files that cannot be
     /// used.
     pub fn validate(&self) -> Result<Settings, StartRefusal> {
+        self.validate_for(None)
+    }
+
+    /// The same, where certificates of the application's own are accepted at the handshake.
+    ///
+    /// # Errors
+    /// As [`Self::validate`], and without TLS.
+    pub(crate) fn validate_for(&self, holders: Option<Arc<dyn Holders>>) -> Result<Settings, StartRefusal> {
+        if holders.is_some() && self.tls.is_none() {
+            return Err(StartRefusal::new(
+                "certificates are shown at the TLS handshake, and there is no [server.tls]",
+                "add the section, or do not accept them",
+            ));
+        }
         let address = parse_address("server.listen", &self.listen)?;
         let primary = match &self.tls {
-            Some(tls) => Listen::Tls(address, tls::server_config(tls)?),
+            Some(tls) => Listen::Tls(address, tls::server_config(tls, holders.as_ref())?),
             None if address.ip().is_loopback() => Listen::Plain(address),
             None => {
                 return Err(StartRefusal::new(
@@ -251,6 +268,7 @@ impl ServerConfig {
             limits: self.limits.validate()?,
             rate: self.rate_limit.map(|rate| Rate::new(rate.per_second, rate.burst)),
             drain: Duration::from_secs(in_range("drain_seconds", u64::from(self.drain_seconds), 0, 3600)?),
+            holders,
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::budget::Budget;
 use crate::clock::monotonic;
 use crate::config::Limits;
 use crate::grpc::{self, Grpc};
+use crate::holder::{self, Holders};
 use crate::linger;
 use crate::metrics::{self, Metrics, RequestMetrics};
 use crate::peer::{ListenerKind, Peer};
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     pub(crate) rate: Option<RateLimiter>,
     pub(crate) grpc: Option<Grpc>,
+    pub(crate) holders: Option<Arc<dyn Holders>>,
 }
 
 /// One connection's view: the routes are cloned once per connection, not once per request.
@@ -149,6 +151,10 @@ impl<A: App> Dispatcher<A> {
 
     async fn answer(&self, request: Request<Incoming>) -> Reply<A> {
         let version = request.version();
+        if let Some(refusal) = holder::refused(self.shared.holders.as_ref(), &self.peer, request.uri().path())
+        {
+            return self.unread(problem(&refusal), version, Some(request.into_body())).await;
+        }
         if let Some(response) = self.operational(&request) {
             return self.unread(response, version, Some(request.into_body())).await;
         }

@@ -22,7 +22,7 @@
 //! | Layer | File | Refuses |
 //! |---|---|---|
 //! | accept | `listener.rs` | too many connections, in all and per peer |
-//! | TLS | `tls.rs` | slow handshakes, missing or foreign client certificates |
+//! | TLS | `tls.rs`, `holder.rs` | slow handshakes, missing or foreign client certificates |
 //! | protocol | `connection.rs`, `stream.rs`, `watch.rs` | slow or oversized headers, peers that do not read, idle peers |
 //! | dispatch | `dispatch.rs` | too many requests, oversized bodies by their declared length |
 //! | body | `body.rs` | oversized and slow bodies while they are read |
@@ -44,6 +44,7 @@ pub mod deadline;
 mod dispatch;
 pub mod exit;
 mod grpc;
+pub mod holder;
 mod linger;
 mod listener;
 pub mod logging;

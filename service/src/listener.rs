@@ -204,9 +204,16 @@ async fn handshake(
             return None;
         }
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    // Verified by rustls; if it cannot be named it must not pass as anonymous.
-    match certificate.map(|der| ClientCertificate::new(der.clone().into_owned())).transpose() {
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.map(|der| der.clone().into_owned());
+    // Verified by rustls, as a holder's or by the configured authorities: asked again, for a resumed session has the certificate alone.
+    if let (Some(holders), Some(der)) = (&shared.holders, &shown)
+        && holders.issued(der)
+    {
+        return Some((Transport::Tls(Box::new(stream)), Peer::holding(address, kind, der.clone())));
+    }
+    // If it cannot be named it must not pass as anonymous.
+    match shown.map(ClientCertificate::new).transpose() {
         Ok(certificate) => Some((Transport::Tls(Box::new(stream)), Peer::new(address, kind, certificate))),
         Err(error) => {
             failed(&error);

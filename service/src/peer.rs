@@ -58,6 +58,8 @@ struct Inner {
     address: SocketAddr,
     listener: ListenerKind,
     certificate: Option<ClientCertificate>,
+    /// What it showed as a holder, DER; then it has no client certificate.
+    held: Option<CertificateDer<'static>>,
     /// Where the bytes of its connection's answers are counted, and what is refused.
     answers: Option<(Arc<Account>, Arc<RequestMetrics>)>,
 }
@@ -70,7 +72,13 @@ impl Peer {
     /// A peer as the listener found it.
     #[must_use]
     pub fn new(address: SocketAddr, listener: ListenerKind, certificate: Option<ClientCertificate>) -> Self {
-        Self(Arc::new(Inner { address, listener, certificate, answers: None }))
+        Self(Arc::new(Inner { address, listener, certificate, held: None, answers: None }))
+    }
+
+    /// A peer that showed a certificate as its holder ([`crate::holder`]).
+    #[must_use]
+    pub fn holding(address: SocketAddr, listener: ListenerKind, held: CertificateDer<'static>) -> Self {
+        Self(Arc::new(Inner { address, listener, certificate: None, held: Some(held), answers: None }))
     }
 
     /// The same peer, whose answers are counted there.
@@ -115,6 +123,13 @@ impl Peer {
     #[must_use]
     pub fn certificate(&self) -> Option<&ClientCertificate> {
         self.0.certificate.as_ref()
+    }
+
+    /// The certificate, in DER, that it showed as a holder: it proved that its key is the peer's, and the application said that it issued
+    /// it.
+    #[must_use]
+    pub fn held_certificate(&self) -> Option<&[u8]> {
+        self.0.held.as_deref()
     }
 }
 

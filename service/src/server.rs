@@ -23,6 +23,7 @@ use crate::connection::Phase;
 use crate::dispatch::{App, Shared};
 use crate::exit::StartRefusal;
 use crate::grpc::{self, Grpc};
+use crate::holder::Holders;
 use crate::listener::{Acceptor, Connections, bind};
 use crate::metrics::Metrics;
 use crate::peer::ListenerKind;
@@ -50,6 +51,14 @@ impl Server {
     /// [`StartRefusal`] as [`ServerConfig::validate`].
     pub fn new(config: &ServerConfig) -> Result<Self, StartRefusal> {
         Ok(Self::with_settings(config.validate()?))
+    }
+
+    /// A server without routes to which holders of certificates of the application's own connect as well.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and where the section has no TLS.
+    pub fn with_holders(config: &ServerConfig, holders: Arc<dyn Holders>) -> Result<Self, StartRefusal> {
+        Ok(Self::with_settings(config.validate_for(Some(holders))?))
     }
 
     /// A server without routes, of settings validated before.
@@ -170,6 +179,7 @@ impl<A: App, R: App> Server<A, R> {
             draining: AtomicBool::new(false),
             rate: settings.rate.map(RateLimiter::new),
             grpc,
+            holders: settings.holders,
         });
         let (phase, stop) = watch::channel(Phase::Serving);
         let (alive, ended) = mpsc::channel(1);

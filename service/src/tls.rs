@@ -3,58 +3,83 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::{ClientCertificates, TlsConfig};
 use crate::exit::StartRefusal;
+use crate::holder::{Holders, Verifier};
 use crate::secret;
 
 /// Longest PEM file that is read, in bytes.
 pub(crate) const MAX_PEM_LEN: usize = 1024 * 1024;
 
-pub(crate) fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, StartRefusal> {
+/// With `holders`, their certificates are accepted beside those of the configured authorities.
+pub(crate) fn server_config(
+    config: &TlsConfig,
+    holders: Option<&Arc<dyn Holders>>,
+) -> Result<Arc<ServerConfig>, StartRefusal> {
     let chain = certificates(&config.certificate_file)?;
     let key = private_key(&config.key_file)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let refuse = |path: &Path, what: &str, error: rustls::Error| {
+    let refuse = |what: &str, error: rustls::Error| {
         StartRefusal::new(
-            format!("{} {what}", path.display()),
+            format!("{} {what}", config.certificate_file.display()),
             "check that certificate and key belong together",
         )
         .because(error)
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| refuse(&config.certificate_file, "cannot be used", error))?;
-    let builder = match (&config.client_ca_file, config.client_certificates) {
-        (None, _) => builder.with_no_client_auth(),
-        (Some(path), policy) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| refuse(path, "holds an unusable authority", error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = match policy {
-                ClientCertificates::Required => verifier,
-                ClientCertificates::Optional => verifier.allow_unauthenticated(),
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| {
-                StartRefusal::new(
-                    format!("{} cannot be used to verify clients", path.display()),
-                    "put the authorities' certificates into it",
-                )
-                .because(error)
-            })?)
+        .map_err(|error| refuse("cannot be used", error))?;
+    let listed = client_verifier(config, &provider)?;
+    let builder = match (holders, listed) {
+        (None, None) => builder.with_no_client_auth(),
+        (None, Some(listed)) => builder.with_client_cert_verifier(listed),
+        (Some(holders), listed) => {
+            let verifier = Verifier::new(Arc::clone(holders), listed, &provider);
+            builder.with_client_cert_verifier(Arc::new(verifier))
         }
     };
-    let mut server = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| refuse(&config.certificate_file, "and its key cannot be used", error))?;
+    let mut server =
+        builder.with_single_cert(chain, key).map_err(|error| refuse("and its key cannot be used", error))?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(server))
+}
+
+/// Who verifies client certificates by the authorities that the configuration names, if it names any.
+fn client_verifier(
+    config: &TlsConfig,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, StartRefusal> {
+    let Some(path) = &config.client_ca_file else { return Ok(None) };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| {
+            StartRefusal::new(
+                format!("{} holds an unusable authority", path.display()),
+                "check that certificate and key belong together",
+            )
+            .because(error)
+        })?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let verifier = match config.client_certificates {
+        ClientCertificates::Required => verifier,
+        ClientCertificates::Optional => verifier.allow_unauthenticated(),
+    };
+    let verifier = verifier.build().map_err(|error| {
+        StartRefusal::new(
+            format!("{} cannot be used to verify clients", path.display()),
+            "put the authorities' certificates into it",
+        )
+        .because(error)
+    })?;
+    Ok(Some(verifier))
 }
 
 /// The certificates of a PEM file, at least one.

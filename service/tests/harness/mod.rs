@@ -68,7 +68,8 @@ pub fn routes(
         let subject = peer.certificate().map(|c| c.subject().to_owned());
         let listener = format!("{:?}", peer.listener());
         warp::reply::json(&serde_json::json!({
-            "ip": peer.address().ip().to_string(), "subject": subject, "listener": listener
+            "ip": peer.address().ip().to_string(), "subject": subject, "listener": listener,
+            "held": peer.held_certificate().map(<[u8]>::len),
         }))
         .into_response()
     });
