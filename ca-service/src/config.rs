@@ -25,7 +25,7 @@ use crate::oidc;
 use crate::oidc::config::{IssuerRule, OidcConfig};
 use crate::oidc::roles::{RoleOidcConfig, RoleRule};
 pub use database::DatabaseConfig;
-pub use enrolment::{EnrolmentConfig, HourlyRate, RequestWebhookConfig};
+pub use enrolment::{EnrolmentConfig, HourlyRate, MutualTls, RequestWebhookConfig};
 pub use keys::KeysConfig;
 pub use logs::{CheckConfig, EventLogConfig, IssuanceLogConfig};
 pub use mail::{MailConfig, MailTls};

@@ -43,6 +43,7 @@ pub mod enrolment_token;
 pub mod error;
 pub mod expiry;
 pub mod fulcio;
+mod holders;
 pub mod issuance;
 pub mod mail;
 pub mod mail_code;

@@ -19,7 +19,7 @@ use crate::authority::CertificateAuthority;
 use crate::enrolment::check_request_id;
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
-use crate::possession::PossessionRefusal;
+use crate::possession::{PossessionRefusal, Proven};
 use crate::queue::{Asked, Proof};
 use crate::storage::queue::{QueueState, RequestOf};
 use crate::storage::{BY_CERTIFICATE, Search, State, StoreError, StoredCertificate};
@@ -35,12 +35,17 @@ enum Before {
 }
 
 impl CertificateAuthority {
-    /// Renews the certificate whose key is shown. Runs to its end even when the caller goes away.
+    /// Renews the certificate whose key is shown. Runs to its end even when the caller goes away. `held` as for
+    /// [`Self::list_own`].
     ///
     /// # Errors
     /// As [`Self::renew_own_over`].
-    pub async fn renew_own(self: &Arc<Self>, asked: &Renew) -> Result<Issued, CaError> {
-        self.renew_own_over(asked, Some(Vec::new())).await
+    pub async fn renew_own(
+        self: &Arc<Self>,
+        asked: &Renew,
+        held: Option<&[u8]>,
+    ) -> Result<Issued, CaError> {
+        self.renew_own_over(asked, held, Some(Vec::new())).await
     }
 
     /// The same for whoever is known by their connection, too: `connection` is what its client certificate names them, none where
@@ -51,25 +56,32 @@ impl CertificateAuthority {
     pub async fn renew_own_over(
         self: &Arc<Self>,
         asked: &Renew,
+        held: Option<&[u8]>,
         connection: Option<Vec<String>>,
     ) -> Result<Issued, CaError> {
-        let (this, asked) = (Arc::clone(self), asked.clone());
-        let task = tokio::spawn(async move { this.renew_to_the_end(&asked, connection).await });
+        let (this, asked, held) = (Arc::clone(self), asked.clone(), held.map(<[u8]>::to_vec));
+        let task =
+            tokio::spawn(async move { this.renew_to_the_end(&asked, held.as_deref(), connection).await });
         task.await.unwrap_or(Err(CaError::Inconsistent("the enrolment task ended early")))
     }
 
     async fn renew_to_the_end(
         self: &Arc<Self>,
         asked: &Renew,
+        held: Option<&[u8]>,
         connection: Option<Vec<String>>,
     ) -> Result<Issued, CaError> {
         check_request_id(Some(&asked.request_id))?;
         let now = self.clock.now()?;
-        let challenge = asked.proof.challenge.as_deref();
+        let challenge = asked.proof.as_ref().and_then(|proof| proof.challenge.as_deref());
         let content = Renew::content(challenge.unwrap_or_default(), &asked.request_id, &asked.csr);
-        let holder = self.holder(&asked.proof, ProvenDeed::Renew, &content, now).await?;
-        let (requester, old) = (holder.name(), holder.record());
-        self.refuse_unchallenged(challenge, &old.serial)?;
+        let proven = Proven { deed: ProvenDeed::Renew, content: &content, now };
+        let holder = self.holder(asked.proof.as_ref(), held, &proven).await?;
+        let (requester, way, old) = (holder.name(), holder.way(), holder.record());
+        // What a handshake shows was shown for this connection.
+        if asked.proof.is_some() {
+            self.refuse_unchallenged(challenge, &old.serial)?;
+        }
         let csr = VerifiedRequest::from_pem(&asked.csr, self.profile(&old.profile)?.key_use(), &AwsLc)?;
         let spki_sha256 = csr.public_key().spki_sha256();
         let least = match self.before(&requester, &asked.request_id, &spki_sha256, now).await? {
@@ -102,8 +114,10 @@ impl CertificateAuthority {
             token: None,
             proof: Proof::Certificate { serial: Some(old.serial.clone()), vouched_by: None },
             approved: None,
-            evidence: serde_json::json!({ "method": "certified-key", "renews": old.serial.to_string() })
-                .into(),
+            evidence: serde_json::json!({
+                "method": "certified-key", "renews": old.serial.to_string(), "shown_by": way,
+            })
+            .into(),
         };
         let needed = self.approvals_demanded(&request.profile, &request.proof, &request.identity_issuer);
         let outcome = match needed.max(least) {

@@ -1,7 +1,10 @@
-//! Proof of a certified key: whoever signs with the key of a certificate may list, renew and revoke what is theirs (R1), without an
-//! administrator and without a client certificate at the handshake.
+//! Proof of a certified key: whoever has the key of a certificate may list, renew and revoke what is theirs (R1), without an
+//! administrator.
 //!
-//! A proof names deed, certificate and time, and is good for a few minutes. What it is good for may be repeated in them without harm:
+//! It is shown by a signature over what is asked for, or, where the authority takes that, at the TLS handshake ([`crate::holders`]).
+//! Whichever it was, one [`Holder`] comes of it, and what follows is the same.
+//!
+//! A signature names deed, certificate and time, and is good for a few minutes. What it is good for may be repeated in them without harm:
 //! that takes the place of a memory of used proofs.
 
 use std::sync::Arc;
@@ -57,6 +60,9 @@ pub enum PossessionRefusal {
     /// The signature is not by the certificate's key over what is asked for.
     #[error("the proof is not a signature by the certificate's key over exactly this request")]
     ProofInvalid,
+    /// Neither a signature nor the certificate of the connection shows a key.
+    #[error("the request has no proof of a certificate's key, and the connection shows none")]
+    ProofMissing,
     /// As many came of this certificate as may.
     #[error(
         "the certificate was renewed sixteen times: renew the newest, or ask for one with a one-time token"
@@ -77,6 +83,7 @@ impl PossessionRefusal {
             Self::NotRenewable => "not_renewable",
             Self::ProofExpired => "proof_expired",
             Self::ProofInvalid => "proof_invalid",
+            Self::ProofMissing => "proof_missing",
             Self::RenewedTooOften => "renewed_too_often",
         }
     }
@@ -85,6 +92,7 @@ impl PossessionRefusal {
 /// A certificate whose key was shown for one deed. Only the verified proof makes it.
 pub(crate) struct Holder {
     record: StoredCertificate,
+    way: &'static str,
 }
 
 impl Holder {
@@ -93,21 +101,39 @@ impl Holder {
         storage::requester(&self.record.serial)
     }
 
+    /// How the key was shown, for records: `signature` or `handshake`.
+    pub(crate) fn way(&self) -> &'static str {
+        self.way
+    }
+
     /// The record of the certificate.
     pub(crate) fn record(&self) -> &StoredCertificate {
         &self.record
     }
 }
 
+/// What a key is shown for, and when.
+pub(crate) struct Proven<'a> {
+    pub(crate) deed: ProvenDeed,
+    /// Everything that is asked for beside.
+    pub(crate) content: &'a str,
+    pub(crate) now: UnixTime,
+}
+
 impl CertificateAuthority {
     /// The certificates of the identity of a certificate that is good now, newest first; one more than a page where there are more.
+    /// `connection` is the certificate, DER, that whoever asks showed at the handshake; it counts where the request has no proof.
     ///
     /// # Errors
     /// [`CaError::Possession`], [`CaError::CertificateUnknown`], [`CaError::Store`].
-    pub async fn list_own(&self, asked: &ListOwn) -> Result<Vec<StoredCertificate>, CaError> {
+    pub async fn list_own(
+        &self,
+        asked: &ListOwn,
+        connection: Option<&[u8]>,
+    ) -> Result<Vec<StoredCertificate>, CaError> {
         let now = self.clock.now()?;
-        let content = ListOwn::content(asked.after);
-        let holder = self.holder(&asked.proof, ProvenDeed::List, &content, now).await?;
+        let proven = Proven { deed: ProvenDeed::List, content: &ListOwn::content(asked.after), now };
+        let holder = self.holder(asked.proof.as_ref(), connection, &proven).await?;
         self.refuse_lapsed(&holder, now)?;
         let identity = holder.record.identity.as_ref().map(|identity| identity.as_str().to_owned());
         let search =
@@ -115,14 +141,19 @@ impl CertificateAuthority {
         Ok(self.store.search(search).await?)
     }
 
-    /// Revokes the certificate whose key is shown, at once. It may have expired: what it signed is looked at for years.
+    /// Revokes the certificate whose key is shown, at once. It may have expired: what it signed is looked at for years. `connection` as
+    /// for [`Self::list_own`].
     ///
     /// The key says nothing of what it could not renew, nor of the past of others' keys: what came of a certificate that has ended
     /// stays, and of one that has not it ends from now on. Everything else is an operator's to say.
     ///
     /// # Errors
     /// [`CaError::Possession`], and as [`Self::revoke`].
-    pub async fn revoke_own(self: &Arc<Self>, asked: &RevokeOwn) -> Result<StoredRevocation, CaError> {
+    pub async fn revoke_own(
+        self: &Arc<Self>,
+        asked: &RevokeOwn,
+        connection: Option<&[u8]>,
+    ) -> Result<StoredRevocation, CaError> {
         if asked.compromised_at.is_some() && asked.reason != ca_api::possession::OwnReason::KeyCompromise {
             return Err(CaError::OutOfRange {
                 field: "compromised_at",
@@ -131,26 +162,38 @@ impl CertificateAuthority {
         }
         let content = RevokeOwn::content(asked.reason, asked.compromised_at);
         // As every revocation: also while the clock is in doubt.
-        let now = self.clock.nearest_to(UnixTime(asked.proof.time));
-        let holder = self.holder(&asked.proof, ProvenDeed::Revoke, &content, now).await?;
+        let shown_at = asked.proof.as_ref().map_or_else(
+            || self.clock.for_records(),
+            |proof| self.clock.nearest_to(UnixTime(proof.time)),
+        );
+        let proven = Proven { deed: ProvenDeed::Revoke, content: &content, now: shown_at };
+        let holder = self.holder(asked.proof.as_ref(), connection, &proven).await?;
         let (reason, since) = (stored_reason(asked.reason.into()), asked.compromised_at.map(UnixTime));
         let dated = self.clock.for_records();
         // Where none ends, that is recorded too.
-        let lapsed = holder.record.not_after < dated.max(now);
+        let lapsed = holder.record.not_after < dated.max(shown_at);
         let ended = if lapsed { Some(UnixTime(i64::MAX)) } else { since };
         let renewals = ends_renewals(reason).then_some(EndRenewals { since: ended, dated });
         self.revoke_with(&holder.record.serial, reason, since, renewals, &holder.name()).await
     }
 
-    /// Verifies a proof against the record of the certificate that it names.
+    /// Who shows the key of a certificate: by the proof, or, where there is none, by the connection.
     pub(crate) async fn holder(
         &self,
-        proof: &KeyProof,
-        deed: ProvenDeed,
-        content: &str,
-        now: UnixTime,
+        proof: Option<&KeyProof>,
+        connection: Option<&[u8]>,
+        proven: &Proven<'_>,
     ) -> Result<Holder, CaError> {
-        let age = now.0.saturating_sub(proof.time);
+        match (proof, connection) {
+            (Some(proof), _) => self.signed(proof, proven).await,
+            (None, Some(certificate)) => self.connected(certificate).await,
+            (None, None) => Err(PossessionRefusal::ProofMissing.into()),
+        }
+    }
+
+    /// Verifies a proof against the record of the certificate that it names.
+    async fn signed(&self, proof: &KeyProof, proven: &Proven<'_>) -> Result<Holder, CaError> {
+        let age = proven.now.0.saturating_sub(proof.time);
         if !(-PROOF_AHEAD_SECONDS..=PROOF_SECONDS).contains(&age) {
             return Err(PossessionRefusal::ProofExpired.into());
         }
@@ -158,21 +201,36 @@ impl CertificateAuthority {
             return Err(PossessionRefusal::ProofInvalid.into());
         }
         let signature = hex::decode(&proof.signature).map_err(|_| PossessionRefusal::ProofInvalid)?;
-        let serial = SerialNumber::from_hex(&proof.serial).map_err(|_| CaError::CertificateUnknown)?;
+        let (record, der) = self.certified(&proof.serial).await?;
+        let certificate = Certificate::from_der(&der)
+            .map_err(|_| CaError::Inconsistent("an issued certificate cannot be read"))?;
+        let key = SubjectPublicKey::from_spki(certificate.spki_der(), KeyUse::PostQuantumSubscriber)?;
+        let digest = hex::encode(Sha256::digest(&der));
+        let message = KeyProof::message(proven.deed, &digest, proof.time, proven.content);
+        AwsLc
+            .verify(algorithm(key.kind())?, key.bits(), message.as_bytes(), &signature)
+            .map_err(|_| PossessionRefusal::ProofInvalid)?;
+        Ok(Holder { record, way: "signature" })
+    }
+
+    /// Finds the record of the certificate of a connection, whose key was proven at the handshake. It is the very certificate that was
+    /// delivered: nothing else that this authority signed counts.
+    async fn connected(&self, shown: &[u8]) -> Result<Holder, CaError> {
+        let certificate = Certificate::from_der(shown).map_err(|_| CaError::CertificateUnknown)?;
+        let (record, der) = self.certified(&hex::encode(certificate.serial())).await?;
+        if der == shown { Ok(Holder { record, way: "handshake" }) } else { Err(CaError::CertificateUnknown) }
+    }
+
+    /// The record of somebody's certificate, and the certificate.
+    async fn certified(&self, serial: &str) -> Result<(StoredCertificate, Vec<u8>), CaError> {
+        let serial = SerialNumber::from_hex(serial).map_err(|_| CaError::CertificateUnknown)?;
         let record = self.store.certificate(&serial).await?.ok_or(CaError::CertificateUnknown)?;
         // The CA's own carry no identity, and are nobody's here.
         if record.identity.is_none() || record.step != Step::Certificate || record.signature.is_none() {
             return Err(CaError::CertificateUnknown);
         }
         let der = self.assembled(&record)?;
-        let certificate = Certificate::from_der(&der)
-            .map_err(|_| CaError::Inconsistent("an issued certificate cannot be read"))?;
-        let key = SubjectPublicKey::from_spki(certificate.spki_der(), KeyUse::PostQuantumSubscriber)?;
-        let message = KeyProof::message(deed, &hex::encode(Sha256::digest(&der)), proof.time, content);
-        AwsLc
-            .verify(algorithm(key.kind())?, key.bits(), message.as_bytes(), &signature)
-            .map_err(|_| PossessionRefusal::ProofInvalid)?;
-        Ok(Holder { record })
+        Ok((record, der))
     }
 
     /// Refuses what is not good any more.

@@ -21,9 +21,10 @@ use crate::api;
 use crate::approval::Quorum;
 use crate::authority::{CertificateAuthority, LoggedTo, load, names};
 use crate::clock::ClockGuard;
-use crate::config::Settings;
+use crate::config::{MutualTls, Settings};
 use crate::delivery::Deliveries;
 use crate::error::CaError;
+use crate::holders::CodeSigners;
 use crate::mail::{self, Mailer};
 use crate::mail_code::CodeMail;
 use crate::mass_revocation::CountedOrders;
@@ -309,7 +310,14 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let access = api::roles::Access::new(&authority)?;
     let metrics = service::metrics::Metrics::new(api::ROUTES);
     metrics.register(|registry| authority.metrics.register(registry));
-    let server = Server::new(&config.server)?
+    let server = match config.enrolment.mutual_tls {
+        MutualTls::Refuse => Server::new(&config.server)?,
+        MutualTls::Accept => {
+            let holders = CodeSigners::of(&authority).map_err(store_failed)?;
+            Server::with_holders(&config.server, Arc::new(holders))?
+        }
+    };
+    let server = server
         .route(api::routes(&authority, &access))
         .read_only_route(api::status_routes(&authority))
         .grpc(api::fulcio::grpc::routes(&authority))

@@ -170,7 +170,8 @@ fn every_code_of_a_problem_is_listed() {
     }
     used.extend(codes(&source("src/api/problem.rs")));
     let files = ["request", "roles", "timestamp", "status"].map(|name| format!("src/api/{name}.rs"));
-    let shared = ["rejection", "dispatch", "problem"].map(|name| format!("../service/src/{name}.rs"));
+    let shared =
+        ["rejection", "dispatch", "holder", "problem"].map(|name| format!("../service/src/{name}.rs"));
     for file in files.iter().chain(&shared) {
         let text = source(file);
         for begins in ["Problem::", "Self::new("] {

@@ -30,7 +30,12 @@ fn proof((key, issued): &(KeyPair, IssuedCertificate), deed: ProvenDeed, content
 
 fn giving_up(own: &(KeyPair, IssuedCertificate), reason: OwnReason) -> RevokeOwn {
     let proof = proof(own, ProvenDeed::Revoke, &RevokeOwn::content(reason, None));
-    RevokeOwn { proof, reason, compromised_at: None }
+    RevokeOwn { proof: Some(proof), reason, compromised_at: None }
+}
+
+/// The proof of a request that has one.
+fn of(proof: &mut Option<KeyProof>) -> &mut KeyProof {
+    proof.as_mut().unwrap()
 }
 
 fn code<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> String {
@@ -44,8 +49,10 @@ async fn whoever_has_the_key_lists_what_is_theirs_and_nothing_else() {
     let (mine, theirs) =
         (enrolled(&server, "dev@example.com").await, enrolled(&server, "other@example.com").await);
     let again = enrolled(&server, "dev@example.com").await;
-    let list =
-        |own: &(KeyPair, IssuedCertificate)| ListOwn { proof: proof(own, ProvenDeed::List, ""), after: None };
+    let list = |own: &(KeyPair, IssuedCertificate)| ListOwn {
+        proof: Some(proof(own, ProvenDeed::List, "")),
+        after: None,
+    };
     let found = server.client().list_own(&list(&mine)).await.unwrap();
     let serials: Vec<_> = found.certificates.iter().map(|record| record.serial.clone()).collect();
     assert_eq!(serials, [again.1.serial.clone(), mine.1.serial.clone()]);
@@ -53,23 +60,25 @@ async fn whoever_has_the_key_lists_what_is_theirs_and_nothing_else() {
 
     // Another deed, another page, another person's certificate, no certificate.
     let mut other_deed = list(&mine);
-    other_deed.proof = proof(&mine, ProvenDeed::Revoke, "");
+    other_deed.proof = Some(proof(&mine, ProvenDeed::Revoke, ""));
     assert_eq!(code(server.client().list_own(&other_deed).await), "proof_invalid");
     let mut other_page = list(&mine);
     other_page.after = Some(1_000);
     assert_eq!(code(server.client().list_own(&other_page).await), "proof_invalid");
     let mut other_person = list(&mine);
-    other_person.proof.serial.clone_from(&theirs.1.serial);
+    of(&mut other_person.proof).serial.clone_from(&theirs.1.serial);
     assert_eq!(code(server.client().list_own(&other_person).await), "proof_invalid");
     let mut nobody = list(&mine);
-    nobody.proof.serial = "00".to_owned();
+    of(&mut nobody.proof).serial = "00".to_owned();
     assert_eq!(code(server.client().list_own(&nobody).await), "certificate_unknown");
+    let unproven = ListOwn { proof: None, after: None };
+    assert_eq!(code(server.client().list_own(&unproven).await), "proof_missing");
     // The CA's own certificates are nobody's.
     let authorities = server.client().authorities().await.unwrap();
     let root = authorities.authorities.iter().find_map(|one| one.certificate.clone()).unwrap();
     let der = ca_pki::pem::decode("certificate", &["CERTIFICATE"], &root, 65_536).unwrap();
     let parsed = trust_store::Certificate::from_der(&der).unwrap();
-    nobody.proof = key_proof(&mine.0, &hex::encode(parsed.serial()), &root, ProvenDeed::List, "");
+    nobody.proof = Some(key_proof(&mine.0, &hex::encode(parsed.serial()), &root, ProvenDeed::List, ""));
     assert_eq!(code(server.client().list_own(&nobody).await), "certificate_unknown");
     server.finish().await;
 }
@@ -84,7 +93,7 @@ async fn whoever_has_the_key_revokes_its_certificate_at_once_and_no_other() {
 
     // A certificate of another person, and of another authority, however it is asked for.
     let mut asked = giving_up(&mine, OwnReason::KeyCompromise);
-    asked.proof.serial.clone_from(&theirs.1.serial);
+    of(&mut asked.proof).serial.clone_from(&theirs.1.serial);
     assert_eq!(code(client.revoke_own(&asked).await), "proof_invalid");
     let with_my_key = (key(), theirs.1.clone());
     assert_eq!(
@@ -93,7 +102,7 @@ async fn whoever_has_the_key_revokes_its_certificate_at_once_and_no_other() {
     );
     let foreign =
         key_proof(&mine.0, &mine.1.serial, &theirs.1.certificate, ProvenDeed::Revoke, "superseded\n");
-    let foreign = RevokeOwn { proof: foreign, reason: OwnReason::Superseded, compromised_at: None };
+    let foreign = RevokeOwn { proof: Some(foreign), reason: OwnReason::Superseded, compromised_at: None };
     assert_eq!(code(client.revoke_own(&foreign).await), "proof_invalid");
     // What is signed is all that is asked for: reason and date.
     let mut other = giving_up(&mine, OwnReason::Superseded);
@@ -103,14 +112,14 @@ async fn whoever_has_the_key_revokes_its_certificate_at_once_and_no_other() {
     assert_eq!(code(client.revoke_own(&other).await), "proof_invalid");
     let content = RevokeOwn::content(OwnReason::Superseded, Some(mine.1.not_before));
     let dated = RevokeOwn {
-        proof: proof(&mine, ProvenDeed::Revoke, &content),
+        proof: Some(proof(&mine, ProvenDeed::Revoke, &content)),
         reason: OwnReason::Superseded,
         compromised_at: Some(mine.1.not_before),
     };
     assert_eq!(code(client.revoke_own(&dated).await), "out_of_range");
     for signature in ["", "zz", "00", &"0".repeat(5_000)] {
         let mut asked = giving_up(&mine, OwnReason::Superseded);
-        asked.proof.signature = signature.to_owned();
+        of(&mut asked.proof).signature = signature.to_owned();
         assert_eq!(code(client.revoke_own(&asked).await), "proof_invalid");
     }
     // Proofs of another time.
@@ -118,7 +127,7 @@ async fn whoever_has_the_key_revokes_its_certificate_at_once_and_no_other() {
     for time in [now - PROOF_SECONDS - 5, now + PROOF_AHEAD_SECONDS + 5, i64::MIN, i64::MAX] {
         let (content, issued) = (RevokeOwn::content(OwnReason::Superseded, None), &mine.1);
         let mut asked = giving_up(&mine, OwnReason::Superseded);
-        asked.proof =
+        *of(&mut asked.proof) =
             proof_at(&mine.0, &issued.serial, &issued.certificate, ProvenDeed::Revoke, &content, time);
         assert_eq!(code(client.revoke_own(&asked).await), "proof_expired");
     }
@@ -135,7 +144,7 @@ async fn whoever_has_the_key_revokes_its_certificate_at_once_and_no_other() {
     // A compromise that is learnt of later replaces it, with its date.
     let content = RevokeOwn::content(OwnReason::KeyCompromise, Some(mine.1.not_before));
     let graver = RevokeOwn {
-        proof: proof(&mine, ProvenDeed::Revoke, &content),
+        proof: Some(proof(&mine, ProvenDeed::Revoke, &content)),
         reason: OwnReason::KeyCompromise,
         compromised_at: Some(mine.1.not_before),
     };
@@ -154,7 +163,7 @@ async fn whoever_has_the_key_revokes_its_certificate_at_once_and_no_other() {
     let logged = server.admin().show(&mine.1.serial).await.unwrap().revocation.unwrap();
     assert!(logged.event_log_index.is_some());
     // It opens nothing any more.
-    let list = ListOwn { proof: proof(&mine, ProvenDeed::List, ""), after: None };
+    let list = ListOwn { proof: Some(proof(&mine, ProvenDeed::List, "")), after: None };
     assert_eq!(code(client.list_own(&list).await), "certificate_revoked");
     server.finish().await;
 }
@@ -173,19 +182,19 @@ async fn an_expired_certificate_is_still_revoked_by_its_key_and_lists_nothing() 
         let now = clock.unix_seconds();
         proof_at(&own, &issued.serial.to_string(), &certificate, deed, content, now)
     };
-    let asked = ListOwn { proof: proof(ProvenDeed::List, ""), after: None };
-    let refused = authority.list_own(&asked).await;
+    let asked = ListOwn { proof: Some(proof(ProvenDeed::List, "")), after: None };
+    let refused = authority.list_own(&asked, None).await;
     assert!(
         matches!(refused, Err(CaError::Possession(PossessionRefusal::CertificateExpired))),
         "{refused:?}"
     );
     let content = RevokeOwn::content(OwnReason::KeyCompromise, None);
     let asked = RevokeOwn {
-        proof: proof(ProvenDeed::Revoke, &content),
+        proof: Some(proof(ProvenDeed::Revoke, &content)),
         reason: OwnReason::KeyCompromise,
         compromised_at: None,
     };
-    authority.revoke_own(&asked).await.unwrap();
+    authority.revoke_own(&asked, None).await.unwrap();
     check_ca(&authority).await;
 }
 

@@ -90,7 +90,7 @@ async fn what_is_not_exactly_the_holders_request_is_refused_by_reason() {
     let other_csr = Renew { csr: asking(&server, &own, &key(), "a").csr, ..asked.clone() };
     let other_id = Renew { request_id: "b".to_owned(), ..asked.clone() };
     let mut other_serial = asked.clone();
-    other_serial.proof.serial.clone_from(&theirs.1.serial);
+    other_serial.proof.as_mut().unwrap().serial.clone_from(&theirs.1.serial);
     let other_key = asking(&server, &(key(), own.1.clone()), &key(), "a");
     for refused in [other_csr, other_id, other_serial, other_key] {
         assert_eq!(code(client.renew(&refused).await), "proof_invalid");
@@ -124,11 +124,11 @@ async fn what_is_not_exactly_the_holders_request_is_refused_by_reason() {
 
 /// Signs what is asked for anew.
 fn sign(asked: &mut Renew, (key, issued): &Own) {
-    let challenge = asked.proof.challenge.take();
+    let challenge = asked.proof.as_mut().and_then(|proof| proof.challenge.take());
     let content = Renew::content(challenge.as_deref().unwrap_or_default(), &asked.request_id, &asked.csr);
     let deed = ca_api::possession::ProvenDeed::Renew;
-    asked.proof = fixture::key_proof(key, &issued.serial, &issued.certificate, deed, &content);
-    asked.proof.challenge = challenge;
+    let proof = fixture::key_proof(key, &issued.serial, &issued.certificate, deed, &content);
+    asked.proof = Some(ca_api::possession::KeyProof { challenge, ..proof });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +143,7 @@ async fn a_proof_that_could_have_been_made_before_renews_nothing() {
     // None, anything, and that of another certificate, each signed as it should be.
     for challenge in [None, Some("0".repeat(80)), Some(other.challenge)] {
         let mut asked = asking(&server, &own, &key(), "a");
-        asked.proof.challenge = challenge;
+        asked.proof.as_mut().unwrap().challenge = challenge;
         sign(&mut asked, &own);
         assert_eq!(code(server.client().renew(&asked).await), "challenge_expired");
     }
@@ -151,7 +151,7 @@ async fn a_proof_that_could_have_been_made_before_renews_nothing() {
     let mut asked = asking(&server, &own, &key(), "a");
     let content = format!("{}\n{}", asked.request_id, asked.csr);
     let deed = ca_api::possession::ProvenDeed::Renew;
-    asked.proof = fixture::key_proof(&own.0, &own.1.serial, &own.1.certificate, deed, &content);
+    asked.proof = Some(fixture::key_proof(&own.0, &own.1.serial, &own.1.certificate, deed, &content));
     assert_eq!(code(server.client().renew(&asked).await), "proof_invalid");
     server.client().renew(&asking(&server, &own, &key(), "a")).await.unwrap();
     server.finish().await;
@@ -175,10 +175,10 @@ async fn an_expired_certificate_and_one_of_a_revoked_authority_are_not_renewed()
     let issuer = ca_pki::SerialNumber::from_magnitude(&issuer).unwrap();
     let reason = ca_pki::crl::RevocationReason::CaCompromise;
     authority.revoke(&issuer, reason, None, "test").await.unwrap();
-    let refused = authority.renew_own(&asked()).await;
+    let refused = authority.renew_own(&asked(), None).await;
     assert!(matches!(refused, Err(CaError::Possession(PossessionRefusal::IssuerRevoked))), "{refused:?}");
     clock.advance(std::time::Duration::from_secs(2 * 366 * 86_400));
-    let refused = authority.renew_own(&asked()).await;
+    let refused = authority.renew_own(&asked(), None).await;
     assert!(
         matches!(refused, Err(CaError::Possession(PossessionRefusal::CertificateExpired))),
         "{refused:?}"

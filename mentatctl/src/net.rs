@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
@@ -43,36 +43,21 @@ impl TlsFlags {
     /// Exit code 2 when a file cannot be used.
     pub fn client(&self, home: &Home) -> Outcome<Client> {
         let config = home.config();
-        let ca = self.tls_ca.as_ref().or(config.tls_ca.as_ref());
         let cert = self.tls_cert.as_ref().or(config.tls_cert.as_ref());
         let key = self.tls_key.as_ref().or(config.tls_key.as_ref());
-        let mut builder = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("mentatctl/", env!("CARGO_PKG_VERSION")))
-            .no_proxy();
-        if let Some(path) = ca {
-            builder = builder.tls_certs_only(authorities(path)?);
-        } else if let Some(path) = home.stack_tls_ca() {
-            // Nobody asked for it by name: a registry elsewhere keeps the authorities that it has.
-            builder = builder.tls_certs_merge(authorities(path)?);
-        }
+        let mut builder = self.builder(home)?;
         if let Some((cert, key)) = pair(cert, key)? {
             let (chain, secret) = (read_file(cert)?, read_secret(key)?);
             refuse_readers(
                 key,
                 "if nobody else has read it: chmod 600; else replace it and its certificate",
             )?;
-            // Reserved once: growing would leave a copy of the key behind.
-            let mut pem = Zeroizing::new(Vec::with_capacity(chain.len() + 1 + secret.len()));
-            pem.extend(chain);
-            pem.push(b'\n');
-            pem.extend(secret.as_bytes());
-            let identity = Identity::from_pem(&pem)
-                .or_fail(Exit::Usage, format!("{} with {}", cert.display(), key.display()))?;
+            let identity = identity(&chain, &secret);
+            let identity =
+                identity.or_fail(Exit::Usage, format!("{} with {}", cert.display(), key.display()))?;
             builder = builder.identity(identity);
         }
+        let ca = self.tls_ca.as_ref().or(config.tls_ca.as_ref());
         // What cannot be used of a PEM file shows only here.
         let given: Vec<String> =
             [ca, cert, key].into_iter().flatten().map(|p| p.display().to_string()).collect();
@@ -84,6 +69,42 @@ impl TlsFlags {
                 .hint("give PEM files: certificates for --tls-ca and --tls-cert, a PKCS#8 key for --tls-key")
         })
     }
+
+    /// The client that shows this certificate, whatever the flags and the configuration name.
+    ///
+    /// # Errors
+    /// Exit code 2 when a file, or the key, cannot be used.
+    pub fn client_showing(&self, chain: &[u8], key: &Zeroizing<String>, home: &Home) -> Outcome<Client> {
+        let unusable = "showing the certificate at the handshake";
+        let identity = identity(chain, key).or_fail(Exit::Usage, unusable)?;
+        self.builder(home)?.identity(identity).build().or_fail(Exit::Usage, unusable)
+    }
+
+    fn builder(&self, home: &Home) -> Outcome<ClientBuilder> {
+        let ca = self.tls_ca.as_ref().or(home.config().tls_ca.as_ref());
+        let builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("mentatctl/", env!("CARGO_PKG_VERSION")))
+            .no_proxy();
+        Ok(match (ca, home.stack_tls_ca()) {
+            (Some(path), _) => builder.tls_certs_only(authorities(path)?),
+            // Nobody asked for it by name: a registry elsewhere keeps the authorities that it has.
+            (None, Some(path)) => builder.tls_certs_merge(authorities(path)?),
+            (None, None) => builder,
+        })
+    }
+}
+
+/// A certificate, its issuers and its key, to be shown.
+fn identity(chain: &[u8], key: &Zeroizing<String>) -> Result<Identity, reqwest::Error> {
+    // Reserved once: growing would leave a copy of the key behind.
+    let mut pem = Zeroizing::new(Vec::with_capacity(chain.len() + 1 + key.len()));
+    pem.extend(chain);
+    pem.push(b'\n');
+    pem.extend(key.as_bytes());
+    Identity::from_pem(&pem)
 }
 
 /// A client certificate and its key. One without the other would be left out in silence.

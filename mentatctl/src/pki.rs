@@ -54,7 +54,7 @@ pub enum Command {
     /// Revoke a certificate, or every one of a selection (administrator), or your own with --mine
     Revoke(Box<RevokeCommand>),
     /// Replace the developer certificate with a new one for a new key: by the key at hand, or, with --email or --uri, with a one-time token
-    Renew(RequestCert),
+    Renew(renew::Renewal),
 }
 
 /// `pki token` subcommands.
@@ -200,8 +200,7 @@ pub enum Reason {
 pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
     match command {
         Command::RequestCert(request) => request_cert(request, KeyUse::KeepExisting, home, out),
-        Command::Renew(request) if !request.names_somebody() => renew::by_key(request, home, out),
-        Command::Renew(request) => request_cert(request, KeyUse::MakeNew, home, out),
+        Command::Renew(renewal) => renew::run(renewal, home, out),
         Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
         Command::IdentityToken(asked) => identity_token::run(asked, home, out),
         Command::Policy(command) => policy::run(command, home, out),
@@ -366,10 +365,16 @@ pub fn ca_failure(error: ClientError) -> Failure {
                 }
                 ("proof_expired", _) => Some("set this machine's clock"),
                 ("proof_invalid", _) => Some("is --ca-url the authority that issued the certificate?"),
+                ("proof_missing", _) => {
+                    Some("the authority asks for no certificates at the handshake: leave --mtls out")
+                }
                 ("certificate_expired" | "certificate_revoked" | "issuer_revoked", _)
                 | ("not_renewable", _) => Some(
                     "ask an administrator for a one-time token: mentatctl pki token create --email ADDRESS",
                 ),
+                ("certificate_not_for_this", _) => {
+                    Some("connect without that certificate: leave --tls-cert out")
+                }
                 (_, 401 | 403) => Some("give --admin-token-file FILE, or use the administrator's stack"),
                 (_, 429 | 503) => Some("wait a little and try again"),
                 _ => None,

@@ -93,3 +93,27 @@ fn a_developer_renews_without_a_token_and_an_interruption_costs_nothing() {
     assert!(!file("signing.key.pending").exists());
     assert_eq!(std::fs::read_to_string(file("signing.key")).unwrap(), new);
 }
+
+#[test]
+fn a_developer_shows_the_certificate_at_the_handshake_instead_of_signing() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up_with(&dir.path().join("stack"), &["--tls"]);
+    let enrolling = ["--json", "pki", "request-cert", "--email", "dev@example.com"];
+    let first =
+        stack.ctl_with_input(&enrolling, token(&stack, "dev@example.com").as_bytes()).success().json();
+    let renewed = stack.ctl(&["--json", "pki", "renew", "--mtls"]).success().json();
+    assert_eq!(renewed["renews"], first["serial"]);
+    let listed = stack.ctl(&["--json", "pki", "list", "--mine", "--mtls"]).success();
+    assert_eq!(listed.stdout.lines().count(), 2, "{}", listed.stdout);
+    stack.ctl(&["pki", "revoke", "--mine", "--mtls", "--reason", "superseded"]).success();
+    stack.ctl(&["pki", "renew", "--mtls"]).refused(1, "certificate_revoked").one_clear_line();
+    // The old one stands, and is not the administrator's for that.
+    let with = |file: &str| stack.home().join(file).to_str().unwrap().to_owned();
+    let (cert, key) = (with("signing.crt"), with("signing.key"));
+    let asked = ["pki", "list", "--tls-cert", &cert, "--tls-key", &key];
+    stack.ctl(&asked).refused(1, "certificate_not_for_this").one_clear_line();
+    let plain = ["pki", "renew", "--mtls", "--ca-url", "http://127.0.0.1:1"];
+    stack.ctl(&plain).refused(2, "needs TLS").one_clear_line();
+    let with_token = ["pki", "renew", "--mtls", "--email", "dev@example.com"];
+    stack.ctl(&with_token).refused(2, "cannot be used with");
+}

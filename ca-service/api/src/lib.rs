@@ -18,9 +18,9 @@
 //! | `GET /api/v1/certificates/SERIAL` (auditor) | [`CertificateRecord`] |
 //! | `POST /api/v1/certificates/SERIAL/revoke` (administrator) | [`Revoke`] → [`Revocation`] |
 //! | `POST /api/v1/renewals/challenges` | [`possession::AskChallenge`] → [`possession::RenewalChallenge`] |
-//! | `POST /api/v1/renewals` (by proof of the key) | [`possession::Renew`] → [`IssuedCertificate`], or 202 with [`RequestStatus`] |
-//! | `POST /api/v1/own/certificates` (by proof of the key) | [`possession::ListOwn`] → [`CertificateList`] |
-//! | `POST /api/v1/own/revocations` (by proof of the key) | [`possession::RevokeOwn`] → [`Revocation`] |
+//! | `POST /api/v1/renewals` (by proof of the key, there or at the handshake) | [`possession::Renew`] → [`IssuedCertificate`], or 202 with [`RequestStatus`] |
+//! | `POST /api/v1/own/certificates` (by proof of the key, there or at the handshake) | [`possession::ListOwn`] → [`CertificateList`] |
+//! | `POST /api/v1/own/revocations` (by proof of the key, there or at the handshake) | [`possession::RevokeOwn`] → [`Revocation`] |
 //! | `POST /api/v1/revocations/plan` (approver) | [`PlanRevocations`] → [`RevocationPlan`] |
 //! | `POST /api/v1/revocations` (administrator) | [`RevokeMany`] → [`RevokeManyDone`] |
 //! | `GET /api/v1/certificates/SERIAL/status?at=TIME` | [`StatusQuery`] → [`StatusOnDate`] |

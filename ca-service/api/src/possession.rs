@@ -2,7 +2,9 @@
 //! own certificates, without anybody else's leave.
 //!
 //! The proof is a signature by the certified key over a text that names the deed, the certificate, the time and all that is asked for
-//! ([`KeyProof::message`]). It needs no client certificate at the handshake, and so works behind every proxy.
+//! ([`KeyProof::message`]). It needs no client certificate at the handshake, and so works behind every proxy. Where the authority takes
+//! certificates of its own at the TLS handshake (`enrolment.mutual_tls`), the proof may be left out: what is asked for is then about the
+//! certificate of the connection.
 
 use serde::{Deserialize, Serialize};
 
@@ -68,8 +70,9 @@ impl KeyProof {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListOwn {
-    /// By the key of a certificate that is good now.
-    pub proof: KeyProof,
+    /// By the key of a certificate that is good now; absent where the connection shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<KeyProof>,
     /// `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
@@ -121,8 +124,9 @@ impl From<OwnReason> for crate::RevocationReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeOwn {
-    /// By the key of the certificate, which may have expired.
-    pub proof: KeyProof,
+    /// By the key of the certificate, which may have expired; absent where the connection shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<KeyProof>,
     /// Why.
     pub reason: OwnReason,
     /// From when on it must not be trusted, for `key-compromise` only; default is now.
@@ -161,8 +165,9 @@ pub struct RenewalChallenge {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renew {
-    /// By the key of the certificate that is renewed, which must be good now.
-    pub proof: KeyProof,
+    /// By the key of the certificate that is renewed, which must be good now; absent where the connection shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<KeyProof>,
     /// PEM PKCS #10 request for another key. Only its key is taken, after its signature was verified.
     pub csr: String,
     /// Repeating a call with the same id and the same new key returns the first call's certificate, never a second one.

@@ -1,10 +1,10 @@
-//! `/api/v1/own` and `/api/v1/renewals`: one's own certificates, by proof of a certified key.
+//! `/api/v1/own` and `/api/v1/renewals`: one's own certificates, by proof of a certified key in the request, or at the handshake.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ca_api::CertificateList;
-use ca_api::possession::{AskChallenge, ListOwn, ProvenDeed, Renew, RevokeOwn};
+use ca_api::possession::{AskChallenge, KeyProof, ListOwn, ProvenDeed, Renew, RevokeOwn};
 use http::StatusCode;
 use service::Problem;
 use service::peer::{self, Peer};
@@ -20,14 +20,16 @@ use crate::CertificateAuthority;
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
     let list = warp::path!("api" / "v1" / "own" / "certificates")
         .and(warp::post())
+        .and(peer::peer())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|body, authority| async move { answer(list(body, authority).await) });
+        .and_then(|peer, body, authority| async move { answer(list(&peer, body, authority).await) });
     let revoke = warp::path!("api" / "v1" / "own" / "revocations")
         .and(warp::post())
+        .and(peer::peer())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|body, authority| async move { answer(revoke(body, authority).await) });
+        .and_then(|peer, body, authority| async move { answer(revoke(&peer, body, authority).await) });
     let renew = warp::path!("api" / "v1" / "renewals")
         .and(warp::post())
         .and(peer::peer())
@@ -42,10 +44,15 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
     list.or(revoke).unify().or(renew).unify().or(challenge).unify().boxed()
 }
 
-async fn list(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+/// Whose key a proof names, for the log.
+fn named(proof: Option<&KeyProof>) -> &str {
+    proof.map_or("of the connection", |proof| &proof.serial)
+}
+
+async fn list(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: ListOwn = request::parse(&body)?;
-    let found = authority.list_own(&asked).await.inspect_err(|error| {
-        authority.note_refused_proof(ProvenDeed::List, &asked.proof.serial, error);
+    let found = authority.list_own(&asked, peer.held_certificate()).await.inspect_err(|error| {
+        authority.note_refused_proof(ProvenDeed::List, named(asked.proof.as_ref()), error);
     })?;
     let (found, next) = CertificateAuthority::page_of_own(found);
     let certificates =
@@ -53,10 +60,10 @@ async fn list(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Respo
     Ok(json(StatusCode::OK, &CertificateList { certificates, next }))
 }
 
-async fn revoke(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+async fn revoke(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: RevokeOwn = request::parse(&body)?;
-    let revoked = authority.revoke_own(&asked).await.inspect_err(|error| {
-        authority.note_refused_proof(ProvenDeed::Revoke, &asked.proof.serial, error);
+    let revoked = authority.revoke_own(&asked, peer.held_certificate()).await.inspect_err(|error| {
+        authority.note_refused_proof(ProvenDeed::Revoke, named(asked.proof.as_ref()), error);
     })?;
     Ok(json(StatusCode::OK, &revoked_with(&authority, &revoked).await?))
 }
@@ -68,9 +75,10 @@ async fn challenge(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<
 
 async fn renew(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: Renew = request::parse(&body)?;
-    let renewed = authority.renew_own_over(&asked, connected_as(Some(peer))).await;
+    let renewed =
+        authority.renew_own_over(&asked, peer.held_certificate(), connected_as(Some(peer))).await;
     match renewed.inspect_err(|error| {
-        authority.note_refused_proof(ProvenDeed::Renew, &asked.proof.serial, error);
+        authority.note_refused_proof(ProvenDeed::Renew, named(asked.proof.as_ref()), error);
     }) {
         Ok(issued) => Ok(json(StatusCode::CREATED, &delivered(&authority, &issued)?)),
         Err(error) => Ok(queue::accepted(error)?),

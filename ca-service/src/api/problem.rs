@@ -74,7 +74,8 @@ pub fn problem(error: &CaError) -> Problem {
             let status = match refusal {
                 PossessionRefusal::ChallengeExpired
                 | PossessionRefusal::ProofExpired
-                | PossessionRefusal::ProofInvalid => StatusCode::UNAUTHORIZED,
+                | PossessionRefusal::ProofInvalid
+                | PossessionRefusal::ProofMissing => StatusCode::UNAUTHORIZED,
                 PossessionRefusal::CertificateExpired
                 | PossessionRefusal::CertificateRevoked
                 | PossessionRefusal::IssuerRevoked

@@ -29,6 +29,9 @@ pub struct EnrolmentConfig {
     pub profile_approvals: BTreeMap<String, u8>,
     /// Profiles whose certificates are not renewed by their key. Default none; those of ten minutes never are.
     pub no_renewal: BTreeSet<String>,
+    /// Whether holders may show a certificate of this authority at the TLS handshake instead of signing what they ask for, to list, renew
+    /// and revoke their own: `refuse` (default) or `accept`, which needs `[server.tls]`.
+    pub mutual_tls: MutualTls,
     /// Hours from a request to its end, 1 to 720. Default 168. The certificate must be fetched in them, too.
     pub request_hours: u32,
     /// Most requests that wait at once, 1 to 10000. Default 1000. Those by identity token, code and renewal take half of that
@@ -51,6 +54,7 @@ impl Default for EnrolmentConfig {
             token_approvals: 0,
             profile_approvals: BTreeMap::new(),
             no_renewal: BTreeSet::new(),
+            mutual_tls: MutualTls::Refuse,
             request_hours: 168,
             most_waiting: 1_000,
             most_waiting_per_identity: 4,
@@ -59,6 +63,17 @@ impl Default for EnrolmentConfig {
             webhook: None,
         }
     }
+}
+
+/// Whether certificates of this authority are asked for at the handshake.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MutualTls {
+    /// Those that sign code, for their holders to look after them.
+    Accept,
+    /// They are not.
+    #[default]
+    Refuse,
 }
 
 /// So many in the long run, and so many at once after a pause.
@@ -146,6 +161,12 @@ impl EnrolmentConfig {
             return Err(StartRefusal::new(
                 format!("enrolment.no_renewal: there is no profile {profile}"),
                 "name a section of [profiles]",
+            ));
+        }
+        if self.mutual_tls == MutualTls::Accept && settings.config.server.tls.is_none() {
+            return Err(StartRefusal::new(
+                "enrolment.mutual_tls = \"accept\", and there is no [server.tls]",
+                "add the section: certificates are shown at its handshake; or leave the setting out",
             ));
         }
         let mail = settings.config.mail.as_ref().map_or(0, |mail| mail.approvals);

@@ -9,8 +9,10 @@ use ca_api::{CertificateRecord, Revocation};
 use clap::Args;
 use hsm::{Input, KeyAlgorithm, Passphrase, PublicKey, Purpose, SignatureAlgorithm, Signer, SigningIntent};
 use sha2::{Digest as _, Sha256};
+use trust_store::Certificate;
+use zeroize::Zeroizing;
 
-use super::{CaFlags, Reason, ca_failure, passphrase_from};
+use super::{CaFlags, Reason, ca_failure, passphrase_from, read_key};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
 use crate::net::block_on;
@@ -35,6 +37,25 @@ pub struct OwnFlags {
     /// With --mine: file with the passphrase of the key
     #[arg(long, value_name = "FILE", requires = "mine")]
     passphrase_file: Option<PathBuf>,
+    /// With --mine: show the certificate at the TLS handshake, where the authority takes that, instead of signing what is asked for
+    #[arg(long, requires = "mine")]
+    mtls: bool,
+}
+
+/// How the certified key is shown to the authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Showing {
+    /// At the TLS handshake.
+    Handshake,
+    /// By a signature over what is asked for.
+    Signature,
+}
+
+impl Showing {
+    /// As the flag says.
+    pub fn mutual_tls(wanted: bool) -> Self {
+        if wanted { Self::Handshake } else { Self::Signature }
+    }
 }
 
 /// A certificate with its key.
@@ -42,6 +63,8 @@ pub struct Own {
     key: Arc<dyn Signer>,
     pub(super) serial: String,
     certificate_sha256: String,
+    /// What is shown at the handshake, in PEM: the certificate with its issuers, and the key.
+    shown: Option<(String, Zeroizing<String>)>,
 }
 
 impl OwnFlags {
@@ -49,7 +72,7 @@ impl OwnFlags {
         let certificate = self.signing_cert.clone().unwrap_or_else(|| home.signing_certificate());
         let key = self.signing_key.clone().unwrap_or_else(|| home.signing_key());
         let passphrase = self.passphrase_file.as_deref().map(passphrase_from).transpose()?;
-        Own::open(&certificate, &key, passphrase.as_ref())
+        Own::open(&certificate, &key, passphrase.as_ref(), Showing::mutual_tls(self.mtls))
     }
 }
 
@@ -57,10 +80,23 @@ impl Own {
     /// Opens a certificate and its key.
     ///
     /// # Errors
-    /// Exit code 2 when they cannot be used, or are not of each other.
-    pub fn open(path: &Path, key: &Path, passphrase: Option<&Passphrase>) -> Outcome<Self> {
-        let certificate = chain_file::read(path)?.remove(0);
-        let key = key::open(key, passphrase)?;
+    /// Exit code 2 when they cannot be used, are not of each other, or the key cannot be shown so.
+    pub fn open(path: &Path, key: &Path, passphrase: Option<&Passphrase>, showing: Showing) -> Outcome<Self> {
+        let chain = chain_file::read(path)?;
+        let pem: String = chain.iter().map(Certificate::to_pem).collect();
+        let certificate = chain.into_iter().next().ok_or_else(|| Failure::usage("no certificate"))?;
+        let (key, shown): (Arc<dyn Signer>, _) = match showing {
+            Showing::Signature => (key::open(key, passphrase)?, None),
+            Showing::Handshake if key::reference(key)?.is_some() => {
+                return Err(Failure::usage("a key that lives elsewhere signs no handshakes")
+                    .hint("leave --mtls out: it signs what is asked for"));
+            }
+            Showing::Handshake => {
+                let key = read_key(key, passphrase)?;
+                let secret = key.to_pem();
+                (key::shared(key), Some((pem, secret)))
+            }
+        };
         let named = PublicKey::from_spki_der(certificate.spki_der()).or_fail(Exit::Usage, path.display())?;
         if named.spki_sha256() != key.public_key().spki_sha256() {
             return Err(Failure::usage(format!("the key is not that of {}", path.display()))
@@ -70,14 +106,40 @@ impl Own {
             key,
             serial: hex::encode(certificate.serial()),
             certificate_sha256: hex::encode(Sha256::digest(certificate.der())),
+            shown,
         })
     }
 
-    /// The proof for one deed, of now.
+    /// A client without the administrator's token, which shows the certificate where that is how it is shown.
+    ///
+    /// # Errors
+    /// When the address is not known, or not one of TLS where it must be.
+    pub fn client(&self, ca: &CaFlags, home: &Home) -> Outcome<CaClient> {
+        let url = ca.url(home)?;
+        let http = match &self.shown {
+            None => ca.http(home)?,
+            Some(_) if !url.starts_with("https://") => {
+                return Err(Failure::usage(format!("--mtls needs TLS, and {url} has none"))
+                    .hint("give an https:// address in --ca-url, or leave --mtls out"));
+            }
+            Some((chain, key)) => ca.tls.client_showing(chain.as_bytes(), key, home)?,
+        };
+        Ok(CaClient::new(http, &url))
+    }
+
+    /// Whether the handshake shows the key.
+    pub fn is_shown(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// The proof for one deed, of now; none where the handshake is the proof.
     ///
     /// # Errors
     /// Exit code 1 when the key does not sign.
-    pub fn proof(&self, deed: ProvenDeed, content: &str) -> Outcome<KeyProof> {
+    pub fn proof(&self, deed: ProvenDeed, content: &str) -> Outcome<Option<KeyProof>> {
+        if self.shown.is_some() {
+            return Ok(None);
+        }
         let algorithm = match self.key.public_key().algorithm() {
             KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureAlgorithm::RsaPkcs1Sha256,
             other => other.default_signature(),
@@ -87,25 +149,17 @@ impl Own {
         let intent = SigningIntent::fresh(Purpose::Request).or_fail(Exit::Failure, "the proof")?;
         let signature = self.key.sign(Input::Message(message.as_bytes()), algorithm, &intent);
         let signature = hex::encode(signature.or_fail(Exit::Failure, "signing the proof")?.as_bytes());
-        Ok(KeyProof { serial: self.serial.clone(), time, challenge: None, signature })
+        Ok(Some(KeyProof { serial: self.serial.clone(), time, challenge: None, signature }))
     }
 
-    /// The proof for a renewal, which names a challenge of the authority.
+    /// The proof for a renewal, which names a challenge of the authority; none where the handshake shows the key.
     ///
     /// # Errors
     /// As [`Self::proof`].
-    pub fn renewal(&self, challenge: String, request_id: &str, csr: &str) -> Outcome<KeyProof> {
+    pub fn renewal(&self, challenge: String, request_id: &str, csr: &str) -> Outcome<Option<KeyProof>> {
         let proof = self.proof(ProvenDeed::Renew, &Renew::content(&challenge, request_id, csr))?;
-        Ok(KeyProof { challenge: Some(challenge), ..proof })
+        Ok(proof.map(|proof| KeyProof { challenge: Some(challenge), ..proof }))
     }
-}
-
-/// A client without the administrator's token.
-///
-/// # Errors
-/// When the address is not known.
-pub fn client(ca: &CaFlags, home: &Home) -> Outcome<CaClient> {
-    Ok(CaClient::new(ca.http(home)?, &ca.url(home)?))
 }
 
 /// The newest certificates of one's own identity, so many at most.
@@ -113,7 +167,8 @@ pub fn client(ca: &CaFlags, home: &Home) -> Outcome<CaClient> {
 /// # Errors
 /// Exit code 2 when certificate or key cannot be used; what the authority refuses.
 pub fn list(own: &OwnFlags, limit: u32, ca: &CaFlags, home: &Home) -> Outcome<Vec<CertificateRecord>> {
-    let (client, own) = (client(ca, home)?, own.open(home)?);
+    let own = own.open(home)?;
+    let client = own.client(ca, home)?;
     let (mut found, mut after) = (Vec::new(), None);
     for _ in 0..MAX_PAGES {
         let proof = own.proof(ProvenDeed::List, &ListOwn::content(after))?;
@@ -149,7 +204,8 @@ pub fn revoke(
                 .hint("give --reason key-compromise, superseded or cessation-of-operation"));
         }
     };
-    let (client, own) = (client(ca, home)?, own.open(home)?);
+    let own = own.open(home)?;
+    let client = own.client(ca, home)?;
     let proof = own.proof(ProvenDeed::Revoke, &RevokeOwn::content(reason, compromised_at))?;
     let asked = RevokeOwn { proof, reason, compromised_at };
     block_on(async { client.revoke_own(&asked).await.map_err(ca_failure) })

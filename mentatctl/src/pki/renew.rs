@@ -1,19 +1,20 @@
-//! `pki renew` by the key at hand: a new certificate for a new key, and no token.
+//! `pki renew` by the key at hand, shown by a signature or at the TLS handshake: a new certificate for a new key, and no token.
 //!
 //! The new key and the id of the request are written down before the authority is asked, and the certificate is put in its place before
 //! its key is: whoever was interrupted repeats the command, and gets the same certificate.
 
 use std::path::Path;
 
-use ca_api::client::ClientError;
+use ca_api::client::{CaClient, ClientError};
 use ca_api::possession::{AskChallenge, Renew};
+use clap::Args;
 use hsm::developer::DeveloperKey;
 use hsm::{Passphrase, PublicKey, Signer as _};
 use serde_json::json;
 use trust_store::identity::Identity;
 
-use super::enrol::{KeyUse, RequestCert, begin, check, one_at_a_time};
-use super::own::{Own, client};
+use super::enrol::{KeyUse, RequestCert, begin, check, one_at_a_time, request_cert};
+use super::own::{Own, Showing};
 use super::pending::PendingRequest;
 use super::{ca_failure, key_advice, passphrase_from, time_text, waiting};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
@@ -23,12 +24,34 @@ use crate::output::{Output, shown};
 use crate::sign::key;
 use crate::{chain_file, csr};
 
+/// `pki renew`.
+#[derive(Debug, Args)]
+pub struct Renewal {
+    #[command(flatten)]
+    request: RequestCert,
+    /// Show the certificate at the TLS handshake, where the authority takes that (enrolment.mutual_tls), instead of signing the request
+    /// with its key
+    #[arg(long, conflicts_with_all = ["email", "uri", "token", "by_mail"])]
+    mtls: bool,
+}
+
+/// Replaces the certificate at hand: by its key, or, for whoever the command line names, with a one-time token.
+///
+/// # Errors
+/// As [`by_key`] and [`request_cert`].
+pub fn run(renewal: &Renewal, home: &Home, out: &Output) -> Outcome {
+    if renewal.request.names_somebody() {
+        return request_cert(&renewal.request, KeyUse::MakeNew, home, out);
+    }
+    by_key(&renewal.request, Showing::mutual_tls(renewal.mtls), home, out)
+}
+
 /// Renews the certificate whose key is at hand.
 ///
 /// # Errors
 /// Exit code 2 when certificate or key cannot be used; 1 when the authority refuses; 69 when it cannot answer now, or people must
 /// approve: the same command then continues.
-pub fn by_key(request: &RequestCert, home: &Home, out: &Output) -> Outcome {
+fn by_key(request: &RequestCert, showing: Showing, home: &Home, out: &Output) -> Outcome {
     if request.token.is_some() {
         return Err(Failure::usage("a token is for one identity").hint("give --email or --uri with --token"));
     }
@@ -39,7 +62,7 @@ pub fn by_key(request: &RequestCert, home: &Home, out: &Output) -> Outcome {
             .hint("name another object in --key with `pki request-cert`: it is made there"));
     }
     let passphrase = request.passphrase_file.as_deref().map(passphrase_from).transpose()?;
-    let client = client(&request.ca, home)?;
+    request.ca.url(home)?;
     let _turn = one_at_a_time(folder_of(&key_path))?;
     let certificate = chain_file::read(&certificate_path)?.remove(0);
     let identity = Identity::of_certificate(&certificate).or_fail(Exit::Usage, certificate_path.display())?;
@@ -66,7 +89,8 @@ pub fn by_key(request: &RequestCert, home: &Home, out: &Output) -> Outcome {
             .hint("finish it with the command and the token that began it, or move it away"));
         }
     }
-    let own = Own::open(&certificate_path, &key_path, passphrase.as_ref())?;
+    let own = Own::open(&certificate_path, &key_path, passphrase.as_ref(), showing)?;
+    let client = own.client(&request.ca, home)?;
     let mark = format!("certificate:{}", own.serial);
     let (pending, key) = match found {
         Some((pending, key)) if pending.is_for(&mark) => {
@@ -82,12 +106,15 @@ pub fn by_key(request: &RequestCert, home: &Home, out: &Output) -> Outcome {
     let csr = csr::bare_request_pem(&key)?;
     let request_id = pending.request_id().to_owned();
     let answer = block_on(async {
-        let asked = AskChallenge { serial: own.serial.clone() };
-        let challenge = match client.renewal_challenge(&asked).await {
-            Ok(challenge) => challenge.challenge,
-            Err(error) => return Ok(Err(error)),
+        let proof = if own.is_shown() {
+            None
+        } else {
+            let asked = AskChallenge { serial: own.serial.clone() };
+            match client.renewal_challenge(&asked).await {
+                Ok(challenge) => own.renewal(challenge.challenge, &request_id, &csr)?,
+                Err(error) => return Ok(Err(error)),
+            }
         };
-        let proof = own.renewal(challenge, &request_id, &csr)?;
         Ok(waiting::renew(&client, &Renew { proof, csr, request_id }, out).await)
     })?;
     let issued = match answer {
@@ -95,6 +122,7 @@ pub fn by_key(request: &RequestCert, home: &Home, out: &Output) -> Outcome {
         Err(error) if is_hopeless(&error) => {
             // Its answer may have been lost, and whatever is refused now was not then: the key of a certificate is not thrown away.
             let spki = hex::encode(key.public_key().spki_sha256());
+            let client = CaClient::new(request.ca.http(home)?, &request.ca.url(home)?);
             match block_on(async { Ok(client.certificate_of_key(&spki).await) })? {
                 Ok(issued) => issued,
                 Err(none) if none.code() == Some("certificate_unknown") => {
@@ -137,7 +165,8 @@ fn put_key(pending: PendingRequest, key_path: &Path) -> Outcome<()> {
 fn is_hopeless(error: &ClientError) -> bool {
     match error {
         ClientError::Problem(problem) => match problem.code.as_str() {
-            "challenge_expired" | "http_error" | "proof_expired" | "request_changed" | "request_conflict" => {
+            "challenge_expired" | "http_error" | "proof_expired" | "proof_missing" | "request_changed"
+            | "request_conflict" => {
                 false
             }
             _ => (400..500).contains(&problem.status) && problem.status != 429,

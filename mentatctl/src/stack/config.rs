@@ -71,6 +71,10 @@ pub fn authority(layout: &Layout, ports: &Ports, tempo: Tempo) -> Outcome<()> {
         let sections = [section(DEVELOPER_AUDIENCE, "developer"), section(DEFAULT_AUDIENCE, "keyless")];
         config.insert("oidc".into(), Value::Array(sections.to_vec()));
     }
+    if ports.transport == Transport::Https {
+        // Developers may show their certificate at the handshake: `pki renew --mtls`.
+        config.insert("enrolment".into(), table([("mutual_tls", "accept".into())]));
+    }
     config.insert("status".into(), table([("publish_interval_seconds", tempo.seconds(60).into())]));
     config.insert(
         "profiles".into(),
