@@ -26,12 +26,14 @@ use crate::mail_code::CodeMail;
 use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
+use crate::oidc::reuse::Served;
 use crate::publisher::PublishedCrl;
 use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
 use crate::standing::Fall;
 use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
+use crate::token_refusal::TokenRefusals;
 use crate::transparency::{EventLog, IssuanceLog};
 
 /// Names of the authorities, in paths and records.
@@ -146,6 +148,10 @@ pub struct CertificateAuthority {
     pub(crate) issuance_log: Option<LoggedTo>,
     pub(crate) event_log: Option<Arc<dyn EventLog>>,
     pub(crate) issuers: Issuers,
+    /// Which identity tokens served for certificates.
+    pub(crate) served_tokens: Served,
+    /// Which were refused and are not in the audit trail yet.
+    pub(crate) token_refusals: TokenRefusals,
     /// Who approves what only a quorum may do while serving.
     pub(crate) quorum: Option<Quorum>,
     /// Who sends codes that prove an e-mail address.

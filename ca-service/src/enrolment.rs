@@ -116,6 +116,7 @@ impl CertificateAuthority {
             requester: format!("token:{}", hex::encode(hash)),
             request_id: request.request_id.clone(),
             token: Some(hash),
+            identity_token: None,
             proof: proof.clone(),
             approved: None,
             evidence: serde_json::json!({

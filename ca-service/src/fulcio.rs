@@ -15,9 +15,10 @@ use trust_store::signature::{Algorithm, SignatureVerifier as _};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::issuance::{AuthorisedRequest, Issued};
-use crate::oidc::ProvenIdentity;
+use crate::oidc::{OidcError, ProvenIdentity};
 use crate::queue::{Asked, Proof};
 use crate::storage::StoreError;
+use crate::token_refusal::Purpose;
 
 /// Longest PEM public key in characters.
 const MAX_KEY_PEM: usize = 2 * MAX_SPKI;
@@ -114,11 +115,11 @@ impl CertificateAuthority {
         certificate: &CertificateRequest,
     ) -> Result<Issued, CaError> {
         let now = self.clock.now()?;
-        let proven = self.issuers.prove(&certificate.token, now, self.clock.monotonic()).await;
-        let proven = proven.inspect_err(|refusal| {
-            self.metrics.identity_tokens_refused.inc();
-            tracing::info!(code = refusal.code(), %refusal, "an identity token got no certificate");
-        })?;
+        let token = self.verified_token(&certificate.token, Purpose::Certificate).await?;
+        let proven = match self.issuers.prove(&token, now) {
+            Ok(proven) => proven,
+            Err(refusal) => return Err(self.refuse_token(&token, Purpose::Certificate, refusal).await),
+        };
         let subject = proven.subject();
         let key_use = self.profile(proven.profile())?.key_use();
         let public_key = certificate.key.verify(&subject.challenge, key_use).map_err(CaError::Request)?;
@@ -128,16 +129,17 @@ impl CertificateAuthority {
             profile: proven.profile().to_owned(),
             identity_issuer: proven.issuer().to_owned(),
             claims: subject.extensions.clone(),
-            requester: format!("oidc:{}#{}", proven.issuer(), proven.token_subject()),
+            requester: token.name(),
             request_id: None,
             token: None,
+            identity_token: proven.once(),
             proof: Proof::IdentityToken { audiences: proven.audiences().to_vec() },
             approved: None,
             evidence: proven.evidence().into(),
         };
         let needed =
             self.approvals_demanded(proven.profile(), &authorised.proof, &authorised.identity_issuer);
-        if needed > 0 {
+        let outcome = if needed > 0 {
             let request = AuthorisedRequest { request_id: Some(same_again(&authorised)), ..authorised };
             let asked = Asked {
                 request,
@@ -145,12 +147,23 @@ impl CertificateAuthority {
                 voucher_names: Vec::new(),
                 needed,
             };
-            return self.certify_approved(&asked).await;
+            self.certify_approved(&asked).await
+        } else {
+            self.certify(authorised).await
+        };
+        match outcome {
+            Ok(issued) => {
+                if self.served_tokens.again(proven.content_sha256(), issued.intent) {
+                    self.metrics.identity_tokens_reused.inc();
+                }
+                Ok(issued)
+            }
+            Err(CaError::Store(StoreError::IdentityTokenUsed)) => {
+                Err(self.refuse_token(&token, Purpose::Certificate, OidcError::Used).await)
+            }
+            Err(CaError::Store(StoreError::KeyCompromised)) => Err(CaError::KeyCompromised),
+            Err(error) => Err(error),
         }
-        self.certify(authorised).await.map_err(|error| match error {
-            CaError::Store(StoreError::KeyCompromised) => CaError::KeyCompromised,
-            other => other,
-        })
     }
 
     /// Whose tokens are accepted.

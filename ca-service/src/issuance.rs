@@ -21,7 +21,7 @@ use crate::allowance::Counted;
 use crate::authority::{CertificateAuthority, LoadedAuthority, LoggedTo, intent_id};
 use crate::error::CaError;
 use crate::queue::{Granted, Proof};
-use crate::storage::{IntentId, NewIntent, State, Step, StoreError, StoredCertificate};
+use crate::storage::{IntentId, NewIntent, State, Step, StoreError, StoredCertificate, UsedIdentityToken};
 
 /// How long to wait before each further attempt when the signer says that nothing was signed and later may be better.
 const TRANSIENT_PAUSES: [Duration; 3] =
@@ -46,6 +46,8 @@ pub struct AuthorisedRequest {
     pub request_id: Option<String>,
     /// SHA-256 of the one-time token to use up.
     pub token: Option<[u8; 32]>,
+    /// The identity token to use up, where its issuer's are for one certificate.
+    pub identity_token: Option<UsedIdentityToken>,
     /// How they proved who they are: it counts into how many people must approve.
     pub proof: Proof,
     /// The proof that people approved exactly this, where they must.
@@ -215,6 +217,7 @@ impl CertificateAuthority {
             request_id: request.request_id,
             evidence: request.evidence,
             token: request.token,
+            identity_token: request.identity_token,
             approved: request.approved.as_ref().map(Granted::id),
             renews,
             not_before: now,

@@ -17,6 +17,7 @@
 //! | [`reconciler`] | closes every open issuance after a crash |
 //! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
 //! | [`mass_revocation`] | revoking many: plan, confirmation, approvals, pieces |
+//! | [`token_refusal`] | identity tokens that were refused, in the audit trail |
 //! | [`timestamping`] | RFC 3161 |
 //! | [`transparency`] | the issuance and event logs, behind traits |
 //! | [`submissions`] | chains on their way to the issuance log, many in one call |
@@ -69,6 +70,7 @@ pub mod statement;
 pub mod storage;
 pub mod submissions;
 pub mod timestamping;
+pub mod token_refusal;
 pub mod transcript;
 pub mod transparency;
 pub mod webhook;

@@ -18,6 +18,8 @@ pub struct CaMetrics {
     pub(crate) ocsp_limited: Counter,
     pub(crate) identity_tokens_refused: Counter,
     pub(crate) key_proofs_refused: Counter,
+    pub(crate) identity_tokens_reused: Counter,
+    pub(crate) role_tokens_refused: Counter,
     pub(crate) issuance_limited: Counter,
     pub(crate) timestamps: Counter,
     pub(crate) first_expiry: Gauge,
@@ -56,6 +58,16 @@ impl CaMetrics {
                 "mentat_ca_key_proofs_refused",
                 "Proofs of certified keys that opened nothing",
                 &self.key_proofs_refused,
+            ),
+            (
+                "mentat_ca_identity_tokens_reused",
+                "Certificates by an identity token that had served for one before",
+                &self.identity_tokens_reused,
+            ),
+            (
+                "mentat_ca_role_tokens_refused",
+                "Identity tokens that opened nothing to whoever bore them for a role",
+                &self.role_tokens_refused,
             ),
             (
                 "mentat_ca_issuance_limited",

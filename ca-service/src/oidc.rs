@@ -6,20 +6,24 @@
 //! | [`ca_pki::jws::Jws`] | a token taken apart; [`ca_pki::jws::VerifiedPayload`] exists only after its signature was verified |
 //! | [`keys::KeyCache`] | the issuer's keys: fetched by discovery, bounded in size, number, age and frequency |
 //! | [`demands::Demands`] | what a section wants a token to say beside |
+//! | [`VerifiedToken`] | one whose signature an issuer of the configuration made; nothing that it says was judged yet |
 //! | [`claims::Claims`] | what the token says; [`claims::Subject`] is what the certificate will say |
 //! | [`explanation`] | what would become of a token, rule by rule |
 //! | [`ProvenIdentity`] | the outcome: exists only when every check passed |
 //! | [`roles::RoleRule`], [`RecognisedHolder`] | whose tokens give roles, and somebody who has some |
 //!
 //! Time is an argument everywhere. The order of the checks: size and form → algorithm → issuer known → key → signature →
-//! issuer again, from the verified payload → audience → time → claims that the section demands → subject.
+//! issuer again, from the verified payload → audience → time → claims that the section demands → subject. What is refused from the
+//! audience on is known to come from the issuer, and stands in the audit trail ([`crate::token_refusal`]).
 
 pub mod claims;
 pub mod config;
 pub mod demands;
 pub mod explanation;
 pub mod keys;
+pub(crate) mod reuse;
 pub mod roles;
+mod token;
 
 #[cfg(test)]
 mod section_tests;
@@ -35,19 +39,19 @@ use ca_pki::jws::Jws;
 use ca_pki::{Identity, TokenRefusal, UnixTime};
 use serde::Deserialize;
 use service::StartRefusal;
-use sha2::{Digest as _, Sha256};
 use trust_store::provider::AwsLc;
 
 use claims::{Claims, EmailProof, Subject};
-use config::{Bearers, IssuerRule};
+use config::{Bearers, IssuerRule, Reuse};
 use keys::{HttpKeys, KeyCache, KeySource};
 use roles::RoleRule;
+use token::MARGIN;
+
+pub use token::VerifiedToken;
 
 use crate::config::Settings;
 use crate::role::Role;
-
-/// Seconds for which a used token is remembered beyond its time.
-const MARGIN: i64 = 3_600;
+use crate::storage::UsedIdentityToken;
 
 /// Why a token proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +134,8 @@ pub struct ProvenIdentity {
     names: Vec<String>,
     told_apart: bool,
     token_sha256: [u8; 32],
+    content_sha256: [u8; 32],
+    once: Option<UsedIdentityToken>,
 }
 
 impl ProvenIdentity {
@@ -176,6 +182,18 @@ impl ProvenIdentity {
         &self.token_subject
     }
 
+    /// What tells the token from all others.
+    #[must_use]
+    pub fn content_sha256(&self) -> [u8; 32] {
+        self.content_sha256
+    }
+
+    /// What the transaction that records the issuance remembers of the token, where it serves once.
+    #[must_use]
+    pub fn once(&self) -> Option<UsedIdentityToken> {
+        self.once
+    }
+
     /// What the decision was based on, for the record; the token itself is a secret and stays out.
     #[must_use]
     pub fn evidence(&self) -> serde_json::Value {
@@ -201,6 +219,7 @@ struct Judged<'a> {
     audiences: Vec<String>,
     names: Vec<String>,
     told_apart: bool,
+    reuse: Reuse,
 }
 
 /// Judges claims; that the issuer made them is for the caller to know.
@@ -217,6 +236,11 @@ fn judged<'a>(rules: &'a [IssuerRule], claims: &Claims, now: UnixTime) -> Result
     // By whichever section it is a job's.
     let of_a_job = |rule: &&IssuerRule| rule.bearers == Bearers::Jobs || rule.identity.is_of_jobs();
     let bearers = if fitting.iter().any(of_a_job) { Bearers::Jobs } else { Bearers::People };
+    let once = fitting.iter().any(|rule| rule.reuse == Reuse::Refuse);
+    if once {
+        // Else nobody could tell, after a restore, whether it served before.
+        claims.age(now)?;
+    }
     let addressed = matches!(subject.identity, Identity::Email(_)) || claims.verified_address().is_some();
     Ok(Judged {
         rule,
@@ -225,6 +249,7 @@ fn judged<'a>(rules: &'a [IssuerRule], claims: &Claims, now: UnixTime) -> Result
         // The order of the sections decides about no approval.
         audiences: fitting.iter().map(|rule| rule.audience.clone()).collect(),
         names: claims.bearer(bearers)?,
+        reuse: if once { Reuse::Refuse } else { Reuse::UntilExpiry },
         told_apart: addressed || fitting.iter().all(|rule| rule.bearers == Bearers::Jobs),
     })
 }
@@ -322,20 +347,13 @@ impl Issuers {
         &self.rules
     }
 
-    /// Verifies a token. Where one issuer has several sections, the first whose audience the token has decides.
+    /// Judges a token for a certificate. Where one issuer has several sections, the first whose audience the token has decides.
     ///
     /// # Errors
     /// [`OidcError`], the first check that fails.
-    pub async fn prove(
-        &self,
-        token: &str,
-        now: UnixTime,
-        monotonic: Duration,
-    ) -> Result<ProvenIdentity, OidcError> {
-        let known = |issuer: &str| self.rules.iter().any(|rule| rule.issuer == issuer);
-        let claims = self.verified(token, known, monotonic).await?;
-        let Judged { rule, decided, subject, audiences, names, told_apart } =
-            judged(&self.rules, &claims, now)?;
+    pub fn prove(&self, token: &VerifiedToken, now: UnixTime) -> Result<ProvenIdentity, OidcError> {
+        let Judged { rule, decided, subject, audiences, names, told_apart, reuse } =
+            judged(&self.rules, &token.claims, now)?;
         Ok(ProvenIdentity {
             subject,
             rule: rule.clone(),
@@ -343,8 +361,10 @@ impl Issuers {
             audiences,
             names,
             told_apart,
-            token_subject: claims.sub,
-            token_sha256: Sha256::digest(token.as_bytes()).into(),
+            token_subject: token.subject().to_owned(),
+            token_sha256: token.sha256(),
+            content_sha256: token.content_sha256(),
+            once: if reuse == Reuse::Refuse { Some(token.once(now)?) } else { None },
         })
     }
 
@@ -353,25 +373,23 @@ impl Issuers {
     /// # Errors
     /// [`OidcError`], the first check that fails.
     pub async fn authenticate(&self, token: &str, monotonic: Duration) -> Result<(), OidcError> {
-        let known = |issuer: &str| self.rules.iter().any(|rule| rule.issuer == issuer);
-        self.verified(token, known, monotonic).await.map(drop)
+        let token = self.verify(token, monotonic).await?;
+        let known = self.rules.iter().any(|rule| rule.issuer == token.issuer());
+        known.then_some(()).ok_or(OidcError::IssuerUnknown)
     }
 
     /// The roles that a token gives, by every section that it fits.
     ///
     /// # Errors
     /// [`OidcError`], the first check that fails; [`OidcError::RoleNotGiven`] when no section fits.
-    pub async fn recognise(
-        &self,
-        token: &str,
-        now: UnixTime,
-        monotonic: Duration,
-    ) -> Result<RecognisedHolder, OidcError> {
-        let known = |issuer: &str| self.roles.iter().any(|rule| rule.issuer == issuer);
-        let claims = self.verified(token, known, monotonic).await?;
+    pub fn recognise(&self, token: &VerifiedToken, now: UnixTime) -> Result<RecognisedHolder, OidcError> {
+        let claims = &token.claims;
+        let rules: Vec<_> = self.roles.iter().filter(|rule| rule.issuer == claims.iss).collect();
+        if rules.is_empty() {
+            return Err(OidcError::IssuerUnknown);
+        }
         let said = claims.named()?;
-        let rules = self.roles.iter().filter(|rule| rule.issuer == claims.iss);
-        let rules: Vec<_> = rules.filter(|rule| claims.aud.contains(&rule.audience)).collect();
+        let rules: Vec<_> = rules.into_iter().filter(|rule| claims.aud.contains(&rule.audience)).collect();
         if rules.is_empty() {
             return Err(OidcError::AudienceNotAllowed);
         }
@@ -383,36 +401,32 @@ impl Issuers {
         let age = claims.age(now)?;
         let young: Vec<_> = fitting.into_iter().filter(|rule| age <= rule.max_age).collect();
         let longest = young.iter().map(|rule| rule.max_age).max().ok_or(OidcError::TooOld)?;
-        let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
         Ok(RecognisedHolder {
             roles: young.iter().map(|rule| rule.role).collect(),
-            name: format!("oidc:{}#{}", claims.iss, claims.sub),
+            name: token.name(),
             email: claims.email().map(|(address, proof)| (address.to_owned(), proof)),
-            replay_key: Sha256::digest(signed.as_bytes()).into(),
+            replay_key: token.content_sha256(),
             made_at: now.plus(age.saturating_neg()),
             // Remembered for longer than it serves, should the clock be set back a little.
             serves_until: now.plus(longest.saturating_sub(age).saturating_add(MARGIN)),
         })
     }
 
-    /// What a token says, once an issuer that is known here signed it.
-    async fn verified(
-        &self,
-        token: &str,
-        known: impl Fn(&str) -> bool,
-        monotonic: Duration,
-    ) -> Result<Claims, OidcError> {
+    /// Verifies that an issuer of the configuration signed a token, whatever it is for.
+    ///
+    /// # Errors
+    /// [`OidcError`], the first check that fails.
+    pub async fn verify(&self, token: &str, monotonic: Duration) -> Result<VerifiedToken, OidcError> {
         let jws = Jws::parse(token)?;
         let claimed: Claimed = serde_json::from_slice(jws.unverified_payload())
             .map_err(|_| TokenRefusal::Malformed("the claims have no iss"))?;
-        let keys = self.keys.get(&claimed.iss).filter(|_| known(&claimed.iss));
-        let keys = keys.ok_or(OidcError::IssuerUnknown)?;
+        let keys = self.keys.get(&claimed.iss).ok_or(OidcError::IssuerUnknown)?;
         let keys = keys.keys(jws.key_id(), monotonic).await?;
         let payload = jws.verify(keys.as_slice(), &AwsLc)?;
         let claims = Claims::parse(payload.as_bytes())?;
         if claims.iss != claimed.iss {
             return Err(OidcError::IssuerUnknown);
         }
-        Ok(claims)
+        Ok(VerifiedToken::new(token, claims))
     }
 }

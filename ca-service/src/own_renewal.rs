@@ -112,6 +112,7 @@ impl CertificateAuthority {
             requester: requester.clone(),
             request_id: Some(asked.request_id.clone()),
             token: None,
+            identity_token: None,
             proof: Proof::Certificate { serial: Some(old.serial.clone()), vouched_by: None },
             approved: None,
             evidence: serde_json::json!({

@@ -235,7 +235,7 @@ impl CertificateAuthority {
                 if !self.are_in_the_trail(&queued, &text).await? {
                     return altered();
                 }
-                let request = self.authorised(queued.content, granted, asked.request.evidence.as_str())?;
+                let request = self.authorised(queued.content, granted, &asked.request)?;
                 self.certify(request).await.map_err(|error| match error {
                     CaError::Store(StoreError::KeyCompromised) => CaError::KeyCompromised,
                     // Its request was used up with it.
@@ -252,7 +252,7 @@ impl CertificateAuthority {
         &self,
         content: RequestContent,
         granted: Granted,
-        fetched_by: &str,
+        fetching: &AuthorisedRequest,
     ) -> Result<AuthorisedRequest, CaError> {
         let proof = Proof::of(&content);
         let key_use = self.profile(&content.profile)?.key_use();
@@ -268,7 +268,7 @@ impl CertificateAuthority {
             "approval": granted.record(),
             "asked_by": content.requester_names,
             "evidence": json(&content.evidence).map_err(inconsistent)?,
-            "fetched_by": json(fetched_by).map_err(inconsistent)?,
+            "fetched_by": json(fetching.evidence.as_str()).map_err(inconsistent)?,
         });
         Ok(AuthorisedRequest {
             identity: content.identity,
@@ -283,6 +283,8 @@ impl CertificateAuthority {
                 None => hex::encode(content.id),
             }),
             token: content.token,
+            // What waits uses nothing up: that of whoever comes for the certificate counts.
+            identity_token: fetching.identity_token,
             proof,
             approved: Some(granted),
             evidence: evidence.into(),

@@ -232,6 +232,7 @@ impl CertificateAuthority {
                 request_id: None,
                 evidence: serde_json::json!({}).into(),
                 token: None,
+                identity_token: None,
                 approved: None,
                 renews: None,
                 not_before: certified.not_before,

@@ -15,6 +15,7 @@ use crate::error::CaError;
 use crate::oidc::OidcError;
 use crate::oidc::claims::EmailProof;
 use crate::storage::{StoreError, UsedIdentityToken};
+use crate::token_refusal::Purpose;
 
 /// A role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,20 +110,29 @@ impl CertificateAuthority {
     /// [`CaError::Oidc`] for the token, [`CaError::RoleInsufficient`], [`CaError::Store`].
     pub async fn role_holder(&self, token: &str, action: Action) -> Result<RoleHolder, CaError> {
         let now = self.clock.now()?;
-        let holder = self.issuers.recognise(token, now, self.clock.monotonic()).await?;
+        let token = self.verified_token(token, Purpose::Role).await?;
+        let holder = match self.issuers.recognise(&token, now) {
+            Ok(holder) => holder,
+            Err(refusal) => return Err(self.refuse_token(&token, Purpose::Role, refusal).await),
+        };
         // The lowest that reaches: what is done is done in that role.
         let role = holder.roles.iter().filter(|role| role.may(action)).min().copied();
-        let role = role.ok_or(CaError::RoleInsufficient(action))?;
+        let Some(role) = role else {
+            return Err(self.refuse_token(&token, Purpose::Role, CaError::RoleInsufficient(action)).await);
+        };
         if action.uses_up() {
-            let token = UsedIdentityToken {
+            let used = UsedIdentityToken {
                 hash: holder.replay_key,
                 made_at: holder.made_at,
                 forgotten_at: holder.serves_until,
             };
-            self.store.use_identity_token(token, now).await.map_err(|error| match error {
-                StoreError::TokenUsed => OidcError::Used.into(),
-                other => CaError::from(other),
-            })?;
+            match self.store.use_identity_token(used, now).await {
+                Ok(()) => {}
+                Err(StoreError::TokenUsed) => {
+                    return Err(self.refuse_token(&token, Purpose::Role, OidcError::Used).await);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(RoleHolder { role, name: holder.name, email: holder.email })
     }

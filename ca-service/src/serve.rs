@@ -30,12 +30,14 @@ use crate::mail_code::CodeMail;
 use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
+use crate::oidc::reuse::Served;
 use crate::reconciler::Reach;
 use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
 use crate::storage::sql_store::SqlStore;
 use crate::storage::{CertificateStore, Database, StoreError};
+use crate::token_refusal::{Ended, TokenRefusals};
 use crate::transparency::{EventLog, HttpLog};
 use crate::webhook::Webhook;
 
@@ -103,6 +105,8 @@ pub async fn assemble(
         issuance_log: parts.issuance_log,
         event_log: parts.event_log,
         issuers: parts.issuers,
+        served_tokens: Served::new(),
+        token_refusals: TokenRefusals::default(),
         quorum: parts.quorum,
         mail: parts.mailer.map(CodeMail::by),
         published: RwLock::new(BTreeMap::new()),
@@ -278,6 +282,7 @@ impl Serving {
             let _ = task.await;
         }
         self.authority.note_deliveries().await;
+        self.authority.record_refusals(Ended::All).await;
         if let Err(error) = self.authority.store.probe().await {
             tracing::warn!(%error, "the last writes may not be durable");
         }
@@ -339,6 +344,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         tokio::spawn(Arc::clone(&authority).run_reconciler(leftovers)),
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
         tokio::spawn(Arc::clone(&authority).run_probe()),
+        tokio::spawn(Arc::clone(&authority).run_refusal_records()),
     ];
     tasks.extend(notices.map(|webhook| tokio::spawn(Arc::clone(&authority).run_request_notices(webhook))));
     tasks.extend(webhook.map(|webhook| tokio::spawn(Arc::clone(&authority).run_expiry_warnings(webhook))));

@@ -32,6 +32,7 @@ mod tokens;
 mod writer;
 
 pub use audit::Anchor;
+pub use authorities::StoredAuthority;
 use ca_pki::crl::{RevocationReason, RevokedEntry};
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
@@ -136,6 +137,8 @@ pub struct NewIntent {
     pub evidence: SortedJson,
     /// The token to use up in the same transaction.
     pub token: Option<[u8; 32]>,
+    /// The identity token that is for one certificate, to be used up in the same transaction. Never beside a one-time token.
+    pub identity_token: Option<UsedIdentityToken>,
     /// The approved request that it is for: it, and the token that it holds, are used up in the same transaction.
     pub approved: Option<QueuedId>,
     /// The certificate that it renews: refused in the same transaction unless that one is good.
@@ -268,23 +271,6 @@ pub struct StoredCrl {
     pub entries: u32,
 }
 
-/// One of the CA's own certificates or keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredAuthority {
-    /// Name in paths and records.
-    pub name: String,
-    /// What it is for, as `ca_api::AuthorityRole` writes it.
-    pub role: String,
-    /// Its certificate, DER; none for a bare key.
-    pub certificate: Option<Vec<u8>>,
-    /// Name of the authority that issued it; none for a root or a bare key.
-    pub issuer: Option<String>,
-    /// Reference of its key, with the public key pinned.
-    pub key_uri: String,
-    /// Number of CRL shards; 0 for those that issue nothing.
-    pub shards: u16,
-}
-
 /// The CA's memory.
 ///
 /// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
@@ -301,7 +287,7 @@ pub trait CertificateStore: QueueStore + RenewalStore {
     fn use_identity_token(&self, token: UsedIdentityToken, now: UnixTime) -> Answer<'_, ()>;
 
     /// Reserves the serial number, records the intent and uses up its token, in one transaction. Refused for a key that a
-    /// revocation says is compromised, and ([`StoreError::StateConflict`]) for a request that is not approved any more.
+    /// revocation says is compromised, ([`StoreError::IdentityTokenUsed`]) for an identity token that served, and ([`StoreError::StateConflict`]) for a request that is not approved any more.
     fn record_intent(&self, intent: NewIntent) -> Answer<'_, ()>;
 
     /// [`Self::record_intent`] and [`Self::begin_signing`] in one transaction, `detail` being of the audit record. Refused as both.

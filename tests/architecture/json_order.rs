@@ -109,6 +109,7 @@ const KNOWN: &[(&str, Fate)] = &[
     ("ca-service/src/storage/queue/sql/steps.rs", Sorted),
     ("ca-service/src/storage/revocations.rs", Sorted),
     ("ca-service/src/storage/tokens.rs", Sorted),
+    ("ca-service/src/token_refusal.rs", Sorted),
     ("ca-service/src/transcript.rs", Sorted),
     // Envelopes: what is signed in them is their payload.
     ("ca-service/src/transparency.rs", Answer),

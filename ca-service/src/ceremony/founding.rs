@@ -196,6 +196,7 @@ impl<'a> Founding<'a> {
             request_id: None,
             evidence: serde_json::json!({}).into(),
             token: None,
+            identity_token: None,
             approved: None,
             renews: None,
             not_before,

@@ -177,6 +177,12 @@ impl Claims {
         Ok(())
     }
 
+    /// When its time is over.
+    #[must_use]
+    pub fn ends(&self) -> UnixTime {
+        UnixTime(self.exp)
+    }
+
     /// The time in which it may be used, for people.
     #[must_use]
     pub fn times(&self) -> String {

@@ -70,6 +70,10 @@ pub struct OidcConfig {
     /// approve. Default false: where people must approve, a token without a verified address is refused.
     #[serde(default)]
     pub workload: bool,
+    /// Whether a token of this issuer is good for one certificate only; then it must say when it was made (`iat`). Default false: it is
+    /// good until it expires, as stock clients need it that sign several files, or repeat a request.
+    #[serde(default)]
+    pub single_use: bool,
     /// `email`: the only domains allowed. Absent: every address that the issuer vouches for.
     #[serde(default)]
     pub email_domains: Vec<String>,
@@ -138,6 +142,15 @@ pub enum Bearers {
     People,
 }
 
+/// Whether a token is good for more than one certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// For one.
+    Refuse,
+    /// For as many as its time and the limits allow.
+    UntilExpiry,
+}
+
 /// How a certificate's subject follows from a token, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityKind {
@@ -201,6 +214,8 @@ pub struct IssuerRule {
     pub approvals: u8,
     /// Whom its tokens are of.
     pub bearers: Bearers,
+    /// How often one serves. A token that fits several sections serves once if one of them says so.
+    pub reuse: Reuse,
     /// Authorities for its TLS certificate.
     pub tls_ca_file: Option<PathBuf>,
 }
@@ -307,6 +322,7 @@ fn one(section: &OidcConfig, is_profile: &impl Fn(&str) -> bool) -> Result<Issue
         profile: section.profile.clone(),
         approvals: section.approvals,
         bearers: if section.workload { Bearers::Jobs } else { Bearers::People },
+        reuse: if section.single_use { Reuse::Refuse } else { Reuse::UntilExpiry },
         tls_ca_file: section.tls_ca_file.clone(),
     })
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use trust_store::provider::AwsLc;
 
 use super::claims::{CLOCK_SKEW, Claims};
-use super::config::{IdentityKind, IssuerRule, UnverifiedEmail};
+use super::config::{IdentityKind, IssuerRule, Reuse, UnverifiedEmail};
 use super::{Judged, OidcError, judged};
 use crate::authority::CertificateAuthority;
 use crate::config::Settings;
@@ -169,6 +169,14 @@ fn rules(
         Err(refusal) => refusal.to_string(),
     };
     told.push(rule("identity", asked_of(&section.identity), Some(says), verdict(subject.is_ok())));
+    let once = |each: &&IssuerRule| each.reuse == Reuse::Refuse && claims.aud.contains(&each.audience);
+    if known.iter().any(once) {
+        // What served before is known where certificates are issued, and changes with the next one.
+        let made =
+            claims.age(now).ok().map(|age| format!("iat {}", now.plus(age.saturating_neg()).to_rfc3339()));
+        let dated = if made.is_some() { RuleVerdict::NotChecked } else { RuleVerdict::Unmet };
+        told.push(rule("use", "once, by a token that says when it was made".to_owned(), made, dated));
+    }
     Ok(told)
 }
 

@@ -124,6 +124,7 @@ fn rule(audience: &str, profile: &str, identity: IdentityKind) -> IssuerRule {
         tls_ca_file: None,
         approvals: 0,
         bearers: Bearers::People,
+        reuse: Reuse::UntilExpiry,
     }
 }
 
@@ -139,7 +140,7 @@ fn issuers(keys: &Keys, rules: Vec<IssuerRule>) -> (Issuers, Arc<Source>) {
 }
 
 async fn prove(issuers: &Issuers, token: &str) -> Result<ProvenIdentity, OidcError> {
-    issuers.prove(token, UnixTime(NOW), Duration::from_secs(1)).await
+    issuers.prove(&issuers.verify(token, Duration::from_secs(1)).await?, UnixTime(NOW))
 }
 
 #[tokio::test]
@@ -294,7 +295,7 @@ async fn keys_are_asked_for_when_they_are_needed_and_not_more_often() {
     let asked = || source.asked.load(Ordering::SeqCst);
     let unknown = keys.sign(&json!({ "alg": "ES256", "kid": "new" }), &claims().to_string());
     let good = keys.token(&claims());
-    let at = async |token: &str, at: Duration| issuers.prove(token, UnixTime(NOW), at).await.map(drop);
+    let at = async |token: &str, at: Duration| issuers.verify(token, at).await.map(drop);
     let start = Duration::from_secs(10);
     at(&good, start).await.unwrap();
     for _ in 0..20 {

@@ -5,7 +5,24 @@ use ca_pki::UnixTime;
 use super::issuance::{self, Advance, Transition};
 use super::rows::{self, corrupted, get};
 use super::sql::{Connection, params};
-use super::{IntentId, StoreError, StoredAuthority, audit};
+use super::{IntentId, StoreError, audit};
+
+/// One of the CA's own certificates or keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAuthority {
+    /// Name in paths and records.
+    pub name: String,
+    /// What it is for, as `ca_api::AuthorityRole` writes it.
+    pub role: String,
+    /// Its certificate, DER; none for a bare key.
+    pub certificate: Option<Vec<u8>>,
+    /// Name of the authority that issued it; none for a root or a bare key.
+    pub issuer: Option<String>,
+    /// Reference of its key, with the public key pinned.
+    pub key_uri: String,
+    /// Number of CRL shards; 0 for those that issue nothing.
+    pub shards: u16,
+}
 
 pub(super) fn add(
     connection: &Connection,

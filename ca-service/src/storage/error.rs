@@ -21,6 +21,9 @@ pub enum StoreError {
     /// A row does not say what this program writes; nothing was changed.
     #[error("the database is damaged: {0}")]
     Corrupted(String),
+    /// The identity token is for one certificate, and served, or may have before a restore; nothing was changed.
+    #[error("the identity token was used")]
+    IdentityTokenUsed,
     /// A certificate for this key was revoked because the key was compromised; nothing was changed.
     #[error("the key is recorded as compromised")]
     KeyCompromised,

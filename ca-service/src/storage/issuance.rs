@@ -11,7 +11,8 @@ use super::audit::Entry;
 use super::rows::{self, get, stored_index};
 use super::sql::{Connection, params};
 use super::{
-    IntentId, MAX_RENEWALS, NewIntent, State, Step, StoreError, audit, queue, renewals, revocations, tokens,
+    IntentId, MAX_RENEWALS, NewIntent, State, Step, StoreError, audit, identity_tokens, queue, renewals,
+    revocations, tokens,
 };
 
 /// Outcome of each change of a group, in order; an error of the whole says that nothing may be committed.
@@ -59,7 +60,8 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
         refuse_renewal(connection, renewed, new)?;
     }
     match (&new.approved, &new.token) {
-        (None, None) => {}
+        (_, Some(_)) if new.identity_token.is_some() => return Err(StoreError::StateConflict),
+        (None, None) => serve_once(connection, new)?,
         (None, Some(token)) => tokens::consume(connection, token, &new.intent, new.at)?,
         (Some(request), token) => {
             if !queue::sql::steps::is_approved(connection, request, new.at)? {
@@ -68,6 +70,7 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
             if let Some(token) = token {
                 tokens::consume_held(connection, token, &new.intent, new.at)?;
             }
+            serve_once(connection, new)?;
             queue::sql::steps::claim(connection, request, &new.intent, new.at)?;
         }
     }
@@ -98,6 +101,15 @@ fn record_intent(connection: &Connection, new: &NewIntent, state: State) -> Resu
         ],
     )?;
     Ok(())
+}
+
+/// Uses an identity token up that is for one certificate, or writes nothing and says that it served.
+fn serve_once(connection: &Connection, new: &NewIntent) -> Result<(), StoreError> {
+    let Some(token) = &new.identity_token else { return Ok(()) };
+    identity_tokens::use_up(connection, token, new.at).map_err(|error| match error {
+        StoreError::TokenUsed => StoreError::IdentityTokenUsed,
+        error => error,
+    })
 }
 
 /// Refuses to renew what is not good any more, what was renewed under the same request id, and what was renewed too often.
