@@ -3,6 +3,7 @@
 mod by_digest;
 mod enrol;
 mod identity_token;
+mod incident;
 mod list;
 mod own;
 mod pending;
@@ -53,6 +54,9 @@ pub enum Command {
     Status(list::Status),
     /// Revoke a certificate, or every one of a selection (administrator), or your own with --mine
     Revoke(Box<RevokeCommand>),
+    /// A key is in other hands: show what it touched, revoke what must be, report what became of it (administrator). Changes nothing without
+    /// --confirm
+    Incident(Box<incident::Incident>),
     /// Replace the developer certificate with a new one for a new key: by the key at hand, or, with --email or --uri, with a one-time token
     Renew(renew::Renewal),
 }
@@ -210,6 +214,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Deny(asked) => requests::deny(asked, home, out),
         Command::Status(status) => list::status(status, home, out),
         Command::Revoke(revoke) => revoke_certificate(revoke, home, out),
+        Command::Incident(asked) => incident::run(asked, home, out),
     }
 }
 

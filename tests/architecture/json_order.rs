@@ -52,6 +52,7 @@ const PRINTED: &[&str] = &[
     "pki.rs",
     "pki/enrol.rs",
     "pki/identity_token.rs",
+    "pki/incident.rs",
     "pki/list.rs",
     "pki/policy.rs",
     "pki/renew.rs",

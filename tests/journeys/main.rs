@@ -20,6 +20,7 @@ mod developer;
 mod enrolment;
 mod evidence;
 mod executor;
+mod incident;
 mod keyless;
 mod lint;
 mod log_copy;

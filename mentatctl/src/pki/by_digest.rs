@@ -1,8 +1,10 @@
-//! Certificates by what was signed with them: the log knows digests, the authority knows certificates.
+//! Certificates by what was signed with them, and what was signed with a certificate: the log knows digests, the authority knows
+//! certificates.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 use tlog_client::LogClient;
 use trust_store::provider::AwsLc;
@@ -29,18 +31,55 @@ pub(super) fn digest(text: &str) -> Outcome<String> {
     }
 }
 
-/// Serial numbers of the certificates in a log's entries that have a digest, each entry proven to be in the log. The log's index is
-/// its word only, which can leave entries out and cannot make any up; what it says of itself is that it covers every entry of the
-/// log's newest checkpoint.
+/// What entries are looked for by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum By<'a> {
+    /// The digest of what was signed.
+    Digest(&'a str),
+    /// The serial number of the certificate.
+    Serial(&'a str),
+}
+
+/// An entry of a signing log, proven to be in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Signed {
+    /// Its index.
+    pub(super) index: u64,
+    /// Digest of what was signed, hexadecimal.
+    pub(super) digest: String,
+    /// Serial number of the certificate, hexadecimal.
+    pub(super) serial: String,
+}
+
+impl Signed {
+    fn is_by(&self, by: By<'_>) -> bool {
+        match by {
+            By::Digest(digest) => self.digest == digest,
+            By::Serial(serial) => self.serial.trim_start_matches('0') == serial.trim_start_matches('0'),
+        }
+    }
+}
+
+/// Serial numbers of the certificates in a log's entries that have a digest.
+///
+/// # Errors
+/// As [`signed`].
+pub(super) async fn serials(known: &KnownLog, client: &LogClient, digest: &str) -> Outcome<BTreeSet<String>> {
+    let found = signed(known, client, By::Digest(digest)).await?;
+    Ok(found.into_iter().map(|entry| entry.serial).collect())
+}
+
+/// Entries of a log, each proven to be in it. The log's index is its word only, which can leave entries out and cannot make any up;
+/// what it says of itself is that it covers every entry of the log's newest checkpoint.
 ///
 /// # Errors
 /// Exit code 69 when the log does not answer, or its index does not cover the log; 3 when what it answers does not verify.
-pub(super) async fn serials(known: &KnownLog, client: &LogClient, digest: &str) -> Outcome<BTreeSet<String>> {
+pub(super) async fn signed(known: &KnownLog, client: &LogClient, by: By<'_>) -> Outcome<Vec<Signed>> {
     let kind = known.description.kind.as_str();
     let checkpoint =
         client.checkpoint(&known.description.origin, &known.keys, &AwsLc).await.map_err(log_failure)?;
-    let mut serials = BTreeSet::new();
-    for index in found(client, digest, checkpoint.head().size, TRIES).await? {
+    let mut entries = Vec::new();
+    for index in found(client, by, checkpoint.head().size, TRIES).await? {
         // What was added after the checkpoint is the next call's.
         if index >= checkpoint.head().size {
             continue;
@@ -49,26 +88,28 @@ pub(super) async fn serials(known: &KnownLog, client: &LogClient, digest: &str) 
         let record = Record::read(kind, &entry.map_err(log_failure)?.bytes).map_err(|_| {
             Failure::new(Exit::Denied, format!("entry {index} of the {kind} log is none of its kind"))
         })?;
-        let certificate = match record {
-            Record::Signature { digest: signed, certificate } if hex::encode(&signed) == digest => {
-                certificate
-            }
-            _ => None,
-        };
-        serials.extend(certificate.map(|certificate| hex::encode(certificate.serial())));
+        if let Record::Signature { digest, certificate: Some(certificate) } = record {
+            let (digest, serial) = (hex::encode(&digest), hex::encode(certificate.serial()));
+            entries.push(Signed { index, digest, serial });
+        }
     }
-    Ok(serials)
+    entries.retain(|entry| entry.is_by(by));
+    Ok(entries)
 }
 
 /// Indexes that the log's index names, of every page.
 ///
 /// # Errors
 /// Exit code 69 when the index does not cover `size` entries after so many tries: what it does not cover it cannot have searched.
-async fn found(client: &LogClient, digest: &str, size: u64, tries: u32) -> Outcome<Vec<u64>> {
+async fn found(client: &LogClient, by: By<'_>, size: u64, tries: u32) -> Outcome<Vec<u64>> {
+    let (field, value) = match by {
+        By::Digest(digest) => ("digest", digest),
+        By::Serial(serial) => ("serial", serial),
+    };
     let mut indexes = Vec::new();
     let (mut from, mut left) = (0, tries);
     loop {
-        let page = client.lookup_from("digest", digest, from).await.map_err(log_failure)?;
+        let page = client.lookup_from(field, value, from).await.map_err(log_failure)?;
         let covered = page.get("covered_size").and_then(Value::as_u64).unwrap_or(0);
         if covered < size {
             left = left.saturating_sub(1);
@@ -88,7 +129,7 @@ async fn found(client: &LogClient, digest: &str, size: u64, tries: u32) -> Outco
         match page.get("next").and_then(Value::as_u64) {
             Some(next) if next > from && indexes.len() < MOST => from = next,
             Some(_) if indexes.len() >= MOST => {
-                return Err(Failure::failed(format!("more than {MOST} entries have this digest")));
+                return Err(Failure::failed(format!("more than {MOST} entries have this {field}")));
             }
             _ => return Ok(indexes),
         }
@@ -111,7 +152,7 @@ mod tests {
     use serde_json::json;
     use tlog_client::LogClient;
 
-    use super::{digest, found};
+    use super::{By, Signed, digest, found};
     use crate::exit::{Exit, Outcome};
     use crate::net::block_on;
 
@@ -123,6 +164,13 @@ mod tests {
         for wrong in ["", "sha256:", &text[2..], "zz", &format!("sha512:{text}")] {
             assert!(digest(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_the_index_names_must_be_one_of_what_was_asked_for() {
+        let entry = Signed { index: 1, digest: "ab".repeat(32), serial: "00af".to_owned() };
+        assert!(entry.is_by(By::Digest(&"ab".repeat(32))) && !entry.is_by(By::Digest(&"cd".repeat(32))));
+        assert!(entry.is_by(By::Serial("af")) && !entry.is_by(By::Serial("00ae")));
     }
 
     /// What is found in a log of seven entries whose answers have these sizes, entries and next pages; the last one is repeated.
@@ -154,7 +202,7 @@ mod tests {
         });
         let http = crate::net::loopback_client(None).unwrap();
         let client = LogClient::new(http, &url).unwrap();
-        block_on(found(&client, &"ab".repeat(32), 7, tries))
+        block_on(found(&client, By::Digest(&"ab".repeat(32)), 7, tries))
     }
 
     #[test]

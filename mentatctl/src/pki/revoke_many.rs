@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ca_api::client::CaClient;
-use ca_api::{PlanRevocations, RevocationSelection, RevokeMany, RevokeManyDone};
+use ca_api::{PlanRevocations, RevocationPlan, RevocationSelection, RevokeMany};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
@@ -65,6 +65,18 @@ pub struct Execution {
     per_second: Option<u32>,
 }
 
+impl Execution {
+    /// Whether it is to be carried out.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirm.is_some()
+    }
+
+    /// How many approvals come with it.
+    pub(super) fn approvals(&self) -> usize {
+        self.approvals.len()
+    }
+}
+
 impl Selection {
     /// Whether any of it is given.
     pub fn is_given(&self) -> bool {
@@ -73,7 +85,11 @@ impl Selection {
         self.order.is_some() || texts.into_iter().any(Option::is_some)
     }
 
-    fn wire(&self) -> Outcome<RevocationSelection> {
+    /// As the authority is asked.
+    ///
+    /// # Errors
+    /// Exit code 2 for what is no time.
+    pub(super) fn wire(&self) -> Outcome<RevocationSelection> {
         Ok(RevocationSelection {
             identity: self.identity.clone(),
             spki_sha256: self.key.as_ref().map(|key| key.to_lowercase()),
@@ -92,6 +108,41 @@ struct OrderHead {
     /// Others that came of them by renewal.
     #[serde(default)]
     renewed: u64,
+    selection: RevocationSelection,
+}
+
+/// An order as it was planned now, or as somebody signed it.
+pub(super) struct Ordered {
+    /// Its exact bytes.
+    pub(super) text: String,
+    /// How many certificates it matches.
+    pub(super) matching: u64,
+    /// How many others came of them by renewal.
+    pub(super) renewed: u64,
+    /// Which.
+    pub(super) selection: RevocationSelection,
+    /// What the authority said of it, if it was planned now.
+    pub(super) plan: Option<RevocationPlan>,
+}
+
+impl Ordered {
+    /// How many certificates end by it: the number that is confirmed.
+    pub(super) fn ended(&self) -> u64 {
+        self.matching.saturating_add(self.renewed)
+    }
+}
+
+/// What an order did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    /// Certificates that are revoked as ordered.
+    pub(super) revoked: u64,
+    /// Certificates that stay as they were.
+    pub(super) kept: u64,
+    /// Others that came of them by renewal, and are revoked with them.
+    pub(super) renewed: u64,
+    /// Requests that waited for people.
+    pub(super) ended: u64,
 }
 
 /// Shows what a selection touches; with a confirmation revokes it.
@@ -107,20 +158,47 @@ pub fn run(
     home: &Home,
     out: &Output,
 ) -> Outcome {
+    let client = ca.client(home)?;
+    let asked =
+        || Ok(PlanRevocations { selection: selection.wire()?, reason: reason.into(), compromised_at });
+    let ordered = order(selection, execution, asked, &client, out)?;
+    let Some(done) = execute(&ordered, execution, &client, out)? else {
+        if let Some(plan) = &ordered.plan {
+            out.value(|| json!({ "ok": true, "plan": plan }));
+        }
+        return Ok(Exit::Ok);
+    };
+    let Done { revoked, kept, renewed, ended } = done;
+    out.value(|| json!({
+        "ok": true, "revoked": revoked, "kept": kept, "renewed": renewed, "ended_requests": ended,
+    }));
+    Ok(Exit::Ok)
+}
+
+/// Plans an order, or takes the one that is given, and writes it where that is wanted.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn order(
+    selection: &Selection,
+    execution: &Execution,
+    asked: impl FnOnce() -> Outcome<PlanRevocations>,
+    client: &CaClient,
+    out: &Output,
+) -> Outcome<Ordered> {
     if selection.order.is_none() && !execution.approvals.is_empty() {
         return Err(Failure::usage("--approval without --order")
             .hint("approvals are of an order's exact bytes: give the file that was signed with --order"));
     }
-    let client = ca.client(home)?;
-    let (order, ended, approvals_needed) = match &selection.order {
+    let ordered = match &selection.order {
         Some(path) => {
-            let order = text(path)?;
-            let head: OrderHead = serde_json::from_str(&order).or_fail(Exit::Usage, path.display())?;
-            (order, head.matching.saturating_add(head.renewed), None)
+            let text = text(path)?;
+            let OrderHead { matching, renewed, selection } =
+                serde_json::from_str(&text).or_fail(Exit::Usage, path.display())?;
+            Ordered { text, matching, renewed, selection, plan: None }
         }
         None => {
-            let asked =
-                PlanRevocations { selection: selection.wire()?, reason: reason.into(), compromised_at };
+            let asked = asked()?;
             let plan = block_on(async { client.plan_revocations(&asked).await.map_err(ca_failure) })?;
             out.line(format!("{} certificates, {} of them revoked already", plan.matching, plan.revoked));
             if plan.renewed > 0 {
@@ -135,19 +213,31 @@ pub fn run(
                     plan.approvals_needed, plan.order_sha256
                 ));
             }
-            if execution.confirm.is_none() {
-                out.value(|| json!({ "ok": true, "plan": plan }));
-            }
-            let ended = plan.matching.saturating_add(plan.renewed);
-            (plan.order, ended, Some(plan.approvals_needed))
+            let (text, selection) = (plan.order.clone(), asked.selection);
+            let (matching, renewed) = (plan.matching, plan.renewed);
+            Ordered { text, matching, renewed, selection, plan: Some(plan) }
         }
     };
     if let Some(path) = &execution.write_order {
-        write_file(path, order.as_bytes(), Secrecy::Public)?;
+        write_file(path, ordered.text.as_bytes(), Secrecy::Public)?;
     }
+    Ok(ordered)
+}
+
+/// Carries an order out, where its number was confirmed.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn execute(
+    ordered: &Ordered,
+    execution: &Execution,
+    client: &CaClient,
+    out: &Output,
+) -> Outcome<Option<Done>> {
+    let ended = ordered.ended();
     let Some(confirm) = execution.confirm else {
         out.line(format!("nothing was revoked; to go on, repeat with --confirm {ended}"));
-        return Ok(Exit::Ok);
+        return Ok(None);
     };
     if confirm != ended {
         return Err(Failure::usage(format!(
@@ -155,7 +245,7 @@ pub fn run(
         ))
         .hint("look again at what would be revoked, and confirm that number"));
     }
-    if approvals_needed.is_some_and(|needed| needed > 0) {
+    if ordered.plan.as_ref().is_some_and(|plan| plan.approvals_needed > 0) {
         return Err(Failure::failed("the order needs approvals").code("quorum_missing").hint(
             "write it with --write-order FILE, have it approved, then give --order FILE and each --approval FILE",
         ));
@@ -163,20 +253,18 @@ pub fn run(
     let approvals = execution.approvals.iter().map(|path| text(path)).collect::<Outcome<Vec<_>>>()?;
     let limit = execution.per_second.unwrap_or(PIECE);
     let pace = execution.per_second.map(|_| Duration::from_secs(1));
-    let request = RevokeMany { order, confirm, approvals, after: None, limit: Some(limit) };
-    let done = block_on(carry_out(&client, request, pace, out))?;
-    let RevokeManyDone { revoked, kept, renewed, ended_requests, .. } = done;
+    let request =
+        RevokeMany { order: ordered.text.clone(), confirm, approvals, after: None, limit: Some(limit) };
+    let done = block_on(carry_out(client, request, pace, out))?;
+    let Done { revoked, kept, renewed, ended } = done;
     out.line(format!("{revoked} certificates are revoked; {kept} stay revoked for another reason"));
     if renewed > 0 {
         out.line(format!("{renewed} others that came of them by renewal are revoked with them"));
     }
-    if ended_requests > 0 {
-        out.line(format!("{ended_requests} requests that waited for approval are ended"));
+    if ended > 0 {
+        out.line(format!("{ended} requests that waited for approval are ended"));
     }
-    out.value(|| json!({
-        "ok": true, "revoked": revoked, "kept": kept, "renewed": renewed, "ended_requests": ended_requests,
-    }));
-    Ok(Exit::Ok)
+    Ok(Some(done))
 }
 
 async fn carry_out(
@@ -184,9 +272,9 @@ async fn carry_out(
     mut request: RevokeMany,
     pace: Option<Duration>,
     out: &Output,
-) -> Outcome<RevokeManyDone> {
+) -> Outcome<Done> {
     let bar = out.bar(request.confirm, "revoking");
-    let mut all = RevokeManyDone { revoked: 0, kept: 0, renewed: 0, ended_requests: 0, next: None };
+    let mut all = Done::default();
     loop {
         let watch = Stopwatch::start();
         let done = client.revoke_many(&request).await.map_err(|error| {
@@ -199,7 +287,7 @@ async fn carry_out(
         all.revoked += done.revoked;
         all.kept += done.kept;
         all.renewed += done.renewed;
-        all.ended_requests += done.ended_requests;
+        all.ended += done.ended_requests;
         bar.reach(all.revoked + all.kept + all.renewed);
         let Some(next) = done.next else { return Ok(all) };
         request.after = Some(next);
