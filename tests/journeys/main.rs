@@ -29,6 +29,7 @@ mod operator;
 mod own;
 mod pending;
 mod pipeline;
+mod policy;
 mod recipes;
 mod registry;
 mod rotation;
