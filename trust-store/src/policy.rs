@@ -176,18 +176,35 @@ pub struct IdentityRule {
     pub issuer: IssuerRule,
     /// The level that the identity earns: `signed` or `verified`.
     pub level: TrustLevel,
+    /// Ids of the agents that the identity may publish; absent: any, unless a release of another rule's signer is served under
+    /// it already. Only for who signs artifacts: an endorser or a builder publishes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<Vec<Pattern>>,
 }
 
 impl IdentityRule {
     /// Whether the rule means this identity.
     pub fn accepts(&self, identity: &Identity) -> bool {
-        self.subject.matches(identity.subject())
+        self.accepts_name(identity.subject(), identity.issuer())
+    }
+
+    /// Whether the rule means a signer of this name, for whom this issuer vouched, if its certificate says so.
+    pub fn accepts_name(&self, subject: &str, issuer: Option<&str>) -> bool {
+        self.subject.matches(subject)
             && match &self.issuer {
                 IssuerRule::AnyOfTheAuthority => true,
-                IssuerRule::Matching(pattern) => {
-                    identity.issuer().is_some_and(|issuer| pattern.matches(issuer))
-                }
+                IssuerRule::Matching(pattern) => issuer.is_some_and(|issuer| pattern.matches(issuer)),
             }
+    }
+
+    /// Whether whom the rule means may publish this agent. A rule with a list accepts nothing that is no agent.
+    pub fn may_publish(&self, agent: Option<&str>) -> bool {
+        self.agents.is_none() || agent.is_some_and(|agent| self.names_agent(agent))
+    }
+
+    /// Whether the rule has a list of agents, and this one is in it.
+    pub fn names_agent(&self, agent: &str) -> bool {
+        self.agents.as_ref().is_some_and(|agents| agents.iter().any(|pattern| pattern.matches(agent)))
     }
 }
 
@@ -348,6 +365,28 @@ mod tests {
         assert_eq!(policy.required_level, TrustLevel::Verified);
         let WitnessPolicy::Quorum(quorum) = policy.witnesses else { panic!("witnesses are required") };
         assert!(!quorum.is_reached(|_| true));
+    }
+
+    #[test]
+    fn a_rule_with_a_list_of_agents_publishes_those_and_nothing_else() {
+        let pattern = |text: &str| Pattern::new(text).unwrap();
+        let rule = |agents: Option<&[&str]>| IdentityRule {
+            subject: pattern("*@example.com"),
+            issuer: IssuerRule::AnyOfTheAuthority,
+            level: TrustLevel::Verified,
+            agents: agents.map(|agents| agents.iter().map(|text| pattern(text)).collect()),
+        };
+        let listed = rule(Some(&["shop.*", "billing.main"]));
+        for (agent, expected) in
+            [("shop.cart", true), ("shop", false), ("billing.main", true), ("billing.main2", false)]
+        {
+            assert_eq!(listed.may_publish(Some(agent)), expected, "{agent}");
+            assert_eq!(listed.names_agent(agent), expected, "{agent}");
+        }
+        assert!(!listed.may_publish(None), "what is no agent is in no list");
+        let unlisted = rule(None);
+        assert!(unlisted.may_publish(Some("shop.cart")) && unlisted.may_publish(None));
+        assert!(!unlisted.names_agent("shop.cart"));
     }
 
     #[test]

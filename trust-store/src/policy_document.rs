@@ -7,7 +7,7 @@
 //! version: 1
 //! identities:
 //!   - { subject: "*@example.com", issuer: any-of-the-authority, level: signed }
-//!   - { subject: release@example.com, issuer: { matching: "https://id.example" }, level: verified }
+//!   - { subject: release@example.com, issuer: { matching: "https://id.example" }, level: verified, agents: ["shop.*"] }
 //! required_level: signed
 //! sct: require                        # or accept-absent
 //! logs:
@@ -280,6 +280,26 @@ impl PolicyDocument {
                 return Err(malformed(format!("a signer earns `signed` or `verified`, not `{level}`")));
             }
         }
+        let builders = match &self.provenance {
+            Some(ProvenancePolicy::Required { builders, .. }) => builders.as_slice(),
+            _ => &[],
+        };
+        // Ignored, the list would look like a restriction and be none.
+        if rules.iter().chain(builders).any(|rule| rule.agents.is_some()) {
+            return Err(malformed(
+                "`agents` of an identity says what it may publish; an endorser or a builder publishes nothing",
+            ));
+        }
+        for agents in self.identities.iter().filter_map(|rule| rule.agents.as_ref()) {
+            if agents.is_empty() {
+                return Err(malformed(
+                    "an identity with `agents: []` may publish nothing; remove the identity, or the list",
+                ));
+            }
+            if agents.len() > MAX_RULES {
+                return Err(Error::TooLarge { what: "list of an identity's agents", limit: MAX_RULES });
+            }
+        }
         if self.required_level == Some(TrustLevel::Untrusted) {
             return Err(malformed(
                 "nothing untrusted is ever admitted; the lowest required_level is `signed`",
@@ -390,7 +410,7 @@ mod tests {
             r#"{"version":1,"artifact":"any-signed-artifact","algorithms":["PKIX_ED25519"],
             "signing_time":"token-or-log-time",
             "identities":[{"subject":"*@example.com","issuer":"any-of-the-authority","level":"signed"},
-                          {"subject":"https://ci/**","issuer":{"matching":"https://id"},"level":"verified"}],
+                          {"subject":"https://ci/**","issuer":{"matching":"https://id"},"level":"verified","agents":["a.*"]}],
             "sct":"accept-absent","logs":{"threshold":2,"witnesses":"not-required"},
             "freshness":{"within-seconds":60},
             "revocation":{"mode":"require","max_age_seconds":5,"earlier_signatures":"accept-proven-before",
@@ -412,6 +432,7 @@ mod tests {
         assert!(
             matches!(&policy.identities[1].issuer, IssuerRule::Matching(pattern) if pattern.as_str() == "https://id")
         );
+        assert!(policy.identities[0].agents.is_none() && policy.identities[1].names_agent("a.b"));
         assert!(matches!(&policy.capabilities, CapabilityPolicy::Within(list) if list.len() == 1));
         let lenient = parse(
             r#"{"version":1,"freshness":"attested-checkpoint-suffices","capabilities":"left-to-the-executor"}"#,
@@ -429,6 +450,10 @@ mod tests {
             r#"{"version":1,"identities":[{"subject":"a","issuer":"any-of-the-authority","level":"community"}]}"#,
             r#"{"version":1,"identities":[{"subject":"","issuer":"any-of-the-authority","level":"signed"}]}"#,
             r#"{"version":1,"identities":[{"subject":"a","level":"signed"}]}"#,
+            r#"{"version":1,"identities":[{"subject":"a","issuer":"any-of-the-authority","level":"signed","agents":[]}]}"#,
+            r#"{"version":1,"identities":[{"subject":"a","issuer":"any-of-the-authority","level":"signed","agents":[""]}]}"#,
+            r#"{"version":1,"endorsements":{"at-least":{"count":1,"endorsers":[{"subject":"a","issuer":"any-of-the-authority","level":"signed","agents":["b"]}]}}}"#,
+            r#"{"version":1,"provenance":{"required":{"predicate_type":"p","builders":[{"subject":"a","issuer":"any-of-the-authority","level":"signed","agents":["b"]}]}}}"#,
             r#"{"version":1,"logs":{"threshold":0,"witnesses":"not-required"}}"#,
             r#"{"version":1,"logs":{}}"#,
             r#"{"version":1,"logs":{"policy":"quorum none\n"}}"#,

@@ -69,6 +69,8 @@ reason_codes! {
     BudgetExceeded = "budget_exceeded", step 5;
     /// The signer's identity is not one of those accepted.
     IdentityDenied = "identity_denied", step 6;
+    /// The signer's identity is accepted, and may not publish this agent.
+    AgentNotForSigner = "agent_not_for_signer", step 6;
     /// No signed certificate timestamp is present.
     SctMissing = "sct_missing", step 7;
     /// A signed certificate timestamp does not verify.
@@ -160,7 +162,7 @@ mod tests {
             assert_eq!(ReasonCode::from_text(a.as_str()), Some(*a));
             assert!(ReasonCode::ALL[i + 1..].iter().all(|b| b.as_str() != a.as_str()));
         }
-        assert_eq!(ReasonCode::ALL.len(), 37);
+        assert_eq!(ReasonCode::ALL.len(), 38);
     }
 
     #[test]

@@ -250,7 +250,9 @@ impl Session<'_> {
         let statement = self.step_1_shape(attestation)?;
         self.step_2_digests(attestation, statement.as_ref())?;
         let part = Part::own(attestation);
-        let signed = self.verify_signing(&part, Accepted::Signers(&self.policy.identities))?;
+        let agent = attestation.manifest().map(|manifest| manifest.id().as_str());
+        let signed =
+            self.verify_signing(&part, Accepted::Signers { rules: &self.policy.identities, agent })?;
         let standing = self.step_13_trust(attestation, &signed)?;
         let granting = self.step_14_capabilities(attestation.manifest(), &signed.identity, standing.level)?;
         Ok(VerifiedArtifact {

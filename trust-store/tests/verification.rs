@@ -16,8 +16,8 @@ use trust_store::evidence::Evidence;
 use trust_store::key_details::KeyDetails;
 use trust_store::pattern::Pattern;
 use trust_store::policy::{
-    CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, ProvenancePolicy, RevocationMode,
-    SctPolicy, TrustLevel, TrustedKey, WitnessPolicy,
+    CapabilityPolicy, EndorsementPolicy, FieldRule, FreshnessPolicy, IdentityRule, ProvenancePolicy,
+    RevocationMode, SctPolicy, TrustLevel, TrustedKey, WitnessPolicy,
 };
 use trust_store::policy_document::PolicyDocument;
 use trust_store::signature_cache::SignatureCache;
@@ -43,6 +43,28 @@ fn admits_a_valid_attestation_and_says_what_was_proven() {
     assert_eq!(verified.chain().len(), 3);
     assert_eq!(verified.log_entries()[0].observed_heads().len(), 1);
     assert!(verified.endorsers().is_empty());
+}
+
+#[test]
+fn a_rule_lends_its_level_to_the_agents_that_it_names_only() {
+    let naming = |pattern: &str, level| {
+        let agents = Some(vec![Pattern::new(pattern).unwrap()]);
+        IdentityRule { agents, ..rule("*@example.com", level) }
+    };
+    let reached = |identities: Vec<IdentityRule>| {
+        let mut scenario = Scenario::valid();
+        scenario.policy.identities = identities;
+        scenario.verify().map(|verified| verified.trust_level()).map_err(|denial| denial.code)
+    };
+    let (own, other) = ("mentatlab.ex*", "mentatlab.other");
+    let (signed, verified) = (TrustLevel::Signed, TrustLevel::Verified);
+    assert_eq!(reached(vec![naming(own, verified)]), Ok(verified));
+    assert_eq!(reached(vec![naming(other, verified), rule(EMAIL, signed)]), Ok(signed));
+    assert_eq!(reached(vec![naming(other, verified), naming(own, signed)]), Ok(signed));
+    assert_eq!(reached(vec![naming(other, verified)]), Err(ReasonCode::AgentNotForSigner));
+    // Whom no rule accepts is no signer of other agents either.
+    let elsewhere = IdentityRule { subject: Pattern::new("x@example.com").unwrap(), ..naming(own, signed) };
+    assert_eq!(reached(vec![elsewhere]), Err(ReasonCode::IdentityDenied));
 }
 
 /// Rules by a table in place of a language.

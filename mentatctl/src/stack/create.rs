@@ -223,6 +223,7 @@ fn policy(logs: &LogSet) -> Outcome<PolicyDocument> {
         subject: pattern("**")?,
         issuer: IssuerRule::AnyOfTheAuthority,
         level: TrustLevel::Verified,
+        agents: None,
     }];
     policy.sct = Some(SctPolicy::Require);
     policy.logs = Some(trust::log_policy(signing));

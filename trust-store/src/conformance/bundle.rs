@@ -187,7 +187,7 @@ impl Demanded {
                 None => IssuerRule::AnyOfTheAuthority,
             };
             let subject = Pattern::new(case.identity.as_deref().unwrap_or("**"))?;
-            Ok::<_, Error>(IdentityRule { subject, issuer, level: TrustLevel::Verified })
+            Ok::<_, Error>(IdentityRule { subject, issuer, level: TrustLevel::Verified, agents: None })
         });
         let key = case.key.as_deref().map(|text| {
             let spki = public_key(text)?;

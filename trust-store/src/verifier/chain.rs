@@ -1,6 +1,7 @@
 //! Steps 5 to 7: the signer's certificate chain, identity, and certificate transparency.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::content::{Signer, VerifiedSignature};
@@ -20,8 +21,8 @@ use crate::trust_material::TrustMaterial;
 /// Whom step 6 accepts.
 #[derive(Clone, Copy)]
 pub(super) enum Accepted<'a> {
-    /// For the artifact's own signature: these identities, and the keys that the policy names.
-    Signers(&'a [IdentityRule]),
+    /// For the artifact's own signature: these identities, for this agent if it is one, and the keys that the policy names.
+    Signers { rules: &'a [IdentityRule], agent: Option<&'a str> },
     /// For a builder or an endorser: these identities. A key that may sign artifacts is neither.
     Vouchers(&'a [IdentityRule]),
 }
@@ -140,7 +141,7 @@ impl Session<'_> {
         signature: &VerifiedSignature<'_>,
         accepted: Accepted<'_>,
     ) -> Result<AcceptedIdentity, Denial> {
-        let (Accepted::Signers(rules) | Accepted::Vouchers(rules)) = accepted;
+        let (Accepted::Signers { rules, .. } | Accepted::Vouchers(rules)) = accepted;
         let certificate = match signature.signer {
             Signer::Key(key) => {
                 if matches!(accepted, Accepted::Vouchers(_)) {
@@ -156,10 +157,10 @@ impl Session<'_> {
             Signer::Certificate(certificate) => certificate,
         };
         let identity = Identity::of_certificate(certificate)?;
-        let level = rules.iter().filter(|rule| rule.accepts(&identity)).map(|rule| rule.level).max();
+        let accepting = || rules.iter().filter(|rule| rule.accepts(&identity));
         let refusal = || {
             let rule = match accepted {
-                Accepted::Signers(_) => "identities",
+                Accepted::Signers { .. } => "identities",
                 Accepted::Vouchers(_) => "endorsements.at-least` or `provenance.required",
             };
             let detail = format!(
@@ -169,7 +170,17 @@ impl Session<'_> {
             );
             denied(ReasonCode::IdentityDenied, detail)
         };
-        self.enforce(6, level.map(|_| ()).ok_or_else(refusal))?;
+        self.enforce(6, accepting().next().map(|_| ()).ok_or_else(refusal))?;
+        let level = match accepted {
+            Accepted::Vouchers(_) => accepting().map(|rule| rule.level).max(),
+            // A rule lends its level to those agents only that it lets be published.
+            Accepted::Signers { agent, .. } => {
+                let level = accepting().filter(|rule| rule.may_publish(agent)).map(|rule| rule.level).max();
+                let refusal = || denied(ReasonCode::AgentNotForSigner, not_for_signer(agent, &identity));
+                self.enforce(6, level.map(|_| ()).ok_or_else(refusal))?;
+                level
+            }
+        };
         Ok(AcceptedIdentity { identity, level: level.unwrap_or(TrustLevel::Verified) })
     }
 
@@ -211,5 +222,17 @@ impl Session<'_> {
             return Err(denied(ReasonCode::SctInvalid, detail));
         }
         Ok(())
+    }
+}
+
+fn not_for_signer(agent: Option<&str>, signer: &Identity) -> String {
+    match agent {
+        Some(agent) => format!(
+            "the signer {signer} is accepted, but not for the agent `{agent}`: `agents` of each rule under `identities` that \
+             accepts the signer names others; add this one there, or let one of its own signers sign"
+        ),
+        None => format!(
+            "the signer {signer} is accepted for the agents that its rules under `identities` name, and what was signed is no agent"
+        ),
     }
 }
