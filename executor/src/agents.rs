@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use trust_store::attestation::Attestation;
 use trust_store::policy::TrustLevel;
 
-use crate::admission::{AdmittedModule, Denied, Facts, GrantSet};
+use crate::admission::{AdmittedModule, Denied, Facts, GrantSet, Publisher};
 use crate::metrics::size_bucket;
 use crate::queue::Share;
 use crate::records::not_loaded;
@@ -96,6 +96,11 @@ impl Agent {
 
     pub(crate) fn id(&self) -> &str {
         self.prepared.agent()
+    }
+
+    /// Who signed it.
+    pub(crate) fn publisher(&self) -> Publisher {
+        Publisher::new(&self.prepared.owner().signer, &self.facts.issuer)
     }
 
     pub(crate) fn admission(&self) -> AdmissionId {

@@ -17,6 +17,9 @@ mod deploying;
 mod deploying_tests;
 mod draining;
 mod judging;
+mod loading;
+#[cfg(test)]
+mod loading_tests;
 mod recording;
 mod reloading;
 #[cfg(test)]
@@ -41,14 +44,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use executor_api::audit::AuditEvent;
-use executor_api::{AgentSummary, Explanation, InstanceSummary, Status};
+use executor_api::{AgentSummary, InstanceSummary, Status};
 use executor_engine::WASMTIME_VERSION;
 
-use crate::admission::{Admission, AdmittedModule, Denied, Submission};
+use crate::admission::{Admission, AdmittedModule, Denied};
 use crate::agents::{Agent, Agents};
-use crate::artifact::{ArtifactCache, CacheEvent};
+use crate::artifact::ArtifactCache;
 use crate::audit::Audit;
 use crate::clock;
 use crate::confinement::Confinement;
@@ -58,9 +60,9 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
 use crate::records::{self, audit_unavailable, cut, root_in_force, summarise};
-use crate::runtime::{KillCause, LiveInstance, Prepared, Runtime, Selector};
+use crate::runtime::{KillCause, LiveInstance, Runtime, Selector};
 use crate::state_folder::StateFolder;
-use crate::submissions::{Stored, Submissions};
+use crate::submissions::Submissions;
 use crate::telemetry::Tracer;
 
 pub use calling::{Executed, Next, Streaming, Terms};
@@ -117,6 +119,8 @@ pub struct Executor {
     waiting: Waiting,
     reloading: Reloading,
     draining: Draining,
+    /// Held from the question whether a release may follow those that are here until it is here itself.
+    loading: tokio::sync::Mutex<()>,
     /// Bytes of outputs that pipelines under way hold.
     #[cfg(feature = "pipelines")]
     held: std::sync::atomic::AtomicUsize,
@@ -149,6 +153,7 @@ impl Executor {
             waiting,
             reloading: Reloading::default(),
             draining: Draining::default(),
+            loading: tokio::sync::Mutex::default(),
             #[cfg(feature = "pipelines")]
             held: std::sync::atomic::AtomicUsize::new(0),
         });
@@ -175,109 +180,6 @@ impl Executor {
         })
     }
 
-    /// Judges an upload and, if it is admitted, compiles and loads it.
-    ///
-    /// # Errors
-    ///
-    /// The denial, which is in the audit log by then.
-    pub async fn load(
-        &self,
-        manifest: &str,
-        attestation: Option<&str>,
-        module: Bytes,
-    ) -> Result<AgentSummary, Denied> {
-        self.audit_available()?;
-        let outcome = match Submission::read(manifest, attestation, module.clone()) {
-            Ok(submission) => self.admit_whole(&submission, self.submissions.next_order()).await,
-            Err(denied) => Err(denied),
-        };
-        let outcome = match outcome {
-            Ok(agent) => {
-                let (manifest, attestation) = (manifest.to_owned(), attestation.map(str::to_owned));
-                let stored = Stored { order: agent.order, manifest, attestation, module };
-                self.keep(&agent, stored).await.map(|()| agent)
-            }
-            Err(denied) => Err(denied),
-        };
-        let event = match &outcome {
-            Ok(agent) => AuditEvent { event_type: "admission".into(), ..self.agent_event(agent, None) },
-            Err(denied) => self.denial_event(denied, None),
-        };
-        self.parts.metrics.admission(outcome.as_ref().err().map(|denied| denied.code));
-        // An admission that cannot be recorded did not happen.
-        self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
-        let agent = outcome?;
-        let summary = self.summary(&agent);
-        let path = self.submissions.path(agent.id(), agent.digest);
-        self.waiting.settle(&path, |_| self.agents.insert(agent));
-        Ok(summary)
-    }
-
-    /// Keeps what an agent was loaded from. A record whose load is not answered after all is judged at the next start
-    /// like every other.
-    async fn keep(&self, agent: &Agent, stored: Stored) -> Result<(), Denied> {
-        let submissions = self.submissions.clone();
-        let path = submissions.path(agent.id(), agent.digest);
-        let written = tokio::task::spawn_blocking(move || submissions.write(&path, &stored)).await;
-        match written {
-            Ok(Ok(())) => {
-                self.state.written();
-                Ok(())
-            }
-            Ok(Err(error)) => Err(self.state.failed(&error, "the record of an agent")),
-            Err(error) => Err(self.state.failed(&error, "the record of an agent")),
-        }
-    }
-
-    async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
-        let (admitted, verdict) = self.judge(submission).await?;
-        let prepared =
-            match Prepared::without_code(&self.parts.runtime, &admitted, self.parts.admission.containers()) {
-                Some(prepared) => prepared,
-                None => self.prepare(&admitted).await?,
-            };
-        let attestation = Arc::clone(submission.attestation());
-        Ok(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)))
-    }
-
-    /// Gets the machine code of an admitted module and links it.
-    async fn prepare(&self, admitted: &AdmittedModule) -> Result<Prepared, Denied> {
-        let began = clock::monotonic();
-        let (loaded, event) = self
-            .parts
-            .cache
-            .load(self.parts.runtime.engine(), self.parts.runtime.profile(), admitted)
-            .await
-            .map_err(|error| {
-                Denied::new(error.code(), error.to_string()).for_operator(format!("{error:?}"))
-            })?;
-        self.parts.metrics.cache(&event, clock::monotonic().saturating_duration_since(began));
-        if let CacheEvent::Replaced { why } = &event {
-            let detail = format!("{}: {why}", admitted.digest());
-            tracing::warn!(%detail, "a cached artifact was not believed");
-            let event = AuditEvent {
-                event_type: "cache_refusal".into(),
-                detail: Some(detail),
-                ..AuditEvent::default()
-            };
-            self.parts.audit.record(event).map_err(audit_unavailable)?;
-        }
-        self.link(loaded, admitted).await
-    }
-
-    /// The verdict on an upload, with nothing compiled, loaded or kept.
-    pub async fn explain(&self, manifest: &str, attestation: Option<&str>, module: Bytes) -> Explanation {
-        let judged = match Submission::read(manifest, attestation, module) {
-            Ok(submission) => self.judge_whole(&submission).await,
-            Err(denied) => Err(denied),
-        };
-        match judged {
-            Ok(admitted) => {
-                Explanation { admitted: true, agent: Some(self.summary_of(&admitted)), denial: None }
-            }
-            Err(denied) => {
-                Explanation { admitted: false, agent: None, denial: Some(records::wire_denied(denied)) }
-            }
         }
     }
 

@@ -16,6 +16,7 @@ mod grants;
 mod rollout;
 mod rules;
 mod signer_key;
+mod succession;
 mod tier;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use trust_store::capability::Capability;
 use trust_store::capability_rules::Permitted;
 use trust_store::error::Error;
 use trust_store::evidence::Evidence;
+use trust_store::identity::Identity;
 use trust_store::manifest::{ENGINE, Manifest, Metering, Runtime};
 use trust_store::policy::TrustLevel;
 use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
@@ -41,6 +43,7 @@ pub use grants::{GrantSet, GrantSources, Refused};
 pub use rollout::RuntimeRollout;
 pub use rules::{NoRuleEngine, Rules};
 pub(crate) use signer_key::SignerKey;
+pub(crate) use succession::{Publisher, may_follow};
 pub use tier::Isolation;
 
 use crate::containers::{ContainerBackend, NoEngine};
@@ -171,6 +174,12 @@ impl Submission {
     /// Agent id of the manifest, read and not verified.
     pub fn agent(&self) -> &str {
         self.attestation.manifest().map_or("", |manifest| manifest.id().as_str())
+    }
+
+    /// Who its certificate says signed it, read and not verified; `None` if it says nothing that could be accepted.
+    pub(crate) fn publisher(&self) -> Option<Publisher> {
+        let identity = Identity::of_certificate(self.attestation.certificate()?).ok()?;
+        Some(Publisher::new(identity.subject(), identity.issuer().unwrap_or_default()))
     }
 
     /// The attestation, read and not verified.

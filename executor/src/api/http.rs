@@ -344,7 +344,8 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "tuf_expired" => StatusCode::SERVICE_UNAVAILABLE,
         "storage_full" => StatusCode::INSUFFICIENT_STORAGE,
         "deadline_exceeded" | "cpu_budget" => StatusCode::GATEWAY_TIMEOUT,
-        "already_deployed"
+        "agent_taken"
+        | "already_deployed"
         | "ambiguous_digest"
         | "deployment_in_progress"
         | "in_service"

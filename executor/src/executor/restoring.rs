@@ -9,7 +9,7 @@ use executor_engine::ModuleDigest;
 use parking_lot::Mutex;
 
 use super::Executor;
-use crate::admission::{Denied, Submission};
+use crate::admission::{Denied, Publisher, Submission};
 use crate::agents::Agent;
 use crate::clock;
 use crate::records::{audit_unavailable, cut};
@@ -35,6 +35,8 @@ struct Record {
     name: Option<RecordName>,
     /// The agent's id, once it was read.
     id: Option<String>,
+    /// Whom it says that it is from, once it was read.
+    publisher: Option<Publisher>,
     denied: Denied,
     /// Epoch of the evidence it was judged by.
     epoch: Option<u64>,
@@ -67,6 +69,13 @@ impl Wanted {
     }
 }
 
+/// What a record says of itself, read and not verified.
+pub(super) struct Name {
+    pub(super) agent: String,
+    pub(super) module: ModuleDigest,
+    pub(super) publisher: Option<Publisher>,
+}
+
 impl Waiting {
     pub(super) fn new(paths: Vec<(u64, PathBuf)>) -> Self {
         let record = |(order, path): (u64, PathBuf)| Record {
@@ -74,6 +83,7 @@ impl Waiting {
             name: RecordName::of_file(&path),
             path,
             id: None,
+            publisher: None,
             denied: restoring(),
             epoch: None,
             again_at: None,
@@ -137,6 +147,27 @@ impl Waiting {
         self.records.lock().iter().any(|record| record.name.is_some_and(is_other))
     }
 
+    /// Whom the records of an agent say that they are from.
+    ///
+    /// # Errors
+    ///
+    /// `restoring` while there is one that was not looked at.
+    pub(super) fn publishers(&self, agent: &str) -> Result<Vec<Publisher>, Denied> {
+        let wanted = ModuleDigest::of(agent.as_bytes());
+        let records = self.records.lock();
+        let of_agent =
+            records.iter().filter(|record| record.name.is_none_or(|name| name.agent == wanted));
+        let mut publishers = Vec::new();
+        for record in of_agent {
+            match &record.publisher {
+                Some(publisher) => publishers.push(publisher.clone()),
+                None if record.denied.code == restoring().code => return Err(restoring()),
+                None => {}
+            }
+        }
+        Ok(publishers)
+    }
+
     /// Refuses while there are records that were not looked at and whose files do not say of which agents they are.
     #[cfg(feature = "deployments")]
     pub(super) fn refuse_unread(&self) -> Result<(), Denied> {
@@ -147,6 +178,19 @@ impl Waiting {
     #[cfg(all(test, feature = "deployments"))]
     pub(super) fn add_for_test(&self, order: u64, path: PathBuf) {
         let added = Self::new(vec![(order, path)]).records.into_inner();
+        self.records.lock().extend(added);
+    }
+
+    /// A record that was looked at and waits.
+    #[cfg(test)]
+    pub(super) fn add_publisher_for_test(&self, agent: &str, publisher: &Publisher) {
+        let name = RecordName::of(agent, ModuleDigest::of(agent.as_bytes()));
+        let mut added = Self::new(vec![(9, PathBuf::new())]).records.into_inner();
+        for record in &mut added {
+            (record.name, record.id) = (Some(name), Some(agent.to_owned()));
+            record.publisher = Some(publisher.clone());
+            record.denied = Denied::in_step(11, "checkpoint_stale", "");
+        }
         self.records.lock().extend(added);
     }
 
@@ -169,19 +213,13 @@ impl Waiting {
         Some(record.path.clone())
     }
 
-    /// Keeps what was found out about a record, `id` and module above all; whether the denial is another one than before.
-    pub(super) fn judged(
-        &self,
-        path: &Path,
-        read: Option<(String, ModuleDigest)>,
-        denied: &Denied,
-        now: Instant,
-    ) -> bool {
+    /// Keeps what was found out about a record; whether the denial is another one than before.
+    pub(super) fn judged(&self, path: &Path, read: Option<Name>, denied: &Denied, now: Instant) -> bool {
         let mut records = self.records.lock();
         let Some(record) = records.iter_mut().find(|record| record.path == path) else { return false };
-        if let Some((id, module)) = read {
-            record.name = Some(RecordName::of(&id, module));
-            record.id = Some(id);
+        if let Some(Name { agent, module, publisher }) = read {
+            record.name = Some(RecordName::of(&agent, module));
+            (record.id, record.publisher) = (Some(agent), publisher);
         }
         // Newer evidence changes what is about evidence, and nothing but time the rest of what may pass.
         let passes_by_itself = denied.may_pass() && !denied.is_about_evidence();
@@ -245,10 +283,7 @@ impl Executor {
         }
     }
 
-    async fn restore_one(
-        &self,
-        path: PathBuf,
-    ) -> (Option<(String, ModuleDigest)>, Result<Arc<Agent>, Denied>) {
+    async fn restore_one(&self, path: PathBuf) -> (Option<Name>, Result<Arc<Agent>, Denied>) {
         let unreadable = |why: String| {
             Denied::new("record_unreadable", "the agent must be loaded again").for_operator(why)
         };
@@ -263,7 +298,11 @@ impl Executor {
             Ok(submission) => submission,
             Err(denied) => return (None, Err(denied)),
         };
-        let name = (submission.agent().to_owned(), submission.digest());
+        let name = Name {
+            agent: submission.agent().to_owned(),
+            module: submission.digest(),
+            publisher: submission.publisher(),
+        };
         let restored = async {
             let agent = self.admit(&submission, order).await?;
             let event = AuditEvent {

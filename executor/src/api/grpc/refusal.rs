@@ -67,7 +67,8 @@ fn code_of(denied: &Denied) -> Code {
         | "compile_budget"
         | "input_too_large" => Code::InvalidArgument,
         "not_loaded" | "no_deployment" | "receipt_unknown" => Code::NotFound,
-        "already_deployed"
+        "agent_taken"
+        | "already_deployed"
         | "deployment_in_progress"
         | "in_service"
         | "nothing_to_promote"

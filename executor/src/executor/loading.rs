@@ -1,0 +1,148 @@
+//! From an upload to an agent: judged, compiled, linked, kept for the next start, on record, and only then there.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use executor_api::audit::AuditEvent;
+use executor_api::{AgentSummary, Explanation};
+
+use super::Executor;
+use crate::admission::{AdmittedModule, Denied, Publisher, Submission, may_follow};
+use crate::agents::Agent;
+use crate::artifact::CacheEvent;
+use crate::clock;
+use crate::records::{self, audit_unavailable};
+use crate::runtime::Prepared;
+use crate::submissions::Stored;
+
+impl Executor {
+    /// Judges an upload and, if it is admitted, compiles and loads it.
+    ///
+    /// # Errors
+    ///
+    /// The denial, which is in the audit log by then.
+    pub async fn load(
+        &self,
+        manifest: &str,
+        attestation: Option<&str>,
+        module: Bytes,
+    ) -> Result<AgentSummary, Denied> {
+        self.audit_available()?;
+        let outcome = match Submission::read(manifest, attestation, module.clone()) {
+            Ok(submission) => self.admit_whole(&submission, self.submissions.next_order()).await,
+            Err(denied) => Err(denied),
+        };
+        // From here on one load after the other: whoever is asked whether it may follow sees everybody who came before.
+        let _alone = match &outcome {
+            Ok(_) => Some(self.loading.lock().await),
+            Err(_) => None,
+        };
+        let outcome = outcome.and_then(|agent| {
+            self.may_follow(agent.id(), &agent.publisher())?;
+            Ok(agent)
+        });
+        let outcome = match outcome {
+            Ok(agent) => {
+                let (manifest, attestation) = (manifest.to_owned(), attestation.map(str::to_owned));
+                let stored = Stored { order: agent.order, manifest, attestation, module };
+                self.keep(&agent, stored).await.map(|()| agent)
+            }
+            Err(denied) => Err(denied),
+        };
+        let event = match &outcome {
+            Ok(agent) => AuditEvent { event_type: "admission".into(), ..self.agent_event(agent, None) },
+            Err(denied) => self.denial_event(denied, None),
+        };
+        self.parts.metrics.admission(outcome.as_ref().err().map(|denied| denied.code));
+        // An admission that cannot be recorded did not happen.
+        self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
+        let agent = outcome?;
+        let summary = self.summary(&agent);
+        let path = self.submissions.path(agent.id(), agent.digest);
+        self.waiting.settle(&path, |_| self.agents.insert(agent));
+        Ok(summary)
+    }
+
+    /// Refuses a release of an agent that a signer of another rule has a release of here, whether loaded or waiting for its
+    /// verdict since the start. For what is new: nothing that was here before takes anything from anybody by coming back.
+    pub(super) fn may_follow(&self, agent: &str, next: &Publisher) -> Result<(), Denied> {
+        let rules = self.parts.admission.rules();
+        // Those that wait first: what is loaded meanwhile is among the loaded ones by then.
+        let mut publishers = self.waiting.publishers(agent)?;
+        let loaded = self.agents.all().into_iter().filter(|other| other.id() == agent);
+        publishers.extend(loaded.map(|other| other.publisher()));
+        publishers.iter().try_for_each(|here| may_follow(rules.policy(), agent, here, next))
+    }
+
+    /// Keeps what an agent was loaded from. A record whose load is not answered after all is judged at the next start
+    /// like every other.
+    async fn keep(&self, agent: &Agent, stored: Stored) -> Result<(), Denied> {
+        let submissions = self.submissions.clone();
+        let path = submissions.path(agent.id(), agent.digest);
+        let written = tokio::task::spawn_blocking(move || submissions.write(&path, &stored)).await;
+        match written {
+            Ok(Ok(())) => {
+                self.state.written();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.state.failed(&error, "the record of an agent")),
+            Err(error) => Err(self.state.failed(&error, "the record of an agent")),
+        }
+    }
+
+    pub(super) async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
+        let (admitted, verdict) = self.judge(submission).await?;
+        let prepared =
+            match Prepared::without_code(&self.parts.runtime, &admitted, self.parts.admission.containers()) {
+                Some(prepared) => prepared,
+                None => self.prepare(&admitted).await?,
+            };
+        let attestation = Arc::clone(submission.attestation());
+        Ok(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)))
+    }
+
+    /// Gets the machine code of an admitted module and links it.
+    pub(super) async fn prepare(&self, admitted: &AdmittedModule) -> Result<Prepared, Denied> {
+        let began = clock::monotonic();
+        let (loaded, event) = self
+            .parts
+            .cache
+            .load(self.parts.runtime.engine(), self.parts.runtime.profile(), admitted)
+            .await
+            .map_err(|error| {
+                Denied::new(error.code(), error.to_string()).for_operator(format!("{error:?}"))
+            })?;
+        self.parts.metrics.cache(&event, clock::monotonic().saturating_duration_since(began));
+        if let CacheEvent::Replaced { why } = &event {
+            let detail = format!("{}: {why}", admitted.digest());
+            tracing::warn!(%detail, "a cached artifact was not believed");
+            let event = AuditEvent {
+                event_type: "cache_refusal".into(),
+                detail: Some(detail),
+                ..AuditEvent::default()
+            };
+            self.parts.audit.record(event).map_err(audit_unavailable)?;
+        }
+        self.link(loaded, admitted).await
+    }
+
+    /// The verdict on an upload, with nothing compiled, loaded or kept.
+    pub async fn explain(&self, manifest: &str, attestation: Option<&str>, module: Bytes) -> Explanation {
+        let judged = match Submission::read(manifest, attestation, module) {
+            Ok(submission) => self.judge_whole(&submission).await.and_then(|admitted| {
+                let publisher = Publisher::new(&admitted.owner().signer, &admitted.facts().issuer);
+                self.may_follow(&admitted.owner().agent, &publisher)?;
+                Ok(admitted)
+            }),
+            Err(denied) => Err(denied),
+        };
+        match judged {
+            Ok(admitted) => {
+                Explanation { admitted: true, agent: Some(self.summary_of(&admitted)), denial: None }
+            }
+            Err(denied) => {
+                Explanation { admitted: false, agent: None, denial: Some(records::wire_denied(denied)) }
+            }
+        }
+    }
+}

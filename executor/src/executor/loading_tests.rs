@@ -1,0 +1,49 @@
+//! Whose releases may follow whose.
+
+use crate::admission::{GrantSet, Publisher, Rules};
+use crate::runtime::CallLimits;
+use crate::testing::{Server, admitted, wat_echo};
+
+#[tokio::test]
+async fn an_agent_is_not_taken_over_by_the_signer_of_another_rule() {
+    const POLICY: &str = r#"{"version":1,"logs":{"witnesses":"not-required"},"capabilities":{"within":[]},"identities":[
+        {"subject":"a@example.org","issuer":"any-of-the-authority","level":"verified"LISTS},
+        {"subject":"b@example.org","issuer":"any-of-the-authority","level":"verified"LISTS}]}"#;
+    let server = Server::start().await;
+    let put_in_force = |lists: &str| {
+        let rules = Rules::parse(POLICY.replace("LISTS", lists).as_bytes()).unwrap();
+        server.executor.parts.admission.replace(rules);
+    };
+    let follow = |signer: &str| {
+        let followed = server.executor.may_follow("taken.agent", &Publisher::new(signer, ""));
+        followed.map_err(|denied| denied.code)
+    };
+    put_in_force("");
+    assert_eq!(follow("b@example.org"), Ok(()), "nobody has it");
+    let admitted = admitted(wat_echo(), GrantSet::default(), CallLimits::default());
+    server.executor.admit_for_test(admitted.called("taken.agent", "a@example.org")).await;
+    assert_eq!(follow("a@example.org"), Ok(()));
+    assert_eq!(follow("b@example.org"), Err("agent_taken"));
+    put_in_force(r#","agents":["taken.*"]"#);
+    assert_eq!(follow("b@example.org"), Ok(()), "the policy lists both");
+    put_in_force("");
+    server.executor.unload("taken.agent").await.unwrap();
+    assert_eq!(follow("b@example.org"), Ok(()), "it was unloaded");
+    // What waits for fresher evidence since the start is here as well.
+    server.executor.waiting.add_publisher_for_test("taken.agent", &Publisher::new("a@example.org", ""));
+    assert_eq!(follow("b@example.org"), Err("agent_taken"));
+    assert_eq!(follow("a@example.org"), Ok(()));
+}
+
+#[tokio::test]
+async fn nobody_takes_an_agent_while_nobody_has_looked_at_the_last_run() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().join("agents");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a-b.agent"), b"mentat-agent-1\n and then something else").unwrap();
+    let server = Server::over(state).await;
+    let follow = || server.executor.may_follow("taken.agent", &Publisher::new("b@example.org", ""));
+    assert_eq!(follow().unwrap_err().code, "restoring");
+    server.executor.restore().await;
+    assert_eq!(follow(), Ok(()));
+}
