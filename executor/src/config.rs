@@ -29,7 +29,7 @@ pub use media::{BucketStyle, MediaPlaces, S3Section, S3Settings};
 pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
 pub use sections::{
-    CacheSection, EvidenceSection, GrantsSection, LogSection, MediaSection, OnPolicyChange,
+    CacheSection, EvidenceSection, GrantsSection, LogSection, MediaSection, OnPolicyChange, OnStale,
     PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection, WorkersSection,
 };
 pub use telemetry::{TelemetrySection, TelemetrySettings};
@@ -163,6 +163,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// What becomes of calls in flight when a changed policy admits their agent no longer.
     pub withdrawal: Withdrawal,
+    /// The same when the evidence for it has grown older than policy allows.
+    pub on_stale: Withdrawal,
     /// The policy that takes the place of the one in force, and when.
     pub next_policy: Option<NextPolicy>,
     /// Which agents run as WebAssembly.
@@ -204,6 +206,11 @@ impl ExecutorConfig {
             None => beside_this_executable("executor-compiler")?,
         };
         let refresh = in_range("evidence.refresh_seconds", self.evidence.refresh_seconds, 1, 3600)?;
+        let stale = in_range("evidence.stale_drain_seconds", self.evidence.stale_drain_seconds, 1, 3600)?;
+        let on_stale = match self.evidence.on_stale {
+            OnStale::Drain => Withdrawal::Drain(Duration::from_secs(stale)),
+            OnStale::Stop => Withdrawal::Stop,
+        };
         let timeout = in_range("evidence.timeout_seconds", self.evidence.timeout_seconds, 1, 300)?;
         let slots = in_range("pool.slots", self.pool.slots.into(), PoolLimits::MIN_SLOTS.into(), 10_000)?;
         let calls_per_agent = self.pool.calls_per_agent;
@@ -329,6 +336,7 @@ impl ExecutorConfig {
             cache_bytes: in_range("cache.max_mib", self.cache.max_mib, 1, 1 << 20)? << 20,
             next_policy: self.features.attestation_required.validate(base)?,
             rollout: self.features.wasm_runtime.validate()?,
+            on_stale,
             withdrawal: match self.policy_change.calls {
                 OnPolicyChange::Drain => Withdrawal::Drain(Duration::from_secs(in_range(
                     "policy_change.drain_seconds",
@@ -412,6 +420,7 @@ mod tests {
         // The name that files of before have.
         assert!(settings.evidence_tls.files().eq([Path::new("/etc/mentat/ca.pem")]));
         assert_eq!(settings.refresh, Duration::from_secs(30));
+        assert_eq!(settings.on_stale, Withdrawal::Drain(Duration::from_secs(30)));
         assert!(settings.compiler.ends_with("executor-compiler"));
     }
 
@@ -462,6 +471,8 @@ mod tests {
         }
         assert!(refusal("[policy_change]\ncalls = 'drain'\ndrain_seconds = 0").contains("drain_seconds"));
         assert!(refusal("[policy_change]\ncalls = 'ignore'").contains("unknown variant"));
+        assert!(refusal("[evidence]\nstale_drain_seconds = 0").contains("evidence.stale_drain_seconds"));
+        assert!(refusal("[evidence]\non_stale = 'ignore'").contains("unknown variant"));
         assert!(refusal("skip_verification = true").contains("unknown field"));
         assert!(refusal("[server]\nlisten = '10.0.0.1:80'").contains("plain HTTP"));
     }

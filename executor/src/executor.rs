@@ -38,6 +38,9 @@ mod test_door;
 mod tests;
 mod trying;
 mod unloading;
+mod withdrawing;
+#[cfg(test)]
+mod withdrawing_tests;
 mod working;
 
 use std::path::Path;
@@ -67,11 +70,11 @@ use crate::telemetry::Tracer;
 
 pub use calling::{Executed, Next, Streaming, Terms};
 use draining::Draining;
-pub use judging::Withdrawal;
 pub use reloading::PolicyChange;
 use reloading::Reloading;
 use restoring::Waiting;
 pub use schedule::Schedule;
+pub use withdrawing::Withdrawal;
 
 /// Most instances of one list.
 const MAX_LISTED: usize = 1000;
@@ -102,6 +105,8 @@ pub struct Parts {
     pub schedule: Schedule,
     /// What becomes of calls in flight when a changed policy admits their agent no longer.
     pub withdrawal: Withdrawal,
+    /// What becomes of them when the evidence for it has grown older than policy allows.
+    pub on_stale: Withdrawal,
     /// Calls of one agent at the same time; absent: a quarter of all.
     pub calls_per_agent: Option<u32>,
     /// Who follows calls, if anybody does.

@@ -78,6 +78,7 @@ pub struct Metrics {
     lacking: Gauge,
     verification: Family<Verified, Histogram>,
     stopped: Counter,
+    withdrawn: Family<Reason, Counter>,
     deployments: Family<Reason, Counter>,
     traces: Family<Reason, Counter>,
     workers: Family<Reason, Counter>,
@@ -108,6 +109,7 @@ impl Default for Metrics {
             lacking: Gauge::default(),
             verification: Family::new_with_constructor(microseconds_up),
             stopped: Counter::default(),
+            withdrawn: Family::default(),
             deployments: Family::default(),
             traces: Family::default(),
             workers: Family::default(),
@@ -184,6 +186,11 @@ impl Metrics {
             self.lacking.clone(),
         );
         registry.register("mentatlab_instances_stopped", "Instances told to stop", self.stopped.clone());
+        registry.register(
+            "mentatlab_agents_withdrawn",
+            "Loaded agents that were found to be no longer allowed to run, by reason",
+            self.withdrawn.clone(),
+        );
         registry.register("mentatlab_deployment_changes", "Changes of routes", self.deployments.clone());
         registry.register(
             "mentatlab_workers",
@@ -299,6 +306,11 @@ impl Metrics {
 
     pub(crate) fn stopped(&self, count: u64) {
         self.stopped.inc_by(count);
+    }
+
+    /// A loaded agent may run no longer.
+    pub(crate) fn withdrawn(&self, why: &'static str) {
+        self.withdrawn.get_or_create(&reason(why)).inc();
     }
 
     fn agent_label(&self, agent: &str) -> String {

@@ -168,7 +168,7 @@ pub(crate) fn by_root<T>(verdict: Result<T, Denied>, snapshot: &Snapshot, now: i
 /// What a caller is told when a call has no result.
 pub(crate) fn call_denied(error: &CallError, agent: &Agent) -> Denied {
     // A guest that was killed because it may not run any more: the caller learns the verdict itself.
-    if error.code() == "revoked"
+    if error.verdict().is_some()
         && let Some(denied) = agent.verdict().denied
     {
         return denied;

@@ -253,6 +253,7 @@ pub async fn start(
         verdict_age: 2 * settings.refresh,
         schedule,
         withdrawal: settings.withdrawal,
+        on_stale: settings.on_stale,
         calls_per_agent: settings.calls_per_agent,
         tracer: tracer(&settings, &metrics)?,
     };

@@ -143,6 +143,10 @@ pub(crate) fn wat_spin() -> &'static str {
         (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#
 }
 
+/// What becomes of calls in flight by a changed policy and by old evidence where the configuration says nothing.
+const UNSAID: (Withdrawal, Withdrawal) =
+    (Withdrawal::Stop, Withdrawal::Drain(std::time::Duration::from_secs(30)));
+
 /// A whole executor behind a listener, which trusts nobody.
 pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
@@ -174,6 +178,13 @@ impl Server {
         Self::with(Default::default(), state, Withdrawal::Drain(time), None, Default::default()).await
     }
 
+    /// Which does this to calls in flight when evidence has grown old.
+    pub(crate) async fn on_stale(on_stale: Withdrawal) -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        let (admin, evidence, ends) = (Default::default(), Default::default(), (UNSAID.0, on_stale));
+        Self::run(Arc::clone(runtime()), admin, state, ends, None, evidence, None, None).await
+    }
+
     /// For which `next.yaml` of the state folder is in force from a time on.
     pub(crate) async fn with_next_policy(from: trust_store::UnixTime, text: &str) -> Self {
         let state = tempfile::tempdir().expect("folder");
@@ -195,25 +206,14 @@ impl Server {
     pub(crate) async fn with_containers(containers: Arc<dyn crate::containers::ContainerBackend>) -> Self {
         let state = tempfile::tempdir().expect("folder");
         let (admin, evidence) = Default::default();
-        Self::run(
-            Arc::clone(runtime()),
-            admin,
-            state,
-            Withdrawal::Stop,
-            None,
-            evidence,
-            Some(containers),
-            None,
-        )
-        .await
+        Self::run(Arc::clone(runtime()), admin, state, UNSAID, None, evidence, Some(containers), None).await
     }
 
     /// With somebody who follows its calls.
     pub(crate) async fn traced(tracer: crate::telemetry::Tracer) -> Self {
         let state = tempfile::tempdir().expect("folder");
         let (admin, evidence) = Default::default();
-        Self::run(Arc::clone(runtime()), admin, state, Withdrawal::Stop, None, evidence, None, Some(tracer))
-            .await
+        Self::run(Arc::clone(runtime()), admin, state, UNSAID, None, evidence, None, Some(tracer)).await
     }
 
     /// The state folder.
@@ -245,8 +245,7 @@ impl Server {
         assert_eq!(tier.missing(), None, "this host confines no workers");
         runtime.attach(tier);
         let state = tempfile::tempdir().expect("folder");
-        Self::run(runtime, Default::default(), state, Withdrawal::Stop, None, Default::default(), None, None)
-            .await
+        Self::run(runtime, Default::default(), state, UNSAID, None, Default::default(), None, None).await
     }
 
     async fn with(
@@ -256,7 +255,8 @@ impl Server {
         next: Option<NextPolicy>,
         evidence: EvidenceConfig,
     ) -> Self {
-        Self::run(Arc::clone(runtime()), admin, state, withdrawal, next, evidence, None, None).await
+        let ends = (withdrawal, UNSAID.1);
+        Self::run(Arc::clone(runtime()), admin, state, ends, next, evidence, None, None).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "a fixture: each caller varies another one")]
@@ -264,7 +264,7 @@ impl Server {
         runtime: Arc<Runtime>,
         admin: service::admin::AdminConfig,
         state: tempfile::TempDir,
-        withdrawal: Withdrawal,
+        (withdrawal, on_stale): (Withdrawal, Withdrawal),
         next: Option<NextPolicy>,
         evidence: EvidenceConfig,
         containers: Option<Arc<dyn crate::containers::ContainerBackend>>,
@@ -300,6 +300,7 @@ impl Server {
             schedule: crate::executor::Schedule::open(state.path().join("policy.yaml"), next, state.path())
                 .expect("schedule"),
             withdrawal,
+            on_stale,
             calls_per_agent: None,
             tracer,
         };

@@ -128,7 +128,7 @@ impl ExitClass {
             "guest_error" => Self::GuestError,
             "trap" => Self::Trap,
             "revoked" => Self::Revoked,
-            "stopped" | "shutdown" | "caller_gone" | "worker_lost" => Self::Killed,
+            "stopped" | "shutdown" | "caller_gone" | "evidence_stale" | "worker_lost" => Self::Killed,
             "cpu_budget"
             | "deadline_exceeded"
             | "input_too_large"

@@ -52,6 +52,10 @@ use crate::runtime::{AdmissionId, CallLimits, Lowered, Owner};
 /// Largest manifest text, bytes.
 pub(crate) const MAX_MANIFEST_TEXT: usize = 32 << 20;
 
+/// What a judgement says at a time, in this crate's own tests.
+#[cfg(test)]
+pub(crate) type Ruling = Box<dyn Fn(UnixTime) -> Result<(), Denied> + Send + Sync>;
+
 /// Uploaded bytes, read and not yet judged.
 #[derive(Debug, Clone)]
 pub struct Submission {
@@ -114,7 +118,7 @@ pub struct Admission {
     no_workers: Option<String>,
     /// What the next judgements of admitted modules say, in this crate's own tests.
     #[cfg(test)]
-    pub(crate) ruling: parking_lot::Mutex<Option<Result<(), Denied>>>,
+    pub(crate) ruling: parking_lot::Mutex<Option<Ruling>>,
 }
 
 impl Submission {
@@ -275,8 +279,8 @@ impl Admission {
         now: UnixTime,
     ) -> Result<(), Denied> {
         #[cfg(test)]
-        if let Some(ruling) = self.ruling.lock().clone() {
-            return ruling;
+        if let Some(ruling) = self.ruling.lock().as_ref() {
+            return ruling(now);
         }
         let artifact = ArtifactDigest::sha256(digest.0);
         let verified = self.verifier.verify(attestation, artifact, rules.policy(), evidence, now)?;

@@ -340,6 +340,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "compiler_unavailable"
         | "worker_lost"
         | "draining"
+        | "evidence_stale"
         | "shutdown"
         | "tuf_expired" => StatusCode::SERVICE_UNAVAILABLE,
         "storage_full" => StatusCode::INSUFFICIENT_STORAGE,

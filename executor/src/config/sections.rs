@@ -54,6 +54,21 @@ pub struct EvidenceSection {
     pub import_file: Option<PathBuf>,
     /// PEM files with the public keys of whoever signs it.
     pub import_signers: Vec<PathBuf>,
+    /// What becomes of calls in flight when the evidence for their agent has grown older than policy allows.
+    pub on_stale: OnStale,
+    /// Seconds that calls have to end by themselves then.
+    pub stale_drain_seconds: u64,
+}
+
+/// `[evidence] on_stale`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStale {
+    /// Calls in flight may end by themselves.
+    #[default]
+    Drain,
+    /// Calls in flight end at once.
+    Stop,
 }
 
 impl Default for EvidenceSection {
@@ -73,6 +88,8 @@ impl Default for EvidenceSection {
             tls_key_file: None,
             import_file: None,
             import_signers: Vec::new(),
+            on_stale: OnStale::default(),
+            stale_drain_seconds: 30,
         }
     }
 }

@@ -276,9 +276,9 @@ impl Course<'_> {
         // That of this thread, where the guest ran on it. Ticks pass while it waits as well.
         let used = ended.charged.unwrap_or_else(|| clock::thread_cpu().saturating_sub(cpu));
         self.cpu = self.cpu.saturating_sub(used);
-        // A revocation of the pipeline ends the step as well, and says nothing about the step's own agent.
-        let revoked = matches!(ended.result, Err(CallError::Stopped(Stop::Killed(KillCause::Revoked))));
-        if revoked && agent.verdict().denied.is_none() {
+        // A verdict on the pipeline ends the step as well, and says nothing about the step's own agent.
+        let verdict = ended.result.as_ref().err().and_then(CallError::verdict);
+        if verdict.is_some() && agent.verdict().denied.is_none() {
             ended.result = Err(CallError::Stopped(Stop::Killed(KillCause::Operator)));
         }
         let mut event = self.executor.execution_event(&agent, instance, &ended);
@@ -292,8 +292,8 @@ impl Course<'_> {
             receipt: receipt.to_entry().ok().map(|entry| ModuleDigest::of(&entry).to_string()),
         });
         receipts.record(instance, receipt);
-        if revoked {
-            ended.result = Err(CallError::Stopped(Stop::Killed(KillCause::Revoked)));
+        if let Some(cause) = verdict {
+            ended.result = Err(CallError::Stopped(Stop::Killed(cause)));
         }
         self.account(&ended);
         if let Some(said) = ended.said {
@@ -309,7 +309,7 @@ impl Course<'_> {
                 Err(StepFailure::Guest { code: exit_code })
             }
             // The caller learns the verdict itself.
-            Err(error) => match agent.verdict().denied.filter(|_| error.code() == "revoked") {
+            Err(error) => match agent.verdict().denied.filter(|_| error.verdict().is_some()) {
                 Some(denied) => Err(StepFailure::Denied(denied)),
                 None => Err(error.into()),
             },

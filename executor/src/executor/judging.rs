@@ -13,17 +13,6 @@ use crate::agents::{Agent, Verdict};
 use crate::clock;
 use crate::evidence::{Due, EAGER_LOOKS, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK, Snapshot};
 use crate::records::{by_root, no_fork};
-use crate::runtime::{KillCause, Selector};
-
-/// What becomes of calls in flight when a changed policy admits their agent no longer. New calls are refused in any
-/// case; what is revoked, and whatever a forked log vouched for, ends at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Withdrawal {
-    /// They may end by themselves within this time.
-    Drain(Duration),
-    /// They are stopped.
-    Stop,
-}
 
 impl Executor {
     pub(super) async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
@@ -66,14 +55,13 @@ impl Executor {
         let verdict = agent.verdict();
         let age = u64::try_from(now.saturating_sub(verdict.at)).unwrap_or(u64::MAX);
         if verdict.epoch != snapshot.epoch || age > self.parts.verdict_age.as_secs() || now < verdict.at {
-            return self.recheck(agent, &snapshot);
+            return self.recheck(agent, &snapshot, now);
         }
         verdict.denied.map_or(Ok(()), Err)
     }
 
-    /// Judges an agent by this snapshot; stops its instances when it may not run any more.
-    fn recheck(&self, agent: &Arc<Agent>, snapshot: &Snapshot) -> Result<(), Denied> {
-        let now = clock::unix_seconds();
+    /// Judges an agent by this snapshot at this time; stops its instances when it may not run any more.
+    pub(super) fn recheck(&self, agent: &Arc<Agent>, snapshot: &Snapshot, now: i64) -> Result<(), Denied> {
         // After the snapshot: rules are replaced before the epoch that they begin.
         let rules = self.parts.admission.rules();
         let outcome = no_fork(snapshot).and_then(|()| {
@@ -97,47 +85,8 @@ impl Executor {
             return before.denied.map_or(Ok(()), Err);
         }
         let Some(denied) = denied else { return outcome };
-        let is_new = before.denied.map(|before| before.code) != Some(denied.code);
-        let refusal = if is_new { agent.refused_anew() } else { agent.last_refusal() };
-        // Stale evidence refuses new calls; what runs may finish. Everything else ends at once, also what was
-        // registered since the last time, or is given time once.
-        match self.parts.withdrawal {
-            _ if denied.is_about_evidence() => {}
-            Withdrawal::Drain(time) if denied.is_about_policy() => {
-                if is_new {
-                    self.withdraw_within(agent, refusal, time);
-                }
-            }
-            _ => {
-                let stopped =
-                    self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked);
-                self.parts.metrics.stopped(stopped);
-            }
-        }
-        if is_new {
-            if !denied.is_about_evidence() {
-                self.parts.cache.purge(agent.digest);
-            }
-            if self.parts.audit.record(self.denial_event(&denied, Some(agent))).is_err() {
-                tracing::error!(agent = agent.id(), code = denied.code, "a denial could not be recorded");
-            }
-            tracing::warn!(agent = agent.id(), digest = %agent.digest, code = denied.code,
-                reason = %denied.message, "an admitted agent may not run any more");
-        }
+        self.withdraw(agent, before.denied.as_ref(), &denied);
         outcome
-    }
-
-    /// Stops what still runs of a refused agent when its time is up, unless it may run again by then. A refusal after that gives
-    /// its own time.
-    fn withdraw_within(&self, agent: &Arc<Agent>, refusal: u64, time: Duration) {
-        let (runtime, metrics) = (Arc::clone(&self.parts.runtime), self.parts.metrics.clone());
-        let agent = Arc::clone(agent);
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            if agent.last_refusal() == refusal && agent.verdict().denied.is_some() {
-                metrics.stopped(runtime.stop(&Selector::admission(agent.admission()), KillCause::Revoked));
-            }
-        });
     }
 
     /// Looks at the policy file, fetches evidence and judges every agent by both.
@@ -208,7 +157,7 @@ impl Executor {
         for agent in self.agents.judged(self.parts.runtime.live()) {
             // By the newest evidence, not by what was there when the round began. The outcome is stored in the agent;
             // nobody waits for it here.
-            let _ = self.recheck(&agent, &self.parts.collector.snapshot());
+            let _ = self.recheck(&agent, &self.parts.collector.snapshot(), clock::unix_seconds());
             tokio::task::yield_now().await;
         }
         self.restore_waiting();

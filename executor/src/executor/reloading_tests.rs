@@ -211,7 +211,7 @@ async fn a_later_refusal_gives_its_own_time() {
     let began = crate::clock::monotonic();
     let mut last = began;
     for (number, ruling) in [Err(refused.clone()), Ok(()), Err(refused.clone())].into_iter().enumerate() {
-        *server.executor.parts.admission.ruling.lock() = Some(ruling);
+        *server.executor.parts.admission.ruling.lock() = Some(Box::new(move |_| ruling.clone()));
         write(&server, &format!("{POLICY}# {number}\n"));
         last = crate::clock::monotonic();
         server.executor.reload_policy().await.unwrap();

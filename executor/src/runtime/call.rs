@@ -12,7 +12,7 @@ use wasmtime::{Instance, Store};
 
 use super::calls::Registration;
 use super::conduct::Conduct;
-use super::control::{Cancel, InstanceId};
+use super::control::{Cancel, InstanceId, KillCause};
 use super::determined::Seed;
 use super::engine::Runtime;
 use super::limits::{CallLimits, Lowered};
@@ -234,6 +234,12 @@ impl CallError {
             Self::Step { failure, .. } => failure.operator(),
             Self::InputTooLarge { .. } | Self::MemoryLimit | Self::Stopped(_) | Self::Trapped { .. } => "",
         }
+    }
+
+    /// Why a verdict ended the call, if one did.
+    pub(crate) fn verdict(&self) -> Option<KillCause> {
+        let Self::Stopped(Stop::Killed(cause)) = self else { return None };
+        Some(*cause).filter(|cause| cause.is_of_verdict())
     }
 
     /// Whether it says nothing about the guest: somebody else ended the call, or it never began.

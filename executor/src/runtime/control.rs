@@ -20,6 +20,8 @@ pub enum KillCause {
     Shutdown = 3,
     /// The caller went away.
     CallerGone = 4,
+    /// What vouched for it has grown older than policy allows.
+    Stale = 5,
 }
 
 impl KillCause {
@@ -30,11 +32,17 @@ impl KillCause {
             Self::Revoked => "revoked",
             Self::Shutdown => "shutdown",
             Self::CallerGone => "caller_gone",
+            Self::Stale => "evidence_stale",
         }
     }
 
+    /// Whether a verdict ended it: who waits for the call is told that verdict, if it still stands.
+    pub(crate) const fn is_of_verdict(self) -> bool {
+        matches!(self, Self::Revoked | Self::Stale)
+    }
+
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Operator, Self::Revoked, Self::Shutdown, Self::CallerGone]
+        [Self::Operator, Self::Revoked, Self::Shutdown, Self::CallerGone, Self::Stale]
             .into_iter()
             .find(|cause| *cause as u8 == code)
     }
@@ -189,6 +197,15 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cause_is_read_back_from_its_code() {
+        use KillCause::{CallerGone, Operator, Revoked, Shutdown, Stale};
+        for cause in [CallerGone, Operator, Revoked, Shutdown, Stale] {
+            assert_eq!(KillCause::from_code(cause as u8), Some(cause));
+        }
+        assert_eq!((KillCause::from_code(0), KillCause::from_code(6)), (None, None));
+    }
 
     #[test]
     fn the_first_cause_stays() {

@@ -90,6 +90,7 @@ fn code_of(denied: &Denied) -> Code {
         | "compiler_unavailable"
         | "worker_lost"
         | "draining"
+        | "evidence_stale"
         | "shutdown" => Code::Unavailable,
         "deadline_exceeded" | "cpu_budget" => Code::DeadlineExceeded,
         "trap" | "guest_error" | "stopped" | "caller_gone" => Code::Aborted,

@@ -1,0 +1,124 @@
+//! Calls in flight whose agent may run no longer, because evidence has grown old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use trust_store::UnixTime;
+
+use super::{Executed, Terms, Withdrawal};
+use crate::admission::{Denied, GrantSet};
+use crate::agents::Agent;
+use crate::clock;
+use crate::runtime::CallLimits;
+use crate::testing::{Server, admitted, wat_echo, wat_spin};
+
+async fn admit(server: &Server, text: &str, agent: &str, signer: &str) -> Arc<Agent> {
+    let admitted = admitted(text, GrantSet::default(), CallLimits::default()).called(agent, signer);
+    server.executor.admit_for_test(admitted).await;
+    server.executor.agents.find(agent).unwrap()
+}
+
+/// Lets the evidence be good up to a time and stale after it.
+fn good_until(server: &Server, end: i64) {
+    *server.executor.parts.admission.ruling.lock() = Some(Box::new(move |now: UnixTime| {
+        if now.0 > end { Err(Denied::in_step(12, "revocation_stale", "old")) } else { Ok(()) }
+    }));
+}
+
+fn judge_at(server: &Server, agent: &Arc<Agent>, now: i64) -> Option<&'static str> {
+    let snapshot = server.executor.parts.collector.snapshot();
+    server.executor.recheck(agent, &snapshot, now).err().map(|denied| denied.code)
+}
+
+async fn call(server: &Server, agent: &str) -> Result<Executed, Denied> {
+    server.executor.execute(agent, Bytes::new(), Terms::default()).await
+}
+
+/// Starts a call and waits until it runs.
+async fn running(server: &Server, agent: &Arc<Agent>) -> JoinHandle<Result<Executed, Denied>> {
+    let (executor, name) = (Arc::clone(&server.executor), agent.id().to_owned());
+    let call = tokio::spawn(async move { executor.execute(&name, Bytes::new(), Terms::default()).await });
+    while !runs(server, agent) {
+        assert!(!call.is_finished(), "the call ended before it was seen");
+        tokio::task::yield_now().await;
+    }
+    call
+}
+
+fn runs(server: &Server, agent: &Agent) -> bool {
+    server.executor.parts.runtime.live().has(agent.admission())
+}
+
+async fn audited(server: &Server, texts: &[&str]) {
+    for _ in 0..5_000 {
+        let log = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+        if log.lines().any(|line| texts.iter().all(|text| line.contains(text))) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("no record with {texts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_grows_old_drains_what_runs_and_serves_again_when_it_is_fresh() {
+    let server = Server::on_stale(Withdrawal::Drain(Duration::from_millis(600))).await;
+    let spin = admit(&server, wat_spin(), "stale.drained", "s@example.org").await;
+    let echo = admit(&server, wat_echo(), "stale.echo", "s@example.org").await;
+    let now = clock::unix_seconds();
+    good_until(&server, now - 10);
+    assert_eq!(judge_at(&server, &spin, now - 10), None, "the last second at which it is fresh");
+    let call_in_flight = running(&server, &spin).await;
+    for agent in [&spin, &echo] {
+        assert_eq!(judge_at(&server, agent, now), Some("revocation_stale"));
+    }
+    // No new calls, by the verdict that stands.
+    for agent in ["stale.drained", "stale.echo"] {
+        assert_eq!(call(&server, agent).await.unwrap_err().code, "revocation_stale");
+    }
+    assert!(runs(&server, &spin), "what runs has time");
+    // Looking again, or another piece of evidence that is old, gives no further time.
+    *server.executor.parts.admission.ruling.lock() =
+        Some(Box::new(|_| Err(Denied::in_step(11, "checkpoint_stale", "old"))));
+    assert_eq!(judge_at(&server, &spin, now), Some("checkpoint_stale"));
+    let ended = call_in_flight.await.unwrap().unwrap_err();
+    assert_eq!(ended.code, "checkpoint_stale", "the caller learns the verdict: {ended:?}");
+    audited(&server, &["\"withdrawal\"", "stale.drained", "1 instances stopped: checkpoint_stale"]).await;
+    audited(&server, &["agent_execution", "stale.drained", "\"result\":\"evidence_stale\""]).await;
+    let metrics = server.exposition();
+    assert!(metrics.contains("mentatlab_agents_withdrawn_total{reason=\"revocation_stale\"} 2"), "{metrics}");
+    // Fresh evidence is enough: nobody loads anything again.
+    good_until(&server, now + 1000);
+    assert_eq!(judge_at(&server, &echo, now), None);
+    call(&server, "stale.echo").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_grows_old_stops_what_runs_where_the_operator_says_so() {
+    let server = Server::on_stale(Withdrawal::Stop).await;
+    let agent = admit(&server, wat_spin(), "stale.stopped", "s@example.org").await;
+    let now = clock::unix_seconds();
+    good_until(&server, now - 10);
+    assert_eq!(judge_at(&server, &agent, now - 10), None);
+    let call_in_flight = running(&server, &agent).await;
+    assert_eq!(judge_at(&server, &agent, now), Some("revocation_stale"));
+    assert_eq!(call_in_flight.await.unwrap().unwrap_err().code, "revocation_stale");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_is_fresh_again_in_time_ends_nothing() {
+    let time = Duration::from_millis(300);
+    let server = Server::on_stale(Withdrawal::Drain(time)).await;
+    let agent = admit(&server, wat_spin(), "stale.again", "s@example.org").await;
+    let now = clock::unix_seconds();
+    good_until(&server, now - 10);
+    let call_in_flight = running(&server, &agent).await;
+    assert_eq!(judge_at(&server, &agent, now), Some("revocation_stale"));
+    assert_eq!(judge_at(&server, &agent, now - 10), None, "as by evidence that is fresh");
+    tokio::time::sleep(2 * time).await;
+    assert!(runs(&server, &agent), "stopped although it may run");
+    server.executor.unload("stale.again").await.unwrap();
+    assert_eq!(call_in_flight.await.unwrap().unwrap_err().code, "stopped");
+}
