@@ -16,6 +16,7 @@ mod deploying;
 #[cfg(test)]
 mod deploying_tests;
 mod draining;
+mod holding;
 mod judging;
 mod loading;
 #[cfg(test)]
@@ -59,6 +60,7 @@ use crate::clock;
 use crate::confinement::Confinement;
 use crate::deployments::Deployments;
 use crate::evidence::{Asked, Collector};
+use crate::holds::Holds;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
@@ -126,6 +128,7 @@ pub struct Executor {
     draining: Draining,
     /// Held from the question whether a release may follow those that are here until it is here itself.
     loading: tokio::sync::Mutex<()>,
+    holds: Holds,
     /// Bytes of outputs that pipelines under way hold.
     #[cfg(feature = "pipelines")]
     held: std::sync::atomic::AtomicUsize,
@@ -148,6 +151,7 @@ impl Executor {
         let queue = Queue::new(parts.runtime.pool().slots, parts.calls_per_agent);
         let state = Arc::new(StateFolder::new(state));
         let deployments = Deployments::open(Arc::clone(&state))?;
+        let holds = Holds::open(Arc::clone(&state))?;
         let executor = Arc::new(Self {
             parts,
             agents: Agents::default(),
@@ -159,6 +163,7 @@ impl Executor {
             reloading: Reloading::default(),
             draining: Draining::default(),
             loading: tokio::sync::Mutex::default(),
+            holds,
             #[cfg(feature = "pipelines")]
             held: std::sync::atomic::AtomicUsize::new(0),
         });

@@ -43,6 +43,7 @@ pub mod executor;
 mod exposed;
 pub mod features;
 mod gauges;
+mod holds;
 mod mappings;
 #[cfg_attr(not(feature = "media"), path = "media/absent.rs")]
 mod media;

@@ -3,6 +3,7 @@
 mod anchors;
 mod audit;
 mod deploy;
+mod hold;
 mod receipt;
 mod service;
 
@@ -42,10 +43,17 @@ pub enum Command {
     Rollback(deploy::Change),
     /// Which releases serve
     Deployments(deploy::List),
-    /// Take an executor out of service: it refuses calls, and what runs ends by itself
+    /// Take an executor out of service, or the releases that are named: calls are refused, and what runs ends by itself
     Drain(service::Drain),
     /// Let it take calls again
     Undrain(service::Undrain),
+    /// Let no release run that is named, by its signing certificate or its place in the log above all: calls are refused, and
+    /// what runs is stopped
+    Stop(hold::Stop),
+    /// Which releases are held
+    Holds(hold::List),
+    /// Take a hold back
+    Resume(hold::Resume),
     /// Fetch the receipt of one execution
     Receipt(receipt::Get),
     /// Verify a receipt, offline
@@ -98,6 +106,9 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Deployments(list) => return deploy::list(list, home, out),
         Command::Drain(drain) => return service::drain(drain, home, out),
         Command::Undrain(undrain) => return service::undrain(undrain, home, out),
+        Command::Stop(stop) => return hold::stop(stop, home, out),
+        Command::Holds(list) => return hold::list(list, home, out),
+        Command::Resume(resume) => return hold::resume(resume, home, out),
         Command::Receipt(get) => return receipt::get(get, home, out),
         Command::VerifyReceipt(verify) => return receipt::verify(verify, out),
         Command::VerifyAnchors(options) => return anchors::run(options, home, out),

@@ -37,6 +37,7 @@ const PRINTED: &[&str] = &[
     "executor/anchors.rs",
     "executor/audit.rs",
     "executor/deploy.rs",
+    "executor/hold.rs",
     "executor/receipt.rs",
     "executor/service.rs",
     "lint.rs",

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::deployment::{Deploy, Deployment};
+use crate::hold::{Hold, HoldReport, HoldRequest};
 use crate::receipt::ReceiptLog;
 use crate::trial::{Trial, TrialReport};
 use crate::{
@@ -161,6 +162,21 @@ impl ExecutorClient {
     /// Stops running instances.
     pub async fn stop(&self, stop: &Stop) -> Result<Stopped, ClientError> {
         self.post("/api/v1/instances/stop", stop).await
+    }
+
+    /// Lets no release run that a hold means, or says what that would reach.
+    pub async fn hold(&self, request: &HoldRequest) -> Result<HoldReport, ClientError> {
+        self.post("/api/v1/holds", request).await
+    }
+
+    /// Every hold in force.
+    pub async fn holds(&self) -> Result<Vec<HoldReport>, ClientError> {
+        self.send(self.http.get(self.url("/api/v1/holds"))).await
+    }
+
+    /// Takes a hold back. `id` is a name that a hold has: nothing but hexadecimal digits.
+    pub async fn release_hold(&self, id: &str) -> Result<Hold, ClientError> {
+        self.send(self.http.delete(self.url(&format!("/api/v1/holds/{id}")))).await
     }
 
     /// The executor's own state.

@@ -12,6 +12,9 @@
 //! | `POST /api/v1/policy/trial` | `TryPolicy` | [`trial::Trial`] | [`trial::TrialReport`] |
 //! | `GET /api/v1/instances` | | | list of [`InstanceSummary`] |
 //! | `POST /api/v1/instances/stop` | `StopInstances` | [`Stop`] | [`Stopped`] |
+//! | `POST /api/v1/holds` | | [`hold::HoldRequest`] | [`hold::HoldReport`] |
+//! | `GET /api/v1/holds` | | | list of [`hold::HoldReport`] |
+//! | `DELETE /api/v1/holds/{id}` | | | [`hold::Hold`] or 404 |
 //! | `POST /api/v1/drain`, `POST /api/v1/undrain` | | | [`Status`] |
 //! | `GET /api/v1/status` | `GetStatus` | | [`Status`] |
 //! | `POST /api/v1/evidence/refresh` | | | [`Status`] |
@@ -29,6 +32,7 @@ pub mod audit;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod deployment;
+pub mod hold;
 pub mod receipt;
 pub mod status_details;
 pub mod stream;

@@ -44,6 +44,12 @@ impl Denied {
         self.step != 0 && !self.is_about_evidence() && !matches!(self.code, "revoked" | "log_inconsistent")
     }
 
+    /// Whether it ends what runs, whatever anybody would give time for: something that was found out speaks against the module, its
+    /// signer or the log.
+    pub fn ends_at_once(&self) -> bool {
+        !self.is_about_evidence() && !self.is_about_policy()
+    }
+
     /// Whether evidence may arrive that changes the answer, without anybody touching the module.
     pub fn is_about_evidence(&self) -> bool {
         matches!(self.code, "checkpoint_stale" | "revocation_stale" | "revocation_unknown" | "tuf_expired")

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | read: status, what is loaded, runs or is deployed, receipts | everybody | everybody who reaches the listener |
 //! | execute, explain | everybody | administrators and holders of an accepted client certificate |
-//! | load, unload, stop, deploy, refresh, drain, try a policy | everybody | administrators |
+//! | load, unload, stop, hold, deploy, refresh, drain, try a policy | everybody | administrators |
 //!
 //! With `[admin]` a loopback address gives no right: behind a proxy or a sidecar of this machine, every caller has one.
 //!

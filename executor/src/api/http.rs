@@ -2,6 +2,7 @@
 
 #[cfg_attr(not(feature = "deployments"), path = "http/without_deployments.rs")]
 mod deployments;
+mod holds;
 mod page;
 mod receipts;
 mod streaming;
@@ -30,12 +31,13 @@ use crate::telemetry::TraceParent;
 /// The methods that a path takes, for a 405's `Allow`.
 pub(crate) fn methods(path: &str) -> &'static str {
     match path.strip_prefix("/api/v1/").unwrap_or_default() {
-        "agents" | "deployments" => "GET, HEAD, POST",
+        "agents" | "deployments" | "holds" => "GET, HEAD, POST",
         "explain" | "instances/stop" | "evidence/refresh" | "policy/trial" | "drain" | "undrain" => "POST",
         path if path.starts_with("agents/") && (path.ends_with("/execute") || path.ends_with("/stream")) => {
             "POST"
         }
         path if path.starts_with("agents/") => "GET, HEAD, DELETE",
+        path if path.starts_with("holds/") => "DELETE",
         path if path.strip_prefix("deployments/").is_some_and(|rest| rest.contains('/')) => "POST",
         _ => "GET, HEAD",
     }
@@ -52,6 +54,7 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/instances",
     "/api/v1/policy",
     "/api/v1/deployments",
+    "/api/v1/holds",
     "/api/v1/receipts",
     "/receipts",
     "/page",
@@ -121,6 +124,7 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
         warp::path!("drain").and(warp::post()).and(context.clone()).and_then(drain).boxed(),
         warp::path!("undrain").and(warp::post()).and(context.clone()).and_then(undrain).boxed(),
         deployments::routes(context.clone()),
+        holds::routes(context.clone()),
     ]);
     any_of([
         warp::path!("api" / "v1" / ..).and(routes).boxed(),
@@ -330,7 +334,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "invalid_argument"
         | "pool_limit"
         | "compile_budget" => StatusCode::UNPROCESSABLE_ENTITY,
-        "not_loaded" | "no_deployment" | "receipt_unknown" => StatusCode::NOT_FOUND,
+        "not_loaded" | "no_deployment" | "hold_unknown" | "receipt_unknown" => StatusCode::NOT_FOUND,
         "compile_queue_full" | "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
         "audit_unavailable"
         | "receipts_unavailable"
@@ -354,6 +358,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "record_unreadable"
         | "rollback_refused"
         | "too_many_deployments"
+        | "too_many_holds"
         | "trap"
         | "guest_error"
         | "step_not_loaded"
@@ -361,6 +366,7 @@ fn status_of(denied: &Denied) -> StatusCode {
         | "stopped"
         | "memory_limit"
         | "caller_gone" => StatusCode::CONFLICT,
+        "withheld" => StatusCode::LOCKED,
         "container_engine_unavailable"
         | "engine_not_supported"
         | "feature_not_built"

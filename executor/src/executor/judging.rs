@@ -8,6 +8,7 @@ use trust_store::UnixTime;
 use trust_store::attestation::Attestation;
 
 use super::Executor;
+use super::holding::withheld;
 use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
@@ -27,6 +28,8 @@ impl Executor {
             .verified(clock::monotonic() - started, matches!(verdict, AdmissionVerdict::Admit(_)));
         let verdict = match verdict {
             AdmissionVerdict::Admit(admitted) => {
+                // After verification: an order says nothing about what was not found in order.
+                self.refuse_held(&admitted, submission.attestation())?;
                 let policy = *admitted.policy();
                 Ok((*admitted, Verdict { denied: None, epoch: snapshot.epoch, at, policy }))
             }
@@ -62,9 +65,10 @@ impl Executor {
 
     /// Judges an agent by this snapshot at this time; stops its instances when it may not run any more.
     pub(super) fn recheck(&self, agent: &Arc<Agent>, snapshot: &Snapshot, now: i64) -> Result<(), Denied> {
-        // After the snapshot: rules are replaced before the epoch that they begin.
+        // After the snapshot: rules are replaced, and holds put into force, before the epoch that they begin.
         let rules = self.parts.admission.rules();
-        let outcome = no_fork(snapshot).and_then(|()| {
+        let held = self.held(agent);
+        let verified = no_fork(snapshot).and_then(|()| {
             let (digest, attestation, level) = (agent.digest, &agent.attestation, agent.level);
             let verdict = self.parts.admission.recheck(
                 &rules,
@@ -76,6 +80,11 @@ impl Executor {
             );
             by_root(verdict, snapshot, now)
         });
+        let outcome = match (verified, held) {
+            (Err(denied), _) if denied.ends_at_once() => Err(denied),
+            (_, Some(_)) => Err(withheld()),
+            (verified, None) => verified,
+        };
         let denied = outcome.as_ref().err().cloned();
         let verdict =
             Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now, policy: rules.digest() };
@@ -85,7 +94,7 @@ impl Executor {
             return before.denied.map_or(Ok(()), Err);
         }
         let Some(denied) = denied else { return outcome };
-        self.withdraw(agent, before.denied.as_ref(), &denied);
+        self.withdraw(agent, before.denied.as_ref(), &denied, held);
         outcome
     }
 

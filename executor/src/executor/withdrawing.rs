@@ -6,6 +6,7 @@ use std::time::Duration;
 use executor_api::audit::AuditEvent;
 
 use super::Executor;
+use super::holding::withheld;
 use crate::Metrics;
 use crate::admission::Denied;
 use crate::agents::Agent;
@@ -13,14 +14,25 @@ use crate::audit::Audit;
 use crate::records::audit_agent;
 use crate::runtime::{KillCause, Runtime, Selector};
 
-/// What becomes of calls in flight when a changed policy admits their agent no longer, or when the evidence for it has grown older
-/// than policy allows. New calls are refused in any case; what is revoked, and whatever a forked log vouched for, ends at once.
+/// What becomes of calls in flight when a changed policy admits their agent no longer, when the evidence for it has grown older than
+/// policy allows, or when an operator holds it. New calls are refused in any case; what is revoked, and whatever a forked log
+/// vouched for, ends at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withdrawal {
     /// They may end by themselves within this time.
     Drain(Duration),
     /// They are stopped.
     Stop,
+}
+
+impl Withdrawal {
+    /// The one that leaves them less time.
+    pub(crate) fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Drain(one), Self::Drain(other)) => Self::Drain(one.min(other)),
+            _ => Self::Stop,
+        }
+    }
 }
 
 /// What stops calls, now or when their time is up.
@@ -33,7 +45,14 @@ struct Stopper {
 
 impl Executor {
     /// Acts on a refusal of an agent that was admitted, after `before`: no time is given twice for one reason.
-    pub(super) fn withdraw(&self, agent: &Arc<Agent>, before: Option<&Denied>, denied: &Denied) {
+    pub(super) fn withdraw(
+        &self,
+        agent: &Arc<Agent>,
+        before: Option<&Denied>,
+        denied: &Denied,
+        held: Option<Withdrawal>,
+    ) {
+        let held = held.filter(|_| denied.code == withheld().code);
         let is_new = before.map(|before| before.code) != Some(denied.code);
         // That other evidence has grown old as well gives no further time.
         let is_stale_still = before.is_some_and(Denied::is_about_evidence) && denied.is_about_evidence();
@@ -42,10 +61,11 @@ impl Executor {
         if is_new {
             self.say_refused(agent, denied);
         }
-        let (withdrawal, cause) = match denied {
-            stale if stale.is_about_evidence() => (self.parts.on_stale, KillCause::Stale),
-            ruled if ruled.is_about_policy() => (self.parts.withdrawal, KillCause::Revoked),
-            _ => (Withdrawal::Stop, KillCause::Revoked),
+        let (withdrawal, cause) = match held {
+            Some(ordered) => (ordered, KillCause::Operator),
+            None if denied.is_about_evidence() => (self.parts.on_stale, KillCause::Stale),
+            None if denied.is_about_policy() => (self.parts.withdrawal, KillCause::Revoked),
+            None => (Withdrawal::Stop, KillCause::Revoked),
         };
         let stopper = Stopper {
             runtime: Arc::clone(&self.parts.runtime),
@@ -59,8 +79,8 @@ impl Executor {
             Withdrawal::Drain(time) if gives_time => stopper.stop_after(time, agent, refusal),
             Withdrawal::Drain(_) => {}
         }
-        // Files take their time, so after the stop.
-        if is_new && !denied.is_about_evidence() {
+        // Files take their time, so after the stop. What may be wanted again as it is, is not compiled again.
+        if is_new && held.is_none() && !denied.is_about_evidence() {
             self.parts.cache.purge(agent.digest);
         }
     }

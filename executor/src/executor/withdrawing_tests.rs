@@ -1,9 +1,10 @@
-//! Calls in flight whose agent may run no longer, because evidence has grown old.
+//! Calls in flight whose agent may run no longer: evidence that grows old, and orders of operators.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use executor_api::hold::{Calls, HoldRequest, Releases};
 use tokio::task::JoinHandle;
 use trust_store::UnixTime;
 
@@ -121,4 +122,73 @@ async fn evidence_that_is_fresh_again_in_time_ends_nothing() {
     assert!(runs(&server, &agent), "stopped although it may run");
     server.executor.unload("stale.again").await.unwrap();
     assert_eq!(call_in_flight.await.unwrap().unwrap_err().code, "stopped");
+}
+
+fn order(calls: Calls, releases: Releases) -> HoldRequest {
+    HoldRequest { releases, calls, drain_seconds: None, reason: "stolen key".into(), dry_run: false }
+}
+
+fn of_signer(signer: &str) -> Releases {
+    Releases { signer: Some(signer.into()), ..Releases::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_ends_what_it_means_and_nothing_else_until_it_is_taken_back() {
+    let server = Server::start().await;
+    let spin = admit(&server, wat_spin(), "held.spin", "h@example.org").await;
+    admit(&server, wat_echo(), "held.other", "o@example.org").await;
+    good_until(&server, i64::MAX);
+    let call_in_flight = running(&server, &spin).await;
+
+    let tried = HoldRequest { dry_run: true, ..order(Calls::Stop, of_signer("h@example.org")) };
+    let report = server.executor.hold(&tried).await.unwrap();
+    assert!(report.dry_run && report.instances() == 1, "{report:?}");
+    assert_eq!(report.agents.iter().map(|agent| agent.agent_id.as_str()).collect::<Vec<_>>(), ["held.spin"]);
+    assert!(server.executor.holds().is_empty() && runs(&server, &spin), "a dry run changes nothing");
+
+    let report = server.executor.hold(&order(Calls::Stop, of_signer("h@example.org"))).await.unwrap();
+    assert_eq!(call_in_flight.await.unwrap().unwrap_err().code, "stopped");
+    assert_eq!(call(&server, "held.spin").await.unwrap_err().code, "withheld");
+    call(&server, "held.other").await.unwrap();
+    audited(&server, &["\"hold\"", &report.hold.id, "h@example.org", "1 instances ran; stolen key"]).await;
+    assert!(server.exposition().contains("mentatlab_agents_withdrawn_total{reason=\"withheld\"} 1"));
+    assert_eq!(server.executor.holds().len(), 1);
+
+    assert_eq!(server.executor.release_hold("none").await.unwrap_err().code, "hold_unknown");
+    server.executor.release_hold(&report.hold.id).await.unwrap();
+    audited(&server, &["\"hold_end\"", &report.hold.id]).await;
+    let again = running(&server, &spin).await;
+    server.executor.unload("held.spin").await.unwrap();
+    assert_eq!(again.await.unwrap().unwrap_err().code, "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_drains_leaves_what_runs_its_time() {
+    let server = Server::start().await;
+    let spin = admit(&server, wat_spin(), "held.drained", "h@example.org").await;
+    good_until(&server, i64::MAX);
+    let call_in_flight = running(&server, &spin).await;
+    let drain = HoldRequest { drain_seconds: Some(1), ..order(Calls::Drain, of_signer("h@example.org")) };
+    server.executor.hold(&drain).await.unwrap();
+    assert_eq!(call(&server, "held.drained").await.unwrap_err().code, "withheld");
+    assert!(runs(&server, &spin), "what runs has time");
+    assert_eq!(call_in_flight.await.unwrap().unwrap_err().code, "stopped");
+    // A revocation is not hidden behind an order.
+    *server.executor.parts.admission.ruling.lock() =
+        Some(Box::new(|_| Err(Denied::in_step(12, "revoked", "revoked"))));
+    assert_eq!(judge_at(&server, &spin, clock::unix_seconds()), Some("revoked"));
+}
+
+#[tokio::test]
+async fn a_hold_is_kept_over_a_start() {
+    let server = Server::start().await;
+    let report = server.executor.hold(&order(Calls::Stop, of_signer("h@example.org"))).await.unwrap();
+    assert!(report.agents.is_empty(), "it means what comes later, too");
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(server.state().join("holds.json"), copy.path().join("holds.json")).unwrap();
+    let server = Server::over(copy).await;
+    admit(&server, wat_echo(), "held.later", "h@example.org").await;
+    good_until(&server, i64::MAX);
+    server.executor.refresh().await;
+    assert_eq!(call(&server, "held.later").await.unwrap_err().code, "withheld");
 }

@@ -192,7 +192,13 @@ impl LiveInstances {
 
     /// Whether anything runs by this admission.
     pub(crate) fn has(&self, admission: AdmissionId) -> bool {
-        self.admissions().iter().any(|calls| calls.owner.admission == admission && calls.count() > 0)
+        self.count_of(admission) > 0
+    }
+
+    /// How many run by this admission.
+    pub(crate) fn count_of(&self, admission: AdmissionId) -> usize {
+        let of = |calls: &Arc<Calls>| calls.owner.admission == admission;
+        self.admissions().into_iter().filter(of).map(|calls| calls.count()).sum()
     }
 
     /// How many run now.

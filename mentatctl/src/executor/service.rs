@@ -1,4 +1,4 @@
-//! `executor drain` and `undrain`: taking an executor out of service and back.
+//! `executor drain` and `undrain`: taking an executor out of service and back; of some releases see `hold`.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use clap::Args;
 use executor_api::Status;
 use serde_json::json;
 
-use crate::exit::{Exit, Outcome};
+use super::hold::{self, Selection};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::net::block_on;
 use crate::output::{Output, Tone};
@@ -21,6 +22,11 @@ pub struct Drain {
     /// Wait until nothing runs any more, at most so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
+    /// Seconds after which what runs of the named releases is stopped; 30 if absent
+    #[arg(long, value_name = "SECONDS")]
+    within: Option<u32>,
+    #[command(flatten)]
+    selection: Selection,
     #[command(flatten)]
     executor: ExecutorFlags,
 }
@@ -33,11 +39,19 @@ pub struct Undrain {
 }
 
 /// Runs `executor drain`: exit code 0 when the executor refuses calls and, with `--wait`, nothing runs any more; 1 when
-/// something still does.
+/// something still does. With releases named it drains those: exit codes as of `executor stop`.
 ///
 /// # Errors
 /// When the executor cannot be asked.
 pub fn drain(drain: &Drain, home: &Home, out: &Output) -> Outcome {
+    if !drain.selection.is_empty() {
+        return hold::drain(&drain.selection, (drain.within, drain.wait), &drain.executor, home, out);
+    }
+    if drain.selection.says_more() || drain.within.is_some() {
+        // Without releases it is the whole executor that is drained, which was not what was meant.
+        return Err(Failure::usage("no release is named")
+            .hint("name a certificate, a log index, a signer, an agent or a module"));
+    }
     let client = drain.executor.client(home)?;
     let status = block_on(async {
         let mut status = client.drain().await.map_err(executor_failure)?;

@@ -66,7 +66,7 @@ fn code_of(denied: &Denied) -> Code {
         | "ambiguous_digest"
         | "compile_budget"
         | "input_too_large" => Code::InvalidArgument,
-        "not_loaded" | "no_deployment" | "receipt_unknown" => Code::NotFound,
+        "not_loaded" | "no_deployment" | "hold_unknown" | "receipt_unknown" => Code::NotFound,
         "agent_taken"
         | "already_deployed"
         | "deployment_in_progress"
@@ -74,8 +74,9 @@ fn code_of(denied: &Denied) -> Code {
         | "nothing_to_promote"
         | "record_unreadable"
         | "rollback_refused"
-        | "step_not_loaded" => Code::FailedPrecondition,
-        "too_many_deployments" => Code::ResourceExhausted,
+        | "step_not_loaded"
+        | "withheld" => Code::FailedPrecondition,
+        "too_many_deployments" | "too_many_holds" => Code::ResourceExhausted,
         "compile_queue_full"
         | "memory_limit"
         | "pipeline_output_limit"
