@@ -199,10 +199,31 @@ fn the_documented_rules_are_read() {
     let page = include_str!("../../../docs/formats/policy.md");
     let blocks: Vec<&str> =
         page.split("```cedar\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let [example] = blocks[..] else { panic!("one example") };
+    let [example, ceiling] = blocks[..] else { panic!("two examples") };
     let judge = |capability| judge(example, "1.0.0", TrustLevel::Verified, capability);
     assert_eq!(judge("network:https:cart.shop.example"), Ok(vec!["rule 3".to_owned()]));
     assert_eq!(judge("network:https:cart.shop.example:8443"), forbidden(&["no-odd-ports"]));
+
+    // The ceiling holds over whatever else permits, for its signer and for nobody else.
+    let rules = format!("@id(\"all\") permit (principal, action, resource);\n{ceiling}");
+    let rules = CedarRules::read(&rules).unwrap();
+    let under = |signer, level, capability: &str| {
+        let capability: Capability = capability.parse().unwrap();
+        let (agent, version, issuer) = ("shop.cart", "1.0.0", None);
+        rules.judge(&CapabilityRequest { agent, version, signer, issuer, level, capability: &capability })
+    };
+    let contractor = "dev@contractor.example";
+    let (permitted, beyond) = (Ok(vec!["all".to_owned()]), forbidden(&["ceiling-of-the-contractor"]));
+    for (signer, level, capability, expected) in [
+        (contractor, TrustLevel::Signed, "compute:cpu_ms=5", &permitted),
+        (contractor, TrustLevel::Signed, "network:https:api.shop.example", &permitted),
+        (contractor, TrustLevel::Signed, "network:https:cart.shop.example", &beyond),
+        (contractor, TrustLevel::Signed, "env:SHOP_KEY", &beyond),
+        (contractor, TrustLevel::Community, "compute:cpu_ms=5", &beyond),
+        ("dev@example.com", TrustLevel::Verified, "env:SHOP_KEY", &permitted),
+    ] {
+        assert_eq!(&under(signer, level, capability), expected, "{signer} {level} {capability}");
+    }
 }
 
 #[test]
