@@ -12,10 +12,10 @@
 //! | `module` | file name beside the manifest; demanded by `wasm`, and by `pipeline` for its document, see [`crate::pipeline`] |
 //! | `image` | container image by digest (`name@sha256:…`); demanded by the other runtimes |
 //! | `wasm.engine` | `wasmtime`, the default |
-//! | `wasm.memory.initial`, `wasm.memory.maximum` | MB (2^20 bytes), 1 to 4096 |
+//! | `wasm.memory.initial`, `wasm.memory.maximum` | MB (2^20 bytes), 1 to 4096; an executor that gives less than the first refuses, and gives no more than the second |
 //! | `wasm.capabilities` | list of capability texts, see [`crate::capability`] |
 //! | `wasm.deterministic` | boolean; fuel instead of epochs |
-//! | `wasm.wasi.version` | `preview2`, the default, or `preview1` |
+//! | `wasm.wasi.version` | `preview2`, the default, or `preview1`, which no component is; modules over preview 1 are adapted |
 //! | `wasm.wasi.preopens` | guest path → `read-only` or `read-write` |
 //! | `wasm.wasi.env` | list of `NAME=value` |
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use executor_engine::ModuleDigest;
 use executor_engine::job::ModuleKind;
-use trust_store::manifest::{ImageReference, Manifest, Runtime};
+use trust_store::manifest::{ImageReference, Manifest, Runtime, WasiVersion};
 use trust_store::pipeline::Pipeline;
 
 use super::Denied;
@@ -45,6 +45,18 @@ impl Content {
                 Ok(Self::Pipeline(Arc::new(pipeline)))
             }
             Runtime::Java(_) | Runtime::Node(_) | Runtime::Python(_) => Self::image(manifest, bytes),
+        }
+    }
+
+    /// Whether it can speak the system interface that the manifest names. A module over preview 1 is adapted to preview 2, so that
+    /// either name is true of it; nothing makes a component a module over preview 1.
+    pub(super) fn speaks(&self, wasi: WasiVersion) -> Result<(), Denied> {
+        match (self, wasi) {
+            (Self::Module(ModuleKind::Component), WasiVersion::Preview1) => {
+                let text = "the manifest says `wasm.wasi.version: preview1`, and the module is a component, which speaks preview2";
+                Err(Denied::in_step(1, "unsupported", text))
+            }
+            (Self::Image(_) | Self::Module(_) | Self::Pipeline(_), _) => Ok(()),
         }
     }
 
@@ -126,6 +138,19 @@ mod tests {
             assert_eq!(refused(&pipeline, &[b' '; (64 << 10) + 1]), (1, "too_large"));
         } else {
             assert_eq!(refused(&pipeline, document.as_bytes()), (0, "feature_not_built"));
+        }
+    }
+
+    #[test]
+    fn a_component_is_no_module_over_preview_1() {
+        for (kind, version, code) in [
+            (ModuleKind::Component, WasiVersion::Preview1, Some("unsupported")),
+            (ModuleKind::Component, WasiVersion::Preview2, None),
+            (ModuleKind::Core, WasiVersion::Preview1, None),
+            (ModuleKind::Core, WasiVersion::Preview2, None),
+        ] {
+            let refused = Content::Module(kind).speaks(version).err();
+            assert_eq!(refused.map(|denied| denied.code), code, "{kind:?} {version:?}");
         }
     }
 

@@ -309,6 +309,7 @@ impl Admission {
         let level = verified.trust_level();
         self.tier_runs(level)?;
         self.runtime_fits(manifest)?;
+        submission.content.speaks(manifest.wasm().wasi)?;
         let own_env: Vec<(String, String)> = manifest
             .wasm()
             .env
@@ -325,6 +326,7 @@ impl Admission {
             }
         }
         let limits = self.limits.lowered(limits_of(manifest, &requested));
+        memory_suffices(manifest, &limits)?;
         let grants = self
             .sources
             .grant(rules.granted(), requested, &own_env)
@@ -405,9 +407,25 @@ fn unreadable(error: Error) -> Denied {
     }
 }
 
+/// Whether a guest may have the memory that its manifest demands for the start, whoever lowered the limit.
+fn memory_suffices(manifest: &Manifest, limits: &CallLimits) -> Result<(), Denied> {
+    let Some(initial) = manifest.wasm().memory.initial_mb else { return Ok(()) };
+    if mib(initial) <= limits.memory {
+        return Ok(());
+    }
+    let text = format!(
+        "the manifest demands {initial} MiB of memory at the start, and a call may use {} MiB here",
+        limits.memory >> 20
+    );
+    Err(Denied::new("memory_limit", text))
+}
+
+fn mib(mb: u32) -> usize {
+    usize::try_from(u64::from(mb) << 20).unwrap_or(usize::MAX)
+}
+
 /// What the signed manifest lowers.
 fn limits_of(manifest: &Manifest, requested: &[Capability]) -> Lowered {
-    let mib = |mb: u32| usize::try_from(u64::from(mb) << 20).unwrap_or(usize::MAX);
     let mut lowered = Lowered { memory: manifest.wasm().memory.maximum_mb.map(mib), ..Lowered::default() };
     for capability in requested {
         if let Capability::Compute(asked) = capability {
@@ -424,5 +442,23 @@ fn smaller<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_a_manifest_demands_and_nobody_gives_is_a_refusal() {
+        let text =
+            r#"{"id":"a","module":"m","runtime":"wasm","version":"1.0.0","wasm":{"memory":{"initial":16}}}"#;
+        let manifest = Manifest::from_json(text.as_bytes()).unwrap();
+        let of = |mib: usize| CallLimits { memory: mib << 20, ..CallLimits::default() };
+        assert_eq!(memory_suffices(&manifest, &of(16)), Ok(()));
+        let refused = memory_suffices(&manifest, &of(15)).unwrap_err();
+        assert_eq!((refused.step, refused.code), (0, "memory_limit"));
+        let silent = Manifest::from_json(text.replace(r#""initial":16"#, "").as_bytes()).unwrap();
+        assert_eq!(memory_suffices(&silent, &of(1)), Ok(()));
     }
 }

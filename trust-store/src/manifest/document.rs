@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{
     AgentId, ENGINE, ImageReference, MAX_CAPABILITIES, MAX_MEMORY_MB, Manifest, Memory, Metering, ModuleName,
@@ -25,6 +26,8 @@ pub(super) struct Document {
     module: Option<String>,
     image: Option<String>,
     wasm: Option<WasmBlock>,
+    /// Read only to say why it is refused.
+    sandbox: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -62,6 +65,12 @@ impl Document {
             return Err(Error::unsupported(
                 "manifest",
                 format!("schema {other}; this version reads schema {SCHEMA}"),
+            ));
+        }
+        if self.sandbox.is_some() {
+            return Err(Error::unsupported(
+                "manifest",
+                "the block `sandbox`: how guests are confined is the operator's; a manifest asks for less with wasm.memory.maximum and `compute:` capabilities",
             ));
         }
         let runtime = runtime(&self.runtime)?;

@@ -99,6 +99,7 @@ fn names_what_is_not_supported() {
         ("\"runtime\": \"wasm\"", "\"runtime\": \"ruby\""),
         ("preview2", "preview3"),
         ("\"runtime\"", "\"schema\": 2, \"runtime\""),
+        ("\"runtime\"", "\"sandbox\": {\"process\": {\"seccomp\": \"strict\"}}, \"runtime\""),
     ] {
         assert!(matches!(read(&EXAMPLE.replacen(from, to, 1)), Err(Error::Unsupported { .. })), "{to}");
     }
