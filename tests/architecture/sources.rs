@@ -223,15 +223,10 @@ fn every_reason_code_is_explained_to_operators_with_its_step() {
 #[test]
 fn every_code_of_the_executor_s_interfaces_is_explained_to_operators() {
     let reasons = text(Path::new("trust-store/src/reason.rs"));
-    let mut codes = BTreeSet::new();
-    for (file, function) in
-        [("executor/src/api/http.rs", "fn status_of"), ("executor/src/api/grpc/refusal.rs", "fn code_of")]
-    {
-        let source = text(Path::new(file));
-        let body = source.split_once(function).unwrap().1.split_once("\n}\n").unwrap().0;
-        // Every second piece between quotation marks is a code; what verification denies by has a table of its own.
-        codes.extend(body.split('"').skip(1).step_by(2).map(str::to_owned));
-    }
+    let source = text(Path::new("executor/src/api/answers.rs"));
+    let body = source.split_once("fn answer_of").unwrap().1.split_once("\n}\n").unwrap().0;
+    // Every second piece between quotation marks is a code; what verification denies by has a table of its own.
+    let mut codes: BTreeSet<String> = body.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     codes.retain(|code| !reasons.contains(&format!("\"{code}\"")));
     let page = text(Path::new("docs/operations/denials.md"));
     let section = page.split_once("## The executor").unwrap().1.split_once("\n## ").unwrap().0;

@@ -23,6 +23,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::access::{Access, Role};
+use super::answers::{Answer, answer_of};
 use crate::admission::Denied;
 use crate::executor::{Executor, Terms};
 use crate::runtime::{Said, Selector};
@@ -308,9 +309,13 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 
 /// A refusal as problem document: code, step, the caller's text and what the guest said; the operator's text goes to the log.
 pub(crate) fn problem(denied: &Denied) -> Problem {
-    let mut problem = Problem::new(status_of(denied), denied.code)
+    let Answer { http: status, retry_after, .. } = answer_of(denied);
+    let mut problem = Problem::new(status, denied.code)
         .with_detail(denied.message.clone())
         .with_member("step", denied.step);
+    if let Some(seconds) = retry_after {
+        problem = problem.with_retry_after(seconds);
+    }
     let said =
         denied.said.as_ref().and_then(|said| serde_json::to_value(super::said(Said::clone(said))).ok());
     if let Some(serde_json::Value::Object(members)) = said {
@@ -319,62 +324,4 @@ pub(crate) fn problem(denied: &Denied) -> Problem {
         }
     }
     if denied.operator.is_empty() { problem } else { problem.with_internal(&denied.operator) }
-}
-
-fn status_of(denied: &Denied) -> StatusCode {
-    match denied.code {
-        "too_large" | "input_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-        "malformed"
-        | "unsupported"
-        | "invalid_module"
-        | "native_code_refused"
-        | "abi_signature_mismatch"
-        | "export_missing"
-        | "import_not_granted"
-        | "invalid_argument"
-        | "pool_limit"
-        | "compile_budget" => StatusCode::UNPROCESSABLE_ENTITY,
-        "not_loaded" | "no_deployment" | "hold_unknown" | "receipt_unknown" => StatusCode::NOT_FOUND,
-        "compile_queue_full" | "pool_exhausted" => StatusCode::TOO_MANY_REQUESTS,
-        "audit_unavailable"
-        | "receipts_unavailable"
-        | "receipt_pending"
-        | "state_unavailable"
-        | "restoring"
-        | "compiler_unavailable"
-        | "worker_lost"
-        | "draining"
-        | "evidence_stale"
-        | "shutdown"
-        | "tuf_expired" => StatusCode::SERVICE_UNAVAILABLE,
-        "storage_full" => StatusCode::INSUFFICIENT_STORAGE,
-        "deadline_exceeded" | "cpu_budget" => StatusCode::GATEWAY_TIMEOUT,
-        "agent_taken"
-        | "already_deployed"
-        | "ambiguous_digest"
-        | "deployment_in_progress"
-        | "in_service"
-        | "nothing_to_promote"
-        | "record_unreadable"
-        | "rollback_refused"
-        | "too_many_deployments"
-        | "too_many_holds"
-        | "trap"
-        | "guest_error"
-        | "step_not_loaded"
-        | "pipeline_output_limit"
-        | "stopped"
-        | "memory_limit"
-        | "caller_gone" => StatusCode::CONFLICT,
-        "withheld" => StatusCode::LOCKED,
-        "container_engine_unavailable"
-        | "engine_not_supported"
-        | "feature_not_built"
-        | "profile_unavailable"
-        | "rules_unsupported"
-        | "tier_unavailable" => StatusCode::NOT_IMPLEMENTED,
-        "internal" | "engine_mismatch" | "compile_failed" => StatusCode::INTERNAL_SERVER_ERROR,
-        // Everything else is a denial by a numbered step.
-        _ => StatusCode::FORBIDDEN,
-    }
 }

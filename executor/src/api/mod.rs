@@ -1,6 +1,7 @@
 //! The two transports over one set of operations, and who may use which.
 
 mod access;
+mod answers;
 pub mod grpc;
 pub mod http;
 #[cfg(test)]
