@@ -2,6 +2,9 @@
 //!
 //! A call with a reader has a [`Pipe`]. The guest writes into it from its own thread and waits there while the reader is
 //! slow; the reader takes events out as they come. Sequence numbers have no gaps, and a stream's end names its total.
+//!
+//! What a guest logs goes the same way while it runs, and never makes it wait: for lines there is less room than for pieces,
+//! and what finds none is counted in its place. The result of the call has every line once more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::abi::ErrorCode;
+use crate::abi::sinks::LogRecord;
 use crate::clock;
 
 /// Bytes that may wait for a slow reader.
@@ -24,6 +28,10 @@ const PIECE: usize = 128 << 10;
 
 /// Events that may wait for a slow reader.
 const MAX_WAITING: usize = 256;
+
+/// Lines of a guest's log, and their bytes, that may wait among them: the rest is for pieces.
+const MAX_LINES: usize = 64;
+const LINES_ROOM: usize = 64 << 10;
 
 /// How long a guest waits for a reader that takes nothing at all. A call holds its place while it waits, so this is less than
 /// the time that a connection has to take its next bytes.
@@ -54,13 +62,21 @@ pub enum StreamEvent {
         /// How many there were.
         total_chunks: u64,
     },
+    /// A line of the guest's log.
+    Log(LogRecord),
+    /// Lines of the guest's log that would stand here, and for which there was no room.
+    Missed {
+        /// How many.
+        log_lines: u64,
+    },
 }
 
 impl StreamEvent {
     fn size(&self) -> usize {
         match self {
             Self::Data { bytes, .. } => bytes.len(),
-            Self::End { .. } => 0,
+            Self::Log(line) => line.text.len(),
+            Self::End { .. } | Self::Missed { .. } => 0,
         }
     }
 }
@@ -84,9 +100,24 @@ impl Default for Pipe {
 struct State {
     waiting: VecDeque<StreamEvent>,
     bytes: usize,
+    /// Lines among them, and their bytes.
+    lines: usize,
+    line_bytes: usize,
+    /// Lines since the last one that found room.
+    missed: u64,
     /// Events that the reader took.
     taken: u64,
     ended: bool,
+}
+
+impl State {
+    /// Says where lines are missing.
+    fn say_missed(&mut self) {
+        let log_lines = std::mem::take(&mut self.missed);
+        if log_lines > 0 {
+            self.waiting.push_back(StreamEvent::Missed { log_lines });
+        }
+    }
 }
 
 impl Pipe {
@@ -121,10 +152,27 @@ impl Pipe {
             self.room.wait_for(&mut state, Duration::from_millis(EPOCH_TICK_MILLIS));
         }
         state.bytes = state.bytes.saturating_add(size);
+        state.say_missed();
         state.waiting.extend(events);
         drop(state);
         self.news.notify_one();
         Ok(())
+    }
+
+    /// Hands over a line of the guest's log if there is room for it, and counts it otherwise.
+    pub(crate) fn offer(&self, line: &LogRecord) {
+        let mut state = self.state.lock();
+        if state.lines >= MAX_LINES || state.line_bytes.saturating_add(line.text.len()) > LINES_ROOM {
+            state.missed = state.missed.saturating_add(1);
+            return;
+        }
+        state.say_missed();
+        state.lines += 1;
+        state.line_bytes += line.text.len();
+        state.bytes = state.bytes.saturating_add(line.text.len());
+        state.waiting.push_back(StreamEvent::Log(line.clone()));
+        drop(state);
+        self.news.notify_one();
     }
 
     /// The next event; nothing once the guest ended and everything was read.
@@ -135,6 +183,10 @@ impl Pipe {
                 let mut state = self.state.lock();
                 if let Some(event) = state.waiting.pop_front() {
                     state.bytes = state.bytes.saturating_sub(event.size());
+                    if let StreamEvent::Log(line) = &event {
+                        state.lines = state.lines.saturating_sub(1);
+                        state.line_bytes = state.line_bytes.saturating_sub(line.text.len());
+                    }
                     state.taken += 1;
                     self.room.notify_one();
                     return Some(event);
@@ -149,7 +201,10 @@ impl Pipe {
 
     /// No further events: the guest ended.
     pub(crate) fn finish(&self) {
-        self.state.lock().ended = true;
+        let mut state = self.state.lock();
+        state.say_missed();
+        state.ended = true;
+        drop(state);
         self.news.notify_one();
     }
 }
@@ -261,6 +316,7 @@ impl GuestStreams {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::sinks::Level;
 
     fn streams() -> (GuestStreams, Arc<Pipe>) {
         let pipe = Arc::new(Pipe::default());
@@ -285,6 +341,7 @@ mod tests {
             seen.push(match event {
                 StreamEvent::Data { stream, sequence, bytes } => (stream.to_string(), sequence, bytes.len()),
                 StreamEvent::End { stream, total_chunks } => (format!("{stream} ended"), total_chunks, 0),
+                StreamEvent::Log(_) | StreamEvent::Missed { .. } => panic!("{event:?}"),
             });
         }
         let expected = [("a", 0, 1), ("b", 0, 2), ("a", 1, 1), ("a ended", 2, 0)];
@@ -316,6 +373,30 @@ mod tests {
         assert_eq!(guest.write(first, &piece, u64::MAX, wait), Ok(ROOM as u32));
         assert_eq!(guest.write(first, &piece, u64::MAX, wait), Err(ErrorCode::TimedOut));
         assert_eq!(waited.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn lines_never_wait_and_what_finds_no_room_is_counted_in_its_place() {
+        let (mut guest, pipe) = streams();
+        let line = |text: String| LogRecord { level: Level::Info, text };
+        for n in 0..MAX_LINES + 3 {
+            pipe.offer(&line(n.to_string()));
+        }
+        let stream = guest.open("s").unwrap();
+        assert_eq!(guest.write(stream, b"p", 100, || Ok(())), Ok(1), "pieces have room of their own");
+        for n in 0..MAX_LINES {
+            assert_eq!(pipe.next().await, Some(StreamEvent::Log(line(n.to_string()))));
+        }
+        assert_eq!(pipe.next().await, Some(StreamEvent::Missed { log_lines: 3 }));
+        assert!(matches!(pipe.next().await, Some(StreamEvent::Data { sequence: 0, .. })));
+        pipe.offer(&line("x".repeat(LINES_ROOM)));
+        pipe.offer(&line("one too many".into()));
+        assert!(matches!(pipe.next().await, Some(StreamEvent::Log(line)) if line.text.len() == LINES_ROOM));
+        pipe.finish();
+        assert_eq!(pipe.next().await, Some(StreamEvent::Missed { log_lines: 1 }), "also at the end");
+        assert_eq!(pipe.next().await, None);
+        let state = pipe.state.lock();
+        assert_eq!((state.bytes, state.lines, state.line_bytes), (0, 0, 0));
     }
 
     #[tokio::test]
@@ -379,6 +460,7 @@ mod tests {
                     assert!(pipe.state.lock().waiting.len() <= MAX_WAITING);
                 }
                 StreamEvent::End { total_chunks, .. } => assert_eq!(total_chunks, 2000),
+                StreamEvent::Log(_) | StreamEvent::Missed { .. } => panic!("{event:?}"),
             }
         }
         assert_eq!(next, 2000);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64Bytes, Executed, FailedCall};
+use crate::{Base64Bytes, Executed, FailedCall, LogLine};
 
 /// One line. `result` or `error` is the last one; an answer that ends with neither broke off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,13 @@ pub enum StreamLine {
     },
     /// The call has no result.
     Error(FailedCall),
+    /// A line of the guest's log, when it logs it. The result has all of them once more.
+    Log(LogLine),
+    /// Lines of its log for which a slow reader left no room: they are in the result only.
+    Missed {
+        /// How many.
+        log_lines: u64,
+    },
     /// The call has one.
     Result(Box<Executed>),
 }
@@ -33,7 +40,7 @@ pub enum StreamLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LogLine, Metric, Said};
+    use crate::{Metric, Said};
 
     fn failed(said: Said) -> StreamLine {
         StreamLine::Error(FailedCall { step: 12, reason: "revoked".into(), message: "m".into(), said })
@@ -51,6 +58,8 @@ mod tests {
             StreamLine::End { stream: "s".into(), total_chunks: 1 },
             failed(Said::default()),
             failed(said),
+            StreamLine::Log(LogLine { level: "info".into(), text: "t".into() }),
+            StreamLine::Missed { log_lines: 3 },
         ];
         for line in &lines {
             let text = serde_json::to_string(line).unwrap();
@@ -67,6 +76,8 @@ mod tests {
                     r#"{"event":"error","step":12,"reason":"revoked","message":"m","instance_id":"7","#,
                     r#""log":[{"level":"error","text":"t"}],"metrics":[{"name":"n","value":1.0}]}"#
                 ),
+                r#"{"event":"log","level":"info","text":"t"}"#,
+                r#"{"event":"missed","log_lines":3}"#,
             ]
         );
     }

@@ -20,7 +20,7 @@ use crate::{FormatError, Profile, limits};
 mod lane;
 mod mechanism;
 
-pub use lane::{Ask, CallOrder, End, Ended, FromWorker, ToWorker, Trial, put_pairs, take_pairs};
+pub use lane::{Ask, CallOrder, End, Ended, FromWorker, Lines, ToWorker, Trial, put_pairs, take_pairs};
 pub use mechanism::{Act, Mechanism};
 
 /// Largest body of any frame: an input, an output or a media object, and room for what stands beside it.

@@ -73,19 +73,24 @@ pub(crate) struct LogSink {
 }
 
 impl LogSink {
-    /// Keeps a line, or drops and counts it. Logging never fails a guest.
-    pub(crate) fn push(&mut self, limits: &CallLimits, level: Option<Level>, text: Result<&str, ErrorCode>) {
-        let (Some(level), Ok(text)) = (level, text) else {
+    /// Keeps a line, or drops and counts it; the line, if it is kept. Logging never fails a guest.
+    pub(crate) fn push(
+        &mut self,
+        limits: &CallLimits,
+        level: Option<Level>,
+        text: Result<&str, ErrorCode>,
+    ) -> Option<&LogRecord> {
+        let room = limits.log_bytes.saturating_sub(self.bytes);
+        let has_room = |text: &str| self.records.len() < limits.log_lines && text.len() <= room;
+        // Twice: escaping makes it longer, and is not begun for what has no room anyway.
+        let kept = level.zip(text.ok().filter(|text| has_room(text)).map(escape));
+        let Some((level, text)) = kept.filter(|(_, text)| has_room(text)) else {
             self.dropped = self.dropped.saturating_add(1);
-            return;
+            return None;
         };
-        let text = escape(text);
-        if self.records.len() >= limits.log_lines || self.bytes + text.len() > limits.log_bytes {
-            self.dropped = self.dropped.saturating_add(1);
-            return;
-        }
         self.bytes += text.len();
         self.records.push(LogRecord { level, text });
+        self.records.last()
     }
 
     /// Counts lines that a worker dropped.
@@ -103,7 +108,7 @@ impl LogSink {
 }
 
 /// Control characters could move a terminal's cursor or forge a second log line.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }

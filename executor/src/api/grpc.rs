@@ -322,10 +322,14 @@ fn response(done: Executed) -> v1::ExecuteAgentResponse {
             refused_growths: done.usage.refused_growths,
         }),
         instance_id: done.instance_id,
-        log: done.log.into_iter().map(|line| v1::LogLine { level: line.level, text: line.text }).collect(),
+        log: done.log.into_iter().map(line).collect(),
         metrics: done.metrics.into_iter().map(|m| v1::Metric { name: m.name, value: m.value }).collect(),
         digest: done.digest,
     }
+}
+
+fn line(executor_api::LogLine { level, text }: executor_api::LogLine) -> v1::LogLine {
+    v1::LogLine { level, text }
 }
 
 fn agent(summary: AgentSummary) -> v1::Agent {

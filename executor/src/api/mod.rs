@@ -47,7 +47,11 @@ fn said(said: Said) -> WireSaid {
 }
 
 fn lines(log: Vec<LogRecord>) -> Vec<LogLine> {
-    log.into_iter().map(|line| LogLine { level: line.level.as_str().into(), text: line.text }).collect()
+    log.into_iter().map(line).collect()
+}
+
+fn line(LogRecord { level, text }: LogRecord) -> LogLine {
+    LogLine { level: level.as_str().into(), text }
 }
 
 fn values(metrics: Vec<MetricRecord>) -> Vec<Metric> {

@@ -112,6 +112,7 @@ async fn what_a_guest_streams_arrives_in_order_over_both_transports() {
             Event::Data(data) => format!("{} {} {}", data.stream, data.sequence, data.chunk.len()),
             Event::End(end) => format!("{} of {}", end.stream, end.total_chunks),
             Event::Result(done) => String::from_utf8(done.output.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
         });
     }
     assert_eq!(seen, ["pieces 0 4", "pieces 1 4", "pieces 2 1", "pieces of 3", "done"]);
@@ -190,6 +191,54 @@ async fn a_reader_that_stops_reading_holds_the_guest_and_not_the_memory() {
     while server.executor.runtime().live().list().iter().any(|live| live.owner.digest == agent) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Logs and never ends.
+const LOGS: &str = r#"(module
+  (import "mentat" "log" (func $log (param i32 i32 i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "half way")
+  (func (export "process") (result i32)
+    (call $log (i32.const 2) (i32.const 0) (i32.const 8))
+    (loop $l (br $l)) (i32.const 0)))"#;
+
+/// It can only be read while the guest runs: the guest ends when it was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_logs_is_read_while_it_runs_over_both_transports() {
+    let server = Server::start().await;
+    let spin = |name: &str| {
+        crate::testing::admitted(LOGS, GrantSet::default(), CallLimits::default())
+            .called(name, "dev@example.org")
+    };
+    for name in ["logs.over-http", "logs.over-grpc"] {
+        server.executor.admit_for_test(spin(name)).await;
+    }
+    let stop = |name: &str| {
+        let selector = Selector { agent: Some(name.to_owned()), ..Selector::default() };
+        assert_eq!(server.executor.stop(&selector).unwrap(), 1);
+    };
+    let url = format!("http://{}/api/v1/agents/logs.over-http/stream", server.address);
+    let mut answer = reqwest::Client::new().post(url).json(&Execute::default()).send().await.unwrap();
+    let first = answer.chunk().await.unwrap().unwrap();
+    assert_eq!(first, "{\"event\":\"log\",\"level\":\"info\",\"text\":\"half way\"}\n");
+    stop("logs.over-http");
+    let mut rest = String::new();
+    while let Some(more) = answer.chunk().await.unwrap() {
+        rest.push_str(std::str::from_utf8(&more).unwrap());
+    }
+    let StreamLine::Error(failed) = serde_json::from_str(rest.trim_end()).unwrap() else { panic!("{rest}") };
+    assert_eq!((failed.reason.as_str(), failed.said.log.len()), ("stopped", 1), "the log as a whole, once");
+
+    let mut client = GrpcClient::new(channel(&server).await);
+    let call = v1::ExecuteAgentRequest { agent: "logs.over-grpc".into(), ..Default::default() };
+    let parts = [v1::ExecuteAgentStreamRequest { part: Some(Part::Call(call)) }];
+    let mut answers =
+        client.execute_agent_stream(futures_util::stream::iter(parts)).await.unwrap().into_inner();
+    let Some(Event::Log(line)) = answers.message().await.unwrap().unwrap().event else { panic!("no line") };
+    assert_eq!((line.level.as_str(), line.text.as_str()), ("info", "half way"));
+    stop("logs.over-grpc");
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.metadata().get(REASON_METADATA).unwrap(), "stopped");
 }
 
 #[tokio::test]

@@ -366,8 +366,9 @@ async fn what_a_guest_said_before_it_trapped_reaches_its_caller() {
 
     let url = format!("http://{}/api/v1/agents/{agent}/stream", server.address);
     let lines = reqwest::Client::new().post(url).json(&Execute::default()).send().await.unwrap();
-    let line = lines.text().await.unwrap();
-    let StreamLine::Error(failed) = serde_json::from_str(line.trim_end()).unwrap() else { panic!("{line}") };
+    let text = lines.text().await.unwrap();
+    let line = text.lines().last().unwrap();
+    let StreamLine::Error(failed) = serde_json::from_str(line).unwrap() else { panic!("{text}") };
     assert_eq!(
         (failed.reason.as_str(), failed.said.log, failed.said.metrics),
         ("trap", said.log, said.metrics)

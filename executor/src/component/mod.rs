@@ -13,6 +13,7 @@ mod lifecycle;
 mod linker;
 #[cfg(test)]
 mod preview1_tests;
+mod standard_output;
 mod wasi;
 #[cfg(test)]
 mod wasi_tests;
@@ -111,7 +112,7 @@ impl AgentComponent {
         match &self.entry {
             Entry::Agent(agent) => agent.instantiate(&mut *store).map(drop).map_err(Failed::Instantiate),
             Entry::AgentOnWasi(..) | Entry::Command(_) => {
-                wasi::prepare(store.data_mut()).map_err(Failed::Host)?;
+                wasi::prepare(store.data_mut(), self.stdout_is()).map_err(Failed::Host)?;
                 let (kill, deadline) = wasi::watch(store);
                 let made = async { self.pre.instantiate_async(store).await.map_err(Failed::Instantiate) };
                 wasi::run(kill, deadline, made).map(drop)
@@ -130,19 +131,23 @@ impl AgentComponent {
     }
 
     fn run_on_wasi(&self, store: &mut Store<GuestState>) -> Result<i32, Failed> {
-        wasi::prepare(store.data_mut()).map_err(Failed::Host)?;
+        let stdout_is = self.stdout_is();
+        wasi::prepare(store.data_mut(), stdout_is).map_err(Failed::Host)?;
         let (kill, deadline) = wasi::watch(store);
         let ended = wasi::run(kill, deadline, self.serve(store));
         // However it ended: what a guest wrote before it was ended says why.
-        let stdout_is = match &self.entry {
-            Entry::Command(_) => wasi::StdoutIs::Output,
-            Entry::Agent(_) | Entry::AgentOnWasi(..) => wasi::StdoutIs::Log,
-        };
         wasi::collect(store.data_mut(), stdout_is);
         Ok(match ended? {
             Ended::Agent(answer) => exit_code(store.data_mut(), answer),
             Ended::Command(code) => code,
         })
+    }
+
+    fn stdout_is(&self) -> wasi::StdoutIs {
+        match &self.entry {
+            Entry::Command(_) => wasi::StdoutIs::Output,
+            Entry::Agent(_) | Entry::AgentOnWasi(..) => wasi::StdoutIs::Log,
+        }
     }
 
     /// Makes an instance and calls it; may wait in host calls.

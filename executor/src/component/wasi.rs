@@ -16,12 +16,13 @@ use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
-use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::coarse::Coarse;
+use super::standard_output::{Kept, Line};
 use super::{Failed, determined};
 use crate::abi::sinks::Level;
 use crate::clock;
@@ -104,17 +105,13 @@ pub(super) fn link(linker: &mut Linker<GuestState>, profile: Profile) -> wasmtim
 /// What one call's WASI functions lead to.
 pub(crate) struct Wasi {
     ctx: WasiCtx,
-    stdout: MemoryOutputPipe,
-    stderr: MemoryOutputPipe,
+    stdout: Kept,
+    stderr: Kept,
 }
 
 impl Default for Wasi {
     fn default() -> Self {
-        Self {
-            ctx: WasiCtx::builder().build(),
-            stdout: MemoryOutputPipe::new(0),
-            stderr: MemoryOutputPipe::new(0),
-        }
+        Self { ctx: WasiCtx::builder().build(), stdout: Kept::of(0), stderr: Kept::of(0) }
     }
 }
 
@@ -127,9 +124,14 @@ impl WasiView for GuestState {
 }
 
 /// Gives a call its streams, and what was granted.
-pub(super) fn prepare(state: &mut GuestState) -> wasmtime::Result<()> {
-    let stdout = MemoryOutputPipe::new(state.limits().output);
-    let stderr = MemoryOutputPipe::new(state.limits().log_bytes);
+pub(super) fn prepare(state: &mut GuestState, stdout_is: StdoutIs) -> wasmtime::Result<()> {
+    let (limits, reader) = (state.limits(), state.read_along());
+    let stderr = Kept::of(limits.log_bytes).shown(reader.clone(), false, limits.log_lines);
+    let stdout = Kept::of(limits.output);
+    let stdout = match stdout_is {
+        StdoutIs::Log => stdout.shown(reader, true, limits.log_lines),
+        StdoutIs::Output => stdout,
+    };
     let mut builder = WasiCtx::builder();
     builder
         .stdin(MemoryInputPipe::new(state.input.clone()))
@@ -157,39 +159,31 @@ pub(super) fn prepare(state: &mut GuestState) -> wasmtime::Result<()> {
 /// log lines and metrics.
 pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
     let Some(wasi) = state.extras().wasi.take() else { return };
+    let was_shown = wasi.stderr.was_shown();
     for line in String::from_utf8_lossy(&wasi.stderr.contents()).lines() {
-        take_line(state, line);
+        match Line::read(line) {
+            Line::Metric(name, value) => {
+                let (extras, calls) = state.extras_and_calls();
+                if extras.metrics.record(&calls.limits, name, value).is_err() {
+                    state.log(Some(Level::Info), Ok(line));
+                }
+            }
+            Line::Text(level, text) if was_shown => state.keep(level, text),
+            Line::Text(level, text) => state.log(Some(level), Ok(text)),
+        }
     }
     match stdout_is {
         StdoutIs::Output => state.output = wasi.stdout.contents().to_vec(),
         StdoutIs::Log => {
+            let was_shown = wasi.stdout.was_shown();
             for line in String::from_utf8_lossy(&wasi.stdout.contents()).lines() {
-                state.log(Some(Level::Info), Ok(line));
+                if was_shown {
+                    state.keep(Level::Info, line);
+                } else {
+                    state.log(Some(Level::Info), Ok(line));
+                }
             }
         }
-    }
-}
-
-/// A line of standard error, in the form that the SDKs write (docs/formats/agent-abi.md): `LEVEL: TEXT` and
-/// `metric: NAME VALUE`. A level is the guest's own word here as it is in the other interfaces. Every other line is kept
-/// whole: libraries write there as they like, and most of it is no error.
-fn take_line(state: &mut GuestState, line: &str) {
-    match line.split_once(": ") {
-        Some(("metric", measured)) => {
-            let taken = measured.split_once(' ').and_then(|(name, value)| {
-                let value = value.parse().ok()?;
-                let (extras, calls) = state.extras_and_calls();
-                extras.metrics.record(&calls.limits, name, value).ok()
-            });
-            if taken.is_none() {
-                state.log(Some(Level::Info), Ok(line));
-            }
-        }
-        Some((word, text)) => match Level::from_word(word) {
-            Some(level) => state.log(Some(level), Ok(text)),
-            None => state.log(Some(Level::Info), Ok(line)),
-        },
-        None => state.log(Some(Level::Info), Ok(line)),
     }
 }
 

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::Context;
 use bytes::Bytes;
 use executor_api::receipt::StepReceipt;
 use executor_engine::Profile;
-use executor_engine::frames::Trial;
+use executor_engine::frames::{Lines, Trial};
 use wasmtime::{Instance, Store};
 
 use super::calls::Registration;
@@ -18,6 +18,7 @@ use super::engine::Runtime;
 use super::limits::{CallLimits, Lowered};
 use super::prepared::{Code, CoreModule, Prepared};
 use super::rates::Refused;
+use super::read_along::ReadAlong;
 use super::state::{Extras, GuestState, Instantiation, Stop, on_tick};
 use super::step::StepFailure;
 use super::trap::classify;
@@ -299,15 +300,18 @@ impl Runtime {
         self.carry_out(prepared, store, id, started)
     }
 
-    /// Runs `prepared` once in a worker, for an executor that answers what the guest asks through `door`.
-    pub(crate) fn call_behind(&self, prepared: &Prepared, call: Call, door: Arc<Door>) -> Ended {
+    /// Runs `module` once in a worker, for an executor that answers what the guest asks through `door`.
+    pub(crate) fn call_behind(&self, module: &Prepared, call: Call, door: Arc<Door>, lines: Lines) -> Ended {
         let started = clock::monotonic();
-        let registration = self.register(prepared, call.cancel.as_ref());
+        let registration = self.register(module, call.cancel.as_ref());
         let id = registration.id;
         match self.store(call, registration, started, None) {
             Ok(mut store) => {
-                store.data_mut().extras().door = Some(door);
-                self.carry_out(prepared, store, id, started)
+                let extras = store.data_mut().extras();
+                extras.read_along =
+                    (lines == Lines::AtOnce).then(|| ReadAlong::ThroughDoor(Arc::clone(&door)));
+                extras.door = Some(door);
+                self.carry_out(module, store, id, started)
             }
             Err(error) => Ended::unbegun(error),
         }
@@ -437,7 +441,9 @@ impl Runtime {
         let state = GuestState::new(call.input, call.lowered, registration, started);
         let mut store = Store::new(self.engine(), state);
         if let Some(pipe) = pipe {
-            store.data_mut().extras().streams = Some(GuestStreams::new(pipe));
+            let extras = store.data_mut().extras();
+            extras.read_along = Some(ReadAlong::Here(Arc::clone(&pipe)));
+            extras.streams = Some(GuestStreams::new(pipe));
         }
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);

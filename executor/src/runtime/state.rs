@@ -15,6 +15,7 @@ use super::determined::{Determined, Draws, Purpose, Seed};
 use super::limiter::Limiter;
 use super::limits::{CallLimits, Lowered};
 use super::rates::{Pace, Rated, Rates};
+use super::read_along::ReadAlong;
 use crate::abi::ErrorCode;
 use crate::abi::handles::HandleTable;
 use crate::abi::sinks::{Level, LogSink, MetricSink};
@@ -97,6 +98,8 @@ pub(crate) struct Extras {
     pub(crate) door: Option<Arc<Door>>,
     /// In the deterministic profile: its clock and its random numbers.
     determined: Option<Box<Determined>>,
+    /// Who reads its log while it runs, if anybody does.
+    pub(crate) read_along: Option<ReadAlong>,
     /// Fuel that a worker says was used.
     claimed_fuel: u64,
     /// Processor time that is charged for what ran in a worker, which is not the worker's word.
@@ -177,10 +180,25 @@ impl GuestState {
         self.extras.take()
     }
 
-    /// Keeps a log line, or drops and counts it.
+    /// Keeps a log line and shows it to whoever reads along, or drops and counts it.
     pub(crate) fn log(&mut self, level: Option<Level>, text: Result<&str, ErrorCode>) {
         let (extras, calls) = self.extras_and_calls();
-        extras.log.push(&calls.limits, level, text);
+        if let Some(line) = extras.log.push(&calls.limits, level, text)
+            && let Some(reader) = &extras.read_along
+        {
+            reader.show(line);
+        }
+    }
+
+    /// Keeps a log line that was shown already, or drops and counts it.
+    pub(crate) fn keep(&mut self, level: Level, text: &str) {
+        let (extras, calls) = self.extras_and_calls();
+        extras.log.push(&calls.limits, Some(level), Ok(text));
+    }
+
+    /// Who reads what the guest logs while it runs, if anybody does.
+    pub(crate) fn read_along(&self) -> Option<ReadAlong> {
+        self.extras_if_any()?.read_along.clone()
     }
 
     /// Keeps a line that the guest wrote, unless lines come too fast: then it is not read, and dropped.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::channel::{Channel, ChannelError};
 use crate::abi::ErrorCode;
+use crate::abi::sinks::LogRecord;
 
 /// How long a side may take nothing of what it is sent, at a time; the executor ends a worker it has given up.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -27,6 +28,11 @@ impl Door {
     /// Says something.
     pub(super) fn say(&self, message: &FromWorker<'_>) -> Result<(), ChannelError> {
         self.0.lock().send(&message.encode(), &[], PAUSE, &mut || true)
+    }
+
+    /// Tells a line of the guest's log. Where that fails the executor is gone, which the next question finds.
+    pub(crate) fn say_line(&self, line: &LogRecord) {
+        let _ = self.say(&FromWorker::Line { level: line.level as u8, text: &line.text });
     }
 
     /// Asks and waits for the answer.

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use executor_engine::ModuleDigest;
 use executor_engine::frames::{
-    Act, CallOrder, End, Ended, FromWorker, GuestLimits, MAX_FRAME, Mechanism, Order, Report, StopOrder,
-    ToWorker, Trial,
+    Act, CallOrder, End, Ended, FromWorker, GuestLimits, Lines, MAX_FRAME, Mechanism, Order, Report,
+    StopOrder, ToWorker, Trial,
 };
 use executor_engine::job::ModuleKind;
 use executor_engine::pool::PoolLimits;
@@ -218,7 +218,7 @@ impl Worker {
         let (input, seed) = (Bytes::copy_from_slice(order.input), Some(Seed(order.seed)));
         let call = Call { input, lowered, cancel: Some(cancel), seed };
         let ended = match order.trial {
-            Trial::Call => self.runtime.call_behind(&prepared, call, Arc::clone(door)),
+            Trial::Call => self.runtime.call_behind(&prepared, call, Arc::clone(door), order.lines),
             Trial::OnlyInstantiate => self.runtime.tried_behind(&prepared, call, Arc::clone(door)),
         };
         self.stoppable.end(number);
@@ -243,6 +243,10 @@ impl Worker {
                 End::Failed { reason, detail: &detail }
             }
         };
+        if order.lines == Lines::AtOnce {
+            // They were told.
+            told.log.clear();
+        }
         told.memory = ended.usage.memory_bytes;
         told.ticks = ended.usage.epoch_ticks;
         told.fuel = ended.usage.fuel.unwrap_or_default();

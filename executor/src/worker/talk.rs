@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use executor_engine::frames::{
-    Ask, CallOrder, End, Ended, FromWorker, OVERHEAD, StopOrder, ToWorker, Trial, put_pairs,
+    Ask, CallOrder, End, Ended, FromWorker, Lines, OVERHEAD, StopOrder, ToWorker, Trial, put_pairs,
 };
 use executor_engine::limits::{EPOCH_TICK_MILLIS, MAX_TRANSFER_BYTES};
 use trust_store::capability::Capability;
@@ -80,6 +80,7 @@ impl<'a> Talk<'a> {
             call: self.watch.call,
             module,
             trial,
+            lines: if state.read_along().is_some() { Lines::AtOnce } else { Lines::AtTheEnd },
             wall_us: limits::micros(wall),
             cpu_us: limits::micros(state.cpu_budget()),
             memory: state.limiter.memory_limit() as u64,
@@ -109,6 +110,12 @@ impl<'a> Talk<'a> {
                     return self.end(state, &ended);
                 }
                 Ok(FromWorker::Ended(_)) => return self.given_up("it ended a call that is none"),
+                // Within the limits of the call, whatever the worker counts; what is beyond them is dropped.
+                Ok(FromWorker::Line { level, text }) if state.read_along().is_some() => {
+                    state.log(Level::from_code(level.into()), Ok(text));
+                    continue;
+                }
+                Ok(FromWorker::Line { .. }) => return self.given_up("it told lines that nobody reads"),
                 Err(error) => return self.given_up(&error.to_string()),
             };
             let answer = ToWorker::Answer(match &answer {

@@ -378,12 +378,16 @@ async fn what_leaves_the_sandbox_is_asked_of_the_executor_and_judged_there() {
     let mut pieces = Vec::new();
     let ended = loop {
         match streaming.next().await.unwrap() {
+            Next::Event(crate::StreamEvent::Log(line)) => pieces.push(format!("logged {}", line.text).into()),
             Next::Event(crate::StreamEvent::Data { bytes, .. }) => pieces.push(bytes),
             Next::Event(crate::StreamEvent::End { total_chunks, .. }) => assert_eq!(total_chunks, 2),
+            Next::Event(missed) => panic!("{missed:?}"),
             Next::Ended(ended) => break ended.unwrap(),
         }
     };
-    assert_eq!(pieces, [&b"s3cret"[..], b"words"]);
+    // What was logged before something was streamed is read before it, and stands in the log once.
+    assert_eq!(pieces, [&b"logged s3cret"[..], b"s3cret", b"words"]);
+    assert_eq!(ended.outcome.log.len(), 1);
     let outcome = ended.outcome;
     assert_eq!((outcome.output.as_slice(), outcome.exit_code), (&b"s3cret"[..], -3));
     assert_eq!(outcome.log[0].text, "s3cret");

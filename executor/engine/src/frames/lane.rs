@@ -15,6 +15,15 @@ pub enum Trial {
     Call,
 }
 
+/// When lines of a guest's log are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    /// Each when it is logged, as [`FromWorker::Line`].
+    AtOnce,
+    /// All in [`Ended`].
+    AtTheEnd,
+}
+
 /// One call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallOrder<'a> {
@@ -24,6 +33,8 @@ pub struct CallOrder<'a> {
     pub module: u64,
     /// Whether the guest is called.
     pub trial: Trial,
+    /// When its log lines are told.
+    pub lines: Lines,
     /// Wall time that is left, microseconds.
     pub wall_us: u64,
     /// Its processor time, microseconds.
@@ -58,13 +69,17 @@ impl<'a> ToWorker<'a> {
                 out.push(2);
                 out.extend_from_slice(&code.to_le_bytes());
             }
-            Self::Call(CallOrder { call, module, trial, wall_us, cpu_us, memory, seed, input }) => {
+            Self::Call(CallOrder { call, module, trial, lines, wall_us, cpu_us, memory, seed, input }) => {
                 out.push(3);
                 out.extend_from_slice(&call.to_le_bytes());
                 out.extend_from_slice(&module.to_le_bytes());
                 out.push(match trial {
                     Trial::Call => 1,
                     Trial::OnlyInstantiate => 2,
+                });
+                out.push(match lines {
+                    Lines::AtOnce => 1,
+                    Lines::AtTheEnd => 2,
                 });
                 for number in [wall_us, cpu_us, memory] {
                     out.extend_from_slice(&number.to_le_bytes());
@@ -92,6 +107,11 @@ impl<'a> ToWorker<'a> {
                     1 => Trial::Call,
                     2 => Trial::OnlyInstantiate,
                     _ => return Err(FormatError::Field { field: "trial" }),
+                },
+                lines: match fields.u8()? {
+                    1 => Lines::AtOnce,
+                    2 => Lines::AtTheEnd,
+                    _ => return Err(FormatError::Field { field: "lines" }),
                 },
                 wall_us: fields.u64()?,
                 cpu_us: fields.u64()?,
@@ -204,6 +224,13 @@ pub enum FromWorker<'a> {
     Ask(Ask<'a>),
     /// The call is over.
     Ended(Ended<'a>),
+    /// A line of the guest's log; nothing is answered.
+    Line {
+        /// The level's number.
+        level: u8,
+        /// The text.
+        text: &'a str,
+    },
 }
 
 impl<'a> FromWorker<'a> {
@@ -213,6 +240,10 @@ impl<'a> FromWorker<'a> {
         match self {
             Self::Ask(ask) => put_ask(&mut out, ask),
             Self::Ended(ended) => put_ended(&mut out, ended),
+            Self::Line { level, text } => {
+                out.extend_from_slice(&[10, *level]);
+                put_blob(&mut out, text.as_bytes());
+            }
         }
         out
     }
@@ -238,6 +269,7 @@ impl<'a> FromWorker<'a> {
                 7 => Ask::Upload { media_type: text(fields, "media_type")?, bytes: blob(fields)? },
                 8 => Ask::WriteStream { stream: fields.u64()?, bytes: blob(fields)? },
                 9 => return take_ended(fields).map(Self::Ended),
+                10 => return Ok(Self::Line { level: fields.u8()?, text: text(fields, "line")? }),
                 _ => return Err(FormatError::Field { field: "question" }),
             };
             Ok(Self::Ask(ask))

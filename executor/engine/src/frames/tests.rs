@@ -65,6 +65,7 @@ fn from_worker() -> Vec<FromWorker<'static>> {
     .map(FromWorker::Ask)
     .collect();
     all.extend([FromWorker::Ended(ended), FromWorker::Ended(failed)]);
+    all.push(FromWorker::Line { level: 2, text: "line" });
     all
 }
 
@@ -73,6 +74,7 @@ fn to_worker() -> Vec<ToWorker<'static>> {
         call: 1,
         module: 2,
         trial: Trial::Call,
+        lines: Lines::AtTheEnd,
         wall_us: 3,
         cpu_us: 4,
         memory: 5,
@@ -84,6 +86,7 @@ fn to_worker() -> Vec<ToWorker<'static>> {
         ToWorker::Answer(Err(-4)),
         ToWorker::Call(call),
         ToWorker::Call(CallOrder { trial: Trial::OnlyInstantiate, ..call }),
+        ToWorker::Call(CallOrder { lines: Lines::AtOnce, ..call }),
     ]
 }
 

@@ -48,5 +48,7 @@ fn wire(event: StreamEvent) -> Event {
         StreamEvent::End { stream, total_chunks } => {
             Event::End(v1::StreamEnd { stream: stream.to_string(), total_chunks })
         }
+        StreamEvent::Log(line) => Event::Log(super::line(crate::api::line(line))),
+        StreamEvent::Missed { log_lines } => Event::Missed(v1::StreamMissed { log_lines }),
     }
 }

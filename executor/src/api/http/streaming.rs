@@ -50,6 +50,8 @@ fn line(next: Next) -> StreamLine {
         Next::Event(StreamEvent::End { stream, total_chunks }) => {
             StreamLine::End { stream: stream.to_string(), total_chunks }
         }
+        Next::Event(StreamEvent::Log(line)) => StreamLine::Log(crate::api::line(line)),
+        Next::Event(StreamEvent::Missed { log_lines }) => StreamLine::Missed { log_lines },
         Next::Ended(Ok(done)) => StreamLine::Result(Box::new(crate::api::executed(done))),
         Next::Ended(Err(denied)) => {
             if !denied.operator.is_empty() {
