@@ -2,6 +2,7 @@
 //!
 //! There is no field that skips a check. What weakens a decision is refused when the policy is loaded.
 
+mod callers;
 mod features;
 mod limits;
 mod media;
@@ -23,20 +24,22 @@ use service::{ClientTls, StartRefusal};
 use trust_store::capability::GuestPath;
 use trust_store::evidence::signed::MAX_SIGNERS;
 
+pub use callers::{CallerRole, CallerSection, CallerSettings};
 pub use features::{AttestationRequired, FeaturesSection, NextPolicy, WasmRuntime};
 pub use limits::{LimitsSection, RatesSection};
 pub use media::{BucketStyle, MediaPlaces, S3Section, S3Settings};
 pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
 pub use sections::{
-    CacheSection, EvidenceSection, GrantsSection, LogSection, MediaSection, OnPolicyChange, OnStale,
-    PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection, WorkersSection,
+    CacheSection, EvidenceSection, GrantsSection, IdempotencySection, LogSection, MediaSection,
+    OnPolicyChange, OnStale, PolicyChangeSection, PoolSection, ProfileName, ReceiptsSection, WorkersSection,
 };
 pub use telemetry::{TelemetrySection, TelemetrySettings};
 
 use crate::admission::RuntimeRollout;
 use crate::evidence::{EvidenceConfig, OcspMode};
 use crate::executor::Withdrawal;
+use crate::idempotency::AnswerLimits;
 use crate::media::MediaLimits;
 use crate::queue::MAX_RUNNING;
 use crate::runtime::CallLimits;
@@ -66,6 +69,12 @@ pub struct ExecutorConfig {
     /// Who may load, unload, stop and refresh. Needed unless the listener is on loopback.
     #[serde(default)]
     pub admin: AdminConfig,
+    /// Who may call, and who may only look.
+    #[serde(default)]
+    pub callers: Vec<CallerSection>,
+    /// What is kept of calls with an idempotency key.
+    #[serde(default)]
+    pub idempotency: IdempotencySection,
     /// Where evidence comes from.
     #[serde(default)]
     pub evidence: EvidenceSection,
@@ -123,6 +132,10 @@ pub struct Settings {
     pub server: service::ServerConfig,
     /// Administrators.
     pub admin: AdminConfig,
+    /// Everybody else who is let in, where somebody is named.
+    pub callers: Vec<CallerSettings>,
+    /// What is kept of calls with an idempotency key.
+    pub answers: AnswerLimits,
     /// Evidence.
     pub evidence: EvidenceConfig,
     /// TLS of requests for evidence.
@@ -228,6 +241,7 @@ impl ExecutorConfig {
                 "add an [admin] section with token_file or subjects",
             ));
         }
+        let callers = callers::validate(self.callers, &self.admin, base)?;
         let evidence = &self.evidence;
         // What is signed may come by `http`, as revocation lists do.
         let responder = &evidence.ocsp_responder;
@@ -293,6 +307,8 @@ impl ExecutorConfig {
             },
             server: self.server,
             admin: self.admin,
+            callers,
+            answers: self.idempotency.validate(in_range)?,
             evidence: EvidenceConfig {
                 events: self.evidence.events,
                 event_log: None,

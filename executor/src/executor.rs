@@ -21,10 +21,14 @@ mod judging;
 mod loading;
 #[cfg(test)]
 mod loading_tests;
+mod reading;
 mod recording;
 mod reloading;
 #[cfg(test)]
 mod reloading_tests;
+mod repeating;
+#[cfg(test)]
+mod repeating_tests;
 mod restoring;
 #[cfg(feature = "deployments")]
 #[cfg(test)]
@@ -61,6 +65,7 @@ use crate::confinement::Confinement;
 use crate::deployments::Deployments;
 use crate::evidence::{Asked, Collector};
 use crate::holds::Holds;
+use crate::idempotency::{AnswerLimits, Answers};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
@@ -74,12 +79,10 @@ pub use calling::{Executed, Next, Streaming, Terms};
 use draining::Draining;
 pub use reloading::PolicyChange;
 use reloading::Reloading;
+pub(crate) use repeating::Repeatable;
 use restoring::Waiting;
 pub use schedule::Schedule;
 pub use withdrawing::Withdrawal;
-
-/// Most instances of one list.
-const MAX_LISTED: usize = 1000;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -111,6 +114,8 @@ pub struct Parts {
     pub on_stale: Withdrawal,
     /// Calls of one agent at the same time; absent: a quarter of all.
     pub calls_per_agent: Option<u32>,
+    /// What is kept of calls with an idempotency key.
+    pub answers: AnswerLimits,
     /// Who follows calls, if anybody does.
     pub tracer: Option<Tracer>,
 }
@@ -129,6 +134,8 @@ pub struct Executor {
     /// Held from the question whether a release may follow those that are here until it is here itself.
     loading: tokio::sync::Mutex<()>,
     holds: Holds,
+    /// Of calls with an idempotency key.
+    answers: Answers,
     /// Bytes of outputs that pipelines under way hold.
     #[cfg(feature = "pipelines")]
     held: std::sync::atomic::AtomicUsize,
@@ -152,6 +159,7 @@ impl Executor {
         let state = Arc::new(StateFolder::new(state));
         let deployments = Deployments::open(Arc::clone(&state))?;
         let holds = Holds::open(Arc::clone(&state))?;
+        let answers = Answers::new(parts.answers);
         let executor = Arc::new(Self {
             parts,
             agents: Agents::default(),
@@ -164,6 +172,7 @@ impl Executor {
             draining: Draining::default(),
             loading: tokio::sync::Mutex::default(),
             holds,
+            answers,
             #[cfg(feature = "pipelines")]
             held: std::sync::atomic::AtomicUsize::new(0),
         });
@@ -219,19 +228,6 @@ impl Executor {
     /// Every agent.
     pub fn list(&self) -> Vec<AgentSummary> {
         self.agents.all().iter().map(|agent| self.summary(agent)).collect()
-    }
-
-    /// What runs now, at most `MAX_LISTED` of it.
-    pub fn instances(&self) -> Vec<InstanceSummary> {
-        let mut live = self.parts.runtime.live().list();
-        live.truncate(MAX_LISTED);
-        let summary = |live: LiveInstance| InstanceSummary {
-            instance_id: live.id.to_string(),
-            agent_id: live.owner.agent.clone(),
-            digest: live.owner.digest.to_string(),
-            signer: live.owner.signer.clone(),
-        };
-        live.into_iter().map(summary).collect()
     }
 
     /// Calls that wait for a place.

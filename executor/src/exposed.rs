@@ -24,6 +24,7 @@ pub(crate) fn secrets_beside_policies(settings: &Settings) -> Vec<Exposed> {
     let mut secrets: Vec<&Path> = Vec::new();
     secrets.extend(settings.server.tls.iter().map(|tls| tls.key_file.as_path()));
     secrets.extend(settings.admin.token_file.as_deref());
+    secrets.extend(settings.callers.iter().filter_map(|caller| caller.who.token_file.as_deref()));
     secrets.extend(settings.evidence_tls.key_file());
     secrets.extend(settings.network.iter().filter_map(|network| network.tls.key_file()));
     secrets.extend(settings.media_bucket.iter().map(|bucket| bucket.credentials_file.as_path()));
@@ -55,7 +56,7 @@ mod tests {
         let exposed = |policy: &str| {
             let text = format!(
                 "state_dir = '/var/lib/executor'\ntrusted_root = 'trusted_root.json'\npolicy = '{policy}'\n\
-                 compiler = 'c'\n[admin]\ntoken_file = 'admin.token'\n[evidence]\nevents = 'https://log.example/event'\ntls_cert_file = 'tls/e.crt'\n\
+                 compiler = 'c'\n[admin]\ntoken_file = 'admin.token'\n[[callers]]\nname = 'c'\nrole = 'read'\ntoken_file = 'read.token'\n[evidence]\nevents = 'https://log.example/event'\ntls_cert_file = 'tls/e.crt'\n\
                  tls_key_file = 'tls/e.key'\n[receipts]\nanchor_key_file = 'anchor.pem'\n[grants.env]\nTOKEN = 'env/token'\n"
             );
             let config: ExecutorConfig = toml::from_str(&text).unwrap();
@@ -81,8 +82,16 @@ mod tests {
             found.into_iter().map(|one| one.secret.display().to_string()).collect::<Vec<_>>()
         };
         let secret = |name: &str| format!("/etc/executor/{name}");
-        let all = ["tls/s.key", "admin.token", "tls/e.key", "s3/credentials", "anchor.pem", "env/token"]
-            .map(secret);
+        let all = [
+            "tls/s.key",
+            "admin.token",
+            "read.token",
+            "tls/e.key",
+            "s3/credentials",
+            "anchor.pem",
+            "env/token",
+        ]
+        .map(secret);
         assert_eq!(exposed("policy.yaml"), all);
         assert_eq!(exposed("policy/policy.yaml"), [""; 0]);
         assert_eq!(exposed("tls/policy.yaml"), ["tls/s.key", "tls/e.key"].map(secret));

@@ -29,6 +29,7 @@ pub mod api;
 pub mod artifact;
 mod artifact_map;
 pub mod audit;
+mod callers;
 mod clock;
 mod component;
 pub mod config;
@@ -44,6 +45,7 @@ mod exposed;
 pub mod features;
 mod gauges;
 mod holds;
+mod idempotency;
 mod mappings;
 #[cfg_attr(not(feature = "media"), path = "media/absent.rs")]
 mod media;
@@ -66,6 +68,8 @@ mod testing;
 mod waiting;
 pub mod worker;
 
+pub use callers::Caller;
+pub use idempotency::AnswerLimits;
 pub use media::{MediaLimits, MediaStore};
 pub use metrics::Metrics;
 pub use refusing::Unavailable;

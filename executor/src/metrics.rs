@@ -82,6 +82,8 @@ pub struct Metrics {
     deployments: Family<Reason, Counter>,
     traces: Family<Reason, Counter>,
     workers: Family<Reason, Counter>,
+    callers_refused: Family<Reason, Counter>,
+    keyed_calls: Family<Reason, Counter>,
     agents: Arc<Mutex<Vec<String>>>,
 }
 
@@ -113,6 +115,8 @@ impl Default for Metrics {
             deployments: Family::default(),
             traces: Family::default(),
             workers: Family::default(),
+            callers_refused: Family::default(),
+            keyed_calls: Family::default(),
             agents: Arc::default(),
         }
     }
@@ -198,6 +202,16 @@ impl Metrics {
             self.workers.clone(),
         );
         registry.register(
+            "mentatlab_callers_refused",
+            "Requests of callers who are unknown or may not do this",
+            self.callers_refused.clone(),
+        );
+        registry.register(
+            "mentatlab_keyed_calls",
+            "Calls with an idempotency key by what they were answered",
+            self.keyed_calls.clone(),
+        );
+        registry.register(
             "mentatlab_traced_calls",
             "Calls whose trace was exported, dropped for want of room, or not taken",
             self.traces.clone(),
@@ -214,6 +228,16 @@ impl Metrics {
     #[cfg(all(test, feature = "telemetry"))]
     pub(crate) fn traces_of(&self, what: &'static str) -> u64 {
         self.traces.get_or_create(&reason(what)).get()
+    }
+
+    /// Somebody who may not do what he asked for.
+    pub(crate) fn caller_refused(&self, code: &'static str) {
+        self.callers_refused.get_or_create(&reason(code)).inc();
+    }
+
+    /// A call with an idempotency key.
+    pub(crate) fn keyed_call(&self, answered: &'static str) {
+        self.keyed_calls.get_or_create(&reason(answered)).inc();
     }
 
     pub(crate) fn worker(&self, event: &'static str) {

@@ -107,6 +107,7 @@ fn own_files(settings: &Settings) -> Vec<PathBuf> {
         read.push(folder_of(lifetime.path()));
     }
     read.extend(settings.admin.token_file.clone());
+    read.extend(settings.callers.iter().filter_map(|caller| caller.who.token_file.clone()));
     read.extend(settings.env.values().cloned());
     read.extend(settings.network.iter().flat_map(|network| network.tls.files()).map(Path::to_path_buf));
     read.extend(settings.telemetry.iter().flat_map(|telemetry| telemetry.tls.files()).map(Path::to_path_buf));
@@ -178,7 +179,7 @@ pub async fn start(
         );
     }
     let loopback = settings.server.validate()?.primary().address().ip().is_loopback();
-    let access = Access::new(&settings.admin, loopback)?;
+    let access = Access::new(&settings.admin, &settings.callers, loopback)?;
     let (root, lifetime) = trust_store_files::load_trusted_root_with_lifetime(&settings.trusted_root)
         .map_err(|error| {
             let remedy = "get it with `mentatctl trust export`, or follow it with `mentatctl trust update`";
@@ -255,6 +256,7 @@ pub async fn start(
         withdrawal: settings.withdrawal,
         on_stale: settings.on_stale,
         calls_per_agent: settings.calls_per_agent,
+        answers: settings.answers,
         tracer: tracer(&settings, &metrics)?,
     };
     let executor = Executor::new(parts, &settings.state)?;

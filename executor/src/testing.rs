@@ -12,7 +12,7 @@ use crate::api::Access;
 use crate::artifact::{ArtifactCache, Worker};
 use crate::artifact_map::Sealed;
 use crate::audit::Audit;
-use crate::config::NextPolicy;
+use crate::config::{CallerRole, CallerSettings, NextPolicy};
 use crate::confinement::Confinement;
 use crate::evidence::{Collector, EvidenceConfig};
 use crate::executor::{Executor, Parts, Withdrawal};
@@ -146,6 +146,8 @@ pub(crate) fn wat_spin() -> &'static str {
 /// What becomes of calls in flight by a changed policy and by old evidence where the configuration says nothing.
 const UNSAID: (Withdrawal, Withdrawal) =
     (Withdrawal::Stop, Withdrawal::Drain(std::time::Duration::from_secs(30)));
+/// Who administers a server, and who else is let in.
+type Who = (service::admin::AdminConfig, Vec<CallerSettings>);
 
 /// A whole executor behind a listener, which trusts nobody.
 pub(crate) struct Server {
@@ -229,7 +231,30 @@ impl Server {
         std::fs::write(&file, token).expect("token");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
         let admin = service::admin::AdminConfig { token_file: Some(file), ..Default::default() };
-        Self::with(admin, state, Withdrawal::Stop, None, EvidenceConfig::default()).await
+        Self::with((admin, Vec::new()), state, Withdrawal::Stop, None, EvidenceConfig::default()).await
+    }
+
+    /// With an administrator and these callers besides: name, role and agents. The token of each is its name, as long as one must be.
+    pub(crate) async fn with_callers(callers: &[(&str, CallerRole, &[&str])]) -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        let who = |name: &str| {
+            let file = state.path().join(name);
+            service::secret::write_new(&file, Self::token_of(name).as_bytes()).expect("token");
+            service::admin::AdminConfig { token_file: Some(file), ..Default::default() }
+        };
+        let named = callers.iter().map(|(name, role, agents)| CallerSettings {
+            name: (*name).to_owned(),
+            role: *role,
+            who: who(name),
+            agents: (!agents.is_empty()).then(|| agents.iter().map(|agent| (*agent).to_owned()).collect()),
+        });
+        let who = (who("administrator"), named.collect());
+        Self::with(who, state, Withdrawal::Stop, None, EvidenceConfig::default()).await
+    }
+
+    /// The token of a caller of [`Self::with_callers`].
+    pub(crate) fn token_of(name: &str) -> String {
+        format!("{name:=<32}")
     }
 
     /// With an engine of its own, and worker processes.
@@ -249,20 +274,20 @@ impl Server {
     }
 
     async fn with(
-        admin: service::admin::AdminConfig,
+        who: Who,
         state: tempfile::TempDir,
         withdrawal: Withdrawal,
         next: Option<NextPolicy>,
         evidence: EvidenceConfig,
     ) -> Self {
         let ends = (withdrawal, UNSAID.1);
-        Self::run(Arc::clone(runtime()), admin, state, ends, next, evidence, None, None).await
+        Self::run(Arc::clone(runtime()), who, state, ends, next, evidence, None, None).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "a fixture: each caller varies another one")]
     async fn run(
         runtime: Arc<Runtime>,
-        admin: service::admin::AdminConfig,
+        (admin, callers): Who,
         state: tempfile::TempDir,
         (withdrawal, on_stale): (Withdrawal, Withdrawal),
         next: Option<NextPolicy>,
@@ -302,10 +327,15 @@ impl Server {
             withdrawal,
             on_stale,
             calls_per_agent: None,
+            answers: crate::AnswerLimits {
+                window: std::time::Duration::from_secs(600),
+                keys: 64,
+                bytes: 1 << 20,
+            },
             tracer,
         };
         let executor = Executor::new(parts, state.path()).expect("executor");
-        let access = Access::new(&admin, true).expect("access");
+        let access = Access::new(&admin, &callers, true).expect("access");
         let config = service::ServerConfig::default();
         let running = service::Server::new(&config)
             .expect("server")

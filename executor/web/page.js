@@ -1,10 +1,14 @@
-// The executor's page: reads what everybody may read, and shows it as text. Nothing that a guest, a signer or a log wrote
+// The executor's page: reads in the role of whoever looks, and shows it as text. Nothing that a guest, a signer or a log wrote
 // ever becomes markup.
 
 const PAUSE = 5000;
 const MOST = 200;
 
 const at = (id) => document.getElementById(id);
+let bearer = "";
+
+/** Somebody must say who he is. */
+class Unknown extends Error {}
 
 function element(name, text, kind) {
   const made = document.createElement(name);
@@ -74,7 +78,9 @@ function source(one) {
 }
 
 async function read(path) {
-  const answer = await fetch(path, { cache: "no-store", credentials: "omit" });
+  const headers = bearer ? { authorization: `Bearer ${bearer}` } : {};
+  const answer = await fetch(path, { headers, cache: "no-store", redirect: "error", referrerPolicy: "no-referrer" });
+  if (answer.status === 401) throw new Unknown();
   if (!answer.ok) throw new Error(`${path}: HTTP ${answer.status}`);
   return answer.json();
 }
@@ -111,15 +117,33 @@ async function look() {
   at("state").textContent = `${agents.length} agents, ${refused} refused, ${instances.length} running; ${evidence}.`;
 }
 
+/** Asks who looks. A token that was refused is forgotten. */
+function ask() {
+  at("state").textContent = bearer ? "The executor does not know this token." : "";
+  bearer = "";
+  at("sign-in").hidden = false;
+  at("shown").hidden = true;
+}
+
 async function keepLooking() {
   for (;;) {
     try {
       await look();
+      at("sign-in").hidden = true;
+      at("shown").hidden = false;
     } catch (problem) {
+      if (problem instanceof Unknown) return ask();
       at("state").textContent = `The executor cannot be read: ${problem.message}`;
     }
     await new Promise((done) => setTimeout(done, PAUSE));
   }
 }
+
+at("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  bearer = at("token").value.trim();
+  at("token").value = "";
+  keepLooking();
+});
 
 keepLooking();

@@ -94,6 +94,9 @@ pub struct Verify {
     /// Verifier key of its receipt log [default: what the executor says]
     #[arg(long, value_name = "VKEY", requires = "audit_log")]
     vkey: Vec<String>,
+    /// File with a bearer token for that executor
+    #[arg(long, value_name = "FILE", requires = "audit_log")]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     tls: TlsFlags,
     /// Certificate of who signed it, PEM [default: ~/.mentat/signing.crt]
@@ -203,6 +206,7 @@ fn verify(options: &Verify, home: &Home, out: &Output) -> Outcome {
             audit_log: audit_log.clone(),
             executor_url: options.executor_url.clone(),
             vkey: options.vkey.clone(),
+            token_file: options.token_file.clone(),
             tls: options.tls.clone(),
         };
         return crate::executor::verify_audit(&options, home, out);

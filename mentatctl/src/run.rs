@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use executor_api::LogLine;
 use executor_api::client::{ClientError, ExecutorClient};
+use executor_api::{Base64Bytes, Execute, LogLine};
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, OrFail as _, Outcome, one_line};
@@ -58,6 +58,9 @@ pub struct Run {
     /// Wall time for the call, milliseconds; it can only lower the executor's limit
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u64>,
+    /// Key by which the call is made once: repeated with the same key, agent and input, the command gets the first answer
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     #[command(flatten)]
     executor: ExecutorFlags,
 }
@@ -114,8 +117,14 @@ pub fn run(run: &Run, home: &Home, out: &Output) -> Outcome {
         }
         name.into_owned()
     };
+    let call = Execute {
+        input: Base64Bytes(input),
+        deadline_ms: run.deadline_ms,
+        idempotency_key: run.idempotency_key.clone(),
+        ..Execute::default()
+    };
     let done = block_on(async {
-        client.execute(&agent, &input, run.deadline_ms).await.map_err(|error| {
+        client.call(&agent, &call).await.map_err(|error| {
             // The text of a panic comes before the line that says that there was one.
             if let ClientError::Refused(problem) = &error {
                 words(&problem.said.log).for_each(|line| out.note(line));

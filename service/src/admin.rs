@@ -82,26 +82,34 @@ impl AdminAuth {
         Ok(Self(Arc::new(Inner { token, subjects: config.subjects.clone() })))
     }
 
-    /// Recognises the sender of a request by its certificate or its `Authorization` header.
-    ///
-    /// # Errors
-    /// A 401 [`Problem`] that does not say which part was wrong.
-    pub fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<AdminIdentity, Problem> {
+    /// Who sends a request, by its certificate or its `Authorization` header; nothing for everybody else.
+    #[must_use]
+    pub fn recognise(&self, headers: &HeaderMap, peer: &Peer) -> Option<AdminIdentity> {
         if let Some(certificate) = peer.certificate()
             && self.0.subjects.iter().any(|subject| subject == certificate.subject())
         {
-            return Ok(AdminIdentity::Certificate { subject: certificate.subject().to_owned() });
+            return Some(AdminIdentity::Certificate { subject: certificate.subject().to_owned() });
         }
         let presented = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         let presented = presented.and_then(|value| value.strip_prefix(b"Bearer "));
         match (&self.0.token, presented) {
             // Constant time in the content; the length of the token is no secret.
             (Some(token), Some(presented)) if bool::from(token.as_slice().ct_eq(presented)) => {
-                Ok(AdminIdentity::Token)
+                Some(AdminIdentity::Token)
             }
-            _ => Err(Problem::unauthorized("an administrator's token or client certificate is needed")
-                .with_internal(format!("administrator not recognised, peer {}", peer.address()))),
+            _ => None,
         }
+    }
+
+    /// The same, with a refusal for everybody else.
+    ///
+    /// # Errors
+    /// A 401 [`Problem`] that does not say which part was wrong.
+    pub fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<AdminIdentity, Problem> {
+        self.recognise(headers, peer).ok_or_else(|| {
+            Problem::unauthorized("an administrator's token or client certificate is needed")
+                .with_internal(format!("administrator not recognised, peer {}", peer.address()))
+        })
     }
 
     /// Lets only administrators through and says who it was.

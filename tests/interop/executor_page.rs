@@ -14,8 +14,18 @@ async fn a_person_sees_what_may_run_and_why_something_may_not() {
     let folder = signed(&stack, dir.path(), "agent");
     stack.ctl(&["run", folder.to_str().unwrap()]).success();
 
+    // Whoever is not known is asked for a token, and sees nothing before.
     browser.open(&stack.text("/executor/url")).await;
+    browser.until("return !document.querySelector('#sign-in').hidden").await;
+    assert!(!browser.text("main").await.contains("Agents"));
+    browser.type_into("#token", "somebody-0123456789abcdef0123456").await;
+    browser.click("#sign-in button").await;
+    browser.until("return document.querySelector('#state').textContent.includes('does not know')").await;
+    let token = std::fs::read_to_string(stack.dir().join("secrets/admin.token")).unwrap();
+    browser.type_into("#token", token.trim()).await;
+    browser.click("#sign-in button").await;
     browser.until("return document.querySelector('#agent-list [data-verdict=good]') !== null").await;
+    assert_eq!(browser.script("return document.querySelector('#token').value").await, "");
     let agents = browser.text("#agent-list").await;
     for part in ["mentatlab.sentiment", "may run", "dev@example.com", "verified"] {
         assert!(agents.contains(part), "{part} is not in {agents}");

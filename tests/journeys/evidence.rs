@@ -25,10 +25,7 @@ fn edit(stack: &Stack, change: impl FnOnce(String) -> String) {
 }
 
 fn status(stack: &Stack) -> Value {
-    let url = format!("{}/api/v1/status", stack.text("/executor/url"));
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let status = tokio.block_on(async { reqwest::get(url).await.unwrap().bytes().await.unwrap() });
-    serde_json::from_slice(&status).unwrap()
+    stack.executor("/api/v1/status")
 }
 
 /// Whether each responder answered.
@@ -159,10 +156,7 @@ fn receipts_that_were_replaced_after_their_anchor_are_found() {
     assert_eq!(said["other_origins"], serde_json::json!([]));
     // By the published key, and by the anchors' key alone: the same.
     let executor = stack.text("/executor/url");
-    let log = format!("{executor}/api/v1/receipts");
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let log = tokio.block_on(async { reqwest::get(log).await.unwrap().bytes().await.unwrap() });
-    let log: Value = serde_json::from_slice(&log).unwrap();
+    let log = stack.executor("/api/v1/receipts");
     let vkey = log["vkeys"][0].as_str().unwrap().to_owned();
     let anchor_key = stack.dir().join("trust/executor-anchor.pub.pem").display().to_string();
     let strict = ["--json", "executor", "verify-anchors", "--vkey", &vkey, "--anchor-key", &anchor_key];
@@ -181,7 +175,10 @@ fn receipts_that_were_replaced_after_their_anchor_are_found() {
         body
     });
     let proxy = lying_proxy::start(&executor, lie);
-    let asked = ["executor", "verify-anchors", "--executor-url", &proxy];
+    // A token goes to the stack's own address by itself, and to another one when it is told to.
+    let token = stack.dir().join("secrets/admin.token").display().to_string();
+    stack.ctl(&["executor", "verify-anchors", "--executor-url", &proxy]).refused(1, "unauthorized");
+    let asked = ["executor", "verify-anchors", "--executor-url", &proxy, "--token-file", &token];
     stack.ctl(&asked).refused(3, "receipts_altered");
     stack.ctl(&[&asked[..], &["--heads-only"]].concat()).success();
 

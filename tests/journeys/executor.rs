@@ -123,10 +123,7 @@ fn a_guest_that_runs_is_stopped_when_its_signer_is_revoked() {
 }
 
 fn live_instances(stack: &Stack) -> u64 {
-    let url = format!("{}/api/v1/status", stack.text("/executor/url"));
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let status = tokio.block_on(async { reqwest::get(url).await.unwrap().bytes().await.unwrap() });
-    serde_json::from_slice::<Value>(&status).unwrap()["live_instances"].as_u64().unwrap()
+    stack.executor("/api/v1/status")["live_instances"].as_u64().unwrap()
 }
 
 #[test]
@@ -208,4 +205,22 @@ fn a_changed_policy_is_reported_first_and_in_force_without_a_restart() {
     while stack.ctl(&["run", "mentatlab.sentiment"]).code != 0 {
         assert!(!deadline.passed(), "the policy of before is not in force again");
     }
+}
+
+#[test]
+fn a_call_that_is_repeated_by_its_key_is_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let folder = signed(&stack, dir.path(), "agent");
+    stack.ctl(&["run", folder.to_str().unwrap()]).success();
+    let call = |key: &str| {
+        let asked = ["--json", "run", "mentatlab.sentiment", "--input", "-", "--idempotency-key", key];
+        stack.ctl_with_input(&asked, b"good").success().json()
+    };
+    let (first, again, other) = (call("order-1"), call("order-1"), call("order-2"));
+    assert_eq!((&first["instance_id"], &first["output"]), (&again["instance_id"], &again["output"]));
+    assert_eq!((first.get("repeated"), again["repeated"].as_bool()), (None, Some(true)));
+    assert_ne!(first["instance_id"], other["instance_id"]);
+    let asked = ["run", "mentatlab.sentiment", "--input", "-", "--idempotency-key", "order-1"];
+    stack.ctl_with_input(&asked, b"bad").refused(1, "idempotency_key_reused");
 }

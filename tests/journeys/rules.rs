@@ -150,8 +150,5 @@ fn live_instances(stack: &Stack) -> u64 {
 }
 
 fn status(stack: &Stack) -> Value {
-    let url = format!("{}/api/v1/status", stack.text("/executor/url"));
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let status = tokio.block_on(async { reqwest::get(url).await.unwrap().bytes().await.unwrap() });
-    serde_json::from_slice::<Value>(&status).unwrap()
+    stack.executor("/api/v1/status")
 }

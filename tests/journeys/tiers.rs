@@ -12,13 +12,6 @@ use serde_json::Value;
 const SPIN: &str = r#"(module (memory (export "memory") 1)
   (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#;
 
-fn get(stack: &Stack, path: &str) -> Value {
-    let url = format!("{}{path}", stack.text("/executor/url"));
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let body = tokio.block_on(async { reqwest::get(url).await.unwrap().bytes().await.unwrap() });
-    serde_json::from_slice(&body).unwrap()
-}
-
 /// Processes below `ancestor` that run as `executor worker`.
 fn workers(ancestor: u32) -> Vec<u32> {
     let parent = |pid: u32| {
@@ -56,7 +49,7 @@ fn modules_of_signers_who_are_not_trusted_run_in_workers() {
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::up(&dir.path().join("stack"));
     let executor = stack.pid("executor");
-    let tiers = get(&stack, "/api/v1/status")["tiers"].clone();
+    let tiers = stack.executor("/api/v1/status")["tiers"].clone();
     for tier in tiers.as_array().unwrap() {
         assert!(tier.get("missing").is_none(), "this host confines no workers: {tier}");
     }
@@ -77,7 +70,7 @@ fn modules_of_signers_who_are_not_trusted_run_in_workers() {
     let ran = stack.ctl(&["--json", "run", release, "--input", input.to_str().unwrap()]).success().json();
     let answer: Value = serde_json::from_str(ran["text"].as_str().unwrap()).unwrap();
     assert_eq!(answer["positive"], 1);
-    let loaded = get(&stack, "/api/v1/agents");
+    let loaded = stack.executor("/api/v1/agents");
     assert_eq!(loaded[0]["trust_level"], "signed", "{loaded}");
     assert_eq!(workers(executor).len(), 1);
 
@@ -122,7 +115,7 @@ fn modules_of_signers_who_are_not_trusted_run_in_workers() {
     stack.restart();
     let refused = stack.ctl(&["run", release]);
     assert!(refused.code != 0 && format!("{refused:?}").contains("tier_unavailable"), "{refused:?}");
-    let tiers = get(&stack, "/api/v1/status")["tiers"].clone();
+    let tiers = stack.executor("/api/v1/status")["tiers"].clone();
     let missing = |level: usize| tiers[level].get("missing").and_then(Value::as_str).unwrap_or_default();
     assert!(missing(0).contains("workers.processes"), "{tiers}");
     assert_eq!((tiers[2]["level"].as_str(), missing(2)), (Some("verified"), ""));

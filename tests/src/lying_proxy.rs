@@ -30,10 +30,16 @@ pub fn start(upstream: &str, lie: Arc<Lie>) -> String {
 fn answer(mut stream: TcpStream, upstream: &str, lie: &Lie) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    // Who asks is nothing that it lies about.
+    let mut who = String::new();
+    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+        if line.to_ascii_lowercase().starts_with("authorization:") {
+            who = format!("{line}\r\n");
+        }
+    }
     let path = first.split(' ').nth(1).unwrap_or("/").to_owned();
     let mut asked = TcpStream::connect(upstream)?;
-    write!(asked, "GET {path} HTTP/1.1\r\nHost: {upstream}\r\nConnection: close\r\n\r\n")?;
+    write!(asked, "GET {path} HTTP/1.1\r\nHost: {upstream}\r\n{who}Connection: close\r\n\r\n")?;
     let mut whole = Vec::new();
     asked.read_to_end(&mut whole)?;
     let end = whole.windows(4).position(|four| four == b"\r\n\r\n").map_or(whole.len(), |at| at + 4);

@@ -61,6 +61,22 @@ impl Stack {
             .to_owned()
     }
 
+    /// What the executor answers to its administrator below `path`.
+    ///
+    /// # Panics
+    ///
+    /// When it is no JSON.
+    pub fn executor(&self, path: &str) -> Value {
+        let url = format!("{}{path}", self.text("/executor/url"));
+        let token = std::fs::read_to_string(self.dir.join("secrets/admin.token")).expect("the token");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+        let body = tokio.block_on(async {
+            let request = reqwest::Client::new().get(url).bearer_auth(token.trim());
+            request.send().await.expect("an answer").bytes().await.expect("the whole answer")
+        });
+        serde_json::from_slice(&body).expect("JSON")
+    }
+
     /// Runs `mentatctl --stack DIR ARGS`.
     pub fn ctl(&self, args: &[&str]) -> Finished {
         self.ctl_with_input(args, b"")

@@ -78,6 +78,10 @@ pub struct AuditExecution {
     pub execution_time_ms: u64,
     /// `success`, `guest_error`, or the reason code of the end.
     pub result: String,
+    /// Who called: `administrator:NAME`, `caller:NAME` or `certificate:SUBJECT`; absent where nobody is asked who he is, and for steps
+    /// of a pipeline, whose own record has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
 }
 
 /// Decisions of a record.

@@ -89,8 +89,8 @@ impl ExecutorClient {
         input: &[u8],
         deadline_ms: Option<u64>,
     ) -> Result<Executed, ClientError> {
-        let request = Execute { input: Base64Bytes(input.to_vec()), deadline_ms, session: None };
-        self.post(&format!("/api/v1/agents/{agent}/execute"), &request).await
+        let call = Execute { input: Base64Bytes(input.to_vec()), deadline_ms, ..Execute::default() };
+        self.call(agent, &call).await
     }
 
     /// As [`Self::execute`], for one of several calls that one release shall serve while another takes over.
@@ -100,12 +100,17 @@ impl ExecutorClient {
         input: &[u8],
         session: &str,
     ) -> Result<Executed, ClientError> {
-        let request = Execute {
+        let call = Execute {
             input: Base64Bytes(input.to_vec()),
-            deadline_ms: None,
             session: Some(session.to_owned()),
+            ..Execute::default()
         };
-        self.post(&format!("/api/v1/agents/{agent}/execute"), &request).await
+        self.call(agent, &call).await
+    }
+
+    /// Runs an admitted agent (id or digest) on any terms.
+    pub async fn call(&self, agent: &str, call: &Execute) -> Result<Executed, ClientError> {
+        self.post(&format!("/api/v1/agents/{agent}/execute"), call).await
     }
 
     /// What a policy would change for what is loaded, with nothing changed.

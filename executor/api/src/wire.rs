@@ -127,6 +127,10 @@ pub struct Execute {
     /// release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// 1 to 128 printable characters of ASCII: the same key with the same agent, input and session gets the answer of the first
+    /// call, which is not made again. A call with a key runs to its end also where its caller goes away. Not for streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
 }
 
 /// The result of one call.
@@ -149,6 +153,9 @@ pub struct Executed {
     pub log: Vec<LogLine>,
     /// Values the guest recorded.
     pub metrics: Vec<Metric>,
+    /// Whether it ran for an earlier request under the same idempotency key.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// A call that began and has no result.

@@ -41,6 +41,7 @@ pub use denied::Denied;
 pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
 pub use rollout::RuntimeRollout;
+pub(crate) use rollout::is_named;
 pub use rules::{NoRuleEngine, Rules};
 pub(crate) use signer_key::SignerKey;
 pub(crate) use succession::{Publisher, may_follow};

@@ -26,14 +26,17 @@ impl RuntimeRollout {
 
     /// Whether this agent runs as WebAssembly. A higher percentage keeps those that a lower one chose.
     pub fn includes(&self, agent: &str) -> bool {
-        let named = |patterns: &[String]| {
-            patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-                Some(front) => agent.starts_with(front),
-                None => agent == pattern,
-            })
-        };
+        let named = |patterns| is_named(patterns, agent);
         !named(&self.deny) && (named(&self.allow) || share(agent) < u64::from(self.percentage))
     }
+}
+
+/// Whether a pattern names an agent: its id, or the beginning of ids and `*`.
+pub(crate) fn is_named(patterns: &[String], agent: &str) -> bool {
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(front) => agent.starts_with(front),
+        None => agent == pattern,
+    })
 }
 
 /// 0 to 99, the same for an agent at every executor.

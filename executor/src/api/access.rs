@@ -1,10 +1,13 @@
 //! Who may do what.
 //!
-//! | role | without `[admin]`, which loopback only may be | with `[admin]` |
-//! |---|---|---|
-//! | read: status, what is loaded, runs or is deployed, receipts | everybody | everybody who reaches the listener |
-//! | execute, explain | everybody | administrators and holders of an accepted client certificate |
-//! | load, unload, stop, hold, deploy, refresh, drain, try a policy | everybody | administrators |
+//! | role | without `[admin]`, which loopback only may be | with `[admin]` | with `[[callers]]` besides |
+//! |---|---|---|---|
+//! | read: status, what is loaded, runs or is deployed, verdicts, receipts | everybody | administrators and holders of an accepted client certificate | administrators and callers |
+//! | execute | everybody | the same | administrators and callers of the role `execute`, for the agents that are named |
+//! | load, unload, stop, hold, deploy, refresh, drain, try a policy | everybody | administrators | administrators |
+//!
+//! Health, and the page's files, which say nothing of what they show, are everybody's. A caller for whom agents are named
+//! reads what is about them, and not the receipt log as a whole.
 //!
 //! With `[admin]` a loopback address gives no right: behind a proxy or a sidecar of this machine, every caller has one.
 //!
@@ -12,17 +15,31 @@
 //! of another origin sends is refused, and so is what comes under a name that somebody else's DNS leads here.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::uri::Authority;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use service::admin::{AdminAuth, AdminConfig};
-use service::{Peer, Problem, StartRefusal};
+use service::{Peer, StartRefusal};
+
+use crate::admission::Denied;
+use crate::callers::Caller;
+use crate::config::{CallerRole, CallerSettings};
 
 /// Decides by headers and connection.
 #[derive(Debug, Clone)]
 pub struct Access {
     admin: Option<AdminAuth>,
+    callers: Arc<[Known]>,
     loopback: bool,
+}
+
+/// A caller that is named in the configuration.
+#[derive(Debug)]
+struct Known {
+    auth: AdminAuth,
+    role: CallerRole,
+    caller: Caller,
 }
 
 /// What a caller wants to do.
@@ -30,33 +47,68 @@ pub struct Access {
 pub enum Role {
     /// Whatever changes what runs here.
     Administer,
-    /// Execute, and the verdict on what is sent along.
+    /// Execute.
     Execute,
+    /// Look, and get the verdict on what is sent along.
+    Read,
 }
 
 impl Access {
     /// `loopback` says whether only this machine reaches the listener; the configuration refuses a reachable one
-    /// without administrators.
+    /// without administrators, and callers without them.
     ///
     /// # Errors
     ///
-    /// When the token file cannot be used.
-    pub fn new(config: &AdminConfig, loopback: bool) -> Result<Self, StartRefusal> {
-        let admin = if *config == AdminConfig::default() { None } else { Some(AdminAuth::new(config)?) };
-        Ok(Self { admin, loopback })
+    /// When a token file cannot be used.
+    pub fn new(
+        admin: &AdminConfig,
+        callers: &[CallerSettings],
+        loopback: bool,
+    ) -> Result<Self, StartRefusal> {
+        let admin = if *admin == AdminConfig::default() { None } else { Some(AdminAuth::new(admin)?) };
+        let known = |named: &CallerSettings| {
+            let caller = Caller::new(format!("caller:{}", named.name));
+            let caller = match &named.agents {
+                Some(agents) => caller.limited_to(agents.clone()),
+                None => caller,
+            };
+            Ok(Known { auth: AdminAuth::new(&named.who)?, role: named.role, caller })
+        };
+        let callers = callers.iter().map(known).collect::<Result<Arc<[_]>, StartRefusal>>()?;
+        Ok(Self { admin, callers, loopback })
     }
 
-    /// Lets a caller through.
+    /// Lets a caller through, and says who it is.
     ///
     /// # Errors
     ///
-    /// A 401 problem.
-    pub fn check(&self, role: Role, headers: &HeaderMap, peer: &Peer) -> Result<(), Problem> {
-        let Some(admin) = &self.admin else { return Ok(()) };
-        if role == Role::Execute && peer.certificate().is_some() {
-            return Ok(());
+    /// `unauthorized` for somebody who is not known, `role_not_allowed` for somebody who is.
+    pub fn check(&self, role: Role, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Denied> {
+        let Some(admin) = &self.admin else { return Ok(Caller::default()) };
+        if let Some(identity) = admin.recognise(headers, peer) {
+            return Ok(Caller::new(format!("administrator:{}", identity.name())));
         }
-        admin.authenticate(headers, peer).map(drop)
+        let named = self.callers.iter().find(|known| known.auth.recognise(headers, peer).is_some());
+        let (caller, held) = match (named, peer.certificate()) {
+            (Some(known), _) => (known.caller.clone(), known.role),
+            // Where nobody is named, an accepted certificate is enough to call.
+            (None, Some(certificate)) if self.callers.is_empty() => {
+                (Caller::new(format!("certificate:{}", certificate.subject())), CallerRole::Execute)
+            }
+            _ => {
+                let text = "a token or client certificate of somebody who may do this is needed";
+                return Err(Denied::new("unauthorized", text)
+                    .for_operator(format!("caller not recognised, peer {}", peer.address())));
+            }
+        };
+        match (held, role) {
+            (_, Role::Read) | (CallerRole::Execute, Role::Execute) => Ok(caller),
+            (CallerRole::Read, Role::Execute) | (_, Role::Administer) => {
+                let text = "this caller's role does not include this";
+                Err(Denied::new("role_not_allowed", text)
+                    .for_operator(format!("{}: {role:?}", caller.name())))
+            }
+        }
     }
 
     /// Refuses what a web page in a browser of this machine can cause. `authority` is the host that the request
@@ -64,24 +116,23 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// A 421, 403 or 415 problem.
+    /// `host_not_local`, `foreign_origin` or `unsupported_media_type`.
     pub fn not_from_a_page(
         &self,
         method: &Method,
         authority: Option<&Authority>,
         headers: &HeaderMap,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Denied> {
         if self.loopback && authority.is_some_and(|authority| !is_this_machine(authority.host())) {
-            return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "host_not_local")
-                .with_detail("this listener answers to loopback addresses and localhost only"));
+            let text = "this listener answers to loopback addresses and localhost only";
+            return Err(Denied::new("host_not_local", text));
         }
         for origin in headers.get_all(http::header::ORIGIN) {
             let host = origin.to_str().ok().and_then(|text| text.parse::<http::Uri>().ok());
             let own =
                 host.as_ref().and_then(http::Uri::authority).is_some_and(|origin| Some(origin) == authority);
             if !own {
-                return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin")
-                    .with_detail("a page of another origin asks for this"));
+                return Err(foreign_origin());
             }
         }
         let json = |value: &http::HeaderValue| {
@@ -89,11 +140,16 @@ impl Access {
             kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
         };
         if method == Method::POST && !headers.get(http::header::CONTENT_TYPE).is_some_and(json) {
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
-                .with_detail("send the header `content-type: application/json`"));
+            let text = "send the header `content-type: application/json`";
+            return Err(Denied::new("unsupported_media_type", text));
         }
         Ok(())
     }
+}
+
+/// A web page asks.
+pub(super) fn foreign_origin() -> Denied {
+    Denied::new("foreign_origin", "a page of another origin asks for this")
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -106,8 +162,8 @@ fn is_this_machine(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refusal(authority: &str, headers: &[(&str, &str)]) -> Option<u16> {
-        let access = Access::new(&AdminConfig::default(), true).unwrap();
+    fn refusal(authority: &str, headers: &[(&str, &str)]) -> Option<&'static str> {
+        let access = Access::new(&AdminConfig::default(), &[], true).unwrap();
         let mut map = HeaderMap::new();
         map.insert(
             http::header::CONTENT_TYPE,
@@ -117,8 +173,7 @@ mod tests {
             map.insert(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         let authority: Authority = authority.parse().unwrap();
-        let refused = access.not_from_a_page(&Method::POST, Some(&authority), &map).err()?;
-        Some(refused.status().as_u16())
+        access.not_from_a_page(&Method::POST, Some(&authority), &map).err().map(|denied| denied.code)
     }
 
     #[test]
@@ -134,13 +189,64 @@ mod tests {
         for host in
             ["evil.example:8446", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "0.0.0.0"]
         {
-            assert_eq!(refusal(host, &[]), Some(421), "{host}");
+            assert_eq!(refusal(host, &[]), Some("host_not_local"), "{host}");
         }
         for origin in ["http://evil.example", "null", "http://127.0.0.1:1", "file://", "garbage here"] {
-            assert_eq!(refusal("127.0.0.1:8446", &[("origin", origin)]), Some(403), "{origin}");
+            let refused = refusal("127.0.0.1:8446", &[("origin", origin)]);
+            assert_eq!(refused, Some("foreign_origin"), "{origin}");
         }
         for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""] {
-            assert_eq!(refusal("127.0.0.1:8446", &[("content-type", kind)]), Some(415), "{kind}");
+            let refused = refusal("127.0.0.1:8446", &[("content-type", kind)]);
+            assert_eq!(refused, Some("unsupported_media_type"), "{kind}");
         }
+    }
+
+    /// A peer, with a certificate for this common name.
+    fn peer(name: Option<&str>) -> Peer {
+        let certificate = name.map(|name| {
+            let mut parameters = rcgen::CertificateParams::default();
+            parameters.distinguished_name = rcgen::DistinguishedName::new();
+            parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = parameters.self_signed(&key).unwrap();
+            service::peer::ClientCertificate::new(certificate.der().clone()).unwrap()
+        });
+        Peer::new(([10, 0, 0, 1], 1).into(), service::peer::ListenerKind::Primary, certificate)
+    }
+
+    fn named(name: &str, role: CallerRole, agents: Option<&str>) -> CallerSettings {
+        let who = AdminConfig { subjects: vec![format!("CN={name}")], ..AdminConfig::default() };
+        CallerSettings { name: name.into(), role, who, agents: agents.map(|agents| vec![agents.to_owned()]) }
+    }
+
+    #[test]
+    fn a_certificate_gives_the_role_that_its_subject_has_and_none_that_nobody_named() {
+        let admin = AdminConfig { subjects: vec!["CN=root".into()], ..AdminConfig::default() };
+        let alone = Access::new(&admin, &[], false).unwrap();
+        let callers =
+            [named("billing", CallerRole::Execute, Some("billing.*")), named("eve", CallerRole::Read, None)];
+        let listed = Access::new(&admin, &callers, false).unwrap();
+        let (unknown, not_allowed) = (Err("unauthorized"), Err("role_not_allowed"));
+        for (access, who, roles) in [
+            (&alone, Some("root"), [Ok(()); 3]),
+            (&alone, Some("stranger"), [Ok(()), Ok(()), not_allowed]),
+            (&alone, None, [unknown; 3]),
+            (&listed, Some("root"), [Ok(()); 3]),
+            (&listed, Some("billing"), [Ok(()), Ok(()), not_allowed]),
+            (&listed, Some("eve"), [Ok(()), not_allowed, not_allowed]),
+            (&listed, Some("stranger"), [unknown; 3]),
+            (&listed, None, [unknown; 3]),
+        ] {
+            let peer = peer(who);
+            let got = [Role::Read, Role::Execute, Role::Administer].map(|role| {
+                access.check(role, &HeaderMap::new(), &peer).map(drop).map_err(|denied| denied.code)
+            });
+            assert_eq!(got, roles, "{who:?}");
+        }
+        let billing = listed.check(Role::Execute, &HeaderMap::new(), &peer(Some("billing"))).unwrap();
+        assert!(billing.may_call("billing.invoice") && !billing.may_call("mail.send"));
+        // Two who hold certificates are two, for whatever is kept for one of them.
+        let of = |name| alone.check(Role::Execute, &HeaderMap::new(), &peer(Some(name))).unwrap();
+        assert_ne!(of("a"), of("b"));
     }
 }

@@ -24,6 +24,7 @@ use front::{Front, MAX_NAMES};
 use refusal::{invalid, refuse};
 
 use super::access::{Access, Role};
+use crate::callers::Caller;
 use crate::executor::{Executed, Executor, Terms};
 use crate::runtime::Selector;
 use crate::telemetry::TraceParent;
@@ -42,27 +43,29 @@ pub struct Grpc {
 
 /// The routes for `service::Server::grpc`: the executor's own service, the standard ones for health and reflection.
 pub fn routes(executor: Arc<Executor>, access: Access) -> Front {
+    let metrics = executor.metrics().clone();
     let grpc = Grpc { executor, access: access.clone(), arriving: Arc::default() };
     let service = ExecutorServer::new(grpc.clone()).max_encoding_message_size(MAX_MESSAGE);
     let names = tonic::service::Routes::new(service.clone().max_decoding_message_size(MAX_NAMES))
         .add_service(HealthServer::new(grpc.clone()).max_decoding_message_size(MAX_NAMES))
         .add_service(ServerReflectionServer::new(grpc).max_decoding_message_size(MAX_NAMES));
-    Front::new(access, names, service.max_decoding_message_size(MAX_MESSAGE))
+    Front::new(access, metrics, names, service.max_decoding_message_size(MAX_MESSAGE))
 }
 
 impl Grpc {
     /// Refuses what a web page in a browser of this machine can cause, reads included.
     fn not_from_a_page<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        self.judge(None, request)
+        self.judge(None, request).map(drop)
     }
 
-    fn allow<T>(&self, role: Role, request: &Request<T>) -> Result<(), Status> {
+    fn allow<T>(&self, role: Role, request: &Request<T>) -> Result<Caller, Status> {
         self.judge(Some(role), request)
     }
 
     /// What [`front`] judged already: a method that has the wrong rule there is not open for that.
-    fn judge<T>(&self, role: Option<Role>, request: &Request<T>) -> Result<(), Status> {
-        front::judge(&self.access, role, request.metadata().as_ref(), request.extensions().get::<Peer>())
+    fn judge<T>(&self, role: Option<Role>, request: &Request<T>) -> Result<Caller, Status> {
+        let peer = request.extensions().get::<Peer>();
+        front::judge(&self.access, role, request.metadata().as_ref(), peer).map_err(|denied| refuse(&denied))
     }
 }
 
@@ -84,7 +87,7 @@ impl Service for Grpc {
         &self,
         request: Request<Streaming<v1::LoadAgentRequest>>,
     ) -> Result<Response<v1::ExplainAgentResponse>, Status> {
-        self.allow(Role::Execute, &request)?;
+        self.allow(Role::Read, &request)?;
         let upload = self.arriving.upload(request.into_inner(), Sender::Caller).await?;
         let Uploaded { manifest, attestation, module, _room } = upload;
         let explanation = self.executor.explain(&manifest, attestation.as_deref(), module).await;
@@ -99,10 +102,10 @@ impl Service for Grpc {
         &self,
         request: Request<v1::ExecuteAgentRequest>,
     ) -> Result<Response<v1::ExecuteAgentResponse>, Status> {
-        self.allow(Role::Execute, &request)?;
+        let caller = self.allow(Role::Execute, &request)?;
         let trace = trace(&request);
         let call = request.into_inner();
-        let terms = Terms { trace, ..terms(&call) };
+        let terms = Terms { trace, caller, ..terms(&call) };
         let done = self.executor.execute(&call.agent, call.input, terms).await;
         Ok(Response::new(response(done.map_err(|denied| refuse(&denied))?)))
     }
@@ -113,9 +116,9 @@ impl Service for Grpc {
         &self,
         request: Request<Streaming<v1::ExecuteAgentStreamRequest>>,
     ) -> Result<Response<Self::ExecuteAgentStreamStream>, Status> {
-        self.allow(Role::Execute, &request)?;
-        let trace = trace(&request);
-        streaming::serve(&self.executor, &self.arriving, request.into_inner(), trace).await.map(Response::new)
+        let caller = self.allow(Role::Execute, &request)?;
+        let terms = Terms { trace: trace(&request), caller, ..Terms::default() };
+        streaming::serve(&self.executor, &self.arriving, request.into_inner(), terms).await.map(Response::new)
     }
 
     async fn health(
@@ -131,7 +134,7 @@ impl Service for Grpc {
         &self,
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        self.not_from_a_page(&request)?;
+        self.allow(Role::Read, &request)?;
         let status = self.executor.status();
         Ok(Response::new(v1::GetStatusResponse {
             version: status.version,
@@ -177,8 +180,9 @@ impl Service for Grpc {
         &self,
         request: Request<v1::IsLoadedRequest>,
     ) -> Result<Response<v1::IsLoadedResponse>, Status> {
-        self.not_from_a_page(&request)?;
-        let loaded = self.executor.find(&request.get_ref().agent).is_some();
+        let caller = self.allow(Role::Read, &request)?;
+        let found = self.executor.find_for(&caller, &request.get_ref().agent);
+        let loaded = found.map_err(|denied| refuse(&denied))?.is_some();
         Ok(Response::new(v1::IsLoadedResponse { loaded }))
     }
 
@@ -216,8 +220,8 @@ impl Service for Grpc {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        self.not_from_a_page(&request)?;
-        let agents = self.executor.list().into_iter().map(agent).collect();
+        let caller = self.allow(Role::Read, &request)?;
+        let agents = self.executor.list_for(&caller).into_iter().map(agent).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents }))
     }
 
@@ -268,8 +272,9 @@ impl Service for Grpc {
         &self,
         request: Request<v1::GetDeploymentRequest>,
     ) -> Result<Response<v1::Deployment>, Status> {
-        self.not_from_a_page(&request)?;
-        let found = self.executor.deployment(&request.get_ref().agent);
+        let caller = self.allow(Role::Read, &request)?;
+        let asked = &request.get_ref().agent;
+        let found = self.executor.allow(&caller, asked).and_then(|()| self.executor.deployment(asked));
         Ok(Response::new(deployments::answer(found.map_err(|denied| refuse(&denied))?)))
     }
 
@@ -278,11 +283,10 @@ impl Service for Grpc {
         request: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
         use v1::get_receipt_request::Which;
-        self.not_from_a_page(&request)?;
-        let receipts = self.executor.receipts();
+        let caller = self.allow(Role::Read, &request)?;
         let found = match request.into_inner().which {
-            Some(Which::InstanceId(instance)) => receipts.of_instance(&instance),
-            Some(Which::Index(index)) => receipts.of_index(index),
+            Some(Which::InstanceId(instance)) => self.executor.receipt_of_instance(&caller, &instance),
+            Some(Which::Index(index)) => self.executor.receipt_of_index(&caller, index),
             None => return Err(invalid("name an instance or an index")),
         };
         let proof = found.map_err(|denied| refuse(&denied))?;
@@ -299,7 +303,8 @@ fn terms(call: &v1::ExecuteAgentRequest) -> Terms {
     Terms {
         deadline: (call.deadline_ms != 0).then(|| Duration::from_millis(call.deadline_ms)),
         session: (!call.session.is_empty()).then(|| call.session.clone()),
-        trace: None,
+        idempotency_key: (!call.idempotency_key.is_empty()).then(|| call.idempotency_key.clone()),
+        ..Terms::default()
     }
 }
 
@@ -325,6 +330,7 @@ fn response(done: Executed) -> v1::ExecuteAgentResponse {
         log: done.log.into_iter().map(line).collect(),
         metrics: done.metrics.into_iter().map(|m| v1::Metric { name: m.name, value: m.value }).collect(),
         digest: done.digest,
+        repeated: done.repeated,
     }
 }
 

@@ -25,6 +25,7 @@ use warp::{Filter, Rejection, Reply};
 use super::access::{Access, Role};
 use super::answers::{Answer, answer_of};
 use crate::admission::Denied;
+use crate::callers::Caller;
 use crate::executor::{Executor, Terms};
 use crate::runtime::{Said, Selector};
 use crate::telemetry::TraceParent;
@@ -94,7 +95,7 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
         warp::path!("agents")
             .and(warp::get())
             .and(context.clone())
-            .map(|c: Context| json(&c.executor.list()))
+            .map(|c: Context| c.read(|caller| Ok(json(&c.executor.list_for(caller)))))
             .boxed(),
         warp::path!("agents" / String).and(warp::get()).and(context.clone()).map(one).boxed(),
         warp::path!("agents" / String).and(warp::delete()).and(context.clone()).and_then(unload).boxed(),
@@ -108,12 +109,12 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
         warp::path!("instances")
             .and(warp::get())
             .and(context.clone())
-            .map(|c: Context| json(&c.executor.instances()))
+            .map(|c: Context| c.read(|caller| Ok(json(&c.executor.instances_for(caller)))))
             .boxed(),
         warp::path!("status")
             .and(warp::get())
             .and(context.clone())
-            .map(|c: Context| json(&c.executor.status()))
+            .map(|c: Context| c.read(|_| Ok(json(&c.executor.status()))))
             .boxed(),
         warp::path!("evidence" / "refresh").and(warp::post()).and(context.clone()).and_then(refresh).boxed(),
         warp::path!("policy" / "trial")
@@ -152,8 +153,18 @@ struct Context {
 }
 
 impl Context {
-    fn allow(&self, role: Role) -> Result<(), Problem> {
-        self.access.check(role, &self.headers, &self.peer)
+    fn allow(&self, role: Role) -> Result<Caller, Problem> {
+        self.access.check(role, &self.headers, &self.peer).map_err(|denied| {
+            self.executor.metrics().caller_refused(denied.code);
+            problem(&denied)
+        })
+    }
+
+    /// Answers whoever may read, by what that caller may see.
+    fn read(&self, answer: impl FnOnce(&Caller) -> Result<Response, Denied>) -> Response {
+        let answered =
+            self.allow(Role::Read).and_then(|caller| answer(&caller).map_err(|denied| problem(&denied)));
+        answered.unwrap_or_else(Reply::into_response)
     }
 }
 
@@ -166,7 +177,7 @@ async fn context(
 ) -> Result<Context, Rejection> {
     match access.not_from_a_page(&method, authority.as_ref(), &headers) {
         Ok(()) => Ok(Context { executor, access, headers, peer }),
-        Err(refused) => Err(warp::reject::custom(refused)),
+        Err(refused) => Err(warp::reject::custom(problem(&refused))),
     }
 }
 
@@ -187,7 +198,7 @@ async fn load(context: Context, body: Bytes) -> Result<Response, Rejection> {
 async fn explain(context: Context, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            context.allow(Role::Execute)?;
+            context.allow(Role::Read)?;
             let upload: Upload = parse(&body)?;
             drop(body);
             let module = Bytes::from(upload.module.0);
@@ -200,9 +211,9 @@ async fn explain(context: Context, body: Bytes) -> Result<Response, Rejection> {
 async fn execute(agent: String, context: Context, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            context.allow(Role::Execute)?;
+            let caller = context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
-            let terms = terms(&call, &context.headers);
+            let terms = terms(&call, &context.headers, caller);
             let done = context.executor.execute(&agent, Bytes::from(call.input.0), terms).await;
             Ok(json(&super::executed(done.map_err(|denied| problem(&denied))?)))
         }
@@ -210,9 +221,15 @@ async fn execute(agent: String, context: Context, body: Bytes) -> Result<Respons
     ))
 }
 
-fn terms(call: &Execute, headers: &HeaderMap) -> Terms {
+fn terms(call: &Execute, headers: &HeaderMap, caller: Caller) -> Terms {
     let trace = headers.get("traceparent").and_then(|value| TraceParent::parse(value.to_str().ok()?));
-    Terms { deadline: call.deadline_ms.map(Duration::from_millis), session: call.session.clone(), trace }
+    Terms {
+        deadline: call.deadline_ms.map(Duration::from_millis),
+        session: call.session.clone(),
+        idempotency_key: call.idempotency_key.clone(),
+        trace,
+        caller,
+    }
 }
 
 async fn refresh(context: Context) -> Result<Response, Rejection> {
@@ -228,14 +245,14 @@ async fn refresh(context: Context) -> Result<Response, Rejection> {
 async fn drain(context: Context) -> Result<Response, Rejection> {
     Ok(match context.allow(Role::Administer) {
         Err(refused) => refused.into_response(),
-        Ok(()) => service_state(context.executor.drain().await),
+        Ok(_) => service_state(context.executor.drain().await),
     })
 }
 
 async fn undrain(context: Context) -> Result<Response, Rejection> {
     Ok(match context.allow(Role::Administer) {
         Err(refused) => refused.into_response(),
-        Ok(()) => service_state(context.executor.undrain().await),
+        Ok(_) => service_state(context.executor.undrain().await),
     })
 }
 
@@ -256,16 +273,18 @@ async fn try_policy(context: Context, body: Bytes) -> Result<Response, Rejection
 }
 
 fn one(agent: String, context: Context) -> Response {
-    match context.executor.find(&agent) {
-        Some(summary) => json(&summary),
-        None => Problem::not_found("no admitted agent has this id or digest").into_response(),
-    }
+    context.read(|caller| {
+        Ok(match context.executor.find_for(caller, &agent)? {
+            Some(summary) => json(&summary),
+            None => Problem::not_found("no admitted agent has this id or digest").into_response(),
+        })
+    })
 }
 
 async fn unload(agent: String, context: Context) -> Result<Response, Rejection> {
     Ok(match context.allow(Role::Administer) {
         Err(refused) => refused.into_response(),
-        Ok(()) => match context.executor.unload(&agent).await {
+        Ok(_) => match context.executor.unload(&agent).await {
             Ok(_) => StatusCode::NO_CONTENT.into_response(),
             Err(denied) => problem(&denied).into_response(),
         },

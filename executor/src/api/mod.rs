@@ -2,6 +2,8 @@
 
 mod access;
 mod answers;
+#[cfg(test)]
+mod caller_tests;
 pub mod grpc;
 pub mod http;
 #[cfg(test)]
@@ -24,6 +26,7 @@ fn executed(done: Executed) -> WireExecuted {
     let outcome = done.outcome;
     WireExecuted {
         digest: done.digest.to_string(),
+        repeated: done.repeated,
         instance_id: outcome.instance.to_string(),
         text: core::str::from_utf8(&outcome.output).ok().map(str::to_owned),
         output: Base64Bytes(outcome.output),

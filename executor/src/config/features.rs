@@ -6,6 +6,7 @@ use serde::Deserialize;
 use service::StartRefusal;
 use trust_store::UnixTime;
 
+use super::callers::is_pattern;
 use crate::admission::RuntimeRollout;
 
 /// Longest grace period, days.
@@ -129,8 +130,7 @@ impl WasmRuntime {
             ));
         }
         for pattern in self.whitelist_agents.iter().chain(&self.blacklist_agents) {
-            let front = pattern.strip_suffix('*').unwrap_or(pattern);
-            if pattern.is_empty() || front.contains('*') {
+            if !is_pattern(pattern) {
                 return Err(StartRefusal::new(
                     format!("{flag}: `{pattern}` is no pattern"),
                     "write an agent's id, or the beginning of ids and `*`",

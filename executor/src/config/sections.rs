@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
+use service::StartRefusal;
 
 use super::network::NetworkSection;
 use crate::evidence::OcspMode;
+use crate::idempotency::AnswerLimits;
 use crate::worker::WorkerLimits;
 
 /// Name of a profile.
@@ -183,6 +186,40 @@ pub struct CacheSection {
 impl Default for CacheSection {
     fn default() -> Self {
         Self { max_mib: 2048 }
+    }
+}
+
+/// `[idempotency]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdempotencySection {
+    /// Seconds after the end of a call in which its key gets the same answer.
+    pub window_seconds: u64,
+    /// Keys that are known at the same time, of calls under way and of calls that ended.
+    pub keys: u64,
+    /// MiB of answers that are kept for them.
+    pub answers_mib: u64,
+}
+
+impl Default for IdempotencySection {
+    fn default() -> Self {
+        Self { window_seconds: 600, keys: 10_000, answers_mib: 64 }
+    }
+}
+
+impl IdempotencySection {
+    pub(super) fn validate(
+        &self,
+        in_range: impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
+    ) -> Result<AnswerLimits, StartRefusal> {
+        let window = in_range("idempotency.window_seconds", self.window_seconds, 1, 86_400)?;
+        let keys = in_range("idempotency.keys", self.keys, 2, 1_000_000)?;
+        let mib = in_range("idempotency.answers_mib", self.answers_mib, 1, 4096)?;
+        Ok(AnswerLimits {
+            window: Duration::from_secs(window),
+            keys: usize::try_from(keys).unwrap_or(usize::MAX),
+            bytes: usize::try_from(mib << 20).unwrap_or(usize::MAX),
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use super::Executor;
 use super::recording::tell_operator;
 use crate::admission::Denied;
 use crate::agents::Agent;
+use crate::callers::Caller;
 use crate::clock;
 use crate::deployments::Served;
 use crate::records::{audit_unavailable, call_denied, not_loaded, receipts_unavailable};
@@ -50,8 +51,12 @@ pub struct Terms {
     pub deadline: Option<Duration>,
     /// Calls of one session are served by one release while another takes over.
     pub session: Option<String>,
+    /// By which the caller asks for the same answer again, and for no second run.
+    pub idempotency_key: Option<String>,
     /// The trace that the call is part of.
     pub trace: Option<TraceParent>,
+    /// Who calls.
+    pub caller: Caller,
 }
 
 /// A call that found its agent and is in the list of what can be stopped.
@@ -75,22 +80,38 @@ pub(super) struct Begun {
 type Came = (Result<Outcome, CallError>, Option<Box<Said>>);
 
 /// A call under way. Dropping it ends the call.
-struct Running {
+pub(super) struct Running {
     agent: Arc<Agent>,
     call: tokio::task::JoinHandle<Came>,
     _caller: CallerGuard,
 }
 
 impl Running {
-    async fn ended(self) -> Result<Executed, Denied> {
-        let (ended, said) = self
-            .call
-            .await
-            .map_err(|error| Denied::new("internal", "the call failed").for_operator(error.to_string()))?;
+    pub(super) async fn ended(self) -> Result<Executed, Denied> {
+        self.ended_and_ran().await.0
+    }
+
+    /// How it ended, and whether something of the guest may have run.
+    pub(super) async fn ended_and_ran(self) -> (Result<Executed, Denied>, bool) {
+        let (ended, said) = match self.call.await {
+            Ok(came) => came,
+            Err(error) => {
+                let failed = Denied::new("internal", "the call failed").for_operator(error.to_string());
+                return (Err(failed), true);
+            }
+        };
         match ended {
-            Ok(outcome) => Ok(Executed { digest: self.agent.digest, outcome }),
-            Err(error) => Err(Denied { said, ..call_denied(&error, &self.agent) }),
+            Ok(outcome) => (Ok(Executed { digest: self.agent.digest, outcome, repeated: false }), true),
+            Err(error) => {
+                let ran = !matches!(error, CallError::InputTooLarge { .. } | CallError::Pool { .. });
+                (Err(Denied { said, ..call_denied(&error, &self.agent) }), ran)
+            }
         }
+    }
+
+    /// Whose call it is.
+    pub(super) fn agent(&self) -> &str {
+        self.agent.id()
     }
 }
 
@@ -121,12 +142,14 @@ impl Streaming {
 }
 
 /// A call that ran to its end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Executed {
     /// Digest of the module that ran.
     pub digest: ModuleDigest,
     /// What came back.
     pub outcome: Outcome,
+    /// Whether it ran for an earlier request under the same idempotency key.
+    pub repeated: bool,
 }
 
 /// Runs a call to its end, also when a defect of this program ends it: what ran is recorded, however it ended.
@@ -150,7 +173,10 @@ impl Executor {
         input: Bytes,
         terms: Terms,
     ) -> Result<Executed, Denied> {
-        self.begin(name, input, terms, None).await?.ended().await
+        match terms.idempotency_key.clone() {
+            Some(key) => self.execute_once(name, input, terms, &key).await,
+            None => self.begin(name, input, terms, None).await?.ended().await,
+        }
     }
 
     /// Runs an agent once, with a reader for what it streams.
@@ -164,13 +190,17 @@ impl Executor {
         input: Bytes,
         terms: Terms,
     ) -> Result<Streaming, Denied> {
+        if terms.idempotency_key.is_some() {
+            let text = "what a call streams is gone once it was read: such calls take no `idempotency_key`";
+            return Err(Denied::new("invalid_argument", text));
+        }
         let pipe = Arc::new(Pipe::default());
         let running = self.begin(name, input, terms, Some(Arc::clone(&pipe))).await?;
         Ok(Streaming { pipe, running: Some(running) })
     }
 
     /// Starts a call, and follows it if somebody wants to know.
-    async fn begin(
+    pub(super) async fn begin(
         self: &Arc<Self>,
         name: &str,
         input: Bytes,
@@ -197,7 +227,8 @@ impl Executor {
         pipe: Option<Arc<Pipe>>,
         trace: &mut Option<Trace>,
     ) -> Result<Running, Denied> {
-        let Terms { deadline, session, trace: _ } = terms;
+        let Terms { deadline, session, caller: of, idempotency_key: _, trace: _ } = terms;
+        self.allow_name(&of, name)?;
         if session.as_ref().is_some_and(|session| session.len() > MAX_SESSION) {
             let text = format!("`session` has at most {MAX_SESSION} bytes");
             return Err(Denied::new("invalid_argument", text));
@@ -205,6 +236,7 @@ impl Executor {
         self.parts.audit.available().map_err(audit_unavailable)?;
         self.parts.receipts.available().map_err(receipts_unavailable)?;
         let Placed { agent, served, registration } = self.register(name, session.as_deref())?;
+        self.allow(&of, agent.id())?;
         let caller = CallerGuard(registration.cancel());
         if let Some(trace) = trace {
             trace.of(agent.id(), agent.digest.to_string(), registration.id.to_string());
@@ -259,7 +291,7 @@ impl Executor {
             if let Some(trace) = &mut trace {
                 trace.enter(Phase::Receipt);
             }
-            slot.record(executor.execution_event(&running, instance, &ended));
+            slot.record(executor.call_event(&running, instance, &ended, &of));
             tell_operator(&running, instance, &ended);
             let written = executor.receipt(&running, instance, begun, &input, &ended);
             if let Some(trace) = &mut trace {

@@ -9,6 +9,7 @@ use super::Executor;
 use super::calling::Begun;
 use crate::admission::Denied;
 use crate::agents::{Agent, Release};
+use crate::callers::Caller;
 use crate::clock;
 use crate::records::{audit_agent, cut, last_lines, texts};
 use crate::runtime::{CallError, Ended, InstanceId, Outcome, Seed};
@@ -41,6 +42,7 @@ impl Executor {
             memory_used_mb: usage.memory_bytes.div_ceil(1 << 20),
             execution_time_ms: usage.wall_us.div_ceil(1000),
             result: result.to_owned(),
+            caller: None,
         };
         let mut event = self.agent_event(agent, Some(execution));
         event.event_type = "agent_execution".into();
@@ -48,6 +50,21 @@ impl Executor {
             security.sandbox_violations = violations;
             security.capability_denials =
                 ended.conduct.as_ref().map(|conduct| conduct.lines()).unwrap_or_default();
+        }
+        event
+    }
+
+    /// The same of a call that somebody made.
+    pub(super) fn call_event(
+        &self,
+        agent: &Agent,
+        instance: InstanceId,
+        ended: &Ended,
+        caller: &Caller,
+    ) -> AuditEvent {
+        let mut event = self.execution_event(agent, instance, ended);
+        if let Some(execution) = event.execution.as_mut().filter(|_| !caller.name().is_empty()) {
+            execution.caller = Some(cut(caller.name()));
         }
         event
     }

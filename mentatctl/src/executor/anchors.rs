@@ -58,6 +58,9 @@ pub struct VerifyAnchors {
     /// Compare the heads only, and do not read the receipts below them
     #[arg(long)]
     heads_only: bool,
+    /// File with a bearer token for the executor
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     server: ServerFlags,
 }
@@ -74,14 +77,14 @@ pub fn run(options: &VerifyAnchors, home: &Home, out: &Output) -> Outcome {
     let events = options.server.client(&event_log, home)?;
     let http = options.server.http(home)?;
     let url = home.executor_url(options.executor_url.as_deref())?;
+    let token = home.admin_token(options.token_file.as_deref(), &url, &home.executor_url(None))?;
     let base = url.trim_end_matches('/').to_owned();
     let memory = Memory::open(home)?;
     block_on(async {
-        let (log, keys) = receipt_log(&options.vkey, &base, http.clone()).await?;
+        let (log, keys) = receipt_log(&options.vkey, &base, http.clone(), token.as_deref()).await?;
         options.refuse_another(memory.receipt_log(&base)?, &log)?;
         let origin = log.origin.clone();
-        let receipts = LogClient::new(http, &format!("{base}/receipts"))
-            .or_fail(Exit::Usage, "the executor's address")?;
+        let receipts = receipts_of(http, &base, token.as_deref())?;
         // The anchors first: whatever they say stood in the receipt log before its head is asked for.
         let spinner = out.spinner("reading the event log");
         let state = memory.state(&event_log.description.origin)?;
@@ -200,9 +203,14 @@ pub(super) async fn receipt_log(
     given: &[String],
     base: &str,
     http: reqwest::Client,
+    token: Option<&str>,
 ) -> Outcome<(ReceiptLog, Vec<VerifierKey>)> {
     let vkeys = if given.is_empty() {
         let client = executor_api::client::ExecutorClient::new(http, base);
+        let client = match token {
+            Some(token) => client.with_token(token.to_owned()),
+            None => client,
+        };
         client.receipt_log().await.map_err(executor_failure)?.vkeys
     } else {
         given.to_vec()
@@ -212,6 +220,16 @@ pub(super) async fn receipt_log(
     let origin = keys.first().map(|key| key.name().to_owned());
     let origin = origin.ok_or_else(|| Failure::failed("the executor names no key of its receipt log"))?;
     Ok((ReceiptLog { origin, vkeys }, keys))
+}
+
+/// A reader of the receipt log.
+pub(super) fn receipts_of(http: reqwest::Client, base: &str, token: Option<&str>) -> Outcome<LogClient> {
+    let client =
+        LogClient::new(http, &format!("{base}/receipts")).or_fail(Exit::Usage, "the executor's address")?;
+    Ok(match token {
+        Some(token) => client.with_bearer(token),
+        None => client,
+    })
 }
 
 fn follow(client: LogClient, keys: Vec<VerifierKey>, state: MonitorState) -> Result<Monitor<'static>, Error> {

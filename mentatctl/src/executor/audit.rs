@@ -15,7 +15,7 @@ use tlog_client::{EntryFormat, LogClient};
 use trust_store::provider::AwsLc;
 
 use super::anchors::history::receipt_failure;
-use super::anchors::receipt_log;
+use super::anchors::{receipt_log, receipts_of};
 use crate::audit::collect::walk_chain;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::Home;
@@ -37,6 +37,9 @@ pub struct VerifyAudit {
     /// Verifier key of the executor's receipt log, as its operator published it [default: what the executor says]
     #[arg(long, value_name = "VKEY")]
     pub(crate) vkey: Vec<String>,
+    /// File with a bearer token for the executor
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: TlsFlags,
 }
@@ -49,11 +52,11 @@ pub struct VerifyAudit {
 pub fn run(options: &VerifyAudit, home: &Home, out: &Output) -> Outcome {
     let http = options.tls.client(home)?;
     let url = home.executor_url(options.executor_url.as_deref())?;
+    let token = home.admin_token(options.token_file.as_deref(), &url, &home.executor_url(None))?;
     let base = url.trim_end_matches('/').to_owned();
     let (origin, attested) = block_on(async {
-        let (log, keys) = receipt_log(&options.vkey, &base, http.clone()).await?;
-        let client = LogClient::new(http, &format!("{base}/receipts"))
-            .or_fail(Exit::Usage, "the executor's address")?;
+        let (log, keys) = receipt_log(&options.vkey, &base, http.clone(), token.as_deref()).await?;
+        let client = receipts_of(http, &base, token.as_deref())?;
         let checkpoint = client.checkpoint(&log.origin, &keys, &AwsLc).await.map_err(receipt_failure)?;
         let attested = newest(&client, *checkpoint.head()).await?;
         Ok((log.origin, attested))

@@ -12,13 +12,16 @@ use executor_api::v1::executor_server::{ExecutorServer, SERVICE_NAME};
 use http::{HeaderMap, Request, Response};
 use service::Peer;
 use service::body::RequestBody;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::service::Routes;
 
 use super::Grpc;
-use crate::api::access::{Access, Role};
+use super::refusal::refuse;
+use crate::Metrics;
+use crate::admission::Denied;
+use crate::api::access::{Access, Role, foreign_origin};
+use crate::callers::Caller;
 
 /// Largest message of a method that takes names and numbers only.
 pub(super) const MAX_NAMES: usize = 64 << 10;
@@ -42,11 +45,13 @@ enum Message {
 /// The rule of a method of the executor's own service; one that is not named here is for administrators.
 fn rule(method: &str) -> Rule {
     let (role, message) = match method {
-        "ExecuteAgent" | "ExecuteAgentStream" | "ExplainAgent" => (Some(Role::Execute), Message::Content),
+        "ExecuteAgent" | "ExecuteAgentStream" => (Some(Role::Execute), Message::Content),
+        "ExplainAgent" => (Some(Role::Read), Message::Content),
         "LoadAgent" | "TryPolicy" => (Some(Role::Administer), Message::Content),
-        "GetDeployment" | "GetReceipt" | "GetStatus" | "Health" | "IsLoaded" | "ListAgents" => {
-            (None, Message::Names)
+        "GetDeployment" | "GetReceipt" | "GetStatus" | "IsLoaded" | "ListAgents" => {
+            (Some(Role::Read), Message::Names)
         }
+        "Health" => (None, Message::Names),
         _ => (Some(Role::Administer), Message::Names),
     };
     Rule { role, message }
@@ -56,14 +61,20 @@ fn rule(method: &str) -> Rule {
 #[derive(Clone)]
 pub struct Front {
     access: Access,
+    metrics: Metrics,
     names: Routes,
     content: ExecutorServer<Grpc>,
 }
 
 impl Front {
     /// `names` serves everything, and takes short messages; `content` the methods that take long ones.
-    pub(super) const fn new(access: Access, names: Routes, content: ExecutorServer<Grpc>) -> Self {
-        Self { access, names, content }
+    pub(super) const fn new(
+        access: Access,
+        metrics: Metrics,
+        names: Routes,
+        content: ExecutorServer<Grpc>,
+    ) -> Self {
+        Self { access, metrics, names, content }
     }
 }
 
@@ -86,7 +97,8 @@ impl Service<Request<RequestBody>> for Front {
         let rule = method.map_or(Rule { role: None, message: Message::Names }, rule);
         let peer = request.extensions().get::<Peer>();
         if let Err(refused) = judge(&self.access, rule.role, request.headers(), peer) {
-            return Box::pin(ready(Ok(refused.into_http())));
+            self.metrics.caller_refused(refused.code);
+            return Box::pin(ready(Ok(refuse(&refused).into_http())));
         }
         match rule.message {
             // The same type of body for both: one copy of the code of all methods.
@@ -102,26 +114,24 @@ pub(super) fn judge(
     role: Option<Role>,
     headers: &HeaderMap,
     peer: Option<&Peer>,
-) -> Result<(), Status> {
+) -> Result<Caller, Denied> {
     not_from_a_page(access, headers)?;
-    let Some(role) = role else { return Ok(()) };
-    let refused = || Status::unauthenticated("an administrator's token or client certificate is needed");
-    access.check(role, headers, peer.ok_or_else(refused)?).map_err(|_| refused())
+    let Some(role) = role else { return Ok(Caller::default()) };
+    let nobody = || Denied::new("unauthorized", "the connection has no other end that is known");
+    access.check(role, headers, peer.ok_or_else(nobody)?)
 }
 
 /// Refuses what a web page in a browser of this machine can cause, reads included.
-fn not_from_a_page(access: &Access, headers: &HeaderMap) -> Result<(), Status> {
+fn not_from_a_page(access: &Access, headers: &HeaderMap) -> Result<(), Denied> {
     // Browsers speak HTTP/1 without TLS and always name a host and an origin there; gRPC clients speak HTTP/2, where
     // the host is no header.
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let host = text("host").map(str::parse::<http::uri::Authority>);
-    let page = text("origin").is_some() || host.as_ref().is_some_and(Result::is_err);
-    let (no_body, none) = (http::Method::GET, HeaderMap::new());
-    let named = host.and_then(Result::ok);
-    if page || access.not_from_a_page(&no_body, named.as_ref(), &none).is_err() {
-        return Err(Status::permission_denied("a web page asks for this"));
+    if text("origin").is_some() || host.as_ref().is_some_and(Result::is_err) {
+        return Err(foreign_origin());
     }
-    Ok(())
+    let named = host.and_then(Result::ok);
+    access.not_from_a_page(&http::Method::GET, named.as_ref(), &HeaderMap::new())
 }
 
 #[cfg(test)]
@@ -141,6 +151,7 @@ mod tests {
             };
             let role = match rule(method).role {
                 None => "everybody",
+                Some(Role::Read) => "read",
                 Some(Role::Execute) => "execute",
                 Some(Role::Administer) => "administer",
             };
@@ -151,13 +162,13 @@ mod tests {
             "Deploy administer Names",
             "ExecuteAgent execute Content",
             "ExecuteAgentStream execute Content",
-            "ExplainAgent execute Content",
-            "GetDeployment everybody Names",
-            "GetReceipt everybody Names",
-            "GetStatus everybody Names",
+            "ExplainAgent read Content",
+            "GetDeployment read Names",
+            "GetReceipt read Names",
+            "GetStatus read Names",
             "Health everybody Names",
-            "IsLoaded everybody Names",
-            "ListAgents everybody Names",
+            "IsLoaded read Names",
+            "ListAgents read Names",
             "LoadAgent administer Content",
             "Promote administer Names",
             "Rollback administer Names",

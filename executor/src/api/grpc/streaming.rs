@@ -14,20 +14,19 @@ use super::refusal::refuse;
 use super::{response, terms};
 use crate::executor::{Executor, Next, Terms};
 use crate::streams::StreamEvent;
-use crate::telemetry::TraceParent;
 
 /// What the caller reads.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::ExecuteAgentStreamResponse, Status>> + Send>>;
 
-/// Reads the call with its whole input, and starts it.
+/// Reads the call with its whole input, and starts it for whoever `of` names.
 pub(super) async fn serve(
     executor: &Arc<Executor>,
     arriving: &Arriving,
     request: Streaming<v1::ExecuteAgentStreamRequest>,
-    trace: Option<TraceParent>,
+    of: Terms,
 ) -> Result<Events, Status> {
     let Arrived { call, input, _room } = arriving.receive(request, executor.input_limit()).await?;
-    let terms = Terms { trace, ..terms(&call) };
+    let terms = Terms { trace: of.trace, caller: of.caller, ..terms(&call) };
     let started = executor.execute_streaming(&call.agent, input, terms).await;
     let running = started.map_err(|denied| refuse(&denied))?;
     Ok(Box::pin(unfold(running, |mut running| async move {

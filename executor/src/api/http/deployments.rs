@@ -5,7 +5,7 @@ use executor_api::deployment::Deploy;
 use http::StatusCode;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
-use warp::{Filter, Rejection, Reply as _};
+use warp::{Filter, Rejection};
 
 use super::{Context, Route, answer, any_of, json, parse, problem, with_status};
 use crate::api::access::Role;
@@ -22,7 +22,7 @@ pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
         warp::path!("deployments")
             .and(warp::get())
             .and(context.clone())
-            .map(|c: Context| json(&c.executor.deployments()))
+            .map(|c: Context| c.read(|caller| Ok(json(&c.executor.deployments_for(caller)))))
             .boxed(),
         warp::path!("deployments" / String).and(warp::get()).and(context.clone()).map(one).boxed(),
         warp::path!("deployments" / String / String).and(warp::post()).and(context).and_then(change).boxed(),
@@ -42,10 +42,10 @@ async fn deploy(context: Context, body: Bytes) -> Result<Response, Rejection> {
 }
 
 fn one(agent: String, context: Context) -> Response {
-    match context.executor.deployment(&agent) {
-        Ok(deployment) => json(&deployment),
-        Err(denied) => problem(&denied).into_response(),
-    }
+    context.read(|caller| {
+        context.executor.allow(caller, &agent)?;
+        context.executor.deployment(&agent).map(|deployment| json(&deployment))
+    })
 }
 
 async fn change(agent: String, what: String, context: Context) -> Result<Response, Rejection> {

@@ -1,4 +1,5 @@
-//! The page for people: static files that show what everybody may read. They are served from memory.
+//! The page for people: static files, served from memory to everybody. They hold nothing of what they show; that the page asks
+//! for in the role of whoever looks at it.
 
 use service::Problem;
 use service::page::{self, Kind};

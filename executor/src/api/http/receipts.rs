@@ -14,6 +14,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply as _};
 
 use super::{Context, Route, answer, any_of, json, problem};
+use crate::api::access::Role;
 use crate::executor::Executor;
 
 /// Of which instance.
@@ -27,7 +28,7 @@ pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
         warp::path!("api" / "v1" / "receipts" / u64)
             .and(warp::get())
             .and(context.clone())
-            .map(|index, c: Context| file(c.executor.receipts().of_index(index)))
+            .map(|index, c: Context| c.read(|caller| c.executor.receipt_of_index(caller, index).map(file)))
             .boxed(),
         warp::path!("api" / "v1" / "receipts")
             .and(warp::get())
@@ -40,22 +41,21 @@ pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
 }
 
 fn found(wanted: Wanted, context: Context) -> Response {
-    let receipts = context.executor.receipts();
-    match wanted.instance {
-        Some(instance) => file(receipts.of_instance(&instance)),
-        None => json(&ReceiptLog {
-            origin: receipts.origin().to_owned(),
-            vkeys: receipts.verifier_keys().to_vec(),
-            size: receipts.published().map_or(0, |published| published.tree().size),
-        }),
-    }
+    context.read(|caller| match wanted.instance {
+        Some(instance) => context.executor.receipt_of_instance(caller, &instance).map(file),
+        None => {
+            let receipts = context.executor.receipts();
+            Ok(json(&ReceiptLog {
+                origin: receipts.origin().to_owned(),
+                vkeys: receipts.verifier_keys().to_vec(),
+                size: receipts.published().map_or(0, |published| published.tree().size),
+            }))
+        }
+    })
 }
 
-fn file(found: Result<Bytes, crate::admission::Denied>) -> Response {
-    match found {
-        Ok(proof) => respond("text/plain; charset=utf-8", proof),
-        Err(denied) => problem(&denied).into_response(),
-    }
+fn file(proof: Bytes) -> Response {
+    respond("text/plain; charset=utf-8", proof)
 }
 
 fn respond(kind: &'static str, body: Bytes) -> Response {
@@ -63,6 +63,12 @@ fn respond(kind: &'static str, body: Bytes) -> Response {
 }
 
 async fn read(rest: warp::path::Tail, context: Context) -> Result<Response, Rejection> {
+    let allowed = context.allow(Role::Read).and_then(|caller| {
+        context.executor.allow_whole_receipt_log(&caller).map_err(|denied| problem(&denied))
+    });
+    if let Err(refused) = allowed {
+        return Ok(refused.into_response());
+    }
     let executor = Arc::clone(&context.executor);
     let path = rest.as_str().to_owned();
     let read = tokio::task::spawn_blocking(move || tile(&executor, &path));

@@ -18,9 +18,9 @@ use crate::streams::StreamEvent;
 pub(super) async fn execute(agent: String, context: Context, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            context.allow(Role::Execute)?;
+            let caller = context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
-            let (terms, input) = (terms(&call, &context.headers), Bytes::from(call.input.0));
+            let (terms, input) = (terms(&call, &context.headers, caller), Bytes::from(call.input.0));
             let started = context.executor.execute_streaming(&agent, input, terms).await;
             Ok(lines(started.map_err(|denied| problem(&denied))?))
         }

@@ -1,0 +1,112 @@
+//! What a caller may see: everything, or what is about the agents that it may call.
+
+use bytes::Bytes;
+use executor_api::receipt::Receipt;
+use executor_api::{AgentSummary, InstanceSummary};
+use executor_engine::ModuleDigest;
+use tlog::proof_file::ProofFile;
+
+use super::Executor;
+use crate::admission::Denied;
+use crate::callers::Caller;
+use crate::runtime::LiveInstance;
+
+/// Most instances of one list.
+const MAX_LISTED: usize = 1000;
+
+impl Executor {
+    /// Refuses an agent that the caller may not call.
+    ///
+    /// # Errors
+    ///
+    /// `agent_not_allowed`.
+    pub(crate) fn allow(&self, caller: &Caller, agent: &str) -> Result<(), Denied> {
+        caller.allows(agent).inspect_err(|denied| self.parts.metrics.caller_refused(denied.code))
+    }
+
+    /// The same for what a caller names: an id, whether it is loaded or not. A digest tells nothing of an id.
+    pub(crate) fn allow_name(&self, caller: &Caller, name: &str) -> Result<(), Denied> {
+        match ModuleDigest::parse(name) {
+            Some(_) => Ok(()),
+            None => self.allow(caller, name),
+        }
+    }
+
+    /// Every loaded agent that the caller may call, in order of ids.
+    pub fn list_for(&self, caller: &Caller) -> Vec<AgentSummary> {
+        let mut agents = self.list();
+        agents.retain(|agent| caller.may_call(&agent.agent_id));
+        agents
+    }
+
+    /// What is loaded under an id or digest.
+    ///
+    /// # Errors
+    ///
+    /// `agent_not_allowed`, for an id whether it is loaded or not.
+    pub fn find_for(&self, caller: &Caller, name: &str) -> Result<Option<AgentSummary>, Denied> {
+        self.allow_name(caller, name)?;
+        let found = self.find(name);
+        found.as_ref().map_or(Ok(()), |summary| self.allow(caller, &summary.agent_id))?;
+        Ok(found)
+    }
+
+    /// What runs now of the agents that the caller may call, at most `MAX_LISTED` of it.
+    pub fn instances_for(&self, caller: &Caller) -> Vec<InstanceSummary> {
+        let mut live = self.parts.runtime.live().list();
+        live.retain(|live| caller.may_call(&live.owner.agent));
+        live.truncate(MAX_LISTED);
+        let summary = |live: LiveInstance| InstanceSummary {
+            instance_id: live.id.to_string(),
+            agent_id: live.owner.agent.clone(),
+            digest: live.owner.digest.to_string(),
+            signer: live.owner.signer.clone(),
+        };
+        live.into_iter().map(summary).collect()
+    }
+
+    /// The routes of the agents that the caller may call.
+    #[cfg(feature = "deployments")]
+    pub fn deployments_for(&self, caller: &Caller) -> Vec<executor_api::deployment::Deployment> {
+        let mut deployments = self.deployments();
+        deployments.retain(|deployment| caller.may_call(&deployment.agent));
+        deployments
+    }
+
+    /// The receipt of an instance as proof file.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or when it is about an agent that the caller may not call.
+    pub fn receipt_of_instance(&self, caller: &Caller, instance: &str) -> Result<Bytes, Denied> {
+        self.of_its_agents(caller, self.receipts().of_instance(instance)?)
+    }
+
+    /// The entry at an index of the receipt log as proof file.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or when it is about an agent that the caller may not call, or about none.
+    pub fn receipt_of_index(&self, caller: &Caller, index: u64) -> Result<Bytes, Denied> {
+        self.of_its_agents(caller, self.receipts().of_index(index)?)
+    }
+
+    fn of_its_agents(&self, caller: &Caller, proof: Bytes) -> Result<Bytes, Denied> {
+        // Reading it costs something, and most callers may see all of them.
+        if caller.is_limited() {
+            self.allow(caller, agent_of(&proof).as_deref().unwrap_or_default())?;
+        }
+        Ok(proof)
+    }
+
+    /// Refuses whoever may not see the receipts of all agents, which is what tiles have.
+    pub(crate) fn allow_whole_receipt_log(&self, caller: &Caller) -> Result<(), Denied> {
+        if caller.is_limited() { self.allow(caller, "") } else { Ok(()) }
+    }
+}
+
+/// The agent of a receipt; nothing for entries that are about none.
+fn agent_of(proof: &[u8]) -> Option<String> {
+    let entry = ProofFile::parse(proof).ok()?.extra?;
+    Receipt::from_entry(&entry).ok().map(|receipt| receipt.agent)
+}
