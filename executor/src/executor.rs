@@ -53,7 +53,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use executor_api::audit::AuditEvent;
-use executor_api::{AgentSummary, InstanceSummary, Status};
+use executor_api::{AgentSummary, Status};
 use executor_engine::WASMTIME_VERSION;
 
 use crate::admission::{Admission, AdmittedModule, Denied};
@@ -70,7 +70,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
 use crate::records::{self, audit_unavailable, cut, root_in_force, summarise};
-use crate::runtime::{KillCause, LiveInstance, Runtime, Selector};
+use crate::runtime::{KillCause, Runtime, Selector};
 use crate::state_folder::StateFolder;
 use crate::submissions::Submissions;
 use crate::telemetry::Tracer;
@@ -197,9 +197,6 @@ impl Executor {
         self.parts.audit.record(event).map_err(|error| {
             service::StartRefusal::new("the audit log takes no records", "check the disk").because(error)
         })
-    }
-
-        }
     }
 
     /// Stops matching instances.

@@ -17,7 +17,7 @@ use trust_store::provider::AwsLc;
 use super::anchors::history::receipt_failure;
 use super::anchors::{receipt_log, receipts_of};
 use crate::audit::collect::walk_chain;
-use crate::exit::{Exit, Failure, OrFail as _, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::home::Home;
 use crate::net::{TlsFlags, block_on};
 use crate::output::{Output, Tone};

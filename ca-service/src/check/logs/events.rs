@@ -58,7 +58,7 @@ impl<'a> Events<'a> {
         let is_known = [PREDICATE_TYPE, ANCHOR_TYPE].contains(&statement.predicate_type.as_str());
         let message = envelope.pae();
         let signed = |signer: &&LoadedAuthority| verify(signer, &message, &signature.sig).is_ok();
-        (is_known && self.signers.iter().any(|signer| signed(signer))).then_some(())?;
+        (is_known && self.signers.iter().any(signed)).then_some(())?;
         Some((statement, envelope.payload))
     }
 

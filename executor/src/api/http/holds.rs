@@ -34,7 +34,7 @@ async fn hold(context: Context, body: Bytes) -> Result<Response, Rejection> {
 
 /// For administrators: the reasons are theirs.
 fn list(context: Context) -> Response {
-    answer(context.allow(Role::Administer).map(|()| json(&context.executor.holds())))
+    answer(context.allow(Role::Administer).map(|_| json(&context.executor.holds())))
 }
 
 async fn release(id: String, context: Context) -> Result<Response, Rejection> {
