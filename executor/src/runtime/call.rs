@@ -129,16 +129,9 @@ impl Ended {
 
     /// The end of something that had no instance of its own.
     pub(crate) fn plain(result: Result<Outcome, CallError>, usage: Usage) -> Self {
-        Self {
-            result,
-            said: None,
-            usage,
-            conduct: None,
-            charged: None,
-            instantiation: None,
-            streamed: None,
-            steps: None,
-        }
+        let (said, conduct, charged) = (None, None, None);
+        let (instantiation, streamed, steps) = (None, None, None);
+        Self { result, said, usage, conduct, charged, instantiation, streamed, steps }
     }
 }
 
