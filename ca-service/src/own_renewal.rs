@@ -40,11 +40,7 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// As [`Self::renew_own_over`].
-    pub async fn renew_own(
-        self: &Arc<Self>,
-        asked: &Renew,
-        held: Option<&[u8]>,
-    ) -> Result<Issued, CaError> {
+    pub async fn renew_own(self: &Arc<Self>, asked: &Renew, held: Option<&[u8]>) -> Result<Issued, CaError> {
         self.renew_own_over(asked, held, Some(Vec::new())).await
     }
 

@@ -162,10 +162,10 @@ impl CertificateAuthority {
         }
         let content = RevokeOwn::content(asked.reason, asked.compromised_at);
         // As every revocation: also while the clock is in doubt.
-        let shown_at = asked.proof.as_ref().map_or_else(
-            || self.clock.for_records(),
-            |proof| self.clock.nearest_to(UnixTime(proof.time)),
-        );
+        let shown_at = asked
+            .proof
+            .as_ref()
+            .map_or_else(|| self.clock.for_records(), |proof| self.clock.nearest_to(UnixTime(proof.time)));
         let proven = Proven { deed: ProvenDeed::Revoke, content: &content, now: shown_at };
         let holder = self.holder(asked.proof.as_ref(), connection, &proven).await?;
         let (reason, since) = (stored_reason(asked.reason.into()), asked.compromised_at.map(UnixTime));

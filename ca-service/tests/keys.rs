@@ -107,7 +107,7 @@ async fn a_key_of_each_type_proves_its_certificate_to_be_its_holders() {
         let intent = SigningIntent::new(Purpose::Request, IntentId::new(&[7; 16]).unwrap());
         let proof = key.sign(Input::Message(message.as_bytes()), signature, &intent).unwrap();
         let proof = KeyProof { serial, time, challenge: None, signature: hex::encode(proof.as_bytes()) };
-        let asked = RevokeOwn { proof, reason: OwnReason::Superseded, compromised_at: None };
+        let asked = RevokeOwn { proof: Some(proof), reason: OwnReason::Superseded, compromised_at: None };
         server.client().revoke_own(&asked).await.unwrap();
     }
     server.finish().await;

@@ -100,7 +100,7 @@ async fn a_connection_with_a_certificate_renews_lists_and_revokes_that_certifica
     assert!(trail.iter().any(|record| record.actor == by_whom && record.event == "certificate.signing"));
     // Sent again, and by a signature instead: one request.
     assert_eq!(by(&own).renew(&renewal(&new, "a")).await.unwrap(), issued);
-    let signed = fixture::renewal((&own.0, &own.1.serial, &own.1.certificate), &new, "a");
+    let signed = fixture::renewal(&server.authority, (&own.0, &own.1.serial, &own.1.certificate), &new, "a");
     assert_eq!(server.client().renew(&signed).await.unwrap(), issued);
     assert_eq!(code(by(&own).renew(&renewal(&key(), "a")).await), "request_conflict");
     // What came of it connects, too.
@@ -135,7 +135,12 @@ async fn what_a_signature_would_not_get_a_connection_does_not_get() {
     }
     // A proof in the request is what counts: that of another certificate, and none for this request.
     let theirs = enrolled(&server, "other@example.com", "developer").await;
-    let mut signed = fixture::renewal((&theirs.0, &theirs.1.serial, &theirs.1.certificate), &key(), "a");
+    let mut signed = fixture::renewal(
+        &server.authority,
+        (&theirs.0, &theirs.1.serial, &theirs.1.certificate),
+        &key(),
+        "a",
+    );
     signed.request_id = "b".to_owned();
     assert_eq!(code(by(&own).renew(&signed).await), "proof_invalid");
     // Revoked: nothing. Over the connection that was there before, too.

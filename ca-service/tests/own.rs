@@ -214,10 +214,10 @@ async fn a_holder_whose_clock_is_right_revokes_also_where_the_authoritys_was_tur
     let serial = issued.serial.to_string();
     let proof = |time| proof_at(&own, &serial, &certificate, ProvenDeed::Revoke, &content, time);
     let asked =
-        |time| RevokeOwn { proof: proof(time), reason: OwnReason::KeyCompromise, compromised_at: None };
-    let refused = authority.revoke_own(&asked(right - 1_800)).await;
+        |time| RevokeOwn { proof: Some(proof(time)), reason: OwnReason::KeyCompromise, compromised_at: None };
+    let refused = authority.revoke_own(&asked(right - 1_800), None).await;
     assert!(matches!(refused, Err(CaError::Possession(PossessionRefusal::ProofExpired))), "{refused:?}");
-    authority.revoke_own(&asked(right)).await.unwrap();
+    authority.revoke_own(&asked(right), None).await.unwrap();
     assert!(authority.store().certificate(&issued.serial).await.unwrap().unwrap().revocation.is_some());
 }
 
@@ -231,7 +231,7 @@ async fn proofs_that_open_nothing_are_counted() {
     assert_eq!(code(refused), "proof_invalid");
     server.client().revoke_own(&giving_up(&mine, OwnReason::Superseded)).await.unwrap();
     // A key that is tried after its revocation.
-    let list = ListOwn { proof: proof(&mine, ProvenDeed::List, ""), after: None };
+    let list = ListOwn { proof: Some(proof(&mine, ProvenDeed::List, "")), after: None };
     assert_eq!(code(server.client().list_own(&list).await), "certificate_revoked");
     let metrics = server.http.get(format!("{}/metrics", server.base)).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();

@@ -298,7 +298,7 @@ impl Alone {
     }
 
     async fn renew(&self, new: &KeyPair, id: &str) -> Result<Issued, CaError> {
-        self.authority.renew_own(&self.asking(new, id)).await
+        self.authority.renew_own(&self.asking(new, id), None).await
     }
 }
 
@@ -398,12 +398,12 @@ async fn where_nobody_in_particular_vouched_for_the_first_of_a_line_nobody_appro
         let certificate = ca_pki::pem::encode("CERTIFICATE", &of.certificate).unwrap();
         renewal(authority, (own, &of.serial.to_string(), &certificate), new, id)
     };
-    let renewed = authority.renew_own(&asking(&authority, &own, &first, &second, "a")).await.unwrap();
+    let renewed = authority.renew_own(&asking(&authority, &own, &first, &second, "a"), None).await.unwrap();
     drop(authority);
     site.settings.config.enrolment.token_approvals = 1;
     let authority = site.open().await;
     for (own, of) in [(&own, &first), (&second, &renewed)] {
-        let refused = authority.renew_own(&asking(&authority, own, of, &key(), "b")).await;
+        let refused = authority.renew_own(&asking(&authority, own, of, &key(), "b"), None).await;
         assert_eq!(refusal(refused), "voucher_unnamed");
     }
     check_ca(&authority).await;

@@ -11,7 +11,14 @@
 //! Runs when `MENTAT_POWER=1` is set, as `make crash` does, and says that it is skipped otherwise; then it needs root, loop devices,
 //! `mkfs.ext4`, `perl` and `strace`, and fails without them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 // PostgreSQL keeps its own promises; this is about the file.
 #![cfg(not(feature = "postgres"))]
 
@@ -133,7 +140,7 @@ impl Drop for Running {
 }
 
 /// What the outside world was told.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Told {
     issued: BTreeMap<String, String>,
     /// From when on.
@@ -279,7 +286,7 @@ async fn cut(after: usize, orders: &[String]) -> Vec<String> {
     assert_eq!(ready.send().await.unwrap().status(), 503);
     drop(running);
     volume.power_on();
-    let told = told.lock().unwrap();
+    let told = told.lock().unwrap().clone();
     let broken = broken(&config, &told).await;
     println!("{} promises, {} broken", told.promises(), broken.len());
     broken
@@ -312,8 +319,7 @@ async fn failing(calls: &str, error: &str, lasts: bool, step: usize) -> usize {
     let config = founded(folder.path()).await;
     let told = Mutex::new(Told::default());
     let trace = folder.path().join("trace").display().to_string();
-    let mut failed = 0;
-    for number in (1..).step_by(step) {
+    for (failed, number) in (1..).step_by(step).enumerate() {
         let when = if lasts { format!("{number}+") } else { number.to_string() };
         let mut orders = vec!["-o".to_owned(), trace.clone()];
         for file in ["ca.sqlite", "ca.sqlite-wal"] {
@@ -331,14 +337,13 @@ async fn failing(calls: &str, error: &str, lasts: bool, step: usize) -> usize {
             assert!(lasts || outcomes.contains(&true), "{calls} {error} {when}: nothing works any more");
         }
         let traced = std::fs::read_to_string(&trace).unwrap();
-        let told = told.lock().unwrap();
+        let told = told.lock().unwrap().clone();
         let broken = broken(&config, &told).await;
         assert_eq!(broken, Vec::<String>::new(), "{calls} {error} {when}");
         if !traced.contains("(INJECTED)") {
             println!("{calls} {error}: {failed} calls failed, {} promises kept", told.promises());
             return failed;
         }
-        failed += 1;
     }
     unreachable!("the loop ends with the run")
 }

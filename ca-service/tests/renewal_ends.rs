@@ -49,7 +49,7 @@ impl Own {
         let (key, serial, certificate) = (key(), self.issued.serial.to_string(), self.certificate());
         let own = (&self.key, serial.as_str(), certificate.as_str());
         let asked = renewal_at(authority, own, &key, id, clock.unix_seconds());
-        Ok(Self { issued: authority.renew_own(&asked).await?, key })
+        Ok(Self { issued: authority.renew_own(&asked, None).await?, key })
     }
 
     /// Revoked by its key.
@@ -63,7 +63,7 @@ impl Own {
         let content = RevokeOwn::content(reason, compromised_at);
         let now = clock.unix_seconds();
         let proof = proof_at(&self.key, &serial, &self.certificate(), ProvenDeed::Revoke, &content, now);
-        authority.revoke_own(&RevokeOwn { proof, reason, compromised_at }).await.unwrap()
+        authority.revoke_own(&RevokeOwn { proof: Some(proof), reason, compromised_at }, None).await.unwrap()
     }
 }
 

@@ -30,6 +30,7 @@ mod own;
 mod pending;
 mod pipeline;
 mod policy;
+mod publishers;
 mod recipes;
 mod registry;
 mod rotation;

@@ -75,8 +75,7 @@ async fn challenge(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<
 
 async fn renew(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
     let asked: Renew = request::parse(&body)?;
-    let renewed =
-        authority.renew_own_over(&asked, peer.held_certificate(), connected_as(Some(peer))).await;
+    let renewed = authority.renew_own_over(&asked, peer.held_certificate(), connected_as(Some(peer))).await;
     match renewed.inspect_err(|error| {
         authority.note_refused_proof(ProvenDeed::Renew, named(asked.proof.as_ref()), error);
     }) {

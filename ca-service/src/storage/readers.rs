@@ -16,7 +16,10 @@ pub(super) enum PointReads {
     /// On the caller's thread: from a file it takes some microseconds, less than the way to another thread.
     Here,
     /// On a thread that may block: a server answers when it does.
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only a database server is read so"))]
+    #[cfg_attr(
+        not(any(test, feature = "postgres")),
+        expect(dead_code, reason = "only a database server is read so")
+    )]
     Elsewhere,
 }
 

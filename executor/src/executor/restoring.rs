@@ -155,8 +155,7 @@ impl Waiting {
     pub(super) fn publishers(&self, agent: &str) -> Result<Vec<Publisher>, Denied> {
         let wanted = ModuleDigest::of(agent.as_bytes());
         let records = self.records.lock();
-        let of_agent =
-            records.iter().filter(|record| record.name.is_none_or(|name| name.agent == wanted));
+        let of_agent = records.iter().filter(|record| record.name.is_none_or(|name| name.agent == wanted));
         let mut publishers = Vec::new();
         for record in of_agent {
             match &record.publisher {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use executor_api::deployment::{Deploy, Strategy};
 use executor_engine::ModuleDigest;
 
-use super::restoring::Name;
 use super::deploying_tests::{AGENT, answer, answering, call, deploy, load, look};
+use super::restoring::Name;
 use crate::admission::Denied;
 use crate::clock;
 use crate::testing::Server;
@@ -26,7 +26,12 @@ fn parse(digest: &str) -> ModuleDigest {
 /// What its judgement leaves.
 fn judge(server: &Server, path: &std::path::Path, digest: &str, denied: Denied) {
     let read = Some((AGENT.to_owned(), parse(digest)));
-    server.executor.waiting.judged(path, read.map(|(agent, module)| Name { agent, module, publisher: None }), &denied, clock::monotonic());
+    server.executor.waiting.judged(
+        path,
+        read.map(|(agent, module)| Name { agent, module, publisher: None }),
+        &denied,
+        clock::monotonic(),
+    );
 }
 
 fn audited(server: &Server, parts: &[&str]) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use executor_engine::Profile;
-use executor_engine::frames::{CallOrder, End, FromWorker, OVERHEAD, StopOrder, ToWorker, Trial};
+use executor_engine::frames::{CallOrder, End, FromWorker, Lines, OVERHEAD, StopOrder, ToWorker, Trial};
 use seccompiler::{SeccompAction, SeccompFilter};
 use trust_store::policy::TrustLevel;
 
@@ -254,6 +254,7 @@ async fn a_stop_that_overtakes_its_call_ends_the_call_and_not_the_worker() {
         cpu_us: 60_000_000,
         memory: 1 << 20,
         seed: [0; 32],
+        lines: Lines::AtTheEnd,
         input: b"",
     };
     lane.channel.send(&ToWorker::Call(order).encode(), &[], minute, &mut || false).unwrap();
@@ -474,7 +475,12 @@ fn what_the_executor_was_started_with_reaches_no_worker() {
     let left_open = tempfile::tempfile().unwrap();
     rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
     // A worker that finds it refuses to serve.
-    let tier = WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default(), trial_code(Profile::Standard));
+    let tier = WorkerTier::start(
+        spawner(),
+        Profile::Standard,
+        WorkerLimits::default(),
+        trial_code(Profile::Standard),
+    );
     assert_eq!(tier.missing(), None);
 }
 

@@ -166,9 +166,7 @@ fn is_hopeless(error: &ClientError) -> bool {
     match error {
         ClientError::Problem(problem) => match problem.code.as_str() {
             "challenge_expired" | "http_error" | "proof_expired" | "proof_missing" | "request_changed"
-            | "request_conflict" => {
-                false
-            }
+            | "request_conflict" => false,
             _ => (400..500).contains(&problem.status) && problem.status != 429,
         },
         _ => false,

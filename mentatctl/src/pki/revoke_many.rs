@@ -169,9 +169,11 @@ pub fn run(
         return Ok(Exit::Ok);
     };
     let Done { revoked, kept, renewed, ended } = done;
-    out.value(|| json!({
-        "ok": true, "revoked": revoked, "kept": kept, "renewed": renewed, "ended_requests": ended,
-    }));
+    out.value(|| {
+        json!({
+            "ok": true, "revoked": revoked, "kept": kept, "renewed": renewed, "ended_requests": ended,
+        })
+    });
     Ok(Exit::Ok)
 }
 
