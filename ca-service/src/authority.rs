@@ -27,6 +27,7 @@ use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::oidc::reuse::Served;
+use crate::presigned::Presigned;
 use crate::publisher::PublishedCrl;
 use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
@@ -163,6 +164,7 @@ pub struct CertificateAuthority {
     /// A request waits for people.
     pub(crate) request_due: Notify,
     pub(crate) answers: AnswerCache,
+    pub(crate) presigned: Presigned,
     pub(crate) counted_orders: CountedOrders,
     pub(crate) set_aside: SetAside,
     pub(crate) deliveries: Deliveries,

@@ -32,6 +32,7 @@ pub use mail::{MailConfig, MailTls};
 pub use warnings::ExpiryWarningsConfig;
 
 use crate::approval::ApprovalsConfig;
+use crate::presigned::PresignScope;
 use crate::storage::Database;
 
 /// Largest configuration file in bytes.
@@ -191,6 +192,10 @@ pub struct StatusConfig {
     /// OCSP answers a second for one client that are signed for it alone: with a nonce (O4), or about a serial number that was
     /// never given. Default 100.
     pub ocsp_nonce_per_second: NonZeroU32,
+    /// Which OCSP answers are signed before anybody asks: `revoked` (default), `all` or `none`.
+    pub ocsp_presign: PresignScope,
+    /// How many of them a second. Default 100.
+    pub ocsp_presign_per_second: NonZeroU32,
 }
 
 impl Default for StatusConfig {
@@ -202,6 +207,8 @@ impl Default for StatusConfig {
             root_crl_days: 180,
             ocsp_hours: 24,
             ocsp_nonce_per_second: NonZeroU32::MIN.saturating_add(99),
+            ocsp_presign: PresignScope::default(),
+            ocsp_presign_per_second: NonZeroU32::MIN.saturating_add(99),
         }
     }
 }

@@ -15,7 +15,7 @@
 //! | [`role`] | who may do what, and identity tokens that give roles |
 //! | [`oidc`], [`fulcio`] | identity tokens of configured issuers, and the certificates that follow from them |
 //! | [`reconciler`] | closes every open issuance after a crash |
-//! | [`revocation`], [`publisher`], [`responder`] | revoking; CRLs; OCSP |
+//! | [`revocation`], [`publisher`], [`responder`], [`presigned`] | revoking; CRLs; OCSP, on demand and signed ahead |
 //! | [`mass_revocation`] | revoking many: plan, confirmation, approvals, pieces |
 //! | [`token_refusal`] | identity tokens that were refused, in the audit trail |
 //! | [`timestamping`] | RFC 3161 |
@@ -55,6 +55,7 @@ pub mod oidc;
 pub mod overview;
 mod own_renewal;
 pub mod possession;
+pub mod presigned;
 pub mod publisher;
 pub mod queue;
 pub mod readiness;

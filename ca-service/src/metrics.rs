@@ -15,6 +15,7 @@ pub struct CaMetrics {
     pub(crate) revocations_unlogged: Gauge,
     pub(crate) lists_published: Counter,
     pub(crate) ocsp_signed: Counter,
+    pub(crate) ocsp_presigned: Counter,
     pub(crate) ocsp_limited: Counter,
     pub(crate) identity_tokens_refused: Counter,
     pub(crate) key_proofs_refused: Counter,
@@ -44,6 +45,7 @@ impl CaMetrics {
             ("mentat_ca_revoked", "Revocations recorded", &self.revoked),
             ("mentat_ca_lists_published", "Revocation lists published", &self.lists_published),
             ("mentat_ca_ocsp_signed", "OCSP answers signed", &self.ocsp_signed),
+            ("mentat_ca_ocsp_presigned", "Of those, signed before anybody asked", &self.ocsp_presigned),
             (
                 "mentat_ca_ocsp_limited",
                 "OCSP requests, with a nonce or about unknown serial numbers, that were told to try later",

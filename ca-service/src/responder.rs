@@ -62,10 +62,7 @@ impl AnswerCache {
             return None;
         }
         let kept = self.answers.get(&(request.cert_id.hash, request.cert_id.serial.clone()))?;
-        let (this_update, next_update) = kept.answer.cacheable?;
-        // Half of its life is left to whoever receives it.
-        let fresh = this_update <= now && now - this_update < next_update - now;
-        (fresh && kept.encoded_id == request.encoded_id()).then_some(kept)
+        (is_fresh(kept.answer.cacheable?, now) && kept.encoded_id == request.encoded_id()).then_some(kept)
     }
 
     fn keep(&self, request: &OcspRequest, answer: &OcspAnswer, status: CertStatus, generation: u64) {
@@ -158,10 +155,34 @@ impl CertificateAuthority {
         if stored.is_none() && request.nonce.is_none() && self.is_limited(client) {
             return Ok(Reply::Later);
         }
+        let presigned = match &stored {
+            Some(stored) if request.nonce.is_none() => self.presigned(request, responder, stored, now),
+            _ => None,
+        };
+        let answer = match presigned {
+            Some(answer) => answer,
+            None => self.sign_answer(request, responder, stored.as_ref(), now).await?,
+        };
+        // What is unknown now may be good the next moment.
+        if status != CertStatus::Unknown {
+            self.answers.keep(request, &answer, status, generation);
+        }
+        Ok(Reply::Answer(answer))
+    }
+
+    /// Signs what is recorded about a certificate.
+    pub(crate) async fn sign_answer(
+        &self,
+        request: &OcspRequest,
+        responder: &LoadedAuthority,
+        stored: Option<&StoredStatus>,
+        now: UnixTime,
+    ) -> Result<OcspAnswer, CaError> {
+        let status = stored.map_or(CertStatus::Unknown, |stored| status(stored, now.0));
         // An answer is of no use after the certificate that verifies it.
         let longest =
             now.plus(self.settings.ocsp_seconds).min(responder.not_after.unwrap_or(UnixTime(i64::MAX)));
-        let next_update = match (&stored, status) {
+        let next_update = match (stored, status) {
             // "Good" ends with the certificate; after that the revocation list answers (R4).
             (Some(stored), CertStatus::Good) => longest.min(stored.not_after).max(now.plus(1)),
             _ => longest,
@@ -179,12 +200,7 @@ impl CertificateAuthority {
         let signature = self.sign(responder, Purpose::Ocsp, &random::<16>()?, draft.to_be_signed()).await?;
         self.metrics.ocsp_signed.inc();
         let cacheable = request.nonce.is_none().then_some((answer.this_update.0, answer.next_update.0));
-        let answer = OcspAnswer { der: draft.assemble(&signature).into(), cacheable };
-        // What is unknown now may be good the next moment.
-        if status != CertStatus::Unknown {
-            self.answers.keep(request, &answer, status, generation);
-        }
-        Ok(Reply::Answer(answer))
+        Ok(OcspAnswer { der: draft.assemble(&signature).into(), cacheable })
     }
 }
 
@@ -197,8 +213,13 @@ enum Reply {
     NotAuthoritative,
 }
 
+/// Whether half of an answer's life is left to whoever receives it.
+pub(crate) fn is_fresh((this_update, next_update): (i64, i64), now: i64) -> bool {
+    this_update <= now && now - this_update < next_update - now
+}
+
 /// The status of a record (ca-requirements §4): good only for what is finished, unrevoked and within its validity.
-fn status(stored: &StoredStatus, now: i64) -> CertStatus {
+pub(crate) fn status(stored: &StoredStatus, now: i64) -> CertStatus {
     if let Some((at, reason)) = stored.revocation {
         return CertStatus::Revoked { at, reason };
     }

@@ -183,6 +183,7 @@ impl CertificateAuthority {
         let outcome = self.store.revoke(new).await;
         // Even a failure may have been recorded: no kept answer outlives the attempt (O6).
         self.answers.forget(&serial);
+        self.withdraw_presigned(&record.issuer, &serial);
         self.changed.notify_one();
         // The CA's own carry no identity. In doubt nothing is signed under it any more.
         if record.identity.is_none()

@@ -31,6 +31,7 @@ use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::oidc::reuse::Served;
+use crate::presigned::Presigned;
 use crate::reconciler::Reach;
 use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
@@ -90,6 +91,7 @@ pub async fn assemble(
     })?;
     let latest = parts.store.latest_audit().await?.map_or(UnixTime(0), |record| record.at);
     let nonces = settings.config.status.ocsp_nonce_per_second;
+    let presigned = Presigned::new(&settings);
     let authority = CertificateAuthority {
         pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
         status_pool: SigningPool::new(settings.config.keys.threads, STATUS_QUEUE)?,
@@ -114,6 +116,7 @@ pub async fn assemble(
         event_due: Notify::new(),
         request_due: Notify::new(),
         answers: AnswerCache::new(),
+        presigned,
         counted_orders: CountedOrders::new(),
         set_aside: SetAside::default(),
         deliveries: Deliveries::default(),
@@ -345,6 +348,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
         tokio::spawn(Arc::clone(&authority).run_probe()),
         tokio::spawn(Arc::clone(&authority).run_refusal_records()),
+        tokio::spawn(Arc::clone(&authority).run_presigning()),
     ];
     tasks.extend(notices.map(|webhook| tokio::spawn(Arc::clone(&authority).run_request_notices(webhook))));
     tasks.extend(webhook.map(|webhook| tokio::spawn(Arc::clone(&authority).run_expiry_warnings(webhook))));

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use const_oid::ObjectIdentifier;
-use der::asn1::{AnyRef, OctetStringRef, UintRef};
+use der::asn1::{AnyRef, BitStringRef, OctetStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -101,6 +101,14 @@ impl OcspRequest {
     pub fn for_certificate(cert_id: CertId) -> Self {
         let encoded_id = cert_id.to_der();
         Self { cert_id, encoded_id, nonce: None }
+    }
+
+    /// The request without a nonce as clients encode it: what a GET asks by (RFC 9919 §5), and names an answer in files.
+    #[must_use]
+    pub fn to_der(&self) -> Vec<u8> {
+        let around = |inner: &[u8]| encoding::tlv(encoding::SEQUENCE, &[inner]);
+        // OCSPRequest { TBSRequest { requestList { Request { CertID } } } }
+        around(&around(&around(&around(&self.encoded_id))))
     }
 
     /// The certificate id exactly as received.
@@ -362,6 +370,25 @@ impl ResponseDraft {
     }
 }
 
+/// The bits of the signature of a successful answer.
+///
+/// # Errors
+/// [`Error::Malformed`] when it is none.
+pub fn signature_of(response: &[u8]) -> Result<Vec<u8>, Error> {
+    let read = || {
+        let mut outer = sequence_reader(AnyRef::from_der(response)?)?;
+        let (_status, bytes) = (AnyRef::decode(&mut outer)?, AnyRef::decode(&mut outer)?);
+        let mut bytes = sequence_reader(AnyRef::from_der(bytes.value())?)?;
+        let (_type, basic) = (AnyRef::decode(&mut bytes)?, <&OctetStringRef>::decode(&mut bytes)?);
+        let mut basic = sequence_reader(AnyRef::from_der(basic.as_bytes())?)?;
+        let (_data, _algorithm) = (AnyRef::decode(&mut basic)?, AnyRef::decode(&mut basic)?);
+        BitStringRef::decode(&mut basic)
+    };
+    let bits = read().map_err(Error::malformed("OCSP response"))?;
+    let unused = || Error::Malformed { what: "OCSP response", detail: "unused bits in the signature".into() };
+    bits.as_bytes().map(<[u8]>::to_vec).ok_or_else(unused)
+}
+
 /// An answer without a signature: why there is no status (RFC 6960 §2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OcspFailure {
@@ -417,6 +444,7 @@ mod tests {
         let request = OcspRequest::from_der(&request_der(None)).unwrap();
         assert_eq!(request.nonce, None);
         assert_eq!(alloc::format!("{}", request.cert_id.serial), "0a0b");
+        assert_eq!(request.to_der(), request_der(None));
         let request = OcspRequest::from_der(&request_der(Some(&[9; 16]))).unwrap();
         assert_eq!(request.nonce.as_deref(), Some(&[9; 16][..]));
     }
@@ -440,6 +468,16 @@ mod tests {
         trailing.push(0);
         assert!(OcspRequest::from_der(&trailing).is_err());
         assert!(matches!(OcspRequest::from_der(&[0x30; MAX_REQUEST + 1]), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn the_signature_of_an_answer_is_read_back_and_a_failure_has_none() {
+        let request = OcspRequest::from_der(&request_der(None)).unwrap();
+        let data = ToBeSigned::from_record(request.to_der(), SignatureAlgorithm::EcdsaP256Sha256);
+        let whole = ResponseDraft { data, responder: alloc::vec![0x30, 0] }.assemble(&[7; 70]);
+        assert_eq!(signature_of(&whole).unwrap(), [7; 70]);
+        assert!((0..whole.len()).all(|length| signature_of(&whole[..length]).is_err()));
+        assert!(signature_of(&OcspFailure::TryLater.to_der()).is_err());
     }
 
     #[test]

@@ -157,8 +157,10 @@ async fn ocsp_get(
     let Some((this_update, next_update)) = cacheable else {
         return uncached(binary("application/ocsp-response", der));
     };
-    // A revocation must be seen at once (O6), so caches ask again soon; the answer itself lives longer.
-    let max_age = (next_update - this_update - 1).clamp(0, 10);
+    // A revocation must be seen at once (O6), so caches ask again soon; the answer itself lives longer, and no cache keeps it to its
+    // end (O5).
+    let left = next_update - authority.clock.for_records().0;
+    let max_age = (left - 1).clamp(0, 10);
     let etag = format!("\"{}\"", hex::encode(Sha256::digest(&der)));
     Caching { etag: &etag, this_update, next_update, max_age }.respond(
         "application/ocsp-response",
