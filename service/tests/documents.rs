@@ -98,7 +98,10 @@ async fn the_read_only_listener_serves_its_routes_and_no_metrics() {
     let address = running.read_only_addr().unwrap();
     assert_ne!(address.port(), running.addr().port());
     let peer: serde_json::Value = reqwest::get(url(address, "/peer")).await.unwrap().json().await.unwrap();
-    assert_eq!(peer, serde_json::json!({"ip": "127.0.0.1", "subject": null, "listener": "ReadOnly"}));
+    assert_eq!(
+        peer,
+        serde_json::json!({"ip": "127.0.0.1", "subject": null, "listener": "ReadOnly", "held": null})
+    );
     assert_eq!(problem(reqwest::get(url(address, "/metrics")).await.unwrap()).await.code, "not_found");
     assert_eq!(reqwest::get(url(address, "/healthz")).await.unwrap().status(), 200);
     let line: serde_json::Value = serde_json::from_str(&service::ready::line(&running)).unwrap();

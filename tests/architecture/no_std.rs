@@ -7,16 +7,7 @@ fn dependencies(package: &str, features: &str) -> Vec<(String, String)> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(super::root())
-        .args([
-            "tree",
-            "--offline",
-            "--locked",
-            "--package",
-            package,
-            "--no-default-features",
-            "--features",
-            features,
-        ])
+        .args(["tree", "--locked", "--package", package, "--no-default-features", "--features", features])
         // A platform without an operating system, so that nothing is there only for this one.
         .args(["--edges", "normal,no-proc-macro", "--target", "wasm32-unknown-unknown"])
         .args(["--prefix", "none", "--format", "{p}|{f}"])

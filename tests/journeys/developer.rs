@@ -55,7 +55,7 @@ fn a_developer_enrols_signs_renews_and_loses_the_right() {
     let many = ["--json", "pki", "revoke", "--identity", "dev@example.com", "--reason", "key-compromise"];
     let shown = stack.ctl(&many).success().json();
     assert_eq!((&shown["plan"]["matching"], &shown["plan"]["revoked"]), (&2.into(), &1.into()));
-    stack.ctl(&[&many[..], &["--confirm", "1"]].concat()).refused(2, "2 certificates match");
+    stack.ctl(&[&many[..], &["--confirm", "1"]].concat()).refused(2, "2 certificates would be revoked");
     stack.ctl(&[&many[..], &["--approval", "alice.json"]].concat()).refused(2, "--approval without --order");
     let done = stack.ctl(&[&many[..], &["--confirm", "2"]].concat()).success().json();
     assert_eq!((&done["revoked"], &done["kept"]), (&2.into(), &0.into()));

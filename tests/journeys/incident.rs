@@ -37,7 +37,7 @@ fn an_incident_goes_from_what_a_key_touched_to_a_report_and_a_drill_changes_noth
 
     // In earnest: not another number than was shown.
     let wrong = ["pki", "incident", "--order", &order, "--confirm", "2"];
-    stack.ctl(&wrong).refused(2, "1 certificates match").one_clear_line();
+    stack.ctl(&wrong).refused(2, "1 certificates would be revoked").one_clear_line();
     let earnest = ["--json", "pki", "incident", "--order", &order, "--confirm", "1", "--per-second", "10"];
     let told = stack.ctl(&[&earnest[..], &["--report", &report]].concat()).success().json();
     assert_eq!(told["carried_out"]["revoked"], 1, "{told}");

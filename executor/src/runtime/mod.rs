@@ -12,6 +12,7 @@
 //! left behind, and a store that trapped is never used again.
 
 mod call;
+mod call_error;
 mod calls;
 mod conduct;
 mod control;
@@ -29,7 +30,8 @@ mod step;
 mod trap;
 
 pub(crate) use call::Ended;
-pub use call::{Call, CallError, Outcome, Said, Usage};
+pub use call::{Call, Outcome, Said, Usage};
+pub use call_error::CallError;
 pub use calls::LiveInstances;
 pub(crate) use calls::Registration;
 pub(crate) use conduct::{Asked, Conduct, NetworkUse, is_of_network};

@@ -1,6 +1,6 @@
 //! Why a step of a pipeline failed.
 
-use super::call::CallError;
+use super::call_error::CallError;
 use crate::admission::Denied;
 
 /// Why a step has no output.

@@ -2,7 +2,7 @@
 
 use wasmtime::Trap;
 
-use super::call::CallError;
+use super::call_error::CallError;
 use super::state::Stop;
 
 /// Names of traps: part of the answers to callers, so they are ours and do not change with a library's wording.

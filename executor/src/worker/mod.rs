@@ -38,6 +38,8 @@ mod stops;
 mod talk;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tier_tests;
 mod verdict;
 mod workers;
 

@@ -8,15 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use executor_engine::Profile;
 use executor_engine::frames::{CallOrder, End, FromWorker, Lines, OVERHEAD, StopOrder, ToWorker, Trial};
-use seccompiler::{SeccompAction, SeccompFilter};
 use trust_store::policy::TrustLevel;
 
-use super::{WorkerLimits, WorkerTier};
+use super::WorkerLimits;
 use crate::admission::{AdmittedModule, Denied, GrantSet, GrantSources, SignerKey};
 use crate::component::{SLEEPS, tells};
 use crate::executor::{Executed, Next, Terms};
 use crate::runtime::{CallLimits, HostRates, KillCause, Seed, Selector};
-use crate::testing::{Server, admitted, spawner, trial_code, wat_echo, wat_spin};
+use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
 const SPIN_WITH_OUTPUT: &str = r#"(module
     (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
@@ -436,52 +435,6 @@ async fn a_module_that_may_not_be_linked_is_refused_with_its_reason_by_its_worke
     while server.executor.running_workers() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// Starts the tier from a thread whose system calls fail as on a host that lacks them.
-fn tier_without(calls: &[i64], errno: i32) -> WorkerTier {
-    let rules = calls.iter().map(|number| (*number, Vec::new())).collect();
-    let refused = SeccompAction::Errno(errno.cast_unsigned());
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter: seccompiler::BpfProgram =
-        SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap().try_into().unwrap();
-    let code = trial_code(Profile::Standard);
-    std::thread::spawn(move || {
-        seccompiler::apply_filter(&filter).unwrap();
-        WorkerTier::start(spawner(), Profile::Standard, WorkerLimits::default(), code)
-    })
-    .join()
-    .unwrap()
-}
-
-#[test]
-fn where_a_mechanism_is_missing_the_tier_does_not_start_and_names_it() {
-    for (calls, errno, mechanism, remedy) in [
-        (&[libc::SYS_unshare][..], libc::EPERM, "namespaces", "user namespaces"),
-        (&[libc::SYS_landlock_create_ruleset], libc::ENOSYS, "landlock", "CONFIG_SECURITY_LANDLOCK"),
-        (&[libc::SYS_seccomp], libc::EINVAL, "seccomp", "CONFIG_SECCOMP_FILTER"),
-        (&[libc::SYS_mount], libc::EPERM, "empty-root", "inside user namespaces"),
-        (&[libc::SYS_chroot], libc::EPERM, "empty-root", "inside user namespaces"),
-    ] {
-        let tier = tier_without(calls, errno);
-        let why = tier.missing().expect(mechanism);
-        assert!(why.starts_with(mechanism) && why.contains(remedy), "{why}");
-    }
-}
-
-#[test]
-fn what_the_executor_was_started_with_reaches_no_worker() {
-    // As a shell or a supervisor leaves it.
-    let left_open = tempfile::tempfile().unwrap();
-    rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
-    // A worker that finds it refuses to serve.
-    let tier = WorkerTier::start(
-        spawner(),
-        Profile::Standard,
-        WorkerLimits::default(),
-        trial_code(Profile::Standard),
-    );
-    assert_eq!(tier.missing(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
