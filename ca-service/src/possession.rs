@@ -1,8 +1,8 @@
 //! Proof of a certified key: whoever has the key of a certificate may list, renew and revoke what is theirs (R1), without an
 //! administrator.
 //!
-//! It is shown by a signature over what is asked for, or, where the authority takes that, at the TLS handshake ([`crate::holders`]).
-//! Whichever it was, one [`Holder`] comes of it, and what follows is the same.
+//! It is shown by a signature over what is asked for, or, where the authority takes that, at the TLS handshake (`holders`).
+//! Whichever it was, one `Holder` comes of it, and what follows is the same.
 //!
 //! A signature names deed, certificate and time, and is good for a few minutes. What it is good for may be repeated in them without harm:
 //! that takes the place of a memory of used proofs.
