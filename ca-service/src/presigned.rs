@@ -220,7 +220,8 @@ impl CertificateAuthority {
             self.metrics.ocsp_presigned.inc();
             done.signed += 1;
             // A revocation that came in between removed what was there before this.
-            if self.store.status(&issuer.name, serial).await?.as_ref() != Some(&stored) {
+            let said = |stored: &StoredStatus| status(stored, now.0);
+            if self.store.status(&issuer.name, serial).await?.as_ref().map(said) != Some(said(&stored)) {
                 self.presigned.remove(&request).map_err(unwritable)?;
             }
             tokio::time::sleep(Duration::from_secs(1) / self.presigned.per_second.get()).await;
