@@ -127,8 +127,8 @@ interop-kms: ## the key backend for AWS KMS and a developer with the key there: 
 	$(CARGO) test $(WITH_BACKENDS) --test interop -- key_service --nocapture
 
 # The suites of the authority's store, which run on SQLite in `make test`; the one about copies of the file stays out.
-POSTGRES_SUITES = $(addprefix --test ,approval_faults approval_people approval_policy approvals ceremony compromise delta expiry_warnings explain faults fulcio journey keys mass_revocation operations own own_renewal \
-	refusals renewal_ends revocation roles rotation serving signing succession timestamps)
+POSTGRES_SUITES = $(addprefix --test ,approval_faults approval_people approval_policy approvals ceremony check_logs compromise delta expiry_warnings explain faults fulcio identity_tokens journey keys mass_revocation \
+	mutual_tls operations own own_renewal presigned refusals renewal_ends revocation roles rotation serving signing succession timestamps)
 
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
 	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \

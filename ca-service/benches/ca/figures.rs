@@ -12,11 +12,13 @@ enum Bound {
 }
 
 /// Where a promise holds.
-#[derive(PartialEq)]
 enum Holds {
     Everywhere,
-    /// Where a sync takes less than [`crate::machine::FAST_SYNC_MS`]; elsewhere the figure is printed beside it.
-    OnFastDisks,
+    /// Where a sync takes less than [`crate::machine::FAST_SYNC_MS`]; elsewhere the figure is printed beside what the syncs take that
+    /// one operation waits for.
+    OnFastDisks {
+        syncs: u32,
+    },
 }
 
 /// What was asked for.
@@ -29,25 +31,25 @@ pub(crate) enum Run {
 }
 
 const BOUNDS: [(&str, Bound, Holds); 19] = [
-    ("issued_per_s", Bound::AtLeast(3_500.0), Holds::OnFastDisks),
-    ("issued_sct_per_s", Bound::AtLeast(2_400.0), Holds::OnFastDisks),
-    ("issue_p99_ms_at_64", Bound::AtMost(50.0), Holds::OnFastDisks),
-    ("issue_p50_ms_at_1", Bound::AtMost(1.8), Holds::OnFastDisks),
+    ("issued_per_s", Bound::AtLeast(3_500.0), Holds::OnFastDisks { syncs: 4 }),
+    ("issued_sct_per_s", Bound::AtLeast(2_400.0), Holds::OnFastDisks { syncs: 6 }),
+    ("issue_p99_ms_at_64", Bound::AtMost(50.0), Holds::OnFastDisks { syncs: 4 }),
+    ("issue_p50_ms_at_1", Bound::AtMost(1.8), Holds::OnFastDisks { syncs: 4 }),
     ("cpu_ms_per_certificate", Bound::AtMost(0.5), Holds::Everywhere),
     ("db_bytes_per_certificate", Bound::AtMost(4_096.0), Holds::Everywhere),
     ("lint_us", Bound::AtMost(100.0), Holds::Everywhere),
     ("ocsp_cached_per_s", Bound::AtLeast(50_000.0), Holds::Everywhere),
     ("ocsp_nonce_per_s", Bound::AtLeast(10_000.0), Holds::Everywhere),
-    ("revoke_ms_at_1m", Bound::AtMost(2.0), Holds::OnFastDisks),
+    ("revoke_ms_at_1m", Bound::AtMost(2.0), Holds::OnFastDisks { syncs: 1 }),
     ("crl_100k_ms", Bound::AtMost(80.0), Holds::Everywhere),
     ("crl_1m_s", Bound::AtMost(1.0), Holds::Everywhere),
-    ("issue_ratio_1m_vs_empty", Bound::AtLeast(0.9), Holds::OnFastDisks),
-    ("issue_ratio_10m_vs_empty", Bound::AtLeast(0.9), Holds::OnFastDisks),
-    ("revoke_full_ms", Bound::AtMost(2.0), Holds::OnFastDisks),
+    ("issue_ratio_1m_vs_empty", Bound::AtLeast(0.9), Holds::OnFastDisks { syncs: 4 }),
+    ("issue_ratio_10m_vs_empty", Bound::AtLeast(0.9), Holds::OnFastDisks { syncs: 4 }),
+    ("revoke_full_ms", Bound::AtMost(2.0), Holds::OnFastDisks { syncs: 1 }),
     ("start_ms", Bound::AtMost(100.0), Holds::Everywhere),
     ("start_full_ms", Bound::AtMost(2_000.0), Holds::Everywhere),
     ("idle_mib", Bound::AtMost(24.0), Holds::Everywhere),
-    ("revoked_seen_ms", Bound::AtMost(2.0), Holds::OnFastDisks),
+    ("revoked_seen_ms", Bound::AtMost(2.0), Holds::OnFastDisks { syncs: 1 }),
 ];
 
 /// Everything that was measured.
@@ -72,7 +74,8 @@ impl Figures {
         };
         written.extend(self.0.iter().map(|(name, value)| ((*name).to_owned(), *value)));
         std::fs::write(file, serde_json::to_vec_pretty(&written).unwrap()).unwrap();
-        let fast = self.0["sync_ms"] < FAST_SYNC_MS;
+        let sync_ms = self.0["sync_ms"];
+        let fast = sync_ms < FAST_SYNC_MS;
         let mut missed = 0;
         for (name, bound, holds) in BOUNDS {
             let Some(value) = self.0.get(name) else {
@@ -90,13 +93,16 @@ impl Figures {
             if kept {
                 continue;
             }
-            if holds == Holds::OnFastDisks && !fast {
-                println!(
-                    "not judged: {name} = {value:.3} ({text} where a sync takes less than {FAST_SYNC_MS} ms)"
-                );
-            } else {
-                println!("MISSED: {name} = {value:.3}, promised {text}");
-                missed += 1;
+            match holds {
+                Holds::OnFastDisks { syncs } if !fast => println!(
+                    "not judged: {name} = {value:.3} ({text} where a sync takes less than {FAST_SYNC_MS} ms; \
+                     here {syncs} x {sync_ms:.3} ms = {:.3} ms of syncs each)",
+                    f64::from(syncs) * sync_ms,
+                ),
+                _ => {
+                    println!("MISSED: {name} = {value:.3}, promised {text}");
+                    missed += 1;
+                }
             }
         }
         if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
