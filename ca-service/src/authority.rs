@@ -32,6 +32,7 @@ use crate::publisher::PublishedCrl;
 use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
+use crate::service_record::ServiceRecords;
 use crate::standing::Fall;
 use crate::storage::{CertificateStore, CrlPart, StoredAuthority};
 use crate::token_refusal::TokenRefusals;
@@ -153,6 +154,8 @@ pub struct CertificateAuthority {
     pub(crate) served_tokens: Served,
     /// Which were refused and are not in the audit trail yet.
     pub(crate) token_refusals: TokenRefusals,
+    /// What of the service itself is counted and not recorded yet.
+    pub(crate) service_records: ServiceRecords,
     /// Who approves what only a quorum may do while serving.
     pub(crate) quorum: Option<Quorum>,
     /// Who sends codes that prove an e-mail address.

@@ -2,9 +2,11 @@
 
 mod database;
 mod enrolment;
+mod file;
 mod keys;
 mod logs;
 mod mail;
+mod retention;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -26,17 +28,16 @@ use crate::oidc::config::{IssuerRule, OidcConfig};
 use crate::oidc::roles::{RoleOidcConfig, RoleRule};
 pub use database::DatabaseConfig;
 pub use enrolment::{EnrolmentConfig, HourlyRate, MutualTls, RequestWebhookConfig};
+pub use file::Sections;
 pub use keys::KeysConfig;
 pub use logs::{CheckConfig, EventLogConfig, IssuanceLogConfig};
 pub use mail::{MailConfig, MailTls};
+pub use retention::RetentionConfig;
 pub use warnings::ExpiryWarningsConfig;
 
 use crate::approval::ApprovalsConfig;
 use crate::presigned::PresignScope;
 use crate::storage::Database;
-
-/// Largest configuration file in bytes.
-const MAX_FILE: u64 = 256 * 1024;
 
 /// The file as it is written. Unknown fields are errors. `docs/operations/ca-service.toml` shows every field.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,6 +84,9 @@ pub struct Config {
     /// Revocation lists and status answers.
     #[serde(default)]
     pub status: StatusConfig,
+    /// What is forgotten, and when.
+    #[serde(default)]
+    pub retention: RetentionConfig,
     /// Which certificates people must approve; by default none.
     #[serde(default)]
     pub enrolment: EnrolmentConfig,
@@ -98,6 +102,9 @@ pub struct Config {
     /// Whose approval the root's key needs. Absent: `init` founds without, and nothing uses the root's key afterwards.
     #[serde(default)]
     pub approvals: Option<ApprovalsConfig>,
+    /// What the file says, by section and without the words.
+    #[serde(skip)]
+    pub sections: Sections,
 }
 
 /// Roles as they are written; each is recognised like an administrator.
@@ -273,50 +280,6 @@ pub struct Settings {
 }
 
 impl Config {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// [`StartRefusal`] when it cannot be read or does not parse.
-    pub fn read(path: &Path) -> Result<Self, StartRefusal> {
-        let shown = path.display();
-        let unreadable = |error: std::io::Error| {
-            StartRefusal::new(format!("{shown} cannot be read"), "correct the path after --config")
-                .because(error)
-        };
-        if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE {
-            return Err(StartRefusal::new(
-                format!("{shown} is larger than {MAX_FILE} bytes"),
-                "this is not the file that was meant",
-            ));
-        }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let mut config = Self::parse(&text).map_err(|refusal| {
-            StartRefusal::new(format!("{shown}: {}", refusal.what()), refusal.remedy().to_owned())
-        })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        config.data_dir = folder.join(&config.data_dir);
-        config.server.resolve_paths(folder);
-        config.admin.resolve_paths(folder);
-        config.roles.issuer.resolve_paths(folder);
-        config.roles.approver.resolve_paths(folder);
-        config.roles.auditor.resolve_paths(folder);
-        Ok(config)
-    }
-
-    /// Parses the text of a file.
-    ///
-    /// # Errors
-    /// [`StartRefusal`] when it does not parse.
-    pub fn parse(text: &str) -> Result<Self, StartRefusal> {
-        toml::from_str(text).map_err(|error| {
-            let line = error.to_string().lines().collect::<Vec<_>>().join(" ");
-            StartRefusal::new(
-                format!("the configuration does not parse: {line}"),
-                "compare it with the example file",
-            )
-        })
-    }
-
     /// Validates the file as a whole.
     ///
     /// # Errors
@@ -368,6 +331,7 @@ impl Config {
                 "refresh lists before they expire",
             );
         }
+        self.retention.validate()?;
         in_range("timestamp.accuracy_seconds", u64::from(self.timestamp.accuracy_seconds), 1, 60)?;
         in_range("keys.threads", self.keys.threads as u64, 1, 64)?;
         let Ok(timestamp_policy) = ObjectIdentifier::new(&self.timestamp.policy) else {
@@ -377,7 +341,7 @@ impl Config {
         let oidc =
             oidc::config::validate(&self.oidc, &self.server.listen, |name| profiles.contains_key(name))?;
         let data_dir = self.data_dir.clone();
-        let settings = Settings {
+        let mut settings = Settings {
             database: database::validated(self.database.as_ref(), &data_dir)?,
             keystore: data_dir.join(&self.keys.keystore),
             passphrase: keys::passphrase(&self.keys.passphrase, &data_dir)?,
@@ -400,6 +364,7 @@ impl Config {
             profiles,
             config: self,
         };
+        settings.config.sections.set_database(&settings.database.to_string());
         settings.config.issuance_log.as_ref().map(|log| log.tls(&settings)).transpose()?;
         settings.config.event_log.as_ref().map(|log| log.tls(&settings)).transpose()?;
         let knows = |name: &str| settings.profiles.contains_key(name);

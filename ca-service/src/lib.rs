@@ -66,6 +66,7 @@ pub mod responder;
 pub mod revocation;
 pub mod role;
 pub mod serve;
+pub mod service_record;
 pub mod standing;
 pub mod statement;
 pub mod storage;

@@ -36,6 +36,7 @@ use crate::reconciler::Reach;
 use crate::renewal_challenge::Challenges;
 use crate::responder::AnswerCache;
 use crate::revocation::SetAside;
+use crate::service_record::ServiceRecords;
 use crate::storage::sql_store::SqlStore;
 use crate::storage::{CertificateStore, Database, StoreError};
 use crate::token_refusal::{Ended, TokenRefusals};
@@ -109,6 +110,7 @@ pub async fn assemble(
         issuers: parts.issuers,
         served_tokens: Served::new(),
         token_refusals: TokenRefusals::default(),
+        service_records: ServiceRecords::default(),
         quorum: parts.quorum,
         mail: parts.mailer.map(CodeMail::by),
         published: RwLock::new(BTreeMap::new()),
@@ -286,6 +288,7 @@ impl Serving {
         }
         self.authority.note_deliveries().await;
         self.authority.record_refusals(Ended::All).await;
+        self.authority.record_stop().await;
         if let Err(error) = self.authority.store.probe().await {
             tracing::warn!(%error, "the last writes may not be durable");
         }
@@ -341,6 +344,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let webhook = config.as_ref().map(|config| Webhook::open(authority.settings(), config)).transpose()?;
     let told = &authority.settings().config.enrolment.webhook;
     let notices = told.as_ref().map(|told| Webhook::of_requests(authority.settings(), told)).transpose()?;
+    authority.record_start().await.map_err(store_failed)?;
     let running = server.start().await?;
     let mut tasks = vec![
         tokio::spawn(Arc::clone(&authority).run_publisher()),
@@ -348,6 +352,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
         tokio::spawn(Arc::clone(&authority).run_event_logger()),
         tokio::spawn(Arc::clone(&authority).run_probe()),
         tokio::spawn(Arc::clone(&authority).run_refusal_records()),
+        tokio::spawn(Arc::clone(&authority).run_signature_records()),
         tokio::spawn(Arc::clone(&authority).run_presigning()),
     ];
     tasks.extend(notices.map(|webhook| tokio::spawn(Arc::clone(&authority).run_request_notices(webhook))));

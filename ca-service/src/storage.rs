@@ -25,6 +25,7 @@ mod renewals;
 mod revocations;
 mod rows;
 mod search;
+mod service;
 mod sql;
 pub mod sql_store;
 mod sqlite;
@@ -46,6 +47,7 @@ pub(crate) use renewals::{BY_CERTIFICATE, requester};
 pub use renewals::{Counted, EndRenewals, EndedRenewals, RenewalCount, RenewalEnd, RenewalStore};
 pub use revocations::{NewRevocation, StoredRevocation};
 pub use search::{Expiring, ExpiryMark, MAX_RENEWALS, Search, Selected, SelectedCount, Selection};
+pub use service::{ForgottenTokens, ServiceStore};
 pub use tokens::StoredToken;
 use trust_store::sorted_json::SortedJson;
 
@@ -276,7 +278,7 @@ pub struct StoredCrl {
 /// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
 /// its audit record, MUST refuse without writing anything where the documentation says "nothing was changed", and MUST
 /// keep serial numbers and (issuer, list, CRL number) unique for ever. Calls may come from many tasks at once.
-pub trait CertificateStore: QueueStore + RenewalStore {
+pub trait CertificateStore: QueueStore + RenewalStore + ServiceStore {
     /// Records a token. `actor` asked for it.
     fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
 

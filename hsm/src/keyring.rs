@@ -14,6 +14,8 @@ use crate::uri::{KeyUri, Scheme};
 /// Attributes that name a place and the way to it. All others name a key in it.
 const PLACE_ATTRIBUTES: &[&str] = &[
     "token",
+    "manufacturer",
+    "model",
     "serial",
     "slot-id",
     "module-path",

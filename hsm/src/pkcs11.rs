@@ -37,8 +37,10 @@ use token::Connection;
 pub struct TokenOptions {
     /// The vendor's library (`module-path`).
     pub module: PathBuf,
-    /// The token's label; exactly one token must have it.
+    /// The token's label; exactly one token that also is what the next field says must have it.
     pub token: String,
+    /// What else must be true of the token.
+    pub only: TokenIdentity,
     /// Where the user PIN is read from, at every log-in.
     pub pin: PassphraseSource,
     /// Sessions that sign at the same time, at least 1. More than the token has processors is of no use.
@@ -52,15 +54,23 @@ impl TokenOptions {
     #[must_use]
     pub fn new(module: impl Into<PathBuf>, token: impl Into<String>, pin: PassphraseSource) -> Self {
         let (module, token) = (module.into(), token.into());
-        Self { module, token, pin, sessions: 4, protection: ProtectionLevel::Hardware }
+        let only = TokenIdentity::default();
+        Self { module, token, only, pin, sessions: 4, protection: ProtectionLevel::Hardware }
     }
 
-    /// The token that a key reference names: `token`, `module-path` and `pin-source`.
+    /// The token that a key reference names: `token`, `module-path` and `pin-source`, and what it says of the token beside its label.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when one of them is missing, [`Error::Unsupported`] for another scheme.
+    /// [`Error::Invalid`] when one of the three is missing, [`Error::Unsupported`] for another scheme and for `module-name`: which file
+    /// a name means is decided by a search path, and what is loaded here gets the PIN.
     pub fn from_uri(uri: &KeyUri) -> Result<Self, Error> {
         own_scheme(uri)?;
+        if uri.query_attribute("module-name").is_some() {
+            return Err(Error::Unsupported {
+                what: "module-name".to_owned(),
+                reason: "a library is named by its file, in module-path",
+            });
+        }
         let needed = |found: Option<&str>, name: &str| {
             found.map(str::to_owned).ok_or_else(|| Error::Invalid {
                 what: "key URI",
@@ -70,7 +80,43 @@ impl TokenOptions {
         let module = needed(uri.query_attribute("module-path"), "module-path")?;
         let token = needed(uri.path_attribute("token"), "token")?;
         let pin = needed(uri.query_attribute("pin-source"), "pin-source")?.parse()?;
-        Ok(Self::new(module, token, pin))
+        Ok(Self { only: TokenIdentity::from_uri(uri), ..Self::new(module, token, pin) })
+    }
+}
+
+/// What a reference says of its token beside the label (RFC 7512 §2.3); what is absent may be anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenIdentity {
+    /// Who made it.
+    pub manufacturer: Option<String>,
+    /// Its model.
+    pub model: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// The number of its slot, as the library counts now.
+    pub slot_id: Option<u64>,
+}
+
+impl TokenIdentity {
+    fn from_uri(uri: &KeyUri) -> Self {
+        let text = |name| uri.path_attribute(name).map(str::to_owned);
+        Self {
+            manufacturer: text("manufacturer"),
+            model: text("model"),
+            serial: text("serial"),
+            slot_id: uri.path_attribute("slot-id").and_then(|digits| digits.parse().ok()),
+        }
+    }
+
+    /// Whether a token that is `other` is meant, too.
+    fn admits(&self, other: &Self) -> bool {
+        fn fits<T: PartialEq>(wanted: Option<&T>, is: Option<&T>) -> bool {
+            wanted.is_none() || wanted == is
+        }
+        fits(self.manufacturer.as_ref(), other.manufacturer.as_ref())
+            && fits(self.model.as_ref(), other.model.as_ref())
+            && fits(self.serial.as_ref(), other.serial.as_ref())
+            && fits(self.slot_id.as_ref(), other.slot_id.as_ref())
     }
 }
 
@@ -134,8 +180,18 @@ impl KeyProvider for Token {
 
     fn open(&self, uri: &KeyUri) -> Result<Arc<dyn Signer>, Error> {
         own_scheme(uri)?;
-        if uri.path_attribute("token").is_some_and(|token| token != self.connection.options().token) {
+        let another_label =
+            uri.path_attribute("token").is_some_and(|token| token != self.connection.options().token);
+        let named = TokenIdentity::from_uri(uri);
+        let another = named != TokenIdentity::default() && !named.admits(&self.connection.identity()?);
+        if another_label || another {
             return Err(Error::NotFound { what: "the key's token".to_owned() });
+        }
+        if uri.path_attribute("type").is_some_and(|kind| kind != "private") {
+            return Err(Error::Invalid {
+                what: "key URI",
+                reason: "a key that signs is of the type private".to_owned(),
+            });
         }
         let (id, label) = (uri.path_bytes("id"), uri.path_attribute("object"));
         let mut found = self.connection.repeat(|session| object::find(session, id, label))?;

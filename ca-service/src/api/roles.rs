@@ -187,7 +187,9 @@ impl Access {
                             }),
                         _ => None,
                     };
-                    return Ok(Caller { role: *role, name, person });
+                    let caller = Caller { role: *role, name, person };
+                    self.authority.note_role(&caller.actor()).await;
+                    return Ok(caller);
                 }
                 Ok(identity) => recognised = recognised.or(Some((*role, identity))),
                 // The first one speaks: every one says the same.
@@ -199,7 +201,9 @@ impl Access {
             && let Some(token) = bearer(headers).filter(|token| token.split('.').count() == 3)
         {
             let holder = self.authority.role_holder(token, action).await?;
-            return Ok(Caller { role: holder.role, person: bearing(&holder, peer), name: holder.name });
+            let caller = Caller { role: holder.role, person: bearing(&holder, peer), name: holder.name };
+            self.authority.note_role(&caller.actor()).await;
+            return Ok(caller);
         }
         if let Some((role, identity)) = recognised {
             return Err(Problem::new(StatusCode::FORBIDDEN, "role_insufficient")

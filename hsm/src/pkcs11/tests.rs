@@ -68,6 +68,37 @@ fn turn() -> Option<std::sync::MutexGuard<'static, ()>> {
     Some(TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
+/// RFC 7512 §2.3: what a reference says of its token must be true of it, or another token would be asked for a signature.
+#[test]
+fn every_attribute_of_a_token_in_a_reference_must_fit() {
+    let Some(_turn) = turn() else { return };
+    let (_, options) = token("named");
+    let provider = Token::open(options.clone()).unwrap();
+    let is = provider.connection.identity().unwrap();
+    let (serial, model) = (is.serial.clone().unwrap(), is.model.clone().unwrap());
+    provider.generate(&KeySpec::new("k", KeyAlgorithm::EcdsaP256, [Purpose::Certificate]).unwrap()).unwrap();
+    let open = |attributes: &str| {
+        let uri = format!("pkcs11:token=named;{attributes};object=k").parse().unwrap();
+        provider.open(&uri).map(|_| ())
+    };
+    let model = model.replace(' ', "%20");
+    open(&format!("serial={serial};model={model};slot-id={};type=private", is.slot_id.unwrap())).unwrap();
+    for wrong in ["serial=0000", "model=other", "manufacturer=nobody", "slot-id=4000000000"] {
+        assert!(matches!(open(wrong), Err(Error::NotFound { .. })), "{wrong}");
+    }
+    assert!(matches!(open("type=public"), Err(Error::Invalid { .. })));
+    // Not at the first connection either, so that no other token sees the PIN.
+    let other = TokenOptions {
+        only: TokenIdentity { serial: Some("0000".to_owned()), ..TokenIdentity::default() },
+        ..options.clone()
+    };
+    assert!(Token::open(other).is_err());
+    let only = TokenIdentity { serial: Some(serial), ..TokenIdentity::default() };
+    Token::open(TokenOptions { only, ..options }).unwrap();
+    let named = "pkcs11:token=named;object=k?module-name=softhsm2&pin-source=file:/pin".parse().unwrap();
+    assert!(matches!(TokenOptions::from_uri(&named), Err(Error::Unsupported { .. })));
+}
+
 #[test]
 fn a_soft_token_passes_the_suite() {
     let Some(_turn) = turn() else { return };

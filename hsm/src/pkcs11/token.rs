@@ -12,7 +12,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use zeroize::Zeroize as _;
 
-use super::TokenOptions;
+use super::{TokenIdentity, TokenOptions};
 use crate::clock::monotonic;
 use crate::error::Error;
 use crate::provider::Health;
@@ -370,7 +370,7 @@ impl Connection {
         let absent = Failure::Pkcs11(RvError::TokenNotPresent, Function::GetSlotList);
         let mut found = None;
         for slot in self.library.get_slots_with_initialized_token()? {
-            if self.library.get_token_info(slot)?.label() == self.options.token {
+            if self.is_meant(slot)? {
                 // Two tokens of one name: neither is meant.
                 if found.replace(slot).is_some() {
                     return Err(Failure::InvalidValue);
@@ -380,13 +380,37 @@ impl Connection {
         found.ok_or(absent)
     }
 
+    /// Whether the token in a slot is the one of the options.
+    fn is_meant(&self, slot: Slot) -> Result<bool, Failure> {
+        Ok(self.library.get_token_info(slot)?.label() == self.options.token
+            && self.options.only.admits(&self.identity_in(slot)?))
+    }
+
+    fn identity_in(&self, slot: Slot) -> Result<TokenIdentity, Failure> {
+        let found = self.library.get_token_info(slot)?;
+        Ok(TokenIdentity {
+            manufacturer: Some(found.manufacturer_id().to_owned()),
+            model: Some(found.model().to_owned()),
+            serial: Some(found.serial_number().to_owned()),
+            slot_id: Some(slot.id()),
+        })
+    }
+
+    /// What the token says of itself.
+    pub(super) fn identity(&self) -> Result<TokenIdentity, Error> {
+        self.repeat(|session| {
+            let slot = session.get_session_info()?.slot_id();
+            self.identity_in(slot)
+        })
+    }
+
     fn session(&self, slot: Option<Slot>) -> Result<Session, Failure> {
         let slot = match slot {
             Some(slot) => slot,
             None => self.find_slot()?,
         };
         // Numbers of slots are given anew at every start of a library: a PIN must never reach another token.
-        if self.library.get_token_info(slot)?.label() != self.options.token {
+        if !self.is_meant(slot)? {
             return Err(Failure::Pkcs11(RvError::TokenNotPresent, Function::GetTokenInfo));
         }
         let session = self.library.open_rw_session(slot)?;

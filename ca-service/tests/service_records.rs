@@ -1,0 +1,132 @@
+//! What the audit trail says of the service itself, and what the service forgets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_service::storage::audit::Record;
+use fixture::program::{Process, config};
+use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
+use serde_json::{Value, json};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
+
+/// The trail's records of some kinds of events.
+async fn trail(site: &Site, events: &[&str]) -> Vec<Record> {
+    let records = site.store().await.audit_records(0, 10_000).await.unwrap();
+    records.into_iter().filter(|record| events.contains(&record.event.as_str())).collect()
+}
+
+fn detail(record: &Record) -> Value {
+    serde_json::from_str(&record.detail).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_stops_crashes_and_changes_of_the_configuration_are_recorded() {
+    let site = Site::new().await;
+    let file = config(&site);
+    Process::start(&file).stop();
+    // What a comment says is no change; what a profile and another section say is one.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("# a comment\n{text}")).unwrap();
+    Process::start(&file).stop();
+    let changed = format!("{text}\n[retention]\nunused_token_days = 30\n");
+    std::fs::write(&file, &changed).unwrap();
+    let killed = Process::start(&file);
+    killed.signal("KILL");
+    drop(killed);
+    Process::start(&file).stop();
+
+    let events = ["configuration.changed", "server.started", "server.stopped"];
+    let records = trail(&site, &events).await;
+    let said: Vec<(&str, Value)> = records
+        .iter()
+        .map(|record| (record.event.as_str(), detail(record).get("before").cloned().unwrap_or_default()))
+        .collect();
+    let before = |what: &str| ("server.started", json!(what));
+    let stopped = ("server.stopped", Value::Null);
+    let started = detail(&records[0]);
+    let expected = [
+        before("nothing"),
+        stopped.clone(),
+        before("stopped"),
+        stopped.clone(),
+        ("configuration.changed", started["configuration"].clone()),
+        before("stopped"),
+        before("crashed"),
+        stopped,
+    ];
+    assert_eq!(said, expected);
+    let change = detail(&records[4]);
+    assert_eq!(change["sections"], json!(["retention"]));
+    assert_eq!(change["after"], detail(&records[6])["configuration"]);
+    assert_ne!(change["after"], change["before"]);
+    let issuing = site.open().await;
+    let authorities = started["keys"].as_object().unwrap();
+    assert!(authorities.contains_key("root") && authorities.contains_key("code-signing"), "{started}");
+    assert_eq!(started["version"], json!(env!("CARGO_PKG_VERSION")));
+    check_ca(&issuing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_start_cannot_be_recorded_answers_nothing() {
+    use fixture::faults::{Fault, FaultyStore};
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    store.arm("record_service", Fault::Before);
+    let refusal = ca_service::serve::start(authority.clone()).await.err().unwrap();
+    assert!(refusal.to_string().contains("the database cannot be used"), "{refusal}");
+    assert_eq!(trail(&site, &["server.started"]).await, []);
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_uses_a_role_and_how_much_is_signed_are_in_the_trail() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    for _ in 0..3 {
+        let wanted = token_request("dev@example.com", "developer");
+        server.admin().create_token(&wanted).await.unwrap();
+    }
+    let used = trail(&site, &["role.used"]).await;
+    assert_eq!(used.len(), 1, "{used:?}");
+    assert!(used[0].actor.starts_with("administrator:"), "{used:?}");
+    let token = server.admin().create_token(&token_request("dev@example.com", "developer")).await.unwrap();
+    let issued = server.authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    server.client().ocsp(ocsp_request(&issued.chain[0], &issued.serial)).await.unwrap();
+    server.authority.record_signatures().await;
+    let signed = trail(&site, &["ocsp.signed"]).await;
+    assert_eq!(signed.iter().map(detail).collect::<Vec<_>>(), [json!({ "ahead": 0, "count": 1 })]);
+    // Nothing was signed since.
+    server.authority.record_signatures().await;
+    assert_eq!(trail(&site, &["ocsp.signed"]).await.len(), 1);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_nobody_used_are_forgotten_long_after_they_expired_and_no_others() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        let wanted = token_request("dev@example.com", "developer");
+        tokens.push(authority.create_token(&wanted, "test").await.unwrap().token);
+    }
+    authority.enrol(&enrol_request(&tokens[0], &key(), None)).await.unwrap();
+    assert_eq!(authority.forget_tokens().await.unwrap(), 0);
+    // They live for ten minutes; ninety days after that they are still there.
+    clock.advance(Duration::from_secs(90 * 86_400 + 599));
+    assert_eq!(authority.forget_tokens().await.unwrap(), 0);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(authority.forget_tokens().await.unwrap(), 2);
+    assert_eq!(authority.forget_tokens().await.unwrap(), 0);
+    let forgotten = trail(&site, &["tokens.forgotten"]).await;
+    assert_eq!(forgotten.len(), 1);
+    assert_eq!(detail(&forgotten[0])["count"], json!(2));
+    check_ca(&authority).await;
+}
