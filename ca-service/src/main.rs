@@ -175,9 +175,10 @@ async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure>
     let _occupied = occupancy::occupy(&mut settings).await?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
     let serving = serve::start(authority).await?;
+    let stopped = shutdown::signal(exit_with_stdin);
     ready::announce(&serving.running)?;
     let ended = tokio::select! {
-        _ = shutdown::signal(exit_with_stdin) => Ok(()),
+        _ = stopped => Ok(()),
         () = serving.superseded() => Err(Failure::failed("another_server_serves: another server took the records over")),
     };
     serving.stop().await;

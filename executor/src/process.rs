@@ -52,8 +52,9 @@ pub fn serve(config: &Path, exit_with_stdin: bool, format: Format) -> Result<(),
         .map_err(Failure::failed)?;
     runtime.block_on(async {
         let (running, executor) = start::start(settings, confinement, spawner).await?;
+        let stopped = shutdown::signal(exit_with_stdin);
         ready::announce(&running)?;
-        shutdown::signal(exit_with_stdin).await;
+        stopped.await;
         executor.shut_down();
         running.stop().await;
         // The process must not end before what was recorded is on disk.

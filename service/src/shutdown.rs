@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use tokio::signal::unix::{SignalKind, signal as listen};
+use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio::sync::oneshot;
 
 /// Why the server stops.
@@ -19,26 +19,31 @@ pub enum Reason {
 /// Waits for SIGTERM, SIGINT or, with `exit_on_stdin_eof`, the end of stdin, by which a parent process that dies takes
 /// its children with it.
 ///
-/// A signal that cannot be listened for never arrives; the others still count.
-pub async fn signal(exit_on_stdin_eof: bool) -> Reason {
-    let reason = tokio::select! {
-        () = arrival(SignalKind::terminate()) => Reason::Terminate,
-        () = arrival(SignalKind::interrupt()) => Reason::Interrupt,
-        () = stdin_end(exit_on_stdin_eof) => Reason::StdinClosed,
-    };
-    tracing::info!(?reason, "stopping");
-    reason
+/// Signals count from the call on, not from when the answer is waited for: whoever is told that a server is ready may stop it at once.
+/// A signal that cannot be listened for never arrives; the others still count. To be called within a runtime.
+pub fn signal(exit_on_stdin_eof: bool) -> impl Future<Output = Reason> + Send {
+    let (terminate, interrupt) = (heard(SignalKind::terminate()), heard(SignalKind::interrupt()));
+    async move {
+        let reason = tokio::select! {
+            () = arrival(terminate) => Reason::Terminate,
+            () = arrival(interrupt) => Reason::Interrupt,
+            () = stdin_end(exit_on_stdin_eof) => Reason::StdinClosed,
+        };
+        tracing::info!(?reason, "stopping");
+        reason
+    }
 }
 
-async fn arrival(kind: SignalKind) {
-    match listen(kind) {
-        Ok(mut stream) => {
-            stream.recv().await;
+fn heard(kind: SignalKind) -> Option<Signal> {
+    listen(kind).inspect_err(|error| tracing::warn!(%error, ?kind, "cannot listen for a signal")).ok()
+}
+
+async fn arrival(signal: Option<Signal>) {
+    match signal {
+        Some(mut signal) => {
+            signal.recv().await;
         }
-        Err(error) => {
-            tracing::warn!(%error, ?kind, "cannot listen for a signal");
-            std::future::pending::<()>().await;
-        }
+        None => std::future::pending().await,
     }
 }
 

@@ -59,8 +59,9 @@ pub async fn serve(settings: Settings, exit_with_stdin: bool) -> Result<(), Fail
         .service(tower::service_fn(move |request| api::answer(state.clone(), request)))
         .start()
         .await?;
+    let stopped = shutdown::signal(exit_with_stdin);
     ready::announce(&running)?;
-    let reason = running.run_until(shutdown::signal(exit_with_stdin)).await;
+    let reason = running.run_until(stopped).await;
     tracing::info!(?reason, "stopping");
     tokio::task::spawn_blocking(move || logs.iter().for_each(|log| log.log.close()))
         .await

@@ -91,6 +91,7 @@ pub async fn serve(settings: Settings, exit_with_stdin: bool) -> Result<(), Fail
     let shared = state.clone();
     let running =
         server.service(tower::service_fn(move |request| answer(shared.clone(), request))).start().await?;
+    let stopped = shutdown::signal(exit_with_stdin);
     ready::announce(&running)?;
     let saved = state.clone();
     let saving = tokio::spawn(async move {
@@ -102,7 +103,7 @@ pub async fn serve(settings: Settings, exit_with_stdin: bool) -> Result<(), Fail
             }
         }
     });
-    running.run_until(shutdown::signal(exit_with_stdin)).await;
+    running.run_until(stopped).await;
     saving.abort();
     tokio::task::spawn_blocking(move || state.save_notes()).await.map_err(Failure::failed)
 }
