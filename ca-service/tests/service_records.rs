@@ -94,7 +94,7 @@ async fn who_uses_a_role_and_how_much_is_signed_are_in_the_trail() {
     }
     let used = trail(&site, &["role.used"]).await;
     assert_eq!(used.len(), 1, "{used:?}");
-    assert!(used[0].actor.starts_with("administrator:"), "{used:?}");
+    assert!(used[0].actor.starts_with("admin:"), "{used:?}");
     let token = server.admin().create_token(&token_request("dev@example.com", "developer")).await.unwrap();
     let issued = server.authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
     server.client().ocsp(ocsp_request(&issued.chain[0], &issued.serial)).await.unwrap();
