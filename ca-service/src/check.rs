@@ -18,8 +18,9 @@ use serde::Serialize;
 use trust_store::provider::AwsLc;
 use trust_store::signature::SignatureVerifier as _;
 
-use crate::authority::{CertificateAuthority, LoadedAuthority, names};
+use crate::authority::{CertificateAuthority, LoadedAuthority};
 use crate::error::CaError;
+use crate::publisher::longest_life;
 use crate::storage::{CrlPart, Search, State, Step, StoredCertificate};
 pub use logs::{Extent, LogFinding, LogFindingCode, LogFindings, LogRead, LogReport, LogSources};
 use trail::Trail;
@@ -251,8 +252,8 @@ async fn lists(
                 CrlPart::Complete | CrlPart::Delta => None,
                 CrlPart::Shard(shard) => Some(issuer.status.crl(shard)),
             };
-            let longest = if names::is_root(&loaded.name) { 366 * 86_400 } else { 10 * 86_400 };
-            let rules = CrlRules { issuer, shard_url: url.as_deref(), longest_validity: longest };
+            let longest_validity = longest_life(&loaded.name);
+            let rules = CrlRules { issuer, shard_url: url.as_deref(), longest_validity };
             if let Err(error) = lint::crl(&crl.der, &rules).into_result() {
                 report.findings.push(format!("{name}: {error}"));
             }

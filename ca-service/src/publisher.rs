@@ -31,6 +31,12 @@ pub struct PublishedCrl {
     pub etag: String,
 }
 
+/// How long a list of an authority may live at most (R3), in seconds.
+pub(crate) fn longest_life(authority: &str) -> i64 {
+    let days = if names::is_root(authority) { 366 } else { 10 };
+    days * 86_400
+}
+
 impl CertificateAuthority {
     /// Puts the stored lists into memory; called before anything is served.
     ///
@@ -126,8 +132,7 @@ impl CertificateAuthority {
             CrlScope::Complete => None,
             CrlScope::Shard { url } => Some(url.as_str()),
         };
-        let longest_validity = plan.next_update.since(plan.this_update);
-        let rules = CrlRules { issuer, shard_url, longest_validity };
+        let rules = CrlRules { issuer, shard_url, longest_validity: longest_life(name) };
         lint::crl(&tbs.unsigned(), &rules).into_result()?;
         let signature =
             self.sign(authority, Purpose::Crl, &crl_intent(name, part, plan.number), tbs.as_der()).await?;

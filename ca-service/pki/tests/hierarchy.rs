@@ -2,153 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod fixture;
 #[path = "../../../tests/src/skip.rs"]
 mod skip;
 
 use std::process::Command;
 
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
-};
-use ca_pki::certificate::{Decided, Form, Issuer, StatusUrls, build, build_root};
+use ca_pki::certificate::{Form, Issuer, build};
 use ca_pki::crl::{CrlPlan, CrlScope, RevocationReason, RevokedEntry};
-use ca_pki::key::KeyUse;
 use ca_pki::lint::{self, CertificateRules, CrlRules, Severity};
 use ca_pki::ocsp::{Answer, CertId, CertIdHash, CertStatus, OcspRequest};
 use ca_pki::profile::{Kind, Profile, ProfileConfig, SctPolicy, SubscriberRules};
-use ca_pki::serial::{InstancePrefix, Period, Shard, ShardCount};
-use ca_pki::{
-    DistinguishedName, Error, Identity, NameFields, SerialNumber, SignatureAlgorithm, SubjectPublicKey,
-    ToBeSigned, UnixTime,
-};
-
-const NOW: UnixTime = UnixTime(1_790_000_000); // September 2026
-const DAY: i64 = 86_400;
-
-struct Key {
-    pair: EcdsaKeyPair,
-    public: SubjectPublicKey,
-    algorithm: SignatureAlgorithm,
-}
-
-impl Key {
-    fn p256() -> Self {
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref()).unwrap();
-        Self::new(pair, SignatureAlgorithm::EcdsaP256Sha256)
-    }
-
-    fn p384() -> Self {
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &SystemRandom::new()).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, pkcs8.as_ref()).unwrap();
-        Self::new(pair, SignatureAlgorithm::EcdsaP384Sha384)
-    }
-
-    fn new(pair: EcdsaKeyPair, algorithm: SignatureAlgorithm) -> Self {
-        let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
-        let public = SubjectPublicKey::from_spki(spki.as_ref(), KeyUse::Authority).unwrap();
-        Self { pair, public, algorithm }
-    }
-
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
-    }
-
-    fn assemble(&self, tbs: &ToBeSigned) -> Vec<u8> {
-        tbs.assemble(&self.sign(tbs.as_der())).unwrap()
-    }
-}
-
-fn name(common_name: &str) -> DistinguishedName {
-    DistinguishedName::from_fields(&NameFields {
-        country: Some("US".into()),
-        organization: Some("MentatLab".into()),
-        common_name: Some(common_name.into()),
-        ..NameFields::default()
-    })
-    .unwrap()
-}
-
-fn urls(issuer: &str, shards: u16) -> StatusUrls {
-    StatusUrls {
-        base: "http://status.example.org".into(),
-        issuer: issuer.into(),
-        shards: ShardCount::new(shards).unwrap(),
-    }
-}
-
-fn serial(seed: u8) -> SerialNumber {
-    SerialNumber::from_random(InstancePrefix::new(1).unwrap(), Period::of(UnixTime(0)), &[seed; 17])
-}
-
-struct Hierarchy {
-    root: Vec<u8>,
-    root_issuer: Issuer,
-    root_key: Key,
-    intermediate: Vec<u8>,
-    issuer: Issuer,
-    key: Key,
-}
-
-fn decided<'a>(
-    serial: &'a SerialNumber,
-    subject: &'a DistinguishedName,
-    identity: Option<&'a Identity>,
-    key: &'a Key,
-) -> Decided<'a> {
-    Decided {
-        serial,
-        subject,
-        identity,
-        public_key: &key.public,
-        not_before: NOW,
-        identity_issuer: identity.map(|_| "https://ca.example.org"),
-        claims: &[],
-    }
-}
-
-impl Hierarchy {
-    fn new() -> Self {
-        let (root_key, key) = (Key::p384(), Key::p256());
-        let root_profile = Profile::infrastructure(Kind::Root, 3650, &[]).unwrap();
-        let (root_serial, root_name) = (serial(1), name("MentatLab Root CA"));
-        let asked = decided(&root_serial, &root_name, None, &root_key);
-        let tbs = build_root(&root_profile, root_key.algorithm, &asked, &urls("root", 1)).unwrap();
-        clean(&tbs, Kind::Root, None);
-        let root = root_key.assemble(&tbs);
-        let root_issuer = Issuer::from_certificate(&root, root_key.algorithm, urls("root", 1)).unwrap();
-        let profile = Profile::infrastructure(Kind::CodeSigningIssuer, 1825, &[]).unwrap();
-        let (ca_serial, ca_name) = (serial(2), name("MentatLab Agent CA"));
-        let asked = decided(&ca_serial, &ca_name, None, &key);
-        let tbs = build(&profile, &root_issuer, &asked, Form::Certificate).unwrap();
-        clean(&tbs, Kind::CodeSigningIssuer, Some(&root_issuer));
-        let intermediate = root_key.assemble(&tbs);
-        let issuer =
-            Issuer::from_certificate(&intermediate, key.algorithm, urls("code-signing", 128)).unwrap();
-        Self { root, root_issuer, root_key, intermediate, issuer, key }
-    }
-}
-
-fn clean(tbs: &ToBeSigned, kind: Kind, issuer: Option<&Issuer>) {
-    let report = lint::certificate(&tbs.unsigned(), &CertificateRules { kind, issuer });
-    assert_eq!(report.findings(), [], "{kind:?}");
-}
-
-fn developer() -> Profile {
-    let config = ProfileConfig {
-        rules: SubscriberRules::Internal,
-        lifetime_seconds: None,
-        subject: NameFields::default(),
-        policies: Vec::new(),
-        keys: ca_pki::profile::SubscriberKeys::Classical,
-        sct: SctPolicy::Embedded,
-    };
-    Profile::subscriber("developer", &config).unwrap()
-}
+use ca_pki::serial::{Shard, ShardCount};
+use ca_pki::{Error, Identity, NameFields, SignatureAlgorithm, ToBeSigned, UnixTime};
+use fixture::{DAY, Hierarchy, Key, NOW, clean, decided, developer, name, plan, serial};
 
 /// Every finding's rule of severity error.
 fn errors(der: &[u8], kind: Kind, issuer: Option<&Issuer>) -> Vec<&'static str> {
@@ -259,18 +126,6 @@ fn one_altered_byte_anywhere_is_an_error_or_another_certificate() {
     }
     for length in (0..whole.len()).step_by(7) {
         assert_eq!(errors(&whole[..length], Kind::Internal, None), ["certificate_parses"]);
-    }
-}
-
-fn plan(number: u64, scope: CrlScope) -> CrlPlan {
-    CrlPlan {
-        number,
-        this_update: NOW,
-        next_update: NOW.plus(7 * DAY),
-        scope,
-        freshest: None,
-        base: None,
-        expired_since: UnixTime(NOW.0 - DAY),
     }
 }
 

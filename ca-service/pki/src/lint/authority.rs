@@ -2,12 +2,10 @@
 
 use der::flagset::FlagSet;
 use spki::ObjectIdentifier;
-use x509_cert::ext::pkix::{
-    AuthorityInfoAccessSyntax, CertificatePolicies, CrlDistributionPoints, KeyUsages,
-};
+use x509_cert::ext::pkix::{CertificatePolicies, KeyUsages};
 
 use super::view::View;
-use super::{Report, Source};
+use super::{Report, Source, code_signing};
 use crate::oid;
 use crate::profile::TIME_STAMP_MAX_DAYS;
 
@@ -67,7 +65,7 @@ pub(super) fn issuer(view: &View<'_>, purpose: ObjectIdentifier, levels_below: u
     if view.decoded::<CertificatePolicies>(oid::CERTIFICATE_POLICIES).is_none_or(|value| value.0.is_empty()) {
         error(report, "C7", "certificate_policies_present");
     }
-    status_pointers(view, report);
+    code_signing::status(view, "C7", report);
 }
 
 pub(super) fn ocsp_responder(view: &View<'_>, report: &mut Report) {
@@ -90,7 +88,7 @@ pub(super) fn timestamp_authority(view: &View<'_>, report: &mut Report) {
     if view.not_after.0 - view.not_before.0 + 1 > TIME_STAMP_MAX_DAYS * 86_400 {
         error(report, "T1", "validity_at_most_135_months");
     }
-    status_pointers(view, report);
+    code_signing::status(view, "C7", report);
 }
 
 fn not_an_authority(view: &View<'_>, requirement: &'static str, report: &mut Report) {
@@ -103,20 +101,5 @@ fn only_digital_signature(view: &View<'_>, requirement: &'static str, report: &m
     let wanted: FlagSet<KeyUsages> = KeyUsages::DigitalSignature.into();
     if !critical(view, oid::KEY_USAGE) || view.key_usage().is_none_or(|usage| usage.0 != wanted) {
         error(report, requirement, "key_usage_digital_signature");
-    }
-}
-
-fn status_pointers(view: &View<'_>, report: &mut Report) {
-    if view
-        .decoded::<CrlDistributionPoints>(oid::CRL_DISTRIBUTION_POINTS)
-        .is_none_or(|value| value.0.is_empty())
-    {
-        error(report, "C7", "crl_distribution_points");
-    }
-    if view
-        .decoded::<AuthorityInfoAccessSyntax>(oid::AUTHORITY_INFO_ACCESS)
-        .is_none_or(|value| value.0.is_empty())
-    {
-        error(report, "C7", "authority_information_access");
     }
 }

@@ -41,7 +41,7 @@ pub fn certificate(der: &[u8], rules: &CertificateRules<'_>) -> Report {
     };
     let view = View::new(&parsed);
     structure(&view, der, &mut report);
-    extensions(&view, &mut report);
+    extensions(&view, rules.kind, &mut report);
     key(&view, rules.kind, &mut report);
     match rules.kind {
         Kind::Root => authority::root(&view, &mut report),
@@ -121,7 +121,7 @@ const KNOWN_CRITICAL: [ObjectIdentifier; 9] = [
     oid::PRECERTIFICATE_POISON,
 ];
 
-fn extensions(view: &View<'_>, report: &mut Report) {
+fn extensions(view: &View<'_>, kind: Kind, report: &mut Report) {
     let subject_empty = view.certificate.tbs_certificate().subject().is_empty();
     let mut error = |requirement, rule, detail: &str| report.error(Source::Rfc, requirement, rule, detail);
     let mut seen: Vec<ObjectIdentifier> = Vec::with_capacity(view.extensions.len());
@@ -139,8 +139,7 @@ fn extensions(view: &View<'_>, report: &mut Report) {
                     | oid::AUTHORITY_INFO_ACCESS
             );
             let rule = if known { "extension_must_not_be_critical" } else { "no_unknown_critical_extension" };
-            // The code-signing rules name these two themselves.
-            if !matches!(extension.extn_id, oid::CRL_DISTRIBUTION_POINTS | oid::AUTHORITY_INFO_ACCESS) {
+            if !named_by_its_own_rules(kind, extension.extn_id) {
                 error("C11", rule, &extension.extn_id.to_string());
             }
         }
@@ -156,6 +155,15 @@ fn extensions(view: &View<'_>, report: &mut Report) {
     }
     if view.decoded::<SubjectKeyIdentifier>(oid::SUBJECT_KEY_IDENTIFIER).is_none() {
         report.warning(Source::Rfc, "C11", "subject_key_identifier_present", "");
+    }
+}
+
+/// Whether the rules of a kind say themselves that an extension must not be critical.
+fn named_by_its_own_rules(kind: Kind, extension: ObjectIdentifier) -> bool {
+    match kind {
+        Kind::Root | Kind::OcspResponder => false,
+        Kind::Keyless => extension == oid::CRL_DISTRIBUTION_POINTS,
+        _ => matches!(extension, oid::CRL_DISTRIBUTION_POINTS | oid::AUTHORITY_INFO_ACCESS),
     }
 }
 

@@ -29,7 +29,7 @@ fn error(report: &mut Report, requirement: &'static str, rule: &'static str, det
 /// Every rule, for certificates under the baseline requirements.
 pub(super) fn baseline(view: &View<'_>, report: &mut Report) {
     usage(view, report);
-    status(view, report);
+    status(view, "C5", report);
     policies(view, report);
     names::subject(view, report);
     validity(view, report);
@@ -40,7 +40,7 @@ pub(super) fn baseline(view: &View<'_>, report: &mut Report) {
 /// The rules for a private PKI's developers: all but those on the subject.
 pub(super) fn internal(view: &View<'_>, report: &mut Report) {
     usage(view, report);
-    status(view, report);
+    status(view, "C5", report);
     policies(view, report);
     validity(view, report);
     signature(view, report);
@@ -49,7 +49,7 @@ pub(super) fn internal(view: &View<'_>, report: &mut Report) {
 /// The rules for ten-minute certificates: usage, signature, and a distribution point.
 pub(super) fn keyless(view: &View<'_>, report: &mut Report) {
     usage(view, report);
-    distribution_points(view, report);
+    distribution_points(view, "C5", report);
     signature(view, report);
 }
 
@@ -103,34 +103,35 @@ fn has_other_usages(usage: &KeyUsage) -> bool {
         || usage.decipher_only()
 }
 
-fn status(view: &View<'_>, report: &mut Report) {
-    distribution_points(view, report);
+/// Where to learn whether it was revoked: where relying parties are sure to fetch.
+pub(super) fn status(view: &View<'_>, requirement: &'static str, report: &mut Report) {
+    distribution_points(view, requirement, report);
     let information: Option<AuthorityInfoAccessSyntax> = view.decoded(oid::AUTHORITY_INFO_ACCESS);
     match view.extension(oid::AUTHORITY_INFO_ACCESS) {
-        None => error(report, "C5", "authority_information_access", "missing"),
+        None => error(report, requirement, "authority_information_access", "missing"),
         Some(extension) if extension.critical => {
-            error(report, "C5", "authority_information_access", "critical");
+            error(report, requirement, "authority_information_access", "critical");
         }
         Some(_) => {}
     }
     let descriptions = information.map(|value| value.0).unwrap_or_default();
     let of = |method: ObjectIdentifier| descriptions.iter().filter(move |each| each.access_method == method);
     if !of(oid::AD_CA_ISSUERS).any(|each| is_http(&each.access_location)) {
-        error(report, "C5", "aia_missing_ca_issuers_http_url", "");
+        error(report, requirement, "aia_missing_ca_issuers_http_url", "");
     }
     if of(oid::AD_OCSP).any(|each| !is_http(&each.access_location)) {
-        error(report, "C5", "aia_ocsp_not_http", "");
+        error(report, requirement, "aia_ocsp_not_http", "");
     }
 }
 
-fn distribution_points(view: &View<'_>, report: &mut Report) {
+fn distribution_points(view: &View<'_>, requirement: &'static str, report: &mut Report) {
     let rule = "crl_distribution_points";
     let Some(extension) = view.extension(oid::CRL_DISTRIBUTION_POINTS) else {
-        error(report, "C5", rule, "missing");
+        error(report, requirement, rule, "missing");
         return;
     };
     if extension.critical {
-        error(report, "C5", rule, "critical");
+        error(report, requirement, rule, "critical");
     }
     let points: Option<CrlDistributionPoints> = view.decoded(oid::CRL_DISTRIBUTION_POINTS);
     // Every location must be one that relying parties are sure to fetch, not only one of them.
@@ -144,7 +145,7 @@ fn distribution_points(view: &View<'_>, report: &mut Report) {
             })
     });
     if !all_http {
-        error(report, "C5", rule, "not an HTTP URL");
+        error(report, requirement, rule, "not an HTTP URL");
     }
 }
 
