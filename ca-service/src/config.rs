@@ -121,7 +121,7 @@ pub struct RolesConfig {
     pub oidc: Vec<RoleOidcConfig>,
 }
 
-/// The hierarchy as it is written; used by `init` only, except for the serial prefix.
+/// The hierarchy as it is written; used by `init` only, except for the serial prefix, the shards and `issuing_days`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HierarchyConfig {
@@ -143,6 +143,9 @@ pub struct HierarchyConfig {
     pub root_days: u32,
     /// Validity of the issuing CAs in days. Default 1825.
     pub issuer_days: u32,
+    /// Days for which a CA for code signing issues; then a successor must, and it signs lists and answers alone. Read at every start.
+    /// Default 365.
+    pub issuing_days: u32,
     /// Validity of the OCSP responder in days, at most 366. Default 365.
     pub ocsp_responder_days: u32,
     /// Validity of the time-stamp authority in days. Default 1825.
@@ -173,6 +176,7 @@ impl Default for HierarchyConfig {
             issuer_key: "ecdsa-p256".to_owned(),
             root_days: 3650,
             issuer_days: 1825,
+            issuing_days: 365,
             ocsp_responder_days: 365,
             timestamp_authority_days: 1825,
             crl_shards: 128,
@@ -332,6 +336,7 @@ impl Config {
             );
         }
         self.retention.validate()?;
+        in_range("hierarchy.issuing_days", u64::from(self.hierarchy.issuing_days), 1, 5_490)?;
         in_range("timestamp.accuracy_seconds", u64::from(self.timestamp.accuracy_seconds), 1, 60)?;
         in_range("keys.threads", self.keys.threads as u64, 1, 64)?;
         let Ok(timestamp_policy) = ObjectIdentifier::new(&self.timestamp.policy) else {

@@ -172,6 +172,16 @@ impl CertificateAuthority {
                 );
             }
         }
+        let issuing = self.generations(names::CODE_SIGNING).next();
+        if let Some((issuing, issuer)) = issuing.and_then(|each| Some((each, each.issuer.as_ref()?)))
+            && self.retires_at(issuer) <= now.plus(EXPIRY_WARNING)
+        {
+            tracing::error!(
+                authority = issuing.name,
+                from = self.retires_at(issuer).to_rfc3339(),
+                "the issuing CA issues nothing any more soon: make its successor"
+            );
+        }
     }
 
     fn show(&self, crl: StoredCrl) {

@@ -124,8 +124,7 @@ pub async fn assemble(
         deliveries: Deliveries::default(),
         metrics: CaMetrics::default(),
     };
-    let first_expiry = authority.authorities.values().filter_map(|each| each.not_after).min();
-    authority.metrics.first_expiry.set(first_expiry.map_or(0, |end| end.0));
+    authority.metrics.first_expiry.set(authority.first_end().map_or(0, |end| end.0));
     authority.look_at_own_certificates().await?;
     authority.load_published().await?;
     Ok(authority)

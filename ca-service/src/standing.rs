@@ -18,6 +18,8 @@ use crate::storage::StoreError;
 pub enum NotIssuing {
     /// An interruption left it without its OCSP responder, or there is none at all.
     Incomplete,
+    /// It has issued for as long as it may: a successor does from here on, and it only says what became of its certificates.
+    Retired,
     /// Its certificate has ended.
     Expired,
     /// Its certificate, or one above it, was revoked.
@@ -31,6 +33,7 @@ impl NotIssuing {
         match self {
             Self::Expired => "issuing_ca_expired",
             Self::Incomplete => "issuing_ca_incomplete",
+            Self::Retired => "issuing_ca_retired",
             Self::Revoked => "issuing_ca_revoked",
         }
     }
@@ -41,6 +44,7 @@ impl fmt::Display for NotIssuing {
         formatter.write_str(match self {
             Self::Expired => "the certificate of the issuing CA has expired; it needs a successor",
             Self::Incomplete => "there is no issuing CA with its OCSP responder",
+            Self::Retired => "the issuing CA has issued for as long as it may; it needs a successor",
             Self::Revoked => "the issuing CA was revoked, or a CA above it; it needs a successor",
         })
     }
@@ -67,7 +71,26 @@ impl CertificateAuthority {
             .find(|authority| self.responder_of(&authority.name).is_ok())
             .ok_or(CaError::NotIssuing(NotIssuing::Incomplete))?;
         self.standing(newest, now).map_err(CaError::NotIssuing)?;
-        self.issuer(&newest.name)
+        let (authority, issuer) = self.issuer(&newest.name)?;
+        if now >= self.retires_at(issuer) {
+            return Err(CaError::NotIssuing(NotIssuing::Retired));
+        }
+        Ok((authority, issuer))
+    }
+
+    /// From when on a CA for code signing issues nothing to subscribers (ca-requirements §8): what signs new certificates and what must
+    /// answer for ten years more are soon different keys, and no list grows for ever.
+    #[must_use]
+    pub fn retires_at(&self, issuer: &Issuer) -> UnixTime {
+        issuer.not_before.plus(i64::from(self.settings.config.hierarchy.issuing_days) * 86_400)
+    }
+
+    /// When the first of the CA's own certificates ends, or the issuing CA retires.
+    pub(crate) fn first_end(&self) -> Option<UnixTime> {
+        let ends = self.authorities.values().filter_map(|each| each.not_after);
+        let newest = self.generations(names::CODE_SIGNING).next();
+        let retires = newest.and_then(|newest| Some(self.retires_at(newest.issuer.as_ref()?)));
+        ends.chain(retires).min()
     }
 
     /// Refuses what was decided before the CA's own certificate fell: asked once more before each signature on a certificate.

@@ -5,13 +5,17 @@
 mod fixture;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ca_pki::crl::RevocationReason;
 use ca_service::CaError;
 use ca_service::CertificateAuthority;
 use ca_service::issuance::Issued;
+use ca_service::standing::NotIssuing;
 use ca_service::storage::CrlPart;
 use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
 use trust_store::ocsp::{CertificateStatus, OcspResponse};
 use trust_store::provider::AwsLc;
 use trust_store::tsp::{self, TimestampToken};
@@ -280,6 +284,34 @@ async fn every_certificate_of_the_time_stamp_authority_makes_tokens_that_may_be_
         authority.renew("timestamp-authority", &site.keyring()).await.unwrap();
     }
     let authority = site.open().await;
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+/// ca-requirements §8: after a year it only says what became of what it issued.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_issued_for_a_year_issues_nothing_more_and_goes_on_answering() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let open = async || site.open_with(site.store().await, clock.clone()).await;
+    let authority = open().await;
+    clock.advance(Duration::from_secs(364 * 86_400));
+    let old = issued(&authority).await;
+    clock.advance(Duration::from_secs(86_400 + 3_600));
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let refused = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap_err();
+    assert!(matches!(refused, CaError::NotIssuing(NotIssuing::Retired)), "{refused}");
+    // Its lists and answers go on, and its responder is renewed.
+    authority.revoke(&old.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    assert_eq!(listed(&authority, "code-signing").len(), 1);
+    authority.renew("ocsp-responder", &site.keyring()).await.unwrap();
+    authority.renew("code-signing", &site.keyring()).await.unwrap();
+    drop(authority);
+    let authority = open().await;
+    assert!(matches!(status(&authority, &old).await, CertificateStatus::Revoked { .. }));
+    let new = issued(&authority).await;
+    assert_ne!(new.chain[0], old.chain[0]);
     authority.publish_due().await.unwrap();
     check_ca(&authority).await;
 }
