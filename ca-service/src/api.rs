@@ -10,6 +10,7 @@ mod own;
 mod page;
 mod policy;
 mod problem;
+mod problem_reports;
 mod queue;
 mod request;
 mod revocations;
@@ -34,6 +35,7 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/codes",
     "/api/v1/own",
     "/api/v1/policy",
+    "/api/v1/problem-reports",
     "/api/v1/renewals",
     "/api/v1/requests",
     "/api/v1/revocations",
@@ -54,13 +56,14 @@ pub const ROUTES: &[&str] = &[
 #[must_use]
 pub fn methods(path: &str) -> &'static str {
     match path {
-        "/api/v1/certificates" | "/ocsp" => "GET, HEAD, POST",
+        "/api/v1/certificates" | "/api/v1/problem-reports" | "/ocsp" => "GET, HEAD, POST",
         "/api/v1/tokens" | "/api/v1/codes" | "/api/v1/timestamp" | "/api/v2/signingCert" => "POST",
         "/api/v1/own/certificates" | "/api/v1/own/revocations" => "POST",
         "/api/v1/renewals" | "/api/v1/renewals/challenges" => "POST",
         "/api/v1/policy/explain" | "/api/v1/revocations" | "/api/v1/revocations/plan" => "POST",
         "/api/v1/requests/approve" | "/api/v1/requests/deny" => "POST",
         path if path.starts_with("/api/v1/certificates/") && path.ends_with("/revoke") => "POST",
+        path if path.starts_with("/api/v1/problem-reports/") && path.ends_with("/close") => "POST",
         _ => "GET, HEAD",
     }
 }
@@ -89,6 +92,8 @@ pub fn routes(
         .or(codes::routes(authority))
         .unify()
         .or(policy::routes(authority, access))
+        .unify()
+        .or(problem_reports::routes(authority, access))
         .unify()
         .or(authorities::routes(authority))
         .unify()

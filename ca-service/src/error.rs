@@ -5,6 +5,7 @@ use crate::clock::ClockFailure;
 use crate::mail::NotSent;
 use crate::oidc::OidcError;
 use crate::possession::PossessionRefusal;
+use crate::problem_report::ReportRefusal;
 use crate::queue::QueueRefusal;
 use crate::role::Action;
 use crate::standing::NotIssuing;
@@ -77,6 +78,9 @@ pub enum CaError {
     /// The requester's key, or the proof that it is the requester's, is refused.
     #[error(transparent)]
     Request(ca_pki::Error),
+    /// Nothing comes of a report of a problem.
+    #[error(transparent)]
+    Report(#[from] ReportRefusal),
     /// The request id was used for another key.
     #[error("the request id was used for another key")]
     RequestConflict,

@@ -56,6 +56,7 @@ pub mod overview;
 mod own_renewal;
 pub mod possession;
 pub mod presigned;
+pub mod problem_report;
 pub mod publisher;
 pub mod queue;
 pub mod readiness;

@@ -30,6 +30,9 @@ pub struct CaMetrics {
     pub(crate) requests_expired: Counter,
     pub(crate) requests_ended: Counter,
     pub(crate) requests_waiting: Gauge,
+    pub(crate) problems_open: Gauge,
+    pub(crate) problems_overdue: Gauge,
+    pub(crate) problems_first_due: Gauge,
     pub(crate) request_notices_failed: Counter,
     pub(crate) expiry_warnings: Counter,
     pub(crate) expiry_warnings_failed: Counter,
@@ -110,6 +113,21 @@ impl CaMetrics {
             "Requests that wait for approval",
             self.requests_waiting.clone(),
         );
+        for (name, help, gauge) in [
+            ("mentat_ca_problem_reports_open", "Reported problems that nobody decided", &self.problems_open),
+            (
+                "mentat_ca_problem_reports_overdue",
+                "Of those, the ones that should have been decided",
+                &self.problems_overdue,
+            ),
+            (
+                "mentat_ca_problem_reports_first_due_unix_seconds",
+                "When the first of them must be decided; 0 where there is none",
+                &self.problems_first_due,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
         registry.register(
             "mentat_ca_first_expiry_unix_seconds",
             "When the first of the CA's own certificates expires",

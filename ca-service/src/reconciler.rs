@@ -254,6 +254,9 @@ impl CertificateAuthority {
             if let Err(error) = self.tend_queue().await {
                 tracing::warn!(%error, "requests whose time is over could not be noted");
             }
+            if let Err(error) = self.tend_problems().await {
+                tracing::warn!(%error, "reports of problems could not be looked at");
+            }
             if let Err(error) = self.forget_tokens().await {
                 tracing::warn!(%error, "tokens that nobody used could not be forgotten");
             }

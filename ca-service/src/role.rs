@@ -2,7 +2,7 @@
 //!
 //! | role | may |
 //! |---|---|
-//! | auditor | list and show certificates |
+//! | auditor | list and show certificates, and report problems with them |
 //! | approver | that, approve and deny requests, and see what an order to revoke many would do, before they sign it |
 //! | issuer | what auditors may, and make one-time tokens |
 //! | administrator | everything |
@@ -43,6 +43,8 @@ pub enum Action {
     PlanRevocations,
     /// List and show.
     Read,
+    /// Write down what is said to be wrong with a certificate.
+    ReportProblem,
 }
 
 impl Role {
@@ -62,7 +64,7 @@ impl Role {
     #[must_use]
     pub fn may(self, action: Action) -> bool {
         match action {
-            Action::Read => true,
+            Action::Read | Action::ReportProblem => true,
             Action::DecideRequests | Action::PlanRevocations => {
                 matches!(self, Self::Approver | Self::Administrator)
             }
@@ -77,7 +79,7 @@ impl Action {
     #[must_use]
     pub fn least_role(self) -> Role {
         match self {
-            Self::Read => Role::Auditor,
+            Self::Read | Self::ReportProblem => Role::Auditor,
             Self::DecideRequests | Self::PlanRevocations => Role::Approver,
             Self::CreateToken => Role::Issuer,
             Self::Administer => Role::Administrator,
@@ -87,7 +89,7 @@ impl Action {
     /// Whether an identity token serves for it once only: who overhears one must not be able to change anything with it.
     #[must_use]
     pub fn uses_up(self) -> bool {
-        matches!(self, Self::Administer | Self::CreateToken | Self::DecideRequests)
+        matches!(self, Self::Administer | Self::CreateToken | Self::DecideRequests | Self::ReportProblem)
     }
 }
 
@@ -142,8 +144,9 @@ impl CertificateAuthority {
 mod tests {
     use super::*;
 
-    const ALL: [Action; 5] = [
+    const ALL: [Action; 6] = [
         Action::Read,
+        Action::ReportProblem,
         Action::PlanRevocations,
         Action::DecideRequests,
         Action::CreateToken,
@@ -153,10 +156,10 @@ mod tests {
     #[test]
     fn each_role_may_its_own_and_no_more() {
         let may = |role: Role| ALL.map(|action| role.may(action));
-        assert_eq!(may(Role::Auditor), [true, false, false, false, false]);
-        assert_eq!(may(Role::Approver), [true, true, true, false, false]);
-        assert_eq!(may(Role::Issuer), [true, false, false, true, false]);
-        assert_eq!(may(Role::Administrator), [true; 5]);
+        assert_eq!(may(Role::Auditor), [true, true, false, false, false, false]);
+        assert_eq!(may(Role::Approver), [true, true, true, true, false, false]);
+        assert_eq!(may(Role::Issuer), [true, true, false, false, true, false]);
+        assert_eq!(may(Role::Administrator), [true; 6]);
         for action in ALL {
             assert!(action.least_role().may(action), "{action:?}");
         }

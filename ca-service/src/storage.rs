@@ -19,6 +19,7 @@ mod migrations;
 pub mod overview;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod problem_reports;
 pub mod queue;
 mod readers;
 mod renewals;
@@ -42,6 +43,7 @@ pub use dated::DatedStatus;
 pub use error::StoreError;
 use futures_util::future::BoxFuture;
 pub use identity_tokens::UsedIdentityToken;
+pub use problem_reports::{NewProblem, OpenProblems, ProblemStore};
 use queue::{QueueStore, QueuedId};
 pub(crate) use renewals::{BY_CERTIFICATE, requester};
 pub use renewals::{Counted, EndRenewals, EndedRenewals, RenewalCount, RenewalEnd, RenewalStore};
@@ -278,7 +280,7 @@ pub struct StoredCrl {
 /// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
 /// its audit record, MUST refuse without writing anything where the documentation says "nothing was changed", and MUST
 /// keep serial numbers and (issuer, list, CRL number) unique for ever. Calls may come from many tasks at once.
-pub trait CertificateStore: QueueStore + RenewalStore + ServiceStore {
+pub trait CertificateStore: ProblemStore + QueueStore + RenewalStore + ServiceStore {
     /// Records a token. `actor` asked for it.
     fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
 

@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use ca_service::api::openapi::DOCUMENT;
 use ca_service::role::{Action, Role};
 use fixture::approvers::Office;
-use fixture::{ADMIN, Server, csr, key, schema};
+use fixture::witness::Witness;
+use fixture::{ADMIN, csr, key, schema};
 use serde_json::{Value, json};
 
 /// What every server answers, whatever it is for.
@@ -107,6 +108,7 @@ fn demanded(rest: &str) -> Option<&'static str> {
         ("DecideRequests", Action::DecideRequests),
         ("PlanRevocations", Action::PlanRevocations),
         ("Read", Action::Read),
+        ("ReportProblem", Action::ReportProblem),
     ];
     let (_, action) = actions.into_iter().find(|(name, _)| *name == action).unwrap();
     Some(match action.least_role() {
@@ -118,7 +120,7 @@ fn demanded(rest: &str) -> Option<&'static str> {
 #[test]
 fn the_scopes_are_the_roles_that_the_routes_demand() {
     let mut demands = BTreeMap::new();
-    for file in ["certificates", "overview", "policy", "queue", "revocations", "tokens"] {
+    for file in ["certificates", "overview", "policy", "problem_reports", "queue", "revocations", "tokens"] {
         for rest in source(&format!("src/api/{file}.rs")).split("warp::path").skip(1) {
             for route in routes(&format!("warp::path{rest}")) {
                 demands.insert(route, demanded(rest));
@@ -140,7 +142,7 @@ fn the_scopes_are_the_roles_that_the_routes_demand() {
             }
         }
     }
-    assert_eq!(compared, 13);
+    assert_eq!(compared, 16);
 }
 
 /// Texts in quotation marks that look like a code.
@@ -161,7 +163,14 @@ fn every_code_of_a_problem_is_listed() {
     let listed = document["components"]["schemas"]["Problem"]["x-codes"].as_object().unwrap();
     let listed: BTreeSet<String> = listed.keys().cloned().collect();
     let mut used = BTreeSet::new();
-    let refusals = ["src/queue/refusal", "src/approval", "src/oidc", "src/possession", "src/standing"];
+    let refusals = [
+        "src/queue/refusal",
+        "src/approval",
+        "src/oidc",
+        "src/possession",
+        "src/problem_report",
+        "src/standing",
+    ];
     for file in refusals.iter().chain(&["pki/src/error"]) {
         // The bodies of what gives a stable code.
         for body in source(&format!("{file}.rs")).split("fn code(").skip(1) {
@@ -225,75 +234,6 @@ fn the_description_is_whole() {
     }
     for name in document["components"]["schemas"].as_object().unwrap().keys() {
         assert!(used.contains(name), "{name} is used nowhere");
-    }
-}
-
-/// Calls the authority, and holds every request and answer against the description.
-struct Witness<'a> {
-    document: Value,
-    server: &'a Server,
-    seen: Mutex<BTreeSet<(String, u16)>>,
-}
-
-impl Witness<'_> {
-    async fn call(
-        &self,
-        method: &str,
-        template: &str,
-        path: &str,
-        token: Option<&str>,
-        body: Option<Value>,
-    ) -> (u16, Value) {
-        let operation = &self.document["paths"][template][method.to_lowercase()];
-        let name = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {template}"));
-        let url = format!("{}{path}", self.server.base);
-        let mut request = self.server.http.request(method.parse().unwrap(), url);
-        request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
-        if let Some(body) = &body {
-            let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-            assert_eq!(schema::faults(&self.document, schema, body), Vec::<String>::new(), "{name}: {body}");
-            request = request.json(body);
-        }
-        let answer = request.send().await.unwrap();
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let kind = headers["content-type"].to_str().unwrap().to_owned();
-        let value: Value = answer.json().await.unwrap();
-        let responses = &operation["responses"];
-        let mut response = responses.get(status.to_string()).unwrap_or(&responses["default"]);
-        assert!(status >= 400 || responses.get(status.to_string()).is_some(), "{name}: {status}");
-        if let Some(target) = response["$ref"].as_str() {
-            response = self.document.pointer(target.strip_prefix('#').unwrap()).unwrap();
-        }
-        let schema = &response["content"][&kind]["schema"];
-        assert!(schema.is_object(), "{name}: {status} of type {kind} is not described");
-        assert_eq!(schema::faults(&self.document, schema, &value), Vec::<String>::new(), "{name}: {value}");
-        for (header, said) in response["headers"].as_object().into_iter().flatten() {
-            assert!(said["required"] != true || headers.contains_key(header), "{name}: {header}");
-        }
-        if kind == "application/problem+json" {
-            let codes = &self.document["components"]["schemas"]["Problem"]["x-codes"];
-            assert!(codes.get(value["code"].as_str().unwrap()).is_some(), "{name}: {value}");
-        }
-        self.seen.lock().unwrap().insert((name.to_owned(), status));
-        (status, value)
-    }
-
-    async fn ok(
-        &self,
-        method: &str,
-        template: &str,
-        path: &str,
-        token: Option<&str>,
-        body: Option<Value>,
-    ) -> Value {
-        let (status, value) = self.call(method, template, path, token, body).await;
-        assert!(status < 300, "{method} {path}: {value}");
-        value
-    }
-
-    /// A description that names a path by itself.
-    async fn at(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> Value {
-        self.ok(method, path, path, token, body).await
     }
 }
 
@@ -379,6 +319,14 @@ async fn the_running_authority_answers_as_it_is_described() {
     assert_eq!(status, 400);
     witness.at("GET", "/api/v2/trustBundle", None, None).await;
     witness.at("GET", "/api/v2/configuration", None, None).await;
+
+    // A reported problem, and the decision that nothing is wrong.
+    let reports = "/api/v1/problem-reports";
+    let said = json!({ "serial": serial, "ground": "suspect-code", "detail": "somebody called" });
+    let id = witness.at("POST", reports, admin, Some(said)).await["id"].clone();
+    let (close, path) = (format!("{reports}/{{id}}/close"), format!("{reports}/{id}/close"));
+    witness.ok("POST", &close, &path, admin, Some(json!({ "decision": "it was another's" }))).await;
+    witness.ok("GET", reports, &format!("{reports}?open=false&after=0"), admin, None).await;
 
     // One's own certificates, by the key of one of them.
     let challenges = "/api/v1/renewals/challenges";

@@ -8,6 +8,7 @@ mod list;
 mod own;
 mod pending;
 mod policy;
+mod problem;
 mod renew;
 mod requests;
 mod revoke_many;
@@ -42,6 +43,9 @@ pub enum Command {
     /// What the authority makes of identity tokens
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// What is said to be wrong with certificates, and by when it must be decided
+    #[command(subcommand)]
+    Problem(problem::ProblemCommand),
     /// List certificates (administrator), or your own with --mine
     List(list::List),
     /// List requests for certificates that wait for people's approval (auditor)
@@ -208,6 +212,7 @@ pub fn run(command: &Command, home: &Home, out: &Output) -> Outcome {
         Command::Token(TokenCommand::Create(create)) => token_create(create, home, out),
         Command::IdentityToken(asked) => identity_token::run(asked, home, out),
         Command::Policy(command) => policy::run(command, home, out),
+        Command::Problem(command) => problem::run(command, home, out),
         Command::List(list) => list::certificates(list, home, out),
         Command::Requests(asked) => requests::list(asked, home, out),
         Command::Approve(asked) => requests::approve(asked, home, out),

@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use crate::limits::MAX_ANSWER;
 use crate::possession::{AskChallenge, ListOwn, Renew, RenewalChallenge, RevokeOwn};
 use crate::{
-    ApproveRequests, Authorities, CertificateList, CertificateRecord, CreateToken, DecidedRequests,
-    DenyRequests, Enrol, EnrolmentToken, ExplainToken, IssuedCertificate, ListQuery, MailedCode,
-    PlanRevocations, Problem, QueueQuery, QueuedRequest, RequestCode, RequestQueue, RequestStatus,
-    Revocation, RevocationPlan, Revoke, RevokeMany, RevokeManyDone, StatusOnDate, StatusQuery,
-    TokenExplanation,
+    ApproveRequests, Authorities, CertificateList, CertificateRecord, CloseReport, CreateToken,
+    DecidedRequests, DenyRequests, Enrol, EnrolmentToken, ExplainToken, IssuedCertificate, ListQuery,
+    MailedCode, PlanRevocations, Problem, ProblemQuery, ProblemReport, ProblemReports, QueueQuery,
+    QueuedRequest, ReportProblem, RequestCode, RequestQueue, RequestStatus, Revocation, RevocationPlan,
+    Revoke, RevokeMany, RevokeManyDone, StatusOnDate, StatusQuery, TokenExplanation,
 };
 
 /// Why a call failed.
@@ -171,6 +171,31 @@ impl CaClient {
     /// [`ClientError`], as [`Self::approve_requests`].
     pub async fn deny_requests(&self, asked: &DenyRequests) -> Result<DecidedRequests, ClientError> {
         self.json(self.request(Method::POST, "/api/v1/requests/deny").json(asked)).await
+    }
+
+    /// Reports a problem with a certificate. Auditor.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `certificate_unknown` when there is none, `reports_full`.
+    pub async fn report_problem(&self, asked: &ReportProblem) -> Result<ProblemReport, ClientError> {
+        self.json(self.request(Method::POST, "/api/v1/problem-reports").json(asked)).await
+    }
+
+    /// Lists reported problems. Auditor.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn problems(&self, query: &ProblemQuery) -> Result<ProblemReports, ClientError> {
+        self.json(self.request(Method::GET, "/api/v1/problem-reports").query(query)).await
+    }
+
+    /// Decides that a certificate stands, whatever was reported. Administrator.
+    ///
+    /// # Errors
+    /// [`ClientError`]; code `report_unknown`, `report_closed`.
+    pub async fn close_problem(&self, id: i64, asked: &CloseReport) -> Result<ProblemReport, ClientError> {
+        self.json(self.request(Method::POST, &format!("/api/v1/problem-reports/{id}/close")).json(asked))
+            .await
     }
 
     /// Explains what would become of an identity token. Auditor.

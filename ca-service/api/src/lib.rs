@@ -24,6 +24,9 @@
 //! | `POST /api/v1/revocations/plan` (approver) | [`PlanRevocations`] → [`RevocationPlan`] |
 //! | `POST /api/v1/revocations` (administrator) | [`RevokeMany`] → [`RevokeManyDone`] |
 //! | `GET /api/v1/certificates/SERIAL/status?at=TIME` | [`StatusQuery`] → [`StatusOnDate`] |
+//! | `POST /api/v1/problem-reports` (auditor) | [`ReportProblem`] → [`ProblemReport`] |
+//! | `GET /api/v1/problem-reports` (auditor) | [`ProblemQuery`] → [`ProblemReports`] |
+//! | `POST /api/v1/problem-reports/ID/close` (administrator) | [`CloseReport`] → [`ProblemReport`] |
 //! | `POST /api/v1/policy/explain` (auditor) | [`ExplainToken`] → [`TokenExplanation`] |
 //! | `GET /api/v1/overview` (auditor) | [`Overview`] |
 //! | `GET /api/v1/authorities` | [`Authorities`] |
@@ -42,6 +45,7 @@ mod mass_revocation;
 mod overview;
 pub mod possession;
 mod problem;
+mod problem_report;
 mod queue;
 mod revocation;
 mod timestamp;
@@ -62,6 +66,9 @@ pub use overview::{
     RecentRevocation,
 };
 pub use problem::Problem;
+pub use problem_report::{
+    CloseReport, ProblemGround, ProblemQuery, ProblemReport, ProblemReports, ProblemState, ReportProblem,
+};
 pub use queue::{
     ApproveRequests, ClaimedExtension, DecidedRequests, DenyRequests, EnrolmentWay, QueueQuery,
     QueuedRequest, RequestApproval, RequestQueue, RequestState, RequestStatement, RequestStatus,

@@ -7,6 +7,7 @@ use service::Problem;
 use crate::error::CaError;
 use crate::oidc::OidcError;
 use crate::possession::PossessionRefusal;
+use crate::problem_report::ReportRefusal;
 use crate::queue::QueueRefusal;
 use crate::storage::StoreError;
 use crate::storage::queue::QueueLimit;
@@ -91,6 +92,14 @@ pub fn problem(error: &CaError) -> Problem {
             "there is no such profile; GET /api/v1/authorities lists them".to_owned(),
         ),
         CaError::Queue(refusal) => of_queue(refusal),
+        CaError::Report(refusal) => {
+            let status = match refusal {
+                ReportRefusal::Unknown => StatusCode::NOT_FOUND,
+                ReportRefusal::Closed => StatusCode::CONFLICT,
+                ReportRefusal::Full => StatusCode::TOO_MANY_REQUESTS,
+            };
+            refused(status, refusal.code(), refusal.to_string())
+        }
         CaError::RequestConflict => refused(StatusCode::CONFLICT, "request_conflict", error.to_string()),
         CaError::RevokedForAnotherReason => refused(
             StatusCode::CONFLICT,

@@ -12,7 +12,7 @@ use super::{StoreError, rows};
 const APPLICATION_ID: i64 = 0x4d6e_4341;
 
 /// What leads from each number of the schema (SQLite's `user_version`) to the next; the first makes it.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
@@ -20,6 +20,7 @@ const STEPS: [&str; 7] = [
     include_str!("migrations/5.sql"),
     include_str!("migrations/6.sql"),
     include_str!("migrations/7.sql"),
+    include_str!("migrations/9.sql"),
 ];
 
 /// Number of the newest schema.

@@ -1,0 +1,231 @@
+//! SQL of reports of problems.
+
+use ca_api::{ProblemGround, ProblemReport, ProblemState};
+use ca_pki::{SerialNumber, UnixTime};
+
+use super::rows::{self, corrupted, get};
+use super::sql::{Connection, Row, params};
+use super::sql_store::SqlStore;
+use super::{Answer, StoreError, audit};
+
+/// Reports of a page.
+const PAGE: i64 = 100;
+/// Who closes what a revocation decides.
+const BY_REVOCATION: &str = "revocation";
+
+/// A report to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewProblem {
+    /// The certificate.
+    pub serial: SerialNumber,
+    /// What is said to be wrong.
+    pub ground: ProblemGround,
+    /// Who said it and how it is known.
+    pub detail: String,
+    /// Who wrote it down.
+    pub actor: String,
+    /// When.
+    pub received_at: UnixTime,
+    /// Until when it must be decided.
+    pub due_at: UnixTime,
+    /// Most that may be open, this one among them.
+    pub most_open: u32,
+}
+
+/// How many reports nobody decided, and when the first must be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenProblems {
+    /// How many.
+    pub open: u64,
+    /// Of those, how many should have been decided.
+    pub overdue: u64,
+    /// When the first must be decided.
+    pub first_due: Option<UnixTime>,
+}
+
+/// The part of the CA's memory that is about reported problems, under the same contract as [`super::CertificateStore`].
+pub trait ProblemStore: Send + Sync {
+    /// Records a report; its number. [`StoreError::NotFound`] where there is no such certificate, [`StoreError::QueueFull`] where too
+    /// many are open: nothing was changed.
+    fn report_problem(&self, new: NewProblem) -> Answer<'_, i64>;
+    /// Reports with higher numbers, a page of them.
+    fn problems(&self, open: bool, after: i64) -> Answer<'_, Vec<ProblemReport>>;
+    /// Decides that a certificate stands. [`StoreError::NotFound`] where there is no such report, [`StoreError::StateConflict`] where it
+    /// is closed: nothing was changed.
+    fn close_problem<'a>(
+        &'a self,
+        id: i64,
+        decision: &'a str,
+        actor: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()>;
+    /// Closes those whose certificates were revoked, and counts the others.
+    fn tend_problems(&self, at: UnixTime) -> Answer<'_, OpenProblems>;
+}
+
+impl ProblemStore for SqlStore {
+    fn report_problem(&self, new: NewProblem) -> Answer<'_, i64> {
+        Box::pin(self.writer.change(move |connection| report(connection, &new)))
+    }
+
+    fn problems(&self, open: bool, after: i64) -> Answer<'_, Vec<ProblemReport>> {
+        Box::pin(self.readers.scan(move |connection| list(connection, open, after)))
+    }
+
+    fn close_problem<'a>(
+        &'a self,
+        id: i64,
+        decision: &'a str,
+        actor: &'a str,
+        at: UnixTime,
+    ) -> Answer<'a, ()> {
+        let (decision, actor) = (decision.to_owned(), actor.to_owned());
+        Box::pin(self.writer.change(move |connection| close(connection, id, &decision, &actor, at)))
+    }
+
+    fn tend_problems(&self, at: UnixTime) -> Answer<'_, OpenProblems> {
+        Box::pin(async move {
+            if self.readers.own_scan(any_revoked).await? {
+                self.writer.change(move |connection| close_revoked(connection, at)).await?;
+            }
+            self.readers.own_scan(move |connection| count(connection, at)).await
+        })
+    }
+}
+
+fn number(ground: ProblemGround) -> u8 {
+    match ground {
+        ProblemGround::SubscriberRequest => 0,
+        ProblemGround::KeyCompromise => 1,
+        ProblemGround::SuspectCode => 2,
+        ProblemGround::Other => 3,
+    }
+}
+
+fn ground(number: i64) -> Result<ProblemGround, StoreError> {
+    Ok(match number {
+        0 => ProblemGround::SubscriberRequest,
+        1 => ProblemGround::KeyCompromise,
+        2 => ProblemGround::SuspectCode,
+        3 => ProblemGround::Other,
+        _ => return Err(corrupted("ground of a report")),
+    })
+}
+
+fn report(connection: &Connection, new: &NewProblem) -> Result<i64, StoreError> {
+    let known = "SELECT 1 FROM certificate WHERE serial = ?";
+    if rows::first(connection, known, params![new.serial.as_bytes()], |_| Ok(()))?.is_none() {
+        return Err(StoreError::NotFound);
+    }
+    let open = "SELECT COUNT(*) FROM problem_report WHERE closed_at IS NULL";
+    let open = rows::first(connection, open, &[], |row| get::<i64>(row, 0))?.unwrap_or_default();
+    if open >= i64::from(new.most_open) {
+        return Err(StoreError::QueueFull(super::queue::QueueLimit::All));
+    }
+    rows::execute(
+        connection,
+        "INSERT INTO problem_report (serial, ground, detail, reported_by, received_at, due_at) \
+         VALUES (?, ?, ?, ?, ?, ?)",
+        params![
+            new.serial.as_bytes(),
+            number(new.ground),
+            new.detail,
+            new.actor,
+            new.received_at.0,
+            new.due_at.0
+        ],
+    )?;
+    let id = "SELECT MAX(id) FROM problem_report";
+    let id =
+        rows::first(connection, id, &[], |row| get::<i64>(row, 0))?.ok_or_else(|| corrupted("a report"))?;
+    let detail = serde_json::json!({
+        "detail": new.detail,
+        "due_at": new.due_at.0,
+        "ground": new.ground,
+        "report": id,
+        "serial": new.serial.to_string(),
+    });
+    audit::append(connection, "problem.reported", &new.actor, detail, new.received_at)?;
+    Ok(id)
+}
+
+fn list(connection: &Connection, open: bool, after: i64) -> Result<Vec<ProblemReport>, StoreError> {
+    let query = "SELECT id, serial, ground, detail, reported_by, received_at, due_at, closed_at, closed_by, decision \
+                 FROM problem_report WHERE id > ? AND (closed_at IS NULL OR ? = 0) ORDER BY id LIMIT ?";
+    rows::all(connection, query, params![after, u8::from(open), PAGE], read)
+}
+
+fn read(row: &Row<'_>) -> Result<ProblemReport, StoreError> {
+    let (closed_by, decision) = (get::<Option<String>>(row, 8)?, get::<Option<String>>(row, 9)?);
+    let state = match (&closed_by, &decision) {
+        (None, _) => ProblemState::Open,
+        (Some(_), None) => ProblemState::Revoked,
+        (Some(_), Some(_)) => ProblemState::Stands,
+    };
+    Ok(ProblemReport {
+        id: get(row, 0)?,
+        serial: rows::serial(rows::blob(row, 1)?)?.to_string(),
+        ground: ground(get(row, 2)?)?,
+        detail: get(row, 3)?,
+        reported_by: get(row, 4)?,
+        received_at: get(row, 5)?,
+        due_at: get(row, 6)?,
+        state,
+        closed_at: get(row, 7)?,
+        closed_by,
+        decision,
+    })
+}
+
+fn close(
+    connection: &Connection,
+    id: i64,
+    decision: &str,
+    actor: &str,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let query = "SELECT closed_at FROM problem_report WHERE id = ?";
+    match rows::first(connection, query, params![id], |row| get::<Option<i64>>(row, 0))? {
+        None => return Err(StoreError::NotFound),
+        Some(Some(_)) => return Err(StoreError::StateConflict),
+        Some(None) => {}
+    }
+    rows::execute(
+        connection,
+        "UPDATE problem_report SET closed_at = ?, closed_by = ?, decision = ? WHERE id = ?",
+        params![at.0, actor, decision, id],
+    )?;
+    let detail = serde_json::json!({ "decision": decision, "report": id });
+    audit::append(connection, "problem.closed", actor, detail, at)
+}
+
+/// Open reports whose certificates are revoked.
+const REVOKED: &str = "SELECT p.id FROM problem_report p JOIN certificate c ON c.serial = p.serial \
+                       JOIN revocation r ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
+                       WHERE p.closed_at IS NULL ORDER BY p.id";
+
+fn any_revoked(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(rows::first(connection, REVOKED, &[], |_| Ok(()))?.is_some())
+}
+
+fn close_revoked(connection: &Connection, at: UnixTime) -> Result<(), StoreError> {
+    for id in rows::all(connection, REVOKED, &[], |row| get::<i64>(row, 0))? {
+        rows::execute(
+            connection,
+            "UPDATE problem_report SET closed_at = ?, closed_by = ? WHERE id = ?",
+            params![at.0, BY_REVOCATION, id],
+        )?;
+        audit::append(connection, "problem.closed", BY_REVOCATION, serde_json::json!({ "report": id }), at)?;
+    }
+    Ok(())
+}
+
+fn count(connection: &Connection, at: UnixTime) -> Result<OpenProblems, StoreError> {
+    let query = "SELECT due_at FROM problem_report WHERE closed_at IS NULL ORDER BY due_at";
+    let due = rows::all(connection, query, &[], |row| get::<i64>(row, 0))?;
+    Ok(OpenProblems {
+        open: due.len() as u64,
+        overdue: due.iter().filter(|due| **due < at.0).count() as u64,
+        first_due: due.first().copied().map(UnixTime),
+    })
+}

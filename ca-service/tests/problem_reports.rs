@@ -1,0 +1,142 @@
+//! R1: what is reported has a time by which it must be decided, and is seen until it is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_api::client::ClientError;
+use ca_api::{CloseReport, ProblemGround, ProblemQuery, ProblemReport, ProblemState, ReportProblem};
+use ca_pki::SerialNumber;
+use ca_pki::crl::RevocationReason;
+use ca_service::problem_report::ReportRefusal;
+use ca_service::storage::OpenProblems;
+use ca_service::{CaError, CertificateAuthority};
+use fixture::faults::{Fault, FaultyStore};
+use fixture::{Site, check_ca, enrol_request, key, token_request};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
+
+const DAY: i64 = 86_400;
+
+async fn issued(authority: &Arc<CertificateAuthority>) -> String {
+    issued_with_chain(authority).await.0
+}
+
+/// The serial number of a new certificate, and the certificate of its issuer.
+async fn issued_with_chain(authority: &Arc<CertificateAuthority>) -> (String, Vec<u8>) {
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let issued = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    (issued.serial.to_string(), issued.chain[0].clone())
+}
+
+fn problem(serial: &str, ground: ProblemGround) -> ReportProblem {
+    ReportProblem { serial: serial.to_owned(), ground, detail: "a researcher wrote".to_owned() }
+}
+
+fn code(answer: Result<ProblemReport, ClientError>) -> String {
+    answer.unwrap_err().code().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_ground_has_its_time_and_what_waits_too_long_is_counted() {
+    let site = Site::new().await;
+    let start = SystemClock.unix_seconds();
+    let clock = Arc::new(TestClock::at_unix_seconds(start));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let (serial, issuer) = issued_with_chain(&authority).await;
+    for (ground, days) in [
+        (ProblemGround::SubscriberRequest, 1),
+        (ProblemGround::KeyCompromise, 1),
+        (ProblemGround::SuspectCode, 1),
+        (ProblemGround::Other, 5),
+    ] {
+        let report = authority.report_problem(&problem(&serial, ground), "auditor:eve").await.unwrap();
+        assert_eq!(report.due_at - report.received_at, days * DAY, "{ground:?}");
+        assert_eq!((report.state, report.reported_by.as_str()), (ProblemState::Open, "auditor:eve"));
+    }
+    // A CA below the root has a week.
+    let of_ca = ca_pki::certificate::parse(&issuer).unwrap();
+    let of_ca = hex::encode(of_ca.tbs_certificate().serial_number().as_bytes());
+    let report = authority
+        .report_problem(&problem(&of_ca, ProblemGround::KeyCompromise), "auditor:eve")
+        .await
+        .unwrap();
+    assert_eq!(report.due_at - report.received_at, 7 * DAY);
+
+    let counted = async || {
+        let OpenProblems { open, overdue, first_due } =
+            authority.store().tend_problems(ca_pki::UnixTime(clock.unix_seconds())).await.unwrap();
+        (open, overdue, first_due.map(|due| due.0 - start))
+    };
+    assert_eq!(counted().await, (5, 0, Some(DAY)));
+    clock.advance(Duration::from_secs(86_401));
+    assert_eq!(counted().await, (5, 3, Some(DAY)));
+    // A revocation decides all reports of its certificate; another stays open.
+    authority
+        .revoke(&SerialNumber::from_hex(&serial).unwrap(), RevocationReason::KeyCompromise, None, "test")
+        .await
+        .unwrap();
+    assert_eq!(counted().await, (1, 0, Some(7 * DAY)));
+    let states: Vec<_> =
+        authority.store().problems(false, 0).await.unwrap().iter().map(|each| each.state).collect();
+    assert_eq!(states[..4], [ProblemState::Revoked; 4]);
+    assert_eq!(states[4], ProblemState::Open);
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_decided_once_and_refusals_say_why() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    let serial = issued(&server.authority).await;
+    let admin = server.admin();
+    let report = admin.report_problem(&problem(&serial, ProblemGround::Other)).await.unwrap();
+    let stands = CloseReport { decision: "the code is what it says".to_owned() };
+    let closed = admin.close_problem(report.id, &stands).await.unwrap();
+    assert_eq!((closed.state, closed.decision.as_deref()), (ProblemState::Stands, Some(&*stands.decision)));
+    assert_eq!(code(admin.close_problem(report.id, &stands).await), "report_closed");
+    assert_eq!(code(admin.close_problem(99, &stands).await), "report_unknown");
+    assert_eq!(
+        code(admin.report_problem(&problem("00aa", ProblemGround::Other)).await),
+        "certificate_unknown"
+    );
+    let silent = ReportProblem { detail: " ".to_owned(), ..problem(&serial, ProblemGround::Other) };
+    assert_eq!(code(admin.report_problem(&silent).await), "out_of_range");
+    assert_eq!(
+        code(server.client().report_problem(&problem(&serial, ProblemGround::Other)).await),
+        "unauthorized"
+    );
+    let open = admin.problems(&ProblemQuery { open: true, after: None }).await.unwrap();
+    assert_eq!((open.reports.len(), open.next), (0, None));
+    assert_eq!(admin.problems(&ProblemQuery::default()).await.unwrap().reports, [closed]);
+    let trail = server.authority.store().audit_records(0, 1_000).await.unwrap();
+    let events: Vec<_> = trail.iter().map(|record| record.event.as_str()).collect();
+    assert!(events.contains(&"problem.reported") && events.contains(&"problem.closed"));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_reports_are_open_at_once_and_a_store_that_fails_loses_none() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    let serial = issued(&authority).await;
+    for fault in [Fault::Before, Fault::After] {
+        store.arm("report_problem", fault);
+        authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await.unwrap_err();
+    }
+    assert_eq!(authority.store().problems(true, 0).await.unwrap().len(), 1, "what may have been written was");
+    for _ in 1..1_000 {
+        authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await.unwrap();
+    }
+    let refused = authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await;
+    assert!(matches!(refused, Err(CaError::Report(ReportRefusal::Full))), "{refused:?}");
+    store.arm("close_problem", Fault::Before);
+    authority.close_problem(1, "it stands", "admin:a").await.unwrap_err();
+    authority.close_problem(1, "it stands", "admin:a").await.unwrap();
+    authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await.unwrap();
+    check_ca(&authority).await;
+}
