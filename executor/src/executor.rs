@@ -16,6 +16,8 @@ mod deploying;
 #[cfg(test)]
 mod deploying_tests;
 mod draining;
+#[cfg(test)]
+mod fork_tests;
 mod holding;
 mod judging;
 mod loading;
@@ -235,6 +237,11 @@ impl Executor {
     /// The certificates that OCSP responders are asked about.
     pub(crate) fn asked(&self) -> Asked {
         self.parts.collector.asked()
+    }
+
+    /// Whether a log that vouches for modules contradicted itself, in this run or an earlier one.
+    pub(crate) fn knows_a_fork(&self) -> bool {
+        self.parts.collector.snapshot().fork.is_some()
     }
 
     /// The largest input that any call takes, bytes.

@@ -40,6 +40,7 @@ impl Collector for Gauges {
                 "Certificates that responders are asked about",
                 asked.certificates,
             ),
+            ("mentatlab_log_forked", "1 once a log contradicted itself", u64::from(self.0.knows_a_fork())),
             ("mentatlab_ocsp_unanswered", "Those of them without a current answer", asked.unanswered),
             ("mentatlab_pool_slots", "Instances that can live at once", status.pool_slots),
             ("mentatlab_tiers_missing", "Levels of trust that do not run on this host", absent),

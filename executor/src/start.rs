@@ -294,13 +294,18 @@ pub async fn start(
         .grpc(grpc::routes(Arc::clone(&executor), access))
         .metrics(registry)
         .methods(http::methods)
-        .readiness(move || match ready.problems() {
-            problems if problems.is_empty() => Readiness::Ready,
-            problems => Readiness::NotReady(problems.join("; ")),
-        })
+        .readiness(move || readiness(&ready))
         .start()
         .await?;
     Ok((running, executor))
+}
+
+/// Whether calls should be sent here.
+pub(crate) fn readiness(executor: &Executor) -> Readiness {
+    match executor.problems() {
+        problems if problems.is_empty() => Readiness::Ready,
+        problems => Readiness::NotReady(problems.join("; ")),
+    }
 }
 
 /// The tier of signers that are not trusted. Where the host lacks what it needs, this executor runs without it and says so.

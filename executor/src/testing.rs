@@ -137,6 +137,12 @@ pub(crate) fn wat_echo() -> &'static str {
           (i32.const 0)))"#
 }
 
+/// For guests that run until somebody stops them: on a busy machine they must not reach a limit before that.
+pub(crate) fn patient() -> CallLimits {
+    let long = std::time::Duration::from_secs(3600);
+    CallLimits { cpu: long, wall: long, ..CallLimits::default() }
+}
+
 /// A guest that never ends by itself.
 pub(crate) fn wat_spin() -> &'static str {
     r#"(module (memory (export "memory") 1)
@@ -169,6 +175,19 @@ impl Server {
         Self::with(Default::default(), state, Withdrawal::Stop, None, evidence).await
     }
 
+    /// With a trusted root that names logs, and their addresses.
+    pub(crate) async fn trusting(
+        root: trust_store::trusted_root::TrustedRoot,
+        logs: std::collections::BTreeMap<String, String>,
+        state: tempfile::TempDir,
+    ) -> Self {
+        let timeout = std::time::Duration::from_secs(60);
+        let evidence =
+            EvidenceConfig { logs, state: state.path().to_owned(), timeout, ..EvidenceConfig::default() };
+        let (runtime, who) = (Arc::clone(runtime()), Default::default());
+        Self::run_under(root, runtime, who, state, UNSAID, None, evidence, None, None).await
+    }
+
     /// With a state folder that was there before.
     pub(crate) async fn over(state: tempfile::TempDir) -> Self {
         Self::with(Default::default(), state, Withdrawal::Stop, None, Default::default()).await
@@ -199,6 +218,7 @@ impl Server {
     pub(crate) fn exposition(&self) -> String {
         let mut registry = prometheus_client::registry::Registry::default();
         self.executor.metrics().register(&mut registry);
+        registry.register_collector(Box::new(crate::gauges::Gauges(Arc::clone(&self.executor))));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
         text
@@ -287,6 +307,22 @@ impl Server {
     #[allow(clippy::too_many_arguments, reason = "a fixture: each caller varies another one")]
     async fn run(
         runtime: Arc<Runtime>,
+        who: Who,
+        state: tempfile::TempDir,
+        ends: (Withdrawal, Withdrawal),
+        next: Option<NextPolicy>,
+        evidence: EvidenceConfig,
+        containers: Option<Arc<dyn crate::containers::ContainerBackend>>,
+        tracer: Option<crate::telemetry::Tracer>,
+    ) -> Self {
+        let nobody = trust_store::trusted_root::TrustedRoot::new();
+        Self::run_under(nobody, runtime, who, state, ends, next, evidence, containers, tracer).await
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a fixture: each caller varies another one")]
+    async fn run_under(
+        root: trust_store::trusted_root::TrustedRoot,
+        runtime: Arc<Runtime>,
         (admin, callers): Who,
         state: tempfile::TempDir,
         (withdrawal, on_stale): (Withdrawal, Withdrawal),
@@ -295,7 +331,6 @@ impl Server {
         containers: Option<Arc<dyn crate::containers::ContainerBackend>>,
         tracer: Option<crate::telemetry::Tracer>,
     ) -> Self {
-        let root = trust_store::trusted_root::TrustedRoot::new();
         let verifier = trust_store::verifier::Verifier::new(Arc::new(trust_store::provider::AwsLc), &root)
             .expect("root");
         let policy = trust_store::policy::TrustPolicy::default();
@@ -337,8 +372,10 @@ impl Server {
         let executor = Executor::new(parts, state.path()).expect("executor");
         let access = Access::new(&admin, &callers, true).expect("access");
         let config = service::ServerConfig::default();
+        let ready = Arc::clone(&executor);
         let running = service::Server::new(&config)
             .expect("server")
+            .readiness(move || crate::start::readiness(&ready))
             .route(crate::api::http::routes(Arc::clone(&executor), access.clone()))
             .grpc(crate::api::grpc::routes(Arc::clone(&executor), access))
             .start()

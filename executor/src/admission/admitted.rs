@@ -118,3 +118,12 @@ impl AdmittedModule {
         }
     }
 }
+
+impl super::Submission {
+    /// What a test rules to be in order: admitted without grants.
+    #[cfg(test)]
+    pub(super) fn admitted_for_test(&self) -> AdmittedModule {
+        AdmittedModule::for_test(self.module.to_vec(), GrantSet::default(), CallLimits::default())
+            .called(self.agent(), "test@example.org")
+    }
+}

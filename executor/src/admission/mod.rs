@@ -117,7 +117,7 @@ pub struct Admission {
     containers: Arc<dyn ContainerBackend>,
     /// Why modules of signers that are not trusted do not run here, if they do not.
     no_workers: Option<String>,
-    /// What the next judgements of admitted modules say, in this crate's own tests.
+    /// What the next judgements say, of uploads and of admitted modules, in this crate's own tests.
     #[cfg(test)]
     pub(crate) ruling: parking_lot::Mutex<Option<Ruling>>,
 }
@@ -300,6 +300,10 @@ impl Admission {
         evidence: &Evidence,
         now: UnixTime,
     ) -> Result<AdmittedModule, Denied> {
+        #[cfg(test)]
+        if let Some(ruling) = self.ruling.lock().as_ref() {
+            return ruling(now).map(|()| submission.admitted_for_test());
+        }
         let artifact = ArtifactDigest::sha256(submission.digest.0);
         let rules = self.rules.load();
         let verified =

@@ -15,6 +15,7 @@ use trust_store::evidence::{Evidence, LogEvidence, RememberedHead};
 use trust_store::provider::AwsLc;
 use trust_store::verifier::Verifier;
 
+use super::forks::Fork;
 use super::{EvidenceConfig, EvidenceError, Source};
 use crate::clock;
 
@@ -62,6 +63,8 @@ struct Known {
 
 struct Inner {
     monitor: Monitor<'static>,
+    /// What it proved against itself, on disk.
+    fork: Fork,
     /// Sizes of trees for which agents' attestations carry checkpoints.
     sizes: BTreeSet<u64>,
     /// The same of the last uploads.
@@ -89,6 +92,8 @@ impl Logs {
             // The next refresh is the retry.
             let retry = RetryPolicy { attempts: 1, timeout: config.timeout, ..RetryPolicy::default() };
             let client = LogClient::new(http.clone(), url).map_err(log_error)?.with_retry(retry);
+            let fork = Fork::open(&config.state, origin)
+                .map_err(|source| EvidenceError::Fork { origin: origin.clone(), source })?;
             let file = config.state.join(format!("log-{origin}.json"));
             let state = MonitorState::load(&file, origin)
                 .map_err(log_error)?
@@ -102,7 +107,7 @@ impl Logs {
                 size: 0,
                 problem: String::new(),
                 fetched_at: None,
-                fork: None,
+                fork: fork.detail().map(str::to_owned),
             };
             known.begin(&monitor, log_id);
             logs.push(Log {
@@ -115,6 +120,7 @@ impl Logs {
                 known: ArcSwap::from_pointee(known.clone()),
                 inner: Mutex::new(Inner {
                     monitor,
+                    fork,
                     sizes: BTreeSet::new(),
                     candidates: VecDeque::new(),
                     proven: BTreeSet::new(),
@@ -123,6 +129,11 @@ impl Logs {
             });
         }
         Ok(Self(logs))
+    }
+
+    /// What is wrong with a log that contradicted itself in an earlier run, if one did.
+    pub(super) fn fork(&self) -> Option<String> {
+        self.0.iter().find_map(|log| log.known.load().fork.clone())
     }
 
     /// Asks every log, and keeps the proofs that these attestations need and those of the last uploads.
@@ -209,12 +220,17 @@ impl Log {
                 tracing::warn!(origin = %self.origin, %error, code = error.code(), "no checkpoint");
                 // Only two signed heads that contradict each other prove a fork. A log that went back may be a stale
                 // copy, which anybody on the way can serve: nothing new was learned, and freshness does the rest.
-                if matches!(error, Error::Fork { .. }) {
-                    inner.known.fork = Some(format!("{}: {error}", self.origin));
+                if let Error::Fork { evidence, .. } = &error {
+                    inner.fork.prove(&format!("{}: {error}", self.origin), evidence);
+                    inner.known.fork = inner.fork.detail().map(str::to_owned);
                 }
                 inner.known.problem = one_line(&error);
             }
             Err(_) => inner.known.problem = "the log did not answer in time".to_owned(),
+        }
+        inner.fork.keep_at_last();
+        if let Some(problem) = inner.fork.problem() {
+            inner.known.problem = problem;
         }
         self.prove(inner).await;
     }
@@ -243,7 +259,7 @@ impl Log {
     /// Adds the proofs that are missing for the newest verified checkpoint and makes the outcome known. What cannot
     /// be had now is tried again at the next occasion.
     async fn prove(&self, inner: &mut Inner) {
-        let Inner { monitor, sizes, candidates, proven, known } = inner;
+        let Inner { monitor, sizes, candidates, proven, known, .. } = inner;
         if known.begin(monitor, &self.log_id) {
             proven.clear();
         }

@@ -13,6 +13,7 @@ mod announced;
 mod checkpoints;
 mod crls;
 mod feed;
+mod forks;
 mod imported;
 mod responders;
 mod root;
@@ -39,6 +40,7 @@ use checkpoints::Logs;
 use crls::Crls;
 pub(crate) use crls::distribution_urls;
 pub(crate) use feed::{EAGER_LOOKS, Feed, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK};
+pub use forks::ForkFileError;
 pub use imported::ImportConfig;
 use imported::Imported;
 use responders::Responders;
@@ -131,6 +133,17 @@ pub enum EvidenceError {
         /// As configured.
         url: String,
     },
+    /// What an earlier run kept about a log that contradicted itself cannot be read: then nobody knows that it is in order.
+    #[error(
+        "log {origin}: {source}; keep the file as evidence, and move it away when the auditor has settled the matter"
+    )]
+    Fork {
+        /// Origin of the log.
+        origin: String,
+        /// What is wrong.
+        #[source]
+        source: ForkFileError,
+    },
     /// The rules of the event log cannot be used.
     #[error("the rules of evidence.event_keys cannot be used")]
     Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -189,6 +202,8 @@ impl Collector {
         };
         let responders = Responders::new(verifier.clone(), http.clone(), config);
         let crls = Crls::new(verifier.clone(), http, config);
+        // What was proven in an earlier run counts before anything is fetched.
+        let first = Snapshot { fork: logs.fork(), ..Snapshot::default() };
         Ok(Self {
             verifier,
             crls,
@@ -198,7 +213,7 @@ impl Collector {
             root: RootEnd::new(config.root.clone()),
             feed,
             announced,
-            snapshot: ArcSwap::default(),
+            snapshot: ArcSwap::from_pointee(first),
             epoch: AtomicU64::new(0),
             publishing: tokio::sync::Mutex::default(),
         })
@@ -366,4 +381,4 @@ fn same(one: &Evidence, other: &Evidence) -> bool {
 #[cfg(test)]
 mod imported_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -36,9 +36,10 @@ use super::{Collector, EventLog, EvidenceConfig, ImportConfig, Snapshot};
 use crate::clock;
 
 mod announced;
+mod forks;
 mod responders;
 
-const ORIGIN: &str = "signing.ab12cd34.mentat.internal";
+pub(crate) const ORIGIN: &str = "signing.ab12cd34.mentat.internal";
 const SERIAL: u64 = 0x4d;
 
 /// What the server does with a request.
@@ -50,14 +51,14 @@ enum Answer {
 }
 
 /// An HTTP server whose answers change while it runs; 404 for what it does not have.
-struct Server {
-    url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     answers: Arc<Mutex<BTreeMap<String, Answer>>>,
     silenced: Arc<Notify>,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let answers = Arc::new(Mutex::new(BTreeMap::<String, Answer>::new()));
@@ -107,7 +108,7 @@ impl Server {
         self.answers.lock().insert(path.to_owned(), answer);
     }
 
-    fn serve(&self, path: &str, body: impl Into<Vec<u8>>) {
+    pub(crate) fn serve(&self, path: &str, body: impl Into<Vec<u8>>) {
         self.set(path, Answer::Body(body.into()));
     }
 }
@@ -160,24 +161,41 @@ impl Ca {
     }
 }
 
-struct Log {
+pub(crate) struct Log {
     pair: Ed25519KeyPair,
     key: VerifierKey,
 }
 
 impl Log {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
         let key = VerifierKey::ed25519(ORIGIN, &pair.public_key().as_ref().try_into().unwrap()).unwrap();
         Self { pair, key }
     }
 
-    fn checkpoint(&self, size: u64, root: Hash) -> Vec<u8> {
+    pub(crate) fn checkpoint(&self, size: u64, root: Hash) -> Vec<u8> {
         let checkpoint = Checkpoint::new(ORIGIN, TreeHead { size, root }).unwrap();
         let mut note = Note::new(&checkpoint.to_string()).unwrap();
         let signature = self.pair.sign(note.text().as_bytes()).as_ref().to_vec();
         note.push(NoteSignature::new(self.key.name(), self.key.id(), signature).unwrap());
         note.to_bytes()
+    }
+
+    /// As a trusted root names it.
+    pub(crate) fn instance(&self) -> LogInstance {
+        let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        LogInstance {
+            base_url: format!("https://{ORIGIN}"),
+            hash_algorithm: HashAlgorithm::Sha256,
+            public_key: LogKey {
+                raw_bytes: Bytes([&prefix, self.pair.public_key().as_ref()].concat()),
+                key_details: KeyDetails::Ed25519,
+                valid_for: Validity::since(UnixTime(0)),
+            },
+            log_id: KeyId { key_id: Bytes(self.key.key_hash().0.to_vec()) },
+            checkpoint_key_id: None,
+            operator: String::new(),
+        }
     }
 }
 
@@ -208,19 +226,7 @@ fn following(
         valid_for: Validity::since(UnixTime(0)),
         operator: String::new(),
     });
-    let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    root.tlogs.push(LogInstance {
-        base_url: format!("https://{ORIGIN}"),
-        hash_algorithm: HashAlgorithm::Sha256,
-        public_key: LogKey {
-            raw_bytes: Bytes([&prefix, log.pair.public_key().as_ref()].concat()),
-            key_details: KeyDetails::Ed25519,
-            valid_for: Validity::since(UnixTime(0)),
-        },
-        log_id: KeyId { key_id: Bytes(log.key.key_hash().0.to_vec()) },
-        checkpoint_key_id: None,
-        operator: String::new(),
-    });
+    root.tlogs.push(log.instance());
     let config = EvidenceConfig {
         crl_urls: vec![format!("{}/1.crl", server.url)],
         status_bases: Vec::new(),
