@@ -13,6 +13,8 @@ mod lifecycle;
 mod linker;
 #[cfg(test)]
 mod preview1_tests;
+#[cfg(test)]
+mod revoked_tests;
 mod standard_output;
 mod wasi;
 #[cfg(test)]
