@@ -24,6 +24,16 @@ pub struct Confinement {
     pub missing: Vec<String>,
 }
 
+/// What no process does for itself.
+const LEFT_TO_OTHERS: &str = "namespaces and cgroups: left to the service manager";
+
+impl Confinement {
+    /// Mechanisms that are missing and that a host of this kind could have.
+    pub fn lacking(&self) -> impl Iterator<Item = &str> {
+        self.missing.iter().map(String::as_str).filter(|missing| *missing != LEFT_TO_OTHERS)
+    }
+}
+
 /// The places the executor touches.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
@@ -121,7 +131,7 @@ pub fn close(places: &Places) -> Result<Confinement, StartRefusal> {
             .because(error)
     })?;
     confinement.enforced.push("seccomp".into());
-    confinement.missing.push("namespaces and cgroups: left to the service manager".into());
+    confinement.missing.push(LEFT_TO_OTHERS.into());
     self_test().map_err(|act| {
         StartRefusal::new(
             format!("the sandbox is closed and still let this happen: {act}"),

@@ -237,6 +237,9 @@ pub async fn start(
         refuse("the compile worker cannot be used", "install the worker of this build", error)
     })?;
     tracing::info!(enforced = ?confinement.enforced, missing = ?confinement.missing, "sandbox");
+    for missing in confinement.lacking() {
+        tracing::warn!(missing, "this host lacks a mechanism of the sandbox; the executor runs without it");
+    }
     let tier = tier(spawner, &settings, trial).await;
     let admission = admission.with_workers(tier.missing());
     runtime.attach(tier);

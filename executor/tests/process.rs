@@ -6,6 +6,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
 const EXECUTOR: &str = env!("CARGO_BIN_EXE_executor");
 const ROOT: &str = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","tlogs":[],"certificateAuthorities":[],"ctlogs":[],"timestampAuthorities":[]}"#;
 const POLICY: &str = "version: 1\nrevocation: { mode: require }\nfreshness: { within-seconds: 3600 }\nlogs: { witnesses: not-required }\ncapabilities: { within: [] }\n";
@@ -27,19 +31,47 @@ fn folder(policy: &str, more: &str) -> tempfile::TempDir {
     folder
 }
 
+fn serve(folder: &Path) -> Command {
+    let mut command = Command::new(EXECUTOR);
+    command.args(["serve", "--exit-with-stdin", "--config"]).arg(folder.join("executor.toml"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 fn start(folder: &Path) -> Child {
-    Command::new(EXECUTOR)
-        .args(["serve", "--exit-with-stdin", "--config"])
-        .arg(folder.join("executor.toml"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    serve(folder).spawn().unwrap()
+}
+
+/// A system call, or what is asked of one in its first argument.
+type SystemCall = (i64, Option<libc::c_int>);
+
+/// Starts it as on a host whose kernel answers these system calls with this error; 0: as if it had done what was asked.
+fn start_where(folder: &Path, calls: &[SystemCall], errno: i32) -> Child {
+    let asks = |value: libc::c_int| {
+        let value = u64::from(value.cast_unsigned());
+        let first = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
+        SeccompRule::new(vec![first]).unwrap()
+    };
+    let rules = calls.iter().map(|(call, asked)| (*call, asked.map(asks).into_iter().collect()));
+    let answer = SeccompAction::Errno(errno.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter: BpfProgram =
+        SeccompFilter::new(rules.collect(), SeccompAction::Allow, answer, arch).unwrap().try_into().unwrap();
+    let mut command = serve(folder);
+    // What a thread gave up its children lack, and other threads do not.
+    std::thread::spawn(move || {
+        seccompiler::apply_filter(&filter).unwrap();
+        command.spawn().unwrap()
+    })
+    .join()
+    .unwrap()
 }
 
 fn refused(folder: &Path) -> String {
-    let mut child = start(folder);
+    told_by_refusal(start(folder))
+}
+
+fn told_by_refusal(mut child: Child) -> String {
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(78), "{text}");
@@ -84,6 +116,72 @@ fn serves_confined_and_ends_with_its_parent() {
     let audit = std::fs::read_to_string(folder.path().join("state/audit.jsonl")).unwrap();
     assert!(audit.contains("\"event_type\":\"start\"") && audit.contains("seccomp"), "{audit}");
 }
+
+#[test]
+fn without_what_its_tier_requires_it_does_not_start_and_names_it() {
+    for (calls, errno, what, remedy) in [
+        (
+            &[(libc::SYS_seccomp, None)][..],
+            libc::EINVAL,
+            "seccomp cannot be installed",
+            "CONFIG_SECCOMP_FILTER",
+        ),
+        (
+            &[(libc::SYS_seccomp, None), (libc::SYS_prctl, Some(libc::PR_SET_SECCOMP))],
+            libc::ENOSYS,
+            "seccomp cannot be installed",
+            "CONFIG_SECCOMP_FILTER",
+        ),
+        (
+            &[(libc::SYS_prctl, Some(libc::PR_SET_NO_NEW_PRIVS))],
+            libc::EINVAL,
+            "no_new_privs cannot be set",
+            "Linux 3.5",
+        ),
+    ] {
+        let folder = folder(POLICY, "[pool]\nslots = 16\n");
+        let told = told_by_refusal(start_where(folder.path(), calls, errno));
+        assert!(told.contains(what) && told.contains(remedy), "{told}");
+        assert!(!folder.path().join("state/audit.jsonl").exists(), "it began before it was confined");
+    }
+}
+
+#[test]
+fn without_landlock_it_serves_trusted_signers_and_says_so_everywhere() {
+    let folder = folder(POLICY, "[pool]\nslots = 16\n");
+    let calls =
+        [libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self]
+            .map(|call| (call, None));
+    let mut child = start_where(folder.path(), &calls, libc::ENOSYS);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = ready["listen"].as_str().unwrap();
+    let answer = get(address, "/api/v1/status");
+    let status: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let texts = |value: &serde_json::Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let (enforced, missing) = (texts(&status["confinement"]), texts(&status["unconfined"]));
+    assert!(enforced.iter().any(|it| it == "seccomp") && !enforced.iter().any(|it| it.contains("landlock")));
+    assert!(missing.iter().any(|it| it.starts_with("landlock: not in this kernel")), "{missing:?}");
+    let metrics = get(address, "/metrics");
+    let counted = format!("mentatlab_sandbox_mechanisms_missing {}", missing.len());
+    assert!(missing.len() == 2 && metrics.contains(&counted), "{metrics}");
+    // What their tier requires is missing, too, so modules of other signers do not run here.
+    assert!(metrics.contains("mentatlab_tiers_missing 2"), "{metrics}");
+
+    drop(child.stdin.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    let warns = |line: &str| line.contains("WARN") && line.contains("landlock: not in this kernel");
+    assert!(said.lines().any(warns), "{said}");
+    let audit = std::fs::read_to_string(folder.path().join("state/audit.jsonl")).unwrap();
+    let began = audit.lines().find(|line| line.contains("\"event_type\":\"start\"")).unwrap();
+    assert!(began.contains("landlock: not in this kernel"), "{began}");
+}
+
 
 #[test]
 fn a_replaced_policy_file_is_read_on_sighup_inside_the_sandbox() {
