@@ -2,7 +2,9 @@
 //!
 //! Required for the tier of trusted signers, whose modules run in this process: `no_new_privs` and seccomp. Without
 //! them the executor does not start. Landlock, which shuts the file system except for what the executor needs, is
-//! installed where the kernel has it and named in the start-up line where it has not.
+//! installed where the kernel has it and warned of where it has not. What these forbid is tried before anybody is served.
+
+mod self_test;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,7 +109,8 @@ pub fn close(places: &Places) -> Result<Confinement, StartRefusal> {
         .map_err(|errno| refuse("no_new_privs cannot be set", "use Linux 3.5 or newer", errno))?;
     confinement.enforced.push("no-new-privileges".into());
 
-    match landlock(places) {
+    let landlock = landlock(places);
+    match &landlock {
         Ok(RulesetStatus::FullyEnforced) => confinement.enforced.push("landlock".into()),
         Ok(RulesetStatus::PartiallyEnforced) => {
             confinement.enforced.push("landlock (partly)".into());
@@ -132,7 +135,8 @@ pub fn close(places: &Places) -> Result<Confinement, StartRefusal> {
     })?;
     confinement.enforced.push("seccomp".into());
     confinement.missing.push(LEFT_TO_OTHERS.into());
-    self_test().map_err(|act| {
+    let forbidden = self_test::forbidden(places, landlock.ok().as_ref());
+    self_test::attempt(&forbidden).map_err(|act| {
         StartRefusal::new(
             format!("the sandbox is closed and still let this happen: {act}"),
             "report this as a defect",
@@ -173,15 +177,6 @@ fn landlock(places: &Places) -> Result<RulesetStatus, landlock::RulesetError> {
         }
     }
     ruleset.restrict_self().map(|status| status.ruleset)
-}
-
-/// Tries what must fail now.
-fn self_test() -> Result<(), &'static str> {
-    // Harmless where it succeeds, and it succeeds for root without the filter.
-    match rustix::process::chroot("/") {
-        Ok(()) => Err("chroot"),
-        Err(_) => Ok(()),
-    }
 }
 
 /// The folders every process on Linux reads: libraries of the worker, name resolution, time zones, own limits.

@@ -182,6 +182,20 @@ fn without_landlock_it_serves_trusted_signers_and_says_so_everywhere() {
     assert!(began.contains("landlock: not in this kernel"), "{began}");
 }
 
+#[test]
+fn a_sandbox_that_holds_nothing_is_found_out_before_anybody_is_served() {
+    for (call, act) in [
+        // A kernel that says yes and does nothing.
+        (libc::SYS_landlock_restrict_self, "reading a folder that is none of its places"),
+        (libc::SYS_seccomp, ""),
+    ] {
+        let folder = folder(POLICY, "[pool]\nslots = 16\n");
+        let told = told_by_refusal(start_where(folder.path(), &[(call, None)], 0));
+        let found = format!("the sandbox is closed and still let this happen: {act}");
+        assert!(told.contains(&found), "{told}");
+        assert!(!folder.path().join("state/audit.jsonl").exists(), "it began before it was confined");
+    }
+}
 
 #[test]
 fn a_replaced_policy_file_is_read_on_sighup_inside_the_sandbox() {
