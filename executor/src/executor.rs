@@ -4,6 +4,7 @@
 mod attack_tests;
 mod attesting;
 mod calling;
+mod clock_jumps;
 mod closing;
 #[cfg_attr(not(feature = "pipelines"), path = "executor/without_pipelines.rs")]
 mod composing;

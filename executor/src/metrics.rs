@@ -63,6 +63,7 @@ struct Verified {
 pub struct Metrics {
     admissions: Family<Reason, Counter>,
     cache: Family<Reason, Counter>,
+    clock_jumps: Family<Reason, Counter>,
     endings: Family<Reason, Counter>,
     execution: Family<Operation, Histogram>,
     execution_of_all: Histogram,
@@ -96,6 +97,7 @@ impl Default for Metrics {
         Self {
             admissions: Family::default(),
             cache: Family::default(),
+            clock_jumps: Family::default(),
             endings: Family::default(),
             execution: Family::new_with_constructor(microseconds_up),
             execution_of_all: microseconds_up(),
@@ -127,6 +129,11 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("mentatlab_admissions", "Admission decisions by reason", self.admissions.clone());
         registry.register("mentatlab_artifact_cache", "Loads of machine code by outcome", self.cache.clone());
+        registry.register(
+            "mentatlab_clock_jumps",
+            "How often the wall clock was set, by direction",
+            self.clock_jumps.clone(),
+        );
         registry.register("wasm_instances", "Ended instances by status", self.endings.clone());
         registry.register(
             "mentatlab_wasm_execution_seconds",
@@ -326,6 +333,11 @@ impl Metrics {
                 self.egress_bytes.get_or_create(&reason(direction)).inc_by(bytes);
             }
         }
+    }
+
+    /// The wall clock went `back` or `ahead`.
+    pub(crate) fn clock_jump(&self, direction: &'static str) {
+        self.clock_jumps.get_or_create(&reason(direction)).inc();
     }
 
     pub(crate) fn stopped(&self, count: u64) {

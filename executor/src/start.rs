@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use executor_engine::limits::MAX_MODULE_BYTES;
+use service::clock::SystemClock;
 use service::{Readiness, Running, Server, StartRefusal};
 use tlog_client::{LogClient, LogSet};
 use trust_store::evidence::signed::{EvidenceSigner, MAX_SIGNERS};
@@ -280,6 +281,7 @@ pub async fn start(
     tokio::spawn(Arc::clone(&executor).keep_deploying());
     tokio::spawn(Arc::clone(&executor).keep_attesting());
     tokio::spawn(Arc::clone(&executor).keep_workers());
+    tokio::spawn(Arc::clone(&executor).keep_clock(SystemClock));
     if let Some((anchor, interval)) = anchor {
         tokio::spawn(anchor.keep(executor.receipts().clone(), interval));
     }
