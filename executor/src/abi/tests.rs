@@ -11,7 +11,7 @@ use crate::runtime::{
     Call, CallError, CallLimits, GuestState, HostRates, KillCause, Lowered, Outcome, PrepareError, Selector,
     Stop,
 };
-use crate::testing::{guest_state_under, prepare, run, run_limited, runtime};
+use crate::testing::{guest_state_under, patient, prepare, run, run_limited, runtime};
 
 /// A module whose `process` is `body`, with the host functions the tests use.
 fn guest(body: &str) -> String {
@@ -299,7 +299,7 @@ fn a_start_function_and_an_initializer_spin_no_longer_than_process() {
 fn a_running_guest_is_stopped_by_name() {
     // A module of its own: a stop by digest reaches what other tests run of the same.
     let text = guest("(loop $l (nop) (nop) (br $l)) (i32.const 0)");
-    let prepared = prepare(&text, GrantSet::default(), CallLimits::default()).unwrap();
+    let prepared = prepare(&text, GrantSet::default(), patient()).unwrap();
     let selector = Selector { digest: Some(prepared.digest()), ..Selector::default() };
     let ended = std::thread::scope(|scope| {
         let call = scope.spawn(|| runtime().call(&prepared, Call::default()));

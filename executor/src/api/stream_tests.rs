@@ -207,7 +207,7 @@ const LOGS: &str = r#"(module
 async fn what_a_guest_logs_is_read_while_it_runs_over_both_transports() {
     let server = Server::start().await;
     let spin = |name: &str| {
-        crate::testing::admitted(LOGS, GrantSet::default(), CallLimits::default())
+        crate::testing::admitted(LOGS, GrantSet::default(), crate::testing::patient())
             .called(name, "dev@example.org")
     };
     for name in ["logs.over-http", "logs.over-grpc"] {

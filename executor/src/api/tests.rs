@@ -13,7 +13,7 @@ use tonic::Code;
 use crate::admission::GrantSet;
 use crate::executor::{Executor, Terms};
 use crate::runtime::CallLimits;
-use crate::testing::{Server, admitted, wat_echo, wat_spin};
+use crate::testing::{Server, admitted, patient, wat_echo, wat_spin};
 
 const MANIFEST: &str = "id: test.agent\nversion: 1.0.0\nruntime: wasm\nmodule: m.wasm\n";
 
@@ -105,7 +105,7 @@ async fn an_admitted_agent_runs_over_http() {
 async fn a_running_instance_is_stopped_over_http() {
     let server = Server::start().await;
     // By a name of its own: all tests share one runtime.
-    let spin = admitted(wat_spin(), GrantSet::default(), CallLimits::default());
+    let spin = admitted(wat_spin(), GrantSet::default(), patient());
     server.executor.admit_for_test(spin.called("stopped.over-http", "dev@example.org")).await;
     let executor = Arc::clone(&server.executor);
     let call = tokio::spawn(async move {

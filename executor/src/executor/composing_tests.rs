@@ -15,7 +15,7 @@ use crate::containers::{
     AdmittedImage, ContainerBackend, ContainerCall, ContainerOutcome, EngineUnavailable, NoEngine,
 };
 use crate::runtime::{CallError, CallLimits, KillCause, Selector, Stop};
-use crate::testing::{Server, admitted, wat_echo, wat_spin};
+use crate::testing::{Server, admitted, patient, wat_echo, wat_spin};
 
 /// Ends with the code 7.
 const WAT_FAIL: &str =
@@ -38,6 +38,12 @@ pub(super) fn wat_mark(mark: char) -> String {
 /// Lets a module in; its digest in hexadecimal.
 pub(super) async fn agent(server: &Server, id: &str, text: &str) -> String {
     let admitted = admitted(text, GrantSet::default(), CallLimits::default()).called(id, "s@example.org");
+    server.executor.admit_for_test(admitted).await.to_string()
+}
+
+/// One that runs until somebody stops it.
+pub(super) async fn spinning(server: &Server, id: &str) -> String {
+    let admitted = admitted(wat_spin(), GrantSet::default(), patient()).called(id, "s@example.org");
     server.executor.admit_for_test(admitted).await.to_string()
 }
 
@@ -74,7 +80,7 @@ pub(super) fn document(steps: &[Draft<'_>]) -> Vec<u8> {
 pub(super) async fn compose(server: &Server, id: &str, steps: &[Draft<'_>]) {
     let document = document(steps);
     assert!(trust_store::pipeline::Pipeline::from_json(&document).is_ok());
-    let admitted = AdmittedModule::for_test(document, GrantSet::default(), CallLimits::default());
+    let admitted = AdmittedModule::for_test(document, GrantSet::default(), patient());
     server.executor.admit_for_test(admitted.called(id, "p@example.org")).await;
 }
 
@@ -260,11 +266,11 @@ async fn a_step_has_a_time_and_the_whole_has_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_stops_the_pipeline_or_its_step_stops_both() {
     let server = Server::start().await;
-    let spin = agent(&server, "ck.spin", wat_spin()).await;
+    let spin = spinning(&server, "ck.spin").await;
     compose(
         &server,
         "ck.whole",
-        &[Draft { name: "spin", agent: "ck.spin", module: &spin, retries: 3, ..DRAFT }],
+        &[Draft { name: "spin", agent: "ck.spin", module: &spin, timeout_ms: 600_000, retries: 3, ..DRAFT }],
     )
     .await;
     for (stopped, cause, code) in [

@@ -7,14 +7,13 @@ use bytes::Bytes;
 
 use super::{Executor, PolicyChange, Terms};
 use crate::admission::{Denied, GrantSet};
-use crate::runtime::CallLimits;
-use crate::testing::{ENDS, Server, admitted, wat_echo, wat_spin};
+use crate::testing::{ENDS, Server, admitted, patient, wat_echo, wat_spin};
 
 const POLICY: &str = "version: 1\nlogs: { witnesses: not-required }\ncapabilities: { within: [] }\n";
 
 async fn admit(server: &Server, text: &str, agent: &str) {
     let admitted =
-        admitted(text, GrantSet::default(), CallLimits::default()).called(agent, "dev@example.org");
+        admitted(text, GrantSet::default(), patient()).called(agent, "dev@example.org");
     server.executor.admit_for_test(admitted).await;
 }
 

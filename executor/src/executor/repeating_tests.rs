@@ -12,14 +12,14 @@ use super::Terms;
 use crate::Caller;
 use crate::admission::GrantSet;
 use crate::runtime::{CallLimits, Selector};
-use crate::testing::{Server, admitted, wat_echo, wat_spin};
+use crate::testing::{Server, admitted, patient, wat_echo, wat_spin};
 
 fn keyed(key: &str) -> Terms {
     Terms { idempotency_key: Some(key.into()), ..Terms::default() }
 }
 
 async fn admit(server: &Server, text: &str, name: &str) {
-    let module = admitted(text, GrantSet::default(), CallLimits::default()).called(name, "dev@example.org");
+    let module = admitted(text, GrantSet::default(), patient()).called(name, "dev@example.org");
     server.executor.admit_for_test(module).await;
 }
 

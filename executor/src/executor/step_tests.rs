@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use trust_store::policy::TrustLevel;
 
-use super::composing_tests::{DRAFT, Draft, agent, call, compose, document, receipts, wat_mark};
+use super::composing_tests::{DRAFT, Draft, agent, call, compose, document, receipts, spinning, wat_mark};
 use super::{Executed, Terms};
 use crate::admission::{AdmittedModule, Denied, GrantSet, SignerKey};
 use crate::component::SLEEPS;
@@ -102,8 +102,9 @@ async fn a_step_whose_input_is_too_large_is_in_the_receipt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_of_the_pipeline_is_no_word_about_the_agent_of_its_step() {
     let server = Server::start().await;
-    let spin = agent(&server, "sr.spin", wat_spin()).await;
-    compose(&server, "sr.whole", &[Draft { name: "spin", agent: "sr.spin", module: &spin, ..DRAFT }]).await;
+    let spin = spinning(&server, "sr.spin").await;
+    let step = Draft { name: "spin", agent: "sr.spin", module: &spin, timeout_ms: 600_000, ..DRAFT };
+    compose(&server, "sr.whole", &[step]).await;
     let whole = begin(&server, "sr.whole");
     listed(&server, "sr.spin").await;
     let selector = Selector { agent: Some("sr.whole".into()), ..Selector::default() };

@@ -10,8 +10,8 @@ use trust_store_files::RootLifetime;
 
 use super::{Executor, Terms};
 use crate::admission::{Denied, GrantSet, GrantSources};
-use crate::runtime::{Call, CallLimits, KillCause, Selector};
-use crate::testing::{Server, admitted, wat_echo, wat_spin};
+use crate::runtime::{Call, KillCause, Selector};
+use crate::testing::{Server, admitted, patient, wat_echo, wat_spin};
 
 fn granting(text: &str) -> GrantSet {
     let granted = vec![text.parse().unwrap()];
@@ -21,8 +21,7 @@ fn granting(text: &str) -> GrantSet {
 }
 
 async fn admit(server: &Server, text: &str, agent: &str, grants: GrantSet) {
-    let admitted =
-        admitted(text, grants, CallLimits::default()).called(agent, &format!("{agent}@example.org"));
+    let admitted = admitted(text, grants, patient()).called(agent, &format!("{agent}@example.org"));
     server.executor.admit_for_test(admitted).await;
 }
 
@@ -85,7 +84,7 @@ async fn past_the_roots_end_what_runs_may_finish_but_not_once_it_is_revoked() {
     let end = UnixTime(crate::clock::unix_seconds() - 1);
     let server =
         Server::following(RootLifetime::new(&directory.path().join("root.json"), b"root", end)).await;
-    let module = admitted(wat_spin(), GrantSet::default(), CallLimits::default());
+    let module = admitted(wat_spin(), GrantSet::default(), patient());
     server.executor.admit_for_test(module.called("rv.spin", "s@example.org")).await;
     let call = running(&server, "rv.spin").await;
     let agent = server.executor.agents.find("rv.spin").unwrap();

@@ -12,11 +12,10 @@ use super::{Executed, Terms, Withdrawal};
 use crate::admission::{Denied, GrantSet};
 use crate::agents::Agent;
 use crate::clock;
-use crate::runtime::CallLimits;
-use crate::testing::{Server, admitted, wat_echo, wat_spin};
+use crate::testing::{Server, admitted, patient, wat_echo, wat_spin};
 
 async fn admit(server: &Server, text: &str, agent: &str, signer: &str) -> Arc<Agent> {
-    let admitted = admitted(text, GrantSet::default(), CallLimits::default()).called(agent, signer);
+    let admitted = admitted(text, GrantSet::default(), patient()).called(agent, signer);
     server.executor.admit_for_test(admitted).await;
     server.executor.agents.find(agent).unwrap()
 }
