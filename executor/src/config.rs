@@ -3,6 +3,7 @@
 //! There is no field that skips a check. What weakens a decision is refused when the policy is loaded.
 
 mod callers;
+mod extensions;
 mod features;
 mod limits;
 mod media;
@@ -25,6 +26,7 @@ use trust_store::capability::GuestPath;
 use trust_store::evidence::signed::MAX_SIGNERS;
 
 pub use callers::{CallerRole, CallerSection, CallerSettings};
+pub use extensions::{ExtensionsSection, KeyValueSection};
 pub use features::{AttestationRequired, FeaturesSection, NextPolicy, WasmRuntime};
 pub use limits::{LimitsSection, RatesSection};
 pub use media::{BucketStyle, MediaPlaces, S3Section, S3Settings};
@@ -39,6 +41,7 @@ pub use telemetry::{TelemetrySection, TelemetrySettings};
 use crate::admission::RuntimeRollout;
 use crate::evidence::{EvidenceConfig, OcspMode};
 use crate::executor::Withdrawal;
+use crate::extensions::key_value::KeyValueLimits;
 use crate::idempotency::AnswerLimits;
 use crate::media::MediaLimits;
 use crate::queue::MAX_RUNNING;
@@ -170,6 +173,8 @@ pub struct Settings {
     pub telemetry: Option<TelemetrySettings>,
     /// Sizes of media.
     pub media_limits: MediaLimits,
+    /// What `extension:key-value` keeps, if it is offered.
+    pub key_value: Option<KeyValueLimits>,
     /// The way out for guests, if there is one.
     pub network: Option<NetworkSettings>,
     /// Bytes of the cache.
@@ -332,7 +337,7 @@ impl ExecutorConfig {
                 ..PoolLimits::default()
             },
             calls_per_agent,
-            workers: workers(&self.workers, limits.memory, in_range)?,
+            workers: self.workers.validate(limits.memory, in_range)?,
             anchor: path(self.receipts.anchor_key_file)
                 .map(|file| (file, Duration::from_secs(anchor_seconds))),
             limits,
@@ -341,6 +346,7 @@ impl ExecutorConfig {
             telemetry: self.telemetry.map(|section| section.validate(base)).transpose()?,
             media: self.grants.media,
             media_bucket: self.media.validate(base, self.grants.media, self.grants.media_max_mib)?,
+            key_value: self.grants.extensions.validate(in_range)?,
             network: self.grants.network.validate(base)?,
             media_limits: MediaLimits {
                 store: match self.grants.media_max_mib {
@@ -365,22 +371,6 @@ impl ExecutorConfig {
             state,
         })
     }
-}
-
-fn workers(
-    section: &WorkersSection,
-    guest_memory: usize,
-    in_range: impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
-) -> Result<Option<WorkerLimits>, StartRefusal> {
-    let processes = in_range("workers.processes", section.processes.into(), 0, 256)?;
-    let calls = in_range("workers.calls", section.calls.into(), 1, 64)?;
-    let idle = in_range("workers.idle_seconds", section.idle_seconds, 1, 86_400)?;
-    Ok((processes > 0).then_some(WorkerLimits {
-        processes: processes as usize,
-        calls: u16::try_from(calls).unwrap_or(1),
-        idle: Duration::from_secs(idle),
-        guest_memory,
-    }))
 }
 
 fn files(

@@ -8,6 +8,7 @@
 //! | [`runtime`] | wasmtime with a pool, epochs and limits; one fresh instance for each call |
 //! | [`abi`] | the `mentat` functions of core modules |
 //! | [`egress`] | requests of guests to other hosts |
+//! | [`extensions`] | what an operator adds, granted as `extension:NAME` |
 //! | [`audit`] | the hash-chained audit log |
 //! | [`confinement`] | what the operating system takes away from this process |
 //! | [`containers`] | the seam for a container engine, of which there is none |
@@ -42,6 +43,7 @@ pub mod egress;
 pub mod evidence;
 pub mod executor;
 mod exposed;
+pub mod extensions;
 pub mod features;
 mod gauges;
 mod holds;

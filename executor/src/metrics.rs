@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::agents::Agent as LoadedAgent;
 use crate::artifact::CacheEvent;
-use crate::runtime::{Conduct, Ended, is_of_network};
+use crate::runtime::{Conduct, Ended, is_of_extension, is_of_network};
 
 /// Most agent ids that appear as labels; further ones are counted as `other`.
 const MAX_AGENT_LABELS: usize = 64;
@@ -72,6 +72,7 @@ pub struct Metrics {
     capability_requests: Family<CapabilityRequest, Counter>,
     egress: Family<Reason, Counter>,
     egress_bytes: Family<Reason, Counter>,
+    extensions: Family<Reason, Counter>,
     host_calls: Family<HostCall, Counter>,
     compilation: Histogram,
     fuel: Counter,
@@ -106,6 +107,7 @@ impl Default for Metrics {
             capability_requests: Family::default(),
             egress: Family::default(),
             egress_bytes: Family::default(),
+            extensions: Family::default(),
             host_calls: Family::default(),
             compilation: Histogram::new(exponential_buckets(1e-3, 2.0, 17)), // 1 ms to 65 s
             fuel: Counter::default(),
@@ -174,6 +176,11 @@ impl Metrics {
             "mentatlab_egress_bytes",
             "Bytes of bodies that guests sent and received",
             self.egress_bytes.clone(),
+        );
+        registry.register(
+            "mentatlab_extension_refusals",
+            "Operations of extensions that were not done",
+            self.extensions.clone(),
         );
         registry.register(
             "mentatlab_host_call_refusals",
@@ -324,6 +331,9 @@ impl Metrics {
         }
         for (why, count) in conduct.refusals().iter().filter(|(why, _)| is_of_network(why)) {
             self.egress.get_or_create(&reason(why)).inc_by(*count);
+        }
+        for (why, count) in conduct.refusals().iter().filter(|(why, _)| is_of_extension(why)) {
+            self.extensions.get_or_create(&reason(why)).inc_by(*count);
         }
         for (what, calls) in conduct.too_fast.each() {
             self.host_calls.get_or_create(&HostCall { interface: what.as_str() }).inc_by(calls);

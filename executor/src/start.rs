@@ -30,6 +30,8 @@ use crate::egress::Egress;
 use crate::evidence::{Collector, EventLog, ImportConfig, distribution_urls};
 use crate::executor::{Executor, Parts, Schedule};
 use crate::exposed::{Exposed, secrets_beside_policies};
+use crate::extensions::key_value::KeyValue;
+use crate::extensions::{Extensions, HostExtension};
 use crate::gauges::Gauges;
 use crate::mappings::refuse_overlaps;
 use crate::media::MediaStore;
@@ -162,15 +164,30 @@ fn event_log(settings: &Settings) -> Result<Option<EventLog>, StartRefusal> {
     Ok(Some(EventLog { origin: log.origin.clone(), keys, rules: log.events.clone() }))
 }
 
-/// Builds the executor and starts its listener.
+/// As [`start_with`], with the extensions of the configuration alone.
 ///
 /// # Errors
 ///
 /// The first thing that is missing or cannot be used.
 pub async fn start(
+    settings: Settings,
+    confinement: Confinement,
+    spawner: Option<std::io::Result<Spawner>>,
+) -> Result<(Running, Arc<Executor>), StartRefusal> {
+    start_with(settings, confinement, spawner, Vec::new()).await
+}
+
+/// Builds the executor and starts its listener. Beside the extensions of the configuration it offers `more`, which whoever builds
+/// an executor of their own brings along.
+///
+/// # Errors
+///
+/// The first thing that is missing or cannot be used.
+pub async fn start_with(
     mut settings: Settings,
     confinement: Confinement,
     spawner: Option<std::io::Result<Spawner>>,
+    more: Vec<Arc<dyn HostExtension>>,
 ) -> Result<(Running, Arc<Executor>), StartRefusal> {
     for Exposed { secret, folder } in secrets_beside_policies(&settings) {
         tracing::warn!(
@@ -195,7 +212,8 @@ pub async fn start(
     let (in_force, remembered) = schedule.in_force(UnixTime(clock::unix_seconds()));
     remembered.map_err(|error| refuse("the state folder cannot be written", "check the disk", error))?;
     let rules = Rules::read(in_force)?;
-    let (verifier, admission) = admission(&settings, rules, &root)?;
+    let extensions = extensions(&settings, more)?;
+    let (verifier, admission) = admission(&settings, rules, &root, extensions)?;
     let collector = collector(&settings, verifier)?;
     let worker = Worker::new(settings.compiler.clone(), settings.compilers)
         .map_err(|error| refuse("the compile worker cannot be used", "install executor-compiler", error))?;
@@ -350,6 +368,7 @@ fn admission(
     settings: &Settings,
     rules: Rules,
     root: &TrustedRoot,
+    extensions: Extensions,
 ) -> Result<(Verifier, Admission), StartRefusal> {
     let verifier = Verifier::new(Arc::new(AwsLc), root)
         .map_err(|error| {
@@ -376,10 +395,26 @@ fn admission(
         }
     };
     let files = settings.files.clone();
-    let sources = GrantSources { env: environment(&settings.env)?, media, network, files };
+    let sources = GrantSources { env: environment(&settings.env)?, media, network, files, extensions };
     let admission = Admission::new(verifier.clone(), rules, sources, settings.limits, settings.profile)
         .with_rollout(settings.rollout.clone());
     Ok((verifier, admission))
+}
+
+/// What guests may be granted by name.
+fn extensions(settings: &Settings, more: Vec<Arc<dyn HostExtension>>) -> Result<Extensions, StartRefusal> {
+    let mut extensions = Extensions::default();
+    let key_value =
+        settings.key_value.map(|limits| Arc::new(KeyValue::new(limits)) as Arc<dyn HostExtension>);
+    for extension in key_value.into_iter().chain(more) {
+        extensions
+            .register(extension)
+            .map_err(|error| refuse("an extension cannot be offered", "rename it, or leave it out", error))?;
+    }
+    for name in extensions.names() {
+        tracing::info!(name, "extension");
+    }
+    Ok(extensions)
 }
 
 #[cfg(feature = "media-s3")]

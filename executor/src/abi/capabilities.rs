@@ -4,8 +4,10 @@ use trust_store::capability::{Capability, CapabilityKind};
 
 use executor_engine::frames::Ask;
 
+use super::sinks::Level;
 use super::{ErrorCode, MAX_NAME_BYTES, short_enough};
 use crate::admission::Lookup;
+use crate::extensions::{Invocation, has_interface};
 use crate::runtime::{Asked, GuestState, Rated};
 
 impl GuestState {
@@ -61,8 +63,34 @@ impl GuestState {
             }
             (Capability::Network { .. }, "request") => self.request_over_network(capability, arguments),
             (Capability::Env(_) | Capability::Network { .. }, _) => Err(ErrorCode::InvalidArgument),
+            (Capability::Extension { name, argument }, _) if !has_interface(name) => {
+                self.invoke_extension(name, argument.as_deref(), operation, arguments)
+            }
             _ => Err(ErrorCode::NotSupported),
         }
+    }
+
+    /// Does one operation of an extension that the operator registered.
+    fn invoke_extension(
+        &mut self,
+        name: &str,
+        argument: Option<&str>,
+        operation: &str,
+        arguments: &[u8],
+    ) -> Result<Vec<u8>, ErrorCode> {
+        let (cancel, deadline) = (self.kill(), self.deadline());
+        let grants = self.grants();
+        let tenant = grants.tenant().ok_or(ErrorCode::PolicyDenied)?;
+        let cancel = &cancel;
+        let invocation = Invocation { tenant, argument, operation, arguments, deadline, cancel };
+        grants.extensions().invoke(name, &invocation).map_err(|error| {
+            if let Some(reason) = error.reason() {
+                let text = format!("{reason}: {name}: {error}");
+                self.log(Some(Level::Warn), Ok(&text));
+                self.conduct().refused(reason, format!("{name}: {error}"));
+            }
+            error.code()
+        })
     }
 
     /// Sends one HTTP request of the guest and waits for its answer.
@@ -79,7 +107,7 @@ impl GuestState {
             let code = refused.code();
             let text = format!("{}: {refused}", refused.reason());
             // The number says little; the line says which rule it was.
-            self.log(Some(super::sinks::Level::Warn), Ok(&text));
+            self.log(Some(Level::Warn), Ok(&text));
             self.conduct().refused(refused.reason(), refused.to_string());
             code
         })

@@ -9,6 +9,7 @@ use wasmtime_wasi::FsPerms;
 
 use crate::abi::ErrorCode;
 use crate::egress::{Egress, Outlet};
+use crate::extensions::{Extensions, Tenant, has_interface};
 use crate::media::MediaStore;
 
 /// The grants of one admitted module: immutable, shared by all its instances.
@@ -20,6 +21,8 @@ pub struct GrantSet {
     media: Option<Arc<MediaStore>>,
     network: Option<Outlet>,
     directories: Vec<Directory>,
+    extensions: Extensions,
+    tenant: Option<Tenant>,
 }
 
 /// A directory of the host that a guest sees.
@@ -58,6 +61,8 @@ pub struct Refused {
     pub capability: Capability,
     /// Why not.
     pub why: &'static str,
+    /// The stable reason code.
+    pub code: &'static str,
 }
 
 /// Where granted things come from. Built from the operator's configuration.
@@ -71,6 +76,8 @@ pub struct GrantSources {
     pub network: Option<Arc<Egress>>,
     /// Directories of the host, by the path that guests see. Only the operator chooses them.
     pub files: BTreeMap<GuestPath, PathBuf>,
+    /// What the operator registered beside all that.
+    pub extensions: Extensions,
 }
 
 impl GrantSources {
@@ -88,10 +95,16 @@ impl GrantSources {
     ) -> Result<GrantSet, Refused> {
         for request in &requested {
             if !covers(policy, request) {
-                return Err(Refused { capability: request.clone(), why: "policy does not grant it" });
+                let (why, code) = ("policy does not grant it", "capability_denied");
+                return Err(Refused { capability: request.clone(), why, code });
             }
             if let Some(why) = self.lacks(request, own_env) {
-                return Err(Refused { capability: request.clone(), why });
+                let code = match request {
+                    // Policy grants it: it is this executor that was started without it.
+                    Capability::Extension { .. } => "extension_unavailable",
+                    _ => "capability_denied",
+                };
+                return Err(Refused { capability: request.clone(), why, code });
             }
         }
         // The operator's value wins over the one the signed manifest carries.
@@ -113,7 +126,21 @@ impl GrantSources {
             .filter(|_| requested.iter().any(|request| matches!(request, Capability::Network { .. })))
             .map(Outlet::new);
         let directories = self.directories(&requested);
-        Ok(GrantSet { granted: requested.clone(), requested, env, media, network, directories })
+        let extensions = self.extensions.only(|known| {
+            requested
+                .iter()
+                .any(|request| matches!(request, Capability::Extension { name, .. } if name == known))
+        });
+        Ok(GrantSet {
+            granted: requested.clone(),
+            requested,
+            env,
+            media,
+            network,
+            directories,
+            extensions,
+            tenant: None,
+        })
     }
 
     /// Why this executor cannot provide what policy would grant.
@@ -126,14 +153,14 @@ impl GrantSources {
                 (!known).then_some("the operator has given it no value")
             }
             // An argument would narrow the grant, and neither extension knows one: the whole would be given instead.
-            Capability::Extension { name, argument: Some(_) } if name == "media" || name == "stream" => {
+            Capability::Extension { name, argument: Some(_) } if has_interface(name) => {
                 Some("this executor's extension takes no argument")
             }
             Capability::Extension { name, .. } if name == "media" => {
                 self.media.is_none().then_some("no media store is configured")
             }
             Capability::Extension { name, .. } if name == "stream" => None,
-            Capability::Extension { .. } => Some("this executor has no such extension"),
+            Capability::Extension { name, argument } => self.extensions.lacks(name, argument.as_deref()),
             // Exactly the mapped path: a path below it could have become a link that leads elsewhere.
             Capability::Filesystem { path, .. } => {
                 (!self.files.contains_key(path)).then_some("the operator maps no directory to this path")
@@ -176,6 +203,11 @@ impl GrantSet {
         Self { requested: granted.clone(), granted, ..Self::default() }
     }
 
+    /// The same, for an agent and who published it: without one, extensions do nothing.
+    pub(crate) fn of_tenant(self, tenant: Tenant) -> Self {
+        Self { tenant: Some(tenant), ..self }
+    }
+
     /// What the manifest asks for.
     pub fn requested(&self) -> &[Capability] {
         &self.requested
@@ -190,7 +222,7 @@ impl GrantSet {
     pub(crate) fn has_handles(&self) -> bool {
         self.granted.iter().any(|capability| {
             !matches!(capability, Capability::Compute(_))
-                && !matches!(capability, Capability::Extension { name, .. } if name == "media" || name == "stream")
+                && !matches!(capability, Capability::Extension { name, .. } if has_interface(name))
         })
     }
 
@@ -222,6 +254,16 @@ impl GrantSet {
         self.network.clone()
     }
 
+    /// Granted extensions that are used by handle.
+    pub(crate) fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Whose grants these are.
+    pub(crate) fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
     pub(crate) fn media(&self) -> Result<&MediaStore, ErrorCode> {
         self.media.as_deref().ok_or(ErrorCode::PolicyDenied)
     }
@@ -243,8 +285,8 @@ mod tests {
         for text in ["env:HOME", "filesystem:read:/tmp", "network:https:example.com", "extension:media"] {
             let refused = sources.grant(&[], capabilities(&[text]), &[]).unwrap_err();
             assert_eq!(
-                (refused.capability.to_string().as_str(), refused.why),
-                (text, "policy does not grant it")
+                (refused.capability.to_string().as_str(), refused.why, refused.code),
+                (text, "policy does not grant it", "capability_denied")
             );
         }
         assert!(sources.grant(&[], capabilities(&["compute:cpu_ms=5"]), &[]).is_ok());
@@ -262,6 +304,8 @@ mod tests {
             let asked = capabilities(&[text]);
             let refused = GrantSources::default().grant(&asked, asked.clone(), &[]).unwrap_err();
             assert_ne!(refused.why, "policy does not grant it", "{text}");
+            let unavailable = text.starts_with("extension:");
+            assert_eq!(refused.code == "extension_unavailable", unavailable, "{text}: {}", refused.code);
         }
     }
 

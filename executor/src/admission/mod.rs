@@ -48,6 +48,7 @@ pub(crate) use succession::{Publisher, may_follow};
 pub use tier::Isolation;
 
 use crate::containers::{ContainerBackend, NoEngine};
+use crate::extensions::Tenant;
 use crate::runtime::{AdmissionId, CallLimits, Lowered, Owner};
 
 /// Largest manifest text, bytes.
@@ -259,6 +260,11 @@ impl Admission {
         self.rules.store(Arc::new(rules));
     }
 
+    /// The last release of an agent was unloaded.
+    pub(crate) fn forget(&self, agent: &str) {
+        self.sources.extensions.forget(agent);
+    }
+
     /// Judges a submission by the evidence at hand. Pure computation, about a millisecond.
     pub fn decide(&self, submission: &Submission, evidence: &Evidence, now: UnixTime) -> AdmissionVerdict {
         match self.judge(submission, evidence, now) {
@@ -326,8 +332,8 @@ impl Admission {
             |name: &str| !self.sources.env.contains_key(name) && own_env.iter().any(|(own, _)| own == name);
         for request in &requested {
             if let Some(why) = tier::beyond_ceiling(level, request, own) {
-                let refused = Refused { capability: request.clone(), why };
-                return Err(Denied::in_step(14, "capability_denied", refused.to_string()));
+                let refused = Refused { capability: request.clone(), why, code: "capability_denied" };
+                return Err(Denied::in_step(14, refused.code, refused.to_string()));
             }
         }
         let limits = self.limits.lowered(limits_of(manifest, &requested));
@@ -335,7 +341,12 @@ impl Admission {
         let grants = self
             .sources
             .grant(rules.granted(), requested, &own_env)
-            .map_err(|refused| Denied::in_step(14, "capability_denied", refused.to_string()))?;
+            .map_err(|refused| Denied::in_step(14, refused.code, refused.to_string()))?
+            .of_tenant(Tenant {
+                agent: manifest.id().as_str().to_owned(),
+                signer: verified.identity().subject().to_owned(),
+                issuer: verified.issuer().unwrap_or_default().to_owned(),
+            });
         Ok(AdmittedModule {
             digest: submission.digest,
             content: submission.content.clone(),

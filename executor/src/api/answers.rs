@@ -79,6 +79,7 @@ pub(super) fn answer_of(denied: &Denied) -> Answer {
         "deadline_exceeded" | "cpu_budget" => once(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
         "container_engine_unavailable"
         | "engine_not_supported"
+        | "extension_unavailable"
         | "feature_not_built"
         | "profile_unavailable"
         | "rules_unsupported"

@@ -7,6 +7,8 @@ use trust_store::policy::{
     ArtifactPolicy, CapabilityPolicy, FreshnessPolicy, RevocationMode, TrustLevel, TrustPolicy,
 };
 
+use crate::extensions::has_interface;
+
 /// Refuses a policy under which something could run that was not verified completely.
 ///
 /// # Errors
@@ -34,7 +36,7 @@ pub fn refuse_weak_policy(policy: &TrustPolicy) -> Result<(), StartRefusal> {
         );
     };
     let narrowed = granted.iter().find(|capability| {
-        matches!(capability, Capability::Extension { name, argument: Some(_) } if name == "media" || name == "stream")
+        matches!(capability, Capability::Extension { name, argument: Some(_) } if has_interface(name))
     });
     if let Some(narrowed) = narrowed {
         let what = format!("grants {narrowed}, and that extension takes no argument");

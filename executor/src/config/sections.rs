@@ -8,6 +8,7 @@ use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
 use service::StartRefusal;
 
+use super::extensions::ExtensionsSection;
 use super::network::NetworkSection;
 use crate::evidence::OcspMode;
 use crate::idempotency::AnswerLimits;
@@ -146,6 +147,25 @@ impl Default for WorkersSection {
     }
 }
 
+impl WorkersSection {
+    /// `guest_memory` is what one guest may have at most.
+    pub(super) fn validate(
+        &self,
+        guest_memory: usize,
+        in_range: impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
+    ) -> Result<Option<WorkerLimits>, StartRefusal> {
+        let processes = in_range("workers.processes", self.processes.into(), 0, 256)?;
+        let calls = in_range("workers.calls", self.calls.into(), 1, 64)?;
+        let idle = in_range("workers.idle_seconds", self.idle_seconds, 1, 86_400)?;
+        Ok((processes > 0).then_some(WorkerLimits {
+            processes: processes as usize,
+            calls: u16::try_from(calls).unwrap_or(1),
+            idle: Duration::from_secs(idle),
+            guest_memory,
+        }))
+    }
+}
+
 /// `[grants]`. The policy says what may be granted; this section says what it is made of.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -156,6 +176,8 @@ pub struct GrantsSection {
     pub files: BTreeMap<String, PathBuf>,
     /// Requests to other hosts.
     pub network: NetworkSection,
+    /// What else is offered by name.
+    pub extensions: ExtensionsSection,
     /// Whether there is a media store, and where.
     pub media: MediaSection,
     /// MiB of media objects kept; further uploads are refused.

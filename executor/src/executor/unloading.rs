@@ -51,6 +51,12 @@ impl Executor {
             recorded = recorded.and(self.record_unload(release, detail));
             paths.push(path);
         }
+        for agent in &agents {
+            // Extensions keep nothing for an agent that nobody can call any more.
+            if self.agents.find(agent.id()).is_err() {
+                self.parts.admission.forget(agent.id());
+            }
+        }
         self.parts.metrics.stopped(stopped);
         let removed = paths.iter().try_for_each(|path| Submissions::remove(path));
         removed.map_err(|error| {

@@ -59,6 +59,11 @@ pub(crate) fn is_of_network(reason: &str) -> bool {
     reason.starts_with("egress_")
 }
 
+/// Whether a refusal is one of an extension that was invoked.
+pub(crate) fn is_of_extension(reason: &str) -> bool {
+    reason.starts_with("extension_")
+}
+
 /// What a call used of the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct NetworkUse {

@@ -34,7 +34,7 @@ pub use call::{Call, Outcome, Said, Usage};
 pub use call_error::CallError;
 pub use calls::LiveInstances;
 pub(crate) use calls::Registration;
-pub(crate) use conduct::{Asked, Conduct, NetworkUse, is_of_network};
+pub(crate) use conduct::{Asked, Conduct, NetworkUse, is_of_extension, is_of_network};
 pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, Owner, Selector};
 pub use determined::Seed;
 pub(crate) use determined::{BEGINNING, Determined, Draws, Purpose, STEP, VirtualClock};
