@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use executor_engine::Profile;
-use executor_engine::limits::COMPILE_CPU_SECONDS;
+use executor_engine::limits::LARGE_COMPILE_CPU_SECONDS;
 use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
 use service::admin::AdminConfig;
@@ -63,7 +63,7 @@ pub struct ExecutorConfig {
     /// Workers at the same time.
     #[serde(default = "two")]
     pub compilers: usize,
-    /// `standard` (epochs) or `deterministic` (fuel).
+    /// `standard` (epochs), `deterministic` (fuel) or `large` (epochs, more room).
     #[serde(default)]
     pub profile: ProfileName,
     /// Listener, TLS, limits of peers.
@@ -235,7 +235,8 @@ impl ExecutorConfig {
         if let Some(calls) = calls_per_agent {
             in_range("pool.calls_per_agent", calls.into(), 1, MAX_RUNNING as u64)?;
         }
-        let limits = self.limits.validate(in_range)?;
+        let profile = self.profile.into();
+        let limits = self.limits.validate(profile, in_range)?;
         let loopback = self.server.validate()?.primary().address().ip().is_loopback();
         if !loopback && self.admin == AdminConfig::default() {
             return Err(StartRefusal::new(
@@ -306,10 +307,7 @@ impl ExecutorConfig {
             policy: base.join(self.policy),
             compiler,
             compilers: in_range("compilers", self.compilers as u64, 1, 64)? as usize,
-            profile: match self.profile {
-                ProfileName::Deterministic => Profile::Deterministic,
-                ProfileName::Standard => Profile::Standard,
-            },
+            profile,
             server: self.server,
             admin: self.admin,
             callers,
@@ -334,7 +332,7 @@ impl ExecutorConfig {
             refresh: Duration::from_secs(refresh),
             pool: PoolLimits {
                 slots: u32::try_from(slots).unwrap_or(PoolLimits::MIN_SLOTS),
-                ..PoolLimits::default()
+                ..PoolLimits::of(profile)
             },
             calls_per_agent,
             workers: self.workers.validate(limits.memory, in_range)?,
@@ -393,7 +391,7 @@ fn files(
 }
 
 /// Longest time a compile may take, for whoever waits for a load.
-pub const MAX_COMPILE: Duration = Duration::from_secs(2 * COMPILE_CPU_SECONDS);
+pub const MAX_COMPILE: Duration = Duration::from_secs(2 * LARGE_COMPILE_CPU_SECONDS);
 
 fn beside_this_executable(name: &str) -> Result<PathBuf, StartRefusal> {
     let own = std::env::current_exe().map_err(|error| {

@@ -71,9 +71,15 @@ pub(crate) fn trial_code(profile: Profile) -> Arc<Sealed> {
         let runtime = Runtime::new(Profile::Deterministic, pool).expect("runtime");
         tried(runtime.engine(), Profile::Deterministic)
     });
+    static LARGE: LazyLock<Arc<Sealed>> = LazyLock::new(|| {
+        let pool = PoolLimits { slots: 1, ..PoolLimits::of(Profile::Large) };
+        let runtime = Runtime::new(Profile::Large, pool).expect("runtime");
+        tried(runtime.engine(), Profile::Large)
+    });
     Arc::clone(match profile {
         Profile::Standard => &STANDARD,
         Profile::Deterministic => &DETERMINISTIC,
+        Profile::Large => &LARGE,
     })
 }
 
@@ -284,7 +290,7 @@ impl Server {
 
     /// The same in a profile.
     pub(crate) async fn with_workers_under(profile: Profile, limits: WorkerLimits) -> Self {
-        let pool = PoolLimits { slots: 32, ..PoolLimits::default() };
+        let pool = PoolLimits { slots: 32, ..PoolLimits::of(profile) };
         let runtime = Runtime::new(profile, pool).expect("runtime");
         let tier = WorkerTier::start(spawner(), profile, limits, trial_code(profile));
         assert_eq!(tier.missing(), None, "this host confines no workers");

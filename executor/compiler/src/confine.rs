@@ -14,10 +14,10 @@
 //! they should have stopped is tried before anything is read.
 
 use anyhow::{Context as _, anyhow, bail};
+use executor_engine::Profile;
 use executor_engine::confinement::{
     allow_only, connects, drop_capabilities, landlock_nothing, limit, opens_folders, stray,
 };
-use executor_engine::limits;
 use landlock::RulesetStatus;
 use rustix::process::Resource;
 use seccompiler::{BackendError, BpfProgram};
@@ -57,19 +57,19 @@ const DESCRIPTORS: usize = 3;
 /// Most descriptors: room for what confining itself needs.
 const MAX_DESCRIPTORS: u64 = 16;
 
-/// Closes the sandbox around this process. There is no way back.
+/// Closes the sandbox around this process, with what a profile gives to one job. There is no way back.
 ///
 /// # Errors
 ///
 /// When a required layer cannot be installed, or one does not hold; the caller must not read its input then.
-pub(crate) fn close() -> anyhow::Result<()> {
+pub(crate) fn close(profile: Profile) -> anyhow::Result<()> {
     if let Some(stray) = stray(DESCRIPTORS) {
         bail!("{stray}");
     }
     limit(&[
-        (Resource::As, limits::COMPILE_ADDRESS_SPACE),
+        (Resource::As, profile.compile_address_space()),
         (Resource::Core, 0),
-        (Resource::Cpu, limits::COMPILE_CPU_SECONDS),
+        (Resource::Cpu, profile.compile_cpu_seconds()),
         (Resource::Fsize, 0),
         (Resource::Memlock, 0),
         (Resource::Nofile, MAX_DESCRIPTORS),

@@ -5,6 +5,8 @@
 //! bounded memory, processor time and output. It holds no key; what it writes is authenticated by its parent and
 //! can spoil at most the artifact of the very module it was given.
 //!
+//! The name of a profile as its only argument gives a job the time and memory of that profile.
+//!
 //! Wire format: [`executor_engine::job`]. Exit codes: 0 a reply was written (also a refusal), 70 the sandbox could
 //! not be closed, 74 the streams failed, 2 unknown argument.
 
@@ -18,28 +20,30 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use executor_engine::job::{JobHeader, RefusalCode, Reply};
-use executor_engine::limits;
+use executor_engine::{Profile, limits};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => work(),
+        (None, _) => work(Profile::Standard),
+        (Some("large"), None) => work(Profile::Large),
         (Some("probe"), Some(act)) => probe(&act),
         _ => {
-            complain("usage: executor-compiler            (one job on standard input)");
+            complain("usage: executor-compiler [large]    (one job on standard input)");
             complain("       executor-compiler probe ACT  (tries ACT inside the sandbox; must not succeed)");
             ExitCode::from(2)
         }
     }
 }
 
-fn work() -> ExitCode {
+/// One job, with what this profile gives to it.
+fn work(profile: Profile) -> ExitCode {
     // The compiler's own tables and the processor's features are set up while nothing hostile is in reach.
     let compilers = match compile::Compilers::new() {
         Ok(compilers) => compilers,
         Err(error) => return refuse_to_start(&error),
     };
-    if let Err(error) = confine::close() {
+    if let Err(error) = confine::close(profile) {
         return refuse_to_start(&error);
     }
     let outcome = read_job().and_then(|job| match job {
@@ -88,7 +92,7 @@ fn reply(reply: &Reply<'_>, artifact: &[u8]) -> std::io::Result<()> {
 }
 
 fn probe(act: &str) -> ExitCode {
-    if let Err(error) = confine::close() {
+    if let Err(error) = confine::close(Profile::Standard) {
         return refuse_to_start(&error);
     }
     match confine::attempt(act) {

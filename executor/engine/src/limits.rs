@@ -15,6 +15,13 @@ pub const COMPILE_CPU_SECONDS: u64 = 60;
 /// Address space of one compile worker, bytes (2 GiB). Nothing is pooled there, so the ordinary limit works.
 pub const COMPILE_ADDRESS_SPACE: u64 = 2 << 30;
 
+/// The same in the profile `large`. A component made from Python takes 20 s of an ordinary processor with nothing but its standard
+/// library.
+pub const LARGE_COMPILE_CPU_SECONDS: u64 = 4 * COMPILE_CPU_SECONDS;
+
+/// The same in the profile `large` (4 GiB).
+pub const LARGE_COMPILE_ADDRESS_SPACE: u64 = 2 * COMPILE_ADDRESS_SPACE;
+
 /// Calls of guests that run at the same time: each has a thread of its own.
 pub const MAX_RUNNING: u32 = 512;
 
@@ -23,6 +30,9 @@ pub const EPOCH_TICK_MILLIS: u64 = 10;
 
 /// Largest memory one guest may ever own, bytes (512 MiB, the ceiling the manifests promise).
 pub const MAX_GUEST_MEMORY: usize = 512 << 20;
+
+/// The same in the profile `large`: half of what a 32-bit guest can address (2 GiB).
+pub const MAX_LARGE_GUEST_MEMORY: usize = 2 << 30;
 
 /// Size of a WebAssembly page, bytes.
 pub const WASM_PAGE: usize = 64 << 10;

@@ -2,7 +2,7 @@
 
 use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::limits;
+use crate::{Profile, limits};
 
 /// Sizes of the pool. One memory reserves 4 GiB of address space (not of memory).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,24 +11,28 @@ pub struct PoolLimits {
     pub slots: u32,
     /// Bytes of a memory that stay resident between two tenants of a slot (they are zeroed, not unmapped).
     pub keep_resident: usize,
-    /// Largest memory of one guest, bytes; at most [`limits::MAX_GUEST_MEMORY`].
+    /// Largest memory of one guest, bytes.
     pub max_memory: usize,
     /// Elements of one table.
     pub table_elements: usize,
+    /// Core instances of one component: each shared library of a Python component is one.
+    pub core_instances: u32,
+    /// Tables of one component.
+    pub tables: u32,
 }
 
-/// What one component may have of each: core instances, memories, tables.
-const CORE_INSTANCES: u32 = 16;
+/// Memories that one component may have.
 const MEMORIES: u32 = 4;
-const TABLES: u32 = 16;
 
 impl Default for PoolLimits {
     fn default() -> Self {
         Self {
             slots: 1_000,
             keep_resident: 64 << 10,
-            max_memory: limits::MAX_GUEST_MEMORY,
+            max_memory: Profile::Standard.max_guest_memory(),
             table_elements: 20_000,
+            core_instances: 16,
+            tables: 16,
         }
     }
 }
@@ -36,6 +40,15 @@ impl Default for PoolLimits {
 impl PoolLimits {
     /// Fewest slots worth starting with; a host that cannot reserve these cannot run guests.
     pub const MIN_SLOTS: u32 = 8;
+
+    /// The pool of a profile.
+    pub fn of(profile: Profile) -> Self {
+        let standard = Self { max_memory: profile.max_guest_memory(), ..Self::default() };
+        match profile {
+            Profile::Standard | Profile::Deterministic => standard,
+            Profile::Large => Self { table_elements: 200_000, core_instances: 64, tables: 32, ..standard },
+        }
+    }
 
     /// A pool for tests and for the idle footprint of small hosts.
     pub fn small() -> Self {
@@ -66,15 +79,15 @@ impl PoolLimits {
         pool.total_memories(self.memories())
             .total_component_instances(self.slots)
             .total_stacks(self.slots)
-            .total_core_instances(self.of_all(CORE_INSTANCES))
-            .total_tables(self.of_all(TABLES))
-            .max_memory_size(self.max_memory.min(limits::MAX_GUEST_MEMORY))
+            .total_core_instances(self.of_all(self.core_instances))
+            .total_tables(self.of_all(self.tables))
+            .max_memory_size(self.max_memory.min(limits::MAX_LARGE_GUEST_MEMORY))
             .max_memories_per_module(1)
             .max_tables_per_module(2)
             .table_elements(self.table_elements)
-            .max_core_instances_per_component(CORE_INSTANCES)
+            .max_core_instances_per_component(self.core_instances)
             .max_memories_per_component(MEMORIES)
-            .max_tables_per_component(TABLES)
+            .max_tables_per_component(self.tables)
             .linear_memory_keep_resident(self.keep_resident)
             .pagemap_scan(Enabled::Auto)
             // More than one would use process_madvise, which the sandbox does not allow.
@@ -92,6 +105,17 @@ mod tests {
         let all = |slots, each| PoolLimits { slots, ..PoolLimits::default() }.of_all(each);
         assert_eq!((all(8, 4), all(512, 16), all(1_000, 4)), (32, 8_192, 2_048));
         assert_eq!(all(10_000, 4), 10_000, "places of more guests than run have one each");
+    }
+
+    #[test]
+    fn the_pool_of_large_guests_is_wider_and_no_other_is() {
+        for profile in [Profile::Standard, Profile::Deterministic] {
+            assert_eq!(PoolLimits::of(profile), PoolLimits::default(), "{profile:?}");
+        }
+        let (standard, large) = (PoolLimits::default(), PoolLimits::of(Profile::Large));
+        assert!(large.max_memory > standard.max_memory && large.table_elements > standard.table_elements);
+        assert!(large.core_instances > standard.core_instances && large.tables > standard.tables);
+        assert_eq!((large.slots, large.keep_resident), (standard.slots, standard.keep_resident));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use wasmtime::Config;
 
+use crate::limits;
+
 /// The wasmtime release that this build links, as locked in the workspace.
 ///
 /// wasmtime itself compares major versions only when it loads an artifact; ours binds the patch release.
@@ -17,6 +19,8 @@ pub enum Profile {
     /// The same input gives the same output and ends after the same number of operations on every machine: fuel is counted, and clocks
     /// and random numbers follow from module and input.
     Deterministic,
+    /// Standard, with room for what JavaScript and Python become: their interpreters, with everything that they bring along.
+    Large,
 }
 
 /// The stable name of a profile's settings: part of every cache key and every receipt.
@@ -25,13 +29,14 @@ pub struct ProfileId(&'static str);
 
 impl Profile {
     /// Every profile of this build.
-    pub const ALL: [Self; 2] = [Self::Standard, Self::Deterministic];
+    pub const ALL: [Self; 3] = [Self::Standard, Self::Deterministic, Self::Large];
 
     /// The profile's name. The number rises when [`engine_config`] changes what it sets, or a guest meets other things under it.
     pub const fn id(self) -> ProfileId {
         match self {
             Self::Standard => ProfileId("standard-1"),
             Self::Deterministic => ProfileId("deterministic-2"),
+            Self::Large => ProfileId("large-1"),
         }
     }
 
@@ -39,6 +44,31 @@ impl Profile {
         match self {
             Self::Standard => 1,
             Self::Deterministic => 2,
+            Self::Large => 3,
+        }
+    }
+
+    /// Largest memory that one guest may ever own, bytes.
+    pub const fn max_guest_memory(self) -> usize {
+        match self {
+            Self::Standard | Self::Deterministic => limits::MAX_GUEST_MEMORY,
+            Self::Large => limits::MAX_LARGE_GUEST_MEMORY,
+        }
+    }
+
+    /// Processor time of one compile worker, seconds.
+    pub const fn compile_cpu_seconds(self) -> u64 {
+        match self {
+            Self::Standard | Self::Deterministic => limits::COMPILE_CPU_SECONDS,
+            Self::Large => limits::LARGE_COMPILE_CPU_SECONDS,
+        }
+    }
+
+    /// Address space of one compile worker, bytes.
+    pub const fn compile_address_space(self) -> u64 {
+        match self {
+            Self::Standard | Self::Deterministic => limits::COMPILE_ADDRESS_SPACE,
+            Self::Large => limits::LARGE_COMPILE_ADDRESS_SPACE,
         }
     }
 
@@ -97,7 +127,8 @@ mod tests {
         for profile in Profile::ALL {
             assert_eq!(Profile::from_code(profile.code()), Some(profile));
         }
-        assert_ne!(Profile::Standard.id(), Profile::Deterministic.id());
+        let names: std::collections::HashSet<_> = Profile::ALL.map(Profile::id).into();
+        assert_eq!(names.len(), Profile::ALL.len());
         assert_eq!(Profile::from_code(0), None);
     }
 
@@ -114,7 +145,8 @@ mod tests {
     fn every_profile_makes_an_engine() {
         for profile in Profile::ALL {
             let mut config = engine_config(profile);
-            config.allocation_strategy(crate::pool::PoolLimits::small().strategy());
+            let pool = crate::pool::PoolLimits { slots: 16, ..crate::pool::PoolLimits::of(profile) };
+            config.allocation_strategy(pool.strategy());
             wasmtime::Engine::new(&config).expect("engine");
         }
     }

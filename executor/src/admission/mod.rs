@@ -392,9 +392,9 @@ impl Admission {
         }
         match (manifest.wasm().metering, self.profile) {
             (Metering::Epoch, _) | (Metering::Deterministic, Profile::Deterministic) => Ok(()),
-            (Metering::Deterministic, Profile::Standard) => {
+            (Metering::Deterministic, Profile::Standard | Profile::Large) => {
                 let text =
-                    "the manifest demands deterministic metering; this executor runs the profile `standard`";
+                    "the manifest demands deterministic metering, and this executor runs another profile";
                 Err(Denied::new("profile_unavailable", text))
             }
         }

@@ -8,7 +8,7 @@ use aws_lc_rs::hmac;
 use executor_engine::artifact::{MAX_HEAD, RecordHead, TAG_SIZE};
 use executor_engine::job::ModuleKind;
 use executor_engine::limits::MAX_ARTIFACT_BYTES;
-use executor_engine::{ModuleDigest, Profile, WASMTIME_VERSION, host_features};
+use executor_engine::{ModuleDigest, Profile, WASMTIME_VERSION, engine_config, host_features};
 use wasmtime::Engine;
 
 use super::Loaded;
@@ -66,6 +66,12 @@ pub enum LoadError {
         /// What it is.
         kind: &'static str,
     },
+    /// The module needs more of something than one slot of this executor's pool has.
+    #[error("the module needs more than one slot of the pool holds")]
+    Pool {
+        /// What the engine said.
+        detail: String,
+    },
     /// Compiling failed.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -77,6 +83,7 @@ impl LoadError {
         match self {
             Self::Engine { .. } => "engine_mismatch",
             Self::Host(_) | Self::NoModule { .. } => "internal",
+            Self::Pool { .. } => "pool_limit",
             Self::Worker(error) => error.code(),
         }
     }
@@ -213,8 +220,15 @@ impl ArtifactCache {
         let (mut code, length) = (artifact.code.as_slice(), artifact.code.len() as u64);
         let sealed = Sealed::authenticate(&head, &mut code, length, &tag, &self.key)
             .map_err(|error| LoadError::Host(std::io::Error::other(error)))?;
-        let loaded =
-            place.put(sealed, kind).map_err(|error| LoadError::Engine { detail: format!("{error:#}") })?;
+        let loaded = place.put(sealed, kind).map_err(|error| {
+            let detail = format!("{error:#}");
+            let again = Sealed::authenticate(&head, &mut artifact.code.as_slice(), length, &tag, &self.key);
+            if again.is_ok_and(|sealed| place.fits_without_pool(sealed, kind)) {
+                LoadError::Pool { detail }
+            } else {
+                LoadError::Engine { detail }
+            }
+        })?;
         Ok((loaded, head, tag))
     }
 
@@ -341,5 +355,12 @@ impl Place<'_> {
             }
             (_, ModuleKind::Core, false) => sealed.core(self.engine).map(Loaded::Core),
         }
+    }
+
+    /// Whether an engine that has no pool takes what this one refused: the code is of this build, and larger than a slot. The
+    /// engine says so in its text alone.
+    fn fits_without_pool(&self, sealed: Sealed, kind: ModuleKind) -> bool {
+        let Ok(engine) = Engine::new(&engine_config(self.profile)) else { return false };
+        Place { engine: &engine, ..*self }.put(sealed, kind).is_ok()
     }
 }

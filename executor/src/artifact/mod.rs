@@ -7,6 +7,8 @@ mod cache;
 mod compile_queue;
 mod flights;
 mod key;
+#[cfg(test)]
+mod large_tests;
 mod refusals;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use executor_engine::job::{JobHeader, ModuleKind, RefusalCode, Reply};
-use executor_engine::limits::{COMPILE_CPU_SECONDS, MAX_ARTIFACT_BYTES};
+use executor_engine::limits::MAX_ARTIFACT_BYTES;
 use executor_engine::{ModuleDigest, Profile};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -95,7 +95,9 @@ pub(crate) enum Memory {
 const BUDGET_MEMORY: Duration = Duration::from_secs(600);
 
 /// Wall time after which a worker is killed: its processor-time limit and room for a busy machine.
-const WALL: Duration = Duration::from_secs(2 * COMPILE_CPU_SECONDS);
+const fn wall(profile: Profile) -> Duration {
+    Duration::from_secs(2 * profile.compile_cpu_seconds())
+}
 
 impl Worker {
     /// Uses the worker at `binary`; at most `parallel` run at once.
@@ -159,6 +161,7 @@ impl Worker {
         let unavailable = |detail: String| WorkerError::Unavailable { detail };
         let _turn = self.queue.enter(&signer.cloned()).await.map_err(|Full| WorkerError::QueueFull)?;
         let mut child = Command::new(&self.binary)
+            .args((profile == Profile::Large).then_some("large"))
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -190,9 +193,10 @@ impl Worker {
                 limited_complaint.read_to_end(&mut complaint)
             )
         };
-        let Ok((_, received, _)) = tokio::time::timeout(WALL, talk).await else {
+        let wall = wall(profile);
+        let Ok((_, received, _)) = tokio::time::timeout(wall, talk).await else {
             let _ = child.kill().await;
-            return Err(WorkerError::Budget { detail: format!("no answer within {} s", WALL.as_secs()) });
+            return Err(WorkerError::Budget { detail: format!("no answer within {} s", wall.as_secs()) });
         };
         received.map_err(|error| unavailable(error.to_string()))?;
         let status = match tokio::time::timeout(Duration::from_secs(5), child.wait()).await {

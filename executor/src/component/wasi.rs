@@ -82,7 +82,7 @@ pub(super) fn link(linker: &mut Linker<GuestState>, profile: Profile) -> wasmtim
     filesystem::types::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
     match profile {
         Profile::Deterministic => determined::link(linker)?,
-        Profile::Standard => {
+        Profile::Standard | Profile::Large => {
             clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
             clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
             random::random::add_to_linker::<State, WasiRandom>(linker, State::random)?;

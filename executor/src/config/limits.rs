@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use executor_engine::limits::{MAX_GUEST_MEMORY, MAX_MODULE_BYTES};
+use executor_engine::Profile;
+use executor_engine::limits::MAX_MODULE_BYTES;
 use serde::Deserialize;
 use service::StartRefusal;
 
@@ -67,22 +68,24 @@ impl Default for RatesSection {
 }
 
 impl LimitsSection {
-    /// Checks every value.
+    /// Checks every value, for an executor of this profile.
     pub(super) fn validate(
         &self,
+        profile: Profile,
         in_range: impl Fn(&str, u64, u64, u64) -> Result<u64, StartRefusal>,
     ) -> Result<CallLimits, StartRefusal> {
-        let limit_mib = (MAX_GUEST_MEMORY >> 20) as u64;
+        let most = profile.max_guest_memory();
+        let limit_mib = (most >> 20) as u64;
         let memory = in_range("limits.memory_mib", self.memory_mib.into(), 1, limit_mib)?;
         let largest = MAX_MODULE_BYTES as u64;
         Ok(CallLimits {
-            memory: usize::try_from(memory << 20).unwrap_or(MAX_GUEST_MEMORY),
+            memory: usize::try_from(memory << 20).unwrap_or(most),
             cpu: Duration::from_millis(in_range("limits.cpu_ms", self.cpu_ms, 1, 3_600_000)?),
             wall: Duration::from_millis(in_range("limits.wall_ms", self.wall_ms, 1, 3_600_000)?),
             input: in_range("limits.input_bytes", self.input_bytes as u64, 0, largest)? as usize,
             output: in_range("limits.output_bytes", self.output_bytes as u64, 0, largest)? as usize,
             rates: self.rates.validate(&in_range)?,
-            ..CallLimits::default()
+            ..CallLimits::of(profile)
         })
     }
 }
@@ -104,5 +107,32 @@ impl RatesSection {
             in_range(&format!("limits.rates.{name}"), rate.into(), 1, most.into())?;
         }
         Ok(HostRates { capabilities, log_bytes, log_lines, media, metrics, stream_pieces })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::ExecutorConfig;
+
+    #[test]
+    fn the_profile_says_how_much_memory_a_guest_may_be_given() {
+        let read = |more: &str| {
+            let text = format!("state_dir = 's'\ntrusted_root = 't'\npolicy = 'p'\n{more}");
+            let config: ExecutorConfig = toml::from_str(&text).map_err(|error| error.to_string())?;
+            let settings = config.validate(Path::new("/etc")).map_err(|error| error.to_string())?;
+            let (limits, pool) = (settings.limits, settings.pool);
+            Ok::<_, String>((limits.memory >> 20, limits.table_elements, pool.core_instances))
+        };
+        assert_eq!(read(""), Ok((64, 20_000, 16)));
+        assert_eq!(read("profile = 'large'"), Ok((64, 200_000, 64)));
+        assert_eq!(read("profile = 'large'\n[limits]\nmemory_mib = 2048"), Ok((2048, 200_000, 64)));
+        for (profile, memory) in [("standard", 513), ("deterministic", 513), ("large", 2049)] {
+            let refused = read(&format!("profile = '{profile}'\n[limits]\nmemory_mib = {memory}"));
+            let told = refused.unwrap_err();
+            assert!(told.contains(&format!("choose a value from 1 to {}", memory - 1)), "{profile}: {told}");
+        }
+        assert!(read("profile = 'huge'").unwrap_err().contains("unknown variant"));
     }
 }

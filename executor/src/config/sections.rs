@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use executor_engine::Profile;
 use executor_engine::pool::PoolLimits;
 use serde::Deserialize;
 use service::StartRefusal;
@@ -20,9 +21,21 @@ use crate::worker::WorkerLimits;
 pub enum ProfileName {
     /// Fuel.
     Deterministic,
+    /// Epochs, and room for guests made from JavaScript and Python.
+    Large,
     /// Epochs.
     #[default]
     Standard,
+}
+
+impl From<ProfileName> for Profile {
+    fn from(name: ProfileName) -> Self {
+        match name {
+            ProfileName::Deterministic => Self::Deterministic,
+            ProfileName::Large => Self::Large,
+            ProfileName::Standard => Self::Standard,
+        }
+    }
 }
 
 /// `[evidence]`.

@@ -216,7 +216,7 @@ impl Runtime {
         // Asking for fuel where there is none makes an error, which costs more than the rest of this account.
         let fuel = match self.profile() {
             Profile::Deterministic => store.get_fuel().ok(),
-            Profile::Standard => None,
+            Profile::Standard | Profile::Large => None,
         };
         // What outlives the store is taken out of it; moving all of it would cost more.
         let state = store.data_mut();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use executor_engine::limits::{MAX_GUEST_MEMORY, MAX_TRANSFER_BYTES};
+use executor_engine::Profile;
+use executor_engine::limits::{MAX_LARGE_GUEST_MEMORY, MAX_TRANSFER_BYTES};
 
 use super::rates::HostRates;
 
@@ -64,6 +65,15 @@ impl Default for CallLimits {
 }
 
 impl CallLimits {
+    /// The defaults of a profile.
+    pub fn of(profile: Profile) -> Self {
+        let standard = Self::default();
+        match profile {
+            Profile::Standard | Profile::Deterministic => standard,
+            Profile::Large => Self { table_elements: 200_000, instances: 256, ..standard },
+        }
+    }
+
     /// The smaller of each: a manifest, a grant and a caller can lower limits and never raise them.
     #[must_use]
     pub fn lowered(self, other: Lowered) -> Self {
@@ -73,7 +83,7 @@ impl CallLimits {
 
     /// The memory of a call for which this was asked.
     pub(crate) fn memory_of(&self, asked: Lowered) -> usize {
-        asked.memory.map_or(self.memory, |memory| self.memory.min(memory)).min(MAX_GUEST_MEMORY)
+        asked.memory.map_or(self.memory, |memory| self.memory.min(memory)).min(MAX_LARGE_GUEST_MEMORY)
     }
 
     /// Its processor time.

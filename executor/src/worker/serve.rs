@@ -12,15 +12,16 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use bytes::Bytes;
-use executor_engine::ModuleDigest;
 use executor_engine::frames::{
     Act, CallOrder, End, Ended, FromWorker, GuestLimits, Lines, MAX_FRAME, Mechanism, Order, Report,
     StopOrder, ToWorker, Trial,
 };
 use executor_engine::job::ModuleKind;
 use executor_engine::pool::PoolLimits;
+use executor_engine::{ModuleDigest, engine_config};
 use parking_lot::RwLock;
 use trust_store::capability::Capability;
+use wasmtime::Engine;
 
 use super::channel::{Beside, Channel, ChannelError};
 use super::confine::{self, Missing};
@@ -109,7 +110,7 @@ fn begin(control: &mut Channel) -> Result<Arc<Worker>, Option<Missing>> {
         return Err(Some(survived(act)));
     }
     let failed = |error: &dyn std::fmt::Display| Some((Mechanism::Engine, error.to_string()));
-    let pool = PoolLimits { slots: slots.max(PoolLimits::MIN_SLOTS), ..PoolLimits::default() };
+    let pool = PoolLimits { slots: slots.max(PoolLimits::MIN_SLOTS), ..PoolLimits::of(profile) };
     let runtime = Runtime::new(profile, pool).map_err(|error| failed(&error))?;
     // Starts the threads that time waiting guests.
     wasmtime_wasi::runtime::in_tokio(async {});
@@ -167,12 +168,21 @@ impl Worker {
         };
         let granted: Result<Vec<Capability>, _> = grants.iter().map(|text| text.parse()).collect();
         let Ok(granted) = granted else { return refused("internal", "", "a grant is no capability") };
-        let loaded = match Sealed::received(File::from(code), length)
+        let code = File::from(code);
+        let again = code.try_clone();
+        let loaded = match Sealed::received(code, length)
             .map_err(|error| error.to_string())
-            .and_then(|sealed| map(sealed, kind, &self.runtime).map_err(|error| format!("{error:#}")))
+            .and_then(|sealed| map(sealed, kind, self.runtime.engine()).map_err(|error| format!("{error:#}")))
         {
             Ok(loaded) => loaded,
-            Err(detail) => return refused("engine_mismatch", "", &detail),
+            Err(detail) => {
+                // As in the executor: what an engine without a pool takes, the pool refused.
+                let engine = Engine::new(&engine_config(self.runtime.profile())).ok();
+                let sealed = again.ok().and_then(|code| Sealed::received(code, length).ok());
+                let of_pool =
+                    sealed.zip(engine).is_some_and(|(sealed, engine)| map(sealed, kind, &engine).is_ok());
+                return refused(if of_pool { "pool_limit" } else { "engine_mismatch" }, "", &detail);
+            }
         };
         let owner = Owner {
             admission: AdmissionId::next(),
@@ -268,9 +278,9 @@ impl Worker {
     }
 }
 
-fn map(sealed: Sealed, kind: ModuleKind, runtime: &Runtime) -> wasmtime::Result<Loaded> {
+fn map(sealed: Sealed, kind: ModuleKind, engine: &Engine) -> wasmtime::Result<Loaded> {
     match kind {
-        ModuleKind::Component => sealed.component_from_copy(runtime.engine()).map(Loaded::Component),
-        ModuleKind::Core => sealed.core(runtime.engine()).map(Loaded::Core),
+        ModuleKind::Component => sealed.component_from_copy(engine).map(Loaded::Component),
+        ModuleKind::Core => sealed.core(engine).map(Loaded::Core),
     }
 }
