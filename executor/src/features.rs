@@ -16,6 +16,8 @@ pub enum Feature {
     Cedar,
     /// Releases that take over from each other.
     Deployments,
+    /// Components that answer HTTP requests.
+    HttpHandler,
     /// Media objects, in files of this machine.
     Media,
     /// Media objects in an S3 bucket.
@@ -28,14 +30,22 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, by name.
-    pub const ALL: [Self; 6] =
-        [Self::Cedar, Self::Deployments, Self::Media, Self::MediaS3, Self::Pipelines, Self::Telemetry];
+    pub const ALL: [Self; 7] = [
+        Self::Cedar,
+        Self::Deployments,
+        Self::HttpHandler,
+        Self::Media,
+        Self::MediaS3,
+        Self::Pipelines,
+        Self::Telemetry,
+    ];
 
     /// Its name in `cargo build --features`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cedar => "cedar",
             Self::Deployments => "deployments",
+            Self::HttpHandler => "http-handler",
             Self::Media => "media",
             Self::MediaS3 => "media-s3",
             Self::Pipelines => "pipelines",
@@ -48,6 +58,7 @@ impl Feature {
         match self {
             Self::Cedar => cfg!(feature = "cedar"),
             Self::Deployments => cfg!(feature = "deployments"),
+            Self::HttpHandler => cfg!(feature = "http-handler"),
             Self::Media => cfg!(feature = "media"),
             Self::MediaS3 => cfg!(feature = "media-s3"),
             Self::Pipelines => cfg!(feature = "pipelines"),

@@ -5,7 +5,7 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::mentat::agent::{capability, io, log, media, metric, stream, types};
-use super::wasi;
+use super::{http, wasi};
 use crate::abi::Interfaces;
 use crate::abi::census::Group;
 use crate::runtime::GuestState;
@@ -18,6 +18,7 @@ impl ComponentLinkers {
         let pair = |set| {
             let mut with_wasi = linker(engine, set)?;
             wasi::link(&mut with_wasi, profile)?;
+            http::link(&mut with_wasi)?;
             Ok([linker(engine, set)?, with_wasi])
         };
         Interfaces::all().map(pair).collect::<wasmtime::Result<_>>().map(Self)

@@ -8,6 +8,8 @@ mod coarse;
 mod determined;
 #[cfg(test)]
 mod determined_tests;
+#[cfg_attr(not(feature = "http-handler"), path = "http/absent.rs")]
+mod http;
 mod interfaces;
 mod lifecycle;
 mod linker;
@@ -23,6 +25,8 @@ mod wasi_tests;
 pub(crate) use bindings::AgentPre;
 #[cfg(test)]
 pub(crate) use determined_tests::tells;
+#[cfg(feature = "http-handler")]
+pub(crate) use http::Http;
 pub(crate) use linker::ComponentLinkers;
 pub(crate) use wasi::Wasi;
 #[cfg(test)]
@@ -39,6 +43,7 @@ use crate::abi::Interfaces;
 use crate::abi::census::Group;
 use crate::abi::sinks::Level;
 use crate::admission::GrantSet;
+use crate::features::Feature;
 use crate::runtime::{GuestState, PrepareError};
 
 /// Most handles of one component instance.
@@ -58,6 +63,8 @@ enum Entry {
     AgentOnWasi(ComponentExportIndex, Option<Lifecycle>),
     /// A WASI command: input and output of the call are its standard streams.
     Command(CommandIndices),
+    /// An HTTP handler: input and output of the call are a request and its answer.
+    Http(http::Handler),
 }
 
 /// Where a call failed.
@@ -79,9 +86,14 @@ impl AgentComponent {
         grants: &GrantSet,
     ) -> Result<Self, PrepareError> {
         let granted = Interfaces::granted_by(grants);
-        let mut imports_wasi = false;
-        for (name, item) in component.component_type().imports(engine) {
-            let on_wasi = wasi::is_linked(name);
+        let ty = component.component_type();
+        let answers_http = ty.exports(engine).any(|(name, _)| of_http(name, "incoming-handler"));
+        if answers_http && !Feature::HttpHandler.is_built() {
+            return Err(PrepareError::FeatureNotBuilt { feature: Feature::HttpHandler.name() });
+        }
+        let mut imports_wasi = answers_http;
+        for (name, item) in ty.imports(engine) {
+            let on_wasi = wasi::is_linked(name) || answers_http && of_http(name, "types");
             let allowed = on_wasi || group_of(name).is_some_and(|group| granted.allows(group));
             if !allowed || !matches!(item.ty, ComponentItem::ComponentInstance(_)) {
                 return Err(PrepareError::ImportNotGranted { name: name.to_owned() });
@@ -98,7 +110,10 @@ impl AgentComponent {
                 (lifecycle, Some(process)) => Entry::AgentOnWasi(process, lifecycle),
                 (_, None) => return Err(no_entry()),
             },
-            Err(_) => Entry::Command(CommandIndices::new(&pre).map_err(|_| no_entry())?),
+            Err(_) => match CommandIndices::new(&pre) {
+                Ok(command) => Entry::Command(command),
+                Err(_) => Entry::Http(http::Handler::of(&pre).ok_or_else(no_entry)?),
+            },
         };
         Ok(Self { pre, entry })
     }
@@ -113,7 +128,7 @@ impl AgentComponent {
         bound(store);
         match &self.entry {
             Entry::Agent(agent) => agent.instantiate(&mut *store).map(drop).map_err(Failed::Instantiate),
-            Entry::AgentOnWasi(..) | Entry::Command(_) => {
+            Entry::AgentOnWasi(..) | Entry::Command(_) | Entry::Http(_) => {
                 wasi::prepare(store.data_mut(), self.stdout_is()).map_err(Failed::Host)?;
                 let (kill, deadline) = wasi::watch(store);
                 let made = async { self.pre.instantiate_async(store).await.map_err(Failed::Instantiate) };
@@ -148,16 +163,21 @@ impl AgentComponent {
     fn stdout_is(&self) -> wasi::StdoutIs {
         match &self.entry {
             Entry::Command(_) => wasi::StdoutIs::Output,
-            Entry::Agent(_) | Entry::AgentOnWasi(..) => wasi::StdoutIs::Log,
+            Entry::Agent(_) | Entry::AgentOnWasi(..) | Entry::Http(_) => wasi::StdoutIs::Log,
         }
     }
 
     /// Makes an instance and calls it; may wait in host calls.
     async fn serve(&self, store: &mut Store<GuestState>) -> Result<Ended, Failed> {
+        if let Entry::Http(handler) = &self.entry {
+            return handler.serve(&self.pre, store).await.map(Ended::Command);
+        }
         let instance = self.pre.instantiate_async(&mut *store).await.map_err(Failed::Instantiate)?;
         store.data_mut().instantiated();
         match &self.entry {
-            Entry::Agent(_) => Err(Failed::Run(wasmtime::Error::msg("an agent without WASI"))),
+            Entry::Agent(_) | Entry::Http(_) => {
+                Err(Failed::Run(wasmtime::Error::msg("what is served elsewhere")))
+            }
             Entry::AgentOnWasi(process, lifecycle) => {
                 if let Some(lifecycle) = lifecycle
                     && let Err(text) = lifecycle.init(store, &instance).await?
@@ -202,7 +222,15 @@ fn bound(store: &mut Store<GuestState>) {
 }
 
 /// What a component must export.
-pub(crate) const ENTRY: &str = "process: func() -> result<_, string>, or wasi:cli/run";
+pub(crate) const ENTRY: &str =
+    "process: func() -> result<_, string>, wasi:cli/run, or wasi:http/incoming-handler";
+
+/// Whether a name is that of an interface of `wasi:http`, in any version 0.2.
+fn of_http(name: &str, interface: &str) -> bool {
+    let rest = name.strip_prefix("wasi:http/").and_then(|rest| rest.strip_prefix(interface));
+    rest.and_then(|rest| rest.strip_prefix("@0.2."))
+        .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
+}
 
 fn no_entry() -> PrepareError {
     PrepareError::ExportMissing { name: ENTRY }

@@ -40,6 +40,15 @@ fn an_import_of_another_shape_is_refused() {
     assert_eq!(refused.code(), "abi_signature_mismatch");
 }
 
+#[cfg(not(feature = "http-handler"))]
+#[test]
+fn a_handler_is_refused_by_name_where_none_are_built() {
+    let text = r#"(component (instance $none) (export "wasi:http/incoming-handler@0.2.0" (instance $none)))"#;
+    let refused = prepare(text, GrantSet::default(), CallLimits::default()).err().expect("refused");
+    assert_eq!(refused, PrepareError::FeatureNotBuilt { feature: "http-handler" });
+    assert_eq!(refused.code(), "feature_not_built");
+}
+
 #[test]
 fn process_must_be_exported() {
     let refused = prepare("(component)", GrantSet::default(), CallLimits::default()).err().expect("refused");

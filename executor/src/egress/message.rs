@@ -12,7 +12,7 @@ use trust_store::capability::{Capability, HostPattern, Protocol};
 use super::Refused;
 
 /// Longest URL, bytes.
-const MAX_URL: usize = 8 << 10;
+pub(crate) const MAX_URL: usize = 8 << 10;
 
 /// Most header fields of a request.
 const MAX_HEADERS: usize = 64;
@@ -21,7 +21,7 @@ const MAX_HEADERS: usize = 64;
 pub(super) const MAX_HEADER_BYTES: usize = 32 << 10;
 
 /// Methods that have a body and an answer each, and nothing to do with tunnels.
-const METHODS: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+pub(crate) const METHODS: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
 /// Header fields that belong to the connection, or say again what the URL or the body says.
 const OURS: &[&str] = &[
@@ -155,7 +155,8 @@ fn target(text: &str) -> Result<(Url, String, u16), Refused> {
     Ok((url, host, known_port))
 }
 
-fn headers(written: Vec<(String, String)>) -> Result<HeaderMap, Refused> {
+/// Header fields as somebody wrote them, none of them the connection's.
+pub(crate) fn headers(written: Vec<(String, String)>) -> Result<HeaderMap, Refused> {
     let bytes: usize = written.iter().map(|(name, value)| name.len() + value.len()).sum();
     if written.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
         return Err(Refused::TooLarge("there are too many header fields, or they are too long"));
@@ -185,8 +186,8 @@ struct Answer<'a> {
     text: Option<&'a str>,
 }
 
-/// The answer as the guest reads it, at most `limit` bytes.
-pub(super) fn answer(
+/// An answer as it is read, at most `limit` bytes.
+pub(crate) fn answer(
     status: u16,
     headers: &HeaderMap,
     body: &[u8],

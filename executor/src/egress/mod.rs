@@ -9,7 +9,7 @@
 //! between calls.
 
 mod addresses;
-mod message;
+pub(crate) mod message;
 mod resolver;
 #[cfg(test)]
 mod tests;

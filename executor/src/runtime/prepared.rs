@@ -72,6 +72,12 @@ pub enum PrepareError {
         /// The export with its type.
         name: &'static str,
     },
+    /// It is something that this build leaves out.
+    #[error("this executor was built without the feature `{feature}`")]
+    FeatureNotBuilt {
+        /// The cargo feature.
+        feature: &'static str,
+    },
     /// An import belongs to an interface that was not granted, or to none.
     #[error("the import {name} was not granted")]
     ImportNotGranted {
@@ -100,6 +106,7 @@ impl PrepareError {
         match self {
             Self::AbiSignatureMismatch { .. } => "abi_signature_mismatch",
             Self::ExportMissing { .. } => "export_missing",
+            Self::FeatureNotBuilt { .. } => "feature_not_built",
             Self::ImportNotGranted { .. } => "import_not_granted",
             Self::PoolLimit { .. } => "pool_limit",
             Self::Worker { code, .. } => code,

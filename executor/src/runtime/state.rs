@@ -94,6 +94,9 @@ pub(crate) struct Extras {
     pub(crate) conduct: Option<Box<Conduct>>,
     /// What WASI functions lead to, in components that import any.
     pub(crate) wasi: Option<Box<Wasi>>,
+    /// What functions of HTTP handlers need, in components that are one.
+    #[cfg(feature = "http-handler")]
+    pub(crate) http: Option<Box<crate::component::Http>>,
     /// In a worker: whom the guest's questions go to.
     pub(crate) door: Option<Arc<Door>>,
     /// In the deterministic profile: its clock and its random numbers.

@@ -2,6 +2,7 @@
 
 use executor_engine::frames::{End, Ended};
 
+use crate::features::Feature;
 use crate::runtime::{CallError, EXPORTS, PrepareError, Stop, trap_named};
 
 /// The reason and the rest of it.
@@ -43,6 +44,7 @@ pub(super) fn of_preparation(error: &PrepareError) -> (String, String) {
     match error {
         PrepareError::AbiSignatureMismatch { name, hint } => (name.clone(), hint.clone()),
         PrepareError::ExportMissing { name } => ((*name).to_owned(), String::new()),
+        PrepareError::FeatureNotBuilt { feature } => ((*feature).to_owned(), String::new()),
         PrepareError::ImportNotGranted { name } => (name.clone(), String::new()),
         PrepareError::PoolLimit { detail } | PrepareError::Worker { detail, .. } => {
             (String::new(), detail.clone())
@@ -59,6 +61,8 @@ pub(super) fn read_preparation(reason: &str, name: &str, detail: &str) -> Prepar
             let known = EXPORTS.iter().find(|known| **known == name);
             PrepareError::ExportMissing { name: known.copied().unwrap_or("what the executor calls") }
         }
+        // A worker is of this build, and only what a component exports depends on one.
+        "feature_not_built" => PrepareError::FeatureNotBuilt { feature: Feature::HttpHandler.name() },
         "import_not_granted" => PrepareError::ImportNotGranted { name },
         "pool_limit" => PrepareError::PoolLimit { detail },
         "engine_mismatch" => PrepareError::Worker { code: "engine_mismatch", detail },
@@ -125,6 +129,7 @@ mod tests {
     fn a_refusal_of_a_module_keeps_its_reason() {
         for error in [
             PrepareError::AbiSignatureMismatch { name: "mentat.log".into(), hint: "h".into() },
+            PrepareError::FeatureNotBuilt { feature: "http-handler" },
             PrepareError::ImportNotGranted { name: "a.b".into() },
             PrepareError::PoolLimit { detail: "d".into() },
         ] {
