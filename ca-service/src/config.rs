@@ -36,6 +36,7 @@ pub use retention::RetentionConfig;
 pub use warnings::ExpiryWarningsConfig;
 
 use crate::approval::ApprovalsConfig;
+use crate::blocked_keys::BlockedKeys;
 use crate::presigned::PresignScope;
 use crate::storage::Database;
 
@@ -257,6 +258,8 @@ pub struct Settings {
     pub key_uris: BTreeMap<String, KeyUri>,
     /// Subscriber profiles by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// Keys that get no certificate.
+    pub blocked_keys: BlockedKeys,
     /// Issuers of identity tokens.
     pub oidc: Vec<IssuerRule>,
     /// Whose identity tokens give roles.
@@ -358,6 +361,7 @@ impl Config {
             root_key: authority_key("hierarchy.root_key", &self.hierarchy.root_key)?,
             issuer_key: authority_key("hierarchy.issuer_key", &self.hierarchy.issuer_key)?,
             role_rules: oidc::roles::validate(&self.roles.oidc, &oidc, &self.server.listen)?,
+            blocked_keys: BlockedKeys::default(),
             oidc,
             timestamp_policy,
             publish_interval: Duration::from_secs(status.publish_interval_seconds),
@@ -375,6 +379,9 @@ impl Config {
         let knows = |name: &str| settings.profiles.contains_key(name);
         settings.config.mail.as_ref().map(|mail| mail.validate(knows)).transpose()?;
         settings.config.enrolment.validate(&settings)?;
+        if let Some(file) = &settings.config.enrolment.blocked_keys_file {
+            settings.blocked_keys = BlockedKeys::read(&settings.path(file))?;
+        }
         settings.config.expiry_warnings.as_ref().map(|told| told.validate(&settings)).transpose()?;
         Ok(settings)
     }

@@ -177,6 +177,9 @@ impl CertificateAuthority {
         if profile.kind() == Kind::CodeSigningBaseline {
             return Err(CaError::KeyEvidenceMissing);
         }
+        if self.settings.blocked_keys.contains(&request.public_key.spki_sha256()) {
+            return Err(CaError::KeyCompromised);
+        }
         let (issuing, issuer) = self.issuing(now)?;
         let serial = self.serial(now)?;
         let subject = profile.subject_for(&request.identity)?;

@@ -34,6 +34,7 @@ pub mod api;
 pub mod approval;
 pub mod authority;
 pub mod backup;
+pub mod blocked_keys;
 pub mod ceremony;
 pub mod check;
 pub mod clock;

@@ -47,7 +47,6 @@ async fn the_certificate_carries_the_tokens_identity_and_exactly_one_sct() {
     let token = server.token("dev@example.com").await;
     let key = key();
     let mut params = rcgen::CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.distinguished_name.push(rcgen::DnType::CommonName, "somebody else");
     let asked = ca_api::Enrol {
         token: token.token,

@@ -68,6 +68,14 @@ async fn weak_foreign_and_broken_requests_are_refused_with_their_reasons() {
     let server = site.serve().await;
     let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
     assert_eq!(refusal_of(&server, csr(&rsa)).await, "rsa_key_too_short");
+    let mut authority = CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let asked = authority.serialize_request(&key()).unwrap().pem().unwrap();
+    assert_eq!(refusal_of(&server, asked).await, "ca_requested");
+    let mut twice = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    twice.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], vec![0x30, 0])];
+    let asked = twice.serialize_request(&key()).unwrap().pem().unwrap();
+    assert_eq!(refusal_of(&server, asked).await, "malformed");
     let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     assert_eq!(refusal_of(&server, csr(&ed25519)).await, "key_algorithm_not_allowed");
 
@@ -301,5 +309,22 @@ async fn the_read_only_listener_serves_status_and_nothing_else() {
     let again =
         server.http.get(format!("{base}/crl/root.crl")).header("if-none-match", etag).send().await.unwrap();
     assert_eq!(again.status(), 304);
+    server.finish().await;
+}
+
+/// C9: keys that others reported.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_the_operators_file_get_no_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let (blocked, other) = (key(), key());
+    let spki = rcgen::PublicKeyData::subject_public_key_info(&blocked);
+    let digest = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(spki));
+    let file = folder.path().join("blocked-keys.txt");
+    std::fs::write(&file, format!("# reported\n{digest}\n")).unwrap();
+    let site = Site::with(&format!("[enrolment]\nblocked_keys_file = {file:?}\n")).await;
+    let server = site.serve().await;
+    assert_eq!(refusal_of(&server, csr(&blocked)).await, "key_compromised");
+    let token = server.admin().create_token(&token_request("dev@example.com", "developer")).await.unwrap();
+    server.authority.enrol(&enrol_request(&token.token, &other, None)).await.unwrap();
     server.finish().await;
 }

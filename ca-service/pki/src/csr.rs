@@ -1,12 +1,18 @@
-//! PKCS #10 requests (RFC 2986): the key and its proof of possession are taken, everything else is ignored (E3).
+//! PKCS #10 requests (RFC 2986): the key and its proof of possession are taken, everything else is ignored (E3), but for what no honest
+//! request has: something twice, or the wish to be an authority.
 
+use alloc::vec::Vec;
+
+use const_oid::ObjectIdentifier;
 use der::{Decode, Encode, Reader, SliceReader};
 use trust_store::signature::SignatureVerifier;
-use x509_cert::request::CertReq;
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::request::{CertReq, CertReqInfo};
 
 use crate::error::Error;
 use crate::key::{KeyUse, SubjectPublicKey};
-use crate::pem;
+use crate::{oid, pem};
 
 /// Largest request read, in octets of DER.
 pub const MAX_REQUEST: usize = 16 * 1024;
@@ -22,7 +28,7 @@ impl VerifiedRequest {
     /// Parses a DER request, judges its key for `key_use` (C9) and verifies its self-signature.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::Malformed`], [`Error::KeyNotAllowed`], [`Error::Unsupported`] for a signature
+    /// [`Error::TooLarge`], [`Error::Malformed`], [`Error::AuthorityRequested`], [`Error::KeyNotAllowed`], [`Error::Unsupported`] for a signature
     /// algorithm outside the list (SHA-1, MD5, PSS), [`Error::ProofOfPossession`].
     pub fn from_der(der: &[u8], key_use: KeyUse, verifier: &dyn SignatureVerifier) -> Result<Self, Error> {
         if der.len() > MAX_REQUEST {
@@ -41,6 +47,7 @@ impl VerifiedRequest {
         verifier
             .verify(algorithm, public_key.bits(), signed, signature)
             .map_err(|_| Error::ProofOfPossession)?;
+        wishes(&request.info)?;
         Ok(Self { public_key, carries_extensions: !request.info.attributes.is_empty() })
     }
 
@@ -67,6 +74,36 @@ impl VerifiedRequest {
     }
 }
 
+/// PKCS #9 extensionRequest.
+const EXTENSION_REQUEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.14");
+
+/// Refuses what is there twice, and the wish to be an authority.
+fn wishes(request: &CertReqInfo) -> Result<(), Error> {
+    let malformed = |detail: &str| Error::Malformed { what: "certificate request", detail: detail.into() };
+    let mut kinds: Vec<ObjectIdentifier> = request.attributes.iter().map(|attribute| attribute.oid).collect();
+    kinds.sort_unstable();
+    if kinds.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+        return Err(malformed("an attribute stands twice"));
+    }
+    let asked = request.attributes.iter().filter(|attribute| attribute.oid == EXTENSION_REQUEST);
+    for list in asked.flat_map(|attribute| attribute.values.iter()) {
+        let list: Vec<Extension> = list.decode_as().map_err(Error::malformed("certificate request"))?;
+        let mut seen: Vec<ObjectIdentifier> = list.iter().map(|extension| extension.extn_id).collect();
+        seen.sort_unstable();
+        if seen.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+            return Err(malformed("an extension stands twice"));
+        }
+        let constraints = list.iter().find(|extension| extension.extn_id == oid::BASIC_CONSTRAINTS);
+        if let Some(constraints) = constraints {
+            let constraints = BasicConstraints::from_der(constraints.extn_value.as_bytes());
+            if constraints.map_err(Error::malformed("certificate request"))?.ca {
+                return Err(Error::AuthorityRequested);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The CertificationRequestInfo exactly as received: what the signature covers.
 fn signed_part(der: &[u8]) -> der::Result<&[u8]> {
     let mut reader = SliceReader::new(der)?;
@@ -83,7 +120,6 @@ mod tests {
     use super::*;
     use crate::error::KeyRefusal;
     use rcgen::{CertificateParams, KeyPair};
-    use std::vec::Vec;
     use trust_store::provider::AwsLc;
 
     fn request(pair: &KeyPair, params: CertificateParams) -> Vec<u8> {
@@ -98,6 +134,22 @@ mod tests {
             VerifiedRequest::from_der(&request(&pair, params), KeyUse::Subscriber, &AwsLc).unwrap();
         assert_eq!(verified.public_key().spki(), rcgen::PublicKeyData::subject_public_key_info(&pair));
         assert!(verified.carries_attributes());
+    }
+
+    #[test]
+    fn a_request_to_be_an_authority_and_extensions_that_stand_twice_are_refused() {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let refused = |params: CertificateParams| {
+            VerifiedRequest::from_der(&request(&pair, params), KeyUse::Subscriber, &AwsLc).unwrap_err()
+        };
+        let mut authority = CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        assert_eq!(refused(authority), Error::AuthorityRequested);
+        let mut twice = CertificateParams::new(std::vec!["a.example".into()]).unwrap();
+        let name = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], std::vec![0x30, 0]);
+        twice.custom_extensions.push(name);
+        let Error::Malformed { detail, .. } = refused(twice) else { panic!("another error") };
+        assert_eq!(detail, "an extension stands twice");
     }
 
     #[test]

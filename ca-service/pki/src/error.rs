@@ -37,6 +37,9 @@ pub enum Error {
         /// What contradicts what.
         reason: &'static str,
     },
+    /// A subscriber asks for the certificate of an authority: not ignored, because whoever asks for it must know that it is none.
+    #[error("the request asks for a CA certificate (basicConstraints CA:TRUE): leave that extension out")]
+    AuthorityRequested,
     /// The request is not signed by the key it asks a certificate for.
     #[error("the request is not signed by the key that it carries")]
     ProofOfPossession,
@@ -73,6 +76,7 @@ impl Error {
             Self::IdentityNotAllowed(_) => "identity_not_allowed",
             Self::NameNotAllowed(_) => "name_not_allowed",
             Self::Profile { .. } => "profile_invalid",
+            Self::AuthorityRequested => "ca_requested",
             Self::ProofOfPossession => "proof_of_possession",
             Self::SctMismatch(_) => "sct_mismatch",
             Self::SignedBytesDiffer => "signed_bytes_differ",

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use der::asn1::{AnyRef, UintRef};
 use der::{Decode, Encode, Reader, SliceReader};
+use num_bigint::BigUint;
 use sha2::{Digest, Sha256};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use trust_store::signature::Algorithm;
@@ -213,12 +214,37 @@ fn rsa(bits: &[u8], key_use: KeyUse) -> Result<KeyKind, Error> {
         || bit_length(exponent) > 256
     {
         KeyRefusal::RsaExponent
-    } else if modulus_known_weak(modulus) {
+    } else if modulus_known_weak(modulus) || primes_are_close(modulus) {
         KeyRefusal::RsaKnownFlaw
     } else {
         return Ok(KeyKind::Rsa(modulus_bits));
     };
     Err(Error::KeyNotAllowed(refusal))
+}
+
+/// Rounds of Fermat's method: what finds no factors in them has primes that are far enough from each other (CSBR §6.1.1.3).
+const FERMAT_ROUNDS: u32 = 100;
+
+/// Whether two primes are so close that the modulus is a difference of two squares near its root (CVE-2022-26320).
+fn primes_are_close(modulus: &[u8]) -> bool {
+    let modulus = BigUint::from_bytes_be(modulus);
+    let mut middle = modulus.sqrt();
+    if &middle * &middle < modulus {
+        middle += 1u8;
+    }
+    for _ in 0..FERMAT_ROUNDS {
+        let square = &middle * &middle - &modulus;
+        // What no square ends in, in base 16, needs no root.
+        let last = square.iter_u32_digits().next().unwrap_or(0) & 15;
+        if matches!(last, 0 | 1 | 4 | 9) {
+            let root = square.sqrt();
+            if &root * &root == square {
+                return true;
+            }
+        }
+        middle += 1u8;
+    }
+    false
 }
 
 /// Modulus and exponent of a PKCS #1 `RSAPublicKey`, as minimal big-endian magnitudes.
@@ -347,6 +373,26 @@ mod tests {
             power = times_65537(&power);
         }
         assert!(modulus_known_weak(&power));
+    }
+
+    /// Two odd numbers of 1,536 bits, so far apart; what the method looks at does not depend on that they are prime.
+    fn product(distance: u64) -> Vec<u8> {
+        let low = (BigUint::from(0xc5u8) << 1528) + 0x1235u32;
+        (&low * (&low + distance)).to_bytes_be()
+    }
+
+    #[test]
+    fn primes_that_are_close_are_found_and_others_are_not() {
+        // 1,536 bits each: a hundred rounds reach differences of some 2^769 / 2; these are closer by far.
+        for distance in [2, 1_000, u64::MAX - 1] {
+            assert!(primes_are_close(&product(distance)), "{distance}");
+            let spki = rsa_spki(&product(distance), &[1, 0, 1]);
+            assert_eq!(refusal(&spki, KeyUse::Subscriber), KeyRefusal::RsaKnownFlaw);
+        }
+        let low = (BigUint::from(0xc5u8) << 1528) + 0x1235u32;
+        let far = (BigUint::from(0xd5u8) << 1528) + 0x1237u32;
+        assert!(!primes_are_close(&(low * far).to_bytes_be()));
+        assert!(!primes_are_close(&sound_modulus(3072)));
     }
 
     fn times_65537(value: &[u8]) -> Vec<u8> {

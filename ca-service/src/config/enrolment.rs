@@ -44,6 +44,9 @@ pub struct EnrolmentConfig {
     /// Certificates for one requester: the subject of an identity token, for example; one-time tokens are requesters of their own.
     /// Default 300 an hour, 100 at once.
     pub per_requester: HourlyRate,
+    /// File with keys that get no certificate because others reported them as compromised or weak: SHA-256 of the SubjectPublicKeyInfo in
+    /// hexadecimal, one on a line, `#` begins a comment; relative to `data_dir`. Read at the start, at most 64 MiB.
+    pub blocked_keys_file: Option<PathBuf>,
     /// Who is told of new requests; absent: nobody.
     pub webhook: Option<RequestWebhookConfig>,
 }
@@ -60,6 +63,7 @@ impl Default for EnrolmentConfig {
             most_waiting_per_identity: 4,
             per_identity: HourlyRate::of(600, 200),
             per_requester: HourlyRate::of(300, 100),
+            blocked_keys_file: None,
             webhook: None,
         }
     }

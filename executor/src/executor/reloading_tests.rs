@@ -12,8 +12,7 @@ use crate::testing::{ENDS, Server, admitted, patient, wat_echo, wat_spin};
 const POLICY: &str = "version: 1\nlogs: { witnesses: not-required }\ncapabilities: { within: [] }\n";
 
 async fn admit(server: &Server, text: &str, agent: &str) {
-    let admitted =
-        admitted(text, GrantSet::default(), patient()).called(agent, "dev@example.org");
+    let admitted = admitted(text, GrantSet::default(), patient()).called(agent, "dev@example.org");
     server.executor.admit_for_test(admitted).await;
 }
 
