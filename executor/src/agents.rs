@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use executor_engine::ModuleDigest;
 use parking_lot::{Mutex, RwLock};
@@ -13,6 +14,7 @@ use trust_store::attestation::Attestation;
 use trust_store::policy::TrustLevel;
 
 use crate::admission::{AdmittedModule, Denied, Facts, GrantSet, Publisher};
+use crate::grace::{Due, Ending, Endings, Grace};
 use crate::metrics::size_bucket;
 use crate::queue::Share;
 use crate::records::not_loaded;
@@ -36,9 +38,7 @@ pub(crate) struct Agent {
     pub(crate) share: Arc<Share>,
     /// The level it was admitted at: by it, it has what it has and runs where it runs.
     pub(crate) level: TrustLevel,
-    verdict: Mutex<Verdict>,
-    /// How often it was refused anew: what was begun for one refusal does not end what another one allows.
-    refusals: AtomicU64,
+    judged: Mutex<Judged>,
     retired: AtomicBool,
 }
 
@@ -69,6 +69,20 @@ pub(crate) struct Verdict {
     pub(crate) policy: [u8; 32],
 }
 
+/// The verdict, and what it leaves calls in flight.
+struct Judged {
+    verdict: Verdict,
+    grace: Grace,
+}
+
+/// What a verdict that took the place of another one changes.
+pub(crate) struct Renewed {
+    /// Why calls were refused before, if they were.
+    pub(crate) before: Option<Denied>,
+    /// What is to be done about calls in flight.
+    pub(crate) due: Due,
+}
+
 impl Agent {
     pub(crate) fn new(
         admitted: &AdmittedModule,
@@ -88,8 +102,7 @@ impl Agent {
             share: prepared.share(),
             prepared: Arc::new(prepared),
             level: admitted.level(),
-            verdict: Mutex::new(verdict),
-            refusals: AtomicU64::new(0),
+            judged: Mutex::new(Judged { verdict, grace: Grace::default() }),
             retired: AtomicBool::new(false),
         }
     }
@@ -114,27 +127,31 @@ impl Agent {
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
-        self.verdict.lock().clone()
+        self.judged.lock().verdict.clone()
     }
 
-    /// Counts a refusal that was not there before: its number.
-    pub(crate) fn refused_anew(&self) -> u64 {
-        self.refusals.fetch_add(1, Ordering::AcqRel) + 1
+    /// What ends calls in flight whose time is up by now, if it still does.
+    pub(crate) fn over(&self, now: Instant) -> Option<Ending> {
+        self.judged.lock().grace.over(now)
     }
 
-    /// The number of the last refusal.
-    pub(crate) fn last_refusal(&self) -> u64 {
-        self.refusals.load(Ordering::Acquire)
-    }
-
-    /// Replaces the verdict unless it is by newer evidence than this one; returns the one before, and whether it was
-    /// replaced.
-    pub(crate) fn renew_verdict(&self, verdict: Verdict) -> (Verdict, bool) {
-        let mut current = self.verdict.lock();
-        if verdict.epoch < current.epoch {
-            return (current.clone(), false);
+    /// Replaces the verdict, with what ends calls in flight by it.
+    ///
+    /// # Errors
+    ///
+    /// The verdict that is there, when it is by newer evidence.
+    pub(crate) fn renew_verdict(
+        &self,
+        verdict: Verdict,
+        endings: Endings,
+        now: Instant,
+    ) -> Result<Renewed, Verdict> {
+        let mut judged = self.judged.lock();
+        if verdict.epoch < judged.verdict.epoch {
+            return Err(judged.verdict.clone());
         }
-        (std::mem::replace(&mut *current, verdict), true)
+        let before = std::mem::replace(&mut judged.verdict, verdict).denied;
+        Ok(Renewed { before, due: judged.grace.renew(endings, now) })
     }
 }
 

@@ -46,6 +46,7 @@ mod exposed;
 pub mod extensions;
 pub mod features;
 mod gauges;
+mod grace;
 mod holds;
 mod idempotency;
 mod mappings;

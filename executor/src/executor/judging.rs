@@ -13,6 +13,7 @@ use crate::admission::{AdmissionVerdict, AdmittedModule, Denied, Submission};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
 use crate::evidence::{Due, EAGER_LOOKS, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK, Snapshot};
+use crate::grace::Endings;
 use crate::records::{by_root, no_fork};
 
 impl Executor {
@@ -80,6 +81,11 @@ impl Executor {
             );
             by_root(verdict, snapshot, now)
         });
+        // What verification says acts on calls as it would without the order, also where the order is what callers are told.
+        let endings = Endings {
+            ordered: held.map(Self::ordered_ending),
+            verified: verified.as_ref().err().map(|denied| self.ending_of(denied)),
+        };
         let outcome = match (verified, held) {
             (Err(denied), _) if denied.ends_at_once() => Err(denied),
             (_, Some(_)) => Err(withheld()),
@@ -88,14 +94,15 @@ impl Executor {
         let denied = outcome.as_ref().err().cloned();
         let verdict =
             Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now, policy: rules.digest() };
-        let (before, renewed) = agent.renew_verdict(verdict);
-        if !renewed {
+        match (agent.renew_verdict(verdict, endings, clock::monotonic()), denied) {
             // Somebody judged by newer evidence meanwhile; that verdict stands and was acted upon.
-            return before.denied.map_or(Ok(()), Err);
+            (Err(newer), _) => newer.denied.map_or(Ok(()), Err),
+            (Ok(_), None) => outcome,
+            (Ok(renewed), Some(denied)) => {
+                self.withdraw(agent, &denied, &renewed);
+                outcome
+            }
         }
-        let Some(denied) = denied else { return outcome };
-        self.withdraw(agent, before.denied.as_ref(), &denied, held);
-        outcome
     }
 
     /// Looks at the policy file, fetches evidence and judges every agent by both.

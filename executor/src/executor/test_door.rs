@@ -8,6 +8,7 @@ use super::Executor;
 use crate::admission::AdmittedModule;
 use crate::agents::{Agent, Verdict};
 use crate::clock;
+use crate::grace::Endings;
 use crate::runtime::Prepared;
 
 impl Executor {
@@ -36,7 +37,8 @@ impl Executor {
         let agent = self.agents.release(id, digest).expect("loaded");
         let denied = Some(crate::admission::Denied::in_step(12, "revoked", "revoked in a test"));
         let epoch = self.parts.collector.snapshot().epoch;
-        agent.renew_verdict(Verdict { denied, epoch, at: clock::unix_seconds(), policy: [0; 32] });
+        let verdict = Verdict { denied, epoch, at: clock::unix_seconds(), policy: [0; 32] };
+        assert!(agent.renew_verdict(verdict, Endings::default(), clock::monotonic()).is_ok());
     }
 
     /// Makes the audit log refuse records.

@@ -174,10 +174,12 @@ async fn a_verdict_by_older_evidence_does_not_undo_one_by_newer() {
     admit(&server, wat_echo(), "late.agent", GrantSet::default()).await;
     let agent = server.executor.agents.find("late.agent").unwrap();
     let denied = Denied::in_step(12, "revoked", "revoked");
-    agent.renew_verdict(Verdict { denied: Some(denied), epoch: 9, at: 100, policy: [0; 32] });
-    let (current, renewed) =
-        agent.renew_verdict(Verdict { denied: None, epoch: 8, at: 200, policy: [0; 32] });
-    assert!(!renewed);
+    let renew = |denied, epoch| {
+        let verdict = Verdict { denied, epoch, at: 100, policy: [0; 32] };
+        agent.renew_verdict(verdict, crate::grace::Endings::default(), crate::clock::monotonic())
+    };
+    assert!(renew(Some(denied), 9).is_ok());
+    let current = renew(None, 8).err().unwrap();
     assert_eq!(current.denied.unwrap().code, "revoked");
     assert_eq!(agent.verdict().denied.unwrap().code, "revoked");
 }

@@ -1,7 +1,7 @@
 //! What becomes of calls in flight of an agent that was admitted and may run no longer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use executor_api::audit::AuditEvent;
 
@@ -9,8 +9,10 @@ use super::Executor;
 use super::holding::withheld;
 use crate::Metrics;
 use crate::admission::Denied;
-use crate::agents::Agent;
+use crate::agents::{Agent, Renewed};
 use crate::audit::Audit;
+use crate::clock;
+use crate::grace::{Due, Ending};
 use crate::records::audit_agent;
 use crate::runtime::{KillCause, Runtime, Selector};
 
@@ -40,47 +42,44 @@ struct Stopper {
     runtime: Arc<Runtime>,
     metrics: Metrics,
     audit: Audit,
-    cause: KillCause,
 }
 
 impl Executor {
-    /// Acts on a refusal of an agent that was admitted, after `before`: no time is given twice for one reason.
-    pub(super) fn withdraw(
-        &self,
-        agent: &Arc<Agent>,
-        before: Option<&Denied>,
-        denied: &Denied,
-        held: Option<Withdrawal>,
-    ) {
-        let held = held.filter(|_| denied.code == withheld().code);
-        let is_new = before.map(|before| before.code) != Some(denied.code);
-        // That other evidence has grown old as well gives no further time.
-        let is_stale_still = before.is_some_and(Denied::is_about_evidence) && denied.is_about_evidence();
-        let gives_time = is_new && !is_stale_still;
-        let refusal = if gives_time { agent.refused_anew() } else { agent.last_refusal() };
+    /// How an order ends calls.
+    pub(super) fn ordered_ending(withdrawal: Withdrawal) -> Ending {
+        Ending { withdrawal, cause: KillCause::Operator, code: withheld().code }
+    }
+
+    /// How a denial of what was admitted ends calls.
+    pub(super) fn ending_of(&self, denied: &Denied) -> Ending {
+        let (withdrawal, cause) = if denied.is_about_evidence() {
+            (self.parts.on_stale, KillCause::Stale)
+        } else if denied.is_about_policy() {
+            (self.parts.withdrawal, KillCause::Revoked)
+        } else {
+            (Withdrawal::Stop, KillCause::Revoked)
+        };
+        Ending { withdrawal, cause, code: denied.code }
+    }
+
+    /// Acts on a refusal of an agent that was admitted.
+    pub(super) fn withdraw(&self, agent: &Arc<Agent>, denied: &Denied, renewed: &Renewed) {
+        let is_new = renewed.before.as_ref().map(|before| before.code) != Some(denied.code);
         if is_new {
             self.say_refused(agent, denied);
         }
-        let (withdrawal, cause) = match held {
-            Some(ordered) => (ordered, KillCause::Operator),
-            None if denied.is_about_evidence() => (self.parts.on_stale, KillCause::Stale),
-            None if denied.is_about_policy() => (self.parts.withdrawal, KillCause::Revoked),
-            None => (Withdrawal::Stop, KillCause::Revoked),
-        };
         let stopper = Stopper {
             runtime: Arc::clone(&self.parts.runtime),
             metrics: self.parts.metrics.clone(),
             audit: self.parts.audit.clone(),
-            cause,
         };
-        match withdrawal {
-            // At every look, also what was registered since the last one.
-            Withdrawal::Stop => stopper.stop(agent, denied),
-            Withdrawal::Drain(time) if gives_time => stopper.stop_after(time, agent, refusal),
-            Withdrawal::Drain(_) => {}
+        match renewed.due {
+            Due::Now(ending) => stopper.stop(agent, ending),
+            Due::At(time) => stopper.stop_at(time, agent),
+            Due::Nothing => {}
         }
         // Files take their time, so after the stop. What may be wanted again as it is, is not compiled again.
-        if is_new && held.is_none() && !denied.is_about_evidence() {
+        if is_new && denied.code != withheld().code && !denied.is_about_evidence() {
             self.parts.cache.purge(agent.digest);
         }
     }
@@ -97,8 +96,8 @@ impl Executor {
 
 impl Stopper {
     /// Stops what runs of a refused agent.
-    fn stop(&self, agent: &Agent, denied: &Denied) {
-        let stopped = self.runtime.stop(&Selector::admission(agent.admission()), self.cause);
+    fn stop(&self, agent: &Agent, ending: Ending) {
+        let stopped = self.runtime.stop(&Selector::admission(agent.admission()), ending.cause);
         self.metrics.stopped(stopped);
         if stopped == 0 {
             return;
@@ -106,7 +105,7 @@ impl Stopper {
         let event = AuditEvent {
             event_type: "withdrawal".into(),
             agent: Some(audit_agent(agent)),
-            detail: Some(format!("{stopped} instances stopped: {}", denied.code)),
+            detail: Some(format!("{stopped} instances stopped: {}", ending.code)),
             policy: Some(hex::encode(agent.verdict().policy)),
             ..AuditEvent::default()
         };
@@ -115,15 +114,13 @@ impl Stopper {
         }
     }
 
-    /// Stops what still runs when its time is up, unless the agent may run again by then. A refusal after that gives its own time.
-    fn stop_after(self, time: Duration, agent: &Arc<Agent>, refusal: u64) {
+    /// Stops what still runs at a time, if it is its last one by then: the agent may run again, or calls may have ended before.
+    fn stop_at(self, time: Instant, agent: &Arc<Agent>) {
         let agent = Arc::clone(agent);
         tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            if agent.last_refusal() == refusal
-                && let Some(denied) = agent.verdict().denied
-            {
-                self.stop(&agent, &denied);
+            tokio::time::sleep(time.saturating_duration_since(clock::monotonic())).await;
+            if let Some(ending) = agent.over(clock::monotonic()) {
+                self.stop(&agent, ending);
             }
         });
     }

@@ -178,6 +178,85 @@ async fn a_hold_that_drains_leaves_what_runs_its_time() {
     assert_eq!(judge_at(&server, &spin, clock::unix_seconds()), Some("revoked"));
 }
 
+fn draining(seconds: u32, releases: Releases) -> HoldRequest {
+    HoldRequest { drain_seconds: Some(seconds), ..order(Calls::Drain, releases) }
+}
+
+/// How a call ended that must not take long.
+async fn ended_soon(call: JoinHandle<Result<Executed, Denied>>) -> &'static str {
+    let ended = tokio::time::timeout(Duration::from_secs(3), call).await;
+    ended.expect("it had time that nobody gave it").unwrap().unwrap_err().code
+}
+
+/// A guest that nothing ends by itself within the time of a test.
+async fn patient(server: &Server, agent: &str) -> Arc<Agent> {
+    let limits = CallLimits {
+        cpu: Duration::from_secs(60),
+        wall: Duration::from_secs(60),
+        ..CallLimits::default()
+    };
+    let admitted = admitted(wat_spin(), GrantSet::default(), limits).called(agent, "h@example.org");
+    server.executor.admit_for_test(admitted).await;
+    server.executor.agents.find(agent).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_drains_hides_nothing_that_ends_calls_at_once() {
+    let server = Server::on_stale(Withdrawal::Stop).await;
+    let agent = patient(&server, "held.at_once").await;
+    let now = clock::unix_seconds();
+    // The policy of the tests' server stops calls as well.
+    for (step, code, result) in
+        [(12, "revocation_stale", "evidence_stale"), (9, "capability_denied", "revoked")]
+    {
+        good_until(&server, i64::MAX);
+        assert_eq!(judge_at(&server, &agent, now), None);
+        let call_in_flight = running(&server, &agent).await;
+        let hold = server.executor.hold(&draining(3600, of_signer("h@example.org"))).await.unwrap().hold;
+        *server.executor.parts.admission.ruling.lock() =
+            Some(Box::new(move |_| Err(Denied::in_step(step, code, "denied"))));
+        // The order is what callers are told.
+        assert_eq!(judge_at(&server, &agent, now), Some("withheld"));
+        assert_eq!(ended_soon(call_in_flight).await, "withheld");
+        audited(&server, &["\"withdrawal\"", "held.at_once", &format!("1 instances stopped: {code}")]).await;
+        audited(&server, &["agent_execution", "held.at_once", &format!("\"result\":\"{result}\"")]).await;
+        server.executor.release_hold(&hold.id).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_gives_calls_that_are_drained_already_no_further_time() {
+    let server = Server::on_stale(Withdrawal::Drain(Duration::from_millis(600))).await;
+    let agent = patient(&server, "held.prolonged").await;
+    let now = clock::unix_seconds();
+    good_until(&server, now - 10);
+    let call_in_flight = running(&server, &agent).await;
+    assert_eq!(judge_at(&server, &agent, now), Some("revocation_stale"));
+    server.executor.hold(&draining(3600, of_signer("h@example.org"))).await.unwrap();
+    assert_eq!(call(&server, "held.prolonged").await.unwrap_err().code, "withheld");
+    assert_eq!(ended_soon(call_in_flight).await, "withheld");
+    audited(&server, &["\"withdrawal\"", "held.prolonged", "1 instances stopped: revocation_stale"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stricter_order_ends_what_another_one_gave_more_time() {
+    let server = Server::start().await;
+    good_until(&server, i64::MAX);
+    // In place of the first, and beside it.
+    let by_agent = |agent: &str| Releases { agent: Some(agent.into()), ..Releases::default() };
+    for (name, stricter) in
+        [("held.again", by_agent("held.again")), ("held.besides", of_signer("h@example.org"))]
+    {
+        let agent = patient(&server, name).await;
+        let call_in_flight = running(&server, &agent).await;
+        server.executor.hold(&draining(3600, by_agent(name))).await.unwrap();
+        server.executor.hold(&draining(1, stricter)).await.unwrap();
+        assert!(runs(&server, &agent), "what runs has a second");
+        assert_eq!(ended_soon(call_in_flight).await, "stopped");
+        audited(&server, &["\"withdrawal\"", name, "1 instances stopped: withheld"]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_hold_is_kept_over_a_start() {
     let server = Server::start().await;
