@@ -24,6 +24,10 @@ mod judging;
 mod loading;
 #[cfg(test)]
 mod loading_tests;
+mod orders;
+#[cfg(feature = "deployments")]
+#[cfg(test)]
+mod orders_tests;
 mod reading;
 mod recording;
 mod reloading;

@@ -9,6 +9,7 @@ use executor_api::deployment::{Deploy, Deployment, DeploymentRecord, RECORD_FORM
 use executor_engine::ModuleDigest;
 
 use super::Executor;
+use super::orders::carried_out;
 use crate::admission::Denied;
 use crate::agents::{Agent, Release};
 use crate::clock;
@@ -35,7 +36,12 @@ impl Executor {
     ///
     /// When the release is not loaded or may not run now, when it does not start, or when another deployment of the
     /// agent is in progress. What served before serves on.
-    pub async fn deploy(&self, request: &Deploy) -> Result<Deployment, Denied> {
+    pub async fn deploy(self: &Arc<Self>, request: &Deploy) -> Result<Deployment, Denied> {
+        let (executor, request) = (Arc::clone(self), request.clone());
+        carried_out(async move { executor.begin_to_deploy(&request).await }).await
+    }
+
+    async fn begin_to_deploy(&self, request: &Deploy) -> Result<Deployment, Denied> {
         let plan = Plan::of(request)?;
         let id = request.agent.as_str();
         let target = self.release(id, &request.digest)?;
@@ -71,7 +77,12 @@ impl Executor {
     /// # Errors
     ///
     /// When there is none, or when it may not run any more.
-    pub async fn promote(&self, id: &str) -> Result<Deployment, Denied> {
+    pub async fn promote(self: &Arc<Self>, id: &str) -> Result<Deployment, Denied> {
+        let (executor, id) = (Arc::clone(self), id.to_owned());
+        carried_out(async move { executor.promote_now(&id).await }).await
+    }
+
+    async fn promote_now(&self, id: &str) -> Result<Deployment, Denied> {
         let seen = self.deployments.route(id).ok_or_else(|| no_route(id))?;
         let Some(taking) = &seen.taking else {
             return Err(Denied::new("nothing_to_promote", "no release takes over now"));
@@ -88,9 +99,10 @@ impl Executor {
     /// # Errors
     ///
     /// When there is nothing to return to that may run now; the message names why, release by release.
-    pub async fn rollback(&self, id: &str) -> Result<Deployment, Denied> {
+    pub async fn rollback(self: &Arc<Self>, id: &str) -> Result<Deployment, Denied> {
         let seen = self.deployments.route(id).ok_or_else(|| no_route(id))?;
-        self.take_back(id, &seen, "requested").await
+        let (executor, id) = (Arc::clone(self), id.to_owned());
+        carried_out(async move { executor.take_back(&id, &seen, "requested").await }).await
     }
 
     /// The route of an agent.

@@ -2,12 +2,14 @@
 //!
 //! The state is the process's own: who restarts an executor wants it back.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use executor_api::Status;
 use executor_api::audit::AuditEvent;
 
 use super::Executor;
+use super::orders::carried_out;
 use crate::admission::Denied;
 use crate::clock;
 use crate::records::audit_unavailable;
@@ -41,10 +43,11 @@ impl Executor {
     /// # Errors
     ///
     /// When it cannot be recorded; it is drained all the same.
-    pub async fn drain(&self) -> Result<Status, Denied> {
+    pub async fn drain(self: &Arc<Self>) -> Result<Status, Denied> {
         let now = clock::unix_seconds();
         let _ = self.draining.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Relaxed);
-        self.record_service("drain").await
+        let executor = Arc::clone(self);
+        carried_out(async move { executor.record_service("drain").await }).await
     }
 
     /// Takes calls again.
@@ -52,10 +55,14 @@ impl Executor {
     /// # Errors
     ///
     /// When it cannot be recorded; nothing has changed then.
-    pub async fn undrain(&self) -> Result<Status, Denied> {
-        self.record_service("undrain").await?;
-        self.draining.since.store(0, Ordering::Release);
-        Ok(self.status())
+    pub async fn undrain(self: &Arc<Self>) -> Result<Status, Denied> {
+        let executor = Arc::clone(self);
+        let order = async move {
+            executor.record_service("undrain").await?;
+            executor.draining.since.store(0, Ordering::Release);
+            Ok(executor.status())
+        };
+        carried_out(order).await
     }
 
     async fn record_service(&self, what: &str) -> Result<Status, Denied> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use executor_api::audit::AuditEvent;
 use executor_api::hold::{HeldAgent, Hold, HoldReport, HoldRequest, Releases};
 
+use super::orders::carried_out;
 use super::{Executor, Withdrawal};
 use crate::admission::{AdmittedModule, Denied};
 use crate::agents::Agent;
@@ -22,10 +23,15 @@ impl Executor {
     /// force.
     pub async fn hold(self: &Arc<Self>, request: &HoldRequest) -> Result<HoldReport, Denied> {
         let order = Order::read(request, clock::unix_seconds())?;
-        let report = self.reach(&order, request.dry_run);
         if request.dry_run {
-            return Ok(report);
+            return Ok(self.reach(&order, true));
         }
+        let executor = Arc::clone(self);
+        carried_out(async move { executor.put_into_force(order).await }).await
+    }
+
+    async fn put_into_force(self: &Arc<Self>, order: Order) -> Result<HoldReport, Denied> {
+        let report = self.reach(&order, false);
         let kept = self.holds.add(order).await;
         if kept.as_ref().is_err_and(|denied| denied.code == "too_many_holds") {
             return kept.map(|()| report);
@@ -49,6 +55,11 @@ impl Executor {
     ///
     /// `hold_unknown`, or when that cannot be recorded or kept; it stays in force then.
     pub async fn release_hold(self: &Arc<Self>, id: &str) -> Result<Hold, Denied> {
+        let (executor, id) = (Arc::clone(self), id.to_owned());
+        carried_out(async move { executor.take_back_hold(&id).await }).await
+    }
+
+    async fn take_back_hold(self: &Arc<Self>, id: &str) -> Result<Hold, Denied> {
         let known = self.holds.all().iter().find(|order| order.hold().id == id).cloned();
         if let Some(order) = &known {
             self.record_hold("hold_end", order.hold(), 0)?;

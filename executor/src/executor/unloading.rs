@@ -1,8 +1,11 @@
 //! The way out: what was loaded, or waits since a start, is taken away, on record.
 
+use std::sync::Arc;
+
 use executor_api::audit::AuditEvent;
 
 use super::Executor;
+use super::orders::carried_out;
 use super::restoring::Removed;
 use crate::admission::Denied;
 use crate::agents::Release;
@@ -18,7 +21,12 @@ impl Executor {
     ///
     /// When there is none, when a digest names several agents or the release that serves beside others (`in_service`), or when
     /// the agent's record cannot be removed.
-    pub async fn unload(&self, name: &str) -> Result<u64, Denied> {
+    pub async fn unload(self: &Arc<Self>, name: &str) -> Result<u64, Denied> {
+        let (executor, name) = (Arc::clone(self), name.to_owned());
+        carried_out(async move { executor.take_away(&name).await }).await
+    }
+
+    async fn take_away(&self, name: &str) -> Result<u64, Denied> {
         self.refuse_in_service(name)?;
         let removed = match self.agents.remove(name) {
             Err(denied) if denied.code != "not_loaded" => return Err(denied),

@@ -190,11 +190,8 @@ async fn ended_soon(call: JoinHandle<Result<Executed, Denied>>) -> &'static str 
 
 /// A guest that nothing ends by itself within the time of a test.
 async fn patient(server: &Server, agent: &str) -> Arc<Agent> {
-    let limits = CallLimits {
-        cpu: Duration::from_secs(60),
-        wall: Duration::from_secs(60),
-        ..CallLimits::default()
-    };
+    let limits =
+        CallLimits { cpu: Duration::from_secs(60), wall: Duration::from_secs(60), ..CallLimits::default() };
     let admitted = admitted(wat_spin(), GrantSet::default(), limits).called(agent, "h@example.org");
     server.executor.admit_for_test(admitted).await;
     server.executor.agents.find(agent).unwrap()
