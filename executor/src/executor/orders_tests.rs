@@ -1,4 +1,4 @@
-//! Orders whose givers go away.
+//! Orders whose givers go away, and orders whose records nothing takes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,4 +97,24 @@ async fn a_release_is_unloaded_whole_when_whoever_asked_for_it_goes_away() {
     assert_eq!(ended_soon(call).await, "stopped");
     audited(&server, &["\"unload\"", AGENT, "1 instances stopped"]).await;
     audited(&server, &["\"deployment_end\"", AGENT]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unloaded_is_stopped_before_any_record_is_waited_for() {
+    let server = Server::start().await;
+    let digest = load_patient(&server).await;
+    server.executor.deploy(&deploy(&digest, Strategy::BlueGreen)).await.unwrap();
+    let call = running(&server).await;
+    // Nothing takes a receipt for longer than an unload waits for it.
+    let mut rooms = Vec::new();
+    let room = || tokio::time::timeout(Duration::from_millis(100), server.executor.receipts().room());
+    while let Ok(Ok(taken)) = room().await {
+        rooms.push(taken);
+    }
+    let executor = Arc::clone(&server.executor);
+    let unloading = tokio::spawn(async move { executor.unload(AGENT).await });
+    assert_eq!(ended_soon(call).await, "stopped");
+    drop(rooms);
+    assert_eq!(unloading.await.unwrap().unwrap(), 1);
+    assert_eq!(server.executor.deployment(AGENT).unwrap_err().code, "no_deployment");
 }

@@ -8,7 +8,7 @@ use super::Executor;
 use super::orders::carried_out;
 use super::restoring::Removed;
 use crate::admission::Denied;
-use crate::agents::Release;
+use crate::agents::{Agent, Release};
 use crate::records::audit_unavailable;
 use crate::runtime::{KillCause, Selector};
 use crate::submissions::Submissions;
@@ -37,16 +37,18 @@ impl Executor {
             Err(denied) if waiting.is_empty() => return Err(denied),
             removed => removed.unwrap_or_default(),
         };
-        let (mut stopped, mut recorded) = (0, Ok(()));
+        // Before anything is waited for: neither a log that takes nothing nor a slow disk keeps a guest running.
+        let runtime = &self.parts.runtime;
+        let stop =
+            |agent: &Arc<Agent>| runtime.stop(&Selector::admission(agent.admission()), KillCause::Operator);
+        let stopped: Vec<u64> = agents.iter().map(stop).collect();
+        self.parts.metrics.stopped(stopped.iter().sum());
+        let mut recorded = Ok(());
         let mut paths = Vec::new();
-        for agent in &agents {
-            // What runs is stopped whatever becomes of the route.
+        for (agent, stopped) in agents.iter().zip(&stopped) {
             recorded = recorded.and(self.unroute(agent.as_ref().into()).await);
-            let of_agent =
-                self.parts.runtime.stop(&Selector::admission(agent.admission()), KillCause::Operator);
-            stopped += of_agent;
             paths.push(self.submissions.path(agent.id(), agent.digest));
-            let detail = format!("{of_agent} instances stopped");
+            let detail = format!("{stopped} instances stopped");
             recorded = recorded.and(self.record_unload(agent.as_ref().into(), detail));
         }
         for Removed { path, name: of, id, code } in waiting {
@@ -65,12 +67,11 @@ impl Executor {
                 self.parts.admission.forget(agent.id());
             }
         }
-        self.parts.metrics.stopped(stopped);
         let removed = paths.iter().try_for_each(|path| Submissions::remove(path));
         removed.map_err(|error| {
             self.state.failed(&error, &format!("the record of {name} would bring it back at the next start"))
         })?;
-        recorded.map(|()| stopped)
+        recorded.map(|()| stopped.iter().sum())
     }
 
     fn record_unload(&self, release: Release<'_>, detail: String) -> Result<(), Denied> {
