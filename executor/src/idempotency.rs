@@ -2,7 +2,8 @@
 //!
 //! A key is one caller's own. It is known from the moment its call is taken until some time after that ended, and stands for
 //! one request: another one under the same key is refused. Where answers take more memory than they may, those of whoever
-//! keeps most go first. What stays known of them is that they ran, so that they do not run again.
+//! keeps most go first. What stays known of them is that they ran, so that they do not run again. Inputs of calls under way have as
+//! much room of their own: such a call outlives its connection, and with it what bounds the bytes of requests.
 //!
 //! What did not run leaves no trace. Nothing of this outlives the process.
 
@@ -33,7 +34,7 @@ pub struct AnswerLimits {
     pub window: Duration,
     /// Keys of all callers; one caller has at most half of them.
     pub keys: usize,
-    /// Bytes of answers.
+    /// Bytes of answers, and as many of inputs of calls under way. Those of one caller have at most half of them, or are one input.
     pub bytes: usize,
 }
 
@@ -120,6 +121,8 @@ impl<T> Again<T> {
 pub(crate) struct First<T> {
     answers: Arc<Mutex<Inner<T>>>,
     key: Option<Key>,
+    /// Bytes of the call's input.
+    input: usize,
 }
 
 impl<T> First<T> {
@@ -127,7 +130,9 @@ impl<T> First<T> {
     pub(crate) fn ran(mut self, answer: Arc<T>, instance: Option<InstanceId>, bytes: usize, now: Instant) {
         if let Some(key) = self.key.take() {
             let bytes = bytes.saturating_add(ENVELOPE);
-            self.answers.lock().end(&key, Told::Answer(answer), instance, bytes, now);
+            let mut answers = self.answers.lock();
+            answers.input_left(&key, self.input);
+            answers.end(&key, Told::Answer(answer), instance, bytes, now);
         }
     }
 
@@ -135,6 +140,7 @@ impl<T> First<T> {
     pub(crate) fn did_not_run(mut self, answer: Arc<T>) {
         if let Some(key) = self.key.take() {
             let mut answers = self.answers.lock();
+            answers.input_left(&key, self.input);
             if let Some(entry) = answers.keys.remove(&key) {
                 entry.told.send_replace(Some(Told::Answer(answer)));
                 answers.left(&key);
@@ -146,7 +152,9 @@ impl<T> First<T> {
 impl<T> Drop for First<T> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.answers.lock().end(&key, Told::NotKept(None), None, 0, clock::monotonic());
+            let mut answers = self.answers.lock();
+            answers.input_left(&key, self.input);
+            answers.end(&key, Told::NotKept(None), None, 0, clock::monotonic());
         }
     }
 }
@@ -163,6 +171,8 @@ struct Inner<T> {
     ended: VecDeque<(Instant, Key)>,
     callers: HashMap<Arc<str>, Held>,
     bytes: usize,
+    /// Bytes of inputs of calls under way.
+    inputs: usize,
 }
 
 struct Entry<T> {
@@ -178,23 +188,30 @@ struct Entry<T> {
 struct Held {
     keys: usize,
     bytes: usize,
+    inputs: usize,
     /// Keys with an answer, in the order in which their calls ended.
     kept: VecDeque<Key>,
 }
 
 impl<T> Answers<T> {
     pub(crate) fn new(limits: AnswerLimits) -> Self {
-        let inner =
-            Inner { limits, keys: HashMap::new(), ended: VecDeque::new(), callers: HashMap::new(), bytes: 0 };
+        let (keys, ended, callers) = (HashMap::new(), VecDeque::new(), HashMap::new());
+        let inner = Inner { limits, keys, ended, callers, bytes: 0, inputs: 0 };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Takes a request under a key.
+    /// Takes a request under a key, with so many bytes of input.
     ///
     /// # Errors
     ///
     /// `idempotency_key_reused` when the key stands for another request, `idempotency_keys_full` when there is no room for it.
-    pub(crate) fn come(&self, key: Key, request: Request, now: Instant) -> Result<Coming<T>, Denied> {
+    pub(crate) fn come(
+        &self,
+        key: Key,
+        request: Request,
+        input: usize,
+        now: Instant,
+    ) -> Result<Coming<T>, Denied> {
         let mut inner = self.inner.lock();
         inner.forget_what_is_over(now);
         if let Some(entry) = inner.keys.get(&key) {
@@ -204,15 +221,25 @@ impl<T> Answers<T> {
             }
             return Ok(Coming::Again(Again(entry.told.subscribe())));
         }
-        let own = inner.callers.get(&key.caller).map_or(0, |held| held.keys);
+        let (own, inputs) = inner.callers.get(&key.caller).map_or((0, 0), |held| (held.keys, held.inputs));
         if inner.keys.len() >= inner.limits.keys || own >= inner.limits.keys.div_ceil(2) {
             let text = "too many idempotency keys are in use; retry later, or call without one";
             return Err(Denied::new("idempotency_keys_full", text));
         }
-        inner.callers.entry(Arc::clone(&key.caller)).or_default().keys += 1;
+        // Alone an input may be longer than the room, as an answer may: it is bounded by what a call takes.
+        let fits = |held: usize, room: usize| held == 0 || input == 0 || held.saturating_add(input) <= room;
+        let room = inner.limits.bytes;
+        if !fits(inner.inputs, room) || !fits(inputs, room.div_ceil(2)) {
+            let text =
+                "inputs of calls with idempotency keys take too much room; retry later, or call without one";
+            return Err(Denied::new("idempotency_keys_full", text));
+        }
+        inner.inputs = inner.inputs.saturating_add(input);
+        let held = inner.callers.entry(Arc::clone(&key.caller)).or_default();
+        (held.keys, held.inputs) = (held.keys + 1, held.inputs.saturating_add(input));
         let entry = Entry { request, told: watch::Sender::new(None), instance: None, bytes: 0 };
         inner.keys.insert(key.clone(), entry);
-        Ok(Coming::First(First { answers: Arc::clone(&self.inner), key: Some(key) }))
+        Ok(Coming::First(First { answers: Arc::clone(&self.inner), key: Some(key), input }))
     }
 }
 
@@ -227,6 +254,14 @@ impl<T> Inner<T> {
             }
             self.keys.remove(&key);
             self.left(&key);
+        }
+    }
+
+    /// The call of a key has its input no longer.
+    fn input_left(&mut self, key: &Key, input: usize) {
+        self.inputs = self.inputs.saturating_sub(input);
+        if let Some(held) = self.callers.get_mut(&key.caller) {
+            held.inputs = held.inputs.saturating_sub(input);
         }
     }
 
@@ -292,7 +327,7 @@ mod tests {
     }
 
     fn first(answers: &Answers<u32>, key: Key, now: Instant) -> First<u32> {
-        match answers.come(key, Request::of("a", None, b""), now) {
+        match answers.come(key, Request::of("a", None, b""), 0, now) {
             Ok(Coming::First(first)) => first,
             Ok(Coming::Again(_)) => panic!("it was there before"),
             Err(denied) => panic!("{denied}"),
@@ -300,7 +335,7 @@ mod tests {
     }
 
     async fn again(answers: &Answers<u32>, key: Key, now: Instant) -> Option<u32> {
-        match answers.come(key, Request::of("a", None, b""), now).unwrap() {
+        match answers.come(key, Request::of("a", None, b""), 0, now).unwrap() {
             Coming::First(_) => panic!("it was not there before"),
             Coming::Again(again) => match again.told().await {
                 Told::Answer(answer) => Some(*answer),
@@ -313,11 +348,12 @@ mod tests {
     async fn a_key_has_one_answer_for_one_caller_and_one_request_until_its_time_is_over() {
         let (answers, now) = (answers(10, 1 << 20), clock::monotonic());
         let call = first(&answers, key("c", "k"), now);
-        let Ok(Coming::Again(waits)) = answers.come(key("c", "k"), Request::of("a", None, b""), now) else {
+        let Ok(Coming::Again(waits)) = answers.come(key("c", "k"), Request::of("a", None, b""), 0, now)
+        else {
             panic!("in flight")
         };
         let waits = tokio::spawn(waits.told());
-        let other = answers.come(key("c", "k"), Request::of("a", Some("s"), b""), now);
+        let other = answers.come(key("c", "k"), Request::of("a", Some("s"), b""), 0, now);
         assert_eq!(other.map(drop).unwrap_err().code, "idempotency_key_reused");
         call.ran(Arc::new(7), None, 1, now);
         assert!(matches!(waits.await.unwrap(), Told::Answer(answer) if *answer == 7));
@@ -334,7 +370,8 @@ mod tests {
     async fn what_did_not_run_may_run_and_what_may_have_run_does_not() {
         let (answers, now) = (answers(10, 1 << 20), clock::monotonic());
         let call = first(&answers, key("c", "k"), now);
-        let Ok(Coming::Again(waits)) = answers.come(key("c", "k"), Request::of("a", None, b""), now) else {
+        let Ok(Coming::Again(waits)) = answers.come(key("c", "k"), Request::of("a", None, b""), 0, now)
+        else {
             panic!("in flight")
         };
         call.did_not_run(Arc::new(1));
@@ -348,7 +385,7 @@ mod tests {
         let (answers, now) = (answers(4, 1 << 20), clock::monotonic());
         let _held = [first(&answers, key("c", "1"), now), first(&answers, key("c", "2"), now)];
         let full = |caller: &str, at| {
-            let come = answers.come(key(caller, "3"), Request::of("a", None, b""), at);
+            let come = answers.come(key(caller, "3"), Request::of("a", None, b""), 0, at);
             come.err().map(|denied| denied.code)
         };
         assert_eq!(full("c", now), Some("idempotency_keys_full"));
@@ -377,9 +414,44 @@ mod tests {
         assert_eq!(again(&answers, key("small", "k"), now).await, Some(1));
         assert!(answers.inner.lock().bytes <= 10 * (1000 + ENVELOPE));
         let later = now + WINDOW;
-        drop(answers.come(key("x", "x"), Request::of("a", None, b""), later));
+        drop(answers.come(key("x", "x"), Request::of("a", None, b""), 0, later));
         let inner = answers.inner.lock();
         assert_eq!((inner.keys.len(), inner.callers.len(), inner.bytes), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn inputs_of_calls_under_way_are_bounded_and_one_caller_has_at_most_half() {
+        let (answers, now) = (answers(100, 1000), clock::monotonic());
+        let come = |caller: &str, text: &str, input: usize| {
+            let request = Request::of("a", None, text.as_bytes());
+            answers.come(key(caller, text), request, input, now)
+        };
+        let begun = |caller: &str, text: &str, input: usize| match come(caller, text, input) {
+            Ok(Coming::First(first)) => first,
+            _ => panic!("{caller} {text} was not begun"),
+        };
+        let full = |caller: &str, input: usize| come(caller, "full", input).err().map(|denied| denied.code);
+        let mut under_way = vec![begun("c", "1", 300), begun("c", "2", 200)];
+        assert_eq!(full("c", 1), Some("idempotency_keys_full"));
+        under_way.push(begun("d", "1", 400));
+        assert_eq!(full("e", 101), Some("idempotency_keys_full"), "of all callers");
+        under_way.push(begun("e", "1", 100));
+        // However a call ends, its input is gone.
+        for (n, first) in under_way.into_iter().enumerate() {
+            match n {
+                0 => first.ran(Arc::new(0), None, 1, now),
+                1 => first.did_not_run(Arc::new(0)),
+                _ => drop(first),
+            }
+        }
+        assert_eq!(answers.inner.lock().inputs, 0);
+        assert!(answers.inner.lock().callers.values().all(|held| held.inputs == 0));
+        // Longer than all of the room: alone.
+        let large = begun("c", "large", 5000);
+        assert_eq!(full("d", 1), Some("idempotency_keys_full"));
+        drop(begun("d", "empty", 0));
+        drop(large);
+        drop(begun("d", "after", 1));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Executor {
         let key = Key::of(&terms.caller, key)?;
         let request = Request::of(name, terms.session.as_deref(), &input);
         let metrics = &self.parts.metrics;
-        let coming = self.answers.come(key, request, clock::monotonic());
+        let coming = self.answers.come(key, request, input.len(), clock::monotonic());
         match coming.inspect_err(|denied| metrics.keyed_call(denied.code))? {
             Coming::First(first) => {
                 metrics.keyed_call("first");

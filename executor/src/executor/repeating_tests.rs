@@ -207,3 +207,34 @@ async fn a_flood_of_keys_is_refused_with_a_time_to_wait() {
     assert!(server.executor.execute("once.flood", Bytes::new(), Terms::default()).await.is_ok());
     assert_eq!(counted(&server, "idempotency_keys_full"), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_that_outlive_their_connections_have_bounded_room() {
+    let server = Server::start().await;
+    admit(&server, wat_spin(), "once.inputs").await;
+    // The tests' server has a mebibyte for inputs, of which one caller has half.
+    let call = |key: &'static str| {
+        let executor = std::sync::Arc::clone(&server.executor);
+        let input = Bytes::from(vec![b'x'; 300 << 10]);
+        tokio::spawn(async move { executor.execute("once.inputs", input, keyed(key)).await })
+    };
+    let lost = call("1");
+    while server.executor.instances_for(&Caller::default()).iter().all(|live| live.agent_id != "once.inputs")
+    {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    lost.abort();
+    assert!(lost.await.unwrap_err().is_cancelled());
+    let refused = tokio::time::timeout(Duration::from_secs(3), call("2")).await;
+    assert_eq!(refused.expect("it waits for a guest").unwrap().unwrap_err().code, "idempotency_keys_full");
+    let selector = Selector { agent: Some("once.inputs".into()), ..Selector::default() };
+    assert_eq!(server.executor.stop(&selector).unwrap(), 1);
+    let asked_again = call("1");
+    assert_eq!(asked_again.await.unwrap().unwrap_err().code, "stopped");
+    let next = call("3");
+    while server.executor.stop(&selector).unwrap() == 0 {
+        assert!(!next.is_finished(), "there is room again");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(next.await.unwrap().unwrap_err().code, "stopped");
+}
