@@ -110,8 +110,8 @@ impl Running {
     }
 
     /// Whose call it is.
-    pub(super) fn agent(&self) -> &str {
-        self.agent.id()
+    pub(super) fn agent(&self) -> &Agent {
+        &self.agent
     }
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use executor_engine::ModuleDigest;
 
 use super::Executor;
 use super::calling::{Executed, Terms};
@@ -19,8 +20,8 @@ use crate::runtime::{InstanceId, Said};
 /// What is kept of a call.
 #[derive(Debug)]
 pub(crate) struct Repeatable {
-    /// Id of the agent that ran; empty where none did.
-    agent: String,
+    /// The release that ran, if one did: the agent's id and the module.
+    ran: Option<(String, ModuleDigest)>,
     result: Result<Executed, Denied>,
 }
 
@@ -77,14 +78,14 @@ impl Executor {
         let running = match self.begin(name, input, terms, None).await {
             Ok(running) => running,
             Err(denied) => {
-                let answer = Arc::new(Repeatable { agent: String::new(), result: Err(denied) });
+                let answer = Arc::new(Repeatable { ran: None, result: Err(denied) });
                 first.did_not_run(Arc::clone(&answer));
                 return answer;
             }
         };
-        let agent = running.agent().to_owned();
+        let release = (running.agent().id().to_owned(), running.agent().digest);
         let (result, ran) = running.ended_and_ran().await;
-        let answer = Arc::new(Repeatable { agent, result });
+        let answer = Arc::new(Repeatable { ran: ran.then_some(release), result });
         if ran {
             first.ran(Arc::clone(&answer), answer.instance(), answer.size(), clock::monotonic());
         } else {
@@ -94,10 +95,15 @@ impl Executor {
     }
 
     fn answer_again(&self, answer: &Repeatable) -> Result<Executed, Denied> {
-        let executed = answer.result.as_ref().map_err(Denied::clone)?;
-        if let Some(agent) = self.agents.release(&answer.agent, executed.digest) {
+        // However it ended: what a guest said before it failed is its word as well as its output is.
+        if let Some((id, digest)) = &answer.ran {
+            let agent = self.release_of(id, *digest)?;
             self.may_run(&agent)?;
+            if let Some(pipeline) = agent.prepared.pipeline() {
+                self.steps_may_run(pipeline)?;
+            }
         }
+        let executed = answer.result.as_ref().map_err(Denied::clone)?;
         Ok(Executed { repeated: true, ..executed.clone() })
     }
 }

@@ -148,6 +148,49 @@ async fn the_answer_of_an_agent_that_was_revoked_since_is_not_handed_out() {
 }
 
 #[tokio::test]
+async fn no_answer_is_handed_out_of_what_may_not_run_or_is_gone_however_it_ended() {
+    const TRAP: &str = r#"(module
+        (import "mentat" "log" (func $log (param i32 i32 i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "secret")
+        (func (export "process") (result i32)
+          (call $log (i32.const 2) (i32.const 0) (i32.const 6)) unreachable))"#;
+    let server = Server::start().await;
+    let call = async |agent: &str| server.executor.execute(agent, Bytes::new(), keyed(agent)).await;
+    let module = admitted(TRAP, GrantSet::default(), CallLimits::default());
+    let digest = server.executor.admit_for_test(module.called("once.trap", "dev@example.org")).await;
+    for _ in 0..2 {
+        let failed = call("once.trap").await.unwrap_err();
+        assert_eq!((failed.code, failed.said.unwrap().log[0].text.as_str()), ("trap", "secret"));
+    }
+    server.executor.revoke_for_test("once.trap", &digest.to_string());
+    let refused = call("once.trap").await.unwrap_err();
+    assert_eq!((refused.code, refused.said), ("revoked", None));
+    // Nobody judges what is not there any more, whatever it was when it went.
+    server.executor.unload("once.trap").await.unwrap();
+    assert_eq!(call("once.trap").await.unwrap_err().code, "not_loaded");
+    admit(&server, wat_echo(), "once.gone").await;
+    call("once.gone").await.unwrap();
+    assert!(call("once.gone").await.unwrap().repeated);
+    server.executor.unload("once.gone").await.unwrap();
+    assert_eq!(call("once.gone").await.unwrap_err().code, "not_loaded");
+}
+
+#[cfg(feature = "pipelines")]
+#[tokio::test]
+async fn the_answer_of_a_pipeline_whose_step_may_not_run_is_not_handed_out() {
+    use super::composing_tests::{DRAFT, Draft, agent, compose};
+    let server = Server::start().await;
+    let step = agent(&server, "once.step", wat_echo()).await;
+    compose(&server, "once.whole", &[Draft { name: "only", agent: "once.step", module: &step, ..DRAFT }])
+        .await;
+    let call = async || server.executor.execute("once.whole", Bytes::new(), keyed("k")).await;
+    call().await.unwrap();
+    assert!(call().await.unwrap().repeated);
+    server.executor.revoke_for_test("once.step", &step);
+    assert_eq!(call().await.unwrap_err().code, "revoked");
+}
+
+#[tokio::test]
 async fn what_did_not_run_runs_when_it_is_asked_for_again() {
     let server = Server::start().await;
     let call = async || server.executor.execute("once.late", Bytes::new(), keyed("k")).await;
