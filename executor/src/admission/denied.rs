@@ -63,6 +63,7 @@ impl Denied {
                 self.code,
                 "audit_unavailable"
                     | "compile_failed"
+                    | "compile_queue_full"
                     | "compiler_unavailable"
                     | "internal"
                     | "pool_exhausted"

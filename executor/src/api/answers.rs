@@ -106,13 +106,40 @@ mod tests {
         Some((code, cells.take(3).collect::<Vec<_>>().join(" | ")))
     }
 
-    #[test]
-    fn the_page_for_operators_says_what_is_answered() {
+    /// Every code of the executor, and what the page says of it.
+    fn rows() -> Vec<(&'static str, String)> {
         let section = PAGE.split_once("## The executor").unwrap().1.split_once("\n## ").unwrap().0;
         let rows: Vec<_> = section.lines().filter_map(row).collect();
         assert!(rows.len() > 50, "the table was not found");
-        for (code, told) in rows {
-            let code: &'static str = code.leak();
+        rows.into_iter().map(|(code, told)| (&*code.leak(), told)).collect()
+    }
+
+    /// A release that was denied for what may pass is neither taken back nor left alone until there is newer evidence.
+    #[test]
+    fn whoever_may_ask_again_is_denied_by_what_may_pass() {
+        // Answers to callers, which no release is judged by.
+        const OF_CALLS: [&str; 3] = ["draining", "idempotency_keys_full", "receipt_pending"];
+        for (code, _) in rows() {
+            let denied = Denied::new(code, "");
+            let may_ask_again = answer_of(&denied).retry_after.is_some();
+            if OF_CALLS.contains(&code) {
+                assert!(may_ask_again && !denied.may_pass(), "{code} is no exception");
+            } else {
+                assert!(!may_ask_again || denied.may_pass(), "{code}");
+            }
+        }
+        // Those after which nobody asks again by himself; what is about evidence stands in the other table.
+        let others = rows().into_iter().map(|(code, _)| code).filter(|code| {
+            let denied = Denied::new(code, "");
+            denied.may_pass() && answer_of(&denied).retry_after.is_none()
+        });
+        let expected = ["compile_failed", "internal", "tuf_expired", "worker_lost"];
+        assert_eq!(others.collect::<std::collections::BTreeSet<_>>(), expected.into());
+    }
+
+    #[test]
+    fn the_page_for_operators_says_what_is_answered() {
+        for (code, told) in rows() {
             let Answer { http, grpc, retry_after } = answer_of(&Denied::new(code, ""));
             let name = format!("{grpc:?}").chars().fold(String::new(), |mut name, c| {
                 if c.is_uppercase() && !name.is_empty() {

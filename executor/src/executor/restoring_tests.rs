@@ -109,7 +109,9 @@ async fn what_may_pass_takes_no_release_back_and_what_speaks_against_it_does() {
         look(&server).await;
         assert_eq!(taking_over(&server).as_ref(), Some(&third), "{code}");
     }
-    for code in ["pool_exhausted", "worker_lost", "compiler_unavailable", "audit_unavailable"] {
+    let passing =
+        ["pool_exhausted", "worker_lost", "compile_queue_full", "compiler_unavailable", "audit_unavailable"];
+    for code in passing {
         judge(&server, &path, &third, Denied::new(code, ""));
         look(&server).await;
         assert_eq!(taking_over(&server).as_ref(), Some(&third), "{code}");
