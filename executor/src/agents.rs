@@ -268,7 +268,7 @@ impl Index {
     }
 }
 
-fn ambiguous() -> Denied {
+pub(crate) fn ambiguous() -> Denied {
     Denied::new("ambiguous_digest", "several agents run this module; name the agent's id")
 }
 

@@ -1,5 +1,6 @@
 //! Agents of the last run: read back after a start, judged like uploads, and loaded if they may still run.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,6 +126,13 @@ impl Waiting {
                 Some(Removed { path, name: name?, id, code: denied.code })
             })
             .collect()
+    }
+
+    /// The agents whose releases of a module wait, by the SHA-256 of their ids.
+    pub(super) fn agents_of(&self, module: ModuleDigest) -> HashSet<ModuleDigest> {
+        let records = self.records.lock();
+        let names = records.iter().filter_map(|record| record.name);
+        names.filter(|name| name.module == module).map(|name| name.agent).collect()
     }
 
     /// Every record that waits, and why.

@@ -141,6 +141,20 @@ async fn what_waits_is_unloaded_on_record_and_leaves_its_route() {
 }
 
 #[tokio::test]
+async fn a_module_that_another_agent_waits_with_says_not_which_one_is_unloaded() {
+    let server = Server::start().await;
+    let digest = load(&server, &answering(Some('a'))).await;
+    let path = server.executor.submissions.path("other.agent", parse(&digest));
+    server.executor.waiting.add_for_test(9, path);
+    assert_eq!(server.executor.unload(&digest).await.unwrap_err().code, "ambiguous_digest");
+    assert_eq!(answer(&server).await, "a");
+    assert!(server.executor.waiting.has("other.agent", parse(&digest)));
+    server.executor.unload("other.agent").await.unwrap();
+    server.executor.unload(&digest).await.unwrap();
+    assert_eq!(call(&server).await.unwrap_err().code, "not_loaded");
+}
+
+#[tokio::test]
 async fn a_release_that_serves_and_waits_is_not_unloaded_from_under_another_one() {
     let server = Server::start().await;
     let old = load(&server, &answering(Some('a'))).await;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use executor_api::audit::AuditEvent;
+use executor_engine::ModuleDigest;
 
 use super::Executor;
 use super::orders::carried_out;
 use super::restoring::Removed;
 use crate::admission::Denied;
-use crate::agents::{Agent, Release};
+use crate::agents::{Agent, Release, ambiguous};
 use crate::records::audit_unavailable;
 use crate::runtime::{KillCause, Selector};
 use crate::submissions::Submissions;
@@ -28,6 +29,7 @@ impl Executor {
 
     async fn take_away(&self, name: &str) -> Result<u64, Denied> {
         self.refuse_in_service(name)?;
+        self.refuse_ambiguous(name)?;
         let removed = match self.agents.remove(name) {
             Err(denied) if denied.code != "not_loaded" => return Err(denied),
             removed => removed,
@@ -72,6 +74,15 @@ impl Executor {
             self.state.failed(&error, &format!("the record of {name} would bring it back at the next start"))
         })?;
         recorded.map(|()| stopped.iter().sum())
+    }
+
+    /// Refuses a module that several agents run, whether they are loaded or wait for their verdict since a start.
+    fn refuse_ambiguous(&self, name: &str) -> Result<(), Denied> {
+        let Some(module) = ModuleDigest::parse(name) else { return Ok(()) };
+        let mut agents = self.waiting.agents_of(module);
+        let loaded = self.agents.all().into_iter().filter(|agent| agent.digest == module);
+        agents.extend(loaded.map(|agent| ModuleDigest::of(agent.id().as_bytes())));
+        if agents.len() > 1 { Err(ambiguous()) } else { Ok(()) }
     }
 
     fn record_unload(&self, release: Release<'_>, detail: String) -> Result<(), Denied> {
