@@ -1,7 +1,10 @@
 //! Whose releases may follow whose.
 
+use executor_engine::ModuleDigest;
+
 use crate::admission::{GrantSet, Publisher, Rules};
 use crate::runtime::CallLimits;
+use crate::submissions::Submissions;
 use crate::testing::{Server, admitted, wat_echo};
 
 #[tokio::test]
@@ -46,4 +49,24 @@ async fn nobody_takes_an_agent_while_nobody_has_looked_at_the_last_run() {
     assert_eq!(follow().unwrap_err().code, "restoring");
     server.executor.restore().await;
     assert_eq!(follow(), Ok(()));
+}
+
+#[tokio::test]
+async fn nobody_takes_an_agent_whose_record_is_damaged_until_it_is_unloaded() {
+    let state = tempfile::tempdir().unwrap();
+    let module = ModuleDigest::of(b"module");
+    let path = Submissions::open(state.path()).unwrap().path("taken.agent", module);
+    std::fs::write(&path, b"mentat-agent-1\n and then something else").unwrap();
+    let server = Server::over(state).await;
+    let follow = |agent: &str| {
+        let followed = server.executor.may_follow(agent, &Publisher::new("b@example.org", ""));
+        followed.map_err(|denied| denied.code)
+    };
+    assert_eq!(follow("taken.agent"), Err("restoring"));
+    server.executor.restore().await;
+    assert_eq!(follow("taken.agent"), Err("agent_taken"));
+    assert_eq!(follow("other.agent"), Ok(()));
+    server.executor.unload("taken.agent").await.unwrap();
+    assert_eq!(follow("taken.agent"), Ok(()));
+    assert!(!path.exists());
 }

@@ -159,7 +159,8 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// `restoring` while there is one that was not looked at.
+    /// `restoring` while there is one that was not looked at, and `agent_taken` where one that is the agent's by the name of its file
+    /// cannot be read: whoever damages a record must not free the id.
     pub(super) fn publishers(&self, agent: &str) -> Result<Vec<Publisher>, Denied> {
         let wanted = ModuleDigest::of(agent.as_bytes());
         let records = self.records.lock();
@@ -169,6 +170,10 @@ impl Waiting {
             match &record.publisher {
                 Some(publisher) => publishers.push(publisher.clone()),
                 None if record.denied.code == restoring().code => return Err(restoring()),
+                None if record.name.is_some() && record.id.is_none() => {
+                    let text = "the record of a release of this agent cannot be read, so that nobody knows who signed it; unload the agent first";
+                    return Err(Denied::in_step(6, "agent_taken", text));
+                }
                 None => {}
             }
         }
@@ -292,7 +297,7 @@ impl Executor {
 
     async fn restore_one(&self, path: PathBuf) -> (Option<Name>, Result<Arc<Agent>, Denied>) {
         let unreadable = |why: String| {
-            Denied::new("record_unreadable", "the agent must be loaded again").for_operator(why)
+            Denied::new("record_unreadable", "the agent must be unloaded and loaded again").for_operator(why)
         };
         let read = tokio::task::spawn_blocking(move || Submissions::read(&path)).await;
         let stored =
