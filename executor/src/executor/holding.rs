@@ -64,7 +64,13 @@ impl Executor {
         if let Some(order) = &known {
             self.record_hold("hold_end", order.hold(), 0)?;
         }
-        let order = self.holds.remove(id).await?;
+        let order = self.holds.remove(id).await.inspect_err(|denied| {
+            let stays = known.as_ref().filter(|_| denied.code != "hold_unknown");
+            // The record of the end is there already; this one takes it back.
+            if stays.is_some_and(|order| self.record_hold("hold_end_failed", order.hold(), 0).is_err()) {
+                tracing::error!(hold = id, "that a hold stays in force could not be recorded");
+            }
+        })?;
         self.parts.collector.begin_epoch().await;
         self.recheck_all().await;
         Ok(order.hold().clone())

@@ -255,6 +255,22 @@ async fn a_stricter_order_ends_what_another_one_gave_more_time() {
 }
 
 #[tokio::test]
+async fn a_hold_whose_end_cannot_be_kept_stays_in_force_on_record() {
+    let server = Server::start().await;
+    let report = server.executor.hold(&order(Calls::Stop, of_signer("h@example.org"))).await.unwrap();
+    let kept = server.state().join("holds.json");
+    std::fs::remove_file(&kept).unwrap();
+    std::fs::create_dir(&kept).unwrap();
+    let refused = server.executor.release_hold(&report.hold.id).await.unwrap_err();
+    assert_eq!((refused.code, server.executor.holds().len()), ("state_unavailable", 1));
+    audited(&server, &["\"hold_end_failed\"", &report.hold.id]).await;
+    std::fs::remove_dir(&kept).unwrap();
+    server.executor.release_hold(&report.hold.id).await.unwrap();
+    let log = std::fs::read_to_string(server.state().join("audit.jsonl")).unwrap();
+    assert_eq!(log.matches("\"hold_end_failed\"").count(), 1);
+}
+
+#[tokio::test]
 async fn a_hold_is_kept_over_a_start() {
     let server = Server::start().await;
     let report = server.executor.hold(&order(Calls::Stop, of_signer("h@example.org"))).await.unwrap();
