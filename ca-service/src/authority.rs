@@ -231,12 +231,14 @@ impl CertificateAuthority {
         found.into_iter()
     }
 
-    /// The OCSP responder of a CA for code signing.
+    /// The OCSP responder of a CA for code signing; the others have none, and theirs answers for no other (O1, O2).
     ///
     /// # Errors
     /// [`CaError::Inconsistent`] when it has none.
     pub fn responder_of(&self, issuer: &str) -> Result<&LoadedAuthority, CaError> {
-        let number = names::split(issuer).map_or(1, |(_, number)| number);
+        let Some((names::CODE_SIGNING, number)) = names::split(issuer) else {
+            return Err(CaError::Inconsistent("no OCSP responder answers for this authority"));
+        };
         self.authority(&names::generation(names::OCSP_RESPONDER, number))
     }
 

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ca_pki::SerialNumber;
 use ca_pki::crl::RevocationReason;
-use ca_service::CertificateAuthority;
+use ca_service::{CaError, CertificateAuthority};
 use ca_service::issuance::Issued;
 use ca_service::presigned::Presigning;
 use fixture::{Server, Site, check_ca, enrol_request, key, ocsp_request, settings, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
+use trust_store::Certificate;
 use trust_store::ocsp::{CertificateStatus, OcspResponse};
 
 async fn issued(authority: &Arc<CertificateAuthority>, profile: &str) -> Issued {
@@ -192,6 +194,31 @@ async fn a_running_server_replaces_the_answer_of_a_revocation_by_itself() {
     assert_ne!(ready, before);
     assert!(matches!(status(&ready), CertificateStatus::Revoked { .. }));
     server.finish().await;
+}
+
+/// O1, O2: a responder answers for the CA that named it, and for no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_signed_ahead_about_what_the_root_or_the_time_stamping_ca_issued() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let gone = issued(&authority, "developer").await;
+    revoke(&authority, &gone).await;
+    for (name, issuer) in [("timestamp-authority", "time-stamping"), ("code-signing", "root")] {
+        assert!(matches!(authority.responder_of(issuer), Err(CaError::Inconsistent(_))), "{issuer}");
+        let serial = own_serial(&authority, name);
+        authority.revoke(&serial, RevocationReason::CaCompromise, None, "test").await.unwrap();
+        authority.publish_due().await.unwrap();
+        pass(&authority).await;
+        assert!(file(&authority, &gone).exists());
+        assert_eq!(files(authority.presigned_folder()).len(), 2, "{name}: those about the developer's alone");
+    }
+    check_ca(&authority).await;
+}
+
+/// The serial number of one of the CA's own certificates.
+fn own_serial(authority: &CertificateAuthority, name: &str) -> SerialNumber {
+    let certificate = Certificate::from_der(&authority.authorities()[name].certificate).unwrap();
+    SerialNumber::from_magnitude(certificate.serial()).unwrap()
 }
 
 /// RFC 9919 §5, RFC 9111: what caches are told of an answer is what it says of itself.
