@@ -133,7 +133,10 @@ impl CertificateAuthority {
         let mut all = 0;
         loop {
             let ended = self.store.end_renewals(self.clock.for_records()).await?;
-            ended.revoked.iter().for_each(|serial| self.answers.forget(serial));
+            for (issuer, serial) in &ended.revoked {
+                self.answers.forget(serial);
+                self.withdraw_presigned(issuer, serial);
+            }
             if !ended.revoked.is_empty() {
                 self.changed.notify_one();
                 self.event_due.notify_one();

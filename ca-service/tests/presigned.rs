@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ca_pki::SerialNumber;
 use ca_pki::crl::RevocationReason;
-use ca_service::{CaError, CertificateAuthority};
+use ca_pki::{SerialNumber, pem};
 use ca_service::issuance::Issued;
 use ca_service::presigned::Presigning;
-use fixture::{Server, Site, check_ca, enrol_request, key, ocsp_request, settings, token_request};
+use ca_service::{CaError, CertificateAuthority};
+use fixture::{Server, Site, check_ca, enrol_request, key, ocsp_request, renewal, settings, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
 use trust_store::Certificate;
@@ -194,6 +194,33 @@ async fn a_running_server_replaces_the_answer_of_a_revocation_by_itself() {
     assert_ne!(ready, before);
     assert!(matches!(status(&ready), CertificateStatus::Revoked { .. }));
     server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_about_renewals_go_with_those_about_the_certificate_that_they_end_with() {
+    let site = Site::with_status("ocsp_presign = \"all\"").await;
+    let authority = site.open().await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let own = key();
+    let first = authority.enrol(&enrol_request(&token.token, &own, None)).await.unwrap();
+    let (serial, text) = (first.serial.to_string(), pem::encode("CERTIFICATE", &first.certificate).unwrap());
+    let asked = renewal(&authority, (&own, &serial, &text), &key(), "a");
+    let second = authority.renew_own(&asked, None).await.unwrap();
+    let other = issued(&authority, "developer").await;
+    assert_eq!(pass(&authority).await, (6, 0));
+    authority.revoke(&first.serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    assert!(authority.store().certificate(&second.serial).await.unwrap().unwrap().revocation.is_some());
+    assert!(!file(&authority, &first).exists());
+    assert!(!file(&authority, &second).exists(), "a copy of the folder says good of what has ended");
+    assert_eq!(files(authority.presigned_folder()).len(), 2, "by either hash");
+    assert!(file(&authority, &other).exists());
+    pass(&authority).await;
+    for gone in [&first, &second] {
+        let ready = std::fs::read(file(&authority, gone)).unwrap();
+        assert!(matches!(status(&ready), CertificateStatus::Revoked { .. }));
+    }
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
 }
 
 /// O1, O2: a responder answers for the CA that named it, and for no other.

@@ -44,8 +44,8 @@ pub struct RenewalEnd {
 /// What a piece of the work did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndedRenewals {
-    /// Serial numbers of what is revoked now.
-    pub revoked: Vec<SerialNumber>,
+    /// Issuers and serial numbers of what is revoked now.
+    pub revoked: Vec<(String, SerialNumber)>,
     /// Whether there is more to do.
     pub more: bool,
 }
@@ -237,7 +237,7 @@ fn go_on(connection: &Connection, at: UnixTime) -> Result<EndedRenewals, StoreEr
                 renewals: Some(end.which),
             };
             match revocations::revoke(connection, &new) {
-                Ok(_) => ended.revoked.push(child.serial),
+                Ok(_) => ended.revoked.push((child.issuer, child.serial)),
                 // Of what was given up nothing exists.
                 Err(StoreError::StateConflict) => {}
                 Err(StoreError::NotFound) => return Err(rows::corrupted("a renewal is missing")),
