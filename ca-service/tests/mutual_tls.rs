@@ -13,6 +13,7 @@ use ca_api::client::{CaClient, ClientError};
 use ca_api::possession::{ListOwn, OwnReason, Renew, RevokeOwn};
 use ca_api::{IssuedCertificate, RevocationReason, Revoke};
 use ca_service::config::Config;
+use ca_service::storage::Search;
 use fixture::{ADMIN, Server, Site, csr, enrol_request, key, secret_file, settings_text, token_request};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
@@ -158,6 +159,45 @@ async fn what_a_signature_would_not_get_a_connection_does_not_get() {
     assert_eq!(code(by(&own).renew(&renewal(&key(), "a")).await), "certificate_expired");
     let compromised = RevokeOwn { proof: None, reason: OwnReason::KeyCompromise, compromised_at: None };
     assert_eq!(by(&own).revoke_own(&compromised).await.unwrap().serial, own.1.serial);
+    server.finish().await;
+}
+
+/// A page of somebody else's in the browser that has the certificate: it sends without asking anybody, and needs not read the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_web_page_has_a_browser_send_is_refused() {
+    let (site, tls) = secured(ACCEPT).await;
+    let server = serving(&site, &tls, Arc::new(SystemClock)).await;
+    let own = enrolled(&server, "dev@example.com", "developer").await;
+    let browser = connecting(&tls, Some(&own));
+    let sent = async |path: &str, body: &Value, origin: Option<&str>| {
+        // What needs no leave of the server before it.
+        let asked = browser.post(format!("{}{path}", server.base)).header("content-type", "text/plain");
+        let asked = origin.into_iter().fold(asked, |asked, origin| asked.header("origin", origin));
+        let answer = asked.body(body.to_string()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["code"].as_str().map(str::to_owned))
+    };
+    let asked = [
+        ("/api/v1/own/certificates", json!({}), 200),
+        ("/api/v1/renewals", serde_json::to_value(renewal(&key(), "a")).unwrap(), 201),
+        ("/api/v1/own/revocations", json!({ "reason": "superseded" }), 200),
+    ];
+    let refused = (403, Some("browser_refused".to_owned()));
+    for (path, body, _) in &asked {
+        for origin in ["https://elsewhere.example", "null"] {
+            assert_eq!(sent(path, body, Some(origin)).await, refused, "{path}");
+        }
+    }
+    let issued = server.authority.store().search(Search { limit: 100, ..Search::default() }).await.unwrap();
+    let theirs: Vec<_> = issued.iter().filter(|stored| stored.identity.is_some()).collect();
+    assert!(theirs.len() == 1 && theirs[0].revocation.is_none(), "{theirs:?}");
+    // What is signed for this very request says who asks, whatever sends it.
+    let signed =
+        fixture::renewal(&server.authority, (&own.0, &own.1.serial, &own.1.certificate), &key(), "b");
+    let signed = serde_json::to_value(signed).unwrap();
+    assert_eq!(sent("/api/v1/renewals", &signed, Some("https://elsewhere.example")).await, (201, None));
+    for (path, body, status) in &asked {
+        assert_eq!(sent(path, body, None).await, (*status, None), "{path}");
+    }
     server.finish().await;
 }
 

@@ -13,29 +13,35 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::certificates::{delivered, record, revoked_with};
-use super::roles::connected_as;
+use super::roles::{browser_refused, connected_as, is_of_a_page};
 use super::{answer, json, queue, request, with};
 use crate::CertificateAuthority;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
     let list = warp::path!("api" / "v1" / "own" / "certificates")
         .and(warp::post())
-        .and(peer::peer())
+        .and(connection())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|peer, body, authority| async move { answer(list(&peer, body, authority).await) });
+        .and_then(
+            |connection, body, authority| async move { answer(list(&connection, body, authority).await) },
+        );
     let revoke = warp::path!("api" / "v1" / "own" / "revocations")
         .and(warp::post())
-        .and(peer::peer())
+        .and(connection())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|peer, body, authority| async move { answer(revoke(&peer, body, authority).await) });
+        .and_then(
+            |connection, body, authority| async move { answer(revoke(&connection, body, authority).await) },
+        );
     let renew = warp::path!("api" / "v1" / "renewals")
         .and(warp::post())
-        .and(peer::peer())
+        .and(connection())
         .and(request::json_body())
         .and(with(authority))
-        .and_then(|peer, body, authority| async move { answer(renew(&peer, body, authority).await) });
+        .and_then(
+            |connection, body, authority| async move { answer(renew(&connection, body, authority).await) },
+        );
     let challenge = warp::path!("api" / "v1" / "renewals" / "challenges")
         .and(warp::post())
         .and(request::json_body())
@@ -44,14 +50,42 @@ pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Resp
     list.or(revoke).unify().or(renew).unify().or(challenge).unify().boxed()
 }
 
+/// The connection of a request, and whether a web page had a browser send it.
+struct Connection {
+    peer: Peer,
+    of_a_page: bool,
+}
+
+fn connection() -> impl Filter<Extract = (Connection,), Error = warp::Rejection> + Clone {
+    peer::peer()
+        .and(warp::header::headers_cloned())
+        .map(|peer, headers| Connection { peer, of_a_page: is_of_a_page(&headers) })
+}
+
+impl Connection {
+    /// The certificate that it shows, for a request with or without a proof. Without one nothing else says that its holder asks, and a
+    /// browser shows the certificate to whatever page sends it here.
+    fn shown(&self, proof: Option<&KeyProof>) -> Result<Option<&[u8]>, Problem> {
+        if proof.is_none() && self.of_a_page {
+            return Err(browser_refused());
+        }
+        Ok(self.peer.held_certificate())
+    }
+}
+
 /// Whose key a proof names, for the log.
 fn named(proof: Option<&KeyProof>) -> &str {
     proof.map_or("of the connection", |proof| &proof.serial)
 }
 
-async fn list(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+async fn list(
+    connection: &Connection,
+    body: Bytes,
+    authority: Arc<CertificateAuthority>,
+) -> Result<Response, Problem> {
     let asked: ListOwn = request::parse(&body)?;
-    let found = authority.list_own(&asked, peer.held_certificate()).await.inspect_err(|error| {
+    let shown = connection.shown(asked.proof.as_ref())?;
+    let found = authority.list_own(&asked, shown).await.inspect_err(|error| {
         authority.note_refused_proof(ProvenDeed::List, named(asked.proof.as_ref()), error);
     })?;
     let (found, next) = CertificateAuthority::page_of_own(found);
@@ -60,9 +94,14 @@ async fn list(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) ->
     Ok(json(StatusCode::OK, &CertificateList { certificates, next }))
 }
 
-async fn revoke(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+async fn revoke(
+    connection: &Connection,
+    body: Bytes,
+    authority: Arc<CertificateAuthority>,
+) -> Result<Response, Problem> {
     let asked: RevokeOwn = request::parse(&body)?;
-    let revoked = authority.revoke_own(&asked, peer.held_certificate()).await.inspect_err(|error| {
+    let shown = connection.shown(asked.proof.as_ref())?;
+    let revoked = authority.revoke_own(&asked, shown).await.inspect_err(|error| {
         authority.note_refused_proof(ProvenDeed::Revoke, named(asked.proof.as_ref()), error);
     })?;
     Ok(json(StatusCode::OK, &revoked_with(&authority, &revoked).await?))
@@ -73,9 +112,14 @@ async fn challenge(body: Bytes, authority: Arc<CertificateAuthority>) -> Result<
     Ok(json(StatusCode::OK, &authority.renewal_challenge(&asked)?))
 }
 
-async fn renew(peer: &Peer, body: Bytes, authority: Arc<CertificateAuthority>) -> Result<Response, Problem> {
+async fn renew(
+    connection: &Connection,
+    body: Bytes,
+    authority: Arc<CertificateAuthority>,
+) -> Result<Response, Problem> {
     let asked: Renew = request::parse(&body)?;
-    let renewed = authority.renew_own_over(&asked, peer.held_certificate(), connected_as(Some(peer))).await;
+    let shown = connection.shown(asked.proof.as_ref())?;
+    let renewed = authority.renew_own_over(&asked, shown, connected_as(Some(&connection.peer))).await;
     match renewed.inspect_err(|error| {
         authority.note_refused_proof(ProvenDeed::Renew, named(asked.proof.as_ref()), error);
     }) {

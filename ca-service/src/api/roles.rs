@@ -66,6 +66,18 @@ const SHARED: [ObjectIdentifier; 16] = [
 /// emailAddress of PKCS #9, 1.2.840.113549.1.9.1.
 const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
 
+/// Whether a web page had a browser send a request: it shows its client certificate to whatever page sends it here, and says so by this
+/// header with every request that is more than a look.
+pub(super) fn is_of_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(http::header::ORIGIN)
+}
+
+/// The refusal of what a web page asks for with a certificate that is not its own.
+pub(super) fn browser_refused() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "browser_refused")
+        .with_detail("what changes something is not taken from a web page")
+}
+
 /// What a client certificate names its holder by.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Names {
@@ -169,11 +181,9 @@ impl Access {
         peer: &Peer,
         action: Action,
     ) -> Result<Caller, Problem> {
-        // A browser shows its client certificate to whatever page sends it here, and says so by this header with every request
-        // that is more than a look. Our page only looks.
-        if action != Action::Read && headers.contains_key(http::header::ORIGIN) {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "browser_refused")
-                .with_detail("what changes something is not taken from a web page"));
+        // Our page only looks.
+        if action != Action::Read && is_of_a_page(headers) {
+            return Err(browser_refused());
         }
         let (mut recognised, mut stranger) = (None, None);
         for (role, auth) in &self.roles {
