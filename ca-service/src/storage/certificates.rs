@@ -67,6 +67,16 @@ impl Conditions {
         }
     }
 
+    /// Adds that a row is of a segment, by what the index is ordered by, and by the numbers of rows as well: whatever a planner reads by, it
+    /// reads no other segment.
+    fn demand_segment(&mut self, id: &str, segment: Option<i64>) {
+        let Some(segment) = segment else { return };
+        let first = segment << SEGMENT_BITS;
+        self.demand(&format!(" AND ({id} >> {SEGMENT_BITS}) = ?"), Some(segment));
+        self.demand(&format!(" AND {id} >= ?"), Some(first));
+        self.demand(&format!(" AND {id} <= ?"), Some(first | ((1 << SEGMENT_BITS) - 1)));
+    }
+
     pub(super) fn parameters(&self) -> Vec<Value<'_>> {
         self.parameters.iter().map(|parameter| parameter.value()).collect()
     }
@@ -86,14 +96,49 @@ fn newest_row(connection: &Connection) -> Result<i64, StoreError> {
     rows::first(connection, newest, &[], |row| get(row, 0))?.ok_or_else(|| rows::corrupted("a maximum"))
 }
 
+/// What the segments are ordered by: an identity's text, a key, or both.
+struct Sought<'a> {
+    identity: Option<&'a String>,
+    spki_sha256: Option<[u8; 32]>,
+}
+
+impl Sought<'_> {
+    /// The segments that have rows of it among those from `first` to `last`, the newest first. They are looked into by one statement, each
+    /// by its index: with a server that is a way away, whoever asks for what is nowhere holds a connection for one answer and not for one
+    /// of each segment.
+    fn segments(&self, connection: &Connection, first: i64, last: i64) -> Result<Vec<i64>, StoreError> {
+        if self.identity.is_none() && self.spki_sha256.is_none() || first > last {
+            return Ok(Vec::new());
+        }
+        let query = self.query(first, last);
+        rows::all(connection, query.text(), &query.parameters(), |row| get(row, 0))
+    }
+
+    fn query(&self, first: i64, last: i64) -> Conditions {
+        let mut query = Conditions::after("WITH RECURSIVE segment (number) AS (");
+        query.demand("SELECT ?", Some(last));
+        query.demand(" UNION ALL SELECT number - 1 FROM segment WHERE number > ?", Some(first));
+        // With a limit it stays a look for each of them, and cannot become a join with all rows.
+        query.text.push_str(
+            ") SELECT number FROM segment WHERE (SELECT c.id FROM certificate c WHERE (c.id >> 16) = segment.number \
+             AND c.id >= (segment.number << 16) AND c.id <= (segment.number << 16) + 65535",
+        );
+        query.demand(" AND c.identity = ?", self.identity.cloned());
+        query.demand(" AND c.spki_sha256 = ?", self.spki_sha256);
+        query.text.push_str(" LIMIT 1) IS NOT NULL ORDER BY number DESC");
+        query
+    }
+}
+
 pub(super) fn search(connection: &Connection, search: &Search) -> Result<Vec<StoredCertificate>, StoreError> {
     if search.identity.is_none() && search.spki_sha256.is_none() {
         return search_in(connection, search, None, search.limit);
     }
     let newest = newest_row(connection)?;
     let last = search.below.map_or(newest, |below| newest.min(below.saturating_sub(1)));
+    let sought = Sought { identity: search.identity.as_ref(), spki_sha256: search.spki_sha256 };
     let mut found = Vec::new();
-    for segment in (0..=segment(last)).rev() {
+    for segment in sought.segments(connection, 0, segment(last))? {
         let left = search.limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
         if left == 0 {
             break;
@@ -110,8 +155,13 @@ fn search_in(
     segment: Option<i64>,
     limit: u32,
 ) -> Result<Vec<StoredCertificate>, StoreError> {
-    let mut conditions = Conditions::default();
-    conditions.demand(" AND (c.id >> 16) = ?", segment);
+    let query = search_query(search, segment, limit);
+    rows::all(connection, query.text(), &query.parameters(), rows::certificate)
+}
+
+fn search_query(search: &Search, segment: Option<i64>, limit: u32) -> Conditions {
+    let mut conditions = Conditions::after(certificate_select!("WHERE 1 = 1"));
+    conditions.demand_segment("c.id", segment);
     conditions.demand(" AND c.identity = ?", search.identity.clone());
     conditions.demand(" AND c.spki_sha256 = ?", search.spki_sha256);
     if search.requester.is_some() {
@@ -125,11 +175,10 @@ fn search_in(
     conditions.demand(" AND c.created_at < ?", search.created_before.map(|at| at.0));
     conditions.demand(" AND c.id < ?", search.below);
     conditions.demand(" ORDER BY c.id DESC LIMIT ?", Some(limit));
-    let query = certificate_select!("WHERE 1 = 1").to_owned() + &conditions.text;
-    rows::all(connection, &query, &conditions.parameters(), rows::certificate)
+    conditions
 }
 
-/// The segments with what a selection means, from a row on: one after the other where it names what they are ordered by, else none for
+/// The segments that have what a selection means, from a row on: one after the other where it names what they are ordered by, else none for
 /// all rows at once.
 fn segments(
     connection: &Connection,
@@ -142,14 +191,16 @@ fn segments(
     }
     let newest = newest_row(connection)?;
     let last = through.map_or(newest, |through| newest.min(through));
-    Ok((segment(from.max(0))..=segment(last)).map(Some).collect())
+    let sought = Sought { identity: wanted.identity.as_ref(), spki_sha256: wanted.spki_sha256 };
+    let segments = sought.segments(connection, segment(from.max(0)), segment(last))?;
+    Ok(segments.into_iter().rev().map(Some).collect())
 }
 
 /// The conditions of a selection that hold for whatever it means.
 fn meant(selection: &Selection, segment: Option<i64>) -> Conditions {
     let mut conditions = Conditions::default();
     conditions.text.push_str(" FROM certificate WHERE identity IS NOT NULL");
-    conditions.demand(" AND (id >> 16) = ?", segment);
+    conditions.demand_segment("id", segment);
     conditions.demand(" AND identity = ?", selection.identity.clone());
     conditions.demand(" AND spki_sha256 = ?", selection.spki_sha256);
     conditions.demand(" AND issuer = ?", selection.issuer.clone());
@@ -363,21 +414,56 @@ mod tests {
     }
 
     #[test]
+    fn only_segments_that_have_something_are_read_and_one_statement_finds_them() {
+        let connection = filled();
+        let segments = |identity: Option<&str>, key: Option<[u8; 32]>, first, last| {
+            let identity = identity.map(str::to_owned);
+            let sought = Sought { identity: identity.as_ref(), spki_sha256: key };
+            sought.segments(&connection, first, last).unwrap()
+        };
+        assert_eq!(segments(None, Some(KEY), 0, 6), [6, 2, 1, 0]);
+        assert_eq!(segments(Some("other@example.org"), None, 1, 5), [2, 1]);
+        assert_eq!(segments(Some("one@example.org"), Some(KEY), 3, 1_000), [6]);
+        for (identity, key) in [
+            (None, None),
+            (None, Some([9; 32])),
+            (Some("nobody"), None),
+            (Some("other@example.org"), Some(KEY)),
+        ] {
+            assert_eq!(segments(identity, key, 0, 1_000), [0_i64; 0]);
+        }
+        assert_eq!(segments(None, Some(KEY), 1, 0), [0_i64; 0]);
+    }
+
+    fn plan(connection: &rusqlite::Connection, query: &Conditions) -> String {
+        let text = format!("EXPLAIN QUERY PLAN {}", query.text());
+        let steps = sqlite::all(connection, &text, &query.parameters(), |row| get::<String>(row, 3));
+        steps.unwrap().join("; ")
+    }
+
+    #[test]
     fn segments_are_read_by_their_index_and_in_its_order() {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         migrations::create(&connection).unwrap();
-        for (condition, index) in [
-            ("c.identity = ?2", "certificate_identity (<expr>=? AND identity=?"),
-            ("c.spki_sha256 = ?2", "certificate_key (<expr>=? AND spki_sha256=?"),
+        let identity = "one@example.org".to_owned();
+        for (identity, spki_sha256, index) in [
+            (Some(identity), None, "certificate_identity (<expr>=? AND identity=?"),
+            (None, Some(KEY), "certificate_key (<expr>=? AND spki_sha256=?"),
         ] {
-            let select = certificate_select!("WHERE 1 = 1");
-            let query = format!(
-                "EXPLAIN QUERY PLAN {select} AND (c.id >> 16) = ?1 AND {condition} AND c.id < ?3 ORDER BY c.id DESC LIMIT 5"
-            );
-            let parameters = params![1_i64, "x", 9_i64];
-            let plan = sqlite::all(&connection, &query, parameters, |row| get::<String>(row, 3)).unwrap();
-            assert!(plan.join("; ").contains(index), "{plan:?}");
-            assert!(!plan.join("; ").contains("TEMP B-TREE"), "{plan:?}");
+            let sought = Sought { identity: identity.as_ref(), spki_sha256 }.query(0, 9);
+            let page =
+                Search { identity: identity.clone(), spki_sha256, below: Some(9), ..Search::default() };
+            let selection = Selection { identity, spki_sha256, ..Selection::default() };
+            let mut selected = super::selection(&selection, Some(1));
+            selected.text.insert_str(0, "SELECT id");
+            selected.demand(" AND id > ?", Some(7));
+            selected.demand(" ORDER BY id LIMIT ?", Some(5));
+            for query in [sought, search_query(&page, Some(1), 5), selected] {
+                let plan = plan(&connection, &query);
+                assert!(plan.contains(index), "{plan}");
+                // But for the few numbers of segments nothing is put into an order.
+                assert!(query.text().starts_with("WITH") || !plan.contains("TEMP B-TREE"), "{plan}");
+            }
         }
     }
 }

@@ -34,14 +34,17 @@ pub(super) struct Readers {
     room: Arc<Semaphore>,
     /// Of that, what those may have who ask for many rows.
     room_for_scans: Arc<Semaphore>,
+    /// And what those may have who look something up by what is in many places.
+    room_for_look_ups: Arc<Semaphore>,
 }
 
 impl Readers {
-    /// At most `most` connections are used at once, and half of them for what others ask and takes long: neither an answer about one
-    /// certificate nor the authority's own work waits for a look at all of them.
+    /// At most `most` connections are used at once, of them half for what others ask and takes long, and a quarter for what anybody looks
+    /// up: neither an answer about one certificate nor the authority's own work waits for them, nor does one of them for the other.
     pub(super) fn of(connect: Arc<Connect>, point_reads: PointReads, most: usize) -> Self {
-        let [room, room_for_scans] = [most, most.div_ceil(2)].map(|most| Arc::new(Semaphore::new(most)));
-        Self { connect, idle: Arc::default(), point_reads, room, room_for_scans }
+        let [room, room_for_scans, room_for_look_ups] =
+            [most, most.div_ceil(2), most.div_ceil(4)].map(|most| Arc::new(Semaphore::new(most)));
+        Self { connect, idle: Arc::default(), point_reads, room, room_for_scans, room_for_look_ups }
     }
 
     /// A read of a row or two.
@@ -69,7 +72,23 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let room = Arc::clone(&self.room_for_scans).acquire_owned().await.map_err(|error| ended(&error))?;
+        self.within(&self.room_for_scans, read).await
+    }
+
+    /// A read of few rows that are in many places, for whoever asks, on a thread that may block. It ends when nobody waits for it any more.
+    pub(super) async fn look_up<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.within(&self.room_for_look_ups, read).await
+    }
+
+    async fn within<T: Send + 'static>(
+        &self,
+        room: &Arc<Semaphore>,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let room = Arc::clone(room).acquire_owned().await.map_err(|error| ended(&error))?;
         let waited_for = WaitedFor::default();
         let stand = Arc::clone(&waited_for.0);
         self.elsewhere(move |connection| {
@@ -239,10 +258,10 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_the_authority_reads_for_itself_waits_for_nobodys_search() {
-        let readers = of_memory(4);
+        let readers = of_memory(8);
         let gate = Arc::new((Mutex::new((0, false)), Condvar::new()));
-        let searches: Vec<_> = (0..12)
-            .map(|_| {
+        let searches: Vec<_> = (0..24)
+            .map(|number| {
                 let (readers, gate) = (readers.clone(), Arc::clone(&gate));
                 tokio::spawn(async move {
                     let wait = move |_: &Connection| {
@@ -252,11 +271,12 @@ mod tests {
                         drop(told.wait_while(state, |(_, open)| !*open));
                         Ok(())
                     };
-                    readers.scan(wait).await
+                    // Whoever asks more of one kind takes nothing from the other.
+                    if number < 12 { readers.look_up(wait).await } else { readers.scan(wait).await }
                 })
             })
             .collect();
-        while gate.0.lock().unwrap().0 < 2 {
+        while gate.0.lock().unwrap().0 < 6 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let within = Duration::from_secs(20);
@@ -264,7 +284,7 @@ mod tests {
         assert_eq!(own.expect("a search holds up the authority's own work"), Ok(1));
         let point = tokio::time::timeout(within, readers.read(|_| Ok(2))).await;
         assert_eq!(point.expect("a search holds up what is read at once"), Ok(2));
-        assert_eq!(gate.0.lock().unwrap().0, 2, "searches take half of the connections");
+        assert_eq!(gate.0.lock().unwrap().0, 6, "searches take three quarters of the connections");
         gate.0.lock().unwrap().1 = true;
         gate.1.notify_all();
         for search in searches {

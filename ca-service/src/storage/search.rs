@@ -30,11 +30,30 @@ pub struct Search {
     pub limit: u32,
 }
 
+/// How much a search reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// What it answers, and no more: one index leads to it, in its order.
+    Narrow,
+    /// That, and a look into each run of rows: it grows with the database. Anybody may ask so.
+    Segments,
+    /// Perhaps everything.
+    Wide,
+}
+
 impl Search {
-    /// Whether an index leads to exactly what is asked for, in its order: no more is read than is answered.
-    pub(super) fn is_narrow(&self) -> bool {
-        let led = self.identity.is_some() || self.spki_sha256.is_some() || self.requester.is_some();
-        led && self.state.is_none() && self.created_from.is_none() && self.created_before.is_none()
+    /// How much it reads.
+    pub(super) fn reading(&self) -> Reading {
+        let filters = self.state.is_some() || self.created_from.is_some() || self.created_before.is_some();
+        if filters {
+            Reading::Wide
+        } else if self.identity.is_some() || self.spki_sha256.is_some() {
+            Reading::Segments
+        } else if self.requester.is_some() {
+            Reading::Narrow
+        } else {
+            Reading::Wide
+        }
     }
 }
 
@@ -108,11 +127,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_an_index_leads_to_is_read_beside_the_searches_of_operators() {
+    fn what_grows_with_the_database_is_told_from_what_one_index_leads_to() {
         let key = || Search { spki_sha256: Some([1; 32]), ..Search::default() };
-        let requester = Search { requester: Some("certificate:01".to_owned()), ..Search::default() };
-        assert!(key().is_narrow() && requester.is_narrow());
-        assert!(Search { below: Some(7), ..key() }.is_narrow());
+        let identity = Search { identity: Some("dev@example.org".to_owned()), ..Search::default() };
+        let requester = || Search { requester: Some("certificate:01".to_owned()), ..Search::default() };
+        assert_eq!(requester().reading(), Reading::Narrow);
+        assert_eq!(Search { request_id: Some("a".to_owned()), ..requester() }.reading(), Reading::Narrow);
+        for through_segments in [
+            key(),
+            identity,
+            Search { below: Some(7), ..key() },
+            Search { spki_sha256: Some([1; 32]), ..requester() },
+        ] {
+            assert_eq!(through_segments.reading(), Reading::Segments, "{through_segments:?}");
+        }
         for wide in [
             Search::default(),
             Search { created_before: Some(UnixTime(1)), ..Search::default() },
@@ -120,7 +148,7 @@ mod tests {
             Search { state: Some(State::Revoked), ..key() },
             Search { request_id: Some("a".to_owned()), ..Search::default() },
         ] {
-            assert!(!wide.is_narrow(), "{wide:?}");
+            assert_eq!(wide.reading(), Reading::Wide, "{wide:?}");
         }
     }
 }

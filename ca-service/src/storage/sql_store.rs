@@ -15,6 +15,7 @@ use super::overview::StoredOverview;
 use super::postgres::occupation::{self, Confirmation};
 use super::readers::{PointReads, Readers};
 use super::rows;
+use super::search::Reading;
 use super::sql::{Connection, params};
 use super::sqlite::{connect, durable, unavailable};
 use super::writer::Writer;
@@ -273,10 +274,14 @@ impl CertificateStore for SqlStore {
     }
 
     fn search(&self, search: Search) -> Answer<'_, Vec<StoredCertificate>> {
-        let narrow = search.is_narrow();
+        let reading = search.reading();
         let read = move |connection: &Connection| certificates::search(connection, &search);
         Box::pin(async move {
-            if narrow { self.readers.own_scan(read).await } else { self.readers.scan(read).await }
+            match reading {
+                Reading::Narrow => self.readers.own_scan(read).await,
+                Reading::Segments => self.readers.look_up(read).await,
+                Reading::Wide => self.readers.scan(read).await,
+            }
         })
     }
 
