@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -32,7 +33,7 @@ use crate::storage::StoredStatus;
 const MAX_ANSWER: u64 = 16 * 1024;
 /// Certificates that live no longer have none signed ahead (ca-requirements §8): their answers are asked for once, if ever.
 const SHORT_LIFE: i64 = 86_400;
-/// Revocations whose answers wait to be replaced; beyond, the next pass finds them.
+/// Revocations whose answers wait to be replaced; beyond, a pass finds them.
 const MAX_WAITING: usize = 10_000;
 
 /// Which answers are signed ahead. By default those about revoked certificates: they are the ones that must not be missing, and
@@ -54,9 +55,14 @@ pub(crate) struct Presigned {
     scope: PresignScope,
     per_second: NonZeroU32,
     folder: PathBuf,
-    waiting: Mutex<Vec<(String, SerialNumber)>>,
+    waiting: Mutex<Vec<Waiting>>,
+    /// Whether everything is to be looked at, before its time.
+    pass_due: AtomicBool,
     due: Notify,
 }
+
+/// A revoked certificate, by issuer and serial number.
+type Waiting = (String, SerialNumber);
 
 impl Presigned {
     pub(crate) fn new(settings: &Settings) -> Self {
@@ -66,8 +72,32 @@ impl Presigned {
             per_second: status.ocsp_presign_per_second,
             folder: settings.data_dir.join("ocsp"),
             waiting: Mutex::default(),
+            pass_due: AtomicBool::new(false),
             due: Notify::new(),
         }
+    }
+
+    /// Has everything looked at before its time.
+    pub(crate) fn demand_pass(&self) {
+        self.pass_due.store(true, Ordering::Release);
+        self.due.notify_one();
+    }
+
+    /// Has what was revoked wait for its answers.
+    fn put_off(&self, revoked: impl IntoIterator<Item = Waiting>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in revoked {
+            if waiting.len() < MAX_WAITING {
+                waiting.push(one);
+            } else {
+                // Once those that wait are done, the lists name the others.
+                self.pass_due.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn next_waiting(&self) -> Option<Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Whether an answer about a certificate of this record is signed ahead.
@@ -175,11 +205,7 @@ impl CertificateAuthority {
                 tracing::error!(%error, %serial, "an OCSP answer that was signed ahead could not be removed");
             }
         }
-        let mut waiting = self.presigned.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < MAX_WAITING {
-            waiting.push((issuer.to_owned(), serial.clone()));
-        }
-        drop(waiting);
+        self.presigned.put_off([(issuer.to_owned(), serial.clone())]);
         self.presigned.due.notify_one();
     }
 

@@ -132,7 +132,10 @@ impl CertificateAuthority {
     pub async fn end_renewals(&self) -> Result<usize, CaError> {
         let mut all = 0;
         loop {
-            let ended = self.store.end_renewals(self.clock.for_records()).await?;
+            let ended = self.store.end_renewals(self.clock.for_records()).await.inspect_err(|_| {
+                // Which ones may have been recorded all the same is not known: everything is looked at.
+                self.presigned.demand_pass();
+            })?;
             for (issuer, serial) in &ended.revoked {
                 self.answers.forget(serial);
                 self.withdraw_presigned(issuer, serial);

@@ -16,6 +16,7 @@ use ca_pki::{SerialNumber, pem};
 use ca_service::issuance::Issued;
 use ca_service::presigned::Presigning;
 use ca_service::{CaError, CertificateAuthority};
+use fixture::signers::{ObedientKeys, Orders};
 use fixture::{Server, Site, check_ca, enrol_request, key, ocsp_request, renewal, settings, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
@@ -246,6 +247,108 @@ async fn nothing_is_signed_ahead_about_what_the_root_or_the_time_stamping_ca_iss
 fn own_serial(authority: &CertificateAuthority, name: &str) -> SerialNumber {
     let certificate = Certificate::from_der(&authority.authorities()[name].certificate).unwrap();
     SerialNumber::from_magnitude(certificate.serial()).unwrap()
+}
+
+/// The site's authority with keys that obey.
+async fn obedient(site: &Site) -> (Arc<CertificateAuthority>, Arc<Orders>) {
+    let orders = Arc::new(Orders::default());
+    let keys = ObedientKeys { inner: site.keys(), orders: orders.clone() };
+    (site.open_over(site.store().await, Arc::new(SystemClock), &keys).await, orders)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_key_could_not_sign_waits_for_the_next_attempt() {
+    let site = Site::new().await;
+    let (authority, orders) = obedient(&site).await;
+    let (listed, unlisted) = (issued(&authority, "developer").await, issued(&authority, "developer").await);
+    revoke(&authority, &listed).await;
+    pass(&authority).await;
+    // Of this one no list tells yet: only its revocation handed it over.
+    authority.revoke(&unlisted.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    orders.refuse_ocsp(true);
+    let refused = authority.presign_all().await;
+    assert!(matches!(refused, Err(CaError::Signing(_))), "{refused:?}");
+    orders.refuse_ocsp(false);
+    assert_eq!(pass(&authority).await, (0, 2));
+    assert!(file(&authority, &unlisted).exists(), "its place was lost");
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_does_not_wait_hours_after_a_failure() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let (before, during) = (issued(&authority, "developer").await, issued(&authority, "developer").await);
+    revoke(&authority, &before).await;
+    drop(authority);
+    let (authority, orders) = obedient(&site).await;
+    orders.refuse_ocsp(true);
+    let server = Server::start(authority).await;
+    let refusals = async |number: usize| {
+        while orders.refused() < number {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    refusals(1).await;
+    server.authority.revoke(&during.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    refusals(2).await;
+    orders.refuse_ocsp(false);
+    for gone in [&before, &during] {
+        let lies_there = async {
+            while !file(&server.authority, gone).exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), lies_there).await.expect("nobody tries again");
+    }
+    server.authority.publish_due().await.unwrap();
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_whose_responder_is_missing_holds_up_no_other() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let old = issued(&authority, "developer").await;
+    authority.renew("code-signing", &site.keyring()).await.unwrap();
+    drop(authority);
+    fixture::execute(&site.settings, "DELETE FROM authority WHERE name = 'ocsp-responder'");
+    let authority = site.open().await;
+    let new = issued(&authority, "developer").await;
+    for gone in [&old, &new] {
+        revoke(&authority, gone).await;
+    }
+    assert_eq!(pass(&authority).await, (0, 2));
+    assert!(file(&authority, &new).exists() && !file(&authority, &old).exists());
+}
+
+/// The second look at the record, where a revocation comes while an answer is signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_overtaken_by_a_revocation_does_not_stay() {
+    let site = Site::with_status("ocsp_presign = \"all\"").await;
+    let (authority, orders) = obedient(&site).await;
+    let gone = issued(&authority, "developer").await;
+    orders.hold_ocsp(true);
+    let under_way = tokio::spawn({
+        let authority = authority.clone();
+        async move { authority.presign_all().await }
+    });
+    while orders.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    authority.revoke(&gone.serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    orders.hold_ocsp(false);
+    // What it signed before is not what would be said; the answer for the other hash is.
+    assert_eq!(under_way.await.unwrap().unwrap().signed, 2);
+    let lie_there = files(authority.presigned_folder());
+    assert_eq!(lie_there.len(), 1, "{lie_there:?}");
+    let said = status(&std::fs::read(&lie_there[0].1).unwrap());
+    assert!(matches!(said, CertificateStatus::Revoked { .. }));
+    pass(&authority).await;
+    assert_eq!(files(authority.presigned_folder()).len(), 2);
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
 }
 
 /// RFC 9919 §5, RFC 9111: what caches are told of an answer is what it says of itself.

@@ -1,10 +1,11 @@
 //! The work of signing ahead: passes over every certificate that has such answers, and revocations that wait for no pass.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ca_pki::SerialNumber;
+use ca_pki::{SerialNumber, UnixTime};
 use trust_store::crl::Crl;
 
 use super::PresignScope;
@@ -12,14 +13,14 @@ use crate::authority::{CertificateAuthority, LoadedAuthority, names};
 use crate::error::CaError;
 use crate::responder::status;
 use crate::standing::Fall;
-use crate::storage::{CrlPart, Selection};
+use crate::storage::{CrlPart, Selection, StoreError};
 
 /// Certificates of a page.
 const PAGE: u32 = 500;
 /// The shortest pause between two passes.
 const PASS_PAUSE: Duration = Duration::from_secs(60);
-/// The pause after a failure of key, clock or store.
-const FAILURE_PAUSE: Duration = Duration::from_secs(10);
+/// The pause after a first failure of key, clock or store; twice as long after each further one, up to [`PASS_PAUSE`].
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a pass did, beside the answers about revocations that waited for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,11 +31,52 @@ pub struct Presigning {
     pub kept: u64,
 }
 
+/// A pass under way. What fails for one authority, or for what waits, holds up no other.
+#[derive(Default)]
+struct Pass {
+    done: Presigning,
+    /// The first failure that another attempt may mend.
+    failure: Option<CaError>,
+    /// Whether what waits failed: it waits for the next attempt.
+    stuck: bool,
+}
+
+impl Pass {
+    fn has_failed(&mut self, error: CaError) {
+        self.failure.get_or_insert(error);
+    }
+
+    fn is_stuck(&mut self, error: CaError) {
+        self.stuck = true;
+        self.has_failed(error);
+    }
+}
+
 impl CertificateAuthority {
     /// Signs what is missing or old about one certificate, and removes what serves no more.
-    async fn presign(&self, issuer: &LoadedAuthority, serial: &SerialNumber) -> Result<Presigning, CaError> {
+    async fn presign(
+        &self,
+        issuer: &LoadedAuthority,
+        responder: &LoadedAuthority,
+        serial: &SerialNumber,
+    ) -> Result<Presigning, CaError> {
+        match self.presign_answers(issuer, responder, serial).await {
+            // What `check` reports of one record is no reason to leave out those after it.
+            Err(CaError::Store(error @ StoreError::Corrupted(_))) => {
+                tracing::error!(%serial, %error, "no OCSP answers are signed ahead about a certificate");
+                Ok(Presigning::default())
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn presign_answers(
+        &self,
+        issuer: &LoadedAuthority,
+        responder: &LoadedAuthority,
+        serial: &SerialNumber,
+    ) -> Result<Presigning, CaError> {
         let mut done = Presigning::default();
-        let responder = self.responder_of(&issuer.name)?;
         if self.fall(&responder.name) == Some(Fall::Itself) {
             return Ok(done);
         }
@@ -65,12 +107,34 @@ impl CertificateAuthority {
         Ok(done)
     }
 
-    /// Signs the answers about what was revoked since the last call.
+    /// The responder that answers for a CA for code signing. Where it was let lapse or never came to be, nothing is signed ahead.
+    fn able_responder(&self, issuer: &LoadedAuthority, now: UnixTime) -> Result<&LoadedAuthority, CaError> {
+        let responder = self.responder_of(&issuer.name)?;
+        responder.in_force(now)?;
+        Ok(responder)
+    }
+
+    /// Signs the answers about what was revoked since the last call. What fails waits on.
     async fn presign_waiting(&self) -> Result<(), CaError> {
-        loop {
-            let next = self.presigned.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some((issuer, serial)) = next else { return Ok(()) };
-            self.presign(self.authority(&issuer)?, &serial).await?;
+        let (mut failed, mut failure) = (Vec::new(), None);
+        while let Some((issuer, serial)) = self.presigned.next_waiting() {
+            // Of an authority that cannot sign now not each of thousands is tried.
+            if failed.iter().any(|(other, _)| *other == issuer) {
+                failed.push((issuer, serial));
+            } else if let Err(error) = self.presign_revoked(&issuer, &serial).await {
+                failure = failure.or(Some(error));
+                failed.push((issuer, serial));
+            }
+        }
+        self.presigned.put_off(failed);
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn presign_revoked(&self, issuer: &str, serial: &SerialNumber) -> Result<(), CaError> {
+        let issuer = self.authority(issuer)?;
+        match self.able_responder(issuer, self.clock.now()?) {
+            Ok(responder) => self.presign(issuer, responder, serial).await.map(drop),
+            Err(_) => Ok(()),
         }
     }
 
@@ -78,50 +142,84 @@ impl CertificateAuthority {
     /// signed again before half of its life is over.
     ///
     /// # Errors
-    /// [`CaError`] of store, clock or key; [`CaError::Inconsistent`] where the folder cannot be written.
+    /// [`CaError`] of store, clock or key; [`CaError::Inconsistent`] where the folder cannot be written. It is the first one: the
+    /// authorities after that which it is about were looked at.
     pub async fn presign_all(&self) -> Result<Presigning, CaError> {
-        let mut done = Presigning::default();
+        if self.presigned.scope == PresignScope::None {
+            return Ok(Presigning::default());
+        }
+        let now = self.clock.now()?;
+        let mut pass = Pass::default();
+        if let Err(error) = self.presign_waiting().await {
+            pass.is_stuck(error);
+        }
         let issuers: Vec<&LoadedAuthority> = self.generations(names::CODE_SIGNING).collect();
         for issuer in issuers {
-            match self.presigned.scope {
-                PresignScope::None => {}
-                PresignScope::Revoked => {
-                    // The lists name them; what is not yet there was handed over by its revocation.
-                    for part in issuer.parts().filter(|part| *part != CrlPart::Complete || issuer.shards == 1)
-                    {
-                        for serial in self.listed(&issuer.name, part) {
-                            self.presign_one(issuer, &serial, &mut done).await?;
-                        }
+            let responder = match self.able_responder(issuer, now) {
+                Ok(responder) => responder,
+                // It does not get better by trying again, and holds up no other.
+                Err(error) => {
+                    tracing::warn!(issuer = issuer.name, %error, "no OCSP answers are signed ahead");
+                    continue;
+                }
+            };
+            if let Err(error) = self.presign_issued(issuer, responder, &mut pass).await {
+                tracing::warn!(issuer = issuer.name, %error, "OCSP answers are not all signed ahead");
+                pass.has_failed(error);
+            }
+        }
+        pass.failure.map_or(Ok(pass.done), Err)
+    }
+
+    /// The part of a pass that is about what one authority issued.
+    async fn presign_issued(
+        &self,
+        issuer: &LoadedAuthority,
+        responder: &LoadedAuthority,
+        pass: &mut Pass,
+    ) -> Result<(), CaError> {
+        match self.presigned.scope {
+            PresignScope::None => {}
+            PresignScope::Revoked => {
+                // The lists name them; what is not yet there was handed over by its revocation.
+                for part in issuer.parts().filter(|part| *part != CrlPart::Complete || issuer.shards == 1) {
+                    for serial in self.listed(&issuer.name, part) {
+                        self.presign_one(issuer, responder, &serial, pass).await?;
                     }
                 }
-                PresignScope::All => {
-                    let of_issuer = Selection { issuer: Some(issuer.name.clone()), ..Selection::default() };
-                    let mut after = 0;
-                    loop {
-                        let page = self.store.selected(of_issuer.clone(), after, PAGE).await?;
-                        let Some(last) = page.last() else { break };
-                        after = last.row;
-                        for certificate in page {
-                            self.presign_one(issuer, &certificate.serial, &mut done).await?;
-                        }
+            }
+            PresignScope::All => {
+                let of_issuer = Selection { issuer: Some(issuer.name.clone()), ..Selection::default() };
+                let mut after = 0;
+                loop {
+                    let page = self.store.selected(of_issuer.clone(), after, PAGE).await?;
+                    let Some(last) = page.last() else { break };
+                    after = last.row;
+                    for certificate in page {
+                        self.presign_one(issuer, responder, &certificate.serial, pass).await?;
                     }
                 }
             }
         }
-        Ok(done)
+        Ok(())
     }
 
     async fn presign_one(
         &self,
         issuer: &LoadedAuthority,
+        responder: &LoadedAuthority,
         serial: &SerialNumber,
-        done: &mut Presigning,
+        pass: &mut Pass,
     ) -> Result<(), CaError> {
         // A revocation does not wait for the end of a pass.
-        self.presign_waiting().await?;
-        let one = self.presign(issuer, serial).await?;
-        done.signed += one.signed;
-        done.kept += one.kept;
+        if !pass.stuck
+            && let Err(error) = self.presign_waiting().await
+        {
+            pass.is_stuck(error);
+        }
+        let one = self.presign(issuer, responder, serial).await?;
+        pass.done.signed += one.signed;
+        pass.done.kept += one.kept;
         // Others have their turn although nothing here waits.
         tokio::task::yield_now().await;
         Ok(())
@@ -143,10 +241,15 @@ impl CertificateAuthority {
         let seconds = u64::try_from(self.settings.ocsp_seconds).unwrap_or_default() / 8;
         let pause = Duration::from_secs(seconds).max(PASS_PAUSE);
         let mut next = self.clock.monotonic();
+        let mut after_failure = FAILURE_PAUSE;
         loop {
-            let outcome = if self.clock.monotonic() >= next {
-                next = self.clock.monotonic().saturating_add(pause);
-                self.presign_all().await.map(|done| {
+            let demanded = self.presigned.pass_due.swap(false, Ordering::AcqRel);
+            let outcome = if demanded || self.clock.monotonic() >= next {
+                let outcome = self.presign_all().await;
+                // What failed is looked at again, and soon: of what is there already it costs little.
+                let wait = if outcome.is_ok() { pause } else { Duration::ZERO };
+                next = self.clock.monotonic().saturating_add(wait);
+                outcome.map(|done| {
                     if done.signed > 0 {
                         tracing::info!(?done, "OCSP answers signed ahead");
                     }
@@ -156,9 +259,11 @@ impl CertificateAuthority {
             };
             if let Err(error) = outcome {
                 tracing::warn!(%error, "OCSP answers could not be signed ahead");
-                tokio::time::sleep(FAILURE_PAUSE).await;
+                tokio::time::sleep(after_failure).await;
+                after_failure = after_failure.saturating_mul(2).min(PASS_PAUSE);
                 continue;
             }
+            after_failure = FAILURE_PAUSE;
             let left = next.saturating_sub(self.clock.monotonic());
             let _ = tokio::time::timeout(left, self.presigned.due.notified()).await;
         }
