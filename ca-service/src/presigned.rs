@@ -19,7 +19,7 @@ use ca_pki::ocsp::{self, Answer, CertId, CertIdHash, CertStatus, OcspRequest, si
 use ca_pki::{SerialNumber, UnixTime};
 use serde::Deserialize;
 use tokio::sync::Notify;
-use trust_store::ocsp::OcspResponse;
+use trust_store::ocsp::{CertificateStatus, OcspResponse};
 use trust_store::provider::AwsLc;
 use trust_store::signature::SignatureVerifier as _;
 
@@ -146,6 +146,45 @@ impl Presigned {
     }
 }
 
+/// Takes away what was signed ahead by another configuration: all of it, or what is not about the revoked.
+fn tidy(folder: &Path, scope: PresignScope) -> io::Result<()> {
+    match scope {
+        PresignScope::All => Ok(()),
+        PresignScope::None => match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        PresignScope::Revoked => {
+            let mut folders = vec![folder.to_path_buf()];
+            while let Some(next) = folders.pop() {
+                let entries = match fs::read_dir(&next) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    entries => entries?,
+                };
+                for entry in entries {
+                    let entry = entry?;
+                    if entry.file_type()?.is_dir() {
+                        folders.push(entry.path());
+                    } else if !is_about_a_revoked_one(&entry.path()) {
+                        fs::remove_file(entry.path())?;
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn is_about_a_revoked_one(file: &Path) -> bool {
+    let mut der = Vec::new();
+    let read = fs::File::open(file).and_then(|file| file.take(MAX_ANSWER).read_to_end(&mut der));
+    let said = read.ok().and_then(|_| OcspResponse::from_der(&der).ok());
+    said.is_some_and(|said| match said.responses() {
+        [single] => matches!(single.status(), CertificateStatus::Revoked { .. }),
+        _ => false,
+    })
+}
+
 impl CertificateAuthority {
     /// The answer that lies ready for a request, where it is what would be said of this record.
     pub(crate) fn presigned(
@@ -192,9 +231,6 @@ impl CertificateAuthority {
     /// Takes away what lies ready about a certificate whose status changed, and has it signed anew. It is not shown any more in any
     /// case; this is for whoever copies the folder.
     pub(crate) fn withdraw_presigned(&self, issuer: &str, serial: &SerialNumber) {
-        if self.presigned.scope == PresignScope::None {
-            return;
-        }
         // Of what root and time-stamping CA issued nobody answers: their lists alone tell of it.
         if !matches!(names::split(issuer), Some((names::CODE_SIGNING, _))) {
             return;
@@ -205,8 +241,10 @@ impl CertificateAuthority {
                 tracing::error!(%error, %serial, "an OCSP answer that was signed ahead could not be removed");
             }
         }
-        self.presigned.put_off([(issuer.to_owned(), serial.clone())]);
-        self.presigned.due.notify_one();
+        if self.presigned.scope != PresignScope::None {
+            self.presigned.put_off([(issuer.to_owned(), serial.clone())]);
+            self.presigned.due.notify_one();
+        }
     }
 
     /// Where the answers lie.

@@ -164,6 +164,8 @@ impl CertificateAuthority {
                 authority = revoked.name,
                 "revoked: it issues nothing, and a responder answers nothing"
             );
+            // What a responder signed ahead goes with it.
+            self.presigned.demand_pass();
         }
         for name in below {
             if !fallen.contains_key(name) {

@@ -351,6 +351,53 @@ async fn an_answer_that_was_overtaken_by_a_revocation_does_not_stay() {
     check_ca(&authority).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_signed_ahead_any_more_does_not_stay() {
+    let mut site = Site::with_status("ocsp_presign = \"all\"").await;
+    let authority = site.open().await;
+    let (good, late) = (issued(&authority, "developer").await, issued(&authority, "developer").await);
+    let gone = issued(&authority, "developer").await;
+    revoke(&authority, &gone).await;
+    assert_eq!(pass(&authority).await, (4, 2));
+    drop(authority);
+    site.settings = settings(site.folder.path(), "", "ocsp_presign = \"none\"");
+    let authority = site.open().await;
+    authority.revoke(&late.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    assert!(!file(&authority, &late).exists(), "a copy says good of it");
+    assert_eq!(files(authority.presigned_folder()).len(), 4);
+    authority.publish_due().await.unwrap();
+    drop(authority);
+    let vanishes = async |path: &Path| {
+        while path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    for (scope, stays) in [("revoked", true), ("none", false)] {
+        site.settings = settings(site.folder.path(), "", &format!("ocsp_presign = \"{scope}\""));
+        let server = site.serve().await;
+        let left = if stays { file(&server.authority, &good) } else { file(&server.authority, &gone) };
+        tokio::time::timeout(Duration::from_secs(60), vanishes(&left)).await.expect("it stays");
+        assert_eq!(file(&server.authority, &gone).exists(), stays, "{scope}");
+        server.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_responder_signed_that_was_revoked_is_offered_no_more() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let gone = issued(&authority, "developer").await;
+    revoke(&authority, &gone).await;
+    pass(&authority).await;
+    assert_eq!(files(authority.presigned_folder()).len(), 2);
+    let responder = own_serial(&authority, "ocsp-responder");
+    authority.revoke(&responder, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    assert_eq!(pass(&authority).await, (0, 0));
+    assert_eq!(files(authority.presigned_folder()), []);
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
 /// RFC 9919 §5, RFC 9111: what caches are told of an answer is what it says of itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_signed_ahead_and_on_demand_have_the_same_bytes_by_get_and_post_and_the_headers_of_their_times()

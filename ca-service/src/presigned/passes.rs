@@ -78,6 +78,10 @@ impl CertificateAuthority {
     ) -> Result<Presigning, CaError> {
         let mut done = Presigning::default();
         if self.fall(&responder.name) == Some(Fall::Itself) {
+            // Its key may be in other hands: what it said before is not offered either.
+            for request in Self::presigned_requests(issuer, serial) {
+                self.presigned.remove(&request).map_err(unwritable)?;
+            }
             return Ok(done);
         }
         for request in Self::presigned_requests(issuer, serial) {
@@ -232,8 +236,13 @@ impl CertificateAuthority {
         list.entries().filter_map(|(octets, _)| SerialNumber::from_magnitude(octets).ok()).collect()
     }
 
-    /// Signs ahead for ever, not faster than it may.
+    /// Signs ahead for ever, not faster than it may. What an earlier configuration wanted and this one does not is taken away first.
     pub async fn run_presigning(self: Arc<Self>) {
+        let (folder, scope) = (self.presigned.folder.clone(), self.presigned.scope);
+        let tidied = tokio::task::spawn_blocking(move || super::tidy(&folder, scope)).await;
+        if let Err(error) = tidied.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
+            tracing::error!(%error, "OCSP answers that are not signed ahead any more could not be removed");
+        }
         if self.presigned.scope == PresignScope::None {
             return;
         }
