@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -58,6 +58,8 @@ pub(crate) struct Presigned {
     waiting: Mutex<Vec<Waiting>>,
     /// Whether everything is to be looked at, before its time.
     pass_due: AtomicBool,
+    /// When the last whole pass of this process began, seconds since 1970.
+    looked_at: AtomicI64,
     due: Notify,
 }
 
@@ -73,6 +75,7 @@ impl Presigned {
             folder: settings.data_dir.join("ocsp"),
             waiting: Mutex::default(),
             pass_due: AtomicBool::new(false),
+            looked_at: AtomicI64::new(i64::MIN),
             due: Notify::new(),
         }
     }
@@ -102,13 +105,18 @@ impl Presigned {
 
     /// Whether an answer about a certificate of this record is signed ahead.
     fn includes(&self, stored: &StoredStatus, now: UnixTime) -> bool {
-        let lives = stored.not_after > now && stored.not_after.since(stored.not_before) > SHORT_LIFE;
+        let lives = stored.not_after > now && lives_long(stored.not_before, stored.not_after);
         lives
             && match (self.scope, status(stored, now.0)) {
                 (PresignScope::None, _) | (_, CertStatus::Unknown) => false,
                 (PresignScope::Revoked, answer) => answer != CertStatus::Good,
                 (PresignScope::All, _) => true,
             }
+    }
+
+    /// Whether a certificate with this end had ended by the last pass, which took away what lay there about it.
+    fn is_over(&self, not_after: UnixTime) -> bool {
+        not_after.0 <= self.looked_at.load(Ordering::Acquire)
     }
 
     /// The file of an answer: below the folder, the path of the GET.
@@ -144,6 +152,11 @@ impl Presigned {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a certificate lives long enough to have answers signed ahead.
+fn lives_long(not_before: UnixTime, not_after: UnixTime) -> bool {
+    not_after.since(not_before) > SHORT_LIFE
 }
 
 /// Takes away what was signed ahead by another configuration: all of it, or what is not about the revoked.

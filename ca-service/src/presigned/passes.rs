@@ -8,12 +8,12 @@ use std::time::Duration;
 use ca_pki::{SerialNumber, UnixTime};
 use trust_store::crl::Crl;
 
-use super::PresignScope;
+use super::{PresignScope, lives_long};
 use crate::authority::{CertificateAuthority, LoadedAuthority, names};
 use crate::error::CaError;
 use crate::responder::status;
 use crate::standing::Fall;
-use crate::storage::{CrlPart, Selection, StoreError};
+use crate::storage::{CrlPart, Selected, Selection, StoreError, StoredStatus};
 
 /// Certificates of a page.
 const PAGE: u32 = 500;
@@ -84,28 +84,34 @@ impl CertificateAuthority {
             }
             return Ok(done);
         }
+        let mut stored = self.store.status(&issuer.name, serial).await?;
+        // Whose end came before a pass was looked at by that one for the last time.
+        if stored.as_ref().is_some_and(|stored| self.presigned.is_over(stored.not_after)) {
+            return Ok(done);
+        }
         for request in Self::presigned_requests(issuer, serial) {
             let now = self.clock.now()?;
-            let stored = self.store.status(&issuer.name, serial).await?;
-            let Some(stored) = stored.filter(|stored| self.presigned.includes(stored, now)) else {
+            let Some(record) = stored.as_ref().filter(|stored| self.presigned.includes(stored, now)) else {
                 self.presigned.remove(&request).map_err(unwritable)?;
                 continue;
             };
-            if self.presigned(&request, responder, &stored, now).is_some() {
+            if self.presigned(&request, responder, record, now).is_some() {
                 done.kept += 1;
                 continue;
             }
             responder.in_force(now)?;
             self.still_serves()?;
-            let answer = self.sign_answer(&request, responder, Some(&stored), now).await?;
+            let answer = self.sign_answer(&request, responder, Some(record), now).await?;
             self.presigned.write(&request, &answer.der).map_err(unwritable)?;
             self.metrics.ocsp_presigned.inc();
             done.signed += 1;
             // A revocation that came in between removed what was there before this.
+            let seen = self.store.status(&issuer.name, serial).await?;
             let said = |stored: &StoredStatus| status(stored, now.0);
-            if self.store.status(&issuer.name, serial).await?.as_ref().map(said) != Some(said(&stored)) {
+            if seen.as_ref().map(said) != Some(said(record)) {
                 self.presigned.remove(&request).map_err(unwritable)?;
             }
+            stored = seen;
             tokio::time::sleep(Duration::from_secs(1) / self.presigned.per_second.get()).await;
         }
         Ok(done)
@@ -172,7 +178,13 @@ impl CertificateAuthority {
                 pass.has_failed(error);
             }
         }
-        pass.failure.map_or(Ok(pass.done), Err)
+        match pass.failure {
+            Some(error) => Err(error),
+            None => {
+                self.presigned.looked_at.store(now.0, Ordering::Release);
+                Ok(pass.done)
+            }
+        }
     }
 
     /// The part of a pass that is about what one authority issued.
@@ -187,7 +199,7 @@ impl CertificateAuthority {
             PresignScope::Revoked => {
                 // The lists name them; what is not yet there was handed over by its revocation.
                 for part in issuer.parts().filter(|part| *part != CrlPart::Complete || issuer.shards == 1) {
-                    for serial in self.listed(&issuer.name, part) {
+                    for serial in self.listed(&issuer.name, part).await {
                         self.presign_one(issuer, responder, &serial, pass).await?;
                     }
                 }
@@ -200,6 +212,10 @@ impl CertificateAuthority {
                     let Some(last) = page.last() else { break };
                     after = last.row;
                     for certificate in page {
+                        let Selected { not_before, not_after, .. } = certificate;
+                        if !lives_long(not_before, not_after) || self.presigned.is_over(not_after) {
+                            continue;
+                        }
                         self.presign_one(issuer, responder, &certificate.serial, pass).await?;
                     }
                 }
@@ -230,10 +246,14 @@ impl CertificateAuthority {
     }
 
     /// The serial numbers of a published list.
-    fn listed(&self, issuer: &str, part: CrlPart) -> Vec<SerialNumber> {
+    async fn listed(&self, issuer: &str, part: CrlPart) -> Vec<SerialNumber> {
         let Some(published) = self.published_crl(issuer, part) else { return Vec::new() };
-        let Ok(list) = Crl::from_der(&published.der) else { return Vec::new() };
-        list.entries().filter_map(|(octets, _)| SerialNumber::from_magnitude(octets).ok()).collect()
+        // It has as many as there are.
+        let read = move || {
+            let Ok(list) = Crl::from_der(&published.der) else { return Vec::new() };
+            list.entries().filter_map(|(octets, _)| SerialNumber::from_magnitude(octets).ok()).collect()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
     /// Signs ahead for ever, not faster than it may. What an earlier configuration wanted and this one does not is taken away first.

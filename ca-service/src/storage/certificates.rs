@@ -264,12 +264,13 @@ fn selected_in(
     };
     conditions.demand(" AND id > ?", Some(after));
     conditions.demand(" ORDER BY id LIMIT ?", Some(limit));
-    let query = format!("SELECT id, serial, not_before{}", conditions.text);
+    let query = format!("SELECT id, serial, not_before, not_after{}", conditions.text);
     rows::all(connection, &query, &conditions.parameters(), |row| {
         Ok(Selected {
             row: get(row, 0)?,
             serial: rows::serial(rows::blob(row, 1)?)?,
             not_before: UnixTime(get(row, 2)?),
+            not_after: UnixTime(get(row, 3)?),
         })
     })
 }

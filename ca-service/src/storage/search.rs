@@ -89,6 +89,8 @@ pub struct Selected {
     pub serial: SerialNumber,
     /// First second of its validity.
     pub not_before: UnixTime,
+    /// Last second of its validity.
+    pub not_after: UnixTime,
 }
 
 /// How much a selection touches.
