@@ -28,6 +28,9 @@ use crate::wire::stored_reason;
 /// Certificates of one page of one's own.
 const PAGE: u32 = 100;
 
+/// Digits of the longest serial number (RFC 5280 §4.1.2.2).
+const MAX_SERIAL_DIGITS: usize = 40;
+
 /// Why the key of a certificate does not open anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -253,11 +256,18 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Says that somebody's proof opened nothing: guesses, replays, and a stolen key that is tried after its revocation.
-    pub(crate) fn note_refused_proof(&self, deed: ProvenDeed, serial: &str, error: &CaError) {
+    /// Says that somebody's proof, or the certificate of their connection, opened nothing: guesses, replays, and a stolen key that is tried
+    /// after its revocation.
+    pub(crate) fn note_refused_proof(
+        &self,
+        deed: ProvenDeed,
+        proof: Option<&KeyProof>,
+        connection: Option<&[u8]>,
+        error: &CaError,
+    ) {
         if let CaError::Possession(refusal) = error {
             self.metrics.key_proofs_refused.inc();
-            let (code, serial) = (refusal.code(), serial.get(..40).unwrap_or(serial));
+            let (code, serial) = (refusal.code(), named(proof, connection));
             tracing::warn!(code, serial, deed = deed.as_str(), "a proof of a certified key opened nothing");
         }
     }
@@ -272,6 +282,17 @@ impl CertificateAuthority {
     }
 }
 
+/// The serial number of the certificate whose key somebody says to have, for the log. In a proof it is text that anybody chose: of that no
+/// more is written than a serial number has, and nothing that is no digit of one.
+fn named(proof: Option<&KeyProof>, connection: Option<&[u8]>) -> String {
+    let shown = || Some(hex::encode(Certificate::from_der(connection?).ok()?.serial()));
+    let digit = |character: char| if character.is_ascii_hexdigit() { character } else { '?' };
+    match proof {
+        Some(proof) => proof.serial.chars().take(MAX_SERIAL_DIGITS).map(digit).collect(),
+        None => shown().unwrap_or_else(|| "none".to_owned()),
+    }
+}
+
 /// How a key of each kind signs proofs.
 fn algorithm(kind: KeyKind) -> Result<Algorithm, PossessionRefusal> {
     Ok(match kind {
@@ -283,4 +304,32 @@ fn algorithm(kind: KeyKind) -> Result<Algorithm, PossessionRefusal> {
         KeyKind::Rsa(_) => Algorithm::RsaPkcs1Sha256,
         _ => return Err(PossessionRefusal::ProofInvalid),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_strangers_write_the_log_gets_the_digits_of_a_serial_number_and_no_more() {
+        let proof = |serial: &str| KeyProof {
+            serial: serial.to_owned(),
+            time: 0,
+            challenge: None,
+            signature: String::new(),
+        };
+        let of = |serial: &str| named(Some(&proof(serial)), None);
+        assert_eq!(of("4D01ff"), "4D01ff");
+        // Where the fortieth octet is in the middle of a character, too.
+        let long = format!("{}é{}", "a".repeat(39), "b".repeat(60_000));
+        assert_eq!(of(&long), format!("{}?", "a".repeat(39)));
+        assert_eq!(of("1\n2\u{1b}[2J"), "1?2??2?");
+        // What the request says comes first, as in what it opens.
+        let mut params = rcgen::CertificateParams::default();
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x4d, 1, 2]));
+        let shown = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(named(None, Some(shown.der())), "4d0102");
+        assert_eq!(named(Some(&proof("4d01")), Some(shown.der())), "4d01");
+        assert_eq!((named(None, Some(b"junk")), named(None, None)), ("none".to_owned(), "none".to_owned()));
+    }
 }

@@ -16,6 +16,7 @@ use super::certificates::{delivered, record, revoked_with};
 use super::roles::{browser_refused, connected_as, is_of_a_page};
 use super::{answer, json, queue, request, with};
 use crate::CertificateAuthority;
+use crate::error::CaError;
 
 pub(super) fn routes(authority: &Arc<CertificateAuthority>) -> BoxedFilter<(Response,)> {
     let list = warp::path!("api" / "v1" / "own" / "certificates")
@@ -63,6 +64,17 @@ fn connection() -> impl Filter<Extract = (Connection,), Error = warp::Rejection>
 }
 
 impl Connection {
+    /// Says that a proof, or the connection where there is none, opened nothing.
+    fn note_refused(
+        &self,
+        authority: &CertificateAuthority,
+        deed: ProvenDeed,
+        proof: Option<&KeyProof>,
+        error: &CaError,
+    ) {
+        authority.note_refused_proof(deed, proof, self.peer.held_certificate(), error);
+    }
+
     /// The certificate that it shows, for a request with or without a proof. Without one nothing else says that its holder asks, and a
     /// browser shows the certificate to whatever page sends it here.
     fn shown(&self, proof: Option<&KeyProof>) -> Result<Option<&[u8]>, Problem> {
@@ -73,11 +85,6 @@ impl Connection {
     }
 }
 
-/// Whose key a proof names, for the log.
-fn named(proof: Option<&KeyProof>) -> &str {
-    proof.map_or("of the connection", |proof| &proof.serial)
-}
-
 async fn list(
     connection: &Connection,
     body: Bytes,
@@ -86,7 +93,7 @@ async fn list(
     let asked: ListOwn = request::parse(&body)?;
     let shown = connection.shown(asked.proof.as_ref())?;
     let found = authority.list_own(&asked, shown).await.inspect_err(|error| {
-        authority.note_refused_proof(ProvenDeed::List, named(asked.proof.as_ref()), error);
+        connection.note_refused(&authority, ProvenDeed::List, asked.proof.as_ref(), error);
     })?;
     let (found, next) = CertificateAuthority::page_of_own(found);
     let certificates =
@@ -102,7 +109,7 @@ async fn revoke(
     let asked: RevokeOwn = request::parse(&body)?;
     let shown = connection.shown(asked.proof.as_ref())?;
     let revoked = authority.revoke_own(&asked, shown).await.inspect_err(|error| {
-        authority.note_refused_proof(ProvenDeed::Revoke, named(asked.proof.as_ref()), error);
+        connection.note_refused(&authority, ProvenDeed::Revoke, asked.proof.as_ref(), error);
     })?;
     Ok(json(StatusCode::OK, &revoked_with(&authority, &revoked).await?))
 }
@@ -121,7 +128,7 @@ async fn renew(
     let shown = connection.shown(asked.proof.as_ref())?;
     let renewed = authority.renew_own_over(&asked, shown, connected_as(Some(&connection.peer))).await;
     match renewed.inspect_err(|error| {
-        authority.note_refused_proof(ProvenDeed::Renew, named(asked.proof.as_ref()), error);
+        connection.note_refused(&authority, ProvenDeed::Renew, asked.proof.as_ref(), error);
     }) {
         Ok(issued) => Ok(json(StatusCode::CREATED, &delivered(&authority, &issued)?)),
         Err(error) => Ok(queue::accepted(error)?),
