@@ -13,7 +13,7 @@ use ca_pki::crl::RevocationReason;
 use ca_service::CertificateAuthority;
 use ca_service::check::LogFindingCode::{
     AnchorMismatch, EntriesInvalid, EntryDiffers, EntryMissing, EntryUnknown, EventMissing, LogBehind,
-    LogInvalid, LogUnknown, LogUnreachable, RevocationUnrecorded, SctMismatch,
+    LogInvalid, LogUnknown, LogUnreachable, RevocationUnlogged, RevocationUnrecorded, SctMismatch,
 };
 use ca_service::check::{self, Extent, LogFindingCode, LogSources, Report, Verdict};
 use ca_service::issuance::Issued;
@@ -21,6 +21,8 @@ use ca_service::reconciler::Reach;
 use fixture::copies::LogCopies;
 use fixture::program::{command, said};
 use fixture::{Site, enrol_request, key, settings_text, token_request};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
 use tlog_client::LogClient;
 
 async fn issued(authority: &Arc<CertificateAuthority>, profile: &str) -> Issued {
@@ -73,6 +75,35 @@ async fn logs_and_records_that_agree_are_said_to() {
         assert_eq!(report.verdict(), Verdict::Agrees, "{report:?}");
         let logs = report.logs.unwrap();
         assert!(logs.certificates >= 1 && logs.revocations == 1, "{number}: {logs:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_of_which_the_event_log_is_not_told_is_counted_and_soon_found() {
+    let (site, all) = furnished().await;
+    let authority = site.open().await;
+    authority.revoke(&all[3].serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sources = LogCopies::of(&site.log).sources(&site, folder.path());
+    let later = async |seconds: i64, extent: Extent| {
+        let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds() + seconds));
+        let authority = site.open_with(site.store().await, clock).await;
+        check::run_with_logs(&authority, &sources, extent).await.unwrap()
+    };
+    // It is told in a moment.
+    let report = later(0, Extent::Everything).await;
+    assert_eq!((codes(&report), report.verdict()), (Vec::new(), Verdict::Agrees), "{report:?}");
+    let counted = |report: &Report| {
+        let logs = report.logs.as_ref().unwrap();
+        (logs.revocations, logs.revocations_unlogged)
+    };
+    assert_eq!(counted(&report), (1, 1));
+    for extent in [Extent::Everything, Extent::Sample(NonZeroU32::new(10).unwrap())] {
+        let report = later(700, extent).await;
+        assert_eq!((codes(&report), report.verdict()), (vec![RevocationUnlogged], Verdict::Disagrees));
+        assert_eq!(counted(&report), (1, 1));
+        assert!(details(&report).contains(&all[3].serial.to_string()), "{report:?}");
     }
 }
 

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use ca_pki::UnixTime;
 use serde::Serialize;
 
 use self::events::Events;
@@ -36,6 +37,9 @@ const LATE_LOOKS: u32 = 5;
 const LATE_PAUSE: Duration = Duration::from_secs(1);
 /// Records that wait for such a look; of further ones it is said at once that their entry is missing.
 const MAX_LATE: usize = 10_000;
+
+/// A revocation without a statement in the event log for longer is one that the log was not told of, in seconds: it is told at once.
+const TELLING_TAKES: i64 = 600;
 
 /// How much is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub struct LogReport {
     pub unlogged: u64,
     /// Revocations whose statement is where their record says.
     pub revocations: u64,
+    /// Revocations of which the event log has not been told, as far as their records say.
+    pub revocations_unlogged: u64,
     /// Anchors in the event log that the trail has the record of.
     pub anchors: u64,
     /// Anchors of records that a restore took away.
@@ -200,6 +206,7 @@ pub(super) async fn compare(
     let mut events_wanted = indexes(|it| it.revocation.as_ref()?.event_index);
     events_wanted.extend(stated.noted.map(|anchor| anchor.event_index));
     let wanted = indexes(|it| it.log_index);
+    let untold_since = authority.clock.for_records().plus(-TELLING_TAKES);
     let findings = &mut report.found;
     let mut issuance = Kind::read(&sources.issuance, extent, &wanted, &mut issued, findings).await?;
     let mut events = Kind::read(&sources.events, extent, &events_wanted, &mut stated, findings).await?;
@@ -208,6 +215,7 @@ pub(super) async fn compare(
         Extent::Sample(_) => {
             for record in &sample {
                 demand(record, (&mut issuance, &issued), (&mut events, &stated), &mut report);
+                demand_told(record, untold_since, &events, &mut report);
             }
         }
         Extent::Everything => {
@@ -219,6 +227,7 @@ pub(super) async fn compare(
                 below = Some(last.row);
                 for record in &page {
                     demand(record, (&mut issuance, &issued), (&mut events, &stated), &mut report);
+                    demand_told(record, untold_since, &events, &mut report);
                 }
             }
         }
@@ -279,6 +288,26 @@ fn demand(
         if !events.put_off(late, |_| true) {
             findings.add(LogFindingCode::EventMissing, events.origin(), what);
         }
+    }
+}
+
+/// Demands that the event log was told of a revocation, unless it is of a moment ago. While the log does not answer nothing is said: the
+/// authority could not tell it either.
+fn demand_told(
+    record: &StoredCertificate,
+    untold_since: UnixTime,
+    events: &Kind<'_>,
+    report: &mut LogReport,
+) {
+    let Some(revocation) = record.revocation.as_ref().filter(|it| it.event_index.is_none()) else { return };
+    if events.logs.is_empty() {
+        return;
+    }
+    report.revocations_unlogged += 1;
+    if revocation.recorded_at <= untold_since && events.is_conclusive() {
+        let since = revocation.recorded_at.to_rfc3339();
+        let detail = format!("the log was not told of the revocation of {}, recorded {since}", record.serial);
+        report.found.add(LogFindingCode::RevocationUnlogged, events.origin(), detail);
     }
 }
 

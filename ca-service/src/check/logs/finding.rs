@@ -32,6 +32,8 @@ pub enum LogFindingCode {
     LogUnknown,
     /// The log does not answer: nothing is known.
     LogUnreachable,
+    /// The event log was never told of a revocation.
+    RevocationUnlogged,
     /// The event log has a revocation that the authority signed, and the record is not revoked.
     RevocationUnrecorded,
     /// A recorded promise of the log is not about the entry that the log has.
