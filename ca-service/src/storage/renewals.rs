@@ -10,7 +10,7 @@ use ca_pki::{SerialNumber, UnixTime};
 
 use super::revocations::{self, NewRevocation, is_compromise};
 use super::rows::{self, column, get};
-use super::sql::{Connection, params};
+use super::sql::{Connection, Parameter, Value, params};
 use super::sql_store::SqlStore;
 use super::{Answer, Selection, State, StoreError};
 
@@ -115,12 +115,42 @@ struct Child {
     state: State,
 }
 
-/// What came of a certificate directly, by the words of the index of requesters; what was given up is not among it.
-const CHILDREN: &str = "SELECT serial, id, issuer, spki_sha256, not_before, created_at, state FROM certificate \
-    WHERE requester = ? AND request_id IS NOT NULL AND substr(requester, 1, 6) <> 'token:'";
+/// What came of some certificates directly, by the words of the index of requesters; what was given up is not among it.
+macro_rules! children_of {
+    ($requesters:literal) => {
+        concat!(
+            "SELECT serial, id, issuer, spki_sha256, not_before, created_at, state FROM certificate ",
+            "WHERE requester ",
+            $requesters,
+            " AND request_id IS NOT NULL AND substr(requester, 1, 6) <> 'token:'"
+        )
+    };
+}
+
+/// Of one.
+const CHILDREN: &str = children_of!("= ?");
+/// Of [`TOGETHER`]: to count what came of many is not as many statements, each an answer of a server to wait for.
+const CHILDREN_OF_SOME: &str = children_of!(
+    "IN (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+);
+/// Certificates of which one statement finds what came of them.
+const TOGETHER: usize = 32;
 
 fn children(connection: &Connection, of: &SerialNumber) -> Result<Vec<Child>, StoreError> {
-    rows::all(connection, CHILDREN, params![requester(of)], |row| {
+    found(connection, CHILDREN, params![requester(of)])
+}
+
+/// Of at most [`TOGETHER`].
+fn children_of_some(connection: &Connection, of: &[SerialNumber]) -> Result<Vec<Child>, StoreError> {
+    let requesters: Vec<String> = of.iter().map(requester).collect();
+    // A name that stands twice is found once.
+    let filled = requesters.iter().chain(requesters.iter().cycle()).take(TOGETHER);
+    let parameters: Vec<Value<'_>> = filled.map(Parameter::value).collect();
+    if parameters.is_empty() { Ok(Vec::new()) } else { found(connection, CHILDREN_OF_SOME, &parameters) }
+}
+
+fn found(connection: &Connection, query: &str, parameters: &[Value<'_>]) -> Result<Vec<Child>, StoreError> {
+    rows::all(connection, query, parameters, |row| {
         Ok(Child {
             serial: rows::serial(rows::blob(row, 0)?)?,
             row: get(row, 1)?,
@@ -257,8 +287,9 @@ fn count(
     which: &Counted,
 ) -> Result<RenewalCount, StoreError> {
     let (mut open, mut counted, mut looked_at) = (of, RenewalCount::default(), 0);
-    while let Some(parent) = open.pop() {
-        for child in children(connection, &parent)? {
+    while !open.is_empty() {
+        let parents = open.split_off(open.len().saturating_sub(TOGETHER));
+        for child in children_of_some(connection, &parents)? {
             let apart = which.apart_from.as_ref().is_some_and(|selection| means(selection, &child));
             if apart || which.since.is_some_and(|since| child.created_at < since) {
                 continue;
@@ -318,14 +349,17 @@ mod tests {
     fn renewals_are_found_by_the_index_of_requesters_and_what_is_due_by_its_own() {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         super::super::migrations::create(&connection).unwrap();
-        let plan = |query: &str, parameters: &[super::super::sql::Value<'_>]| {
+        let plan = |query: &str, parameters: &[Value<'_>]| {
             let query = format!("EXPLAIN QUERY PLAN {query}");
             let plan =
                 super::super::sqlite::all(&connection, &query, parameters, |row| get::<String>(row, 3));
             plan.unwrap().join("; ")
         };
-        let children = plan(CHILDREN, params!["certificate:01"]);
-        assert!(children.contains("certificate_request") && !children.contains("SCAN"), "{children}");
+        let many = vec![Value::Text(Some("certificate:01")); TOGETHER];
+        for children in [plan(CHILDREN, params!["certificate:01"]), plan(CHILDREN_OF_SOME, &many)] {
+            assert!(children.contains("certificate_request") && !children.contains("SCAN"), "{children}");
+        }
+        assert_eq!(CHILDREN_OF_SOME.matches('?').count(), TOGETHER);
         assert!(plan(DUE, params![1_u32]).contains("renewal_end_due"));
     }
 }
