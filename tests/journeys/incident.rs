@@ -38,6 +38,13 @@ fn an_incident_goes_from_what_a_key_touched_to_a_report_and_a_drill_changes_noth
     // In earnest: not another number than was shown.
     let wrong = ["pki", "incident", "--order", &order, "--confirm", "2"];
     stack.ctl(&wrong).refused(2, "1 certificates would be revoked").one_clear_line();
+    // What goes wrong on the way is in the report, too.
+    let mistaken = stack.ctl(&[&wrong[..], &["--report", &report]].concat());
+    mistaken.refused(2, "1 certificates would be revoked");
+    let written: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!((&written["ok"], &written["carried_out"]), (&false.into(), &Value::Null), "{written}");
+    assert!(written["failed"]["what"].as_str().unwrap().contains("would be revoked"), "{written}");
+    assert_eq!(written["certificates"].as_array().unwrap().len(), 1, "{written}");
     let earnest = ["--json", "pki", "incident", "--order", &order, "--confirm", "1", "--per-second", "10"];
     let told = stack.ctl(&[&earnest[..], &["--report", &report]].concat()).success().json();
     assert_eq!(told["carried_out"]["revoked"], 1, "{told}");

@@ -66,10 +66,19 @@ struct Touched {
     signed: Option<Vec<Signed>>,
 }
 
+/// What became of an order, with the certificates as they are recorded then.
+enum Became {
+    NotCarriedOut,
+    CarriedOut(Done, Vec<CertificateRecord>),
+    /// Perhaps after some of its pieces.
+    Failed(Failure, Option<Vec<CertificateRecord>>),
+}
+
 /// Shows an incident; with `--confirm` ends it.
 ///
 /// # Errors
-/// As `pki revoke` with a selection; 69 or 3 when the log that is asked does not answer, or its answer does not verify.
+/// As `pki revoke` with a selection, after the report was written; 69 or 3 when the log that is asked does not answer, or its answer does
+/// not verify.
 pub fn run(incident: &Incident, home: &Home, out: &Output) -> Outcome {
     if !incident.selection.is_given() && incident.cert.is_none() {
         return Err(Failure::usage("nothing says whose key it is").hint(
@@ -82,17 +91,25 @@ pub fn run(incident: &Incident, home: &Home, out: &Output) -> Outcome {
         revoke_many::order(&incident.selection, &incident.execution, || incident.asked(), &client, out)?;
     let touched = touched(incident, &ordered, &client, home, out)?;
     show(&touched, out)?;
-    let outcome = match revoke_many::execute(&ordered, &incident.execution, &client, out)? {
-        None => None,
+    let outcome = match revoke_many::execute(&ordered, &incident.execution, &client, out) {
+        Ok(None) => Became::NotCarriedOut,
         // What became of each, by the authority's records.
-        Some(done) => Some((done, block_on(certificates(&client, &ordered.selection))?)),
+        Ok(Some(done)) => Became::CarriedOut(done, block_on(certificates(&client, &ordered.selection))?.0),
+        Err(failure) => {
+            // Where the authority does not answer any more, what was seen before stands in for it.
+            let now = block_on(certificates(&client, &ordered.selection)).map(|(found, _)| found);
+            Became::Failed(failure, now.ok())
+        }
     };
-    let report = report(incident, &ordered, &touched, outcome.as_ref(), began)?;
+    let report = report(incident, &ordered, &touched, &outcome, began)?;
     if let Some(path) = &incident.report {
         let mut text = serde_json::to_vec_pretty(&report).or_fail(Exit::Failure, "writing the report")?;
         text.push(b'\n');
         write_file(path, &text, Secrecy::Public)?;
         out.line(format!("wrote {}", path.display()));
+    }
+    if let Became::Failed(failure, _) = outcome {
+        return Err(failure);
     }
     out.value(|| report);
     Ok(Exit::Ok)
@@ -225,17 +242,19 @@ fn report(
     incident: &Incident,
     ordered: &Ordered,
     touched: &Touched,
-    outcome: Option<&(Done, (Vec<CertificateRecord>, u64))>,
+    outcome: &Became,
     began: i64,
 ) -> Outcome<serde_json::Value> {
-    let (done, now) = match outcome {
-        None => (None, &touched.certificates),
-        Some((done, (certificates, _))) => (Some(done), certificates),
+    let (done, failed, now) = match outcome {
+        Became::NotCarriedOut => (None, None, None),
+        Became::CarriedOut(done, now) => (Some(done), None, Some(now)),
+        Became::Failed(failure, now) => (None, Some(failure), now.as_ref()),
     };
+    let now = now.unwrap_or(&touched.certificates);
     let certificates = serde_json::to_value(now).or_fail(Exit::Failure, "writing the report")?;
     let signed = serde_json::to_value(&touched.signed).or_fail(Exit::Failure, "writing the report")?;
     Ok(json!({
-        "ok": true,
+        "ok": failed.is_none(),
         "began_at": began,
         "ended_at": clock::now().0,
         "order": ordered.text,
@@ -247,6 +266,7 @@ fn report(
         "carried_out": done.map(|done| json!({
             "revoked": done.revoked, "kept": done.kept, "renewed": done.renewed, "ended_requests": done.ended,
         })),
+        "failed": failed.map(|failure| json!({ "code": failure.code, "what": failure.what })),
         "certificates": certificates,
         "not_shown": touched.not_shown,
         "signed": signed,
