@@ -1,4 +1,5 @@
-//! SQL of identity tokens that gave a role and served for a change: none serves twice.
+//! SQL of identity tokens that serve once: those that gave a role for a change, and those of issuers whose tokens are good for one
+//! certificate.
 
 use ca_pki::UnixTime;
 
