@@ -457,8 +457,8 @@ mod tests {
             let selection = Selection { identity, spki_sha256, ..Selection::default() };
             let mut selected = super::selection(&selection, Some(1));
             selected.text.insert_str(0, "SELECT id");
-            selected.demand(" AND id > ?", Some(7));
-            selected.demand(" ORDER BY id LIMIT ?", Some(5));
+            selected.demand(" AND id > ?", Some(7_i64));
+            selected.demand(" ORDER BY id LIMIT ?", Some(5_u32));
             for query in [sought, search_query(&page, Some(1), 5), selected] {
                 let plan = plan(&connection, &query);
                 assert!(plan.contains(index), "{plan}");
