@@ -130,6 +130,9 @@ interop-kms: ## the key backend for AWS KMS and a developer with the key there: 
 POSTGRES_SUITES = $(addprefix --test ,approval_faults approval_people approval_policy approvals ceremony check_logs compromise delta expiry_warnings explain faults fulcio identity_tokens journey keys mass_revocation \
 	mutual_tls operations own own_renewal presigned refusals renewal_ends revocation roles rotation serving signing succession timestamps)
 
+# And those of what ends with a revocation.
+POSTGRES_SUITES += $(addprefix --test ,compromised_keys)
+
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
 	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \
 	if test -z "$$MENTAT_POSTGRES" && test -z "$$bin"; then echo "SKIPPED: PostgreSQL is not installed (Debian: apt-get install postgresql), and MENTAT_POSTGRES names no server"; exit 0; fi; \

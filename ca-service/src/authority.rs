@@ -169,6 +169,8 @@ pub struct CertificateAuthority {
     pub(crate) answers: AnswerCache,
     pub(crate) presigned: Presigned,
     pub(crate) counted_orders: CountedOrders,
+    /// Held by whoever ends what is due.
+    pub(crate) ending: tokio::sync::Mutex<()>,
     pub(crate) set_aside: SetAside,
     pub(crate) deliveries: Deliveries,
     pub(crate) metrics: CaMetrics,

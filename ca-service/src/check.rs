@@ -2,6 +2,7 @@
 //!
 //! It trusts nothing that the writing code derived: signatures are verified, objects linted, hashes recomputed.
 
+mod compromised_keys;
 mod delta;
 mod logs;
 mod queue;
@@ -126,6 +127,9 @@ async fn certificates(
             let mut outcome = certificate(authority, record).and_then(|()| trail.covers(record));
             if outcome.is_ok() {
                 outcome = renewals::judge(authority, record).await?;
+            }
+            if outcome.is_ok() {
+                outcome = compromised_keys::judge(authority, record).await?;
             }
             if let Some(revocation) = &record.revocation {
                 report.revoked += 1;

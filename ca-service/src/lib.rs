@@ -39,6 +39,7 @@ pub mod ceremony;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod consequences;
 mod delivery;
 pub mod enrolment;
 pub mod enrolment_token;

@@ -7,8 +7,11 @@
 //! by row number and repeat harmlessly: whoever was interrupted goes on from the last piece, or from the first.
 //!
 //! Unless the reason says that the holders are trusted, what came of a selected certificate by renewal ends with it, whatever its key, its
-//! issuer and its time. The plan counts those beside the selected ones, they are confirmed and approved with them, and those that came
-//! since end too. So that approvals cannot be avoided by that, as many are needed as the number of the day asks for.
+//! issuer and its time; and where the reason is a compromise, everything else that has its key. The plan counts those beside the selected
+//! ones, they are confirmed and approved with them, and those that came since end too. So that approvals cannot be avoided by that, as many
+//! are needed as the number of the day asks for.
+
+mod reach;
 
 use std::sync::Arc;
 
@@ -24,8 +27,9 @@ use crate::authority::{CertificateAuthority, names};
 use crate::error::CaError;
 use crate::revocation::ends_renewals;
 use crate::storage::queue::QueueSelection;
-use crate::storage::{Counted, RenewalCount, Selected, Selection, State, StoreError};
+use crate::storage::{Selected, Selection, State, StoreError};
 use crate::wire::stored_reason;
+use reach::{Around, Reach};
 
 /// How long an order may be carried out.
 const ORDER_LASTS: i64 = 7 * 86_400;
@@ -48,11 +52,11 @@ const ATTEMPTS: u32 = 4;
 /// for the first piece and not for each of thousands.
 pub(crate) struct CountedOrders(Cache<[u8; 32], Found>);
 
-/// How many certificates an order selects, and how many others came of them by renewal.
+/// How many certificates an order selects, and how many others end with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Found {
     matching: u64,
-    renewed: u64,
+    beside: Reach,
 }
 
 impl CountedOrders {
@@ -80,6 +84,9 @@ pub struct Order {
     /// How many others had come of them by renewal and end with them; 0, and not written, where none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub renewed: u64,
+    /// How many others had one of their keys and end with them; 0, and not written, where none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub same_key: u64,
     /// Why.
     pub reason: ca_api::RevocationReason,
     /// From when on they must not be trusted; none for the time of recording.
@@ -113,7 +120,12 @@ impl Order {
 
     /// What is confirmed: every certificate that it ends.
     fn all(&self) -> u64 {
-        self.matching.saturating_add(self.renewed)
+        self.matching.saturating_add(self.beside().all())
+    }
+
+    /// How many others it ends.
+    fn beside(&self) -> Reach {
+        Reach { renewed: self.renewed, same_key: self.same_key }
     }
 
     fn selection(&self) -> Result<Selection, CaError> {
@@ -170,7 +182,8 @@ impl CertificateAuthority {
         }
         let open = self.store.count_requests(requests_meant(&asked.selection)?).await?;
         let count = self.store.count_selected(selection(&asked.selection)?).await?;
-        let renewed = self.renewed(&selection(&asked.selection)?, asked.reason, asked.compromised_at).await?;
+        let around = Around::of(selection(&asked.selection)?, asked.reason, asked.compromised_at);
+        let Reach { renewed, same_key } = self.reach(&around).await?;
         let order = Order {
             authority: self.authority_fingerprint()?,
             selection: asked.selection.clone(),
@@ -178,6 +191,7 @@ impl CertificateAuthority {
             requests_through: open.newest,
             matching: count.matching,
             renewed,
+            same_key,
             reason: asked.reason,
             compromised_at: asked.compromised_at,
             void_at: now.plus(ORDER_LASTS).0,
@@ -189,6 +203,7 @@ impl CertificateAuthority {
             matching: count.matching,
             revoked: count.revoked,
             renewed,
+            same_key,
             open_requests: open.count,
             approvals_needed: self.approvers_of(order.all()).map_or(0, Quorum::threshold),
             void_at: order.void_at,
@@ -198,42 +213,6 @@ impl CertificateAuthority {
     /// The quorum that has to approve a revocation of so many, if one has to.
     fn approvers_of(&self, ended: u64) -> Option<&Quorum> {
         self.quorum.as_ref().filter(|quorum| ended > quorum.revocations_above())
-    }
-
-    /// How many certificates beside the selected ones came of them by renewal, and end with them for a reason.
-    async fn renewed(
-        &self,
-        selection: &Selection,
-        reason: ca_api::RevocationReason,
-        compromised_at: Option<i64>,
-    ) -> Result<u64, CaError> {
-        let mut after = 0;
-        let mut all = 0_u64;
-        if !ends_renewals(stored_reason(reason)) {
-            return Ok(0);
-        }
-        loop {
-            let page = self.store.selected(selection.clone(), after, MAX_PIECE).await?;
-            let Some(last) = page.last() else { return Ok(all) };
-            after = last.row;
-            let count = self.renewed_of(&page, selection, reason, compromised_at).await?;
-            all = all.saturating_add(count.revoked).saturating_add(count.standing);
-        }
-    }
-
-    /// What came of some certificates of a selection, beside the selected ones.
-    async fn renewed_of(
-        &self,
-        page: &[Selected],
-        selection: &Selection,
-        reason: ca_api::RevocationReason,
-        compromised_at: Option<i64>,
-    ) -> Result<RenewalCount, CaError> {
-        let since =
-            compromised_at.filter(|_| reason == ca_api::RevocationReason::KeyCompromise).map(UnixTime);
-        let of = page.iter().map(|one| one.serial.clone()).collect();
-        let which = Counted { apart_from: Some(selection.clone()), since };
-        Ok(self.store.count_renewals(of, which).await?)
     }
 
     /// SHA-256 of the key that signs certificates: what is approved for one authority says nothing to another.
@@ -281,7 +260,7 @@ impl CertificateAuthority {
         if found.matching != order.matching {
             return Err(CaError::SelectionChanged { planned: order.matching, found: found.matching });
         }
-        let ended = found.matching.saturating_add(found.renewed.max(order.renewed));
+        let ended = found.matching.saturating_add(found.beside.most(order.beside()).all());
         let approved = match self.approvers_of(ended) {
             None => None,
             Some(quorum) => {
@@ -305,8 +284,8 @@ impl CertificateAuthority {
             return Ok(known);
         }
         let selection = order.selection()?;
-        let renewed = self.renewed(&selection, order.reason, order.compromised_at).await?;
-        let found = Found { matching: self.store.count_selected(selection).await?.matching, renewed };
+        let beside = self.reach(&Around::of(selection.clone(), order.reason, order.compromised_at)).await?;
+        let found = Found { matching: self.store.count_selected(selection).await?.matching, beside };
         self.counted_orders.0.insert(digest, found);
         Ok(found)
     }
@@ -335,7 +314,7 @@ impl CertificateAuthority {
         });
         let now = self.clock.for_records();
         self.store.audit("revocation.ordered", &piece.actor, detail.into(), now).await?;
-        let mut done = RevokeManyDone { revoked: 0, kept: 0, renewed: 0, ended_requests: 0, next: None };
+        let mut done = RevokeManyDone::default();
         // Before the certificates are looked for: a request that is fetched until then has its certificate among them, and none is
         // fetched after.
         let meant = requests_meant(&order.selection)?;
@@ -356,10 +335,9 @@ impl CertificateAuthority {
                 Err(error) => return Err(error),
             }
         }
-        if ends_renewals(reason) {
-            let renewed = self.renewed_of(&found, &selection, order.reason, order.compromised_at).await?;
-            done.renewed = renewed.revoked;
-        }
+        let around = Around::of(selection, order.reason, order.compromised_at);
+        let ended = self.reach_of(&found, piece.after, &around).await?.revoked;
+        (done.renewed, done.same_key) = (ended.renewed, ended.same_key);
         if found.len() == piece.limit as usize {
             done.next = found.last().map(|last| last.row);
         }
@@ -431,6 +409,7 @@ mod tests {
             requests_through: 0,
             matching: 3,
             renewed: 0,
+            same_key: 0,
             reason: ca_api::RevocationReason::KeyCompromise,
             compromised_at: Some(1_700_000_000),
             void_at: 1_800_000_000,
@@ -453,7 +432,10 @@ mod tests {
         assert_eq!(Order::parse(&expected).unwrap(), with_requests);
         let with_renewals = Order { renewed: 4, ..order() };
         let expected = text.replace("\"matching\":3,", "\"matching\":3,\"renewed\":4,");
-        assert_eq!((with_renewals.text().unwrap(), with_renewals.all()), (expected, 7));
+        assert_eq!((with_renewals.text().unwrap(), with_renewals.all()), (expected.clone(), 7));
+        let of_keys = Order { same_key: 5, ..with_renewals };
+        let expected = expected.replace("\"renewed\":4,", "\"renewed\":4,\"same_key\":5,");
+        assert_eq!((of_keys.text().unwrap(), of_keys.all()), (expected, 12));
         for other in [
             format!("{text} "),
             text.replace(":3,", ": 3,"),

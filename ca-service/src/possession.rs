@@ -148,7 +148,8 @@ impl CertificateAuthority {
     /// for [`Self::list_own`].
     ///
     /// The key says nothing of what it could not renew, nor of the past of others' keys: what came of a certificate that has ended
-    /// stays, and of one that has not it ends from now on. Everything else is an operator's to say.
+    /// stays, and of one that has not it ends from now on. Everything else is an operator's to say. Of its own it says everything: a
+    /// compromise ends each certificate of the key, from the same date on, as a proof for each of them would.
     ///
     /// # Errors
     /// [`CaError::Possession`], and as [`Self::revoke`].
@@ -173,10 +174,8 @@ impl CertificateAuthority {
         let holder = self.holder(asked.proof.as_ref(), connection, &proven).await?;
         let (reason, since) = (stored_reason(asked.reason.into()), asked.compromised_at.map(UnixTime));
         let dated = self.clock.for_records();
-        // Where none ends, that is recorded too.
-        let lapsed = holder.record.not_after < dated.max(shown_at);
-        let ended = if lapsed { Some(UnixTime(i64::MAX)) } else { since };
-        let renewals = ends_renewals(reason).then_some(EndRenewals { since: ended, dated });
+        let valid_at = Some(dated.max(shown_at));
+        let renewals = ends_renewals(reason).then_some(EndRenewals { since, dated, valid_at });
         self.revoke_with(&holder.record.serial, reason, since, renewals, &holder.name()).await
     }
 

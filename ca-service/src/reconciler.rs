@@ -8,6 +8,7 @@ use ca_pki::UnixTime;
 use ca_pki::crl::RevocationReason;
 
 use crate::authority::CertificateAuthority;
+use crate::consequences::Consequences;
 use crate::error::CaError;
 use crate::issuance::{recorded_kind, recorded_tbs};
 use crate::storage::{IntentId, Open, State, Step, StoreError, StoredCertificate};
@@ -36,6 +37,8 @@ pub struct Reconciled {
     pub waiting: usize,
     /// What came of revoked certificates by renewal, and ended with them.
     pub renewals: usize,
+    /// What had a key that is in other hands, and ended with the certificate of which that was said.
+    pub of_keys: usize,
 }
 
 /// Which issuances a pass looks at.
@@ -134,13 +137,14 @@ impl CertificateAuthority {
         Ok(done)
     }
 
-    /// The part of a pass that needs no log: renewals that end, intents without a signature, and interrupted signatures. At start it comes
+    /// The part of a pass that needs no log: what ends with revoked certificates, intents without a signature, and interrupted signatures. At start it comes
     /// before the first request, so that nothing in flight is mistaken for a leftover.
     ///
     /// # Errors
     /// [`CaError::Store`].
     pub async fn reconcile_local(&self, reach: Reach<'_>) -> Result<Reconciled, CaError> {
-        let mut done = Reconciled { renewals: self.end_renewals().await?, ..Reconciled::default() };
+        let Consequences { renewals, of_keys } = self.end_due().await?;
+        let mut done = Reconciled { renewals, of_keys, ..Reconciled::default() };
         loop {
             let before = done;
             for record in self.open(Open::Here, reach).await? {

@@ -10,9 +10,7 @@ use trust_store::sorted_json::SortedJson;
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
-use crate::storage::{
-    Counted, EndRenewals, NewRevocation, RenewalCount, StoreError, StoredCertificate, StoredRevocation,
-};
+use crate::storage::{EndRenewals, NewRevocation, StoreError, StoredCertificate, StoredRevocation};
 use crate::transparency::{EventLog, LogError, MAX_EVENTS};
 
 /// Predicate type of a revocation statement.
@@ -55,7 +53,8 @@ fn is_for_good(error: &CaError) -> bool {
 
 impl CertificateAuthority {
     /// Revokes a certificate, an issuing CA's own included, and what came of it by renewal unless the reason says that its holder is
-    /// trusted. Repeating is harmless; an earlier date moves it back, and a compromise learnt of later replaces another reason (R2).
+    /// trusted; for a compromise also everything else that has its key. Repeating is harmless; an earlier date moves it back, and a
+    /// compromise learnt of later replaces another reason (R2).
     /// Runs to its end even when the caller goes away.
     ///
     /// # Errors
@@ -109,9 +108,10 @@ impl CertificateAuthority {
         actor: &str,
     ) -> Result<StoredRevocation, CaError> {
         let outcome = self.record_one_revocation(serial, reason, compromised_at, renewals, actor).await;
-        // Recorded as due with it, also where it was given up before: what fails here the reconciler goes on with.
+        // Recorded as due with it, also where it was given up before: what fails here the reconciler goes on with. A compromise ends renewals,
+        // too.
         if renewals.is_some() && matches!(outcome, Ok(_) | Err(CaError::RevokedForAnotherReason)) {
-            self.end_renewals().await?;
+            self.end_due().await?;
         }
         outcome
     }
@@ -121,43 +121,7 @@ impl CertificateAuthority {
     fn ended_with(&self, reason: RevocationReason, compromised_at: Option<UnixTime>) -> Option<EndRenewals> {
         let since = compromised_at.filter(|_| reason == RevocationReason::KeyCompromise);
         let dated = since.unwrap_or_else(|| self.clock.for_records());
-        ends_renewals(reason).then_some(EndRenewals { since, dated })
-    }
-
-    /// Ends what came of revoked certificates by renewal and is due, all of it; returns how many. Whoever revokes, the reconciler and the
-    /// start do so.
-    ///
-    /// # Errors
-    /// [`CaError::Store`]; what is left stays due.
-    pub async fn end_renewals(&self) -> Result<usize, CaError> {
-        let mut all = 0;
-        loop {
-            let ended = self.store.end_renewals(self.clock.for_records()).await.inspect_err(|_| {
-                // Which ones may have been recorded all the same is not known: everything is looked at.
-                self.presigned.demand_pass();
-            })?;
-            for (issuer, serial) in &ended.revoked {
-                self.answers.forget(serial);
-                self.withdraw_presigned(issuer, serial);
-            }
-            if !ended.revoked.is_empty() {
-                self.changed.notify_one();
-                self.event_due.notify_one();
-            }
-            self.metrics.revoked.inc_by(ended.revoked.len() as u64);
-            all += ended.revoked.len();
-            if !ended.more {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// How many certificates came of one by renewal, and of those.
-    ///
-    /// # Errors
-    /// [`CaError::Store`].
-    pub async fn renewals_of(&self, serial: &SerialNumber) -> Result<RenewalCount, CaError> {
-        Ok(self.store.count_renewals(vec![serial.clone()], Counted::default()).await?)
+        ends_renewals(reason).then_some(EndRenewals { since, dated, valid_at: None })
     }
 
     /// One certificate, with a note of which renewals end with it.

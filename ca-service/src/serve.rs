@@ -120,6 +120,7 @@ pub async fn assemble(
         answers: AnswerCache::new(),
         presigned,
         counted_orders: CountedOrders::new(),
+        ending: tokio::sync::Mutex::default(),
         set_aside: SetAside::default(),
         deliveries: Deliveries::default(),
         metrics: CaMetrics::default(),

@@ -8,6 +8,7 @@ mod authorities;
 pub mod backup;
 mod certificates;
 mod checkpoints;
+mod compromised_keys;
 mod crls;
 pub mod database;
 mod dated;
@@ -38,6 +39,7 @@ pub use authorities::StoredAuthority;
 use ca_pki::crl::{RevocationReason, RevokedEntry};
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
+pub use compromised_keys::{CompromisedKeyStore, OthersOfKeys};
 pub use database::Database;
 pub use dated::DatedStatus;
 pub use error::StoreError;
@@ -46,7 +48,8 @@ pub use identity_tokens::UsedIdentityToken;
 pub use problem_reports::{NewProblem, OpenProblems, ProblemStore};
 use queue::{QueueStore, QueuedId};
 pub(crate) use renewals::{BY_CERTIFICATE, requester};
-pub use renewals::{Counted, EndRenewals, EndedRenewals, RenewalCount, RenewalEnd, RenewalStore};
+pub use renewals::{Counted, EndRenewals, Ended, EndedCertificate, RenewalCount, RenewalEnd, RenewalStore};
+pub(crate) use revocations::is_compromise;
 pub use revocations::{NewRevocation, StoredRevocation};
 pub use search::{Expiring, ExpiryMark, MAX_RENEWALS, Search, Selected, SelectedCount, Selection};
 pub use service::{ForgottenTokens, ServiceStore};
@@ -280,7 +283,9 @@ pub struct StoredCrl {
 /// Implementations MUST be durable when a changing call returns `Ok`, MUST make each call one transaction together with
 /// its audit record, MUST refuse without writing anything where the documentation says "nothing was changed", and MUST
 /// keep serial numbers and (issuer, list, CRL number) unique for ever. Calls may come from many tasks at once.
-pub trait CertificateStore: ProblemStore + QueueStore + RenewalStore + ServiceStore {
+pub trait CertificateStore:
+    CompromisedKeyStore + ProblemStore + QueueStore + RenewalStore + ServiceStore
+{
     /// Records a token. `actor` asked for it.
     fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;
 

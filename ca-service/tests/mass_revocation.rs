@@ -334,5 +334,23 @@ async fn more_than_the_configured_number_needs_the_quorum_over_these_very_bytes(
     let plan = admin.plan_revocations(&asked).await.unwrap();
     assert_eq!((plan.matching, plan.renewed, plan.approvals_needed), (1, 1, 2));
     assert!(admin.show(&issued.serial).await.unwrap().revocation.is_none());
+
+    // So does what has the same key.
+    let shared = key();
+    for who in ["one@example.com", "two@example.com"] {
+        let token = server.token(who).await;
+        server.client().enrol(&enrol_request(&token.token, &shared, None)).await.unwrap();
+    }
+    let selection = RevocationSelection {
+        identity: Some("one@example.com".to_owned()),
+        ..RevocationSelection::default()
+    };
+    for (reason, same_key, approvals_needed) in
+        [(RevocationReason::KeyCompromise, 1, 2), (RevocationReason::PrivilegeWithdrawn, 0, 0)]
+    {
+        let asked = PlanRevocations { selection: selection.clone(), reason, compromised_at: None };
+        let plan = admin.plan_revocations(&asked).await.unwrap();
+        assert_eq!((plan.matching, plan.same_key, plan.approvals_needed), (1, same_key, approvals_needed));
+    }
     server.finish().await;
 }

@@ -8,68 +8,17 @@ mod fixture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_api::possession::{OwnReason, ProvenDeed, RevokeOwn};
 use ca_api::{PlanRevocations, RevocationSelection, RevokeMany};
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
-use ca_service::issuance::Issued;
 use ca_service::reconciler::Reach;
-use ca_service::storage::{CertificateStore, StoredRevocation};
+use ca_service::storage::CertificateStore;
 use ca_service::{CaError, CertificateAuthority, check};
 use fixture::faults::{Fault, FaultyStore};
-use fixture::{Site, check_ca, enrol_request, key, proof_at, renewal_at, token_request};
-use rcgen::KeyPair;
+use fixture::own::{Own, revocation};
+use fixture::{Site, check_ca};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
-
-/// A certificate and its key.
-struct Own {
-    key: KeyPair,
-    issued: Issued,
-}
-
-impl Own {
-    async fn enrolled(authority: &Arc<CertificateAuthority>, email: &str) -> Self {
-        let token = authority.create_token(&token_request(email, "developer"), "test").await.unwrap();
-        let key = key();
-        let issued = authority.enrol(&enrol_request(&token.token, &key, None)).await.unwrap();
-        Self { key, issued }
-    }
-
-    fn certificate(&self) -> String {
-        ca_pki::pem::encode("CERTIFICATE", &self.issued.certificate).unwrap()
-    }
-
-    async fn renewed(
-        &self,
-        authority: &Arc<CertificateAuthority>,
-        clock: &TestClock,
-        id: &str,
-    ) -> Result<Self, CaError> {
-        let (key, serial, certificate) = (key(), self.issued.serial.to_string(), self.certificate());
-        let own = (&self.key, serial.as_str(), certificate.as_str());
-        let asked = renewal_at(authority, own, &key, id, clock.unix_seconds());
-        Ok(Self { issued: authority.renew_own(&asked, None).await?, key })
-    }
-
-    /// Revoked by its key.
-    async fn given_up(
-        &self,
-        authority: &Arc<CertificateAuthority>,
-        clock: &TestClock,
-        compromised_at: Option<i64>,
-    ) -> StoredRevocation {
-        let (reason, serial) = (OwnReason::KeyCompromise, self.issued.serial.to_string());
-        let content = RevokeOwn::content(reason, compromised_at);
-        let now = clock.unix_seconds();
-        let proof = proof_at(&self.key, &serial, &self.certificate(), ProvenDeed::Revoke, &content, now);
-        authority.revoke_own(&RevokeOwn { proof: Some(proof), reason, compromised_at }, None).await.unwrap()
-    }
-}
-
-async fn revocation(authority: &CertificateAuthority, own: &Own) -> Option<StoredRevocation> {
-    authority.store().certificate(&own.issued.serial).await.unwrap().unwrap().revocation
-}
 
 fn clock() -> Arc<TestClock> {
     Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()))

@@ -221,7 +221,7 @@ async fn a_compromise_replaces_another_reason_and_bars_the_key() {
     let revoke = async |reason| authority.revoke(&serial, reason, None, "test").await;
     let first = revoke(RevocationReason::Superseded).await.unwrap();
     // Neither reason nor key is barred by a revocation that says nothing about the key.
-    authority.enrol(&enrol_request(&token("two@example.com").await, &key, None)).await.unwrap();
+    let other = authority.enrol(&enrol_request(&token("two@example.com").await, &key, None)).await.unwrap();
     assert!(matches!(
         revoke(RevocationReason::CessationOfOperation).await,
         Err(CaError::RevokedForAnotherReason)
@@ -232,6 +232,8 @@ async fn a_compromise_replaces_another_reason_and_bars_the_key() {
     assert!(graver.recorded_at > first.recorded_at && graver.event_index.is_none());
     assert!(matches!(revoke(RevocationReason::Superseded).await, Err(CaError::RevokedForAnotherReason)));
     assert_eq!(revoke(RevocationReason::KeyCompromise).await.unwrap(), graver);
+    let other = authority.store().certificate(&other.serial).await.unwrap().unwrap();
+    assert_eq!(other.revocation.unwrap().reason, RevocationReason::KeyCompromise);
 
     let unused = token("three@example.com").await;
     let refused = authority.enrol(&enrol_request(&unused, &key, None)).await;

@@ -273,6 +273,9 @@ fn say_revoked(revocation: &Revocation, out: &Output) {
     if let Some(standing @ 1..) = revocation.renewals_standing {
         out.line(format!("{standing} {of_it} stand"));
     }
+    if let Some(others @ 1..) = revocation.same_key_revoked {
+        out.line(format!("{others} other certificates of its key are revoked"));
+    }
     out.value(|| json!({ "ok": true, "revocation": revocation }));
 }
 

@@ -56,6 +56,9 @@ pub struct RevocationPlan {
     /// How many certificates beside them came of them by renewal, and end with them.
     #[serde(default)]
     pub renewed: u64,
+    /// How many others have one of their keys, and end with them because the reason is a compromise.
+    #[serde(default)]
+    pub same_key: u64,
     /// Requests waiting for approval that it ends.
     #[serde(default)]
     pub open_requests: u64,
@@ -71,7 +74,7 @@ pub struct RevocationPlan {
 pub struct RevokeMany {
     /// [`RevocationPlan::order`], byte for byte.
     pub order: String,
-    /// [`RevocationPlan::matching`] and [`RevocationPlan::renewed`] together, as a person confirmed it.
+    /// [`RevocationPlan::matching`], [`RevocationPlan::renewed`] and [`RevocationPlan::same_key`] together, as a person confirmed it.
     pub confirm: u64,
     /// Approvals: DSSE envelopes in JSON, as `ca-service approve-revocation` writes them.
     #[serde(default)]
@@ -85,7 +88,7 @@ pub struct RevokeMany {
 }
 
 /// What a piece did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeManyDone {
     /// Certificates that are revoked as ordered now, those that were so before among them.
@@ -95,6 +98,9 @@ pub struct RevokeManyDone {
     /// Certificates beside those that came of them by renewal, and are revoked now.
     #[serde(default)]
     pub renewed: u64,
+    /// Others that have one of their keys, of a compromise, and are revoked now.
+    #[serde(default)]
+    pub same_key: u64,
     /// Requests waiting for approval that this piece ended.
     #[serde(default)]
     pub ended_requests: u64,

@@ -58,4 +58,7 @@ pub struct Revocation {
     /// How many of them are not: the reason, or the date, says that their holder is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewals_standing: Option<u64>,
+    /// How many other certificates of its key are revoked now, of a compromised one; in the answer to a revocation only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_key_revoked: Option<u64>,
 }

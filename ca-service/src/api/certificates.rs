@@ -216,14 +216,16 @@ pub(super) fn record(
     })
 }
 
-/// A revocation that was just asked for, with what became of renewals.
+/// A revocation that was just asked for, with what ended with it.
 pub(super) async fn revoked_with(
     authority: &CertificateAuthority,
     stored: &StoredRevocation,
 ) -> Result<Revocation, Problem> {
     let renewals = authority.renewals_of(&stored.serial).await?;
     let (revoked, standing) = (Some(renewals.revoked), Some(renewals.standing));
-    Ok(Revocation { renewals_revoked: revoked, renewals_standing: standing, ..revocation(stored) })
+    let same_key_revoked = authority.ended_with_key(stored).await?;
+    let of_it = revocation(stored);
+    Ok(Revocation { renewals_revoked: revoked, renewals_standing: standing, same_key_revoked, ..of_it })
 }
 
 pub(super) fn revocation(stored: &StoredRevocation) -> Revocation {
@@ -237,5 +239,6 @@ pub(super) fn revocation(stored: &StoredRevocation) -> Revocation {
         event_log_index: stored.event_index,
         renewals_revoked: None,
         renewals_standing: None,
+        same_key_revoked: None,
     }
 }

@@ -180,7 +180,7 @@ fn search_query(search: &Search, segment: Option<i64>, limit: u32) -> Conditions
 
 /// The segments that have what a selection means, from a row on: one after the other where it names what they are ordered by, else none for
 /// all rows at once.
-fn segments(
+pub(super) fn segments(
     connection: &Connection,
     wanted: &Selection,
     from: i64,
@@ -264,13 +264,14 @@ fn selected_in(
     };
     conditions.demand(" AND id > ?", Some(after));
     conditions.demand(" ORDER BY id LIMIT ?", Some(limit));
-    let query = format!("SELECT id, serial, not_before, not_after{}", conditions.text);
+    let query = format!("SELECT id, serial, not_before, not_after, spki_sha256{}", conditions.text);
     rows::all(connection, &query, &conditions.parameters(), |row| {
         Ok(Selected {
             row: get(row, 0)?,
             serial: rows::serial(rows::blob(row, 1)?)?,
             not_before: UnixTime(get(row, 2)?),
             not_after: UnixTime(get(row, 3)?),
+            spki_sha256: rows::column::<32>(row, 4)?,
         })
     })
 }

@@ -10,9 +10,10 @@ use ca_pki::{SerialNumber, UnixTime};
 
 use super::revocations::{self, NewRevocation, is_compromise};
 use super::rows::{self, column, get};
+use super::search::Particulars;
 use super::sql::{Connection, Parameter, Value, params};
 use super::sql_store::SqlStore;
-use super::{Answer, Selection, State, StoreError};
+use super::{Answer, Selection, State, StoreError, compromised_keys};
 
 /// What the requester of a renewal is called, before the serial number of the old certificate.
 pub(crate) const BY_CERTIFICATE: &str = "certificate:";
@@ -28,6 +29,8 @@ pub struct EndRenewals {
     pub since: Option<UnixTime>,
     /// From when on they must not be trusted, each at the earliest from its own validity on.
     pub dated: UnixTime,
+    /// Those of certificates alone that had not ended by then; none for all.
+    pub valid_at: Option<UnixTime>,
 }
 
 /// What was demanded of the renewals of a revoked certificate.
@@ -41,12 +44,23 @@ pub struct RenewalEnd {
     pub done: bool,
 }
 
+/// A certificate that ended with another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedCertificate {
+    /// Serial number.
+    pub serial: SerialNumber,
+    /// Name of the issuing authority.
+    pub issuer: String,
+    /// Whether it is one of the CA's own, which carry no identity.
+    pub is_own: bool,
+}
+
 /// What a piece of the work did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EndedRenewals {
-    /// Issuers and serial numbers of what is revoked now.
-    pub revoked: Vec<(String, SerialNumber)>,
-    /// Whether there is more to do.
+pub struct Ended {
+    /// What is revoked now.
+    pub revoked: Vec<EndedCertificate>,
+    /// Whether there is more to do, of renewals or of keys: each brings forth the other.
     pub more: bool,
 }
 
@@ -72,7 +86,7 @@ pub struct Counted {
 pub trait RenewalStore: Send + Sync {
     /// Goes on ending what came of revoked certificates: a bounded number in one transaction with their audit records. Writes nothing
     /// where nothing is due.
-    fn end_renewals(&self, at: UnixTime) -> Answer<'_, EndedRenewals>;
+    fn end_renewals(&self, at: UnixTime) -> Answer<'_, Ended>;
     /// How many certificates came of these, directly or of one another; of more than 100,000 so many.
     fn count_renewals(&self, of: Vec<SerialNumber>, which: Counted) -> Answer<'_, RenewalCount>;
     /// What was demanded of the renewals of a certificate when it was revoked; none where it had none, or they stay.
@@ -80,10 +94,10 @@ pub trait RenewalStore: Send + Sync {
 }
 
 impl RenewalStore for SqlStore {
-    fn end_renewals(&self, at: UnixTime) -> Answer<'_, EndedRenewals> {
+    fn end_renewals(&self, at: UnixTime) -> Answer<'_, Ended> {
         Box::pin(async move {
             if !self.readers.read(any_due).await? {
-                return Ok(EndedRenewals::default());
+                return Ok(Ended::default());
             }
             self.writer.change_status(move |connection| go_on(connection, at)).await
         })
@@ -113,13 +127,29 @@ struct Child {
     not_before: UnixTime,
     created_at: UnixTime,
     state: State,
+    identity: Option<String>,
+    profile: String,
+}
+
+impl Child {
+    fn particulars(&self) -> Particulars<'_> {
+        Particulars {
+            row: self.row,
+            identity: self.identity.as_deref(),
+            spki_sha256: &self.spki_sha256,
+            issuer: &self.issuer,
+            profile: &self.profile,
+            created_at: self.created_at,
+        }
+    }
 }
 
 /// What came of some certificates directly, by the words of the index of requesters; what was given up is not among it.
 macro_rules! children_of {
     ($requesters:literal) => {
         concat!(
-            "SELECT serial, id, issuer, spki_sha256, not_before, created_at, state FROM certificate ",
+            "SELECT serial, id, issuer, spki_sha256, not_before, created_at, state, identity, profile ",
+            "FROM certificate ",
             "WHERE requester ",
             $requesters,
             " AND request_id IS NOT NULL AND substr(requester, 1, 6) <> 'token:'"
@@ -159,6 +189,8 @@ fn found(connection: &Connection, query: &str, parameters: &[Value<'_>]) -> Resu
             not_before: UnixTime(get(row, 4)?),
             created_at: UnixTime(get(row, 5)?),
             state: rows::state(get(row, 6)?)?,
+            identity: get(row, 7)?,
+            profile: get(row, 8)?,
         })
     })
 }
@@ -168,29 +200,54 @@ fn find(connection: &Connection, serial: &SerialNumber) -> Result<Option<(Renewa
     let query = "SELECT reason, since, dated, done, actor FROM renewal_end WHERE serial = ?";
     rows::first(connection, query, params![serial.as_bytes()], |row| {
         let since = get::<Option<i64>>(row, 1)?.map(UnixTime);
-        let which = EndRenewals { since, dated: UnixTime(get(row, 2)?) };
+        let which = EndRenewals { since, dated: UnixTime(get(row, 2)?), valid_at: None };
         let end = RenewalEnd { which, reason: rows::reason(get(row, 0)?)?, done: get::<i64>(row, 3)? != 0 };
         Ok((end, get(row, 4)?))
     })
 }
 
+impl EndRenewals {
+    /// What it comes to for one certificate, by the last second of its validity. Where none ends, that is said too.
+    pub(super) fn of_one_until(self, not_after: UnixTime) -> Self {
+        let had_ended = self.valid_at.is_some_and(|at| not_after < at);
+        let since = if had_ended { Some(UnixTime(i64::MAX)) } else { self.since };
+        Self { since, valid_at: None, ..self }
+    }
+
+    /// Whether another demand means no more than this one.
+    pub(super) fn covers(self, other: Self) -> bool {
+        let reaches = |from: Option<UnixTime>, other: Option<UnixTime>| match (from, other) {
+            (None, _) => true,
+            (Some(from), Some(other)) => from <= other,
+            (Some(_), None) => false,
+        };
+        reaches(self.since, other.since)
+            && reaches(self.valid_at, other.valid_at)
+            && self.dated <= other.dated
+    }
+
+    /// Both demands in one.
+    pub(super) fn with(self, other: Self) -> Self {
+        let first = |one: Option<UnixTime>, other: Option<UnixTime>| {
+            one.zip(other).map(|(one, other)| one.min(other))
+        };
+        Self {
+            since: first(self.since, other.since),
+            dated: self.dated.min(other.dated),
+            valid_at: first(self.valid_at, other.valid_at),
+        }
+    }
+}
+
 impl RenewalEnd {
     /// Whether nothing is left to do for another demand once this one was met.
     fn covers(&self, other: &Self) -> bool {
-        let since = match (self.which.since, other.which.since) {
-            (None, _) => true,
-            (Some(since), Some(other)) => since <= other,
-            (Some(_), None) => false,
-        };
-        since
-            && self.which.dated <= other.which.dated
-            && (self.reason == other.reason || is_compromise(self.reason))
+        self.which.covers(other.which) && (self.reason == other.reason || is_compromise(self.reason))
     }
 
     /// Both demands in one.
     fn with(self, other: Self) -> Self {
-        let since = self.which.since.zip(other.which.since).map(|(one, other)| one.min(other));
-        let which = EndRenewals { since, dated: self.which.dated.min(other.which.dated) };
+        let which = self.which.with(other.which);
         let reason = if is_compromise(self.reason) { self.reason } else { other.reason };
         Self { which, reason, done: false }
     }
@@ -236,7 +293,7 @@ fn due(connection: &Connection, limit: u32) -> Result<Vec<SerialNumber>, StoreEr
     rows::all(connection, DUE, params![limit], |row| rows::serial(rows::blob(row, 0)?))
 }
 
-fn any_due(connection: &Connection) -> Result<bool, StoreError> {
+pub(super) fn any_due(connection: &Connection) -> Result<bool, StoreError> {
     Ok(!due(connection, 1)?.is_empty())
 }
 
@@ -247,8 +304,8 @@ pub(super) fn are_due_of(connection: &Connection, identity: &str) -> Result<bool
 }
 
 /// Ends what came of some certificates directly, and notes the same of what came of that.
-fn go_on(connection: &Connection, at: UnixTime) -> Result<EndedRenewals, StoreError> {
-    let mut ended = EndedRenewals::default();
+fn go_on(connection: &Connection, at: UnixTime) -> Result<Ended, StoreError> {
+    let mut ended = Ended::default();
     for serial in due(connection, PIECE)? {
         let (end, actor) =
             find(connection, &serial)?.ok_or_else(|| rows::corrupted("a demand on renewals is missing"))?;
@@ -267,7 +324,11 @@ fn go_on(connection: &Connection, at: UnixTime) -> Result<EndedRenewals, StoreEr
                 renewals: Some(end.which),
             };
             match revocations::revoke(connection, &new) {
-                Ok(_) => ended.revoked.push((child.issuer, child.serial)),
+                Ok(_) => ended.revoked.push(EndedCertificate {
+                    serial: child.serial,
+                    issuer: child.issuer,
+                    is_own: child.identity.is_none(),
+                }),
                 // Of what was given up nothing exists.
                 Err(StoreError::StateConflict) => {}
                 Err(StoreError::NotFound) => return Err(rows::corrupted("a renewal is missing")),
@@ -277,7 +338,7 @@ fn go_on(connection: &Connection, at: UnixTime) -> Result<EndedRenewals, StoreEr
         let done = "UPDATE renewal_end SET done = 1 WHERE serial = ?";
         rows::execute(connection, done, params![serial.as_bytes()])?;
     }
-    ended.more = any_due(connection)?;
+    ended.more = any_due(connection)? || compromised_keys::any_due(connection)?;
     Ok(ended)
 }
 
@@ -290,7 +351,7 @@ fn count(
     while !open.is_empty() {
         let parents = open.split_off(open.len().saturating_sub(TOGETHER));
         for child in children_of_some(connection, &parents)? {
-            let apart = which.apart_from.as_ref().is_some_and(|selection| means(selection, &child));
+            let apart = which.apart_from.as_ref().is_some_and(|it| it.selects(&child.particulars()));
             if apart || which.since.is_some_and(|since| child.created_at < since) {
                 continue;
             }
@@ -309,21 +370,13 @@ fn count(
     Ok(counted)
 }
 
-/// Whether a selection counts a renewal of one of its certificates itself. Identity and profile are those of the certificate.
-fn means(selection: &Selection, child: &Child) -> bool {
-    selection.spki_sha256.is_none_or(|key| key == child.spki_sha256)
-        && selection.issuer.as_ref().is_none_or(|issuer| *issuer == child.issuer)
-        && selection.created_from.is_none_or(|from| from <= child.created_at)
-        && selection.created_before.is_none_or(|before| child.created_at < before)
-        && selection.through.is_none_or(|through| child.row <= through)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn end(since: Option<i64>, dated: i64, reason: RevocationReason, done: bool) -> RenewalEnd {
-        RenewalEnd { which: EndRenewals { since: since.map(UnixTime), dated: UnixTime(dated) }, reason, done }
+        let which = EndRenewals { since: since.map(UnixTime), dated: UnixTime(dated), valid_at: None };
+        RenewalEnd { which, reason, done }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::queue::sql::steps;
 use super::renewals::{self, EndRenewals};
 use super::rows::{self, column, get, stored_index};
 use super::sql::{Connection, params};
-use super::{State, StoreError, audit, crls};
+use super::{State, StoreError, audit, compromised_keys, crls};
 
 /// A revocation's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,19 +48,24 @@ pub struct NewRevocation {
 }
 
 pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<StoredRevocation, StoreError> {
-    let query = "SELECT issuer, shard, state, identity FROM certificate WHERE serial = ?";
-    let (issuer, shard, state, identity) =
+    let query =
+        "SELECT issuer, shard, state, identity, not_after, spki_sha256 FROM certificate WHERE serial = ?";
+    let (issuer, shard, state, whose, key) =
         rows::first(connection, query, params![new.serial.as_bytes()], |row| {
             let (shard, state) = (rows::shard(get(row, 1)?)?, rows::state(get(row, 2)?)?);
-            Ok((get::<String>(row, 0)?, shard, state, get::<Option<String>>(row, 3)?))
+            let whose = (get::<Option<String>>(row, 3)?, UnixTime(get(row, 4)?));
+            Ok((get::<String>(row, 0)?, shard, state, whose, column::<32>(row, 5)?))
         })?
         .ok_or(StoreError::NotFound)?;
     // Nothing was signed: there is nothing to revoke, and answers are not good anyway.
     if matches!(state, State::Intent | State::Abandoned) {
         return Err(StoreError::StateConflict);
     }
-    if let (Some(which), Some(identity)) = (new.renewals, &identity) {
-        renewals::note(connection, new, identity, which)?;
+    if let (Some(which), (Some(identity), not_after)) = (new.renewals, &whose) {
+        renewals::note(connection, new, identity, which.of_one_until(*not_after))?;
+    }
+    if is_compromise(new.reason) {
+        compromised_keys::note(connection, new, &key)?;
     }
     let (mut revoked_at, mut recorded_at) = (new.revoked_at, new.at);
     if let Some(recorded) = find(connection, &issuer, i64::from(shard.0), &new.serial)? {
@@ -110,7 +115,7 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
     audit::append(connection, "certificate.revoked", &new.actor, detail, new.at)?;
     end_requests_of_renewal(connection, new)?;
     if is_compromise(new.reason) {
-        end_requests_of_key(connection, new)?;
+        end_requests_of_key(connection, new, key)?;
     }
     find(connection, &issuer, i64::from(shard.0), &new.serial)?
         .ok_or_else(|| rows::corrupted("a revocation that was just written is missing"))
@@ -129,15 +134,17 @@ fn end_requests_of_renewal(connection: &Connection, new: &NewRevocation) -> Resu
 }
 
 /// Ends what waits for people with a key that is in other hands: nothing may come of it.
-fn end_requests_of_key(connection: &Connection, new: &NewRevocation) -> Result<(), StoreError> {
-    let query = "SELECT spki_sha256 FROM certificate WHERE serial = ?";
-    let key = rows::first(connection, query, params![new.serial.as_bytes()], |row| column::<32>(row, 0))?;
-    let of_key = QueueSelection { spki_sha256: key, ..QueueSelection::default() };
+fn end_requests_of_key(
+    connection: &Connection,
+    new: &NewRevocation,
+    key: [u8; 32],
+) -> Result<(), StoreError> {
+    let of_key = QueueSelection { spki_sha256: Some(key), ..QueueSelection::default() };
     steps::end(connection, &of_key, &new.actor, "its key is recorded as compromised", new.at).map(|_| ())
 }
 
 /// Reasons that say that the key is in other hands.
-pub(super) fn is_compromise(reason: RevocationReason) -> bool {
+pub(crate) fn is_compromise(reason: RevocationReason) -> bool {
     matches!(reason, RevocationReason::KeyCompromise | RevocationReason::CaCompromise)
 }
 

@@ -80,6 +80,29 @@ pub struct Selection {
     pub requests_through: Option<i64>,
 }
 
+/// What a selection looks at.
+pub(super) struct Particulars<'a> {
+    pub(super) row: i64,
+    pub(super) identity: Option<&'a str>,
+    pub(super) spki_sha256: &'a [u8; 32],
+    pub(super) issuer: &'a str,
+    pub(super) profile: &'a str,
+    pub(super) created_at: UnixTime,
+}
+
+impl Selection {
+    /// Whether it counts a certificate. What is carried out with it because it came of requests is not counted.
+    pub(super) fn selects(&self, one: &Particulars<'_>) -> bool {
+        one.identity.is_some_and(|identity| self.identity.as_deref().is_none_or(|wanted| wanted == identity))
+            && self.spki_sha256.is_none_or(|key| key == *one.spki_sha256)
+            && self.issuer.as_deref().is_none_or(|issuer| issuer == one.issuer)
+            && self.profile.as_deref().is_none_or(|profile| profile == one.profile)
+            && self.created_from.is_none_or(|from| from <= one.created_at)
+            && self.created_before.is_none_or(|before| one.created_at < before)
+            && self.through.is_none_or(|through| one.row <= through)
+    }
+}
+
 /// One certificate of a selection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selected {
@@ -91,6 +114,8 @@ pub struct Selected {
     pub not_before: UnixTime,
     /// Last second of its validity.
     pub not_after: UnixTime,
+    /// SHA-256 of its key.
+    pub spki_sha256: [u8; 32],
 }
 
 /// How much a selection touches.

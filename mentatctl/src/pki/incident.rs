@@ -261,10 +261,12 @@ fn report(
         "order_sha256": hex::encode(Sha256::digest(&ordered.text)),
         "matching": ordered.matching,
         "renewed": ordered.renewed,
+        "same_key": ordered.same_key,
         "plan": ordered.plan,
         "approvals": incident.execution.approvals(),
         "carried_out": done.map(|done| json!({
-            "revoked": done.revoked, "kept": done.kept, "renewed": done.renewed, "ended_requests": done.ended,
+            "revoked": done.revoked, "kept": done.kept, "renewed": done.renewed, "same_key": done.same_key,
+            "ended_requests": done.ended,
         })),
         "failed": failed.map(|failure| json!({ "code": failure.code, "what": failure.what })),
         "certificates": certificates,

@@ -108,6 +108,9 @@ struct OrderHead {
     /// Others that came of them by renewal.
     #[serde(default)]
     renewed: u64,
+    /// Others that have one of their keys.
+    #[serde(default)]
+    same_key: u64,
     selection: RevocationSelection,
 }
 
@@ -119,6 +122,8 @@ pub(super) struct Ordered {
     pub(super) matching: u64,
     /// How many others came of them by renewal.
     pub(super) renewed: u64,
+    /// How many others have one of their keys.
+    pub(super) same_key: u64,
     /// Which.
     pub(super) selection: RevocationSelection,
     /// What the authority said of it, if it was planned now.
@@ -128,7 +133,7 @@ pub(super) struct Ordered {
 impl Ordered {
     /// How many certificates end by it: the number that is confirmed.
     pub(super) fn ended(&self) -> u64 {
-        self.matching.saturating_add(self.renewed)
+        self.matching.saturating_add(self.renewed).saturating_add(self.same_key)
     }
 }
 
@@ -141,8 +146,17 @@ pub(super) struct Done {
     pub(super) kept: u64,
     /// Others that came of them by renewal, and are revoked with them.
     pub(super) renewed: u64,
+    /// Others that have one of their keys, and are revoked with them.
+    pub(super) same_key: u64,
     /// Requests that waited for people.
     pub(super) ended: u64,
+}
+
+impl Done {
+    /// How many certificates it came to.
+    fn all(&self) -> u64 {
+        self.revoked + self.kept + self.renewed + self.same_key
+    }
 }
 
 /// Shows what a selection touches; with a confirmation revokes it.
@@ -168,10 +182,11 @@ pub fn run(
         }
         return Ok(Exit::Ok);
     };
-    let Done { revoked, kept, renewed, ended } = done;
+    let Done { revoked, kept, renewed, same_key, ended } = done;
     out.value(|| {
         json!({
-            "ok": true, "revoked": revoked, "kept": kept, "renewed": renewed, "ended_requests": ended,
+            "ok": true, "revoked": revoked, "kept": kept, "renewed": renewed, "same_key": same_key,
+            "ended_requests": ended,
         })
     });
     Ok(Exit::Ok)
@@ -195,9 +210,9 @@ pub(super) fn order(
     let ordered = match &selection.order {
         Some(path) => {
             let text = text(path)?;
-            let OrderHead { matching, renewed, selection } =
+            let OrderHead { matching, renewed, same_key, selection } =
                 serde_json::from_str(&text).or_fail(Exit::Usage, path.display())?;
-            Ordered { text, matching, renewed, selection, plan: None }
+            Ordered { text, matching, renewed, same_key, selection, plan: None }
         }
         None => {
             let asked = asked()?;
@@ -205,6 +220,9 @@ pub(super) fn order(
             out.line(format!("{} certificates, {} of them revoked already", plan.matching, plan.revoked));
             if plan.renewed > 0 {
                 out.line(format!("{} others came of them by renewal, and end with them", plan.renewed));
+            }
+            if plan.same_key > 0 {
+                out.line(format!("{} others have one of their keys, and end with them", plan.same_key));
             }
             if plan.open_requests > 0 {
                 out.line(format!("{} requests that wait for approval are ended, too", plan.open_requests));
@@ -216,8 +234,8 @@ pub(super) fn order(
                 ));
             }
             let (text, selection) = (plan.order.clone(), asked.selection);
-            let (matching, renewed) = (plan.matching, plan.renewed);
-            Ordered { text, matching, renewed, selection, plan: Some(plan) }
+            let (matching, renewed, same_key) = (plan.matching, plan.renewed, plan.same_key);
+            Ordered { text, matching, renewed, same_key, selection, plan: Some(plan) }
         }
     };
     if let Some(path) = &execution.write_order {
@@ -258,10 +276,13 @@ pub(super) fn execute(
     let request =
         RevokeMany { order: ordered.text.clone(), confirm, approvals, after: None, limit: Some(limit) };
     let done = block_on(carry_out(client, request, pace, out))?;
-    let Done { revoked, kept, renewed, ended } = done;
+    let Done { revoked, kept, renewed, same_key, ended } = done;
     out.line(format!("{revoked} certificates are revoked; {kept} stay revoked for another reason"));
     if renewed > 0 {
         out.line(format!("{renewed} others that came of them by renewal are revoked with them"));
+    }
+    if same_key > 0 {
+        out.line(format!("{same_key} others that have one of their keys are revoked with them"));
     }
     if ended > 0 {
         out.line(format!("{ended} requests that waited for approval are ended"));
@@ -282,15 +303,16 @@ async fn carry_out(
         let done = client.revoke_many(&request).await.map_err(|error| {
             ca_failure(error).hint(format!(
                 "{} of {} are done; repeat the command to go on",
-                all.revoked + all.kept + all.renewed,
+                all.all(),
                 request.confirm
             ))
         })?;
         all.revoked += done.revoked;
         all.kept += done.kept;
         all.renewed += done.renewed;
+        all.same_key += done.same_key;
         all.ended += done.ended_requests;
-        bar.reach(all.revoked + all.kept + all.renewed);
+        bar.reach(all.all());
         let Some(next) = done.next else { return Ok(all) };
         request.after = Some(next);
         if let Some(pace) = pace {

@@ -1,0 +1,250 @@
+//! A certificate that is revoked because its key is in other hands ends every certificate of that key, whatever interrupts it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_api::{PlanRevocations, RevocationSelection, RevokeMany};
+use ca_pki::UnixTime;
+use ca_pki::crl::RevocationReason;
+use ca_service::reconciler::{Reach, Reconciled};
+use ca_service::storage::{CrlPart, Search, State};
+use ca_service::{CaError, CertificateAuthority, check};
+use fixture::faults::{Fault, FaultyStore};
+use fixture::own::{Own, revocation};
+use fixture::{Site, authorised, check_ca, enrol_request, key, ocsp_request, token_request};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
+use trust_store::ocsp::{CertificateStatus, OcspResponse};
+
+const DAY: i64 = 86_400;
+
+fn clock() -> Arc<TestClock> {
+    Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()))
+}
+
+fn advance(clock: &TestClock, days: u64) {
+    clock.advance(Duration::from_secs(days * 86_400));
+}
+
+/// Two certificates of one key, of different people.
+async fn pair(authority: &Arc<CertificateAuthority>) -> [Own; 2] {
+    let first = Own::enrolled(authority, "dev@example.com").await;
+    let second = Own::enrolled_for(authority, "pipeline@example.com", first.same_key()).await;
+    [first, second]
+}
+
+async fn is_good(authority: &CertificateAuthority, own: &Own) -> bool {
+    let answer = authority.ocsp(&ocsp_request(&own.issued.chain[0], &own.issued.serial), None).await;
+    let response = OcspResponse::from_der(&answer.der).unwrap();
+    matches!(response.responses()[0].status(), CertificateStatus::Good)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_standing_is_found_gets_nothing_more_and_ends_at_the_start() {
+    let (site, clock) = (Site::new().await, clock());
+    for point in ["revoke", "end_keys"] {
+        for fault in Fault::ALL {
+            let store = Arc::new(FaultyStore::new(site.store().await));
+            let authority = site.open_with(store.clone(), clock.clone()).await;
+            let [first, second] = pair(&authority).await;
+            store.arm(point, fault);
+            let revoke =
+                authority.revoke(&first.issued.serial, RevocationReason::KeyCompromise, None, "test");
+            let attempt = tokio::select! {
+                outcome = revoke => Some(outcome),
+                () = store.crashed.notified() => None,
+            };
+            assert!(matches!(attempt, None | Some(Err(CaError::Store(_)))), "{point} {fault:?}: {attempt:?}");
+            drop(authority);
+
+            let authority = site.open_with(site.store().await, clock.clone()).await;
+            let happened = matches!(fault, Fault::After | Fault::CrashAfter);
+            let (recorded, ended) = (happened || point == "end_keys", happened && point == "end_keys");
+            assert_eq!(revocation(&authority, &first).await.is_some(), recorded, "{point} {fault:?}");
+            assert_eq!(revocation(&authority, &second).await.is_some(), ended, "{point} {fault:?}");
+            let found = check::run(&authority).await.unwrap().findings;
+            let stands = found.iter().any(|one| one.contains("although its key was revoked as compromised"));
+            assert_eq!(stands, recorded && !ended, "{point} {fault:?}: {found:?}");
+            let token = authority.create_token(&token_request("a@example.com", "developer"), "test").await;
+            let asked = enrol_request(&token.unwrap().token, &first.key, None);
+            if !recorded {
+                assert_eq!(
+                    authority.reconcile_local(Reach::Everything).await.unwrap(),
+                    Reconciled::default()
+                );
+                continue;
+            }
+            // For the key there is no other one, and the one that is left brings none forth.
+            assert!(matches!(authority.enrol(&asked).await, Err(CaError::KeyCompromised)));
+            let renewed = second.renewed(&authority, &clock, "a").await.err();
+            assert!(matches!(renewed, Some(CaError::Possession(_))), "{point} {fault:?}: {renewed:?}");
+
+            let done = authority.reconcile_local(Reach::Everything).await.unwrap();
+            assert_eq!(done.of_keys, usize::from(!ended), "{point} {fault:?}");
+            assert_eq!(
+                revocation(&authority, &second).await.unwrap().reason,
+                RevocationReason::KeyCompromise
+            );
+            assert_eq!(authority.reconcile_local(Reach::Everything).await.unwrap(), Reconciled::default());
+            authority.publish_due().await.unwrap();
+            check_ca(&authority).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_many_certificates_ends_whole_and_the_answer_counts_them() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    let authority = &server.authority;
+    let stolen = key();
+    let mut all = Vec::new();
+    for _ in 0..70 {
+        let decided = authority.prepare(authorised("pipeline@example.com", &stolen)).await.unwrap();
+        all.push(authority.issue(decided).await.unwrap());
+    }
+    let of_another = Own::enrolled(authority, "pipeline@example.com").await;
+    let revoke = |reason| ca_api::Revoke { reason, compromised_at: None };
+    let admin = server.admin();
+
+    // Of the key that says nothing.
+    let serial = all[0].serial.to_string();
+    let answer = admin.revoke(&serial, &revoke(ca_api::RevocationReason::Superseded)).await.unwrap();
+    assert_eq!(answer.same_key_revoked, None);
+    let standing = async || {
+        let search = Search { limit: 1000, ..Search::default() };
+        let found = authority.store().search(search).await.unwrap();
+        found.iter().filter(|one| one.identity.is_some() && one.state != State::Revoked).count()
+    };
+    assert_eq!(standing().await, 70);
+
+    let serial = all[40].serial.to_string();
+    let answer = admin.revoke(&serial, &revoke(ca_api::RevocationReason::KeyCompromise)).await.unwrap();
+    assert_eq!((answer.same_key_revoked, answer.renewals_revoked), (Some(69), Some(0)));
+    assert_eq!(standing().await, 1);
+    assert!(is_good(authority, &of_another).await);
+    authority.publish_due().await.unwrap();
+    let list = authority.published_crl("code-signing", CrlPart::Complete).unwrap();
+    let list = trust_store::crl::Crl::from_der(&list.der).unwrap();
+    for one in &all {
+        assert!(list.entry(one.serial.as_bytes(), list.issuer_name()).is_some());
+    }
+    let repeated = admin.revoke(&serial, &revoke(ca_api::RevocationReason::KeyCompromise)).await.unwrap();
+    assert_eq!(repeated.same_key_revoked, Some(69));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_is_dated_from_the_compromise_on_and_takes_what_came_of_it_along() {
+    let (site, clock) = (Site::new().await, clock());
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let [first, replaced] = pair(&authority).await;
+    advance(&clock, 1);
+    let reason = RevocationReason::Superseded;
+    let replaced_at =
+        authority.revoke(&replaced.issued.serial, reason, None, "test").await.unwrap().revoked_at;
+    advance(&clock, 5);
+    let later = Own::enrolled_for(&authority, "dev@example.com", first.same_key()).await;
+    let came_of_it = later.renewed(&authority, &clock, "a").await.unwrap();
+    assert!(is_good(&authority, &later).await && is_good(&authority, &came_of_it).await);
+    advance(&clock, 5);
+
+    let since = first.issued.not_before.plus(3 * DAY);
+    authority
+        .revoke(&first.issued.serial, RevocationReason::KeyCompromise, Some(since), "test")
+        .await
+        .unwrap();
+    for (own, expected) in [
+        (&first, since),
+        // A compromise replaces another reason, and the date stays the earlier one.
+        (&replaced, replaced_at),
+        // Nobody could trust them before their validity.
+        (&later, later.issued.not_before),
+        (&came_of_it, came_of_it.issued.not_before),
+    ] {
+        let ended = revocation(&authority, own).await.unwrap();
+        assert_eq!((ended.reason, ended.revoked_at), (RevocationReason::KeyCompromise, expected));
+        assert!(!is_good(&authority, own).await);
+    }
+    // Learnt later: the key was lost earlier than was said.
+    let earlier = since.plus(-3 * DAY);
+    authority
+        .revoke(&first.issued.serial, RevocationReason::KeyCompromise, Some(earlier), "test")
+        .await
+        .unwrap();
+    assert_eq!(
+        revocation(&authority, &replaced).await.unwrap().revoked_at,
+        replaced.issued.not_before.max(earlier)
+    );
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_holder_ends_every_certificate_of_the_key_and_no_renewal_that_the_key_could_not_make() {
+    let (site, clock) = (Site::new().await, clock());
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let old = Own::enrolled(&authority, "dev@example.com").await;
+    let of_old = old.renewed(&authority, &clock, "a").await.unwrap();
+    advance(&clock, 360);
+    let new = Own::enrolled_for(&authority, "dev@example.com", old.same_key()).await;
+    advance(&clock, 20);
+    let of_new = new.renewed(&authority, &clock, "a").await.unwrap();
+    assert!(old.issued.not_after.0 < clock.unix_seconds(), "the first has ended");
+
+    let since = new.issued.not_before.plus(DAY);
+    old.given_up(&authority, &clock, Some(since.0)).await;
+    assert_eq!(revocation(&authority, &new).await.unwrap().revoked_at, since);
+    assert_eq!(revocation(&authority, &of_new).await.unwrap().revoked_at, UnixTime(clock.unix_seconds()));
+    assert!(revocation(&authority, &of_old).await.is_none());
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_counts_confirms_and_reports_what_has_the_keys_that_it_means() {
+    let site = Site::new().await;
+    let clock = TestClock::at_unix_seconds(SystemClock.unix_seconds());
+    let server = site.serve().await;
+    let (admin, authority) = (server.admin(), &server.authority);
+    let [selected, other] = pair(authority).await;
+    let of_other = other.renewed(authority, &clock, "a").await.unwrap();
+    let third = Own::enrolled_for(authority, "dev@example.com", selected.same_key()).await;
+    let asked = |reason| PlanRevocations {
+        selection: RevocationSelection {
+            identity: Some("dev@example.com".to_owned()),
+            ..RevocationSelection::default()
+        },
+        reason,
+        compromised_at: None,
+    };
+    let withdrawn =
+        admin.plan_revocations(&asked(ca_api::RevocationReason::PrivilegeWithdrawn)).await.unwrap();
+    assert_eq!((withdrawn.matching, withdrawn.renewed, withdrawn.same_key), (2, 0, 0));
+    let plan = admin.plan_revocations(&asked(ca_api::RevocationReason::KeyCompromise)).await.unwrap();
+    // What came of the other one by renewal, and each of them once.
+    assert_eq!((plan.matching, plan.renewed, plan.same_key), (2, 1, 1));
+    assert!(plan.order.contains("\"matching\":2,\"renewed\":1,\"same_key\":1"), "{}", plan.order);
+    let piece = |confirm, after| RevokeMany {
+        order: plan.order.clone(),
+        confirm,
+        approvals: Vec::new(),
+        after,
+        limit: Some(1),
+    };
+    let refused = admin.revoke_many(&piece(3, None)).await.unwrap_err();
+    assert_eq!(refused.code(), Some("out_of_range"), "the whole number is confirmed");
+    assert!(revocation(authority, &other).await.is_none());
+    let first = admin.revoke_many(&piece(4, None)).await.unwrap();
+    assert_eq!((first.revoked, first.renewed, first.same_key), (1, 1, 1));
+    let second = admin.revoke_many(&piece(4, first.next)).await.unwrap();
+    assert_eq!((second.revoked, second.renewed, second.same_key), (1, 0, 0), "each is reported once");
+    for own in [&selected, &other, &of_other, &third] {
+        assert_eq!(revocation(authority, own).await.unwrap().reason, RevocationReason::KeyCompromise);
+    }
+    server.finish().await;
+}
