@@ -131,7 +131,7 @@ POSTGRES_SUITES = $(addprefix --test ,approval_faults approval_people approval_p
 	mutual_tls operations own own_renewal presigned refusals renewal_ends revocation roles rotation serving signing succession timestamps)
 
 # And those of what ends with a revocation.
-POSTGRES_SUITES += $(addprefix --test ,compromised_keys)
+POSTGRES_SUITES += $(addprefix --test ,compromised_keys revocation_faults)
 
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
 	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \
