@@ -10,14 +10,21 @@ use std::time::Duration;
 use ca_pki::crl::RevocationReason;
 use ca_service::CaError;
 use ca_service::CertificateAuthority;
+use ca_service::config::Config;
 use ca_service::issuance::Issued;
 use ca_service::reconciler::Reach;
-use ca_service::storage::{Open, State};
+use ca_service::storage::{CrlPart, Open, State};
 use fixture::faults::{Fault, FaultyStore};
 use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
+use trust_store::ReasonCode;
+use trust_store::budget::Budget;
+use trust_store::crl::Crl;
 use trust_store::ocsp::{CertificateStatus, OcspResponse};
+use trust_store::path::{PathPolicy, build_path};
+use trust_store::provider::AwsLc;
+use trust_store::revocation::{RevocationCheck, RevocationEvidence, RevocationPolicy, RevocationStatus};
 
 async fn issued(authority: &Arc<CertificateAuthority>, profile: &str) -> Issued {
     let token = authority.create_token(&token_request("dev@example.com", profile), "test").await.unwrap();
@@ -299,5 +306,66 @@ async fn a_list_that_cannot_be_published_holds_up_no_other() {
     store.arm("publish_crl", Fault::Before);
     assert!(authority.publish_due().await.is_err());
     assert_eq!(authority.publish_due().await.unwrap(), 1);
+    check_ca(&authority).await;
+}
+
+/// No open CA keeps them: what was signed with the certificate is looked at for as long (R4).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_is_on_the_lists_eleven_years_after_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let longer = "crl_shards = 4\nroot_days = 7300\nissuer_days = 5475";
+    let settings = fixture::settings_text(folder.path(), "", "").replace("crl_shards = 4", longer);
+    let settings = Config::parse(&settings).unwrap().validate().unwrap();
+    let site = Site::with_settings(folder, settings).await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let (revoked, kept) = (issued(&authority, "developer").await, issued(&authority, "developer").await);
+    authority.revoke(&revoked.serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    clock.advance(Duration::from_secs(12 * 365 * 86_400));
+    let now = trust_store::UnixTime(clock.unix_seconds());
+    assert!(revoked.not_after.0 + 11 * 365 * 86_400 <= clock.unix_seconds() + 2);
+    authority.publish_due().await.unwrap();
+
+    let list = |issuer, part| Crl::from_der(&authority.published_crl(issuer, part).unwrap().der).unwrap();
+    let root = list("root", CrlPart::Complete);
+    for one in [&revoked, &kept] {
+        let shard = authority.store().certificate(&one.serial).await.unwrap().unwrap().shard;
+        for part in [CrlPart::Complete, CrlPart::Shard(shard)] {
+            let list = list("code-signing", part);
+            let entry = list.entry(one.serial.as_bytes(), list.issuer_name());
+            assert_eq!(entry.is_some(), one.serial == revoked.serial, "{part:?}");
+            let keeps = list.expired_certificates_from().unwrap();
+            assert!(keeps.0 <= one.not_after.0 && list.is_current(now), "{part:?}");
+            // What a verifier makes of it, to whom the signature is shown to be of back then.
+            let of_then = trust_store::UnixTime(one.not_before.0 + 3_600);
+            let read = |der: &[u8]| trust_store::Certificate::from_der(der).unwrap();
+            let chain = build_path(
+                &read(&one.certificate),
+                &[read(&one.chain[0])],
+                &[read(&one.chain[1])],
+                of_then,
+                &PathPolicy::default(),
+                &AwsLc,
+            );
+            let evidence =
+                RevocationEvidence { crls: vec![list, root.clone()], ..RevocationEvidence::default() };
+            let check = RevocationCheck {
+                evidence: &evidence,
+                policy: &RevocationPolicy::default(),
+                now,
+                proven_at: None,
+                intermediates: &[],
+                verifier: &AwsLc,
+            };
+            let judged =
+                check.check_chain(&chain.unwrap(), &mut Budget::default()).map_err(|denial| denial.code);
+            if one.serial == revoked.serial {
+                assert_eq!(judged.err(), Some(ReasonCode::Revoked), "{part:?}");
+            } else {
+                let good = |status: &RevocationStatus| matches!(status, RevocationStatus::Good { .. });
+                assert!(judged.unwrap().statuses().iter().all(good), "{part:?}");
+            }
+        }
+    }
     check_ca(&authority).await;
 }
