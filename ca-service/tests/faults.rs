@@ -7,7 +7,7 @@ mod fixture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_api::Enrol;
+use ca_api::{Enrol, PlanRevocations, RevocationSelection, RevokeMany};
 use ca_pki::crl::RevocationReason;
 use ca_service::CaError;
 use ca_service::reconciler::Reach;
@@ -105,6 +105,75 @@ async fn every_issuance_is_closed_after_a_failure_at_any_step() {
     let serials: std::collections::BTreeSet<_> =
         subscribers(&authority).await.into_iter().map(|record| record.serial).collect();
     assert_eq!(serials.len(), subscribers(&authority).await.len(), "no serial number twice");
+}
+
+/// Of a half-issued certificate the key is known as well: an order for the key ends it, and so does the revocation of another certificate of
+/// the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_issued_certificate_is_revoked_by_its_key() {
+    let site = Site::new().await;
+    for (point, fault) in [
+        ("begin_issuance", Fault::After),
+        ("record_precertificate", Fault::Before),
+        ("begin_certificate", Fault::After),
+        ("record_signed", Fault::Before),
+    ] {
+        for by_order in [true, false] {
+            let at = format!("{fault:?} at {point}");
+            let store = Arc::new(FaultyStore::new(site.store().await));
+            let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+            let stolen = key();
+            let whole = if by_order {
+                None
+            } else {
+                let decided = authority.prepare(authorised("pipeline@example.com", &stolen)).await;
+                Some(authority.issue(decided.unwrap()).await.unwrap())
+            };
+            let token =
+                authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+            store.arm(point, fault);
+            assert!(authority.enrol(&enrol_request(&token.token, &stolen, None)).await.is_err(), "{at}");
+            drop(authority);
+
+            let authority = site.open().await;
+            authority.reconcile_local(Reach::Everything).await.unwrap();
+            let half = subscribers(&authority).await.swap_remove(0);
+            assert_eq!(half.state, State::MaybeIssued, "{at}");
+            match &whole {
+                Some(whole) => {
+                    let reason = RevocationReason::KeyCompromise;
+                    authority.revoke(&whole.serial, reason, None, "test").await.unwrap();
+                }
+                None => {
+                    let selection = RevocationSelection {
+                        spki_sha256: Some(hex::encode(half.spki_sha256)),
+                        ..RevocationSelection::default()
+                    };
+                    let reason = ca_api::RevocationReason::KeyCompromise;
+                    let asked = PlanRevocations { selection, reason, compromised_at: None };
+                    let plan = authority.plan_revocations(&asked).await.unwrap();
+                    assert_eq!(plan.matching, 1, "{at}");
+                    let order = RevokeMany {
+                        order: plan.order,
+                        confirm: 1,
+                        approvals: Vec::new(),
+                        after: None,
+                        limit: None,
+                    };
+                    let done = authority.revoke_many(&order, "test").await.unwrap();
+                    assert_eq!((done.revoked, done.kept), (1, 0), "{at}");
+                }
+            }
+            let ended = authority.store().certificate(&half.serial).await.unwrap().unwrap();
+            assert_eq!(ended.revocation.unwrap().reason, RevocationReason::KeyCompromise, "{at}");
+            authority.publish_due().await.unwrap();
+            let part = ca_service::storage::CrlPart::Shard(half.shard);
+            let list = authority.published_crl("code-signing", part).unwrap();
+            let list = trust_store::crl::Crl::from_der(&list.der).unwrap();
+            assert!(list.entry(half.serial.as_bytes(), list.issuer_name()).is_some(), "{at}");
+            check_ca(&authority).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
