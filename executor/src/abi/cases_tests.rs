@@ -23,13 +23,24 @@ const PAGES: u32 = 200;
 const TEXTS: usize = 4096;
 const ROOM: u32 = 131_072;
 
-fn steps_of(case: &Value) -> Vec<&Value> {
+/// The table that every host is held to.
+pub(crate) fn cases() -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk/cases.json");
+    let mut table: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let cases = std::mem::take(table["cases"].as_array_mut().unwrap());
+    assert!(cases.len() >= 10);
+    cases
+}
+
+/// Its steps, each as often as it says.
+pub(crate) fn steps_of(case: &Value) -> Vec<&Value> {
     let again = |step: &Value| usize::try_from(step["again"].as_u64().unwrap_or(1)).unwrap();
     let steps = case["steps"].as_array().unwrap();
     steps.iter().flat_map(|step| std::iter::repeat_n(step, again(step))).collect()
 }
 
-fn text(step: &Value) -> Vec<u8> {
+/// The text of a step.
+pub(crate) fn text(step: &Value) -> Vec<u8> {
     match (step["text"].as_str(), step["hex"].as_str()) {
         (Some(text), _) => {
             text.repeat(usize::try_from(step["times"].as_u64().unwrap_or(1)).unwrap()).into_bytes()
@@ -115,7 +126,8 @@ fn module(steps: &[&Value]) -> String {
     )
 }
 
-fn grants(media: &Path) -> GrantSet {
+/// What a case is played with.
+pub(crate) fn granted(media: &Path) -> GrantSet {
     let granted: Vec<Capability> =
         ["env:TOKEN", "extension:media", "extension:stream"].map(|text| text.parse().unwrap()).into();
     let sources = GrantSources {
@@ -128,14 +140,10 @@ fn grants(media: &Path) -> GrantSet {
 
 #[test]
 fn the_executor_answers_as_the_fake_hosts_do() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk/cases.json");
-    let table: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let cases = table["cases"].as_array().unwrap();
-    assert!(cases.len() >= 10);
-    for case in cases {
+    for case in cases() {
         let dir = tempfile::tempdir().unwrap();
-        let steps = steps_of(case);
-        let prepared = prepare(&module(&steps), grants(dir.path()), CallLimits::default()).unwrap();
+        let steps = steps_of(&case);
+        let prepared = prepare(&module(&steps), granted(dir.path()), CallLimits::default()).unwrap();
         let pipe = (case["streams"] != false).then(Arc::<Pipe>::default);
         let call = Call { input: bytes::Bytes::from_static(b"0123456789"), ..Call::default() };
         let registration = runtime().register(&prepared, None);

@@ -23,6 +23,9 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "media")]
+#[cfg(test)]
+pub(crate) use cases_tests::{cases, granted, steps_of, text};
 pub(crate) use linker::{CoreLinkers, Interfaces};
 
 /// Name of the import module.

@@ -4,6 +4,9 @@
 //! linked, every transfer has a limit, and a handle that dies with its instance stands for each granted thing.
 
 mod bindings;
+#[cfg(feature = "media")]
+#[cfg(test)]
+mod cases_tests;
 mod coarse;
 mod determined;
 #[cfg(test)]
