@@ -2,6 +2,8 @@
 //! executor that joins an authority and a log that exist already. Files and commands are those of
 //! `docs/operations/split.md`, taken out of the page; a temporary folder stands for the root of all three machines.
 
+mod grpc;
+
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -276,6 +278,9 @@ fn three_machines_speak_mutual_tls_and_an_executor_joins() {
     assert!(closed.contains("client_certificates = \"optional\""));
     std::fs::write(&log_file, closed.replace("\"optional\"", "\"required\"")).unwrap();
     let log = page.serve_again("transparency-log serve --config /etc/transparency-log/transparency-log.toml");
+    let executor_file = page.path("etc/executor/executor.toml");
+    let alone = std::fs::read_to_string(&executor_file).unwrap();
+    std::fs::write(&executor_file, alone + grpc::CALLERS).unwrap();
     let executor = page.serve_again("executor serve --config /etc/executor/executor.toml");
 
     // It became ready, so it has fetched from a log that speaks to nobody without a certificate.
@@ -298,6 +303,7 @@ fn three_machines_speak_mutual_tls_and_an_executor_joins() {
     let run = "mentatctl run my-module --executor-url https://exec.example.com:8443";
     let ran = finish(page.other(&format!("{run} {operator}")), b"").success();
     assert!(ran.stdout.contains("\"words\":0"), "{}", ran.stdout);
+    tokio.block_on(grpc::who_is_let_in_calls(&page));
     // The operator's key administers: whoever else can read it does too.
     let mode = |mode| {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
