@@ -1,4 +1,4 @@
-//! Callers: who they are to this executor, and which agents they may call.
+//! Callers: who they are to this executor, and which agents are theirs to call or to deploy.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ impl Caller {
             return Ok(());
         }
         // The same words for every agent, whether it is there or not.
-        Err(Denied::new("agent_not_allowed", "this caller may not call this agent"))
+        Err(Denied::new("agent_not_allowed", "this agent is not one that this caller may call or deploy"))
     }
 }
 

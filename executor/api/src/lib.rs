@@ -10,11 +10,11 @@
 //! | `POST /api/v1/agents/{agent}/stream` | `ExecuteAgentStream` | [`Execute`] | lines of [`stream::StreamLine`] |
 //! | `POST /api/v1/explain` | `ExplainAgent` | [`Upload`] | [`Explanation`] |
 //! | `POST /api/v1/policy/trial` | `TryPolicy` | [`trial::Trial`] | [`trial::TrialReport`] |
-//! | `GET /api/v1/instances` | | | list of [`InstanceSummary`] |
+//! | `GET /api/v1/instances` | `ListInstances` | | list of [`InstanceSummary`] |
 //! | `POST /api/v1/instances/stop` | `StopInstances` | [`Stop`] | [`Stopped`] |
-//! | `POST /api/v1/holds` | | [`hold::HoldRequest`] | [`hold::HoldReport`] |
-//! | `GET /api/v1/holds` | | | list of [`hold::HoldReport`] |
-//! | `DELETE /api/v1/holds/{id}` | | | [`hold::Hold`] or 404 |
+//! | `POST /api/v1/holds` | `HoldReleases` | [`hold::HoldRequest`] | [`hold::HoldReport`] |
+//! | `GET /api/v1/holds` | `ListHolds` | | list of [`hold::HoldReport`] |
+//! | `DELETE /api/v1/holds/{id}` | `ReleaseHold` | | [`hold::Hold`] or 404 |
 //! | `POST /api/v1/drain`, `POST /api/v1/undrain` | | | [`Status`] |
 //! | `GET /api/v1/status` | `GetStatus` | | [`Status`] |
 //! | `POST /api/v1/evidence/refresh` | | | [`Status`] |

@@ -4,7 +4,9 @@
 //! |---|---|---|---|
 //! | read: status, what is loaded, runs or is deployed, verdicts, receipts | everybody | administrators and holders of an accepted client certificate | administrators and callers |
 //! | execute | everybody | the same | administrators and callers of the role `execute`, for the agents that are named |
-//! | load, unload, stop, hold, deploy, refresh, drain, try a policy | everybody | administrators | administrators |
+//! | load, unload, deploy, promote, roll back | everybody | administrators | administrators and callers of the role `deploy`, for the agents that are named |
+//! | stop, hold, resume | everybody | administrators | administrators and callers of the role `stop` |
+//! | refresh, drain, try a policy | everybody | administrators | administrators |
 //!
 //! Health, and the page's files, which say nothing of what they show, are everybody's. A caller for whom agents are named
 //! reads what is about them, and not the receipt log as a whole.
@@ -45,12 +47,16 @@ struct Known {
 /// What a caller wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Whatever changes what runs here.
+    /// Whatever changes the executor itself.
     Administer,
+    /// Load releases, unload them, and say which one serves.
+    Deploy,
     /// Execute.
     Execute,
     /// Look, and get the verdict on what is sent along.
     Read,
+    /// End calls, and let releases run no more until that is taken back.
+    Stop,
 }
 
 impl Access {
@@ -101,14 +107,18 @@ impl Access {
                     .for_operator(format!("caller not recognised, peer {}", peer.address())));
             }
         };
-        match (held, role) {
-            (_, Role::Read) | (CallerRole::Execute, Role::Execute) => Ok(caller),
-            (CallerRole::Read, Role::Execute) | (_, Role::Administer) => {
-                let text = "this caller's role does not include this";
-                Err(Denied::new("role_not_allowed", text)
-                    .for_operator(format!("{}: {role:?}", caller.name())))
-            }
+        let includes = match role {
+            Role::Administer => false,
+            Role::Deploy => held == CallerRole::Deploy,
+            Role::Execute => held == CallerRole::Execute,
+            Role::Read => true,
+            Role::Stop => held == CallerRole::Stop,
+        };
+        if includes {
+            return Ok(caller);
         }
+        let text = "this caller's role does not include this";
+        Err(Denied::new("role_not_allowed", text).for_operator(format!("{}: {role:?}", caller.name())))
     }
 
     /// Refuses what a web page in a browser of this machine can cause. `authority` is the host that the request
@@ -223,22 +233,32 @@ mod tests {
     fn a_certificate_gives_the_role_that_its_subject_has_and_none_that_nobody_named() {
         let admin = AdminConfig { subjects: vec!["CN=root".into()], ..AdminConfig::default() };
         let alone = Access::new(&admin, &[], false).unwrap();
-        let callers =
-            [named("billing", CallerRole::Execute, Some("billing.*")), named("eve", CallerRole::Read, None)];
+        let callers = [
+            named("billing", CallerRole::Execute, Some("billing.*")),
+            named("eve", CallerRole::Read, None),
+            named("pipeline", CallerRole::Deploy, None),
+            named("guard", CallerRole::Stop, None),
+        ];
         let listed = Access::new(&admin, &callers, false).unwrap();
         let (unknown, not_allowed) = (Err("unauthorized"), Err("role_not_allowed"));
+        let reads_and = |own: Role| {
+            [Role::Read, Role::Execute, Role::Deploy, Role::Stop, Role::Administer]
+                .map(|role| if role == Role::Read || role == own { Ok(()) } else { not_allowed })
+        };
         for (access, who, roles) in [
-            (&alone, Some("root"), [Ok(()); 3]),
-            (&alone, Some("stranger"), [Ok(()), Ok(()), not_allowed]),
-            (&alone, None, [unknown; 3]),
-            (&listed, Some("root"), [Ok(()); 3]),
-            (&listed, Some("billing"), [Ok(()), Ok(()), not_allowed]),
-            (&listed, Some("eve"), [Ok(()), not_allowed, not_allowed]),
-            (&listed, Some("stranger"), [unknown; 3]),
-            (&listed, None, [unknown; 3]),
+            (&alone, Some("root"), [Ok(()); 5]),
+            (&alone, Some("stranger"), reads_and(Role::Execute)),
+            (&alone, None, [unknown; 5]),
+            (&listed, Some("root"), [Ok(()); 5]),
+            (&listed, Some("billing"), reads_and(Role::Execute)),
+            (&listed, Some("eve"), reads_and(Role::Read)),
+            (&listed, Some("pipeline"), reads_and(Role::Deploy)),
+            (&listed, Some("guard"), reads_and(Role::Stop)),
+            (&listed, Some("stranger"), [unknown; 5]),
+            (&listed, None, [unknown; 5]),
         ] {
             let peer = peer(who);
-            let got = [Role::Read, Role::Execute, Role::Administer].map(|role| {
+            let got = [Role::Read, Role::Execute, Role::Deploy, Role::Stop, Role::Administer].map(|role| {
                 access.check(role, &HeaderMap::new(), &peer).map(drop).map_err(|denied| denied.code)
             });
             assert_eq!(got, roles, "{who:?}");

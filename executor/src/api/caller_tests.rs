@@ -37,7 +37,7 @@ async fn server() -> (Server, String) {
 }
 
 /// Status, code and document of an answer.
-async fn http(server: &Server, who: &str, request: &str, body: Option<&Value>) -> (u16, String, Value) {
+pub(super) async fn http(server: &Server, who: &str, request: &str, body: Option<&Value>) -> (u16, String, Value) {
     let (method, path) = request.split_once(' ').unwrap();
     let client = reqwest::Client::new();
     let url = format!("http://{}{path}", server.address);
@@ -55,7 +55,7 @@ async fn http(server: &Server, who: &str, request: &str, body: Option<&Value>) -
 }
 
 #[derive(Clone)]
-struct Token(String);
+pub(super) struct Token(String);
 
 impl tonic::service::Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -67,11 +67,11 @@ impl tonic::service::Interceptor for Token {
     }
 }
 
-async fn grpc(server: &Server, who: &str) -> GrpcClient<InterceptedService<Channel, Token>> {
+pub(super) async fn grpc(server: &Server, who: &str) -> GrpcClient<InterceptedService<Channel, Token>> {
     GrpcClient::with_interceptor(channel(server).await, Token(who.to_owned()))
 }
 
-fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
+pub(super) fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
     match answer {
         Ok(_) => (Code::Ok, String::new()),
         Err(status) => {

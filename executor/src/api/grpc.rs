@@ -4,6 +4,7 @@ mod arriving;
 mod deployments;
 mod front;
 mod health;
+mod holds;
 mod reflection;
 mod refusal;
 mod streaming;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use executor_api::health::health_server::HealthServer;
 use executor_api::reflection::server_reflection_server::ServerReflectionServer;
 use executor_api::v1::executor_server::{Executor as Service, ExecutorServer};
-use executor_api::{AgentSummary, v1};
+use executor_api::{AgentSummary, InstanceSummary, v1};
 use executor_engine::ModuleDigest;
 use service::Peer;
 use tonic::{Request, Response, Status, Streaming};
@@ -75,10 +76,10 @@ impl Service for Grpc {
         &self,
         request: Request<Streaming<v1::LoadAgentRequest>>,
     ) -> Result<Response<v1::LoadAgentResponse>, Status> {
-        self.allow(Role::Administer, &request)?;
-        let upload = self.arriving.upload(request.into_inner(), Sender::Administrator).await?;
+        let caller = self.allow(Role::Deploy, &request)?;
+        let upload = self.arriving.upload(request.into_inner(), Sender::Loader).await?;
         let Uploaded { manifest, attestation, module, _room } = upload;
-        let loaded = self.executor.load(&manifest, attestation.as_deref(), module).await;
+        let loaded = self.executor.load(&caller, &manifest, attestation.as_deref(), module).await;
         let agent = Some(agent(loaded.map_err(|denied| refuse(&denied))?));
         Ok(Response::new(v1::LoadAgentResponse { agent }))
     }
@@ -207,8 +208,10 @@ impl Service for Grpc {
         &self,
         request: Request<v1::UnloadAgentRequest>,
     ) -> Result<Response<v1::UnloadAgentResponse>, Status> {
-        self.allow(Role::Administer, &request)?;
-        let unloaded = match self.executor.unload(&request.get_ref().agent).await {
+        let caller = self.allow(Role::Deploy, &request)?;
+        let name = &request.get_ref().agent;
+        self.executor.allow_release(&caller, name).map_err(|denied| refuse(&denied))?;
+        let unloaded = match self.executor.unload(name).await {
             Ok(_) => true,
             Err(denied) if denied.code == "not_loaded" => false,
             Err(denied) => return Err(refuse(&denied)),
@@ -229,7 +232,7 @@ impl Service for Grpc {
         &self,
         request: Request<v1::StopInstancesRequest>,
     ) -> Result<Response<v1::StopInstancesResponse>, Status> {
-        self.allow(Role::Administer, &request)?;
+        self.allow(Role::Stop, &request)?;
         let stop = request.into_inner();
         let given = |text: String| (!text.is_empty()).then_some(text);
         let digest = match given(stop.digest) {
@@ -244,9 +247,54 @@ impl Service for Grpc {
         Ok(Response::new(v1::StopInstancesResponse { stopped }))
     }
 
+    async fn list_instances(
+        &self,
+        request: Request<v1::ListInstancesRequest>,
+    ) -> Result<Response<v1::ListInstancesResponse>, Status> {
+        let caller = self.allow(Role::Read, &request)?;
+        let instance = |InstanceSummary { instance_id, agent_id, digest, signer }| v1::Instance {
+            instance_id,
+            agent_id,
+            digest,
+            signer,
+        };
+        let instances = self.executor.instances_for(&caller).into_iter().map(instance).collect();
+        Ok(Response::new(v1::ListInstancesResponse { instances }))
+    }
+
+    async fn hold_releases(
+        &self,
+        request: Request<v1::HoldReleasesRequest>,
+    ) -> Result<Response<v1::HoldReport>, Status> {
+        self.allow(Role::Stop, &request)?;
+        let report = self.executor.hold(&holds::request(request.into_inner())?).await;
+        Ok(Response::new(holds::report(report.map_err(|denied| refuse(&denied))?)))
+    }
+
+    async fn list_holds(
+        &self,
+        request: Request<v1::ListHoldsRequest>,
+    ) -> Result<Response<v1::ListHoldsResponse>, Status> {
+        // For those who give them: the reasons are theirs.
+        self.allow(Role::Stop, &request)?;
+        let holds = self.executor.holds().into_iter().map(holds::report).collect();
+        Ok(Response::new(v1::ListHoldsResponse { holds }))
+    }
+
+    async fn release_hold(
+        &self,
+        request: Request<v1::ReleaseHoldRequest>,
+    ) -> Result<Response<v1::Hold>, Status> {
+        self.allow(Role::Stop, &request)?;
+        let hold = self.executor.release_hold(&request.get_ref().id).await;
+        Ok(Response::new(holds::hold(hold.map_err(|denied| refuse(&denied))?)))
+    }
+
     async fn deploy(&self, request: Request<v1::DeployRequest>) -> Result<Response<v1::Deployment>, Status> {
-        self.allow(Role::Administer, &request)?;
-        let deployed = self.executor.deploy(&deployments::request(request.into_inner())?).await;
+        let caller = self.allow(Role::Deploy, &request)?;
+        let order = deployments::request(request.into_inner())?;
+        self.executor.allow(&caller, &order.agent).map_err(|denied| refuse(&denied))?;
+        let deployed = self.executor.deploy(&order).await;
         Ok(Response::new(deployments::answer(deployed.map_err(|denied| refuse(&denied))?)))
     }
 
@@ -254,8 +302,10 @@ impl Service for Grpc {
         &self,
         request: Request<v1::PromoteRequest>,
     ) -> Result<Response<v1::Deployment>, Status> {
-        self.allow(Role::Administer, &request)?;
-        let promoted = self.executor.promote(&request.get_ref().agent).await;
+        let caller = self.allow(Role::Deploy, &request)?;
+        let agent = &request.get_ref().agent;
+        self.executor.allow(&caller, agent).map_err(|denied| refuse(&denied))?;
+        let promoted = self.executor.promote(agent).await;
         Ok(Response::new(deployments::answer(promoted.map_err(|denied| refuse(&denied))?)))
     }
 
@@ -263,8 +313,10 @@ impl Service for Grpc {
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::Deployment>, Status> {
-        self.allow(Role::Administer, &request)?;
-        let returned = self.executor.rollback(&request.get_ref().agent).await;
+        let caller = self.allow(Role::Deploy, &request)?;
+        let agent = &request.get_ref().agent;
+        self.executor.allow(&caller, agent).map_err(|denied| refuse(&denied))?;
+        let returned = self.executor.rollback(agent).await;
         Ok(Response::new(deployments::answer(returned.map_err(|denied| refuse(&denied))?)))
     }
 

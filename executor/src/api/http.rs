@@ -184,11 +184,11 @@ async fn context(
 async fn load(context: Context, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            context.allow(Role::Administer)?;
+            let caller = context.allow(Role::Deploy)?;
             let upload: Upload = parse(&body)?;
             drop(body);
-            let module = Bytes::from(upload.module.0);
-            let loaded = context.executor.load(&upload.manifest, upload.attestation.as_deref(), module).await;
+            let (attestation, module) = (upload.attestation.as_deref(), Bytes::from(upload.module.0));
+            let loaded = context.executor.load(&caller, &upload.manifest, attestation, module).await;
             Ok(with_status(StatusCode::CREATED, &loaded.map_err(|denied| problem(&denied))?))
         }
         .await,
@@ -282,18 +282,17 @@ fn one(agent: String, context: Context) -> Response {
 }
 
 async fn unload(agent: String, context: Context) -> Result<Response, Rejection> {
-    Ok(match context.allow(Role::Administer) {
-        Err(refused) => refused.into_response(),
-        Ok(_) => match context.executor.unload(&agent).await {
-            Ok(_) => StatusCode::NO_CONTENT.into_response(),
-            Err(denied) => problem(&denied).into_response(),
-        },
-    })
+    let unloaded = async {
+        let caller = context.allow(Role::Deploy)?;
+        context.executor.allow_release(&caller, &agent).map_err(|denied| problem(&denied))?;
+        context.executor.unload(&agent).await.map_err(|denied| problem(&denied))
+    };
+    Ok(answer(unloaded.await.map(|_| StatusCode::NO_CONTENT.into_response())))
 }
 
 fn stop(context: Context, body: Bytes) -> Response {
     let stopped = || {
-        context.allow(Role::Administer)?;
+        context.allow(Role::Stop)?;
         let stop: Stop = parse(&body)?;
         let digest = match stop.digest {
             None => None,

@@ -5,9 +5,13 @@ mod answers;
 #[cfg(test)]
 mod caller_tests;
 pub mod grpc;
+#[cfg(test)]
+mod holding_tests;
 pub mod http;
 #[cfg(test)]
 mod left_out_tests;
+#[cfg(test)]
+mod role_tests;
 #[cfg(test)]
 mod stream_tests;
 #[cfg(test)]

@@ -22,25 +22,29 @@ const MAX_PATTERNS: usize = 256;
 pub struct CallerSection {
     /// By which its calls are told apart from those of others.
     pub name: String,
-    /// `execute` or `read`.
+    /// `deploy`, `execute`, `read` or `stop`.
     pub role: CallerRole,
     /// File with its bearer token, readable by its owner only.
     pub token_file: Option<PathBuf>,
     /// Subjects of its client certificates, whole.
     #[serde(default)]
     pub subjects: Vec<String>,
-    /// Agents that it may call: ids, or the beginning of ids and `*`; absent: every one.
+    /// Agents that it may call or deploy: ids, or the beginning of ids and `*`; absent: every one.
     pub agents: Option<Vec<String>>,
 }
 
-/// What a caller may do. Administrators are those of `[admin]`.
+/// What a caller may do, and nothing else. Administrators are those of `[admin]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallerRole {
+    /// Load releases, unload them and say which one serves, and read what is about them.
+    Deploy,
     /// Call agents, and read what is about them.
     Execute,
     /// Read everything, and call nothing: an auditor.
     Read,
+    /// End calls and hold releases, and read everything: whoever answers to an incident.
+    Stop,
 }
 
 /// The same, as it is used.
@@ -52,7 +56,7 @@ pub struct CallerSettings {
     pub role: CallerRole,
     /// How it is recognised.
     pub who: AdminConfig,
-    /// Agents that it may call; absent: every one.
+    /// Agents that it may call or deploy; absent: every one.
     pub agents: Option<Vec<String>>,
 }
 
@@ -112,8 +116,14 @@ impl CallerSection {
             return refuse("cannot be recognised", "name its token_file or its subjects");
         }
         if let Some(agents) = &self.agents {
-            if self.role == CallerRole::Read {
-                return refuse("reads everything, and has agents", "remove the line `agents`, or the role");
+            let everything = match self.role {
+                CallerRole::Read => Some("reads everything, and has agents"),
+                // An order names a signer or a part of the log as a rule, whose agents nobody knows before.
+                CallerRole::Stop => Some("stops whatever its orders name, and has agents"),
+                CallerRole::Deploy | CallerRole::Execute => None,
+            };
+            if let Some(what) = everything {
+                return refuse(what, "remove the line `agents`, or change the role");
             }
             if agents.is_empty() || agents.len() > MAX_PATTERNS {
                 return refuse(
@@ -160,10 +170,14 @@ mod tests {
     fn callers_are_read_with_paths_relative_to_the_file() {
         let text = caller("role = 'execute'\ntoken_file = 't'\nagents = ['billing.*', 'mail.send']");
         let read =
-            read(&(text + "[[callers]]\nname = 'auditor'\nrole = 'read'\nsubjects = ['CN=eve']")).unwrap();
+            read(&(text + "[[callers]]\nname = 'auditor'\nrole = 'read'\nsubjects = ['CN=eve']\n\
+                           [[callers]]\nname = 'team'\nrole = 'deploy'\nsubjects = ['CN=ci']\nagents = ['a.*']\n\
+                           [[callers]]\nname = 'guard'\nrole = 'stop'\nsubjects = ['CN=oncall']")).unwrap();
         assert_eq!(read[0].who.token_file.as_deref(), Some(Path::new("/etc/t")));
         assert_eq!(read[0].agents.as_ref().map(Vec::len), Some(2));
         assert_eq!((read[1].role, read[1].agents.as_ref()), (CallerRole::Read, None));
+        assert_eq!((read[2].role, read[2].agents.as_ref().map(Vec::len)), (CallerRole::Deploy, Some(1)));
+        assert_eq!(read[3].role, CallerRole::Stop);
     }
 
     #[test]
@@ -177,6 +191,8 @@ mod tests {
             (caller(&format!("{known}\nagents = ['a.*.b']")), "no pattern"),
             (caller(&format!("{known}\nagents = ['']")), "no pattern"),
             (caller("role = 'read'\ntoken_file = 't'\nagents = ['a']"), "reads everything"),
+            (caller("role = 'stop'\ntoken_file = 't'\nagents = ['a']"), "stops whatever"),
+            (caller("role = 'Stop'\ntoken_file = 't'"), "unknown variant"),
             (caller(known) + &caller("role = 'read'\nsubjects = ['CN=b']"), "that of two"),
             (caller("role = 'execute'\nsubjects = ['CN=root']"), "stands for two"),
             (caller("role = 'execute'\ntoken_file = 'a'"), "stands for two"),

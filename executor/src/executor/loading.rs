@@ -10,6 +10,7 @@ use super::Executor;
 use crate::admission::{AdmittedModule, Denied, Publisher, Submission, may_follow};
 use crate::agents::Agent;
 use crate::artifact::CacheEvent;
+use crate::callers::Caller;
 use crate::clock;
 use crate::records::{self, audit_unavailable};
 use crate::runtime::Prepared;
@@ -20,16 +21,21 @@ impl Executor {
     ///
     /// # Errors
     ///
-    /// The denial, which is in the audit log by then.
+    /// The denial, which is in the audit log by then; `agent_not_allowed` for an agent that is not the caller's.
     pub async fn load(
         &self,
+        caller: &Caller,
         manifest: &str,
         attestation: Option<&str>,
         module: Bytes,
     ) -> Result<AgentSummary, Denied> {
         self.audit_available()?;
         let outcome = match Submission::read(manifest, attestation, module.clone()) {
-            Ok(submission) => self.admit_whole(&submission, self.submissions.next_order()).await,
+            // What it names is what it is, or it is not admitted.
+            Ok(submission) => match self.allow(caller, submission.agent()) {
+                Ok(()) => self.admit_whole(&submission, self.submissions.next_order()).await,
+                Err(denied) => Err(denied),
+            },
             Err(denied) => Err(denied),
         };
         // From here on one load after the other: whoever is asked whether it may follow sees everybody who came before.

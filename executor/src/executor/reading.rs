@@ -32,6 +32,15 @@ impl Executor {
         }
     }
 
+    /// The same for what is to go: an id, or the digest of a release, which stands for the agent that runs it.
+    pub(crate) fn allow_release(&self, caller: &Caller, name: &str) -> Result<(), Denied> {
+        if !caller.is_limited() || ModuleDigest::parse(name).is_none() {
+            return self.allow(caller, name);
+        }
+        let found = self.agents.find(name);
+        self.allow(caller, found.as_ref().map_or("", |agent| agent.id()))
+    }
+
     /// Every loaded agent that the caller may call, in order of ids.
     pub fn list_for(&self, caller: &Caller) -> Vec<AgentSummary> {
         let mut agents = self.list();

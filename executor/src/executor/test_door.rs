@@ -41,6 +41,11 @@ impl Executor {
         assert!(agent.renew_verdict(verdict, Endings::default(), clock::monotonic()).is_ok());
     }
 
+    /// Lets every release that came through this door be admitted again.
+    pub(crate) fn judge_well_for_test(&self) {
+        *self.parts.admission.ruling.lock() = Some(Box::new(|_| Ok(())));
+    }
+
     /// Makes the audit log refuse records.
     pub(crate) fn fail_audit_for_test(&self) {
         self.parts.audit.fail_for_test();

@@ -20,7 +20,7 @@ use crate::admission::{Denied, MAX_MANIFEST_TEXT};
 /// places are counted; a module counts until there is a verdict.
 const ARRIVING: usize = 256 << 10;
 
-/// What of the room callers may take who load nothing. Three eighths are left for administrators: the largest upload that there is.
+/// What of the room callers may take who load nothing. Three eighths are left for those who load: the largest upload that there is.
 const fn for_callers(room: usize) -> usize {
     room / 8 * 5
 }
@@ -49,9 +49,9 @@ impl Default for Arriving {
 /// Who sends a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// An administrator, who loads an agent.
-    Administrator,
-    /// Whoever may execute.
+    /// Whoever may load an agent.
+    Loader,
+    /// Whoever may execute, or only ask for a verdict.
     Caller,
 }
 
@@ -120,7 +120,7 @@ impl Arriving {
 
     fn room(&self, sender: Sender) -> Room {
         let of = match sender {
-            Sender::Administrator => vec![Arc::clone(&self.room)],
+            Sender::Loader => vec![Arc::clone(&self.room)],
             Sender::Caller => vec![Arc::clone(&self.callers), Arc::clone(&self.room)],
         };
         Room { of, taken: Vec::new(), held: 0 }
@@ -285,7 +285,7 @@ mod tests {
     async fn modules_that_are_still_coming_share_the_room_of_inputs_and_their_time() {
         let short = Duration::from_millis(20);
         let arriving = Arriving::within(512, short, WHOLE);
-        let upload = async |pieces: Vec<_>| arriving.upload(iter(pieces), Sender::Administrator).await;
+        let upload = async |pieces: Vec<_>| arriving.upload(iter(pieces), Sender::Loader).await;
         let held = upload(vec![header(300 << 10), chunk(150 << 10), chunk(150 << 10)]).await.unwrap();
         assert_eq!((held.manifest.len(), held.module.len()), (100 << 10, 300 << 10));
         assert_eq!(arriving.room.available_permits(), 512 - 448, "400 KiB, in steps");
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(reason(&full), "pool_exhausted");
         drop(held);
         let silent = iter([header(9), chunk(8)]).chain(pending());
-        let late = arriving.upload(silent, Sender::Administrator).await.err().unwrap();
+        let late = arriving.upload(silent, Sender::Loader).await.err().unwrap();
         assert_eq!(reason(&late), "deadline_exceeded");
         for pieces in [vec![chunk(1)], vec![], vec![header(2), chunk(1)], vec![header(1), header(1)]] {
             let refused = upload(pieces).await.err().unwrap();
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_may_only_execute_leaves_room_for_administrators() {
+    async fn whoever_may_only_execute_leaves_room_for_those_who_load() {
         let arriving = Arriving::within(512, PIECE, WHOLE);
         let explained =
             |bytes: usize| arriving.upload(iter([header(bytes as u64), chunk(bytes)]), Sender::Caller);
@@ -314,7 +314,7 @@ mod tests {
         let _held = explained(200 << 10).await.unwrap();
         let full = arriving.receive(iter([call(b""), piece(1)]), 1 << 20).await.err().unwrap();
         assert_eq!(reason(&full), "pool_exhausted");
-        assert!(arriving.upload(iter([header(0)]), Sender::Administrator).await.is_ok());
+        assert!(arriving.upload(iter([header(0)]), Sender::Loader).await.is_ok());
     }
 
     #[tokio::test]
@@ -326,7 +326,7 @@ mod tests {
         let pieces = MAX_MODULE_BYTES / MODULE_CHUNK_BYTES;
         let chunks = std::iter::repeat_with(|| chunk(MODULE_CHUNK_BYTES)).take(pieces);
         let largest = std::iter::once(header(MAX_MODULE_BYTES as u64)).chain(chunks);
-        let uploaded = arriving.upload(iter(largest), Sender::Administrator).await;
+        let uploaded = arriving.upload(iter(largest), Sender::Loader).await;
         assert_eq!(uploaded.map(|uploaded| uploaded.module.len()).ok(), Some(MAX_MODULE_BYTES));
     }
 }

@@ -47,8 +47,11 @@ fn rule(method: &str) -> Rule {
     let (role, message) = match method {
         "ExecuteAgent" | "ExecuteAgentStream" => (Some(Role::Execute), Message::Content),
         "ExplainAgent" => (Some(Role::Read), Message::Content),
-        "LoadAgent" | "TryPolicy" => (Some(Role::Administer), Message::Content),
-        "GetDeployment" | "GetReceipt" | "GetStatus" | "IsLoaded" | "ListAgents" => {
+        "LoadAgent" => (Some(Role::Deploy), Message::Content),
+        "TryPolicy" => (Some(Role::Administer), Message::Content),
+        "Deploy" | "Promote" | "Rollback" | "UnloadAgent" => (Some(Role::Deploy), Message::Names),
+        "HoldReleases" | "ListHolds" | "ReleaseHold" | "StopInstances" => (Some(Role::Stop), Message::Names),
+        "GetDeployment" | "GetReceipt" | "GetStatus" | "IsLoaded" | "ListAgents" | "ListInstances" => {
             (Some(Role::Read), Message::Names)
         }
         "Health" => (None, Message::Names),
@@ -152,14 +155,16 @@ mod tests {
             let role = match rule(method).role {
                 None => "everybody",
                 Some(Role::Read) => "read",
+                Some(Role::Deploy) => "deploy",
                 Some(Role::Execute) => "execute",
+                Some(Role::Stop) => "stop",
                 Some(Role::Administer) => "administer",
             };
             seen.push(format!("{method} {role} {:?}", rule(method).message));
         }
         seen.sort_unstable();
         let expected = [
-            "Deploy administer Names",
+            "Deploy deploy Names",
             "ExecuteAgent execute Content",
             "ExecuteAgentStream execute Content",
             "ExplainAgent read Content",
@@ -167,14 +172,18 @@ mod tests {
             "GetReceipt read Names",
             "GetStatus read Names",
             "Health everybody Names",
+            "HoldReleases stop Names",
             "IsLoaded read Names",
             "ListAgents read Names",
-            "LoadAgent administer Content",
-            "Promote administer Names",
-            "Rollback administer Names",
-            "StopInstances administer Names",
+            "ListHolds stop Names",
+            "ListInstances read Names",
+            "LoadAgent deploy Content",
+            "Promote deploy Names",
+            "ReleaseHold stop Names",
+            "Rollback deploy Names",
+            "StopInstances stop Names",
             "TryPolicy administer Content",
-            "UnloadAgent administer Names",
+            "UnloadAgent deploy Names",
         ];
         assert_eq!(seen, expected);
         assert_eq!(rule("Other"), Rule { role: Some(Role::Administer), message: Message::Names });

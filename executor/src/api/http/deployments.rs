@@ -32,8 +32,9 @@ pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
 async fn deploy(context: Context, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            context.allow(Role::Administer)?;
+            let caller = context.allow(Role::Deploy)?;
             let request: Deploy = parse(&body)?;
+            context.executor.allow(&caller, &request.agent).map_err(|denied| problem(&denied))?;
             let deployed = context.executor.deploy(&request).await;
             Ok(with_status(StatusCode::ACCEPTED, &deployed.map_err(|denied| problem(&denied))?))
         }
@@ -50,7 +51,8 @@ fn one(agent: String, context: Context) -> Response {
 
 async fn change(agent: String, what: String, context: Context) -> Result<Response, Rejection> {
     let result = async {
-        context.allow(Role::Administer)?;
+        let caller = context.allow(Role::Deploy)?;
+        context.executor.allow(&caller, &agent).map_err(|denied| problem(&denied))?;
         let changed = match what.as_str() {
             "promote" => context.executor.promote(&agent).await,
             "rollback" => context.executor.rollback(&agent).await,
