@@ -131,6 +131,9 @@ pub struct Execute {
     /// call, which is not made again. A call with a key runs to its end also where its caller goes away. Not for streams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// Keeps the result back, for seconds at most, until it can have its receipt.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub receipt: bool,
 }
 
 /// The result of one call.
@@ -156,6 +159,10 @@ pub struct Executed {
     /// Whether it ran for an earlier request under the same idempotency key.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub repeated: bool,
+    /// Where the request asked for it: the receipt as text of a proof file (C2SP tlog-proof). Absent where no checkpoint covered it in
+    /// time: it is found by `instance_id` later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
 }
 
 /// A call that began and has no result.

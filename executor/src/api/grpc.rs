@@ -356,6 +356,7 @@ fn terms(call: &v1::ExecuteAgentRequest) -> Terms {
         deadline: (call.deadline_ms != 0).then(|| Duration::from_millis(call.deadline_ms)),
         session: (!call.session.is_empty()).then(|| call.session.clone()),
         idempotency_key: (!call.idempotency_key.is_empty()).then(|| call.idempotency_key.clone()),
+        receipt: call.receipt,
         ..Terms::default()
     }
 }
@@ -365,7 +366,8 @@ fn trace<T>(request: &Request<T>) -> Option<TraceParent> {
     TraceParent::parse(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
-fn response(done: Executed) -> v1::ExecuteAgentResponse {
+fn response(mut done: Executed) -> v1::ExecuteAgentResponse {
+    let receipt = done.receipt.take().unwrap_or_default();
     let done = super::executed(done);
     v1::ExecuteAgentResponse {
         output: done.output.0.into(),
@@ -383,6 +385,7 @@ fn response(done: Executed) -> v1::ExecuteAgentResponse {
         metrics: done.metrics.into_iter().map(|m| v1::Metric { name: m.name, value: m.value }).collect(),
         digest: done.digest,
         repeated: done.repeated,
+        receipt,
     }
 }
 

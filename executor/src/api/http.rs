@@ -227,6 +227,7 @@ fn terms(call: &Execute, headers: &HeaderMap, caller: Caller) -> Terms {
         deadline: call.deadline_ms.map(Duration::from_millis),
         session: call.session.clone(),
         idempotency_key: call.idempotency_key.clone(),
+        receipt: call.receipt,
         trace,
         caller,
     }

@@ -11,6 +11,8 @@ pub mod http;
 #[cfg(test)]
 mod left_out_tests;
 #[cfg(test)]
+mod receipt_tests;
+#[cfg(test)]
 mod role_tests;
 #[cfg(test)]
 mod stream_tests;
@@ -31,6 +33,7 @@ fn executed(done: Executed) -> WireExecuted {
     WireExecuted {
         digest: done.digest.to_string(),
         repeated: done.repeated,
+        receipt: done.receipt.and_then(|proof| String::from_utf8(proof.into()).ok()),
         instance_id: outcome.instance.to_string(),
         text: core::str::from_utf8(&outcome.output).ok().map(str::to_owned),
         output: Base64Bytes(outcome.output),

@@ -13,6 +13,7 @@ use crate::agents::Agent;
 use crate::callers::Caller;
 use crate::clock;
 use crate::deployments::Served;
+use crate::receipts::Receipts;
 use crate::records::{audit_unavailable, call_denied, not_loaded, receipts_unavailable};
 use crate::runtime::{
     Call, CallError, Cancel, Code, Ended, KillCause, Lowered, Outcome, Registration, Said, Usage,
@@ -53,6 +54,8 @@ pub struct Terms {
     pub session: Option<String>,
     /// By which the caller asks for the same answer again, and for no second run.
     pub idempotency_key: Option<String>,
+    /// Whether the result waits for its receipt.
+    pub receipt: bool,
     /// The trace that the call is part of.
     pub trace: Option<TraceParent>,
     /// Who calls.
@@ -101,7 +104,9 @@ impl Running {
             }
         };
         match ended {
-            Ok(outcome) => (Ok(Executed { digest: self.agent.digest, outcome, repeated: false }), true),
+            Ok(outcome) => {
+                (Ok(Executed { digest: self.agent.digest, outcome, repeated: false, receipt: None }), true)
+            }
             Err(error) => {
                 let ran = !matches!(error, CallError::InputTooLarge { .. } | CallError::Pool { .. });
                 (Err(Denied { said, ..call_denied(&error, &self.agent) }), ran)
@@ -119,6 +124,8 @@ impl Running {
 pub struct Streaming {
     pipe: Arc<Pipe>,
     running: Option<Running>,
+    /// For a result that waits for its receipt.
+    receipts: Option<Receipts>,
 }
 
 /// What comes next of a call whose streams are read.
@@ -136,8 +143,11 @@ impl Streaming {
         if let Some(event) = self.pipe.next().await {
             return Some(Next::Event(event));
         }
-        let running = self.running.take()?;
-        Some(Next::Ended(running.ended().await))
+        let mut ended = self.running.take()?.ended().await;
+        if let (Ok(done), Some(receipts)) = (&mut ended, &self.receipts) {
+            done.receipt = receipts.covered(done.outcome.instance).await.ok();
+        }
+        Some(Next::Ended(ended))
     }
 }
 
@@ -150,6 +160,8 @@ pub struct Executed {
     pub outcome: Outcome,
     /// Whether it ran for an earlier request under the same idempotency key.
     pub repeated: bool,
+    /// Its receipt as proof file, for whoever asked for it and waited long enough.
+    pub receipt: Option<Bytes>,
 }
 
 /// Runs a call to its end, also when a defect of this program ends it: what ran is recorded, however it ended.
@@ -173,10 +185,16 @@ impl Executor {
         input: Bytes,
         terms: Terms,
     ) -> Result<Executed, Denied> {
-        match terms.idempotency_key.clone() {
-            Some(key) => self.execute_once(name, input, terms, &key).await,
-            None => self.begin(name, input, terms, None).await?.ended().await,
+        let receipt = terms.receipt;
+        let mut done = match terms.idempotency_key.clone() {
+            Some(key) => self.execute_once(name, input, terms, &key).await?,
+            None => self.begin(name, input, terms, None).await?.ended().await?,
+        };
+        if receipt {
+            // The call was made: whoever waited in vain has its result, and asks for the receipt again.
+            done.receipt = self.receipts().covered(done.outcome.instance).await.ok();
         }
+        Ok(done)
     }
 
     /// Runs an agent once, with a reader for what it streams.
@@ -195,8 +213,9 @@ impl Executor {
             return Err(Denied::new("invalid_argument", text));
         }
         let pipe = Arc::new(Pipe::default());
+        let receipts = terms.receipt.then(|| self.receipts().clone());
         let running = self.begin(name, input, terms, Some(Arc::clone(&pipe))).await?;
-        Ok(Streaming { pipe, running: Some(running) })
+        Ok(Streaming { pipe, running: Some(running), receipts })
     }
 
     /// Starts a call, and follows it if somebody wants to know.
@@ -227,7 +246,7 @@ impl Executor {
         pipe: Option<Arc<Pipe>>,
         trace: &mut Option<Trace>,
     ) -> Result<Running, Denied> {
-        let Terms { deadline, session, caller: of, idempotency_key: _, trace: _ } = terms;
+        let Terms { deadline, session, caller: of, .. } = terms;
         self.allow_name(&of, name)?;
         if session.as_ref().is_some_and(|session| session.len() > MAX_SESSION) {
             let text = format!("`session` has at most {MAX_SESSION} bytes");

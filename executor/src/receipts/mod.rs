@@ -5,6 +5,7 @@
 //! back, then refused.
 
 mod anchor;
+mod covered;
 mod keys;
 #[cfg(test)]
 mod tests;
