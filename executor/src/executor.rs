@@ -40,6 +40,7 @@ mod restoring;
 #[cfg(feature = "deployments")]
 #[cfg(test)]
 mod restoring_tests;
+mod resuming;
 mod schedule;
 #[cfg(feature = "pipelines")]
 #[cfg(test)]
@@ -73,6 +74,7 @@ use crate::deployments::Deployments;
 use crate::evidence::{Asked, Collector};
 use crate::holds::Holds;
 use crate::idempotency::{AnswerLimits, Answers};
+use crate::kept_streams::KeptStreams;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::receipts::Receipts;
@@ -88,6 +90,7 @@ pub use reloading::PolicyChange;
 use reloading::Reloading;
 pub(crate) use repeating::Repeatable;
 use restoring::Waiting;
+pub use resuming::{Heard, Reading};
 pub use schedule::Schedule;
 pub use withdrawing::Withdrawal;
 
@@ -143,6 +146,8 @@ pub struct Executor {
     holds: Holds,
     /// Of calls with an idempotency key.
     answers: Answers,
+    /// Of calls that are read by readers who come back.
+    kept: KeptStreams,
     /// Bytes of outputs that pipelines under way hold.
     #[cfg(feature = "pipelines")]
     held: std::sync::atomic::AtomicUsize,
@@ -180,6 +185,7 @@ impl Executor {
             loading: tokio::sync::Mutex::default(),
             holds,
             answers,
+            kept: KeptStreams::default(),
             #[cfg(feature = "pipelines")]
             held: std::sync::atomic::AtomicUsize::new(0),
         });

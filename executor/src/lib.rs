@@ -49,6 +49,7 @@ mod gauges;
 mod grace;
 mod holds;
 mod idempotency;
+mod kept_streams;
 mod mappings;
 #[cfg_attr(not(feature = "media"), path = "media/absent.rs")]
 mod media;
@@ -63,6 +64,7 @@ pub mod runtime;
 mod signatures;
 pub mod start;
 mod state_folder;
+mod stream_window;
 mod streams;
 mod submissions;
 mod telemetry;

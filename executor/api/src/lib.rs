@@ -7,7 +7,8 @@
 //! | `GET /api/v1/agents/{agent}` | `IsLoaded` | | [`AgentSummary`] or 404 |
 //! | `DELETE /api/v1/agents/{agent}` | `UnloadAgent` | | 204 or 404 |
 //! | `POST /api/v1/agents/{agent}/execute` | `ExecuteAgent` | [`Execute`] | [`Executed`] |
-//! | `POST /api/v1/agents/{agent}/stream` | `ExecuteAgentStream` | [`Execute`] | lines of [`stream::StreamLine`] |
+//! | `POST /api/v1/agents/{agent}/stream` | `ExecuteAgentStream` | [`Execute`] | each line a [`stream::Line`] |
+//! | `GET /api/v1/streams/{id}?from=NUMBER` | `StreamEvents` | | each line a [`stream::Line`] |
 //! | `POST /api/v1/explain` | `ExplainAgent` | [`Upload`] | [`Explanation`] |
 //! | `POST /api/v1/policy/trial` | `TryPolicy` | [`trial::Trial`] | [`trial::TrialReport`] |
 //! | `GET /api/v1/instances` | `ListInstances` | | list of [`InstanceSummary`] |

@@ -4,10 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Base64Bytes, Executed, FailedCall, LogLine};
 
-/// One line. `result` or `error` is the last one; an answer that ends with neither broke off.
+/// One line, with the number that it has in a call that can be read on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// What it says.
+    #[serde(flatten)]
+    pub line: StreamLine,
+    /// From 0 up, without gaps; `begun` and `gap` have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+}
+
+impl From<StreamLine> for Line {
+    fn from(line: StreamLine) -> Self {
+        Self { line, number: None }
+    }
+}
+
+/// What a line says. `result` or `error` is the last one; an answer that ends with neither broke off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum StreamLine {
+    /// First line of a resumable call: by which name it is read on.
+    Begun {
+        /// 32 hexadecimal digits.
+        stream_id: String,
+    },
     /// A piece of a stream.
     Data {
         /// Name of the stream.
@@ -26,6 +48,11 @@ pub enum StreamLine {
     },
     /// The call has no result.
     Error(FailedCall),
+    /// Events that would stand here and are kept no longer.
+    Gap {
+        /// How many.
+        events: u64,
+    },
     /// A line of the guest's log, when it logs it. The result has all of them once more.
     Log(LogLine),
     /// Lines of its log for which a slow reader left no room: they are in the result only.
@@ -44,6 +71,33 @@ mod tests {
 
     fn failed(said: Said) -> StreamLine {
         StreamLine::Error(FailedCall { step: 12, reason: "revoked".into(), message: "m".into(), said })
+    }
+
+    #[test]
+    fn a_number_stands_behind_what_the_line_says() {
+        let said = Said { instance_id: "7".into(), ..Said::default() };
+        let numbered = |line, number| Line { line, number: Some(number) };
+        let lines = [
+            Line::from(StreamLine::Begun { stream_id: "00ff".into() }),
+            Line::from(StreamLine::Gap { events: 2 }),
+            numbered(StreamLine::End { stream: "s".into(), total_chunks: 1 }, 2),
+            numbered(StreamLine::Log(LogLine { level: "info".into(), text: "t".into() }), 3),
+            numbered(failed(said), 4),
+        ];
+        for line in &lines {
+            let text = serde_json::to_string(line).unwrap();
+            assert_eq!(&serde_json::from_str::<Line>(&text).unwrap(), line);
+        }
+        assert_eq!(
+            lines.map(|line| serde_json::to_string(&line).unwrap()),
+            [
+                r#"{"event":"begun","stream_id":"00ff"}"#,
+                r#"{"event":"gap","events":2}"#,
+                r#"{"event":"end","stream":"s","total_chunks":1,"number":2}"#,
+                r#"{"event":"log","level":"info","text":"t","number":3}"#,
+                r#"{"event":"error","step":12,"reason":"revoked","message":"m","instance_id":"7","number":4}"#,
+            ]
+        );
     }
 
     #[test]

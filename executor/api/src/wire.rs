@@ -134,6 +134,9 @@ pub struct Execute {
     /// Keeps the result back, for seconds at most, until it can have its receipt.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub receipt: bool,
+    /// For streams: the call goes on where its reader goes away, for half a minute, and `GET /api/v1/streams/{id}?from=NUMBER` reads on.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub resumable: bool,
 }
 
 /// The result of one call.

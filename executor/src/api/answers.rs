@@ -46,7 +46,7 @@ pub(super) fn answer_of(denied: &Denied) -> Answer {
         | "idempotency_key_reused"
         | "compile_budget" => once(StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidArgument),
         "pool_limit" => once(StatusCode::UNPROCESSABLE_ENTITY, Code::ResourceExhausted),
-        "not_loaded" | "no_deployment" | "hold_unknown" | "receipt_unknown" => {
+        "not_loaded" | "no_deployment" | "hold_unknown" | "receipt_unknown" | "stream_unknown" => {
             once(StatusCode::NOT_FOUND, Code::NotFound)
         }
         "answer_not_kept" => once(StatusCode::GONE, Code::FailedPrecondition),
@@ -63,10 +63,12 @@ pub(super) fn answer_of(denied: &Denied) -> Answer {
         "memory_limit" | "pipeline_output_limit" | "too_many_deployments" | "too_many_holds" => {
             once(StatusCode::CONFLICT, Code::ResourceExhausted)
         }
-        "trap" | "guest_error" | "stopped" | "caller_gone" => once(StatusCode::CONFLICT, Code::Aborted),
+        "trap" | "guest_error" | "reader_replaced" | "stopped" | "caller_gone" => {
+            once(StatusCode::CONFLICT, Code::Aborted)
+        }
         "compile_queue_full" => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 10),
         "pool_exhausted" => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 1),
-        "idempotency_keys_full" => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 10),
+        "idempotency_keys_full" | "streams_full" => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 10),
         "storage_full" => again(StatusCode::INSUFFICIENT_STORAGE, Code::ResourceExhausted, 30),
         "receipt_pending" => again(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, 1),
         "audit_unavailable" | "receipts_unavailable" | "restoring" | "state_unavailable" => {

@@ -122,6 +122,18 @@ impl Service for Grpc {
         streaming::serve(&self.executor, &self.arriving, request.into_inner(), terms).await.map(Response::new)
     }
 
+    type StreamEventsStream = streaming::Events;
+
+    async fn stream_events(
+        &self,
+        request: Request<v1::StreamEventsRequest>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        let caller = self.allow(Role::Execute, &request)?;
+        let v1::StreamEventsRequest { stream_id, from } = request.into_inner();
+        let reading = self.executor.read_on(&caller, &stream_id, from).map_err(|denied| refuse(&denied))?;
+        Ok(Response::new(streaming::events(reading)))
+    }
+
     async fn health(
         &self,
         request: Request<v1::HealthRequest>,
@@ -357,6 +369,7 @@ fn terms(call: &v1::ExecuteAgentRequest) -> Terms {
         session: (!call.session.is_empty()).then(|| call.session.clone()),
         idempotency_key: (!call.idempotency_key.is_empty()).then(|| call.idempotency_key.clone()),
         receipt: call.receipt,
+        resumable: call.resumable,
         ..Terms::default()
     }
 }

@@ -58,6 +58,7 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/deployments",
     "/api/v1/holds",
     "/api/v1/receipts",
+    "/api/v1/streams",
     "/receipts",
     "/page",
 ];
@@ -125,6 +126,12 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
             .boxed(),
         warp::path!("drain").and(warp::post()).and(context.clone()).and_then(drain).boxed(),
         warp::path!("undrain").and(warp::post()).and(context.clone()).and_then(undrain).boxed(),
+        warp::path!("streams" / String)
+            .and(warp::get())
+            .and(warp::query::<streaming::Wanted>())
+            .and(context.clone())
+            .map(streaming::read_on)
+            .boxed(),
         deployments::routes(context.clone()),
         holds::routes(context.clone()),
     ]);
@@ -228,6 +235,7 @@ fn terms(call: &Execute, headers: &HeaderMap, caller: Caller) -> Terms {
         session: call.session.clone(),
         idempotency_key: call.idempotency_key.clone(),
         receipt: call.receipt,
+        resumable: call.resumable,
         trace,
         caller,
     }

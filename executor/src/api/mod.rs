@@ -13,6 +13,8 @@ mod left_out_tests;
 #[cfg(test)]
 mod receipt_tests;
 #[cfg(test)]
+mod resuming_tests;
+#[cfg(test)]
 mod role_tests;
 #[cfg(test)]
 mod stream_tests;
@@ -24,6 +26,7 @@ pub use access::Access;
 use executor_api::{Base64Bytes, Executed as WireExecuted, LogLine, Metric, Said as WireSaid, Usage};
 
 use crate::abi::sinks::{LogRecord, MetricRecord};
+use crate::admission::Denied;
 use crate::executor::Executed;
 use crate::runtime::Said;
 
@@ -49,6 +52,11 @@ fn executed(done: Executed) -> WireExecuted {
         log: lines(outcome.log),
         metrics: values(outcome.metrics),
     }
+}
+
+/// Why a reader hears nothing more of a call that goes on.
+fn replaced() -> Denied {
+    Denied::new("reader_replaced", "another reader goes on with this stream")
 }
 
 /// The wire form of what a guest said in a call that has no result.

@@ -24,7 +24,7 @@ async fn server() -> Server {
 /// The receipt in a proof file, and the size of the tree that it is proved in.
 fn read(proof: &[u8]) -> (Receipt, u64) {
     let file = ProofFile::parse(proof).unwrap();
-    let checkpoint = String::from_utf8(file.checkpoint.to_string().into_bytes()).unwrap();
+    let checkpoint = file.checkpoint.to_string();
     let size = checkpoint.lines().nth(1).unwrap().parse().unwrap();
     (Receipt::from_entry(&file.extra.unwrap()).unwrap(), size)
 }

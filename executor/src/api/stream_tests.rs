@@ -24,7 +24,7 @@ use crate::streams::StreamEvent;
 use crate::testing::{ENDS, Server};
 
 /// Streams its input in pieces of four bytes, then answers with `done`.
-const STREAMS: &str = r#"(module
+pub(super) const STREAMS: &str = r#"(module
   (import "mentat" "read_input" (func $read (param i32 i32 i32) (result i32)))
   (import "mentat" "write_output" (func $write (param i32 i32) (result i32)))
   (import "mentat" "start_stream" (func $start (param i32 i32) (result i32)))
@@ -60,7 +60,7 @@ const FLOOD: &str = r#"(module
       (br_if $more (i32.gt_s (local.get $code) (i32.const 0))))
     (local.get $code)))"#;
 
-fn streaming() -> GrantSet {
+pub(super) fn streaming() -> GrantSet {
     let granted = vec!["extension:stream".parse().unwrap()];
     GrantSources::default().grant(&granted, granted.clone(), &[]).unwrap()
 }

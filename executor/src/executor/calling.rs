@@ -56,6 +56,8 @@ pub struct Terms {
     pub idempotency_key: Option<String>,
     /// Whether the result waits for its receipt.
     pub receipt: bool,
+    /// Whether what it streams is kept for a reader who comes back.
+    pub resumable: bool,
     /// The trace that the call is part of.
     pub trace: Option<TraceParent>,
     /// Who calls.
@@ -129,7 +131,7 @@ pub struct Streaming {
 }
 
 /// What comes next of a call whose streams are read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Next {
     /// Something was streamed.
     Event(StreamEvent),
@@ -138,6 +140,11 @@ pub enum Next {
 }
 
 impl Streaming {
+    /// The agent that runs and its module; nothing after the end.
+    pub(super) fn release(&self) -> Option<(&str, ModuleDigest)> {
+        self.running.as_ref().map(|running| (running.agent.id(), running.agent.digest))
+    }
+
     /// The next thing; nothing after the end.
     pub async fn next(&mut self) -> Option<Next> {
         if let Some(event) = self.pipe.next().await {
@@ -185,6 +192,10 @@ impl Executor {
         input: Bytes,
         terms: Terms,
     ) -> Result<Executed, Denied> {
+        if terms.resumable {
+            let text = "`resumable` is for calls whose streams are read; `idempotency_key` is for this one";
+            return Err(Denied::new("invalid_argument", text));
+        }
         let receipt = terms.receipt;
         let mut done = match terms.idempotency_key.clone() {
             Some(key) => self.execute_once(name, input, terms, &key).await?,

@@ -46,6 +46,7 @@ enum Message {
 fn rule(method: &str) -> Rule {
     let (role, message) = match method {
         "ExecuteAgent" | "ExecuteAgentStream" => (Some(Role::Execute), Message::Content),
+        "StreamEvents" => (Some(Role::Execute), Message::Names),
         "ExplainAgent" => (Some(Role::Read), Message::Content),
         "LoadAgent" => (Some(Role::Deploy), Message::Content),
         "TryPolicy" => (Some(Role::Administer), Message::Content),
@@ -182,6 +183,7 @@ mod tests {
             "ReleaseHold stop Names",
             "Rollback deploy Names",
             "StopInstances stop Names",
+            "StreamEvents execute Names",
             "TryPolicy administer Content",
             "UnloadAgent deploy Names",
         ];

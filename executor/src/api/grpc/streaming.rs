@@ -1,4 +1,4 @@
-//! `ExecuteAgentStream`: input in pieces, output as it comes.
+//! `ExecuteAgentStream` and `StreamEvents`: input in pieces, output as it comes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use tonic::{Status, Streaming};
 use super::arriving::{Arrived, Arriving};
 use super::refusal::refuse;
 use super::{response, terms};
-use crate::executor::{Executor, Next, Terms};
+use crate::api::replaced;
+use crate::executor::{Executor, Heard, Next, Reading, Terms};
 use crate::streams::StreamEvent;
 
 /// What the caller reads.
@@ -27,16 +28,24 @@ pub(super) async fn serve(
 ) -> Result<Events, Status> {
     let Arrived { call, input, _room } = arriving.receive(request, executor.input_limit()).await?;
     let terms = Terms { trace: of.trace, caller: of.caller, ..terms(&call) };
-    let started = executor.execute_streaming(&call.agent, input, terms).await;
-    let running = started.map_err(|denied| refuse(&denied))?;
-    Ok(Box::pin(unfold(running, |mut running| async move {
-        let event = match running.next().await? {
-            Next::Event(event) => Ok(wire(event)),
-            Next::Ended(Ok(done)) => Ok(Event::Result(response(done))),
-            Next::Ended(Err(denied)) => Err(refuse(&denied)),
+    let started = executor.execute_and_read(&call.agent, input, terms).await;
+    Ok(events(started.map_err(|denied| refuse(&denied))?))
+}
+
+/// What a reader hears, as messages. Dropping them is how the reader goes.
+pub(super) fn events(reading: Reading) -> Events {
+    Box::pin(unfold(reading, |mut reading| async move {
+        let (number, event) = match reading.next().await? {
+            Heard::Begun(id) => (None, Ok(Event::Begun(v1::StreamBegun { stream_id: id.to_string() }))),
+            Heard::Gone(events) => (None, Ok(Event::Gap(v1::StreamGap { events }))),
+            Heard::Next(number, Next::Event(event)) => (number, Ok(wire(event))),
+            Heard::Next(number, Next::Ended(Ok(done))) => (number, Ok(Event::Result(response(done)))),
+            Heard::Next(_, Next::Ended(Err(denied))) => (None, Err(refuse(&denied))),
+            Heard::Replaced => (None, Err(refuse(&replaced()))),
         };
-        Some((event.map(|event| v1::ExecuteAgentStreamResponse { event: Some(event) }), running))
-    })))
+        let message = event.map(|event| v1::ExecuteAgentStreamResponse { event: Some(event), number });
+        Some((message, reading))
+    }))
 }
 
 fn wire(event: StreamEvent) -> Event {

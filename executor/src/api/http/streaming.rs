@@ -1,17 +1,18 @@
-//! `POST /api/v1/agents/{agent}/stream`: one JSON line for each event, while the guest runs.
+//! `POST /api/v1/agents/{agent}/stream` and `GET /api/v1/streams/{id}`: one JSON line for each event, while the guest runs.
 
 use bytes::Bytes;
-use executor_api::stream::StreamLine;
+use executor_api::stream::{Line, StreamLine};
 use executor_api::{Base64Bytes, Execute, FailedCall};
 use futures_util::stream::unfold;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use serde::Deserialize;
 use warp::reply::Response;
 use warp::{Rejection, Reply};
 
 use super::{Context, answer, parse, problem, terms};
 use crate::api::access::Role;
-use crate::executor::{Next, Streaming};
+use crate::executor::{Heard, Next, Reading};
 use crate::streams::StreamEvent;
 
 /// Starts the call; what is refused before it begins is a problem document.
@@ -21,21 +22,41 @@ pub(super) async fn execute(agent: String, context: Context, body: Bytes) -> Res
             let caller = context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
             let (terms, input) = (terms(&call, &context.headers, caller), Bytes::from(call.input.0));
-            let started = context.executor.execute_streaming(&agent, input, terms).await;
+            let started = context.executor.execute_and_read(&agent, input, terms).await;
             Ok(lines(started.map_err(|denied| problem(&denied))?))
         }
         .await,
     ))
 }
 
-fn lines(running: Streaming) -> Response {
-    let events = unfold(running, |mut running| async move {
-        let line = line(running.next().await?);
+/// From which event on.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    #[serde(default)]
+    from: u64,
+}
+
+/// Reads a call on.
+pub(super) fn read_on(id: String, wanted: Wanted, context: Context) -> Response {
+    let reading = context.allow(Role::Execute).and_then(|caller| {
+        context.executor.read_on(&caller, &id, wanted.from).map_err(|denied| problem(&denied))
+    });
+    answer(reading.map(lines))
+}
+
+fn lines(reading: Reading) -> Response {
+    let events = unfold(reading, |mut reading| async move {
+        let line = match reading.next().await? {
+            Heard::Begun(id) => Line::from(StreamLine::Begun { stream_id: id.to_string() }),
+            Heard::Gone(events) => Line::from(StreamLine::Gap { events }),
+            Heard::Next(number, next) => Line { line: line(next), number },
+            Heard::Replaced => Line::from(line(Next::Ended(Err(crate::api::replaced())))),
+        };
         let text = serde_json::to_vec(&line).map(|mut text| {
             text.push(b'\n');
             Bytes::from(text)
         });
-        Some((text, running))
+        Some((text, reading))
     });
     let mut response = warp::reply::stream(events).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));

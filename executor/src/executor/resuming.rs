@@ -1,0 +1,222 @@
+//! Calls whose streams are read, by a reader who may come back.
+//!
+//! A plain reader is part of its call: where it goes, the call ends. Of a resumable call the events are kept, and the call
+//! goes on without a reader for a while; whoever began it reads on from any event that is still kept. What an agent streamed
+//! is not handed out any more once the agent may not run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Executor;
+use super::calling::{Next, Streaming, Terms};
+use crate::admission::Denied;
+use crate::callers::Caller;
+use crate::clock;
+use crate::stream_window::{Reader, Told, Window};
+
+/// How long a call goes on that nobody reads.
+const ALONE: Duration = Duration::from_secs(30);
+
+/// What a reader hears.
+#[derive(Debug)]
+pub enum Heard {
+    /// By which name the stream is read again.
+    Begun(Arc<str>),
+    /// What comes next, by its number where the stream can be read again.
+    Next(Option<u64>, Next),
+    /// So many events would come first, and are kept no longer.
+    Gone(u64),
+    /// Another reader goes on with the stream; nothing follows.
+    Replaced,
+}
+
+/// Reads a call.
+pub struct Reading(Source);
+
+enum Source {
+    /// Dropping it ends the call.
+    Plain(Streaming),
+    /// Dropping it leaves the call to whoever reads on.
+    Kept { begun: Option<Arc<str>>, reader: Reader },
+}
+
+impl Reading {
+    /// The next thing; nothing after the end.
+    pub async fn next(&mut self) -> Option<Heard> {
+        match &mut self.0 {
+            Source::Plain(streaming) => streaming.next().await.map(|next| Heard::Next(None, next)),
+            Source::Kept { begun, reader } => {
+                if let Some(id) = begun.take() {
+                    return Some(Heard::Begun(id));
+                }
+                Some(match reader.next().await? {
+                    Told::Event(number, next) => Heard::Next(Some(number), next),
+                    Told::Gone(events) => Heard::Gone(events),
+                    Told::Replaced => Heard::Replaced,
+                })
+            }
+        }
+    }
+}
+
+impl Executor {
+    /// Runs an agent once, with a reader for what it streams.
+    ///
+    /// # Errors
+    ///
+    /// A denial when the agent is unknown or may not run now; `streams_full` for a resumable call that there is no room for. How the
+    /// call ended is the last thing that is read.
+    pub async fn execute_and_read(
+        self: &Arc<Self>,
+        name: &str,
+        input: Bytes,
+        terms: Terms,
+    ) -> Result<Reading, Denied> {
+        if !terms.resumable {
+            return self
+                .execute_streaming(name, input, terms)
+                .await
+                .map(|plain| Reading(Source::Plain(plain)));
+        }
+        let place = self.kept.begin(&terms.caller, clock::monotonic())?;
+        let streaming = self.execute_streaming(name, input, terms).await?;
+        let Some((agent, digest)) = streaming.release() else {
+            return Err(Denied::new("internal", "the call ended before it began"));
+        };
+        let (id, window) = place.begun(agent, digest);
+        let reader = window.read(0)?;
+        let kept = self.kept.clone();
+        tokio::spawn(async move {
+            fill(streaming, &window, ALONE).await;
+            kept.ended();
+        });
+        Ok(Reading(Source::Kept { begun: Some(id), reader }))
+    }
+
+    /// Reads on, from an event by its number.
+    ///
+    /// # Errors
+    ///
+    /// `stream_unknown` for a stream that this caller did not begin or that is kept no longer; `invalid_argument` for an event
+    /// that there has not been; a denial when the agent may not run any more.
+    pub fn read_on(&self, caller: &Caller, id: &str, from: u64) -> Result<Reading, Denied> {
+        let found = self.kept.find(caller, id, clock::monotonic())?;
+        let (agent, digest) = found.release;
+        if let Some(agent) = self.agents.release(&agent, digest) {
+            self.may_run(&agent)?;
+        }
+        Ok(Reading(Source::Kept { begun: None, reader: found.window.read(from)? }))
+    }
+}
+
+/// Takes what a call streams, as fast as its reader does; ends a call that nobody has read for so long.
+async fn fill(mut streaming: Streaming, window: &Window, alone: Duration) {
+    let everything = async {
+        loop {
+            window.room().await;
+            match streaming.next().await {
+                Some(next) => window.push(next),
+                None => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = everything => {}
+        () = window.left_alone(alone) => {
+            let text = format!("nobody read this stream for {} seconds", alone.as_secs());
+            window.push(Next::Ended(Err(Denied::new("caller_gone", text))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::{GrantSet, GrantSources};
+    use crate::runtime::CallLimits;
+    use crate::testing::{Server, admitted, wat_spin};
+
+    /// Streams pieces of one byte for as long as it may.
+    const TALKS: &str = r#"(module
+      (import "mentat" "start_stream" (func $start (param i32 i32) (result i32)))
+      (import "mentat" "write_stream" (func $write (param i32 i32 i32) (result i32)))
+      (memory (export "memory") 1) (data (i32.const 0) "talk")
+      (func (export "process") (result i32) (local $s i32)
+        (local.set $s (call $start (i32.const 0) (i32.const 4)))
+        (loop $l (drop (call $write (local.get $s) (i32.const 0) (i32.const 1))) (br $l))
+        (i32.const 0)))"#;
+
+    fn streaming() -> GrantSet {
+        let granted = vec!["extension:stream".parse().unwrap()];
+        GrantSources::default().grant(&granted, granted.clone(), &[]).unwrap()
+    }
+
+    async fn server(text: &str, agent: &str) -> Server {
+        let server = Server::start().await;
+        let admitted = admitted(text, streaming(), CallLimits::default()).called(agent, "r@example.org");
+        server.executor.admit_for_test(admitted).await;
+        server
+    }
+
+    fn runs(server: &Server, agent: &str) -> bool {
+        server.executor.runtime().live().list().iter().any(|live| live.owner.agent == agent)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_call_that_nobody_reads_ends_after_a_time_and_says_so() {
+        let agent = "resume.alone";
+        let server = server(wat_spin(), agent).await;
+        let begun = server.executor.execute_streaming(agent, Bytes::new(), Terms::default()).await.unwrap();
+        let window = Arc::<Window>::default();
+        drop(window.read(0).unwrap());
+        fill(begun, &window, Duration::from_millis(30)).await;
+        while runs(&server, agent) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let told = window.read(0).unwrap().next().await;
+        let Some(Told::Event(0, Next::Ended(Err(denied)))) = told else { panic!("{told:?}") };
+        assert_eq!(denied.code, "caller_gone");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_call_goes_on_without_its_reader_and_what_it_streams_makes_room() {
+        let agent = "resume.talks";
+        let server = server(TALKS, agent).await;
+        let terms = || Terms { resumable: true, ..Terms::default() };
+        let mut first = server.executor.execute_and_read(agent, Bytes::new(), terms()).await.unwrap();
+        let Some(Heard::Begun(id)) = first.next().await else { panic!("no name") };
+        assert!(matches!(first.next().await, Some(Heard::Next(Some(0), Next::Event(_)))));
+        drop(first);
+        let caller = Caller::default();
+        let mut next = 1;
+        let gone = loop {
+            assert!(runs(&server, agent), "it ended with its reader");
+            let mut reading = server.executor.read_on(&caller, &id, next).unwrap();
+            match reading.next().await.unwrap() {
+                Heard::Gone(events) => break events,
+                Heard::Next(Some(number), Next::Event(_)) => {
+                    assert_eq!(number, next);
+                    next += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+            drop(reading);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert!(gone > 0);
+        server.executor.revoke_for_test(agent, &server.executor.find(agent).unwrap().digest);
+        let refused = server.executor.read_on(&caller, &id, next).err().unwrap();
+        assert_eq!(refused.code, "revoked", "what it streamed is nobody's any more");
+        server.executor.unload(agent).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_calls_whose_streams_are_read_are_resumable() {
+        let server = server(wat_spin(), "resume.plain").await;
+        let terms = Terms { resumable: true, ..Terms::default() };
+        let refused = server.executor.execute("resume.plain", Bytes::new(), terms).await.unwrap_err();
+        assert_eq!(refused.code, "invalid_argument");
+    }
+}

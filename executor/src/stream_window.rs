@@ -1,0 +1,357 @@
+//! What a call streamed last, by number, for a reader whose connection may break.
+//!
+//! While somebody reads, nothing is lost that was not read: whoever fills the window waits for a slow reader, and the guest
+//! behind it. While nobody reads, the oldest events make room for new ones, and whoever comes back is told how many are gone.
+//! There is one reader at a time: the one who came last, for the one before is a connection that broke, as a rule.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::admission::Denied;
+use crate::clock;
+use crate::executor::Next;
+use crate::streams::StreamEvent;
+
+/// Events that are kept, and their bytes; the end of the call is kept besides.
+const MAX_EVENTS: usize = 512;
+const ROOM: usize = 512 << 10;
+
+/// How far a reader may be behind before he is waited for. What is read already fills the rest of the window.
+const MAX_BEHIND: usize = 128;
+const BEHIND_ROOM: usize = 256 << 10;
+
+/// What a reader is told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// An event, by its number.
+    Event(u64, Next),
+    /// So many events would come first, and are kept no longer.
+    Gone(u64),
+    /// Somebody else reads now; nothing follows.
+    Replaced,
+}
+
+/// The last events of one call.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<Next>,
+    /// Number of the oldest one that is kept.
+    first: u64,
+    /// Bytes of all of them but the end.
+    bytes: usize,
+    ended: Option<Ended>,
+    /// Who reads, by the count of those who have.
+    reader: Option<u64>,
+    readers: u64,
+    /// Number of the event that the reader takes next.
+    position: u64,
+    /// Since when nobody reads.
+    alone_since: Option<Instant>,
+}
+
+/// The end of the call.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    at: Instant,
+    bytes: usize,
+}
+
+impl State {
+    /// The number of the event that comes next.
+    fn next(&self) -> u64 {
+        self.first.saturating_add(self.events.len() as u64)
+    }
+
+    fn event(&self, number: u64) -> Option<&Next> {
+        self.events.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Whether the reader keeps up, or there is none to wait for.
+    fn has_room(&self) -> bool {
+        if self.reader.is_none() {
+            return true;
+        }
+        let taken = usize::try_from(self.position.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let behind = self.events.iter().skip(taken);
+        behind.clone().count() < MAX_BEHIND && behind.map(size_of_event).sum::<usize>() < BEHIND_ROOM
+    }
+}
+
+/// What an event takes of the room.
+fn size_of_event(event: &Next) -> usize {
+    match event {
+        Next::Event(StreamEvent::Data { bytes, .. }) => bytes.len(),
+        Next::Event(StreamEvent::Log(line)) => line.text.len(),
+        Next::Event(StreamEvent::End { .. } | StreamEvent::Missed { .. }) | Next::Ended(_) => 0,
+    }
+}
+
+/// What the end of a call takes while it is kept.
+fn size_of_end(event: &Next) -> usize {
+    let lines = |log: &[crate::abi::sinks::LogRecord]| log.iter().map(|line| line.text.len()).sum::<usize>();
+    match event {
+        Next::Event(_) => 0,
+        Next::Ended(Ok(done)) => done.outcome.output.len() + lines(&done.outcome.log),
+        Next::Ended(Err(denied)) => denied.said.as_ref().map_or(0, |said| lines(&said.log)),
+    }
+}
+
+impl Window {
+    /// Puts in what comes next; nothing after the end.
+    pub(crate) fn push(&self, event: Next) {
+        let mut state = self.state.lock();
+        if state.ended.is_some() {
+            return;
+        }
+        if matches!(event, Next::Ended(_)) {
+            state.ended = Some(Ended { at: clock::monotonic(), bytes: size_of_end(&event) });
+        }
+        state.bytes = state.bytes.saturating_add(size_of_event(&event));
+        state.events.push_back(event);
+        while (state.events.len() > MAX_EVENTS || state.bytes > ROOM) && state.events.len() > 1 {
+            let gone = state.events.pop_front().as_ref().map_or(0, size_of_event);
+            state.bytes = state.bytes.saturating_sub(gone);
+            state.first = state.first.saturating_add(1);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the reader has come so far that something more may be put in.
+    pub(crate) async fn room(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.state.lock().has_room() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until nobody has read for so long.
+    pub(crate) async fn left_alone(&self, patience: Duration) {
+        loop {
+            let changed = self.changed.notified();
+            let since = self.state.lock().alone_since;
+            let Some(since) = since else {
+                changed.await;
+                continue;
+            };
+            let left = patience.saturating_sub(clock::monotonic().saturating_duration_since(since));
+            if left.is_zero() {
+                return;
+            }
+            // Whether somebody came meanwhile is looked at again.
+            let _ = tokio::time::timeout(left, changed).await;
+        }
+    }
+
+    /// A reader from a number on, in place of the one before.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_argument` for the number of an event that there has not been.
+    pub(crate) fn read(self: &Arc<Self>, from: u64) -> Result<Reader, Denied> {
+        let mut state = self.state.lock();
+        if from > state.next() {
+            let text = format!("this stream has had {} events so far", state.next());
+            return Err(Denied::new("invalid_argument", text));
+        }
+        state.readers += 1;
+        state.reader = Some(state.readers);
+        state.position = from.max(state.first);
+        state.alone_since = None;
+        let id = state.readers;
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(Reader { window: Arc::clone(self), id, next: from, is_replaced: false })
+    }
+
+    /// When the call ended, for one that nobody reads, and the bytes of its end.
+    pub(crate) fn ended(&self) -> Option<(Instant, usize)> {
+        let state = self.state.lock();
+        let ended = state.ended.filter(|_| state.reader.is_none())?;
+        Some((state.alone_since.map_or(ended.at, |since| since.max(ended.at)), ended.bytes))
+    }
+}
+
+/// Reads a window. Dropping it leaves the window to whoever comes next.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    window: Arc<Window>,
+    id: u64,
+    next: u64,
+    is_replaced: bool,
+}
+
+impl Reader {
+    /// The next thing; nothing after the end.
+    pub(crate) async fn next(&mut self) -> Option<Told> {
+        loop {
+            let changed = self.window.changed.notified();
+            {
+                let mut state = self.window.state.lock();
+                if state.reader != Some(self.id) {
+                    let told = (!self.is_replaced).then_some(Told::Replaced);
+                    self.is_replaced = true;
+                    return told;
+                }
+                let gone = state.first.saturating_sub(self.next);
+                if gone > 0 {
+                    self.next = state.first;
+                    state.position = self.next;
+                    return Some(Told::Gone(gone));
+                }
+                let event = state.event(self.next).cloned();
+                if let Some(event) = event {
+                    let number = self.next;
+                    self.next += 1;
+                    state.position = self.next;
+                    drop(state);
+                    self.window.changed.notify_waiters();
+                    return Some(Told::Event(number, event));
+                }
+                if state.ended.is_some() {
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.window.state.lock();
+        if state.reader == Some(self.id) {
+            state.reader = None;
+            state.alone_since = Some(clock::monotonic());
+        }
+        drop(state);
+        self.window.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn data(sequence: u64, bytes: usize) -> Next {
+        let bytes = Bytes::from(vec![7; bytes]);
+        Next::Event(StreamEvent::Data { stream: "s".into(), sequence, bytes })
+    }
+
+    fn end() -> Next {
+        Next::Ended(Err(Denied::new("trap", "it trapped")))
+    }
+
+    /// What a reader is told next, in a word.
+    async fn told(reader: &mut Reader) -> String {
+        match tokio::time::timeout(Duration::from_secs(5), reader.next()).await.unwrap() {
+            None => "nothing".into(),
+            Some(Told::Gone(events)) => format!("{events} gone"),
+            Some(Told::Replaced) => "replaced".into(),
+            Some(Told::Event(number, Next::Event(StreamEvent::Data { sequence, .. }))) => {
+                assert_eq!(number, sequence, "one stream, and nothing else");
+                format!("event {number}")
+            }
+            Some(Told::Event(number, _)) => format!("end {number}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_goes_on_where_the_one_before_left() {
+        let window = Arc::new(Window::default());
+        let mut first = window.read(0).unwrap();
+        (0..3).for_each(|n| window.push(data(n, 1)));
+        assert_eq!((told(&mut first).await, told(&mut first).await), ("event 0".into(), "event 1".into()));
+        drop(first);
+        window.push(data(3, 1));
+        // By the last number that arrived, whatever the first one took.
+        let mut second = window.read(1).unwrap();
+        for expected in ["event 1", "event 2", "event 3"] {
+            assert_eq!(told(&mut second).await, expected);
+        }
+        window.push(end());
+        window.push(data(9, 1));
+        assert_eq!((told(&mut second).await, told(&mut second).await), ("end 4".into(), "nothing".into()));
+        drop(second);
+        let mut third = window.read(4).unwrap();
+        assert_eq!((told(&mut third).await, told(&mut third).await), ("end 4".into(), "nothing".into()));
+        assert_eq!(told(&mut window.read(5).unwrap()).await, "nothing");
+        assert_eq!(window.read(6).unwrap_err().code, "invalid_argument");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_read_makes_room_and_the_gap_is_said() {
+        for (count, bytes, kept) in [(MAX_EVENTS as u64 + 40, 1, MAX_EVENTS as u64), (10, ROOM / 4, 4)] {
+            let window = Arc::new(Window::default());
+            drop(window.read(0).unwrap());
+            (0..count).for_each(|n| window.push(data(n, bytes)));
+            assert!(window.state.lock().bytes <= ROOM);
+            let mut reader = window.read(2).unwrap();
+            assert_eq!(told(&mut reader).await, format!("{} gone", count - kept - 2));
+            assert_eq!(told(&mut reader).await, format!("event {}", count - kept));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_last_reads_and_the_one_before_is_told() {
+        let window = Arc::new(Window::default());
+        let mut first = window.read(0).unwrap();
+        window.push(data(0, 1));
+        let mut second = window.read(0).unwrap();
+        assert_eq!((told(&mut first).await, told(&mut first).await), ("replaced".into(), "nothing".into()));
+        drop(first);
+        assert_eq!(told(&mut second).await, "event 0", "whoever was replaced takes nobody's place along");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_waited_for_and_nobody_is_not() {
+        let window = Arc::new(Window::default());
+        let mut reader = window.read(0).unwrap();
+        let waits = async || tokio::time::timeout(Duration::from_millis(20), window.room()).await.is_err();
+        let mut sent = 0;
+        while !waits().await {
+            window.push(data(sent, 1));
+            sent += 1;
+        }
+        assert_eq!(sent, MAX_BEHIND as u64);
+        assert_eq!(told(&mut reader).await, "event 0");
+        assert!(!waits().await);
+        window.push(data(sent, BEHIND_ROOM));
+        assert!(waits().await);
+        drop(reader);
+        assert!(!waits().await, "there is nobody to wait for");
+    }
+
+    #[tokio::test]
+    async fn a_window_is_alone_from_when_its_reader_left() {
+        let window = Arc::new(Window::default());
+        let alone = async || {
+            tokio::time::timeout(Duration::from_millis(200), window.left_alone(Duration::from_millis(20)))
+                .await
+        };
+        let reader = window.read(0).unwrap();
+        assert!(alone().await.is_err(), "somebody reads");
+        drop(reader);
+        assert!(alone().await.is_ok());
+        window.push(end());
+        assert!(window.ended().is_some());
+        let reader = window.read(0).unwrap();
+        assert!(window.ended().is_none() && alone().await.is_err(), "somebody is back");
+        drop(reader);
+    }
+}
