@@ -349,11 +349,11 @@ impl Scene<'_> {
         for (step, kind, gives) in &plan {
             if *gives == Expected::End {
                 let mut last = lasting.clone();
-                last.push((step, *kind));
+                last.push((*step, *kind));
                 assert_eq!(self.call(case, &last).err(), Some("trap"), "{}: {step}", case["name"]);
             } else {
-                lasting.push((step, *kind));
-                expected.push((step, *gives));
+                lasting.push((*step, *kind));
+                expected.push((*step, *gives));
             }
         }
         let output = self.call(case, &lasting).unwrap();
