@@ -1,7 +1,10 @@
 //! `audit-capabilities`: compares what a module imports with what its manifest asks for, and that with what a policy grants.
 //! Offline, without an engine.
 
+mod previous;
+mod report;
 mod rulings;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,14 +14,17 @@ use serde_json::json;
 use trust_store::capability::{Capability, FileAccess, Protocol};
 use trust_store::manifest::Manifest;
 use trust_store::pipeline::{Pipeline, Step};
-use trust_store::policy::CapabilityPolicy;
+use trust_store::policy::{CapabilityPolicy, TrustPolicy};
 use wasmparser::{Parser, Payload};
 
+use self::previous::Previous;
+use self::report::Report;
 use self::rulings::{Ruling, Rulings};
-use crate::exit::{Exit, OrFail as _, Outcome};
+use self::standing::Signer;
+use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::output::{Output, Tone, shown};
 use crate::release::{Release, Use};
-use crate::verify::{load_policy, named};
+use crate::verify::load_policy;
 
 /// `audit-capabilities`.
 #[derive(Debug, Args)]
@@ -35,12 +41,15 @@ pub struct Audit {
     /// Who vouches for the signer's name
     #[arg(long, value_name = "URL", requires = "signer")]
     signer_issuer: Option<String>,
+    /// The release before: what this one asks for beyond it is a finding, and every difference is told
+    #[arg(long, value_name = "DIR|MANIFEST")]
+    previous: Option<PathBuf>,
 }
 
 /// Runs `audit-capabilities`: exit code 0 when clean, 1 with findings, 2 when something cannot be read.
 ///
 /// # Errors
-/// Exit code 2 when the policy cannot be read; every release is reported by itself.
+/// Exit code 2 when the policy or the release before cannot be read; every release is reported by itself.
 pub fn run(audit: &Audit, out: &Output) -> Outcome {
     let policy = audit.policy.as_deref().map(load_policy).transpose()?;
     let signer = audit.signer.as_deref().map(|subject| (subject, audit.signer_issuer.as_deref()));
@@ -48,10 +57,15 @@ pub fn run(audit: &Audit, out: &Output) -> Outcome {
     if rulings.is_none() && policy.as_ref().is_some_and(|policy| policy.capability_rules.is_some()) {
         out.note("the policy has `capability_rules`, which ask who signs: name that with --signer");
     }
-    let granted = policy.as_ref().map(|policy| &policy.capabilities);
+    if audit.previous.is_some() && audit.releases.len() > 1 {
+        return Err(Failure::usage("`--previous` is one release's, and there are several")
+            .hint("audit one release at a time"));
+    }
+    let previous = audit.previous.as_deref().map(Previous::open).transpose()?;
+    let against = Against { policy: policy.as_ref(), signer, rulings, previous };
     let mut worst = Exit::Ok;
     for path in &audit.releases {
-        match audit_one(path, granted, rulings.as_ref(), out) {
+        match audit_one(path, &against, out) {
             Ok(0) => {}
             Ok(_) if worst == Exit::Ok => worst = Exit::Failure,
             Ok(_) => {}
@@ -64,6 +78,17 @@ pub fn run(audit: &Audit, out: &Output) -> Outcome {
     Ok(worst)
 }
 
+/// What releases are held against, besides themselves.
+struct Against<'a> {
+    policy: Option<&'a TrustPolicy>,
+    signer: Option<Signer<'a>>,
+    rulings: Option<Rulings<'a>>,
+    previous: Option<Previous>,
+}
+
+/// Module and name of every import of a core module, interface and version of every one of a component.
+type Imports = BTreeSet<(String, String)>;
+
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding {
@@ -71,54 +96,30 @@ struct Finding {
     text: String,
 }
 
-fn audit_one(
-    path: &Path,
-    granted: Option<&CapabilityPolicy>,
-    rulings: Option<&Rulings<'_>>,
-    out: &Output,
-) -> Outcome<usize> {
+fn audit_one(path: &Path, against: &Against<'_>, out: &Output) -> Outcome<usize> {
     let release = Release::open(path, Use::Sign)?;
     release.assemble_missing_module()?;
     if let Some(pipeline) = release.pipeline()? {
         return Ok(list_steps(&release, &pipeline, out));
     }
+    let manifest = release.manifest();
     let imports = imports(&release.module()?)?;
-    let mut findings = findings(release.manifest(), &imports);
-    findings.extend(granted.map(|granted| not_granted(release.manifest(), granted)).unwrap_or_default());
-    let rulings = rulings.map(|rulings| rulings.about(release.manifest())).unwrap_or_default();
+    let mut findings = findings(manifest, &imports);
+    let mut standings = Vec::new();
+    if let Some(policy) = against.policy {
+        findings.extend(not_granted(manifest, &policy.capabilities));
+        standings = standing::standings(policy, against.signer, manifest);
+        findings.extend(standing::findings(policy, against.signer, manifest, &standings));
+    }
+    let rulings = against.rulings.as_ref().map(|rulings| rulings.about(manifest)).unwrap_or_default();
     findings.extend(rulings.iter().filter_map(Ruling::finding));
-    let requested: Vec<String> =
-        release.manifest().requested_capabilities().iter().map(ToString::to_string).collect();
-    out.line(
-        out.paint(Tone::Strong, format!("{} {}", release.manifest().id(), release.manifest().version())),
-    );
-    out.line(format!(
-        "  asks for  {}",
-        if requested.is_empty() { "nothing".to_owned() } else { requested.join(", ") }
-    ));
-    let names: Vec<String> = imports.iter().map(|(module, name)| format!("{module}.{name}")).collect();
-    out.line(format!(
-        "  imports   {}",
-        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
-    ));
-    for (capability, rules) in rulings.iter().filter_map(Ruling::permitted) {
-        out.line(format!("  {capability} is permitted by {}", named(rules)));
-    }
-    for finding in &findings {
-        out.line(format!("  {} {} [{}]", out.paint(Tone::Bad, "finding"), finding.text, finding.code));
-    }
-    if findings.is_empty() {
-        out.line(format!("  {}", out.paint(Tone::Good, "nothing to remark")));
-    }
-    out.value(|| json!({
-        "manifest": shown(release.path()), "agent": release.manifest().id().as_str(),
-        "version": release.manifest().version().as_str(), "requested": requested, "imports": names,
-        "findings": findings.iter().map(|f| json!({ "code": f.code, "text": f.text })).collect::<Vec<_>>(),
-        "permitted": rulings.iter().filter_map(Ruling::permitted).map(|(capability, rules)| {
-            json!({ "capability": capability.to_string(), "rules": rules })
-        }).collect::<Vec<_>>(),
-    }));
-    Ok(findings.len())
+    let change =
+        against.previous.as_ref().map(|previous| previous.changed_by(manifest, &imports)).transpose()?;
+    findings.extend(change.iter().flat_map(|change| change.findings.iter().cloned()));
+    let count = findings.len();
+    let notes = empty_contexts(manifest, &imports);
+    Report { release: &release, imports: &imports, findings, notes, rulings, standings, change }.tell(out);
+    Ok(count)
 }
 
 /// What a pipeline is made of. It asks for nothing itself: what a step may do stands in the step's own manifest, so that there is
@@ -155,8 +156,7 @@ fn list_steps(release: &Release, pipeline: &Pipeline, out: &Output) -> usize {
     0
 }
 
-/// Module and name of every import of a core module, interface and nothing of a component.
-fn imports(bytes: &[u8]) -> Outcome<BTreeSet<(String, String)>> {
+fn imports(bytes: &[u8]) -> Outcome<Imports> {
     let mut found = BTreeSet::new();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -183,6 +183,53 @@ fn imports(bytes: &[u8]) -> Outcome<BTreeSet<(String, String)>> {
     Ok(found)
 }
 
+/// Imports as they are told.
+fn names_of(imports: &Imports) -> Vec<String> {
+    imports.iter().map(|(module, name)| format!("{module}.{name}")).collect()
+}
+
+/// Interfaces of WASI that are linked and lead to nothing, since the manifest asks for nothing that they could show. Libraries of
+/// languages import them whether a program uses them or not, so that this counts as no finding: whoever does use them gets errors.
+fn empty_contexts(manifest: &Manifest, imports: &Imports) -> Vec<Finding> {
+    const PREVIEW1: &str = "wasi_snapshot_preview1";
+    let requested = manifest.requested_capabilities();
+    let of = |is_it: fn(&str, &str) -> bool| -> BTreeSet<String> {
+        let those = imports.iter().filter(|(module, name)| is_it(module, name));
+        let told = |(module, name): &(String, String)| {
+            if module == PREVIEW1 { format!("{module}.{name}") } else { module.clone() }
+        };
+        those.map(told).collect()
+    };
+    let files = of(|module, name| {
+        module.starts_with("wasi:filesystem/")
+            || (module == PREVIEW1 && (name.starts_with("path_") || name.starts_with("fd_prestat_")))
+    });
+    let variables = of(|module, name| {
+        module == "wasi:cli/environment" || (module == PREVIEW1 && name.starts_with("environ_"))
+    });
+    let asks = |is_it: fn(&Capability) -> bool| requested.iter().any(is_it);
+    let mut notes = Vec::new();
+    for (names, asks, lacks) in [
+        (
+            files,
+            asks(|capability| matches!(capability, Capability::Filesystem { .. })),
+            "asks for no filesystem capability: it finds no directory",
+        ),
+        (
+            variables,
+            asks(|capability| matches!(capability, Capability::Env(_))),
+            "asks for no env capability: it finds no variable",
+        ),
+    ] {
+        if !names.is_empty() && !asks {
+            let names: Vec<_> = names.into_iter().collect();
+            let text = format!("imports {} and {lacks}", names.join(", "));
+            notes.push(Finding { code: "empty_context", text });
+        }
+    }
+    notes
+}
+
 /// What verification with this policy would deny at step 14: every request that no grant covers.
 fn not_granted(manifest: &Manifest, granted: &CapabilityPolicy) -> Vec<Finding> {
     let CapabilityPolicy::Within(granted) = granted else { return Vec::new() };
@@ -199,7 +246,7 @@ fn is_known(module: &str) -> bool {
         || module.starts_with("wasi:")
 }
 
-fn findings(manifest: &Manifest, imports: &BTreeSet<(String, String)>) -> Vec<Finding> {
+fn findings(manifest: &Manifest, imports: &Imports) -> Vec<Finding> {
     let requested = manifest.requested_capabilities();
     let mut found = Vec::new();
     let mut add = |code, text: String| found.push(Finding { code, text });
@@ -347,6 +394,34 @@ mod tests {
             found[0].contains("env:A") && found[1].contains("network:https:api.example.com"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn interfaces_that_lead_to_nothing_are_noted_and_no_finding() {
+        let noted = |capabilities: &str, wat: &str| -> Vec<String> {
+            let (manifest, imports) =
+                (manifest(capabilities, LIMIT), imports(&wat::parse_str(wat).unwrap()).unwrap());
+            assert!(findings(&manifest, &imports).is_empty());
+            let notes = empty_contexts(&manifest, &imports);
+            assert!(notes.iter().all(|note| note.code == "empty_context"));
+            notes.into_iter().map(|note| note.text).collect()
+        };
+        let component = r#"(component (import "wasi:filesystem/types@0.2.0" (instance))
+            (import "wasi:filesystem/preopens@0.2.0" (instance)) (import "wasi:cli/environment@0.2.0" (instance))
+            (import "wasi:cli/stdout@0.2.0" (instance)))"#;
+        assert_eq!(
+            noted("", component),
+            [
+                "imports wasi:filesystem/preopens, wasi:filesystem/types and asks for no filesystem capability: it finds no directory",
+                "imports wasi:cli/environment and asks for no env capability: it finds no variable",
+            ]
+        );
+        assert_eq!(noted(r#""env:KEY""#, component).len(), 1);
+        let core = r#"(module (import "wasi_snapshot_preview1" "environ_get" (func (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32))))"#;
+        let [text] = &noted("", core)[..] else { panic!("one note") };
+        assert!(text.starts_with("imports wasi_snapshot_preview1.environ_get and"), "{text}");
+        assert!(noted(r#""env:KEY""#, core).is_empty() && noted("", READS).is_empty());
     }
 
     #[test]

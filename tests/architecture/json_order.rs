@@ -30,6 +30,7 @@ const PRINTED: &[&str] = &[
     "admission.rs",
     "attach.rs",
     "audit_capabilities.rs",
+    "audit_capabilities/report.rs",
     "audit.rs",
     "demo.rs",
     "endorse.rs",

@@ -30,6 +30,7 @@
 //! | [`pipeline`] | agents composed: a document that is released as a module is |
 //! | [`trusted_root`], [`signing_config`], [`trust_material`] | Sigstore trust files, and what they become |
 //! | [`policy`], [`policy_document`], [`evidence`], [`identity`] | what is demanded, and what is known |
+//! | [`tier`] | what modules of a trust level run in, and may have at most |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -102,6 +103,7 @@ pub mod signature_cache;
 pub mod signing_config;
 pub mod sorted_json;
 pub mod statement;
+pub mod tier;
 pub mod trust_material;
 pub mod trusted_root;
 pub mod tsp;

@@ -17,7 +17,6 @@ mod rollout;
 mod rules;
 mod signer_key;
 mod succession;
-mod tier;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,7 @@ use trust_store::evidence::Evidence;
 use trust_store::identity::Identity;
 use trust_store::manifest::{ENGINE, Manifest, Metering, Runtime};
 use trust_store::policy::TrustLevel;
+use trust_store::tier::beyond_ceiling;
 use trust_store::verifier::{ArtifactDigest, VerifiedArtifact, Verifier};
 use trust_store::{Denial, UnixTime};
 
@@ -45,7 +45,7 @@ pub(crate) use rollout::is_named;
 pub use rules::{NoRuleEngine, Rules};
 pub(crate) use signer_key::SignerKey;
 pub(crate) use succession::{Publisher, may_follow};
-pub use tier::Isolation;
+pub use trust_store::tier::Isolation;
 
 use crate::containers::{ContainerBackend, NoEngine};
 use crate::extensions::Tenant;
@@ -331,7 +331,7 @@ impl Admission {
         let own =
             |name: &str| !self.sources.env.contains_key(name) && own_env.iter().any(|(own, _)| own == name);
         for request in &requested {
-            if let Some(why) = tier::beyond_ceiling(level, request, own) {
+            if let Some(why) = beyond_ceiling(level, request, own) {
                 let refused = Refused { capability: request.clone(), why, code: "capability_denied" };
                 return Err(Denied::in_step(14, refused.code, refused.to_string()));
             }

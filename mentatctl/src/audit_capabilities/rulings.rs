@@ -3,9 +3,10 @@
 use trust_store::capability::Capability;
 use trust_store::capability_rules::{CapabilityRequest, CapabilityRules, RuleRefusal};
 use trust_store::manifest::Manifest;
-use trust_store::policy::{TrustLevel, TrustPolicy};
+use trust_store::policy::TrustPolicy;
 
 use super::Finding;
+use super::standing::{Signer, level_of};
 
 /// The rules of a policy, and who is taken to sign.
 #[derive(Clone, Copy)]
@@ -13,8 +14,7 @@ pub(super) struct Rulings<'a> {
     rules: &'a CapabilityRules,
     signer: &'a str,
     issuer: Option<&'a str>,
-    /// The level that the policy demands: whoever reaches less is denied before any rule is asked.
-    level: TrustLevel,
+    policy: &'a TrustPolicy,
 }
 
 /// What is said of one request.
@@ -26,20 +26,23 @@ pub(super) struct Ruling {
 
 impl<'a> Rulings<'a> {
     /// Nothing where the policy has no rules, or nobody is named who signs.
-    pub(super) fn of(policy: &'a TrustPolicy, signer: Option<(&'a str, Option<&'a str>)>) -> Option<Self> {
+    pub(super) fn of(policy: &'a TrustPolicy, signer: Option<Signer<'a>>) -> Option<Self> {
         let (rules, (signer, issuer)) = (policy.capability_rules.as_ref()?, signer?);
-        Some(Self { rules, signer, issuer, level: policy.required_level })
+        Some(Self { rules, signer, issuer, policy })
     }
 
     /// One ruling for each request of a manifest.
     pub(super) fn about(&self, manifest: &Manifest) -> Vec<Ruling> {
+        // Whoever reaches less than the policy demands is denied before any rule is asked.
+        let earned = level_of(self.policy, (self.signer, self.issuer), manifest.id().as_str());
+        let level = earned.map_or(self.policy.required_level, |level| level.max(self.policy.required_level));
         let judge = |capability: Capability| {
             let request = CapabilityRequest {
                 agent: manifest.id().as_str(),
                 version: manifest.version().as_str(),
                 signer: self.signer,
                 issuer: self.issuer,
-                level: self.level,
+                level,
                 capability: &capability,
             };
             let said = self.rules.judge(&request).map(|permitted| permitted.rules);

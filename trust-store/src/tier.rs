@@ -1,4 +1,5 @@
-//! Where modules of a trust level run, and what they may have at most.
+//! Where modules of a trust level run, and what they may have at most: one list for the executor, which holds to it, and for whoever
+//! says before anything is signed what it will do.
 //!
 //! | level | runs in | at most |
 //! |---|---|---|
@@ -8,8 +9,8 @@
 //!
 //! Policy grants within these ceilings and never beyond them. A worker opens no file, so no directory can be given to it.
 
-use trust_store::capability::Capability;
-use trust_store::policy::TrustLevel;
+use crate::capability::Capability;
+use crate::policy::TrustLevel;
 
 /// What lies between a guest and the executor besides its own sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +38,7 @@ impl Isolation {
 
 /// Why a module of this level may not have what it asks for, whatever policy says. `own` says whether the module's manifest
 /// gives a variable its value and the operator does not.
-pub(super) fn beyond_ceiling(
+pub fn beyond_ceiling(
     level: TrustLevel,
     request: &Capability,
     own: impl Fn(&str) -> bool,
