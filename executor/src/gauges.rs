@@ -51,7 +51,15 @@ impl Collector for Gauges {
         let age = status
             .evidence_age_s
             .map(|age| ("mentatlab_evidence_age_seconds", "Since every source was last fetched", age));
-        for (name, help, value) in known.into_iter().chain(age) {
+        let maps = self.0.runtime().memory_maps();
+        let needed =
+            ("mentatlab_memory_maps_needed", "Memory maps of a process whose pool is full", maps.needed);
+        let allowed = maps
+            .allowed
+            .map(|allowed| ("mentatlab_memory_maps_allowed", "Memory maps that the kernel allows", allowed));
+        let maps = [Some(needed), allowed].into_iter().flatten();
+        let pool = self.0.runtime().pool_in_use();
+        for (name, help, value) in known.into_iter().chain(age).chain(maps).chain(pool) {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             gauge.encode(metric)?;

@@ -252,6 +252,9 @@ pub async fn start_with(
             "the instance pool is smaller"
         );
     }
+    if let Some(shortage) = runtime.memory_maps().shortage() {
+        tracing::warn!(shortage, "guests may find no room in the address space of this process");
+    }
     let trial = cache.self_test(runtime.engine(), runtime.profile()).await.map_err(|error| {
         refuse("the compile worker cannot be used", "install the worker of this build", error)
     })?;

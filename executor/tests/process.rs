@@ -110,6 +110,15 @@ fn serves_confined_and_ends_with_its_parent() {
     for name in ["mentatlab_pool_slots 16", "mentatlab_instances_live 0", "mentatlab_evidence_age_seconds"] {
         assert!(metrics.contains(name), "{name} is not in {metrics}");
     }
+    let value = |name: &str| -> usize {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in {metrics}")).parse().unwrap()
+    };
+    let allowed = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+    assert_eq!(value("mentatlab_memory_maps_allowed").to_string(), allowed.trim());
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
+    assert!(maps.lines().count() <= value("mentatlab_memory_maps_needed"), "more than a full pool needs");
+    assert_eq!(value("mentatlab_pool_memories"), 0);
 
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));

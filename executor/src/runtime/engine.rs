@@ -9,6 +9,7 @@ use wasmtime::Engine;
 use super::calls::{LiveInstances, Registration};
 use super::control::{Cancel, KillCause, Selector};
 use super::epoch::Ticker;
+use super::memory_maps::{MemoryMaps, pool_in_use};
 use super::prepared::Prepared;
 use crate::abi::CoreLinkers;
 use crate::component::ComponentLinkers;
@@ -20,6 +21,7 @@ pub struct Runtime {
     profile: Profile,
     pool: PoolLimits,
     pool_reduced: bool,
+    memory_maps: MemoryMaps,
     ticker: Ticker,
     live: LiveInstances,
     core_linkers: CoreLinkers,
@@ -32,7 +34,7 @@ pub struct Runtime {
 pub enum RuntimeError {
     /// Not even the smallest pool fits the address space.
     #[error(
-        "the host cannot reserve address space for {slots} guests (check `ulimit -v` and vm.overcommit_memory): {detail}"
+        "the host cannot reserve address space for {slots} guests (check `ulimit -v`, vm.overcommit_memory and vm.max_map_count): {detail}"
     )]
     AddressSpace {
         /// The smallest number tried.
@@ -68,6 +70,7 @@ impl Runtime {
             profile,
             pool: reserved,
             pool_reduced: reserved != pool,
+            memory_maps: MemoryMaps::of(reserved),
             ticker,
             live: LiveInstances::new(u64::from_le_bytes(start), ticks),
             core_linkers,
@@ -131,6 +134,16 @@ impl Runtime {
     /// Whether the pool is smaller than configured because the host could not reserve more.
     pub fn pool_reduced(&self) -> bool {
         self.pool_reduced
+    }
+
+    /// How many parts the address space of this process may have, and needs.
+    pub(crate) fn memory_maps(&self) -> MemoryMaps {
+        self.memory_maps
+    }
+
+    /// What is taken of the pool now, and what it keeps for the next ones: names, what they mean, values.
+    pub(crate) fn pool_in_use(&self) -> Vec<(&'static str, &'static str, u64)> {
+        pool_in_use(&self.engine)
     }
 
     /// The instances running now.

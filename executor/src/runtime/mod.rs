@@ -21,6 +21,7 @@ mod engine;
 mod epoch;
 mod limiter;
 mod limits;
+mod memory_maps;
 mod places;
 mod prepared;
 mod rates;
