@@ -98,7 +98,12 @@ async fn each_role_does_what_it_includes_over_http() {
     let changes = [
         "POST /api/v1/agents",
         "DELETE /api/v1/agents/nobody",
+        "POST /api/v1/drain",
+        "POST /api/v1/undrain",
         "POST /api/v1/evidence/refresh",
+        "GET /api/v1/holds",
+        "POST /api/v1/holds",
+        "DELETE /api/v1/holds/none",
         "POST /api/v1/instances/stop",
         "POST /api/v1/policy/trial",
     ];

@@ -403,9 +403,12 @@ async fn a_wasi_component_runs_in_a_worker_and_is_stopped_while_it_sleeps() {
     let server = server().await;
     let long = CallLimits { wall: Duration::from_secs(600), ..CallLimits::default() };
     admit(&server, SLEEPS, "w.sleeps", "z@example.org", GrantSet::default(), long).await;
-    let sleeping = running(&server, "w.sleeps", "z@example.org").await;
-    server.executor.stop(&Selector { agent: Some("w.sleeps".into()), ..Selector::default() }).unwrap();
-    assert_eq!(sleeping.await.unwrap().unwrap_err().code, "stopped");
+    let selector = Selector { agent: Some("w.sleeps".into()), ..Selector::default() };
+    for (cause, code) in [(KillCause::Operator, "stopped"), (KillCause::Stale, "evidence_stale")] {
+        let sleeping = running(&server, "w.sleeps", "z@example.org").await;
+        server.executor.runtime().stop(&selector, cause);
+        assert_eq!(sleeping.await.unwrap().unwrap_err().code, code);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
