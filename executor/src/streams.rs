@@ -175,6 +175,12 @@ impl Pipe {
         self.news.notify_one();
     }
 
+    /// Counts lines of the guest's log that nobody is shown.
+    pub(crate) fn miss(&self, lines: u64) {
+        let mut state = self.state.lock();
+        state.missed = state.missed.saturating_add(lines);
+    }
+
     /// The next event; nothing once the guest ended and everything was read.
     pub(crate) async fn next(&self) -> Option<StreamEvent> {
         loop {

@@ -33,7 +33,7 @@ pub(crate) use http::Http;
 pub(crate) use linker::ComponentLinkers;
 pub(crate) use wasi::Wasi;
 #[cfg(test)]
-pub(crate) use wasi_tests::SLEEPS;
+pub(crate) use wasi_tests::{SLEEPS, one_line};
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};

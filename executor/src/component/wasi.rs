@@ -22,7 +22,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::coarse::Coarse;
-use super::standard_output::{Kept, Line};
+use super::standard_output::{Kept, Line, lines};
 use super::{Failed, determined};
 use crate::abi::sinks::Level;
 use crate::clock;
@@ -126,10 +126,10 @@ impl WasiView for GuestState {
 /// Gives a call its streams, and what was granted.
 pub(super) fn prepare(state: &mut GuestState, stdout_is: StdoutIs) -> wasmtime::Result<()> {
     let (limits, reader) = (state.limits(), state.read_along());
-    let stderr = Kept::of(limits.log_bytes).shown(reader.clone(), false, limits.log_lines);
+    let stderr = Kept::of(limits.log_bytes).shown(reader.clone(), false, limits);
     let stdout = Kept::of(limits.output);
     let stdout = match stdout_is {
-        StdoutIs::Log => stdout.shown(reader, true, limits.log_lines),
+        StdoutIs::Log => stdout.shown(reader, true, limits),
         StdoutIs::Output => stdout,
     };
     let mut builder = WasiCtx::builder();
@@ -176,11 +176,18 @@ pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
         StdoutIs::Output => state.output = wasi.stdout.contents().to_vec(),
         StdoutIs::Log => {
             let was_shown = wasi.stdout.was_shown();
-            for line in String::from_utf8_lossy(&wasi.stdout.contents()).lines() {
+            let (contents, longest) = (wasi.stdout.contents(), state.limits().log_bytes);
+            // By bytes: nothing is made of a line that has no room, and one may be as long as the output of a call.
+            for line in lines(&contents) {
+                if line.len() > longest {
+                    state.extras().log.drop_more(1);
+                    continue;
+                }
+                let text = String::from_utf8_lossy(line);
                 if was_shown {
-                    state.keep(Level::Info, line);
+                    state.keep(Level::Info, &text);
                 } else {
-                    state.log(Some(Level::Info), Ok(line));
+                    state.log(Some(Level::Info), Ok(&text));
                 }
             }
         }

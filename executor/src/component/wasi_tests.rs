@@ -69,6 +69,33 @@ fn writes(text: &str, times: u32) -> String {
     )
 }
 
+/// An agent that writes pages of bytes with the value 1 to its standard output, so many, and no line feed.
+pub(crate) fn one_line(pages: u32) -> String {
+    format!(
+        r#"(component {STREAMS}
+  (core module $main
+    (import "host" "get-stdout" (func $get (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "libc" "memory" (memory 1))
+    (func (export "process") (result i32)
+      (local $left i32) (local $out i32)
+      (memory.fill (i32.const 8) (i32.const 1) (i32.const 4096))
+      (local.set $left (i32.const {pages}))
+      (local.set $out (call $get))
+      (loop $again
+        (call $write (local.get $out) (i32.const 8) (i32.const 4096) (i32.const 8192))
+        (if (i32.load8_u (i32.const 8192)) (then unreachable))
+        (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+        (br_if $again (local.get $left)))
+      (i32.const 8192)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "get-stdout" (func $get-stdout)) (export "write" (func $write))))
+    (with "libc" (instance $libc))))
+  (func (export "process") (result (result (error string)))
+    (canon lift (core func $main "process") (memory $libc "memory"))))"#
+    )
+}
+
 /// Sleeps for ten minutes of the host's clock.
 pub(crate) const SLEEPS: &str = r#"(component
   (import "wasi:io/poll@0.2.0" (instance $poll

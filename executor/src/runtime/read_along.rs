@@ -23,4 +23,12 @@ impl ReadAlong {
             Self::ThroughDoor(door) => door.say_line(line),
         }
     }
+
+    /// Says that so many lines stand here which nobody is shown.
+    pub(crate) fn miss(&self, lines: u64) {
+        match self {
+            Self::Here(pipe) => pipe.miss(lines),
+            Self::ThroughDoor(door) => door.say_missed(lines),
+        }
+    }
 }

@@ -35,6 +35,11 @@ impl Door {
         let _ = self.say(&FromWorker::Line { level: line.level as u8, text: &line.text });
     }
 
+    /// Tells that so many lines stand here which are not told; as [`Self::say_line`].
+    pub(crate) fn say_missed(&self, lines: u64) {
+        let _ = self.say(&FromWorker::Missed { lines });
+    }
+
     /// Asks and waits for the answer.
     pub(crate) fn ask(&self, ask: Ask<'_>) -> Result<Vec<u8>, ErrorCode> {
         let mut channel = self.0.lock();

@@ -30,6 +30,8 @@ mod confine;
 mod door;
 mod holder;
 mod limits;
+#[cfg(test)]
+mod lines_tests;
 mod process;
 mod remote;
 mod serve;

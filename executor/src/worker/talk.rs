@@ -115,7 +115,15 @@ impl<'a> Talk<'a> {
                     state.log(Level::from_code(level.into()), Ok(text));
                     continue;
                 }
-                Ok(FromWorker::Line { .. }) => return self.given_up("it told lines that nobody reads"),
+                Ok(FromWorker::Missed { lines }) if state.read_along().is_some() => {
+                    if let Some(reader) = state.read_along() {
+                        reader.miss(lines);
+                    }
+                    continue;
+                }
+                Ok(FromWorker::Line { .. } | FromWorker::Missed { .. }) => {
+                    return self.given_up("it told lines that nobody reads");
+                }
                 Err(error) => return self.given_up(&error.to_string()),
             };
             let answer = ToWorker::Answer(match &answer {

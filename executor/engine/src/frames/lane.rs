@@ -231,6 +231,11 @@ pub enum FromWorker<'a> {
         /// The text.
         text: &'a str,
     },
+    /// Lines of the guest's log that would stand here and are not told; nothing is answered.
+    Missed {
+        /// How many.
+        lines: u64,
+    },
 }
 
 impl<'a> FromWorker<'a> {
@@ -243,6 +248,10 @@ impl<'a> FromWorker<'a> {
             Self::Line { level, text } => {
                 out.extend_from_slice(&[10, *level]);
                 put_blob(&mut out, text.as_bytes());
+            }
+            Self::Missed { lines } => {
+                out.push(11);
+                out.extend_from_slice(&lines.to_le_bytes());
             }
         }
         out
@@ -270,6 +279,7 @@ impl<'a> FromWorker<'a> {
                 8 => Ask::WriteStream { stream: fields.u64()?, bytes: blob(fields)? },
                 9 => return take_ended(fields).map(Self::Ended),
                 10 => return Ok(Self::Line { level: fields.u8()?, text: text(fields, "line")? }),
+                11 => return Ok(Self::Missed { lines: fields.u64()? }),
                 _ => return Err(FormatError::Field { field: "question" }),
             };
             Ok(Self::Ask(ask))

@@ -65,7 +65,7 @@ fn from_worker() -> Vec<FromWorker<'static>> {
     .map(FromWorker::Ask)
     .collect();
     all.extend([FromWorker::Ended(ended), FromWorker::Ended(failed)]);
-    all.push(FromWorker::Line { level: 2, text: "line" });
+    all.extend([FromWorker::Line { level: 2, text: "line" }, FromWorker::Missed { lines: 3 }]);
     all
 }
 

@@ -69,6 +69,7 @@ fn a_worker_that_says_what_no_worker_says_is_given_up() {
         (frame(&[5, 9, 0, 0, 0, b'x']), "truncated"),
         (ended(8, End::Exit(0), b""), "call that is none"),
         (frame(&FromWorker::Line { level: 2, text: "unasked" }.encode()), "lines that nobody reads"),
+        (frame(&FromWorker::Missed { lines: 1 }.encode()), "lines that nobody reads"),
         (ended(7, End::Exit(0), b"12345"), "more than the call may write"),
         (ended(7, End::Failed { reason: "revoked", detail: "" }, b""), "reason that no worker gives"),
         (ended(7, End::Failed { reason: "killed", detail: "" }, b""), "reason that no worker gives"),
