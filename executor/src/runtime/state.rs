@@ -240,7 +240,8 @@ impl GuestState {
                 "host_call_rate: calls of `{}` come too fast; further ones are refused",
                 what.as_str()
             );
-            extras.log.push(&calls.limits, Some(Level::Warn), Ok(&text));
+            // As any other line: from a worker whose call is read along, nothing else comes out.
+            self.log(Some(Level::Warn), Ok(&text));
         }
         Err(ErrorCode::Limit)
     }
