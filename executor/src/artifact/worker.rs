@@ -127,7 +127,7 @@ impl Worker {
 
     /// Asks the worker to do what its sandbox forbids. It must not live to say that it could.
     pub(crate) async fn self_test(&self) -> Result<(), WorkerError> {
-        for act in ["connect", "exec", "open", "signal", "stat", "thread"] {
+        for act in ["abort", "connect", "exec", "open", "signal", "stat", "thread"] {
             let ended = Command::new(&self.binary)
                 .args(["probe", act])
                 .env_clear()
