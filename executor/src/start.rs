@@ -398,7 +398,9 @@ fn admission(
         }
     };
     let files = settings.files.clone();
-    let sources = GrantSources { env: environment(&settings.env)?, media, network, files, extensions };
+    let scratch = settings.limits.scratch > 0;
+    let env = environment(&settings.env)?;
+    let sources = GrantSources { env, media, network, files, extensions, scratch };
     let admission = Admission::new(verifier.clone(), rules, sources, settings.limits, settings.profile)
         .with_rollout(settings.rollout.clone());
     Ok((verifier, admission))

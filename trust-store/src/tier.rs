@@ -3,13 +3,13 @@
 //!
 //! | level | runs in | at most |
 //! |---|---|---|
-//! | `signed` | the worker process of its signer | compute, streams to its caller, variables of its own manifest, requests to named hosts |
+//! | `signed` | the worker process of its signer | compute, scratch files, streams to its caller, variables of its own manifest, requests to named hosts |
 //! | `community` | the same | and to hosts by pattern, media |
 //! | `verified` | the pool of this process | what policy grants and the operator provides |
 //!
 //! Policy grants within these ceilings and never beyond them. A worker opens no file, so no directory can be given to it.
 
-use crate::capability::Capability;
+use crate::capability::{Capability, GuestPath};
 use crate::policy::TrustLevel;
 
 /// What lies between a guest and the executor besides its own sandbox.
@@ -37,11 +37,12 @@ impl Isolation {
 }
 
 /// Why a module of this level may not have what it asks for, whatever policy says. `own` says whether the module's manifest
-/// gives a variable its value and the operator does not.
+/// gives a variable its value and the operator does not, `scratch` whether a path leads to scratch files.
 pub fn beyond_ceiling(
     level: TrustLevel,
     request: &Capability,
     own: impl Fn(&str) -> bool,
+    scratch: impl Fn(&GuestPath) -> bool,
 ) -> Option<&'static str> {
     if level >= TrustLevel::Verified {
         return None;
@@ -56,6 +57,8 @@ pub fn beyond_ceiling(
         Capability::Extension { name, .. } if name == "stream" => None,
         Capability::Extension { name, .. } if name == "media" && community => None,
         Capability::Extension { .. } => Some("its trust level is too low for this extension"),
+        // They lie in the memory of the worker: no file of the host is opened.
+        Capability::Filesystem { path, .. } if scratch(path) => None,
         Capability::Filesystem { .. } => Some("below the level `verified` a module has no directories"),
         Capability::Network { host, .. } if host.is_wildcard() && !community => {
             Some("a module of the level `signed` reaches named hosts only")
@@ -80,11 +83,16 @@ mod tests {
             ("extension:stream", Some(Signed)),
             ("filesystem:read:/data", Some(Verified)),
             ("filesystem:write:/data", Some(Verified)),
+            ("filesystem:read:/tmp", Some(Signed)),
+            ("filesystem:write:/tmp", Some(Signed)),
             ("network:https:api.example.com", Some(Signed)),
             ("network:https:*.example.com", Some(Community)),
         ] {
             let request: Capability = text.parse().unwrap();
-            let may = |level| beyond_ceiling(level, &request, |name| name == "OWN").is_none();
+            let may = |level| {
+                beyond_ceiling(level, &request, |name| name == "OWN", |path| path.as_str() == "/tmp")
+                    .is_none()
+            };
             assert_eq!([Signed, Community, Verified].into_iter().find(|level| may(*level)), lowest, "{text}");
         }
     }

@@ -59,6 +59,8 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
 pub struct GuestLimits {
     /// Bytes of all memories.
     pub memory: u64,
+    /// Bytes of scratch files.
+    pub scratch: u64,
     /// Table elements.
     pub table_elements: u64,
     /// Core instances, tables and memories of one store.
@@ -97,6 +99,7 @@ impl GuestLimits {
     fn put(&self, out: &mut Vec<u8>) {
         for value in [
             self.memory,
+            self.scratch,
             self.table_elements,
             self.instances,
             self.cpu_us,
@@ -121,6 +124,7 @@ impl GuestLimits {
     fn take(fields: &mut Fields<'_>) -> Result<Self, FormatError> {
         Ok(Self {
             memory: fields.u64()?,
+            scratch: fields.u64()?,
             table_elements: fields.u64()?,
             instances: fields.u64()?,
             cpu_us: fields.u64()?,

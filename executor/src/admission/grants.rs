@@ -12,6 +12,9 @@ use crate::egress::{Egress, Outlet};
 use crate::extensions::{Extensions, Tenant, has_interface};
 use crate::media::MediaStore;
 
+/// The guest's path to scratch files of its own, unless the operator maps a directory there.
+pub(crate) const SCRATCH: &str = "/tmp";
+
 /// The grants of one admitted module: immutable, shared by all its instances.
 #[derive(Debug, Default)]
 pub struct GrantSet {
@@ -23,6 +26,8 @@ pub struct GrantSet {
     directories: Vec<Directory>,
     extensions: Extensions,
     tenant: Option<Tenant>,
+    /// What a call may do with scratch files of its own, if it has any.
+    scratch: Option<FileAccess>,
 }
 
 /// A directory of the host that a guest sees.
@@ -78,6 +83,8 @@ pub struct GrantSources {
     pub files: BTreeMap<GuestPath, PathBuf>,
     /// What the operator registered beside all that.
     pub extensions: Extensions,
+    /// Whether calls can have scratch files.
+    pub scratch: bool,
 }
 
 impl GrantSources {
@@ -126,6 +133,8 @@ impl GrantSources {
             .filter(|_| requested.iter().any(|request| matches!(request, Capability::Network { .. })))
             .map(Outlet::new);
         let directories = self.directories(&requested);
+        let scratch = scratch_among(&requested)
+            .filter(|_| directories.iter().all(|mapped| mapped.guest.as_str() != SCRATCH));
         let extensions = self.extensions.only(|known| {
             requested
                 .iter()
@@ -138,9 +147,15 @@ impl GrantSources {
             media,
             network,
             directories,
+            scratch,
             extensions,
             tenant: None,
         })
+    }
+
+    /// Whether a path is that of scratch files here.
+    pub(super) fn is_scratch(&self, path: &GuestPath) -> bool {
+        self.scratch && path.as_str() == SCRATCH && !self.files.contains_key(path)
     }
 
     /// Why this executor cannot provide what policy would grant.
@@ -161,6 +176,7 @@ impl GrantSources {
             }
             Capability::Extension { name, .. } if name == "stream" => None,
             Capability::Extension { name, argument } => self.extensions.lacks(name, argument.as_deref()),
+            Capability::Filesystem { path, .. } if self.is_scratch(path) => None,
             // Exactly the mapped path: a path below it could have become a link that leads elsewhere.
             Capability::Filesystem { path, .. } => {
                 (!self.files.contains_key(path)).then_some("the operator maps no directory to this path")
@@ -189,6 +205,15 @@ impl GrantSources {
     }
 }
 
+/// What is asked of scratch files, where no directory is mapped to their path; writing includes reading.
+fn scratch_among(requested: &[Capability]) -> Option<FileAccess> {
+    let access = |request: &Capability| match request {
+        Capability::Filesystem { access, path } if path.as_str() == SCRATCH => Some(*access),
+        _ => None,
+    };
+    requested.iter().filter_map(access).max()
+}
+
 fn covers(policy: &[Capability], request: &Capability) -> bool {
     match request {
         // A compute request is a limit the guest accepts; it is applied as the smaller of all limits.
@@ -198,9 +223,11 @@ fn covers(policy: &[Capability], request: &Capability) -> bool {
 }
 
 impl GrantSet {
-    /// What a worker knows of a module's grants: which interfaces it may import. Values and decisions are the executor's.
+    /// What a worker knows of a module's grants: which interfaces it may import, and whether it has scratch files. No other
+    /// directory is ever granted there. Values and decisions are the executor's.
     pub(crate) fn of_worker(granted: Vec<Capability>) -> Self {
-        Self { requested: granted.clone(), granted, ..Self::default() }
+        let scratch = scratch_among(&granted);
+        Self { requested: granted.clone(), granted, scratch, ..Self::default() }
     }
 
     /// The same, for an agent and who published it: without one, extensions do nothing.
@@ -248,6 +275,11 @@ impl GrantSet {
     /// Granted directories.
     pub(crate) fn directories(&self) -> &[Directory] {
         &self.directories
+    }
+
+    /// What a call may do with scratch files of its own.
+    pub(crate) fn scratch(&self) -> Option<FileAccess> {
+        self.scratch
     }
 
     pub(crate) fn network(&self) -> Option<Outlet> {
@@ -307,6 +339,36 @@ mod tests {
             let unavailable = text.starts_with("extension:");
             assert_eq!(refused.code == "extension_unavailable", unavailable, "{text}: {}", refused.code);
         }
+    }
+
+    #[test]
+    fn scratch_is_one_path_and_what_the_operator_maps_there_comes_first() {
+        let sources = GrantSources { scratch: true, ..GrantSources::default() };
+        let of = |sources: &GrantSources, texts: &[&str]| {
+            let asked = capabilities(texts);
+            sources
+                .grant(&asked, asked.clone(), &[])
+                .map(|grants| (grants.scratch(), grants.directories().len()))
+        };
+        let (read, write) = ("filesystem:read:/tmp", "filesystem:write:/tmp");
+        assert_eq!(of(&sources, &["env:A"]).ok(), None);
+        assert_eq!(of(&sources, &[]).unwrap(), (None, 0));
+        assert_eq!(of(&sources, &[read]).unwrap(), (Some(FileAccess::Read), 0));
+        assert_eq!(of(&sources, &[write, read]).unwrap(), (Some(FileAccess::Write), 0));
+        for elsewhere in ["filesystem:write:/tmp/a", "filesystem:write:/tmpx", "filesystem:read:/"] {
+            assert_eq!(
+                of(&sources, &[elsewhere]).unwrap_err().why,
+                "the operator maps no directory to this path",
+                "{elsewhere}"
+            );
+        }
+        // Policy decides as for any other path.
+        let refused = sources.grant(&capabilities(&[read]), capabilities(&[write]), &[]).unwrap_err();
+        assert_eq!(refused.why, "policy does not grant it");
+        let files = [(GuestPath::new("/tmp").unwrap(), PathBuf::from("/srv/shared"))].into();
+        let mapped = GrantSources { files, scratch: true, ..GrantSources::default() };
+        assert_eq!(of(&mapped, &[write]).unwrap(), (None, 1));
+        assert!(!mapped.is_scratch(&GuestPath::new("/tmp").unwrap()));
     }
 
     #[cfg(feature = "media")]

@@ -38,8 +38,8 @@ use trust_store::{Denial, UnixTime};
 
 pub use content::Content;
 pub use denied::Denied;
-pub(crate) use grants::Lookup;
 pub use grants::{GrantSet, GrantSources, Refused};
+pub(crate) use grants::{Lookup, SCRATCH};
 pub use rollout::RuntimeRollout;
 pub(crate) use rollout::is_named;
 pub use rules::{NoRuleEngine, Rules};
@@ -331,7 +331,7 @@ impl Admission {
         let own =
             |name: &str| !self.sources.env.contains_key(name) && own_env.iter().any(|(own, _)| own == name);
         for request in &requested {
-            if let Some(why) = beyond_ceiling(level, request, own) {
+            if let Some(why) = beyond_ceiling(level, request, own, |path| self.sources.is_scratch(path)) {
                 let refused = Refused { capability: request.clone(), why, code: "capability_denied" };
                 return Err(Denied::in_step(14, refused.code, refused.to_string()));
             }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use executor_engine::Profile;
 use executor_engine::pool::PoolLimits;
 
+use super::scratch_tests;
 use super::wasi_tests::{RUN, STREAMS};
 use crate::admission::{GrantSet, GrantSources};
 use crate::clock;
@@ -177,6 +178,15 @@ fn the_handles_of_a_core_module_are_numbered_alike() {
     assert!(first[0] > 0 && first[1] == first[0] + 1, "{first:?}");
     assert_eq!(numbers(b"one"), first);
     assert_ne!(numbers(b"two"), first);
+}
+
+#[test]
+fn scratch_files_are_of_the_call_and_of_no_machine() {
+    let module = prepared(runtime(), &scratch_tests::fills(), scratch_tests::granting("write"));
+    let first = called(&module, b"x").output;
+    // 16 MiB, of which the file takes 4 KiB for itself.
+    assert_eq!(first, scratch_tests::filled(1023));
+    assert_eq!(called(&module, b"x").output, first);
 }
 
 #[test]

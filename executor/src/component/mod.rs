@@ -20,6 +20,7 @@ mod linker;
 mod preview1_tests;
 #[cfg(test)]
 mod revoked_tests;
+mod scratch;
 mod standard_output;
 mod wasi;
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub(crate) use determined_tests::tells;
 pub(crate) use http::Http;
 pub(crate) use linker::ComponentLinkers;
 pub(crate) use wasi::Wasi;
+#[cfg(test)]
+pub(crate) use scratch::tests as scratch_tests;
 #[cfg(test)]
 pub(crate) use wasi_tests::{SLEEPS, one_line};
 

@@ -3,7 +3,7 @@
 //! The libraries of C, Rust and Go import streams, clocks, random numbers, arguments and files even for "hello", so these
 //! are linked for every component that imports them (docs/adr/0017-empty-wasi-context.md). What they lead to is empty:
 //! no directory, no variable, no argument, and the input and output of the call as standard streams. A granted
-//! directory or variable is what fills it. Sockets and HTTP do not exist here.
+//! directory or variable is what fills it, and `/tmp` of the call's own. Sockets and HTTP do not exist here.
 
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use wasmtime::Store;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
-use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
+use wasmtime_wasi::p2::bindings::{cli, clocks, random};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::coarse::Coarse;
+use super::scratch::{self, Scratch};
 use super::standard_output::{Kept, Line, lines};
 use super::{Failed, determined};
 use crate::abi::sinks::Level;
@@ -78,8 +78,7 @@ pub(super) fn link(linker: &mut Linker<GuestState>, profile: Profile) -> wasmtim
     io::error::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
     io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
     io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.extras().table)?;
-    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
-    filesystem::types::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
+    scratch::link(linker)?;
     match profile {
         Profile::Deterministic => determined::link(linker)?,
         Profile::Standard | Profile::Large => {
@@ -107,11 +106,12 @@ pub(crate) struct Wasi {
     ctx: WasiCtx,
     stdout: Kept,
     stderr: Kept,
+    scratch: Option<Scratch>,
 }
 
 impl Default for Wasi {
     fn default() -> Self {
-        Self { ctx: WasiCtx::builder().build(), stdout: Kept::of(0), stderr: Kept::of(0) }
+        Self { ctx: WasiCtx::builder().build(), stdout: Kept::of(0), stderr: Kept::of(0), scratch: None }
     }
 }
 
@@ -120,6 +120,13 @@ impl WasiView for GuestState {
         let extras = self.extras();
         let wasi = extras.wasi.get_or_insert_default();
         WasiCtxView { ctx: &mut wasi.ctx, table: &mut extras.table }
+    }
+}
+
+impl GuestState {
+    /// The scratch files of the call, if it was granted any.
+    pub(super) fn scratch(&mut self) -> Option<&Scratch> {
+        self.extras().wasi.as_ref()?.scratch.as_ref()
     }
 }
 
@@ -149,9 +156,12 @@ pub(super) fn prepare(state: &mut GuestState, stdout_is: StdoutIs) -> wasmtime::
         // Only modules of signers that are not trusted run in a worker.
         builder.wall_clock(Coarse::begin()).monotonic_clock(Coarse::begin());
     }
+    let bytes = state.limits().scratch;
+    let scratch = state.grants().scratch().map(|access| (access, state.limiter.with_scratch(bytes)));
+    let scratch = scratch.map(|(access, account)| Scratch::new(account, access));
     let extras = state.extras();
     extras.table.set_max_capacity(MAX_RESOURCES);
-    extras.wasi = Some(Box::new(Wasi { ctx: builder.build(), stdout, stderr }));
+    extras.wasi = Some(Box::new(Wasi { ctx: builder.build(), stdout, stderr, scratch }));
     Ok(())
 }
 

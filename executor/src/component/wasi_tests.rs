@@ -122,7 +122,7 @@ pub(crate) const SLEEPS: &str = r#"(component
 
 /// Opens `path` in its first directory and writes two bytes to its output: how many directories it has, and 0 or
 /// 1 + the error code of the open. Open flags: 1 create, 8 truncate; descriptor flags: 1 read, 2 write.
-fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
+pub(super) fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
     format!(
         r#"(component {STREAMS}
   (import "wasi:filesystem/types@0.2.0" (instance $files
@@ -172,7 +172,7 @@ fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
 }
 
 /// The error codes of files, as an enumeration lists them.
-fn codes() -> String {
+pub(super) fn codes() -> String {
     const CODES: &str = "access would-block already bad-descriptor busy deadlock quota exist file-too-large \
         illegal-byte-sequence in-progress interrupted invalid io is-directory loop too-many-links message-size \
         name-too-long no-device no-entry no-lock insufficient-memory insufficient-space not-directory not-empty \
@@ -283,7 +283,7 @@ fn reading_never_changes_a_file() {
 
 /// Moves `from` in its first directory to `to`, or makes a hard link or a symbolic link of it there; writes one byte to its output: 0 or
 /// 1 + the error code.
-fn moves(method: &str, from: &str, to: &str) -> String {
+pub(super) fn moves(method: &str, from: &str, to: &str) -> String {
     // Parameters of the method and of the function it is lowered to, and the arguments.
     let (typed, lowered, arguments) = match method {
         "rename-at" => (

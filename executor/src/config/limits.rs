@@ -15,6 +15,8 @@ use crate::runtime::{CallLimits, HostRates, MAX_LOG_RATE, MAX_RATE};
 pub struct LimitsSection {
     /// MiB of linear memory.
     pub memory_mib: u32,
+    /// MiB of scratch files, which count as memory; 0: there are none.
+    pub scratch_mib: u32,
     /// Milliseconds of processor time.
     pub cpu_ms: u64,
     /// Milliseconds of wall time.
@@ -32,6 +34,7 @@ impl Default for LimitsSection {
         let limits = CallLimits::default();
         Self {
             memory_mib: 64,
+            scratch_mib: 16,
             cpu_ms: 5_000,
             wall_ms: 10_000,
             input_bytes: limits.input,
@@ -77,9 +80,11 @@ impl LimitsSection {
         let most = profile.max_guest_memory();
         let limit_mib = (most >> 20) as u64;
         let memory = in_range("limits.memory_mib", self.memory_mib.into(), 1, limit_mib)?;
+        let scratch = in_range("limits.scratch_mib", self.scratch_mib.into(), 0, limit_mib)?;
         let largest = MAX_MODULE_BYTES as u64;
         Ok(CallLimits {
             memory: usize::try_from(memory << 20).unwrap_or(most),
+            scratch: usize::try_from(scratch << 20).unwrap_or(most),
             cpu: Duration::from_millis(in_range("limits.cpu_ms", self.cpu_ms, 1, 3_600_000)?),
             wall: Duration::from_millis(in_range("limits.wall_ms", self.wall_ms, 1, 3_600_000)?),
             input: in_range("limits.input_bytes", self.input_bytes as u64, 0, largest)? as usize,

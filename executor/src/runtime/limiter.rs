@@ -1,13 +1,15 @@
 //! Memory and tables, accounted as totals of a store.
 //!
-//! wasmtime's own limits bound each memory and each table; a guest with many of them would multiply its share.
+//! wasmtime's own limits bound each memory and each table; a guest with many of them would multiply its share. What a call
+//! keeps in scratch files counts as memory as well.
 
 use wasmtime::ResourceLimiter;
 
 use super::limits::CallLimits;
+use super::scratch_account::ScratchAccount;
 
 /// The account of one store.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Limiter {
     memory_limit: usize,
     table_limit: usize,
@@ -15,6 +17,8 @@ pub(crate) struct Limiter {
     memory: usize,
     table: usize,
     refused: u64,
+    /// That of its scratch files, in calls that have any.
+    scratch: Option<ScratchAccount>,
 }
 
 impl Limiter {
@@ -27,12 +31,18 @@ impl Limiter {
             memory: 0,
             table: 0,
             refused: 0,
+            scratch: None,
         }
     }
 
-    /// Bytes of memory now. Memories cannot shrink, so this is also the largest total of the call.
+    /// Begins an account of scratch files of so many bytes.
+    pub(crate) fn with_scratch(&mut self, bytes: usize) -> ScratchAccount {
+        self.scratch.insert(ScratchAccount::new(bytes, self.memory_limit, self.memory)).clone()
+    }
+
+    /// The largest total of the call, bytes. Memories cannot shrink; files can.
     pub(crate) fn memory(&self) -> usize {
-        self.memory
+        self.scratch.as_ref().map_or(self.memory, |scratch| scratch.most().max(self.memory))
     }
 
     /// Bytes of memory that the call may use.
@@ -42,7 +52,7 @@ impl Limiter {
 
     /// Growths that were refused.
     pub(crate) fn refused(&self) -> u64 {
-        self.refused
+        self.refused.saturating_add(self.scratch.as_ref().map_or(0, ScratchAccount::refused))
     }
 
     /// Takes over what a worker says that a guest of its own used; no more than it could.
@@ -74,7 +84,13 @@ impl ResourceLimiter for Limiter {
             self.refused += 1;
             return Ok(false);
         }
-        Ok(Self::account(&mut self.memory, self.memory_limit, &mut self.refused, current, desired))
+        let held = self.scratch.as_ref().map_or(0, ScratchAccount::held);
+        let limit = self.memory_limit.saturating_sub(held);
+        let grows = Self::account(&mut self.memory, limit, &mut self.refused, current, desired);
+        if let Some(scratch) = self.scratch.as_ref().filter(|_| grows) {
+            scratch.memories_grew(self.memory);
+        }
+        Ok(grows)
     }
 
     fn table_growing(
@@ -114,6 +130,20 @@ mod tests {
         assert!(!limiter.memory_growing(0, 60, None).unwrap(), "a second memory shares the limit");
         assert!(limiter.memory_growing(60, 100, None).unwrap());
         assert_eq!((limiter.memory(), limiter.refused()), (100, 1));
+    }
+
+    #[test]
+    fn scratch_files_and_memories_share_the_limit() {
+        let mut limiter = Limiter::new(&CallLimits::default(), 100);
+        assert!(limiter.memory_growing(0, 30, None).unwrap());
+        let scratch = limiter.with_scratch(50);
+        assert!(scratch.take(50) && !scratch.take(1));
+        assert!(!limiter.memory_growing(30, 51, None).unwrap(), "50 of 100 are files");
+        assert!(limiter.memory_growing(30, 50, None).unwrap());
+        scratch.give_back(50);
+        assert!(limiter.memory_growing(50, 90, None).unwrap());
+        assert!(scratch.take(10) && !scratch.take(1));
+        assert_eq!((limiter.memory(), limiter.refused()), (100, 3));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::rates::HostRates;
 pub struct CallLimits {
     /// Bytes of linear memory, all memories of the store together.
     pub memory: usize,
+    /// Bytes of scratch files; they count as memory, too.
+    pub scratch: usize,
     /// Elements of all tables of the store together.
     pub table_elements: usize,
     /// Core instances of one store.
@@ -46,6 +48,7 @@ impl Default for CallLimits {
     fn default() -> Self {
         Self {
             memory: 64 << 20,
+            scratch: 16 << 20,
             table_elements: 20_000,
             instances: 32,
             cpu: Duration::from_secs(5),

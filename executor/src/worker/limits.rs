@@ -9,6 +9,7 @@ use crate::runtime::{CallLimits, HostRates};
 pub(super) fn written(limits: &CallLimits) -> GuestLimits {
     GuestLimits {
         memory: limits.memory as u64,
+        scratch: limits.scratch as u64,
         table_elements: limits.table_elements as u64,
         instances: limits.instances as u64,
         cpu_us: micros(limits.cpu),
@@ -33,6 +34,7 @@ pub(super) fn read(limits: &GuestLimits) -> CallLimits {
     let rate = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     CallLimits {
         memory: size(limits.memory),
+        scratch: size(limits.scratch),
         table_elements: size(limits.table_elements),
         instances: size(limits.instances),
         cpu: Duration::from_micros(limits.cpu_us),
@@ -69,6 +71,7 @@ mod tests {
         let mut limits = CallLimits { memory: 1, table_elements: 2, instances: 3, ..CallLimits::default() };
         limits.cpu = Duration::from_micros(4);
         limits.streamed = 5;
+        limits.scratch = 9;
         limits.rates = HostRates { log_lines: 6, log_bytes: 7, metrics: 8, ..limits.rates };
         assert_eq!(read(&written(&limits)), limits);
     }
