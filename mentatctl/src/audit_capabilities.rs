@@ -269,7 +269,9 @@ fn findings(manifest: &Manifest, imports: &Imports) -> Vec<Finding> {
     let uses_handles = core("request_capability") || interface("mentat:agent/capability");
     let uses_media = core("download_media") || core("upload_media") || interface("mentat:agent/media");
     let uses_streams = core("start_stream") || interface("mentat:agent/stream");
-    let uses_network = interface("wasi:http/outgoing") || interface("wasi:sockets/tcp");
+    let uses_sockets = interface("wasi:sockets/tcp");
+    let uses_network = interface("wasi:http/outgoing") || uses_sockets;
+    let is_bare = |c: &Capability| matches!(c, Capability::Network { protocol: Protocol::Tcp, .. });
     let uses_files = interface("wasi:filesystem/preopens") || interface("wasi_snapshot_preview1");
     let uses_env = interface("wasi:cli/environment") || interface("wasi_snapshot_preview1");
 
@@ -288,10 +290,13 @@ fn findings(manifest: &Manifest, imports: &Imports) -> Vec<Finding> {
     }
     if uses_network && !requested.iter().any(|c| matches!(c, Capability::Network { .. })) {
         add("undeclared", "imports network interfaces but asks for no network capability".to_owned());
+    } else if uses_sockets && !requested.iter().any(is_bare) {
+        add("undeclared", "imports wasi:sockets but asks for no network:tcp".to_owned());
     }
     for capability in &requested {
         let reachable = match capability {
             Capability::Compute(_) | Capability::Extension { .. } => true,
+            Capability::Network { protocol: Protocol::Tcp, .. } => uses_sockets,
             Capability::Network { .. } => uses_handles || uses_network,
             Capability::Filesystem { .. } => uses_handles || uses_files,
             Capability::Env(_) => uses_handles || uses_env,
@@ -310,6 +315,9 @@ fn findings(manifest: &Manifest, imports: &Imports) -> Vec<Finding> {
                 "clear_text",
                 format!("{capability} may be clear text where policy permits it; ask for https"),
             );
+        }
+        if is_bare(capability) {
+            add("bare", format!("{capability} is what the module makes of it: nobody sees what is sent"));
         }
         if let Capability::Filesystem { access: FileAccess::Write, .. } = capability {
             add("write", format!("{capability} means reading and writing"));
@@ -360,6 +368,10 @@ mod tests {
         assert_eq!(codes(&manifest(r#""network:https:*.example.com""#, LIMIT), ASKS), ["wide"]);
         assert_eq!(codes(&manifest(r#""network:http:api.example.com""#, LIMIT), ASKS), ["clear_text"]);
         assert_eq!(codes(&manifest("", ""), READS), ["no_limit"]);
+        let sockets = r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#;
+        assert_eq!(codes(&manifest(r#""network:tcp:db.example.com:5432""#, LIMIT), sockets), ["bare"]);
+        assert_eq!(codes(&manifest(r#""network:tcp:db.example.com:5432""#, LIMIT), ASKS), ["unused", "bare"]);
+        assert_eq!(codes(&manifest(r#""network:https:db.example.com""#, LIMIT), sockets), ["undeclared"]);
         let foreign = r#"(module (import "env" "abort" (func)) (import "env" "exit" (func)))"#;
         assert_eq!(codes(&manifest("", LIMIT), foreign), ["unknown_import"]);
         let component =

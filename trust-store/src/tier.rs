@@ -9,7 +9,7 @@
 //!
 //! Policy grants within these ceilings and never beyond them. A worker opens no file, so no directory can be given to it.
 
-use crate::capability::{Capability, GuestPath};
+use crate::capability::{Capability, GuestPath, Protocol};
 use crate::policy::TrustLevel;
 
 /// What lies between a guest and the executor besides its own sandbox.
@@ -60,6 +60,9 @@ pub fn beyond_ceiling(
         // They lie in the memory of the worker: no file of the host is opened.
         Capability::Filesystem { path, .. } if scratch(path) => None,
         Capability::Filesystem { .. } => Some("below the level `verified` a module has no directories"),
+        Capability::Network { protocol: Protocol::Tcp, .. } => Some(
+            "below the level `verified` a module makes requests over HTTP and HTTPS, and no bare connections",
+        ),
         Capability::Network { host, .. } if host.is_wildcard() && !community => {
             Some("a module of the level `signed` reaches named hosts only")
         }
@@ -87,6 +90,7 @@ mod tests {
             ("filesystem:write:/tmp", Some(Signed)),
             ("network:https:api.example.com", Some(Signed)),
             ("network:https:*.example.com", Some(Community)),
+            ("network:tcp:db.example.com:5432", Some(Verified)),
         ] {
             let request: Capability = text.parse().unwrap();
             let may = |level| {

@@ -104,12 +104,15 @@ impl GuestState {
         let (kill, deadline) = (self.kill(), self.deadline());
         let sent = egress.perform(capability, arguments, &kill, deadline, &mut self.conduct().network);
         sent.map_err(|refused| {
-            let code = refused.code();
-            let text = format!("{}: {refused}", refused.reason());
-            // The number says little; the line says which rule it was.
-            self.log(Some(Level::Warn), Ok(&text));
-            self.conduct().refused(refused.reason(), refused.to_string());
-            code
+            self.note_refused_by_egress(&refused);
+            refused.code()
         })
+    }
+
+    /// The guest's log and the audit record say which rule it was: the number that the guest gets says little.
+    pub(crate) fn note_refused_by_egress(&mut self, refused: &crate::egress::Refused) {
+        let text = format!("{}: {refused}", refused.reason());
+        self.log(Some(Level::Warn), Ok(&text));
+        self.conduct().refused(refused.reason(), refused.to_string());
     }
 }

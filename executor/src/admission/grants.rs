@@ -8,7 +8,7 @@ use trust_store::capability::{Capability, FileAccess, GuestPath};
 use wasmtime_wasi::FsPerms;
 
 use crate::abi::ErrorCode;
-use crate::egress::{Egress, Outlet};
+use crate::egress::{Connections, Egress, Outlet, is_bare};
 use crate::extensions::{Extensions, Tenant, has_interface};
 use crate::media::MediaStore;
 
@@ -294,6 +294,16 @@ impl GrantSet {
     /// Whose grants these are.
     pub(crate) fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
+    }
+
+    /// Whether bare connections were granted.
+    pub(crate) fn may_connect(&self) -> bool {
+        self.network.is_some() && self.granted.iter().any(is_bare)
+    }
+
+    /// The bare connections of one call, if any is granted.
+    pub(crate) fn connections(&self) -> Option<Arc<Connections>> {
+        self.network.as_ref()?.connections(&self.granted)
     }
 
     pub(crate) fn media(&self) -> Result<&MediaStore, ErrorCode> {

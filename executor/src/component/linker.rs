@@ -5,13 +5,14 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::mentat::agent::{capability, io, log, media, metric, stream, types};
-use super::{http, wasi};
+use super::{http, sockets, wasi};
 use crate::abi::Interfaces;
 use crate::abi::census::Group;
 use crate::runtime::GuestState;
 
-/// Every linker a component can be given, made once: one for each set, without and with WASI.
-pub(crate) struct ComponentLinkers(Vec<[Linker<GuestState>; 2]>);
+/// Every linker a component can be given, made once: one for each set, without and with WASI. Those with sockets are made for
+/// the few components that have them.
+pub(crate) struct ComponentLinkers(Vec<[Linker<GuestState>; 2]>, Profile);
 
 impl ComponentLinkers {
     pub(crate) fn new(engine: &Engine, profile: Profile) -> wasmtime::Result<Self> {
@@ -21,7 +22,20 @@ impl ComponentLinkers {
             http::link(&mut with_wasi)?;
             Ok([linker(engine, set)?, with_wasi])
         };
-        Interfaces::all().map(pair).collect::<wasmtime::Result<_>>().map(Self)
+        Ok(Self(Interfaces::all().map(pair).collect::<wasmtime::Result<_>>()?, profile))
+    }
+
+    /// As [`Self::instantiate_pre`], for a component that was granted bare connections and imports sockets.
+    pub(crate) fn instantiate_pre_with_sockets(
+        &self,
+        interfaces: Interfaces,
+        component: &Component,
+    ) -> wasmtime::Result<InstancePre<GuestState>> {
+        let mut linker = linker(component.engine(), interfaces)?;
+        wasi::link(&mut linker, self.1)?;
+        http::link(&mut linker)?;
+        sockets::link(&mut linker)?;
+        linker.instantiate_pre(component)
     }
 
     pub(crate) fn instantiate_pre(

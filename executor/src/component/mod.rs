@@ -21,6 +21,7 @@ mod preview1_tests;
 #[cfg(test)]
 mod revoked_tests;
 mod scratch;
+mod sockets;
 mod standard_output;
 mod wasi;
 #[cfg(test)]
@@ -32,11 +33,11 @@ pub(crate) use determined_tests::tells;
 #[cfg(feature = "http-handler")]
 pub(crate) use http::Http;
 pub(crate) use linker::ComponentLinkers;
-pub(crate) use wasi::Wasi;
 #[cfg(test)]
 pub(crate) use scratch::tests as scratch_tests;
+pub(crate) use wasi::Wasi;
 #[cfg(test)]
-pub(crate) use wasi_tests::{SLEEPS, one_line};
+pub(crate) use wasi_tests::{RUN, SLEEPS, STREAMS, one_line};
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
@@ -97,16 +98,23 @@ impl AgentComponent {
         if answers_http && !Feature::HttpHandler.is_built() {
             return Err(PrepareError::FeatureNotBuilt { feature: Feature::HttpHandler.name() });
         }
-        let mut imports_wasi = answers_http;
+        let (mut imports_wasi, mut imports_sockets) = (answers_http, false);
         for (name, item) in ty.imports(engine) {
-            let on_wasi = wasi::is_linked(name) || answers_http && of_http(name, "types");
+            let on_sockets = sockets::is_linked(name) && grants.may_connect();
+            let on_wasi = wasi::is_linked(name) || on_sockets || answers_http && of_http(name, "types");
             let allowed = on_wasi || group_of(name).is_some_and(|group| granted.allows(group));
             if !allowed || !matches!(item.ty, ComponentItem::ComponentInstance(_)) {
                 return Err(PrepareError::ImportNotGranted { name: name.to_owned() });
             }
             imports_wasi |= on_wasi;
+            imports_sockets |= on_sockets;
         }
-        let pre = linkers.instantiate_pre(granted, imports_wasi, component).map_err(|error| {
+        let pre = if imports_sockets {
+            linkers.instantiate_pre_with_sockets(granted, component)
+        } else {
+            linkers.instantiate_pre(granted, imports_wasi, component)
+        };
+        let pre = pre.map_err(|error| {
             // Names are known and granted by now; what is left is another type than the world's.
             PrepareError::AbiSignatureMismatch { name: "mentat:agent".into(), hint: format!("{error:#}") }
         })?;

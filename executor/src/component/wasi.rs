@@ -3,8 +3,10 @@
 //! The libraries of C, Rust and Go import streams, clocks, random numbers, arguments and files even for "hello", so these
 //! are linked for every component that imports them (docs/adr/0017-empty-wasi-context.md). What they lead to is empty:
 //! no directory, no variable, no argument, and the input and output of the call as standard streams. A granted
-//! directory or variable is what fills it, and `/tmp` of the call's own. Sockets and HTTP do not exist here.
+//! directory or variable is what fills it, and `/tmp` of the call's own. Sockets exist where bare connections were granted
+//! ([`super::sockets`]), HTTP does not.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -23,9 +25,10 @@ use wasmtime_wasi_io::bindings::wasi::io;
 use super::coarse::Coarse;
 use super::scratch::{self, Scratch};
 use super::standard_output::{Kept, Line, lines};
-use super::{Failed, determined};
+use super::{Failed, determined, sockets};
 use crate::abi::sinks::Level;
 use crate::clock;
+use crate::egress::Connections;
 use crate::runtime::{Cancel, GuestState, Stop};
 
 /// Most random bytes of one host call.
@@ -60,9 +63,14 @@ const INTERFACES: &[&str] = &[
 
 /// Whether an import is a WASI interface that is linked.
 pub(super) fn is_linked(import: &str) -> bool {
+    is_among(INTERFACES, import)
+}
+
+/// Whether an import is one of these interfaces in a version 0.2.
+pub(super) fn is_among(interfaces: &[&str], import: &str) -> bool {
     import.split_once('@').is_some_and(|(interface, version)| {
         let patch = version.strip_prefix("0.2.").unwrap_or_default();
-        !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()) && INTERFACES.contains(&interface)
+        !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()) && interfaces.contains(&interface)
     })
 }
 
@@ -107,11 +115,13 @@ pub(crate) struct Wasi {
     stdout: Kept,
     stderr: Kept,
     scratch: Option<Scratch>,
+    connections: Option<Arc<Connections>>,
 }
 
 impl Default for Wasi {
     fn default() -> Self {
-        Self { ctx: WasiCtx::builder().build(), stdout: Kept::of(0), stderr: Kept::of(0), scratch: None }
+        let (stdout, stderr) = (Kept::of(0), Kept::of(0));
+        Self { ctx: WasiCtx::builder().build(), stdout, stderr, scratch: None, connections: None }
     }
 }
 
@@ -127,6 +137,11 @@ impl GuestState {
     /// The scratch files of the call, if it was granted any.
     pub(super) fn scratch(&mut self) -> Option<&Scratch> {
         self.extras().wasi.as_ref()?.scratch.as_ref()
+    }
+
+    /// The bare connections of the call, if it was granted any.
+    pub(super) fn connections(&mut self) -> Option<Arc<Connections>> {
+        self.extras().wasi.as_ref()?.connections.clone()
     }
 }
 
@@ -156,12 +171,16 @@ pub(super) fn prepare(state: &mut GuestState, stdout_is: StdoutIs) -> wasmtime::
         // Only modules of signers that are not trusted run in a worker.
         builder.wall_clock(Coarse::begin()).monotonic_clock(Coarse::begin());
     }
+    let connections = state.grants().connections();
+    if let Some(connections) = &connections {
+        sockets::allow(&mut builder, connections);
+    }
     let bytes = state.limits().scratch;
     let scratch = state.grants().scratch().map(|access| (access, state.limiter.with_scratch(bytes)));
     let scratch = scratch.map(|(access, account)| Scratch::new(account, access));
     let extras = state.extras();
     extras.table.set_max_capacity(MAX_RESOURCES);
-    extras.wasi = Some(Box::new(Wasi { ctx: builder.build(), stdout, stderr, scratch }));
+    extras.wasi = Some(Box::new(Wasi { ctx: builder.build(), stdout, stderr, scratch, connections }));
     Ok(())
 }
 
@@ -169,6 +188,9 @@ pub(super) fn prepare(state: &mut GuestState, stdout_is: StdoutIs) -> wasmtime::
 /// log lines and metrics.
 pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
     let Some(wasi) = state.extras().wasi.take() else { return };
+    if let Some(connections) = &wasi.connections {
+        sockets::account(state, connections);
+    }
     let was_shown = wasi.stderr.was_shown();
     for line in String::from_utf8_lossy(&wasi.stderr.contents()).lines() {
         match Line::read(line) {

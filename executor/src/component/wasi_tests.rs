@@ -10,7 +10,7 @@ use crate::runtime::{Call, CallError, CallLimits, Cancel, KillCause, Outcome};
 use crate::testing::{prepare, runtime};
 
 /// Streams, and a core module `libc` with one page of memory and an allocator that only goes up.
-pub(super) const STREAMS: &str = r#"
+pub(crate) const STREAMS: &str = r#"
   (import "wasi:io/error@0.2.0" (instance $io-error (export "error" (type (sub resource)))))
   (alias export $io-error "error" (type $error))
   (import "wasi:io/streams@0.2.0" (instance $streams
@@ -37,7 +37,7 @@ pub(super) const STREAMS: &str = r#"
   (core func $get-stdout (canon lower (func $stdout "get-stdout")))
   (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $libc "memory")))"#;
 
-pub(super) const RUN: &str = r#"
+pub(crate) const RUN: &str = r#"
   (func $run (result (result)) (canon lift (core func $main "run")))
   (instance $cli (export "run" (func $run)))
   (export "wasi:cli/run@0.2.0" (instance $cli))"#;

@@ -6,9 +6,13 @@
 //!
 //! Nothing is decided on a form that differs from what is sent, and the addresses that are judged are those that are
 //! connected to. Redirects go back to the guest, whose next request begins at the front. Connections are not shared
-//! between calls.
+//! between calls. Bare connections take the same way ([`Connections`]): by the name that was granted, to the addresses
+//! that were judged for it.
 
 mod addresses;
+mod connections;
+#[cfg(test)]
+mod connections_tests;
 pub(crate) mod message;
 mod resolver;
 #[cfg(test)]
@@ -21,10 +25,11 @@ use std::time::{Duration, Instant};
 use executor_engine::limits::MAX_TRANSFER_BYTES;
 use http::HeaderMap;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use trust_store::capability::{Capability, HostPattern, Protocol};
 
 pub use addresses::{AddressRules, Network, NoNetwork};
+pub(crate) use connections::{Connections, Found, is_bare};
 use message::Outgoing;
 pub(crate) use resolver::MAX_LOOKUPS;
 use resolver::{AddressDenied, Judged, Names, NoAddress, SystemNames};
@@ -35,6 +40,9 @@ use crate::waiting::{Interrupted, wait_for};
 
 /// Ports that are blocked whatever is granted: shells, mail, remote desktops.
 const BLOCKED_PORTS: [u16; 3] = [22, 25, 3389];
+
+/// What a grant without a port means.
+const TLS_PORT: u16 = 443;
 
 /// Requests of one call.
 const MAX_REQUESTS: u32 = 32;
@@ -151,6 +159,8 @@ pub struct Egress {
     client: reqwest::Client,
     /// For the ports that the executor listens on: it is not among what was opened.
     closed: reqwest::Client,
+    /// For bare connections; the clients have it, too.
+    names: Arc<dyn Names>,
     rules: EgressRules,
     runtime: Handle,
     under_way: Arc<Semaphore>,
@@ -207,7 +217,7 @@ impl Egress {
         let client = Self::client(client, &names, rules.addresses.clone())?;
         let closed = Self::client(closed, &names, rules.without_own())?;
         let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
-        Ok(Self { client, closed, rules, runtime: Handle::current(), under_way })
+        Ok(Self { client, closed, names, rules, runtime: Handle::current(), under_way })
     }
 
     fn client(
@@ -235,9 +245,8 @@ impl Egress {
         host: &HostPattern,
         port: Option<u16>,
     ) -> Option<&'static str> {
-        if protocol == Protocol::Tcp {
-            return Some("this executor offers guests requests over HTTP and HTTPS, and no bare connections");
-        }
+        // A manifest that names no port means the protocol's.
+        let port = port.or((protocol == Protocol::Tcp).then_some(TLS_PORT));
         if port.is_some_and(|port| self.is_blocked(port)) {
             return Some("the port is blocked for guests");
         }
@@ -250,6 +259,11 @@ impl Egress {
 
     fn is_own(&self, port: u16) -> bool {
         self.rules.own.iter().any(|own| own.port() == port)
+    }
+
+    /// Whether an address is one that guests reach on this port.
+    fn reaches(&self, address: IpAddr, port: u16) -> bool {
+        self.rules.addresses.allow(address) && (!self.is_own(port) || self.rules.without_own().allow(address))
     }
 
     fn denies(&self, host: &HostPattern) -> bool {
@@ -301,16 +315,18 @@ impl Egress {
             return Err(Refused::ClearText(request.host.clone()));
         }
         // No resolver is asked about an address.
-        let addresses = &self.rules.addresses;
         match request.host.parse() {
-            Ok(address)
-                if !addresses.allow(address)
-                    || (self.is_own(request.port) && !self.rules.without_own().allow(address)) =>
-            {
+            Ok(address) if !self.reaches(address, request.port) => {
                 Err(Refused::Address(request.host.clone()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Room for one more, of the agent's share and of all.
+    fn place(&self, of_agent: &Arc<Semaphore>) -> Result<[OwnedSemaphorePermit; 2], Refused> {
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
+        Ok([take(of_agent).map_err(|_| Refused::Busy)?, take(&self.under_way).map_err(|_| Refused::Busy)?])
     }
 
     fn wait(
@@ -320,9 +336,7 @@ impl Egress {
         kill: &Cancel,
         deadline: Instant,
     ) -> Result<Answer, Refused> {
-        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
-        let place =
-            (take(of_agent).map_err(|_| Refused::Busy)?, take(&self.under_way).map_err(|_| Refused::Busy)?);
+        let place = self.place(of_agent)?;
         let client = if self.is_own(request.port) { self.closed.clone() } else { self.client.clone() };
         let exchange = async move {
             let answer = exchange(&client, request).await;

@@ -74,15 +74,30 @@ impl Resolve for Judged {
         let (found, rules) = (self.names.addresses(name.as_str()), Arc::clone(&self.rules));
         Box::pin(async move {
             let addresses = found.await.map_err(|error| NoAddress(Some(error)))?;
-            // One that is denied denies the name: which of them is connected to is chance.
-            if let Some(denied) = addresses.iter().find(|address| !rules.allow(**address)) {
-                return Err(AddressDenied(*denied).into());
-            }
-            if addresses.is_empty() {
-                return Err(NoAddress(None).into());
-            }
-            let addresses = addresses.into_iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, 0));
-            Ok(Box::new(addresses) as Addrs)
+            let addresses = usable(addresses, &rules).map_err(|unusable| match unusable {
+                Unusable::Denied(denied) => Box::<dyn std::error::Error + Send + Sync>::from(denied),
+                Unusable::Nothing(nothing) => nothing.into(),
+            })?;
+            Ok(Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })
     }
+}
+
+/// Why none of a name's addresses is used.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    Denied(AddressDenied),
+    Nothing(NoAddress),
+}
+
+/// The addresses of a name that are tried. One that is denied denies the name: which of them is connected to is chance.
+pub(super) fn usable(mut found: Vec<IpAddr>, rules: &AddressRules) -> Result<Vec<IpAddr>, Unusable> {
+    if let Some(denied) = found.iter().find(|address| !rules.allow(**address)) {
+        return Err(Unusable::Denied(AddressDenied(*denied)));
+    }
+    if found.is_empty() {
+        return Err(Unusable::Nothing(NoAddress(None)));
+    }
+    found.truncate(MAX_ADDRESSES);
+    Ok(found)
 }

@@ -13,9 +13,9 @@ use crate::runtime::{Cancel, KillCause};
 
 /// Names of these tests: each is asked for in order, the last list stays.
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     answers: Mutex<HashMap<String, Vec<Vec<IpAddr>>>>,
-    asked: AtomicUsize,
+    pub(super) asked: AtomicUsize,
 }
 
 impl Names for Table {
@@ -31,19 +31,19 @@ impl Names for Table {
     }
 }
 
-fn names(table: &[(&str, &[&[&str]])]) -> Arc<Table> {
+pub(super) fn names(table: &[(&str, &[&[&str]])]) -> Arc<Table> {
     let parse = |list: &&[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
     let answers =
         table.iter().map(|(name, lists)| ((*name).to_owned(), lists.iter().map(parse).collect())).collect();
     Arc::new(Table { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
 }
 
-fn egress(rules: EgressRules, names: Arc<Table>) -> Egress {
+pub(super) fn egress(rules: EgressRules, names: Arc<Table>) -> Egress {
     Egress::with_names([reqwest::Client::builder(), reqwest::Client::builder()], rules, names).unwrap()
 }
 
 /// Loopback opened, clear text allowed: for servers of these tests.
-fn lab() -> EgressRules {
+pub(super) fn lab() -> EgressRules {
     EgressRules {
         addresses: AddressRules { open: vec!["127.0.0.1".parse().unwrap()], deny: Vec::new() },
         clear_text: vec![HostPattern::new("*.lab.test").unwrap(), HostPattern::new("127.0.0.1").unwrap()],
@@ -227,11 +227,15 @@ async fn the_operator_decides_over_every_grant() {
         egress.lacks(protocol, &host, port)
     };
     for refused in
-        ["network:tcp:api.lab.test", "network:https:api.lab.test:22", "network:https:*.db.internal.test"]
+        ["network:tcp:api.lab.test:22", "network:https:api.lab.test:22", "network:https:*.db.internal.test"]
     {
         assert!(lacks(refused).is_some(), "{refused}");
     }
-    assert_eq!(lacks("network:https:api.lab.test"), None);
+    for provided in
+        ["network:https:api.lab.test", "network:tcp:api.lab.test", "network:tcp:api.lab.test:5432"]
+    {
+        assert_eq!(lacks(provided), None, "{provided}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,8 @@ impl Executor {
         let requested = texts(agent.prepared.grants().requested());
         let mut violations = Vec::new();
         if usage.refused_growths > 0 {
-            violations.push(format!("memory, table or scratch growth refused {} times", usage.refused_growths));
+            violations
+                .push(format!("memory, table or scratch growth refused {} times", usage.refused_growths));
         }
         if usage.dropped_log_lines > 0 {
             violations.push(format!("{} log lines dropped", usage.dropped_log_lines));
