@@ -276,7 +276,9 @@ impl CertificateAuthority {
             Purpose::Certificate => self.pool.submit_or_sign(signer, input, algorithm, intent),
             _ => self.pool.submit(signer, input, algorithm, intent),
         };
-        Ok(pending?.await?.into_vec())
+        let outcome = pending?.await;
+        self.metrics.key_signs(&authority.name, outcome.is_ok());
+        Ok(outcome?.into_vec())
     }
 }
 

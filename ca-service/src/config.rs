@@ -7,10 +7,10 @@ mod keys;
 mod logs;
 mod mail;
 mod retention;
+mod status;
 mod warnings;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,11 +33,11 @@ pub use keys::KeysConfig;
 pub use logs::{CheckConfig, EventLogConfig, IssuanceLogConfig};
 pub use mail::{MailConfig, MailTls};
 pub use retention::RetentionConfig;
+pub use status::StatusConfig;
 pub use warnings::ExpiryWarningsConfig;
 
 use crate::approval::ApprovalsConfig;
 use crate::blocked_keys::BlockedKeys;
-use crate::presigned::PresignScope;
 use crate::storage::Database;
 
 /// The file as it is written. Unknown fields are errors. `docs/operations/ca-service.toml` shows every field.
@@ -187,44 +187,6 @@ impl Default for HierarchyConfig {
     }
 }
 
-/// Revocation lists and status answers as they are written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StatusConfig {
-    /// Seconds after which a changed list is signed again. Default 60.
-    pub publish_interval_seconds: u64,
-    /// Hours after which an unchanged list is signed again, at most 168 (R3). Default 24.
-    pub refresh_hours: u32,
-    /// Days from thisUpdate to nextUpdate of lists of the issuing CAs, at most 10 (R3). Default 7.
-    pub crl_days: u32,
-    /// Days from thisUpdate to nextUpdate of the root's list, at most 365. Default 180.
-    pub root_crl_days: u32,
-    /// Hours an OCSP answer lives, at most 240 (O2). Default 24.
-    pub ocsp_hours: u32,
-    /// OCSP answers a second for one client that are signed for it alone: with a nonce (O4), or about a serial number that was
-    /// never given. Default 100.
-    pub ocsp_nonce_per_second: NonZeroU32,
-    /// Which OCSP answers are signed before anybody asks: `revoked` (default), `all` or `none`.
-    pub ocsp_presign: PresignScope,
-    /// How many of them a second. Default 100.
-    pub ocsp_presign_per_second: NonZeroU32,
-}
-
-impl Default for StatusConfig {
-    fn default() -> Self {
-        Self {
-            publish_interval_seconds: 60,
-            refresh_hours: 24,
-            crl_days: 7,
-            root_crl_days: 180,
-            ocsp_hours: 24,
-            ocsp_nonce_per_second: NonZeroU32::MIN.saturating_add(99),
-            ocsp_presign: PresignScope::default(),
-            ocsp_presign_per_second: NonZeroU32::MIN.saturating_add(99),
-        }
-    }
-}
-
 /// Time stamps as they are written.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -327,17 +289,7 @@ impl Config {
             profiles.insert(name.clone(), profile);
         }
         let status = &self.status;
-        in_range("status.publish_interval_seconds", status.publish_interval_seconds, 1, 3_600)?;
-        in_range("status.refresh_hours", u64::from(status.refresh_hours), 1, 168)?;
-        in_range("status.crl_days", u64::from(status.crl_days), 1, 10)?;
-        in_range("status.root_crl_days", u64::from(status.root_crl_days), 1, 365)?;
-        in_range("status.ocsp_hours", u64::from(status.ocsp_hours), 1, 240)?;
-        if status.refresh_hours / 24 >= status.crl_days {
-            return refuse(
-                "status.refresh_hours is not below status.crl_days",
-                "refresh lists before they expire",
-            );
-        }
+        status.validate()?;
         self.retention.validate()?;
         in_range("hierarchy.issuing_days", u64::from(self.hierarchy.issuing_days), 1, 5_490)?;
         in_range("timestamp.accuracy_seconds", u64::from(self.timestamp.accuracy_seconds), 1, 60)?;

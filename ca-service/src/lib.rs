@@ -55,6 +55,7 @@ pub mod metrics;
 pub mod occupancy;
 pub mod oidc;
 pub mod overview;
+pub mod outside;
 mod own_renewal;
 pub mod possession;
 pub mod presigned;

@@ -1,8 +1,25 @@
 //! What an operator watches: issuances by outcome, the reconciler's backlog, lists, answers, tokens.
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Object {
+    object: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Issuer {
+    issuer: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Key {
+    key: String,
+}
 
 /// The CA's own counters; requests are counted by `service`.
 #[derive(Default)]
@@ -36,9 +53,30 @@ pub struct CaMetrics {
     pub(crate) request_notices_failed: Counter,
     pub(crate) expiry_warnings: Counter,
     pub(crate) expiry_warnings_failed: Counter,
+    outside_ok: Family<Object, Gauge>,
+    list_next_update: Family<Issuer, Gauge>,
+    key_usable: Family<Key, Gauge>,
 }
 
 impl CaMetrics {
+    /// Notes whether something is served outside as it is published.
+    pub(crate) fn saw_outside(&self, object: &str, ok: bool) {
+        let object = Object { object: object.to_owned() };
+        self.outside_ok.get_or_create(&object).set(i64::from(ok));
+    }
+
+    /// Notes when the first of an issuer's lists ends.
+    pub(crate) fn lists_end(&self, issuer: &str, next_update: i64) {
+        let issuer = Issuer { issuer: issuer.to_owned() };
+        self.list_next_update.get_or_create(&issuer).set(next_update);
+    }
+
+    /// Notes whether an authority's key signs.
+    pub(crate) fn key_signs(&self, authority: &str, usable: bool) {
+        let key = Key { key: authority.to_owned() };
+        self.key_usable.get_or_create(&key).set(i64::from(usable));
+    }
+
     /// Shows the counters in a registry.
     pub fn register(&self, registry: &mut Registry) {
         for (name, help, counter) in [
@@ -137,6 +175,21 @@ impl CaMetrics {
             "mentat_ca_revocations_unlogged",
             "Revocations that wait for the event log",
             self.revocations_unlogged.clone(),
+        );
+        registry.register(
+            "mentat_ca_outside_ok",
+            "Whether what is served at the public addresses is what is published",
+            self.outside_ok.clone(),
+        );
+        registry.register(
+            "mentat_ca_list_next_update_unix_seconds",
+            "When the first of an issuer's published lists ends",
+            self.list_next_update.clone(),
+        );
+        registry.register(
+            "mentat_ca_key_usable",
+            "Whether the last signature that the key was asked for came",
+            self.key_usable.clone(),
         );
     }
 }

@@ -193,7 +193,11 @@ impl CertificateAuthority {
             der: crl.der,
         };
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
-        published.insert((crl.issuer, crl.part), Arc::new(served));
+        published.insert((crl.issuer.clone(), crl.part), Arc::new(served));
+        let of_issuer = published.iter().filter(|((issuer, _), _)| *issuer == crl.issuer);
+        if let Some(first) = of_issuer.map(|(_, list)| list.next_update).min() {
+            self.metrics.lists_end(&crl.issuer, first);
+        }
     }
 
     /// Publishes for ever: a change at once, and so the next ones, a second apart, until the credit of `Pace` is used up;

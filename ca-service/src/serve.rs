@@ -31,6 +31,7 @@ use crate::mass_revocation::CountedOrders;
 use crate::metrics::CaMetrics;
 use crate::oidc::Issuers;
 use crate::oidc::reuse::Served;
+use crate::outside::OutsideView;
 use crate::presigned::Presigned;
 use crate::reconciler::Reach;
 use crate::renewal_challenge::Challenges;
@@ -126,6 +127,9 @@ pub async fn assemble(
         metrics: CaMetrics::default(),
     };
     authority.metrics.first_expiry.set(authority.first_end().map_or(0, |end| end.0));
+    for each in authority.authorities.values() {
+        authority.metrics.key_signs(&each.name, true);
+    }
     authority.look_at_own_certificates().await?;
     authority.load_published().await?;
     Ok(authority)
@@ -344,6 +348,7 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let webhook = config.as_ref().map(|config| Webhook::open(authority.settings(), config)).transpose()?;
     let told = &authority.settings().config.enrolment.webhook;
     let notices = told.as_ref().map(|told| Webhook::of_requests(authority.settings(), told)).transpose()?;
+    let outside = OutsideView::configured(authority.settings())?;
     authority.record_start().await.map_err(store_failed)?;
     let running = server.start().await?;
     let mut tasks = vec![
@@ -357,5 +362,6 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     ];
     tasks.extend(notices.map(|webhook| tokio::spawn(Arc::clone(&authority).run_request_notices(webhook))));
     tasks.extend(webhook.map(|webhook| tokio::spawn(Arc::clone(&authority).run_expiry_warnings(webhook))));
+    tasks.extend(outside.map(|view| tokio::spawn(Arc::clone(&authority).run_outside_view(view))));
     Ok(Serving { running, tasks, authority })
 }
