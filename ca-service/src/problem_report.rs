@@ -60,7 +60,7 @@ impl CertificateAuthority {
         let serial = SerialNumber::from_hex(&asked.serial).map_err(|_| CaError::CertificateUnknown)?;
         let received_at = self.clock.now()?;
         let record = self.store.certificate(&serial).await?.ok_or(CaError::CertificateUnknown)?;
-        let of_authority = self.settings.profiles.get(&record.profile).is_none();
+        let of_authority = !self.settings.profiles.contains_key(&record.profile);
         let due_at = received_at.plus(time_to_decide(asked.ground, of_authority));
         let new = NewProblem {
             serial,

@@ -145,10 +145,10 @@ impl Agent {
         verdict: Verdict,
         endings: Endings,
         now: Instant,
-    ) -> Result<Renewed, Verdict> {
+    ) -> Result<Renewed, Box<Verdict>> {
         let mut judged = self.judged.lock();
         if verdict.epoch < judged.verdict.epoch {
-            return Err(judged.verdict.clone());
+            return Err(Box::new(judged.verdict.clone()));
         }
         let before = std::mem::replace(&mut judged.verdict, verdict).denied;
         Ok(Renewed { before, due: judged.grace.renew(endings, now) })

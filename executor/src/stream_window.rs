@@ -26,6 +26,7 @@ const BEHIND_ROOM: usize = 256 << 10;
 
 /// What a reader is told.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to the connection")]
 pub(crate) enum Told {
     /// An event, by its number.
     Event(u64, Next),

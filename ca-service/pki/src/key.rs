@@ -377,8 +377,10 @@ mod tests {
 
     /// Two odd numbers of 1,536 bits, so far apart; what the method looks at does not depend on that they are prime.
     fn product(distance: u64) -> Vec<u8> {
-        let low = (BigUint::from(0xc5u8) << 1528) + 0x1235u32;
-        (&low * (&low + distance)).to_bytes_be()
+        let low: BigUint = (BigUint::from(0xc5u8) << 1528_u32) + 0x1235u32;
+        let high: BigUint = &low + distance;
+        let product: BigUint = low * high;
+        product.to_bytes_be()
     }
 
     #[test]
@@ -389,9 +391,10 @@ mod tests {
             let spki = rsa_spki(&product(distance), &[1, 0, 1]);
             assert_eq!(refusal(&spki, KeyUse::Subscriber), KeyRefusal::RsaKnownFlaw);
         }
-        let low = (BigUint::from(0xc5u8) << 1528) + 0x1235u32;
-        let far = (BigUint::from(0xd5u8) << 1528) + 0x1237u32;
-        assert!(!primes_are_close(&(low * far).to_bytes_be()));
+        let low: BigUint = (BigUint::from(0xc5u8) << 1528_u32) + 0x1235u32;
+        let far: BigUint = (BigUint::from(0xd5u8) << 1528_u32) + 0x1237u32;
+        let product: BigUint = low * far;
+        assert!(!primes_are_close(&product.to_bytes_be()));
         assert!(!primes_are_close(&sound_modulus(3072)));
     }
 

@@ -14,7 +14,7 @@ use ca_pki::lint::{self, CertificateRules, CrlRules, Severity};
 use ca_pki::ocsp::{Answer, CertId, CertIdHash, CertStatus, OcspRequest};
 use ca_pki::profile::{Kind, Profile, ProfileConfig, SctPolicy, SubscriberRules};
 use ca_pki::serial::{Shard, ShardCount};
-use ca_pki::{Error, Identity, NameFields, SignatureAlgorithm, ToBeSigned, UnixTime};
+use ca_pki::{Error, Identity, NameFields, SignatureAlgorithm, ToBeSigned};
 use fixture::{DAY, Hierarchy, Key, NOW, clean, decided, developer, name, plan, serial};
 
 /// Every finding's rule of severity error.

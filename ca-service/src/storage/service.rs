@@ -72,8 +72,8 @@ impl ServiceStore for SqlStore {
         at: UnixTime,
     ) -> Answer<'_, ForgottenTokens> {
         Box::pin(async move {
-            let (old, next) =
-                self.readers.own_scan(move |connection| old(connection, above, expired_before)).await?;
+            let Looked { old, next } =
+                self.readers.own_scan(move |connection| look(connection, above, expired_before)).await?;
             let count = match old.is_empty() {
                 true => 0,
                 false => {
@@ -101,13 +101,19 @@ fn note(connection: &Connection) -> Result<Option<ServiceNote>, StoreError> {
     text.map(|text| serde_json::from_str(&text).map_err(|_| rows::corrupted(NOTE))).transpose()
 }
 
+/// What a look found: hashes of tokens to forget, and where to go on.
+struct Looked {
+    old: Vec<[u8; 32]>,
+    next: Option<[u8; 32]>,
+}
+
 /// The unused tokens among the next ones that are old enough, and where to go on. By the table's own order: an index of what is unused
 /// would cost every token that is used.
-fn old(
+fn look(
     connection: &Connection,
     above: Option<[u8; 32]>,
     expired_before: UnixTime,
-) -> Result<(Vec<[u8; 32]>, Option<[u8; 32]>), StoreError> {
+) -> Result<Looked, StoreError> {
     let query = "SELECT hash, expires_at, used_by IS NULL FROM token WHERE hash > ? ORDER BY hash LIMIT ?";
     let above = above.map_or_else(Vec::new, Vec::from);
     let limit = i64::try_from(PIECE).unwrap_or(i64::MAX);
@@ -118,7 +124,7 @@ fn old(
     let old = |(hash, expires_at, unused): &([u8; 32], i64, bool)| {
         (*unused && *expires_at < expired_before.0).then_some(*hash)
     };
-    Ok((looked_at.iter().filter_map(old).collect(), next))
+    Ok(Looked { old: looked_at.iter().filter_map(old).collect(), next })
 }
 
 fn forget(

@@ -68,7 +68,9 @@ pub(super) fn answer_of(denied: &Denied) -> Answer {
         }
         "compile_queue_full" => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 10),
         "pool_exhausted" => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 1),
-        "idempotency_keys_full" | "streams_full" => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 10),
+        "idempotency_keys_full" | "streams_full" => {
+            again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, 10)
+        }
         "storage_full" => again(StatusCode::INSUFFICIENT_STORAGE, Code::ResourceExhausted, 30),
         "receipt_pending" => again(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, 1),
         "audit_unavailable" | "receipts_unavailable" | "restoring" | "state_unavailable" => {

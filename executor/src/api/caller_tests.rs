@@ -37,7 +37,12 @@ async fn server() -> (Server, String) {
 }
 
 /// Status, code and document of an answer.
-pub(super) async fn http(server: &Server, who: &str, request: &str, body: Option<&Value>) -> (u16, String, Value) {
+pub(super) async fn http(
+    server: &Server,
+    who: &str,
+    request: &str,
+    body: Option<&Value>,
+) -> (u16, String, Value) {
     let (method, path) = request.split_once(' ').unwrap();
     let client = reqwest::Client::new();
     let url = format!("http://{}{path}", server.address);

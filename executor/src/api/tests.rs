@@ -258,8 +258,10 @@ async fn nothing_new_is_done_when_the_audit_log_fails() {
     executor.fail_audit_for_test();
     let refused = executor.execute("test.agent", bytes::Bytes::new(), Terms::default()).await.unwrap_err();
     assert_eq!(refused.code, "storage_full");
-    let refused =
-        executor.load(MANIFEST, None, wat::parse_str("(module)").unwrap().into()).await.unwrap_err();
+    let refused = executor
+        .load(&Terms::default().caller, MANIFEST, None, wat::parse_str("(module)").unwrap().into())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code, "storage_full");
     assert!(!executor.problems().is_empty());
 }

@@ -46,7 +46,7 @@ async fn load(server: &Server, agent: &str) -> Result<(), Denied> {
     let manifest =
         format!("id: {agent}\nversion: 1.0.0\nruntime: wasm\nmodule: m.wasm\nattestation: {block}\n");
     let module = wat::parse_str(wat_echo()).unwrap();
-    server.executor.load(&manifest, None, module.into()).await.map(drop)
+    server.executor.load(&Terms::default().caller, &manifest, None, module.into()).await.map(drop)
 }
 
 async fn call(server: &Server, agent: &str) -> Result<Executed, Denied> {

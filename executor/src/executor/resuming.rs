@@ -21,6 +21,7 @@ const ALONE: Duration = Duration::from_secs(30);
 
 /// What a reader hears.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to the connection")]
 pub enum Heard {
     /// By which name the stream is read again.
     Begun(Arc<str>),

@@ -189,18 +189,14 @@ async fn ended_soon(call: JoinHandle<Result<Executed, Denied>>) -> &'static str 
 }
 
 /// A guest that nothing ends by itself within the time of a test.
-async fn patient(server: &Server, agent: &str) -> Arc<Agent> {
-    let limits =
-        CallLimits { cpu: Duration::from_secs(60), wall: Duration::from_secs(60), ..CallLimits::default() };
-    let admitted = admitted(wat_spin(), GrantSet::default(), limits).called(agent, "h@example.org");
-    server.executor.admit_for_test(admitted).await;
-    server.executor.agents.find(agent).unwrap()
+async fn unending(server: &Server, agent: &str) -> Arc<Agent> {
+    admit(server, wat_spin(), agent, "h@example.org").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_drains_hides_nothing_that_ends_calls_at_once() {
     let server = Server::on_stale(Withdrawal::Stop).await;
-    let agent = patient(&server, "held.at_once").await;
+    let agent = unending(&server, "held.at_once").await;
     let now = clock::unix_seconds();
     // The policy of the tests' server stops calls as well.
     for (step, code, result) in
@@ -224,7 +220,7 @@ async fn a_hold_that_drains_hides_nothing_that_ends_calls_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_gives_calls_that_are_drained_already_no_further_time() {
     let server = Server::on_stale(Withdrawal::Drain(Duration::from_millis(600))).await;
-    let agent = patient(&server, "held.prolonged").await;
+    let agent = unending(&server, "held.prolonged").await;
     let now = clock::unix_seconds();
     good_until(&server, now - 10);
     let call_in_flight = running(&server, &agent).await;
@@ -244,7 +240,7 @@ async fn a_stricter_order_ends_what_another_one_gave_more_time() {
     for (name, stricter) in
         [("held.again", by_agent("held.again")), ("held.besides", of_signer("h@example.org"))]
     {
-        let agent = patient(&server, name).await;
+        let agent = unending(&server, name).await;
         let call_in_flight = running(&server, &agent).await;
         server.executor.hold(&draining(3600, by_agent(name))).await.unwrap();
         server.executor.hold(&draining(1, stricter)).await.unwrap();

@@ -33,7 +33,8 @@ impl Receipts {
                 }
             }
         };
-        let late = |_| Denied::new("receipt_pending", "no checkpoint covers this receipt yet; ask again soon");
+        let late =
+            |_| Denied::new("receipt_pending", "no checkpoint covers this receipt yet; ask again soon");
         tokio::time::timeout(PATIENCE, look).await.map_err(late)?
     }
 }

@@ -126,7 +126,7 @@ fn list(asked: &List, home: &Home, out: &Output) -> Result<(), crate::exit::Fail
 fn show(report: &ProblemReport, out: &Output) {
     let state = match report.state {
         ProblemState::Open => {
-            out.paint(Tone::Bad, &format!("to be decided until {}", time_text(report.due_at)))
+            out.paint(Tone::Bad, format!("to be decided until {}", time_text(report.due_at)))
         }
         ProblemState::Revoked => "revoked".to_owned(),
         ProblemState::Stands => format!("stands: {}", report.decision.as_deref().unwrap_or_default()),

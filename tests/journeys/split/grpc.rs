@@ -22,7 +22,7 @@ enum Answer {
     /// The executor refused, with this code and reason.
     Refused(Code, String),
     /// The connection carried no answer of the executor.
-    NoAnswer,
+    Nothing,
 }
 
 /// The callers that the executor's configuration names, beside its administrator.
@@ -52,13 +52,13 @@ fn endpoint(page: &Page, certificate: Option<&Path>) -> Result<Endpoint, Error> 
 
 async fn execute(page: &Page, certificate: Option<&Path>) -> Answer {
     // Who is not let in may learn it with the handshake or with the first request: TLS 1.3 allows both.
-    let Ok(channel) = endpoint(page, certificate).unwrap().connect().await else { return Answer::NoAnswer };
+    let Ok(channel) = endpoint(page, certificate).unwrap().connect().await else { return Answer::Nothing };
     let call = v1::ExecuteAgentRequest { agent: AGENT.into(), ..v1::ExecuteAgentRequest::default() };
     match ExecutorClient::new(channel).execute_agent(call).await {
         Ok(done) => Answer::Ran(String::from_utf8(done.into_inner().output.to_vec()).unwrap()),
         Err(status) => match status.metadata().get(REASON_METADATA) {
             Some(reason) => Answer::Refused(status.code(), reason.to_str().unwrap().to_owned()),
-            None => Answer::NoAnswer,
+            None => Answer::Nothing,
         },
     }
 }
@@ -89,6 +89,6 @@ pub(super) async fn who_is_let_in_calls(page: &Page) {
     // No certificate, and one of the administrator's name by another authority.
     let elsewhere = tls.join("elsewhere/operator.crt");
     for stranger in [None, Some(elsewhere.as_path())] {
-        assert_eq!(execute(page, stranger).await, Answer::NoAnswer, "{stranger:?}");
+        assert_eq!(execute(page, stranger).await, Answer::Nothing, "{stranger:?}");
     }
 }
