@@ -16,6 +16,8 @@ use crate::config::{CallerRole, CallerSettings, NextPolicy};
 use crate::confinement::Confinement;
 use crate::evidence::{Collector, EvidenceConfig};
 use crate::executor::{Executor, Parts, Withdrawal};
+use crate::extensions::Extensions;
+use crate::extensions::key_value::{KeyValue, KeyValueLimits};
 use crate::runtime::{
     AdmissionId, Call, CallError, CallLimits, GuestState, Lowered, Outcome, Owner, PrepareError, Prepared,
     Runtime,
@@ -165,6 +167,8 @@ type Who = (service::admin::AdminConfig, Vec<CallerSettings>);
 pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) executor: Arc<Executor>,
+    /// What its extension `key-value` keeps.
+    pub(crate) kept: Arc<KeyValue>,
     _running: service::Running,
     state: tempfile::TempDir,
 }
@@ -340,7 +344,10 @@ impl Server {
         let verifier = trust_store::verifier::Verifier::new(Arc::new(trust_store::provider::AwsLc), &root)
             .expect("root");
         let policy = trust_store::policy::TrustPolicy::default();
-        let sources = crate::admission::GrantSources::default();
+        let kept = Arc::new(KeyValue::new(KeyValueLimits::default()));
+        let mut extensions = Extensions::default();
+        extensions.register(Arc::clone(&kept) as _).expect("extension");
+        let sources = crate::admission::GrantSources { extensions, ..Default::default() };
         let admission = Admission::new(
             verifier.clone(),
             crate::admission::Rules::new(policy, [0; 32]),
@@ -387,7 +394,7 @@ impl Server {
             .start()
             .await
             .expect("starts");
-        Self { address: running.addr(), executor, _running: running, state }
+        Self { address: running.addr(), executor, kept, _running: running, state }
     }
 
     /// Lets a module in without a verdict.

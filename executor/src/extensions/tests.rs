@@ -245,6 +245,31 @@ async fn a_guest_in_a_worker_asks_the_executor_whose_registry_it_is() {
     assert!(audit.contains("extension_quota: key-value: the value is larger"), "{audit}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_kept_goes_with_its_last_release() {
+    let server = Server::start().await;
+    let mut extensions = Extensions::default();
+    extensions.register(Arc::clone(&server.kept) as _).unwrap();
+    // Another release of the same agent: a custom section more.
+    let newer = ASKS.replacen("(module", "(module (@custom \"release\" \"2\")", 1);
+    let mut releases = Vec::new();
+    for text in [ASKS, &newer] {
+        let grants = granting(&extensions, "kept.agent", &["extension:key-value"]);
+        let module = admitted(text, grants, CallLimits::default()).called("kept.agent", "dev@example.com");
+        releases.push(server.executor.admit_for_test(module).await.to_string());
+    }
+    assert_ne!(releases[0], releases[1]);
+    let input = script("extension:key-value", "put", b"k\0v");
+    let put = server.executor.execute("kept.agent", input, Terms::default()).await.unwrap();
+    assert_eq!(put.outcome.exit_code, DONE);
+    let used = server.kept.used();
+    assert!(used > 0);
+    server.executor.unload(&releases[0]).await.unwrap();
+    assert_eq!(server.kept.used(), used, "a release is left that may be called");
+    server.executor.unload(&releases[1]).await.unwrap();
+    assert_eq!(server.kept.used(), 0);
+}
+
 /// Answers with more than it may, or waits to be asked for too much.
 #[derive(Debug)]
 struct Loud(&'static str, &'static [Operation]);
