@@ -14,6 +14,7 @@ mod c;
 mod cases;
 mod component;
 mod go;
+mod large;
 mod reviewer;
 mod sdk;
 mod sentiment;

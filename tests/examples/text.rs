@@ -31,7 +31,15 @@ fn every_example_has_a_test_here() {
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    let tested =
-        ["code-reviewer", "json-transformer", "line-sorter", "metric-calculator", "sentiment", "word-count"];
+    let tested = [
+        "code-reviewer",
+        "csv-summary",
+        "json-transformer",
+        "line-sorter",
+        "metric-calculator",
+        "sentiment",
+        "text-outline",
+        "word-count",
+    ];
     assert_eq!(folders, tested.map(str::to_owned).into());
 }

@@ -11,6 +11,8 @@ pub(crate) enum Toolchain {
     AssemblyScript,
     C,
     Go,
+    JavaScript,
+    Python,
     Rust,
     TinyGo,
 }
@@ -26,6 +28,8 @@ impl Toolchain {
                 (answers("clang-22", "--version") && answers("wasm-ld-22", "--version"), "clang-22, lld-22")
             }
             Self::Go => (answers("go", "version"), "Go 1.24"),
+            Self::JavaScript => (answers("componentize-js", "--version"), "nodejs, npm, componentize-js"),
+            Self::Python => (answers("componentize-py", "--version"), "python3, componentize-py"),
             Self::Rust => (
                 has_rust_target()
                     || Path::new("/usr/bin/wasm-ld-22").exists()

@@ -1,10 +1,12 @@
 #!/bin/sh
-# The toolchains of the guest languages, on Debian 12 and later, as root: Rust and C from Debian's packages, AssemblyScript from
-# npm, TinyGo from its Go module with Debian's LLVM. What is there already is left as it is. Called by `make toolchains`.
+# The toolchains of the guest languages, on Debian 12 and later, as root: Rust and C from Debian's packages, AssemblyScript and
+# JavaScript from npm, Python from PyPI, TinyGo from its Go module with Debian's LLVM. What is there already is left as it is. Called by `make toolchains`.
 set -eu
 
 TINYGO=v0.41.1
 ASSEMBLYSCRIPT=0.28.9
+COMPONENTIZE_JS=0.23.0
+COMPONENTIZE_PY=0.25.1
 ROOT=/usr/local/lib/tinygo
 
 say() { printf '== %s\n' "$*"; }
@@ -17,6 +19,17 @@ apt-get install -y --no-install-recommends make rustc-web cargo-web rust-web-src
 say "AssemblyScript $ASSEMBLYSCRIPT, from npm"
 command -v npm >/dev/null || apt-get install -y --no-install-recommends nodejs npm
 command -v asc >/dev/null || npm install --global "assemblyscript@$ASSEMBLYSCRIPT"
+
+say "JavaScript: componentize-js $COMPONENTIZE_JS, from npm"
+command -v componentize-js >/dev/null || npm install --global "@bytecodealliance/componentize-js@$COMPONENTIZE_JS"
+
+say "Python: componentize-py $COMPONENTIZE_PY, from PyPI, in an environment of its own"
+if ! command -v componentize-py >/dev/null; then
+  apt-get install -y --no-install-recommends python3 python3-venv
+  python3 -m venv /usr/local/lib/componentize-py
+  /usr/local/lib/componentize-py/bin/pip install "componentize-py==$COMPONENTIZE_PY"
+  ln -s /usr/local/lib/componentize-py/bin/componentize-py /usr/local/bin/componentize-py
+fi
 
 if ! command -v go >/dev/null; then
   echo "MISSING: Go 1.24 or later; Debian 12 has none that is new enough. Install it and run this again: the Go examples and TinyGo need it"
@@ -58,5 +71,7 @@ say "what is there now"
 /usr/bin/rustc --version
 clang-22 --version | sed -n 1p
 asc --version
+componentize-js --version
+componentize-py --version
 if test "$missing" = 0; then go version; tinygo version; fi
 exit "$missing"

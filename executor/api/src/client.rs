@@ -1,5 +1,7 @@
 //! The executor over HTTP/JSON.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,6 +15,10 @@ use crate::{
 
 /// Largest answer this client reads, bytes (80 MiB: an output of the largest size in base64, and its envelope).
 const MAX_ANSWER: usize = 80 << 20;
+
+/// How long a load may take, whatever other requests may: it is answered when the module is compiled, which an executor of the profile
+/// `large` gives eight minutes, and each module before it its own.
+const LOAD: Duration = Duration::from_secs(1_200);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +75,8 @@ impl ExecutorClient {
         attestation: Option<&str>,
         module: &[u8],
     ) -> Result<AgentSummary, ClientError> {
-        self.post("/api/v1/agents", &upload(manifest, attestation, module)).await
+        let request = self.http.post(self.url("/api/v1/agents")).timeout(LOAD);
+        self.send(request.json(&upload(manifest, attestation, module))).await
     }
 
     /// The verdict on a module, with nothing loaded.
