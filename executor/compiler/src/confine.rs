@@ -23,8 +23,8 @@ use rustix::process::Resource;
 use seccompiler::{BackendError, BpfProgram};
 
 /// System calls of a process that computes, and reads and writes what is open: memory, its own end, time, random numbers. None has the
-/// name of a file, not even to ask when one was changed, and none does anything to a process by its number: this one shares its user and its processes
-/// with the executor. Who aborts, out of memory for instance, sends itself a signal, and so ends by the filter instead.
+/// name of a file, not even to ask when one was changed, and none does anything to a process by its number: this one shares its user and its
+/// processes with the executor. Who aborts, out of memory for instance, sends itself a signal, and so ends by the filter instead.
 const ALLOWED: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_clock_gettime,
