@@ -139,16 +139,16 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// The verdict that is there, when it is by newer evidence.
+    /// When the one that is there is by newer evidence: why that one refuses calls, if it does.
     pub(crate) fn renew_verdict(
         &self,
         verdict: Verdict,
         endings: Endings,
         now: Instant,
-    ) -> Result<Renewed, Box<Verdict>> {
+    ) -> Result<Renewed, Option<Denied>> {
         let mut judged = self.judged.lock();
         if verdict.epoch < judged.verdict.epoch {
-            return Err(Box::new(judged.verdict.clone()));
+            return Err(judged.verdict.denied.clone());
         }
         let before = std::mem::replace(&mut judged.verdict, verdict).denied;
         Ok(Renewed { before, due: judged.grace.renew(endings, now) })

@@ -96,7 +96,7 @@ impl Executor {
             Verdict { denied: denied.clone(), epoch: snapshot.epoch, at: now, policy: rules.digest() };
         match (agent.renew_verdict(verdict, endings, clock::monotonic()), denied) {
             // Somebody judged by newer evidence meanwhile; that verdict stands and was acted upon.
-            (Err(newer), _) => newer.denied.map_or(Ok(()), Err),
+            (Err(newer), _) => newer.map_or(Ok(()), Err),
             (Ok(_), None) => outcome,
             (Ok(renewed), Some(denied)) => {
                 self.withdraw(agent, &denied, &renewed);

@@ -179,8 +179,8 @@ async fn a_verdict_by_older_evidence_does_not_undo_one_by_newer() {
         agent.renew_verdict(verdict, crate::grace::Endings::default(), crate::clock::monotonic())
     };
     assert!(renew(Some(denied), 9).is_ok());
-    let current = renew(None, 8).err().unwrap();
-    assert_eq!(current.denied.unwrap().code, "revoked");
+    let newer = renew(None, 8).err().unwrap();
+    assert_eq!(newer.unwrap().code, "revoked");
     assert_eq!(agent.verdict().denied.unwrap().code, "revoked");
 }
 
