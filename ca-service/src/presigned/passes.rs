@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ca_pki::{SerialNumber, UnixTime};
+use ca_pki::SerialNumber;
 use trust_store::crl::Crl;
 
 use super::{PresignScope, lives_long};
@@ -95,11 +95,15 @@ impl CertificateAuthority {
                 self.presigned.remove(&request).map_err(unwritable)?;
                 continue;
             };
+            // Nobody would accept the signature, nor what it signed before.
+            if responder.in_force(now).is_err() {
+                self.presigned.remove(&request).map_err(unwritable)?;
+                continue;
+            }
             if self.presigned(&request, responder, record, now).is_some() {
                 done.kept += 1;
                 continue;
             }
-            responder.in_force(now)?;
             self.still_serves()?;
             let answer = self.sign_answer(&request, responder, Some(record), now).await?;
             self.presigned.write(&request, &answer.der).map_err(unwritable)?;
@@ -115,13 +119,6 @@ impl CertificateAuthority {
             tokio::time::sleep(Duration::from_secs(1) / self.presigned.per_second.get()).await;
         }
         Ok(done)
-    }
-
-    /// The responder that answers for a CA for code signing. Where it was let lapse or never came to be, nothing is signed ahead.
-    fn able_responder(&self, issuer: &LoadedAuthority, now: UnixTime) -> Result<&LoadedAuthority, CaError> {
-        let responder = self.responder_of(&issuer.name)?;
-        responder.in_force(now)?;
-        Ok(responder)
     }
 
     /// Signs the answers about what was revoked since the last call. What fails waits on.
@@ -142,7 +139,7 @@ impl CertificateAuthority {
 
     async fn presign_revoked(&self, issuer: &str, serial: &SerialNumber) -> Result<(), CaError> {
         let issuer = self.authority(issuer)?;
-        match self.able_responder(issuer, self.clock.now()?) {
+        match self.responder_of(&issuer.name) {
             Ok(responder) => self.presign(issuer, responder, serial).await.map(drop),
             Err(_) => Ok(()),
         }
@@ -165,14 +162,13 @@ impl CertificateAuthority {
         }
         let issuers: Vec<&LoadedAuthority> = self.generations(names::CODE_SIGNING).collect();
         for issuer in issuers {
-            let responder = match self.able_responder(issuer, now) {
-                Ok(responder) => responder,
-                // It does not get better by trying again, and holds up no other.
-                Err(error) => {
-                    tracing::warn!(issuer = issuer.name, %error, "no OCSP answers are signed ahead");
-                    continue;
-                }
-            };
+            // Without one it does not get better by trying again, and holds up no other.
+            let responder = self.responder_of(&issuer.name);
+            let able = responder.as_ref().ok().map_or(Ok(()), |responder| responder.in_force(now));
+            if let Some(error) = responder.as_ref().err().or(able.as_ref().err()) {
+                tracing::warn!(issuer = issuer.name, %error, "no OCSP answers are signed ahead");
+            }
+            let Ok(responder) = responder else { continue };
             if let Err(error) = self.presign_issued(issuer, responder, &mut pass).await {
                 tracing::warn!(issuer = issuer.name, %error, "OCSP answers are not all signed ahead");
                 pass.has_failed(error);
