@@ -130,8 +130,8 @@ interop-kms: ## the key backend for AWS KMS and a developer with the key there: 
 POSTGRES_SUITES = $(addprefix --test ,approval_faults approval_people approval_policy approvals ceremony check_logs compromise delta expiry_warnings explain faults fulcio identity_tokens journey keys mass_revocation \
 	mutual_tls operations own own_renewal presigned refusals renewal_ends revocation roles rotation serving signing succession timestamps)
 
-# And those of the responder, and of what ends with a revocation.
-POSTGRES_SUITES += $(addprefix --test ,compromised_keys ocsp_answers revocation_faults)
+# And those of the checker, of the responder, and of what ends with a revocation.
+POSTGRES_SUITES += $(addprefix --test ,check_records compromised_keys ocsp_answers revocation_faults)
 
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
 	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \

@@ -2,9 +2,11 @@
 //!
 //! It trusts nothing that the writing code derived: signatures are verified, objects linted, hashes recomputed.
 
+mod authorisation;
 mod compromised_keys;
 mod delta;
 mod logs;
+mod numbers;
 mod queue;
 mod renewals;
 mod trail;
@@ -104,6 +106,7 @@ async fn records(authority: &CertificateAuthority) -> Result<(Report, Trail), Ca
     let trail = Trail::read(authority, &mut report).await?;
     let revoked = certificates(authority, &trail, &mut report).await?;
     lists(authority, &revoked, &trail, &mut report).await?;
+    numbers::judge(authority, &trail, &mut report).await?;
     queue::requests(authority, &trail, &mut report).await?;
     Ok((report, trail))
 }
@@ -130,6 +133,9 @@ async fn certificates(
             }
             if outcome.is_ok() {
                 outcome = compromised_keys::judge(authority, record).await?;
+            }
+            if outcome.is_ok() {
+                outcome = authorisation::judge(authority, record).await?;
             }
             if let Some(revocation) = &record.revocation {
                 report.revoked += 1;
@@ -244,13 +250,14 @@ async fn lists(
                 continue;
             };
             report.lists += 1;
-            let number_of_part = match part {
-                CrlPart::Complete => -1,
-                CrlPart::Delta => -2,
-                CrlPart::Shard(shard) => i64::from(shard.0),
-            };
-            if !trail.has_list(&loaded.name, number_of_part, crl.number) {
-                report.findings.push(format!("{name}: the audit trail does not have its publication"));
+            match trail.sha256(&loaded.name, numbers::of_part(part), crl.number) {
+                None => {
+                    report.findings.push(format!("{name}: the audit trail does not have its publication"))
+                }
+                Some(announced) if announced == hex::encode(crl.sha256) => {}
+                Some(_) => {
+                    report.findings.push(format!("{name}: it is not the one that the audit trail announces"))
+                }
             }
             let url = match part {
                 CrlPart::Complete | CrlPart::Delta => None,
@@ -280,6 +287,17 @@ async fn lists(
                 *issuer == loaded.name
                     && (part == CrlPart::Complete || part == CrlPart::Shard(ca_pki::serial::Shard(*shard)))
             });
+            let unfounded = |octets: &[u8]| {
+                let serial = ca_pki::SerialNumber::from_magnitude(octets).ok()?;
+                let shard = serial.shard(issuer.status.shards);
+                let is_recorded =
+                    revoked.contains(&(loaded.name.clone(), shard.0, serial.as_bytes().to_vec()));
+                let is_elsewhere = matches!(part, CrlPart::Shard(own) if own != shard);
+                (!is_recorded || is_elsewhere).then_some(serial)
+            };
+            for serial in listed.entries().filter_map(|(octets, _)| unfounded(octets)) {
+                report.findings.push(format!("{name}: {serial} is on it, and no revocation of this list"));
+            }
             let is_due = due.contains(&(loaded.name.clone(), part));
             for (_, _, serial) in expected {
                 if listed.entry(serial, listed.issuer_name()).is_none() && !is_due {

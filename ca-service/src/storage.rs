@@ -40,6 +40,7 @@ use ca_pki::crl::{RevocationReason, RevokedEntry};
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
 pub use compromised_keys::{CompromisedKeyStore, OthersOfKeys};
+pub use crls::{ListNumber, ListNumberStore};
 pub use database::Database;
 pub use dated::DatedStatus;
 pub use error::StoreError;
@@ -284,7 +285,7 @@ pub struct StoredCrl {
 /// its audit record, MUST refuse without writing anything where the documentation says "nothing was changed", and MUST
 /// keep serial numbers and (issuer, list, CRL number) unique for ever. Calls may come from many tasks at once.
 pub trait CertificateStore:
-    CompromisedKeyStore + ProblemStore + QueueStore + RenewalStore + ServiceStore
+    CompromisedKeyStore + ListNumberStore + ProblemStore + QueueStore + RenewalStore + ServiceStore
 {
     /// Records a token. `actor` asked for it.
     fn create_token<'a>(&'a self, token: StoredToken, actor: &'a str, at: UnixTime) -> Answer<'a, ()>;

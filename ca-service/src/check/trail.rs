@@ -18,8 +18,10 @@ pub(super) struct Trail {
     signings: HashMap<IntentId, u8>,
     /// Date, reason and record of the newest revocation of each serial number.
     revocations: HashMap<String, (i64, u64, u64)>,
-    /// Issuer, part and number of published lists, each with its record.
-    lists: HashMap<(String, i64, u64), u64>,
+    /// Issuer, part and number of published lists, each with its record and its SHA-256, hexadecimal.
+    lists: HashMap<(String, i64, u64), (u64, String)>,
+    /// How many numbers of every list each restore skipped.
+    skipped: Vec<u64>,
     /// Id and statement of every request that needed approval, hexadecimal, with the names of those who approved it.
     requests: HashMap<(String, String), HashSet<String>>,
     /// The ids of those.
@@ -148,6 +150,7 @@ impl Trail {
             // What was open when the backup was made may have been announced and signed after it.
             "backup.restored" => {
                 self.restores.push((record.sequence, record.at.0));
+                self.skipped.push(u64::try_from(number("skipped_crl_numbers")).unwrap_or_default());
                 let open = detail.get("maybe_issued").and_then(Value::as_array).into_iter().flatten();
                 for intent in open.filter_map(Value::as_str) {
                     let mut octets = IntentId::default();
@@ -166,7 +169,8 @@ impl Trail {
             }
             "crl.published" => {
                 let number_of_list = u64::try_from(number("number")).unwrap_or_default();
-                self.lists.insert((text("issuer"), number("part"), number_of_list), record.sequence);
+                let published = (record.sequence, text("sha256"));
+                self.lists.insert((text("issuer"), number("part"), number_of_list), published);
             }
             _ => {}
         }
@@ -219,14 +223,25 @@ impl Trail {
         self.closed.contains(&hex::encode(id))
     }
 
-    /// Whether the trail has the publication of a list.
-    pub(super) fn has_list(&self, issuer: &str, part: i64, number: u64) -> bool {
-        self.published(issuer, part, number).is_some()
-    }
-
     /// The record of the publication of a list.
     pub(super) fn published(&self, issuer: &str, part: i64, number: u64) -> Option<u64> {
-        self.lists.get(&(issuer.to_owned(), part, number)).copied()
+        self.lists.get(&(issuer.to_owned(), part, number)).map(|(record, _)| *record)
+    }
+
+    /// The SHA-256 of a published list, hexadecimal.
+    pub(super) fn sha256(&self, issuer: &str, part: i64, number: u64) -> Option<&str> {
+        self.lists.get(&(issuer.to_owned(), part, number)).map(|(_, sha256)| &**sha256)
+    }
+
+    /// The numbers of the published lists of one part.
+    pub(super) fn numbers(&self, issuer: &str, part: i64) -> impl Iterator<Item = u64> {
+        let of_it = self.lists.keys().filter(move |(name, number, _)| name == issuer && *number == part);
+        of_it.map(|(_, _, number)| *number)
+    }
+
+    /// How many numbers of every list each restore skipped, in their order.
+    pub(super) fn skipped(&self) -> &[u64] {
+        &self.skipped
     }
 
     /// Whether a restore took away what was recorded at this place at that time, and something else took the place.

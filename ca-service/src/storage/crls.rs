@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::rows::{self, corrupted, get, part_number};
 use super::sql::{Connection, params};
-use super::{CrlPart, StartedCrl, StartedDelta, StoreError, StoredCrl, audit};
+use super::sql_store::SqlStore;
+use super::{Answer, CrlPart, StartedCrl, StartedDelta, StoreError, StoredCrl, audit};
 
 /// Seconds that a complete list is the base of delta lists: who fetched one in that time needs deltas only.
 const BASE_LASTS: i64 = 86_400;
@@ -135,6 +136,75 @@ fn renew_base(connection: &Connection, crl: &StoredCrl) -> Result<(), StoreError
         params![base_name(&crl.issuer), format!("{} {}", crl.number, crl.this_update.0)],
     )?;
     Ok(())
+}
+
+/// A number of a list, as it was allotted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListNumber {
+    /// cRLNumber.
+    pub number: u64,
+    /// SHA-256 of the list of that number; none where it was never published.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// The part of the CA's memory that is about the numbers of lists. They are kept for ever.
+pub trait ListNumberStore: Send + Sync {
+    /// Every list, with the highest number that was allotted to it.
+    fn allotted_numbers(&self) -> Answer<'_, Vec<(String, CrlPart, u64)>>;
+
+    /// The numbers of a list above one, in order. Those of deltas are their complete lists'.
+    fn list_numbers<'a>(
+        &'a self,
+        issuer: &'a str,
+        part: CrlPart,
+        above: u64,
+        limit: u32,
+    ) -> Answer<'a, Vec<ListNumber>>;
+}
+
+impl ListNumberStore for SqlStore {
+    fn allotted_numbers(&self) -> Answer<'_, Vec<(String, CrlPart, u64)>> {
+        Box::pin(self.readers.own_scan(allotted))
+    }
+
+    fn list_numbers<'a>(
+        &'a self,
+        issuer: &'a str,
+        part: CrlPart,
+        above: u64,
+        limit: u32,
+    ) -> Answer<'a, Vec<ListNumber>> {
+        let issuer = issuer.to_owned();
+        let read = move |connection: &Connection| numbers(connection, &issuer, part, above, limit);
+        Box::pin(self.readers.own_scan(read))
+    }
+}
+
+fn allotted(connection: &Connection) -> Result<Vec<(String, CrlPart, u64)>, StoreError> {
+    let query = "SELECT issuer, part, allotted FROM crl_part ORDER BY issuer, part";
+    rows::all(connection, query, &[], |row| {
+        Ok((get(row, 0)?, rows::part(get(row, 1)?)?, number(get(row, 2)?)?))
+    })
+}
+
+fn numbers(
+    connection: &Connection,
+    issuer: &str,
+    part: CrlPart,
+    above: u64,
+    limit: u32,
+) -> Result<Vec<ListNumber>, StoreError> {
+    let query = "SELECT number, sha256 FROM crl_number WHERE issuer = ? AND part = ? AND number > ? ORDER BY number LIMIT ?";
+    let above = i64::try_from(above).map_err(|_| corrupted("CRL number"))?;
+    rows::all(connection, query, params![issuer, part_number(part), above, limit], |row| {
+        let published = get::<Option<Vec<u8>>>(row, 1)?.is_some();
+        let sha256 = if published { Some(rows::column::<32>(row, 1)?) } else { None };
+        Ok(ListNumber { number: number(get(row, 0)?)?, sha256 })
+    })
+}
+
+fn number(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| corrupted("CRL number"))
 }
 
 /// Stores a delta list beside its complete list.

@@ -40,10 +40,16 @@ pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut 
     for (letter, release) in [("b", second), ("c", third)] {
         // From the upload of a signed release to the first answer of it: judged, compiled code from the cache or the worker,
         // deployed.
-        executor.load(&release.manifest, None, release.module.clone().into()).await.unwrap();
+        executor
+            .load(&Terms::default().caller, &release.manifest, None, release.module.clone().into())
+            .await
+            .unwrap();
         executor.unload(&digest(release)).await.unwrap();
         let start = Instant::now();
-        executor.load(&release.manifest, None, release.module.clone().into()).await.unwrap();
+        executor
+            .load(&Terms::default().caller, &release.manifest, None, release.module.clone().into())
+            .await
+            .unwrap();
         deploy(executor, release).await;
         until(executor, letter).await;
         switches.push(start.elapsed());
@@ -64,7 +70,7 @@ pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut 
     figures.insert("deploy_calls_meanwhile", calls as f64);
 }
 
-async fn deploy(executor: &Executor, release: &Guest) {
+async fn deploy(executor: &Arc<Executor>, release: &Guest) {
     let request = Deploy {
         agent: AGENT.into(),
         digest: digest(release),

@@ -30,7 +30,10 @@ pub(crate) async fn measure(process: &InProcess, guests: &Guests, figures: &mut 
     for _ in 0..21 {
         executor.unload(&guest.id).await.unwrap();
         let start = Instant::now();
-        executor.load(&guest.manifest, None, guest.module.clone().into()).await.unwrap();
+        executor
+            .load(&Terms::default().caller, &guest.manifest, None, guest.module.clone().into())
+            .await
+            .unwrap();
         let done = executor.execute(&guest.id, Bytes::from_static(b"first"), Terms::default()).await.unwrap();
         starts.push(start.elapsed());
         assert_eq!(done.outcome.output, b"first");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use executor::config::ExecutorConfig;
 use executor::confinement::Confinement;
-use executor::executor::Executor;
+use executor::executor::{Executor, Terms};
 
 use crate::guests::Guests;
 
@@ -106,7 +106,10 @@ impl Stack {
             &guests.releases[0],
         ];
         for guest in all.into_iter().chain(&guests.revoked).chain(&guests.pipelines) {
-            executor.load(&guest.manifest, None, guest.module.clone().into()).await.unwrap();
+            executor
+                .load(&Terms::default().caller, &guest.manifest, None, guest.module.clone().into())
+                .await
+                .unwrap();
         }
         InProcess { executor, _running: running }
     }

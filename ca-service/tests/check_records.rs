@@ -1,0 +1,106 @@
+//! What was done to the records past the authority is found by what is left of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod fixture;
+
+use ca_pki::crl::RevocationReason;
+use ca_service::check;
+use fixture::own::Own;
+use fixture::{Site, check_ca};
+
+/// Where the one certificate's issuer has its complete list.
+const COMPLETE: &str = "issuer = 'code-signing' AND part = -1";
+
+/// What the checker says after a change of an authority that revoked one certificate and issued another, and has published lists several
+/// times.
+async fn found_after(change: &str) -> Vec<String> {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let revoked = Own::enrolled(&authority, "gone@example.com").await;
+    Own::enrolled(&authority, "dev@example.com").await;
+    authority.revoke(&revoked.issued.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    authority.publish_all().await.unwrap();
+    check_ca(&authority).await;
+    drop(authority);
+    fixture::execute(&site.settings, change);
+    check::run(&*site.open().await).await.unwrap().findings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_of_a_list_that_nothing_explains_is_found() {
+    let lost = format!("DELETE FROM crl_number WHERE {COMPLETE} AND number = 2");
+    let ahead = format!(
+        "UPDATE crl_part SET allotted = allotted + 4294967296, published = published WHERE {COMPLETE}"
+    );
+    let behind = format!("UPDATE crl_part SET allotted = allotted - 1 WHERE {COMPLETE}");
+    for (change, expected) in [
+        (lost, "between its numbers 1 and 3, 1 were neither allotted nor skipped by a restore"),
+        (ahead, "4294967296 were neither allotted nor skipped by a restore"),
+        (behind, "is the highest"),
+    ] {
+        let found = found_after(&change).await;
+        assert!(found.iter().any(|one| one.contains(expected)), "{expected}: {found:?}");
+        assert!(found.iter().all(|one| one.starts_with("list code-signing Complete: ")), "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_not_the_one_of_its_number_is_found() {
+    // The number of one list with the hash of another, an earlier one and the present one.
+    let other = |number: &str| {
+        format!(
+            "UPDATE crl_number SET sha256 = (SELECT sha256 FROM crl_number WHERE issuer = 'root' AND number = 1) \
+             WHERE {COMPLETE} AND number = {number}"
+        )
+    };
+    for number in ["1", "(SELECT max(published) FROM crl_part WHERE issuer = 'code-signing' AND part = -1)"] {
+        let found = found_after(&other(number)).await;
+        assert!(found.iter().any(|one| one.contains("announces another list, or none")), "{found:?}");
+        let newest = found.iter().any(|one| one.contains("is not what was recorded by its number"));
+        assert_eq!(newest, number != "1", "{found:?}");
+    }
+    let unpublished = format!("UPDATE crl_number SET sha256 = NULL WHERE {COMPLETE} AND number = 1");
+    let found = found_after(&unpublished).await;
+    assert!(
+        found.iter().any(|one| one.contains("of number 1 the audit trail announces another list")),
+        "{found:?}"
+    );
+    // The list itself, in place of another one.
+    let list = "UPDATE crl_list SET der = (SELECT der FROM crl_list WHERE issuer = 'code-signing' AND part = -2) \
+                WHERE issuer = 'code-signing' AND part = -1";
+    let found = found_after(list).await;
+    assert!(found.iter().any(|one| one.contains("not the one that the audit trail announces")), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serial_number_on_a_list_without_a_revocation_is_found() {
+    let taken_back = "DELETE FROM revocation; UPDATE certificate SET state = 5 WHERE state = 7";
+    let found = found_after(taken_back).await;
+    let unfounded = found.iter().filter(|one| one.contains("is on it, and no revocation")).count();
+    // Its shard and the complete list.
+    assert_eq!(unfounded, 2, "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_what_it_was_issued_for_is_found() {
+    let of_dev = "WHERE identity = 'dev@example.com'";
+    for (change, expected) in [
+        (format!("DELETE FROM token {of_dev}"), "its one-time token is missing"),
+        (format!("UPDATE token SET used_by = NULL {of_dev}"), "its one-time token was not used for it"),
+        (format!("UPDATE token SET profile = 'hardware' {of_dev}"), "for another identity or profile"),
+        (
+            format!("UPDATE certificate SET evidence = '{{}}' {of_dev}"),
+            "does not name the method one-time-token",
+        ),
+        (
+            format!("UPDATE certificate SET requester = 'token:00' {of_dev}"),
+            "which one-time token it was issued for",
+        ),
+        (format!("UPDATE certificate SET requester = 'somebody' {of_dev}"), "does not name the method oidc"),
+    ] {
+        let found = found_after(&change).await;
+        assert!(found.len() == 1 && found[0].contains(expected), "{expected}: {found:?}");
+    }
+}
