@@ -162,9 +162,7 @@ pub struct CertificateAuthority {
     pub(crate) mail: Option<CodeMail>,
     pub(crate) published: RwLock<BTreeMap<(String, CrlPart), Arc<PublishedCrl>>>,
     pub(crate) changed: Notify,
-    /// A revocation waits for the event log.
     pub(crate) event_due: Notify,
-    /// A request waits for people.
     pub(crate) request_due: Notify,
     pub(crate) answers: AnswerCache,
     pub(crate) presigned: Presigned,

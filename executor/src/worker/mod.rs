@@ -28,6 +28,8 @@ mod birth;
 mod channel;
 mod confine;
 mod door;
+#[cfg(test)]
+mod ended_tests;
 mod holder;
 mod limits;
 #[cfg(test)]

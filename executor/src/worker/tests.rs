@@ -11,7 +11,7 @@ use executor_engine::frames::{CallOrder, End, FromWorker, Lines, OVERHEAD, StopO
 use trust_store::policy::TrustLevel;
 
 use super::WorkerLimits;
-use crate::admission::{AdmittedModule, Denied, GrantSet, GrantSources, SignerKey};
+use crate::admission::{Denied, GrantSet, GrantSources, SignerKey};
 use crate::component::{SLEEPS, scratch_tests, tells};
 use crate::executor::{Executed, Next, Terms};
 use crate::runtime::{CallLimits, HostRates, KillCause, Seed, Selector};
@@ -24,7 +24,7 @@ const SPIN_WITH_OUTPUT: &str = r#"(module
       (drop (call $write (i32.const 0) (i32.const 8)))
       (loop $l (br $l)) (i32.const 0)))"#;
 
-async fn server() -> Server {
+pub(super) async fn server() -> Server {
     Server::with_workers(WorkerLimits { processes: 4, calls: 4, ..WorkerLimits::default() }).await
 }
 
@@ -34,11 +34,11 @@ async fn admit(server: &Server, text: &str, agent: &str, signer: &str, grants: G
     server.executor.admit_for_test(module).await;
 }
 
-async fn admit_plain(server: &Server, text: &str, agent: &str, signer: &str) {
+pub(super) async fn admit_plain(server: &Server, text: &str, agent: &str, signer: &str) {
     admit(server, text, agent, signer, GrantSet::default(), CallLimits::default()).await;
 }
 
-async fn call(server: &Server, agent: &str, input: &'static [u8]) -> Result<Executed, Denied> {
+pub(super) async fn call(server: &Server, agent: &str, input: &'static [u8]) -> Result<Executed, Denied> {
     server.executor.execute(agent, Bytes::from_static(input), Terms::default()).await
 }
 
@@ -71,7 +71,7 @@ async fn receipt_of(server: &Server, done: &Executed) -> executor_api::receipt::
     executor_api::receipt::Receipt::from_entry(&entry).unwrap()
 }
 
-fn key(signer: &str) -> SignerKey {
+pub(super) fn key(signer: &str) -> SignerKey {
     SignerKey::for_test(signer, TrustLevel::Signed)
 }
 
@@ -477,41 +477,4 @@ async fn memories_that_others_left_large_take_nothing_of_the_next_guest() {
         assert_eq!(ran.outcome.exit_code, 0, "guest {number} cannot grow");
     }
     assert_eq!(server.executor.running_workers(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_ended_by_itself_is_told_of_as_it_ended() {
-    let server = server().await;
-    admit_plain(&server, wat_echo(), "w.one", "one@example.org").await;
-    call(&server, "w.one", b"x").await.unwrap();
-    let workers = Arc::clone(server.executor.runtime().workers().unwrap());
-    let process = workers.process_of(&key("one@example.org")).unwrap();
-    process.confuse();
-    // Both the worker and its holder need the processor for that.
-    while process.lives() || !process.is_reaped() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let ended = tokio::task::spawn_blocking(move || process.end()).await.unwrap();
-    assert_eq!(ended, "ended with code 74", "not by whoever came to look");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_whose_worker_was_lost_is_tried_again_when_there_is_another_one() {
-    let server = server().await;
-    let echo = admitted(wat_echo(), GrantSet::default(), CallLimits::default());
-    let echo = echo.called("w.step", "one@example.org").at(TrustLevel::Signed);
-    let module = server.executor.admit_for_test(echo).await;
-    let document = format!(
-        r#"{{"format":"mentat-pipeline-v1","steps":[{{"after":[],"agent":"w.step","idempotent":true,"module":"{module}","name":"echo","retries":3,"timeout_ms":5000}}]}}"#
-    );
-    let whole = AdmittedModule::for_test(document.into_bytes(), GrantSet::default(), CallLimits::default());
-    server.executor.admit_for_test(whole.called("w.whole", "p@example.org")).await;
-    call(&server, "w.whole", b"x").await.unwrap();
-    let workers = Arc::clone(server.executor.runtime().workers().unwrap());
-    let process = workers.process_of(&key("one@example.org")).unwrap();
-    process.confuse();
-    while process.lives() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(call(&server, "w.whole", b"x").await.unwrap().outcome.output, b"x");
 }
