@@ -36,6 +36,8 @@ mod limits;
 mod lines_tests;
 mod process;
 mod remote;
+#[cfg(test)]
+mod scratch_tests;
 mod serve;
 mod spawner;
 mod stops;

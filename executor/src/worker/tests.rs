@@ -12,7 +12,7 @@ use trust_store::policy::TrustLevel;
 
 use super::WorkerLimits;
 use crate::admission::{Denied, GrantSet, GrantSources, SignerKey};
-use crate::component::{SLEEPS, scratch_tests, tells};
+use crate::component::{SLEEPS, tells};
 use crate::executor::{Executed, Next, Terms};
 use crate::runtime::{CallLimits, HostRates, KillCause, Seed, Selector};
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
@@ -148,25 +148,6 @@ async fn who_is_not_trusted_gets_clocks_in_steps_of_a_millisecond() {
     }
     assert!(told.iter().all(|nanos| nanos % 1_000_000 == 0), "{told:?}");
     assert!(trusted.iter().any(|nanos| nanos % 1_000_000 != 0), "{trusted:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn scratch_files_lie_in_the_worker_and_end_with_their_call() {
-    let server = server().await;
-    let limits = CallLimits { scratch: 1 << 20, ..CallLimits::default() };
-    let grants = scratch_tests::granting("write");
-    admit(&server, &scratch_tests::fills(), "w.scratch", "scratch@example.org", grants, limits).await;
-    for _ in 0..2 {
-        let done = call(&server, "w.scratch", b"").await.unwrap().outcome;
-        assert_eq!(done.output, scratch_tests::filled(63));
-        assert_eq!(done.usage.refused_growths, 2);
-        assert!(done.usage.memory_bytes > 1 << 20, "{:?}", done.usage);
-    }
-    let read = scratch_tests::granting("read");
-    admit(&server, &scratch_tests::fills(), "w.read", "scratch@example.org", read, limits).await;
-    assert_ne!(call(&server, "w.read", b"").await.unwrap().outcome.output[1], 0);
-    admit(&server, &scratch_tests::fills(), "w.none", "none@example.org", GrantSet::default(), limits).await;
-    assert_eq!(call(&server, "w.none", b"").await.unwrap().outcome.output, [0; 8]);
 }
 
 /// Floods a rate that is counted in the worker, and one that is counted here; gives how many of each were refused.
