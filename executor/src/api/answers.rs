@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn whoever_may_ask_again_is_denied_by_what_may_pass() {
         // Answers to callers, which no release is judged by.
-        const OF_CALLS: [&str; 3] = ["draining", "idempotency_keys_full", "receipt_pending"];
+        const OF_CALLS: [&str; 4] = ["draining", "idempotency_keys_full", "receipt_pending", "streams_full"];
         for (code, _) in rows() {
             let denied = Denied::new(code, "");
             let may_ask_again = answer_of(&denied).retry_after.is_some();

@@ -118,7 +118,7 @@ mod tests {
 
     fn manifest(capabilities: &str) -> Manifest {
         let text = format!(
-            r#"{{"id":"a.b","module":"m.wasm","runtime":"wasm","version":"1.0.0","wasm":{{"capabilities":[{capabilities}],"env":{{"OWN":"1"}}}}}}"#
+            r#"{{"id":"a.b","module":"m.wasm","runtime":"wasm","version":"1.0.0","wasm":{{"capabilities":[{capabilities}],"wasi":{{"env":["OWN=1"],"version":"preview2"}}}}}}"#
         );
         Manifest::from_json(text.as_bytes()).unwrap()
     }

@@ -190,9 +190,11 @@ fn a_worker_is_believed_about_time_as_far_as_clock_and_kernel_say_the_same() {
         let why = why(carried);
         assert!(why.contains("and it is not"), "{reason}: {why}");
     }
-    let short = CallLimits { cpu: Duration::from_secs(1), ..CallLimits::default() };
+    // Less than what a look at the account lets pass: the look must not come before the answer here.
+    let budget = Duration::from_millis(400);
+    let short = CallLimits { cpu: budget, ..CallLimits::default() };
     let (carried, _) = talk_with_account(short, move |mut far, files| {
-        write(&files, Duration::from_secs(1), 1 << 20);
+        write(&files, budget, 1 << 20);
         says("cpu_budget")(&mut far);
     });
     assert!(matches!(carried, Carried::Over(Err(CallError::Stopped(Stop::CpuBudget)))));
