@@ -197,7 +197,8 @@ async fn looking_at_an_authority_changes_nothing_in_the_schema_neither() {
         &site,
         "DROP TABLE used_identity_token; DROP INDEX revocation_recorded; DROP TABLE enrolment_approval; \
          DROP TABLE enrolment_request; ALTER TABLE token DROP COLUMN created_by; \
-         ALTER TABLE token DROP COLUMN creator_names; DROP TABLE renewal_end; DROP TABLE key_end",
+         ALTER TABLE token DROP COLUMN creator_names; DROP TABLE renewal_end; DROP TABLE key_end; \
+         DROP TABLE problem_report",
     );
     pragma(Some(3));
     let description = "name = \"lists\"\n[[steps]]\nmake = \"revocation-lists\"";

@@ -291,7 +291,12 @@ async fn every_certificate_of_the_time_stamp_authority_makes_tokens_that_may_be_
 /// ca-requirements §8: after a year it only says what became of what it issued.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_issued_for_a_year_issues_nothing_more_and_goes_on_answering() {
-    let site = Site::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    // The other suites have all the time of its certificate; here is what an operator has who says nothing.
+    let text = fixture::settings_text(folder.path(), "", "").replace("issuing_days = 1825\n", "");
+    assert!(!text.contains("issuing_days"));
+    let settings = ca_service::Config::parse(&text).unwrap().validate().unwrap();
+    let site = Site::with_settings(folder, settings).await;
     let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
     let open = async || site.open_with(site.store().await, clock.clone()).await;
     let authority = open().await;
