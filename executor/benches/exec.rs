@@ -51,6 +51,7 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("component_calls_per_s_per_core", AtLeast(100_000.0)),
     ("wasi_ratio", AtMost(1.10)),
     ("component_kib_live", AtMost(32.0)),
+    ("live_instances", AtLeast(10_000.0)),
     ("wasi_kib_live", AtMost(64.0)),
     ("cold_start_ms", AtMost(5.0)),
     ("warm_start_ms", AtMost(5.0)),
