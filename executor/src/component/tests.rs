@@ -207,3 +207,13 @@ fn a_guest_of_four_memories_takes_no_more_than_its_place() {
     assert!(begin(&ready(crate::testing::wat_echo())).is_ok());
     drop(held);
 }
+
+/// Components that are built against the world of this version must be built against nothing else. Another shape is another version.
+#[test]
+fn the_world_of_this_version_is_what_it_was() {
+    let world = include_str!("../../wit/agent.wit");
+    let without_comments = world.lines().map(|line| line.split("//").next().unwrap_or_default().trim_end());
+    let shape: String =
+        without_comments.filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect();
+    assert_eq!(shape, include_str!("agent-1.0.0.txt"));
+}
