@@ -6,7 +6,7 @@
 //!
 //! Nothing is decided on a form that differs from what is sent, and the addresses that are judged are those that are
 //! connected to. Redirects go back to the guest, whose next request begins at the front. Connections are not shared
-//! between calls. Bare connections take the same way ([`Connections`]): by the name that was granted, to the addresses
+//! between calls. Bare connections take the same way (`Connections`): by the name that was granted, to the addresses
 //! that were judged for it.
 
 mod addresses;

@@ -5,7 +5,7 @@
 //! name it. What an extension bounds by its [`Operation`]s is held here, before it is called and after it answered; what it keeps,
 //! it keeps by [`Tenant`].
 //!
-//! `media` and `stream` are extensions with an interface of their own ([`has_interface`]): their functions are linked, not invoked, so
+//! `media` and `stream` are extensions with an interface of their own (`has_interface`): their functions are linked, not invoked, so
 //! nothing is registered under their names.
 
 pub mod key_value;

@@ -148,8 +148,8 @@ mod tests {
             .map(|standing| (standing.level.as_str(), text(&standing.granted), standing.beyond.len()))
             .collect();
         let named = "env:OWN network:https:api.example.com";
-        let all = "env:OTHER env:OWN filesystem:read:/data network:https:*.example.com network:https:api.example.com";
-        let patterns = "env:OWN network:https:*.example.com network:https:api.example.com";
+        let all = "env:OTHER env:OWN filesystem:read:/data network:https:api.example.com network:https:*.example.com";
+        let patterns = "env:OWN network:https:api.example.com network:https:*.example.com";
         assert_eq!(
             seen,
             [
