@@ -57,7 +57,7 @@ async fn a_token_that_nobody_in_particular_made_is_worth_nothing_where_people_mu
     drop(authority);
     fixture::execute(
         &site.settings,
-        "UPDATE token SET created_by = NULL WHERE hash = (SELECT max(hash) FROM token)",
+        "UPDATE token SET created_by = NULL WHERE hash = (SELECT hash FROM token ORDER BY hash DESC LIMIT 1)",
     );
     site.settings.config.enrolment.token_approvals = 1;
     let authority = site.open().await;
