@@ -350,7 +350,14 @@ pub async fn start(authority: Arc<CertificateAuthority>) -> Result<Serving, Star
     let notices = told.as_ref().map(|told| Webhook::of_requests(authority.settings(), told)).transpose()?;
     let outside = OutsideView::configured(authority.settings())?;
     authority.record_start().await.map_err(store_failed)?;
-    let running = server.start().await?;
+    let running = match server.start().await {
+        Ok(running) => running,
+        Err(refusal) => {
+            // It answered nothing: the next start must not take that for a crash.
+            authority.record_stop().await;
+            return Err(refusal);
+        }
+    };
     let mut tasks = vec![
         tokio::spawn(Arc::clone(&authority).run_publisher()),
         tokio::spawn(Arc::clone(&authority).run_reconciler(leftovers)),

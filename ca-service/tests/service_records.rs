@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_service::storage::audit::Record;
-use fixture::program::{Process, config};
+use fixture::program::{Process, config, run};
 use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use serde_json::{Value, json};
 use service::SystemClock;
@@ -69,6 +69,22 @@ async fn starts_stops_crashes_and_changes_of_the_configuration_are_recorded() {
     assert!(authorities.contains_key("root") && authorities.contains_key("code-signing"), "{started}");
     assert_eq!(started["version"], json!(env!("CARGO_PKG_VERSION")));
     check_ca(&issuing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_found_its_address_taken_is_no_crash() {
+    let site = Site::new().await;
+    let file = config(&site);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let elsewhere = format!("{:?}", taken.local_addr().unwrap().to_string());
+    std::fs::write(&file, text.replacen("\"127.0.0.1:0\"", &elsewhere, 1)).unwrap();
+    assert_eq!(run(&file, &["serve"]).status.code(), Some(78));
+    std::fs::write(&file, &text).unwrap();
+    Process::start(&file).stop();
+    let started = trail(&site, &["server.started"]).await;
+    let before: Vec<_> = started.iter().map(|record| detail(record)["before"].clone()).collect();
+    assert_eq!(before, [json!("nothing"), json!("stopped")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
