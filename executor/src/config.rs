@@ -7,6 +7,7 @@ mod extensions;
 mod features;
 mod limits;
 mod media;
+mod metrics;
 mod network;
 mod policy;
 mod sections;
@@ -30,6 +31,7 @@ pub use extensions::{ExtensionsSection, KeyValueSection};
 pub use features::{AttestationRequired, FeaturesSection, NextPolicy, WasmRuntime};
 pub use limits::{LimitsSection, RatesSection};
 pub use media::{BucketStyle, MediaPlaces, S3Section, S3Settings};
+pub use metrics::MetricsSection;
 pub use network::{NetworkMode, NetworkSection, NetworkSettings};
 pub use policy::{policy_version, refuse_weak_policy};
 pub use sections::{
@@ -44,6 +46,7 @@ use crate::executor::Withdrawal;
 use crate::extensions::key_value::KeyValueLimits;
 use crate::idempotency::AnswerLimits;
 use crate::media::MediaLimits;
+use crate::metrics::MetricsSettings;
 use crate::queue::MAX_RUNNING;
 use crate::runtime::CallLimits;
 use crate::worker::WorkerLimits;
@@ -98,6 +101,9 @@ pub struct ExecutorConfig {
     pub media: MediaPlaces,
     /// Where traces of calls go; absent: nowhere.
     pub telemetry: Option<TelemetrySection>,
+    /// What metrics tell.
+    #[serde(default)]
+    pub metrics: MetricsSection,
     /// Cache of machine code.
     #[serde(default)]
     pub cache: CacheSection,
@@ -171,6 +177,8 @@ pub struct Settings {
     pub media_bucket: Option<S3Settings>,
     /// Where traces of calls go, if anywhere.
     pub telemetry: Option<TelemetrySettings>,
+    /// What metrics tell.
+    pub metrics: MetricsSettings,
     /// Sizes of media.
     pub media_limits: MediaLimits,
     /// What `extension:key-value` keeps, if it is offered.
@@ -342,6 +350,7 @@ impl ExecutorConfig {
             env: self.grants.env.into_iter().map(|(name, path)| (name, base.join(path))).collect(),
             files: files(self.grants.files, base)?,
             telemetry: self.telemetry.map(|section| section.validate(base)).transpose()?,
+            metrics: self.metrics.validate()?,
             media: self.grants.media,
             media_bucket: self.media.validate(base, self.grants.media, self.grants.media_max_mib)?,
             key_value: self.grants.extensions.validate(in_range)?,

@@ -76,7 +76,7 @@ pub mod worker;
 pub use callers::Caller;
 pub use idempotency::AnswerLimits;
 pub use media::{MediaLimits, MediaStore};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, MetricsSettings};
 pub use refusing::Unavailable;
 pub use streams::StreamEvent;
 pub use telemetry::{TraceParent, Tracer};

@@ -18,6 +18,9 @@ use crate::runtime::{Conduct, Ended, is_of_extension, is_of_network};
 /// Most agent ids that appear as labels; further ones are counted as `other`.
 const MAX_AGENT_LABELS: usize = 64;
 
+/// Memory of guests, by agent, and by instance where the operator asked for that.
+pub(crate) const MEMORY_BY_AGENT: &str = "mentatlab_wasm_memory_bytes";
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: String,
@@ -55,7 +58,40 @@ struct HostCall {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Verified {
-    result: String,
+    result: &'static str,
+    signer_org: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Status {
+    status: &'static str,
+}
+
+/// Labels in the place of an organisation's name.
+pub(crate) const RESERVED_ORGS: [&str; 3] = [OTHER, NAMELESS, UNVERIFIED];
+
+pub(crate) const OTHER: &str = "other";
+const NAMELESS: &str = "none";
+const UNVERIFIED: &str = "unverified";
+
+/// What the operator chose about metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Organisations that are labels; each other one is `other`.
+    pub signer_orgs: Vec<String>,
+    /// Whether each running instance has a series of its own.
+    pub instances: bool,
+}
+
+/// Whose certificate an attestation was verified by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignerOrg<'a> {
+    /// The certificate was found in order, and names this organisation.
+    Named(&'a str),
+    /// It was, and names none; or a key signed that has no certificate.
+    Nameless,
+    /// What the certificate says was not found to be true.
+    Unverified,
 }
 
 /// The executor's metrics. Cheap to clone.
@@ -64,7 +100,7 @@ pub struct Metrics {
     admissions: Family<Reason, Counter>,
     cache: Family<Reason, Counter>,
     clock_jumps: Family<Reason, Counter>,
-    endings: Family<Reason, Counter>,
+    endings: Family<Status, Counter>,
     execution: Family<Operation, Histogram>,
     execution_of_all: Histogram,
     instantiation: Family<Instantiated, Histogram>,
@@ -87,6 +123,7 @@ pub struct Metrics {
     callers_refused: Family<Reason, Counter>,
     keyed_calls: Family<Reason, Counter>,
     agents: Arc<Mutex<Vec<String>>>,
+    settings: Arc<MetricsSettings>,
 }
 
 fn microseconds_up() -> Histogram {
@@ -122,11 +159,17 @@ impl Default for Metrics {
             callers_refused: Family::default(),
             keyed_calls: Family::default(),
             agents: Arc::default(),
+            settings: Arc::default(),
         }
     }
 }
 
 impl Metrics {
+    /// With what the operator chose.
+    pub fn new(settings: MetricsSettings) -> Self {
+        Self { settings: Arc::new(settings), ..Self::default() }
+    }
+
     /// Puts the metrics into a registry.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("mentatlab_admissions", "Admission decisions by reason", self.admissions.clone());
@@ -157,11 +200,14 @@ impl Metrics {
             "Time from a call's beginning to a complete instance",
             self.instantiation.clone(),
         );
-        registry.register(
-            "mentatlab_wasm_memory_bytes",
-            "Largest memory of the agent's last execution",
-            self.memory.clone(),
-        );
+        // Where instances have series of their own, a scrape asks what each has.
+        if !self.settings.instances {
+            registry.register(
+                MEMORY_BY_AGENT,
+                "Largest memory of the agent's last execution",
+                self.memory.clone(),
+            );
+        }
         registry.register(
             "mentatlab_capability_requests",
             "Capabilities that running guests asked for",
@@ -287,16 +333,24 @@ impl Metrics {
         self.policies.get_or_create(&reason(change)).inc();
     }
 
-    pub(crate) fn verified(&self, took: Duration, admitted: bool) {
-        let result = if admitted { "valid" } else { "invalid" }.to_owned();
-        self.verification.get_or_create(&Verified { result }).observe(took.as_secs_f64());
+    /// A verification. No text of a certificate is a label that the operator did not list, and none of one that did not verify.
+    pub(crate) fn verified(&self, took: Duration, admitted: bool, signer: SignerOrg<'_>) {
+        let result = if admitted { "valid" } else { "invalid" };
+        let signer_org = match signer {
+            SignerOrg::Named(org) if self.settings.signer_orgs.iter().any(|listed| listed == org) => org,
+            SignerOrg::Named(_) => OTHER,
+            SignerOrg::Nameless => NAMELESS,
+            SignerOrg::Unverified => UNVERIFIED,
+        };
+        let labels = Verified { result, signer_org: signer_org.to_owned() };
+        self.verification.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// A call that is over.
     pub(crate) fn ended(&self, agent: &LoadedAgent, result: &'static str, ended: &Ended) {
         let agent_id = self.agent_label(agent.id());
         let took = Duration::from_micros(ended.usage.wall_us).as_secs_f64();
-        self.endings.get_or_create(&reason(result)).inc();
+        self.endings.get_or_create(&Status { status: result }).inc();
         self.execution_of_all.observe(took);
         let labels = Operation { agent_id: agent_id.clone(), operation: "process".into() };
         self.execution.get_or_create(&labels).observe(took);
@@ -359,7 +413,8 @@ impl Metrics {
         self.withdrawn.get_or_create(&reason(why)).inc();
     }
 
-    fn agent_label(&self, agent: &str) -> String {
+    /// The label of an agent: its id, or `other` where there are many already.
+    pub(crate) fn agent_label(&self, agent: &str) -> String {
         let mut known = self.agents.lock();
         if known.iter().any(|name| name == agent) {
             return agent.to_owned();
@@ -368,7 +423,7 @@ impl Metrics {
             known.push(agent.to_owned());
             return agent.to_owned();
         }
-        "other".to_owned()
+        OTHER.to_owned()
     }
 }
 
@@ -385,3 +440,6 @@ pub(crate) fn size_bucket(bytes: usize) -> &'static str {
 fn reason(text: &str) -> Reason {
     Reason { reason: text.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -266,7 +266,7 @@ pub async fn start_with(
     let admission = admission.with_workers(tier.missing());
     runtime.attach(tier);
 
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(settings.metrics.clone());
     let parts = Parts {
         admission,
         collector,
@@ -312,7 +312,8 @@ pub async fn start_with(
     let registry = service::metrics::Metrics::new(http::ROUTES);
     registry.register(|registry| {
         metrics.register(registry);
-        registry.register_collector(Box::new(Gauges(Arc::clone(&executor))));
+        let gauges = Gauges { executor: Arc::clone(&executor), instances: settings.metrics.instances };
+        registry.register_collector(Box::new(gauges));
     });
     let ready = Arc::clone(&executor);
     let running = Server::new(&server)?

@@ -224,11 +224,25 @@ impl Server {
         Self::with(Default::default(), state, Withdrawal::Stop, Some(next), Default::default()).await
     }
 
-    /// What a scrape of the executor's own counters gives.
+    /// Which gets evidence from there.
+    pub(crate) async fn asking(evidence: EvidenceConfig) -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        Self::with(Default::default(), state, Withdrawal::Stop, None, evidence).await
+    }
+
+    /// The value of one series of a scrape, 0 where nothing has been counted in it.
+    pub(crate) fn counted(&self, series: &str) -> u64 {
+        let text = self.exposition();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap_or_else(|_| panic!("{series} is {value}")))
+    }
+
+    /// What a scrape of the executor gives.
     pub(crate) fn exposition(&self) -> String {
         let mut registry = prometheus_client::registry::Registry::default();
         self.executor.metrics().register(&mut registry);
-        registry.register_collector(Box::new(crate::gauges::Gauges(Arc::clone(&self.executor))));
+        let gauges = crate::gauges::Gauges { executor: Arc::clone(&self.executor), instances: false };
+        registry.register_collector(Box::new(gauges));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
         text

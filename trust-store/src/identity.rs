@@ -116,6 +116,24 @@ pub fn issuer_text(certificate: &Certificate) -> String {
     distinguished_name(certificate.issuer_der())
 }
 
+/// The organisation that a certificate's subject names, if it names exactly one.
+pub fn organization(certificate: &Certificate) -> Option<String> {
+    only_organization(certificate.subject_der())
+}
+
+fn only_organization(name_der: &[u8]) -> Option<String> {
+    let subject = Reader::only(name_der, tag::SEQUENCE).ok()?;
+    let mut named = name::attributes(subject).filter(|attribute| attribute.kind == ORGANIZATION);
+    let (only, further) = (named.next()?, named.next());
+    if further.is_some() {
+        return None;
+    }
+    only.text().ok().flatten()
+}
+
+/// `organizationName` of X.520.
+const ORGANIZATION: [u8; 3] = [0x55, 0x04, 0x0a];
+
 fn distinguished_name(der: &[u8]) -> String {
     let Ok(element) = Reader::only(der, tag::SEQUENCE) else { return String::new() };
     let mut attributes: alloc::vec::Vec<String> = name::attributes(element)
@@ -139,7 +157,7 @@ fn short_name(kind: &[u8]) -> String {
         [0x55, 0x04, 0x06] => "C",
         [0x55, 0x04, 0x07] => "L",
         [0x55, 0x04, 0x08] => "ST",
-        [0x55, 0x04, 0x0a] => "O",
+        _ if kind == ORGANIZATION => "O",
         [0x55, 0x04, 0x0b] => "OU",
         _ if kind == oid::EMAIL_ADDRESS.as_bytes() => "emailAddress",
         _ => return oid::dotted(kind),
@@ -179,5 +197,15 @@ mod tests {
     fn names_are_escaped_for_printing() {
         assert_eq!(escape(" a,b+\\\u{1b}# "), "\\ a\\,b\\+\\\\\\1b#\\ ");
         assert_eq!(escape("#a"), "\\#a");
+    }
+
+    #[test]
+    fn a_name_with_two_organisations_has_none() {
+        let organization = |text: &str| only_organization(&crate::name_text::parse(text).unwrap());
+        assert_eq!(organization("CN=a,OU=b,O=Example\\, Inc.,C=US").as_deref(), Some("Example, Inc."));
+        assert_eq!(organization("CN=a+O=b,C=US").as_deref(), Some("b"));
+        for none in ["", "CN=a", "CN=O\\=b", "O=a,O=b", "O=a+O=b"] {
+            assert_eq!(organization(none), None, "{none}");
+        }
     }
 }

@@ -99,11 +99,15 @@ async fn each_attack_ends_with_its_reason_while_its_neighbours_are_served() {
         }
     }
     // Each is counted under its reason, where alerts look.
-    let metrics = server.exposition();
-    for (reason, count) in [("cpu_budget", 2), ("deadline_exceeded", 1), ("trap", 1)] {
-        let line = format!("wasm_instances_total{{reason=\"{reason}\"}} {count}");
-        assert!(metrics.lines().any(|counted| counted == line), "{line}\n{metrics}");
+    for (status, count) in [("cpu_budget", 2), ("deadline_exceeded", 1), ("trap", 1)] {
+        assert_eq!(
+            server.counted(&format!("wasm_instances_total{{status=\"{status}\"}}")),
+            count,
+            "{status}"
+        );
     }
+    // Whoever wanted more than it may have has all that it may.
+    assert_eq!(server.counted("mentatlab_wasm_memory_bytes{agent_id=\"attack.memory\"}"), 4 << 20);
 }
 
 /// Records so many metrics, and gives how many were refused because of their number or rate.

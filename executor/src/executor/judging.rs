@@ -6,6 +6,7 @@ use std::time::Duration;
 use executor_api::Status;
 use trust_store::UnixTime;
 use trust_store::attestation::Attestation;
+use trust_store::identity::organization;
 
 use super::Executor;
 use super::holding::withheld;
@@ -14,7 +15,11 @@ use crate::agents::{Agent, Verdict};
 use crate::clock;
 use crate::evidence::{Due, EAGER_LOOKS, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK, Snapshot};
 use crate::grace::Endings;
+use crate::metrics::SignerOrg;
 use crate::records::{by_root, no_fork};
+
+/// The first step of admission that is about what was verified, by evidence and policy.
+const FIRST_OF_EVIDENCE: u8 = 10;
 
 impl Executor {
     pub(super) async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
@@ -24,9 +29,7 @@ impl Executor {
         let at = clock::unix_seconds();
         let started = clock::monotonic();
         let verdict = self.parts.admission.decide(submission, &snapshot.evidence, UnixTime(at));
-        self.parts
-            .metrics
-            .verified(clock::monotonic() - started, matches!(verdict, AdmissionVerdict::Admit(_)));
+        self.count_verification(clock::monotonic() - started, submission, &verdict);
         let verdict = match verdict {
             AdmissionVerdict::Admit(admitted) => {
                 // After verification: an order says nothing about what was not found in order.
@@ -39,13 +42,30 @@ impl Executor {
         by_root(verdict, &snapshot, at)
     }
 
+    fn count_verification(&self, took: Duration, submission: &Submission, verdict: &AdmissionVerdict) {
+        let (admitted, in_order) = match verdict {
+            AdmissionVerdict::Admit(_) => (true, true),
+            // The steps before these are about signature, chain and log entry.
+            AdmissionVerdict::Deny(denied) => (false, denied.step >= FIRST_OF_EVIDENCE),
+        };
+        let named = submission.attestation().certificate().and_then(organization);
+        let signer = match (in_order, &named) {
+            (false, _) => SignerOrg::Unverified,
+            (true, Some(org)) => SignerOrg::Named(org),
+            (true, None) => SignerOrg::Nameless,
+        };
+        self.parts.metrics.verified(took, admitted, signer);
+    }
+
     /// What no further evidence changes is refused before any is asked for: an upload whose signature, chain and log
     /// entry do not verify must not choose what this executor fetches and follows.
     fn refuse_early(&self, submission: &Submission) -> Result<(), Denied> {
         let snapshot = self.parts.collector.snapshot();
         let now = UnixTime(clock::unix_seconds());
         match self.parts.admission.decide(submission, &snapshot.evidence, now) {
-            AdmissionVerdict::Deny(denied) if (1..=9).contains(&denied.step) || denied.code == "revoked" => {
+            AdmissionVerdict::Deny(denied)
+                if (1..FIRST_OF_EVIDENCE).contains(&denied.step) || denied.code == "revoked" =>
+            {
                 Err(denied)
             }
             _ => Ok(()),

@@ -312,7 +312,7 @@ impl Runtime {
             extras.read_along = Some(ReadAlong::Here(Arc::clone(&pipe)));
             extras.streams = Some(GuestStreams::new(pipe));
         }
-        store.limiter(|state| &mut state.limiter);
+        store.limiter(|state| state);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
         if let Some(seed) = seed {

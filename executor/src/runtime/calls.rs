@@ -33,7 +33,7 @@ pub(crate) struct Calls {
     names: Arc<AtomicU64>,
     places: [Places; SHARDS as usize],
     /// Calls that somebody else's [`Cancel`] ends as well, such as the steps of a pipeline; a stop of one raises it.
-    shared: Mutex<Vec<(InstanceId, Cancel)>>,
+    shared: Mutex<Vec<Shared>>,
 }
 
 const SHARDS: u32 = 8;
@@ -44,6 +44,24 @@ pub(crate) struct Registration {
     pub(crate) id: InstanceId,
     pub(crate) calls: Arc<Calls>,
     seat: Seat,
+}
+
+/// A call among those that somebody else's [`Cancel`] ends as well.
+#[derive(Debug)]
+struct Shared {
+    id: InstanceId,
+    cancel: Cancel,
+    /// Bytes of memory that its guest has.
+    memory: u64,
+}
+
+/// What lives, and what it has.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) id: InstanceId,
+    pub(crate) owner: Arc<Owner>,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
 }
 
 /// Where a call is listed.
@@ -71,6 +89,22 @@ impl Registration {
         }
     }
 
+    /// Takes note of how much memory its guest has now.
+    pub(crate) fn holds(&self, bytes: usize) {
+        match &self.seat {
+            Seat::Place(seated) => {
+                if let Some(places) = self.calls.places_of(*seated) {
+                    places.holds(seated.number, bytes);
+                }
+            }
+            Seat::Shared(_) => {
+                if let Some(call) = self.calls.shared.lock().iter_mut().find(|call| call.id == self.id) {
+                    call.memory = bytes as u64;
+                }
+            }
+        }
+    }
+
     /// Why it was ended, if it was.
     pub(crate) fn raised(&self) -> Option<KillCause> {
         match &self.seat {
@@ -88,7 +122,7 @@ impl Drop for Registration {
                     places.leave(seated.number);
                 }
             }
-            Seat::Shared(_) => self.calls.shared.lock().retain(|(id, _)| *id != self.id),
+            Seat::Shared(_) => self.calls.shared.lock().retain(|call| call.id != self.id),
         }
     }
 }
@@ -105,7 +139,7 @@ impl Calls {
         }
         let cancel = cancel.cloned().unwrap_or_default();
         let id = name(&self.names);
-        self.shared.lock().push((id, cancel.clone()));
+        self.shared.lock().push(Shared { id, cancel: cancel.clone(), memory: 0 });
         Registration { id, calls, seat: Seat::Shared(Box::new(cancel)) }
     }
 
@@ -127,8 +161,8 @@ impl Calls {
 
     fn stop(&self, cause: KillCause) -> u64 {
         let shared = self.shared.lock();
-        for (_, cancel) in shared.iter() {
-            cancel.raise(cause);
+        for call in shared.iter() {
+            call.cancel.raise(cause);
         }
         let stopped = shared.len() as u64;
         drop(shared);
@@ -136,9 +170,15 @@ impl Calls {
     }
 
     fn live(&self) -> Vec<InstanceId> {
-        let mut live: Vec<_> = self.shared.lock().iter().map(|(id, _)| *id).collect();
+        let mut live: Vec<_> = self.shared.lock().iter().map(|call| call.id).collect();
         live.extend(self.places.iter().flat_map(Places::live));
         live
+    }
+
+    fn held(&self) -> Vec<(InstanceId, u64)> {
+        let mut held: Vec<_> = self.shared.lock().iter().map(|call| (call.id, call.memory)).collect();
+        held.extend(self.places.iter().flat_map(Places::held));
+        held
     }
 
     fn count(&self) -> usize {
@@ -186,6 +226,16 @@ impl LiveInstances {
         for calls in self.admissions() {
             let owner = || Arc::clone(&calls.owner);
             all.extend(calls.live().into_iter().map(|id| LiveInstance { id, owner: owner() }));
+        }
+        all
+    }
+
+    /// The same with the memory that each has. A guest in a worker process has its memory there.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let mut all = Vec::new();
+        for calls in self.admissions() {
+            let held = |(id, memory)| Held { id, owner: Arc::clone(&calls.owner), memory };
+            all.extend(calls.held().into_iter().map(held));
         }
         all
     }
@@ -312,6 +362,24 @@ mod tests {
         assert_eq!(second.raised(), Some(KillCause::Revoked));
         drop(second);
         assert_eq!(calls.register(None).raised(), None);
+    }
+
+    #[test]
+    fn what_guests_have_is_told_while_they_live() {
+        let live = LiveInstances::new(0, Ticks::default());
+        let calls = admit(&live, "a", "x@example.org");
+        let (own, shared) = (calls.register(None), calls.register(Some(&Cancel::default())));
+        let told = || live.held().iter().map(|held| (held.id, held.memory)).collect::<HashSet<_>>();
+        assert_eq!(told(), HashSet::from([(own.id, 0), (shared.id, 0)]));
+        own.holds(1 << 16);
+        own.holds(3 << 16);
+        shared.holds(5 << 16);
+        assert_eq!(told(), HashSet::from([(own.id, 3 << 16), (shared.id, 5 << 16)]));
+        drop((own, shared));
+        assert_eq!(told(), HashSet::new());
+        // Whoever takes the place next has nothing yet.
+        let next = calls.register(None);
+        assert_eq!(told(), HashSet::from([(next.id, 0)]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use wasmtime::ResourceLimiter;
 
 use super::limits::CallLimits;
 use super::scratch_account::ScratchAccount;
+use super::state::GuestState;
 
 /// The account of one store.
 #[derive(Debug)]
@@ -69,6 +70,41 @@ impl Limiter {
         }
         *total = next;
         true
+    }
+}
+
+/// The account of the store, and what is told of it while the call is listed.
+impl ResourceLimiter for GuestState {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let grows = self.limiter.memory_growing(current, desired, maximum)?;
+        self.registration.holds(self.limiter.memory());
+        Ok(grows)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.limiter.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.limiter.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limiter.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limiter.memories()
     }
 }
 

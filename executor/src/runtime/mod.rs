@@ -35,7 +35,7 @@ pub(crate) use call::Ended;
 pub use call::{Call, Outcome, Said, Usage};
 pub use call_error::CallError;
 pub use calls::LiveInstances;
-pub(crate) use calls::Registration;
+pub(crate) use calls::{Held, Registration};
 pub(crate) use conduct::{Asked, Conduct, NetworkUse, is_of_extension, is_of_network};
 pub use control::{AdmissionId, Cancel, InstanceId, KillCause, LiveInstance, Owner, Selector};
 pub use determined::Seed;

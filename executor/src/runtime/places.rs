@@ -36,18 +36,33 @@ const SEGMENTS: usize = 15;
 /// Places that threads share, each of which keeps to those of one number as far as there are enough.
 #[derive(Debug)]
 pub(super) struct Places {
-    first: [AtomicU64; FIRST],
-    segments: [OnceLock<Box<[AtomicU64]>>; SEGMENTS],
+    first: [Place; FIRST],
+    segments: [OnceLock<Box<[Place]>>; SEGMENTS],
     /// Held while a segment is added, and by a stop before it looks: what is added later is taken by who sees the stop.
     growing: Mutex<()>,
     /// Where to look first: the place that was left last, or the one after that which was taken last.
     first_look: AtomicU32,
 }
 
+/// One place.
+#[derive(Debug)]
+struct Place {
+    word: AtomicU64,
+    /// Bytes of memory that the guest of its call has. Only its call writes it, and whoever reads it beside the word may read that of
+    /// the call before or after: it is for people.
+    memory: AtomicU64,
+}
+
+impl Place {
+    const fn unused() -> Self {
+        Self { word: AtomicU64::new(UNUSED), memory: AtomicU64::new(0) }
+    }
+}
+
 impl Default for Places {
     fn default() -> Self {
         Self {
-            first: [const { AtomicU64::new(UNUSED) }; FIRST],
+            first: [const { Place::unused() }; FIRST],
             segments: [const { OnceLock::new() }; SEGMENTS],
             growing: Mutex::new(()),
             first_look: AtomicU32::new(0),
@@ -99,10 +114,18 @@ impl Places {
 
     /// Leaves a place.
     pub(super) fn leave(&self, number: u32) {
-        if let Some(place) = self.get(number) {
+        if let Some(Place { word: place, memory }) = self.place(number) {
+            memory.store(0, Ordering::Relaxed);
             // An exchange, although nobody else changes it to this: a stop that came before is seen by who comes next.
             place.fetch_and(!(LIVE | CAUSE), Ordering::AcqRel);
             self.first_look.store(number, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note of the memory that the guest of a place has.
+    pub(super) fn holds(&self, number: u32, bytes: usize) {
+        if let Some(place) = self.place(number) {
+            place.memory.store(bytes as u64, Ordering::Relaxed);
         }
     }
 
@@ -145,6 +168,14 @@ impl Places {
         words.filter(|word| lives(*word)).map(|word| InstanceId(word >> SHIFT))
     }
 
+    /// The same with the bytes of memory that their guests have.
+    pub(super) fn held(&self) -> impl Iterator<Item = (InstanceId, u64)> {
+        self.all_places().filter_map(|Place { word, memory }| {
+            let word = word.load(Ordering::Acquire);
+            lives(word).then(|| (InstanceId(word >> SHIFT), memory.load(Ordering::Relaxed)))
+        })
+    }
+
     /// How many places there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
@@ -152,11 +183,19 @@ impl Places {
     }
 
     fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.all_places().map(|place| &place.word)
+    }
+
+    fn all_places(&self) -> impl Iterator<Item = &Place> {
         let further = self.segments.iter().map_while(OnceLock::get).flat_map(|segment| segment.iter());
         self.first.iter().chain(further)
     }
 
     fn get(&self, number: u32) -> Option<&AtomicU64> {
+        self.place(number).map(|place| &place.word)
+    }
+
+    fn place(&self, number: u32) -> Option<&Place> {
         let number = number as usize;
         if let Some(place) = self.first.get(number) {
             return Some(place);
@@ -175,7 +214,7 @@ impl Places {
         // As many again as there are, so that the time it takes to look is made up for.
         let growing = self.growing.lock();
         let have = self.segments.iter().map_while(OnceLock::get).count();
-        let unused = std::iter::repeat_with(|| AtomicU64::new(UNUSED));
+        let unused = std::iter::repeat_with(Place::unused);
         self.segments.get(have)?.get_or_init(|| unused.take(FIRST << have).collect());
         drop(growing);
         (0..).zip(self.all()).find_map(free)
