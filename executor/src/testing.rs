@@ -1,6 +1,8 @@
 //! Fixtures of unit tests: modules from text, through the real worker, the real cache and the real engine. Only
 //! admission is left out, which is why nothing of this exists outside `cfg(test)`.
 
+mod compiler;
+
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -23,6 +25,9 @@ use crate::runtime::{
     Runtime,
 };
 use crate::worker::{Spawner, WorkerLimits, WorkerTier};
+
+use compiler::COMPILER;
+pub(crate) use compiler::{compile_bomb, compiler_starts, put_compiler};
 
 /// The state of a guest without grants.
 pub(crate) fn guest_state() -> GuestState {
@@ -59,10 +64,17 @@ pub(crate) fn spawner() -> std::io::Result<Spawner> {
     Spawner::of_program(&binary)
 }
 
-/// A cache in a folder of its own.
+/// A cache in a folder of its own, with the worker that a test put there by [`put_compiler`], or the real one.
 pub(crate) fn cache(state: &std::path::Path) -> ArtifactCache {
-    let worker = Worker::new(worker_binary(), 2).expect("worker");
-    ArtifactCache::open(state, worker, 1 << 30).expect("cache")
+    cache_of_size(state, 1 << 30)
+}
+
+/// The same of at most so many bytes.
+pub(crate) fn cache_of_size(state: &std::path::Path, bytes: u64) -> ArtifactCache {
+    let own = state.join(COMPILER);
+    let binary = if own.is_file() { own } else { worker_binary() };
+    let worker = Worker::new(binary, 2).expect("worker");
+    ArtifactCache::open(state, worker, bytes).expect("cache")
 }
 
 /// Machine code that workers map on trial, made once.

@@ -10,7 +10,7 @@ use landlock::{
     RulesetError, RulesetStatus, Scope,
 };
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
 
@@ -27,7 +27,8 @@ pub fn allow_only(
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?.try_into()
 }
 
-/// Sets each limit so that it cannot be raised again, and forbids memory dumps.
+/// Sets each limit so that it cannot be raised again, and forbids memory dumps. A lower one that this process was started under stays:
+/// whoever runs it may give it less than it would take, and root would raise what others cannot.
 ///
 /// # Errors
 ///
@@ -35,6 +36,7 @@ pub fn allow_only(
 pub fn limit(resources: &[(Resource, u64)]) -> Result<(), (&'static str, Errno)> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| ("memory dumps", errno))?;
     for &(resource, limit) in resources {
+        let limit = getrlimit(resource).maximum.map_or(limit, |given| given.min(limit));
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
             .map_err(|errno| ("resource limits", errno))?;
     }

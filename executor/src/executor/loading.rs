@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use executor_api::audit::AuditEvent;
 use executor_api::{AgentSummary, Explanation};
+use trust_store::attestation::Attestation;
 
 use super::Executor;
 use crate::admission::{AdmittedModule, Denied, Publisher, Submission, may_follow};
-use crate::agents::Agent;
+use crate::agents::{Agent, Verdict};
 use crate::artifact::CacheEvent;
 use crate::callers::Caller;
 use crate::clock;
@@ -38,6 +39,19 @@ impl Executor {
             },
             Err(denied) => Err(denied),
         };
+        let stored = |order| {
+            let (manifest, attestation) = (manifest.to_owned(), attestation.map(str::to_owned));
+            Stored { order, manifest, attestation, module }
+        };
+        self.conclude(outcome, stored).await
+    }
+
+    /// What follows a judgement and a compilation, whatever they came to: kept, counted, on record, and only then there.
+    pub(super) async fn conclude(
+        &self,
+        outcome: Result<Arc<Agent>, Denied>,
+        stored: impl FnOnce(u64) -> Stored + Send,
+    ) -> Result<AgentSummary, Denied> {
         // From here on one load after the other: whoever is asked whether it may follow sees everybody who came before.
         let _alone = match &outcome {
             Ok(_) => Some(self.loading.lock().await),
@@ -48,11 +62,7 @@ impl Executor {
             Ok(agent)
         });
         let outcome = match outcome {
-            Ok(agent) => {
-                let (manifest, attestation) = (manifest.to_owned(), attestation.map(str::to_owned));
-                let stored = Stored { order: agent.order, manifest, attestation, module };
-                self.keep(&agent, stored).await.map(|()| agent)
-            }
+            Ok(agent) => self.keep(&agent, stored(agent.order)).await.map(|()| agent),
             Err(denied) => Err(denied),
         };
         let event = match &outcome {
@@ -98,13 +108,23 @@ impl Executor {
 
     pub(super) async fn admit(&self, submission: &Submission, order: u64) -> Result<Arc<Agent>, Denied> {
         let (admitted, verdict) = self.judge(submission).await?;
-        let prepared =
-            match Prepared::without_code(&self.parts.runtime, &admitted, self.parts.admission.containers()) {
-                Some(prepared) => prepared,
-                None => self.prepare(&admitted).await?,
-            };
-        let attestation = Arc::clone(submission.attestation());
-        Ok(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)))
+        self.make_ready(&admitted, Arc::clone(submission.attestation()), order, verdict).await
+    }
+
+    /// Compiles and links what was admitted.
+    pub(super) async fn make_ready(
+        &self,
+        admitted: &AdmittedModule,
+        attestation: Arc<Attestation>,
+        order: u64,
+        verdict: Verdict,
+    ) -> Result<Arc<Agent>, Denied> {
+        let containers = self.parts.admission.containers();
+        let prepared = match Prepared::without_code(&self.parts.runtime, admitted, containers) {
+            Some(prepared) => prepared,
+            None => self.prepare(admitted).await?,
+        };
+        Ok(Arc::new(Agent::new(admitted, prepared, attestation, order, verdict)))
     }
 
     /// Gets the machine code of an admitted module and links it.

@@ -2,40 +2,43 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use executor_api::AgentSummary;
 use executor_engine::ModuleDigest;
 
 use super::Executor;
-use crate::admission::AdmittedModule;
+use crate::admission::{AdmittedModule, Denied};
 use crate::agents::{Agent, Verdict};
 use crate::clock;
 use crate::grace::Endings;
-use crate::runtime::Prepared;
+use crate::submissions::Stored;
 
 impl Executor {
     /// The door of this crate's own tests: an agent without a verdict.
     pub(crate) async fn admit_for_test(&self, admitted: AdmittedModule) -> ModuleDigest {
-        let parts = &self.parts;
-        let prepared = match Prepared::without_code(&parts.runtime, &admitted, parts.admission.containers()) {
-            Some(prepared) => prepared,
-            None => self.prepare(&admitted).await.expect("loads and prepares"),
-        };
-        let verdict = Verdict {
-            denied: None,
-            epoch: parts.collector.snapshot().epoch,
-            at: clock::unix_seconds(),
-            policy: [0; 32],
-        };
-        let attestation = crate::testing::attestation();
-        let order = self.submissions.next_order();
-        self.agents.insert(Arc::new(Agent::new(&admitted, prepared, attestation, order, verdict)));
-        admitted.digest()
+        let digest = admitted.digest();
+        self.agents.insert(self.ready_for_test(&admitted).await.expect("loads and prepares"));
+        digest
+    }
+
+    /// The same through everything that follows a verdict at a load: counted, kept and on record, also where it is refused.
+    pub(crate) async fn load_for_test(&self, admitted: AdmittedModule) -> Result<AgentSummary, Denied> {
+        let module = Bytes::copy_from_slice(admitted.module());
+        let stored = |order| Stored { order, manifest: String::new(), attestation: None, module };
+        self.conclude(self.ready_for_test(&admitted).await, stored).await
+    }
+
+    async fn ready_for_test(&self, admitted: &AdmittedModule) -> Result<Arc<Agent>, Denied> {
+        let epoch = self.parts.collector.snapshot().epoch;
+        let verdict = Verdict { denied: None, epoch, at: clock::unix_seconds(), policy: [0; 32] };
+        self.make_ready(admitted, crate::testing::attestation(), self.submissions.next_order(), verdict).await
     }
 
     /// What a revocation of the signer leaves behind in a verdict.
     pub(crate) fn revoke_for_test(&self, id: &str, digest: &str) {
         let digest = ModuleDigest::parse(digest).expect("digest");
         let agent = self.agents.release(id, digest).expect("loaded");
-        let denied = Some(crate::admission::Denied::in_step(12, "revoked", "revoked in a test"));
+        let denied = Some(Denied::in_step(12, "revoked", "revoked in a test"));
         let epoch = self.parts.collector.snapshot().epoch;
         let verdict = Verdict { denied, epoch, at: clock::unix_seconds(), policy: [0; 32] };
         assert!(agent.renew_verdict(verdict, Endings::default(), clock::monotonic()).is_ok());
