@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use executor_engine::artifact::{MAX_HEAD, RecordHead, TAG_SIZE};
@@ -142,7 +143,10 @@ impl ArtifactCache {
         let event = match self.open_record(&path, digest, kind, profile) {
             Ok(None) => CacheEvent::Compiled,
             Ok(Some(sealed)) => match place.put(sealed, kind) {
-                Ok(loaded) => return Ok((loaded, CacheEvent::Hit)),
+                Ok(loaded) => {
+                    touch(&path);
+                    return Ok((loaded, CacheEvent::Hit));
+                }
                 Err(error) => CacheEvent::Replaced { why: format!("{error:#}") },
             },
             Err(why) => CacheEvent::Replaced { why },
@@ -322,7 +326,7 @@ impl ArtifactCache {
             .flatten()
             .filter_map(|entry| {
                 let meta = entry.metadata().ok()?;
-                Some((meta.accessed().or_else(|_| meta.modified()).ok()?, meta.len(), entry.path()))
+                Some((meta.modified().ok()?, meta.len(), entry.path()))
             })
             .collect();
         let mut total: u64 = records.iter().map(|(_, size, _)| size).sum();
@@ -336,6 +340,13 @@ impl ArtifactCache {
             }
         }
     }
+}
+
+/// Makes a record the one that was used last. Times of access say nothing: most file systems keep them once a day or not at all. A
+/// record whose time cannot be set makes room earlier than it should, and is compiled again.
+fn touch(path: &Path) {
+    let now = std::time::UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos());
+    let _ = std::fs::File::open(path).and_then(|record| record.set_modified(now));
 }
 
 /// Where code goes.

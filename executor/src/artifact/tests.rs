@@ -1,5 +1,7 @@
 //! The cache against files that somebody else touched.
 
+use std::time::Duration;
+
 use executor_engine::{ModuleDigest, Profile};
 
 use super::{ArtifactCache, CacheEvent, LoadError};
@@ -22,6 +24,11 @@ impl Fixture {
         let state = tempfile::tempdir().unwrap();
         put_compiler(state.path(), does);
         Self::over(state, 1 << 30)
+    }
+
+    /// The same records, of which only so many bytes are kept.
+    fn of_size(self, bytes: u64) -> Self {
+        Self::over(self.state, bytes)
     }
 
     fn over(state: tempfile::TempDir, bytes: u64) -> Self {
@@ -139,4 +146,29 @@ fn a_compile_bomb_is_ended_by_its_budget_and_not_tried_again() {
     assert_eq!(compiler_starts(fixture.state.path()), 1, "it costs one worker's time");
     assert!(fixture.cache.remembers_refusal(ModuleDigest::of(&bomb)));
     assert_eq!(fixture.load(&module(3)).unwrap(), CacheEvent::Compiled, "others are compiled within it");
+}
+
+#[test]
+fn what_was_used_longest_ago_makes_room() {
+    let fixture = Fixture::new();
+    for value in 0..3 {
+        fixture.load(&module(value)).unwrap();
+    }
+    let paths = [0, 1, 2].map(|value| fixture.record(&module(value)));
+    let size = paths.each_ref().map(|path| path.metadata().unwrap().len()).into_iter().max().unwrap();
+    // Made long ago one after the other, and read a while ago: a file system does not note that one is read again within the day.
+    let now = std::time::UNIX_EPOCH + Duration::from_nanos(crate::clock::unix_nanos());
+    for (ago, path) in [(3, &paths[0]), (2, &paths[1]), (1, &paths[2])] {
+        let (made, read) = (now - Duration::from_secs(ago * 86_400), now - Duration::from_secs(ago * 60));
+        let times = std::fs::FileTimes::new().set_accessed(read).set_modified(made);
+        std::fs::File::open(path).unwrap().set_times(times).unwrap();
+    }
+    assert_eq!(fixture.load(&module(0)).unwrap(), CacheEvent::Hit);
+    let fixture = fixture.of_size(3 * size);
+    assert_eq!(fixture.load(&module(3)).unwrap(), CacheEvent::Compiled);
+    let there = paths.each_ref().map(|path| path.exists());
+    assert_eq!(there, [true, false, true], "the one that was used longest ago went, and no other");
+    assert!(fixture.record(&module(3)).exists());
+    assert_eq!(fixture.load(&module(0)).unwrap(), CacheEvent::Hit);
+    assert_eq!(fixture.load(&module(1)).unwrap(), CacheEvent::Compiled);
 }
