@@ -210,4 +210,52 @@ mod tests {
         numbers.dedup();
         assert_eq!(numbers.len(), REFUSED.len());
     }
+
+    /// What is in the way first (`component::wasi_tests`) is left out here: names are followed wherever they lead.
+    #[test]
+    fn the_kernel_refuses_a_second_time_what_leads_out_of_a_directory_that_was_opened_to_guests() {
+        use std::io::ErrorKind;
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+        let host = tempfile::tempdir().unwrap();
+        let inside = host.path().join("inside");
+        std::fs::create_dir_all(inside.join("swap")).unwrap();
+        std::fs::write(inside.join("file"), b"text").unwrap();
+        std::fs::write(host.path().join("secret"), b"secret").unwrap();
+        std::os::unix::fs::symlink("..", inside.join("link")).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let (swap, link) = (inside.join("swap"), inside.join("link"));
+                    renameat_with(CWD, swap, CWD, link, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            // A thread of its own: what it gave up stays given up.
+            let confined = scope.spawn(|| {
+                let read = || std::fs::read(inside.join("swap/secret"));
+                while read().is_err() {}
+                let places = Places { state: vec![inside.clone()], ..Places::default() };
+                let status = landlock(&places).unwrap();
+                assert_ne!(status, RulesetStatus::NotEnforced, "this kernel has no landlock");
+                assert_eq!(std::fs::read(inside.join("file")).unwrap(), b"text");
+                let mut refused = 0;
+                for looks in 0..1_000_000 {
+                    match read() {
+                        Ok(_) => return Err("what lies outside was read"),
+                        Err(error) => refused += u32::from(error.kind() == ErrorKind::PermissionDenied),
+                    }
+                    if refused > 100 && looks > 2_000 {
+                        return Ok(());
+                    }
+                }
+                Err("the kernel refused nothing")
+            });
+            let ended = confined.join();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(ended.unwrap(), Ok(()));
+        });
+    }
 }

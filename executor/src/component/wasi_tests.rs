@@ -1,5 +1,7 @@
 //! WASI 0.2 guests: streams that are the call's own, empty contexts, granted directories and what they never lead to.
 
+mod swapped;
+
 use std::path::Path;
 use std::time::Duration;
 
