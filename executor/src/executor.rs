@@ -11,6 +11,8 @@ mod composing;
 #[cfg(feature = "pipelines")]
 #[cfg(test)]
 mod composing_tests;
+#[cfg(test)]
+mod counted_tests;
 #[cfg_attr(not(feature = "deployments"), path = "executor/without_deployments.rs")]
 mod deploying;
 #[cfg(feature = "deployments")]

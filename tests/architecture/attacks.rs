@@ -28,33 +28,59 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
+/// A test that a row cites: its name, and its text with the attributes above it.
+struct Cited {
+    name: String,
+    above: Vec<String>,
+    body: String,
+}
+
+fn cited(attack: &str, tests: &str) -> Vec<Cited> {
+    let mut all = Vec::new();
+    for group in tests.split("; ") {
+        let (names, file) = group.rsplit_once(" (").unwrap_or_else(|| panic!("{attack}: {group}"));
+        let file = file.trim_end_matches(')');
+        let source = text(Path::new(file));
+        for name in quoted(names) {
+            let declared = [format!("fn {name}()"), format!("fn {name}(\n")];
+            let at = declared.iter().find_map(|it| source.find(it));
+            let at = at.unwrap_or_else(|| panic!("{attack}: {file} has no test {name}"));
+            let line = source[..at].rfind('\n').map_or(0, |end| end + 1);
+            let above = source[..line].lines().rev().map(str::trim);
+            let above = above.take_while(|line| line.starts_with('#')).map(str::to_owned).collect();
+            let indented = &source[line..line + source[line..].len() - source[line..].trim_start().len()];
+            let end = source[at..].find(&format!("\n{indented}}}\n"));
+            let end = end.unwrap_or_else(|| panic!("{attack}: {name} has no end"));
+            all.push(Cited { name: name.to_owned(), above, body: source[at..at + end].to_owned() });
+        }
+    }
+    assert!(!all.is_empty(), "{attack}: no test");
+    all
+}
+
 #[test]
 fn every_test_of_the_page_exists() {
     for [attack, _, _, tests] in rows() {
-        let mut named = 0;
-        for group in tests.split("; ") {
-            let (names, file) = group.rsplit_once(" (").unwrap_or_else(|| panic!("{attack}: {group}"));
-            let file = file.trim_end_matches(')');
-            let source = text(Path::new(file));
-            for name in quoted(names) {
-                let declared = [format!("fn {name}()"), format!("fn {name}(\n")];
-                let at = declared.iter().find_map(|it| source.find(it));
-                let at = at.unwrap_or_else(|| panic!("{attack}: {file} has no test {name}"));
-                let line = source[..at].rfind('\n').map_or(0, |end| end + 1);
-                let above: Vec<&str> = source[..line].lines().rev().map(str::trim).collect();
-                let above: Vec<&&str> = above.iter().take_while(|line| line.starts_with('#')).collect();
-                let runs =
-                    above.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
-                assert!(runs, "{attack}: {name} is no test: {above:?}");
-                let is_left_out = |line: &&&str| line.contains("ignore") || line.contains("cfg");
-                assert!(
-                    !above.iter().any(is_left_out),
-                    "{attack}: {name} does not run everywhere: {above:?}"
-                );
-                named += 1;
-            }
+        for Cited { name, above, .. } in cited(&attack, &tests) {
+            let runs =
+                above.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+            assert!(runs, "{attack}: {name} is no test: {above:?}");
+            let is_left_out = |line: &String| line.contains("ignore") || line.contains("cfg");
+            assert!(!above.iter().any(is_left_out), "{attack}: {name} does not run everywhere: {above:?}");
         }
-        assert!(named > 0, "{attack}: no test");
+    }
+}
+
+/// Whoever changes what an attack ends with sees that it is counted elsewhere now.
+#[test]
+fn a_test_of_every_row_reads_what_it_is_counted_in() {
+    for [attack, _, metric, tests] in rows() {
+        let tests = cited(&attack, &tests);
+        for name in quoted(&metric).filter(|_| !metric.starts_with("none: ")) {
+            let reads = |test: &Cited| test.body.contains(name);
+            let names: Vec<_> = tests.iter().map(|test| test.name.as_str()).collect();
+            assert!(tests.iter().any(reads), "{attack}: none of {names:?} reads {name}");
+        }
     }
 }
 

@@ -60,9 +60,8 @@ async fn what_is_not_vouched_for_is_denied_with_step_and_reason() {
         assert_eq!(explanation.denial.unwrap().reason, code);
     }
     assert_eq!(server.executor.list(), []);
-    let metrics = server.exposition();
-    let counted = "mentatlab_admissions_total{reason=\"native_code_refused\"} 1";
-    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    assert_eq!(server.counted("mentatlab_admissions_total{reason=\"native_code_refused\"}"), 1);
+    assert_eq!(server.counted("mentatlab_admissions_total{reason=\"malformed\"}"), 3);
     assert!(server.executor.status().audit_sequence >= 4, "every denial is recorded");
 }
 

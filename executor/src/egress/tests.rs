@@ -1,5 +1,7 @@
 //! Attacks on the way out, each with its reason, and what is left: a request that is sent as it was judged.
 
+mod counted;
+
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener};

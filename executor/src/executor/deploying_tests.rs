@@ -192,6 +192,7 @@ async fn a_release_revoked_while_it_takes_over_is_taken_back() {
     look(&server).await;
     assert_eq!(answer(&server).await, "a");
     assert_eq!(server.executor.deployment(AGENT).unwrap().last, "rollback: revoked");
+    assert_eq!(server.counted("mentatlab_deployment_changes_total{reason=\"rollback\"}"), 1);
 }
 
 #[tokio::test]
@@ -354,6 +355,8 @@ async fn callers_in_a_hurry_take_no_release_back_and_its_own_limit_does() {
         look(&server).await;
     }
     assert!(server.executor.deployment(AGENT).unwrap().candidate.is_some(), "by whoever may call");
+    let taken_back = || server.counted("mentatlab_deployment_changes_total{reason=\"rollback\"}");
+    assert_eq!(taken_back(), 0);
     server.executor.rollback(AGENT).await.unwrap();
 
     // The same guest under a limit of its own, whatever time its callers have.
@@ -367,4 +370,5 @@ async fn callers_in_a_hurry_take_no_release_back_and_its_own_limit_does() {
     }
     look(&server).await;
     assert_eq!(server.executor.deployment(AGENT).unwrap().last, "rollback: error_rate");
+    assert_eq!(taken_back(), 2, "once by its operator and once by itself");
 }

@@ -192,6 +192,8 @@ async fn a_day_that_has_come_does_not_wait_for_a_file_that_was_removed_or_broken
         server.executor.reload_policy().await.unwrap();
         assert_eq!(server.executor.status().policy, digest(&repaired));
         assert!(!server.executor.problems().iter().any(|problem| problem.starts_with("policy: ")));
+        assert_eq!(server.counted("mentatlab_policy_changes_total{reason=\"refused\"}"), 1);
+        assert_eq!(server.counted("mentatlab_policy_changes_total{reason=\"loaded\"}"), 2);
     }
 }
 

@@ -35,9 +35,7 @@ async fn grpc(server: &Server) -> GrpcClient<Channel> {
 }
 
 fn counted(server: &Server, answered: &str) -> u64 {
-    let name = format!("mentatlab_keyed_calls_total{{reason=\"{answered}\"}} ");
-    let metrics = server.exposition();
-    metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+    server.counted(&format!("mentatlab_keyed_calls_total{{reason=\"{answered}\"}}"))
 }
 
 #[tokio::test]
@@ -223,6 +221,7 @@ async fn an_answer_that_had_to_make_room_is_not_made_a_second_time() {
     let agent = "once.large".to_owned();
     let wire = v1::ExecuteAgentRequest { agent, input, idempotency_key: "0".into(), ..Default::default() };
     assert_eq!(grpc(&server).await.execute_agent(wire).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(server.counted("mentatlab_keyed_calls_total{reason=\"answer_not_kept\"}"), 3);
 }
 
 #[tokio::test]
@@ -248,7 +247,7 @@ async fn a_flood_of_keys_is_refused_with_a_time_to_wait() {
     let other = Terms { caller: Caller::new("other"), ..keyed("more") };
     assert!(server.executor.execute("once.flood", Bytes::new(), other).await.is_ok());
     assert!(server.executor.execute("once.flood", Bytes::new(), Terms::default()).await.is_ok());
-    assert_eq!(counted(&server, "idempotency_keys_full"), 2);
+    assert_eq!(server.counted("mentatlab_keyed_calls_total{reason=\"idempotency_keys_full\"}"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,6 +97,7 @@ async fn a_deployment_under_way_waits_for_its_releases_after_a_start() {
     assert_eq!(server.executor.rollback(AGENT).await.unwrap_err().code, "restoring");
     let now = server.executor.deployment(AGENT).unwrap();
     assert_eq!(now.stable, second, "nobody decided that the one before serves");
+    assert_eq!(server.counted("mentatlab_deployment_changes_total{reason=\"rollback\"}"), 0);
 }
 
 #[tokio::test]
@@ -120,6 +121,7 @@ async fn what_may_pass_takes_no_release_back_and_what_speaks_against_it_does() {
     look(&server).await;
     let back = server.executor.deployment(AGENT).unwrap();
     assert_eq!((back.stable, back.last.as_str()), (second, "rollback: identity_denied"));
+    assert_eq!(server.counted("mentatlab_deployment_changes_total{reason=\"rollback\"}"), 1);
 }
 
 #[tokio::test]

@@ -165,6 +165,7 @@ async fn every_round_stops_what_may_not_run_not_only_the_first() {
     let super::calling::Placed { registration, .. } = server.executor.register("denied.agent", None).unwrap();
     server.executor.refresh().await;
     assert_eq!(registration.raised(), Some(KillCause::Revoked));
+    assert_eq!(server.counted("mentatlab_instances_stopped_total"), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 //! Real workers: the executor beside this test executable, confined as in production.
 
+mod counted;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
