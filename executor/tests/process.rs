@@ -32,7 +32,11 @@ fn folder(policy: &str, more: &str) -> tempfile::TempDir {
 }
 
 fn serve(folder: &Path) -> Command {
-    let mut command = Command::new(EXECUTOR);
+    serve_by(Command::new(EXECUTOR), folder)
+}
+
+/// Of the executor that this command becomes.
+fn serve_by(mut command: Command, folder: &Path) -> Command {
     command.args(["serve", "--exit-with-stdin", "--config"]).arg(folder.join("executor.toml"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -210,6 +214,26 @@ fn a_sandbox_that_holds_nothing_is_found_out_before_anybody_is_served() {
         assert!(told.contains(&found), "{told}");
         assert!(!folder.path().join("state/audit.jsonl").exists(), "it began before it was confined");
     }
+}
+
+#[test]
+fn a_pool_that_the_host_cannot_reserve_is_halved_until_it_can_and_that_is_said() {
+    let folder = folder(POLICY, "[pool]\nslots = 64\n");
+    // Sixteen guests take a quarter of a tebibyte of address space, thirty-two a half.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 419430400 && exec \"$0\" \"$@\"", EXECUTOR]);
+    let mut child = serve_by(shell, folder.path()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let metrics = get(ready["listen"].as_str().unwrap(), "/metrics");
+    assert!(metrics.contains("mentatlab_pool_slots 16\n"), "{metrics}");
+    drop(child.stdin.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    let warned = said.lines().find(|line| line.contains("the instance pool is smaller")).expect(&said);
+    assert!(warned.contains("16") && warned.contains("64"), "{warned}");
 }
 
 #[test]

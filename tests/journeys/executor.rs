@@ -42,6 +42,29 @@ fn an_admitted_module_runs_and_everything_else_is_denied_with_its_code() {
     stack.ctl(&["run", "mentatlab.unknown"]).refused(1, "mentatlab.unknown");
 }
 
+#[test]
+fn other_bytes_than_the_attested_ones_are_denied_and_what_ran_before_runs_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let folder = signed(&stack, dir.path(), "agent");
+    let release = folder.to_str().unwrap();
+    let run = |what: &str| stack.ctl_with_input(&["--json", "run", what, "--input", "-"], b"good");
+    let before = run(release).success().json();
+
+    // A custom section at the end: it validates, and does the same.
+    let module = folder.join("sentiment.wasm");
+    let mut altered = std::fs::read(&module).unwrap();
+    altered.extend_from_slice(b"\0\x02\x01a");
+    std::fs::write(&module, altered).unwrap();
+    run(release).refused(3, "digest_mismatch");
+    let counted = stack.executor_text("/metrics");
+    assert!(counted.contains("mentatlab_admissions_total{reason=\"digest_mismatch\"} 1\n"), "{counted}");
+    let after = run("mentatlab.sentiment").success().json();
+    assert_eq!((&after["digest"], &after["text"]), (&before["digest"], &before["text"]));
+    let listed = stack.executor("/api/v1/agents");
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+}
+
 const SPIN: &str = r#"(module (memory (export "memory") 1)
   (func (export "process") (result i32) (loop $l (br $l)) (i32.const 0)))"#;
 
@@ -107,6 +130,7 @@ fn a_guest_that_runs_is_stopped_when_its_signer_is_revoked() {
             assert!(!deadline.passed(), "the guest did not start");
             std::thread::sleep(Duration::from_millis(50));
         }
+        assert_eq!(machine_code(&stack), 2);
         revoke(&stack, "gone@example.com");
         // It may run for ten minutes; only the revocation ends it earlier.
         let deadline = Deadline::after(Duration::from_secs(120));
@@ -120,6 +144,12 @@ fn a_guest_that_runs_is_stopped_when_its_signer_is_revoked() {
     });
     stack.ctl(&["run", "test.spin"]).refused(3, "revoked");
     stack.ctl_with_input(&["run", "mentatlab.sentiment", "--input", "-"], b"good").success();
+    assert_eq!(machine_code(&stack), 1, "of what was revoked none is kept, of what was not it is");
+}
+
+/// How many modules the executor keeps machine code of.
+fn machine_code(stack: &Stack) -> usize {
+    std::fs::read_dir(stack.dir().join("executor/artifacts")).unwrap().count()
 }
 
 fn live_instances(stack: &Stack) -> u64 {

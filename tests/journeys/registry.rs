@@ -146,6 +146,68 @@ fn a_registry_that_lies_is_noticed_and_nothing_is_left_behind() {
     nothing();
 }
 
+/// A release whose image names a program for this machine as its module: the image is consistent, and what was attached to the
+/// genuine one is attached to it.
+#[test]
+fn machine_code_as_the_layer_of_an_image_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let folder = signed(&stack, dir.path(), "agent");
+    let registry = Registry::start(Referrers::Unknown, Login::Open);
+    let published = publish(&stack, &folder, &registry.reference("agent"));
+    let genuine = published["digest"].as_str().unwrap();
+    let elf = fs::read(binary("executor")).unwrap()[..4096].to_vec();
+    assert!(elf.starts_with(b"\x7fELF"));
+    let image = with_layer(&registry, genuine, &elf);
+    let reference = format!("{}@{image}", registry.reference("agent"));
+    let output = dir.path().join("out");
+    stack.ctl(&["pull", &reference, "--output", text(&output)]).refused(3, "digest_mismatch");
+    assert!(!output.exists());
+    // The same way leads to the genuine one.
+    stack.ctl(&["pull", published["reference"].as_str().unwrap(), "--output", text(&output)]).success();
+    // And under the genuine digest it is no module of anybody's.
+    fs::write(output.join("sentiment.wasm"), &elf).unwrap();
+    stack.ctl(&["run", text(&output)]).refused(3, "native_code_refused");
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("sha256:");
+    for byte in trust_store::ArtifactDigest::of(bytes).as_bytes() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A copy of an image with other bytes as its layer, and what is attached to the image attached to the copy; the copy's digest.
+fn with_layer(registry: &Registry, image: &str, layer: &[u8]) -> String {
+    let mut shelf = registry.shelf.lock().unwrap();
+    let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+    let list = |image: &str| image.replace(':', "-");
+    let (kind, bytes) = shelf.manifests[image].clone();
+    let mut copy = read(&bytes);
+    copy["layers"][0]["digest"] = digest(layer).into();
+    copy["layers"][0]["size"] = layer.len().into();
+    let copy = copy.to_string().into_bytes();
+    let name = digest(&copy);
+    shelf.blobs.insert(digest(layer), layer.to_vec());
+    let (list_kind, attached) = shelf.manifests[&list(image)].clone();
+    let mut entries = entries(&attached);
+    for entry in &mut entries {
+        let (kind, bytes) = shelf.manifests[entry["digest"].as_str().unwrap()].clone();
+        let mut referrer = read(&bytes);
+        referrer["subject"]["digest"] = name.clone().into();
+        referrer["subject"]["size"] = copy.len().into();
+        let bytes = referrer.to_string().into_bytes();
+        entry["digest"] = digest(&bytes).into();
+        entry["size"] = bytes.len().into();
+        shelf.manifests.insert(digest(&bytes), (kind, bytes));
+    }
+    shelf.manifests.insert(list(&name), (list_kind, index(&entries)));
+    shelf.manifests.insert(name.clone(), (kind, copy));
+    name
+}
+
 fn entries(list: &[u8]) -> Vec<Value> {
     serde_json::from_slice::<Value>(list).unwrap()["manifests"].as_array().unwrap().clone()
 }
@@ -158,7 +220,6 @@ fn index(entries: &[Value]) -> Vec<u8> {
 
 /// The other image's manifest, attached to the image of `own`: its referrer with the subject exchanged.
 fn foreign_list(registry: &Registry, own: &[u8]) -> Vec<u8> {
-    use std::fmt::Write as _;
     let mut shelf = registry.shelf.lock().unwrap();
     let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
     let mine: Vec<String> =
@@ -171,10 +232,7 @@ fn foreign_list(registry: &Registry, own: &[u8]) -> Vec<u8> {
     let mut value = read(&foreign.unwrap().1.1);
     value["subject"] = subject;
     let bytes = value.to_string().into_bytes();
-    let mut digest = String::from("sha256:");
-    for byte in trust_store::ArtifactDigest::of(&bytes).as_bytes() {
-        let _ = write!(digest, "{byte:02x}");
-    }
+    let digest = digest(&bytes);
     let media_type = "application/vnd.oci.image.manifest.v1+json";
     let entry = serde_json::json!({"mediaType": media_type, "digest": digest, "size": bytes.len(), "artifactType": kind});
     shelf.manifests.insert(digest, (media_type.to_owned(), bytes));

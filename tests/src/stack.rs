@@ -67,14 +67,22 @@ impl Stack {
     ///
     /// When it is no JSON.
     pub fn executor(&self, path: &str) -> Value {
+        serde_json::from_str(&self.executor_text(path)).expect("JSON")
+    }
+
+    /// The same as text.
+    ///
+    /// # Panics
+    ///
+    /// When there is no answer, or none that can be read.
+    pub fn executor_text(&self, path: &str) -> String {
         let url = format!("{}{path}", self.text("/executor/url"));
         let token = std::fs::read_to_string(self.dir.join("secrets/admin.token")).expect("the token");
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
-        let body = tokio.block_on(async {
+        tokio.block_on(async {
             let request = reqwest::Client::new().get(url).bearer_auth(token.trim());
-            request.send().await.expect("an answer").bytes().await.expect("the whole answer")
-        });
-        serde_json::from_slice(&body).expect("JSON")
+            request.send().await.expect("an answer").text().await.expect("the whole answer")
+        })
     }
 
     /// Runs `mentatctl --stack DIR ARGS`.
