@@ -104,7 +104,7 @@ async fn a_forked_log_ends_what_runs_and_admits_nothing_also_after_a_restart() {
         "mentatlab_agents_withdrawn_total{reason=\"log_inconsistent\"} 2",
         "mentatlab_evidence_sources_failing 1",
         "mentatlab_log_forked 1",
-        "wasm_instances_total{reason=\"revoked\"} 1",
+        "wasm_instances_total{status=\"revoked\"} 1",
     ] {
         counted(&server, line);
     }

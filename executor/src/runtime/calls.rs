@@ -160,12 +160,11 @@ impl Calls {
     }
 
     fn stop(&self, cause: KillCause) -> u64 {
-        let shared = self.shared.lock();
-        for call in shared.iter() {
+        let mut stopped = 0;
+        for call in self.shared.lock().iter() {
+            stopped += u64::from(call.cancel.raised().is_none());
             call.cancel.raise(cause);
         }
-        let stopped = shared.len() as u64;
-        drop(shared);
         stopped + self.places.iter().map(|places| places.stop(cause)).sum::<u64>()
     }
 
@@ -214,7 +213,8 @@ impl LiveInstances {
         self.admissions.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Raises the kill flag of every instance that matches; returns how many.
+    /// Raises the kill flag of every instance that matches; returns how many had none raised before, so that whoever looks again
+    /// counts and records nothing twice.
     pub fn stop(&self, selector: &Selector, cause: KillCause) -> u64 {
         let matching = |calls: &Arc<Calls>| selector.matches(&calls.owner);
         self.admissions().iter().filter(|calls| matching(calls)).map(|calls| calls.stop(cause)).sum()
@@ -284,6 +284,7 @@ mod tests {
         let selector =
             Selector { agent: Some("b".into()), signer: Some("x@example.org".into()), ..Selector::default() };
         assert_eq!(live.stop(&selector, KillCause::Revoked), 1);
+        assert_eq!(live.stop(&selector, KillCause::Operator), 0, "it was told already");
         assert_eq!(first.raised(), None);
         assert_eq!(second.raised(), Some(KillCause::Revoked));
         assert_eq!(third.raised(), None);
@@ -389,7 +390,9 @@ mod tests {
         let cancel = Cancel::default();
         let (first, second) = (calls.register(Some(&cancel)), others.register(Some(&cancel)));
         assert_eq!((live.count(), live.list().len()), (2, 2));
-        assert_eq!(live.stop(&Selector::admission(others.owner.admission), KillCause::Revoked), 1);
+        for stopped in [1, 0] {
+            assert_eq!(live.stop(&Selector::admission(others.owner.admission), KillCause::Revoked), stopped);
+        }
         for raised in [cancel.raised(), first.raised(), second.raised(), first.cancel().raised()] {
             assert_eq!(raised, Some(KillCause::Revoked));
         }

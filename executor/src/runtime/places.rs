@@ -144,7 +144,7 @@ impl Places {
         if is_of(word, id) { cause(word) } else { None }
     }
 
-    /// Ends every call; how many.
+    /// Ends every call; how many of them nobody had ended before.
     pub(super) fn stop(&self, cause: KillCause) -> u64 {
         drop(self.growing.lock());
         let mut stopped = 0;
@@ -157,7 +157,7 @@ impl Places {
                     Err(now) => word = now,
                 }
             }
-            stopped += u64::from(lives(word));
+            stopped += u64::from(lives(word) && word & CAUSE == 0);
         }
         stopped
     }
