@@ -23,6 +23,8 @@ mod deployments;
 mod guests;
 #[path = "exec/lifecycle.rs"]
 mod lifecycle;
+#[path = "exec/neighbours.rs"]
+mod neighbours;
 #[path = "exec/pipelines.rs"]
 mod pipelines;
 #[path = "exec/process.rs"]
@@ -60,6 +62,7 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("message_us", AtMost(10.0)),
     ("pipeline_step_us", AtMost(100.0)),
     ("kill_ms", AtMost(20.0)),
+    ("neighbour_p99_ms", AtMost(20.0)),
     ("deploy_s", AtMost(1.0)),
     ("rollback_s", AtMost(5.0)),
     ("revoke_to_denied_s", AtMost(5.0)),
@@ -103,6 +106,9 @@ fn main() {
             lifecycle::revocation(&stack, &executor, &guests, &mut figures).await;
             lifecycle::receipts(&executor, &guests, &mut figures).await;
             lifecycle::measure(&executor, &guests, &mut figures).await;
+        }
+        if runs("neighbours") {
+            neighbours::measure(&executor, &guests, &mut figures).await;
         }
         println!("{figures:#?}");
         if runs("grpc") {

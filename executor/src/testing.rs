@@ -1,6 +1,7 @@
 //! Fixtures of unit tests: modules from text, through the real worker, the real cache and the real engine. Only
 //! admission is left out, which is why nothing of this exists outside `cfg(test)`.
 
+mod compile_bomb;
 mod compiler;
 
 use std::path::PathBuf;
@@ -26,8 +27,9 @@ use crate::runtime::{
 };
 use crate::worker::{Spawner, WorkerLimits, WorkerTier};
 
+pub(crate) use compile_bomb::compile_bomb;
 use compiler::COMPILER;
-pub(crate) use compiler::{compile_bomb, compiler_starts, put_compiler};
+pub(crate) use compiler::{compiler_starts, put_compiler};
 
 /// The state of a guest without grants.
 pub(crate) fn guest_state() -> GuestState {

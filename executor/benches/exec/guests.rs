@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::neighbours;
 use crate::stack::Stack;
 
 /// One signed release.
@@ -22,6 +23,10 @@ pub(crate) struct Guests {
     pub(crate) wasi: Guest,
     /// One step, and sixteen in a row, of [`Guests::echo`].
     pub(crate) pipelines: [Guest; 2],
+    /// Those of [`neighbours::HOSTILE`].
+    pub(crate) hostile: [Guest; 4],
+    /// Long to compile; not loaded.
+    pub(crate) bomb: Guest,
     /// Three releases of one agent.
     pub(crate) releases: [Guest; 3],
     /// Never end by themselves; each signed by somebody who is revoked in the course of the bench.
@@ -40,6 +45,9 @@ pub(crate) fn signed(stack: &Stack) -> Guests {
         core: sign(stack, "bench.core", CORE),
         component: sign(stack, "bench.component", COMPONENT),
         pipelines: [1, crate::pipelines::STEPS].map(|steps| pipeline(stack, steps)),
+        hostile: neighbours::HOSTILE
+            .map(|(name, body)| sign(stack, &format!("bench.{name}"), &neighbours::text(body))),
+        bomb: signed_module(stack, "bench.bomb", "bench.bomb", &neighbours::compile_bomb(), &[]),
         echo,
         host_calls: sign(stack, "bench.hostcalls", HOST_CALLS),
         compute: sign(stack, "bench.compute", COMPUTE),
@@ -94,9 +102,13 @@ fn sign(stack: &Stack, id: &str, text: &str) -> Guest {
 }
 
 fn sign_as(stack: &Stack, folder: &str, id: &str, text: &str, flags: &[&str]) -> Guest {
+    signed_module(stack, folder, id, &wat::parse_str(text).unwrap(), flags)
+}
+
+fn signed_module(stack: &Stack, folder: &str, id: &str, module: &[u8], flags: &[&str]) -> Guest {
     let folder: PathBuf = stack.folder().join(folder);
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("module.wat"), text).unwrap();
+    std::fs::write(folder.join("module.wasm"), module).unwrap();
     let manifest = format!("id: {id}\nversion: 1.0.0\nruntime: wasm\nmodule: module.wasm\n");
     std::fs::write(folder.join("manifest.yaml"), manifest).unwrap();
     stack.ctl(&[&["sign"], flags, &[folder.to_str().unwrap()]].concat());

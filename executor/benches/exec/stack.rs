@@ -105,7 +105,7 @@ impl Stack {
             &guests.wasi,
             &guests.releases[0],
         ];
-        for guest in all.into_iter().chain(&guests.revoked).chain(&guests.pipelines) {
+        for guest in all.into_iter().chain(&guests.hostile).chain(&guests.revoked).chain(&guests.pipelines) {
             executor
                 .load(&Terms::default().caller, &guest.manifest, None, guest.module.clone().into())
                 .await
