@@ -20,6 +20,9 @@ fn rows() -> Vec<[String; 4]> {
         })
         .collect();
     assert!(rows.len() > 30, "the tables are not found: {} rows", rows.len());
+    for (number, [attack, ..]) in rows.iter().enumerate() {
+        assert!(rows[..number].iter().all(|[other, ..]| other != attack), "{attack}: stands there twice");
+    }
     rows
 }
 

@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn the_page_for_operators_says_what_is_answered() {
+        let mut codes = std::collections::BTreeSet::new();
         for (code, told) in rows() {
+            assert!(codes.insert(code), "{code} stands there twice");
             let Answer { http, grpc, retry_after } = answer_of(&Denied::new(code, ""));
             let name = format!("{grpc:?}").chars().fold(String::new(), |mut name, c| {
                 if c.is_uppercase() && !name.is_empty() {

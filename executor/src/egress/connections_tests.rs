@@ -163,7 +163,7 @@ async fn sockets_and_questions_are_counted() {
 /// Looks `name` up, connects to what it leads to or, if that fails, to 127.0.0.1, on `port`, says "ping" `times` times and
 /// reads once. Its output: 0 or 1 + the error code of the look-up, of the beginning of the connection, of the connection,
 /// whether writing and reading failed, and what it read.
-fn talks(name: &str, port: u16, times: u32) -> String {
+pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
     format!(
         r#"(component {STREAMS}
   (import "wasi:io/poll@0.2.0" (instance $poll

@@ -353,7 +353,6 @@ async fn evidence_that_cannot_be_believed_is_a_failed_source() {
     });
     let evidence = EvidenceConfig {
         crl_urls: vec![format!("http://{address}/list.crl")],
-        logs: [("log.example.org/1".to_owned(), format!("http://{address}/log"))].into(),
         timeout: Duration::from_secs(20),
         ..EvidenceConfig::default()
     };

@@ -1,5 +1,6 @@
 //! What guests were refused on the way out, in the series where operators see it.
 
+use super::super::connections_tests::talks;
 use super::*;
 use crate::admission::GrantSources;
 use crate::executor::Terms;
@@ -93,5 +94,43 @@ async fn what_is_not_sent_and_not_answered_is_counted_by_its_reason() {
         *count += 1;
         let counted = executor.counted(&format!("mentatlab_egress_refusals_total{{reason=\"{reason}\"}}"));
         assert_eq!(counted, *count, "{reason}: {request}");
+    }
+}
+
+/// Guests who look a name up, and connect to this machine by its address where they were refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn bare_connections_that_are_refused_are_counted_by_their_reason() {
+    let table: &[(&str, &[&[&str]])] = &[
+        ("db.lab.test", &[&["127.0.0.1"]]),
+        ("inner.lab.test", &[&["10.0.0.1"]]),
+        ("secret.lab.test", &[&["127.0.0.1"]]),
+    ];
+    let rules = EgressRules { deny_hosts: vec![HostPattern::new("secret.lab.test").unwrap()], ..lab() };
+    let way_out = Arc::new(egress(rules, names(table)));
+    let executor = Server::start().await;
+    let sources = GrantSources { network: Some(way_out), ..GrantSources::default() };
+    let (destination, address) = ("egress_denied_destination", "egress_denied_address");
+    let cases: [(&str, &str, u16, &[&str]); 3] = [
+        ("network:tcp:db.lab.test:5432", "inner.lab.test", 5432, &[destination, destination]),
+        ("network:tcp:*.lab.test:5432", "inner.lab.test", 5432, &[address, destination]),
+        ("network:tcp:*.lab.test:5432", "secret.lab.test", 5432, &["egress_denied_host", destination]),
+    ];
+    let mut counts = HashMap::new();
+    for (number, (granted, name, port, reasons)) in cases.into_iter().enumerate() {
+        let capability = vec![granted.parse().unwrap()];
+        let grants = sources.grant(&capability, capability.clone(), &[]).unwrap();
+        let id = format!("counted.connection.{number}");
+        let guest = admitted(&talks(name, port, 1), grants, CallLimits::default());
+        executor.executor.admit_for_test(guest.called(&id, "a@example.org")).await;
+        let ended = executor.executor.execute(&id, bytes::Bytes::new(), Terms::default()).await.unwrap();
+        assert_eq!(ended.outcome.exit_code, 0, "{granted} {name}");
+        for reason in reasons {
+            *counts.entry(*reason).or_insert(0) += 1;
+        }
+        for (reason, count) in &counts {
+            let counted =
+                executor.counted(&format!("mentatlab_egress_refusals_total{{reason=\"{reason}\"}}"));
+            assert_eq!(counted, *count, "{granted} {name}: {reason}");
+        }
     }
 }
