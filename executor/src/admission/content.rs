@@ -34,10 +34,15 @@ impl Content {
                     let text = "machine code is never accepted from outside; upload the WebAssembly module";
                     return Err(Denied::in_step(1, "native_code_refused", text));
                 }
-                ModuleKind::of(bytes).map(Self::Module).ok_or_else(|| {
+                let Some(kind) = ModuleKind::of(bytes) else {
                     let text = "the module is neither a WebAssembly core module nor a component";
-                    Denied::in_step(1, "malformed", text)
-                })
+                    return Err(Denied::in_step(1, "malformed", text));
+                };
+                if sections_named(bytes, b"signature").nth(1).is_some() {
+                    let text = "the module has two custom sections `signature`, which two readers may take for different ones";
+                    return Err(Denied::in_step(1, "malformed", text));
+                }
+                Ok(Self::Module(kind))
             }
             Runtime::Pipeline if !Feature::Pipelines.is_built() => Err(Feature::Pipelines.denied()),
             Runtime::Pipeline => {
@@ -104,6 +109,40 @@ impl Content {
     }
 }
 
+/// The custom sections of that name, of the outermost module or component, as far as the bytes are one at all: what is not, the
+/// compiler refuses.
+fn sections_named<'a>(bytes: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        loop {
+            let (id, after) = rest.split_first()?;
+            let (length, after) = length(after)?;
+            let (content, after) = after.split_at_checked(length)?;
+            rest = after;
+            if *id == 0 {
+                let (length, named) = self::length(content)?;
+                if let Some((found, content)) = named.split_at_checked(length)
+                    && found == name
+                {
+                    return Some(content);
+                }
+            }
+        }
+    })
+}
+
+/// An unsigned number of 32 bits in LEB128, and what follows it.
+fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0_u64;
+    for (at, byte) in bytes.iter().enumerate().take(5) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(u32::try_from(value).ok()?).ok()?, bytes.get(at + 1..)?));
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +178,30 @@ mod tests {
         } else {
             assert_eq!(refused(&pipeline, document.as_bytes()), (0, "feature_not_built"));
         }
+    }
+
+    #[test]
+    fn a_second_section_named_signature_is_refused_wherever_it_stands() {
+        let wasm = manifest("wasm", r#""module":"m","#);
+        // The length of the first is written with more bytes than it needs, as compilers do.
+        let signature = b"\0\x8c\x80\0\x09signature\x01\x02";
+        let other = b"\0\x0a\x09signaturf";
+        let types = b"\x01\x04\x01\x60\0\0";
+        for kind in [&b"\0asm\x01\0\0\0"[..], b"\0asm\x0d\0\x01\0"] {
+            let with = |sections: &[&[u8]]| [&[kind], sections].concat().concat();
+            for admitted in [with(&[signature, types, other]), with(&[other, types, signature])] {
+                assert!(Content::read(&wasm, &admitted).is_ok());
+            }
+            for two in [with(&[signature, types, other, signature]), with(&[signature, signature])] {
+                assert_eq!(refused(&wasm, &two), (1, "malformed"));
+            }
+            // What ends too early has no second one; whether it is a module at all the compiler says.
+            let cut = with(&[signature, signature]);
+            assert!(Content::read(&wasm, &cut[..cut.len() - 1]).is_ok());
+        }
+        assert_eq!(length(&[0xff; 5]), None);
+        assert_eq!(length(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Some((u32::MAX as usize, &[][..])));
+        assert_eq!(length(&[0x80]), None);
     }
 
     #[test]
