@@ -59,6 +59,8 @@ const BOUNDS: &[(&str, Bound)] = &[
     ("warm_start_ms", AtMost(5.0)),
     ("admission_ms", AtMost(10.0)),
     ("host_call_ns", AtMost(150.0)),
+    ("component_host_call_ns", AtMost(150.0)),
+    ("wasi_runs_per_s_per_core", AtLeast(25_000.0)),
     ("message_us", AtMost(10.0)),
     ("pipeline_step_us", AtMost(100.0)),
     ("kill_ms", AtMost(20.0)),

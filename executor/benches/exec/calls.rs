@@ -37,15 +37,19 @@ pub(crate) fn measure(process: &InProcess, figures: &mut Figures) {
     figures.insert("warm_start_ms", ours.as_secs_f64() * 1e3);
 
     // A loop of host calls minus the same call without the loop.
-    let host = prepared("bench.hostcalls");
     let input = |count: usize| Call { input: Bytes::from(vec![0; count]), ..Call::default() };
-    let (many, none) = interleaved(
-        BATCHES,
-        1,
-        |_| drop(black_box(runtime.call(&host, input(2)).unwrap())),
-        |_| drop(black_box(runtime.call(&host, input(0)).unwrap())),
-    );
-    figures.insert("host_call_ns", (many.saturating_sub(none)).as_secs_f64() * 1e9 / 200_000.0);
+    for (id, figure) in
+        [("bench.hostcalls", "host_call_ns"), ("bench.componentcalls", "component_host_call_ns")]
+    {
+        let host = prepared(id);
+        let (many, none) = interleaved(
+            BATCHES,
+            1,
+            |_| drop(black_box(runtime.call(&host, input(2)).unwrap())),
+            |_| drop(black_box(runtime.call(&host, input(0)).unwrap())),
+        );
+        figures.insert(figure, (many.saturating_sub(none)).as_secs_f64() * 1e9 / 200_000.0);
+    }
 
     let compute = prepared("bench.compute");
     let (guest, native) = interleaved(

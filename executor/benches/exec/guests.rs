@@ -18,6 +18,7 @@ pub(crate) struct Guests {
     pub(crate) component: Guest,
     pub(crate) echo: Guest,
     pub(crate) host_calls: Guest,
+    pub(crate) component_host_calls: Guest,
     pub(crate) compute: Guest,
     pub(crate) spin: Guest,
     pub(crate) wasi: Guest,
@@ -50,6 +51,7 @@ pub(crate) fn signed(stack: &Stack) -> Guests {
         bomb: signed_module(stack, "bench.bomb", "bench.bomb", &neighbours::compile_bomb(), &[]),
         echo,
         host_calls: sign(stack, "bench.hostcalls", HOST_CALLS),
+        component_host_calls: sign(stack, "bench.componentcalls", COMPONENT_HOST_CALLS),
         compute: sign(stack, "bench.compute", COMPUTE),
         spin: sign(stack, "bench.spin", SPIN),
         wasi: sign(stack, "bench.wasi", WASI),
@@ -164,6 +166,27 @@ const HOST_CALLS: &str = r#"(module
         (local.set $n (i64.sub (local.get $n) (i64.const 1)))
         (br $again)))
     (i32.const 0)))"#;
+
+/// The same as a component.
+const COMPONENT_HOST_CALLS: &str = r#"(component
+  (import "mentat:agent/io@1.0.0" (instance $io (export "input-len" (func (result u64)))))
+  (core func $len (canon lower (func $io "input-len")))
+  (core module $m
+    (import "io" "len" (func $len (result i64)))
+    (memory (export "memory") 1)
+    (func (export "process") (result i32)
+      (local $n i64)
+      (local.set $n (i64.mul (call $len) (i64.const 100000)))
+      (block $end
+        (loop $again
+          (br_if $end (i64.eqz (local.get $n)))
+          (drop (call $len))
+          (local.set $n (i64.sub (local.get $n) (i64.const 1)))
+          (br $again)))
+      (i32.const 0)))
+  (core instance $m (instantiate $m (with "io" (instance (export "len" (func $len))))))
+  (func (export "process") (result (result (error string)))
+    (canon lift (core func $m "process") (memory $m "memory"))))"#;
 
 /// A sieve over 1 MiB, as many rounds as its input has bytes; the count of primes is the output.
 const COMPUTE: &str = r#"(module

@@ -100,6 +100,7 @@ impl Stack {
             &guests.component,
             &guests.echo,
             &guests.host_calls,
+            &guests.component_host_calls,
             &guests.compute,
             &guests.spin,
             &guests.wasi,

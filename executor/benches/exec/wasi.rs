@@ -34,6 +34,7 @@ pub(crate) fn measure(process: &InProcess, figures: &mut Figures) {
         scope.spawn(|| interleaved(BATCHES, CALLS, ours, bare)).join().unwrap()
     });
     figures.insert("wasi_ratio", ours.as_secs_f64() / raw.as_secs_f64());
+    figures.insert("wasi_runs_per_s_per_core", 1.0 / ours.as_secs_f64());
     figures.insert("wasi_call_us", ours.as_secs_f64() * 1e6);
     figures.insert("bare_wasi_call_us", raw.as_secs_f64() * 1e6);
     std::thread::scope(|scope| {
