@@ -85,6 +85,16 @@ fn rules_are_reported_first_then_stop_what_they_forbid_and_everybody_decides_ali
     let audited = stack.ctl(&[&audit[..], &["dev@example.com", &quick]].concat()).success().json();
     assert_eq!(audited["permitted"][0]["rules"], serde_json::json!(["ours"]), "{audited}");
     stack.ctl(&[&audit[..], &["other@example.com", &quick]].concat()).refused(1, "not_permitted");
+    let levels: Vec<_> = audited["levels"].as_array().unwrap().iter().map(|one| &one["level"]).collect();
+    assert_eq!(levels, ["verified"], "{audited}");
+
+    // What it asks for beyond the release before, and nothing beyond itself.
+    let earlier = from_text(&dir.path().join("earlier"), "rules.quick", QUICK).to_str().unwrap().to_owned();
+    let since = |folder: &str| stack.ctl(&["--json", "audit-capabilities", "--previous", folder, &quick]);
+    let more = since(&earlier).refused(1, "more_than_before").json();
+    let asked = serde_json::json!(["compute:cpu_ms=600000,wall_ms=600000"]);
+    assert_eq!((&more["previous"]["added"], &more["previous"]["removed"]), (&asked, &serde_json::json!([])));
+    assert_eq!(since(&quick).success().json()["previous"]["added"], serde_json::json!([]));
 
     let (home, folder) = (stack.home().to_owned(), stack.dir().display().to_string());
     std::thread::scope(|scope| {
