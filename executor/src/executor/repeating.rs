@@ -97,14 +97,18 @@ impl Executor {
     fn answer_again(&self, answer: &Repeatable) -> Result<Executed, Denied> {
         // However it ended: what a guest said before it failed is its word as well as its output is.
         if let Some((id, digest)) = &answer.ran {
-            let agent = self.release_of(id, *digest)?;
-            self.may_run(&agent)?;
-            if let Some(pipeline) = agent.prepared.pipeline() {
-                self.steps_may_run(pipeline)?;
-            }
+            self.may_be_told(id, *digest)?;
         }
         let executed = answer.result.as_ref().map_err(Denied::clone)?;
         Ok(Executed { repeated: true, ..executed.clone() })
+    }
+
+    /// Whether what a release said may be handed out later: only while it is loaded and may run, and so may the steps of a
+    /// pipeline.
+    pub(super) fn may_be_told(&self, id: &str, digest: ModuleDigest) -> Result<(), Denied> {
+        let agent = self.release_of(id, digest)?;
+        self.may_run(&agent)?;
+        agent.prepared.pipeline().map_or(Ok(()), |pipeline| self.steps_may_run(pipeline))
     }
 }
 

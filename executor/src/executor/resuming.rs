@@ -2,7 +2,7 @@
 //!
 //! A plain reader is part of its call: where it goes, the call ends. Of a resumable call the events are kept, and the call
 //! goes on without a reader for a while; whoever began it reads on from any event that is still kept. What an agent streamed
-//! is not handed out any more once the agent may not run.
+//! is not handed out any more once the agent may not run or is loaded no longer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,13 +101,11 @@ impl Executor {
     /// # Errors
     ///
     /// `stream_unknown` for a stream that this caller did not begin or that is kept no longer; `invalid_argument` for an event
-    /// that there has not been; a denial when the agent may not run any more.
+    /// that there has not been; a denial when the agent may not run any more, or a step of the pipeline; `not_loaded`.
     pub fn read_on(&self, caller: &Caller, id: &str, from: u64) -> Result<Reading, Denied> {
         let found = self.kept.find(caller, id, clock::monotonic())?;
         let (agent, digest) = found.release;
-        if let Some(agent) = self.agents.release(&agent, digest) {
-            self.may_run(&agent)?;
-        }
+        self.may_be_told(&agent, digest)?;
         Ok(Reading(Source::Kept { begun: None, reader: found.window.read(from)? }))
     }
 }
@@ -210,7 +208,30 @@ mod tests {
         server.executor.revoke_for_test(agent, &server.executor.find(agent).unwrap().digest);
         let refused = server.executor.read_on(&caller, &id, next).err().unwrap();
         assert_eq!(refused.code, "revoked", "what it streamed is nobody's any more");
+        // Nobody judges what is not there any more, and it was revoked when it went.
         server.executor.unload(agent).await.unwrap();
+        let refused = server.executor.read_on(&caller, &id, next).err().unwrap();
+        assert_eq!(refused.code, "not_loaded");
+    }
+
+    #[cfg(feature = "pipelines")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_stream_of_a_pipeline_whose_step_may_not_run_is_not_read_on() {
+        use crate::executor::composing_tests::{DRAFT, Draft, agent, compose};
+        let server = Server::start().await;
+        let step = agent(&server, "resume.step", crate::testing::wat_echo()).await;
+        let steps = [Draft { name: "only", agent: "resume.step", module: &step, ..DRAFT }];
+        compose(&server, "resume.whole", &steps).await;
+        let terms = Terms { resumable: true, ..Terms::default() };
+        let input = Bytes::from_static(b"said");
+        let mut first = server.executor.execute_and_read("resume.whole", input, terms).await.unwrap();
+        let Some(Heard::Begun(id)) = first.next().await else { panic!("no name") };
+        while first.next().await.is_some() {}
+        let caller = Caller::default();
+        let mut again = server.executor.read_on(&caller, &id, 0).unwrap();
+        assert!(matches!(again.next().await, Some(Heard::Next(_, Next::Ended(Ok(_))))));
+        server.executor.revoke_for_test("resume.step", &step);
+        assert_eq!(server.executor.read_on(&caller, &id, 0).err().unwrap().code, "revoked");
     }
 
     #[tokio::test]
