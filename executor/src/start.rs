@@ -286,6 +286,7 @@ pub async fn start_with(
     };
     let executor = Executor::new(parts, &settings.state)?;
     executor.started()?;
+    tokio::spawn(Arc::clone(&executor).keep_judging());
     // A log or authority that is down must not keep the executor from starting: it starts and denies.
     if tokio::time::timeout(settings.evidence.timeout, executor.refresh()).await.is_err() {
         tracing::warn!("evidence could not be fetched in time; new modules are denied until it is");

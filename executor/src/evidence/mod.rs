@@ -27,6 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use executor_engine::ModuleDigest;
 use serde::Deserialize;
+use tokio::sync::Notify;
 use trust_store::attestation::Attestation;
 use trust_store::crl::Crl;
 use trust_store::evidence::Evidence;
@@ -181,6 +182,8 @@ pub struct Collector {
     snapshot: ArcSwap<Snapshot>,
     epoch: AtomicU64,
     publishing: tokio::sync::Mutex<()>,
+    /// Something was learnt that no round is about to tell.
+    news: Arc<Notify>,
 }
 
 impl Collector {
@@ -194,6 +197,7 @@ impl Collector {
         http: reqwest::Client,
         config: &EvidenceConfig,
     ) -> Result<Self, EvidenceError> {
+        let news = Arc::new(Notify::new());
         let logs = Logs::new(&verifier, &http, config)?;
         let feed = config.events.as_deref().map(|url| Feed::new(http.clone(), url)).transpose()?;
         let announced = match (&config.events, &config.event_log) {
@@ -216,6 +220,7 @@ impl Collector {
             snapshot: ArcSwap::from_pointee(first),
             epoch: AtomicU64::new(0),
             publishing: tokio::sync::Mutex::default(),
+            news,
         })
     }
 
@@ -308,10 +313,26 @@ impl Collector {
     /// Fetches what this attestation needs and is not there yet: lists its certificates name (at allowed addresses
     /// only), what OCSP responders there say, and the proofs from its checkpoints to the newest one.
     pub async fn prepare_for(&self, digest: ModuleDigest, attestation: &Attestation) -> Arc<Snapshot> {
+        let before = self.snapshot();
         let answers = self.responders.want(digest, attestation);
         let (lists, answers, proofs) =
             tokio::join!(self.crls.want(attestation), answers, self.logs.want(attestation));
-        if lists || answers || proofs { self.publish().await } else { self.snapshot() }
+        if !lists && !answers && !proofs {
+            return self.snapshot();
+        }
+        let snapshot = self.publish().await;
+        // It may be about everybody, and whoever asked judges one upload. Further proofs are about that one alone.
+        if snapshot.fork != before.fork || ((lists || answers) && snapshot.epoch != before.epoch) {
+            self.news.notify_one();
+        }
+        snapshot
+    }
+
+    /// Waits for what an upload brought to light, or for a log that forked, and publishes it. Whoever waits judges everybody by it:
+    /// no round does, or not before each of its sources has answered.
+    pub(crate) async fn news(&self) -> Arc<Snapshot> {
+        self.news.notified().await;
+        self.publish().await
     }
 
     /// Begins a new epoch with the same evidence: what verdicts were made of besides evidence has changed.

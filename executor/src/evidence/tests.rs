@@ -23,6 +23,7 @@ use trust_store::evidence::Evidence;
 use trust_store::evidence::signed::{self, EvidenceSigner};
 use trust_store::json::Bytes;
 use trust_store::key_details::{HashAlgorithm, KeyDetails};
+use trust_store::log_entry::{InclusionEvidence, TransparencyLogEntry};
 use trust_store::provider::AwsLc;
 use trust_store::trusted_root::{
     Authority, CertificateChain, DistinguishedName, KeyId, LogInstance, LogKey, TrustedRoot,
@@ -162,30 +163,56 @@ impl Ca {
 }
 
 pub(crate) struct Log {
+    origin: &'static str,
     pair: Ed25519KeyPair,
     key: VerifierKey,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
+        Self::of(ORIGIN)
+    }
+
+    fn of(origin: &'static str) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
-        let key = VerifierKey::ed25519(ORIGIN, &pair.public_key().as_ref().try_into().unwrap()).unwrap();
-        Self { pair, key }
+        let key = VerifierKey::ed25519(origin, &pair.public_key().as_ref().try_into().unwrap()).unwrap();
+        Self { origin, pair, key }
     }
 
     pub(crate) fn checkpoint(&self, size: u64, root: Hash) -> Vec<u8> {
-        let checkpoint = Checkpoint::new(ORIGIN, TreeHead { size, root }).unwrap();
+        let checkpoint = Checkpoint::new(self.origin, TreeHead { size, root }).unwrap();
         let mut note = Note::new(&checkpoint.to_string()).unwrap();
         let signature = self.pair.sign(note.text().as_bytes()).as_ref().to_vec();
         note.push(NoteSignature::new(self.key.name(), self.key.id(), signature).unwrap());
         note.to_bytes()
     }
 
+    /// What a bundle has that leads to the log's tree of this size.
+    pub(crate) fn entry(&self, tree_size: u64) -> TransparencyLogEntry {
+        let inclusion = InclusionEvidence {
+            log_index: tree_size - 1,
+            root_hash: Hash([8; 32]),
+            tree_size,
+            hashes: Vec::new(),
+            checkpoint: "none".into(),
+        };
+        TransparencyLogEntry {
+            log_index: tree_size - 1,
+            log_id: self.instance().log_id.key_id.0,
+            kind: "hashedrekord".into(),
+            version: "0.0.2".into(),
+            integrated_time: 0,
+            inclusion_promise: None,
+            inclusion_proof: Some(inclusion),
+            canonicalized_body: b"{}".to_vec(),
+        }
+    }
+
     /// As a trusted root names it.
     pub(crate) fn instance(&self) -> LogInstance {
         let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         LogInstance {
-            base_url: format!("https://{ORIGIN}"),
+            base_url: format!("https://{}", self.origin),
             hash_algorithm: HashAlgorithm::Sha256,
             public_key: LogKey {
                 raw_bytes: Bytes([&prefix, self.pair.public_key().as_ref()].concat()),

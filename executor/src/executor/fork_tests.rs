@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tlog::{Hash, MemoryTree, leaf_hash};
+use tokio::task::JoinHandle;
 use trust_store::attestation::{AttestationBlock, Staples};
+use trust_store::log_entry::TransparencyLogEntry;
 use trust_store::trusted_root::TrustedRoot;
 
 use super::{Executed, Terms};
@@ -41,7 +43,18 @@ fn left_behind(server: &Server) -> tempfile::TempDir {
 }
 
 async fn load(server: &Server, agent: &str) -> Result<(), Denied> {
-    let block = AttestationBlock::new(attestation().bundle(), None, &[], Staples::default()).unwrap();
+    load_logged(server, agent, Vec::new()).await
+}
+
+/// With a bundle that leads to these places in logs.
+async fn load_logged(
+    server: &Server,
+    agent: &str,
+    log_entries: Vec<TransparencyLogEntry>,
+) -> Result<(), Denied> {
+    let mut bundle = attestation().bundle().clone();
+    bundle.log_entries = log_entries;
+    let block = AttestationBlock::new(&bundle, None, &[], Staples::default()).unwrap();
     let block = serde_json::to_string(&block).unwrap();
     let manifest =
         format!("id: {agent}\nversion: 1.0.0\nruntime: wasm\nmodule: m.wasm\nattestation: {block}\n");
@@ -55,6 +68,22 @@ async fn call(server: &Server, agent: &str) -> Result<Executed, Denied> {
 
 fn refusal<T>(outcome: Result<T, Denied>) -> Option<(u8, &'static str)> {
     outcome.err().map(|denied| (denied.step, denied.code))
+}
+
+/// A call that runs until somebody ends it.
+async fn spinning(server: &Server, agent: &'static str) -> JoinHandle<Result<Executed, Denied>> {
+    let spin = admitted(wat_spin(), GrantSet::default(), patient()).called(agent, "s@example.org");
+    server.executor.admit_for_test(spin).await;
+    let admission = server.executor.agents.find(agent).unwrap().admission();
+    let running = tokio::spawn({
+        let executor = Arc::clone(&server.executor);
+        async move { executor.execute(agent, Bytes::new(), Terms::default()).await }
+    });
+    while !server.executor.parts.runtime.live().has(admission) {
+        assert!(!running.is_finished(), "the call ended before it was seen");
+        tokio::task::yield_now().await;
+    }
+    running
 }
 
 async fn ready(server: &Server) -> (u16, String) {
@@ -80,17 +109,7 @@ async fn a_forked_log_ends_what_runs_and_admits_nothing_also_after_a_restart() {
     load(&server, "fork.echo").await.unwrap();
     call(&server, "fork.echo").await.unwrap();
     counted(&server, "mentatlab_log_forked 0");
-    let spin = admitted(wat_spin(), GrantSet::default(), patient()).called("fork.spin", "s@example.org");
-    server.executor.admit_for_test(spin).await;
-    let admission = server.executor.agents.find("fork.spin").unwrap().admission();
-    let running = tokio::spawn({
-        let executor = Arc::clone(&server.executor);
-        async move { executor.execute("fork.spin", Bytes::new(), Terms::default()).await }
-    });
-    while !server.executor.parts.runtime.live().has(admission) {
-        assert!(!running.is_finished(), "the call ended before it was seen");
-        tokio::task::yield_now().await;
-    }
+    let running = spinning(&server, "fork.spin").await;
 
     served.serve("/log/checkpoint", log.checkpoint(1, Hash([9; 32])));
     server.executor.refresh().await;
@@ -130,6 +149,25 @@ async fn a_forked_log_ends_what_runs_and_admits_nothing_also_after_a_restart() {
     assert_eq!(refusal(call(&server, "fork.echo").await), INCONSISTENT);
     let (status, told) = ready(&server).await;
     assert!(status == 503 && told.contains("log fork"), "{status} {told}");
+}
+
+/// Uploads bring logs to look at, and anybody who may read asks about one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_that_an_upload_brings_to_light_ends_what_runs_before_the_next_round() {
+    let (served, log) = (LogServer::start().await, Log::new());
+    let mut tree = MemoryTree::new();
+    tree.push(leaf_hash(b"one"));
+    served.serve("/log/checkpoint", log.checkpoint(1, tree.head().root));
+    let server = executor(&served, &log, tempfile::tempdir().unwrap()).await;
+    let running = spinning(&server, "fork.quiet").await;
+    tokio::spawn(Arc::clone(&server.executor).keep_judging());
+
+    // Nobody asks the log but for the sake of a bundle from beyond the tree that is known.
+    served.serve("/log/checkpoint", log.checkpoint(1, Hash([9; 32])));
+    let refused = load_logged(&server, "fork.later", vec![log.entry(2)]).await;
+    assert_eq!(refusal(refused), Some((11, "log_inconsistent")));
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running).await;
+    assert_eq!(refusal(ended.expect("it runs on").unwrap()), Some((11, "log_inconsistent")));
 }
 
 /// Anybody on the way can serve an old checkpoint: it ends nothing, is not believed, and does not stay unnoticed.

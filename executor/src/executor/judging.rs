@@ -199,6 +199,15 @@ impl Executor {
         self.restore_waiting();
     }
 
+    /// Judges everybody by what was learnt between rounds, until the process ends. From before the first round on, which may be
+    /// given up before it is over.
+    pub async fn keep_judging(self: Arc<Self>) {
+        loop {
+            self.parts.collector.news().await;
+            self.recheck_all().await;
+        }
+    }
+
     /// Refreshes now and then until the process ends.
     pub async fn keep_fresh(self: Arc<Self>, interval: Duration) {
         let lists = async {
