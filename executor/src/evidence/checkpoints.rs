@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use service::exit::one_line;
 use tlog_client::{EntryFormat, Error, LogClient, Monitor, MonitorState, RetryPolicy};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use trust_store::attestation::Attestation;
 use trust_store::evidence::{Evidence, LogEvidence, RememberedHead};
 use trust_store::provider::AwsLc;
@@ -43,6 +43,8 @@ struct Log {
     client: LogClient,
     file: PathBuf,
     patience: Duration,
+    /// Rung when it is found to have forked.
+    news: Arc<Notify>,
     /// Held while the log is waited for.
     inner: Mutex<Inner>,
     /// What was known last; read without waiting for anything.
@@ -79,6 +81,7 @@ impl Logs {
         verifier: &Verifier,
         http: &reqwest::Client,
         config: &EvidenceConfig,
+        news: &Arc<Notify>,
     ) -> Result<Self, EvidenceError> {
         let material = verifier.material();
         let mut logs = Vec::new();
@@ -117,6 +120,7 @@ impl Logs {
                 client,
                 file,
                 patience: config.timeout.saturating_mul(PATIENCE),
+                news: Arc::clone(news),
                 known: ArcSwap::from_pointee(known.clone()),
                 inner: Mutex::new(Inner {
                     monitor,
@@ -220,11 +224,17 @@ impl Log {
                 tracing::warn!(origin = %self.origin, %error, code = error.code(), "no checkpoint");
                 // Only two signed heads that contradict each other prove a fork. A log that went back may be a stale
                 // copy, which anybody on the way can serve: nothing new was learned, and freshness does the rest.
+                inner.known.problem = one_line(&error);
                 if let Error::Fork { evidence, .. } = &error {
                     inner.fork.prove(&format!("{}: {error}", self.origin), evidence);
+                    let before = inner.known.fork.take();
                     inner.known.fork = inner.fork.detail().map(str::to_owned);
+                    if inner.known.fork != before {
+                        // Neither its own proofs, which it may withhold, nor another log is waited for.
+                        self.known.store(Arc::new(inner.known.clone()));
+                        self.news.notify_one();
+                    }
                 }
-                inner.known.problem = one_line(&error);
             }
             Err(_) => inner.known.problem = "the log did not answer in time".to_owned(),
         }

@@ -198,7 +198,7 @@ impl Collector {
         config: &EvidenceConfig,
     ) -> Result<Self, EvidenceError> {
         let news = Arc::new(Notify::new());
-        let logs = Logs::new(&verifier, &http, config)?;
+        let logs = Logs::new(&verifier, &http, config, &news)?;
         let feed = config.events.as_deref().map(|url| Feed::new(http.clone(), url)).transpose()?;
         let announced = match (&config.events, &config.event_log) {
             (Some(url), Some(log)) => Some(Announced::new(http.clone(), url, log, config)?),

@@ -1,5 +1,7 @@
 //! A log that signed two histories, over restarts; and one that only went back.
 
+use trust_store::attestation::Attestation;
+
 use super::*;
 use crate::evidence::EvidenceError;
 
@@ -22,10 +24,19 @@ fn histories(log: &Log) -> Histories {
 
 /// A collector of this log's checkpoints and of nothing else.
 fn opened(server: &Server, log: &Log, state: &Path) -> Result<Collector, EvidenceError> {
+    opened_with(&[log], [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(), state)
+}
+
+/// One that trusts these logs, and follows those.
+fn opened_with(
+    trusted: &[&Log],
+    logs: BTreeMap<String, String>,
+    state: &Path,
+) -> Result<Collector, EvidenceError> {
     let mut root = TrustedRoot::new();
-    root.tlogs.push(log.instance());
+    root.tlogs.extend(trusted.iter().map(|log| log.instance()));
     let config = EvidenceConfig {
-        logs: [(ORIGIN.to_owned(), format!("{}/log", server.url))].into(),
+        logs,
         state: state.to_owned(),
         timeout: Duration::from_secs(60),
         ..EvidenceConfig::default()
@@ -65,6 +76,39 @@ async fn a_fork_is_kept_with_both_checkpoints_and_not_forgotten_by_a_restart() {
     let snapshot = collector.refresh_logs(&[]).await;
     assert!(snapshot.fork.is_some());
     assert_eq!(problem(&snapshot, "checkpoint"), "", "its source is in order and the log is not");
+}
+
+/// Neither is in a hurry: the one that forked serves the proofs that its round waits for.
+#[tokio::test]
+async fn a_fork_is_told_before_its_round_ends() {
+    const OTHER: &str = "other.ab12cd34.mentat.internal";
+    let attested = {
+        let mut bundle = crate::testing::attestation().bundle().clone();
+        bundle.log_entries.push(Log::new().entry(1));
+        Arc::new(Attestation::for_bundle(bundle).unwrap())
+    };
+    for silent in ["/other/checkpoint", "/log/tile/0/000.p/2"] {
+        let (server, log, other) = (Server::start().await, Log::new(), Log::of(OTHER));
+        let state = tempfile::tempdir().unwrap();
+        let Histories { new, other: contradicting, .. } = histories(&log);
+        server.serve("/log/checkpoint", new);
+        server.serve("/other/checkpoint", other.checkpoint(1, Hash([1; 32])));
+        let at = |path: &str| format!("{}/{path}", server.url);
+        let logs = [(ORIGIN.to_owned(), at("log")), (OTHER.to_owned(), at("other"))].into();
+        let collector = Arc::new(opened_with(&[&log, &other], logs, state.path()).unwrap());
+        assert_eq!(collector.refresh_logs(&[]).await.fork, None, "{silent}");
+
+        server.serve("/log/checkpoint", contradicting);
+        server.set(silent, Answer::Silence);
+        let round = tokio::spawn({
+            let (collector, attested) = (Arc::clone(&collector), Arc::clone(&attested));
+            async move { collector.refresh_logs(&[attested]).await }
+        });
+        let told = tokio::time::timeout(Duration::from_secs(10), collector.news()).await;
+        assert!(told.expect("it is not told").fork.is_some(), "{silent}");
+        assert!(!round.is_finished(), "{silent} is waited for");
+        round.abort();
+    }
 }
 
 #[tokio::test]
