@@ -90,7 +90,7 @@ pub use calling::{Executed, Next, Streaming, Terms};
 use draining::Draining;
 pub use reloading::PolicyChange;
 use reloading::Reloading;
-pub(crate) use repeating::Repeatable;
+pub(crate) use repeating::{Repeatable, instance_of, not_kept, size_of_result};
 use restoring::Waiting;
 pub use resuming::{Heard, Reading};
 pub use schedule::Schedule;

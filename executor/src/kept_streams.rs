@@ -2,6 +2,7 @@
 //!
 //! A stream belongs to the caller who began its call. To everybody else it is as if there were none, whoever guesses its name.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,21 +12,33 @@ use parking_lot::Mutex;
 
 use crate::admission::Denied;
 use crate::callers::Caller;
+use crate::clock;
 use crate::stream_window::Window;
 
-/// Streams of all callers, running and ended; one caller has at most half of them.
-const MAX_STREAMS: usize = 128;
+/// How much is kept, and for how long.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// Streams of all callers, running and ended; one caller has at most half of them.
+    streams: usize,
+    /// Bytes of results of those that ended.
+    results: usize,
+    /// How long the end of a call is kept for a reader who comes back.
+    kept: Duration,
+}
 
-/// Bytes of results of those that ended.
-const MAX_RESULTS: usize = 64 << 20;
-
-/// How long the end of a call is kept for a reader who comes back.
-const KEPT: Duration = Duration::from_secs(60);
+const ROOM: Room = Room { streams: 128, results: 64 << 20, kept: Duration::from_secs(60) };
 
 /// Every stream that is kept. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct KeptStreams {
+    room: Room,
     streams: Arc<Mutex<HashMap<Arc<str>, Stream>>>,
+}
+
+impl Default for KeptStreams {
+    fn default() -> Self {
+        Self { room: ROOM, streams: Arc::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -86,13 +99,13 @@ impl KeptStreams {
         aws_lc_rs::rand::fill(&mut name).map_err(failed)?;
         let (id, window): (Arc<str>, _) = (hex::encode(name).into(), Arc::<Window>::default());
         let mut streams = self.streams.lock();
-        forget_what_is_over(&mut streams, now);
+        self.forget_what_is_over(&mut streams, now);
         let owner = Arc::clone(caller.name());
         let own = streams.values().filter(|stream| stream.owner == owner).count();
-        let full = if own >= MAX_STREAMS / 2 {
+        let full = if own >= self.room.streams / 2 {
             !forget_oldest(&mut streams, |stream| stream.owner == owner)
         } else {
-            streams.len() >= MAX_STREAMS && !forget_oldest(&mut streams, |_| true)
+            streams.len() >= self.room.streams && !forget_oldest(&mut streams, |_| true)
         };
         if full {
             let text = "too many streams are kept; retry later, or call without `resumable`";
@@ -110,7 +123,7 @@ impl KeptStreams {
     /// `stream_unknown`.
     pub(crate) fn find(&self, caller: &Caller, id: &str, now: Instant) -> Result<Found, Denied> {
         let mut streams = self.streams.lock();
-        forget_what_is_over(&mut streams, now);
+        self.forget_what_is_over(&mut streams, now);
         let own = streams.get(id).filter(|stream| stream.owner == *caller.name());
         let found = own.and_then(|stream| {
             Some(Found { release: stream.release.clone()?, window: Arc::clone(&stream.window) })
@@ -120,32 +133,54 @@ impl KeptStreams {
         })
     }
 
-    /// Makes room where the results of calls that ended take too much, the oldest ones first.
-    pub(crate) fn ended(&self) {
+    /// A call ended. Where results take too much, others of them make room: first those that nobody reads, the oldest before the
+    /// rest, then those that their readers have taken, then the largest. That they ran stays known of those calls.
+    pub(crate) fn ended(&self, id: &str, now: Instant) {
         let mut streams = self.streams.lock();
-        loop {
-            let results = streams.values().filter_map(|stream| stream.window.ended());
-            if results.map(|(_, bytes)| bytes).sum::<usize>() <= MAX_RESULTS
-                || !forget_oldest(&mut streams, |_| true)
-            {
-                return;
+        self.forget_what_is_over(&mut streams, now);
+        let results = || streams.iter().filter_map(|(id, stream)| Some((id, stream, stream.window.end()?)));
+        while results().map(|(_, _, end)| end.bytes).sum::<usize>() > self.room.results {
+            // Whoever reads this one has had no time to take it.
+            let others = results().filter(|(other, _, end)| end.unread_since.is_some() || &***other != id);
+            let largest = others.filter(|(_, _, end)| end.bytes > 0).min_by_key(|(_, _, end)| {
+                (end.unread_since.is_none(), end.unread_since, !end.is_taken, Reverse(end.bytes))
+            });
+            match largest {
+                Some((_, stream, _)) => stream.window.give_up_result(),
+                None => return,
             }
         }
     }
-}
 
-fn forget_what_is_over(streams: &mut HashMap<Arc<str>, Stream>, now: Instant) {
-    streams.retain(|_, stream| {
-        let ended = stream.window.ended();
-        ended.is_none_or(|(at, _)| now.saturating_duration_since(at) < KEPT)
-    });
+    /// Forgets what is over, until this stream is among that: somebody may come for no other one.
+    pub(crate) async fn forget_in_time(&self, id: &str) {
+        while let Some(left) = self.left(id, clock::monotonic()) {
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    /// How long a stream that ended is kept at least; nothing once it is not any more.
+    fn left(&self, id: &str, now: Instant) -> Option<Duration> {
+        let mut streams = self.streams.lock();
+        self.forget_what_is_over(&mut streams, now);
+        let since = streams.get(id)?.window.end().and_then(|end| end.unread_since);
+        let kept = self.room.kept;
+        Some(since.map_or(kept, |since| kept.saturating_sub(now.saturating_duration_since(since))))
+    }
+
+    fn forget_what_is_over(&self, streams: &mut HashMap<Arc<str>, Stream>, now: Instant) {
+        streams.retain(|_, stream| {
+            let since = stream.window.end().and_then(|end| end.unread_since);
+            since.is_none_or(|since| now.saturating_duration_since(since) < self.room.kept)
+        });
+    }
 }
 
 /// Forgets the stream that ended first, of those; whether there was one. One that is read is kept.
 fn forget_oldest(streams: &mut HashMap<Arc<str>, Stream>, of: impl Fn(&Stream) -> bool) -> bool {
     let ended = streams.iter().filter(|(_, stream)| of(stream));
-    let ended = ended.filter_map(|(id, stream)| Some((stream.window.ended()?.0, Arc::clone(id))));
-    match ended.min_by_key(|(at, _)| *at) {
+    let ended = ended.filter_map(|(id, stream)| Some((stream.window.end()?.unread_since?, Arc::clone(id))));
+    match ended.min_by_key(|(since, _)| *since) {
         Some((_, id)) => streams.remove(&id).is_some(),
         None => false,
     }
@@ -154,8 +189,9 @@ fn forget_oldest(streams: &mut HashMap<Arc<str>, Stream>, of: impl Fn(&Stream) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
-    use crate::executor::Next;
+    use crate::executor::{Executed, Next};
+    use crate::runtime::{InstanceId, Outcome, Usage};
+    use crate::stream_window::{Reader, Told};
 
     fn begin(streams: &KeptStreams, who: &str) -> Result<(Arc<str>, Arc<Window>), Denied> {
         let place = streams.begin(&Caller::new(who), clock::monotonic())?;
@@ -183,7 +219,7 @@ mod tests {
         assert_eq!(streams.find(&Caller::new("a"), &name, now).unwrap_err().code, "stream_unknown");
         drop(place);
         assert_eq!(streams.streams.lock().len(), 1);
-        let later = |seconds| clock::monotonic() + KEPT + Duration::from_secs(seconds);
+        let later = |seconds| clock::monotonic() + ROOM.kept + Duration::from_secs(seconds);
         assert!(streams.find(&Caller::new("a"), &id, later(1)).is_ok(), "it runs");
         end(&window);
         assert!(streams.find(&Caller::new("a"), &id, clock::monotonic()).is_ok(), "it has just ended");
@@ -193,9 +229,9 @@ mod tests {
     #[test]
     fn streams_are_bounded_and_those_that_ended_make_room() {
         let streams = KeptStreams::default();
-        let own: Vec<_> = (0..MAX_STREAMS / 2).map(|_| begin(&streams, "a").unwrap()).collect();
+        let own: Vec<_> = (0..ROOM.streams / 2).map(|_| begin(&streams, "a").unwrap()).collect();
         assert_eq!(begin(&streams, "a").unwrap_err().code, "streams_full", "half of them are one caller's");
-        for n in 0..MAX_STREAMS / 2 {
+        for n in 0..ROOM.streams / 2 {
             begin(&streams, &format!("other {n}")).unwrap();
         }
         assert_eq!(begin(&streams, "b").unwrap_err().code, "streams_full");
@@ -208,5 +244,84 @@ mod tests {
         assert_eq!(begin(&streams, "b").unwrap_err().code, "streams_full", "what is read is kept");
         drop(reader);
         begin(&streams, "b").unwrap();
+    }
+
+    fn with(room: Room) -> KeptStreams {
+        KeptStreams { room, ..KeptStreams::default() }
+    }
+
+    fn instance() -> InstanceId {
+        InstanceId::parse("i-0123456789abcdef").unwrap()
+    }
+
+    /// Ends a call with an output of so many bytes.
+    fn end_with(streams: &KeptStreams, id: &str, window: &Window, bytes: usize) {
+        let outcome = Outcome {
+            instance: instance(),
+            output: vec![7; bytes],
+            exit_code: 0,
+            usage: Usage::default(),
+            log: Vec::new(),
+            metrics: Vec::new(),
+        };
+        let digest = ModuleDigest::of(b"");
+        window.push(Next::Ended(Ok(Executed { digest, outcome, repeated: false, receipt: None })));
+        streams.ended(id, clock::monotonic());
+    }
+
+    /// What a reader is told at the end: bytes of the output, or why there are none.
+    async fn end_of(mut reader: Reader) -> Result<usize, &'static str> {
+        let Some(Told::Event(0, Next::Ended(result))) = reader.next().await else { panic!("no end") };
+        result.map(|done| done.outcome.output.len()).map_err(|denied| {
+            assert_eq!(denied.said.unwrap().instance, instance(), "by it, the receipt is found");
+            denied.code
+        })
+    }
+
+    #[tokio::test]
+    async fn results_are_bounded_while_they_are_read_as_well() {
+        let streams = with(Room { results: 100, ..ROOM });
+        let ended = |bytes| {
+            let (id, window) = begin(&streams, "a").unwrap();
+            let reader = window.read(0).unwrap();
+            end_with(&streams, &id, &window, bytes);
+            (window, reader)
+        };
+        let (unread, taken, small, large) = (ended(10), ended(15), ended(20), ended(40));
+        drop(unread.1);
+        let mut reading = taken.1;
+        assert!(reading.next().await.is_some());
+        let kept = |window: &Arc<Window>| window.end().unwrap().bytes > 0;
+        let mut held = Vec::new();
+        for (bytes, expected) in [
+            (20, [false, true, true, true]),
+            (15, [false, false, true, true]),
+            (20, [false, false, true, false]),
+            // Too much for all of them: who reads it gets it all the same.
+            (101, [false; 4]),
+        ] {
+            held.push(ended(bytes));
+            let windows = [&unread.0, &taken.0, &small.0, &large.0];
+            assert_eq!(windows.map(kept), expected, "{bytes}");
+        }
+        assert_eq!(end_of(held.pop().unwrap().1).await, Ok(101));
+        assert_eq!(end_of(large.1).await, Err("answer_not_kept"));
+        assert_eq!(end_of(unread.0.read(0).unwrap()).await, Err("answer_not_kept"));
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_forgotten_though_nobody_comes() {
+        let streams = with(Room { kept: Duration::from_millis(50), ..ROOM });
+        let (id, window) = begin(&streams, "a").unwrap();
+        let reader = window.read(0).unwrap();
+        end(&window);
+        let forgotten = async |patience| {
+            let patience = Duration::from_millis(patience);
+            tokio::time::timeout(patience, streams.forget_in_time(&id)).await.is_ok()
+        };
+        assert!(!forgotten(150).await, "somebody reads it");
+        drop(reader);
+        assert!(forgotten(10_000).await);
+        assert!(streams.streams.lock().is_empty());
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::admission::Denied;
 use crate::clock;
-use crate::executor::Next;
+use crate::executor::{Executed, Next, instance_of, not_kept, size_of_result};
 use crate::streams::StreamEvent;
 
 /// Events that are kept, and their bytes; the end of the call is kept besides.
@@ -45,11 +45,12 @@ pub(crate) struct Window {
 
 #[derive(Debug, Default)]
 struct State {
-    events: VecDeque<Next>,
+    events: VecDeque<StreamEvent>,
     /// Number of the oldest one that is kept.
     first: u64,
-    /// Bytes of all of them but the end.
+    /// Bytes of all of them.
     bytes: usize,
+    /// Has the number after the last of them.
     ended: Option<Ended>,
     /// Who reads, by the count of those who have.
     reader: Option<u64>,
@@ -61,20 +62,48 @@ struct State {
 }
 
 /// The end of the call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Ended {
     at: Instant,
+    result: Arc<Result<Executed, Denied>>,
+    /// What the result takes.
     bytes: usize,
 }
 
+/// The end of a call, as whoever keeps it sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// What its result takes.
+    pub(crate) bytes: usize,
+    /// Since when nobody reads it, if nobody does.
+    pub(crate) unread_since: Option<Instant>,
+    /// Whether who reads has taken it.
+    pub(crate) is_taken: bool,
+}
+
 impl State {
-    /// The number of the event that comes next.
+    /// The number of the event that comes next, or of the end.
     fn next(&self) -> u64 {
         self.first.saturating_add(self.events.len() as u64)
     }
 
-    fn event(&self, number: u64) -> Option<&Next> {
+    /// How many events there have been, the end among them.
+    fn count(&self) -> u64 {
+        self.next().saturating_add(u64::from(self.ended.is_some()))
+    }
+
+    fn event(&self, number: u64) -> Option<&StreamEvent> {
         self.events.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn push(&mut self, event: StreamEvent) {
+        self.bytes = self.bytes.saturating_add(event.size());
+        self.events.push_back(event);
+        while (self.events.len() > MAX_EVENTS || self.bytes > ROOM) && self.events.len() > 1 {
+            let gone = self.events.pop_front().as_ref().map_or(0, StreamEvent::size);
+            self.bytes = self.bytes.saturating_sub(gone);
+            self.first = self.first.saturating_add(1);
+        }
     }
 
     /// Whether the reader keeps up, or there is none to wait for.
@@ -84,45 +113,23 @@ impl State {
         }
         let taken = usize::try_from(self.position.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let behind = self.events.iter().skip(taken);
-        behind.clone().count() < MAX_BEHIND && behind.map(size_of_event).sum::<usize>() < BEHIND_ROOM
-    }
-}
-
-/// What an event takes of the room.
-fn size_of_event(event: &Next) -> usize {
-    match event {
-        Next::Event(StreamEvent::Data { bytes, .. }) => bytes.len(),
-        Next::Event(StreamEvent::Log(line)) => line.text.len(),
-        Next::Event(StreamEvent::End { .. } | StreamEvent::Missed { .. }) | Next::Ended(_) => 0,
-    }
-}
-
-/// What the end of a call takes while it is kept.
-fn size_of_end(event: &Next) -> usize {
-    let lines = |log: &[crate::abi::sinks::LogRecord]| log.iter().map(|line| line.text.len()).sum::<usize>();
-    match event {
-        Next::Event(_) => 0,
-        Next::Ended(Ok(done)) => done.outcome.output.len() + lines(&done.outcome.log),
-        Next::Ended(Err(denied)) => denied.said.as_ref().map_or(0, |said| lines(&said.log)),
+        behind.clone().count() < MAX_BEHIND && behind.map(StreamEvent::size).sum::<usize>() < BEHIND_ROOM
     }
 }
 
 impl Window {
     /// Puts in what comes next; nothing after the end.
-    pub(crate) fn push(&self, event: Next) {
+    pub(crate) fn push(&self, next: Next) {
         let mut state = self.state.lock();
         if state.ended.is_some() {
             return;
         }
-        if matches!(event, Next::Ended(_)) {
-            state.ended = Some(Ended { at: clock::monotonic(), bytes: size_of_end(&event) });
-        }
-        state.bytes = state.bytes.saturating_add(size_of_event(&event));
-        state.events.push_back(event);
-        while (state.events.len() > MAX_EVENTS || state.bytes > ROOM) && state.events.len() > 1 {
-            let gone = state.events.pop_front().as_ref().map_or(0, size_of_event);
-            state.bytes = state.bytes.saturating_sub(gone);
-            state.first = state.first.saturating_add(1);
+        match next {
+            Next::Event(event) => state.push(event),
+            Next::Ended(result) => {
+                let bytes = size_of_result(&result);
+                state.ended = Some(Ended { at: clock::monotonic(), result: Arc::new(result), bytes });
+            }
         }
         drop(state);
         self.changed.notify_waiters();
@@ -164,8 +171,8 @@ impl Window {
     /// `invalid_argument` for the number of an event that there has not been.
     pub(crate) fn read(self: &Arc<Self>, from: u64) -> Result<Reader, Denied> {
         let mut state = self.state.lock();
-        if from > state.next() {
-            let text = format!("this stream has had {} events so far", state.next());
+        if from > state.count() {
+            let text = format!("this stream has had {} events so far", state.count());
             return Err(Denied::new("invalid_argument", text));
         }
         state.readers += 1;
@@ -178,11 +185,24 @@ impl Window {
         Ok(Reader { window: Arc::clone(self), id, next: from, is_replaced: false })
     }
 
-    /// When the call ended, for one that nobody reads, and the bytes of its end.
-    pub(crate) fn ended(&self) -> Option<(Instant, usize)> {
+    /// The end of the call, if it has ended.
+    pub(crate) fn end(&self) -> Option<End> {
         let state = self.state.lock();
-        let ended = state.ended.filter(|_| state.reader.is_none())?;
-        Some((state.alone_since.map_or(ended.at, |since| since.max(ended.at)), ended.bytes))
+        let ended = state.ended.as_ref()?;
+        let unread_since = match state.reader {
+            Some(_) => None,
+            None => Some(state.alone_since.map_or(ended.at, |since| since.max(ended.at))),
+        };
+        Some(End { bytes: ended.bytes, unread_since, is_taken: state.position > state.next() })
+    }
+
+    /// Keeps of the result only that there was one.
+    pub(crate) fn give_up_result(&self) {
+        let mut state = self.state.lock();
+        if let Some(ended) = &mut state.ended {
+            ended.bytes = 0;
+            ended.result = Arc::new(Err(not_kept(instance_of(&ended.result))));
+        }
     }
 }
 
@@ -213,17 +233,21 @@ impl Reader {
                     state.position = self.next;
                     return Some(Told::Gone(gone));
                 }
-                let event = state.event(self.next).cloned();
-                if let Some(event) = event {
-                    let number = self.next;
+                let number = self.next;
+                if number >= state.count() {
+                    if state.ended.is_some() {
+                        return None;
+                    }
+                } else {
+                    let event = state.event(number).cloned();
+                    let result = state.ended.as_ref().map(|ended| Arc::clone(&ended.result));
                     self.next += 1;
                     state.position = self.next;
                     drop(state);
                     self.window.changed.notify_waiters();
-                    return Some(Told::Event(number, event));
-                }
-                if state.ended.is_some() {
-                    return None;
+                    // An output may be long: it is copied where nobody waits for it.
+                    let result = || result.map(|result| Next::Ended(Arc::unwrap_or_clone(result)));
+                    return event.map(Next::Event).or_else(result).map(|next| Told::Event(number, next));
                 }
             }
             changed.await;
@@ -350,9 +374,11 @@ mod tests {
         drop(reader);
         assert!(alone().await.is_ok());
         window.push(end());
-        assert!(window.ended().is_some());
+        let unread = || window.end().unwrap().unread_since;
+        assert!(unread().is_some());
         let reader = window.read(0).unwrap();
-        assert!(window.ended().is_none() && alone().await.is_err(), "somebody is back");
+        assert!(unread().is_none() && alone().await.is_err(), "somebody is back");
         drop(reader);
+        assert!(unread().is_some());
     }
 }

@@ -72,7 +72,8 @@ pub enum StreamEvent {
 }
 
 impl StreamEvent {
-    fn size(&self) -> usize {
+    /// What it takes of the room.
+    pub(crate) fn size(&self) -> usize {
         match self {
             Self::Data { bytes, .. } => bytes.len(),
             Self::Log(line) => line.text.len(),

@@ -114,31 +114,42 @@ impl Executor {
 
 impl Repeatable {
     fn instance(&self) -> Option<InstanceId> {
-        match &self.result {
-            Ok(executed) => Some(executed.outcome.instance),
-            Err(denied) => denied.said.as_ref().map(|said| said.instance),
-        }
+        instance_of(&self.result)
     }
 
     /// Bytes that it takes.
     fn size(&self) -> usize {
-        let (output, log, metrics): (usize, &[LogRecord], &[MetricRecord]) = match &self.result {
-            Ok(executed) => {
-                let outcome = &executed.outcome;
-                (outcome.output.capacity(), outcome.log.as_slice(), outcome.metrics.as_slice())
-            }
-            Err(denied) => match denied.said.as_deref() {
-                Some(Said { log, metrics, .. }) => (denied.message.len(), log.as_slice(), metrics.as_slice()),
-                None => (denied.message.len(), &[], &[]),
-            },
-        };
-        let lines = log.iter().map(|line| line.text.len() + size_of::<LogRecord>()).sum::<usize>();
-        let values = metrics.iter().map(|metric| metric.name.len() + size_of::<MetricRecord>());
-        output.saturating_add(lines).saturating_add(values.sum())
+        size_of_result(&self.result)
     }
 }
 
-fn not_kept(instance: Option<InstanceId>) -> Denied {
+/// The instance that a result is of, if something ran.
+pub(crate) fn instance_of(result: &Result<Executed, Denied>) -> Option<InstanceId> {
+    match result {
+        Ok(executed) => Some(executed.outcome.instance),
+        Err(denied) => denied.said.as_ref().map(|said| said.instance),
+    }
+}
+
+/// Bytes that a result takes while it is kept.
+pub(crate) fn size_of_result(result: &Result<Executed, Denied>) -> usize {
+    let (output, log, metrics): (usize, &[LogRecord], &[MetricRecord]) = match result {
+        Ok(executed) => {
+            let outcome = &executed.outcome;
+            (outcome.output.capacity(), outcome.log.as_slice(), outcome.metrics.as_slice())
+        }
+        Err(denied) => match denied.said.as_deref() {
+            Some(Said { log, metrics, .. }) => (denied.message.len(), log.as_slice(), metrics.as_slice()),
+            None => (denied.message.len(), &[], &[]),
+        },
+    };
+    let lines = log.iter().map(|line| line.text.len() + size_of::<LogRecord>()).sum::<usize>();
+    let values = metrics.iter().map(|metric| metric.name.len() + size_of::<MetricRecord>());
+    output.saturating_add(lines).saturating_add(values.sum())
+}
+
+/// A call whose answer had to make room for those of others.
+pub(crate) fn not_kept(instance: Option<InstanceId>) -> Denied {
     let text = "this call was made before, and its answer is kept no longer; it is not made again";
     let said = instance.map(|instance| Box::new(Said { instance, log: Vec::new(), metrics: Vec::new() }));
     Denied { said, ..Denied::new("answer_not_kept", text) }

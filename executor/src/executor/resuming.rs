@@ -88,10 +88,12 @@ impl Executor {
         };
         let (id, window) = place.begun(agent, digest);
         let reader = window.read(0)?;
-        let kept = self.kept.clone();
+        let (kept, name) = (self.kept.clone(), Arc::clone(&id));
         tokio::spawn(async move {
             fill(streaming, &window, ALONE).await;
-            kept.ended();
+            drop(window);
+            kept.ended(&name, clock::monotonic());
+            kept.forget_in_time(&name).await;
         });
         Ok(Reading(Source::Kept { begun: Some(id), reader }))
     }
