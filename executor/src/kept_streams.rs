@@ -22,11 +22,14 @@ struct Room {
     streams: usize,
     /// Bytes of results of those that ended.
     results: usize,
+    /// Bytes of inputs of calls under way, which outlive the connections that they came by. Those of one caller have at most half
+    /// of them, or are one input.
+    inputs: usize,
     /// How long the end of a call is kept for a reader who comes back.
     kept: Duration,
 }
 
-const ROOM: Room = Room { streams: 128, results: 64 << 20, kept: Duration::from_secs(60) };
+const ROOM: Room = Room { streams: 128, results: 64 << 20, inputs: 64 << 20, kept: Duration::from_secs(60) };
 
 /// Every stream that is kept. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -46,6 +49,8 @@ struct Stream {
     owner: Arc<str>,
     /// Agent and module of the call; nothing while it is about to begin.
     release: Option<(String, ModuleDigest)>,
+    /// Bytes of the call's input, while it has one.
+    input: usize,
     window: Arc<Window>,
 }
 
@@ -87,12 +92,12 @@ impl Drop for Place {
 }
 
 impl KeptStreams {
-    /// Room for the stream of one more call.
+    /// Room for the stream of one more call, with so many bytes of input.
     ///
     /// # Errors
     ///
-    /// `streams_full` when all of them, or half of them by this caller, are in use.
-    pub(crate) fn begin(&self, caller: &Caller, now: Instant) -> Result<Place, Denied> {
+    /// `streams_full` when all of them, or half of them by this caller, are in use; or as much of the room for inputs.
+    pub(crate) fn begin(&self, caller: &Caller, input: usize, now: Instant) -> Result<Place, Denied> {
         let mut name = [0; 16];
         let failed =
             |_| Denied::new("internal", "the stream cannot be named").for_operator("no random bytes");
@@ -101,6 +106,18 @@ impl KeptStreams {
         let mut streams = self.streams.lock();
         self.forget_what_is_over(&mut streams, now);
         let owner = Arc::clone(caller.name());
+        let (mut all_inputs, mut own_inputs) = (0, 0);
+        for stream in streams.values() {
+            all_inputs += stream.input;
+            own_inputs += if stream.owner == owner { stream.input } else { 0 };
+        }
+        // Alone an input may be longer: it is bounded by what a call takes.
+        let fits = |held: usize, room: usize| held == 0 || input == 0 || held.saturating_add(input) <= room;
+        if !fits(all_inputs, self.room.inputs) || !fits(own_inputs, self.room.inputs / 2) {
+            let text =
+                "inputs of resumable calls take too much room; retry later, or call without `resumable`";
+            return Err(Denied::new("streams_full", text));
+        }
         let own = streams.values().filter(|stream| stream.owner == owner).count();
         let full = if own >= self.room.streams / 2 {
             !forget_oldest(&mut streams, |stream| stream.owner == owner)
@@ -111,7 +128,7 @@ impl KeptStreams {
             let text = "too many streams are kept; retry later, or call without `resumable`";
             return Err(Denied::new("streams_full", text));
         }
-        let stream = Stream { owner, release: None, window: Arc::clone(&window) };
+        let stream = Stream { owner, release: None, input, window: Arc::clone(&window) };
         streams.insert(Arc::clone(&id), stream);
         Ok(Place { streams: self.clone(), id, window, begun: false })
     }
@@ -133,11 +150,14 @@ impl KeptStreams {
         })
     }
 
-    /// A call ended. Where results take too much, others of them make room: first those that nobody reads, the oldest before the
+    /// A call ended, and has its input no longer. Where results take too much, others of them make room: first those that nobody reads, the oldest before the
     /// rest, then those that their readers have taken, then the largest. That they ran stays known of those calls.
     pub(crate) fn ended(&self, id: &str, now: Instant) {
         let mut streams = self.streams.lock();
         self.forget_what_is_over(&mut streams, now);
+        if let Some(stream) = streams.get_mut(id) {
+            stream.input = 0;
+        }
         let results = || streams.iter().filter_map(|(id, stream)| Some((id, stream, stream.window.end()?)));
         while results().map(|(_, _, end)| end.bytes).sum::<usize>() > self.room.results {
             // Whoever reads this one has had no time to take it.
@@ -194,7 +214,7 @@ mod tests {
     use crate::stream_window::{Reader, Told};
 
     fn begin(streams: &KeptStreams, who: &str) -> Result<(Arc<str>, Arc<Window>), Denied> {
-        let place = streams.begin(&Caller::new(who), clock::monotonic())?;
+        let place = streams.begin(&Caller::new(who), 0, clock::monotonic())?;
         Ok(place.begun("a.b", ModuleDigest::of(b"")))
     }
 
@@ -214,7 +234,7 @@ mod tests {
             assert_eq!(refused.code, "stream_unknown", "{who} {name}");
         }
         // One that did not begin was never there.
-        let place = streams.begin(&Caller::new("a"), now).unwrap();
+        let place = streams.begin(&Caller::new("a"), 0, now).unwrap();
         let name = Arc::clone(&place.id);
         assert_eq!(streams.find(&Caller::new("a"), &name, now).unwrap_err().code, "stream_unknown");
         drop(place);
@@ -244,6 +264,31 @@ mod tests {
         assert_eq!(begin(&streams, "b").unwrap_err().code, "streams_full", "what is read is kept");
         drop(reader);
         begin(&streams, "b").unwrap();
+    }
+
+    #[test]
+    fn inputs_are_bounded_until_their_calls_end() {
+        let streams = with(Room { inputs: 100, ..ROOM });
+        let begin = |who: &str, input| {
+            let place = streams.begin(&Caller::new(who), input, clock::monotonic())?;
+            Ok::<_, Denied>(place.begun("a.b", ModuleDigest::of(b"")))
+        };
+        let refused = |who, input| begin(who, input).unwrap_err().code == "streams_full";
+        let (first, window) = begin("a", 30).unwrap();
+        assert!(refused("a", 21), "half of the room is one caller's");
+        begin("a", 20).unwrap();
+        begin("a", 0).unwrap();
+        begin("b", 45).unwrap();
+        assert!(refused("c", 6));
+        // One that never began has left.
+        drop(streams.begin(&Caller::new("c"), 5, clock::monotonic()).unwrap());
+        begin("c", 5).unwrap();
+        end(&window);
+        assert!(refused("c", 6), "it has its input still");
+        streams.ended(&first, clock::monotonic());
+        begin("c", 30).unwrap();
+        let alone = with(Room { inputs: 100, ..ROOM });
+        alone.begin(&Caller::new("a"), 101, clock::monotonic()).unwrap();
     }
 
     fn with(room: Room) -> KeptStreams {

@@ -81,7 +81,7 @@ impl Executor {
                 .await
                 .map(|plain| Reading(Source::Plain(plain)));
         }
-        let place = self.kept.begin(&terms.caller, clock::monotonic())?;
+        let place = self.kept.begin(&terms.caller, input.len(), clock::monotonic())?;
         let streaming = self.execute_streaming(name, input, terms).await?;
         let Some((agent, digest)) = streaming.release() else {
             return Err(Denied::new("internal", "the call ended before it began"));
@@ -136,8 +136,8 @@ async fn fill(mut streaming: Streaming, window: &Window, alone: Duration) {
 mod tests {
     use super::*;
     use crate::admission::{GrantSet, GrantSources};
-    use crate::runtime::CallLimits;
-    use crate::testing::{Server, admitted, wat_spin};
+    use crate::runtime::{CallLimits, Selector};
+    use crate::testing::{Server, admitted, patient, wat_spin};
 
     /// Streams pieces of one byte for as long as it may.
     const TALKS: &str = r#"(module
@@ -234,6 +234,34 @@ mod tests {
         assert!(matches!(again.next().await, Some(Heard::Next(_, Next::Ended(Ok(_))))));
         server.executor.revoke_for_test("resume.step", &step);
         assert_eq!(server.executor.read_on(&caller, &id, 0).err().unwrap().code, "revoked");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn inputs_of_resumable_calls_have_bounded_room_until_they_end() {
+        let agent = "resume.inputs";
+        let server = Server::start().await;
+        let admitted = admitted(wat_spin(), streaming(), patient()).called(agent, "r@example.org");
+        server.executor.admit_for_test(admitted).await;
+        // One caller has half of 64 MiB.
+        let input = Bytes::from(vec![0; 17 << 20]);
+        let begin = async || {
+            let terms = Terms { resumable: true, ..Terms::default() };
+            server.executor.execute_and_read(agent, input.clone(), terms).await
+        };
+        // Whoever sent it hangs up, and it is still there.
+        drop(begin().await.unwrap());
+        assert_eq!(begin().await.err().unwrap().code, "streams_full");
+        let selector = Selector { agent: Some(agent.into()), ..Selector::default() };
+        assert_eq!(server.executor.stop(&selector).unwrap(), 1);
+        let next = loop {
+            match begin().await {
+                Ok(next) => break next,
+                Err(denied) => assert_eq!(denied.code, "streams_full"),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        drop(next);
+        server.executor.stop(&selector).unwrap();
     }
 
     #[tokio::test]
