@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -120,6 +121,14 @@ impl State {
 impl Window {
     /// Puts in what comes next; nothing after the end.
     pub(crate) fn push(&self, next: Next) {
+        let next = match next {
+            // A piece of a long write holds all of it, however little of it is kept here.
+            Next::Event(StreamEvent::Data { stream, sequence, bytes }) => {
+                let bytes = Bytes::copy_from_slice(&bytes);
+                Next::Event(StreamEvent::Data { stream, sequence, bytes })
+            }
+            next => next,
+        };
         let mut state = self.state.lock();
         if state.ended.is_some() {
             return;
@@ -269,8 +278,6 @@ impl Drop for Reader {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn data(sequence: u64, bytes: usize) -> Next {
@@ -330,6 +337,16 @@ mod tests {
             assert_eq!(told(&mut reader).await, format!("{} gone", count - kept - 2));
             assert_eq!(told(&mut reader).await, format!("event {}", count - kept));
         }
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_is_kept_keeps_nothing_of_the_write_that_it_was_cut_from() {
+        let window = Arc::new(Window::default());
+        let whole = Bytes::from(vec![7; 8 << 20]);
+        let bytes = whole.slice(4096..8192);
+        window.push(Next::Event(StreamEvent::Data { stream: "s".into(), sequence: 0, bytes }));
+        assert!(whole.is_unique());
+        assert_eq!(told(&mut window.read(0).unwrap()).await, "event 0");
     }
 
     #[tokio::test]
