@@ -34,7 +34,11 @@ const PROOFS_AT_ONCE: usize = 8;
 const PATIENCE: u32 = 4;
 
 /// Every log that is followed.
-pub(super) struct Logs(Vec<Log>);
+pub(super) struct Logs {
+    followed: Vec<Log>,
+    /// What another log of the trusted root proved against itself while it was followed.
+    forked: Option<String>,
+}
 
 struct Log {
     origin: String,
@@ -84,6 +88,10 @@ impl Logs {
         news: &Arc<Notify>,
     ) -> Result<Self, EvidenceError> {
         let material = verifier.material();
+        let open_fork = |origin: &str| {
+            Fork::open(&config.state, origin)
+                .map_err(|source| EvidenceError::Fork { origin: origin.to_owned(), source })
+        };
         let mut logs = Vec::new();
         for (origin, url) in &config.logs {
             let Some((_, log_id, key)) = material.checkpoint_keys().find(|(known, ..)| known == origin)
@@ -95,8 +103,7 @@ impl Logs {
             // The next refresh is the retry.
             let retry = RetryPolicy { attempts: 1, timeout: config.timeout, ..RetryPolicy::default() };
             let client = LogClient::new(http.clone(), url).map_err(log_error)?.with_retry(retry);
-            let fork = Fork::open(&config.state, origin)
-                .map_err(|source| EvidenceError::Fork { origin: origin.clone(), source })?;
+            let fork = open_fork(origin)?;
             let file = config.state.join(format!("log-{origin}.json"));
             let state = MonitorState::load(&file, origin)
                 .map_err(log_error)?
@@ -132,23 +139,30 @@ impl Logs {
                 }),
             });
         }
-        Ok(Self(logs))
+        // Whoever takes a log out of the configuration settles nothing: the trusted root still believes it.
+        let mut forked = None;
+        for origin in material.log_origins().filter(|origin| !config.logs.contains_key(*origin)) {
+            let fork = open_fork(origin)?;
+            forked = forked.or_else(|| fork.detail().map(str::to_owned));
+        }
+        Ok(Self { followed: logs, forked })
     }
 
     /// What is wrong with a log that contradicted itself in an earlier run, if one did.
     pub(super) fn fork(&self) -> Option<String> {
-        self.0.iter().find_map(|log| log.known.load().fork.clone())
+        let known = || self.followed.iter().find_map(|log| log.known.load().fork.clone());
+        self.forked.clone().or_else(known)
     }
 
     /// Asks every log, and keeps the proofs that these attestations need and those of the last uploads.
     pub(super) async fn refresh(&self, attestations: &[Arc<Attestation>]) {
-        join_all(self.0.iter().map(|log| log.refresh(attestations))).await;
+        join_all(self.followed.iter().map(|log| log.refresh(attestations))).await;
     }
 
     /// Makes sure there are proofs from the attestation's trees to the newest one.
     pub(super) async fn want(&self, attestation: &Attestation) -> bool {
         let mut changed = false;
-        for log in &self.0 {
+        for log in &self.followed {
             for size in log.sizes_of(attestation) {
                 changed |= log.want(size).await;
             }
@@ -158,8 +172,8 @@ impl Logs {
 
     /// Adds every log's evidence to what is there; returns the name of one that contradicted itself.
     pub(super) fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) -> Option<String> {
-        let mut fork = None;
-        for log in &self.0 {
+        let mut fork = self.forked.clone();
+        for log in &self.followed {
             let known = log.known.load();
             // What was carried in stays: it is all there is while the log is silent, and it may contradict the log.
             evidence.log_mut(&log.origin).extend(&known.evidence);

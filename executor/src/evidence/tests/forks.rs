@@ -132,12 +132,32 @@ async fn a_proof_that_cannot_be_written_counts_and_is_written_when_it_can() {
     assert!(std::fs::read_to_string(file(state.path())).unwrap().contains("\"served\""));
 }
 
+fn proof(version: u32, origin: &str) -> String {
+    format!(r#"{{"version":{version},"origin":"{origin}","detail":"d","known":"k","served":"s"}}"#)
+}
+
+#[tokio::test]
+async fn a_proof_counts_as_long_as_the_trusted_root_names_the_log() {
+    let (server, log) = (Server::start().await, Log::new());
+    let state = tempfile::tempdir().unwrap();
+    std::fs::write(file(state.path()), proof(1, ORIGIN)).unwrap();
+    // Its line in the configuration is gone, as on a host that gets its evidence carried in.
+    let collector = opened_with(&[&log], BTreeMap::new(), state.path()).unwrap();
+    assert_eq!(collector.snapshot().fork.as_deref(), Some("d"));
+    assert_eq!(collector.refresh_logs(&[]).await.fork.as_deref(), Some("d"));
+    std::fs::write(file(state.path()), "").unwrap();
+    assert!(opened_with(&[&log], BTreeMap::new(), state.path()).is_err(), "nobody knows");
+    // Another one took its place.
+    let successor = Log::of("next.ab12cd34.mentat.internal");
+    server.serve("/next/checkpoint", successor.checkpoint(1, Hash([1; 32])));
+    let logs = [(successor.origin.to_owned(), format!("{}/next", server.url))].into();
+    let collector = opened_with(&[&successor], logs, state.path()).unwrap();
+    assert_eq!(collector.refresh_logs(&[]).await.fork, None);
+}
+
 #[tokio::test]
 async fn what_may_be_a_proof_is_not_passed_over() {
     let (server, log) = (Server::start().await, Log::new());
-    let proof = |version: u32, origin: &str| {
-        format!(r#"{{"version":{version},"origin":"{origin}","detail":"d","known":"k","served":"s"}}"#)
-    };
     for (text, why) in [
         ("", "EOF"),
         ("{}", "missing field"),
