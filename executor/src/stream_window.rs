@@ -93,6 +93,15 @@ impl State {
         self.next().saturating_add(u64::from(self.ended.is_some()))
     }
 
+    /// Gives the place to a reader who wants this event next.
+    fn seat(&mut self, next: u64) -> u64 {
+        self.readers += 1;
+        self.reader = Some(self.readers);
+        self.position = next.max(self.first);
+        self.alone_since = None;
+        self.readers
+    }
+
     fn event(&self, number: u64) -> Option<&StreamEvent> {
         self.events.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
@@ -179,19 +188,25 @@ impl Window {
     ///
     /// `invalid_argument` for the number of an event that there has not been.
     pub(crate) fn read(self: &Arc<Self>, from: u64) -> Result<Reader, Denied> {
-        let mut state = self.state.lock();
+        let mut reader = self.read_later(from)?;
+        reader.id = Some(self.state.lock().seat(from));
+        self.changed.notify_waiters();
+        Ok(reader)
+    }
+
+    /// A reader who takes the place of the one before when it reads: not everybody who is answered wants the answer's body.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub(crate) fn read_later(self: &Arc<Self>, from: u64) -> Result<Reader, Denied> {
+        let state = self.state.lock();
         if from > state.count() {
             let text = format!("this stream has had {} events so far", state.count());
             return Err(Denied::new("invalid_argument", text));
         }
-        state.readers += 1;
-        state.reader = Some(state.readers);
-        state.position = from.max(state.first);
-        state.alone_since = None;
-        let id = state.readers;
         drop(state);
-        self.changed.notify_waiters();
-        Ok(Reader { window: Arc::clone(self), id, next: from, is_replaced: false })
+        Ok(Reader { window: Arc::clone(self), id: None, next: from, is_replaced: false })
     }
 
     /// The end of the call, if it has ended.
@@ -219,7 +234,8 @@ impl Window {
 #[derive(Debug)]
 pub(crate) struct Reader {
     window: Arc<Window>,
-    id: u64,
+    /// Once it has its place.
+    id: Option<u64>,
     next: u64,
     is_replaced: bool,
 }
@@ -231,7 +247,11 @@ impl Reader {
             let changed = self.window.changed.notified();
             {
                 let mut state = self.window.state.lock();
-                if state.reader != Some(self.id) {
+                if self.id.is_none() {
+                    self.id = Some(state.seat(self.next));
+                    self.window.changed.notify_waiters();
+                }
+                if state.reader != self.id {
                     let told = (!self.is_replaced).then_some(Told::Replaced);
                     self.is_replaced = true;
                     return told;
@@ -267,7 +287,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let mut state = self.window.state.lock();
-        if state.reader == Some(self.id) {
+        if self.id.is_some() && state.reader == self.id {
             state.reader = None;
             state.alone_since = Some(clock::monotonic());
         }
@@ -358,6 +378,19 @@ mod tests {
         assert_eq!((told(&mut first).await, told(&mut first).await), ("replaced".into(), "nothing".into()));
         drop(first);
         assert_eq!(told(&mut second).await, "event 0", "whoever was replaced takes nobody's place along");
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_takes_nobodys_place() {
+        let window = Arc::new(Window::default());
+        let mut first = window.read(0).unwrap();
+        window.push(data(0, 1));
+        let mut later = window.read_later(1).unwrap();
+        drop(window.read_later(0).unwrap());
+        assert_eq!(window.read_later(2).unwrap_err().code, "invalid_argument");
+        window.push(data(1, 1));
+        assert_eq!(told(&mut first).await, "event 0");
+        assert_eq!((told(&mut later).await, told(&mut first).await), ("event 1".into(), "replaced".into()));
     }
 
     #[tokio::test]

@@ -159,6 +159,12 @@ async fn who_resumes_takes_the_place_of_the_reader_before() {
     admit(&server, wat_spin(), agent, streaming()).await;
     let mut client = GrpcClient::new(channel(&server).await);
     let (mut first, id) = begin(&mut client, agent).await;
+    // A question about the stream reads nothing of it.
+    let url = format!("http://{}/api/v1/streams/{id}", server.address);
+    let asked = reqwest::Client::new().head(url).send().await.unwrap();
+    assert_eq!((asked.status().as_u16(), asked.bytes().await.unwrap().len()), (200, 0));
+    let told = tokio::time::timeout(std::time::Duration::from_millis(200), first.message()).await;
+    assert!(told.is_err(), "it has the place still");
     let mut second = client.stream_events(from(&id, 0)).await.unwrap().into_inner();
     let replaced = refusal(first.message().await);
     assert_eq!(replaced, (Code::Aborted, "reader_replaced".to_owned()));

@@ -108,7 +108,7 @@ impl Executor {
         let found = self.kept.find(caller, id, clock::monotonic())?;
         let (agent, digest) = found.release;
         self.may_be_told(&agent, digest)?;
-        Ok(Reading(Source::Kept { begun: None, reader: found.window.read(from)? }))
+        Ok(Reading(Source::Kept { begun: None, reader: found.window.read_later(from)? }))
     }
 }
 
