@@ -1,5 +1,7 @@
 //! The way out: what was loaded, or waits since a start, is taken away, on record.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use executor_api::audit::AuditEvent;
@@ -63,6 +65,11 @@ impl Executor {
             recorded = recorded.and(self.record_unload(release, detail));
             paths.push(path);
         }
+        // A load under way has its record on disk before the agent is there: what it brings is not what was to go.
+        let _no_load = self.loading.lock().await;
+        let loaded: HashSet<PathBuf> =
+            self.agents.all().iter().map(|agent| self.submissions.path(agent.id(), agent.digest)).collect();
+        paths.retain(|path| !loaded.contains(path));
         for agent in &agents {
             // Extensions keep nothing for an agent that nobody can call any more.
             if self.agents.find(agent.id()).is_err() {
@@ -89,5 +96,43 @@ impl Executor {
         let event =
             AuditEvent { event_type: "unload".into(), detail: Some(detail), ..self.release_event(release) };
         self.parts.audit.record(event).map_err(audit_unavailable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admission::GrantSet;
+    use crate::runtime::CallLimits;
+    use crate::testing::{Server, admitted, wat_echo};
+
+    const AGENT: &str = "unload.again";
+
+    #[tokio::test]
+    async fn a_load_of_what_is_being_unloaded_keeps_its_record() {
+        let server = Server::start().await;
+        let executor = &server.executor;
+        let module = || admitted(wat_echo(), GrantSet::default(), CallLimits::default()).called(AGENT, "s");
+        let digest = module().digest();
+        executor.load_for_test(module()).await.unwrap();
+        let record = executor.submissions.path(AGENT, digest);
+        // A load stands between its record and its agent, as it does while an audit log is slow.
+        let loading = executor.loading.lock().await;
+        let unloading = {
+            let executor = Arc::clone(executor);
+            tokio::spawn(async move { executor.unload(AGENT).await })
+        };
+        while executor.find(AGENT).is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        executor.admit_for_test(module()).await;
+        drop(loading);
+        unloading.await.unwrap().unwrap();
+        assert!(executor.find(AGENT).is_some() && record.exists(), "the next start finds it");
+        executor.unload(AGENT).await.unwrap();
+        assert!(!record.exists());
     }
 }
