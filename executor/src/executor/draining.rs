@@ -19,9 +19,17 @@ use crate::records::audit_unavailable;
 pub(super) struct Draining {
     /// Seconds since 1970; 0 while it is in service.
     since: AtomicI64,
+    /// Held from an order's record until it is in force.
+    order: tokio::sync::Mutex<()>,
 }
 
 impl Draining {
+    /// Unless that was so before.
+    fn begin(&self) {
+        let now = clock::unix_seconds();
+        let _ = self.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     /// Seconds since 1970.
     pub(super) fn since(&self) -> Option<i64> {
         Some(self.since.load(Ordering::Acquire)).filter(|since| *since != 0)
@@ -44,10 +52,15 @@ impl Executor {
     ///
     /// When it cannot be recorded; it is drained all the same.
     pub async fn drain(self: &Arc<Self>) -> Result<Status, Denied> {
-        let now = clock::unix_seconds();
-        let _ = self.draining.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Relaxed);
+        self.draining.begin();
         let executor = Arc::clone(self);
-        carried_out(async move { executor.record_service("drain").await }).await
+        let order = async move {
+            let _one_at_a_time = executor.draining.order.lock().await;
+            // The order to take calls again that came before may have been carried out meanwhile.
+            executor.draining.begin();
+            executor.record_service("drain").await
+        };
+        carried_out(order).await
     }
 
     /// Takes calls again.
@@ -58,6 +71,7 @@ impl Executor {
     pub async fn undrain(self: &Arc<Self>) -> Result<Status, Denied> {
         let executor = Arc::clone(self);
         let order = async move {
+            let _one_at_a_time = executor.draining.order.lock().await;
             executor.record_service("undrain").await?;
             executor.draining.since.store(0, Ordering::Release);
             Ok(executor.status())
@@ -71,5 +85,23 @@ impl Executor {
         let event = AuditEvent { event_type: what.into(), detail, ..AuditEvent::default() };
         self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
         Ok(self.status())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn the_order_that_was_given_last_is_in_force() {
+        let server = Server::start().await;
+        let executor = &server.executor;
+        executor.drain().await.unwrap();
+        let (back, out) = tokio::join!(executor.undrain(), executor.drain());
+        assert_eq!(back.unwrap().draining_since, None);
+        assert!(out.unwrap().draining_since.is_some() && executor.status().draining_since.is_some());
+        let (out, back) = tokio::join!(executor.drain(), executor.undrain());
+        assert!(out.is_ok() && back.is_ok());
+        assert_eq!(executor.status().draining_since, None);
     }
 }
