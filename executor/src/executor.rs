@@ -88,6 +88,7 @@ use crate::telemetry::Tracer;
 
 pub use calling::{Executed, Next, Streaming, Terms};
 use draining::Draining;
+use orders::Orders;
 pub use reloading::PolicyChange;
 use reloading::Reloading;
 pub(crate) use repeating::{Repeatable, instance_of, not_kept, size_of_result};
@@ -143,6 +144,7 @@ pub struct Executor {
     waiting: Waiting,
     reloading: Reloading,
     draining: Draining,
+    orders: Orders,
     /// Held from the question whether a release may follow those that are here until it is here itself.
     loading: tokio::sync::Mutex<()>,
     holds: Holds,
@@ -184,6 +186,7 @@ impl Executor {
             waiting,
             reloading: Reloading::default(),
             draining: Draining::default(),
+            orders: Orders::default(),
             loading: tokio::sync::Mutex::default(),
             holds,
             answers,

@@ -315,6 +315,14 @@ impl Server {
         format!("{name:=<32}")
     }
 
+    /// With an engine of its own: what runs there can be stopped whole.
+    pub(crate) async fn alone() -> Self {
+        let pool = PoolLimits { slots: 8, ..PoolLimits::default() };
+        let runtime = Runtime::new(Profile::Standard, pool).expect("runtime");
+        let state = tempfile::tempdir().expect("folder");
+        Self::run(runtime, Default::default(), state, UNSAID, None, Default::default(), None, None).await
+    }
+
     /// With an engine of its own, and worker processes.
     pub(crate) async fn with_workers(limits: WorkerLimits) -> Self {
         Self::with_workers_under(Profile::Standard, limits).await

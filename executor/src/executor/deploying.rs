@@ -9,7 +9,6 @@ use executor_api::deployment::{Deploy, Deployment, DeploymentRecord, RECORD_FORM
 use executor_engine::ModuleDigest;
 
 use super::Executor;
-use super::orders::carried_out;
 use crate::admission::Denied;
 use crate::agents::{Agent, Release};
 use crate::clock;
@@ -38,7 +37,7 @@ impl Executor {
     /// agent is in progress. What served before serves on.
     pub async fn deploy(self: &Arc<Self>, request: &Deploy) -> Result<Deployment, Denied> {
         let (executor, request) = (Arc::clone(self), request.clone());
-        carried_out(async move { executor.begin_to_deploy(&request).await }).await
+        self.carried_out(async move { executor.begin_to_deploy(&request).await }).await
     }
 
     async fn begin_to_deploy(&self, request: &Deploy) -> Result<Deployment, Denied> {
@@ -79,7 +78,7 @@ impl Executor {
     /// When there is none, or when it may not run any more.
     pub async fn promote(self: &Arc<Self>, id: &str) -> Result<Deployment, Denied> {
         let (executor, id) = (Arc::clone(self), id.to_owned());
-        carried_out(async move { executor.promote_now(&id).await }).await
+        self.carried_out(async move { executor.promote_now(&id).await }).await
     }
 
     async fn promote_now(&self, id: &str) -> Result<Deployment, Denied> {
@@ -102,7 +101,7 @@ impl Executor {
     pub async fn rollback(self: &Arc<Self>, id: &str) -> Result<Deployment, Denied> {
         let seen = self.deployments.route(id).ok_or_else(|| no_route(id))?;
         let (executor, id) = (Arc::clone(self), id.to_owned());
-        carried_out(async move { executor.take_back(&id, &seen, "requested").await }).await
+        self.carried_out(async move { executor.take_back(&id, &seen, "requested").await }).await
     }
 
     /// The route of an agent.

@@ -9,15 +9,17 @@ use executor_api::Status;
 use executor_api::audit::AuditEvent;
 
 use super::Executor;
-use super::orders::carried_out;
 use crate::admission::Denied;
 use crate::clock;
 use crate::records::audit_unavailable;
 
+/// In the place of a time: the process ends, and no order takes calls again.
+const SHUT: i64 = -1;
+
 /// Since when an executor takes no calls.
 #[derive(Debug, Default)]
 pub(super) struct Draining {
-    /// Seconds since 1970; 0 while it is in service.
+    /// Seconds since 1970; 0 while it is in service, or [`SHUT`].
     since: AtomicI64,
     /// Held from an order's record until it is in force.
     order: tokio::sync::Mutex<()>,
@@ -32,15 +34,26 @@ impl Draining {
 
     /// Seconds since 1970.
     pub(super) fn since(&self) -> Option<i64> {
-        Some(self.since.load(Ordering::Acquire)).filter(|since| *since != 0)
+        Some(self.since.load(Ordering::Acquire)).filter(|since| *since > 0)
+    }
+
+    /// For good: the process ends.
+    pub(super) fn shut(&self) {
+        self.since.store(SHUT, Ordering::Release);
+    }
+
+    fn end(&self) {
+        let shut_stays = |since| (since != SHUT).then_some(0);
+        let _ = self.since.fetch_update(Ordering::AcqRel, Ordering::Acquire, shut_stays);
     }
 
     /// Refuses a call that is in the list of what runs already: whoever looks there after a drain sees every call that
     /// was not refused.
     pub(super) fn refuse(&self) -> Result<(), Denied> {
-        match self.since() {
-            None => Ok(()),
-            Some(_) => Err(Denied::new("draining", "this executor is being drained; call another one")),
+        match self.since.load(Ordering::Acquire) {
+            0 => Ok(()),
+            SHUT => Err(Denied::new("shutdown", "this executor is stopping; call another one")),
+            _ => Err(Denied::new("draining", "this executor is being drained; call another one")),
         }
     }
 }
@@ -60,7 +73,7 @@ impl Executor {
             executor.draining.begin();
             executor.record_service("drain").await
         };
-        carried_out(order).await
+        self.carried_out(order).await
     }
 
     /// Takes calls again.
@@ -73,10 +86,10 @@ impl Executor {
         let order = async move {
             let _one_at_a_time = executor.draining.order.lock().await;
             executor.record_service("undrain").await?;
-            executor.draining.since.store(0, Ordering::Release);
+            executor.draining.end();
             Ok(executor.status())
         };
-        carried_out(order).await
+        self.carried_out(order).await
     }
 
     async fn record_service(&self, what: &str) -> Result<Status, Denied> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use executor_api::audit::AuditEvent;
 use executor_api::hold::{HeldAgent, Hold, HoldReport, HoldRequest, Releases};
 
-use super::orders::carried_out;
 use super::{Executor, Withdrawal};
 use crate::admission::{AdmittedModule, Denied};
 use crate::agents::Agent;
@@ -27,7 +26,7 @@ impl Executor {
             return Ok(self.reach(&order, true));
         }
         let executor = Arc::clone(self);
-        carried_out(async move { executor.put_into_force(order).await }).await
+        self.carried_out(async move { executor.put_into_force(order).await }).await
     }
 
     async fn put_into_force(self: &Arc<Self>, order: Order) -> Result<HoldReport, Denied> {
@@ -56,7 +55,7 @@ impl Executor {
     /// `hold_unknown`, or when that cannot be recorded or kept; it stays in force then.
     pub async fn release_hold(self: &Arc<Self>, id: &str) -> Result<Hold, Denied> {
         let (executor, id) = (Arc::clone(self), id.to_owned());
-        carried_out(async move { executor.take_back_hold(&id).await }).await
+        self.carried_out(async move { executor.take_back_hold(&id).await }).await
     }
 
     async fn take_back_hold(self: &Arc<Self>, id: &str) -> Result<Hold, Denied> {

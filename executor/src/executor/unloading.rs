@@ -8,7 +8,6 @@ use executor_api::audit::AuditEvent;
 use executor_engine::ModuleDigest;
 
 use super::Executor;
-use super::orders::carried_out;
 use super::restoring::Removed;
 use crate::admission::Denied;
 use crate::agents::{Agent, Release, ambiguous};
@@ -26,7 +25,7 @@ impl Executor {
     /// the agent's record cannot be removed.
     pub async fn unload(self: &Arc<Self>, name: &str) -> Result<u64, Denied> {
         let (executor, name) = (Arc::clone(self), name.to_owned());
-        carried_out(async move { executor.take_away(&name).await }).await
+        self.carried_out(async move { executor.take_away(&name).await }).await
     }
 
     async fn take_away(&self, name: &str) -> Result<u64, Denied> {
