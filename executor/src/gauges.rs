@@ -38,6 +38,7 @@ impl Collector for Gauges {
         let draining = u64::from(status.draining_since.is_some());
         let asked = self.executor.asked();
         let held = self.executor.runtime().live().held();
+        let (streams, stream_bytes) = self.executor.kept_streams();
         let known = [
             ("mentatlab_agents_loaded", "Agents that are loaded", status.agents),
             ("mentatlab_audit_sequence", "Last durable record of the audit log", status.audit_sequence),
@@ -51,9 +52,15 @@ impl Collector for Gauges {
                 "Certificates that responders are asked about",
                 asked.certificates,
             ),
-            ("mentatlab_log_forked", "1 once a log contradicted itself", u64::from(self.executor.knows_a_fork())),
+            (
+                "mentatlab_log_forked",
+                "1 once a log contradicted itself",
+                u64::from(self.executor.knows_a_fork()),
+            ),
             ("mentatlab_ocsp_unanswered", "Those of them without a current answer", asked.unanswered),
             ("mentatlab_pool_slots", "Instances that can live at once", status.pool_slots),
+            ("mentatlab_streams_kept", "Streams of resumable calls that are kept", streams),
+            ("mentatlab_streams_kept_bytes", "What they take, with inputs and results", stream_bytes),
             ("mentatlab_tiers_missing", "Levels of trust that do not run on this host", absent),
             ("mentatlab_workers_running", "Worker processes that run now", self.executor.running_workers()),
             ("mentatlab_sandbox_mechanisms_missing", "Mechanisms that this host lacks", missing),

@@ -152,13 +152,15 @@ impl KeptStreams {
 
     /// A call ended, and has its input no longer. Where results take too much, others of them make room: first those that nobody reads, the oldest before the
     /// rest, then those that their readers have taken, then the largest. That they ran stays known of those calls.
-    pub(crate) fn ended(&self, id: &str, now: Instant) {
+    /// How many results had to make room.
+    pub(crate) fn ended(&self, id: &str, now: Instant) -> u64 {
         let mut streams = self.streams.lock();
         self.forget_what_is_over(&mut streams, now);
         if let Some(stream) = streams.get_mut(id) {
             stream.input = 0;
         }
         let results = || streams.iter().filter_map(|(id, stream)| Some((id, stream, stream.window.end()?)));
+        let mut given_up = 0;
         while results().map(|(_, _, end)| end.bytes).sum::<usize>() > self.room.results {
             // Whoever reads this one has had no time to take it.
             let others = results().filter(|(other, _, end)| end.unread_since.is_some() || &***other != id);
@@ -167,9 +169,18 @@ impl KeptStreams {
             });
             match largest {
                 Some((_, stream, _)) => stream.window.give_up_result(),
-                None => return,
+                None => return given_up,
             }
+            given_up += 1;
         }
+        given_up
+    }
+
+    /// How many there are, and the bytes that they take.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let streams = self.streams.lock();
+        let bytes = streams.values().map(|stream| stream.window.bytes().saturating_add(stream.input));
+        (streams.len(), bytes.fold(0, usize::saturating_add))
     }
 
     /// Forgets what is over, until this stream is among that: somebody may come for no other one.
@@ -285,6 +296,7 @@ mod tests {
         begin("c", 5).unwrap();
         end(&window);
         assert!(refused("c", 6), "it has its input still");
+        assert_eq!(streams.held().1, 100 + window.bytes());
         streams.ended(&first, clock::monotonic());
         begin("c", 30).unwrap();
         let alone = with(Room { inputs: 100, ..ROOM });
@@ -300,7 +312,7 @@ mod tests {
     }
 
     /// Ends a call with an output of so many bytes.
-    fn end_with(streams: &KeptStreams, id: &str, window: &Window, bytes: usize) {
+    fn end_with(streams: &KeptStreams, id: &str, window: &Window, bytes: usize) -> u64 {
         let outcome = Outcome {
             instance: instance(),
             output: vec![7; bytes],
@@ -311,7 +323,7 @@ mod tests {
         };
         let digest = ModuleDigest::of(b"");
         window.push(Next::Ended(Ok(Executed { digest, outcome, repeated: false, receipt: None })));
-        streams.ended(id, clock::monotonic());
+        streams.ended(id, clock::monotonic())
     }
 
     /// What a reader is told at the end: bytes of the output, or why there are none.
@@ -326,10 +338,11 @@ mod tests {
     #[tokio::test]
     async fn results_are_bounded_while_they_are_read_as_well() {
         let streams = with(Room { results: 100, ..ROOM });
+        let given_up = std::cell::Cell::new(0);
         let ended = |bytes| {
             let (id, window) = begin(&streams, "a").unwrap();
             let reader = window.read(0).unwrap();
-            end_with(&streams, &id, &window, bytes);
+            given_up.set(given_up.get() + end_with(&streams, &id, &window, bytes));
             (window, reader)
         };
         let (unread, taken, small, large) = (ended(10), ended(15), ended(20), ended(40));
@@ -349,6 +362,7 @@ mod tests {
             let windows = [&unread.0, &taken.0, &small.0, &large.0];
             assert_eq!(windows.map(kept), expected, "{bytes}");
         }
+        assert_eq!((given_up.get(), streams.held()), (7, (8, 101)));
         assert_eq!(end_of(held.pop().unwrap().1).await, Ok(101));
         assert_eq!(end_of(large.1).await, Err("answer_not_kept"));
         assert_eq!(end_of(unread.0.read(0).unwrap()).await, Err("answer_not_kept"));

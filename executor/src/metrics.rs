@@ -122,6 +122,7 @@ pub struct Metrics {
     workers: Family<Reason, Counter>,
     callers_refused: Family<Reason, Counter>,
     keyed_calls: Family<Reason, Counter>,
+    streams: Family<Reason, Counter>,
     agents: Arc<Mutex<Vec<String>>>,
     settings: Arc<MetricsSettings>,
 }
@@ -158,6 +159,7 @@ impl Default for Metrics {
             workers: Family::default(),
             callers_refused: Family::default(),
             keyed_calls: Family::default(),
+            streams: Family::default(),
             agents: Arc::default(),
             settings: Arc::default(),
         }
@@ -272,6 +274,11 @@ impl Metrics {
             self.keyed_calls.clone(),
         );
         registry.register(
+            "mentatlab_resumable_streams",
+            "Streams of resumable calls by what became of them and of who came to read them",
+            self.streams.clone(),
+        );
+        registry.register(
             "mentatlab_traced_calls",
             "Calls whose trace was exported, dropped for want of room, or not taken",
             self.traces.clone(),
@@ -298,6 +305,11 @@ impl Metrics {
     /// A call with an idempotency key.
     pub(crate) fn keyed_call(&self, answered: &'static str) {
         self.keyed_calls.get_or_create(&reason(answered)).inc();
+    }
+
+    /// Streams of resumable calls.
+    pub(crate) fn resumable(&self, what: &'static str, count: u64) {
+        self.streams.get_or_create(&reason(what)).inc_by(count);
     }
 
     pub(crate) fn worker(&self, event: &'static str) {

@@ -220,6 +220,12 @@ impl Window {
         Some(End { bytes: ended.bytes, unread_since, is_taken: state.position > state.next() })
     }
 
+    /// What its events and its result take.
+    pub(crate) fn bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.bytes.saturating_add(state.ended.as_ref().map_or(0, |ended| ended.bytes))
+    }
+
     /// Keeps of the result only that there was one.
     pub(crate) fn give_up_result(&self) {
         let mut state = self.state.lock();

@@ -150,6 +150,10 @@ async fn a_stream_belongs_to_the_caller_who_began_it() {
     }
     let own = grpc(&server, "gateway").await.stream_events(from(&id, 0)).await.unwrap().into_inner();
     assert_eq!(rest(own).await, expected(0));
+    for (reason, times) in [("begun", 1), ("stream_unknown", 4), ("read_on", 1)] {
+        let series = format!("mentatlab_resumable_streams_total{{reason=\"{reason}\"}}");
+        assert_eq!(server.counted(&series), times, "{reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,6 +173,7 @@ async fn who_resumes_takes_the_place_of_the_reader_before() {
     let replaced = refusal(first.message().await);
     assert_eq!(replaced, (Code::Aborted, "reader_replaced".to_owned()));
     assert!(first.message().await.unwrap().is_none(), "and nothing follows");
+    assert_eq!(server.counted("mentatlab_resumable_streams_total{reason=\"reader_replaced\"}"), 1);
     let selector = Selector { agent: Some(agent.to_owned()), ..Selector::default() };
     assert_eq!(server.executor.stop(&selector).unwrap(), 1);
     assert_eq!(refusal(second.message().await), (Code::Aborted, "stopped".to_owned()));

@@ -14,6 +14,7 @@ use super::calling::{Next, Streaming, Terms};
 use crate::admission::Denied;
 use crate::callers::Caller;
 use crate::clock;
+use crate::metrics::Metrics;
 use crate::stream_window::{Reader, Told, Window};
 
 /// How long a call goes on that nobody reads.
@@ -40,7 +41,7 @@ enum Source {
     /// Dropping it ends the call.
     Plain(Streaming),
     /// Dropping it leaves the call to whoever reads on.
-    Kept { begun: Option<Arc<str>>, reader: Reader },
+    Kept { begun: Option<Arc<str>>, reader: Reader, metrics: Metrics },
 }
 
 impl Reading {
@@ -48,14 +49,17 @@ impl Reading {
     pub async fn next(&mut self) -> Option<Heard> {
         match &mut self.0 {
             Source::Plain(streaming) => streaming.next().await.map(|next| Heard::Next(None, next)),
-            Source::Kept { begun, reader } => {
+            Source::Kept { begun, reader, metrics } => {
                 if let Some(id) = begun.take() {
                     return Some(Heard::Begun(id));
                 }
                 Some(match reader.next().await? {
                     Told::Event(number, next) => Heard::Next(Some(number), next),
                     Told::Gone(events) => Heard::Gone(events),
-                    Told::Replaced => Heard::Replaced,
+                    Told::Replaced => {
+                        metrics.resumable("reader_replaced", 1);
+                        Heard::Replaced
+                    }
                 })
             }
         }
@@ -81,21 +85,26 @@ impl Executor {
                 .await
                 .map(|plain| Reading(Source::Plain(plain)));
         }
-        let place = self.kept.begin(&terms.caller, input.len(), clock::monotonic())?;
+        let metrics = self.parts.metrics.clone();
+        let place = self.kept.begin(&terms.caller, input.len(), clock::monotonic());
+        let place = place.inspect_err(|denied| metrics.resumable(denied.code, 1))?;
         let streaming = self.execute_streaming(name, input, terms).await?;
         let Some((agent, digest)) = streaming.release() else {
             return Err(Denied::new("internal", "the call ended before it began"));
         };
         let (id, window) = place.begun(agent, digest);
         let reader = window.read(0)?;
-        let (kept, name) = (self.kept.clone(), Arc::clone(&id));
+        metrics.resumable("begun", 1);
+        let (kept, name, counted) = (self.kept.clone(), Arc::clone(&id), metrics.clone());
         tokio::spawn(async move {
-            fill(streaming, &window, ALONE).await;
+            if fill(streaming, &window, ALONE).await == Filled::LeftAlone {
+                counted.resumable("caller_gone", 1);
+            }
             drop(window);
-            kept.ended(&name, clock::monotonic());
+            counted.resumable("answer_not_kept", kept.ended(&name, clock::monotonic()));
             kept.forget_in_time(&name).await;
         });
-        Ok(Reading(Source::Kept { begun: Some(id), reader }))
+        Ok(Reading(Source::Kept { begun: Some(id), reader, metrics }))
     }
 
     /// Reads on, from an event by its number.
@@ -105,15 +114,37 @@ impl Executor {
     /// `stream_unknown` for a stream that this caller did not begin or that is kept no longer; `invalid_argument` for an event
     /// that there has not been; a denial when the agent may not run any more, or a step of the pipeline; `not_loaded`.
     pub fn read_on(&self, caller: &Caller, id: &str, from: u64) -> Result<Reading, Denied> {
+        let metrics = &self.parts.metrics;
+        let reader = self.reader(caller, id, from);
+        metrics.resumable(reader.as_ref().map_or_else(|denied| denied.code, |_| "read_on"), 1);
+        Ok(Reading(Source::Kept { begun: None, reader: reader?, metrics: metrics.clone() }))
+    }
+
+    fn reader(&self, caller: &Caller, id: &str, from: u64) -> Result<Reader, Denied> {
         let found = self.kept.find(caller, id, clock::monotonic())?;
         let (agent, digest) = found.release;
         self.may_be_told(&agent, digest)?;
-        Ok(Reading(Source::Kept { begun: None, reader: found.window.read_later(from)? }))
+        found.window.read_later(from)
+    }
+
+    /// How many streams are kept, and the bytes that they take.
+    pub(crate) fn kept_streams(&self) -> (u64, u64) {
+        let (streams, bytes) = self.kept.held();
+        (streams as u64, bytes as u64)
     }
 }
 
+/// How the stream of a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    /// With its call.
+    Whole,
+    /// Nobody read it any more.
+    LeftAlone,
+}
+
 /// Takes what a call streams, as fast as its reader does; ends a call that nobody has read for so long.
-async fn fill(mut streaming: Streaming, window: &Window, alone: Duration) {
+async fn fill(mut streaming: Streaming, window: &Window, alone: Duration) -> Filled {
     let everything = async {
         loop {
             window.room().await;
@@ -124,10 +155,11 @@ async fn fill(mut streaming: Streaming, window: &Window, alone: Duration) {
         }
     };
     tokio::select! {
-        () = everything => {}
+        () = everything => Filled::Whole,
         () = window.left_alone(alone) => {
             let text = format!("nobody read this stream for {} seconds", alone.as_secs());
             window.push(Next::Ended(Err(Denied::new("caller_gone", text))));
+            Filled::LeftAlone
         }
     }
 }
@@ -172,7 +204,7 @@ mod tests {
         let begun = server.executor.execute_streaming(agent, Bytes::new(), Terms::default()).await.unwrap();
         let window = Arc::<Window>::default();
         drop(window.read(0).unwrap());
-        fill(begun, &window, Duration::from_millis(30)).await;
+        assert_eq!(fill(begun, &window, Duration::from_millis(30)).await, Filled::LeftAlone);
         while runs(&server, agent) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -251,6 +283,11 @@ mod tests {
         // Whoever sent it hangs up, and it is still there.
         drop(begin().await.unwrap());
         assert_eq!(begin().await.err().unwrap().code, "streams_full");
+        let counted =
+            |reason| server.counted(&format!("mentatlab_resumable_streams_total{{reason=\"{reason}\"}}"));
+        assert_eq!((counted("begun"), counted("streams_full")), (1, 1));
+        assert_eq!(server.counted("mentatlab_streams_kept"), 1);
+        assert!(server.counted("mentatlab_streams_kept_bytes") >= 17 << 20);
         let selector = Selector { agent: Some(agent.into()), ..Selector::default() };
         assert_eq!(server.executor.stop(&selector).unwrap(), 1);
         let next = loop {
