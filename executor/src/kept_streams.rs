@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn end(window: &Window) {
-        window.push(Next::Ended(Err(Denied::new("trap", "it trapped"))));
+        window.finish(Err(Denied::new("trap", "it trapped")));
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
             metrics: Vec::new(),
         };
         let digest = ModuleDigest::of(b"");
-        window.push(Next::Ended(Ok(Executed { digest, outcome, repeated: false, receipt: None })));
+        window.finish(Ok(Executed { digest, outcome, repeated: false, receipt: None }));
         streams.ended(id, clock::monotonic())
     }
 

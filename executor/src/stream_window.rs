@@ -128,40 +128,43 @@ impl State {
 }
 
 impl Window {
-    /// Puts in what comes next; nothing after the end.
-    pub(crate) fn push(&self, next: Next) {
-        let next = match next {
+    /// Puts in what comes next, once the reader has come so far that nothing goes that he has not read; nothing after the end.
+    pub(crate) async fn put(&self, next: Next) {
+        let event = match next {
             // A piece of a long write holds all of it, however little of it is kept here.
             Next::Event(StreamEvent::Data { stream, sequence, bytes }) => {
-                let bytes = Bytes::copy_from_slice(&bytes);
-                Next::Event(StreamEvent::Data { stream, sequence, bytes })
+                StreamEvent::Data { stream, sequence, bytes: Bytes::copy_from_slice(&bytes) }
             }
-            next => next,
+            Next::Event(event) => event,
+            Next::Ended(result) => return self.finish(result),
         };
-        let mut state = self.state.lock();
-        if state.ended.is_some() {
-            return;
-        }
-        match next {
-            Next::Event(event) => state.push(event),
-            Next::Ended(result) => {
-                let bytes = size_of_result(&result);
-                state.ended = Some(Ended { at: clock::monotonic(), result: Arc::new(result), bytes });
-            }
-        }
-        drop(state);
-        self.changed.notify_waiters();
-    }
-
-    /// Waits until the reader has come so far that something more may be put in.
-    pub(crate) async fn room(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.state.lock().has_room() {
-                return;
+            {
+                // In one step: who reads may come at any time.
+                let mut state = self.state.lock();
+                if state.ended.is_some() {
+                    return;
+                }
+                if state.has_room() {
+                    state.push(event);
+                    break;
+                }
             }
             changed.await;
         }
+        self.changed.notify_waiters();
+    }
+
+    /// Puts in how the call ended, if nobody has said so yet: for that there is always room.
+    pub(crate) fn finish(&self, result: Result<Executed, Denied>) {
+        let mut state = self.state.lock();
+        if state.ended.is_none() {
+            let bytes = size_of_result(&result);
+            state.ended = Some(Ended { at: clock::monotonic(), result: Arc::new(result), bytes });
+        }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Waits until nobody has read for so long.
@@ -311,8 +314,8 @@ mod tests {
         Next::Event(StreamEvent::Data { stream: "s".into(), sequence, bytes })
     }
 
-    fn end() -> Next {
-        Next::Ended(Err(Denied::new("trap", "it trapped")))
+    fn end(window: &Window) {
+        window.finish(Err(Denied::new("trap", "it trapped")));
     }
 
     /// What a reader is told next, in a word.
@@ -333,17 +336,19 @@ mod tests {
     async fn a_reader_goes_on_where_the_one_before_left() {
         let window = Arc::new(Window::default());
         let mut first = window.read(0).unwrap();
-        (0..3).for_each(|n| window.push(data(n, 1)));
+        for n in 0..3 {
+            window.put(data(n, 1)).await;
+        }
         assert_eq!((told(&mut first).await, told(&mut first).await), ("event 0".into(), "event 1".into()));
         drop(first);
-        window.push(data(3, 1));
+        window.put(data(3, 1)).await;
         // By the last number that arrived, whatever the first one took.
         let mut second = window.read(1).unwrap();
         for expected in ["event 1", "event 2", "event 3"] {
             assert_eq!(told(&mut second).await, expected);
         }
-        window.push(end());
-        window.push(data(9, 1));
+        end(&window);
+        window.put(data(9, 1)).await;
         assert_eq!((told(&mut second).await, told(&mut second).await), ("end 4".into(), "nothing".into()));
         drop(second);
         let mut third = window.read(4).unwrap();
@@ -357,7 +362,9 @@ mod tests {
         for (count, bytes, kept) in [(MAX_EVENTS as u64 + 40, 1, MAX_EVENTS as u64), (10, ROOM / 4, 4)] {
             let window = Arc::new(Window::default());
             drop(window.read(0).unwrap());
-            (0..count).for_each(|n| window.push(data(n, bytes)));
+            for n in 0..count {
+                window.put(data(n, bytes)).await;
+            }
             assert!(window.state.lock().bytes <= ROOM);
             let mut reader = window.read(2).unwrap();
             assert_eq!(told(&mut reader).await, format!("{} gone", count - kept - 2));
@@ -370,7 +377,7 @@ mod tests {
         let window = Arc::new(Window::default());
         let whole = Bytes::from(vec![7; 8 << 20]);
         let bytes = whole.slice(4096..8192);
-        window.push(Next::Event(StreamEvent::Data { stream: "s".into(), sequence: 0, bytes }));
+        window.put(Next::Event(StreamEvent::Data { stream: "s".into(), sequence: 0, bytes })).await;
         assert!(whole.is_unique());
         assert_eq!(told(&mut window.read(0).unwrap()).await, "event 0");
     }
@@ -379,7 +386,7 @@ mod tests {
     async fn who_comes_last_reads_and_the_one_before_is_told() {
         let window = Arc::new(Window::default());
         let mut first = window.read(0).unwrap();
-        window.push(data(0, 1));
+        window.put(data(0, 1)).await;
         let mut second = window.read(0).unwrap();
         assert_eq!((told(&mut first).await, told(&mut first).await), ("replaced".into(), "nothing".into()));
         drop(first);
@@ -390,11 +397,11 @@ mod tests {
     async fn who_reads_nothing_takes_nobodys_place() {
         let window = Arc::new(Window::default());
         let mut first = window.read(0).unwrap();
-        window.push(data(0, 1));
+        window.put(data(0, 1)).await;
         let mut later = window.read_later(1).unwrap();
         drop(window.read_later(0).unwrap());
         assert_eq!(window.read_later(2).unwrap_err().code, "invalid_argument");
-        window.push(data(1, 1));
+        window.put(data(1, 1)).await;
         assert_eq!(told(&mut first).await, "event 0");
         assert_eq!((told(&mut later).await, told(&mut first).await), ("event 1".into(), "replaced".into()));
     }
@@ -403,19 +410,37 @@ mod tests {
     async fn a_slow_reader_is_waited_for_and_nobody_is_not() {
         let window = Arc::new(Window::default());
         let mut reader = window.read(0).unwrap();
-        let waits = async || tokio::time::timeout(Duration::from_millis(20), window.room()).await.is_err();
+        let waits = async |sequence, bytes| {
+            let put = window.put(data(sequence, bytes));
+            tokio::time::timeout(Duration::from_millis(20), put).await.is_err()
+        };
         let mut sent = 0;
-        while !waits().await {
-            window.push(data(sent, 1));
+        while !waits(sent, 1).await {
             sent += 1;
         }
         assert_eq!(sent, MAX_BEHIND as u64);
         assert_eq!(told(&mut reader).await, "event 0");
-        assert!(!waits().await);
-        window.push(data(sent, BEHIND_ROOM));
-        assert!(waits().await);
+        assert!(!waits(sent, BEHIND_ROOM).await);
+        assert!(waits(sent + 1, 1).await);
         drop(reader);
-        assert!(!waits().await, "there is nobody to wait for");
+        assert!(!waits(sent + 1, 1).await, "there is nobody to wait for");
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_to_a_full_window_loses_nothing_of_it() {
+        let window = Arc::new(Window::default());
+        for n in 0..MAX_EVENTS as u64 {
+            window.put(data(n, 1)).await;
+        }
+        let mut reader = window.read(0).unwrap();
+        let mut next = std::pin::pin!(window.put(data(MAX_EVENTS as u64, 1)));
+        let waits = tokio::time::timeout(Duration::from_millis(20), next.as_mut()).await;
+        assert!(waits.is_err());
+        for n in 0..MAX_EVENTS as u64 {
+            assert_eq!(told(&mut reader).await, format!("event {n}"));
+        }
+        next.await;
+        assert_eq!(told(&mut reader).await, format!("event {MAX_EVENTS}"));
     }
 
     #[tokio::test]
@@ -429,7 +454,7 @@ mod tests {
         assert!(alone().await.is_err(), "somebody reads");
         drop(reader);
         assert!(alone().await.is_ok());
-        window.push(end());
+        end(&window);
         let unread = || window.end().unwrap().unread_since;
         assert!(unread().is_some());
         let reader = window.read(0).unwrap();

@@ -147,9 +147,8 @@ enum Filled {
 async fn fill(mut streaming: Streaming, window: &Window, alone: Duration) -> Filled {
     let everything = async {
         loop {
-            window.room().await;
             match streaming.next().await {
-                Some(next) => window.push(next),
+                Some(next) => window.put(next).await,
                 None => return,
             }
         }
@@ -158,7 +157,7 @@ async fn fill(mut streaming: Streaming, window: &Window, alone: Duration) -> Fil
         () = everything => Filled::Whole,
         () = window.left_alone(alone) => {
             let text = format!("nobody read this stream for {} seconds", alone.as_secs());
-            window.push(Next::Ended(Err(Denied::new("caller_gone", text))));
+            window.finish(Err(Denied::new("caller_gone", text)));
             Filled::LeftAlone
         }
     }
