@@ -220,6 +220,12 @@ impl Agents {
         if removed.is_empty() { Err(not_loaded(name)) } else { Ok(removed) }
     }
 
+    /// Takes away one release of an agent.
+    pub(crate) fn remove_release(&self, id: &str, digest: ModuleDigest) -> Result<Vec<Arc<Agent>>, Denied> {
+        let removed = self.inner.write().take(digest, |known| known.id() == id);
+        if removed.is_empty() { Err(not_loaded(&digest.to_string())) } else { Ok(removed) }
+    }
+
     /// Every loaded agent, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Agent>> {
         let mut all: Vec<Arc<Agent>> = self.inner.read().by_digest.values().flatten().cloned().collect();

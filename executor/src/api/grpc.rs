@@ -222,8 +222,7 @@ impl Service for Grpc {
     ) -> Result<Response<v1::UnloadAgentResponse>, Status> {
         let caller = self.allow(Role::Deploy, &request)?;
         let name = &request.get_ref().agent;
-        self.executor.allow_release(&caller, name).map_err(|denied| refuse(&denied))?;
-        let unloaded = match self.executor.unload(name).await {
+        let unloaded = match self.executor.unload_for(&caller, name).await {
             Ok(_) => true,
             Err(denied) if denied.code == "not_loaded" => false,
             Err(denied) => return Err(refuse(&denied)),

@@ -293,8 +293,7 @@ fn one(agent: String, context: Context) -> Response {
 async fn unload(agent: String, context: Context) -> Result<Response, Rejection> {
     let unloaded = async {
         let caller = context.allow(Role::Deploy)?;
-        context.executor.allow_release(&caller, &agent).map_err(|denied| problem(&denied))?;
-        context.executor.unload(&agent).await.map_err(|denied| problem(&denied))
+        context.executor.unload_for(&caller, &agent).await.map_err(|denied| problem(&denied))
     };
     Ok(answer(unloaded.await.map(|_| StatusCode::NO_CONTENT.into_response())))
 }

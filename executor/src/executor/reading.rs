@@ -32,13 +32,15 @@ impl Executor {
         }
     }
 
-    /// The same for what is to go: an id, or the digest of a release, which stands for the agent that runs it.
-    pub(crate) fn allow_release(&self, caller: &Caller, name: &str) -> Result<(), Denied> {
+    /// The same for what is to go: an id, or the digest of a release, which stands for the agent that runs it now. For a digest and a
+    /// caller who may not unload every agent, which agent that is.
+    pub(super) fn allow_release(&self, caller: &Caller, name: &str) -> Result<Option<String>, Denied> {
         if !caller.is_limited() || ModuleDigest::parse(name).is_none() {
-            return self.allow(caller, name);
+            return self.allow(caller, name).map(|()| None);
         }
         let found = self.agents.find(name);
-        self.allow(caller, found.as_ref().map_or("", |agent| agent.id()))
+        let id = found.as_ref().map_or("", |agent| agent.id());
+        self.allow(caller, id).map(|()| Some(id.to_owned()))
     }
 
     /// Every loaded agent that the caller may call, in order of ids.

@@ -116,11 +116,13 @@ impl Waiting {
         records.iter().rfind(fits).map(|record| record.denied.clone())
     }
 
-    /// Takes away the records of an agent, or of a module.
-    pub(super) fn remove(&self, name: &str) -> Vec<Removed> {
+    /// Takes away the records of an agent, or of a module: with an id, that agent's alone.
+    pub(super) fn remove(&self, name: &str, of: Option<&str>) -> Vec<Removed> {
         let wanted = Wanted::of(name);
+        let of = of.map(|id| ModuleDigest::of(id.as_bytes()));
+        let is_of = |name: RecordName| of.is_none_or(|agent| name.agent == agent);
         let mut records = self.records.lock();
-        let removed = records.extract_if(.., |record| record.is(&wanted));
+        let removed = records.extract_if(.., |record| record.is(&wanted) && record.name.is_some_and(is_of));
         removed
             .filter_map(|Record { path, name, id, denied, .. }| {
                 Some(Removed { path, name: name?, id, code: denied.code })

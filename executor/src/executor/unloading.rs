@@ -11,6 +11,7 @@ use super::Executor;
 use super::restoring::Removed;
 use crate::admission::Denied;
 use crate::agents::{Agent, Release, ambiguous};
+use crate::callers::Caller;
 use crate::records::audit_unavailable;
 use crate::runtime::{KillCause, Selector};
 use crate::submissions::Submissions;
@@ -24,18 +25,37 @@ impl Executor {
     /// When there is none, when a digest names several agents or the release that serves beside others (`in_service`), or when
     /// the agent's record cannot be removed.
     pub async fn unload(self: &Arc<Self>, name: &str) -> Result<u64, Denied> {
-        let (executor, name) = (Arc::clone(self), name.to_owned());
-        self.carried_out(async move { executor.take_away(&name).await }).await
+        self.unload_of(name, None).await
     }
 
-    async fn take_away(&self, name: &str) -> Result<u64, Denied> {
+    /// The same for a caller, of the agents that are its own.
+    ///
+    /// # Errors
+    ///
+    /// `agent_not_allowed`, and as [`Self::unload`].
+    pub async fn unload_for(self: &Arc<Self>, caller: &Caller, name: &str) -> Result<u64, Denied> {
+        let of = self.allow_release(caller, name)?;
+        self.unload_of(name, of).await
+    }
+
+    async fn unload_of(self: &Arc<Self>, name: &str, of: Option<String>) -> Result<u64, Denied> {
+        let (executor, name) = (Arc::clone(self), name.to_owned());
+        self.carried_out(async move { executor.take_away(&name, of.as_deref()).await }).await
+    }
+
+    /// With an id beside a module, nothing of any other agent: one may have come since somebody asked who runs it.
+    async fn take_away(&self, name: &str, of: Option<&str>) -> Result<u64, Denied> {
         self.refuse_in_service(name)?;
         self.refuse_ambiguous(name)?;
-        let removed = match self.agents.remove(name) {
+        let removed = match (of, ModuleDigest::parse(name)) {
+            (Some(id), Some(digest)) => self.agents.remove_release(id, digest),
+            _ => self.agents.remove(name),
+        };
+        let removed = match removed {
             Err(denied) if denied.code != "not_loaded" => return Err(denied),
             removed => removed,
         };
-        let waiting = self.waiting.remove(name);
+        let waiting = self.waiting.remove(name, of);
         let agents = match removed {
             Err(denied) if waiting.is_empty() => return Err(denied),
             removed => removed.unwrap_or_default(),
@@ -108,6 +128,25 @@ mod tests {
     use crate::testing::{Server, admitted, wat_echo};
 
     const AGENT: &str = "unload.again";
+
+    #[tokio::test]
+    async fn what_runs_a_module_in_the_place_of_a_callers_agent_is_not_unloaded_for_it() {
+        let server = Server::start().await;
+        let executor = &server.executor;
+        let module =
+            |agent| admitted(wat_echo(), GrantSet::default(), CallLimits::default()).called(agent, "s");
+        let digest = executor.admit_for_test(module("unload.others")).await.to_string();
+        // The caller was allowed to unload this module when another agent ran it.
+        let refused = executor.take_away(&digest, Some("unload.own")).await.unwrap_err();
+        assert_eq!(refused.code, "not_loaded");
+        assert!(executor.find("unload.others").is_some());
+        let caller = Caller::new("own").limited_to(["unload.own".to_owned()]);
+        assert_eq!(executor.unload_for(&caller, &digest).await.unwrap_err().code, "agent_not_allowed");
+        executor.unload("unload.others").await.unwrap();
+        executor.admit_for_test(module("unload.own")).await;
+        executor.unload_for(&caller, &digest).await.unwrap();
+        assert!(executor.find("unload.own").is_none());
+    }
 
     #[tokio::test]
     async fn a_load_of_what_is_being_unloaded_keeps_its_record() {
