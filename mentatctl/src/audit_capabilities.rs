@@ -5,15 +5,14 @@ mod previous;
 mod report;
 mod rulings;
 mod standing;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
 use trust_store::capability::{Capability, FileAccess, Protocol};
 use trust_store::manifest::Manifest;
-use trust_store::pipeline::{Pipeline, Step};
 use trust_store::policy::{CapabilityPolicy, TrustPolicy};
 use wasmparser::{Parser, Payload};
 
@@ -22,7 +21,7 @@ use self::report::Report;
 use self::rulings::{Ruling, Rulings};
 use self::standing::Signer;
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
-use crate::output::{Output, Tone, shown};
+use crate::output::Output;
 use crate::release::{Release, Use};
 use crate::verify::load_policy;
 
@@ -99,12 +98,23 @@ struct Finding {
 fn audit_one(path: &Path, against: &Against<'_>, out: &Output) -> Outcome<usize> {
     let release = Release::open(path, Use::Sign)?;
     release.assemble_missing_module()?;
-    if let Some(pipeline) = release.pipeline()? {
-        return Ok(list_steps(&release, &pipeline, out));
-    }
+    let report = examine(&release, against)?;
+    report.tell(out);
+    Ok(report.findings.len())
+}
+
+fn examine<'a>(release: &'a Release, against: &Against<'_>) -> Outcome<Report<'a>> {
     let manifest = release.manifest();
-    let imports = imports(&release.module()?)?;
-    let mut findings = findings(manifest, &imports);
+    let steps = release.pipeline()?.as_ref().map(steps::of);
+    let (imports, mut findings) = match &steps {
+        // What a step may do stands in the step's own manifest: here is nothing to compare.
+        Some(_) => (Imports::new(), Vec::new()),
+        None => {
+            let imports = imports(&release.module()?)?;
+            let findings = findings(manifest, &imports);
+            (imports, findings)
+        }
+    };
     let mut standings = Vec::new();
     if let Some(policy) = against.policy {
         findings.extend(not_granted(manifest, &policy.capabilities));
@@ -113,47 +123,12 @@ fn audit_one(path: &Path, against: &Against<'_>, out: &Output) -> Outcome<usize>
     }
     let rulings = against.rulings.as_ref().map(|rulings| rulings.about(manifest)).unwrap_or_default();
     findings.extend(rulings.iter().filter_map(Ruling::finding));
+    let now = steps.as_deref().unwrap_or_default();
     let change =
-        against.previous.as_ref().map(|previous| previous.changed_by(manifest, &imports)).transpose()?;
+        against.previous.as_ref().map(|previous| previous.changed_by(manifest, &imports, now)).transpose()?;
     findings.extend(change.iter().flat_map(|change| change.findings.iter().cloned()));
-    let count = findings.len();
     let notes = empty_contexts(manifest, &imports);
-    Report { release: &release, imports: &imports, findings, notes, rulings, standings, change }.tell(out);
-    Ok(count)
-}
-
-/// What a pipeline is made of. It asks for nothing itself: what a step may do stands in the step's own manifest, so that there is
-/// nothing to compare and nothing to find.
-fn list_steps(release: &Release, pipeline: &Pipeline, out: &Output) -> usize {
-    let (id, version) = (release.manifest().id(), release.manifest().version());
-    let after = |step: &Step| -> Vec<&str> {
-        step.after().iter().filter_map(|index| pipeline.steps().get(*index)).map(Step::name).collect()
-    };
-    out.line(out.paint(Tone::Strong, format!("{id} {version}")));
-    out.line("  asks for  nothing: each step has the capabilities of its own manifest");
-    for step in pipeline.steps() {
-        let before = match after(step).as_slice() {
-            [] => "the input".to_owned(),
-            names => names.join(", "),
-        };
-        let (name, agent, attempts) = (step.name(), step.agent(), step.repetition().attempts());
-        out.line(format!(
-            "  step      {name}: {agent} {} on {before}, {} ms, at most {attempts} times",
-            hex::encode(step.module()),
-            step.timeout_ms(),
-        ));
-    }
-    out.value(|| {
-        let steps = pipeline.steps().iter().map(|step| {
-            json!({ "name": step.name(), "agent": step.agent().as_str(), "module": hex::encode(step.module()),
-                "after": after(step), "timeout_ms": step.timeout_ms(), "attempts": step.repetition().attempts() })
-        });
-        json!({
-            "manifest": shown(release.path()), "agent": id.as_str(), "version": version.as_str(), "requested": [],
-            "imports": [], "findings": [], "steps": steps.collect::<Vec<_>>(),
-        })
-    });
-    0
+    Ok(Report { release, imports, steps, findings, notes, rulings, standings, change })
 }
 
 fn imports(bytes: &[u8]) -> Outcome<Imports> {

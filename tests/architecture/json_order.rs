@@ -29,7 +29,6 @@ use Fate::{Answer, List, Read, Sorted};
 const PRINTED: &[&str] = &[
     "admission.rs",
     "attach.rs",
-    "audit_capabilities.rs",
     "audit_capabilities/report.rs",
     "audit.rs",
     "demo.rs",

@@ -5,6 +5,7 @@ use std::path::Path;
 use trust_store::capability::Capability;
 use trust_store::manifest::{Manifest, Runtime};
 
+use super::steps::{self, Difference, Step};
 use super::{Finding, Imports, imports, names_of};
 use crate::exit::{Failure, Outcome};
 use crate::release::{Release, Use};
@@ -17,6 +18,8 @@ pub(super) struct Previous {
     requested: Vec<Capability>,
     /// Nothing where its module is not there any more.
     imports: Option<Imports>,
+    /// None of them for what is no pipeline, nothing where a pipeline is not there any more.
+    steps: Option<Vec<Step>>,
     memory_mb: Option<u32>,
 }
 
@@ -28,6 +31,8 @@ pub(super) struct Change {
     pub(super) removed: Vec<Capability>,
     /// Those that came and those that went; nothing where the module of the release before is not there.
     pub(super) imports: Option<(Vec<String>, Vec<String>)>,
+    /// Of a pipeline; nothing where that of then is not there.
+    pub(super) steps: Option<Difference>,
     /// Of `wasm.memory.maximum`, before and now, where it is another one.
     pub(super) memory_mb: Option<(Option<u32>, Option<u32>)>,
     /// What counts: it asks for more than the release before.
@@ -42,14 +47,22 @@ impl Previous {
     pub(super) fn open(path: &Path) -> Outcome<Self> {
         let release = Release::open(path, Use::Sign)?;
         let manifest = release.manifest();
-        // A pipeline imports nothing, and what was released before is often there as its manifest alone.
-        let is_there = *manifest.runtime() == Runtime::Wasm && release.module_path()?.exists();
-        let imports = if is_there { Some(imports(&release.module()?)?) } else { None };
+        // What was released before is often there as its manifest alone.
+        let is_there = || release.module_path().map(|path| path.exists());
+        let (imports, steps) = match manifest.runtime() {
+            Runtime::Pipeline if is_there()? => {
+                (Some(Imports::new()), release.pipeline()?.as_ref().map(steps::of))
+            }
+            Runtime::Pipeline => (Some(Imports::new()), None),
+            Runtime::Wasm if is_there()? => (Some(imports(&release.module()?)?), Some(Vec::new())),
+            _ => (None, Some(Vec::new())),
+        };
         Ok(Self {
             agent: manifest.id().as_str().to_owned(),
             version: manifest.version().as_str().to_owned(),
             requested: manifest.requested_capabilities(),
             imports,
+            steps,
             memory_mb: manifest.wasm().memory.maximum_mb,
         })
     }
@@ -58,7 +71,7 @@ impl Previous {
     ///
     /// # Errors
     /// Exit code 2 for a release of another agent.
-    pub(super) fn changed_by(&self, manifest: &Manifest, imports: &Imports) -> Outcome<Change> {
+    pub(super) fn changed_by(&self, manifest: &Manifest, imports: &Imports, now: &[Step]) -> Outcome<Change> {
         let agent = manifest.id().as_str();
         if agent != self.agent {
             return Err(Failure::usage(format!(
@@ -93,7 +106,8 @@ impl Previous {
             let names = |one: &Imports, other: &Imports| names_of(&(one - other));
             (names(imports, before), names(before, imports))
         });
-        Ok(Change { version: self.version.clone(), added, removed, imports, memory_mb, findings })
+        let steps = self.steps.as_ref().map(|before| steps::between(before, now));
+        Ok(Change { version: self.version.clone(), added, removed, imports, steps, memory_mb, findings })
     }
 }
 
@@ -118,6 +132,7 @@ mod tests {
             version: "0.9.0".into(),
             requested: manifest.requested_capabilities(),
             imports,
+            steps: Some(Vec::new()),
             memory_mb: manifest.wasm().memory.maximum_mb,
         }
     }
@@ -136,7 +151,7 @@ mod tests {
             r#","memory":{"maximum":16}"#,
         );
         let change = previous(&before, Some(set(&["log", "input_len"])))
-            .changed_by(&now, &set(&["log", "request_capability"]))
+            .changed_by(&now, &set(&["log", "request_capability"]), &[])
             .unwrap();
         let text = |list: &[Capability]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         assert_eq!(text(&change.added), "env:OTHER network:https:api.example.com network:https:example.org");
@@ -160,14 +175,18 @@ mod tests {
     fn less_than_before_and_the_same_are_no_findings() {
         let before = manifest("a.b", r#""env:KEY""#, "");
         let now = manifest("a.b", "", r#","memory":{"maximum":16}"#);
-        let change = previous(&before, None).changed_by(&now, &set(&["log"])).unwrap();
+        let change = previous(&before, None).changed_by(&now, &set(&["log"]), &[]).unwrap();
         assert!(change.findings.is_empty() && change.imports.is_none(), "{change:?}");
-        let same = previous(&now, Some(set(&[]))).changed_by(&now, &set(&[])).unwrap();
-        let nothing =
-            Change { version: "0.9.0".into(), imports: Some(Default::default()), ..Change::default() };
+        let same = previous(&now, Some(set(&[]))).changed_by(&now, &set(&[]), &[]).unwrap();
+        let nothing = Change {
+            version: "0.9.0".into(),
+            imports: Some(Default::default()),
+            steps: Some(Difference::default()),
+            ..Change::default()
+        };
         assert_eq!(same, nothing);
-        let lost = previous(&now, None).changed_by(&before, &set(&[])).unwrap();
+        let lost = previous(&now, None).changed_by(&before, &set(&[]), &[]).unwrap();
         assert_eq!(lost.findings.len(), 2, "a request, and a limit that is gone: {lost:?}");
-        assert!(previous(&before, None).changed_by(&manifest("a.c", "", ""), &set(&[])).is_err());
+        assert!(previous(&before, None).changed_by(&manifest("a.c", "", ""), &set(&[]), &[]).is_err());
     }
 }
