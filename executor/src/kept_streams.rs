@@ -150,9 +150,9 @@ impl KeptStreams {
         })
     }
 
-    /// A call ended, and has its input no longer. Where results take too much, others of them make room: first those that nobody reads, the oldest before the
-    /// rest, then those that their readers have taken, then the largest. That they ran stays known of those calls.
-    /// How many results had to make room.
+    /// A call ended, and has its input no longer. Where results take too much, others of them make room: first those that nobody
+    /// reads, the oldest before the rest, then those that their readers have taken, then the largest. That they ran stays known of
+    /// those calls. How many results had to make room.
     pub(crate) fn ended(&self, id: &str, now: Instant) -> u64 {
         let mut streams = self.streams.lock();
         self.forget_what_is_over(&mut streams, now);

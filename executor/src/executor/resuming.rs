@@ -41,7 +41,7 @@ enum Source {
     /// Dropping it ends the call.
     Plain(Streaming),
     /// Dropping it leaves the call to whoever reads on.
-    Kept { begun: Option<Arc<str>>, reader: Reader, metrics: Metrics },
+    Kept { begun: Option<Arc<str>>, reader: Reader, metrics: Box<Metrics> },
 }
 
 impl Reading {
@@ -85,7 +85,7 @@ impl Executor {
                 .await
                 .map(|plain| Reading(Source::Plain(plain)));
         }
-        let metrics = self.parts.metrics.clone();
+        let metrics = Box::new(self.parts.metrics.clone());
         let place = self.kept.begin(&terms.caller, input.len(), clock::monotonic());
         let place = place.inspect_err(|denied| metrics.resumable(denied.code, 1))?;
         let streaming = self.execute_streaming(name, input, terms).await?;
@@ -117,7 +117,7 @@ impl Executor {
         let metrics = &self.parts.metrics;
         let reader = self.reader(caller, id, from);
         metrics.resumable(reader.as_ref().map_or_else(|denied| denied.code, |_| "read_on"), 1);
-        Ok(Reading(Source::Kept { begun: None, reader: reader?, metrics: metrics.clone() }))
+        Ok(Reading(Source::Kept { begun: None, reader: reader?, metrics: Box::new(metrics.clone()) }))
     }
 
     fn reader(&self, caller: &Caller, id: &str, from: u64) -> Result<Reader, Denied> {
@@ -282,8 +282,9 @@ mod tests {
         // Whoever sent it hangs up, and it is still there.
         drop(begin().await.unwrap());
         assert_eq!(begin().await.err().unwrap().code, "streams_full");
-        let counted =
-            |reason| server.counted(&format!("mentatlab_resumable_streams_total{{reason=\"{reason}\"}}"));
+        let counted = |reason: &str| {
+            server.counted(&format!("mentatlab_resumable_streams_total{{reason=\"{reason}\"}}"))
+        };
         assert_eq!((counted("begun"), counted("streams_full")), (1, 1));
         assert_eq!(server.counted("mentatlab_streams_kept"), 1);
         assert!(server.counted("mentatlab_streams_kept_bytes") >= 17 << 20);
