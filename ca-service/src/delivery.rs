@@ -4,7 +4,7 @@
 //! so nobody waits for the note. A commit for each would make the next requester wait for it: the store has one writer, and
 //! whoever comes while it syncs waits for that sync before its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::authority::CertificateAuthority;
@@ -18,24 +18,53 @@ type Delivery = (IntentId, Option<u64>);
 
 /// Deliveries that are not noted yet.
 #[derive(Debug, Default)]
-pub(crate) struct Deliveries(Mutex<Vec<Delivery>>);
+pub(crate) struct Deliveries(Mutex<Unnoted>);
+
+/// Each stays until the note of it is durable: whoever finds it in neither of the two reads it in the record.
+#[derive(Debug, Default)]
+struct Unnoted {
+    /// Whether somebody notes what waits soon.
+    is_attended: bool,
+    waiting: Vec<Delivery>,
+    /// Handed to the store, which has not answered yet.
+    noting: Vec<Delivery>,
+}
 
 impl Deliveries {
+    fn lock(&self) -> MutexGuard<'_, Unnoted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds one; true for the first, whose caller sees to all that come meanwhile.
     fn add(&self, delivery: Delivery) -> bool {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(delivery);
-        waiting.len() == 1
+        let mut unnoted = self.lock();
+        unnoted.waiting.push(delivery);
+        !std::mem::replace(&mut unnoted.is_attended, true)
     }
 
     /// The log's index, as answered, for an issuance among them.
     pub(crate) fn answered(&self, intent: &IntentId) -> Option<Option<u64>> {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.iter().find(|(waits, _)| waits == intent).map(|(_, index)| *index)
+        let unnoted = self.lock();
+        let mut all = unnoted.waiting.iter().chain(&unnoted.noting);
+        all.find(|(waits, _)| waits == intent).map(|(_, index)| *index)
     }
 
-    fn take(&self) -> Vec<Delivery> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What waits, to be noted.
+    fn begin(&self) -> Vec<Delivery> {
+        let mut unnoted = self.lock();
+        unnoted.is_attended = false;
+        let begun = std::mem::take(&mut unnoted.waiting);
+        unnoted.noting.extend(&begun);
+        begun
+    }
+
+    /// Ends a note: what could not be noted waits for the next one, and what was is in the record.
+    fn end(&self, delivery: Delivery, is_noted: bool) {
+        let mut unnoted = self.lock();
+        unnoted.noting.retain(|(intent, _)| *intent != delivery.0);
+        if !is_noted {
+            unnoted.waiting.push(delivery);
+        }
     }
 }
 
@@ -51,19 +80,19 @@ impl CertificateAuthority {
         }
     }
 
-    /// Notes what was delivered so far. What is handed in together goes into one commit.
+    /// Notes what was delivered so far. What is handed in together goes into one commit. What fails is tried with the next delivery,
+    /// and the reconciler comes to the same before.
     pub(crate) async fn note_deliveries(&self) {
         let at = self.clock.for_records();
-        let notes = self
-            .deliveries
-            .take()
-            .into_iter()
-            .map(|(intent, log_index)| self.store.mark_delivered(intent, log_index, at));
-        for outcome in futures_util::future::join_all(notes).await {
-            match outcome {
-                // It may be revoked by now.
-                Ok(()) | Err(StoreError::StateConflict) => {}
-                Err(error) => tracing::warn!(%error, "a delivery will be recorded later"),
+        let begun = self.deliveries.begin();
+        let notes = begun.iter().map(|(intent, log_index)| self.store.mark_delivered(*intent, *log_index, at));
+        let outcomes = futures_util::future::join_all(notes).await;
+        for (delivery, outcome) in begun.into_iter().zip(outcomes) {
+            // It may be revoked by now, or noted by the reconciler.
+            let is_noted = matches!(outcome, Ok(()) | Err(StoreError::StateConflict));
+            self.deliveries.end(delivery, is_noted);
+            if let (Err(error), false) = (outcome, is_noted) {
+                tracing::warn!(%error, "a delivery will be recorded later");
             }
         }
     }
@@ -80,7 +109,22 @@ mod tests {
         assert!(!deliveries.add(([2; 16], Some(7))));
         assert_eq!(deliveries.answered(&[2; 16]), Some(Some(7)));
         assert_eq!(deliveries.answered(&[9; 16]), None);
-        assert_eq!(deliveries.take(), [([1; 16], None), ([2; 16], Some(7))]);
+        assert_eq!(deliveries.begin(), [([1; 16], None), ([2; 16], Some(7))]);
         assert!(deliveries.add(([3; 16], None)), "the next one begins anew");
+    }
+
+    #[test]
+    fn a_delivery_is_known_until_its_note_is_durable() {
+        let deliveries = Deliveries::default();
+        deliveries.add(([1; 16], Some(7)));
+        deliveries.add(([2; 16], None));
+        let begun = deliveries.begin();
+        assert_eq!(deliveries.answered(&[1; 16]), Some(Some(7)), "while it is noted");
+        deliveries.end(begun[0], false);
+        deliveries.end(begun[1], true);
+        assert_eq!(deliveries.answered(&[1; 16]), Some(Some(7)), "it could not be noted");
+        assert_eq!(deliveries.answered(&[2; 16]), None, "the record says it");
+        assert!(deliveries.add(([3; 16], None)), "somebody sees to both");
+        assert_eq!(deliveries.begin(), [([1; 16], Some(7)), ([3; 16], None)]);
     }
 }

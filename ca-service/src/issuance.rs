@@ -415,7 +415,7 @@ impl CertificateAuthority {
 
     /// The certificate of an issuance; `None` when it has none that may be delivered.
     pub(crate) async fn delivered(&self, intent: IntentId) -> Result<Option<Issued>, CaError> {
-        // Asked before the record, which says the same as soon as this no longer does.
+        // Asked before the record: it is known here until the record that says the same is durable.
         let answered = self.deliveries.answered(&intent);
         let Some(record) = self.store.issuance(intent).await? else { return Ok(None) };
         let deliverable = match record.state {

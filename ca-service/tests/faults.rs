@@ -107,6 +107,35 @@ async fn every_issuance_is_closed_after_a_failure_at_any_step() {
     assert_eq!(serials.len(), subscribers(&authority).await.len(), "no serial number twice");
 }
 
+/// What is logged after its signature may be delivered once the log has it, which its record says later than the answer did.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_found_while_its_delivery_is_noted_and_where_that_fails() {
+    let site = Site::new().await;
+    for fault in [Fault::CrashBefore, Fault::Before, Fault::After] {
+        let store = Arc::new(FaultyStore::new(site.store().await));
+        let server = fixture::Server::start(site.open_with(store.clone(), Arc::new(SystemClock)).await).await;
+        let wanted = token_request("dev@example.com", "unlogged");
+        let token = server.authority.create_token(&wanted, "test").await.unwrap();
+        let asked = enrol_request(&token.token, &key(), Some("once"));
+        store.arm("mark_delivered", fault);
+        let issued = server.authority.enrol(&asked).await.unwrap();
+        while store.is_armed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let record = server.authority.store().certificate(&issued.serial).await.unwrap().unwrap();
+        let key = hex::encode(record.spki_sha256);
+        let found = server.client().certificate_of_key(&key).await.unwrap();
+        assert_eq!(found.serial, issued.serial.to_string(), "{fault:?}");
+        let repeated = server.authority.enrol(&asked).await.unwrap();
+        assert_eq!((repeated.serial, repeated.log_index), (issued.serial, issued.log_index), "{fault:?}");
+        server.serving.stop().await;
+    }
+    let authority = site.open().await;
+    authority.reconcile(Reach::Everything).await.unwrap();
+    assert!(subscribers(&authority).await.iter().all(|record| record.state == State::Delivered));
+    check_ca(&authority).await;
+}
+
 /// Of a half-issued certificate the key is known as well: an order for the key ends it, and so does the revocation of another certificate of
 /// the key.
 #[tokio::test(flavor = "multi_thread")]
