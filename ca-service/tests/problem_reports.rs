@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_api::client::ClientError;
+use ca_api::possession::OwnReason;
 use ca_api::{CloseReport, ProblemGround, ProblemQuery, ProblemReport, ProblemState, ReportProblem};
 use ca_pki::SerialNumber;
 use ca_pki::crl::RevocationReason;
@@ -15,6 +16,7 @@ use ca_service::problem_report::ReportRefusal;
 use ca_service::storage::OpenProblems;
 use ca_service::{CaError, CertificateAuthority};
 use fixture::faults::{Fault, FaultyStore};
+use fixture::own::Own;
 use fixture::{Site, check_ca, enrol_request, key, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
@@ -116,6 +118,61 @@ async fn a_report_is_decided_once_and_refusals_say_why() {
     let events: Vec<_> = trail.iter().map(|record| record.event.as_str()).collect();
     assert!(events.contains(&"problem.reported") && events.contains(&"problem.closed"));
     server.finish().await;
+}
+
+/// How each report stands.
+async fn states(authority: &CertificateAuthority) -> Vec<ProblemState> {
+    authority.tend_problems().await.unwrap();
+    authority.store().problems(false, 0).await.unwrap().iter().map(|each| each.state).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_decides_what_was_reported_before_it_and_of_a_key_only_one_that_says_so() {
+    use ProblemState::{Open, Revoked};
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let reported = async |serial: &SerialNumber, ground| {
+        clock.advance(Duration::from_secs(1));
+        authority.report_problem(&problem(&serial.to_string(), ground), "auditor:eve").await.unwrap()
+    };
+    let replaced = Own::enrolled(&authority, "dev@example.com").await.issued.serial;
+    let before = reported(&replaced, ProblemGround::SuspectCode).await;
+    authority.revoke(&replaced, RevocationReason::Superseded, None, "test").await.unwrap();
+    assert_eq!(before.state, Open);
+    // Revoked it was already, and for something else.
+    for ground in [ProblemGround::KeyCompromise, ProblemGround::SuspectCode, ProblemGround::Other] {
+        assert_eq!(reported(&replaced, ground).await.state, Open, "{ground:?}");
+    }
+    assert_eq!(states(&authority).await, [Revoked, Open, Open, Open]);
+    clock.advance(Duration::from_secs(1));
+    authority.revoke(&replaced, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    assert_eq!(states(&authority).await, [Revoked; 4]);
+    assert_eq!(reported(&replaced, ProblemGround::KeyCompromise).await.state, Revoked, "it is known");
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_key_decides_no_report_against_its_holder() {
+    use ProblemState::{Open, Revoked};
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let own = Own::enrolled(&authority, "dev@example.com").await;
+    let serial = own.issued.serial.to_string();
+    for ground in
+        [ProblemGround::KeyCompromise, ProblemGround::SuspectCode, ProblemGround::SubscriberRequest]
+    {
+        authority.report_problem(&problem(&serial, ground), "auditor:eve").await.unwrap();
+    }
+    clock.advance(Duration::from_secs(1));
+    own.given_up_for(&authority, &clock, OwnReason::Superseded, None).await;
+    assert_eq!(states(&authority).await, [Open, Open, Revoked]);
+    own.given_up(&authority, &clock, None).await;
+    assert_eq!(states(&authority).await, [Revoked, Open, Revoked]);
+    authority.close_problem(2, "nothing but the key was lost", "admin:a").await.unwrap();
+    assert_eq!(states(&authority).await, [Revoked, ProblemState::Stands, Revoked]);
+    check_ca(&authority).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,7 +59,7 @@ pub trait ProblemStore: Send + Sync {
         actor: &'a str,
         at: UnixTime,
     ) -> Answer<'a, ()>;
-    /// Closes those whose certificates were revoked, and counts the others.
+    /// Closes those that a revocation decides, and counts the others.
     fn tend_problems(&self, at: UnixTime) -> Answer<'_, OpenProblems>;
 }
 
@@ -85,8 +85,8 @@ impl ProblemStore for SqlStore {
 
     fn tend_problems(&self, at: UnixTime) -> Answer<'_, OpenProblems> {
         Box::pin(async move {
-            if self.readers.own_scan(any_revoked).await? {
-                self.writer.change(move |connection| close_revoked(connection, at)).await?;
+            if self.readers.own_scan(any_decided).await? {
+                self.writer.change(move |connection| close_decided(connection, at)).await?;
             }
             self.readers.own_scan(move |connection| count(connection, at)).await
         })
@@ -199,17 +199,21 @@ fn close(
     audit::append(connection, "problem.closed", actor, detail, at)
 }
 
-/// Open reports whose certificates are revoked.
-const REVOKED: &str = "SELECT p.id FROM problem_report p JOIN certificate c ON c.serial = p.serial \
+/// Open reports that a revocation decides. One of a compromised key, whoever demanded it and whenever, that says the same of the key: any
+/// other leaves the key's other certificates and the signatures of before it good. One of something else, by any that was recorded since;
+/// of what is said against the holder, not by the holder's own.
+const DECIDED: &str = "SELECT p.id FROM problem_report p JOIN certificate c ON c.serial = p.serial \
                        JOIN revocation r ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
-                       WHERE p.closed_at IS NULL ORDER BY p.id";
+                       WHERE p.closed_at IS NULL AND CASE p.ground WHEN 1 THEN r.reason IN (1, 2) \
+                       WHEN 0 THEN r.recorded_at >= p.received_at \
+                       ELSE r.recorded_at >= p.received_at AND substr(r.actor, 1, 12) <> 'certificate:' END";
 
-fn any_revoked(connection: &Connection) -> Result<bool, StoreError> {
-    Ok(rows::first(connection, REVOKED, &[], |_| Ok(()))?.is_some())
+fn any_decided(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(rows::first(connection, &format!("{DECIDED} LIMIT 1"), &[], |_| Ok(()))?.is_some())
 }
 
-fn close_revoked(connection: &Connection, at: UnixTime) -> Result<(), StoreError> {
-    for id in rows::all(connection, REVOKED, &[], |row| get::<i64>(row, 0))? {
+fn close_decided(connection: &Connection, at: UnixTime) -> Result<(), StoreError> {
+    for id in rows::all(connection, &format!("{DECIDED} ORDER BY p.id"), &[], |row| get::<i64>(row, 0))? {
         rows::execute(
             connection,
             "UPDATE problem_report SET closed_at = ?, closed_by = ? WHERE id = ?",
