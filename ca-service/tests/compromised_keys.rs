@@ -206,6 +206,42 @@ async fn its_holder_ends_every_certificate_of_the_key_and_no_renewal_that_the_ke
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_an_old_key_ends_what_came_of_it_and_nothing_else_of_the_keys_of_that() {
+    let (site, clock) = (Site::new().await, clock());
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let old = Own::enrolled(&authority, "dev@example.com").await;
+    let new = old.renewed(&authority, &clock, "a").await.unwrap();
+    let newest = new.renewed(&authority, &clock, "a").await.unwrap();
+    // The keys of the renewals have certificates of others, too, and those were renewed.
+    let pipeline = Own::enrolled_for(&authority, "pipeline@example.com", new.same_key()).await;
+    let of_pipeline = pipeline.renewed(&authority, &clock, "a").await.unwrap();
+    let other = Own::enrolled_for(&authority, "other@example.com", newest.same_key()).await;
+
+    let reason = async |own: &Own| revocation(&authority, own).await.map(|it| it.reason);
+    old.given_up(&authority, &clock, None).await;
+    assert_eq!(reason(&old).await, Some(RevocationReason::KeyCompromise));
+    for renewal in [&new, &newest] {
+        assert_eq!(reason(renewal).await, Some(RevocationReason::PrivilegeWithdrawn));
+        assert!(!is_good(&authority, renewal).await);
+    }
+    for of_others in [&pipeline, &of_pipeline, &other] {
+        assert!(is_good(&authority, of_others).await);
+    }
+    let again = Own::enrolled_for(&authority, "pipeline@example.com", new.same_key()).await;
+    assert!(is_good(&authority, &again).await, "nothing was said of the key");
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+
+    // An operator says it of everything that came of the key.
+    authority.revoke(&old.issued.serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    for own in [&new, &newest, &pipeline, &of_pipeline, &other, &again] {
+        assert_eq!(reason(own).await, Some(RevocationReason::KeyCompromise));
+    }
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_counts_confirms_and_reports_what_has_the_keys_that_it_means() {
     let site = Site::new().await;
     let clock = TestClock::at_unix_seconds(SystemClock.unix_seconds());

@@ -29,7 +29,8 @@ pub struct EndRenewals {
     pub since: Option<UnixTime>,
     /// From when on they must not be trusted, each at the earliest from its own validity on.
     pub dated: UnixTime,
-    /// Those of certificates alone that had not ended by then; none for all.
+    /// Those of certificates alone that had not ended by then, and for no reason that says something of their keys: the holder demands it.
+    /// None for all: an operator does.
     pub valid_at: Option<UnixTime>,
 }
 
@@ -253,6 +254,13 @@ impl RenewalEnd {
     }
 }
 
+/// Why renewals end with a revocation. What a holder says of a key is said of that key: renewals have others, which their own holders
+/// have, so they end for a reason that says nothing of theirs, and nothing else of those keys ends with them.
+fn reason_of_renewals(new: &NewRevocation) -> RevocationReason {
+    let by_holder = new.renewals.is_some_and(|which| which.valid_at.is_some());
+    if by_holder && is_compromise(new.reason) { RevocationReason::PrivilegeWithdrawn } else { new.reason }
+}
+
 /// Notes with a revocation which renewals end with it, where the certificate has any: of a revoked one no more come.
 pub(super) fn note(
     connection: &Connection,
@@ -263,7 +271,7 @@ pub(super) fn note(
     if children(connection, &new.serial)?.is_empty() {
         return Ok(());
     }
-    let asked = RenewalEnd { which, reason: new.reason, done: false };
+    let asked = RenewalEnd { which, reason: reason_of_renewals(new), done: false };
     let demand = match find(connection, &new.serial)? {
         Some((before, _)) if before.done && before.covers(&asked) => return Ok(()),
         Some((before, _)) if !before.done => before.with(asked),
