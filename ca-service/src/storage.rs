@@ -39,7 +39,7 @@ pub use authorities::StoredAuthority;
 use ca_pki::crl::{RevocationReason, RevokedEntry};
 use ca_pki::serial::Shard;
 use ca_pki::{Identity, SerialNumber, UnixTime};
-pub use compromised_keys::{CompromisedKeyStore, OthersOfKeys};
+pub use compromised_keys::CompromisedKeyStore;
 pub use crls::{ListNumber, ListNumberStore};
 pub use database::Database;
 pub use dated::DatedStatus;
@@ -49,7 +49,9 @@ pub use identity_tokens::UsedIdentityToken;
 pub use problem_reports::{NewProblem, OpenProblems, ProblemStore};
 use queue::{QueueStore, QueuedId};
 pub(crate) use renewals::{BY_CERTIFICATE, requester};
-pub use renewals::{Counted, EndRenewals, Ended, EndedCertificate, RenewalCount, RenewalEnd, RenewalStore};
+pub use renewals::{
+    Counted, Dependent, EndRenewals, Ended, EndedCertificate, RenewalCount, RenewalEnd, RenewalStore,
+};
 pub(crate) use revocations::is_compromise;
 pub use revocations::{NewRevocation, StoredRevocation};
 pub use search::{Expiring, ExpiryMark, MAX_RENEWALS, Search, Selected, SelectedCount, Selection};

@@ -284,3 +284,46 @@ async fn an_order_counts_confirms_and_reports_what_has_the_keys_that_it_means() 
     }
     server.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_counts_what_the_keys_of_renewals_have_and_so_on_to_the_last() {
+    let site = Site::new().await;
+    let clock = TestClock::at_unix_seconds(SystemClock.unix_seconds());
+    let server = site.serve().await;
+    let (admin, authority) = (server.admin(), &server.authority);
+    let selected = Own::enrolled(authority, "dev@example.com").await;
+    let renewal = selected.renewed(authority, &clock, "a").await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(Own::enrolled_for(authority, "pipeline@example.com", renewal.same_key()).await);
+    }
+    let of_pipeline = all[0].renewed(authority, &clock, "a").await.unwrap();
+    all.push(Own::enrolled_for(authority, "other@example.com", of_pipeline.same_key()).await);
+    all.extend([renewal, of_pipeline]);
+    let stays = Own::enrolled(authority, "pipeline@example.com").await;
+
+    let key = rcgen::PublicKeyData::subject_public_key_info(&selected.key);
+    let spki_sha256 = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(key));
+    let asked = PlanRevocations {
+        selection: RevocationSelection { spki_sha256: Some(spki_sha256), ..RevocationSelection::default() },
+        reason: ca_api::RevocationReason::KeyCompromise,
+        compromised_at: None,
+    };
+    let plan = admin.plan_revocations(&asked).await.unwrap();
+    assert_eq!((plan.matching, plan.renewed, plan.same_key), (1, 2, 4));
+    let piece = |confirm| RevokeMany {
+        order: plan.order.clone(),
+        confirm,
+        approvals: Vec::new(),
+        after: None,
+        limit: None,
+    };
+    assert_eq!(admin.revoke_many(&piece(3)).await.unwrap_err().code(), Some("out_of_range"));
+    let done = admin.revoke_many(&piece(7)).await.unwrap();
+    assert_eq!((done.revoked, done.renewed, done.same_key), (1, 2, 4));
+    for own in all.iter().chain([&selected]) {
+        assert_eq!(revocation(authority, own).await.unwrap().reason, RevocationReason::KeyCompromise);
+    }
+    assert!(is_good(authority, &stays).await);
+    server.finish().await;
+}

@@ -2,26 +2,28 @@
 
 use std::collections::HashSet;
 
-use ca_pki::UnixTime;
 use ca_pki::crl::RevocationReason;
+use ca_pki::{SerialNumber, UnixTime};
 
 use super::MAX_PIECE;
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::revocation::ends_renewals;
-use crate::storage::{Counted, Selected, Selection, is_compromise};
+use crate::storage::{Counted, Dependent, Selected, Selection, is_compromise};
 use crate::wire::stored_reason;
 
-/// Keys of a selection whose other certificates are counted. Whoever selects more confirms so many as it is, and each key is looked for in
-/// every segment of rows.
+/// Keys whose other certificates are counted. Whoever means more confirms so many as it is, and each key is looked for in every segment of
+/// rows.
 const MOST_KEYS: usize = 10_000;
+/// Certificates beside a selection that are remembered while the others are counted. Of more of them one may be counted twice.
+const MOST_REMEMBERED: usize = 200_000;
 
 /// How many certificates end beside the selected ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Reach {
-    /// They came of the selected ones, or of those with their keys, by renewal.
+    /// They came of the selected ones, or of others that end, by renewal.
     pub(super) renewed: u64,
-    /// They have a key of a selected one.
+    /// They have a key of a selected one, or of what came of those by renewal.
     pub(super) same_key: u64,
 }
 
@@ -52,6 +54,44 @@ pub(super) struct Reached {
     all: Reach,
 }
 
+impl Reached {
+    fn count(&mut self, one: &Dependent, field: fn(&mut Reach) -> &mut u64) {
+        *field(&mut self.all) += 1;
+        *field(&mut self.revoked) += u64::from(one.is_revoked);
+    }
+}
+
+/// What was counted already.
+#[derive(Debug, Default)]
+struct Counting {
+    keys: HashSet<[u8; 32]>,
+    certificates: HashSet<SerialNumber>,
+}
+
+impl Counting {
+    /// Those of some keys that were not looked for yet.
+    fn new_keys(&mut self, keys: impl Iterator<Item = [u8; 32]>) -> Vec<[u8; 32]> {
+        let mut new = Vec::new();
+        for key in keys {
+            if self.keys.len() < MOST_KEYS && self.keys.insert(key) {
+                new.push(key);
+            }
+        }
+        new
+    }
+
+    /// Whether it is the first time that a certificate is met.
+    fn is_new(&mut self, one: &Dependent) -> bool {
+        if self.certificates.contains(&one.serial) {
+            return false;
+        }
+        if self.certificates.len() < MOST_REMEMBERED {
+            self.certificates.insert(one.serial.clone());
+        }
+        true
+    }
+}
+
 /// What is ordered, as far as it says what else ends.
 pub(super) struct Around {
     selection: Selection,
@@ -74,16 +114,14 @@ impl Around {
 impl CertificateAuthority {
     /// How many certificates end beside those of a selection.
     pub(super) async fn reach(&self, around: &Around) -> Result<Reach, CaError> {
-        let (mut all, mut after, mut keys) = (Reach::default(), 0, 0);
+        let (mut all, mut after, mut counting) = (Reach::default(), 0, Counting::default());
         if !ends_renewals(around.reason) {
             return Ok(all);
         }
         loop {
             let page = self.store.selected(around.selection.clone(), after, MAX_PIECE).await?;
             let Some(last) = page.last() else { return Ok(all) };
-            let of_keys = if keys < MOST_KEYS { keys_of(&page) } else { Vec::new() };
-            keys += of_keys.len();
-            all = all.with(self.around(&page, of_keys, after, around).await?.all);
+            all = all.with(self.around(&page, after, around, &mut counting).await?.all);
             after = last.row;
         }
     }
@@ -98,34 +136,50 @@ impl CertificateAuthority {
         if !ends_renewals(around.reason) {
             return Ok(Reached::default());
         }
-        self.around(page, keys_of(page), after, around).await
+        self.around(page, after, around, &mut Counting::default()).await
     }
 
+    /// What has the keys of some certificates, what came of all of those by renewal, what has the keys of that, and so on: as it is carried
+    /// out, each brings forth the other.
     async fn around(
         &self,
         page: &[Selected],
-        keys: Vec<[u8; 32]>,
         after: i64,
         around: &Around,
+        counting: &mut Counting,
     ) -> Result<Reached, CaError> {
-        let mut reached = Reached::default();
+        let (mut reached, of_keys) = (Reached::default(), is_compromise(around.reason));
         let mut of: Vec<_> = page.iter().map(|one| one.serial.clone()).collect();
-        if is_compromise(around.reason) && !keys.is_empty() {
-            let others = self.store.others_of_keys(keys, around.selection.clone(), after).await?;
-            reached.all.same_key = others.serials.len() as u64;
-            reached.revoked.same_key = others.revoked;
-            of.extend(others.serials);
+        let mut keys = Vec::new();
+        if of_keys {
+            keys = counting.new_keys(page.iter().map(|one| one.spki_sha256));
         }
-        let which = Counted { apart_from: Some(around.selection.clone()), since: around.since };
-        let renewals = self.store.count_renewals(of, which).await?;
-        reached.all.renewed = renewals.revoked.saturating_add(renewals.standing);
-        reached.revoked.renewed = renewals.revoked;
-        Ok(reached)
+        loop {
+            if !keys.is_empty() {
+                let others = self.store.others_of_keys(keys, around.selection.clone(), after).await?;
+                for one in others {
+                    if counting.is_new(&one) {
+                        reached.count(&one, |reach| &mut reach.same_key);
+                        of.push(one.serial);
+                    }
+                }
+            }
+            let which = Counted { apart_from: Some(around.selection.clone()), since: around.since };
+            let mut of_renewals = Vec::new();
+            for one in self.store.renewals(of, which).await? {
+                // Without their keys they are a tree: none is met twice.
+                if !of_keys || counting.is_new(&one) {
+                    reached.count(&one, |reach| &mut reach.renewed);
+                    of_renewals.push(one.spki_sha256);
+                }
+            }
+            if of_keys {
+                keys = counting.new_keys(of_renewals.into_iter());
+            }
+            if keys.is_empty() {
+                return Ok(reached);
+            }
+            of = Vec::new();
+        }
     }
-}
-
-/// The keys of some certificates, each once.
-fn keys_of(page: &[Selected]) -> Vec<[u8; 32]> {
-    let keys: HashSet<[u8; 32]> = page.iter().map(|one| one.spki_sha256).collect();
-    keys.into_iter().collect()
 }

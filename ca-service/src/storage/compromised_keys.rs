@@ -9,7 +9,7 @@
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
 
-use super::renewals::{self, EndRenewals, Ended, EndedCertificate};
+use super::renewals::{self, Dependent, EndRenewals, Ended, EndedCertificate};
 use super::revocations::{self, NewRevocation, is_compromise};
 use super::rows::{self, column, get};
 use super::search::Particulars;
@@ -26,15 +26,6 @@ const PAGE: u32 = 1_000;
 /// Most certificates that one count looks at.
 const MOST_COUNTED: u32 = 100_000;
 
-/// Certificates of some keys beside those of a selection; what was never signed is not among them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OthersOfKeys {
-    /// Their serial numbers.
-    pub serials: Vec<SerialNumber>,
-    /// How many of them are revoked.
-    pub revoked: u64,
-}
-
 /// The part of the CA's memory that is about keys in other hands, under the same contract as [`super::CertificateStore`].
 pub trait CompromisedKeyStore: Send + Sync {
     /// Whether a revocation says of a key that it is in other hands.
@@ -47,14 +38,14 @@ pub trait CompromisedKeyStore: Send + Sync {
     /// How many other certificates of a certificate's key are revoked; of more than 100,000 so many.
     fn count_of_key<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, u64>;
 
-    /// The certificates of keys that a selection does not count, of some 100,000 of each key. A key of which the selection has a certificate
-    /// up to a row is left out: they were counted with that.
+    /// The certificates of keys that a selection does not count, of some 100,000 of each key; what was never signed is not among them. A key
+    /// of which the selection has a certificate up to a row is left out: they were counted with that.
     fn others_of_keys(
         &self,
         keys: Vec<[u8; 32]>,
         apart_from: Selection,
         after: i64,
-    ) -> Answer<'_, OthersOfKeys>;
+    ) -> Answer<'_, Vec<Dependent>>;
 }
 
 impl CompromisedKeyStore for SqlStore {
@@ -83,7 +74,7 @@ impl CompromisedKeyStore for SqlStore {
         keys: Vec<[u8; 32]>,
         apart_from: Selection,
         after: i64,
-    ) -> Answer<'_, OthersOfKeys> {
+    ) -> Answer<'_, Vec<Dependent>> {
         Box::pin(self.readers.scan(move |connection| others(connection, keys, &apart_from, after)))
     }
 }
@@ -337,8 +328,8 @@ fn others(
     keys: Vec<[u8; 32]>,
     apart_from: &Selection,
     after: i64,
-) -> Result<OthersOfKeys, StoreError> {
-    let mut all = OthersOfKeys::default();
+) -> Result<Vec<Dependent>, StoreError> {
+    let mut all = Vec::new();
     for key in keys {
         let (mut others, mut reached, mut looked_at, mut before) = (Vec::new(), 0, 0, false);
         while looked_at < MOST_COUNTED && !before {
@@ -355,8 +346,11 @@ fn others(
             }
         }
         if !before {
-            all.revoked += others.iter().filter(|one| one.state == State::Revoked).count() as u64;
-            all.serials.extend(others.into_iter().map(|one| one.serial));
+            all.extend(others.into_iter().map(|one| Dependent {
+                serial: one.serial,
+                spki_sha256: key,
+                is_revoked: one.state == State::Revoked,
+            }));
         }
     }
     Ok(all)

@@ -74,6 +74,17 @@ pub struct RenewalCount {
     pub standing: u64,
 }
 
+/// A certificate that ends with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependent {
+    /// Serial number.
+    pub serial: SerialNumber,
+    /// SHA-256 of its key.
+    pub spki_sha256: [u8; 32],
+    /// Whether it is revoked.
+    pub is_revoked: bool,
+}
+
 /// Which renewals are counted.
 #[derive(Debug, Clone, Default)]
 pub struct Counted {
@@ -90,6 +101,8 @@ pub trait RenewalStore: Send + Sync {
     fn end_renewals(&self, at: UnixTime) -> Answer<'_, Ended>;
     /// How many certificates came of these, directly or of one another; of more than 100,000 so many.
     fn count_renewals(&self, of: Vec<SerialNumber>, which: Counted) -> Answer<'_, RenewalCount>;
+    /// The same certificates; what was never signed is not among them.
+    fn renewals(&self, of: Vec<SerialNumber>, which: Counted) -> Answer<'_, Vec<Dependent>>;
     /// What was demanded of the renewals of a certificate when it was revoked; none where it had none, or they stay.
     fn renewal_end<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<RenewalEnd>>;
 }
@@ -106,6 +119,10 @@ impl RenewalStore for SqlStore {
 
     fn count_renewals(&self, of: Vec<SerialNumber>, which: Counted) -> Answer<'_, RenewalCount> {
         Box::pin(self.readers.own_scan(move |connection| count(connection, of, &which)))
+    }
+
+    fn renewals(&self, of: Vec<SerialNumber>, which: Counted) -> Answer<'_, Vec<Dependent>> {
+        Box::pin(self.readers.own_scan(move |connection| all(connection, of, &which)))
     }
 
     fn renewal_end<'a>(&'a self, serial: &'a SerialNumber) -> Answer<'a, Option<RenewalEnd>> {
@@ -355,7 +372,17 @@ fn count(
     of: Vec<SerialNumber>,
     which: &Counted,
 ) -> Result<RenewalCount, StoreError> {
-    let (mut open, mut counted, mut looked_at) = (of, RenewalCount::default(), 0);
+    let all = all(connection, of, which)?;
+    let revoked = all.iter().filter(|one| one.is_revoked).count();
+    Ok(RenewalCount { revoked: revoked as u64, standing: all.len().saturating_sub(revoked) as u64 })
+}
+
+fn all(
+    connection: &Connection,
+    of: Vec<SerialNumber>,
+    which: &Counted,
+) -> Result<Vec<Dependent>, StoreError> {
+    let (mut open, mut all, mut looked_at) = (of, Vec::new(), 0);
     while !open.is_empty() {
         let parents = open.split_off(open.len().saturating_sub(TOGETHER));
         for child in children_of_some(connection, &parents)? {
@@ -363,19 +390,21 @@ fn count(
             if apart || which.since.is_some_and(|since| child.created_at < since) {
                 continue;
             }
-            match child.state {
-                State::Revoked => counted.revoked += 1,
-                State::Intent | State::Abandoned => {}
-                _ => counted.standing += 1,
+            if !matches!(child.state, State::Intent | State::Abandoned) {
+                all.push(Dependent {
+                    serial: child.serial.clone(),
+                    spki_sha256: child.spki_sha256,
+                    is_revoked: child.state == State::Revoked,
+                });
             }
             looked_at += 1;
             if looked_at == MOST_COUNTED {
-                return Ok(counted);
+                return Ok(all);
             }
             open.push(child.serial);
         }
     }
-    Ok(counted)
+    Ok(all)
 }
 
 #[cfg(test)]
