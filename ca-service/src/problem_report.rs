@@ -60,7 +60,8 @@ impl CertificateAuthority {
         let serial = SerialNumber::from_hex(&asked.serial).map_err(|_| CaError::CertificateUnknown)?;
         let received_at = self.clock.now()?;
         let record = self.store.certificate(&serial).await?.ok_or(CaError::CertificateUnknown)?;
-        let of_authority = !self.settings.profiles.contains_key(&record.profile);
+        // The authority's own carry no identity. Of others the profile may be gone from the configuration.
+        let of_authority = record.identity.is_none();
         let due_at = received_at.plus(time_to_decide(asked.ground, of_authority));
         let new = NewProblem {
             serial,
@@ -103,7 +104,7 @@ impl CertificateAuthority {
         self.tend_problems().await
     }
 
-    /// Closes the reports whose certificates were revoked, and says which wait too long. The reconciler's part.
+    /// Closes the reports that a revocation decides, and says which wait too long. The reconciler's part.
     ///
     /// # Errors
     /// [`CaError::Store`].

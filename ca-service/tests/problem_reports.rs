@@ -120,6 +120,18 @@ async fn a_report_is_decided_once_and_refusals_say_why() {
     server.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_whose_profile_is_gone_from_the_configuration_is_decided_in_time() {
+    let mut site = Site::new().await;
+    let serial = issued(&site.open().await).await;
+    assert!(site.settings.profiles.remove("developer").is_some());
+    let authority = site.open().await;
+    let asked = problem(&serial, ProblemGround::KeyCompromise);
+    let report = authority.report_problem(&asked, "auditor:eve").await.unwrap();
+    assert_eq!(report.due_at - report.received_at, DAY);
+    check_ca(&authority).await;
+}
+
 /// How each report stands.
 async fn states(authority: &CertificateAuthority) -> Vec<ProblemState> {
     authority.tend_problems().await.unwrap();
