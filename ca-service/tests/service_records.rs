@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_service::storage::audit::Record;
+use fixture::approvers::{Office, awaits};
 use fixture::program::{Process, config, run};
 use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use serde_json::{Value, json};
@@ -145,4 +146,22 @@ async fn tokens_that_nobody_used_are_forgotten_long_after_they_expired_and_no_ot
     assert_eq!(forgotten.len(), 1);
     assert_eq!(detail(&forgotten[0])["count"], json!(2));
     check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_kept_for_as_long_as_a_request_holds_it() {
+    let kept = "[enrolment]\ntoken_approvals = 1\n[retention]\nunused_token_days = 1\n";
+    let office = Office::open(kept).await;
+    let server = office.site.serve().await;
+    let token = office.invite(&server, "dev@example.com").await;
+    let asked = enrol_request(&token, &key(), Some("r1"));
+    awaits(server.client().enrol(&asked).await);
+    // Two days on, for which a request may wait and a token does not live.
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds() + 2 * 86_400));
+    let later = office.site.open_with(office.site.store().await, clock).await;
+    assert_eq!(later.forget_tokens().await.unwrap(), 0);
+    office.approve(&server, "alice").await.unwrap();
+    server.client().enrol(&asked).await.unwrap();
+    assert_eq!(later.forget_tokens().await.unwrap(), 0);
+    server.finish().await;
 }

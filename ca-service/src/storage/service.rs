@@ -39,7 +39,8 @@ pub trait ServiceStore: Send + Sync {
     /// What the newest [`Self::record_service`] left; none before the first.
     fn service_note(&self) -> Answer<'_, Option<ServiceNote>>;
 
-    /// Looks at a bounded number of one-time tokens above a hash, and forgets those that nobody used and that expired before a time.
+    /// Looks at a bounded number of one-time tokens above a hash, and forgets those that nobody used, that no request holds, and that
+    /// expired before a time.
     fn forget_tokens(
         &self,
         above: Option<[u8; 32]>,
@@ -107,6 +108,14 @@ struct Looked {
     next: Option<[u8; 32]>,
 }
 
+/// That nothing is or will be issued for a token: it is not used, and no request of which people decide holds it, which they may after its
+/// end.
+macro_rules! unused {
+    () => {
+        "used_by IS NULL AND NOT EXISTS (SELECT 1 FROM enrolment_request r WHERE r.token = token.hash)"
+    };
+}
+
 /// The unused tokens among the next ones that are old enough, and where to go on. By the table's own order: an index of what is unused
 /// would cost every token that is used.
 fn look(
@@ -114,7 +123,8 @@ fn look(
     above: Option<[u8; 32]>,
     expired_before: UnixTime,
 ) -> Result<Looked, StoreError> {
-    let query = "SELECT hash, expires_at, used_by IS NULL FROM token WHERE hash > ? ORDER BY hash LIMIT ?";
+    let query =
+        concat!("SELECT hash, expires_at, ", unused!(), " FROM token WHERE hash > ? ORDER BY hash LIMIT ?");
     let above = above.map_or_else(Vec::new, Vec::from);
     let limit = i64::try_from(PIECE).unwrap_or(i64::MAX);
     let looked_at = rows::all(connection, query, params![above, limit], |row| {
@@ -135,7 +145,7 @@ fn forget(
 ) -> Result<u64, StoreError> {
     let mut count = 0_u64;
     for hash in old {
-        let change = "DELETE FROM token WHERE hash = ? AND used_by IS NULL AND expires_at < ?";
+        let change = concat!("DELETE FROM token WHERE hash = ? AND expires_at < ? AND ", unused!());
         let deleted = rows::execute(connection, change, params![*hash, expired_before.0])?;
         count = count.saturating_add(u64::try_from(deleted).unwrap_or(u64::MAX));
     }
