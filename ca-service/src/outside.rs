@@ -34,6 +34,10 @@ const LARGEST: usize = 256 * 1024;
 const NEWEST: u32 = 50;
 /// The complete list of an issuer with shards is large: it is fetched in one of so many rounds.
 const COMPLETE_EACH: u64 = 12;
+/// Shards of an issuer that are fetched in a round: of 128 each is seen in less than three hours, at five minutes a round.
+const SHARDS_EACH: u16 = 4;
+/// Lists that were wrong and are fetched again in a round. Of more, those behind wait until some of them are right.
+const WRONG_EACH: usize = 16;
 
 /// What is wrong with something that was fetched. The words stand in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +54,7 @@ pub enum Wrong {
     /// It cannot be read or does not verify, or is over.
     #[error("a verifier refuses it: {0}")]
     Unusable(String),
-    /// It is not what is published.
+    /// It is not what is published, or another part of it.
     #[error("{0}")]
     Differs(&'static str),
 }
@@ -66,6 +70,8 @@ pub struct OutsideView {
     reached: bool,
     /// Numbers of the lists that were published here when they were fetched last.
     published: BTreeMap<(String, CrlPart), u64>,
+    /// Lists that were wrong when they were fetched last. They are fetched in every round, and are not right before they were seen to be.
+    wrong: BTreeMap<(String, CrlPart), Wrong>,
 }
 
 impl OutsideView {
@@ -84,7 +90,8 @@ impl OutsideView {
     /// [`StartRefusal`] when no HTTP client can be made.
     pub fn of(base: &str) -> Result<Self, StartRefusal> {
         let http = service::ClientTls::default().client_for(base, PATIENCE)?;
-        Ok(Self { http, base: base.to_owned(), round: 0, reached: false, published: BTreeMap::new() })
+        let (published, wrong) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { http, base: base.to_owned(), round: 0, reached: false, published, wrong })
     }
 
     async fn fetch(&mut self, path: &str, limit: usize) -> Result<Vec<u8>, Wrong> {
@@ -106,7 +113,7 @@ impl OutsideView {
 }
 
 impl CertificateAuthority {
-    /// Looks once at one list of each issuer, one after the other, at the certificates, and at the answer about a certificate of the CA
+    /// Looks once at some lists of each issuer, others in each round, at the certificates, and at the answer about a certificate of the CA
     /// that issues. Nothing where the addresses have never been reached.
     ///
     /// # Errors
@@ -127,22 +134,61 @@ impl CertificateAuthority {
                 }
             });
             seen.push((format!("certificate/{}", authority.name), found));
-            for part in parts_of_round(authority, view.round) {
-                let path = match part {
-                    CrlPart::Shard(shard) => issuer.status.crl(shard),
-                    _ => issuer.status.full_crl(),
-                };
-                if let Some(found) = self.look_at_list(view, authority, &certificate, part, &path).await? {
-                    let kind = if part == CrlPart::Complete { "list" } else { "shard" };
-                    seen.push((format!("{kind}/{}", authority.name), found));
-                }
-            }
+            seen.extend(self.look_at_lists(view, authority, &certificate).await?);
         }
         if let Some(found) = self.look_at_answer(view).await? {
             seen.push(found);
         }
         view.round += 1;
-        Ok(if view.reached { seen } else { Vec::new() })
+        if !view.reached {
+            view.wrong.clear();
+            seen.clear();
+        }
+        Ok(seen)
+    }
+
+    /// The lists of an issuer whose turn it is, and those that were wrong: one outcome for the complete list, and one for its shards.
+    async fn look_at_lists(
+        &self,
+        view: &mut OutsideView,
+        authority: &LoadedAuthority,
+        certificate: &Certificate,
+    ) -> Result<Vec<Seen>, CaError> {
+        let Some(issuer) = &authority.issuer else { return Ok(Vec::new()) };
+        let is_of = |(name, _): &&(String, CrlPart)| *name == authority.name;
+        let mut parts = parts_of_round(authority, view.round);
+        let again = view.wrong.keys().filter(is_of).map(|(_, part)| *part).take(WRONG_EACH);
+        let again: Vec<CrlPart> = again.filter(|part| !parts.contains(part)).collect();
+        parts.extend(again);
+        let mut looked_at = Vec::new();
+        for part in parts {
+            let url = match part {
+                CrlPart::Shard(shard) => issuer.status.crl(shard),
+                _ => issuer.status.full_crl(),
+            };
+            let place = (authority.name.clone(), part);
+            match self.look_at_list(view, authority, certificate, part, &url).await? {
+                None => {
+                    view.wrong.remove(&place);
+                    continue;
+                }
+                Some(Ok(())) => {
+                    view.wrong.remove(&place);
+                }
+                Some(Err(wrong)) => {
+                    tracing::debug!(url, %wrong, "a list is not served as it is published");
+                    view.wrong.insert(place, wrong);
+                }
+            }
+            looked_at.push(kind(part));
+        }
+        let outcome = |of: &str| {
+            let wrong =
+                view.wrong.iter().find(|((name, part), _)| *name == authority.name && kind(*part) == of);
+            wrong.map_or(Ok(()), |(_, wrong)| Err(wrong.clone()))
+        };
+        let kinds = [COMPLETE, SHARD].into_iter().filter(|kind| looked_at.contains(kind));
+        Ok(kinds.map(|kind| (format!("{kind}/{}", authority.name), outcome(kind))).collect())
     }
 
     async fn look_at_list(
@@ -161,9 +207,11 @@ impl CertificateAuthority {
         let Some(own) = self.published_crl(&authority.name, part) else { return Ok(None) };
         let earlier = view.published.insert((authority.name.clone(), part), before.number);
         let now = self.clock.now()?;
+        let every_cache_saw =
+            now.plus(-i64::try_from(self.time_between_looks().as_secs()).unwrap_or(i64::MAX));
         let certificate = certificate.clone();
-        let judged =
-            tokio::task::spawn_blocking(move || judge_list(&fetched?, &certificate, &own, earlier, now));
+        let expected = Expected { own, earlier, every_cache_saw };
+        let judged = tokio::task::spawn_blocking(move || judge_list(&fetched?, &certificate, &expected, now));
         let judged = judged.await.map_err(|_| CaError::Inconsistent("a look from outside ended early"))?;
         Ok(Some(judged))
     }
@@ -201,11 +249,15 @@ impl CertificateAuthority {
         Ok(recorded.is_some_and(|recorded| status(&recorded, now.0) == CertStatus::Good))
     }
 
+    /// How long there is between two looks: caches keep a list for the publish interval.
+    fn time_between_looks(&self) -> Duration {
+        let every = Duration::from_secs(self.settings.config.status.outside_view_seconds.into());
+        every.max(self.settings.publish_interval.saturating_mul(2))
+    }
+
     /// Looks for ever, every so often.
     pub async fn run_outside_view(self: Arc<Self>, mut view: OutsideView) {
-        let every = Duration::from_secs(self.settings.config.status.outside_view_seconds.into());
-        // Caches keep a list for the publish interval.
-        let every = every.max(self.settings.publish_interval.saturating_mul(2));
+        let every = self.time_between_looks();
         let mut told = false;
         loop {
             // The first look is not at what the start has only just published.
@@ -235,14 +287,26 @@ impl CertificateAuthority {
     }
 }
 
-/// The lists of an issuer that are fetched in a round: a shard in turn, and the complete list now and then.
+/// What lists are called in the log and in metrics.
+const COMPLETE: &str = "list";
+const SHARD: &str = "shard";
+
+fn kind(part: CrlPart) -> &'static str {
+    if part == CrlPart::Complete { COMPLETE } else { SHARD }
+}
+
+/// The lists of an issuer that are fetched in a round: some shards in turn, and the complete list now and then.
 fn parts_of_round(authority: &LoadedAuthority, round: u64) -> Vec<CrlPart> {
     if authority.shards <= 1 {
         return vec![CrlPart::Complete];
     }
-    let turn = u16::try_from(round % u64::from(authority.shards)).unwrap_or_default();
-    let shard = CrlPart::Shard(ca_pki::serial::Shard(turn));
-    if round.is_multiple_of(COMPLETE_EACH) { vec![CrlPart::Complete, shard] } else { vec![shard] }
+    let first = round.wrapping_mul(SHARDS_EACH.into());
+    let turns = (0..SHARDS_EACH.min(authority.shards)).map(|turn| {
+        let shard = first.wrapping_add(turn.into()) % u64::from(authority.shards);
+        CrlPart::Shard(ca_pki::serial::Shard(u16::try_from(shard).unwrap_or_default()))
+    });
+    let complete = round.is_multiple_of(COMPLETE_EACH).then_some(CrlPart::Complete);
+    complete.into_iter().chain(turns).collect()
 }
 
 /// The part of an address after its base: a view may be of another one.
@@ -258,15 +322,18 @@ fn unusable(denial: trust_store::Denial) -> Wrong {
     Wrong::Unusable(denial.to_string())
 }
 
-/// Holds a list against the one that is published, and the number of the one that was when it was fetched before: since then every
-/// cache had time to see it.
-fn judge_list(
-    der: &[u8],
-    issuer: &Certificate,
-    own: &PublishedCrl,
+/// What a list is held against.
+struct Expected {
+    /// The list that is published.
+    own: PublishedCrl,
+    /// The number of the one that was when it was fetched before: since then every cache had time to see it.
     earlier: Option<u64>,
-    now: UnixTime,
-) -> Result<(), Wrong> {
+    /// What was published before then every cache had time to see, too.
+    every_cache_saw: UnixTime,
+}
+
+fn judge_list(der: &[u8], issuer: &Certificate, expected: &Expected, now: UnixTime) -> Result<(), Wrong> {
+    let own = &expected.own;
     let list = Crl::from_der(der).map_err(unusable)?;
     if list.issuer_name() != issuer.subject_name() {
         return Err(Wrong::Differs("it is the list of another issuer"));
@@ -278,6 +345,13 @@ fn judge_list(
     if !list.is_current(now) {
         return Err(Wrong::Unusable("it is over, or of the future".to_owned()));
     }
+    // Each part has numbers of its own, which say nothing of another's.
+    let mine = Crl::from_der(&own.der).map_err(unusable)?;
+    if list.distribution_point_der() != mine.distribution_point_der()
+        || list.base_number() != mine.base_number()
+    {
+        return Err(Wrong::Differs("it is another part of the list"));
+    }
     let octets = list.number().map_or(&[][..], CrlNumber::octets);
     let number = octets
         .iter()
@@ -287,8 +361,11 @@ fn judge_list(
             Err(Wrong::Differs("it is another list of the same number"))
         }
         Some(number) if number > own.number => Err(Wrong::Differs("it is newer than what is published")),
-        Some(number) if earlier.is_some_and(|earlier| number < earlier) => {
+        Some(number) if expected.earlier.is_some_and(|earlier| number < earlier) => {
             Err(Wrong::Differs("it is older than what was published at the look before"))
+        }
+        Some(number) if number < own.number && own.this_update < expected.every_cache_saw.0 => {
+            Err(Wrong::Differs("it is older than what was published long ago"))
         }
         Some(_) => Ok(()),
         None => Err(Wrong::Differs("it has a number that was never given")),

@@ -160,6 +160,63 @@ async fn what_is_served_otherwise_is_said_by_object() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_part_of_a_list_and_one_that_is_long_replaced_are_told_at_the_first_look() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let server = Server::start(site.open_with(site.store().await, clock.clone()).await).await;
+    let authority = &server.authority;
+    let revoked = issued(authority).await;
+    issued(authority).await;
+    let (base, instead) = in_front_of(&server).await;
+    let shard = authority.store().certificate(&revoked.serial).await.unwrap().unwrap().shard.0;
+    let path = |shard: u16| format!("/crl/code-signing/{shard}.crl");
+    let fetched = async |path: &str| {
+        server.http.get(format!("{base}{path}")).send().await.unwrap().bytes().await.unwrap().to_vec()
+    };
+    let (before, other) = (fetched(&path(shard)).await, fetched(&path((shard + 1) % 4)).await);
+    authority.revoke(&revoked.serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    let first_look = async |served: &[u8]| {
+        *instead.lock().unwrap() = vec![(path(shard), served.to_vec())];
+        let seen = look(authority, &mut OutsideView::of(&base).unwrap()).await;
+        seen["shard/code-signing"].as_ref().map(Wrong::to_string)
+    };
+    // It has a lower number, as an older list of the same part has.
+    assert_eq!(first_look(&other).await.as_deref(), Some("it is another part of the list"));
+    assert_eq!(
+        first_look(&fetched("/crl/code-signing.crl").await).await.as_deref(),
+        Some("it is another part of the list")
+    );
+    assert_eq!(first_look(&before).await, None, "a cache may have it");
+    clock.advance(Duration::from_secs(301));
+    assert_eq!(first_look(&before).await.as_deref(), Some("it is older than what was published long ago"));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_was_wrong_is_until_it_is_seen_to_be_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fixture::settings_text(folder.path(), "", "").replace("crl_shards = 4", "crl_shards = 16");
+    let settings = ca_service::Config::parse(&text).unwrap().validate().unwrap();
+    let site = Site::with_settings(folder, settings).await;
+    let server = site.serve().await;
+    issued(&server.authority).await;
+    let (base, instead) = in_front_of(&server).await;
+    let mut view = OutsideView::of(&base).unwrap();
+    *instead.lock().unwrap() = vec![("/crl/code-signing/0.crl".to_owned(), Vec::new())];
+    // Its turn is the first; then the others are looked at.
+    for _ in 0..3 {
+        let seen = look(&server.authority, &mut view).await;
+        assert_eq!(seen["shard/code-signing"], Some(Wrong::Refused(404)));
+        assert_eq!(seen.values().flatten().count(), 1, "{seen:?}");
+    }
+    instead.lock().unwrap().clear();
+    let seen = look(&server.authority, &mut view).await;
+    assert!(seen.values().all(Option::is_none), "{seen:?}");
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_ended_is_no_status_although_it_is_what_was_published() {
     let site = Site::new().await;
     let server = site.serve().await;
