@@ -174,9 +174,13 @@ async fn answer(file: &ConfigFile, exit_with_stdin: bool) -> Result<(), Failure>
     let mut settings = Config::read(&file.config)?.validate()?;
     let _occupied = occupancy::occupy(&mut settings).await?;
     let authority = serve::open(settings, Arc::new(SystemClock)).await?;
-    let serving = serve::start(authority).await?;
+    // From before the record of the start on: what ends it then is a stop, and no crash.
     let stopped = shutdown::signal(exit_with_stdin);
-    ready::announce(&serving.running)?;
+    let serving = serve::start(authority).await?;
+    if let Err(refusal) = ready::announce(&serving.running) {
+        serving.stop().await;
+        return Err(refusal.into());
+    }
     let ended = tokio::select! {
         _ = stopped => Ok(()),
         () = serving.superseded() => Err(Failure::failed("another_server_serves: another server took the records over")),

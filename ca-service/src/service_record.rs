@@ -81,12 +81,18 @@ impl Callers {
         let name = if self.seen.len() < MOST_CALLERS { actor } else { "*" };
         self.seen.insert(name.to_owned()).then(|| name.to_owned())
     }
+
+    /// What could not be recorded is recorded the next time.
+    fn forget(&mut self, name: &str) {
+        self.seen.remove(name);
+    }
 }
 
 /// What is counted and not recorded yet.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceRecords {
-    signed: Mutex<Signed>,
+    /// Held while they are recorded, so that each is recorded once.
+    signed: tokio::sync::Mutex<Signed>,
     callers: Mutex<Callers>,
     /// Where the next look for tokens to forget begins.
     tokens: Mutex<Option<[u8; 32]>>,
@@ -107,6 +113,7 @@ impl CertificateAuthority {
             .map(|each| (each.name.as_str(), hex::encode(each.public_key.spki_sha256())))
             .collect();
         let note = ServiceNote { running: true, sections };
+        let mut events = Vec::new();
         if let Some(before) = &before {
             let changed = note.sections.differences(&before.sections);
             if !changed.is_empty() {
@@ -115,7 +122,7 @@ impl CertificateAuthority {
                     "before": before.sections.digest(),
                     "sections": changed,
                 });
-                self.store.audit("configuration.changed", ACTOR, detail.into(), at).await?;
+                events.push(("configuration.changed", detail.into()));
             }
         }
         let detail = json!({
@@ -124,7 +131,8 @@ impl CertificateAuthority {
             "keys": keys,
             "version": env!("CARGO_PKG_VERSION"),
         });
-        Ok(self.store.record_service("server.started", ACTOR, detail.into(), at, note).await?)
+        events.push(("server.started", detail.into()));
+        Ok(self.store.record_service(events, ACTOR, at, note).await?)
     }
 
     /// Records that the service stopped, and what it signed since the last record of that.
@@ -132,47 +140,51 @@ impl CertificateAuthority {
         self.record_signatures().await;
         let note = ServiceNote { running: false, sections: self.settings.config.sections.clone() };
         let at = self.clock.for_records();
-        if let Err(error) =
-            self.store.record_service("server.stopped", ACTOR, json!({}).into(), at, note).await
-        {
+        let stopped = vec![("server.stopped", json!({}).into())];
+        if let Err(error) = self.store.record_service(stopped, ACTOR, at, note).await {
             tracing::warn!(%error, "that the service stopped is not in the audit trail");
         }
     }
 
-    /// Records each hour what was signed in it.
+    /// Records each hour what was signed in it. A stop between does not cut a record short: it waits for it, and records the rest.
     pub async fn run_signature_records(self: Arc<Self>) {
         loop {
             tokio::time::sleep(WINDOW).await;
-            self.record_signatures().await;
+            let this = Arc::clone(&self);
+            // A task that panicked is said by the runtime, and the next hour has what it left.
+            let _ = tokio::spawn(async move { this.record_signatures().await }).await;
         }
     }
 
-    /// Records how many OCSP answers and time stamps were signed since the last time.
+    /// Records how many OCSP answers and time stamps were signed since the last time. What cannot be recorded is with the next record.
     pub async fn record_signatures(&self) {
+        let mut recorded = self.service_records.signed.lock().await;
         let now = Signed {
             answers: self.metrics.ocsp_signed.get(),
             ahead: self.metrics.ocsp_presigned.get(),
             timestamps: self.metrics.timestamps.get(),
         };
-        let before = {
-            let mut recorded = self.service_records.signed.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *recorded, now)
-        };
-        let answers = now.answers.saturating_sub(before.answers);
-        let ahead = now.ahead.saturating_sub(before.ahead);
-        let timestamps = now.timestamps.saturating_sub(before.timestamps);
-        let at = self.clock.for_records();
-        for (event, count, detail) in [
-            ("ocsp.signed", answers, json!({ "ahead": ahead, "count": answers })),
-            ("timestamp.signed", timestamps, json!({ "count": timestamps })),
-        ] {
-            if count == 0 {
-                continue;
-            }
-            if let Err(error) = self.store.audit(event, ACTOR, detail.into(), at).await {
-                tracing::error!(%error, event, count, "what was signed is not in the audit trail");
-            }
+        let answers = now.answers.saturating_sub(recorded.answers);
+        let ahead = now.ahead.saturating_sub(recorded.ahead);
+        if self.record_signed("ocsp.signed", answers, json!({ "ahead": ahead, "count": answers })).await {
+            (recorded.answers, recorded.ahead) = (now.answers, now.ahead);
         }
+        let timestamps = now.timestamps.saturating_sub(recorded.timestamps);
+        if self.record_signed("timestamp.signed", timestamps, json!({ "count": timestamps })).await {
+            recorded.timestamps = now.timestamps;
+        }
+    }
+
+    /// Whether a number is in the trail now.
+    async fn record_signed(&self, event: &'static str, count: u64, detail: serde_json::Value) -> bool {
+        if count == 0 {
+            return false;
+        }
+        let written = self.store.audit(event, ACTOR, detail.into(), self.clock.for_records()).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, event, count, "what was signed is not in the audit trail yet");
+        }
+        written.is_ok()
     }
 
     /// Forgets one-time tokens that nobody used and that expired long ago: looks at some of them in each call, and begins again after
@@ -199,6 +211,7 @@ impl CertificateAuthority {
         };
         let Some(actor) = first else { return };
         if let Err(error) = self.store.audit("role.used", &actor, json!({}).into(), at).await {
+            self.service_records.callers.lock().unwrap_or_else(PoisonError::into_inner).forget(&actor);
             tracing::error!(%error, actor, "who used a role is not in the audit trail");
         }
     }

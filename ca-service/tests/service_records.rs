@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use ca_service::storage::audit::Record;
 use fixture::approvers::{Office, awaits};
-use fixture::program::{Process, config, run};
-use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
+use fixture::faults::{Fault, FaultyStore};
+use fixture::program::{Process, command, config, run};
+use fixture::{
+    Server, Site, check_ca, enrol_request, key, ocsp_request, settings_text, token_request,
+};
 use serde_json::{Value, json};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
@@ -89,8 +92,64 @@ async fn a_start_that_found_its_address_taken_is_no_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_nobody_could_be_told_of_is_no_crash() {
+    let site = Site::new().await;
+    let file = config(&site);
+    // Whoever started it is gone.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = command(&file, &["serve"]).stdout(writer).output().unwrap();
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("readiness line"), "{ended:?}");
+    Process::start(&file).stop();
+    let started = trail(&site, &["server.started"]).await;
+    let before: Vec<_> = started.iter().map(|record| detail(record)["before"].clone()).collect();
+    assert_eq!(before, [json!("nothing"), json!("stopped")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_configuration_is_recorded_once_although_the_start_failed() {
+    let mut site = Site::new().await;
+    Server::start(site.open().await).await.finish().await;
+    let text = settings_text(site.folder.path(), "[retention]\nunused_token_days = 30\n", "");
+    site.settings = ca_service::Config::parse(&text).unwrap().validate().unwrap();
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    store.arm("record_service", Fault::Before);
+    ca_service::serve::start(authority.clone()).await.err().unwrap();
+    assert_eq!(trail(&site, &["configuration.changed"]).await, []);
+    Server::start(authority).await.finish().await;
+    let changes = trail(&site, &["configuration.changed"]).await;
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(detail(&changes[0])["sections"], json!(["retention"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_disk_kept_out_of_the_trail_is_in_the_next_record() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let server = Server::start(site.open_with(store.clone(), Arc::new(SystemClock)).await).await;
+    store.arm("audit", Fault::Before);
+    let wanted = token_request("dev@example.com", "developer");
+    let token = server.admin().create_token(&wanted).await.unwrap();
+    assert_eq!(trail(&site, &["role.used"]).await, []);
+    server.admin().create_token(&wanted).await.unwrap();
+    assert_eq!(trail(&site, &["role.used"]).await.len(), 1);
+    let issued = server.authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    for (number, fault) in [(1, Fault::Before), (2, Fault::Before)] {
+        // Each is another question.
+        let asked = fixture::ocsp_request_with_nonce(&issued.chain[0], &issued.serial, &[number; 16]);
+        server.client().ocsp(asked).await.unwrap();
+        store.arm("audit", fault);
+        server.authority.record_signatures().await;
+    }
+    server.authority.record_signatures().await;
+    let signed = trail(&site, &["ocsp.signed"]).await;
+    assert_eq!(signed.iter().map(detail).collect::<Vec<_>>(), [json!({ "ahead": 0, "count": 2 })]);
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_whose_start_cannot_be_recorded_answers_nothing() {
-    use fixture::faults::{Fault, FaultyStore};
     let site = Site::new().await;
     let store = Arc::new(FaultyStore::new(site.store().await));
     let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;

@@ -26,12 +26,11 @@ pub struct ForgottenTokens {
 
 /// The part of the CA's memory that is about the service, under the same contract as [`super::CertificateStore`].
 pub trait ServiceStore: Send + Sync {
-    /// Appends an audit record about the service, with what its next start is to know.
+    /// Appends audit records about the service, each an event and its detail, with what its next start is to know.
     fn record_service<'a>(
         &'a self,
-        event: &'a str,
+        events: Vec<(&'static str, SortedJson)>,
         actor: &'a str,
-        detail: SortedJson,
         at: UnixTime,
         note: ServiceNote,
     ) -> Answer<'a, ()>;
@@ -52,14 +51,19 @@ pub trait ServiceStore: Send + Sync {
 impl ServiceStore for SqlStore {
     fn record_service<'a>(
         &'a self,
-        event: &'a str,
+        events: Vec<(&'static str, SortedJson)>,
         actor: &'a str,
-        detail: SortedJson,
         at: UnixTime,
         note: ServiceNote,
     ) -> Answer<'a, ()> {
-        let entry = Entry { event: event.to_owned(), actor: actor.to_owned(), detail, at };
-        Box::pin(self.writer.change(move |connection| record(connection, entry, &note)))
+        let entry = |(event, detail): (&str, SortedJson)| Entry {
+            event: event.to_owned(),
+            actor: actor.to_owned(),
+            detail,
+            at,
+        };
+        let entries: Vec<Entry> = events.into_iter().map(entry).collect();
+        Box::pin(self.writer.change(move |connection| record(connection, entries, &note)))
     }
 
     fn service_note(&self) -> Answer<'_, Option<ServiceNote>> {
@@ -86,14 +90,14 @@ impl ServiceStore for SqlStore {
     }
 }
 
-fn record(connection: &Connection, entry: Entry, note: &ServiceNote) -> Result<(), StoreError> {
+fn record(connection: &Connection, entries: Vec<Entry>, note: &ServiceNote) -> Result<(), StoreError> {
     let text = serde_json::to_string(note).map_err(|_| rows::corrupted(NOTE))?;
     rows::execute(
         connection,
         "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         params![NOTE, text],
     )?;
-    audit::append_all(connection, vec![entry])
+    audit::append_all(connection, entries)
 }
 
 fn note(connection: &Connection) -> Result<Option<ServiceNote>, StoreError> {
