@@ -85,7 +85,8 @@ impl CertificateAuthority {
     pub(crate) async fn note_deliveries(&self) {
         let at = self.clock.for_records();
         let begun = self.deliveries.begin();
-        let notes = begun.iter().map(|(intent, log_index)| self.store.mark_delivered(*intent, *log_index, at));
+        let notes =
+            begun.iter().map(|(intent, log_index)| self.store.mark_delivered(*intent, *log_index, at));
         let outcomes = futures_util::future::join_all(notes).await;
         for (delivery, outcome) in begun.into_iter().zip(outcomes) {
             // It may be revoked by now, or noted by the reconciler.

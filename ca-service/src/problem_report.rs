@@ -11,6 +11,8 @@ use crate::storage::{NewProblem, StoreError};
 pub const MAX_TEXT: usize = 2_000;
 /// Most reports that may be open: each is written by somebody with a role, and seen by people.
 const MOST_OPEN: u32 = 1_000;
+/// Most of one who reports: a quarter is left to others, whatever one of them does.
+const MOST_OPEN_OF_ONE: u32 = MOST_OPEN / 4 * 3;
 const DAY: i64 = 86_400;
 
 /// Why nothing comes of a report, or of a decision about one.
@@ -19,8 +21,8 @@ pub enum ReportRefusal {
     /// Somebody decided before.
     #[error("the report is decided")]
     Closed,
-    /// As many are open as may.
-    #[error("as many reports are open as may; decide some of them")]
+    /// As many are open as may, or as may be of whoever reports.
+    #[error("as many reports are open as may, or as may be of one who reports; decide some of them")]
     Full,
     /// There is no such report.
     #[error("there is no such report")]
@@ -71,12 +73,13 @@ impl CertificateAuthority {
             received_at,
             due_at,
             most_open: MOST_OPEN,
+            most_open_of_actor: MOST_OPEN_OF_ONE,
         };
         let id = self.store.report_problem(new).await.map_err(|error| match error {
             StoreError::QueueFull(_) => CaError::Report(ReportRefusal::Full),
             error => error.into(),
         })?;
-        self.tend_problems().await?;
+        self.tend_after().await;
         self.problem(id).await
     }
 
@@ -101,7 +104,15 @@ impl CertificateAuthority {
             StoreError::StateConflict => CaError::Report(ReportRefusal::Closed),
             error => error.into(),
         })?;
-        self.tend_problems().await
+        self.tend_after().await;
+        Ok(())
+    }
+
+    /// Tends the reports after a change that is recorded, and reported as such whatever comes of this: the reconciler does it again.
+    async fn tend_after(&self) {
+        if let Err(error) = self.tend_problems().await {
+            tracing::warn!(%error, "reports of problems could not be looked at");
+        }
     }
 
     /// Closes the reports that a revocation decides, and says which wait too long. The reconciler's part.

@@ -172,8 +172,7 @@ async fn whoever_has_the_key_decides_no_report_against_its_holder() {
     let authority = site.open_with(site.store().await, clock.clone()).await;
     let own = Own::enrolled(&authority, "dev@example.com").await;
     let serial = own.issued.serial.to_string();
-    for ground in
-        [ProblemGround::KeyCompromise, ProblemGround::SuspectCode, ProblemGround::SubscriberRequest]
+    for ground in [ProblemGround::KeyCompromise, ProblemGround::SuspectCode, ProblemGround::SubscriberRequest]
     {
         authority.report_problem(&problem(&serial, ground), "auditor:eve").await.unwrap();
     }
@@ -198,14 +197,28 @@ async fn so_many_reports_are_open_at_once_and_a_store_that_fails_loses_none() {
         authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await.unwrap_err();
     }
     assert_eq!(authority.store().problems(true, 0).await.unwrap().len(), 1, "what may have been written was");
-    for _ in 1..1_000 {
-        authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await.unwrap();
+    let report =
+        async |actor: &str| authority.report_problem(&problem(&serial, ProblemGround::Other), actor).await;
+    for _ in 1..750 {
+        report("auditor:eve").await.unwrap();
     }
-    let refused = authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await;
-    assert!(matches!(refused, Err(CaError::Report(ReportRefusal::Full))), "{refused:?}");
+    let is_full = |refused: Result<_, CaError>| matches!(refused, Err(CaError::Report(ReportRefusal::Full)));
+    assert!(is_full(report("auditor:eve").await), "a quarter is left to others");
+    for _ in 0..250 {
+        report("auditor:mallory").await.unwrap();
+    }
+    assert!(is_full(report("auditor:oscar").await));
     store.arm("close_problem", Fault::Before);
     authority.close_problem(1, "it stands", "admin:a").await.unwrap_err();
+    // What is recorded is done, although the look at the others fails.
+    store.arm("tend_problems", Fault::Before);
     authority.close_problem(1, "it stands", "admin:a").await.unwrap();
-    authority.report_problem(&problem(&serial, ProblemGround::Other), "auditor:eve").await.unwrap();
+    store.arm("tend_problems", Fault::Before);
+    let reported = report("auditor:eve").await.unwrap();
+    assert!(!store.is_armed() && reported.state == ProblemState::Open);
+    // By pages, also of the open ones alone.
+    let open = authority.store().problems(true, 0).await.unwrap();
+    assert_eq!((open.len(), open[0].id, open[99].id), (100, 2, 101));
+    assert_eq!(authority.store().problems(true, 1_000).await.unwrap(), [reported]);
     check_ca(&authority).await;
 }

@@ -11,9 +11,7 @@ use ca_service::storage::audit::Record;
 use fixture::approvers::{Office, awaits};
 use fixture::faults::{Fault, FaultyStore};
 use fixture::program::{Process, command, config, run};
-use fixture::{
-    Server, Site, check_ca, enrol_request, key, ocsp_request, settings_text, token_request,
-};
+use fixture::{Server, Site, check_ca, enrol_request, key, ocsp_request, settings_text, token_request};
 use serde_json::{Value, json};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};

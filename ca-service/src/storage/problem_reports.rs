@@ -30,6 +30,8 @@ pub struct NewProblem {
     pub due_at: UnixTime,
     /// Most that may be open, this one among them.
     pub most_open: u32,
+    /// Most of whoever wrote it down.
+    pub most_open_of_actor: u32,
 }
 
 /// How many reports nobody decided, and when the first must be.
@@ -46,7 +48,7 @@ pub struct OpenProblems {
 /// The part of the CA's memory that is about reported problems, under the same contract as [`super::CertificateStore`].
 pub trait ProblemStore: Send + Sync {
     /// Records a report; its number. [`StoreError::NotFound`] where there is no such certificate, [`StoreError::QueueFull`] where too
-    /// many are open: nothing was changed.
+    /// many are open, or of this actor: nothing was changed.
     fn report_problem(&self, new: NewProblem) -> Answer<'_, i64>;
     /// Reports with higher numbers, a page of them.
     fn problems(&self, open: bool, after: i64) -> Answer<'_, Vec<ProblemReport>>;
@@ -117,9 +119,12 @@ fn report(connection: &Connection, new: &NewProblem) -> Result<i64, StoreError> 
     if rows::first(connection, known, params![new.serial.as_bytes()], |_| Ok(()))?.is_none() {
         return Err(StoreError::NotFound);
     }
-    let open = "SELECT COUNT(*) FROM problem_report WHERE closed_at IS NULL";
-    let open = rows::first(connection, open, &[], |row| get::<i64>(row, 0))?.unwrap_or_default();
-    if open >= i64::from(new.most_open) {
+    let open = "SELECT COUNT(*), COUNT(CASE WHEN reported_by = ? THEN 1 END) FROM problem_report WHERE closed_at IS NULL";
+    let counts = rows::first(connection, open, params![new.actor], |row| {
+        Ok((get::<i64>(row, 0)?, get::<i64>(row, 1)?))
+    })?;
+    let (open, of_actor) = counts.unwrap_or_default();
+    if open >= i64::from(new.most_open) || of_actor >= i64::from(new.most_open_of_actor) {
         return Err(StoreError::QueueFull(super::queue::QueueLimit::All));
     }
     rows::execute(
@@ -149,10 +154,23 @@ fn report(connection: &Connection, new: &NewProblem) -> Result<i64, StoreError> 
     Ok(id)
 }
 
+/// Of a page of reports. The two are two statements: what is open is found by its own index, however many are closed.
+macro_rules! reports {
+    ($which:literal) => {
+        concat!(
+            "SELECT id, serial, ground, detail, reported_by, received_at, due_at, closed_at, closed_by, decision ",
+            "FROM problem_report WHERE ",
+            $which,
+            "id > ? ORDER BY id LIMIT ?"
+        )
+    };
+}
+
+const REPORTS: &str = reports!("");
+const OPEN_REPORTS: &str = reports!("closed_at IS NULL AND ");
+
 fn list(connection: &Connection, open: bool, after: i64) -> Result<Vec<ProblemReport>, StoreError> {
-    let query = "SELECT id, serial, ground, detail, reported_by, received_at, due_at, closed_at, closed_by, decision \
-                 FROM problem_report WHERE id > ? AND (closed_at IS NULL OR ? = 0) ORDER BY id LIMIT ?";
-    rows::all(connection, query, params![after, u8::from(open), PAGE], read)
+    rows::all(connection, if open { OPEN_REPORTS } else { REPORTS }, params![after, PAGE], read)
 }
 
 fn read(row: &Row<'_>) -> Result<ProblemReport, StoreError> {
