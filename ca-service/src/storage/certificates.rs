@@ -71,10 +71,10 @@ impl Conditions {
     /// reads no other segment.
     fn demand_segment(&mut self, id: &str, segment: Option<i64>) {
         let Some(segment) = segment else { return };
-        let first = segment << SEGMENT_BITS;
+        let (first, last) = rows_of(segment);
         self.demand(&format!(" AND ({id} >> {SEGMENT_BITS}) = ?"), Some(segment));
         self.demand(&format!(" AND {id} >= ?"), Some(first));
-        self.demand(&format!(" AND {id} <= ?"), Some(first | ((1 << SEGMENT_BITS) - 1)));
+        self.demand(&format!(" AND {id} <= ?"), Some(last));
     }
 
     pub(super) fn parameters(&self) -> Vec<Value<'_>> {
@@ -88,6 +88,12 @@ const SEGMENT_BITS: u32 = 16;
 /// The run of rows that a row belongs to.
 fn segment(row: i64) -> i64 {
     row >> SEGMENT_BITS
+}
+
+/// The first and the last row that a run may have.
+pub(super) fn rows_of(segment: i64) -> (i64, i64) {
+    let first = segment << SEGMENT_BITS;
+    (first, first | ((1 << SEGMENT_BITS) - 1))
 }
 
 /// The newest row's number; 0 where there is none.

@@ -144,10 +144,11 @@ impl Certified {
     }
 }
 
-/// The certificates of a key (2) in a segment (1) above a row (3), at most so many (4).
+/// The certificates of a key (2) in a segment (1) above a row (3) and up to the last of the segment (4), at most so many (5). The bounds say no
+/// more than the segment does, but to a planner that would read the table in its order.
 const OF_KEY: &str = "SELECT c.id, c.serial, c.issuer, c.identity, c.profile, c.not_before, c.created_at, c.state, r.revoked_at, r.reason \
      FROM certificate c LEFT JOIN revocation r ON r.issuer = c.issuer AND r.shard = c.shard AND r.serial = c.serial \
-     WHERE (c.id >> 16) = ? AND c.spki_sha256 = ? AND c.id > ? ORDER BY c.id LIMIT ?";
+     WHERE (c.id >> 16) = ? AND c.spki_sha256 = ? AND c.id > ? AND c.id <= ? ORDER BY c.id LIMIT ?";
 
 fn of_key(
     connection: &Connection,
@@ -162,7 +163,9 @@ fn of_key(
         if left == 0 {
             break;
         }
-        found.extend(rows::all(connection, OF_KEY, params![segment, key, after, left], |row| {
+        let (first, last) = segment.map_or((0, i64::MAX), certificates::rows_of);
+        let above = after.max(first.saturating_sub(1));
+        found.extend(rows::all(connection, OF_KEY, params![segment, key, above, last, left], |row| {
             let revoked = match get::<Option<i64>>(row, 8)? {
                 None => None,
                 Some(at) => Some((UnixTime(at), rows::reason(get(row, 9)?)?)),
@@ -395,7 +398,7 @@ mod tests {
                 super::super::sqlite::all(&connection, &query, parameters, |row| get::<String>(row, 3));
             plan.unwrap().join("; ")
         };
-        let of_key = plan(OF_KEY, params![1_i64, [0_u8; 32], 1_i64, 1_i64]);
+        let of_key = plan(OF_KEY, params![1_i64, [0_u8; 32], 1_i64, 1_i64, 1_i64]);
         assert!(of_key.contains("certificate_key (<expr>=? AND spki_sha256=?"), "{of_key}");
         assert!(!of_key.contains("SCAN") && !of_key.contains("TEMP B-TREE"), "{of_key}");
         assert!(plan(DUE, params![1_u32]).contains("key_end_due"));
