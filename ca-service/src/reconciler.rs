@@ -105,9 +105,11 @@ impl CertificateAuthority {
     /// One pass over the open issuances: first what needs no log, then the rest.
     ///
     /// # Errors
-    /// [`CaError::Store`]; a log that is not available is not an error.
+    /// [`CaError::Store`]; a log that is not available is not an error. Where what ends with revoked certificates fails, the issuances were
+    /// looked at all the same.
     pub async fn reconcile(&self, reach: Reach<'_>) -> Result<Reconciled, CaError> {
-        let mut done = self.reconcile_local(reach).await?;
+        let ended = self.end_due().await;
+        let mut done = self.close_here(reach).await?;
         let mut log = LogState::Answers;
         for record in self.open(Open::AtLog, reach).await? {
             // One that does not answer is asked once a pass, not once for every certificate; what is too old is given up
@@ -134,17 +136,25 @@ impl CertificateAuthority {
             }
         }
         self.metrics.backlog.set(i64::try_from(done.waiting).unwrap_or(i64::MAX));
-        Ok(done)
+        let Consequences { renewals, of_keys } = ended?;
+        Ok(Reconciled { renewals, of_keys, ..done })
     }
 
     /// The part of a pass that needs no log: what ends with revoked certificates, intents without a signature, and interrupted signatures. At start it comes
     /// before the first request, so that nothing in flight is mistaken for a leftover.
     ///
     /// # Errors
-    /// [`CaError::Store`].
+    /// As [`Self::reconcile`].
     pub async fn reconcile_local(&self, reach: Reach<'_>) -> Result<Reconciled, CaError> {
-        let Consequences { renewals, of_keys } = self.end_due().await?;
-        let mut done = Reconciled { renewals, of_keys, ..Reconciled::default() };
+        let ended = self.end_due().await;
+        let done = self.close_here(reach).await?;
+        let Consequences { renewals, of_keys } = ended?;
+        Ok(Reconciled { renewals, of_keys, ..done })
+    }
+
+    /// Closes intents without a signature, and interrupted signatures.
+    async fn close_here(&self, reach: Reach<'_>) -> Result<Reconciled, CaError> {
+        let mut done = Reconciled::default();
         loop {
             let before = done;
             for record in self.open(Open::Here, reach).await? {

@@ -352,6 +352,20 @@ async fn an_interrupted_list_keeps_its_number_and_the_next_one_is_higher() {
     check_ca(&authority).await;
 }
 
+/// What ends with revoked certificates and cannot be gone on with holds up no issuance.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuance_is_closed_although_what_is_due_of_revocations_fails() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    authority.prepare(authorised("dev@example.com", &key())).await.unwrap();
+    store.arm("end_renewals", Fault::Before);
+    let failed = authority.reconcile(Reach::Everything).await;
+    assert!(matches!(failed, Err(CaError::Store(_))), "{failed:?}");
+    assert_eq!(subscribers(&authority).await[0].state, State::Abandoned);
+    check_ca(&authority).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_has_its_own_code_and_readiness_follows_the_last_write() {
     let site = Site::new().await;
