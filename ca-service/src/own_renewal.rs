@@ -95,6 +95,10 @@ impl CertificateAuthority {
         if !self.is_renewable(old)? {
             return Err(PossessionRefusal::NotRenewable.into());
         }
+        // Reported since it was certified: whoever shows it may be anybody.
+        if self.settings.blocked_keys.contains(&old.spki_sha256) {
+            return Err(CaError::KeyCompromised);
+        }
         if spki_sha256 == old.spki_sha256 {
             return Err(PossessionRefusal::KeyUnchanged.into());
         }

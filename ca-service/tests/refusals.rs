@@ -6,8 +6,12 @@ mod fixture;
 
 use ca_api::{CreateToken, Enrol, Identity, RevocationReason, Revoke};
 use ca_pki::SerialNumber;
-use fixture::{ADMIN, Server, Site, csr, enrol_request, key, token_request};
+use ca_service::{CaError, check};
+use fixture::own::Own;
+use fixture::{ADMIN, Server, Site, check_ca, csr, enrol_request, key, settings, token_request};
 use rcgen::{CertificateParams, KeyPair, RsaKeySize};
+use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
 
 async fn refusal_of(server: &Server, csr: String) -> String {
     let token = server.token("dev@example.com").await;
@@ -327,4 +331,25 @@ async fn keys_of_the_operators_file_get_no_certificate() {
     let token = server.admin().create_token(&token_request("dev@example.com", "developer")).await.unwrap();
     server.authority.enrol(&enrol_request(&token.token, &other, None)).await.unwrap();
     server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_reported_after_it_was_certified_renews_nothing_and_is_found() {
+    let mut site = Site::new().await;
+    let clock = TestClock::at_unix_seconds(SystemClock.unix_seconds());
+    let own = Own::enrolled(&site.open().await, "dev@example.com").await;
+    let spki = rcgen::PublicKeyData::subject_public_key_info(&own.key);
+    let file = site.folder.path().join("blocked-keys.txt");
+    std::fs::write(&file, hex::encode(<sha2::Sha256 as sha2::Digest>::digest(spki))).unwrap();
+    let more = format!("[enrolment]\nblocked_keys_file = {file:?}\n");
+    site.settings = settings(site.folder.path(), &more, "");
+    let authority = site.open().await;
+    let refused = own.renewed(&authority, &clock, "a").await.err();
+    assert!(matches!(refused, Some(CaError::KeyCompromised)), "{refused:?}");
+    let found = check::run(&authority).await.unwrap().findings;
+    assert!(found.len() == 1 && found[0].contains("enrolment.blocked_keys_file"), "{found:?}");
+    let reason = ca_pki::crl::RevocationReason::KeyCompromise;
+    authority.revoke(&own.issued.serial, reason, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
 }
