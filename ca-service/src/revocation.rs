@@ -10,7 +10,9 @@ use trust_store::sorted_json::SortedJson;
 
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
-use crate::storage::{EndRenewals, NewRevocation, StoreError, StoredCertificate, StoredRevocation};
+use crate::storage::{
+    EndRenewals, NewRevocation, StoreError, StoredCertificate, StoredRevocation, is_compromise,
+};
 use crate::transparency::{EventLog, LogError, MAX_EVENTS};
 
 /// Predicate type of a revocation statement.
@@ -164,7 +166,7 @@ impl CertificateAuthority {
         self.event_due.notify_one();
         match outcome {
             // It changes to a graver one alone.
-            Ok(stored) if stored.reason != reason => Err(CaError::RevokedForAnotherReason),
+            Ok(stored) if !says(stored.reason, reason) => Err(CaError::RevokedForAnotherReason),
             Ok(stored) => {
                 self.metrics.revoked.inc();
                 Ok(stored)
@@ -275,6 +277,11 @@ impl CertificateAuthority {
         };
         Ok(statement(revocation, &digest))
     }
+}
+
+/// Whether a recorded reason says what is asked for: of either compromise the same follows.
+fn says(recorded: RevocationReason, asked: RevocationReason) -> bool {
+    recorded == asked || is_compromise(recorded) && is_compromise(asked)
 }
 
 /// Whether what came of a certificate ends with it. Only two reasons say that its holder is trusted; where none is given nobody knows.

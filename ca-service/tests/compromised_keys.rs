@@ -185,6 +185,27 @@ async fn each_is_dated_from_the_compromise_on_and_takes_what_came_of_it_along() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_date_counts_by_the_other_word_for_a_compromise_too() {
+    use RevocationReason::{CaCompromise, KeyCompromise, Superseded};
+    let (site, clock) = (Site::new().await, clock());
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    for (first_word, second_word) in [(CaCompromise, KeyCompromise), (KeyCompromise, CaCompromise)] {
+        let [first, second] = pair(&authority).await;
+        advance(&clock, 5);
+        let serial = &first.issued.serial;
+        authority.revoke(serial, first_word, None, "test").await.unwrap();
+        let earlier = first.issued.not_before.plus(DAY);
+        let moved = authority.revoke(serial, second_word, Some(earlier), "test").await.unwrap();
+        assert_eq!((moved.reason, moved.revoked_at), (first_word, earlier), "{first_word:?}");
+        assert_eq!(revocation(&authority, &second).await.unwrap().revoked_at, earlier, "{first_word:?}");
+        let other = authority.revoke(serial, Superseded, Some(earlier), "test").await;
+        assert!(matches!(other, Err(CaError::RevokedForAnotherReason)), "{other:?}");
+    }
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_holder_ends_every_certificate_of_the_key_and_no_renewal_that_the_key_could_not_make() {
     let (site, clock) = (Site::new().await, clock());
     let authority = site.open_with(site.store().await, clock.clone()).await;

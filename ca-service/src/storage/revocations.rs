@@ -67,11 +67,17 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
     if is_compromise(new.reason) {
         compromised_keys::note(connection, new, &key)?;
     }
-    let (mut revoked_at, mut recorded_at) = (new.revoked_at, new.at);
+    let (mut revoked_at, mut recorded_at, mut reason) = (new.revoked_at, new.at, new.reason);
     if let Some(recorded) = find(connection, &issuer, i64::from(shard.0), &new.serial)? {
-        let graver = is_compromise(new.reason) && !is_compromise(recorded.reason);
-        if !graver && (recorded.reason != new.reason || recorded.revoked_at <= new.revoked_at) {
+        let (is_compromised, was) = (is_compromise(new.reason), is_compromise(recorded.reason));
+        let graver = is_compromised && !was;
+        // Of either compromise the same follows, so an earlier date counts by the other word as well; the word stays.
+        let same = recorded.reason == new.reason || is_compromised && was;
+        if !graver && (!same || recorded.revoked_at <= new.revoked_at) {
             return Ok(recorded);
+        }
+        if !graver {
+            reason = recorded.reason;
         }
         revoked_at = revoked_at.min(recorded.revoked_at);
         // Every version of a record has a time of its own, so that the event log's index stays with the right one.
@@ -92,7 +98,7 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
             new.serial.as_bytes(),
             revoked_at.0,
             recorded_at.0,
-            new.reason.code(),
+            reason.code(),
             new.actor
         ],
     )?;
@@ -110,7 +116,7 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         "serial": new.serial.to_string(),
         "issuer": issuer,
         "revoked_at": revoked_at.0,
-        "reason": new.reason.code(),
+        "reason": reason.code(),
     });
     audit::append(connection, "certificate.revoked", &new.actor, detail, new.at)?;
     end_requests_of_renewal(connection, new)?;
