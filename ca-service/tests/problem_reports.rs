@@ -16,8 +16,9 @@ use ca_service::problem_report::ReportRefusal;
 use ca_service::storage::OpenProblems;
 use ca_service::{CaError, CertificateAuthority};
 use fixture::faults::{Fault, FaultyStore};
+use fixture::lines::Lines;
 use fixture::own::Own;
-use fixture::{Site, check_ca, enrol_request, key, token_request};
+use fixture::{Server, Site, check_ca, enrol_request, key, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
 
@@ -117,6 +118,37 @@ async fn a_report_is_decided_once_and_refusals_say_why() {
     let trail = server.authority.store().audit_records(0, 1_000).await.unwrap();
     let events: Vec<_> = trail.iter().map(|record| record.event.as_str()).collect();
     assert!(events.contains(&"problem.reported") && events.contains(&"problem.closed"));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn what_waits_too_long_is_a_metric_and_an_error_of_the_log_once() {
+    let (lines, _hearing) = Lines::heard();
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let server = Server::start(site.open_with(site.store().await, clock.clone()).await).await;
+    let (authority, start) = (&server.authority, clock.unix_seconds());
+    let shown = async || {
+        authority.tend_problems().await.unwrap();
+        let metric = async |which: &str| server.metric(&format!("mentat_ca_problem_reports_{which}")).await;
+        (metric("open").await, metric("overdue").await, metric("first_due_unix_seconds").await)
+    };
+    assert_eq!(shown().await, (0, 0, 0));
+    let serial = issued(authority).await;
+    for ground in [ProblemGround::Other, ProblemGround::KeyCompromise] {
+        authority.report_problem(&problem(&serial, ground), "auditor:eve").await.unwrap();
+    }
+    assert_eq!(shown().await, (2, 0, start + DAY));
+    let said = || lines.with("reported problems should have been decided");
+    assert_eq!(said(), Vec::<String>::new());
+    clock.advance(Duration::from_secs(86_401));
+    for _ in 0..2 {
+        assert_eq!(shown().await, (2, 1, start + DAY));
+    }
+    assert_eq!(said().len(), 1, "once: {:?}", said());
+    assert!(said()[0].starts_with("ERROR") && said()[0].contains("overdue=1"), "{:?}", said());
+    authority.close_problem(2, "the key is where it was", "admin:a").await.unwrap();
+    assert_eq!(shown().await, (1, 0, start + 5 * DAY));
     server.finish().await;
 }
 
