@@ -7,16 +7,20 @@ mod fixture;
 use ca_api::{CreateToken, Enrol, Identity, RevocationReason, Revoke};
 use ca_pki::SerialNumber;
 use ca_service::{CaError, check};
+use fixture::approvers::refused;
 use fixture::own::Own;
 use fixture::{ADMIN, Server, Site, check_ca, csr, enrol_request, key, settings, token_request};
 use rcgen::{CertificateParams, KeyPair, RsaKeySize};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
 
+/// The code of what is refused, as something that the requester did.
 async fn refusal_of(server: &Server, csr: String) -> String {
     let token = server.token("dev@example.com").await;
     let asked = Enrol { token: token.token, csr, request_id: None };
-    server.client().enrol(&asked).await.unwrap_err().code().unwrap().to_owned()
+    let (status, code) = refused(server.client().enrol(&asked).await);
+    assert!((400..500).contains(&status), "{status} {code}");
+    code
 }
 
 fn pem(der: &[u8]) -> String {

@@ -153,6 +153,19 @@ mod tests {
     }
 
     #[test]
+    fn an_attribute_that_stands_twice_is_refused() {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let params = CertificateParams::new(std::vec!["a.example".into()]).unwrap();
+        // extensionRequest, beside the one of the parameters: an empty list of extensions.
+        let again =
+            rcgen::Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 14], values: std::vec![0x31, 2, 0x30, 0] };
+        let asked = params.serialize_request_with_attributes(&pair, std::vec![again]).unwrap();
+        let refused = VerifiedRequest::from_der(asked.der(), KeyUse::Subscriber, &AwsLc).unwrap_err();
+        let Error::Malformed { detail, .. } = refused else { panic!("another error: {refused}") };
+        assert_eq!(detail, "an attribute stands twice");
+    }
+
+    #[test]
     fn an_altered_request_has_no_proof_of_possession() {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
         let mut der = request(&pair, CertificateParams::default());
