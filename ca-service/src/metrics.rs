@@ -41,6 +41,7 @@ pub struct CaMetrics {
     pub(crate) issuance_limited: Counter,
     pub(crate) timestamps: Counter,
     pub(crate) first_expiry: Gauge,
+    pub(crate) issues_until: Gauge,
     pub(crate) requests_recorded: Counter,
     pub(crate) requests_approved: Counter,
     pub(crate) requests_denied: Counter,
@@ -170,6 +171,11 @@ impl CaMetrics {
             "mentat_ca_first_expiry_unix_seconds",
             "When the first of the CA's own certificates expires",
             self.first_expiry.clone(),
+        );
+        registry.register(
+            "mentat_ca_issues_until_unix_seconds",
+            "From when on the CA that issues to subscribers issues nothing any more; 0 where there is none",
+            self.issues_until.clone(),
         );
         registry.register(
             "mentat_ca_revocations_unlogged",

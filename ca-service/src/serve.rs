@@ -127,6 +127,7 @@ pub async fn assemble(
         metrics: CaMetrics::default(),
     };
     authority.metrics.first_expiry.set(authority.first_end().map_or(0, |end| end.0));
+    authority.metrics.issues_until.set(authority.issues_until().map_or(0, |end| end.0));
     for each in authority.authorities.values() {
         authority.metrics.key_signs(&each.name, true);
     }

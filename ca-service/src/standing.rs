@@ -85,12 +85,16 @@ impl CertificateAuthority {
         issuer.not_before.plus(i64::from(self.settings.config.hierarchy.issuing_days) * 86_400)
     }
 
+    /// From when on the newest CA for code signing issues nothing any more: it retires, or its certificate ends.
+    pub(crate) fn issues_until(&self) -> Option<UnixTime> {
+        let issuer = self.generations(names::CODE_SIGNING).next()?.issuer.as_ref()?;
+        Some(self.retires_at(issuer).min(issuer.not_after))
+    }
+
     /// When the first of the CA's own certificates ends, or the issuing CA retires.
     pub(crate) fn first_end(&self) -> Option<UnixTime> {
         let ends = self.authorities.values().filter_map(|each| each.not_after);
-        let newest = self.generations(names::CODE_SIGNING).next();
-        let retires = newest.and_then(|newest| Some(self.retires_at(newest.issuer.as_ref()?)));
-        ends.chain(retires).min()
+        ends.chain(self.issues_until()).min()
     }
 
     /// Refuses what was decided before the CA's own certificate fell: asked once more before each signature on a certificate.

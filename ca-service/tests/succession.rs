@@ -288,6 +288,44 @@ async fn every_certificate_of_the_time_stamp_authority_makes_tokens_that_may_be_
     check_ca(&authority).await;
 }
 
+#[tokio::test]
+async fn thirty_days_before_the_issuing_ca_retires_the_log_says_so_and_a_metric_says_when() {
+    const SAID: &str = "the issuing CA issues nothing any more soon";
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        fixture::settings_text(folder.path(), "", "").replace("issuing_days = 1825", "issuing_days = 90");
+    let settings = ca_service::Config::parse(&text).unwrap().validate().unwrap();
+    let site = Site::with_settings(folder, settings).await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let own = ca_pki::certificate::parse(&authority.authority("code-signing").unwrap().certificate).unwrap();
+    let begins = own.tbs_certificate().validity().not_before.to_unix_duration().as_secs();
+    let retires = i64::try_from(begins).unwrap() + 90 * 86_400;
+    for (before, said) in [(30 * 86_400 + 1, false), (30 * 86_400, true)] {
+        let (lines, _hearing) = Lines::heard();
+        let ahead = u64::try_from(retires - before - clock.unix_seconds()).unwrap();
+        clock.advance(Duration::from_secs(ahead));
+        let server = Server::start(site.open_with(site.store().await, clock.clone()).await).await;
+        assert_eq!(server.metric("mentat_ca_issues_until_unix_seconds").await, retires);
+        assert!(server.metric("mentat_ca_first_expiry_unix_seconds").await <= retires);
+        // What every start does first has been done when a list was published.
+        server.authority.publish_all().await.unwrap();
+        for _ in 0..100 {
+            if !lines.with(SAID).is_empty() == said {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let heard = lines.with(SAID);
+        assert_eq!(heard.len(), usize::from(said), "{heard:?}");
+        assert!(
+            heard.iter().all(|line| line.starts_with("ERROR") && line.contains("\"code-signing\"")),
+            "{heard:?}"
+        );
+        server.finish().await;
+    }
+}
+
 /// ca-requirements §8: after a year it only says what became of what it issued.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_issued_for_a_year_issues_nothing_more_and_goes_on_answering() {
