@@ -176,7 +176,7 @@ impl CertificateAuthority {
                     view.wrong.remove(&place);
                 }
                 Some(Err(wrong)) => {
-                    tracing::debug!(url, %wrong, "a list is not served as it is published");
+                    tracing::debug!(url = url.as_str(), %wrong, "a list is not served as it is published");
                     view.wrong.insert(place, wrong);
                 }
             }
@@ -325,7 +325,7 @@ fn unusable(denial: trust_store::Denial) -> Wrong {
 /// What a list is held against.
 struct Expected {
     /// The list that is published.
-    own: PublishedCrl,
+    own: Arc<PublishedCrl>,
     /// The number of the one that was when it was fetched before: since then every cache had time to see it.
     earlier: Option<u64>,
     /// What was published before then every cache had time to see, too.

@@ -70,7 +70,7 @@ struct Counting {
 
 impl Counting {
     /// Those of some keys that were not looked for yet.
-    fn new_keys(&mut self, keys: impl Iterator<Item = [u8; 32]>) -> Vec<[u8; 32]> {
+    fn new_keys(&mut self, keys: Vec<[u8; 32]>) -> Vec<[u8; 32]> {
         let mut new = Vec::new();
         for key in keys {
             if self.keys.len() < MOST_KEYS && self.keys.insert(key) {
@@ -150,36 +150,29 @@ impl CertificateAuthority {
     ) -> Result<Reached, CaError> {
         let (mut reached, of_keys) = (Reached::default(), is_compromise(around.reason));
         let mut of: Vec<_> = page.iter().map(|one| one.serial.clone()).collect();
-        let mut keys = Vec::new();
-        if of_keys {
-            keys = counting.new_keys(page.iter().map(|one| one.spki_sha256));
-        }
+        let mut keys: Vec<_> = page.iter().map(|one| one.spki_sha256).collect();
         loop {
-            if !keys.is_empty() {
-                let others = self.store.others_of_keys(keys, around.selection.clone(), after).await?;
-                for one in others {
+            let new_keys = if of_keys { counting.new_keys(keys) } else { Vec::new() };
+            if !new_keys.is_empty() {
+                for one in self.store.others_of_keys(new_keys, around.selection.clone(), after).await? {
                     if counting.is_new(&one) {
                         reached.count(&one, |reach| &mut reach.same_key);
                         of.push(one.serial);
                     }
                 }
             }
+            if of.is_empty() {
+                return Ok(reached);
+            }
             let which = Counted { apart_from: Some(around.selection.clone()), since: around.since };
-            let mut of_renewals = Vec::new();
-            for one in self.store.renewals(of, which).await? {
+            keys = Vec::new();
+            for one in self.store.renewals(std::mem::take(&mut of), which).await? {
                 // Without their keys they are a tree: none is met twice.
                 if !of_keys || counting.is_new(&one) {
                     reached.count(&one, |reach| &mut reach.renewed);
-                    of_renewals.push(one.spki_sha256);
+                    keys.push(one.spki_sha256);
                 }
             }
-            if of_keys {
-                keys = counting.new_keys(of_renewals.into_iter());
-            }
-            if keys.is_empty() {
-                return Ok(reached);
-            }
-            of = Vec::new();
         }
     }
 }
