@@ -123,7 +123,7 @@ impl State {
 
 impl Pipe {
     /// A pipe whose guest waits this long for a reader that takes nothing.
-    fn patient(patience: Duration) -> Self {
+    pub(crate) fn patient(patience: Duration) -> Self {
         Self { state: Mutex::default(), room: Condvar::new(), news: Notify::new(), patience }
     }
 

@@ -26,7 +26,9 @@ impl GuestState {
         }
         self.spend(Rated::Stream, 0)?;
         let (limit, go_on) = (self.limits().streamed, self.patience());
-        self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.write(stream, bytes, limit, go_on)
+        let sent =
+            self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.write(stream, bytes, limit, go_on);
+        self.unless_the_reader_rests(sent)
     }
 
     /// Ends a stream; gives the number of its pieces.
@@ -35,7 +37,19 @@ impl GuestState {
             return door.ask_number(Ask::EndStream { stream: stream.number() });
         }
         let go_on = self.patience();
-        self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.end(stream, go_on)
+        let ended = self.extras().streams.as_mut().ok_or(ErrorCode::BadHandle)?.end(stream, go_on);
+        self.unless_the_reader_rests(ended)
+    }
+
+    /// What a reader takes and when is nothing that a guest of the deterministic profile may answer by: one who takes nothing for too
+    /// long ends the call. What the guest is told is then nobody's, since the call has no result any more.
+    fn unless_the_reader_rests<T>(&mut self, sent: Result<T, ErrorCode>) -> Result<T, ErrorCode> {
+        let rests = matches!(sent, Err(ErrorCode::TimedOut)) && clock::monotonic() < self.deadline();
+        if rests && self.seed().is_some() {
+            self.kill().raise(KillCause::CallerGone);
+            return Err(ErrorCode::Limit);
+        }
+        sent
     }
 
     /// Whether a host function may wait any longer. The tick does not reach it while it waits.

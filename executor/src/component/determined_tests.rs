@@ -11,7 +11,8 @@ use super::scratch_tests;
 use super::wasi_tests::{RUN, STREAMS};
 use crate::admission::{GrantSet, GrantSources};
 use crate::clock;
-use crate::runtime::{Call, CallLimits, Outcome, Prepared, Runtime, Seed};
+use crate::runtime::{Call, CallLimits, Lowered, Outcome, Prepared, Runtime, Seed};
+use crate::streams::Pipe;
 use crate::testing::{admitted, cache};
 
 /// A command that writes what a machine would choose for it, 80 bytes: seconds and nanoseconds of the wall clock (16), the
@@ -187,6 +188,39 @@ fn scratch_files_are_of_the_call_and_of_no_machine() {
     // 16 MiB, of which the file takes 4 KiB for itself.
     assert_eq!(first, scratch_tests::filled(1023));
     assert_eq!(called(&module, b"x").output, first);
+}
+
+#[test]
+fn how_a_reader_reads_is_nothing_that_a_guest_hears_of() {
+    // Streams until that fails, and ends with the code of the failure.
+    let text = r#"(module
+      (import "mentat" "start_stream" (func $start (param i32 i32) (result i32)))
+      (import "mentat" "write_stream" (func $send (param i32 i32 i32) (result i32)))
+      (memory (export "memory") 2) (data (i32.const 0) "flood")
+      (func (export "process") (result i32) (local $stream i32) (local $code i32)
+        (local.set $stream (call $start (i32.const 0) (i32.const 5)))
+        (loop $more
+          (local.set $code (call $send (local.get $stream) (i32.const 0) (i32.const 65536)))
+          (br_if $more (i32.gt_s (local.get $code) (i32.const 0))))
+        (local.get $code)))"#;
+    let granted = vec!["extension:stream".parse().unwrap()];
+    let streaming = || GrantSources::default().grant(&granted, granted.clone(), &[]).unwrap();
+    let unread = |runtime: &Arc<Runtime>, wall: Option<Duration>, pipe: Pipe| {
+        let module = prepared(runtime, text, streaming());
+        let call = Call { lowered: Lowered { wall, ..Lowered::default() }, ..Call::default() };
+        let registration = runtime.register(&module, None);
+        let ended = runtime.call_registered(&module, call, registration, Some(Arc::new(pipe)));
+        ended.result.map(|outcome| outcome.exit_code).map_err(|error| error.code())
+    };
+    let moment = Duration::from_millis(50);
+    assert_eq!(
+        unread(crate::testing::runtime(), None, Pipe::patient(moment)),
+        Ok(-9),
+        "it is told elsewhere"
+    );
+    assert_eq!(unread(runtime(), None, Pipe::patient(moment)), Err("caller_gone"));
+    // Its time is up while it waits: what it makes of that is no result either.
+    assert_eq!(unread(runtime(), Some(2 * moment), Pipe::default()), Err("deadline_exceeded"));
 }
 
 #[test]

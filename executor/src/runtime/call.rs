@@ -211,7 +211,14 @@ impl Runtime {
         id: InstanceId,
         started: Instant,
     ) -> Ended {
-        let ran = self.run(prepared, &mut store);
+        let ran = self.run(prepared, &mut store).and_then(|code| match self.profile() {
+            // Between a stop and the tick that carries it out a guest may come to its end, by what the stop told it.
+            Profile::Deterministic => match store.data().ended_from_outside() {
+                Some(stop) => Err(Box::new(stop.into())),
+                None => Ok(code),
+            },
+            Profile::Standard | Profile::Large => Ok(code),
+        });
         let wall = clock::monotonic().saturating_duration_since(started);
         // Asking for fuel where there is none makes an error, which costs more than the rest of this account.
         let fuel = match self.profile() {

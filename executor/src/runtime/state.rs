@@ -298,15 +298,20 @@ impl GuestState {
 
     /// Why this guest may not go on, if so. Asked on every tick.
     fn stop_cause(&mut self) -> Option<Stop> {
-        if let Some(cause) = self.registration.raised() {
-            return Some(Stop::Killed(cause));
-        }
-        if clock::monotonic() >= self.deadline {
-            return Some(Stop::WallDeadline);
+        if let Some(stop) = self.ended_from_outside() {
+            return Some(stop);
         }
         let used = clock::thread_cpu();
         let start = *self.cpu_start.get_or_insert(used);
         (used.saturating_sub(start) >= self.cpu).then_some(Stop::CpuBudget)
+    }
+
+    /// Whether somebody stopped it or its time is up: what a host function that waits tells it is then no matter of its input.
+    pub(crate) fn ended_from_outside(&self) -> Option<Stop> {
+        if let Some(cause) = self.registration.raised() {
+            return Some(Stop::Killed(cause));
+        }
+        (clock::monotonic() >= self.deadline).then_some(Stop::WallDeadline)
     }
 
     /// The instance is complete.
