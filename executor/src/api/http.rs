@@ -76,23 +76,19 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
             .and_then(context)
             .boxed()
     };
-    let body = warp::body::bytes;
-
     // What is asked for most comes first.
     let routes = any_of([
         warp::path!("agents" / String / "execute")
             .and(warp::post())
-            .and(context.clone())
-            .and(body())
+            .and(body_of(&context, Role::Execute))
             .and_then(execute)
             .boxed(),
         warp::path!("agents" / String / "stream")
             .and(warp::post())
-            .and(context.clone())
-            .and(body())
+            .and(body_of(&context, Role::Execute))
             .and_then(streaming::execute)
             .boxed(),
-        warp::path!("agents").and(warp::post()).and(context.clone()).and(body()).and_then(load).boxed(),
+        warp::path!("agents").and(warp::post()).and(body_of(&context, Role::Deploy)).and_then(load).boxed(),
         warp::path!("agents")
             .and(warp::get())
             .and(context.clone())
@@ -100,11 +96,10 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
             .boxed(),
         warp::path!("agents" / String).and(warp::get()).and(context.clone()).map(one).boxed(),
         warp::path!("agents" / String).and(warp::delete()).and(context.clone()).and_then(unload).boxed(),
-        warp::path!("explain").and(warp::post()).and(context.clone()).and(body()).and_then(explain).boxed(),
+        warp::path!("explain").and(warp::post()).and(body_of(&context, Role::Read)).and_then(explain).boxed(),
         warp::path!("instances" / "stop")
             .and(warp::post())
-            .and(context.clone())
-            .and(body())
+            .and(body_of(&context, Role::Stop))
             .map(stop)
             .boxed(),
         warp::path!("instances")
@@ -120,8 +115,7 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
         warp::path!("evidence" / "refresh").and(warp::post()).and(context.clone()).and_then(refresh).boxed(),
         warp::path!("policy" / "trial")
             .and(warp::post())
-            .and(context.clone())
-            .and(body())
+            .and(body_of(&context, Role::Administer))
             .and_then(try_policy)
             .boxed(),
         warp::path!("drain").and(warp::post()).and(context.clone()).and_then(drain).boxed(),
@@ -132,8 +126,8 @@ pub fn routes(executor: Arc<Executor>, access: Access) -> BoxedFilter<(Response,
             .and(context.clone())
             .map(streaming::read_on)
             .boxed(),
-        deployments::routes(context.clone()),
-        holds::routes(context.clone()),
+        deployments::routes(&context),
+        holds::routes(&context),
     ]);
     any_of([
         warp::path!("api" / "v1" / ..).and(routes).boxed(),
@@ -188,10 +182,21 @@ async fn context(
     }
 }
 
-async fn load(context: Context, body: Bytes) -> Result<Response, Rejection> {
+/// A request with a body, of a caller whose role includes what it is for. That is judged by the headers: of whoever may not, no byte of
+/// the body is waited for. No other filter reads one.
+fn body_of(context: &BoxedFilter<(Context,)>, role: Role) -> BoxedFilter<(Context, Caller, Bytes)> {
+    let judge = move |context: Context| async move {
+        match context.allow(role) {
+            Ok(caller) => Ok((context, caller)),
+            Err(refused) => Err(warp::reject::custom(refused)),
+        }
+    };
+    context.clone().and_then(judge).untuple_one().and(warp::body::bytes()).boxed()
+}
+
+async fn load(context: Context, caller: Caller, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            let caller = context.allow(Role::Deploy)?;
             let upload: Upload = parse(&body)?;
             drop(body);
             let (attestation, module) = (upload.attestation.as_deref(), Bytes::from(upload.module.0));
@@ -202,10 +207,9 @@ async fn load(context: Context, body: Bytes) -> Result<Response, Rejection> {
     ))
 }
 
-async fn explain(context: Context, body: Bytes) -> Result<Response, Rejection> {
+async fn explain(context: Context, _: Caller, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            context.allow(Role::Read)?;
             let upload: Upload = parse(&body)?;
             drop(body);
             let module = Bytes::from(upload.module.0);
@@ -215,10 +219,14 @@ async fn explain(context: Context, body: Bytes) -> Result<Response, Rejection> {
     ))
 }
 
-async fn execute(agent: String, context: Context, body: Bytes) -> Result<Response, Rejection> {
+async fn execute(
+    agent: String,
+    context: Context,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            let caller = context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
             let terms = terms(&call, &context.headers, caller);
             let done = context.executor.execute(&agent, Bytes::from(call.input.0), terms).await;
@@ -269,10 +277,9 @@ fn service_state(status: Result<executor_api::Status, Denied>) -> Response {
     answer(status.map(|status| json(&status)).map_err(|denied| problem(&denied)))
 }
 
-async fn try_policy(context: Context, body: Bytes) -> Result<Response, Rejection> {
+async fn try_policy(context: Context, _: Caller, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            context.allow(Role::Administer)?;
             let trial: Trial = parse(&body)?;
             let report = context.executor.try_policy(trial.policy.as_bytes()).await;
             Ok(json(&report.map_err(|denied| problem(&denied))?))
@@ -298,9 +305,8 @@ async fn unload(agent: String, context: Context) -> Result<Response, Rejection> 
     Ok(answer(unloaded.await.map(|_| StatusCode::NO_CONTENT.into_response())))
 }
 
-fn stop(context: Context, body: Bytes) -> Response {
+fn stop(context: Context, _: Caller, body: Bytes) -> Response {
     let stopped = || {
-        context.allow(Role::Stop)?;
         let stop: Stop = parse(&body)?;
         let digest = match stop.digest {
             None => None,

@@ -1,8 +1,11 @@
 //! Deploying and stopping are roles of their own, over both transports: each does what it is for, and nothing else that changes
 //! something.
 
+use std::time::Duration;
+
 use executor_api::{Base64Bytes, Upload, v1};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
 use super::caller_tests::{grpc, http, refusal};
@@ -122,6 +125,54 @@ async fn each_role_changes_what_it_is_for_over_grpc() {
             }
         }
     }
+}
+
+/// What is answered to the head of a request whose body does not come.
+async fn answer_to_head(server: &Server, request: &str, who: &str) -> String {
+    let head = format!(
+        "{request} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        server.address,
+        Server::token_of(who),
+        48 << 20,
+    );
+    let mut connection = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") && connection.read_buf(&mut answer).await.unwrap() > 0 {}
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_role_is_judged_before_a_body_is_waited_for() {
+    let server = server().await;
+    for (request, other) in [
+        ("POST /api/v1/agents", Some("auditor")),
+        ("POST /api/v1/explain", None),
+        ("POST /api/v1/agents/billing.invoice/execute", Some("guard")),
+        ("POST /api/v1/agents/billing.invoice/stream", Some("guard")),
+        ("POST /api/v1/deployments", Some("gateway")),
+        ("POST /api/v1/holds", Some("gateway")),
+        ("POST /api/v1/instances/stop", Some("pipeline")),
+        ("POST /api/v1/policy/trial", Some("pipeline")),
+    ] {
+        if request.ends_with("/deployments") && cfg!(not(feature = "deployments")) {
+            continue; // nobody has them
+        }
+        let unknown = ("nobody", 401, "unauthorized");
+        let others = other.map(|who| (who, 403, "role_not_allowed"));
+        for (who, status, code) in [unknown].into_iter().chain(others) {
+            // Well before a body that does not come is given up.
+            let answered =
+                tokio::time::timeout(Duration::from_secs(5), answer_to_head(&server, request, who)).await;
+            let answer = answered.unwrap_or_else(|_| panic!("{who}: {request}: the body is waited for"));
+            let expected = (format!("HTTP/1.1 {status} "), format!("\"code\":\"{code}\""));
+            assert!(answer.starts_with(&expected.0) && answer.contains(&expected.1), "{request}: {answer}");
+        }
+    }
+    // Of those who may, it is waited for.
+    let waits = answer_to_head(&server, "POST /api/v1/holds", "guard");
+    assert!(tokio::time::timeout(Duration::from_millis(300), waits).await.is_err());
 }
 
 /// A release that nobody vouches for, as it is sent.

@@ -7,16 +7,15 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-use super::{Context, Route, answer, any_of, json, parse, problem, with_status};
+use super::{Context, Route, answer, any_of, body_of, json, parse, problem, with_status};
 use crate::api::access::Role;
+use crate::callers::Caller;
 
-pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
-    let body = warp::body::bytes;
+pub(super) fn routes(context: &BoxedFilter<(Context,)>) -> Route {
     any_of([
         warp::path!("deployments")
             .and(warp::post())
-            .and(context.clone())
-            .and(body())
+            .and(body_of(context, Role::Deploy))
             .and_then(deploy)
             .boxed(),
         warp::path!("deployments")
@@ -25,14 +24,17 @@ pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
             .map(|c: Context| c.read(|caller| Ok(json(&c.executor.deployments_for(caller)))))
             .boxed(),
         warp::path!("deployments" / String).and(warp::get()).and(context.clone()).map(one).boxed(),
-        warp::path!("deployments" / String / String).and(warp::post()).and(context).and_then(change).boxed(),
+        warp::path!("deployments" / String / String)
+            .and(warp::post())
+            .and(context.clone())
+            .and_then(change)
+            .boxed(),
     ])
 }
 
-async fn deploy(context: Context, body: Bytes) -> Result<Response, Rejection> {
+async fn deploy(context: Context, caller: Caller, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            let caller = context.allow(Role::Deploy)?;
             let request: Deploy = parse(&body)?;
             context.executor.allow(&caller, &request.agent).map_err(|denied| problem(&denied))?;
             let deployed = context.executor.deploy(&request).await;

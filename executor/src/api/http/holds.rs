@@ -6,25 +6,20 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-use super::{Context, Route, answer, any_of, json, parse, problem};
+use super::{Context, Route, answer, any_of, body_of, json, parse, problem};
 use crate::api::access::Role;
+use crate::callers::Caller;
 
-pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
+pub(super) fn routes(context: &BoxedFilter<(Context,)>) -> Route {
     any_of([
-        warp::path!("holds")
-            .and(warp::post())
-            .and(context.clone())
-            .and(warp::body::bytes())
-            .and_then(hold)
-            .boxed(),
+        warp::path!("holds").and(warp::post()).and(body_of(context, Role::Stop)).and_then(hold).boxed(),
         warp::path!("holds").and(warp::get()).and(context.clone()).map(list).boxed(),
-        warp::path!("holds" / String).and(warp::delete()).and(context).and_then(release).boxed(),
+        warp::path!("holds" / String).and(warp::delete()).and(context.clone()).and_then(release).boxed(),
     ])
 }
 
-async fn hold(context: Context, body: Bytes) -> Result<Response, Rejection> {
+async fn hold(context: Context, _: Caller, body: Bytes) -> Result<Response, Rejection> {
     let result = async {
-        context.allow(Role::Stop)?;
         let request: HoldRequest = parse(&body)?;
         let report = context.executor.hold(&request).await;
         Ok(json(&report.map_err(|denied| problem(&denied))?))

@@ -12,14 +12,19 @@ use warp::{Rejection, Reply};
 
 use super::{Context, answer, parse, problem, terms};
 use crate::api::access::Role;
+use crate::callers::Caller;
 use crate::executor::{Heard, Next, Reading};
 use crate::streams::StreamEvent;
 
 /// Starts the call; what is refused before it begins is a problem document.
-pub(super) async fn execute(agent: String, context: Context, body: Bytes) -> Result<Response, Rejection> {
+pub(super) async fn execute(
+    agent: String,
+    context: Context,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Response, Rejection> {
     Ok(answer(
         async {
-            let caller = context.allow(Role::Execute)?;
             let call: Execute = if body.is_empty() { Execute::default() } else { parse(&body)? };
             let (terms, input) = (terms(&call, &context.headers, caller), Bytes::from(call.input.0));
             let started = context.executor.execute_and_read(&agent, input, terms).await;

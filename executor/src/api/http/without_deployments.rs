@@ -7,10 +7,10 @@ use warp::path::Tail;
 use super::{Context, Route};
 use crate::features::Feature;
 
-pub(super) fn routes(context: BoxedFilter<(Context,)>) -> Route {
+pub(super) fn routes(context: &BoxedFilter<(Context,)>) -> Route {
     warp::path("deployments")
         .and(warp::path::tail())
-        .and(context)
+        .and(context.clone())
         .map(|_: Tail, context: Context| context.read(|_| Err(Feature::Deployments.denied())))
         .boxed()
 }
