@@ -31,6 +31,8 @@ mod orders;
 #[cfg(test)]
 mod orders_tests;
 mod reading;
+#[cfg(test)]
+mod reading_tests;
 mod recording;
 mod reloading;
 #[cfg(test)]

@@ -88,10 +88,11 @@ impl Service for Grpc {
         &self,
         request: Request<Streaming<v1::LoadAgentRequest>>,
     ) -> Result<Response<v1::ExplainAgentResponse>, Status> {
-        self.allow(Role::Read, &request)?;
+        let caller = self.allow(Role::Read, &request)?;
         let upload = self.arriving.upload(request.into_inner(), Sender::Caller).await?;
         let Uploaded { manifest, attestation, module, _room } = upload;
-        let explanation = self.executor.explain(&manifest, attestation.as_deref(), module).await;
+        let explained = self.executor.explain(&caller, &manifest, attestation.as_deref(), module).await;
+        let explanation = explained.map_err(|denied| refuse(&denied))?;
         Ok(Response::new(v1::ExplainAgentResponse {
             admitted: explanation.admitted,
             agent: explanation.agent.map(agent),

@@ -207,13 +207,14 @@ async fn load(context: Context, caller: Caller, body: Bytes) -> Result<Response,
     ))
 }
 
-async fn explain(context: Context, _: Caller, body: Bytes) -> Result<Response, Rejection> {
+async fn explain(context: Context, caller: Caller, body: Bytes) -> Result<Response, Rejection> {
     Ok(answer(
         async {
             let upload: Upload = parse(&body)?;
             drop(body);
-            let module = Bytes::from(upload.module.0);
-            Ok(json(&context.executor.explain(&upload.manifest, upload.attestation.as_deref(), module).await))
+            let (attestation, module) = (upload.attestation.as_deref(), Bytes::from(upload.module.0));
+            let explained = context.executor.explain(&caller, &upload.manifest, attestation, module).await;
+            Ok(json(&explained.map_err(|denied| problem(&denied))?))
         }
         .await,
     ))

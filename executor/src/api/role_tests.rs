@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use executor_api::v1::load_agent_request::Part as Sent;
 use executor_api::{Base64Bytes, Upload, v1};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -232,4 +233,25 @@ async fn who_deploys_some_agents_deploys_no_others() {
         assert_eq!((code, reason.as_str()), (Code::PermissionDenied, "agent_not_allowed"));
     }
     assert!(server.executor.find(AGENT).is_some(), "and nothing was changed");
+}
+
+#[tokio::test]
+async fn who_has_some_agents_gets_no_verdict_on_others() {
+    let server = server().await;
+    for (agent, refused) in [("mail.send", None), (AGENT, Some("agent_not_allowed"))] {
+        let upload = upload(agent);
+        let (status, code, verdict) = http(&server, "team", "POST /api/v1/explain", Some(&upload)).await;
+        let expected = if refused.is_some() { 403 } else { 200 };
+        assert_eq!((status, code.as_str()), (expected, refused.unwrap_or_default()), "{agent}: {verdict}");
+        assert_eq!(verdict["admitted"], refused.map_or(json!(false), |_| Value::Null), "{agent}");
+
+        let Upload { manifest, attestation, module } = serde_json::from_value(upload).unwrap();
+        let attestation = attestation.unwrap_or_default().into_bytes().into();
+        let header = v1::AgentHeader { manifest, attestation, module_length: module.0.len() as u64 };
+        let parts = [Sent::Header(header), Sent::ModuleChunk(module.0.into())];
+        let parts = futures_util::stream::iter(parts.map(|part| v1::LoadAgentRequest { part: Some(part) }));
+        let explained = grpc(&server, "team").await.explain_agent(parts).await;
+        let expected = if refused.is_some() { Code::PermissionDenied } else { Code::Ok };
+        assert_eq!(refusal(explained), (expected, refused.unwrap_or_default().to_owned()), "{agent}");
+    }
 }

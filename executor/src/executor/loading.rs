@@ -153,22 +153,35 @@ impl Executor {
     }
 
     /// The verdict on an upload, with nothing compiled, loaded or kept.
-    pub async fn explain(&self, manifest: &str, attestation: Option<&str>, module: Bytes) -> Explanation {
+    ///
+    /// # Errors
+    ///
+    /// `agent_not_allowed` for an agent that is not the caller's: the verdict says whether its id is taken, held or waited for.
+    pub async fn explain(
+        &self,
+        caller: &Caller,
+        manifest: &str,
+        attestation: Option<&str>,
+        module: Bytes,
+    ) -> Result<Explanation, Denied> {
         let judged = match Submission::read(manifest, attestation, module) {
-            Ok(submission) => self.judge_whole(&submission).await.and_then(|admitted| {
-                let publisher = Publisher::new(&admitted.owner().signer, &admitted.facts().issuer);
-                self.may_follow(&admitted.owner().agent, &publisher)?;
-                Ok(admitted)
-            }),
+            Ok(submission) => {
+                self.allow(caller, submission.agent())?;
+                self.judge_whole(&submission).await.and_then(|admitted| {
+                    let publisher = Publisher::new(&admitted.owner().signer, &admitted.facts().issuer);
+                    self.may_follow(&admitted.owner().agent, &publisher)?;
+                    Ok(admitted)
+                })
+            }
             Err(denied) => Err(denied),
         };
-        match judged {
+        Ok(match judged {
             Ok(admitted) => {
                 Explanation { admitted: true, agent: Some(self.summary_of(&admitted)), denial: None }
             }
             Err(denied) => {
                 Explanation { admitted: false, agent: None, denial: Some(records::wire_denied(denied)) }
             }
-        }
+        })
     }
 }

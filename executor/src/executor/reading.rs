@@ -24,12 +24,30 @@ impl Executor {
         caller.allows(agent).inspect_err(|denied| self.parts.metrics.caller_refused(denied.code))
     }
 
-    /// The same for what a caller names: an id, whether it is loaded or not. A digest tells nothing of an id.
+    /// The same for what a caller names: an id, whether it is loaded or not, or the digest of a module, which stands for every agent
+    /// that runs it or waits with it for its verdict since the start. One that stands for none is refused alike, so that nobody learns
+    /// what is there beside its own.
+    ///
+    /// # Errors
+    ///
+    /// `agent_not_allowed`; `restoring` while it is not known yet for which agents a digest stands.
     pub(crate) fn allow_name(&self, caller: &Caller, name: &str) -> Result<(), Denied> {
-        match ModuleDigest::parse(name) {
-            Some(_) => Ok(()),
-            None => self.allow(caller, name),
+        let module = match ModuleDigest::parse(name) {
+            Some(_) if !caller.is_limited() => return Ok(()),
+            Some(module) => module,
+            None => return self.allow(caller, name),
+        };
+        // Those that wait first: what is loaded meanwhile is among the loaded ones by then.
+        let waiting = self.waiting.ids_of(module);
+        let agents = self.agents.all();
+        let mut ids: Vec<&str> =
+            agents.iter().filter(|agent| agent.digest == module).map(|agent| agent.id()).collect();
+        let waiting = if ids.is_empty() { waiting? } else { waiting.unwrap_or_default() };
+        ids.extend(waiting.iter().map(String::as_str));
+        if ids.is_empty() {
+            return self.allow(caller, "");
         }
+        ids.into_iter().try_for_each(|id| self.allow(caller, id))
     }
 
     /// The same for what is to go: an id, or the digest of a release, which stands for the agent that runs it now. For a digest and a

@@ -137,6 +137,20 @@ impl Waiting {
         names.filter(|name| name.module == module).map(|name| name.agent).collect()
     }
 
+    /// The ids of the agents whose releases of a module wait; an empty one where the record cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// `restoring` while there is a record that was not looked at, whichever it is: so it tells nothing of a single one.
+    pub(super) fn ids_of(&self, module: ModuleDigest) -> Result<Vec<String>, Denied> {
+        let records = self.records.lock();
+        if records.iter().any(|record| record.id.is_none() && record.denied.code == restoring().code) {
+            return Err(restoring());
+        }
+        let of_module = records.iter().filter(|record| record.name.is_some_and(|name| name.module == module));
+        Ok(of_module.map(|record| record.id.clone().unwrap_or_default()).collect())
+    }
+
     /// Every record that waits, and why.
     pub(super) fn all(&self) -> Vec<(PathBuf, Denied)> {
         self.records.lock().iter().map(|record| (record.path.clone(), record.denied.clone())).collect()
@@ -189,7 +203,7 @@ impl Waiting {
     }
 
     /// A record of a file of this name, which was not looked at.
-    #[cfg(all(test, feature = "deployments"))]
+    #[cfg(test)]
     pub(super) fn add_for_test(&self, order: u64, path: PathBuf) {
         let added = Self::new(vec![(order, path)]).records.into_inner();
         self.records.lock().extend(added);
