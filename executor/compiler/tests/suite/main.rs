@@ -1,6 +1,6 @@
 //! The WebAssembly specification suite under the settings that guests are compiled and run with.
 //!
-//! Both profiles run the whole suite. Instances are allocated one by one: the pool bounds their size and changes nothing
+//! Every profile runs the whole suite. Instances are allocated one by one: the pool bounds their size and changes nothing
 //! about how they behave. Which modules must run is decided by
 //! [`features::ON`], written out here and compared with what the engine accepts, module by module: a module within
 //! these features must run and answer as the suite says, and a module that needs any other must be refused.
@@ -108,6 +108,11 @@ fn run(profile: Profile) {
 #[test]
 fn the_standard_profile_passes_what_is_on_and_refuses_what_is_off() {
     run(Profile::Standard);
+}
+
+#[test]
+fn the_large_profile_passes_what_is_on_and_refuses_what_is_off() {
+    run(Profile::Large);
 }
 
 #[test]
