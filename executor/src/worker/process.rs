@@ -222,7 +222,7 @@ impl Process {
     /// Whether a call is being carried.
     #[cfg(test)]
     pub(super) fn is_busy(&self) -> bool {
-        self.ledger.lock().is_open()
+        self.under_way() > 0
     }
 
     /// When a call last began or ended.
@@ -382,9 +382,19 @@ impl Process {
         self.ledger.lock().close(account.number, clock::monotonic());
     }
 
-    /// Processor time that the process has used since then, by the kernel's account, if there is one.
+    /// Processor time that the process has used, by the kernel's account, if there is one.
+    pub(super) fn used(&self) -> Option<Duration> {
+        self.meter.cpu().ok()
+    }
+
+    /// The same since something began.
     pub(super) fn used_since(&self, account: &Account) -> Option<Duration> {
-        self.meter.cpu().ok().map(|used| used.saturating_sub(account.used))
+        self.used().map(|used| used.saturating_sub(account.used))
+    }
+
+    /// How much it was given processor time for is under way: calls, and a module that is being mapped.
+    pub(super) fn under_way(&self) -> u32 {
+        self.ledger.lock().under_way()
     }
 
     /// Looks whether the process took more than it was given.

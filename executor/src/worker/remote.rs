@@ -17,7 +17,7 @@ use super::workers::{Slot, Workers};
 use crate::artifact_map::Sealed;
 use crate::clock;
 use crate::queue::Share;
-use crate::runtime::{CallError, CallLimits, GuestState, PrepareError, Stop};
+use crate::runtime::{CallError, CallLimits, GuestState, PrepareError};
 
 /// A module that runs in the worker of its signer.
 pub(crate) struct RemoteModule {
@@ -86,7 +86,7 @@ impl RemoteModule {
 
     /// Runs the guest of `state` to its end: its exit code. Everything else is in the state.
     pub(crate) fn run(&self, state: &mut GuestState, trial: Trial) -> Result<i32, CallError> {
-        let stopped = || stop_of(state);
+        let stopped = || state.ended_from_outside();
         let process = self.workers.enter(&self.slot, &stopped)?;
         match process.load(self.order(), &stopped) {
             Ok(()) => {}
@@ -122,12 +122,6 @@ impl RemoteModule {
 /// so no more than one thread could have in that time. One whose account can be read no more may have used all of it.
 fn charged(used: Option<Duration>, took: Duration, budget: Duration) -> Duration {
     used.unwrap_or(Duration::MAX).min(took).min(budget)
-}
-
-/// Why a call that waits for its worker should wait no longer, if so.
-pub(super) fn stop_of(state: &GuestState) -> Option<Stop> {
-    let late = || (clock::monotonic() >= state.deadline()).then_some(Stop::WallDeadline);
-    state.killed().map(Stop::Killed).or_else(late)
 }
 
 impl Drop for RemoteModule {

@@ -11,7 +11,6 @@ use trust_store::capability::Capability;
 use super::birth::Lane;
 use super::channel::ChannelError;
 use super::process::{Account, LOOK, Process};
-use super::remote::stop_of;
 use super::{limits, verdict};
 use crate::abi::ErrorCode;
 use crate::abi::sinks::Level;
@@ -25,8 +24,13 @@ const LOOK_AT_ACCOUNT: Duration = Duration::from_millis(50);
 /// How far a worker's word on time may be from the executor's: two ticks of the engine and two of the kernel's account.
 const AGREED: Duration = Duration::from_millis(4 * EPOCH_TICK_MILLIS);
 
-/// How long a worker may take to end a call that it was told to end: two ticks, and a busy machine. Then it is killed.
+/// How long a worker may take to end a call that it was told to end, and how much processor time it may use meanwhile for each call that
+/// it carries. One that goes beyond both is killed. Time alone says nothing where the machine is too busy to let it run: it would lose
+/// the calls of everybody else of its signer for what it had no part in.
 const OBEY: Duration = Duration::from_millis(500);
+
+/// How long it may take however little it used: one that sleeps is as disobedient as one that spins.
+const OBEY_AT_LATEST: Duration = Duration::from_secs(5);
 
 /// How a conversation about a call ended.
 pub(super) enum Carried {
@@ -49,18 +53,27 @@ struct Watch<'a> {
     process: &'a Process,
     lane: u16,
     call: u64,
-    /// Why the guest must end, and since when it must.
-    stop: Option<(Stop, Instant)>,
+    /// Why the guest must end, once the worker was told.
+    told: Option<Told>,
     /// Why the worker cannot be kept.
     fault: Option<String>,
     next_look: Instant,
+}
+
+/// What a worker was told to end for.
+#[derive(Clone, Copy)]
+struct Told {
+    stop: Stop,
+    /// Since when it could have obeyed, and what the process had used by then.
+    since: Instant,
+    used: Duration,
 }
 
 impl<'a> Talk<'a> {
     pub(super) fn new(process: &'a Process, lane: Lane, call: u64, account: &'a Account) -> Self {
         let began = clock::monotonic();
         let next_look = began + LOOK_AT_ACCOUNT;
-        let watch = Watch { process, lane: lane.number, call, stop: None, fault: None, next_look };
+        let watch = Watch { process, lane: lane.number, call, told: None, fault: None, next_look };
         Self { lane, account, began, watch }
     }
 
@@ -71,7 +84,7 @@ impl<'a> Talk<'a> {
 
     pub(super) fn carry(&mut self, module: u64, state: &mut GuestState, trial: Trial) -> Carried {
         // It may have waited for its worker. What is to end already does not begin.
-        if let Some(stop) = stop_of(state) {
+        if let Some(stop) = state.ended_from_outside() {
             return Carried::Over(Err(stop.into()));
         }
         let wall = state.deadline().saturating_duration_since(clock::monotonic());
@@ -91,8 +104,8 @@ impl<'a> Talk<'a> {
             return self.given_up(&error.to_string());
         }
         // One that was stopped while it was being sent can be ended no earlier than it is there.
-        if let Some((_, since)) = &mut self.watch.stop {
-            *since = clock::monotonic();
+        if let Some(Told { stop, .. }) = self.watch.told {
+            self.watch.told = Some(Told::now(stop, self.watch.process));
         }
         let max = state.limits().output.max(MAX_TRANSFER_BYTES).saturating_add(OVERHEAD);
         loop {
@@ -143,7 +156,7 @@ impl<'a> Talk<'a> {
 
     fn given_up(&self, why: &str) -> Carried {
         let why = self.watch.fault.clone().unwrap_or_else(|| why.to_owned());
-        Carried::Lost(why, self.watch.stop.map(|(stop, _)| stop))
+        Carried::Lost(why, self.watch.told.map(|told| told.stop))
     }
 
     /// Takes over what a call left behind, within the call's limits.
@@ -170,7 +183,7 @@ impl<'a> Talk<'a> {
             let (extras, calls) = state.extras_and_calls();
             let _ = extras.metrics.record(&calls.limits, name, *value);
         }
-        if let Some((stop, _)) = self.watch.stop {
+        if let Some(Told { stop, .. }) = self.watch.told {
             return Carried::Over(Err(CallError::Stopped(stop)));
         }
         match ended.end {
@@ -204,19 +217,34 @@ impl Talk<'_> {
     }
 }
 
+impl Told {
+    fn now(stop: Stop, process: &Process) -> Self {
+        // Of one whose account cannot be read any more nothing is known that speaks for it.
+        Self { stop, since: clock::monotonic(), used: process.used().unwrap_or_default() }
+    }
+
+    /// Whether the worker has had what it takes to obey.
+    fn is_over(&self, now: Instant, process: &Process) -> bool {
+        let took = now.saturating_duration_since(self.since);
+        if took < OBEY {
+            return false;
+        }
+        let used = process.used().unwrap_or(Duration::MAX).saturating_sub(self.used);
+        took >= OBEY_AT_LATEST || used >= OBEY.saturating_mul(process.under_way().max(1))
+    }
+}
+
 impl Watch<'_> {
     /// Looks whether the guest must end, and says so once; false when the worker cannot be kept.
     fn goes_on(&mut self, state: &GuestState) -> bool {
         let now = clock::monotonic();
-        if let Some((_, since)) = self.stop {
-            if now.saturating_duration_since(since) < OBEY {
-                return true;
+        if let Some(told) = &self.told {
+            if told.is_over(now, self.process) {
+                self.fault = Some("it did not end a call that it was told to end".into());
+                return false;
             }
-            self.fault = Some("it did not end a call that it was told to end".into());
-            return false;
-        }
-        if let Some(stop) = stop_of(state) {
-            self.stop = Some((stop, now));
+        } else if let Some(stop) = state.ended_from_outside() {
+            self.told = Some(Told::now(stop, self.process));
             let cause = state.killed().unwrap_or(KillCause::Operator) as u8;
             let told = self.process.stop(StopOrder { lane: self.lane, call: self.call, cause });
             self.fault = told.err().map(|error| format!("it does not hear what it is told: {error}"));

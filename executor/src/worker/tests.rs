@@ -259,7 +259,8 @@ async fn a_stop_that_overtakes_its_call_ends_the_call_and_not_the_worker() {
         input: b"",
     };
     lane.channel.send(&ToWorker::Call(order).encode(), &[], minute, &mut || false).unwrap();
-    let answer = lane.channel.receive(OVERHEAD, Duration::from_secs(5)).unwrap();
+    // Long before its own time is up, on a busy machine as well.
+    let answer = lane.channel.receive(OVERHEAD, minute / 2).unwrap();
     let answer = answer.expect("the guest runs on, although it was stopped");
     let FromWorker::Ended(ended) = FromWorker::decode(&answer).unwrap() else { panic!("{answer:?}") };
     assert!(matches!(ended.end, End::Failed { reason: "killed", .. }), "{ended:?}");

@@ -87,13 +87,44 @@ fn a_worker_that_says_what_no_worker_says_is_given_up() {
 
 #[test]
 fn a_worker_that_does_not_obey_is_given_up_with_the_reason_of_the_stop() {
-    let limits = CallLimits { wall: Duration::from_millis(20), ..CallLimits::default() };
-    let (carried, _) = talk(limits, |far| {
-        // Says nothing until the executor has had enough.
-        let mut far = Channel::new(far, Beside::Nothing).unwrap();
-        while far.receive(1 << 20, Duration::from_secs(60)).is_ok_and(|body| body.is_some()) {}
+    // One that spins, and one that sleeps, as far as the kernel says.
+    for (spins, at_least, at_most) in
+        [(true, OBEY, OBEY_AT_LATEST), (false, OBEY_AT_LATEST, Duration::from_secs(60))]
+    {
+        let began = clock::monotonic();
+        let (carried, _) = talk_with_account(overdue(), move |far, files| {
+            // Says nothing until the executor has had enough.
+            let mut far = Channel::new(far, Beside::Nothing).unwrap();
+            far.receive(1 << 20, Duration::from_secs(60)).unwrap().unwrap();
+            if spins {
+                std::thread::sleep(Duration::from_millis(300));
+                write(&files, OBEY + Duration::from_millis(100), 1 << 20);
+            }
+            while far.receive(1 << 20, Duration::from_secs(60)).is_ok_and(|body| body.is_some()) {}
+        });
+        let why = why(carried);
+        assert!(why.starts_with("WallDeadline: it did not end"), "{why}");
+        let took = began.elapsed();
+        assert!(took >= at_least && took < at_most, "{took:?}");
+    }
+}
+
+/// A call whose time is up almost at once.
+fn overdue() -> CallLimits {
+    CallLimits { wall: Duration::from_millis(20), ..CallLimits::default() }
+}
+
+#[test]
+fn a_worker_that_the_machine_does_not_let_run_is_none_that_does_not_obey() {
+    let (carried, _) = talk(overdue(), |mut far| {
+        let mut near = Channel::new(far.try_clone().unwrap(), Beside::Nothing).unwrap();
+        near.receive(1 << 20, Duration::from_secs(60)).unwrap().unwrap();
+        // It was told long ago when it gets to run, and then it obeys at once.
+        std::thread::sleep(3 * OBEY);
+        far.set_nonblocking(false).unwrap();
+        far.write_all(&ended(7, End::Failed { reason: "killed", detail: "" }, b"")).unwrap();
     });
-    assert!(why(carried).starts_with("WallDeadline: it did not end"));
+    assert!(matches!(carried, Carried::Over(Err(CallError::Stopped(Stop::WallDeadline)))));
 }
 
 #[test]
