@@ -3,6 +3,7 @@
 
 mod compile_bomb;
 mod compiler;
+pub(crate) mod texts;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

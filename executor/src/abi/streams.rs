@@ -43,7 +43,7 @@ impl GuestState {
 
     /// What a reader takes and when is nothing that a guest of the deterministic profile may answer by: one who takes nothing for too
     /// long ends the call. What the guest is told is then nobody's, since the call has no result any more.
-    fn unless_the_reader_rests<T>(&mut self, sent: Result<T, ErrorCode>) -> Result<T, ErrorCode> {
+    fn unless_the_reader_rests<T>(&self, sent: Result<T, ErrorCode>) -> Result<T, ErrorCode> {
         let rests = matches!(sent, Err(ErrorCode::TimedOut)) && clock::monotonic() < self.deadline();
         if rests && self.seed().is_some() {
             self.kill().raise(KillCause::CallerGone);

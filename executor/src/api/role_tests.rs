@@ -246,8 +246,9 @@ async fn who_has_some_agents_gets_no_verdict_on_others() {
         assert_eq!(verdict["admitted"], refused.map_or(json!(false), |_| Value::Null), "{agent}");
 
         let Upload { manifest, attestation, module } = serde_json::from_value(upload).unwrap();
-        let attestation = attestation.unwrap_or_default().into_bytes().into();
-        let header = v1::AgentHeader { manifest, attestation, module_length: module.0.len() as u64 };
+        let attestation = attestation.unwrap_or_default().into();
+        let header =
+            v1::AgentHeader { manifest: manifest.into(), attestation, module_length: module.0.len() as u64 };
         let parts = [Sent::Header(header), Sent::ModuleChunk(module.0.into())];
         let parts = futures_util::stream::iter(parts.map(|part| v1::LoadAgentRequest { part: Some(part) }));
         let explained = grpc(&server, "team").await.explain_agent(parts).await;

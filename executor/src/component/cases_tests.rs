@@ -15,6 +15,7 @@ use crate::egress::{Egress, EgressRules};
 use crate::media::{MediaLimits, MediaStore};
 use crate::runtime::{Call, CallLimits};
 use crate::streams::Pipe;
+use crate::testing::texts::{CAPABILITY, ERROR, libc};
 use crate::testing::{prepare, runtime};
 
 /// Results of steps stand at 0, what a host function answers here, texts from the next one on.
@@ -42,11 +43,6 @@ const FUNCTIONS: [(&str, &str, &str, &str); 13] = [
 ];
 
 const IMPORTS: &str = r#"
-  (import "mentat:agent/types@1.0.0" (instance $types
-    (type $error' (variant (case "invalid" string) (case "bad-handle") (case "not-in-manifest") (case "policy-denied" string)
-      (case "limit" string) (case "io" string) (case "timeout") (case "revoked") (case "unsupported")))
-    (export "error" (type (eq $error')))))
-  (alias export $types "error" (type $error))
   (import "mentat:agent/io@1.0.0" (instance $io
     (alias outer 1 $error (type $e'))
     (export "error" (type $e (eq $e')))
@@ -57,13 +53,6 @@ const IMPORTS: &str = r#"
     (alias outer 1 $error (type $e'))
     (export "error" (type $e (eq $e')))
     (export "record-metric" (func (param "name" string) (param "value" f64) (result (result (error $e)))))))
-  (import "mentat:agent/capability@1.0.0" (instance $capability
-    (alias outer 1 $error (type $e'))
-    (export "error" (type $e (eq $e')))
-    (export "handle" (type $h (sub resource)))
-    (export "[method]handle.invoke" (func (param "self" (borrow $h)) (param "operation" string) (param "args" (list u8))
-      (result (result (list u8) (error $e)))))
-    (export "request" (func (param "capability" string) (result (result (own $h) (error $e)))))))
   (import "mentat:agent/media@1.0.0" (instance $media
     (alias outer 1 $error (type $e'))
     (export "error" (type $e (eq $e')))
@@ -297,16 +286,7 @@ fn component(steps: &[(&Value, Kind)]) -> String {
     let locals: String =
         locals.keys().map(|name| format!(" (local $kept_{name} i32) (local $at_{name} i32)")).collect();
     format!(
-        r#"(component {IMPORTS}
-  (core module $libc
-    (memory (export "memory") {PAGES})
-    (global $next (mut i32) (i32.const {heap}))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-      (local $at i32)
-      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (global.set $next (i32.add (local.get $at) (local.get 3)))
-      (local.get $at)))
-  (core instance $libc (instantiate $libc))
+        r#"(component{ERROR}{CAPABILITY}{IMPORTS}{libc}
   {lowered}
   (core module $m
     {imports}
@@ -319,7 +299,7 @@ fn component(steps: &[(&Value, Kind)]) -> String {
   (core instance $m (instantiate $m (with "host" (instance {given})) (with "libc" (instance $libc))))
   (func (export "process") (result (result (error string)))
     (canon lift (core func $m "process") (memory $libc "memory"))))"#,
-        heap = ROOM as usize + MAX_TRANSFER_BYTES + 65_536,
+        libc = libc(PAGES, ROOM as usize + MAX_TRANSFER_BYTES + 65_536),
         results = 8 * steps.len(),
     )
 }

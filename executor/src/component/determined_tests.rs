@@ -8,11 +8,11 @@ use executor_engine::Profile;
 use executor_engine::pool::PoolLimits;
 
 use super::scratch_tests;
-use super::wasi_tests::{RUN, STREAMS};
 use crate::admission::{GrantSet, GrantSources};
 use crate::clock;
 use crate::runtime::{Call, CallLimits, Lowered, Outcome, Prepared, Runtime, Seed};
 use crate::streams::Pipe;
+use crate::testing::texts::{POLL, RUN, STREAMS};
 use crate::testing::{admitted, cache};
 
 /// A command that writes what a machine would choose for it, 80 bytes: seconds and nanoseconds of the wall clock (16), the
@@ -20,11 +20,7 @@ use crate::testing::{admitted, cache};
 /// again (8) and a random number (8); 8 bytes between them are its own.
 pub(crate) fn tells() -> String {
     format!(
-        r#"(component {STREAMS}
-  (import "wasi:io/poll@0.2.0" (instance $poll
-    (export "pollable" (type $p (sub resource)))
-    (export "[method]pollable.block" (func (param "self" (borrow $p))))))
-  (alias export $poll "pollable" (type $pollable))
+        r#"(component {STREAMS}{POLL}
   (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
     (alias outer 1 $pollable (type $p'))
     (export "pollable" (type $p (eq $p')))

@@ -91,6 +91,7 @@ fn is_shutdown(ty: &ComponentFunc) -> bool {
 mod tests {
     use crate::admission::{GrantSet, GrantSources};
     use crate::runtime::{Call, CallLimits, Outcome, PrepareError};
+    use crate::testing::texts::LIBC;
     use crate::testing::{prepare, runtime};
 
     /// Logs the first variable when it is readied, unless its value begins with `x`, and says when it is called and when it ends.
@@ -104,16 +105,7 @@ mod tests {
   (import "mentat:agent/log@1.0.0" (instance $log
     (alias outer 1 $level (type $l'))
     (export "level" (type $l (eq $l')))
-    (export "log" (func (param "level" $l) (param "message" string)))))
-  (core module $libc
-    (memory (export "memory") 1)
-    (global $next (mut i32) (i32.const 32768))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-      (local $at i32)
-      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (global.set $next (i32.add (local.get $at) (local.get 3)))
-      (local.get $at)))
-  (core instance $libc (instantiate $libc))
+    (export "log" (func (param "level" $l) (param "message" string))))){LIBC}
   (core func $say (canon lower (func $log "log") (memory $libc "memory")))
   (core module $m
     (import "host" "log" (func $say (param i32 i32 i32)))

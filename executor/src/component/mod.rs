@@ -37,7 +37,7 @@ pub(crate) use linker::ComponentLinkers;
 pub(crate) use scratch::tests as scratch_tests;
 pub(crate) use wasi::Wasi;
 #[cfg(test)]
-pub(crate) use wasi_tests::{RUN, SLEEPS, STREAMS, one_line};
+pub(crate) use wasi_tests::one_line;
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};

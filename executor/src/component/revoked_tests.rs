@@ -10,6 +10,7 @@ use super::Entry;
 use crate::admission::{GrantSet, GrantSources};
 use crate::runtime::{Call, CallLimits, Code, GuestState, KillCause, Prepared};
 use crate::streams::Pipe;
+use crate::testing::texts::{CAPABILITY, ERROR};
 use crate::testing::{prepare, runtime};
 
 fn granting(capabilities: &[&str]) -> GrantSet {
@@ -72,19 +73,9 @@ fn a_core_module_gets_the_code_of_a_revocation_for_its_handle() {
 
 /// Gets a handle in its first call and uses it in each. An error of the use is an error whose text is as long as the number of the
 /// error's case.
-const COMPONENT: &str = r#"(component
-  (import "mentat:agent/types@1.0.0" (instance $types
-    (type $error' (variant (case "invalid" string) (case "bad-handle") (case "not-in-manifest") (case "policy-denied" string)
-      (case "limit" string) (case "io" string) (case "timeout") (case "revoked") (case "unsupported")))
-    (export "error" (type (eq $error')))))
-  (alias export $types "error" (type $error))
-  (import "mentat:agent/capability@1.0.0" (instance $capability
-    (alias outer 1 $error (type $e'))
-    (export "error" (type $e (eq $e')))
-    (export "handle" (type $h (sub resource)))
-    (export "[method]handle.invoke" (func (param "self" (borrow $h)) (param "operation" string) (param "args" (list u8))
-      (result (result (list u8) (error $e)))))
-    (export "request" (func (param "capability" string) (result (result (own $h) (error $e)))))))
+fn component() -> String {
+    format!(
+        r#"(component{ERROR}{CAPABILITY}
   (core module $libc
     (memory (export "memory") 1)
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 32768)))
@@ -113,12 +104,14 @@ const COMPONENT: &str = r#"(component
     (with "host" (instance (export "request" (func $request)) (export "invoke" (func $invoke))))
     (with "libc" (instance $libc))))
   (func (export "process") (result (result (error string)))
-    (canon lift (core func $m "process") (memory $libc "memory"))))"#;
+    (canon lift (core func $m "process") (memory $libc "memory"))))"#
+    )
+}
 
 #[test]
 fn a_component_gets_the_error_of_a_revocation_for_its_handle() {
     for (cause, case) in [(KillCause::Revoked, 7), (KillCause::Operator, 4)] {
-        let prepared = prepare(COMPONENT, granting(&["env:TOKEN"]), CallLimits::default()).unwrap();
+        let prepared = prepare(&component(), granting(&["env:TOKEN"]), CallLimits::default()).unwrap();
         let mut store = unhurried(&prepared);
         super::bound(&mut store);
         let Code::Component(component) = &prepared.code else { panic!("a component") };

@@ -2,6 +2,7 @@
 
 use crate::admission::GrantSet;
 use crate::runtime::{CallLimits, PrepareError};
+use crate::testing::texts::ERROR;
 use crate::testing::{prepare, run};
 
 fn echo() -> String {
@@ -88,12 +89,7 @@ fn an_error_of_the_guest_is_its_exit_code_and_text() {
 /// A component whose core module may import `io.write-output` and `io.read-input`.
 fn with_io(body: &str) -> String {
     format!(
-        r#"(component
-  (import "mentat:agent/types@1.0.0" (instance $types
-    (type $error' (variant (case "invalid" string) (case "bad-handle") (case "not-in-manifest") (case "policy-denied" string)
-      (case "limit" string) (case "io" string) (case "timeout") (case "revoked") (case "unsupported")))
-    (export "error" (type (eq $error')))))
-  (alias export $types "error" (type $error))
+        r#"(component{ERROR}
   (import "mentat:agent/io@1.0.0" (instance $io
     (alias outer 1 $error (type $e'))
     (export "error" (type $e (eq $e')))

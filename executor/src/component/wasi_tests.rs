@@ -9,40 +9,8 @@ use bytes::Bytes;
 
 use crate::admission::{GrantSet, GrantSources};
 use crate::runtime::{Call, CallError, CallLimits, Cancel, KillCause, Outcome};
+use crate::testing::texts::{OPEN_AT, RUN, SLEEPS, STREAMS, files};
 use crate::testing::{prepare, runtime};
-
-/// Streams, and a core module `libc` with one page of memory and an allocator that only goes up.
-pub(crate) const STREAMS: &str = r#"
-  (import "wasi:io/error@0.2.0" (instance $io-error (export "error" (type (sub resource)))))
-  (alias export $io-error "error" (type $error))
-  (import "wasi:io/streams@0.2.0" (instance $streams
-    (export "output-stream" (type $os (sub resource)))
-    (alias outer 1 $error (type $e))
-    (type $se' (variant (case "last-operation-failed" (own $e)) (case "closed")))
-    (export "stream-error" (type $se (eq $se')))
-    (export "[method]output-stream.blocking-write-and-flush"
-      (func (param "self" (borrow $os)) (param "contents" (list u8)) (result (result (error $se)))))))
-  (alias export $streams "output-stream" (type $output-stream))
-  (import "wasi:cli/stdout@0.2.0" (instance $stdout
-    (alias outer 1 $output-stream (type $os'))
-    (export "output-stream" (type $os (eq $os')))
-    (export "get-stdout" (func (result (own $os))))))
-  (core module $libc
-    (memory (export "memory") 1)
-    (global $next (mut i32) (i32.const 32768))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-      (local $at i32)
-      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (global.set $next (i32.add (local.get $at) (local.get 3)))
-      (local.get $at)))
-  (core instance $libc (instantiate $libc))
-  (core func $get-stdout (canon lower (func $stdout "get-stdout")))
-  (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $libc "memory")))"#;
-
-pub(crate) const RUN: &str = r#"
-  (func $run (result (result)) (canon lift (core func $main "run")))
-  (instance $cli (export "run" (func $run)))
-  (export "wasi:cli/run@0.2.0" (instance $cli))"#;
 
 /// Writes `text` to its standard output `times` times; fails when a write fails.
 fn writes(text: &str, times: u32) -> String {
@@ -98,50 +66,11 @@ pub(crate) fn one_line(pages: u32) -> String {
     )
 }
 
-/// Sleeps for ten minutes of the host's clock.
-pub(crate) const SLEEPS: &str = r#"(component
-  (import "wasi:io/poll@0.2.0" (instance $poll
-    (export "pollable" (type $p (sub resource)))
-    (export "[method]pollable.block" (func (param "self" (borrow $p))))))
-  (alias export $poll "pollable" (type $pollable))
-  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
-    (alias outer 1 $pollable (type $p'))
-    (export "pollable" (type $p (eq $p')))
-    (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
-  (core func $subscribe (canon lower (func $clock "subscribe-duration")))
-  (core func $block (canon lower (func $poll "[method]pollable.block")))
-  (core module $main
-    (import "host" "subscribe" (func $subscribe (param i64) (result i32)))
-    (import "host" "block" (func $block (param i32)))
-    (func (export "run") (result i32)
-      (call $block (call $subscribe (i64.const 600000000000)))
-      (i32.const 0)))
-  (core instance $main (instantiate $main
-    (with "host" (instance (export "subscribe" (func $subscribe)) (export "block" (func $block))))))
-  (func $run (result (result)) (canon lift (core func $main "run")))
-  (instance $cli (export "run" (func $run)))
-  (export "wasi:cli/run@0.2.0" (instance $cli)))"#;
-
 /// Opens `path` in its first directory and writes two bytes to its output: how many directories it has, and 0 or
 /// 1 + the error code of the open. Open flags: 1 create, 8 truncate; descriptor flags: 1 read, 2 write.
 pub(super) fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> String {
     format!(
-        r#"(component {STREAMS}
-  (import "wasi:filesystem/types@0.2.0" (instance $files
-    (export "descriptor" (type $d (sub resource)))
-    (type $ec' (enum {codes})) (export "error-code" (type $ec (eq $ec')))
-    (type $pf' (flags "symlink-follow")) (export "path-flags" (type $pf (eq $pf')))
-    (type $of' (flags "create" "directory" "exclusive" "truncate")) (export "open-flags" (type $of (eq $of')))
-    (type $df' (flags "read" "write" "file-integrity-sync" "data-integrity-sync" "requested-write-sync" "mutate-directory"))
-    (export "descriptor-flags" (type $df (eq $df')))
-    (export "[method]descriptor.open-at" (func (param "self" (borrow $d)) (param "path-flags" $pf) (param "path" string)
-      (param "open-flags" $of) (param "flags" $df) (result (result (own $d) (error $ec)))))))
-  (alias export $files "descriptor" (type $descriptor))
-  (import "wasi:filesystem/preopens@0.2.0" (instance $preopens
-    (alias outer 1 $descriptor (type $d'))
-    (export "descriptor" (type $d (eq $d')))
-    (export "get-directories" (func (result (list (tuple (own $d) string)))))))
-  (core func $directories (canon lower (func $preopens "get-directories") (memory $libc "memory") (realloc (func $libc "realloc"))))
+        r#"(component {STREAMS}{files}
   (core func $open (canon lower (func $files "[method]descriptor.open-at") (memory $libc "memory")))
   (core module $main
     (import "host" "get-stdout" (func $get (result i32)))
@@ -168,19 +97,9 @@ pub(super) fn opens(path: &str, open_flags: u32, descriptor_flags: u32) -> Strin
       (export "directories" (func $directories)) (export "open" (func $open))))
     (with "libc" (instance $libc))))
   {RUN})"#,
+        files = files(OPEN_AT),
         length = path.len(),
-        codes = codes()
     )
-}
-
-/// The error codes of files, as an enumeration lists them.
-pub(super) fn codes() -> String {
-    const CODES: &str = "access would-block already bad-descriptor busy deadlock quota exist file-too-large \
-        illegal-byte-sequence in-progress interrupted invalid io is-directory loop too-many-links message-size \
-        name-too-long no-device no-entry no-lock insufficient-memory insufficient-space not-directory not-empty \
-        not-recoverable unsupported no-tty no-such-device overflow not-permitted pipe read-only invalid-seek \
-        text-file-busy cross-device";
-    CODES.split_whitespace().map(|code| format!("\"{code}\" ")).collect()
 }
 
 fn call(text: &str, grants: GrantSet, limits: CallLimits, cancel: Cancel) -> Result<Outcome, CallError> {
@@ -306,18 +225,7 @@ pub(super) fn moves(method: &str, from: &str, to: &str) -> String {
     };
     let arguments = arguments.replace("$from", &from.len().to_string()).replace("$to", &to.len().to_string());
     format!(
-        r#"(component {STREAMS}
-  (import "wasi:filesystem/types@0.2.0" (instance $files
-    (export "descriptor" (type $d (sub resource)))
-    (type $ec' (enum {codes})) (export "error-code" (type $ec (eq $ec')))
-    (type $pf' (flags "symlink-follow")) (export "path-flags" (type $pf (eq $pf')))
-    (export "[method]descriptor.{method}" (func (param "self" (borrow $d)) {typed} (result (result (error $ec)))))))
-  (alias export $files "descriptor" (type $descriptor))
-  (import "wasi:filesystem/preopens@0.2.0" (instance $preopens
-    (alias outer 1 $descriptor (type $d'))
-    (export "descriptor" (type $d (eq $d')))
-    (export "get-directories" (func (result (list (tuple (own $d) string)))))))
-  (core func $directories (canon lower (func $preopens "get-directories") (memory $libc "memory") (realloc (func $libc "realloc"))))
+        r#"(component {STREAMS}{files}
   (core func $move (canon lower (func $files "[method]descriptor.{method}") (memory $libc "memory")))
   (core module $main
     (import "host" "get-stdout" (func $get (result i32)))
@@ -339,7 +247,10 @@ pub(super) fn moves(method: &str, from: &str, to: &str) -> String {
       (export "directories" (func $directories)) (export "move" (func $move))))
     (with "libc" (instance $libc))))
   {RUN})"#,
-        codes = codes()
+        files = files(&format!(
+            r#"
+    (export "[method]descriptor.{method}" (func (param "self" (borrow $d)) {typed} (result (result (error $ec)))))"#
+        ))
     )
 }
 

@@ -11,8 +11,8 @@ use super::connections::Connections;
 use super::tests::{egress, lab, names};
 use super::{EgressRules, MAX_OF_AGENT, MAX_REQUESTS, Outlet, Refused};
 use crate::admission::GrantSources;
-use crate::component::{RUN, STREAMS};
 use crate::runtime::{Call, CallLimits, Outcome, PrepareError};
+use crate::testing::texts::{POLL, RUN, STREAMS};
 
 fn outlet(rules: EgressRules, table: &[(&str, &[&[&str]])]) -> Outlet {
     Outlet::new(&Arc::new(egress(rules, names(table))))
@@ -165,11 +165,7 @@ async fn sockets_and_questions_are_counted() {
 /// whether writing and reading failed, and what it read.
 pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
     format!(
-        r#"(component {STREAMS}
-  (import "wasi:io/poll@0.2.0" (instance $poll
-    (export "pollable" (type $p (sub resource)))
-    (export "[method]pollable.block" (func (param "self" (borrow $p))))))
-  (alias export $poll "pollable" (type $pollable))
+        r#"(component {STREAMS}{POLL}
   (import "wasi:io/error@0.2.1" (instance $io-error-2 (export "error" (type (sub resource)))))
   (alias export $io-error-2 "error" (type $error-2))
   (import "wasi:io/streams@0.2.1" (instance $input

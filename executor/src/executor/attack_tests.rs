@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::Terms;
 use crate::admission::GrantSet;
 use crate::clock;
-use crate::component::SLEEPS;
 use crate::runtime::{CallLimits, HostRates};
+use crate::testing::texts::SLEEPS;
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
 /// What an attack ends with.

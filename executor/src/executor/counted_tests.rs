@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 
 use super::{Executed, Executor, Terms};
 use crate::admission::{AdmittedModule, Denied, GrantSet, GrantSources};
-use crate::component::{RUN, SLEEPS, STREAMS};
 use crate::evidence::EvidenceConfig;
 use crate::runtime::{CallLimits, KillCause, Selector};
+use crate::testing::texts::{RUN, SLEEPS, STREAMS};
 use crate::testing::{Server, admitted, compile_bomb, compiler_starts, put_compiler, wat_echo, wat_spin};
 
 /// A module of this signer, which differs from every other one by a number.

@@ -9,8 +9,8 @@ use trust_store::policy::TrustLevel;
 use super::composing_tests::{DRAFT, Draft, agent, call, compose, document, receipts, spinning, wat_mark};
 use super::{Executed, Terms};
 use crate::admission::{AdmittedModule, Denied, GrantSet, SignerKey};
-use crate::component::SLEEPS;
 use crate::runtime::{CallLimits, KillCause, Selector};
+use crate::testing::texts::SLEEPS;
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
 use crate::worker::WorkerLimits;
 

@@ -11,6 +11,7 @@ use super::{ExtensionError, Extensions, HostExtension, Invocation, Operation, Re
 use crate::admission::{GrantSet, GrantSources};
 use crate::executor::Terms;
 use crate::runtime::{Call, CallLimits, Outcome, Prepared};
+use crate::testing::texts::{CAPABILITY, ERROR, LIBC};
 use crate::testing::{Server, admitted, guest_state, prepare, runtime};
 use crate::worker::WorkerLimits;
 
@@ -157,33 +158,13 @@ fn grants_of_nobody_reach_no_extension() {
 }
 
 /// Puts and gets through the interface of components.
-const COMPONENT: &str = r#"(component
-  (import "mentat:agent/types@1.0.0" (instance $types
-    (type $error' (variant (case "invalid" string) (case "bad-handle") (case "not-in-manifest")
-      (case "policy-denied" string) (case "limit" string) (case "io" string) (case "timeout") (case "revoked")
-      (case "unsupported")))
-    (export "error" (type (eq $error')))))
-  (alias export $types "error" (type $error))
+fn component() -> String {
+    format!(
+        r#"(component{ERROR}
   (import "mentat:agent/io@1.0.0" (instance $io
     (alias outer 1 $error (type $e'))
     (export "error" (type $e (eq $e')))
-    (export "write-output" (func (param "data" (list u8)) (result (result (error $e)))))))
-  (import "mentat:agent/capability@1.0.0" (instance $capability
-    (alias outer 1 $error (type $e'))
-    (export "error" (type $e (eq $e')))
-    (export "handle" (type $handle (sub resource)))
-    (export "[method]handle.invoke" (func (param "self" (borrow $handle)) (param "operation" string)
-      (param "args" (list u8)) (result (result (list u8) (error $e)))))
-    (export "request" (func (param "capability" string) (result (result (own $handle) (error $e)))))))
-  (core module $libc
-    (memory (export "memory") 1)
-    (global $next (mut i32) (i32.const 32768))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-      (local $at i32)
-      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (global.set $next (i32.add (local.get $at) (local.get 3)))
-      (local.get $at)))
-  (core instance $libc (instantiate $libc))
+    (export "write-output" (func (param "data" (list u8)) (result (result (error $e))))))){CAPABILITY}{LIBC}
   (core func $write (canon lower (func $io "write-output") (memory $libc "memory") (realloc (func $libc "realloc"))))
   (core func $request (canon lower (func $capability "request") (memory $libc "memory") (realloc (func $libc "realloc"))))
   (core func $invoke (canon lower (func $capability "[method]handle.invoke") (memory $libc "memory")
@@ -210,13 +191,15 @@ const COMPONENT: &str = r#"(component
     (with "host" (instance (export "write" (func $write)) (export "request" (func $request)) (export "invoke" (func $invoke))))
     (with "libc" (instance $libc))))
   (func (export "process") (result (result (error string)))
-    (canon lift (core func $m "process") (memory $libc "memory"))))"#;
+    (canon lift (core func $m "process") (memory $libc "memory"))))"#
+    )
+}
 
 #[test]
 fn components_use_the_same_handle() {
     let extensions = store(KeyValueLimits::default());
     let grants = granting(&extensions, "agent.one", &["extension:key-value"]);
-    let guest = prepare(COMPONENT, grants, CallLimits::default()).unwrap();
+    let guest = prepare(&component(), grants, CallLimits::default()).unwrap();
     let outcome = runtime().call(&guest, Call::default()).unwrap();
     assert_eq!((outcome.output.as_slice(), outcome.exit_code), (&b"value"[..], 0));
 }

@@ -9,6 +9,7 @@ use super::tests::until;
 use super::{MediaLimits, MediaStore};
 use crate::admission::{GrantSet, GrantSources};
 use crate::runtime::{Call, CallLimits, Outcome};
+use crate::testing::texts::ERROR;
 use crate::testing::{prepare, runtime};
 
 /// Bytes of the object that is there.
@@ -36,12 +37,7 @@ fn called(text: &str, grants: GrantSet) -> Outcome {
 fn the_objects_of_a_component_are_measured() {
     let (_folder, grants, reference) = stored();
     let text = format!(
-        r#"(component
-  (import "mentat:agent/types@1.0.0" (instance $types
-    (type $error' (variant (case "invalid" string) (case "bad-handle") (case "not-in-manifest") (case "policy-denied" string)
-      (case "limit" string) (case "io" string) (case "timeout") (case "revoked") (case "unsupported")))
-    (export "error" (type (eq $error')))))
-  (alias export $types "error" (type $error))
+        r#"(component{ERROR}
   (import "mentat:agent/media@1.0.0" (instance $media
     (alias outer 1 $error (type $e'))
     (export "error" (type $e (eq $e')))

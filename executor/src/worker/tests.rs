@@ -14,9 +14,10 @@ use trust_store::policy::TrustLevel;
 
 use super::WorkerLimits;
 use crate::admission::{Denied, GrantSet, GrantSources, SignerKey};
-use crate::component::{SLEEPS, tells};
+use crate::component::tells;
 use crate::executor::{Executed, Next, Terms};
 use crate::runtime::{CallLimits, HostRates, KillCause, Seed, Selector};
+use crate::testing::texts::SLEEPS;
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
 const SPIN_WITH_OUTPUT: &str = r#"(module

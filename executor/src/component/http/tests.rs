@@ -8,6 +8,7 @@ use trust_store::policy::TrustLevel;
 use crate::admission::GrantSet;
 use crate::executor::Terms;
 use crate::runtime::{Call, CallError, CallLimits, Outcome, PrepareError};
+use crate::testing::texts::libc;
 use crate::testing::{Server, admitted, prepare, runtime};
 use crate::worker::WorkerLimits;
 
@@ -85,15 +86,8 @@ fn handler(more: &str) -> String {
 /// writes without end.
 fn mirror() -> String {
     handler(
-        r#"(core module $libc
-    (memory (export "memory") 32)
-    (global $next (mut i32) (i32.const 32768))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-      (local $at i32)
-      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (global.set $next (i32.add (local.get $at) (local.get 3)))
-      (local.get $at)))
-  (core instance $libc (instantiate $libc))
+        &(libc(32, 32_768)
+            + r#"
   (core func $read (canon lower (func $streams "[method]input-stream.blocking-read") (memory $libc "memory")
     (realloc (func $libc "realloc"))))
   (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $libc "memory")))
@@ -167,7 +161,7 @@ fn mirror() -> String {
   (func $handle (param "request" (own $incoming-request)) (param "response-out" (own $response-outparam))
     (canon lift (core func $main "handle")))
   (instance $handler (export "handle" (func $handle)))
-  (export "wasi:http/incoming-handler@0.2.0" (instance $handler))"#,
+  (export "wasi:http/incoming-handler@0.2.0" (instance $handler))"#),
     )
 }
 

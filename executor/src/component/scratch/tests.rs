@@ -3,12 +3,22 @@
 use bytes::Bytes;
 
 use crate::admission::{GrantSet, GrantSources};
-use crate::component::wasi_tests::{RUN, STREAMS, codes, moves, opens};
+use crate::component::wasi_tests::{moves, opens};
 use crate::runtime::{Call, CallLimits, Outcome};
+use crate::testing::texts::{OPEN_AT, RUN, STREAMS, codes, files};
 use crate::testing::{prepare, runtime};
 
 /// Bytes of one write of [`fills`].
 const CHUNK: u64 = 16 << 10;
+
+/// Methods of descriptors that [`fills`] uses beside.
+const MORE: &str = r#"
+    (export "[method]descriptor.write" (func (param "self" (borrow $d)) (param "buffer" (list u8)) (param "offset" u64)
+      (result (result u64 (error $ec)))))
+    (export "[method]descriptor.read" (func (param "self" (borrow $d)) (param "length" u64) (param "offset" u64)
+      (result (result (tuple (list u8) bool) (error $ec)))))
+    (export "[method]descriptor.set-size" (func (param "self" (borrow $d)) (param "size" u64)
+      (result (result (error $ec)))))"#;
 
 /// Makes a file that must not be there yet in its first directory, and writes to it until that fails. Eight bytes of output:
 /// how many directories it has, 0 or 1 + the error code of the open, how many writes succeeded (two bytes), 0 or 1 + the
@@ -16,28 +26,7 @@ const CHUNK: u64 = 16 << 10;
 /// whether it ends with its last chunk.
 pub(crate) fn fills() -> String {
     format!(
-        r#"(component {STREAMS}
-  (import "wasi:filesystem/types@0.2.0" (instance $files
-    (export "descriptor" (type $d (sub resource)))
-    (type $ec' (enum {codes})) (export "error-code" (type $ec (eq $ec')))
-    (type $pf' (flags "symlink-follow")) (export "path-flags" (type $pf (eq $pf')))
-    (type $of' (flags "create" "directory" "exclusive" "truncate")) (export "open-flags" (type $of (eq $of')))
-    (type $df' (flags "read" "write" "file-integrity-sync" "data-integrity-sync" "requested-write-sync" "mutate-directory"))
-    (export "descriptor-flags" (type $df (eq $df')))
-    (export "[method]descriptor.open-at" (func (param "self" (borrow $d)) (param "path-flags" $pf) (param "path" string)
-      (param "open-flags" $of) (param "flags" $df) (result (result (own $d) (error $ec)))))
-    (export "[method]descriptor.write" (func (param "self" (borrow $d)) (param "buffer" (list u8)) (param "offset" u64)
-      (result (result u64 (error $ec)))))
-    (export "[method]descriptor.read" (func (param "self" (borrow $d)) (param "length" u64) (param "offset" u64)
-      (result (result (tuple (list u8) bool) (error $ec)))))
-    (export "[method]descriptor.set-size" (func (param "self" (borrow $d)) (param "size" u64)
-      (result (result (error $ec)))))))
-  (alias export $files "descriptor" (type $descriptor))
-  (import "wasi:filesystem/preopens@0.2.0" (instance $preopens
-    (alias outer 1 $descriptor (type $d'))
-    (export "descriptor" (type $d (eq $d')))
-    (export "get-directories" (func (result (list (tuple (own $d) string)))))))
-  (core func $directories (canon lower (func $preopens "get-directories") (memory $libc "memory") (realloc (func $libc "realloc"))))
+        r#"(component {STREAMS}{files}
   (core func $open (canon lower (func $files "[method]descriptor.open-at") (memory $libc "memory")))
   (core func $put (canon lower (func $files "[method]descriptor.write") (memory $libc "memory")))
   (core func $take (canon lower (func $files "[method]descriptor.read") (memory $libc "memory") (realloc (func $libc "realloc"))))
@@ -88,7 +77,7 @@ pub(crate) fn fills() -> String {
       (export "take" (func $take)) (export "size" (func $size))))
     (with "libc" (instance $libc))))
   {RUN})"#,
-        codes = codes()
+        files = files(&format!("{OPEN_AT}{MORE}"))
     )
 }
 
