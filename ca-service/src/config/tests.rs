@@ -33,7 +33,21 @@ fn impossible_values_and_combinations_are_refused_at_start() {
         ("http://status.example.org", "https://status.example.org", "status_url"),
         ("http://status.example.org", "http://status.example.org/", "status_url"),
         ("https://ca.example.org", "nothing", "identity_issuer"),
-        ("root_key = \"ecdsa-p384\"", "root_key = \"rsa-2048\"", "4096"),
+        (
+            "root_key = \"ecdsa-p384\"",
+            "root_key = \"rsa-2048\"",
+            "hierarchy.root_key = rsa-2048: RSA keys of a CA need at least 4096",
+        ),
+        (
+            "issuer_key = \"ecdsa-p256\"",
+            "issuer_key = \"rsa-2048\"",
+            "hierarchy.issuer_key = rsa-2048: RSA keys of a CA need at least 4096",
+        ),
+        (
+            "issuer_key = \"ecdsa-p256\"",
+            "issuer_key = \"rsa-3072\"",
+            "hierarchy.issuer_key = rsa-3072: RSA keys of a CA need at least 4096",
+        ),
         ("crl_shards = 128", "crl_shards = 0", "crl_shards"),
         ("serial_prefix = 1", "serial_prefix = 200", "serial_prefix"),
         ("lifetime_seconds = 31536000", "lifetime_seconds = 99999999", "lifetime"),
