@@ -243,7 +243,8 @@ async fn lists(
         if !due.contains(&(loaded.name.clone(), CrlPart::Complete)) {
             report.findings.extend(delta::findings(&loaded.name, &published, trail));
         }
-        for part in loaded.parts() {
+        let has_delta = published.iter().any(|crl| crl.issuer == loaded.name && crl.part == CrlPart::Delta);
+        for part in loaded.parts().chain(has_delta.then_some(CrlPart::Delta)) {
             let name = format!("list {} {part:?}", loaded.name);
             let Some(crl) = published.iter().find(|crl| crl.issuer == loaded.name && crl.part == part) else {
                 report.findings.push(format!("{name}: never published"));

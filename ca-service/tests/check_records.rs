@@ -6,6 +6,7 @@ mod fixture;
 
 use ca_pki::crl::RevocationReason;
 use ca_service::check;
+use ca_service::storage::CrlPart;
 use fixture::own::Own;
 use fixture::{Site, check_ca};
 
@@ -67,11 +68,53 @@ async fn a_list_that_is_not_the_one_of_its_number_is_found() {
         found.iter().any(|one| one.contains("of number 1 the audit trail announces another list")),
         "{found:?}"
     );
-    // The list itself, in place of another one.
-    let list = "UPDATE crl_list SET der = (SELECT der FROM crl_list WHERE issuer = 'code-signing' AND part = -2) \
-                WHERE issuer = 'code-signing' AND part = -1";
-    let found = found_after(list).await;
-    assert!(found.iter().any(|one| one.contains("not the one that the audit trail announces")), "{found:?}");
+    // The list itself, in place of another one: the complete list, and the delta.
+    for (name, part, other) in [("Complete", -1, -2), ("Delta", -2, -1)] {
+        let list = format!(
+            "UPDATE crl_list SET der = (SELECT der FROM crl_list WHERE issuer = 'code-signing' AND part = {other}) \
+             WHERE issuer = 'code-signing' AND part = {part}"
+        );
+        let found = found_after(&list).await;
+        let expected = format!("list code-signing {name}: it is not the one that the audit trail announces");
+        assert!(found.contains(&expected), "{found:?}");
+    }
+}
+
+/// Whatever is changed in a list is not what its issuer signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_whose_signature_is_not_its_issuers_is_found() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    let revoked = Own::enrolled(&authority, "gone@example.com").await;
+    authority.publish_all().await.unwrap();
+    authority.revoke(&revoked.issued.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+    let published = authority.store().published_crls().await.unwrap();
+    for (name, part) in [("Complete", CrlPart::Complete), ("Delta", CrlPart::Delta)] {
+        let whole = published.iter().find(|crl| crl.issuer == "code-signing" && crl.part == part).unwrap();
+        // The entry's time of revocation, a second earlier or later; the form stays what it was.
+        let mut altered = whole.der.to_vec();
+        let serial = revoked.issued.serial.as_bytes();
+        let place = altered.windows(serial.len()).position(|window| window == serial).unwrap();
+        let second = place + serial.len() + 2 + "YYMMDDhhmmss".len() - 1;
+        altered[second] = if altered[second] == b'0' { b'1' } else { b'0' };
+        let store = |der: &[u8]| {
+            let number = if part == CrlPart::Delta { -2 } else { -1 };
+            let der = fixture::octets(&site.settings, der);
+            let condition = format!("issuer = 'code-signing' AND part = {number}");
+            fixture::execute(&site.settings, &format!("UPDATE crl_list SET der = {der} WHERE {condition}"));
+        };
+        store(&altered);
+        let found = check::run(&*site.open().await).await.unwrap().findings;
+        for expected in
+            ["its signature is not the issuer's", "it is not the one that the audit trail announces"]
+        {
+            assert!(found.contains(&format!("list code-signing {name}: {expected}")), "{found:?}");
+        }
+        store(&whole.der);
+    }
+    check_ca(&*site.open().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,8 +122,8 @@ async fn a_serial_number_on_a_list_without_a_revocation_is_found() {
     let taken_back = "DELETE FROM revocation; UPDATE certificate SET state = 5 WHERE state = 7";
     let found = found_after(taken_back).await;
     let unfounded = found.iter().filter(|one| one.contains("is on it, and no revocation")).count();
-    // Its shard and the complete list.
-    assert_eq!(unfounded, 2, "{found:?}");
+    // Its shard, the complete list and the delta.
+    assert_eq!(unfounded, 3, "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
