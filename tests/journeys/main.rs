@@ -35,6 +35,7 @@ mod recipes;
 mod registry;
 mod rotation;
 mod rules;
+mod search;
 mod split;
 mod tiers;
 mod trust;
