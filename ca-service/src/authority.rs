@@ -364,36 +364,34 @@ pub fn status_urls(base: &str, name: &str, shards: u16) -> Result<StatusUrls, Ca
 /// Puts the stored authorities together with their signers. Refuses when key and certificate differ.
 ///
 /// # Errors
-/// [`CaError`] when a record cannot be used.
+/// [`CaError`] when a record or a key cannot be used; those about a key name its authority.
 pub fn load(
     stored: &[StoredAuthority],
     base: &str,
-    mut open: impl FnMut(&StoredAuthority) -> Result<Arc<dyn Signer>, CaError>,
+    mut open: impl FnMut(&StoredAuthority) -> Result<Arc<dyn Signer>, hsm::Error>,
 ) -> Result<BTreeMap<String, LoadedAuthority>, CaError> {
     let mut loaded = BTreeMap::new();
     for record in stored {
-        let signer = open(record)?;
+        let name = || record.name.clone();
+        let signer = open(record).map_err(|because| CaError::AuthorityKey { authority: name(), because })?;
         let algorithm = signature_algorithm(&*signer)?;
         let public_key =
             SubjectPublicKey::from_spki(signer.public_key().spki_der(), ca_pki::key::KeyUse::Subscriber)?;
         let certificate = record.certificate.clone().unwrap_or_default();
-        let issuer = if record.shards > 0 {
-            let urls = status_urls(base, &record.name, record.shards)?;
-            Some(Issuer::from_certificate(&certificate, algorithm, urls)?)
-        } else {
-            None
-        };
         if !certificate.is_empty() && !contains_key(&certificate, &public_key)? {
-            return Err(CaError::Inconsistent("a certificate of the CA is not for the key it names"));
+            return Err(CaError::OtherKey { authority: name() });
         }
+        let urls = status_urls(base, &record.name, record.shards)?;
+        let issues = record.shards > 0;
+        let issuer = issues.then(|| Issuer::from_certificate(&certificate, algorithm, urls)).transpose()?;
         let chain = chain(stored, record)?;
         let chain_pem = chain.iter().map(|der| ca_pki::pem::encode("CERTIFICATE", der));
         let chain_pem = chain_pem.collect::<Result<_, _>>()?;
         let not_after = if certificate.is_empty() { None } else { Some(end_of(&certificate)?) };
         loaded.insert(
-            record.name.clone(),
+            name(),
             LoadedAuthority {
-                name: record.name.clone(),
+                name: name(),
                 role: role(&record.role)?,
                 chain,
                 chain_pem,

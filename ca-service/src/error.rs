@@ -19,6 +19,20 @@ pub enum CaError {
     /// Addresses of this domain get no code.
     #[error("addresses of this domain get no code")]
     AddressNotAllowed,
+    /// The key of one of the CA's authorities cannot be opened.
+    #[error("the key of {authority}: {because}")]
+    AuthorityKey {
+        /// Its name.
+        authority: String,
+        /// Why.
+        because: hsm::Error,
+    },
+    /// The key that a record names is not the one of the authority's certificate.
+    #[error("the key of {authority}: it is not the one that its certificate is for")]
+    OtherKey {
+        /// Its name.
+        authority: String,
+    },
     /// A quorum did not approve.
     #[error(transparent)]
     Approval(#[from] ApprovalRefusal),

@@ -89,7 +89,7 @@ pub async fn assemble(
             Some(way) if way.scheme() == uri.scheme() => uri.reached_by(way)?,
             _ => uri,
         };
-        Ok(keys.open(&uri)?)
+        keys.open(&uri)
     })?;
     let latest = parts.store.latest_audit().await?.map_or(UnixTime(0), |record| record.at);
     let nonces = settings.config.status.ocsp_nonce_per_second;

@@ -123,7 +123,10 @@ pub fn problem(error: &CaError) -> Problem {
         CaError::Store(StoreError::SuccessorUnknown | StoreError::Unavailable(_)) => Problem::unavailable("store_unavailable", 5)
             .with_detail("the database is not available; repeat the call later, an enrolment with the same request_id")
             .with_internal(error),
-        CaError::Store(_) | CaError::Inconsistent(_) => Problem::internal(error),
+        CaError::Store(_)
+        | CaError::Inconsistent(_)
+        | CaError::AuthorityKey { .. }
+        | CaError::OtherKey { .. } => Problem::internal(error),
         CaError::TokenExpired => refused(StatusCode::UNAUTHORIZED, "token_expired", error.to_string()),
         CaError::TokenUnknown => refused(StatusCode::UNAUTHORIZED, "token_unknown", error.to_string()),
         CaError::TokenUsed => refused(

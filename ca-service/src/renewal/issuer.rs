@@ -63,7 +63,7 @@ impl CertificateAuthority {
     pub(crate) async fn added(&self, name: &str, keys: &Keyring) -> Result<LoadedAuthority, CaError> {
         let stored = self.store.authorities().await?;
         let mut loaded = load(&stored, &self.settings.config.status_url, |record| {
-            Ok(hsm::KeyProvider::open(keys, &KeyUri::parse(&record.key_uri)?)?)
+            hsm::KeyProvider::open(keys, &KeyUri::parse(&record.key_uri)?)
         })?;
         loaded.remove(name).ok_or(CaError::Inconsistent("an authority that was added is not there"))
     }
