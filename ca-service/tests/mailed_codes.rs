@@ -4,7 +4,12 @@
 #![cfg(feature = "smtp")]
 
 mod fixture;
+#[path = "../../tests/src/skip.rs"]
+mod skip;
 
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use ca_api::RequestCode;
@@ -121,6 +126,87 @@ async fn a_code_from_the_letter_is_good_for_one_certificate_of_the_address() {
     server.finish().await;
 }
 
+/// `mentatctl pki request-cert --by-mail` for an address; none, said loudly, where the command is not built beside this suite.
+fn request_by_mail(site: &Site, server: &Server, email: &str, name: &str) -> Option<Child> {
+    let program = Path::new(env!("CARGO_BIN_EXE_ca-service")).with_file_name("mentatctl");
+    if !program.is_file() {
+        skip::skipped(format_args!("{} is not built (make interop-smtp)", program.display()));
+        return None;
+    }
+    let file = |extension: &str| site.folder.path().join(format!("{name}.{extension}"));
+    let mut command = Command::new(program);
+    command.env("MENTAT_HOME", site.folder.path()).args(["--json", "pki", "request-cert", "--by-mail"]);
+    command.args(["--email", email, "--ca-url", &server.base]);
+    command.arg("--output").arg(file("crt")).arg("--key").arg(file("key"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(command.spawn().unwrap())
+}
+
+/// Types a code, and waits for the end.
+async fn typed(mut child: Child, code: &str) -> Output {
+    let mut stdin = child.stdin.take().unwrap();
+    let code = format!("{code}\n");
+    let ended = tokio::task::spawn_blocking(move || {
+        // A command that refuses early closes its input.
+        let _ = stdin.write_all(code.as_bytes());
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    });
+    ended.await.unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_asks_for_a_code_and_enrols_with_the_one_of_the_letter() {
+    let post = Post::default();
+    let (site, server) = site(&post).await;
+    let Some(child) = request_by_mail(&site, &server, "dev@example.com", "first") else { return };
+    // The command waits for the code that only the letter has.
+    for _ in 0..1_200 {
+        if !post.letters.lock().unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (to, _, code) = post.code();
+    assert_eq!(to, "dev@example.com");
+    assert!(!site.folder.path().join("first.crt").exists());
+    let output = typed(child, &code).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("a code was sent to dev@example.com; it is good until"),
+        "{}",
+        said(&output)
+    );
+    let issued: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let record = server.admin().show(issued["serial"].as_str().unwrap()).await.unwrap();
+    assert_eq!((record.identity.unwrap().as_str(), &*record.profile), ("dev@example.com", "developer"));
+    let written = std::fs::read_to_string(site.folder.path().join("first.crt")).unwrap();
+    assert!(written.starts_with(&record.certificate.unwrap()), "{written}");
+
+    // A code of an earlier letter, one that nobody sent, and an address that gets none: no certificate, no key.
+    let unknown = format!("mentat_enrol_{}", "0".repeat(48));
+    for (name, email, typed_code, expected) in [
+        ("again", "dev@example.com", code.as_str(), "token_used"),
+        ("guessed", "dev@example.com", &unknown, "token_unknown"),
+        ("elsewhere", "dev@example.org", &code, "address_not_allowed"),
+    ] {
+        let child = request_by_mail(&site, &server, email, name).unwrap();
+        let output = typed(child, typed_code).await;
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", said(&output));
+        // With `--json` the refusal is there too, by its code.
+        let all = [output.stdout.clone(), output.stderr.clone()].concat();
+        assert!(String::from_utf8_lossy(&all).contains(expected), "{name}: {}", said(&output));
+        for extension in ["crt", "key"] {
+            assert!(!site.folder.path().join(format!("{name}.{extension}")).exists(), "{name}");
+        }
+    }
+    server.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn codes_go_to_the_configured_domains_only_and_not_without_end() {
     let post = Post::default();
@@ -160,6 +246,10 @@ async fn an_authority_without_a_mail_server_says_so() {
     let server = site.serve().await;
     let outcome = server.client().request_code(&RequestCode { email: "dev@example.com".to_owned() }).await;
     assert_eq!(refused(outcome), (404, "no_mail".to_owned()));
+    let Some(child) = request_by_mail(&site, &server, "dev@example.com", "signing") else { return };
+    let output = typed(child, "").await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("no_mail"), "{}", said(&output));
 }
 
 #[test]
