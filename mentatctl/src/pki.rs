@@ -1,6 +1,7 @@
 //! `pki`: certificates of developers, and what administrators do with them.
 
 mod by_digest;
+mod descent;
 mod enrol;
 mod identity_token;
 mod incident;

@@ -51,6 +51,7 @@ const PRINTED: &[&str] = &[
     "oci/pull.rs",
     "output.rs",
     "pki.rs",
+    "pki/descent.rs",
     "pki/enrol.rs",
     "pki/identity_token.rs",
     "pki/incident.rs",

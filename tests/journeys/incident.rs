@@ -64,3 +64,91 @@ fn an_incident_goes_from_what_a_key_touched_to_a_report_and_a_drill_changes_noth
     assert_eq!((&again["carried_out"]["revoked"], &again["carried_out"]["kept"]), (&1.into(), &0.into()));
     stack.ctl(&["pki", "renew", "--output", &leaked]).refused(1, "certificate_revoked").one_clear_line();
 }
+
+#[test]
+fn of_a_ca_an_incident_shows_what_descends_from_it_and_orders_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(&dir.path().join("stack"));
+    let chains = stack.dir().join("ca-service/chains");
+    let [ca, root] = ["code-signing.pem", "root.pem"].map(|name| chains.join(name).display().to_string());
+    enrol(&stack, "dev@example.com", "signing");
+    let (theirs, _) = enrol(&stack, "other@example.com", "theirs");
+    stack.ctl(&["pki", "revoke", "--cert", &theirs, "--reason", "superseded"]).success();
+
+    let incident = ["pki", "incident", "--cert", &ca];
+    let said = stack.ctl(&incident).success().stdout;
+    for part in [
+        "code-signing is not revoked",
+        "below it: ocsp-responder",
+        "3 certificates descend from it: 2 standing, 1 revoked, 0 expired, 0 never signed",
+        "dev@example.com",
+        "other@example.com",
+        &format!("mentatctl pki revoke --cert {ca} --reason ca-compromise"),
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let json = |more: &[&str]| stack.ctl(&[&["--json"][..], more].concat()).success().json();
+    let told = json(&incident);
+    let counts =
+        serde_json::json!({ "certificates": 3, "standing": 2, "revoked": 1, "expired": 0, "unsigned": 0 });
+    assert_eq!(
+        (&told["counts"], &told["below"]),
+        (&counts, &serde_json::json!(["ocsp-responder"])),
+        "{told}"
+    );
+    assert_eq!((&told["authority"], &told["revocation"]), (&"code-signing".into(), &Value::Null));
+    let identities = |told: &Value| {
+        let all = told["certificates"].as_array().unwrap().iter();
+        all.map(|one| one["identity"]["email"].as_str().unwrap_or("its own").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(identities(&told), ["other@example.com", "dev@example.com", "its own"], "newest first");
+    // A part of it, by what is recorded of each.
+    let part = json(&[&incident[..], &["--profile", "developer", "--identity", "dev@example.com"]].concat());
+    assert_eq!(
+        (&part["counts"]["certificates"], identities(&part)),
+        (&1.into(), vec!["dev@example.com".to_owned()])
+    );
+    let before = json(&[&incident[..], &["--issued-before", "2026-01-01T00:00:00Z"]].concat());
+    assert_eq!(before["counts"]["certificates"], 0, "{before}");
+    // From the root comes everything but itself.
+    let of_root = json(&["pki", "incident", "--cert", &root]);
+    let below = ["code-signing", "ocsp-responder", "time-stamping", "timestamp-authority"];
+    assert_eq!(of_root["below"], serde_json::json!(below), "{of_root}");
+    assert_eq!(of_root["counts"]["certificates"], 6, "{of_root}");
+    assert!(of_root["certificates"].as_array().unwrap().iter().all(|one| one["serial"] != of_root["serial"]));
+
+    let report = dir.path().join("report.json");
+    let report = report.to_str().unwrap();
+    for order in [&["--confirm", "2"][..], &["--write-order", report]] {
+        let refused = stack.ctl(&[&incident[..], order].concat()).refused(2, "not ordered");
+        refused.one_clear_line();
+        assert!(refused.stderr.contains("pki revoke --cert"), "{}", refused.stderr);
+    }
+    assert!(!std::path::Path::new(report).exists());
+    stack.ctl(&["pki", "revoke", "--cert", &ca, "--reason", "ca-compromise"]).success();
+    let after = json(&[&incident[..], &["--report", report]].concat());
+    assert_eq!(after["revocation"]["reason"], "ca-compromise", "{after}");
+    assert_eq!(after["counts"], counts, "by themselves they stand as before");
+    let written: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    assert_eq!(written, after);
+    let said = stack.ctl(&incident).success().stdout;
+    assert!(said.contains("code-signing is revoked as of ") && !said.contains("pki revoke"), "{said}");
+
+    // Of somebody else's CA nothing is known here.
+    let other = tempfile::tempdir().unwrap();
+    let foreign = rcgen_ca(other.path());
+    stack
+        .ctl(&["pki", "incident", "--cert", &foreign])
+        .refused(2, "no CA of this authority")
+        .one_clear_line();
+}
+
+/// A CA of nobody's, in a file.
+fn rcgen_ca(dir: &std::path::Path) -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let made = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let path = dir.join("foreign.pem");
+    fs::write(&path, made.pem()).unwrap();
+    path.display().to_string()
+}

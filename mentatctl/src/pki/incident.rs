@@ -1,7 +1,8 @@
 //! `pki incident`: a key is in other hands. Shows what it touched, plans and carries out the revocation, and reports what became of
-//! it. The order, its approvals and its pieces are those of `pki revoke` ([`super::revoke_many`]); here is what stands around them.
+//! it. The order, its approvals and its pieces are those of `pki revoke` ([`super::revoke_many`]); here is what stands around them. Of a
+//! certificate of the authority's own it shows what descends from it ([`super::descent`]).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ca_api::client::CaClient;
 use ca_api::{CertificateRecord, Identity, ListQuery, PlanRevocations, RevocationSelection};
@@ -10,10 +11,11 @@ use hsm::PublicKey;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tlog_client::LogClient;
+use trust_store::Certificate;
 
 use super::by_digest::{By, Signed, signed};
 use super::revoke_many::{self, Done, Execution, Ordered, Selection};
-use super::{CaFlags, Reason, ca_failure, optional_time, time_text};
+use super::{CaFlags, Reason, ca_failure, descent, optional_time, time_text};
 use crate::exit::{Exit, Failure, OrFail as _, Outcome};
 use crate::home::{Home, Secrecy, write_file};
 use crate::log::known_log;
@@ -22,18 +24,18 @@ use crate::output::{Output, Tone};
 use crate::{chain_file, clock};
 
 /// Most certificates that are shown and reported one by one; an order reaches the others all the same.
-const MOST_SHOWN: usize = 1_000;
+pub(super) const MOST_SHOWN: usize = 1_000;
 /// Most certificates about which the log is asked.
 const MOST_ASKED: usize = 100;
 /// Certificates of one page.
-const PAGE: u32 = 1_000;
+pub(super) const PAGE: u32 = 1_000;
 /// Most pages that are read to find them.
-const MOST_PAGES: u32 = 1_000;
+pub(super) const MOST_PAGES: u32 = 1_000;
 
 /// `pki incident`.
 #[derive(Debug, Args)]
 pub struct Incident {
-    /// Certificate of the key that is in other hands: every certificate of that key is meant
+    /// Certificate of the key that is in other hands: every certificate of that key is meant; of a CA, show what descends from it
     #[arg(long, value_name = "FILE", group = "selection", conflicts_with_all = ["key", "order"])]
     cert: Option<PathBuf>,
     #[command(flatten)]
@@ -87,6 +89,13 @@ pub fn run(incident: &Incident, home: &Home, out: &Output) -> Outcome {
     }
     let began = clock::now().0;
     let client = incident.ca.client(home)?;
+    if let Some((path, certificate)) = incident.certificate_of_a_ca()? {
+        incident.refuse_to_order(path)?;
+        let report = descent::run(path, &certificate, &incident.selection.wire()?, &client, out)?;
+        incident.write(&report, out)?;
+        out.value(|| report);
+        return Ok(Exit::Ok);
+    }
     let ordered =
         revoke_many::order(&incident.selection, &incident.execution, || incident.asked(), &client, out)?;
     let touched = touched(incident, &ordered, &client, home, out)?;
@@ -102,12 +111,7 @@ pub fn run(incident: &Incident, home: &Home, out: &Output) -> Outcome {
         }
     };
     let report = report(incident, &ordered, &touched, &outcome, began)?;
-    if let Some(path) = &incident.report {
-        let mut text = serde_json::to_vec_pretty(&report).or_fail(Exit::Failure, "writing the report")?;
-        text.push(b'\n');
-        write_file(path, &text, Secrecy::Public)?;
-        out.line(format!("wrote {}", path.display()));
-    }
+    incident.write(&report, out)?;
     if let Became::Failed(failure, _) = outcome {
         return Err(failure);
     }
@@ -116,6 +120,38 @@ pub fn run(incident: &Incident, home: &Home, out: &Output) -> Outcome {
 }
 
 impl Incident {
+    /// The certificate that was given, if it is one of a CA.
+    fn certificate_of_a_ca(&self) -> Outcome<Option<(&Path, Certificate)>> {
+        let Some(path) = &self.cert else { return Ok(None) };
+        let first = chain_file::read(path)?.into_iter().next().filter(Certificate::is_ca);
+        Ok(first.map(|certificate| (path.as_path(), certificate)))
+    }
+
+    /// The CA's own are in no order, and what descends from them ends with them.
+    fn refuse_to_order(&self, path: &Path) -> Outcome<()> {
+        if !self.execution.is_given() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "{} is a CA's: what descends from it is shown, and not ordered",
+            path.display()
+        ))
+        .hint(format!(
+            "revoke the CA itself: mentatctl pki revoke --cert {} --reason ca-compromise",
+            path.display()
+        )))
+    }
+
+    /// Writes the report where that is wanted.
+    fn write(&self, report: &serde_json::Value, out: &Output) -> Outcome<()> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let mut text = serde_json::to_vec_pretty(report).or_fail(Exit::Failure, "writing the report")?;
+        text.push(b'\n');
+        write_file(path, &text, Secrecy::Public)?;
+        out.line(format!("wrote {}", path.display()));
+        Ok(())
+    }
+
     fn asked(&self) -> Outcome<PlanRevocations> {
         let mut selection = self.selection.wire()?;
         if let Some(path) = &self.cert {
@@ -210,7 +246,26 @@ async fn certificates(
 }
 
 fn show(touched: &Touched, out: &Output) -> Outcome<()> {
-    for record in &touched.certificates {
+    show_certificates(&touched.certificates, touched.not_shown, out)?;
+    for entry in touched.signed.iter().flatten() {
+        out.line(format!(
+            "entry {} of the signing log: sha256:{} by {}",
+            entry.index, entry.digest, entry.serial
+        ));
+    }
+    if touched.signed.as_ref().is_some_and(Vec::is_empty) {
+        out.line("the signing log has nothing by these certificates");
+    }
+    Ok(())
+}
+
+/// Certificates, newest first, and how many more there are.
+pub(super) fn show_certificates(
+    certificates: &[CertificateRecord],
+    not_shown: u64,
+    out: &Output,
+) -> Outcome<()> {
+    for record in certificates {
         let state = serde_json::to_value(record.state).or_fail(Exit::Failure, "writing a state")?;
         let tone = if record.revocation.is_some() { Tone::Good } else { Tone::Bad };
         let identity = record.identity.as_ref().map_or("", Identity::as_str);
@@ -223,17 +278,8 @@ fn show(touched: &Touched, out: &Output) -> Outcome<()> {
             time_text(record.not_after),
         ));
     }
-    if touched.not_shown > 0 {
-        out.line(format!("and {} more", touched.not_shown));
-    }
-    for entry in touched.signed.iter().flatten() {
-        out.line(format!(
-            "entry {} of the signing log: sha256:{} by {}",
-            entry.index, entry.digest, entry.serial
-        ));
-    }
-    if touched.signed.as_ref().is_some_and(Vec::is_empty) {
-        out.line("the signing log has nothing by these certificates");
+    if not_shown > 0 {
+        out.line(format!("and {not_shown} more"));
     }
     Ok(())
 }

@@ -71,6 +71,11 @@ impl Execution {
         self.confirm.is_some()
     }
 
+    /// Whether any of it is given.
+    pub(super) fn is_given(&self) -> bool {
+        self.is_confirmed() || self.write_order.is_some() || !self.approvals.is_empty()
+    }
+
     /// How many approvals come with it.
     pub(super) fn approvals(&self) -> usize {
         self.approvals.len()
