@@ -22,6 +22,7 @@ mod openssl;
 mod python;
 mod registry;
 mod revoked;
+mod revoked_issuer;
 mod stock;
 mod tiles;
 mod token;

@@ -53,6 +53,13 @@ impl Pair {
         let root = stack.dir().join("ca-service/chains/root.pem").display().to_string();
         Self { good, revoked, issuer, root, root_crl, ocsp: ocsp.trim().to_owned() }
     }
+
+    /// Revokes the issuer, and waits until the root's list says so.
+    pub(crate) async fn revoke_issuer(&self, stack: &Stack) {
+        stack.ctl(&["pki", "revoke", "--cert", &self.issuer, "--reason", "ca-compromise"]).success();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        subject(&client, &self.issuer, &self.root_crl, "CA Compromise").await;
+    }
 }
 
 /// Fetches a certificate's list until its text has these words: lists follow within the publish interval.
