@@ -88,8 +88,7 @@ impl CertificateAuthority {
     /// # Errors
     /// [`ReportRefusal::Unknown`], [`CaError::Store`].
     pub async fn problem(&self, id: i64) -> Result<ProblemReport, CaError> {
-        let found = self.store.problems(false, id.saturating_sub(1)).await?.into_iter().next();
-        found.filter(|found| found.id == id).ok_or(CaError::Report(ReportRefusal::Unknown))
+        self.store.problem(id).await?.ok_or(CaError::Report(ReportRefusal::Unknown))
     }
 
     /// Decides that a certificate stands, whatever was reported.

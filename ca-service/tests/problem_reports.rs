@@ -240,6 +240,12 @@ async fn so_many_reports_are_open_at_once_and_a_store_that_fails_loses_none() {
         report("auditor:mallory").await.unwrap();
     }
     assert!(is_full(report("auditor:oscar").await));
+    // One of them is read as one, not as the first of a page.
+    store.forget_calls();
+    assert_eq!(authority.problem(7).await.unwrap().id, 7);
+    let unknown = authority.problem(1_001).await;
+    assert!(matches!(unknown, Err(CaError::Report(ReportRefusal::Unknown))), "{unknown:?}");
+    assert_eq!(store.calls(), ["problem"; 2]);
     store.arm("close_problem", Fault::Before);
     authority.close_problem(1, "it stands", "admin:a").await.unwrap_err();
     // What is recorded is done, although the look at the others fails.

@@ -52,6 +52,8 @@ pub trait ProblemStore: Send + Sync {
     fn report_problem(&self, new: NewProblem) -> Answer<'_, i64>;
     /// Reports with higher numbers, a page of them.
     fn problems(&self, open: bool, after: i64) -> Answer<'_, Vec<ProblemReport>>;
+    /// The report of a number.
+    fn problem(&self, id: i64) -> Answer<'_, Option<ProblemReport>>;
     /// Decides that a certificate stands. [`StoreError::NotFound`] where there is no such report, [`StoreError::StateConflict`] where it
     /// is closed: nothing was changed.
     fn close_problem<'a>(
@@ -72,6 +74,10 @@ impl ProblemStore for SqlStore {
 
     fn problems(&self, open: bool, after: i64) -> Answer<'_, Vec<ProblemReport>> {
         Box::pin(self.readers.scan(move |connection| list(connection, open, after)))
+    }
+
+    fn problem(&self, id: i64) -> Answer<'_, Option<ProblemReport>> {
+        Box::pin(self.readers.read(move |connection| one(connection, id)))
     }
 
     fn close_problem<'a>(
@@ -154,23 +160,27 @@ fn report(connection: &Connection, new: &NewProblem) -> Result<i64, StoreError> 
     Ok(id)
 }
 
-/// Of a page of reports. The two are two statements: what is open is found by its own index, however many are closed.
+/// Of reports. Those of a page and the open ones of a page are two statements: what is open is found by its own index, however
+/// many are closed.
 macro_rules! reports {
     ($which:literal) => {
         concat!(
             "SELECT id, serial, ground, detail, reported_by, received_at, due_at, closed_at, closed_by, decision ",
             "FROM problem_report WHERE ",
-            $which,
-            "id > ? ORDER BY id LIMIT ?"
+            $which
         )
     };
 }
 
-const REPORTS: &str = reports!("");
-const OPEN_REPORTS: &str = reports!("closed_at IS NULL AND ");
+const REPORTS: &str = reports!("id > ? ORDER BY id LIMIT ?");
+const OPEN_REPORTS: &str = reports!("closed_at IS NULL AND id > ? ORDER BY id LIMIT ?");
 
 fn list(connection: &Connection, open: bool, after: i64) -> Result<Vec<ProblemReport>, StoreError> {
     rows::all(connection, if open { OPEN_REPORTS } else { REPORTS }, params![after, PAGE], read)
+}
+
+fn one(connection: &Connection, id: i64) -> Result<Option<ProblemReport>, StoreError> {
+    rows::first(connection, reports!("id = ?"), params![id], read)
 }
 
 fn read(row: &Row<'_>) -> Result<ProblemReport, StoreError> {
