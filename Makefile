@@ -130,8 +130,9 @@ interop-kms: ## the key backend for AWS KMS and a developer with the key there: 
 POSTGRES_SUITES = $(addprefix --test ,approval_faults approval_people approval_policy approvals ceremony check_logs compromise delta expiry_warnings explain faults fulcio identity_tokens journey keys mass_revocation \
 	mutual_tls operations own own_renewal presigned refusals renewal_ends revocation roles rotation serving signing succession timestamps)
 
-# And those of the checker, of the responder, and of what ends with a revocation.
-POSTGRES_SUITES += $(addprefix --test ,check_records compromised_keys ocsp_answers revocation_faults)
+# And those of the checker, of the responder, of what ends with a revocation, of the service itself and of its keys.
+POSTGRES_SUITES += $(addprefix --test ,authority_keys check_records compromised_keys ocsp_answers outside problem_reports revocation_faults \
+	rsa_hierarchy search service_records)
 
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
 	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \
@@ -152,8 +153,9 @@ interop-s3: ## media objects in a bucket: on a service of the suite's own, then 
 	$(CARGO) build -p executor-compiler && \
 	$(CARGO) test $(ALL_BUT_COMPILER) --lib -- media telemetry --nocapture
 
-interop-smtp: ## codes by e-mail, against a mail server of the suite's own
-	$(CARGO) test $(WITH_BACKENDS) --test mailed_codes
+interop-smtp: ## codes by e-mail, by call and by command, against a mail server of the suite's own
+	$(CARGO) build $(WITH_BACKENDS) --bins --test mailed_codes && \
+	$(CARGO) test $(WITH_BACKENDS) --test mailed_codes -- --nocapture
 
 interop-tpm: ## the key backend for TPM 2.0, and a CA with its keys in one, against swtpm
 	@if ! command -v swtpm >/dev/null; then echo "SKIPPED: swtpm is not installed (Debian: apt-get install swtpm)"; exit 0; fi; \
