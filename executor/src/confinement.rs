@@ -238,8 +238,12 @@ mod tests {
                 let read = || std::fs::read(inside.join("swap/secret"));
                 while read().is_err() {}
                 let places = Places { state: vec![inside.clone()], ..Places::default() };
-                let status = landlock(&places).unwrap();
-                assert_ne!(status, RulesetStatus::NotEnforced, "this kernel has no landlock");
+                if landlock(&places).unwrap() == RulesetStatus::NotEnforced {
+                    crate::skip::skipped(
+                        "what leads out of a directory of guests: this kernel has no landlock",
+                    );
+                    return Ok(());
+                }
                 assert_eq!(std::fs::read(inside.join("file")).unwrap(), b"text");
                 let mut refused = 0;
                 for looks in 0..1_000_000 {

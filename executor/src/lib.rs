@@ -62,6 +62,9 @@ mod records;
 mod refusing;
 pub mod runtime;
 mod signatures;
+#[cfg(test)]
+#[path = "../../tests/src/skip.rs"]
+mod skip;
 pub mod start;
 mod state_folder;
 mod stream_window;

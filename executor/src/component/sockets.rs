@@ -29,7 +29,7 @@ use wasmtime_wasi_io::async_trait;
 use self::streams::{Receiving, Sending};
 use super::wasi;
 use crate::egress::{Connections, Found, Refused};
-use crate::runtime::GuestState;
+use crate::runtime::{GuestState, Rated};
 
 /// Largest buffer of the kernel that a guest may ask for, bytes each way.
 const MAX_BUFFER: u64 = 256 << 10;
@@ -114,6 +114,11 @@ impl Tcp<'_> {
         self.0.connections().ok_or_else(|| ErrorCode::AccessDenied.into())
     }
 
+    /// Counts a use of the capability, which has a rate whether or not something comes of it.
+    fn spend(&mut self) -> SocketResult<()> {
+        self.0.spend(Rated::Capability, 0).map_err(|_| ErrorCode::NewSocketLimit.into())
+    }
+
     /// Writes down why, and tells the guest as much as a code can.
     fn refuse(&mut self, refused: &Refused) -> SocketError {
         self.0.note_refused_by_egress(refused);
@@ -182,6 +187,7 @@ impl ip_name_lookup::Host for Tcp<'_> {
         name: String,
     ) -> SocketResult<Resource<ResolveAddressStream>> {
         self.library().table.get(&network)?;
+        self.spend()?;
         let found = self.connections()?.look_up(&name).map_err(|refused| self.refuse(&refused))?;
         Ok(Resource::new_own(self.library().table.push(LookUp::Asked(found))?.rep()))
     }
@@ -229,6 +235,7 @@ fn look_up_of(stream: &Resource<ResolveAddressStream>) -> Resource<LookUp> {
 
 impl tcp_create_socket::Host for Tcp<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+        self.spend()?;
         let connections = self.connections()?;
         let place = connections.open().map_err(|refused| self.refuse(&refused))?;
         let socket = tcp_create_socket::Host::create_tcp_socket(&mut self.library(), family)?;
@@ -259,6 +266,7 @@ impl HostTcpSocket for Tcp<'_> {
         network: Resource<Network>,
         address: IpSocketAddress,
     ) -> SocketResult<()> {
+        self.spend()?;
         self.connections()?.connect(address.into()).map_err(|refused| self.refuse(&refused))?;
         self.library().start_connect(socket, network, address)
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
 use trust_store::capability::{Capability, HostPattern, Protocol};
 
 use super::resolver::{Unusable, usable};
@@ -42,8 +43,8 @@ pub(crate) struct Connections {
 struct Known {
     /// The names that led to an address.
     pinned: BTreeMap<IpAddr, Vec<HostPattern>>,
-    /// What was found to be granted.
-    approved: BTreeSet<SocketAddr>,
+    /// What was found to be granted. Nothing that a guest makes up is kept: there are as many as addresses of names times granted ports.
+    approved: BTreeSet<(IpAddr, u16)>,
     /// Places of sockets, by their number in the guest's table.
     places: HashMap<u32, Place>,
     opened: u32,
@@ -119,11 +120,26 @@ impl Connections {
             let found = self.pin(&host, vec![address]);
             return Ok(Box::pin(async { found }));
         }
-        let (asked, call) = (egress.names.addresses(host.name()), Arc::clone(self));
+        let call = Arc::clone(self);
+        // On its own: a guest that asks and does not wait would hold a place among the questions of everybody.
+        let mut asked = JoinSet::new();
+        asked.spawn_on(async move { call.ask(&host).await }, &egress.runtime);
         Ok(Box::pin(async move {
-            let found = tokio::time::timeout(CONNECT, asked).await.map_err(|_| Refused::TimedOut)?;
-            call.pin(&host, found.map_err(|_| Refused::Unreachable("the host has no address"))?)
+            let found = asked.join_next().await.and_then(Result::ok);
+            found.unwrap_or(Err(Refused::Unreachable("the host has no address")))
         }))
+    }
+
+    /// Asks about a name within the agent's share of questions.
+    async fn ask(&self, host: &HostPattern) -> Result<Vec<IpAddr>, Refused> {
+        let Outlet { egress, asking, .. } = &self.outlet;
+        let none = || Refused::Unreachable("the host has no address");
+        let asked = async {
+            let share = Arc::clone(asking).acquire_owned().await.map_err(|_| none())?;
+            egress.names.addresses(host.name(), Some(share)).await.map_err(|_| none())
+        };
+        let found = tokio::time::timeout(CONNECT, asked).await.map_err(|_| Refused::TimedOut)??;
+        self.pin(host, found)
     }
 
     /// Keeps what a name led to, if guests may reach all of it.
@@ -146,7 +162,9 @@ impl Connections {
 
     /// Whether the guest may connect to an address; [`Self::approves`] says so from then on.
     pub(crate) fn connect(&self, to: SocketAddr) -> Result<(), Refused> {
-        let (egress, address, port) = (&self.outlet.egress, to.ip().to_canonical(), to.port());
+        let egress = &self.outlet.egress;
+        let (address, port) =
+            judged(to).ok_or(Refused::Malformed("an address has a flow or a scope, which nobody judged"))?;
         let itself = HostPattern::new(&address.to_string()).ok();
         let mut known = self.known.lock();
         let mut hosts = known.pinned.get(&address).into_iter().flatten().chain(&itself);
@@ -161,13 +179,13 @@ impl Connections {
         if !egress.reaches(address, port) {
             return Err(Refused::Address(to.to_string()));
         }
-        known.approved.insert(to);
+        known.approved.insert((address, port));
         Ok(())
     }
 
     /// Whether [`Self::connect`] found that the guest may connect there.
     pub(crate) fn approves(&self, to: SocketAddr) -> bool {
-        self.known.lock().approved.contains(&to)
+        judged(to).is_some_and(|to| self.known.lock().approved.contains(&to))
     }
 
     fn grants(&self, host: &HostPattern, port: u16) -> bool {
@@ -211,6 +229,12 @@ impl Connections {
         let (sent, received) = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
         NetworkUse { requests: self.known.lock().opened, sent, received }
     }
+}
+
+/// What is judged of an address. One with more to it would name another interface, or differ where nothing differs.
+fn judged(to: SocketAddr) -> Option<(IpAddr, u16)> {
+    let more = matches!(to, SocketAddr::V6(to) if to.flowinfo() != 0 || to.scope_id() != 0);
+    (!more).then(|| (to.ip().to_canonical(), to.port()))
 }
 
 fn left(used: &AtomicU64) -> usize {

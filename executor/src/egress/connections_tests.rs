@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 use trust_store::capability::{Capability, HostPattern};
 
@@ -11,14 +12,14 @@ use super::connections::Connections;
 use super::tests::{egress, lab, names};
 use super::{EgressRules, MAX_OF_AGENT, MAX_REQUESTS, Outlet, Refused};
 use crate::admission::GrantSources;
-use crate::runtime::{Call, CallLimits, Outcome, PrepareError};
+use crate::runtime::{Call, CallError, CallLimits, Cancel, Outcome, PrepareError};
 use crate::testing::texts::{POLL, RUN, STREAMS};
 
 fn outlet(rules: EgressRules, table: &[(&str, &[&[&str]])]) -> Outlet {
     Outlet::new(&Arc::new(egress(rules, names(table))))
 }
 
-fn of(outlet: &Outlet, granted: &[&str]) -> Arc<Connections> {
+pub(super) fn of(outlet: &Outlet, granted: &[&str]) -> Arc<Connections> {
     let granted: Vec<Capability> = granted.iter().map(|text| text.parse().unwrap()).collect();
     outlet.connections(&granted).unwrap()
 }
@@ -30,7 +31,7 @@ fn connect(connections: &Connections, to: &str) -> Result<(), &'static str> {
     result
 }
 
-async fn look_up(connections: &Arc<Connections>, name: &str) -> Result<usize, &'static str> {
+pub(super) async fn look_up(connections: &Arc<Connections>, name: &str) -> Result<usize, &'static str> {
     let found = match connections.look_up(name) {
         Ok(found) => found.await,
         Err(refused) => Err(refused),
@@ -150,6 +151,7 @@ async fn sockets_and_questions_are_counted() {
     let late = of(&outlet, &granted);
     assert_eq!(late.open().unwrap_err(), Refused::Busy);
     calls[0].let_go(7);
+    assert_eq!(calls[0].open().unwrap_err(), Refused::Quota);
     late.keep(0, late.open().unwrap());
     assert_eq!(late.open().unwrap_err(), Refused::Busy);
     drop(calls);
@@ -160,8 +162,8 @@ async fn sockets_and_questions_are_counted() {
     assert_eq!(look_up(&late, "db.lab.test").await, Err("egress_quota"));
 }
 
-/// Looks `name` up, connects to what it leads to or, if that fails, to 127.0.0.1, on `port`, says "ping" `times` times and
-/// reads once. Its output: 0 or 1 + the error code of the look-up, of the beginning of the connection, of the connection,
+/// Looks `name` up, connects to what it leads to or, if that fails, to 127.0.0.1, on `port`, says "ping" `times` times, waits for
+/// an answer and reads once. Its output: 0 or 1 + the error code of the look-up, of the beginning of the connection, of the connection,
 /// whether writing and reading failed, and what it read.
 pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
     format!(
@@ -173,6 +175,8 @@ pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
     (alias outer 1 $error-2 (type $e))
     (type $se' (variant (case "last-operation-failed" (own $e)) (case "closed")))
     (export "stream-error" (type $se (eq $se')))
+    (alias outer 1 $pollable (type $p')) (export "pollable" (type $p (eq $p')))
+    (export "[method]input-stream.subscribe" (func (param "self" (borrow $is)) (result (own $p))))
     (export "[method]input-stream.blocking-read"
       (func (param "self" (borrow $is)) (param "len" u64) (result (result (list u8) (error $se)))))))
   (alias export $input "input-stream" (type $input-stream))
@@ -235,6 +239,7 @@ pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
   (core func $start (canon lower (func $tcp "[method]tcp-socket.start-connect") (memory $libc "memory")))
   (core func $finish (canon lower (func $tcp "[method]tcp-socket.finish-connect") (memory $libc "memory")))
   (core func $tcp-poll (canon lower (func $tcp "[method]tcp-socket.subscribe")))
+  (core func $input-poll (canon lower (func $input "[method]input-stream.subscribe")))
   (core func $read (canon lower (func $input "[method]input-stream.blocking-read") (memory $libc "memory") (realloc (func $libc "realloc"))))
   (core module $main
     (import "host" "get-stdout" (func $get (result i32)))
@@ -248,6 +253,7 @@ pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
     (import "host" "start" (func $start (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
     (import "host" "finish" (func $finish (param i32 i32)))
     (import "host" "tcp-poll" (func $tcp-poll (param i32) (result i32)))
+    (import "host" "input-poll" (func $input-poll (param i32) (result i32)))
     (import "host" "read" (func $read (param i32 i64 i32)))
     (import "libc" "memory" (memory 1))
     (data (i32.const 256) "{name}") (data (i32.const 8192) "ping")
@@ -285,6 +291,7 @@ pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
           (call $write (i32.load (i32.const 72)) (i32.const 8192) (i32.const {piece}) (i32.const 80))
           (if (i32.load8_u (i32.const 80)) (then (i32.store8 (i32.const 3) (i32.const 1)) (br $end)))
           (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (call $block (call $input-poll (i32.load (i32.const 68))))
         (call $read (i32.load (i32.const 68)) (i64.const 100) (i32.const 96))
         (if (i32.load8_u (i32.const 96)) (then (i32.store8 (i32.const 3) (i32.const 2)) (br $end)))
         (local.set $length (i32.add (i32.const 4) (i32.load (i32.const 104))))
@@ -295,7 +302,8 @@ pub(super) fn talks(name: &str, port: u16, times: u32) -> String {
     (with "host" (instance (export "get-stdout" (func $get-stdout)) (export "write" (func $write))
       (export "block" (func $block)) (export "net" (func $net)) (export "ask" (func $ask)) (export "next" (func $next))
       (export "ask-poll" (func $ask-poll)) (export "create" (func $create)) (export "start" (func $start))
-      (export "finish" (func $finish)) (export "tcp-poll" (func $tcp-poll)) (export "read" (func $read))))
+      (export "finish" (func $finish)) (export "tcp-poll" (func $tcp-poll))
+      (export "input-poll" (func $input-poll)) (export "read" (func $read))))
     (with "libc" (instance $libc))))
   {RUN})"#,
         length = name.len(),
@@ -329,7 +337,7 @@ const CODES: [&str; 21] = [
 ];
 
 /// 1 + an error code, as guests write it.
-fn code(name: &str) -> u8 {
+pub(super) fn code(name: &str) -> u8 {
     1 + u8::try_from(CODES.iter().position(|code| *code == name).unwrap()).unwrap()
 }
 
@@ -353,19 +361,29 @@ fn server() -> u16 {
 
 /// Runs a guest that was granted `granted`, where `db.lab.test` is this machine.
 async fn run(text: String, granted: String) -> Result<Outcome, PrepareError> {
+    let minute = std::time::Duration::from_secs(60);
+    let limits = CallLimits { wall: minute, cpu: minute, ..CallLimits::default() };
+    let called = begin(text, granted, limits, Cancel::default());
+    called.join().unwrap().map(|ended| ended.unwrap())
+}
+
+/// As [`run`], under other limits, on a thread of its own, until `cancel` is raised.
+pub(super) fn begin(
+    text: String,
+    granted: String,
+    limits: CallLimits,
+    cancel: Cancel,
+) -> JoinHandle<Result<Result<Outcome, CallError>, PrepareError>> {
     let table: &[(&str, &[&[&str]])] =
         &[("db.lab.test", &[&["127.0.0.1"]]), ("inner.lab.test", &[&["10.0.0.1"]])];
     let network = Some(Arc::new(egress(lab(), names(table))));
     let sources = GrantSources { network, ..Default::default() };
     let capability = vec![granted.parse().unwrap()];
     let grants = sources.grant(&capability, capability.clone(), &[]).unwrap();
-    let called = std::thread::spawn(move || {
-        let minute = std::time::Duration::from_secs(60);
-        let limits = CallLimits { wall: minute, cpu: minute, ..CallLimits::default() };
+    std::thread::spawn(move || {
         let prepared = crate::testing::prepare(&text, grants, limits)?;
-        Ok(crate::testing::runtime().call(&prepared, Call::default()).unwrap())
-    });
-    called.join().unwrap()
+        Ok(crate::testing::runtime().call(&prepared, Call { cancel: Some(cancel), ..Call::default() }))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -183,16 +183,17 @@ struct Answer<'a> {
     body: Option<Base64Bytes>,
     /// The body, where it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
+    text: Option<String>,
 }
 
-/// An answer as it is read, at most `limit` bytes.
+/// An answer as it is read, at most `limit` bytes. One that would be longer is not written first: six bytes may stand for one of its body.
 pub(crate) fn answer(
     status: u16,
     headers: &HeaderMap,
-    body: &[u8],
+    body: Vec<u8>,
     limit: usize,
 ) -> Result<Vec<u8>, Refused> {
+    const TOO_LONG: Refused = Refused::TooLarge("the answer is longer than one host call may give");
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes > MAX_HEADER_BYTES {
         return Err(Refused::TooLarge("the header fields of the answer are too long"));
@@ -201,12 +202,69 @@ pub(crate) fn answer(
         headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str()) || *name == "content-length");
     let headers =
         readable.map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-    let text = std::str::from_utf8(body).ok();
-    let body = text.is_none().then(|| Base64Bytes(body.to_vec()));
-    let answer = serde_json::to_vec(&Answer { status, headers: headers.collect(), body, text })
-        .map_err(|_| Refused::Unreachable("the answer cannot be written as JSON"))?;
-    if answer.len() > limit {
-        return Err(Refused::TooLarge("the answer is longer than one host call may give"));
+    let (body, text) = match String::from_utf8(body) {
+        Ok(text) => (None, Some(text)),
+        Err(binary) => (Some(Base64Bytes(binary.into_bytes())), None),
+    };
+    // Base64 is made in one piece, four bytes of three.
+    if body.as_ref().is_some_and(|body| (body.0.len() / 3).saturating_mul(4) > limit) {
+        return Err(TOO_LONG);
     }
-    Ok(answer)
+    let mut answer = Within { bytes: Vec::new(), limit };
+    serde_json::to_writer(&mut answer, &Answer { status, headers: headers.collect(), body, text }).map_err(
+        |error| {
+            if error.is_io() {
+                TOO_LONG
+            } else {
+                Refused::Unreachable("the answer cannot be written as JSON")
+            }
+        },
+    )?;
+    Ok(answer.bytes)
+}
+
+/// Takes so many bytes, and then fails.
+struct Within {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl std::io::Write for Within {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        if piece.len() > self.limit.saturating_sub(self.bytes.len()) {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_as_long_as_it_may_be_and_no_longer() {
+        for body in [vec![1; 1000], vec![b'a'; 1000], vec![0xff; 1000]] {
+            let give = |limit| answer(200, &HeaderMap::new(), body.clone(), limit).map(|answer| answer.len());
+            let length = give(usize::MAX).unwrap();
+            assert_eq!(give(length), Ok(length));
+            for less in [length - 1, 1000, 10, 0] {
+                assert_eq!(give(less).unwrap_err().reason(), "egress_too_large", "{less} of {length}");
+            }
+        }
+    }
+
+    /// What is refused is not written first: of a body of control characters that would be six times its length.
+    #[test]
+    fn what_is_too_long_is_not_written_to_its_end() {
+        let mut answer = Within { bytes: Vec::new(), limit: 10_000 };
+        let refused = serde_json::to_writer(&mut answer, &"\u{1}".repeat(10_000)).unwrap_err();
+        assert!(refused.is_io() && answer.bytes.len() <= 10_000);
+        assert!(answer.bytes.capacity() <= 20_000, "{}", answer.bytes.capacity());
+    }
 }

@@ -10,6 +10,8 @@
 //! that were judged for it.
 
 mod addresses;
+#[cfg(test)]
+mod bounds_tests;
 mod connections;
 #[cfg(test)]
 mod connections_tests;
@@ -32,7 +34,7 @@ pub use addresses::{AddressRules, Network, NoNetwork};
 pub(crate) use connections::{Connections, Found, is_bare};
 use message::Outgoing;
 pub(crate) use resolver::MAX_LOOKUPS;
-use resolver::{AddressDenied, Judged, Names, NoAddress, SystemNames};
+use resolver::{AddressDenied, Judged, MAX_LOOKUPS_OF_AGENT, Names, NoAddress, SystemNames};
 
 use crate::abi::ErrorCode;
 use crate::runtime::{Cancel, NetworkUse};
@@ -171,11 +173,17 @@ pub struct Egress {
 pub(crate) struct Outlet {
     egress: Arc<Egress>,
     under_way: Arc<Semaphore>,
+    asking: Arc<Semaphore>,
 }
 
 impl Outlet {
     pub(crate) fn new(egress: &Arc<Egress>) -> Self {
-        Self { egress: Arc::clone(egress), under_way: Arc::new(Semaphore::new(MAX_OF_AGENT)) }
+        let share = |places| Arc::new(Semaphore::new(places));
+        Self {
+            egress: Arc::clone(egress),
+            under_way: share(MAX_OF_AGENT),
+            asking: share(MAX_LOOKUPS_OF_AGENT),
+        }
     }
 
     /// As [`Egress::perform`], within the agent's share.
@@ -293,7 +301,7 @@ impl Egress {
         }
         let answer = self.wait(of_agent, request, kill, deadline)?;
         used.received = used.received.saturating_add(answer.body.len() as u64);
-        message::answer(answer.status, &answer.headers, &answer.body, MAX_TRANSFER_BYTES)
+        message::answer(answer.status, &answer.headers, answer.body, MAX_TRANSFER_BYTES)
     }
 
     /// Everything that is known without asking anybody for an address.

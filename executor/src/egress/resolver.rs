@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::addresses::AddressRules;
 
@@ -22,31 +22,41 @@ pub(crate) type Found = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + S
 
 /// Whoever knows the addresses of names.
 pub(crate) trait Names: Send + Sync {
-    /// The addresses of a host name, asked for now.
-    fn addresses(&self, host: &str) -> Found;
+    /// The addresses of a host name, asked for now. The share of whoever asks is held until there is an answer.
+    fn addresses(&self, host: &str, share: Option<OwnedSemaphorePermit>) -> Found;
 }
 
 /// The system's resolver, asked for so many names at once. A question that was asked cannot be taken back: it keeps its place
 /// and its thread until the resolver gives up, whoever asked.
-pub(crate) struct SystemNames(Arc<Semaphore>);
+pub(crate) struct SystemNames {
+    ask: fn(&str) -> io::Result<Vec<IpAddr>>,
+    places: Arc<Semaphore>,
+}
 
-/// Look-ups for guests at once.
+/// Look-ups for guests at once, and those of the bare connections of one agent: whoever serves the names of one agent and never
+/// answers leaves room for the names of the others.
 pub(crate) const MAX_LOOKUPS: usize = 64;
+pub(super) const MAX_LOOKUPS_OF_AGENT: usize = MAX_LOOKUPS / 4;
 
 impl SystemNames {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_LOOKUPS)))
+        Self::asking(|host| Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+    }
+
+    /// One that asks whom it is told to, on a thread that may wait.
+    pub(super) fn asking(ask: fn(&str) -> io::Result<Vec<IpAddr>>) -> Self {
+        Self { ask, places: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
     }
 }
 
 impl Names for SystemNames {
-    fn addresses(&self, host: &str) -> Found {
-        let (host, places) = (host.to_owned(), Arc::clone(&self.0));
+    fn addresses(&self, host: &str, share: Option<OwnedSemaphorePermit>) -> Found {
+        let (host, ask, places) = (host.to_owned(), self.ask, Arc::clone(&self.places));
         Box::pin(async move {
             let place = places.acquire_owned().await.map_err(io::Error::other)?;
             let asked = tokio::task::spawn_blocking(move || {
-                let _until_answered = place;
-                (host.as_str(), 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect())
+                let _until_answered = (place, share);
+                ask(&host)
             });
             asked.await.map_err(io::Error::other)?
         })
@@ -71,7 +81,7 @@ pub(crate) struct Judged {
 
 impl Resolve for Judged {
     fn resolve(&self, name: Name) -> Resolving {
-        let (found, rules) = (self.names.addresses(name.as_str()), Arc::clone(&self.rules));
+        let (found, rules) = (self.names.addresses(name.as_str(), None), Arc::clone(&self.rules));
         Box::pin(async move {
             let addresses = found.await.map_err(|error| NoAddress(Some(error)))?;
             let addresses = usable(addresses, &rules).map_err(|unusable| match unusable {

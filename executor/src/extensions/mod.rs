@@ -55,7 +55,8 @@ pub trait HostExtension: Debug + Send + Sync {
     /// What keeps it from being done. The guest gets the number, its log and the audit record the reason.
     fn invoke(&self, invocation: &Invocation<'_>) -> Result<Vec<u8>, ExtensionError>;
 
-    /// The last release of an agent was unloaded: whatever is kept for it may go.
+    /// The last release of an agent was unloaded: whatever is kept for it may go. An invocation that began before may still be under
+    /// way: what it would keep after this is nobody's, and one that waits SHOULD look before it keeps anything.
     fn forget(&self, agent: &str) {
         let _ = agent;
     }

@@ -1,8 +1,5 @@
 //! The bucket on a service of these tests, which answers as S3 does, lies, or stays silent.
 
-#[path = "../../../tests/src/skip.rs"]
-mod skip;
-
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -289,7 +286,7 @@ impl Drop for Emulator {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emulator_of_other_people_keeps_objects_and_gives_them_back() {
     if std::env::var_os("MENTAT_MOTO").is_none() {
-        skip::skipped("MENTAT_MOTO is not set; `make interop-s3` sets it where moto is installed");
+        crate::skip::skipped("MENTAT_MOTO is not set; `make interop-s3` sets it where moto is installed");
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -51,7 +51,7 @@ pub(crate) struct Registration {
 struct Shared {
     id: InstanceId,
     cancel: Cancel,
-    /// Bytes of memory that its guest has.
+    /// Bytes of memory and scratch files that its guest has.
     memory: u64,
 }
 
@@ -60,7 +60,7 @@ struct Shared {
 pub(crate) struct Held {
     pub(crate) id: InstanceId,
     pub(crate) owner: Arc<Owner>,
-    /// Bytes of memory.
+    /// Bytes of memory and scratch files.
     pub(crate) memory: u64,
 }
 

@@ -46,6 +46,16 @@ impl Limiter {
         self.scratch.as_ref().map_or(self.memory, |scratch| scratch.most().max(self.memory))
     }
 
+    /// The total of the call as it is now, bytes.
+    pub(crate) fn memory_now(&self) -> usize {
+        self.memory.saturating_add(self.scratch.as_ref().map_or(0, ScratchAccount::held))
+    }
+
+    /// Whether the total changes without a growth of a memory.
+    pub(crate) fn has_scratch(&self) -> bool {
+        self.scratch.is_some()
+    }
+
     /// Bytes of memory that the call may use.
     pub(crate) fn memory_limit(&self) -> usize {
         self.memory_limit
@@ -82,7 +92,7 @@ impl ResourceLimiter for GuestState {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let grows = self.limiter.memory_growing(current, desired, maximum)?;
-        self.registration.holds(self.limiter.memory());
+        self.registration.holds(self.limiter.memory_now());
         Ok(grows)
     }
 
@@ -180,6 +190,8 @@ mod tests {
         assert!(limiter.memory_growing(50, 90, None).unwrap());
         assert!(scratch.take(10) && !scratch.take(1));
         assert_eq!((limiter.memory(), limiter.refused()), (100, 3));
+        scratch.give_back(10);
+        assert_eq!((limiter.memory(), limiter.memory_now()), (100, 90));
     }
 
     #[test]

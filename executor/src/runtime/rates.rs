@@ -19,7 +19,7 @@ pub const MAX_LOG_RATE: u32 = 64 << 20;
 /// Calls of host functions in a second, by interface. A guest that made none for a second may make as many at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostRates {
-    /// Requests for capabilities, and uses of them.
+    /// Requests for capabilities, and uses of them: look-ups, sockets and bare connections as well.
     pub capabilities: u32,
     /// Bytes of log lines.
     pub log_bytes: u32,

@@ -355,6 +355,9 @@ impl GuestState {
 pub(crate) fn on_tick(mut store: StoreContextMut<'_, GuestState>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
     state.ticks += 1;
+    if state.limiter.has_scratch() {
+        state.registration.holds(state.limiter.memory_now());
+    }
     match state.stop_cause() {
         Some(stop) => Err(stop.into()),
         None => Ok(UpdateDeadline::Continue(1)),

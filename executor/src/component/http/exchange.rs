@@ -51,10 +51,10 @@ pub(super) struct NoRequest {
 }
 
 impl NoRequest {
-    /// The output of the call.
-    pub(super) fn answer(&self) -> Vec<u8> {
-        // Two fields of ours: it is never too long.
-        message::answer(self.status, &HeaderMap::new(), self.why.as_bytes(), usize::MAX).unwrap_or_default()
+    /// The output of the call, at most `limit` bytes: nothing where it has no room.
+    pub(super) fn answer(&self, limit: usize) -> Vec<u8> {
+        message::answer(self.status, &HeaderMap::new(), self.why.as_bytes().to_vec(), limit)
+            .unwrap_or_default()
     }
 }
 
@@ -115,8 +115,8 @@ impl Given {
     }
 
     /// The output of the call, at most `limit` bytes.
-    pub(super) fn answer(&self, limit: usize) -> Result<Vec<u8>, String> {
-        message::answer(self.status, &self.headers, &self.body, limit)
+    pub(super) fn answer(self, limit: usize) -> Result<Vec<u8>, String> {
+        message::answer(self.status, &self.headers, self.body, limit)
             .map_err(|refused| format!("the answer cannot be given: {refused}"))
     }
 }
@@ -170,8 +170,10 @@ mod tests {
         ] {
             assert_eq!(refused(&input), status, "{}", &input[..input.len().min(80)]);
         }
-        let answer = read(b"hello").map(drop).unwrap_err().answer();
+        let answer = read(b"hello").map(drop).unwrap_err().answer(1000);
         let expected = br#"{"status":400,"headers":[],"text":"the input is not of the documented form"}"#;
         assert_eq!(answer, expected);
+        let without_room = read(b"hello").map(drop).unwrap_err().answer(expected.len() - 1);
+        assert_eq!(without_room, b"", "a worker that said more would be taken for one that lies");
     }
 }

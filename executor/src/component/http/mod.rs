@@ -31,8 +31,15 @@ use super::Failed;
 use crate::abi::sinks::Level;
 use crate::runtime::GuestState;
 
-/// Most bytes of header fields that a guest makes at a time.
+/// Most bytes of the header fields of one message.
 const MAX_FIELDS: usize = 64 << 10;
+
+/// Most bytes that a guest writes to a body at once. Two such pieces lie in each body that nobody reads, and those of requests nobody
+/// ever does: it is memory of the host that counts as nobody's.
+const MAX_PIECE: usize = 16 << 10;
+
+/// Most messages, bodies, streams and pollables of one handler: with the two above, 24 MiB of the host.
+const MAX_RESOURCES: usize = 256;
 
 /// A component's handler.
 pub(super) struct Handler(ProxyIndices);
@@ -58,6 +65,14 @@ type Sent = Result<(http::Response<WasiBody>, Done), Error>;
 type Done = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl WasiHttpHooks for NoWayOut {
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        1
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        MAX_PIECE
+    }
+
     fn send_request(
         &mut self,
         _: http::Request<WasiBody>,
@@ -94,18 +109,19 @@ impl Handler {
         pre: &InstancePre<GuestState>,
         store: &mut Store<GuestState>,
     ) -> Result<i32, Failed> {
+        let limit = store.data().limits().output;
         let request = match exchange::read(&store.data().input) {
             Ok(request) => request,
             Err(refused) => {
                 // It never reached the agent, whose fault it is not.
-                store.data_mut().output = refused.answer();
+                store.data_mut().output = refused.answer(limit);
                 return Ok(0);
             }
         };
+        store.data_mut().extras().table.set_max_capacity(MAX_RESOURCES);
         let instance = pre.instantiate_async(&mut *store).await.map_err(Failed::Instantiate)?;
         store.data_mut().instantiated();
         let proxy = self.0.load(&mut *store, &instance).map_err(Failed::Run)?;
-        let limit = store.data().limits().output;
         let (sender, receiver) = oneshot::channel();
         let mut http = store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request).map_err(Failed::Host)?;

@@ -26,6 +26,7 @@ fn handler(more: &str) -> String {
     (export "stream-error" (type $se (eq $se')))
     (export "[method]input-stream.blocking-read" (func (param "self" (borrow $is)) (param "len" u64)
       (result (result (list u8) (error $se)))))
+    (export "[method]output-stream.write" (func (param "self" (borrow $os)) (param "contents" (list u8)) (result (result (error $se)))))
     (export "[method]output-stream.blocking-write-and-flush"
       (func (param "self" (borrow $os)) (param "contents" (list u8)) (result (result (error $se)))))))
   (alias export $streams "input-stream" (type $input-stream))
@@ -60,6 +61,7 @@ fn handler(more: &str) -> String {
     (export "fields" (type $fields (sub resource)))
     (export "incoming-request" (type $request (sub resource)))
     (export "incoming-body" (type $incoming (sub resource)))
+    (export "outgoing-request" (type $asked (sub resource)))
     (export "outgoing-response" (type $response (sub resource)))
     (export "outgoing-body" (type $outgoing (sub resource)))
     (export "response-outparam" (type $outparam (sub resource)))
@@ -67,6 +69,8 @@ fn handler(more: &str) -> String {
     (export "[method]incoming-request.path-with-query" (func (param "self" (borrow $request)) (result (option string))))
     (export "[method]incoming-request.consume" (func (param "self" (borrow $request)) (result (result (own $incoming)))))
     (export "[method]incoming-body.stream" (func (param "self" (borrow $incoming)) (result (result (own $is)))))
+    (export "[constructor]outgoing-request" (func (param "headers" (own $fields)) (result (own $asked))))
+    (export "[method]outgoing-request.body" (func (param "self" (borrow $asked)) (result (result (own $outgoing)))))
     (export "[constructor]outgoing-response" (func (param "headers" (own $fields)) (result (own $response))))
     (export "[method]outgoing-response.set-status-code"
       (func (param "self" (borrow $response)) (param "status-code" u16) (result (result))))
@@ -82,8 +86,8 @@ fn handler(more: &str) -> String {
     )
 }
 
-/// Answers with the body of the request; by the letter after the first slash it fails, gives nothing, gives an error, does not finish, spins, or
-/// writes without end.
+/// Answers with the body of the request; by the letter after the first slash it fails, gives nothing, gives an error, does not finish, spins,
+/// writes without end, or makes requests of its own first: writes twice to the body of each and keeps it.
 fn mirror() -> String {
     handler(
         &(libc(32, 32_768)
@@ -91,7 +95,10 @@ fn mirror() -> String {
   (core func $read (canon lower (func $streams "[method]input-stream.blocking-read") (memory $libc "memory")
     (realloc (func $libc "realloc"))))
   (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $libc "memory")))
+  (core func $put (canon lower (func $streams "[method]output-stream.write") (memory $libc "memory")))
   (core func $drop (canon resource.drop $output-stream))
+  (core func $ask (canon lower (func $http "[constructor]outgoing-request")))
+  (core func $asked (canon lower (func $http "[method]outgoing-request.body") (memory $libc "memory")))
   (core func $fields (canon lower (func $http "[constructor]fields")))
   (core func $path (canon lower (func $http "[method]incoming-request.path-with-query") (memory $libc "memory")
     (realloc (func $libc "realloc"))))
@@ -107,7 +114,10 @@ fn mirror() -> String {
   (core module $main
     (import "host" "read" (func $read (param i32 i64 i32)))
     (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "host" "put" (func $put (param i32 i32 i32 i32)))
     (import "host" "drop" (func $drop (param i32)))
+    (import "host" "ask" (func $ask (param i32) (result i32)))
+    (import "host" "asked" (func $asked (param i32 i32)))
     (import "host" "fields" (func $fields (result i32)))
     (import "host" "path" (func $path (param i32 i32)))
     (import "host" "consume" (func $consume (param i32 i32)))
@@ -122,6 +132,15 @@ fn mirror() -> String {
     (func $answer (param $out i32) (param $failed i32) (param $what i32)
       (call $set (local.get $out) (local.get $failed) (local.get $what) (i32.const 0) (i64.const 0) (i32.const 0)
         (i32.const 0) (i32.const 0) (i32.const 0)))
+    (func $hoard (param $requests i32) (param $bytes i32) (local $to i32)
+      (loop $more
+        (call $asked (call $ask (call $fields)) (i32.const 112))
+        (call $into (i32.load (i32.const 116)) (i32.const 120))
+        (local.set $to (i32.load (i32.const 124)))
+        (call $put (local.get $to) (i32.const 1024) (local.get $bytes) (i32.const 128))
+        (call $put (local.get $to) (i32.const 1024) (local.get $bytes) (i32.const 128))
+        (call $drop (local.get $to))
+        (br_if $more (local.tee $requests (i32.sub (local.get $requests) (i32.const 1))))))
     (func (export "handle") (param $request i32) (param $out i32)
       (local $does i32) (local $response i32) (local $to i32)
       (call $path (local.get $request) (i32.const 0))
@@ -130,6 +149,9 @@ fn mirror() -> String {
       (if (i32.eq (local.get $does) (i32.const 110)) (then (return)))                           ;; n
       (if (i32.eq (local.get $does) (i32.const 101))                                            ;; e
         (then (call $answer (local.get $out) (i32.const 1) (i32.const 15)) (return)))
+      (if (i32.eq (local.get $does) (i32.const 104)) (then (call $hoard (i32.const 100) (i32.const 16384))))   ;; h
+      (if (i32.eq (local.get $does) (i32.const 105)) (then (call $hoard (i32.const 1) (i32.const 16385))))     ;; i
+      (if (i32.eq (local.get $does) (i32.const 106)) (then (call $hoard (i32.const 200) (i32.const 1))))       ;; j
       (call $consume (local.get $request) (i32.const 16))
       (call $stream (i32.load (i32.const 20)) (i32.const 24))
       (local.set $response (call $response (call $fields)))
@@ -154,7 +176,7 @@ fn mirror() -> String {
       (call $finish (i32.load (i32.const 36)) (i32.const 0) (i32.const 0) (i32.const 96))))
   (core instance $main (instantiate $main
     (with "host" (instance (export "read" (func $read)) (export "write" (func $write)) (export "drop" (func $drop))
-      (export "fields" (func $fields)) (export "path" (func $path)) (export "consume" (func $consume))
+      (export "put" (func $put)) (export "ask" (func $ask)) (export "asked" (func $asked)) (export "fields" (func $fields)) (export "path" (func $path)) (export "consume" (func $consume))
       (export "stream" (func $stream)) (export "response" (func $response)) (export "status" (func $status))
       (export "body" (func $body)) (export "into" (func $into)) (export "finish" (func $finish)) (export "set" (func $set))))
     (with "libc" (instance $libc))))
@@ -227,6 +249,17 @@ fn limits_of_a_call_hold_for_handlers() {
     assert_eq!(ended.code(), "deadline_exceeded");
     let limits = CallLimits { memory: 1 << 20, ..CallLimits::default() };
     assert_eq!(asked("{}", limits).unwrap_err().code(), "memory_limit");
+}
+
+/// Bodies that nobody reads are memory of the host, which no limit of the call is about.
+#[test]
+fn a_handler_keeps_little_in_bodies_that_nobody_reads() {
+    let (output, code) = answered(r#"{"path":"/h"}"#);
+    assert_eq!((output.as_str(), code), (r#"{"status":200,"headers":[],"text":""}"#, 0));
+    for more in ["/i", "/j"] {
+        let ended = asked(&format!(r#"{{"path":"{more}"}}"#), CallLimits::default());
+        assert!(matches!(ended, Err(CallError::Boundary { .. })), "{more}: {ended:?}");
+    }
 }
 
 #[test]

@@ -91,8 +91,12 @@ impl Opened {
         self.tree.lock().find(self.id, path).and(Err(ErrorCode::Invalid))
     }
 
-    pub(super) fn entries(&self) -> Result<Vec<(String, DescriptorType)>> {
-        self.tree.lock().entries(self.id)
+    /// Begins to list it.
+    pub(super) fn list(&self) -> Result<Listing> {
+        if self.is_file() {
+            return Err(ErrorCode::NotDirectory);
+        }
+        Ok(Listing { directory: self.again(), last: None })
     }
 
     pub(super) fn stat(&self) -> Result<DescriptorStat> {
@@ -175,6 +179,26 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         self.tree.lock().release(self.id);
+    }
+}
+
+/// A directory that is being listed. What is made or removed meanwhile is told or left out by where its name stands: a copy of all names
+/// would be memory that no account knows of.
+pub(super) struct Listing {
+    directory: Opened,
+    /// The name that was told last.
+    last: Option<String>,
+}
+
+impl Listing {
+    /// The next name.
+    pub(super) fn tell(&mut self) -> Result<Option<(String, DescriptorType)>> {
+        let directory = &self.directory;
+        let next = directory.tree.lock().entry_after(directory.id, self.last.as_deref())?;
+        if let Some((name, _)) = &next {
+            self.last = Some(name.clone());
+        }
+        Ok(next)
     }
 }
 

@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::bindings::filesystem::{preopens, types};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::Scratch;
-use super::descriptors::Opened;
+use super::descriptors::{Listing, Opened};
 use super::streams::{Reading, Writing};
 use crate::admission::SCRATCH;
 use crate::runtime::GuestState;
@@ -58,9 +58,6 @@ impl Files<'_> {
         Ok(self.host.table.push(stream)?)
     }
 }
-
-/// Names of a directory that were not told yet.
-struct Listing(std::vec::IntoIter<(String, DescriptorType)>);
 
 impl preopens::Host for Files<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
@@ -171,7 +168,7 @@ impl HostDescriptor for Files<'_> {
         descriptor: Resource<Descriptor>,
     ) -> FsResult<Resource<DirectoryEntryStream>> {
         let Some(ours) = self.ours(&descriptor) else { return self.host.read_directory(descriptor).await };
-        let listing = Listing(ours.entries()?.into_iter());
+        let listing = ours.list()?;
         Ok(Resource::new_own(self.host.table.push(listing)?.rep()))
     }
 
@@ -376,7 +373,7 @@ impl HostDirectoryEntryStream for Files<'_> {
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
         match self.host.table.get_mut(&Resource::<Listing>::new_borrow(stream.rep())) {
-            Ok(listing) => Ok(listing.0.next().map(|(name, type_)| DirectoryEntry { type_, name })),
+            Ok(listing) => Ok(listing.tell()?.map(|(name, type_)| DirectoryEntry { type_, name })),
             Err(_) => self.host.read_directory_entry(stream).await,
         }
     }

@@ -1,10 +1,12 @@
 //! Guests with scratch files.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::admission::{GrantSet, GrantSources};
 use crate::component::wasi_tests::{moves, opens};
-use crate::runtime::{Call, CallLimits, Outcome};
+use crate::runtime::{Call, CallLimits, Cancel, Held, KillCause, Outcome};
 use crate::testing::texts::{OPEN_AT, RUN, STREAMS, codes, files};
 use crate::testing::{prepare, runtime};
 
@@ -81,6 +83,67 @@ pub(crate) fn fills() -> String {
     )
 }
 
+/// Makes `b` and `a` in its first directory and lists it; when one name was told it makes `c`. Its output: the names that were told.
+fn lists() -> String {
+    format!(
+        r#"(component {STREAMS}
+  (import "wasi:filesystem/types@0.2.0" (instance $files
+    (export "descriptor" (type $d (sub resource)))
+    (type $ec' (enum {codes})) (export "error-code" (type $ec (eq $ec')))
+    (type $dt' (enum "unknown" "block-device" "character-device" "directory" "fifo" "symbolic-link" "regular-file" "socket"))
+    (export "descriptor-type" (type $dt (eq $dt')))
+    (type $de' (record (field "type" $dt) (field "name" string))) (export "directory-entry" (type $de (eq $de')))
+    (export "directory-entry-stream" (type $des (sub resource)))
+    (export "[method]descriptor.create-directory-at" (func (param "self" (borrow $d)) (param "path" string)
+      (result (result (error $ec)))))
+    (export "[method]descriptor.read-directory" (func (param "self" (borrow $d)) (result (result (own $des) (error $ec)))))
+    (export "[method]directory-entry-stream.read-directory-entry" (func (param "self" (borrow $des))
+      (result (result (option $de) (error $ec)))))))
+  (alias export $files "descriptor" (type $descriptor))
+  (import "wasi:filesystem/preopens@0.2.0" (instance $preopens
+    (alias outer 1 $descriptor (type $d'))
+    (export "descriptor" (type $d (eq $d')))
+    (export "get-directories" (func (result (list (tuple (own $d) string)))))))
+  (core func $directories (canon lower (func $preopens "get-directories") (memory $libc "memory") (realloc (func $libc "realloc"))))
+  (core func $make (canon lower (func $files "[method]descriptor.create-directory-at") (memory $libc "memory")))
+  (core func $list (canon lower (func $files "[method]descriptor.read-directory") (memory $libc "memory")))
+  (core func $next (canon lower (func $files "[method]directory-entry-stream.read-directory-entry") (memory $libc "memory")
+    (realloc (func $libc "realloc"))))
+  (core module $main
+    (import "host" "get-stdout" (func $get (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "host" "directories" (func $directories (param i32)))
+    (import "host" "make" (func $make (param i32 i32 i32 i32)))
+    (import "host" "list" (func $list (param i32 i32)))
+    (import "host" "next" (func $next (param i32 i32)))
+    (import "libc" "memory" (memory 1))
+    (data (i32.const 256) "bac")
+    (func (export "run") (result i32) (local $in i32) (local $names i32)
+      (call $directories (i32.const 16))
+      (local.set $in (i32.load (i32.load (i32.const 16))))
+      (call $make (local.get $in) (i32.const 256) (i32.const 1) (i32.const 32))
+      (call $make (local.get $in) (i32.const 257) (i32.const 1) (i32.const 32))
+      (call $list (local.get $in) (i32.const 32))
+      (block $end (loop $more
+        (call $next (i32.load (i32.const 36)) (i32.const 64))
+        (br_if $end (i32.or (i32.load8_u (i32.const 64)) (i32.eqz (i32.load8_u (i32.const 68)))))
+        (i32.store8 (i32.add (i32.const 512) (local.get $names)) (i32.load8_u (i32.load (i32.const 76))))
+        (local.set $names (i32.add (local.get $names) (i32.const 1)))
+        (if (i32.eq (local.get $names) (i32.const 1))
+          (then (call $make (local.get $in) (i32.const 258) (i32.const 1) (i32.const 48))))
+        (br_if $more (i32.lt_u (local.get $names) (i32.const 9)))))
+      (call $write (call $get) (i32.const 512) (local.get $names) (i32.const 96))
+      (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "get-stdout" (func $get-stdout)) (export "write" (func $write))
+      (export "directories" (func $directories)) (export "make" (func $make)) (export "list" (func $list))
+      (export "next" (func $next))))
+    (with "libc" (instance $libc))))
+  {RUN})"#,
+        codes = codes()
+    )
+}
+
 /// A grant of scratch files.
 pub(crate) fn granting(access: &str) -> GrantSet {
     let capability = vec![format!("filesystem:{access}:/tmp").parse().unwrap()];
@@ -127,6 +190,33 @@ fn scratch_files_are_memory_of_the_call() {
     let outcome = call(&fills(), granting("write"), limits);
     assert_eq!(outcome.output, filled(3), "64 KiB are left beside the guest's own");
     assert!(outcome.usage.memory_bytes <= 128 << 10);
+}
+
+/// What has a name beyond the last one is told: a listing is a place in the directory and no copy of it, which no account knows of.
+#[test]
+fn a_listing_is_no_copy() {
+    assert_eq!(call(&lists(), granting("write"), CallLimits::default()).output, b"abc");
+}
+
+#[test]
+fn what_files_take_is_told_while_the_guest_runs() {
+    let spins =
+        fills().replacen("(call $write (call $get)", "(loop $spin (br $spin)) (call $write (call $get)", 1);
+    let limits = CallLimits { scratch: 1 << 20, ..CallLimits::default() };
+    let prepared = prepare(&spins, granting("write"), limits).unwrap();
+    let cancel = Cancel::default();
+    std::thread::scope(|scope| {
+        let spinning = Call { cancel: Some(cancel.clone()), ..Call::default() };
+        let running = scope.spawn(|| runtime().call(&prepared, spinning));
+        let of_files =
+            |held: &Held| held.owner.admission == prepared.calls.owner.admission && held.memory > 1 << 20;
+        while !runtime().live().held().iter().any(of_files) {
+            assert!(!running.is_finished(), "{:?}", running.join().unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        cancel.raise(KillCause::Operator);
+        assert!(running.join().unwrap().is_err());
+    });
 }
 
 #[test]

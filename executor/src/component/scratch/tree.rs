@@ -4,6 +4,7 @@
 //! in. Room is taken before it is used, and for the whole length of a file, whether anything was written there or not.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorType, ErrorCode};
 
@@ -160,6 +161,9 @@ impl Tree {
         let source = self.place(old_from, old)?;
         let target = self.place(new_from, new)?;
         let (Some(_), Some(name)) = (source.name, target.name) else { return Err(ErrorCode::Busy) };
+        if !self.node(target.directory)?.named {
+            return Err(ErrorCode::NoEntry);
+        }
         let id = self.at(&source)?.ok_or(ErrorCode::NoEntry)?;
         let moves_directory = self.is_directory(id);
         if (source.is_directory || target.is_directory) && !moves_directory {
@@ -203,12 +207,18 @@ impl Tree {
         Ok(id)
     }
 
-    /// Names in a directory, in their order.
-    pub(super) fn entries(&self, id: Id) -> Result<Vec<(String, DescriptorType)>> {
+    /// The next name in a directory, in their order: whoever lists it keeps the last one and not all of them.
+    pub(super) fn entry_after(
+        &self,
+        id: Id,
+        after: Option<&str>,
+    ) -> Result<Option<(String, DescriptorType)>> {
         let Content::Directory(entries) = &self.node(id)?.content else {
             return Err(ErrorCode::NotDirectory);
         };
-        entries.iter().map(|(name, id)| Ok((name.clone(), self.stat(*id)?.kind))).collect()
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = entries.range::<str, _>((from, Bound::Unbounded)).next();
+        next.map(|(name, id)| Ok((name.clone(), self.stat(*id)?.kind))).transpose()
     }
 
     pub(super) fn stat(&self, id: Id) -> Result<Stat> {
@@ -295,6 +305,10 @@ impl Tree {
         } else {
             account.give_back((blocks.len() - needed).saturating_mul(BLOCK));
             blocks.truncate(needed);
+            // Nor does its list keep more than twice the room that it needs. A cut by a block alone copies nothing.
+            if blocks.capacity() / 2 > needed {
+                blocks.shrink_to(needed);
+            }
         }
         // What was cut off does not come back when the file grows again.
         if to < *size
@@ -305,6 +319,15 @@ impl Tree {
         }
         *size = to;
         Ok(())
+    }
+
+    /// Pieces that the list of a file's has room for.
+    #[cfg(test)]
+    pub(super) fn room_in_list(&self, id: Id) -> usize {
+        match &self.nodes[&id].content {
+            Content::Directory(_) => 0,
+            Content::File { blocks, .. } => blocks.capacity(),
+        }
     }
 
     fn node(&self, id: Id) -> Result<&Node> {

@@ -16,7 +16,11 @@ fn make(tree: &mut Tree, path: &str) -> Id {
 
 fn names(tree: &Tree, path: &str) -> Vec<String> {
     let directory = tree.find(ROOT, path).unwrap();
-    tree.entries(directory).unwrap().into_iter().map(|(name, _)| name).collect()
+    let mut names: Vec<String> = Vec::new();
+    while let Some((name, _)) = tree.entry_after(directory, names.last().map(String::as_str)).unwrap() {
+        names.push(name);
+    }
+    names
 }
 
 #[test]
@@ -81,6 +85,18 @@ fn room_comes_back_when_the_last_who_can_reach_it_lets_go() {
     assert_ne!(make(&mut tree, "three"), one, "no number comes twice");
 }
 
+/// The list of its pieces is not of the account: what a file once had room for must not stay.
+#[test]
+fn a_file_that_was_cut_keeps_no_list_of_what_it_had() {
+    let (mut tree, _) = tree(1025);
+    let file = make(&mut tree, "file");
+    for left in [0, 1, 300] {
+        tree.resize(file, 1024 * BLOCK as u64).unwrap();
+        tree.resize(file, left * BLOCK as u64).unwrap();
+        assert!(tree.room_in_list(file) <= 2 * left as usize + 1, "{left}: {}", tree.room_in_list(file));
+    }
+}
+
 #[test]
 fn there_are_so_many_files_and_no_more_however_small() {
     let (mut tree, account) = tree(10 * MAX_NODES);
@@ -127,7 +143,7 @@ fn no_path_leaves_the_directory_that_it_starts_in() {
 
 #[test]
 fn opening_and_removing_keep_to_what_files_and_directories_are() {
-    let (mut tree, _) = tree(64);
+    let (mut tree, account) = tree(64);
     tree.create_directory(ROOT, "a").unwrap();
     let file = make(&mut tree, "file");
     tree.append(file, b"text").unwrap();
@@ -150,7 +166,14 @@ fn opening_and_removing_keep_to_what_files_and_directories_are() {
     let a = tree.find(ROOT, "a").unwrap();
     tree.remove_directory(ROOT, "a").unwrap();
     assert_eq!(tree.open(a, "lost", CREATE).err(), Some(ErrorCode::NoEntry));
+    let account_before = account.held();
+    assert_eq!(tree.rename(ROOT, "file", a, "lost"), Err(ErrorCode::NoEntry));
+    assert_eq!((names(&tree, "."), account.held()), (vec!["file".to_owned()], account_before));
     assert_eq!(tree.stat(a).unwrap().kind, DescriptorType::Directory);
+    assert_eq!(
+        (tree.entry_after(a, None), tree.entry_after(file, None)),
+        (Ok(None), Err(ErrorCode::NotDirectory))
+    );
     assert_eq!(open(&mut tree, "file", How { truncate: true, ..CREATE }), None);
     assert_eq!(tree.stat(file).unwrap().size, 0);
 }
