@@ -126,14 +126,7 @@ interop-kms: ## the key backend for AWS KMS and a developer with the key there: 
 	$(CARGO) build $(WITH_BACKENDS) --bins --test interop && $(CARGO) build -p executor-compiler && \
 	$(CARGO) test $(WITH_BACKENDS) --test interop -- key_service --nocapture
 
-# The suites of the authority's store, which run on SQLite in `make test`; the one about copies of the file stays out.
-POSTGRES_SUITES = $(addprefix --test ,approval_faults approval_people approval_policy approvals ceremony check_logs compromise delta expiry_warnings explain faults fulcio identity_tokens journey keys mass_revocation \
-	mutual_tls operations own own_renewal presigned refusals renewal_ends revocation roles rotation serving signing succession timestamps)
-
-# And those of the checker, of the responder, of what ends with a revocation, of the service itself and of its keys.
-POSTGRES_SUITES += $(addprefix --test ,authority_keys check_records compromised_keys ocsp_answers outside problem_reports revocation_faults \
-	rsa_hierarchy search service_records)
-
+# All suites of the authority but the one about copies of the file that SQLite has.
 interop-postgres: ## the authority with its records in PostgreSQL: the suites that `make test` runs on SQLite
 	@bin=$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1); \
 	if test -z "$$MENTAT_POSTGRES" && test -z "$$bin"; then echo "SKIPPED: PostgreSQL is not installed (Debian: apt-get install postgresql), and MENTAT_POSTGRES names no server"; exit 0; fi; \
@@ -145,7 +138,7 @@ interop-postgres: ## the authority with its records in PostgreSQL: the suites th
 	  export MENTAT_POSTGRES="postgres:///postgres?host=$$d/data&user=mentat"; \
 	fi; \
 	$(CARGO) test $(WITH_BACKENDS) --lib -- storage && \
-	$(CARGO) test $(WITH_BACKENDS) $(POSTGRES_SUITES); s=$$?; \
+	$(CARGO) test $(WITH_BACKENDS) --test authority -- --skip backup::; s=$$?; \
 	test -z "$$d" || { (cd / && $$as $$bin/pg_ctl -w -s -m immediate -D $$d/data stop); rm -r $$d; }; exit $$s
 
 interop-s3: ## media objects in a bucket: on a service of the suite's own, then against moto; and traces to a collector of the suite's own

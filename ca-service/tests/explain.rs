@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

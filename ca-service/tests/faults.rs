@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -358,7 +358,7 @@ async fn an_issuance_is_closed_although_what_is_due_of_revocations_fails() {
     let site = Site::new().await;
     let store = Arc::new(FaultyStore::new(site.store().await));
     let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
-    authority.prepare(authorised("dev@example.com", &key())).await.unwrap();
+    let _never_signed = authority.prepare(authorised("dev@example.com", &key())).await.unwrap();
     store.arm("end_renewals", Fault::Before);
     let failed = authority.reconcile(Reach::Everything).await;
     assert!(matches!(failed, Err(CaError::Store(_))), "{failed:?}");

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use ca_api::Enrol;
 use ca_api::possession::{KeyProof, OwnReason, ProvenDeed, RevokeOwn};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use ca_api::{CreateToken, Enrol, Identity, RevocationReason, Revoke};
 use ca_pki::SerialNumber;

@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
-#[path = "../../tests/src/skip.rs"]
-mod skip;
+use crate::fixture;
+use crate::skip;
 
 use std::process::Command;
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use ca_service::CertificateAuthority;
 use ca_service::issuance::Issued;
 use ca_service::standing::NotIssuing;
 use ca_service::storage::CrlPart;
-use fixture::{Site, check_ca, enrol_request, key, ocsp_request, token_request};
+use fixture::lines::Lines;
+use fixture::{Server, Site, check_ca, enrol_request, key, ocsp_request, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
 use trust_store::ocsp::{CertificateStatus, OcspResponse};

@@ -1,7 +1,7 @@
 //! A backup that is made while the server runs, in the order that the operator's page demands, is in order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

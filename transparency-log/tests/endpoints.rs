@@ -1,7 +1,7 @@
 //! Each endpoint of the real server, with good and bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,7 @@
 //! Each type of event is taken from its own key only: every other key's statement of that type is a forgery.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use std::io::Write as _;
 use std::net::TcpStream;

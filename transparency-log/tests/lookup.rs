@@ -1,7 +1,7 @@
 //! The lookup index only suggests: what it says is checked, and it can be made anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,7 @@
 //! The interface of Rekor v2, line by line as stock clients read it: what they send, and every field, status and path they look at.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,7 @@
 //! The commands that refusals name lead back to a serving log, or refuse when acknowledged entries are lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use std::path::{Path, PathBuf};
 

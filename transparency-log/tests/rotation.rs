@@ -1,7 +1,7 @@
 //! A new shard takes over the address of an old one, as `docs/operations/log-rotation.md` says.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use reqwest::Client;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! A reader that asks for whole bundles and takes none of them, and writers who never end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,7 +1,7 @@
 //! The witness server, alone and as the quorum of a log.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 

@@ -1,7 +1,7 @@
 //! A log and a witness that know each other by the certificates of a private authority.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod server;
+use crate::server;
 
 use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,7 +1,7 @@
 //! The chains behind a decision: which they are, and that each of them is looked at.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use fixture::SIGNED_AT;
 use fixture::authority::Ca;

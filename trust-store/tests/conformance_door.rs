@@ -8,7 +8,7 @@
     reason = "tests"
 )]
 
-mod forge;
+use crate::forge;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

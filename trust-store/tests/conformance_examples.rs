@@ -1,8 +1,8 @@
 //! The example lines of `docs/formats/conformance`, one file for each kind: the line in, then the line that answers it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
-mod forge;
+use crate::fixture;
+use crate::forge;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

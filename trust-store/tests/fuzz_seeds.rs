@@ -2,8 +2,8 @@
 //! `good` are accepted, those with `bad` refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
-mod forge;
+use crate::fixture;
+use crate::forge;
 
 use std::fs;
 use std::path::Path;
@@ -16,10 +16,8 @@ use trust_store::json;
 use trust_store::rekor::HashedRekord;
 use trust_store::signing_config::SigningConfig;
 
-#[path = "../../tests/fuzz/properties/trust_store.rs"]
-mod properties;
-#[path = "../../tests/fuzz/replay.rs"]
-mod replay;
+use crate::properties;
+use crate::replay;
 
 use replay::{Seeds, turned_replaced_and_grown};
 

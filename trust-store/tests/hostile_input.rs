@@ -1,9 +1,7 @@
 //! Input that is made to cost ends within the fixed budget. The time it takes is measured by the bench `verify`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
-mod forge;
-mod hostile;
+use crate::hostile;
 
 use trust_store::budget::Budget;
 

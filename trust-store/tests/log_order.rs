@@ -1,7 +1,7 @@
 //! What a log's order and its identity decide: which of signature and revocation came first, and what counts as two logs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use fixture::SIGNED_AT;
 use fixture::log::{Log, ORIGIN};

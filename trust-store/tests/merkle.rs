@@ -9,7 +9,7 @@
     reason = "tests"
 )]
 
-mod vectors;
+use crate::vectors;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@
     reason = "tests"
 )]
 
-mod forge;
+use crate::forge;
 
 use const_oid::ObjectIdentifier;
 use forge::{

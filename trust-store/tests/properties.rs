@@ -1,8 +1,8 @@
 //! What holds for whatever is generated: nothing altered is admitted, no revocation is talked away, forms are canonical.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
-mod forge;
+use crate::fixture;
+use crate::forge;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;

@@ -8,9 +8,11 @@
     reason = "tests"
 )]
 
+#[path = "announced/mod.rs"]
 mod announced;
+#[path = "asked/mod.rs"]
 mod asked;
-mod forge;
+use crate::forge;
 
 use forge::{
     Ca, DAY, Key, NOW, OCSP_SIGNING, eku, extension, good, key_usage, ocsp, revoked, single, time, tlv,

@@ -1,7 +1,7 @@
 //! Bundles of other clients: message signatures, bare keys, Rekor v1 entries, and the conformance door.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Whether a timestamp authority was revoked, and what that means for its tokens.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use fixture::authority::Ca;
 use fixture::scenario::Scenario;

@@ -1,7 +1,7 @@
 //! The whole verification on a valid attestation, and one denial for every reason code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod fixture;
+use crate::fixture;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

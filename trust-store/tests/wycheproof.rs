@@ -10,7 +10,7 @@
     reason = "tests"
 )]
 
-mod vectors;
+use crate::vectors;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
