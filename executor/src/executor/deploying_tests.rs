@@ -320,7 +320,7 @@ async fn a_release_that_never_answers_is_taken_back_when_its_callers_give_up() {
     let old = load(&server, &answering(Some('a'))).await;
     server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
     // It takes no processor, so that the other one stays as fast as it is.
-    let hanging = load(&server, crate::component::SLEEPS).await;
+    let hanging = load(&server, crate::testing::texts::SLEEPS).await;
     let minute = Deploy { step_ms: Some(60_000), ..deploy(&hanging, Strategy::Rolling) };
     server.executor.deploy(&minute).await.unwrap();
     // One of four hangs; after a second it is slow beside whatever a busy machine makes of the others.
@@ -343,7 +343,7 @@ async fn callers_in_a_hurry_take_no_release_back_and_its_own_limit_does() {
     let server = Server::start().await;
     let old = load(&server, &answering(Some('a'))).await;
     server.executor.deploy(&deploy(&old, Strategy::BlueGreen)).await.unwrap();
-    let slow = load(&server, crate::component::SLEEPS).await;
+    let slow = load(&server, crate::testing::texts::SLEEPS).await;
     let minute = Deploy { step_ms: Some(60_000), ..deploy(&slow, Strategy::BlueGreen) };
     server.executor.deploy(&minute).await.unwrap();
     let call_within = async |time| {
@@ -361,7 +361,7 @@ async fn callers_in_a_hurry_take_no_release_back_and_its_own_limit_does() {
 
     // The same guest under a limit of its own, whatever time its callers have.
     let limits = CallLimits { wall: std::time::Duration::from_millis(20), ..CallLimits::default() };
-    let text = crate::component::SLEEPS.replace("600000000000", "500000000000");
+    let text = crate::testing::texts::SLEEPS.replace("600000000000", "500000000000");
     let bounded = admitted(&text, GrantSet::default(), limits).called(AGENT, "s@example.org");
     let bounded = server.executor.admit_for_test(bounded).await.to_string();
     server.executor.deploy(&Deploy { digest: bounded, ..minute }).await.unwrap();

@@ -74,12 +74,14 @@ mod tests {
 
     const WHOLE: &str = "id: test.whole\nversion: 1.0.0\nruntime: pipeline\nmodule: pipeline.json\n";
 
-    /// A pipeline of these steps: name, agent, and a digit of the module's digest.
+    /// A pipeline of these steps in a row: name, agent, and a digit of the module's digest.
     fn composed(folder: &Path, steps: &[(&str, &str, char)]) {
         let steps: Vec<Value> = steps
             .iter()
-            .map(|(name, agent, digit)| {
-                json!({ "after": [], "agent": agent, "idempotent": false, "module": digit.to_string().repeat(64),
+            .enumerate()
+            .map(|(at, (name, agent, digit))| {
+                let after: Vec<&str> = at.checked_sub(1).map(|before| steps[before].0).into_iter().collect();
+                json!({ "after": after, "agent": agent, "idempotent": false, "module": digit.to_string().repeat(64),
                     "name": name, "retries": 0, "timeout_ms": 1000 })
             })
             .collect();
