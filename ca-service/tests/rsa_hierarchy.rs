@@ -55,8 +55,9 @@ impl Issued {
         let now = UnixTime(SystemClock.unix_seconds());
         let [leaf, issuer, root] = &self.chain;
         let policy = PathPolicy::default();
-        let chain = build_path(leaf, &[issuer.clone()], &[root.clone()], now, &policy, &AwsLc)
-            .map_err(|it| it.code)?;
+        let chain =
+            build_path(leaf, std::slice::from_ref(issuer), std::slice::from_ref(root), now, &policy, &AwsLc)
+                .map_err(|it| it.code)?;
         let check = RevocationCheck {
             evidence,
             policy: &RevocationPolicy::default(),

@@ -312,7 +312,7 @@ async fn thirty_days_before_the_issuing_ca_retires_the_log_says_so_and_a_metric_
         // What every start does first has been done when a list was published.
         server.authority.publish_all().await.unwrap();
         for _ in 0..100 {
-            if !lines.with(SAID).is_empty() == said {
+            if lines.with(SAID).is_empty() != said {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -33,7 +33,10 @@ fn a_search_by_time_finds_from_one_second_on_and_before_another() {
     assert_eq!(found(&["--issued-from", &of_second]), [third.0.clone(), second.0.clone()]);
     assert_eq!(found(&["--issued-from", &at(second.1 + 1)]), [third.0]);
     assert_eq!(found(&["--issued-from", &of_first, "--issued-before", &of_second]), [first.0]);
-    assert_eq!(found(&["--issued-from", &of_second, "--issued-before", &of_third]), [second.0.clone()]);
+    assert_eq!(
+        found(&["--issued-from", &of_second, "--issued-before", &of_third]),
+        std::slice::from_ref(&second.0)
+    );
     assert_eq!(found(&["--issued-from", &of_second, "--issued-before", &of_second]), [""; 0]);
     // Another place on earth, the same moment.
     let elsewhere = at(second.1 + 7_200).replace('Z', "+02:00");
