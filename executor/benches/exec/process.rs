@@ -62,8 +62,9 @@ pub(crate) async fn grpc(stack: &Stack, guests: &Guests, figures: &mut Figures) 
     let mut rates = Vec::new();
     for _ in 0..3 {
         let lasting = Duration::from_secs(3);
-        let calls =
-            (0..CALLERS).map(|_| caller(stack.json("/executor/grpc"), guests.core.id.clone(), lasting));
+        let calls = (0..CALLERS).map(|_| {
+            caller(stack.json("/executor/grpc"), stack.admin_token(), guests.core.id.clone(), lasting)
+        });
         let counts = futures_util::future::join_all(calls.map(tokio::spawn)).await;
         let total: u64 = counts.into_iter().map(Result::unwrap).sum();
         rates.push(total as f64 / lasting.as_secs_f64());
@@ -72,13 +73,16 @@ pub(crate) async fn grpc(stack: &Stack, guests: &Guests, figures: &mut Figures) 
     figures.insert("grpc_calls_per_s", rates[1]);
 }
 
-async fn caller(url: String, agent: String, lasting: Duration) -> u64 {
+async fn caller(url: String, token: String, agent: String, lasting: Duration) -> u64 {
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     let mut client = ExecutorClient::new(channel);
-    let request = ExecuteAgentRequest { agent, input: "the input of a call".into(), ..Default::default() };
+    let asked = ExecuteAgentRequest { agent, input: "the input of a call".into(), ..Default::default() };
+    let bearer: tonic::metadata::MetadataValue<_> = format!("Bearer {token}").parse().unwrap();
     let (start, mut count) = (Instant::now(), 0);
     while start.elapsed() < lasting {
-        client.execute_agent(request.clone()).await.unwrap();
+        let mut request = tonic::Request::new(asked.clone());
+        request.metadata_mut().insert("authorization", bearer.clone());
+        client.execute_agent(request).await.unwrap();
         count += 1;
     }
     count

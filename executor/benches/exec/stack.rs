@@ -66,6 +66,12 @@ impl Stack {
         json.pointer(pointer).and_then(|value| value.as_str()).unwrap().to_owned()
     }
 
+    /// The token of the administrator, whom the stack's executor knows.
+    pub(crate) fn admin_token(&self) -> String {
+        let file = self.folder.path().join("stack/secrets/admin.token");
+        std::fs::read_to_string(file).unwrap().trim().to_owned()
+    }
+
     /// Runs `mentatctl` and returns what it printed.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let output = Command::new(binary("mentatctl"))

@@ -79,7 +79,8 @@ impl PoolLimits {
         pool.total_memories(self.memories())
             .total_component_instances(self.slots)
             .total_stacks(self.slots)
-            .total_core_instances(self.of_all(self.core_instances))
+            // A number that is counted against, and no room: as many as every place may have, also of places that wait.
+            .total_core_instances(self.slots.saturating_mul(self.core_instances))
             .total_tables(self.of_all(self.tables))
             .max_memory_size(self.max_memory.min(limits::MAX_LARGE_GUEST_MEMORY))
             .max_memories_per_module(1)
