@@ -53,7 +53,7 @@ check: ## formatting, clippy, documentation, licences and bans
 	@$(MAKE) --no-print-directory no-std deny
 
 # Of the executor; `make check` has all of them and none.
-SINGLE_FEATURES = cedar deployments http-handler media media-s3 pipelines telemetry
+SINGLE_FEATURES = cedar deployments http-handler media media-s3 pipelines scratch-files sockets telemetry
 
 check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs and key services, and over each feature of the executor alone
 	$(CARGO) clippy $(WITH_BACKENDS) --all-targets -- -D warnings

@@ -24,19 +24,25 @@ pub enum Feature {
     MediaS3,
     /// Releases composed of others.
     Pipelines,
+    /// Scratch files of a call, in memory.
+    ScratchFiles,
+    /// Bare connections of components.
+    Sockets,
     /// Traces of calls.
     Telemetry,
 }
 
 impl Feature {
     /// All of them, by name.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Cedar,
         Self::Deployments,
         Self::HttpHandler,
         Self::Media,
         Self::MediaS3,
         Self::Pipelines,
+        Self::ScratchFiles,
+        Self::Sockets,
         Self::Telemetry,
     ];
 
@@ -49,6 +55,8 @@ impl Feature {
             Self::Media => "media",
             Self::MediaS3 => "media-s3",
             Self::Pipelines => "pipelines",
+            Self::ScratchFiles => "scratch-files",
+            Self::Sockets => "sockets",
             Self::Telemetry => "telemetry",
         }
     }
@@ -62,6 +70,8 @@ impl Feature {
             Self::Media => cfg!(feature = "media"),
             Self::MediaS3 => cfg!(feature = "media-s3"),
             Self::Pipelines => cfg!(feature = "pipelines"),
+            Self::ScratchFiles => cfg!(feature = "scratch-files"),
+            Self::Sockets => cfg!(feature = "sockets"),
             Self::Telemetry => cfg!(feature = "telemetry"),
         }
     }

@@ -10,6 +10,7 @@ use wasmtime_wasi::FsPerms;
 use crate::abi::ErrorCode;
 use crate::egress::{Connections, Egress, Outlet, is_bare};
 use crate::extensions::{Extensions, Tenant, has_interface};
+use crate::features::Feature;
 use crate::media::MediaStore;
 
 /// The guest's path to scratch files of its own, unless the operator maps a directory there.
@@ -105,6 +106,9 @@ impl GrantSources {
                 let (why, code) = ("policy does not grant it", "capability_denied");
                 return Err(Refused { capability: request.clone(), why, code });
             }
+            if let Some(why) = self.left_out(request) {
+                return Err(Refused { capability: request.clone(), why, code: "feature_not_built" });
+            }
             if let Some(why) = self.lacks(request, own_env) {
                 let code = match request {
                     // Policy grants it: it is this executor that was started without it.
@@ -156,6 +160,21 @@ impl GrantSources {
     /// Whether a path is that of scratch files here.
     pub(super) fn is_scratch(&self, path: &GuestPath) -> bool {
         self.scratch && path.as_str() == SCRATCH && !self.files.contains_key(path)
+    }
+
+    /// Why no executor that was built like this one can provide it.
+    fn left_out(&self, request: &Capability) -> Option<&'static str> {
+        match request {
+            Capability::Filesystem { path, .. }
+                if self.is_scratch(path) && !Feature::ScratchFiles.is_built() =>
+            {
+                Some("this executor was built without the feature `scratch-files`")
+            }
+            Capability::Network { .. } if is_bare(request) && !Feature::Sockets.is_built() => {
+                Some("this executor was built without the feature `sockets`")
+            }
+            _ => None,
+        }
     }
 
     /// Why this executor cannot provide what policy would grant.
@@ -352,6 +371,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_build_left_out_is_refused_by_name() {
+        let sources = GrantSources { scratch: true, ..GrantSources::default() };
+        for (text, feature) in [
+            ("filesystem:write:/tmp", Feature::ScratchFiles),
+            ("network:tcp:db.example.com:5432", Feature::Sockets),
+        ] {
+            let asked = capabilities(&[text]);
+            let refused = sources.grant(&asked, asked.clone(), &[]).err();
+            let left_out = refused.filter(|refused| refused.code == "feature_not_built");
+            assert_eq!(left_out.is_some(), !feature.is_built(), "{text}");
+            let names = |refused: Refused| refused.why.ends_with(&format!("`{}`", feature.name()));
+            assert!(left_out.is_none_or(names), "{text}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "scratch-files")]
     fn scratch_is_one_path_and_what_the_operator_maps_there_comes_first() {
         let sources = GrantSources { scratch: true, ..GrantSources::default() };
         let of = |sources: &GrantSources, texts: &[&str]| {

@@ -38,8 +38,10 @@ use trust_store::{Denial, UnixTime};
 
 pub use content::Content;
 pub use denied::Denied;
+pub(crate) use grants::Lookup;
+#[cfg(feature = "scratch-files")]
+pub(crate) use grants::SCRATCH;
 pub use grants::{GrantSet, GrantSources, Refused};
-pub(crate) use grants::{Lookup, SCRATCH};
 pub use rollout::RuntimeRollout;
 pub(crate) use rollout::is_named;
 pub use rules::{NoRuleEngine, Rules};

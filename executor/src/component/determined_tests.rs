@@ -7,6 +7,7 @@ use bytes::Bytes;
 use executor_engine::Profile;
 use executor_engine::pool::PoolLimits;
 
+#[cfg(feature = "scratch-files")]
 use super::scratch_tests;
 use crate::admission::{GrantSet, GrantSources};
 use crate::clock;
@@ -178,6 +179,7 @@ fn the_handles_of_a_core_module_are_numbered_alike() {
 }
 
 #[test]
+#[cfg(feature = "scratch-files")]
 fn scratch_files_are_of_the_call_and_of_no_machine() {
     let module = prepared(runtime(), &scratch_tests::fills(), scratch_tests::granting("write"));
     let first = called(&module, b"x").output;

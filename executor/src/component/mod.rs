@@ -20,7 +20,9 @@ mod linker;
 mod preview1_tests;
 #[cfg(test)]
 mod revoked_tests;
+#[cfg_attr(not(feature = "scratch-files"), path = "scratch/absent.rs")]
 mod scratch;
+#[cfg_attr(not(feature = "sockets"), path = "sockets/absent.rs")]
 mod sockets;
 mod standard_output;
 mod wasi;
@@ -33,7 +35,7 @@ pub(crate) use determined_tests::tells;
 #[cfg(feature = "http-handler")]
 pub(crate) use http::Http;
 pub(crate) use linker::ComponentLinkers;
-#[cfg(test)]
+#[cfg(all(test, feature = "scratch-files"))]
 pub(crate) use scratch::tests as scratch_tests;
 pub(crate) use wasi::Wasi;
 #[cfg(test)]

@@ -114,6 +114,10 @@ pub(crate) struct Wasi {
     ctx: WasiCtx,
     stdout: Kept,
     stderr: Kept,
+    #[cfg_attr(
+        not(feature = "scratch-files"),
+        expect(dead_code, reason = "nobody asks where there are none")
+    )]
     scratch: Option<Scratch>,
     connections: Option<Arc<Connections>>,
 }
@@ -135,11 +139,13 @@ impl WasiView for GuestState {
 
 impl GuestState {
     /// The scratch files of the call, if it was granted any.
+    #[cfg(feature = "scratch-files")]
     pub(super) fn scratch(&mut self) -> Option<&Scratch> {
         self.extras().wasi.as_ref()?.scratch.as_ref()
     }
 
     /// The bare connections of the call, if it was granted any.
+    #[cfg(feature = "sockets")]
     pub(super) fn connections(&mut self) -> Option<Arc<Connections>> {
         self.extras().wasi.as_ref()?.connections.clone()
     }

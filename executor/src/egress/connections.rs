@@ -4,6 +4,10 @@
 //! every address of the answer is judged, and the answer is kept for the call. A connection is made to exactly such an address,
 //! on a port that was granted for a name that led there; nobody is asked again in between. An address that no name led to is
 //! connected to only where the grant names the address itself.
+#![cfg_attr(
+    not(feature = "sockets"),
+    allow(dead_code, reason = "a build without it refuses who would use it")
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};

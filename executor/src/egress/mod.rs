@@ -31,7 +31,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use trust_store::capability::{Capability, HostPattern, Protocol};
 
 pub use addresses::{AddressRules, Network, NoNetwork};
-pub(crate) use connections::{Connections, Found, is_bare};
+#[cfg(feature = "sockets")]
+pub(crate) use connections::Found;
+pub(crate) use connections::{Connections, is_bare};
 use message::Outgoing;
 pub(crate) use resolver::MAX_LOOKUPS;
 use resolver::{AddressDenied, Judged, MAX_LOOKUPS_OF_AGENT, Names, NoAddress, SystemNames};

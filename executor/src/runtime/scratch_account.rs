@@ -1,4 +1,8 @@
 //! What a call's scratch files take: memory of the call, beside that of its guest and bounded together with it.
+#![cfg_attr(
+    not(feature = "scratch-files"),
+    allow(dead_code, reason = "a build without it refuses who would use it")
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

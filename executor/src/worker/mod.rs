@@ -36,7 +36,7 @@ mod limits;
 mod lines_tests;
 mod process;
 mod remote;
-#[cfg(test)]
+#[cfg(all(test, feature = "scratch-files"))]
 mod scratch_tests;
 mod serve;
 mod spawner;
