@@ -29,8 +29,9 @@ const AGREED: Duration = Duration::from_millis(4 * EPOCH_TICK_MILLIS);
 /// the calls of everybody else of its signer for what it had no part in.
 const OBEY: Duration = Duration::from_millis(500);
 
-/// How long it may take however little it used: one that sleeps is as disobedient as one that spins.
-const OBEY_AT_LATEST: Duration = Duration::from_secs(5);
+/// How long it may take however little it used: one that sleeps is as disobedient as one that spins, and what was revoked ends within
+/// five seconds, of which an announcement takes one.
+const OBEY_AT_LATEST: Duration = Duration::from_secs(3);
 
 /// How a conversation about a call ended.
 pub(super) enum Carried {
