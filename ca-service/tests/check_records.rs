@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::fixture;
 
 use ca_pki::crl::RevocationReason;
@@ -115,6 +117,53 @@ async fn a_list_whose_signature_is_not_its_issuers_is_found() {
         store(&whole.der);
     }
     check_ca(&*site.open().await).await;
+}
+
+/// What an authority at work writes between two reads of the checker is no finding; what is wrong is found there, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_beside_an_authority_at_work_finds_what_is_wrong_and_nothing_else() {
+    let site = Site::new().await;
+    let authority = site.open().await;
+    for _ in 0..3 {
+        authority.publish_all().await.unwrap();
+    }
+    drop(authority);
+    for wrong in [None, Some("between its numbers 1 and 3, 1 were neither allotted nor skipped by a restore")] {
+        if wrong.is_some() {
+            let lost = format!("DELETE FROM crl_number WHERE {COMPLETE} AND number = 2");
+            fixture::execute(&site.settings, &lost);
+        }
+        let authority = site.open().await;
+        let checked = AtomicBool::new(false);
+        let work = async {
+            let mut certificates = 0;
+            while !checked.load(Ordering::Acquire) {
+                let own = Own::enrolled(&authority, &format!("dev{certificates}@example.com")).await;
+                let (serial, reason) = (own.issued.serial, RevocationReason::Superseded);
+                authority.revoke(&serial, reason, None, "test").await.unwrap();
+                authority.publish_due().await.unwrap();
+                certificates += 1;
+            }
+            certificates
+        };
+        let checks = async {
+            let mut found = Vec::new();
+            for _ in 0..5 {
+                found.push(check::run(&authority).await.unwrap().findings);
+            }
+            checked.store(true, Ordering::Release);
+            found
+        };
+        let (certificates, found) = tokio::join!(work, checks);
+        assert!(certificates > 0);
+        let announced = "the audit trail announces its number 2, which has no record";
+        let expected: Vec<String> = wrong
+            .into_iter()
+            .flat_map(|wrong| [wrong, announced])
+            .map(|wrong| format!("list code-signing Complete: {wrong}"))
+            .collect();
+        assert_eq!(found, vec![expected; 5]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
