@@ -5,8 +5,10 @@
 CARGO ?= cargo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 RELEASE = $${CARGO_TARGET_DIR:-target}/release
+# More features in everything that is built here, so that what runs them later builds nothing twice: WITH=ca-service/pkcs11.
+WITH ?=
 # What ships by default: the executor admits and runs, and leaves out the rest (executor/Cargo.toml).
-LEAN = --workspace --exclude executor-compiler
+LEAN = --workspace --exclude executor-compiler $(addprefix --features ,$(WITH))
 # The same with all of the executor, which is what the suites, the demo and the benches are about. Only `executor` itself differs.
 ALL_BUT_COMPILER = $(LEAN) --features executor/full
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
@@ -46,7 +48,7 @@ test: build ## all that needs only Rust and a C compiler
 check: ## formatting, clippy, documentation, licences and bans
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(ALL_BUT_COMPILER) --all-targets -- -D warnings
-	$(CARGO) clippy $(LEAN) --lib --bins -- -D warnings
+	$(CARGO) clippy --workspace --exclude executor-compiler --lib --bins -- -D warnings
 	$(CARGO) clippy -p executor-compiler --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(ALL_BUT_COMPILER) --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p executor-compiler --document-private-items
