@@ -23,6 +23,8 @@ mod full;
 mod issuance;
 #[path = "ca/load.rs"]
 mod load;
+#[path = "ca/loopback.rs"]
+mod loopback;
 #[path = "ca/machine.rs"]
 mod machine;
 #[path = "ca/rows.rs"]

@@ -128,7 +128,8 @@ async fn a_check_beside_an_authority_at_work_finds_what_is_wrong_and_nothing_els
         authority.publish_all().await.unwrap();
     }
     drop(authority);
-    for wrong in [None, Some("between its numbers 1 and 3, 1 were neither allotted nor skipped by a restore")] {
+    for wrong in [None, Some("between its numbers 1 and 3, 1 were neither allotted nor skipped by a restore")]
+    {
         if wrong.is_some() {
             let lost = format!("DELETE FROM crl_number WHERE {COMPLETE} AND number = 2");
             fixture::execute(&site.settings, &lost);

@@ -20,6 +20,11 @@ impl Connection {
         Self { stream, buffer: Vec::with_capacity(32 * 1024) }
     }
 
+    /// The whole of the last answer, as it came.
+    pub(crate) fn last_answer(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Sends one request and reads its answer: status and body.
     pub(crate) async fn call(&mut self, request: &[u8]) -> (u16, &[u8]) {
         self.stream.write_all(request).await.unwrap();

@@ -4,8 +4,13 @@ use std::io::BufRead as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use executor_api::health::health_check_response::ServingStatus;
+use executor_api::health::health_client::HealthClient;
+use executor_api::health::health_server::{Health, HealthServer};
+use executor_api::health::{HealthCheckRequest, HealthCheckResponse};
 use executor_api::v1::ExecuteAgentRequest;
 use executor_api::v1::executor_client::ExecutorClient;
+use tonic::{Request, Response, Status};
 
 use crate::Figures;
 use crate::guests::Guests;
@@ -56,34 +61,114 @@ pub(crate) fn measure(figures: &mut Figures) {
     child.wait().unwrap();
 }
 
-/// Calls a loaded agent over gRPC from many callers: admission cached, audit on, one machine for both sides.
+/// Calls a loaded agent over gRPC from many callers: admission cached, audit on, one machine for both sides. In turns with it a server
+/// of the bare library that does nothing but answer.
 pub(crate) async fn grpc(stack: &Stack, guests: &Guests, figures: &mut Figures) {
     stack.ctl(&["run", stack.folder().join(&guests.core.id).to_str().unwrap()]);
-    let mut rates = Vec::new();
+    let bare = Bare::serve();
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let lasting = Duration::from_secs(3);
-        let calls = (0..CALLERS).map(|_| {
-            caller(stack.json("/executor/grpc"), stack.admin_token(), guests.core.id.clone(), lasting)
-        });
-        let counts = futures_util::future::join_all(calls.map(tokio::spawn)).await;
-        let total: u64 = counts.into_iter().map(Result::unwrap).sum();
-        rates.push(total as f64 / lasting.as_secs_f64());
+        let calls = || caller(stack.json("/executor/grpc"), stack.admin_token(), guests.core.id.clone());
+        ours.push(rate(calls).await);
+        peers.push(rate(|| checker(bare.url.clone())).await);
     }
-    rates.sort_by(f64::total_cmp);
-    figures.insert("grpc_calls_per_s", rates[1]);
+    for (name, mut rates) in [("grpc_calls_per_s", ours), ("peer_bare_grpc_calls_per_s", peers)] {
+        rates.sort_by(f64::total_cmp);
+        figures.insert(name, rates[1]);
+    }
 }
 
-async fn caller(url: String, token: String, agent: String, lasting: Duration) -> u64 {
+/// Time of one measurement.
+const LASTING: Duration = Duration::from_secs(3);
+
+/// Calls a second of all callers together.
+async fn rate<F>(one: impl Fn() -> F) -> f64
+where
+    F: Future<Output = u64> + Send + 'static,
+{
+    let callers: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(one())).collect();
+    let mut total = 0;
+    for caller in callers {
+        total += caller.await.unwrap();
+    }
+    total as f64 / LASTING.as_secs_f64()
+}
+
+async fn caller(url: String, token: String, agent: String) -> u64 {
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     let mut client = ExecutorClient::new(channel);
     let asked = ExecuteAgentRequest { agent, input: "the input of a call".into(), ..Default::default() };
     let bearer: tonic::metadata::MetadataValue<_> = format!("Bearer {token}").parse().unwrap();
     let (start, mut count) = (Instant::now(), 0);
-    while start.elapsed() < lasting {
+    while start.elapsed() < LASTING {
         let mut request = tonic::Request::new(asked.clone());
         request.metadata_mut().insert("authorization", bearer.clone());
         client.execute_agent(request).await.unwrap();
         count += 1;
     }
     count
+}
+
+async fn checker(url: String) -> u64 {
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let mut client = HealthClient::new(channel);
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < LASTING {
+        client.check(HealthCheckRequest { service: "the input of a call".into() }).await.unwrap();
+        count += 1;
+    }
+    count
+}
+
+/// A server of the bare library on two threads of its own, until it is dropped.
+struct Bare {
+    url: String,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Bare {
+    fn serve() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let accepted = futures_util::stream::unfold(listener, async |listener| {
+                let stream = listener.accept().await.map(|(stream, _)| {
+                    stream.set_nodelay(true).unwrap();
+                    stream
+                });
+                Some((stream, listener))
+            });
+            let server = tonic::transport::Server::builder().add_service(HealthServer::new(Answering));
+            server.serve_with_incoming(accepted).await.unwrap();
+        });
+        Self { url, runtime: Some(runtime) }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        // Its threads cannot be waited for by those of another runtime.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Answering;
+
+#[tonic::async_trait]
+impl Health for Answering {
+    type WatchStream = futures_util::stream::Empty<Result<HealthCheckResponse, Status>>;
+
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
+    }
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("nobody watches"))
+    }
 }
