@@ -186,7 +186,8 @@ impl AgentComponent {
     /// Makes an instance and calls it; may wait in host calls.
     async fn serve(&self, store: &mut Store<GuestState>) -> Result<Ended, Failed> {
         if let Entry::Http(handler) = &self.entry {
-            return handler.serve(&self.pre, store).await.map(Ended::Command);
+            // In a place of its own, as below: what few guests have would make the future of all of them large.
+            return Box::pin(handler.serve(&self.pre, store)).await.map(Ended::Command);
         }
         let instance = self.pre.instantiate_async(&mut *store).await.map_err(Failed::Instantiate)?;
         store.data_mut().instantiated();
@@ -196,7 +197,7 @@ impl AgentComponent {
             }
             Entry::AgentOnWasi(process, lifecycle) => {
                 if let Some(lifecycle) = lifecycle
-                    && let Err(text) = lifecycle.init(store, &instance).await?
+                    && let Err(text) = Box::pin(lifecycle.init(store, &instance)).await?
                 {
                     return Ok(Ended::Agent(Err(text)));
                 }
@@ -205,7 +206,7 @@ impl AgentComponent {
                     .map_err(Failed::Run)?;
                 let (answer,) = process.call_async(&mut *store, ()).await.map_err(Failed::Run)?;
                 if let Some(lifecycle) = lifecycle {
-                    lifecycle.shutdown(store, &instance).await?;
+                    Box::pin(lifecycle.shutdown(store, &instance)).await?;
                 }
                 Ok(Ended::Agent(answer))
             }

@@ -2,14 +2,15 @@
 //!
 //! Everything is kept as well, and becomes the log when the guest has ended; what was shown is not shown again.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::abi::sinks::{Level, LogRecord, escape};
 use crate::runtime::{CallLimits, ReadAlong};
@@ -49,7 +50,8 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A standard stream whose bytes are kept.
 #[derive(Clone)]
 pub(super) struct Kept {
-    pipe: MemoryOutputPipe,
+    most: usize,
+    written: Arc<Mutex<Vec<u8>>>,
     shown: Option<Arc<Mutex<Shown>>>,
 }
 
@@ -73,7 +75,7 @@ struct Shown {
 impl Kept {
     /// At most so many bytes.
     pub(super) fn of(bytes: usize) -> Self {
-        Self { pipe: MemoryOutputPipe::new(bytes), shown: None }
+        Self { most: bytes, written: Arc::default(), shown: None }
     }
 
     /// The same, whose lines are shown as far as a log under these limits has room; `plain` where a line is nothing but a line.
@@ -91,12 +93,20 @@ impl Kept {
         self.shown.is_some()
     }
 
-    /// Everything that was written, of which the last line need not be whole.
-    pub(super) fn contents(&self) -> Bytes {
+    /// Takes everything that was written, of which the last line need not be whole.
+    pub(super) fn take(&self) -> Vec<u8> {
         if let Some(shown) = &self.shown {
             shown.lock().end();
         }
-        self.pipe.contents()
+        std::mem::take(&mut self.written.lock())
+    }
+
+    /// Keeps these bytes, for which there is room, and shows them.
+    fn keep(&self, written: &mut Vec<u8>, bytes: &[u8]) {
+        written.extend_from_slice(bytes);
+        if let Some(shown) = &self.shown {
+            shown.lock().take(bytes);
+        }
     }
 }
 
@@ -170,7 +180,7 @@ impl IsTerminal for Kept {
 
 impl StdoutStream for Kept {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.pipe.clone())
+        Box::new(self.clone())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
@@ -178,21 +188,43 @@ impl StdoutStream for Kept {
     }
 }
 
+impl AsyncWrite for Kept {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let mut written = self.written.lock();
+        let room = self.most.saturating_sub(written.len());
+        let fitting = bytes.get(..room).unwrap_or(bytes);
+        self.keep(&mut written, fitting);
+        Poll::Ready(Ok(fitting.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl OutputStream for Kept {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.pipe.write(bytes.clone())?;
-        if let Some(shown) = &self.shown {
-            shown.lock().take(&bytes);
+        let mut written = self.written.lock();
+        if bytes.len() > self.most.saturating_sub(written.len()) {
+            return Err(StreamError::Trap(wasmtime::Error::msg("written beyond what check-write allowed")));
         }
+        self.keep(&mut written, &bytes);
         Ok(())
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        self.pipe.flush()
+        Ok(())
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        self.pipe.check_write()
+        match self.most.saturating_sub(self.written.lock().len()) {
+            0 => Err(StreamError::Closed),
+            room => Ok(room),
+        }
     }
 }
 
@@ -255,7 +287,7 @@ mod tests {
             error.write(Bytes::from_static(piece.as_bytes())).unwrap();
         }
         let whole = "half way\nmetric: n 1\nwarn: b\r\nno\nbeyond the three\nend";
-        assert_eq!(error.contents(), whole);
+        assert_eq!(error.take(), whole);
         let line = |level, text: &str| Ok((level, text.to_owned()));
         let expected =
             [line(Level::Info, "half way"), line(Level::Warn, "b"), line(Level::Info, "no"), Err(2)];
@@ -263,7 +295,7 @@ mod tests {
         // What has no room is refused as a whole, and not shown.
         let (mut full, pipe) = read_along(4, true, 3, 64);
         assert!(full.write(Bytes::from_static(b"12345\n")).is_err());
-        assert_eq!(full.contents(), "");
+        assert_eq!(full.take(), "");
         assert!(shown(&pipe).await.is_empty());
     }
 
@@ -286,7 +318,7 @@ mod tests {
         output.write(Bytes::from(vec![b'x'; LONGEST])).unwrap();
         output.write(Bytes::from_static(b"\nafter")).unwrap();
         output.write(Bytes::from(vec![b'y'; LONGEST])).unwrap();
-        assert_eq!(output.contents().len(), 7 + 100 * 4096 + 9 + 2 * 101 + LONGEST + 6 + LONGEST);
+        assert_eq!(output.take().len(), 7 + 100 * 4096 + 9 + 2 * 101 + LONGEST + 6 + LONGEST);
         let line = |text: &str| Ok((Level::Info, text.to_owned()));
         let expected = [line("before"), Err(1), line("between"), Err(2), line(&"x".repeat(LONGEST)), Err(1)];
         assert_eq!(shown(&pipe).await, expected);

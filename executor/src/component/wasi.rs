@@ -166,9 +166,15 @@ pub(super) fn prepare(state: &mut GuestState, stdout_is: StdoutIs) -> wasmtime::
         .stdout(stdout.clone())
         .stderr(stderr.clone())
         .max_random_size(MAX_RANDOM);
-    let variables = state.variables().map_err(|_| wasmtime::Error::msg("the variables cannot be had"))?;
-    for (name, value) in &variables {
-        builder.env(name, value);
+    if state.door().is_none() {
+        for (name, value) in state.grants().env() {
+            builder.env(name, value);
+        }
+    } else {
+        let asked = state.variables().map_err(|_| wasmtime::Error::msg("the variables cannot be had"))?;
+        for (name, value) in &asked {
+            builder.env(name, value);
+        }
     }
     for directory in state.grants().directories() {
         builder.preopened_dir(&directory.host, directory.guest.as_str(), directory.perms())?;
@@ -198,7 +204,7 @@ pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
         sockets::account(state, connections);
     }
     let was_shown = wasi.stderr.was_shown();
-    for line in String::from_utf8_lossy(&wasi.stderr.contents()).lines() {
+    for line in String::from_utf8_lossy(&wasi.stderr.take()).lines() {
         match Line::read(line) {
             Line::Metric(name, value) => {
                 let (extras, calls) = state.extras_and_calls();
@@ -211,10 +217,10 @@ pub(super) fn collect(state: &mut GuestState, stdout_is: StdoutIs) {
         }
     }
     match stdout_is {
-        StdoutIs::Output => state.output = wasi.stdout.contents().to_vec(),
+        StdoutIs::Output => state.output = wasi.stdout.take(),
         StdoutIs::Log => {
             let was_shown = wasi.stdout.was_shown();
-            let (contents, longest) = (wasi.stdout.contents(), state.limits().log_bytes);
+            let (contents, longest) = (wasi.stdout.take(), state.limits().log_bytes);
             // By bytes: nothing is made of a line that has no room, and one may be as long as the output of a call.
             for line in lines(&contents) {
                 if line.len() > longest {
@@ -246,8 +252,9 @@ pub(super) fn run<T>(
     deadline: Instant,
     guest: impl Future<Output = Result<T, Failed>>,
 ) -> Result<T, Failed> {
+    // Here, and not in what is handed on: it is large, and would be copied at each step.
+    let mut guest = std::pin::pin!(guest);
     let watched = async {
-        let mut guest = std::pin::pin!(guest);
         // Most guests never wait, and a timer costs more than what they do.
         if let Poll::Ready(done) = futures_util::poll!(guest.as_mut()) {
             return done;
