@@ -4,8 +4,8 @@
 //! together: two agents may share one module, and one agent may have releases of several modules loaded.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use executor_engine::ModuleDigest;
@@ -15,7 +15,7 @@ use trust_store::policy::TrustLevel;
 
 use crate::admission::{AdmittedModule, Denied, Facts, GrantSet, Publisher};
 use crate::grace::{Due, Ending, Endings, Grace};
-use crate::metrics::size_bucket;
+use crate::metrics::{Series, size_bucket};
 use crate::queue::Share;
 use crate::records::not_loaded;
 use crate::runtime::{AdmissionId, LiveInstances, Prepared};
@@ -32,6 +32,8 @@ pub(crate) struct Agent {
     pub(crate) grants_digest: String,
     /// The range that the module's size lies in.
     pub(crate) size_bucket: &'static str,
+    /// What its calls are counted in, from the first one on.
+    pub(crate) series: OnceLock<Series>,
     /// Place in the order of loads.
     pub(crate) order: u64,
     /// Its places for calls.
@@ -98,6 +100,7 @@ impl Agent {
             attestation,
             grants_digest: grants_digest(admitted.grants()),
             size_bucket: size_bucket(admitted.module().len()),
+            series: OnceLock::new(),
             order,
             share: prepared.share(),
             prepared: Arc::new(prepared),

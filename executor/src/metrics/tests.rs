@@ -4,7 +4,7 @@ use super::*;
 use crate::admission::{GrantSet, GrantSources};
 use crate::executor::Terms;
 use crate::gauges::{Gauges, MAX_INSTANCES};
-use crate::runtime::CallLimits;
+use crate::runtime::{CallError, CallLimits, Usage};
 use crate::testing::{Server, admitted, wat_echo, wat_spin};
 
 /// What dashboards of the first products read: name, kind, labels. None is renamed, and none loses a label.
@@ -81,6 +81,76 @@ async fn the_names_of_the_first_products_are_there_with_their_labels() {
             || text.contains("{le=\"0.000001\"}"),
         "{text}"
     );
+}
+
+/// An agent that nobody has called.
+async fn uncalled(server: &Server, id: &str) -> Arc<LoadedAgent> {
+    let module = admitted(wat_echo(), GrantSet::default(), CallLimits::default());
+    server.executor.admit_for_test(module.called(id, "a@example.org")).await;
+    server.executor.agent(id).unwrap()
+}
+
+/// A call that took a microsecond and a page of memory, and was measured closely.
+fn measured() -> Ended {
+    let usage = Usage { wall_us: 1, memory_bytes: 65_536, ..Usage::default() };
+    let failed = Err(CallError::Host { detail: String::new() });
+    Ended { instantiation: Some(Duration::from_micros(1)), ..Ended::plain(failed, usage) }
+}
+
+fn scrape(metrics: &Metrics) -> String {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_agent_and_past_the_bound_as_those_of_others() {
+    let server = Server::start().await;
+    let (first, again) = (uncalled(&server, "metrics.a").await, uncalled(&server, "metrics.a").await);
+    assert!(!Arc::ptr_eq(&first, &again), "loaded twice");
+    let (late, later) = (uncalled(&server, "metrics.b").await, uncalled(&server, "metrics.c").await);
+    let metrics = Metrics::default();
+    for agent in [&first, &first, &again] {
+        metrics.ended(agent, "success", &measured());
+    }
+    for n in 1..MAX_AGENT_LABELS {
+        assert_eq!(metrics.agent_label(&format!("other{n}")), format!("other{n}"));
+    }
+    for agent in [&late, &later, &late, &first] {
+        metrics.ended(agent, "trap", &measured());
+    }
+    let text = scrape(&metrics);
+    for series in [
+        "wasm_instances_total{status=\"success\"} 3",
+        "wasm_instances_total{status=\"trap\"} 4",
+        "mentatlab_wasm_execution_seconds_count{agent_id=\"metrics.a\",operation=\"process\"} 4",
+        "mentatlab_wasm_execution_seconds_count{agent_id=\"other\",operation=\"process\"} 3",
+        "mentatlab_wasm_memory_bytes{agent_id=\"metrics.a\"} 65536",
+        "mentatlab_wasm_memory_bytes{agent_id=\"other\"} 65536",
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series} is not in {text}");
+    }
+    let instantiated = |agent: &str| {
+        let series = format!("mentatlab_wasm_instantiation_seconds_count{{agent_id=\"{agent}\",");
+        text.lines()
+            .filter(|line| line.starts_with(&series))
+            .map(|line| line.rsplit_once(' ').unwrap().1)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((instantiated("metrics.a"), instantiated("other")), (vec!["4"], vec!["3"]));
+    assert!(!text.contains("metrics.b") && !text.contains("metrics.c"), "{text}");
+}
+
+#[tokio::test]
+async fn memory_by_agent_is_not_kept_where_no_scrape_shows_it() {
+    let server = Server::start().await;
+    let agent = uncalled(&server, "metrics.quiet").await;
+    let settings = MetricsSettings { instances: true, ..MetricsSettings::default() };
+    let metrics = Metrics::new(settings);
+    metrics.ended(&agent, "internal", &measured());
+    assert_eq!((metrics.0.execution.len(), metrics.0.memory.len()), (1, 0));
 }
 
 /// A scrape where the operator asked for instances.
@@ -171,10 +241,7 @@ fn no_organisation_is_a_label_that_the_operator_did_not_list() {
     }
     metrics.verified(took, true, SignerOrg::Nameless);
     metrics.verified(took, false, SignerOrg::Unverified);
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let text = scrape(&metrics);
     let counts: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("mentatlab_attestation_verify_seconds_count"))
