@@ -16,12 +16,13 @@
 //! "Everybody on loopback" means the programs of this machine, not the web pages that its browsers show: what a page
 //! of another origin sends is refused, and so is what comes under a name that somebody else's DNS leads here.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::Authority;
 use http::{HeaderMap, Method};
-use service::admin::{AdminAuth, AdminConfig};
+use service::admin::{AdminAuth, AdminConfig, AdminIdentity};
 use service::{Peer, StartRefusal};
 
 use crate::admission::Denied;
@@ -31,9 +32,17 @@ use crate::config::{CallerRole, CallerSettings};
 /// Decides by headers and connection.
 #[derive(Debug, Clone)]
 pub struct Access {
-    admin: Option<AdminAuth>,
+    administrators: Option<Arc<Administrators>>,
     callers: Arc<[Known]>,
     loopback: bool,
+}
+
+/// Who is let in to do everything.
+#[derive(Debug)]
+struct Administrators {
+    auth: AdminAuth,
+    /// Whom each of them is as a caller, made once: by the name of what recognised it.
+    callers: HashMap<String, Caller>,
 }
 
 /// A caller that is named in the configuration.
@@ -71,7 +80,8 @@ impl Access {
         callers: &[CallerSettings],
         loopback: bool,
     ) -> Result<Self, StartRefusal> {
-        let admin = if *admin == AdminConfig::default() { None } else { Some(AdminAuth::new(admin)?) };
+        let administrators =
+            if *admin == AdminConfig::default() { None } else { Some(Arc::new(Administrators::new(admin)?)) };
         let known = |named: &CallerSettings| {
             let caller = Caller::new(format!("caller:{}", named.name));
             let caller = match &named.agents {
@@ -81,7 +91,7 @@ impl Access {
             Ok(Known { auth: AdminAuth::new(&named.who)?, role: named.role, caller })
         };
         let callers = callers.iter().map(known).collect::<Result<Arc<[_]>, StartRefusal>>()?;
-        Ok(Self { admin, callers, loopback })
+        Ok(Self { administrators, callers, loopback })
     }
 
     /// Lets a caller through, and says who it is.
@@ -90,9 +100,9 @@ impl Access {
     ///
     /// `unauthorized` for somebody who is not known, `role_not_allowed` for somebody who is.
     pub fn check(&self, role: Role, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Denied> {
-        let Some(admin) = &self.admin else { return Ok(Caller::default()) };
-        if let Some(identity) = admin.recognise(headers, peer) {
-            return Ok(Caller::new(format!("administrator:{}", identity.name())));
+        let Some(administrators) = &self.administrators else { return Ok(Caller::default()) };
+        if let Some(identity) = administrators.auth.recognise(headers, peer) {
+            return Ok(administrators.caller(&identity));
         }
         let named = self.callers.iter().find(|known| known.auth.recognise(headers, peer).is_some());
         let (caller, held) = match (named, peer.certificate()) {
@@ -155,6 +165,25 @@ impl Access {
         }
         Ok(())
     }
+}
+
+impl Administrators {
+    fn new(admin: &AdminConfig) -> Result<Self, StartRefusal> {
+        let subjects =
+            admin.subjects.iter().map(|subject| AdminIdentity::Certificate { subject: subject.clone() });
+        let identities = subjects.chain([AdminIdentity::Token]);
+        let callers = identities.map(|identity| (identity.name().to_owned(), administrator(&identity)));
+        Ok(Self { auth: AdminAuth::new(admin)?, callers: callers.collect() })
+    }
+
+    fn caller(&self, identity: &AdminIdentity) -> Caller {
+        let known = self.callers.get(identity.name()).cloned();
+        known.unwrap_or_else(|| administrator(identity))
+    }
+}
+
+fn administrator(identity: &AdminIdentity) -> Caller {
+    Caller::new(format!("administrator:{}", identity.name()))
 }
 
 /// A web page asks.
@@ -263,6 +292,10 @@ mod tests {
             });
             assert_eq!(got, roles, "{who:?}");
         }
+        // As whom it is known, whatever recognised it, is the same each time, and nothing that is made for a request.
+        let root = || listed.check(Role::Administer, &HeaderMap::new(), &peer(Some("root"))).unwrap();
+        assert_eq!(&**root().name(), "administrator:CN=root");
+        assert!(Arc::ptr_eq(root().name(), root().name()));
         let billing = listed.check(Role::Execute, &HeaderMap::new(), &peer(Some("billing"))).unwrap();
         assert!(billing.may_call("billing.invoice") && !billing.may_call("mail.send"));
         // Two who hold certificates are two, for whatever is kept for one of them.

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use executor_api::v1::executor_server::{ExecutorServer, SERVICE_NAME};
@@ -61,24 +62,34 @@ fn rule(method: &str) -> Rule {
     Rule { role, message }
 }
 
-/// The services behind their rules.
+/// The services behind their rules. Every request has a clone, so it is one pointer.
 #[derive(Clone)]
-pub struct Front {
+pub struct Front(Arc<Services>);
+
+struct Services {
     access: Access,
     metrics: Metrics,
     names: Routes,
     content: ExecutorServer<Grpc>,
 }
 
+/// Who sent a request, as it was found out here: in the request's extensions, which nothing that is sent gets into.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    /// For what.
+    pub(super) role: Option<Role>,
+    pub(super) caller: Caller,
+}
+
 impl Front {
     /// `names` serves everything, and takes short messages; `content` the methods that take long ones.
-    pub(super) const fn new(
+    pub(super) fn new(
         access: Access,
         metrics: Metrics,
         names: Routes,
         content: ExecutorServer<Grpc>,
     ) -> Self {
-        Self { access, metrics, names, content }
+        Self(Arc::new(Services { access, metrics, names, content }))
     }
 }
 
@@ -91,7 +102,8 @@ impl Service<Request<RequestBody>> for Front {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        let services = &self.0;
         let path = request.uri().path();
         let method = path
             .strip_prefix('/')
@@ -100,14 +112,18 @@ impl Service<Request<RequestBody>> for Front {
         // The standard services tell everybody how the executor is and what it speaks.
         let rule = method.map_or(Rule { role: None, message: Message::Names }, rule);
         let peer = request.extensions().get::<Peer>();
-        if let Err(refused) = judge(&self.access, rule.role, request.headers(), peer) {
-            self.metrics.caller_refused(refused.code);
-            return Box::pin(ready(Ok(refuse(&refused).into_http())));
-        }
+        let caller = match judge(&services.access, rule.role, request.headers(), peer) {
+            Ok(caller) => caller,
+            Err(refused) => {
+                services.metrics.caller_refused(refused.code);
+                return Box::pin(ready(Ok(refuse(&refused).into_http())));
+            }
+        };
+        request.extensions_mut().insert(Judged { role: rule.role, caller });
         match rule.message {
             // The same type of body for both: one copy of the code of all methods.
-            Message::Content => Box::pin(self.content.call(request.map(Body::new))),
-            Message::Names => Box::pin(self.names.call(request.map(Body::new))),
+            Message::Content => Box::pin(services.content.clone().call(request.map(Body::new))),
+            Message::Names => Box::pin(services.names.clone().call(request.map(Body::new))),
         }
     }
 }
@@ -140,7 +156,32 @@ fn not_from_a_page(access: &Access, headers: &HeaderMap) -> Result<(), Denied> {
 
 #[cfg(test)]
 mod tests {
+    use service::admin::AdminConfig;
+    use tonic::Code;
+
     use super::*;
+    use crate::api::caller_tests::refusal;
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn who_was_found_out_here_is_not_found_out_again_but_for_another_role() {
+        let server = Server::start().await;
+        let admin = AdminConfig { subjects: vec!["CN=root".into()], ..AdminConfig::default() };
+        let access = Access::new(&admin, &[], false).unwrap();
+        let grpc = Grpc { executor: Arc::clone(&server.executor), access, arriving: Arc::default() };
+        // Nothing else in these requests says who sent them.
+        let judged = |role| {
+            let mut request = tonic::Request::new(());
+            request.extensions_mut().insert(Judged { role, caller: Caller::new("caller:a") });
+            request
+        };
+        let known = grpc.allow(Role::Execute, &judged(Some(Role::Execute))).unwrap();
+        assert_eq!(known, Caller::new("caller:a"));
+        for other in [None, Some(Role::Read)] {
+            let refused = refusal(grpc.allow(Role::Execute, &judged(other)));
+            assert_eq!(refused, (Code::Unauthenticated, "unauthorized".to_owned()), "{other:?}");
+        }
+    }
 
     /// Reads the methods from the description that is served, so that a new one is decided about here.
     #[test]
