@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use executor_api::audit::{AuditError, AuditEvent, AuditHead, MAX_LINE};
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use trust_store::UnixTime;
@@ -159,7 +160,13 @@ impl Audit {
     /// When the log cannot be written, or there is no room for seconds.
     pub async fn room(&self) -> Result<Slot, Unavailable> {
         self.available()?;
-        match tokio::time::timeout(PATIENCE, self.queue.clone().reserve_owned()).await {
+        // There is room as a rule, and then nothing is waited for.
+        let queue = match self.queue.clone().try_reserve_owned() {
+            Ok(permit) => return Ok(Slot(permit)),
+            Err(TrySendError::Full(queue)) => queue,
+            Err(TrySendError::Closed(_)) => return Err(Unavailable::Failed),
+        };
+        match tokio::time::timeout(PATIENCE, queue.reserve_owned()).await {
             Ok(Ok(permit)) => Ok(Slot(permit)),
             Ok(Err(_)) | Err(_) => Err(Unavailable::Failed),
         }

@@ -154,6 +154,16 @@ fn more_than_the_disk_takes_at_once_is_held_back_and_not_refused() {
 }
 
 #[test]
+fn where_there_is_room_nothing_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(dir.path(), None).unwrap();
+    // Without a timer: whatever waits for a time cannot even begin to.
+    let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    tokio.block_on(audit.record_durably(AuditEvent::default())).unwrap();
+    assert_eq!(audit.sequence(), 1);
+}
+
+#[test]
 fn a_record_too_long_for_a_line_is_cut_and_does_not_end_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let audit = Audit::open(dir.path(), None).unwrap();

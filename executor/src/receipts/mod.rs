@@ -27,6 +27,7 @@ use service::StartRefusal;
 use tlog::bundle::MAX_ENTRY_SIZE;
 use tlog::note::Note;
 use tlog::proof_file::ProofFile;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
@@ -168,7 +169,13 @@ impl Receipts {
     /// When the log takes none, or there is no room for seconds.
     pub async fn room(&self) -> Result<Slot, Unavailable> {
         self.available()?;
-        match tokio::time::timeout(PATIENCE, self.queue.clone().reserve_owned()).await {
+        // There is room as a rule, and then nothing is waited for.
+        let queue = match self.queue.clone().try_reserve_owned() {
+            Ok(permit) => return Ok(Slot(permit)),
+            Err(TrySendError::Full(queue)) => queue,
+            Err(TrySendError::Closed(_)) => return Err(Unavailable::Failed),
+        };
+        match tokio::time::timeout(PATIENCE, queue.reserve_owned()).await {
             Ok(Ok(permit)) => Ok(Slot(permit)),
             Ok(Err(_)) | Err(_) => Err(Unavailable::Failed),
         }

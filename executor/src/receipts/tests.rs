@@ -123,6 +123,18 @@ async fn a_log_without_its_key_is_not_continued_under_another() {
     assert!(!state.path().join("receipt-key").exists());
 }
 
+#[test]
+fn where_there_is_room_nothing_is_waited_for() {
+    let state = tempfile::tempdir().unwrap();
+    // Without a timer: whatever waits for a time cannot even begin to.
+    let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    tokio.block_on(async {
+        let receipts = Receipts::open(state.path()).unwrap();
+        let _slot = receipts.room().await.unwrap();
+        assert_eq!(receipts.pending(), 1);
+    });
+}
+
 #[tokio::test]
 async fn a_log_that_takes_nothing_holds_new_work_back() {
     let state = tempfile::tempdir().unwrap();
