@@ -133,6 +133,11 @@ impl Agent {
         self.judged.lock().verdict.clone()
     }
 
+    /// SHA-256 of the policy that the last verdict is by.
+    pub(crate) fn policy(&self) -> [u8; 32] {
+        self.judged.lock().verdict.policy
+    }
+
     /// What ends calls in flight whose time is up by now, if it still does.
     pub(crate) fn over(&self, now: Instant) -> Option<Ending> {
         self.judged.lock().grace.over(now)

@@ -272,11 +272,10 @@ impl Executor {
             trace.of(agent.id(), agent.digest.to_string(), registration.id.to_string());
         }
         self.draining.refuse()?;
-        self.may_run(&agent)?;
+        let policy = self.admitted_by(&agent)?;
         if let Some(pipeline) = agent.prepared.pipeline() {
             self.steps_may_run(pipeline)?;
         }
-        let policy = agent.verdict().policy;
         if let Some(trace) = trace {
             trace.enter(Phase::Queue);
         }

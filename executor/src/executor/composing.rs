@@ -262,7 +262,7 @@ impl Course<'_> {
             Err(failure) => return self.unbegun(step, failure),
         };
         let time = until.saturating_duration_since(clock::monotonic());
-        let begun = Begun { at_ms: clock::unix_millis(), policy: agent.verdict().policy };
+        let begun = Begun { at_ms: clock::unix_millis(), policy: agent.policy() };
         let call = Call {
             input: input.clone(),
             lowered: Lowered { wall: Some(time), cpu: Some(self.cpu), ..Lowered::default() },

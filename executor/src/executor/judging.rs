@@ -74,14 +74,20 @@ impl Executor {
 
     /// Uses the last verdict while it is young and by current evidence, else judges again.
     pub(super) fn may_run(&self, agent: &Arc<Agent>) -> Result<(), Denied> {
+        self.admitted_by(agent)?;
+        Ok(())
+    }
+
+    /// As [`Self::may_run`]; SHA-256 of the policy that says so.
+    pub(super) fn admitted_by(&self, agent: &Arc<Agent>) -> Result<[u8; 32], Denied> {
         let snapshot = self.parts.collector.snapshot();
         let now = clock::unix_seconds();
         let verdict = agent.verdict();
         let age = u64::try_from(now.saturating_sub(verdict.at)).unwrap_or(u64::MAX);
         if verdict.epoch != snapshot.epoch || age > self.parts.verdict_age.as_secs() || now < verdict.at {
-            return self.recheck(agent, &snapshot, now);
+            return self.recheck(agent, &snapshot, now).map(|()| agent.policy());
         }
-        verdict.denied.map_or(Ok(()), Err)
+        verdict.denied.map_or(Ok(verdict.policy), Err)
     }
 
     /// Judges an agent by this snapshot at this time; stops its instances when it may not run any more.

@@ -136,7 +136,7 @@ impl Executor {
                 capability_grants: texts(agent.prepared.grants().granted()),
                 ..AuditSecurity::default()
             }),
-            policy: Some(hex::encode(agent.verdict().policy)),
+            policy: Some(hex::encode(agent.policy())),
             detail: None,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use executor_api::audit::AuditEvent;
@@ -25,6 +26,8 @@ const MAX_DOUBLINGS: u32 = 7;
 #[derive(Default)]
 pub(super) struct Waiting {
     records: Mutex<Vec<Record>>,
+    /// That there is none any more, as it is with most executors nearly always: no call has to wait for the lock to learn that.
+    none: AtomicBool,
     /// Held by the one task that restores.
     busy: tokio::sync::Mutex<()>,
 }
@@ -91,6 +94,7 @@ impl Waiting {
             passing: 0,
         };
         Self {
+            none: AtomicBool::new(paths.is_empty()),
             records: Mutex::new(paths.into_iter().map(record).collect()),
             busy: tokio::sync::Mutex::default(),
         }
@@ -98,10 +102,10 @@ impl Waiting {
 
     /// Why an agent of the last run does not run, if `name` is one that waits and was loaded after `order`.
     pub(super) fn denial(&self, name: &str, order: Option<u64>) -> Option<Denied> {
-        let records = self.records.lock();
-        if records.is_empty() {
+        if self.none.load(Ordering::Acquire) {
             return None;
         }
+        let records = self.records.lock();
         let wanted = Wanted::of(name);
         let later = |record: &Record| order.is_none_or(|order| record.order > order);
         let fits = |record: &&Record| later(record) && (record.is_unknown() || record.is(&wanted));
@@ -123,11 +127,13 @@ impl Waiting {
         let is_of = |name: RecordName| of.is_none_or(|agent| name.agent == agent);
         let mut records = self.records.lock();
         let removed = records.extract_if(.., |record| record.is(&wanted) && record.name.is_some_and(is_of));
-        removed
+        let removed = removed
             .filter_map(|Record { path, name, id, denied, .. }| {
                 Some(Removed { path, name: name?, id, code: denied.code })
             })
-            .collect()
+            .collect();
+        self.none.store(records.is_empty(), Ordering::Release);
+        removed
     }
 
     /// The agents whose releases of a module wait, by the SHA-256 of their ids.
@@ -207,6 +213,7 @@ impl Waiting {
     pub(super) fn add_for_test(&self, order: u64, path: PathBuf) {
         let added = Self::new(vec![(order, path)]).records.into_inner();
         self.records.lock().extend(added);
+        self.none.store(false, Ordering::Release);
     }
 
     /// A record that was looked at and waits.
@@ -220,6 +227,7 @@ impl Waiting {
             record.denied = Denied::in_step(11, "checkpoint_stale", "");
         }
         self.records.lock().extend(added);
+        self.none.store(false, Ordering::Release);
     }
 
     /// Ends the wait of a record. `then` learns whether it still waited, and nothing happens to it in between.
@@ -228,6 +236,8 @@ impl Waiting {
         let count = records.len();
         records.retain(|record| record.path != path);
         then(records.len() < count);
+        // After that: who learns that nobody waits finds what waited.
+        self.none.store(records.is_empty(), Ordering::Release);
     }
 
     /// The next record that evidence of this epoch was not asked about, or that is to be judged by it again.
@@ -351,6 +361,24 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_asked_about_for_as_long_as_any_record_waits() {
+        let (one, other) = (PathBuf::from("one.agent"), PathBuf::from("other.agent"));
+        let waiting = Waiting::new(vec![(1, one.clone()), (2, other.clone())]);
+        let code = || waiting.denial("a.b", None).map(|denied| denied.code);
+        assert_eq!(code(), Some("restoring"));
+        waiting.settle(&one, |waited| assert!(waited));
+        assert_eq!(code(), Some("restoring"), "there is another one");
+        waiting.settle(&other, |waited| assert!(waited));
+        assert_eq!(code(), None);
+        // The same where the last one is taken away.
+        waiting.add_publisher_for_test("a.b", &Publisher::new("a@example.org", ""));
+        assert_eq!(code(), Some("checkpoint_stale"));
+        assert_eq!(waiting.remove("a.b", None).len(), 1);
+        assert!(code().is_none() && waiting.none.load(Ordering::Acquire));
+        assert!(Waiting::new(Vec::new()).none.load(Ordering::Acquire));
+    }
 
     #[test]
     fn what_was_denied_for_a_reason_of_a_moment_is_judged_again_without_newer_evidence() {

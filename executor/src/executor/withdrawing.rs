@@ -106,7 +106,7 @@ impl Stopper {
             event_type: "withdrawal".into(),
             agent: Some(audit_agent(agent)),
             detail: Some(format!("{stopped} instances stopped: {}", ending.code)),
-            policy: Some(hex::encode(agent.verdict().policy)),
+            policy: Some(hex::encode(agent.policy())),
             ..AuditEvent::default()
         };
         if self.audit.record(event).is_err() {
