@@ -17,7 +17,7 @@ use crate::admission::{AdmittedModule, Denied, Facts, GrantSet, Publisher};
 use crate::grace::{Due, Ending, Endings, Grace};
 use crate::metrics::{Series, size_bucket};
 use crate::queue::Share;
-use crate::records::not_loaded;
+use crate::records::{ReleaseTexts, not_loaded};
 use crate::runtime::{AdmissionId, LiveInstances, Prepared};
 
 /// One admitted agent. Its verdict is renewed; the rest never changes.
@@ -30,6 +30,8 @@ pub(crate) struct Agent {
     pub(crate) attestation: Arc<Attestation>,
     /// SHA-256 of the granted capabilities, for receipts.
     pub(crate) grants_digest: String,
+    /// What records say of it.
+    pub(crate) texts: ReleaseTexts,
     /// The range that the module's size lies in.
     pub(crate) size_bucket: &'static str,
     /// What its calls are counted in, from the first one on.
@@ -93,12 +95,14 @@ impl Agent {
         order: u64,
         verdict: Verdict,
     ) -> Self {
+        let kind = admitted.content().as_str();
         Self {
             digest: admitted.digest(),
-            kind: admitted.content().as_str(),
+            kind,
             facts: Arc::clone(admitted.facts()),
             attestation,
             grants_digest: grants_digest(admitted.grants()),
+            texts: ReleaseTexts::of(prepared.owner(), kind, admitted.facts(), prepared.grants()),
             size_bucket: size_bucket(admitted.module().len()),
             series: OnceLock::new(),
             order,

@@ -301,7 +301,7 @@ fn shortened(event: &AuditEvent) -> AuditEvent {
             + security.policy_checks.len()
             + security.sandbox_violations.len()
     });
-    if let Some(agent) = &mut event.agent {
+    if let Some(agent) = event.agent.as_mut().map(Arc::make_mut) {
         agent.id = short(&agent.id);
         agent.version = short(&agent.version);
         agent.attestation.signer = short(&agent.attestation.signer);

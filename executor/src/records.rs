@@ -1,5 +1,7 @@
 //! Forms in which decisions leave the executor: summaries, audit records, refusals.
 
+use std::sync::Arc;
+
 use executor_api::audit::{AuditAgent, AuditAttestation};
 use executor_api::{AgentSummary, PermittedCapability};
 use trust_store::UnixTime;
@@ -48,23 +50,42 @@ fn permitted(Permitted { capability, rules }: &Permitted) -> PermittedCapability
     PermittedCapability { capability: capability.to_string(), rules: rules.clone() }
 }
 
-pub(crate) fn audit_agent(agent: &Agent) -> AuditAgent {
-    AuditAgent {
-        id: agent.prepared.agent().to_owned(),
-        version: agent.facts.version.clone(),
-        runtime: match agent.kind {
-            runtime @ ("container" | "pipeline") => runtime,
-            _ => "wasm",
+/// What every record of a call says of its release: made when that is loaded, and not for each call.
+pub(crate) struct ReleaseTexts {
+    /// The release as audit records name it.
+    pub(crate) agent: Arc<AuditAgent>,
+    pub(crate) requested: Arc<[String]>,
+    pub(crate) granted: Arc<[String]>,
+}
+
+impl ReleaseTexts {
+    pub(crate) fn of(owner: &Owner, kind: &str, facts: &Facts, grants: &GrantSet) -> Self {
+        let agent = AuditAgent {
+            id: owner.agent.clone(),
+            version: facts.version.clone(),
+            runtime: match kind {
+                runtime @ ("container" | "pipeline") => runtime,
+                _ => "wasm",
+            }
+            .into(),
+            digest: owner.digest.to_string(),
+            log_index: facts.log_index,
+            attestation: AuditAttestation {
+                verified: true,
+                signer: owner.signer.clone(),
+                trust_level: facts.trust_level.into(),
+            },
+        };
+        Self {
+            agent: Arc::new(agent),
+            requested: texts(grants.requested()).into(),
+            granted: texts(grants.granted()).into(),
         }
-        .into(),
-        digest: agent.digest.to_string(),
-        log_index: agent.facts.log_index,
-        attestation: AuditAttestation {
-            verified: true,
-            signer: agent.prepared.owner().signer.clone(),
-            trust_level: agent.facts.trust_level.into(),
-        },
     }
+}
+
+pub(crate) fn audit_agent(agent: &Agent) -> Arc<AuditAgent> {
+    Arc::clone(&agent.texts.agent)
 }
 
 /// A refusal for callers, without what only the operator reads.
@@ -91,7 +112,7 @@ pub(crate) fn last_lines(log: &[LogRecord], mut room: usize) -> (usize, Vec<(Lev
     (log.len() - lines.len(), lines)
 }
 
-pub(crate) fn texts(capabilities: &[Capability]) -> Vec<String> {
+fn texts(capabilities: &[Capability]) -> Vec<String> {
     capabilities.iter().map(ToString::to_string).collect()
 }
 

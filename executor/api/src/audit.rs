@@ -8,6 +8,8 @@
 //! it stands in the file, so that no second implementation of a JSON writer has to agree with the first. `previous`
 //! is the hash of the line before, 64 zeros for the first. Sequences start at 1 and leave no gap.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -19,9 +21,9 @@ pub const MAX_LINE: usize = 64 << 10;
 pub struct AuditEvent {
     /// What happened: `admission`, `denial`, `agent_execution`, `kill`, `evidence`, `cache_refusal`, `start`, …
     pub event_type: String,
-    /// The agent concerned.
+    /// The agent concerned. Shared: it is the same in each record of a release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<AuditAgent>,
+    pub agent: Option<Arc<AuditAgent>>,
     /// The execution concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<AuditExecution>,
@@ -71,7 +73,7 @@ pub struct AuditExecution {
     /// Instance name.
     pub instance_id: String,
     /// Capabilities the manifest asks for.
-    pub capabilities_requested: Vec<String>,
+    pub capabilities_requested: Arc<[String]>,
     /// Largest memory, MiB rounded up.
     pub memory_used_mb: u64,
     /// Wall time, milliseconds rounded up.
@@ -92,7 +94,7 @@ pub struct AuditSecurity {
     /// Checks made, or the one that failed.
     pub policy_checks: Vec<String>,
     /// Capabilities granted.
-    pub capability_grants: Vec<String>,
+    pub capability_grants: Arc<[String]>,
     /// Capabilities or reasons denied.
     pub capability_denials: Vec<String>,
 }

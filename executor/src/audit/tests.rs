@@ -169,9 +169,9 @@ fn a_record_too_long_for_a_line_is_cut_and_does_not_end_the_log() {
     let audit = Audit::open(dir.path(), None).unwrap();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut event = AuditEvent { event_type: "agent_execution".into(), ..AuditEvent::default() };
-    event.agent = Some(executor_api::audit::AuditAgent { id: "a.b".into(), ..Default::default() });
+    event.agent = Some(Arc::new(executor_api::audit::AuditAgent { id: "a.b".into(), ..Default::default() }));
     event.security = Some(executor_api::audit::AuditSecurity {
-        capability_grants: vec!["x".repeat(1024); 256],
+        capability_grants: vec!["x".repeat(1024); 256].into(),
         ..Default::default()
     });
     tokio.block_on(audit.record_durably(event)).unwrap();

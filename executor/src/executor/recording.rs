@@ -1,5 +1,7 @@
 //! What the executor writes into its audit log.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use executor_api::audit::{AuditAgent, AuditEvent, AuditExecution, AuditSecurity};
 use executor_api::receipt::{ExitClass, FORMAT, Receipt};
@@ -11,7 +13,7 @@ use crate::admission::Denied;
 use crate::agents::{Agent, Release};
 use crate::callers::Caller;
 use crate::clock;
-use crate::records::{audit_agent, cut, last_lines, texts};
+use crate::records::{audit_agent, cut, last_lines};
 use crate::runtime::{CallError, Ended, InstanceId, Outcome, Seed};
 
 /// Bytes of a guest's lines in one line of the operator's log.
@@ -22,7 +24,6 @@ impl Executor {
     pub(super) fn execution_event(&self, agent: &Agent, instance: InstanceId, ended: &Ended) -> AuditEvent {
         let (result, usage) = (reason_of(&ended.result), ended.usage);
         self.parts.metrics.ended(agent, result, ended);
-        let requested = texts(agent.prepared.grants().requested());
         let mut violations = Vec::new();
         if usage.refused_growths > 0 {
             violations
@@ -39,7 +40,7 @@ impl Executor {
         }
         let execution = AuditExecution {
             instance_id: instance.to_string(),
-            capabilities_requested: requested,
+            capabilities_requested: Arc::clone(&agent.texts.requested),
             memory_used_mb: usage.memory_bytes.div_ceil(1 << 20),
             execution_time_ms: usage.wall_us.div_ceil(1000),
             result: result.to_owned(),
@@ -110,7 +111,7 @@ impl Executor {
             instance: instance.to_string(),
             log_index: agent.facts.log_index,
             memory_bytes: usage.memory_bytes,
-            module: agent.digest.to_string(),
+            module: agent.texts.agent.digest.clone(),
             output,
             policy: hex::encode(begun.policy),
             profile: self.parts.runtime.profile_id().as_str().to_owned(),
@@ -133,7 +134,7 @@ impl Executor {
             execution,
             security: Some(AuditSecurity {
                 policy_checks: vec!["admission".into()],
-                capability_grants: texts(agent.prepared.grants().granted()),
+                capability_grants: Arc::clone(&agent.texts.granted),
                 ..AuditSecurity::default()
             }),
             policy: Some(hex::encode(agent.policy())),
@@ -146,11 +147,11 @@ impl Executor {
         match release.loaded {
             Some(agent) => self.agent_event(agent, None),
             None => AuditEvent {
-                agent: Some(AuditAgent {
+                agent: Some(Arc::new(AuditAgent {
                     id: release.id.to_owned(),
                     digest: release.digest.to_string(),
                     ..AuditAgent::default()
-                }),
+                })),
                 policy: Some(hex::encode(self.parts.admission.policy_digest())),
                 ..AuditEvent::default()
             },
@@ -191,5 +192,35 @@ fn reason_of(result: &Result<Outcome, CallError>) -> &'static str {
         Ok(outcome) if outcome.exit_code == 0 => "success",
         Ok(_) => "guest_error",
         Err(error) => error.code(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::GrantSources;
+    use crate::runtime::CallLimits;
+    use crate::testing::{Server, admitted, wat_echo};
+
+    #[tokio::test]
+    async fn what_each_record_says_of_a_release_is_made_when_it_is_loaded() {
+        let server = Server::start().await;
+        let granted = vec!["env:A".parse().unwrap()];
+        let env = [("A".to_owned(), "1".to_owned())].into();
+        let sources = GrantSources { env, ..GrantSources::default() };
+        let grants = sources.grant(&granted, granted.clone(), &[]).unwrap();
+        let module = admitted(wat_echo(), grants, CallLimits::default());
+        server.executor.admit_for_test(module.called("texts.agent", "s@example.org")).await;
+        let agent = server.executor.agent("texts.agent").unwrap();
+        let [one, other] = [(), ()].map(|()| server.executor.agent_event(&agent, None));
+        let (one, other) =
+            ((one.agent.unwrap(), one.security.unwrap()), (other.agent.unwrap(), other.security.unwrap()));
+        assert!(Arc::ptr_eq(&one.0, &other.0), "two records have one text");
+        assert!(Arc::ptr_eq(&one.1.capability_grants, &other.1.capability_grants));
+        assert_eq!((one.0.id.as_str(), one.0.runtime.as_str()), ("texts.agent", "wasm"));
+        assert_eq!(one.0.digest, agent.digest.to_string());
+        assert_eq!(one.0.attestation.signer, "s@example.org");
+        assert_eq!(one.1.capability_grants[..], ["env:A"]);
+        assert_eq!(agent.texts.requested[..], ["env:A"]);
     }
 }

@@ -1,6 +1,7 @@
 //! What happened in a period, computed from evidence: issued, signed, revoked, admitted, and what does not fit together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use executor_api::audit::{AuditEvent, AuditHead};
 use serde::{Deserialize, Serialize};
@@ -337,6 +338,7 @@ pub fn account(evidence: &Evidence, period: &Period) -> Outcome<Account> {
             else {
                 return Err(refused(&format!("record {at} is no admission of the period")));
             };
+            let agent = Arc::unwrap_or_clone(agent);
             if !agent.attestation.verified {
                 find(
                     "admitted_unverified",

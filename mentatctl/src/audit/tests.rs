@@ -133,8 +133,8 @@ fn executor(admissions: &[(&str, Option<u64>, &str)]) -> ExecutorEvidence {
             log_index: *log_index,
             attestation,
         };
-        let event =
-            AuditEvent { event_type: "admission".to_owned(), agent: Some(agent), ..AuditEvent::default() };
+        let agent = Some(agent.into());
+        let event = AuditEvent { event_type: "admission".to_owned(), agent, ..AuditEvent::default() };
         let (line, next) = head.append("2030-01-15T00:00:00Z", &event).unwrap();
         lines.push(line);
         head = next;
