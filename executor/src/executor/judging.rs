@@ -18,8 +18,8 @@ use crate::grace::Endings;
 use crate::metrics::SignerOrg;
 use crate::records::{by_root, no_fork};
 
-/// The first step of admission that is about what was verified, by evidence and policy.
-const FIRST_OF_EVIDENCE: u8 = 10;
+/// The steps of admission that are about what came and nothing else; those that follow are by evidence and policy.
+const OF_WHAT_CAME: std::ops::Range<u8> = 1..10;
 
 impl Executor {
     pub(super) async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
@@ -45,8 +45,8 @@ impl Executor {
     fn count_verification(&self, took: Duration, submission: &Submission, verdict: &AdmissionVerdict) {
         let (admitted, in_order) = match verdict {
             AdmissionVerdict::Admit(_) => (true, true),
-            // The steps before these are about signature, chain and log entry.
-            AdmissionVerdict::Deny(denied) => (false, denied.step >= FIRST_OF_EVIDENCE),
+            // The steps before these are about signature, chain and log entry; what has no step is asked after all of them.
+            AdmissionVerdict::Deny(denied) => (false, !OF_WHAT_CAME.contains(&denied.step)),
         };
         let named = submission.attestation().certificate().and_then(organization);
         let signer = match (in_order, &named) {
@@ -62,11 +62,16 @@ impl Executor {
     fn refuse_early(&self, submission: &Submission) -> Result<(), Denied> {
         let snapshot = self.parts.collector.snapshot();
         let now = UnixTime(clock::unix_seconds());
-        match self.parts.admission.decide(submission, &snapshot.evidence, now) {
+        let started = clock::monotonic();
+        let verdict = self.parts.admission.decide(submission, &snapshot.evidence, now);
+        let took = clock::monotonic() - started;
+        match &verdict {
             AdmissionVerdict::Deny(denied)
-                if (1..FIRST_OF_EVIDENCE).contains(&denied.step) || denied.code == "revoked" =>
+                if OF_WHAT_CAME.contains(&denied.step) || denied.code == "revoked" =>
             {
-                Err(denied)
+                // It is not verified again: this was its verification.
+                self.count_verification(took, submission, &verdict);
+                Err(denied.clone())
             }
             _ => Ok(()),
         }
@@ -268,6 +273,59 @@ impl Executor {
                     self.refresh_lists().await;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trust_store::attestation::{AttestationBlock, Staples};
+
+    use super::*;
+    use crate::callers::Caller;
+    use crate::testing::{Server, attestation, wat_echo};
+
+    /// What the door says of an upload that nobody vouches for.
+    async fn explained(server: &Server) -> executor_api::Denied {
+        let block = AttestationBlock::new(attestation().bundle(), None, &[], Staples::default()).unwrap();
+        let block = serde_json::to_string(&block).unwrap();
+        let manifest = format!(
+            "id: judged.agent\nversion: 1.0.0\nruntime: wasm\nmodule: m.wasm\nattestation: {block}\n"
+        );
+        let module = wat::parse_str(wat_echo()).unwrap();
+        let explained = server.executor.explain(&Caller::default(), &manifest, None, module.into()).await;
+        explained.unwrap().denial.unwrap()
+    }
+
+    /// Verifications that denied, by whose certificate: one that was not found in order, and one that names nobody.
+    fn denied(server: &Server) -> (u64, u64) {
+        let of = |org: &str| {
+            let labels = format!("{{result=\"invalid\",signer_org=\"{org}\"}}");
+            server.counted(&format!("mentatlab_attestation_verify_seconds_count{labels}"))
+        };
+        (of("unverified"), of("none"))
+    }
+
+    #[tokio::test]
+    async fn an_attestation_that_does_not_verify_is_counted_as_nobodys() {
+        let server = Server::start().await;
+        let denial = explained(&server).await;
+        assert!(OF_WHAT_CAME.contains(&denial.step), "{denial:?}");
+        assert_eq!(denied(&server), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_denied_after_the_verification_is_counted_as_its_signers() {
+        let server = Server::start().await;
+        for (count, denial) in [
+            (1, Denied::new("memory_limit", "")),
+            (2, Denied::in_step(12, "revoked", "")),
+            (3, Denied::in_step(14, "capability_denied", "")),
+        ] {
+            let ruled = denial.clone();
+            *server.executor.parts.admission.ruling.lock() = Some(Box::new(move |_| Err(ruled.clone())));
+            assert_eq!(explained(&server).await.reason, denial.code);
+            assert_eq!(denied(&server), (0, count), "{denial}");
         }
     }
 }
