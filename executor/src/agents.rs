@@ -213,6 +213,17 @@ impl Agents {
         index.by_digest.get(&digest)?.iter().find(|agent| agent.id() == id).cloned()
     }
 
+    /// Every agent that runs a module.
+    pub(crate) fn of_module(&self, digest: ModuleDigest) -> Vec<Arc<Agent>> {
+        self.inner.read().by_digest.get(&digest).cloned().unwrap_or_default()
+    }
+
+    /// Every loaded release of an agent.
+    pub(crate) fn releases_of(&self, id: &str) -> Vec<Arc<Agent>> {
+        let index = self.inner.read();
+        index.by_digest.values().flatten().filter(|agent| agent.id() == id).cloned().collect()
+    }
+
     /// Takes away every release of an id, or the one agent that runs a module.
     pub(crate) fn remove(&self, name: &str) -> Result<Vec<Arc<Agent>>, Denied> {
         let mut index = self.inner.write();

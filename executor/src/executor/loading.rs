@@ -85,8 +85,7 @@ impl Executor {
         let rules = self.parts.admission.rules();
         // Those that wait first: what is loaded meanwhile is among the loaded ones by then.
         let mut publishers = self.waiting.publishers(agent)?;
-        let loaded = self.agents.all().into_iter().filter(|other| other.id() == agent);
-        publishers.extend(loaded.map(|other| other.publisher()));
+        publishers.extend(self.agents.releases_of(agent).iter().map(|other| other.publisher()));
         publishers.iter().try_for_each(|here| may_follow(rules.policy(), agent, here, next))
     }
 

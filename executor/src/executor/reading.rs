@@ -39,9 +39,9 @@ impl Executor {
         };
         // Those that wait first: what is loaded meanwhile is among the loaded ones by then.
         let waiting = self.waiting.ids_of(module);
-        let agents = self.agents.all();
-        let mut ids: Vec<&str> =
-            agents.iter().filter(|agent| agent.digest == module).map(|agent| agent.id()).collect();
+        // Looked up: whoever may call nothing here must not have every agent looked at for each digest that it makes up.
+        let agents = self.agents.of_module(module);
+        let mut ids: Vec<&str> = agents.iter().map(|agent| agent.id()).collect();
         let waiting = if ids.is_empty() { waiting? } else { waiting.unwrap_or_default() };
         ids.extend(waiting.iter().map(String::as_str));
         if ids.is_empty() {

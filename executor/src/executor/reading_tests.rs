@@ -67,6 +67,9 @@ async fn a_digest_of_several_agents_is_for_whoever_may_call_all_of_them() {
     };
     assert_eq!(call(&server.executor).await, Ok(()));
     server.executor.admit_for_test(named("mail.echo")).await;
+    let module = ModuleDigest::parse(&digest).unwrap();
+    assert_eq!(server.executor.agents.of_module(module).len(), 2);
+    assert_eq!(server.executor.agents.releases_of("mail.echo").len(), 1);
     assert_eq!(
         call(&server.executor).await,
         Err("agent_not_allowed"),

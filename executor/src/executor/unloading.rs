@@ -106,8 +106,8 @@ impl Executor {
     fn refuse_ambiguous(&self, name: &str) -> Result<(), Denied> {
         let Some(module) = ModuleDigest::parse(name) else { return Ok(()) };
         let mut agents = self.waiting.agents_of(module);
-        let loaded = self.agents.all().into_iter().filter(|agent| agent.digest == module);
-        agents.extend(loaded.map(|agent| ModuleDigest::of(agent.id().as_bytes())));
+        let loaded = self.agents.of_module(module);
+        agents.extend(loaded.iter().map(|agent| ModuleDigest::of(agent.id().as_bytes())));
         if agents.len() > 1 { Err(ambiguous()) } else { Ok(()) }
     }
 
