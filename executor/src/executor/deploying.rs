@@ -119,8 +119,8 @@ impl Executor {
     }
 
     /// Refuses to unload the release that serves an agent's calls while another one of it is loaded, or waits for its verdict since
-    /// a start: nobody decided that the other one serves.
-    pub(super) fn refuse_in_service(&self, name: &str) -> Result<(), Denied> {
+    /// a start: nobody decided that the other one serves. With an id beside a module, of that agent alone.
+    pub(super) fn refuse_in_service(&self, name: &str, of: Option<&str>) -> Result<(), Denied> {
         let Some(digest) = ModuleDigest::parse(name) else {
             return if self.deployments.route(name).is_some() {
                 self.waiting.refuse_unread()
@@ -129,6 +129,9 @@ impl Executor {
             };
         };
         for (id, _) in self.deployments.all().iter().filter(|(_, route)| route.stable == digest) {
+            if of.is_some_and(|of| of != id) {
+                continue;
+            }
             if self.agents.release(id, digest).is_none() && !self.waiting.has(id, digest) {
                 continue;
             }

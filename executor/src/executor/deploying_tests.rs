@@ -6,6 +6,7 @@ use executor_engine::ModuleDigest;
 
 use super::{Executed, Terms};
 use crate::admission::{Denied, GrantSet};
+use crate::callers::Caller;
 use crate::runtime::CallLimits;
 use crate::testing::{Server, admitted, wat_echo};
 
@@ -275,6 +276,22 @@ async fn the_release_that_serves_is_not_unloaded_from_under_its_calls() {
     load(&server, &answering(None)).await;
     server.executor.unload(AGENT).await.unwrap();
     assert_eq!(call(&server).await.unwrap_err().code, "not_loaded");
+}
+
+#[tokio::test]
+async fn what_serves_another_agents_calls_keeps_no_caller_from_unloading_its_own() {
+    let server = Server::start().await;
+    let text = answering(Some('a'));
+    let serving = load(&server, &text).await;
+    server.executor.deploy(&deploy(&serving, Strategy::BlueGreen)).await.unwrap();
+    load(&server, &answering(Some('b'))).await;
+    let own = admitted(&text, GrantSet::default(), CallLimits::default());
+    let own = own.called("own.agent", "s@example.org");
+    assert_eq!(server.executor.admit_for_test(own).await.to_string(), serving);
+    let caller = Caller::new("own").limited_to(["own.*".to_owned()]);
+    server.executor.unload_for(&caller, &serving).await.unwrap();
+    assert!(server.executor.find("own.agent").is_none());
+    assert_eq!(answer(&server).await, "a");
 }
 
 #[tokio::test]

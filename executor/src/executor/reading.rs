@@ -1,5 +1,7 @@
 //! What a caller may see: everything, or what is about the agents that it may call.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use executor_api::receipt::Receipt;
 use executor_api::{AgentSummary, InstanceSummary};
@@ -8,6 +10,7 @@ use tlog::proof_file::ProofFile;
 
 use super::Executor;
 use crate::admission::Denied;
+use crate::agents::ambiguous;
 use crate::callers::Caller;
 use crate::runtime::LiveInstance;
 
@@ -50,15 +53,32 @@ impl Executor {
         ids.into_iter().try_for_each(|id| self.allow(caller, id))
     }
 
-    /// The same for what is to go: an id, or the digest of a release, which stands for the agent that runs it now. For a digest and a
-    /// caller who may not unload every agent, which agent that is.
+    /// The same for what is to go: an id, or the digest of a release, which stands for the one agent of the caller that runs it or waits
+    /// with it, whoever else does. For a digest and a caller who may not unload every agent, which agent that is.
+    ///
+    /// # Errors
+    ///
+    /// `agent_not_allowed`; `ambiguous_digest` where several agents of the caller's own have the module; `restoring` while it is not
+    /// known yet whether one of its own waits with it.
     pub(super) fn allow_release(&self, caller: &Caller, name: &str) -> Result<Option<String>, Denied> {
-        if !caller.is_limited() || ModuleDigest::parse(name).is_none() {
-            return self.allow(caller, name).map(|()| None);
-        }
-        let found = self.agents.find(name);
-        let id = found.as_ref().map_or("", |agent| agent.id());
-        self.allow(caller, id).map(|()| Some(id.to_owned()))
+        let module = match ModuleDigest::parse(name) {
+            Some(module) if caller.is_limited() => module,
+            _ => return self.allow(caller, name).map(|()| None),
+        };
+        let is_own = |id: &str| !id.is_empty() && caller.may_call(id);
+        // Those that wait first: what is loaded meanwhile is among the loaded ones by then.
+        let waiting = self.waiting.ids_of(module);
+        let mut own: BTreeSet<String> = self
+            .agents
+            .of_module(module)
+            .iter()
+            .map(|agent| agent.id().to_owned())
+            .filter(|id| is_own(id))
+            .collect();
+        let waiting = if own.is_empty() { waiting? } else { waiting.unwrap_or_default() };
+        own.extend(waiting.into_iter().filter(|id| is_own(id)));
+        let Some(id) = own.pop_first() else { return self.allow(caller, "").map(|()| None) };
+        if own.is_empty() { Ok(Some(id)) } else { Err(ambiguous()) }
     }
 
     /// Every loaded agent that the caller may call, in order of ids.

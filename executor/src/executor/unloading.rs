@@ -45,8 +45,11 @@ impl Executor {
 
     /// With an id beside a module, nothing of any other agent: one may have come since somebody asked who runs it.
     async fn take_away(&self, name: &str, of: Option<&str>) -> Result<u64, Denied> {
-        self.refuse_in_service(name)?;
-        self.refuse_ambiguous(name)?;
+        self.refuse_in_service(name, of)?;
+        // Beside an id it is clear what is meant, whoever else has the module.
+        if of.is_none() {
+            self.refuse_ambiguous(name)?;
+        }
         let removed = match (of, ModuleDigest::parse(name)) {
             (Some(id), Some(digest)) => self.agents.remove_release(id, digest),
             _ => self.agents.remove(name),
@@ -122,8 +125,10 @@ impl Executor {
 mod tests {
     use std::time::Duration;
 
+    use super::super::restoring::Name;
     use super::*;
     use crate::admission::GrantSet;
+    use crate::clock;
     use crate::runtime::CallLimits;
     use crate::testing::{Server, admitted, wat_echo};
 
@@ -146,6 +151,55 @@ mod tests {
         executor.admit_for_test(module("unload.own")).await;
         executor.unload_for(&caller, &digest).await.unwrap();
         assert!(executor.find("unload.own").is_none());
+    }
+
+    /// A release that was looked at after a start and waits for newer evidence.
+    fn wait(executor: &Executor, agent: &str, module: ModuleDigest) {
+        let path = executor.submissions.path(agent, module);
+        executor.waiting.add_for_test(9, path.clone());
+        let read = Name { agent: agent.to_owned(), module, publisher: None };
+        let denied = Denied::in_step(11, "checkpoint_stale", "");
+        assert!(executor.waiting.judged(&path, Some(read), &denied, clock::monotonic()));
+    }
+
+    #[tokio::test]
+    async fn by_a_digest_a_caller_unloads_its_own_release_and_hears_of_no_other() {
+        let server = Server::start().await;
+        let executor = &server.executor;
+        let module =
+            |agent| admitted(wat_echo(), GrantSet::default(), CallLimits::default()).called(agent, "s");
+        let caller = Caller::new("own").limited_to(["unload.own*".to_owned()]);
+        let unload = async |name: &str| {
+            let unloaded = executor.unload_for(&caller, name).await;
+            unloaded.map(drop).map_err(|denied| denied.code)
+        };
+        let module_of_all = executor.admit_for_test(module("unload.own")).await;
+        let digest = module_of_all.to_string();
+        // Somebody else has the same module, and it waits.
+        wait(executor, "unload.others", module_of_all);
+        assert_eq!(unload(&digest).await, Ok(()), "which one is meant is clear");
+        assert!(executor.find("unload.own").is_none());
+        assert_eq!(unload(&digest).await, Err("agent_not_allowed"), "only the other one is left");
+        // Its own waits, and the other one waits, too, or is loaded.
+        for loaded in [false, true] {
+            if loaded {
+                executor.admit_for_test(module("unload.others")).await;
+            }
+            wait(executor, "unload.own", module_of_all);
+            assert_eq!(unload(&digest).await, Ok(()), "others' loaded: {loaded}");
+            assert!(executor.waiting.denial_of_release("unload.own", module_of_all).is_none());
+        }
+        assert!(executor.find("unload.others").is_some());
+        assert!(executor.waiting.denial_of_release("unload.others", module_of_all).is_some());
+        // Of two that are its own it has to say which.
+        executor.admit_for_test(module("unload.own")).await;
+        wait(executor, "unload.own2", module_of_all);
+        assert_eq!(unload(&digest).await, Err("ambiguous_digest"));
+        assert_eq!(unload("unload.own2").await, Ok(()));
+        assert_eq!(unload(&digest).await, Ok(()));
+        // Whosever it is.
+        executor.waiting.add_for_test(10, PathBuf::from("unread.agent"));
+        assert_eq!(unload(&digest).await, Err("restoring"));
     }
 
     #[tokio::test]

@@ -51,7 +51,7 @@ impl Executor {
     }
 
     /// No release serves by a route.
-    pub(super) fn refuse_in_service(&self, _: &str) -> Result<(), Denied> {
+    pub(super) fn refuse_in_service(&self, _: &str, _: Option<&str>) -> Result<(), Denied> {
         Ok(())
     }
 
