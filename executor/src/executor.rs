@@ -148,7 +148,7 @@ pub struct Executor {
     draining: Draining,
     orders: Orders,
     /// Held from the question whether a release may follow those that are here until it is here itself.
-    loading: tokio::sync::Mutex<()>,
+    loading: Arc<tokio::sync::Mutex<()>>,
     holds: Holds,
     /// Of calls with an idempotency key.
     answers: Answers,
@@ -189,7 +189,7 @@ impl Executor {
             reloading: Reloading::default(),
             draining: Draining::default(),
             orders: Orders::default(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Arc::default(),
             holds,
             answers,
             kept: KeptStreams::default(),

@@ -15,7 +15,7 @@ use crate::callers::Caller;
 use crate::clock;
 use crate::records::{self, audit_unavailable};
 use crate::runtime::Prepared;
-use crate::submissions::Stored;
+use crate::submissions::{Stored, Submissions};
 
 impl Executor {
     /// Judges an upload and, if it is admitted, compiles and loads it.
@@ -24,7 +24,7 @@ impl Executor {
     ///
     /// The denial, which is in the audit log by then; `agent_not_allowed` for an agent that is not the caller's.
     pub async fn load(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         manifest: &str,
         attestation: Option<&str>,
@@ -46,37 +46,71 @@ impl Executor {
         self.conclude(outcome, stored).await
     }
 
-    /// What follows a judgement and a compilation, whatever they came to: kept, counted, on record, and only then there.
+    /// What follows a judgement and a compilation, whatever they came to: kept, on record, counted, and only then there. Carried out to
+    /// its end once it has begun: an agent whose record is on disk and who is not there is one that nobody can unload.
     pub(super) async fn conclude(
-        &self,
+        self: &Arc<Self>,
         outcome: Result<Arc<Agent>, Denied>,
         stored: impl FnOnce(u64) -> Stored + Send,
     ) -> Result<AgentSummary, Denied> {
-        // From here on one load after the other: whoever is asked whether it may follow sees everybody who came before.
-        let _alone = match &outcome {
-            Ok(_) => Some(self.loading.lock().await),
+        // From here on one load after the other: whoever is asked whether it may follow sees everybody who came before. Waited for here,
+        // so that what nobody waits for any more waits for nothing.
+        let alone = match &outcome {
+            Ok(_) => Some(Arc::clone(&self.loading).lock_owned().await),
             Err(_) => None,
         };
-        let outcome = outcome.and_then(|agent| {
+        let outcome = outcome.map(|agent| (stored(agent.order), agent));
+        let executor = Arc::clone(self);
+        self.carried_out(async move {
+            let _alone = alone;
+            executor.conclude_alone(outcome).await
+        })
+        .await
+    }
+
+    async fn conclude_alone(
+        &self,
+        outcome: Result<(Stored, Arc<Agent>), Denied>,
+    ) -> Result<AgentSummary, Denied> {
+        let outcome = outcome.and_then(|(stored, agent)| {
             self.may_follow(agent.id(), &agent.publisher())?;
-            Ok(agent)
+            Ok((stored, agent))
         });
         let outcome = match outcome {
-            Ok(agent) => self.keep(&agent, stored(agent.order)).await.map(|()| agent),
+            Ok((stored, agent)) => self.keep(&agent, stored).await.map(|()| agent),
             Err(denied) => Err(denied),
         };
         let event = match &outcome {
             Ok(agent) => AuditEvent { event_type: "admission".into(), ..self.agent_event(agent, None) },
             Err(denied) => self.denial_event(denied, None),
         };
-        self.parts.metrics.admission(outcome.as_ref().err().map(|denied| denied.code));
         // An admission that cannot be recorded did not happen.
-        self.parts.audit.record_durably(event).await.map_err(audit_unavailable)?;
+        let recorded = self.parts.audit.record_durably(event).await.map_err(audit_unavailable);
+        if let (Err(_), Ok(agent)) = (&recorded, &outcome) {
+            self.keep_no_more(agent);
+        }
+        let outcome = recorded.and(outcome);
+        self.parts.metrics.admission(outcome.as_ref().err().map(|denied| denied.code));
         let agent = outcome?;
         let summary = self.summary(&agent);
         let path = self.submissions.path(agent.id(), agent.digest);
         self.waiting.settle(&path, |_| self.agents.insert(agent));
         Ok(summary)
+    }
+
+    /// Takes back the record of what was not loaded after all. Not of a release that was here before: that is there, or waits, and needs
+    /// one for the next start, where it is judged like every other.
+    fn keep_no_more(&self, agent: &Agent) {
+        let path = self.submissions.path(agent.id(), agent.digest);
+        let waits = self.waiting.all().iter().any(|(waiting, _)| *waiting == path);
+        if waits || self.agents.release(agent.id(), agent.digest).is_some() {
+            return;
+        }
+        if let Err(error) = Submissions::remove(&path) {
+            let denied = self.state.failed(&error, "the record of an agent that was not loaded");
+            tracing::error!(agent = agent.id(), reason = %denied.operator,
+                "an agent that was not loaded will be tried at the next start");
+        }
     }
 
     /// Refuses a release of an agent that a signer of another rule has a release of here, whether loaded or waiting for its
@@ -89,7 +123,7 @@ impl Executor {
         publishers.iter().try_for_each(|here| may_follow(rules.policy(), agent, here, next))
     }
 
-    /// Keeps what an agent was loaded from. A record whose load is not answered after all is judged at the next start
+    /// Keeps what an agent was loaded from. A record whose load is not answered because the process ends is judged at the next start
     /// like every other.
     async fn keep(&self, agent: &Agent, stored: Stored) -> Result<(), Denied> {
         let submissions = self.submissions.clone();

@@ -1,11 +1,17 @@
-//! Whose releases may follow whose.
+//! Whose releases may follow whose, and loads that do not come to their end.
+
+use std::time::Duration;
 
 use executor_engine::ModuleDigest;
 
-use crate::admission::{GrantSet, Publisher, Rules};
+use crate::admission::{AdmittedModule, GrantSet, Publisher, Rules};
 use crate::runtime::CallLimits;
 use crate::submissions::Submissions;
 use crate::testing::{Server, admitted, wat_echo};
+
+fn module() -> AdmittedModule {
+    admitted(wat_echo(), GrantSet::default(), CallLimits::default()).called("loading.echo", "a@example.org")
+}
 
 #[tokio::test]
 async fn an_agent_is_not_taken_over_by_the_signer_of_another_rule() {
@@ -69,4 +75,52 @@ async fn nobody_takes_an_agent_whose_record_is_damaged_until_it_is_unloaded() {
     server.executor.unload("taken.agent").await.unwrap();
     assert_eq!(follow("taken.agent"), Ok(()));
     assert!(!path.exists());
+}
+
+/// Else the operator could not unload it, and the next start would bring it.
+#[tokio::test]
+async fn what_is_on_disk_is_loaded_although_whoever_loads_it_hangs_up() {
+    let server = Server::start().await;
+    let executor = &server.executor;
+    let record = executor.submissions.path("loading.echo", module().digest());
+    let mut load = Box::pin(executor.load_for_test(module()));
+    while !record.exists() {
+        assert!(futures_util::poll!(load.as_mut()).is_pending(), "it ended without a record");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(load);
+    let loaded = async {
+        while executor.find("loading.echo").is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), loaded).await.expect("a record without its agent");
+    assert_eq!(server.counted("mentatlab_admissions_total{reason=\"admitted\"}"), 1);
+    executor.unload("loading.echo").await.unwrap();
+    assert!(!record.exists());
+}
+
+#[tokio::test]
+async fn a_load_that_cannot_be_recorded_is_not_counted_as_one_and_leaves_nothing() {
+    let server = Server::start().await;
+    let executor = &server.executor;
+    let record = executor.submissions.path("loading.echo", module().digest());
+    let counted =
+        |reason: &str| server.counted(&format!("mentatlab_admissions_total{{reason=\"{reason}\"}}"));
+    executor.fail_audit_for_test();
+    assert_eq!(executor.load_for_test(module()).await.unwrap_err().code, "storage_full");
+    assert!(executor.find("loading.echo").is_none());
+    assert!(!record.exists(), "the next start would bring what was not loaded");
+    assert_eq!((counted("admitted"), counted("storage_full")), (0, 1));
+}
+
+#[tokio::test]
+async fn a_release_that_is_loaded_keeps_its_record_when_it_cannot_be_loaded_again() {
+    let server = Server::start().await;
+    let executor = &server.executor;
+    let record = executor.submissions.path("loading.echo", module().digest());
+    executor.load_for_test(module()).await.unwrap();
+    executor.fail_audit_for_test();
+    assert_eq!(executor.load_for_test(module()).await.unwrap_err().code, "storage_full");
+    assert!(executor.find("loading.echo").is_some() && record.exists(), "the next start finds it");
 }

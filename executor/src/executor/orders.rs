@@ -1,7 +1,7 @@
 //! Orders of administrators: carried out to their end, also when whoever gave one goes away.
 //!
 //! The future of a request is dropped with its connection. An order that ended there would be in force in one place and not in the next:
-//! a release that is held and runs on, an agent that is gone and whose record brings it back.
+//! a release that is held and runs on, an agent that is gone and whose record brings it back, one whose record is there and that is not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -22,7 +22,10 @@ impl Executor {
     }
 
     /// The same through everything that follows a verdict at a load: counted, kept and on record, also where it is refused.
-    pub(crate) async fn load_for_test(&self, admitted: AdmittedModule) -> Result<AgentSummary, Denied> {
+    pub(crate) async fn load_for_test(
+        self: &Arc<Self>,
+        admitted: AdmittedModule,
+    ) -> Result<AgentSummary, Denied> {
         let module = Bytes::copy_from_slice(admitted.module());
         let stored = |order| Stored { order, manifest: String::new(), attestation: None, module };
         self.conclude(self.ready_for_test(&admitted).await, stored).await
