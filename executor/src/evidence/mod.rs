@@ -44,8 +44,8 @@ pub(crate) use feed::{EAGER_LOOKS, Feed, IMPATIENT_LOOKS, LOOK, PATIENT_LOOK};
 pub use forks::ForkFileError;
 pub use imported::ImportConfig;
 use imported::Imported;
-use responders::Responders;
 pub(crate) use responders::{Asked, Due};
+use responders::{Learnt, Responders};
 use root::RootEnd;
 
 use crate::clock;
@@ -104,8 +104,19 @@ pub struct Snapshot {
     pub fork: Option<String>,
     /// The last second at which the trusted root may be used, seconds since 1970; `None` for one without an end.
     pub root_expires: Option<i64>,
-    /// Rises with every answer of a responder that says something new: a later date alone changes no verdict.
-    answers: u64,
+    /// What responders have said.
+    answers: Learnt,
+}
+
+impl Snapshot {
+    /// Whether it may take from anybody what the one before gave. An answer that says nothing against a certificate does not: whoever
+    /// has that certificate is judged by it when it is called next.
+    fn concerns_everybody(&self, before: &Self) -> bool {
+        self.fork != before.fork
+            || self.root_expires != before.root_expires
+            || self.answers.grave != before.answers.grave
+            || !same_lists(&self.evidence, &before.evidence)
+    }
 }
 
 /// The state of one source.
@@ -321,8 +332,9 @@ impl Collector {
             return self.snapshot();
         }
         let snapshot = self.publish().await;
-        // It may be about everybody, and whoever asked judges one upload. Further proofs are about that one alone.
-        if snapshot.fork != before.fork || ((lists || answers) && snapshot.epoch != before.epoch) {
+        // It may be about everybody, and whoever asked judges one upload. Further proofs are about that one alone. And were everybody
+        // judged for every answer, many uploads would take the work of many times as many verifications.
+        if snapshot.fork != before.fork || ((lists || answers) && snapshot.concerns_everybody(&before)) {
             self.news.notify_one();
         }
         snapshot
@@ -395,8 +407,13 @@ fn same(one: &Evidence, other: &Evidence) -> bool {
     one.logs() == other.logs()
         && one.remembered() == other.remembered()
         && ours.announced == theirs.announced
-        && ours.crls.iter().map(Crl::der).eq(theirs.crls.iter().map(Crl::der))
+        && same_lists(one, other)
         && ours.ocsp.iter().map(OcspResponse::der).eq(theirs.ocsp.iter().map(OcspResponse::der))
+}
+
+fn same_lists(one: &Evidence, other: &Evidence) -> bool {
+    let (ours, theirs) = (&one.revocation().crls, &other.revocation().crls);
+    ours.iter().map(Crl::der).eq(theirs.iter().map(Crl::der))
 }
 
 #[cfg(test)]

@@ -98,6 +98,15 @@ pub(crate) struct Asked {
     pub(crate) unanswered: u64,
 }
 
+/// How often answers said something new. A later date alone changes no verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Learnt {
+    /// Whatever it was.
+    pub(super) anything: u64,
+    /// Something against a certificate.
+    pub(super) grave: u64,
+}
+
 impl Responders {
     pub(super) fn new(verifier: Verifier, http: reqwest::Client, config: &EvidenceConfig) -> Self {
         Self {
@@ -283,8 +292,8 @@ impl Responders {
         asked.await;
     }
 
-    /// Adds every answer, and one source for each responder; gives the generation of answers, which rises when verdicts may change.
-    pub(super) fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) -> u64 {
+    /// Adds every answer, and one source for each responder; tells what was learnt so far, which rises when verdicts may change.
+    pub(super) fn collect(&self, evidence: &mut Evidence, sources: &mut Vec<Source>) -> Learnt {
         let state = self.state.lock();
         self.shown.store(state.generation, Ordering::Relaxed);
         let answers = state.questions.iter().flat_map(|(fingerprint, question)| {
@@ -312,7 +321,7 @@ impl Responders {
             0 | 1 => source,
             more => Source { problem: format!("{} (of {more} certificates)", source.problem), ..source },
         }));
-        state.generation
+        Learnt { anything: state.generation, grave: state.grave }
     }
 
     /// For the metrics.
@@ -394,10 +403,11 @@ impl Responders {
         known.problem = match reply {
             Ok(Reply::Answer(answer)) => {
                 known.answered_at = Some(now);
-                let is_final = answer.is_final();
+                let (is_good, is_final) = (answer.is_good(), answer.is_final());
                 let kept = known.keep(answer, UnixTime(now));
                 if kept.changed {
                     state.generation += 1;
+                    state.grave += u64::from(!is_good);
                     if is_final {
                         self.told.notify_one();
                     }

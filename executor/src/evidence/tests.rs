@@ -226,7 +226,7 @@ impl Log {
     }
 }
 
-/// A collector that trusts the authority and the log; lists come from `/1.crl`, the log is at `/log`.
+/// A collector that trusts the authority and the log; lists come from `/1.crl`, the log is at `/log`, responders are at `/ocsp`.
 fn collector(server: &Server, ca: &Ca, log: &Log, state: &Path) -> Collector {
     importing(server, ca, log, state, None)
 }
@@ -256,7 +256,7 @@ fn following(
     root.tlogs.push(log.instance());
     let config = EvidenceConfig {
         crl_urls: vec![format!("{}/1.crl", server.url)],
-        status_bases: Vec::new(),
+        status_bases: vec![format!("{}/ocsp", server.url)],
         ocsp: super::OcspMode::Ask,
         ocsp_responder: None,
         events: Some(format!("{}/event", server.url)),

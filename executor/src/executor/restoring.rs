@@ -30,6 +30,8 @@ pub(super) struct Waiting {
     none: AtomicBool,
     /// Held by the one task that restores.
     busy: tokio::sync::Mutex<()>,
+    /// Whether another one waits for that and has not begun: it will see whatever is there by then.
+    queued: AtomicBool,
 }
 
 struct Record {
@@ -97,6 +99,7 @@ impl Waiting {
             none: AtomicBool::new(paths.is_empty()),
             records: Mutex::new(paths.into_iter().map(record).collect()),
             busy: tokio::sync::Mutex::default(),
+            queued: AtomicBool::default(),
         }
     }
 
@@ -287,6 +290,8 @@ impl Executor {
     /// Judges the agents of the last run and loads those that may run. Returns when each was judged once.
     pub async fn restore(&self) {
         let _alone = self.waiting.busy.lock().await;
+        // A swap, so that it sees what came before whoever found it set.
+        self.waiting.queued.swap(false, Ordering::AcqRel);
         // None twice in one round, however long it takes.
         let begun = clock::monotonic();
         while let Some(path) = self.waiting.next(self.parts.collector.snapshot().epoch, begun) {
@@ -313,9 +318,9 @@ impl Executor {
         }
     }
 
-    /// Tries again in the background if there is anything that newer evidence may let in.
+    /// Tries again in the background if there is anything that newer evidence may let in, unless somebody is about to.
     pub(super) fn restore_waiting(self: &Arc<Self>) {
-        if !self.waiting.records.lock().is_empty() {
+        if !self.waiting.records.lock().is_empty() && !self.waiting.queued.swap(true, Ordering::AcqRel) {
             let executor = Arc::clone(self);
             tokio::spawn(async move { executor.restore().await });
         }
@@ -361,6 +366,30 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn one_restore_waits_for_the_one_before_however_often_it_is_asked_for() {
+        let server = Server::start().await;
+        let executor = &server.executor;
+        executor.waiting.add_for_test(1, PathBuf::from("gone.agent"));
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let busy = executor.waiting.busy.lock().await;
+        let before = tasks();
+        for _ in 0..100 {
+            executor.restore_waiting();
+        }
+        assert_eq!(tasks(), before + 1);
+        drop(busy);
+        while executor.waiting.queued.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        // What is asked for from then on is done after it.
+        executor.restore_waiting();
+        assert!(executor.waiting.queued.load(Ordering::Acquire));
+        executor.restore().await;
+        assert_eq!(executor.waiting.all()[0].1.code, "record_unreadable");
+    }
 
     #[test]
     fn a_name_is_asked_about_for_as_long_as_any_record_waits() {

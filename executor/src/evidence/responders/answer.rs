@@ -80,6 +80,11 @@ impl Answer {
         self.standing == other.standing && (self.is_final() || self.next_update.is_some_and(is_young))
     }
 
+    /// Whether it says nothing against the certificate.
+    pub(super) fn is_good(&self) -> bool {
+        self.standing == Standing::Good
+    }
+
     /// Whether it says what is never taken back.
     pub(super) fn is_final(&self) -> bool {
         self.standing == Standing::Revoked

@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) rung_at: Option<Instant>,
     /// Rises with every answer that may change a verdict.
     pub(super) generation: u64,
+    /// Rises with those of them that say something against a certificate.
+    pub(super) grave: u64,
 }
 
 /// What one agent needs.

@@ -5,7 +5,7 @@ use rcgen::{CustomExtension, ExtendedKeyUsagePurpose};
 use trust_store::evidence::Evidence;
 
 use super::*;
-use crate::evidence::responders::{Fingerprint, Question, Responders};
+use crate::evidence::responders::{Fingerprint, Learnt, Question, Responders};
 use crate::evidence::{Asked, Due, OcspMode};
 
 const HOUR: i64 = 3600;
@@ -151,7 +151,7 @@ impl Asking {
     }
 
     /// Rises when verdicts may change.
-    fn generation(&self) -> u64 {
+    fn generation(&self) -> Learnt {
         self.responders.collect(&mut Evidence::none(), &mut Vec::new())
     }
 
@@ -334,6 +334,30 @@ async fn a_later_date_alone_changes_no_verdict() {
     }
     asking.hear(asking.ca.answer(&leaf, Said::Good, 700)).await;
     assert_eq!((asking.generation(), asking.collected()), (generation, (1, String::new())));
+}
+
+/// Else whoever uploads has all agents judged again, each time.
+#[tokio::test]
+async fn everybody_is_judged_by_what_speaks_against_somebody_and_by_nothing_else() {
+    let (server, ca, log) = (Server::start().await, Ca::new(), Log::new());
+    let state = tempfile::tempdir().unwrap();
+    let collector = collector(&server, &ca, &log, state.path());
+    let url = format!("{}/ocsp", server.url);
+    let mut before = collector.refresh_lists(&[]).await;
+    for (serial, said, is_grave) in
+        [(1, Said::Good, false), (2, Said::OnHold, true), (3, Said::Good, false), (4, Said::Revoked, true)]
+    {
+        let leaf = ca.leaf(serial, &[&url]);
+        server.serve("/ocsp", ca.answer(&leaf, said, 0));
+        let question = collector.responders.question(&leaf, &ca.certificate).unwrap();
+        assert!(collector.responders.want_these(vec![(leaf.fingerprint(), question)]).await);
+        let snapshot = collector.publish().await;
+        assert_ne!(snapshot.epoch, before.epoch, "{serial} is evidence");
+        assert_eq!(snapshot.concerns_everybody(&before), is_grave, "{serial}");
+        before = snapshot;
+    }
+    server.serve("/1.crl", ca.crl("1", 600, &[SERIAL]));
+    assert!(collector.refresh_lists(&[]).await.concerns_everybody(&before));
 }
 
 #[tokio::test]
