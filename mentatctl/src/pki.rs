@@ -386,6 +386,10 @@ pub fn ca_failure(error: ClientError) -> Failure {
                 | ("not_renewable", _) => Some(
                     "ask an administrator for a one-time token: mentatctl pki token create --email ADDRESS",
                 ),
+                ("report_closed" | "report_unknown", _) => {
+                    Some("look at what was reported: mentatctl pki problem list --all")
+                }
+                ("reports_full", _) => Some("see which are open: mentatctl pki problem list"),
                 ("certificate_not_for_this", _) => {
                     Some("connect without that certificate: leave --tls-cert out")
                 }
@@ -445,6 +449,14 @@ mod tests {
             assert!(line.contains("pki token create") && !line.contains("--admin-token-file"), "{line}");
         }
         assert!(says("unauthorized", 401).line().contains("--admin-token-file"));
+    }
+
+    #[test]
+    fn what_becomes_of_a_report_says_where_the_reports_are() {
+        for (code, status) in [("report_closed", 409), ("report_unknown", 404), ("reports_full", 429)] {
+            let line = says(code, status).line();
+            assert!(line.contains("mentatctl pki problem list"), "{line}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A key is in other hands: what it touched, the drill that changes nothing, the order, and the report.
+//! A key is in other hands: what is said of it, what it touched, the drill that changes nothing, the order, and the report.
 
 use std::fs;
 
@@ -15,8 +15,12 @@ fn an_incident_goes_from_what_a_key_touched_to_a_report_and_a_drill_changes_noth
     enrol(&stack, "other@example.com", "theirs");
     let release = signed(&stack, dir.path(), "agent");
     let release = release.to_str().unwrap();
-    let since = stack.ctl(&["--json", "pki", "list", "--identity", "dev@example.com"]).success().json();
-    let since = since["not_before"].as_i64().unwrap();
+    let on_record =
+        |identity: &str| stack.ctl(&["--json", "pki", "list", "--identity", identity]).success().json();
+    let since = on_record("dev@example.com")["not_before"].as_i64().unwrap();
+    let [serial, other] = ["dev@example.com", "other@example.com"]
+        .map(|identity| on_record(identity)["serial"].as_str().unwrap().to_owned());
+    let of_another = what_is_said_is_seen(&stack, &serial, &other);
     stack.ctl(&["pki", "incident"]).refused(2, "whose key").one_clear_line();
 
     // The drill: what it touched, and what would be done. The order is for approvers.
@@ -63,6 +67,46 @@ fn an_incident_goes_from_what_a_key_touched_to_a_report_and_a_drill_changes_noth
     let again = stack.ctl(&earnest).success().json();
     assert_eq!((&again["carried_out"]["revoked"], &again["carried_out"]["kept"]), (&1.into(), &0.into()));
     stack.ctl(&["pki", "renew", "--output", &leaked]).refused(1, "certificate_revoked").one_clear_line();
+    what_is_said_is_decided(&stack, &serial, &of_another);
+}
+
+/// Of one certificate somebody says that its key is in other hands, and of another one something else: the number of that.
+fn what_is_said_is_seen(stack: &Stack, serial: &str, other: &str) -> String {
+    let report = ["--json", "pki", "problem", "report", "--serial"];
+    let said = |of: &str, ground: &str, detail: &str| {
+        let told = stack.ctl(&[&report[..], &[of, "--ground", ground, "--detail", detail]].concat());
+        told.success().json()["report"].clone()
+    };
+    // As people write it.
+    let pairs = serial.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase());
+    let of_key = said(&pairs.collect::<Vec<_>>().join(":"), "key-compromise", "it lies in a public place");
+    assert_eq!((&of_key["serial"], &of_key["state"]), (&serial.into(), &"open".into()), "{of_key}");
+    let time = of_key["due_at"].as_i64().unwrap() - of_key["received_at"].as_i64().unwrap();
+    assert_eq!(time, 86_400, "a day: {of_key}");
+    let of_another = said(other, "other", "its name is like ours");
+    let unknown = [&report[1..], &["00aa", "--ground", "other", "--detail", "?"]].concat();
+    stack.ctl(&unknown).refused(1, "certificate_unknown");
+    let listed = stack.ctl(&["pki", "problem", "list"]).success().stdout;
+    for part in
+        [serial, other, "to be decided until 20", "it lies in a public place, by ", "its name is like ours"]
+    {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+    of_another["id"].to_string()
+}
+
+/// The order decides what was said of the key, and somebody what was said of the other certificate.
+fn what_is_said_is_decided(stack: &Stack, serial: &str, of_another: &str) {
+    let close = ["pki", "problem", "close", of_another, "--decision", "the names differ enough"];
+    let closed = stack.ctl(&[&["--json"][..], &close].concat()).success().json();
+    let decided = (&closed["report"]["state"], &closed["report"]["decision"]);
+    assert_eq!(decided, (&"stands".into(), &"the names differ enough".into()), "{closed}");
+    stack.ctl(&close).refused(1, "report_closed").one_clear_line();
+    assert_eq!(stack.ctl(&["pki", "problem", "list"]).success().stdout, "no reports\n");
+    let all = stack.ctl(&["pki", "problem", "list", "--all"]).success().stdout;
+    for part in ["  stands: the names differ enough", &format!("{serial}  revoked")] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
 }
 
 #[test]

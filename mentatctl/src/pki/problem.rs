@@ -4,7 +4,7 @@ use ca_api::{CloseReport, ProblemGround, ProblemQuery, ProblemReport, ProblemSta
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::{CaFlags, ca_failure, time_text};
+use super::{CaFlags, ca_failure, serial_number, time_text};
 use crate::exit::{Exit, Outcome};
 use crate::home::Home;
 use crate::net::block_on;
@@ -24,7 +24,7 @@ pub enum ProblemCommand {
 /// `pki problem report`.
 #[derive(Debug, Args)]
 pub struct Report {
-    /// Serial number of the certificate
+    /// Serial number of the certificate, in hexadecimal
     #[arg(long)]
     serial: String,
     /// What is said to be wrong
@@ -85,7 +85,8 @@ pub fn run(command: &ProblemCommand, home: &Home, out: &Output) -> Outcome {
                 Ground::SuspectCode => ProblemGround::SuspectCode,
                 Ground::Other => ProblemGround::Other,
             };
-            let report = ReportProblem { serial: asked.serial.clone(), ground, detail: asked.detail.clone() };
+            let serial = serial_number(&asked.serial)?;
+            let report = ReportProblem { serial, ground, detail: asked.detail.clone() };
             let client = asked.ca.client(home)?;
             let report = block_on(async { client.report_problem(&report).await.map_err(ca_failure) })?;
             show(&report, out);
