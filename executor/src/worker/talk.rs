@@ -29,9 +29,9 @@ const AGREED: Duration = Duration::from_millis(4 * EPOCH_TICK_MILLIS);
 /// the calls of everybody else of its signer for what it had no part in.
 const OBEY: Duration = Duration::from_millis(500);
 
-/// How long it may take however little it used: one that sleeps is as disobedient as one that spins, and what was revoked ends within
-/// five seconds, of which an announcement takes one.
-const OBEY_AT_LATEST: Duration = Duration::from_secs(3);
+/// How long it may take however little it used, from when it was told and whatever of its call was still on the way then: one that
+/// sleeps is as disobedient as one that spins, and what was revoked ends within five seconds, of which an announcement takes one.
+pub(crate) const OBEY_AT_LATEST: Duration = Duration::from_secs(3);
 
 /// How a conversation about a call ended.
 pub(super) enum Carried {
@@ -65,6 +65,8 @@ struct Watch<'a> {
 #[derive(Clone, Copy)]
 struct Told {
     stop: Stop,
+    /// When.
+    first: Instant,
     /// Since when it could have obeyed, and what the process had used by then.
     since: Instant,
     used: Duration,
@@ -104,9 +106,10 @@ impl<'a> Talk<'a> {
         if let Err(error) = self.say(state, &ToWorker::Call(order)) {
             return self.given_up(&error.to_string());
         }
-        // One that was stopped while it was being sent can be ended no earlier than it is there.
-        if let Some(Told { stop, .. }) = self.watch.told {
-            self.watch.told = Some(Told::now(stop, self.watch.process));
+        // One that was stopped while it was being sent can be ended no earlier than it is there. What it may take at the latest does
+        // not begin anew: how long it takes to be there is up to the worker.
+        if let Some(told) = &mut self.watch.told {
+            *told = Told { first: told.first, ..Told::now(told.stop, self.watch.process) };
         }
         let max = state.limits().output.max(MAX_TRANSFER_BYTES).saturating_add(OVERHEAD);
         loop {
@@ -221,17 +224,20 @@ impl Talk<'_> {
 impl Told {
     fn now(stop: Stop, process: &Process) -> Self {
         // Of one whose account cannot be read any more nothing is known that speaks for it.
-        Self { stop, since: clock::monotonic(), used: process.used().unwrap_or_default() }
+        let now = clock::monotonic();
+        Self { stop, first: now, since: now, used: process.used().unwrap_or_default() }
     }
 
     /// Whether the worker has had what it takes to obey.
     fn is_over(&self, now: Instant, process: &Process) -> bool {
-        let took = now.saturating_duration_since(self.since);
-        if took < OBEY {
+        if now.saturating_duration_since(self.first) >= OBEY_AT_LATEST {
+            return true;
+        }
+        if now.saturating_duration_since(self.since) < OBEY {
             return false;
         }
         let used = process.used().unwrap_or(Duration::MAX).saturating_sub(self.used);
-        took >= OBEY_AT_LATEST || used >= OBEY.saturating_mul(process.under_way().max(1))
+        used >= OBEY.saturating_mul(process.under_way().max(1))
     }
 }
 

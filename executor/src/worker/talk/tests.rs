@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use executor_engine::frames::frame;
 
 use super::*;
@@ -26,6 +27,15 @@ fn talk_with_account(
     limits: CallLimits,
     says: impl FnOnce(UnixStream, [std::fs::File; 2]) + Send + 'static,
 ) -> (Carried, GuestState) {
+    talk_about(Bytes::new(), limits, says)
+}
+
+/// The same about a call with an input.
+fn talk_about(
+    input: Bytes,
+    limits: CallLimits,
+    says: impl FnOnce(UnixStream, [std::fs::File; 2]) + Send + 'static,
+) -> (Carried, GuestState) {
     let (meter, account_files) = written(Duration::ZERO, 1 << 20);
     let spawner = Arc::new(crate::testing::spawner().unwrap());
     let pairs = [(); 3].map(|()| UnixStream::pair().unwrap());
@@ -38,6 +48,7 @@ fn talk_with_account(
     let kept = far.try_clone().unwrap();
     let worker = std::thread::spawn(move || says(far, account_files));
     let mut state = crate::testing::guest_state_under(limits);
+    state.input = input;
     let account = process.open_account(limits.cpu);
     let carried = Talk::new(&process, lane, 7, &account).carry(1, &mut state, Trial::Call);
     worker.join().unwrap();
@@ -107,6 +118,23 @@ fn a_worker_that_does_not_obey_is_given_up_with_the_reason_of_the_stop() {
         let took = began.elapsed();
         assert!(took >= at_least && took < at_most, "{took:?}");
     }
+}
+
+#[test]
+fn a_worker_that_is_slow_to_take_its_call_has_no_more_time_to_obey() {
+    let began = clock::monotonic();
+    // More than a socket holds: it is told to end the call while that is still being sent.
+    let input = Bytes::from(vec![7; 2 << 20]);
+    let (carried, _) = talk_about(input, overdue(), |far, _| {
+        std::thread::sleep(OBEY_AT_LATEST - Duration::from_millis(300));
+        let mut far = Channel::new(far, Beside::Nothing).unwrap();
+        far.receive(4 << 20, Duration::from_secs(60)).unwrap().unwrap();
+        while far.receive(4 << 20, Duration::from_secs(60)).is_ok_and(|body| body.is_some()) {}
+    });
+    let why = why(carried);
+    assert!(why.starts_with("WallDeadline: it did not end"), "{why}");
+    let took = began.elapsed();
+    assert!(took >= OBEY_AT_LATEST && took < OBEY_AT_LATEST * 3 / 2, "{took:?}");
 }
 
 /// A call whose time is up almost at once.
