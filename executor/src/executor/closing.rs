@@ -7,10 +7,11 @@ use executor_api::audit::AuditEvent;
 use super::Executor;
 use crate::clock;
 use crate::runtime::{KillCause, Selector};
+use crate::worker::OBEY_AT_LATEST;
 
-/// How long calls that were told to end are waited for. A guest hears of it within two ticks; a worker that does not obey is killed after
-/// half a second, or a second where its call had not come when it was stopped.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long calls that were told to end are waited for. A guest hears of it within two ticks; a worker that does not obey is killed no
+/// later than this, and then its call is to be written down.
+const PATIENCE: Duration = OBEY_AT_LATEST.saturating_add(Duration::from_secs(1));
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
@@ -71,6 +72,12 @@ mod tests {
     use crate::executor::Terms;
     use crate::runtime::CallLimits;
     use crate::testing::{Server, admitted, patient, wat_echo, wat_spin};
+
+    /// Or its call would be in neither log, and would run on while the process has ended already.
+    #[test]
+    fn whatever_a_worker_may_take_to_obey_is_waited_for() {
+        assert!(PATIENCE >= OBEY_AT_LATEST + Duration::from_millis(500), "{PATIENCE:?}");
+    }
 
     /// Such calls do not end with their connections, and nobody would tell them to end.
     #[tokio::test(flavor = "multi_thread")]

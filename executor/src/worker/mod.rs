@@ -56,6 +56,7 @@ pub(crate) use door::Door;
 pub(crate) use holder::inherit_nothing;
 pub(crate) use remote::RemoteModule;
 pub use spawner::Spawner;
+pub(crate) use talk::OBEY_AT_LATEST;
 pub(crate) use workers::WorkerEvent;
 pub use workers::{WorkerLimits, Workers};
 
