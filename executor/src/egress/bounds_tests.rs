@@ -1,4 +1,4 @@
-//! What a guest with bare connections makes the host keep, ask and wait for: none of it without end.
+//! What a guest on the network makes the host keep, ask and wait for: none of it without end.
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, TcpListener};
@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::connections_tests::{begin, code, look_up, of, talks};
 use super::resolver::{MAX_LOOKUPS_OF_AGENT, SystemNames};
-use super::tests::{egress, lab, names};
-use super::{AddressRules, Egress, EgressRules, MAX_LOOKUPS, MAX_REQUESTS, Outlet};
+use super::tests::{egress, lab, names, server, to};
+use super::{AddressRules, Egress, EgressRules, MAX_LOOKUPS, MAX_OF_AGENT, MAX_REQUESTS, Outlet};
 use crate::clock;
-use crate::runtime::{CallLimits, Cancel, HostRates, KillCause};
+use crate::runtime::{CallLimits, Cancel, HostRates, KillCause, NetworkUse};
 
 #[tokio::test]
 async fn what_an_address_has_beside_itself_and_its_port_is_refused() {
@@ -77,6 +79,30 @@ async fn an_agent_whose_names_nobody_answers_leaves_room_for_the_names_of_others
         // Whoever gives up gives nothing back: the question is still asked.
         asked.shutdown().await;
     }
+    // Requests ask within the same share, however many an agent may make at once.
+    let (port, _received) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+    let requests = |outlet: &Outlet, host: &str, time: Duration| {
+        let (outlet, url) = (outlet.clone(), format!("http://{host}:{port}/"));
+        tokio::task::spawn_blocking(move || {
+            let granted = format!("network:http:*.lab.test:{port}").parse().unwrap();
+            let (deadline, mut used) = (clock::monotonic() + time, NetworkUse::default());
+            let never = Cancel::default();
+            let ended = outlet.perform(&granted, to(&url).as_bytes(), &never, deadline, &mut used);
+            ended.map(drop).map_err(|refused| refused.reason())
+        })
+    };
+    let all = (0..MAX_OF_AGENT).map(|_| requests(&one, "slow.lab.test", Duration::from_millis(500)));
+    for ended in join_all(all).await {
+        assert_eq!(ended.unwrap(), Err("egress_timeout"));
+    }
+    assert_eq!(UNANSWERED.load(Ordering::SeqCst), MAX_LOOKUPS_OF_AGENT, "its share is used up");
+    let answered = requests(&other, "db.lab.test", Duration::from_secs(60)).await.unwrap();
+    assert_eq!(answered, Ok(()));
+    // The questions of whoever sent requests alone are as many.
+    let third = Outlet::new(&egress);
+    let all = (0..MAX_OF_AGENT).map(|_| requests(&third, "slow.lab.test", Duration::from_secs(2)));
+    join_all(all).await;
+    assert_eq!(UNANSWERED.load(Ordering::SeqCst), 2 * MAX_LOOKUPS_OF_AGENT);
 }
 
 #[tokio::test(flavor = "multi_thread")]

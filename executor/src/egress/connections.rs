@@ -85,7 +85,7 @@ impl Connections {
         if known.opened > MAX_REQUESTS {
             return Err(Refused::Quota);
         }
-        Ok(Place { _permits: self.outlet.egress.place(&self.outlet.under_way)? })
+        Ok(Place { _permits: self.outlet.egress.place(&self.outlet.share)? })
     }
 
     /// The socket with this number has the place until [`Self::let_go`].
@@ -136,11 +136,11 @@ impl Connections {
 
     /// Asks about a name within the agent's share of questions.
     async fn ask(&self, host: &HostPattern) -> Result<Vec<IpAddr>, Refused> {
-        let Outlet { egress, asking, .. } = &self.outlet;
+        let Outlet { egress, share } = &self.outlet;
         let none = || Refused::Unreachable("the host has no address");
         let asked = async {
-            let share = Arc::clone(asking).acquire_owned().await.map_err(|_| none())?;
-            egress.names.addresses(host.name(), Some(share)).await.map_err(|_| none())
+            let asking = Arc::clone(&share.asking).acquire_owned().await.map_err(|_| none())?;
+            egress.names.addresses(host.name(), asking).await.map_err(|_| none())
         };
         let found = tokio::time::timeout(CONNECT, asked).await.map_err(|_| Refused::TimedOut)??;
         self.pin(host, found)

@@ -36,7 +36,7 @@ pub(crate) use connections::Found;
 pub(crate) use connections::{Connections, is_bare};
 use message::Outgoing;
 pub(crate) use resolver::MAX_LOOKUPS;
-use resolver::{AddressDenied, Judged, MAX_LOOKUPS_OF_AGENT, Names, NoAddress, SystemNames};
+use resolver::{ASKING, AddressDenied, Judged, MAX_LOOKUPS_OF_AGENT, Names, NoAddress, SystemNames};
 
 use crate::abi::ErrorCode;
 use crate::runtime::{Cancel, NetworkUse};
@@ -170,22 +170,32 @@ pub struct Egress {
     under_way: Arc<Semaphore>,
 }
 
+/// One agent's share of the way out.
+#[derive(Debug, Clone)]
+struct Share {
+    /// Requests and connections under way.
+    under_way: Arc<Semaphore>,
+    /// Names that the resolver is asked for.
+    asking: Arc<Semaphore>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        let places = |places| Arc::new(Semaphore::new(places));
+        Self { under_way: places(MAX_OF_AGENT), asking: places(MAX_LOOKUPS_OF_AGENT) }
+    }
+}
+
 /// The way out of one agent, with its share of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Outlet {
     egress: Arc<Egress>,
-    under_way: Arc<Semaphore>,
-    asking: Arc<Semaphore>,
+    share: Share,
 }
 
 impl Outlet {
     pub(crate) fn new(egress: &Arc<Egress>) -> Self {
-        let share = |places| Arc::new(Semaphore::new(places));
-        Self {
-            egress: Arc::clone(egress),
-            under_way: share(MAX_OF_AGENT),
-            asking: share(MAX_LOOKUPS_OF_AGENT),
-        }
+        Self { egress: Arc::clone(egress), share: Share::default() }
     }
 
     /// As [`Egress::perform`], within the agent's share.
@@ -197,7 +207,7 @@ impl Outlet {
         deadline: Instant,
         used: &mut NetworkUse,
     ) -> Result<Vec<u8>, Refused> {
-        self.egress.perform(&self.under_way, granted, arguments, kill, deadline, used)
+        self.egress.perform(&self.share, granted, arguments, kill, deadline, used)
     }
 }
 
@@ -284,7 +294,7 @@ impl Egress {
     /// call until there is one, the call is stopped or its time is up.
     fn perform(
         &self,
-        of_agent: &Arc<Semaphore>,
+        of_agent: &Share,
         granted: &Capability,
         arguments: &[u8],
         kill: &Cancel,
@@ -334,25 +344,26 @@ impl Egress {
     }
 
     /// Room for one more, of the agent's share and of all.
-    fn place(&self, of_agent: &Arc<Semaphore>) -> Result<[OwnedSemaphorePermit; 2], Refused> {
-        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
-        Ok([take(of_agent).map_err(|_| Refused::Busy)?, take(&self.under_way).map_err(|_| Refused::Busy)?])
+    fn place(&self, of_agent: &Share) -> Result<[OwnedSemaphorePermit; 2], Refused> {
+        let take =
+            |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().map_err(|_| Refused::Busy);
+        Ok([take(&of_agent.under_way)?, take(&self.under_way)?])
     }
 
     fn wait(
         &self,
-        of_agent: &Arc<Semaphore>,
+        of_agent: &Share,
         request: Outgoing,
         kill: &Cancel,
         deadline: Instant,
     ) -> Result<Answer, Refused> {
         let place = self.place(of_agent)?;
         let client = if self.is_own(request.port) { self.closed.clone() } else { self.client.clone() };
-        let exchange = async move {
+        let exchange = ASKING.scope(Arc::clone(&of_agent.asking), async move {
             let answer = exchange(&client, request).await;
             drop(place);
             answer
-        };
+        });
         wait_for(&self.runtime, exchange, kill, deadline).unwrap_or_else(|interrupted| {
             Err(match interrupted {
                 Interrupted::Broken => Refused::Unreachable("the exchange broke off"),

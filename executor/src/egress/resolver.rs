@@ -23,7 +23,7 @@ pub(crate) type Found = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + S
 /// Whoever knows the addresses of names.
 pub(crate) trait Names: Send + Sync {
     /// The addresses of a host name, asked for now. The share of whoever asks is held until there is an answer.
-    fn addresses(&self, host: &str, share: Option<OwnedSemaphorePermit>) -> Found;
+    fn addresses(&self, host: &str, share: OwnedSemaphorePermit) -> Found;
 }
 
 /// The system's resolver, asked for so many names at once. A question that was asked cannot be taken back: it keeps its place
@@ -33,8 +33,8 @@ pub(crate) struct SystemNames {
     places: Arc<Semaphore>,
 }
 
-/// Look-ups for guests at once, and those of the bare connections of one agent: whoever serves the names of one agent and never
-/// answers leaves room for the names of the others.
+/// Look-ups for guests at once, and those of one agent, for requests and bare connections together: whoever serves the names of one
+/// agent and never answers leaves room for the names of the others.
 pub(crate) const MAX_LOOKUPS: usize = 64;
 pub(super) const MAX_LOOKUPS_OF_AGENT: usize = MAX_LOOKUPS / 4;
 
@@ -50,7 +50,7 @@ impl SystemNames {
 }
 
 impl Names for SystemNames {
-    fn addresses(&self, host: &str, share: Option<OwnedSemaphorePermit>) -> Found {
+    fn addresses(&self, host: &str, share: OwnedSemaphorePermit) -> Found {
         let (host, ask, places) = (host.to_owned(), self.ask, Arc::clone(&self.places));
         Box::pin(async move {
             let place = places.acquire_owned().await.map_err(io::Error::other)?;
@@ -73,6 +73,11 @@ pub(crate) struct AddressDenied(pub(crate) IpAddr);
 #[error("the name has no address")]
 pub(crate) struct NoAddress(#[source] pub(crate) Option<io::Error>);
 
+tokio::task_local! {
+    /// The share of questions of the agent whose request it is. A client is everybody's; it asks in the task of the request.
+    pub(super) static ASKING: Arc<Semaphore>;
+}
+
 /// Resolves and judges.
 pub(crate) struct Judged {
     pub(crate) names: Arc<dyn Names>,
@@ -81,9 +86,14 @@ pub(crate) struct Judged {
 
 impl Resolve for Judged {
     fn resolve(&self, name: Name) -> Resolving {
-        let (found, rules) = (self.names.addresses(name.as_str(), None), Arc::clone(&self.rules));
+        let asking = ASKING.try_with(Arc::clone);
+        let (names, rules) = (Arc::clone(&self.names), Arc::clone(&self.rules));
         Box::pin(async move {
-            let addresses = found.await.map_err(|error| NoAddress(Some(error)))?;
+            let none = |error| NoAddress(Some(error));
+            // A request whose time is up gives its place in the row back; a question that was asked keeps its share.
+            let asking = asking.map_err(|error| none(io::Error::other(error)))?;
+            let share = asking.acquire_owned().await.map_err(|error| none(io::Error::other(error)))?;
+            let addresses = names.addresses(name.as_str(), share).await.map_err(none)?;
             let addresses = usable(addresses, &rules).map_err(|unusable| match unusable {
                 Unusable::Denied(denied) => Box::<dyn std::error::Error + Send + Sync>::from(denied),
                 Unusable::Nothing(nothing) => nothing.into(),

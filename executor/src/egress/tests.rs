@@ -21,7 +21,7 @@ pub(super) struct Table {
 }
 
 impl Names for Table {
-    fn addresses(&self, host: &str, _: Option<OwnedSemaphorePermit>) -> resolver::Found {
+    fn addresses(&self, host: &str, _: OwnedSemaphorePermit) -> resolver::Found {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let mut answers = self.answers.lock();
         let found = match answers.get_mut(host) {
@@ -54,7 +54,7 @@ pub(super) fn lab() -> EgressRules {
 }
 
 /// A server that answers every connection with `answer`; what it read is handed back.
-fn server(answer: &'static str) -> (u16, std::sync::mpsc::Receiver<String>) {
+pub(super) fn server(answer: &'static str) -> (u16, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, received) = std::sync::mpsc::channel();
@@ -92,12 +92,12 @@ fn ask_within(
     let deadline = clock::monotonic() + time;
     let mut used = NetworkUse::default();
     let granted = granted.parse().unwrap();
-    let share = Arc::new(Semaphore::new(MAX_OF_AGENT));
+    let share = Share::default();
     let answer = egress.perform(&share, &granted, request.as_bytes(), cancel, deadline, &mut used)?;
     Ok(serde_json::from_slice(&answer).unwrap())
 }
 
-fn to(url: &str) -> String {
+pub(super) fn to(url: &str) -> String {
     serde_json::json!({ "url": url }).to_string()
 }
 
@@ -344,7 +344,7 @@ async fn one_agent_never_has_the_whole_way_out() {
     let request = to(&format!("http://127.0.0.1:{port}/"));
     let (greedy, other) = (Outlet::new(&egress), Outlet::new(&egress));
     let taken: Vec<_> =
-        (0..MAX_OF_AGENT).map(|_| Arc::clone(&greedy.under_way).try_acquire_owned().unwrap()).collect();
+        (0..MAX_OF_AGENT).map(|_| Arc::clone(&greedy.share.under_way).try_acquire_owned().unwrap()).collect();
     let reason = |outlet: &Outlet| {
         let deadline = clock::monotonic() + Duration::from_millis(50);
         let mut used = NetworkUse::default();
@@ -361,7 +361,7 @@ async fn one_agent_never_has_the_whole_way_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_has_a_share_of_the_network() {
     let egress = egress(lab(), names(&[]));
-    let share = Arc::new(Semaphore::new(MAX_OF_AGENT));
+    let share = Share::default();
     let granted = "network:https:api.lab.test".parse().unwrap();
     let (cancel, deadline) = (Cancel::default(), clock::monotonic() + Duration::from_secs(20));
     let mut used = NetworkUse::default();

@@ -77,7 +77,7 @@ async fn what_is_not_sent_and_not_answered_is_counted_by_its_reason() {
     for (number, (reason, (granted, request))) in cases.into_iter().enumerate() {
         let capability = vec![granted.parse().unwrap()];
         let grants = sources.grant(&capability, capability.clone(), &[]).unwrap();
-        let share = Arc::clone(&grants.network().unwrap().under_way);
+        let share = Arc::clone(&grants.network().unwrap().share.under_way);
         let taken = (reason == "egress_busy")
             .then(|| share.try_acquire_many_owned(u32::try_from(MAX_OF_AGENT).unwrap()).unwrap());
         let wall = Duration::from_secs(if reason == "egress_timeout" { 1 } else { 60 });
