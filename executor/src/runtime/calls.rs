@@ -1,6 +1,6 @@
 //! Live instances: where they are listed, and how a stop finds them.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -51,8 +51,9 @@ pub(crate) struct Registration {
 struct Shared {
     id: InstanceId,
     cancel: Cancel,
-    /// Bytes of memory and scratch files that its guest has.
-    memory: u64,
+    /// Bytes of memory and scratch files that its guest has. Its own to write: a guest that grows waits for nobody who looks through
+    /// the list.
+    memory: Arc<AtomicU64>,
 }
 
 /// What lives, and what it has.
@@ -70,7 +71,14 @@ enum Seat {
     /// In a place of its own.
     Place(Seated),
     /// Among those that somebody else's [`Cancel`] ends as well.
-    Shared(Box<Cancel>),
+    Shared(Box<SharedSeat>),
+}
+
+/// What a call has of its entry there.
+#[derive(Debug)]
+struct SharedSeat {
+    cancel: Cancel,
+    memory: Arc<AtomicU64>,
 }
 
 /// One of the places of an admission.
@@ -85,7 +93,7 @@ impl Registration {
     pub(crate) fn cancel(&self) -> Cancel {
         match &self.seat {
             Seat::Place(seated) => Cancel::listed(Arc::clone(&self.calls), *seated, self.id),
-            Seat::Shared(cancel) => Cancel::clone(cancel),
+            Seat::Shared(seat) => seat.cancel.clone(),
         }
     }
 
@@ -97,11 +105,7 @@ impl Registration {
                     places.holds(seated.number, bytes);
                 }
             }
-            Seat::Shared(_) => {
-                if let Some(call) = self.calls.shared.lock().iter_mut().find(|call| call.id == self.id) {
-                    call.memory = bytes as u64;
-                }
-            }
+            Seat::Shared(seat) => seat.memory.store(bytes as u64, Ordering::Relaxed),
         }
     }
 
@@ -109,7 +113,7 @@ impl Registration {
     pub(crate) fn raised(&self) -> Option<KillCause> {
         match &self.seat {
             Seat::Place(seated) => self.calls.raised(*seated, self.id),
-            Seat::Shared(cancel) => cancel.raised(),
+            Seat::Shared(seat) => seat.cancel.raised(),
         }
     }
 }
@@ -137,10 +141,10 @@ impl Calls {
                 return Registration { id, calls, seat: Seat::Place(Seated { number, ..seated }) };
             }
         }
-        let cancel = cancel.cloned().unwrap_or_default();
+        let (cancel, memory) = (cancel.cloned().unwrap_or_default(), Arc::default());
         let id = name(&self.names);
-        self.shared.lock().push(Shared { id, cancel: cancel.clone(), memory: 0 });
-        Registration { id, calls, seat: Seat::Shared(Box::new(cancel)) }
+        self.shared.lock().push(Shared { id, cancel: cancel.clone(), memory: Arc::clone(&memory) });
+        Registration { id, calls, seat: Seat::Shared(Box::new(SharedSeat { cancel, memory })) }
     }
 
     fn places_of(&self, seated: Seated) -> Option<&Places> {
@@ -175,7 +179,8 @@ impl Calls {
     }
 
     fn held(&self) -> Vec<(InstanceId, u64)> {
-        let mut held: Vec<_> = self.shared.lock().iter().map(|call| (call.id, call.memory)).collect();
+        let of = |call: &Shared| (call.id, call.memory.load(Ordering::Relaxed));
+        let mut held: Vec<_> = self.shared.lock().iter().map(of).collect();
         held.extend(self.places.iter().flat_map(Places::held));
         held
     }
@@ -381,6 +386,23 @@ mod tests {
         // Whoever takes the place next has nothing yet.
         let next = calls.register(None);
         assert_eq!(told(), HashSet::from([(next.id, 0)]));
+    }
+
+    #[test]
+    fn a_guest_that_grows_waits_for_nobody_who_looks_through_the_list() {
+        let live = LiveInstances::new(0, Ticks::default());
+        let calls = admit(&live, "a", "x@example.org");
+        let shared = calls.register(Some(&Cancel::default()));
+        let (done, told) = std::sync::mpsc::channel();
+        let looks = calls.shared.lock();
+        std::thread::spawn(move || {
+            shared.holds(7 << 16);
+            let _ = done.send(shared);
+        });
+        let shared = told.recv_timeout(std::time::Duration::from_secs(30)).expect("it waits for the list");
+        drop(looks);
+        let held = live.held();
+        assert_eq!((held[0].id, held[0].memory, held.len()), (shared.id, 7 << 16, 1));
     }
 
     #[test]

@@ -92,7 +92,10 @@ impl ResourceLimiter for GuestState {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let grows = self.limiter.memory_growing(current, desired, maximum)?;
-        self.registration.holds(self.limiter.memory_now());
+        // What was refused changed nothing.
+        if grows {
+            self.registration.holds(self.limiter.memory_now());
+        }
         Ok(grows)
     }
 
