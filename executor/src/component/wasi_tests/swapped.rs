@@ -7,6 +7,15 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
 
+/// Ends the thread that swaps, also where the test fails: whoever waits for it would wait for ever.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_directory_that_becomes_a_link_while_it_is_used_leads_nowhere() {
     let host = tempfile::tempdir().unwrap();
@@ -20,6 +29,7 @@ fn a_directory_that_becomes_a_link_while_it_is_used_leads_nowhere() {
     let (swap, link) = (inside.join("swap"), inside.join("link"));
     let done = AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {
+        let _done = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 renameat_with(CWD, &swap, CWD, &link, RenameFlags::EXCHANGE).unwrap();
@@ -34,7 +44,6 @@ fn a_directory_that_becomes_a_link_while_it_is_used_leads_nowhere() {
             seen.insert(outcome.output[1]);
             opened += 1;
         }
-        done.store(true, Ordering::Relaxed);
         seen
     });
     assert!(!seen.contains(&0), "what lies outside was opened");
