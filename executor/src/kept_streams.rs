@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use executor_engine::ModuleDigest;
@@ -36,11 +37,13 @@ const ROOM: Room = Room { streams: 128, results: 64 << 20, inputs: 64 << 20, kep
 pub(crate) struct KeptStreams {
     room: Room,
     streams: Arc<Mutex<HashMap<Arc<str>, Stream>>>,
+    /// Whether somebody forgets in time what is over.
+    is_swept: Arc<AtomicBool>,
 }
 
 impl Default for KeptStreams {
     fn default() -> Self {
-        Self { room: ROOM, streams: Arc::default() }
+        Self { room: ROOM, streams: Arc::default(), is_swept: Arc::default() }
     }
 }
 
@@ -183,26 +186,43 @@ impl KeptStreams {
         (streams.len(), bytes.fold(0, usize::saturating_add))
     }
 
-    /// Forgets what is over, until this stream is among that: somebody may come for no other one.
-    pub(crate) async fn forget_in_time(&self, id: &str) {
-        while let Some(left) = self.left(id, clock::monotonic()) {
-            tokio::time::sleep(left).await;
+    /// Sees to it that what is over is forgotten in time, for somebody may come for no other stream. After [`Self::ended`]. One task
+    /// does it for all of them: each of its own would outlive its stream where that gives way to others.
+    pub(crate) fn sweep(&self) {
+        if self.is_swept.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let kept = self.clone();
+        tokio::spawn(async move {
+            while let Some(left) = kept.left(clock::monotonic()) {
+                tokio::time::sleep(left).await;
+            }
+        });
     }
 
-    /// How long a stream that ended is kept at least; nothing once it is not any more.
-    fn left(&self, id: &str, now: Instant) -> Option<Duration> {
+    /// How long until the first of those that ended may be over; nothing where there is none, and nobody sweeps any more.
+    fn left(&self, now: Instant) -> Option<Duration> {
         let mut streams = self.streams.lock();
         self.forget_what_is_over(&mut streams, now);
-        let since = streams.get(id)?.window.end().and_then(|end| end.unread_since);
         let kept = self.room.kept;
-        Some(since.map_or(kept, |since| kept.saturating_sub(now.saturating_duration_since(since))))
+        let left = |since| kept.saturating_sub(now.saturating_duration_since(since));
+        let ended = streams.values().filter_map(|stream| stream.window.end());
+        let first = ended.map(|end| end.unread_since.map_or(kept, left)).min();
+        if first.is_none() {
+            // Under the lock: a stream whose end was not seen here takes it after its end, and then finds that nobody sweeps.
+            self.is_swept.store(false, Ordering::Release);
+        }
+        first
     }
 
     fn forget_what_is_over(&self, streams: &mut HashMap<Arc<str>, Stream>, now: Instant) {
         streams.retain(|_, stream| {
             let since = stream.window.end().and_then(|end| end.unread_since);
-            since.is_none_or(|since| now.saturating_duration_since(since) < self.room.kept)
+            let is_over = since.is_some_and(|since| now.saturating_duration_since(since) >= self.room.kept);
+            if is_over {
+                stream.window.forget();
+            }
+            !is_over
         });
     }
 }
@@ -212,7 +232,7 @@ fn forget_oldest(streams: &mut HashMap<Arc<str>, Stream>, of: impl Fn(&Stream) -
     let ended = streams.iter().filter(|(_, stream)| of(stream));
     let ended = ended.filter_map(|(id, stream)| Some((stream.window.end()?.unread_since?, Arc::clone(id))));
     match ended.min_by_key(|(since, _)| *since) {
-        Some((_, id)) => streams.remove(&id).is_some(),
+        Some((_, id)) => streams.remove(&id).inspect(|stream| stream.window.forget()).is_some(),
         None => false,
     }
 }
@@ -223,6 +243,7 @@ mod tests {
     use crate::executor::{Executed, Next};
     use crate::runtime::{InstanceId, Outcome, Usage};
     use crate::stream_window::{Reader, Told};
+    use crate::streams::StreamEvent;
 
     fn begin(streams: &KeptStreams, who: &str) -> Result<(Arc<str>, Arc<Window>), Denied> {
         let place = streams.begin(&Caller::new(who), 0, clock::monotonic())?;
@@ -374,13 +395,63 @@ mod tests {
         let (id, window) = begin(&streams, "a").unwrap();
         let reader = window.read(0).unwrap();
         end(&window);
-        let forgotten = async |patience| {
-            let patience = Duration::from_millis(patience);
-            tokio::time::timeout(patience, streams.forget_in_time(&id)).await.is_ok()
-        };
-        assert!(!forgotten(150).await, "somebody reads it");
+        streams.ended(&id, clock::monotonic());
+        streams.sweep();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(streams.held().0, 1, "somebody reads it");
         drop(reader);
-        assert!(forgotten(10_000).await);
-        assert!(streams.streams.lock().is_empty());
+        let nobody_sweeps = async {
+            while streams.is_swept.load(Ordering::Acquire) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), nobody_sweeps).await.unwrap();
+        assert_eq!(streams.held(), (0, 0));
+        // Whoever ends next has somebody again.
+        let (id, window) = begin(&streams, "a").unwrap();
+        end(&window);
+        streams.ended(&id, clock::monotonic());
+        streams.sweep();
+        assert!(streams.is_swept.load(Ordering::Acquire));
+    }
+
+    #[tokio::test]
+    async fn one_task_forgets_all_that_ended() {
+        let streams = KeptStreams::default();
+        for _ in 0..1000 {
+            let (id, window) = begin(&streams, "a").unwrap();
+            end(&window);
+            streams.ended(&id, clock::monotonic());
+            streams.sweep();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(Arc::strong_count(&streams.streams), 2, "each task has one");
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_is_stuck_keeps_nothing_of_a_stream_that_is_forgotten() {
+        let streams = with(Room { streams: 2, ..ROOM });
+        let ended = async |who: &'static str| {
+            let (id, window) = begin(&streams, who).unwrap();
+            let stuck = window.read(0).unwrap();
+            let text = "a line".to_owned();
+            let line = crate::abi::sinks::LogRecord { level: crate::abi::sinks::Level::Info, text };
+            window.put(Next::Event(StreamEvent::Log(line))).await;
+            end_with(&streams, &id, &window, 1000);
+            // Another one takes the place, and goes.
+            drop(window.read(0).unwrap());
+            assert!(window.bytes() > 1000);
+            (id, window, stuck)
+        };
+        // One more makes it give way.
+        let (_, window, mut stuck) = ended("a").await;
+        begin(&streams, "a").unwrap();
+        assert_eq!(window.bytes(), 0);
+        assert!(matches!(stuck.next().await, Some(Told::Replaced)));
+        // Its time is over.
+        let (id, window, _stuck) = ended("b").await;
+        let later = clock::monotonic() + ROOM.kept + Duration::from_secs(1);
+        assert_eq!(streams.find(&Caller::new("b"), &id, later).unwrap_err().code, "stream_unknown");
+        assert_eq!(window.bytes(), 0);
     }
 }

@@ -116,6 +116,14 @@ impl State {
         }
     }
 
+    /// Keeps of the result only that there was one.
+    fn give_up_result(&mut self) {
+        if let Some(ended) = &mut self.ended {
+            ended.bytes = 0;
+            ended.result = Arc::new(Err(not_kept(instance_of(&ended.result))));
+        }
+    }
+
     /// Whether the reader keeps up, or there is none to wait for.
     fn has_room(&self) -> bool {
         if self.reader.is_none() {
@@ -231,11 +239,18 @@ impl Window {
 
     /// Keeps of the result only that there was one.
     pub(crate) fn give_up_result(&self) {
+        self.state.lock().give_up_result();
+    }
+
+    /// Keeps nothing but that it ended: nobody finds it any more, and a reader who is stuck may have it for as long as he likes.
+    pub(crate) fn forget(&self) {
         let mut state = self.state.lock();
-        if let Some(ended) = &mut state.ended {
-            ended.bytes = 0;
-            ended.result = Arc::new(Err(not_kept(instance_of(&ended.result))));
-        }
+        state.give_up_result();
+        state.first = state.next();
+        state.bytes = 0;
+        let events = std::mem::take(&mut state.events);
+        drop(state);
+        drop(events);
     }
 }
 

@@ -102,7 +102,7 @@ impl Executor {
             }
             drop(window);
             counted.resumable("answer_not_kept", kept.ended(&name, clock::monotonic()));
-            kept.forget_in_time(&name).await;
+            kept.sweep();
         });
         Ok(Reading(Source::Kept { begun: Some(id), reader, metrics }))
     }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::admission::{GrantSet, GrantSources};
     use crate::runtime::{CallLimits, Selector};
-    use crate::testing::{Server, admitted, patient, wat_spin};
+    use crate::testing::{Server, admitted, patient, wat_echo, wat_spin};
 
     /// Streams pieces of one byte for as long as it may.
     const TALKS: &str = r#"(module
@@ -245,6 +245,32 @@ mod tests {
         server.executor.unload(agent).await.unwrap();
         let refused = server.executor.read_on(&caller, &id, next).err().unwrap();
         assert_eq!(refused.code, "not_loaded");
+    }
+
+    fn resumable() -> Terms {
+        Terms { resumable: true, ..Terms::default() }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn calls_that_are_over_leave_no_task_each() {
+        let agent = "resume.over";
+        let server = server(wat_echo(), agent).await;
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        for _ in 0..200 {
+            let begun = server.executor.execute_and_read(agent, Bytes::new(), resumable()).await;
+            let mut reading = begun.unwrap();
+            while reading.next().await.is_some() {}
+        }
+        // Those of the last ones may be about to end.
+        let over = async {
+            while tasks() > before + 50 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), over)
+            .await
+            .expect("they sleep until their streams are over");
     }
 
     #[cfg(feature = "pipelines")]
