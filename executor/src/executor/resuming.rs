@@ -5,20 +5,24 @@
 //! is not handed out any more once the agent may not run or is loaded no longer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use executor_engine::ModuleDigest;
 
 use super::Executor;
 use super::calling::{Next, Streaming, Terms};
 use crate::admission::Denied;
 use crate::callers::Caller;
 use crate::clock;
-use crate::metrics::Metrics;
 use crate::stream_window::{Reader, Told, Window};
 
 /// How long a call goes on that nobody reads.
 const ALONE: Duration = Duration::from_secs(30);
+
+/// How long after the end of a call its reader hears of it as whoever reads along: like a plain reader, however the release was withdrawn
+/// meanwhile. Who comes so far later is judged as if he had come back for it.
+const ALONG: Duration = Duration::from_secs(5);
 
 /// What a reader hears.
 #[derive(Debug)]
@@ -41,7 +45,18 @@ enum Source {
     /// Dropping it ends the call.
     Plain(Streaming),
     /// Dropping it leaves the call to whoever reads on.
-    Kept { begun: Option<Arc<str>>, reader: Reader, metrics: Box<Metrics> },
+    Kept(KeptReading),
+}
+
+/// Reads a call whose events are kept.
+struct KeptReading {
+    /// The name of the stream, until it was told.
+    begun: Option<Arc<str>>,
+    /// Nothing once the rest was refused.
+    reader: Option<Reader>,
+    executor: Arc<Executor>,
+    /// Agent and module of the call.
+    release: (String, ModuleDigest),
 }
 
 impl Reading {
@@ -49,20 +64,48 @@ impl Reading {
     pub async fn next(&mut self) -> Option<Heard> {
         match &mut self.0 {
             Source::Plain(streaming) => streaming.next().await.map(|next| Heard::Next(None, next)),
-            Source::Kept { begun, reader, metrics } => {
-                if let Some(id) = begun.take() {
-                    return Some(Heard::Begun(id));
+            Source::Kept(kept) => kept.next().await,
+        }
+    }
+}
+
+impl KeptReading {
+    async fn next(&mut self) -> Option<Heard> {
+        if let Some(id) = self.begun.take() {
+            return Some(Heard::Begun(id));
+        }
+        let told = self.reader.as_mut()?.next().await?;
+        Some(self.heard(told, clock::monotonic()))
+    }
+
+    /// What is heard of this at a time.
+    fn heard(&mut self, told: Told, now: Instant) -> Heard {
+        let metrics = &self.executor.parts.metrics;
+        match told {
+            Told::Event(number, next) => match self.refused(now) {
+                None => Heard::Next(Some(number), next),
+                Some(denied) => {
+                    metrics.resumable(denied.code, 1);
+                    self.reader = None;
+                    Heard::Next(None, Next::Ended(Err(denied)))
                 }
-                Some(match reader.next().await? {
-                    Told::Event(number, next) => Heard::Next(Some(number), next),
-                    Told::Gone(events) => Heard::Gone(events),
-                    Told::Replaced => {
-                        metrics.resumable("reader_replaced", 1);
-                        Heard::Replaced
-                    }
-                })
+            },
+            Told::Gone(events) => Heard::Gone(events),
+            Told::Replaced => {
+                metrics.resumable("reader_replaced", 1);
+                Heard::Replaced
             }
         }
+    }
+
+    /// Why nothing more is handed out, if so.
+    fn refused(&self, now: Instant) -> Option<Denied> {
+        let ended_at = self.reader.as_ref()?.ended_at()?;
+        if now.saturating_duration_since(ended_at) < ALONG {
+            return None;
+        }
+        let (agent, digest) = &self.release;
+        self.executor.may_be_told(agent, *digest).err()
     }
 }
 
@@ -85,26 +128,40 @@ impl Executor {
                 .await
                 .map(|plain| Reading(Source::Plain(plain)));
         }
-        let metrics = Box::new(self.parts.metrics.clone());
+        let metrics = &self.parts.metrics;
         let place = self.kept.begin(&terms.caller, input.len(), clock::monotonic());
         let place = place.inspect_err(|denied| metrics.resumable(denied.code, 1))?;
-        let streaming = self.execute_streaming(name, input, terms).await?;
+        let streaming = self.execute_streaming(name, input, terms).await;
+        let streaming = streaming.inspect_err(|denied| metrics.resumable(denied.code, 1))?;
         let Some((agent, digest)) = streaming.release() else {
             return Err(Denied::new("internal", "the call ended before it began"));
         };
+        let release = (agent.to_owned(), digest);
         let (id, window) = place.begun(agent, digest);
         let reader = window.read(0)?;
         metrics.resumable("begun", 1);
-        let (kept, name, counted) = (self.kept.clone(), Arc::clone(&id), metrics.clone());
-        tokio::spawn(async move {
-            if fill(streaming, &window, ALONE).await == Filled::LeftAlone {
-                counted.resumable("caller_gone", 1);
-            }
-            drop(window);
-            counted.resumable("answer_not_kept", kept.ended(&name, clock::monotonic()));
-            kept.sweep();
-        });
-        Ok(Reading(Source::Kept { begun: Some(id), reader, metrics }))
+        tokio::spawn(Arc::clone(self).keep_streaming(streaming, window, Arc::clone(&id)));
+        Ok(self.kept_reading(Some(id), reader, release))
+    }
+
+    /// Keeps what a call streams for whoever reads it, until it ends and its end is over.
+    async fn keep_streaming(self: Arc<Self>, streaming: Streaming, window: Arc<Window>, id: Arc<str>) {
+        let metrics = &self.parts.metrics;
+        if fill(streaming, &window, ALONE).await == Filled::LeftAlone {
+            metrics.resumable("caller_gone", 1);
+        }
+        metrics.resumable("answer_not_kept", self.kept.ended(&id, clock::monotonic()));
+        self.kept.sweep();
+    }
+
+    fn kept_reading(
+        self: &Arc<Self>,
+        begun: Option<Arc<str>>,
+        reader: Reader,
+        release: (String, ModuleDigest),
+    ) -> Reading {
+        let executor = Arc::clone(self);
+        Reading(Source::Kept(KeptReading { begun, reader: Some(reader), executor, release }))
     }
 
     /// Reads on, from an event by its number.
@@ -113,18 +170,18 @@ impl Executor {
     ///
     /// `stream_unknown` for a stream that this caller did not begin or that is kept no longer; `invalid_argument` for an event
     /// that there has not been; a denial when the agent may not run any more, or a step of the pipeline; `not_loaded`.
-    pub fn read_on(&self, caller: &Caller, id: &str, from: u64) -> Result<Reading, Denied> {
-        let metrics = &self.parts.metrics;
-        let reader = self.reader(caller, id, from);
-        metrics.resumable(reader.as_ref().map_or_else(|denied| denied.code, |_| "read_on"), 1);
-        Ok(Reading(Source::Kept { begun: None, reader: reader?, metrics: Box::new(metrics.clone()) }))
+    pub fn read_on(self: &Arc<Self>, caller: &Caller, id: &str, from: u64) -> Result<Reading, Denied> {
+        let reading = self.reading(caller, id, from);
+        let counted = reading.as_ref().map_or_else(|denied| denied.code, |_| "read_on");
+        self.parts.metrics.resumable(counted, 1);
+        reading
     }
 
-    fn reader(&self, caller: &Caller, id: &str, from: u64) -> Result<Reader, Denied> {
+    fn reading(self: &Arc<Self>, caller: &Caller, id: &str, from: u64) -> Result<Reading, Denied> {
         let found = self.kept.find(caller, id, clock::monotonic())?;
-        let (agent, digest) = found.release;
-        self.may_be_told(&agent, digest)?;
-        found.window.read_later(from)
+        let (agent, digest) = &found.release;
+        self.may_be_told(agent, *digest)?;
+        Ok(self.kept_reading(None, found.window.read_later(from)?, found.release))
     }
 
     /// How many streams are kept, and the bytes that they take.
@@ -216,8 +273,7 @@ mod tests {
     async fn a_call_goes_on_without_its_reader_and_what_it_streams_makes_room() {
         let agent = "resume.talks";
         let server = server(TALKS, agent).await;
-        let terms = || Terms { resumable: true, ..Terms::default() };
-        let mut first = server.executor.execute_and_read(agent, Bytes::new(), terms()).await.unwrap();
+        let mut first = server.executor.execute_and_read(agent, Bytes::new(), resumable()).await.unwrap();
         let Some(Heard::Begun(id)) = first.next().await else { panic!("no name") };
         assert!(matches!(first.next().await, Some(Heard::Next(Some(0), Next::Event(_)))));
         drop(first);
@@ -252,6 +308,29 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn who_takes_the_end_long_after_it_is_judged_as_if_he_came_back() {
+        let agent = "resume.late";
+        let server = server(wat_echo(), agent).await;
+        let begin = async || {
+            let begun = server.executor.execute_and_read(agent, Bytes::new(), resumable()).await.unwrap();
+            let Reading(Source::Kept(mut kept)) = begun else { panic!("it is not kept") };
+            assert!(matches!(kept.next().await, Some(Heard::Begun(_))));
+            let reader = kept.reader.as_mut().unwrap();
+            let told = reader.next().await.unwrap();
+            let ended_at = reader.ended_at().unwrap();
+            (kept, told, ended_at)
+        };
+        let ((mut along, first, at), (mut late, second, ended_at)) = (begin().await, begin().await);
+        server.executor.revoke_for_test(agent, &server.executor.find(agent).unwrap().digest);
+        assert!(matches!(along.heard(first, at), Heard::Next(Some(0), Next::Ended(Ok(_)))));
+        let heard = late.heard(second, ended_at + ALONG);
+        let Heard::Next(None, Next::Ended(Err(denied))) = heard else { panic!("{heard:?}") };
+        assert_eq!(denied.code, "revoked");
+        assert!(late.next().await.is_none(), "and nothing follows");
+        assert_eq!(server.counted("mentatlab_resumable_streams_total{reason=\"revoked\"}"), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn calls_that_are_over_leave_no_task_each() {
         let agent = "resume.over";
         let server = server(wat_echo(), agent).await;
@@ -271,6 +350,17 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), over)
             .await
             .expect("they sleep until their streams are over");
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_a_beginning_is_counted_whatever_refuses_him() {
+        let server = server(wat_echo(), "resume.known").await;
+        let refused = server.executor.execute_and_read("resume.unknown", Bytes::new(), resumable()).await;
+        assert_eq!(refused.err().unwrap().code, "not_loaded");
+        let counted = |reason: &str| {
+            server.counted(&format!("mentatlab_resumable_streams_total{{reason=\"{reason}\"}}"))
+        };
+        assert_eq!((counted("not_loaded"), counted("begun")), (1, 0));
     }
 
     #[cfg(feature = "pipelines")]
