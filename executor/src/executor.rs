@@ -87,6 +87,7 @@ use crate::runtime::{KillCause, Runtime, Selector};
 use crate::state_folder::StateFolder;
 use crate::submissions::Submissions;
 use crate::telemetry::Tracer;
+use crate::unread_results::UnreadResults;
 
 pub use calling::{Executed, Next, Streaming, Terms};
 use draining::Draining;
@@ -154,6 +155,8 @@ pub struct Executor {
     answers: Answers,
     /// Of calls that are read by readers who come back.
     kept: KeptStreams,
+    /// Of calls whose readers have not come to their end.
+    unread: UnreadResults,
     /// Bytes of outputs that pipelines under way hold.
     #[cfg(feature = "pipelines")]
     held: std::sync::atomic::AtomicUsize,
@@ -193,6 +196,7 @@ impl Executor {
             holds,
             answers,
             kept: KeptStreams::default(),
+            unread: UnreadResults::default(),
             #[cfg(feature = "pipelines")]
             held: std::sync::atomic::AtomicUsize::new(0),
         });

@@ -73,6 +73,7 @@ mod submissions;
 mod telemetry;
 #[cfg(test)]
 mod testing;
+mod unread_results;
 mod waiting;
 pub mod worker;
 

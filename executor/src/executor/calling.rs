@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use executor_engine::ModuleDigest;
+use tokio::sync::oneshot;
 
 use super::Executor;
 use super::recording::tell_operator;
@@ -20,6 +21,7 @@ use crate::runtime::{
 };
 use crate::streams::{Pipe, StreamEvent};
 use crate::telemetry::{Phase, Trace, TraceParent};
+use crate::unread_results::Unread;
 
 /// Ends a call whose caller went away: dropping the future that waits for it raises the flag. After the call ended
 /// the flag means nothing.
@@ -120,14 +122,22 @@ impl Running {
     pub(super) fn agent(&self) -> &Agent {
         &self.agent
     }
+
+    /// Ends the call as well where it is dropped.
+    fn guard(&self) -> CallerGuard {
+        CallerGuard(self._caller.0.clone())
+    }
 }
 
 /// A call whose streams are read. Dropping it ends the call.
 pub struct Streaming {
     pipe: Arc<Pipe>,
-    running: Option<Running>,
+    agent: Arc<Agent>,
+    /// Comes when the call has ended; nothing once it was told.
+    result: Option<oneshot::Receiver<Unread>>,
     /// For a result that waits for its receipt.
     receipts: Option<Receipts>,
+    _caller: CallerGuard,
 }
 
 /// What comes next of a call whose streams are read.
@@ -140,9 +150,9 @@ pub enum Next {
 }
 
 impl Streaming {
-    /// The agent that runs and its module; nothing after the end.
-    pub(super) fn release(&self) -> Option<(&str, ModuleDigest)> {
-        self.running.as_ref().map(|running| (running.agent.id(), running.agent.digest))
+    /// The agent that runs and its module.
+    pub(super) fn release(&self) -> (&str, ModuleDigest) {
+        (self.agent.id(), self.agent.digest)
     }
 
     /// The next thing; nothing after the end.
@@ -150,11 +160,14 @@ impl Streaming {
         if let Some(event) = self.pipe.next().await {
             return Some(Next::Event(event));
         }
-        let mut ended = self.running.take()?.ended().await;
-        if let (Ok(done), Some(receipts)) = (&mut ended, &self.receipts) {
-            done.receipt = receipts.covered(done.outcome.instance).await.ok();
-        }
-        Some(Next::Ended(ended))
+        let Ok(unread) = self.result.take()?.await else {
+            return Some(Next::Ended(Err(Denied::new("internal", "the call failed"))));
+        };
+        let receipt = match (&self.receipts, unread.succeeded()) {
+            (Some(receipts), Some(instance)) => receipts.covered(instance).await.ok(),
+            _ => None,
+        };
+        Some(Next::Ended(unread.take().map(|done| Executed { receipt, ..done })))
     }
 }
 
@@ -225,8 +238,21 @@ impl Executor {
         }
         let pipe = Arc::new(Pipe::default());
         let receipts = terms.receipt.then(|| self.receipts().clone());
+        let owner = Arc::clone(terms.caller.name());
         let running = self.begin(name, input, terms, Some(Arc::clone(&pipe))).await?;
-        Ok(Streaming { pipe, running: Some(running), receipts })
+        let (agent, caller) = (Arc::clone(&running.agent), running.guard());
+        let (told, result) = oneshot::channel();
+        let executor = Arc::clone(self);
+        // The reader may be stuck long before the end: what came of the call must not wait for him uncounted.
+        tokio::spawn(async move {
+            let ended = running.ended().await;
+            let (unread, made_room) = executor.unread.keep(owner, ended);
+            if made_room > 0 {
+                executor.parts.metrics.resumable("answer_not_kept", made_room);
+            }
+            let _ = told.send(unread); // whoever read may have gone
+        });
+        Ok(Streaming { pipe, agent, result: Some(result), receipts, _caller: caller })
     }
 
     /// Starts a call, and follows it if somebody wants to know.

@@ -133,9 +133,7 @@ impl Executor {
         let place = place.inspect_err(|denied| metrics.resumable(denied.code, 1))?;
         let streaming = self.execute_streaming(name, input, terms).await;
         let streaming = streaming.inspect_err(|denied| metrics.resumable(denied.code, 1))?;
-        let Some((agent, digest)) = streaming.release() else {
-            return Err(Denied::new("internal", "the call ended before it began"));
-        };
+        let (agent, digest) = streaming.release();
         let release = (agent.to_owned(), digest);
         let (id, window) = place.begun(agent, digest);
         let reader = window.read(0)?;
@@ -350,6 +348,32 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), over)
             .await
             .expect("they sleep until their streams are over");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_result_takes_room_until_its_reader_comes_so_far_or_goes() {
+        let agent = "resume.unread";
+        let server = server(wat_echo(), agent).await;
+        let unread = &server.executor.unread;
+        let until = async |fits: fn(usize) -> bool| {
+            let looks = async {
+                while !fits(unread.bytes()) {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), looks).await.expect("it is counted");
+        };
+        let begin = async || {
+            let input = Bytes::from(vec![7; 1000]);
+            server.executor.execute_streaming(agent, input, Terms::default()).await.unwrap()
+        };
+        let (mut read, left) = (begin().await, begin().await);
+        until(|bytes| bytes >= 2000).await;
+        let Some(Next::Ended(Ok(done))) = read.next().await else { panic!("no result") };
+        assert_eq!(done.outcome.output.len(), 1000);
+        until(|bytes| (1000..2000).contains(&bytes)).await;
+        drop(left);
+        until(|bytes| bytes == 0).await;
     }
 
     #[tokio::test]
