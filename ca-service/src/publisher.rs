@@ -172,7 +172,15 @@ impl CertificateAuthority {
                 );
             }
         }
-        let issuing = self.generations(names::CODE_SIGNING).next();
+        let issuing = self.newest_issuing();
+        if let Some(incomplete) = self.generations(names::CODE_SIGNING).next()
+            && issuing.is_none_or(|issuing| issuing.name != incomplete.name)
+        {
+            tracing::error!(
+                authority = incomplete.name,
+                "the newest issuing CA has no OCSP responder: its making was interrupted, and it issues nothing; make the next one"
+            );
+        }
         if let Some((issuing, issuer)) = issuing.and_then(|each| Some((each, each.issuer.as_ref()?)))
             && self.retires_at(issuer) <= now.plus(EXPIRY_WARNING)
         {

@@ -66,16 +66,18 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CaError::NotIssuing`] when there is none, or it does not stand.
     pub fn issuing(&self, now: UnixTime) -> Result<(&LoadedAuthority, &Issuer), CaError> {
-        let newest = self
-            .generations(names::CODE_SIGNING)
-            .find(|authority| self.responder_of(&authority.name).is_ok())
-            .ok_or(CaError::NotIssuing(NotIssuing::Incomplete))?;
+        let newest = self.newest_issuing().ok_or(CaError::NotIssuing(NotIssuing::Incomplete))?;
         self.standing(newest, now).map_err(CaError::NotIssuing)?;
         let (authority, issuer) = self.issuer(&newest.name)?;
         if now >= self.retires_at(issuer) {
             return Err(CaError::NotIssuing(NotIssuing::Retired));
         }
         Ok((authority, issuer))
+    }
+
+    /// The newest CA for code signing that has its responder, whether it stands or not.
+    pub(crate) fn newest_issuing(&self) -> Option<&LoadedAuthority> {
+        self.generations(names::CODE_SIGNING).find(|it| self.responder_of(&it.name).is_ok())
     }
 
     /// From when on a CA for code signing issues nothing to subscribers (ca-requirements §8): what signs new certificates and what must
@@ -85,9 +87,9 @@ impl CertificateAuthority {
         issuer.not_before.plus(i64::from(self.settings.config.hierarchy.issuing_days) * 86_400)
     }
 
-    /// From when on the newest CA for code signing issues nothing any more: it retires, or its certificate ends.
+    /// From when on the CA that issues to subscribers issues nothing any more: it retires, or its certificate ends.
     pub(crate) fn issues_until(&self) -> Option<UnixTime> {
-        let issuer = self.generations(names::CODE_SIGNING).next()?.issuer.as_ref()?;
+        let issuer = self.newest_issuing()?.issuer.as_ref()?;
         Some(self.retires_at(issuer).min(issuer.not_after))
     }
 

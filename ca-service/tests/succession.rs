@@ -327,6 +327,49 @@ async fn thirty_days_before_the_issuing_ca_retires_the_log_says_so_and_a_metric_
     }
 }
 
+/// An interruption between a CA and its responder leaves the one before at work: its retirement is what must be warned of.
+#[tokio::test]
+async fn a_successor_without_its_responder_hides_nothing_of_the_retirement_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        fixture::settings_text(folder.path(), "", "").replace("issuing_days = 1825", "issuing_days = 90");
+    let settings = ca_service::Config::parse(&text).unwrap().validate().unwrap();
+    let site = Site::with_settings(folder, settings).await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let open = async || site.open_with(site.store().await, clock.clone()).await;
+    let own = open().await.authority("code-signing").unwrap().certificate.clone();
+    let own = ca_pki::certificate::parse(&own).unwrap();
+    let begins = own.tbs_certificate().validity().not_before.to_unix_duration().as_secs();
+    let retires = i64::try_from(begins).unwrap() + 90 * 86_400;
+    let ahead = u64::try_from(retires - 20 * 86_400 - clock.unix_seconds()).unwrap();
+    clock.advance(Duration::from_secs(ahead));
+    open().await.renew("code-signing", &site.keyring()).await.unwrap();
+    fixture::execute(&site.settings, "DELETE FROM authority WHERE name = 'ocsp-responder-2'");
+
+    let (lines, _hearing) = Lines::heard();
+    let server = Server::start(open().await).await;
+    assert_eq!(server.metric("mentat_ca_issues_until_unix_seconds").await, retires);
+    assert!(server.metric("mentat_ca_first_expiry_unix_seconds").await <= retires);
+    const SAID: [(&str, &str); 2] = [
+        ("the issuing CA issues nothing any more soon", "\"code-signing\""),
+        ("the newest issuing CA has no OCSP responder", "\"code-signing-2\""),
+    ];
+    for (text, of) in SAID {
+        for _ in 0..500 {
+            if !lines.with(text).is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let heard = lines.with(text);
+        assert!(
+            heard.len() == 1 && heard[0].starts_with("ERROR") && heard[0].contains(of),
+            "{text}: {heard:?}"
+        );
+    }
+    server.finish().await;
+}
+
 /// ca-requirements §8: after a year it only says what became of what it issued.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_issued_for_a_year_issues_nothing_more_and_goes_on_answering() {
