@@ -30,7 +30,7 @@ use crate::oidc::reuse::Served;
 use crate::presigned::Presigned;
 use crate::publisher::PublishedCrl;
 use crate::renewal_challenge::Challenges;
-use crate::responder::AnswerCache;
+use crate::responder::{AnswerCache, AskedIssuers};
 use crate::revocation::SetAside;
 use crate::service_record::ServiceRecords;
 use crate::standing::Fall;
@@ -165,6 +165,7 @@ pub struct CertificateAuthority {
     pub(crate) event_due: Notify,
     pub(crate) request_due: Notify,
     pub(crate) answers: AnswerCache,
+    pub(crate) asked_issuers: AskedIssuers,
     pub(crate) presigned: Presigned,
     pub(crate) counted_orders: CountedOrders,
     /// Held by whoever ends what is due.

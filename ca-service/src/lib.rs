@@ -47,6 +47,7 @@ pub mod error;
 pub mod expiry;
 pub mod fulcio;
 mod holders;
+mod http_caching;
 pub mod issuance;
 pub mod mail;
 pub mod mail_code;

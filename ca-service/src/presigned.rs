@@ -26,7 +26,7 @@ use trust_store::signature::SignatureVerifier as _;
 pub use self::passes::Presigning;
 use crate::authority::{CertificateAuthority, LoadedAuthority, names};
 use crate::config::Settings;
-use crate::responder::{OcspAnswer, is_fresh, status};
+use crate::responder::{Lasting, OcspAnswer, is_fresh, status};
 use crate::storage::StoredStatus;
 
 /// Largest file that is read: an answer with its responder's certificate has some 1,200 bytes.
@@ -231,7 +231,8 @@ impl CertificateAuthority {
         }
         let algorithm = key.verification_algorithm(&responder.algorithm.oid(), None)?;
         AwsLc.verify(algorithm, key.bits(), draft.to_be_signed(), &signature).ok()?;
-        Some(OcspAnswer { der: der.into(), cacheable: Some((this_update, next_update)) })
+        let cacheable = Some(Lasting::of(this_update, next_update));
+        Some(OcspAnswer { der: der.into(), given_at: now.0, cacheable })
     }
 
     /// The two requests about a certificate.

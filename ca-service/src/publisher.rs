@@ -1,5 +1,6 @@
 //! CRLs on schedule: changed ones within the publish interval, the others before they grow old (R3, R5, §8).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::authority::{CertificateAuthority, names};
 use crate::error::CaError;
+use crate::http_caching::CachingHeaders;
 use crate::storage::{CrlPart, StoreError, StoredCrl};
 
 const DAY: i64 = 86_400;
@@ -27,8 +29,16 @@ pub struct PublishedCrl {
     pub next_update: i64,
     /// The list.
     pub der: bytes::Bytes,
-    /// Strong entity tag.
-    pub etag: String,
+    /// What HTTP caches are told of it.
+    pub(crate) caching: CachingHeaders,
+}
+
+impl PublishedCrl {
+    fn of(crl: StoredCrl) -> Arc<Self> {
+        let StoredCrl { number, this_update, next_update, der, sha256, .. } = crl;
+        let caching = CachingHeaders::new(&sha256, this_update.0, next_update.0);
+        Arc::new(Self { number, this_update: this_update.0, next_update: next_update.0, der, caching })
+    }
 }
 
 /// How long a list of an authority may live at most (R3), in seconds.
@@ -43,8 +53,16 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CaError::Store`].
     pub async fn load_published(&self) -> Result<(), CaError> {
-        for crl in self.store.published_crls().await? {
-            self.show(crl);
+        let stored = self.store.published_crls().await?;
+        let mut ends: BTreeMap<String, i64> = BTreeMap::new();
+        for crl in &stored {
+            let first = ends.entry(crl.issuer.clone()).or_insert(i64::MAX);
+            *first = crl.next_update.0.min(*first);
+        }
+        let listed = stored.into_iter().map(|crl| ((crl.issuer.clone(), crl.part), PublishedCrl::of(crl)));
+        self.published.write().unwrap_or_else(PoisonError::into_inner).extend(listed);
+        for (issuer, first) in &ends {
+            self.metrics.lists_end(issuer, *first);
         }
         Ok(())
     }
@@ -192,19 +210,20 @@ impl CertificateAuthority {
         }
     }
 
+    /// Serves a list from now on.
     fn show(&self, crl: StoredCrl) {
-        let served = PublishedCrl {
-            number: crl.number,
-            this_update: crl.this_update.0,
-            next_update: crl.next_update.0,
-            etag: format!("\"{}\"", hex::encode(crl.sha256)),
-            der: crl.der,
+        let (issuer, part) = (crl.issuer.clone(), crl.part);
+        let served = PublishedCrl::of(crl);
+        let first = {
+            let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+            published.insert((issuer.clone(), part), served);
+            // Those of the issuer alone: whoever asks for a list waits for this.
+            let of_issuer = published.range((issuer.clone(), CrlPart::Complete)..);
+            let of_issuer = of_issuer.take_while(|((name, _), _)| *name == issuer);
+            of_issuer.map(|(_, list)| list.next_update).min()
         };
-        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
-        published.insert((crl.issuer.clone(), crl.part), Arc::new(served));
-        let of_issuer = published.iter().filter(|((issuer, _), _)| *issuer == crl.issuer);
-        if let Some(first) = of_issuer.map(|(_, list)| list.next_update).min() {
-            self.metrics.lists_end(&crl.issuer, first);
+        if let Some(first) = first {
+            self.metrics.lists_end(&issuer, first);
         }
     }
 

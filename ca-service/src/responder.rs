@@ -1,18 +1,21 @@
 //! OCSP (RFC 6960, RFC 9919, RFC 9654): answers from the store, signed by the delegated responder.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ca_pki::lint;
-use ca_pki::ocsp::{self, Answer, CertIdHash, CertStatus, OcspFailure, OcspRequest};
+use ca_pki::ocsp::{self, Answer, CertId, CertIdHash, CertStatus, OcspFailure, OcspRequest};
 use ca_pki::{SerialNumber, UnixTime};
 use hsm::{ErrorClass, Purpose};
 use moka::sync::Cache;
 use service::rate_limit::ClientKey;
+use sha2::{Digest as _, Sha256};
 
 use crate::authority::{CertificateAuthority, LoadedAuthority, names, random};
 use crate::error::CaError;
+use crate::http_caching::CachingHeaders;
 use crate::standing::Fall;
 use crate::storage::{State, Step, StoredStatus};
 
@@ -26,8 +29,37 @@ const CACHED_FOR: Duration = Duration::from_secs(3_600);
 pub struct OcspAnswer {
     /// The OCSPResponse, DER.
     pub der: bytes::Bytes,
-    /// thisUpdate and nextUpdate, seconds since 1970; none for answers that must not be cached.
-    pub cacheable: Option<(i64, i64)>,
+    /// When it was given, seconds since 1970.
+    pub given_at: i64,
+    /// How long it lasts; none for answers that must not be cached.
+    pub cacheable: Option<Arc<Lasting>>,
+}
+
+/// The times of an answer, and what HTTP says of them: made when it is first asked for by GET, and not for each request.
+#[derive(Debug)]
+pub struct Lasting {
+    this_update: i64,
+    next_update: i64,
+    headers: OnceLock<CachingHeaders>,
+}
+
+impl Lasting {
+    pub(crate) fn of(this_update: i64, next_update: i64) -> Arc<Self> {
+        Arc::new(Self { this_update, next_update, headers: OnceLock::new() })
+    }
+
+    /// nextUpdate, seconds since 1970.
+    #[must_use]
+    pub fn next_update(&self) -> i64 {
+        self.next_update
+    }
+
+    /// What caches are told of the answer, whose bytes these are.
+    pub(crate) fn headers(&self, der: &[u8]) -> &CachingHeaders {
+        self.headers.get_or_init(|| {
+            CachingHeaders::new(&Sha256::digest(der).into(), self.this_update, self.next_update)
+        })
+    }
 }
 
 /// Signed answers to requests without a nonce. A revocation removes its own before it returns; besides, every answer says
@@ -37,11 +69,55 @@ pub(crate) struct AnswerCache {
 }
 
 struct Kept {
+    /// That it is the request's says that the request names its issuer.
     encoded_id: Vec<u8>,
     answer: OcspAnswer,
     status: CertStatus,
+    /// Name of the responder that signed it.
+    responder: String,
     /// Generation of the store's revocations of which the status is known to hold.
     generation: AtomicU64,
+}
+
+impl Kept {
+    fn given_at(&self, now: UnixTime) -> OcspAnswer {
+        OcspAnswer { given_at: now.0, ..self.answer.clone() }
+    }
+}
+
+/// The CAs for code signing, newest first, by what certificate ids have of them. They never change while a process lives.
+pub(crate) struct AskedIssuers(Vec<AskedIssuer>);
+
+struct AskedIssuer {
+    name: String,
+    /// Certificate ids by either hash, of any serial number.
+    ids: [CertId; 2],
+}
+
+impl AskedIssuers {
+    /// # Errors
+    /// [`CaError::Pki`], which cannot happen: any number serves.
+    pub(crate) fn of(authorities: &BTreeMap<String, LoadedAuthority>) -> Result<Self, CaError> {
+        let any = SerialNumber::from_magnitude(&[1])?;
+        let mut found = Vec::new();
+        for authority in authorities.values() {
+            if let (Some((names::CODE_SIGNING, number)), Some(issuer)) =
+                (names::split(&authority.name), &authority.issuer)
+            {
+                let ids = [CertIdHash::Sha1, CertIdHash::Sha256]
+                    .map(|hash| CertId::new(hash, &issuer.name, &issuer.public_key, any.clone()));
+                found.push((number, AskedIssuer { name: authority.name.clone(), ids }));
+            }
+        }
+        found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        Ok(Self(found.into_iter().map(|(_, issuer)| issuer).collect()))
+    }
+
+    /// Name of the one that a certificate id names.
+    fn named_by(&self, id: &CertId) -> Option<&str> {
+        let named = self.0.iter().find(|issuer| issuer.ids.iter().any(|own| own.has_issuer_of(id)));
+        named.map(|issuer| issuer.name.as_str())
+    }
 }
 
 impl AnswerCache {
@@ -62,17 +138,14 @@ impl AnswerCache {
             return None;
         }
         let kept = self.answers.get(&(request.cert_id.hash, request.cert_id.serial.clone()))?;
-        (is_fresh(kept.answer.cacheable?, now) && kept.encoded_id == request.encoded_id()).then_some(kept)
+        let lasting = kept.answer.cacheable.as_ref()?;
+        let serves = is_fresh((lasting.this_update, lasting.next_update), now)
+            && kept.encoded_id == request.encoded_id();
+        serves.then_some(kept)
     }
 
-    fn keep(&self, request: &OcspRequest, answer: &OcspAnswer, status: CertStatus, generation: u64) {
-        if answer.cacheable.is_some() {
-            let kept = Kept {
-                encoded_id: request.encoded_id().to_vec(),
-                answer: answer.clone(),
-                status,
-                generation: AtomicU64::new(generation),
-            };
+    fn keep(&self, request: &OcspRequest, kept: Kept) {
+        if kept.answer.cacheable.is_some() {
             self.answers.insert((request.cert_id.hash, request.cert_id.serial.clone()), Arc::new(kept));
         }
     }
@@ -82,7 +155,8 @@ impl CertificateAuthority {
     /// Answers a request. Every request gets an answer; a `client` for whom too many must be signed that nobody can be given again
     /// (with a nonce, O4, or about a serial number of which nothing is known) is told to try later.
     pub async fn ocsp(&self, request: &[u8], client: Option<ClientKey>) -> OcspAnswer {
-        let failure = |failure: OcspFailure| OcspAnswer { der: failure.to_der().into(), cacheable: None };
+        let failure =
+            |failure: OcspFailure| OcspAnswer { der: failure.to_der().into(), given_at: 0, cacheable: None };
         let request = match OcspRequest::from_der(request) {
             Ok(request) => request,
             // Another hash is a question for another responder.
@@ -120,34 +194,34 @@ impl CertificateAuthority {
     }
 
     async fn ocsp_answer(&self, request: &OcspRequest, client: Option<&ClientKey>) -> Result<Reply, CaError> {
-        let asked = |authority: &&LoadedAuthority| {
-            let issuer = authority.issuer.as_ref();
-            issuer.is_some_and(|it| request.cert_id.names_issuer(&it.name, &it.public_key))
-        };
-        let Some(issuer) = self.generations(names::CODE_SIGNING).find(asked) else {
+        let now = self.clock.now();
+        // Read before the status, so that a revocation between the two is seen as later.
+        let generation = self.store.revocation_generation();
+        let kept = now.ok().and_then(|now| Some((self.answers.get(request, now.0)?, now)));
+        // What was said of this very certificate id needs nothing but what may have changed since.
+        if let Some((kept, now)) = &kept
+            && kept.generation.load(Ordering::Acquire) == generation
+            && self.fall(&kept.responder) != Some(Fall::Itself)
+        {
+            self.still_serves()?;
+            return Ok(Reply::Answer(kept.given_at(*now)));
+        }
+        let Some(issuer) = self.asked_issuers.named_by(&request.cert_id) else {
             return Ok(Reply::NotAuthoritative);
         };
-        let now = self.clock.now()?;
-        let responder = self.responder_of(&issuer.name)?;
+        let now = now?;
+        let responder = self.responder_of(issuer)?;
         // What it said before is not repeated either.
         if self.fall(&responder.name) == Some(Fall::Itself) {
             return Ok(Reply::Later);
         }
         self.still_serves()?;
-        // Read before the status, so that a revocation between the two is seen as later.
-        let generation = self.store.revocation_generation();
-        let kept = self.answers.get(request, now.0);
-        if let Some(kept) = &kept
-            && kept.generation.load(Ordering::Acquire) == generation
-        {
-            return Ok(Reply::Answer(kept.answer.clone()));
-        }
-        let stored = self.store.status(&issuer.name, &request.cert_id.serial).await?;
-        if let (Some(kept), Some(stored)) = (&kept, &stored)
+        let stored = self.store.status(issuer, &request.cert_id.serial).await?;
+        if let (Some((kept, _)), Some(stored)) = (&kept, &stored)
             && kept.status == status(stored, now.0)
         {
             kept.generation.store(generation, Ordering::Release);
-            return Ok(Reply::Answer(kept.answer.clone()));
+            return Ok(Reply::Answer(kept.given_at(self.clock.for_records())));
         }
         responder.in_force(now)?;
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
@@ -165,7 +239,14 @@ impl CertificateAuthority {
         };
         // What is unknown now may be good the next moment.
         if status != CertStatus::Unknown {
-            self.answers.keep(request, &answer, status, generation);
+            let kept = Kept {
+                encoded_id: request.encoded_id().to_vec(),
+                answer: answer.clone(),
+                status,
+                responder: responder.name.clone(),
+                generation: AtomicU64::new(generation),
+            };
+            self.answers.keep(request, kept);
         }
         Ok(Reply::Answer(answer))
     }
@@ -199,8 +280,11 @@ impl CertificateAuthority {
         lint::ocsp_response(&draft.unsigned(), Some(request)).into_result()?;
         let signature = self.sign(responder, Purpose::Ocsp, &random::<16>()?, draft.to_be_signed()).await?;
         self.metrics.ocsp_signed.inc();
-        let cacheable = request.nonce.is_none().then_some((answer.this_update.0, answer.next_update.0));
-        Ok(OcspAnswer { der: draft.assemble(&signature).into(), cacheable })
+        let cacheable =
+            request.nonce.is_none().then(|| Lasting::of(answer.this_update.0, answer.next_update.0));
+        // The key may have let it wait.
+        let given_at = self.clock.for_records().0;
+        Ok(OcspAnswer { der: draft.assemble(&signature).into(), given_at, cacheable })
     }
 }
 

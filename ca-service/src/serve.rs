@@ -35,7 +35,7 @@ use crate::outside::OutsideView;
 use crate::presigned::Presigned;
 use crate::reconciler::Reach;
 use crate::renewal_challenge::Challenges;
-use crate::responder::AnswerCache;
+use crate::responder::{AnswerCache, AskedIssuers};
 use crate::revocation::SetAside;
 use crate::service_record::ServiceRecords;
 use crate::storage::sql_store::SqlStore;
@@ -94,6 +94,7 @@ pub async fn assemble(
     let latest = parts.store.latest_audit().await?.map_or(UnixTime(0), |record| record.at);
     let nonces = settings.config.status.ocsp_nonce_per_second;
     let presigned = Presigned::new(&settings);
+    let asked_issuers = AskedIssuers::of(&authorities)?;
     let authority = CertificateAuthority {
         pool: SigningPool::new(settings.config.keys.threads, SIGNING_QUEUE)?,
         status_pool: SigningPool::new(settings.config.keys.threads, STATUS_QUEUE)?,
@@ -119,6 +120,7 @@ pub async fn assemble(
         event_due: Notify::new(),
         request_due: Notify::new(),
         answers: AnswerCache::new(),
+        asked_issuers,
         presigned,
         counted_orders: CountedOrders::new(),
         ending: tokio::sync::Mutex::default(),

@@ -5,6 +5,7 @@
 use crate::fixture;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,13 +17,15 @@ use ca_service::storage::{Search, StoredCertificate};
 use ca_service::{CaError, CertificateAuthority};
 use der::Encode as _;
 use fixture::faults::{Fault, FaultyStore};
-use fixture::{Server, Site, authorised, enrol_request, key, tlv};
+use fixture::{Server, Site, authorised, enrol_request, key, tlv, token_request};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use service::SystemClock;
+use service::clock::{Clock as _, TestClock};
 use trust_store::Certificate;
 use trust_store::ocsp::{CertificateStatus, OcspResponse};
 
-/// `OCSPResponse { unauthorized }` and `OCSPResponse { malformedRequest }` (RFC 6960 §4.2.1), octet by octet.
+/// `OCSPResponse { tryLater }`, `OCSPResponse { unauthorized }` and `OCSPResponse { malformedRequest }` (RFC 6960 §4.2.1), octet by octet.
+const TRY_LATER: [u8; 5] = [0x30, 3, 0x0a, 1, 3];
 const UNAUTHORIZED: [u8; 5] = [0x30, 3, 0x0a, 1, 6];
 const MALFORMED: [u8; 5] = [0x30, 3, 0x0a, 1, 1];
 
@@ -184,5 +187,88 @@ async fn what_was_given_up_or_may_have_been_signed_is_never_good() {
     assert_eq!(status(&server, &issuer, &half.serial).await, CertificateStatus::Unknown);
     authority.revoke(&half.serial, RevocationReason::CessationOfOperation, None, "test").await.unwrap();
     assert!(matches!(status(&server, &issuer, &half.serial).await, CertificateStatus::Revoked { .. }));
+    server.finish().await;
+}
+
+/// What was signed once is given again without looking at more than what may have changed: clock, revocations, responder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_answer_is_judged_anew_by_clock_revocations_and_responder() {
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let issue = async || {
+        let request = token_request("dev@example.com", "developer");
+        let token = authority.create_token(&request, "test").await.unwrap();
+        authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap()
+    };
+    let (own, other) = (issue().await, issue().await);
+    let issuer = Issuer::of(&own.chain[0]);
+    let stranger = Issuer {
+        name: Issuer::of(&authority.authorities()["time-stamping"].certificate).name,
+        key: Issuer::of(&own.chain[0]).key,
+    };
+    let (asked, foreign) =
+        (issuer.asked(CertIdHash::Sha256, &own.serial), stranger.asked(CertIdHash::Sha256, &own.serial));
+    let said = async |request: &[u8]| authority.ocsp(request, None).await;
+    let kept = said(&asked).await;
+    assert_eq!(meaning(&kept.der), Ok(CertificateStatus::Good));
+    clock.advance(Duration::from_secs(60));
+    let again = said(&asked).await;
+    assert_eq!(
+        (&again.der, again.given_at),
+        (&kept.der, kept.given_at + 60),
+        "signatures differ, these do not"
+    );
+    // It is kept by hash and serial number, and given for the whole certificate id alone.
+    assert_eq!(said(&foreign).await.der, UNAUTHORIZED[..]);
+
+    // Without a time nothing is said again; what is another's is told so all the same.
+    clock.set_unix_seconds(clock.unix_seconds() - 3_600);
+    assert_eq!(said(&asked).await.der, TRY_LATER[..]);
+    assert_eq!(said(&foreign).await.der, UNAUTHORIZED[..]);
+    clock.advance(Duration::from_secs(3_600));
+    assert_eq!(said(&asked).await.der, kept.der);
+
+    // Another one's revocation has it compared with the record; it holds.
+    let revoke = async |serial: &SerialNumber| {
+        authority.revoke(serial, RevocationReason::KeyCompromise, None, "test").await.unwrap();
+    };
+    revoke(&other.serial).await;
+    assert_eq!(said(&asked).await.der, kept.der);
+    assert_eq!(said(&asked).await.der, kept.der);
+    // The responder's own ends it.
+    let responder = &authority.authorities()["ocsp-responder"].certificate;
+    let responder = Certificate::from_der(responder).unwrap().serial().to_vec();
+    revoke(&SerialNumber::from_magnitude(&responder).unwrap()).await;
+    assert_eq!(said(&asked).await.der, TRY_LATER[..]);
+}
+
+/// The headers of a kept answer are made once: whoever asked first, and by which method, changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_answer_has_the_same_headers_for_everybody() {
+    let site = Site::new().await;
+    let server = site.serve().await;
+    let token = server.token("dev@example.com").await;
+    let issued = server.client().enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    let issuer = Issuer::of(&fixture::der(&issued.chain[0]));
+    let serial = SerialNumber::from_hex(&issued.serial).unwrap();
+    let mut tags = Vec::new();
+    for hash in [CertIdHash::Sha1, CertIdHash::Sha256] {
+        let request = issuer.asked(hash, &serial);
+        let posted = answer(&server, &request).await;
+        let path = STANDARD.encode(&request).replace('/', "%2F").replace('+', "%2B");
+        for _ in 0..3 {
+            let got = server.http.get(format!("{}/ocsp/{path}", server.base)).send().await.unwrap();
+            let header = |name: &str| got.headers()[name].to_str().unwrap().to_owned();
+            let tag = header("etag");
+            assert_eq!(header("cache-control"), "public, no-transform, must-revalidate, max-age=10");
+            assert!(header("last-modified").ends_with(" GMT") && header("expires").ends_with(" GMT"));
+            let der = got.bytes().await.unwrap();
+            assert_eq!(der, posted);
+            assert_eq!(tag, format!("\"{}\"", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&der))));
+            tags.push(tag);
+        }
+    }
+    assert!(tags[0] == tags[2] && tags[3] == tags[5] && tags[0] != tags[3], "{tags:?}");
     server.finish().await;
 }

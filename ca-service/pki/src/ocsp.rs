@@ -66,6 +66,14 @@ impl CertId {
         Self::new(self.hash, issuer, key, self.serial.clone()) == *self
     }
 
+    /// True when both ids name an issuer by the same hash, and the same one.
+    #[must_use]
+    pub fn has_issuer_of(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && self.issuer_name_hash == other.issuer_name_hash
+            && self.issuer_key_hash == other.issuer_key_hash
+    }
+
     fn to_der(&self) -> Vec<u8> {
         // RFC 9919 §3.1.1 has NULL parameters for SHA-1; RFC 5754 has none for SHA-256.
         let algorithm = match self.hash {

@@ -8,14 +8,11 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use bytes::Bytes;
 use ca_pki::ocsp::MAX_REQUEST;
 use ca_pki::serial::Shard;
-use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
-};
+use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use service::Problem;
 use service::peer::Peer;
 use service::rate_limit::ClientKey;
-use sha2::{Digest, Sha256};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -24,6 +21,7 @@ use super::problem::problem;
 use super::{answer, binary, request, with};
 use crate::CertificateAuthority;
 use crate::error::CaError;
+use crate::http_caching::CachingHeaders;
 use crate::responder::OcspAnswer;
 use crate::storage::CrlPart;
 
@@ -111,14 +109,8 @@ fn crl(
     // What a successor revoked is in none of these lists.
     authority.still_serves().map_err(|error| problem(&CaError::Store(error)))?;
     let published = authority.published_crl(issuer, part).ok_or_else(|| Problem::not_found(UNKNOWN))?;
-    let max_age = authority.settings().publish_interval.as_secs();
-    let caching = Caching {
-        etag: &published.etag,
-        this_update: published.this_update,
-        next_update: published.next_update,
-        max_age: max_age as i64,
-    };
-    Ok(caching.respond("application/pkix-crl", published.der.clone(), headers))
+    let max_age = authority.settings().publish_interval.as_secs() as i64;
+    Ok(cached("application/pkix-crl", published.der.clone(), &published.caching, max_age, headers))
 }
 
 fn ca_certificate(file: &str, authority: &CertificateAuthority) -> Result<Response, Problem> {
@@ -153,26 +145,27 @@ async fn ocsp_get(
     authority: Arc<CertificateAuthority>,
 ) -> Response {
     let request = decode_path(path).unwrap_or_default();
-    let OcspAnswer { der, cacheable } = authority.ocsp(&request, client).await;
-    let Some((this_update, next_update)) = cacheable else {
+    let OcspAnswer { der, given_at, cacheable } = authority.ocsp(&request, client).await;
+    let Some(lasting) = cacheable else {
         return uncached(binary("application/ocsp-response", der));
     };
     // A revocation must be seen at once (O6), so caches ask again soon; the answer itself lives longer, and no cache keeps it to its
     // end (O5).
-    let left = next_update - authority.clock.for_records().0;
-    let max_age = (left - 1).clamp(0, 10);
-    let etag = format!("\"{}\"", hex::encode(Sha256::digest(&der)));
-    Caching { etag: &etag, this_update, next_update, max_age }.respond(
-        "application/ocsp-response",
-        der,
-        headers,
-    )
+    let max_age = (lasting.next_update() - given_at - 1).clamp(0, 10);
+    let caching = lasting.headers(&der);
+    cached("application/ocsp-response", der, caching, max_age, headers)
 }
 
 fn uncached(mut response: Response) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+/// Base64 whose padding is there or not.
+static LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The request of a GET path: base64, percent-encoded or not, padded or not (O5).
 fn decode_path(path: &str) -> Option<Vec<u8>> {
@@ -183,140 +176,38 @@ fn decode_path(path: &str) -> Option<Vec<u8>> {
     let mut octets = path.bytes();
     while let Some(octet) = octets.next() {
         if octet == b'%' {
-            let digits = [octets.next()?, octets.next()?];
-            text.extend(hex::decode(digits).ok()?);
+            let mut decoded = [0];
+            hex::decode_to_slice([octets.next()?, octets.next()?], &mut decoded).ok()?;
+            text.extend(decoded);
         } else {
             text.push(octet);
         }
     }
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let lenient = GeneralPurpose::new(&base64::alphabet::STANDARD, config);
-    STANDARD.decode(&text).or_else(|_| lenient.decode(&text)).ok()
+    STANDARD.decode(&text).or_else(|_| LENIENT.decode(&text)).ok()
 }
 
-struct Caching<'a> {
-    etag: &'a str,
-    this_update: i64,
-    next_update: i64,
+/// An answer that caches may keep for so many seconds, or that the client's own copy is still this one.
+fn cached(
+    content_type: &'static str,
+    body: Bytes,
+    caching: &CachingHeaders,
     max_age: i64,
-}
-
-impl Caching<'_> {
-    /// Whether the client has this very object (RFC 9110 §13.2.2: the tag decides where there is one, else the date).
-    fn is_known(&self, request: &HeaderMap) -> bool {
-        if request.contains_key(IF_NONE_MATCH) {
-            return request
-                .get_all(IF_NONE_MATCH)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .flat_map(|value| value.split(','))
-                .any(|tag| tag.trim().trim_start_matches("W/") == self.etag || tag.trim() == "*");
-        }
-        let since = request.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
-        since.and_then(from_http_date).is_some_and(|since| since >= self.this_update)
-    }
-
-    fn respond(&self, content_type: &'static str, body: Bytes, request: &HeaderMap) -> Response {
-        let known = self.is_known(request);
-        let mut response = if known {
-            let mut response = Response::default();
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        } else {
-            binary(content_type, body)
-        };
-        let headers = response.headers_mut();
-        if known {
-            headers.remove(CONTENT_TYPE);
-        }
-        let cache_control = format!("public, no-transform, must-revalidate, max-age={}", self.max_age);
-        for (name, value) in [
-            (CACHE_CONTROL, cache_control),
-            (ETAG, self.etag.to_owned()),
-            (LAST_MODIFIED, http_date(self.this_update)),
-            (EXPIRES, http_date(self.next_update)),
-        ] {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(name, value);
-            }
-        }
+    request: &HeaderMap,
+) -> Response {
+    let mut response = if caching.is_known(request) {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
-    }
-}
-
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-
-/// The seconds of an IMF-fixdate; none for the obsolete forms, which only cost a full answer.
-fn from_http_date(text: &str) -> Option<i64> {
-    let [_, day, month, year, time, "GMT"] = text.split(' ').collect::<Vec<_>>()[..] else { return None };
-    let month = u8::try_from(MONTHS.iter().position(|name| *name == month)? + 1).ok()?;
-    let [hour, minute, second] = time.split(':').collect::<Vec<_>>()[..] else { return None };
-    let number = |text: &str| text.parse::<u8>().ok();
-    let date = der::DateTime::new(
-        year.parse().ok()?,
-        month,
-        number(day)?,
-        number(hour)?,
-        number(minute)?,
-        number(second)?,
-    );
-    i64::try_from(date.ok()?.unix_duration().as_secs()).ok()
-}
-
-/// IMF-fixdate of RFC 9110 §5.6.7.
-fn http_date(seconds: i64) -> String {
-    let text = ca_pki::UnixTime(seconds).to_rfc3339();
-    let (year, month, day, time) = match (text.get(0..4), text.get(5..7), text.get(8..10), text.get(11..19)) {
-        (Some(year), Some(month), Some(day), Some(time)) => (year, month, day, time),
-        _ => return String::new(),
+    } else {
+        binary(content_type, body)
     };
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    let month = month.parse::<usize>().ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)).copied());
-    let weekday =
-        usize::try_from(seconds.div_euclid(86_400).rem_euclid(7)).ok().and_then(|day| DAYS.get(day).copied());
-    format!("{}, {day} {} {year} {time} GMT", weekday.unwrap_or_default(), month.unwrap_or_default())
+    caching.put_into(response.headers_mut(), max_age);
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_imf_fixdates() {
-        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
-    }
-
-    #[test]
-    fn a_date_is_read_back_and_anything_else_is_none() {
-        for seconds in [0, 784_111_777, 1_794_000_000] {
-            assert_eq!(from_http_date(&http_date(seconds)), Some(seconds));
-        }
-        for text in ["", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37", "a b c d e GMT"] {
-            assert_eq!(from_http_date(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_tag_decides_and_where_there_is_none_the_date_does() {
-        let caching =
-            Caching { etag: "\"x\"", this_update: 784_111_777, next_update: 800_000_000, max_age: 1 };
-        let asked = |name: http::HeaderName, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            headers
-        };
-        let same = http_date(784_111_777);
-        assert!(caching.is_known(&asked(IF_MODIFIED_SINCE, &same)));
-        assert!(caching.is_known(&asked(IF_MODIFIED_SINCE, &http_date(784_111_778))));
-        assert!(!caching.is_known(&asked(IF_MODIFIED_SINCE, &http_date(784_111_776))));
-        assert!(!caching.is_known(&asked(IF_MODIFIED_SINCE, "yesterday")));
-        let mut both = asked(IF_NONE_MATCH, "\"y\"");
-        both.insert(IF_MODIFIED_SINCE, same.parse().unwrap());
-        assert!(!caching.is_known(&both));
-        assert!(caching.is_known(&asked(IF_NONE_MATCH, "\"y\", W/\"x\"")));
-    }
 
     #[test]
     fn paths_decode_with_and_without_escapes_and_padding() {
