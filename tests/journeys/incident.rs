@@ -161,6 +161,17 @@ fn of_a_ca_an_incident_shows_what_descends_from_it_and_orders_nothing() {
     assert_eq!(of_root["counts"]["certificates"], 6, "{of_root}");
     assert!(of_root["certificates"].as_array().unwrap().iter().all(|one| one["serial"] != of_root["serial"]));
 
+    // No verifier asks whether an anchor is revoked: nothing may say that this ends anything.
+    let drill = ["pki", "incident", "--cert", &root];
+    let said = stack.ctl(&drill).success().stdout;
+    assert!(said.contains("verifiers trust a root until") && !said.contains("pki revoke"), "{said}");
+    let refused = stack.ctl(&[&drill[..], &["--confirm", "6"]].concat()).refused(2, "not ordered");
+    refused.one_clear_line();
+    assert!(refused.stderr.contains("taken out of their trusted root"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("pki revoke"), "{}", refused.stderr);
+    let ends = [&told["ends_with_revocation"], &of_root["ends_with_revocation"]];
+    assert_eq!(ends, [&Value::Bool(true), &Value::Bool(false)]);
+
     let report = dir.path().join("report.json");
     let report = report.to_str().unwrap();
     for order in [&["--confirm", "2"][..], &["--write-order", report]] {

@@ -1,11 +1,14 @@
 //! `pki incident` for a certificate of the authority's own: what descends from it. Nothing is ordered here. Whoever checks whole chains
-//! refuses all of it once that one certificate is revoked, and `pki revoke` does that.
+//! refuses all of it once that one certificate is revoked, and `pki revoke` does that; but for a root, of which nobody asks whether it is
+//! revoked: it is trusted for as long as a trusted root names it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use ca_api::client::{CaClient, ClientError};
-use ca_api::{Authority, CertificateRecord, CertificateState, ListQuery, Revocation, RevocationSelection};
+use ca_api::{
+    Authority, AuthorityRole, CertificateRecord, CertificateState, ListQuery, Revocation, RevocationSelection,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use trust_store::{Certificate, UnixTime};
@@ -16,6 +19,10 @@ use crate::clock;
 use crate::exit::{Failure, OrFail as _, Outcome};
 use crate::net::block_on;
 use crate::output::Output;
+
+/// What ends the trust in a root.
+pub(super) const ANCHOR_ENDS: &str = "verifiers trust a root until it is taken out of their trusted root; make its successor \
+                                      (ca-service renew --authority root) and publish a trusted root without it";
 
 /// An authority, and what is below it.
 struct Authorities {
@@ -108,7 +115,12 @@ pub(super) fn run(
         let before = time_text(oldest.created_at.saturating_add(1));
         out.line(format!("older ones: the same with --issued-before {before}"));
     }
-    if revocation.is_none() {
+    // A root by another CA's certificate is the same key, and an anchor all the same.
+    let is_root = certificate.is_self_issued()
+        || known.authorities.iter().any(|one| one.name == name && one.role == AuthorityRole::Root);
+    if is_root {
+        out.line(format!("revoking it ends nothing below it: {ANCHOR_ENDS}"));
+    } else if revocation.is_none() {
         out.line(format!(
             "all of it ends with the CA: mentatctl pki revoke --cert {} --reason ca-compromise",
             path.display()
@@ -121,6 +133,7 @@ pub(super) fn run(
         "authority": name,
         "serial": serial,
         "revocation": revocation,
+        "ends_with_revocation": !is_root,
         "below": below,
         "counts": descent.counts,
         "certificates": descent.certificates,
