@@ -218,6 +218,42 @@ async fn whoever_has_the_key_decides_no_report_against_its_holder() {
     check_ca(&authority).await;
 }
 
+/// An operator who decides the same as the holder, or for another reason, changes nothing of the record, and has decided all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_who_agrees_with_the_holders_revocation_decides_what_was_reported() {
+    use ProblemState::{Open, Revoked};
+    let site = Site::new().await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let mut expected = Vec::new();
+    for (reason, agrees) in [(RevocationReason::KeyCompromise, true), (RevocationReason::Superseded, false)] {
+        let own = Own::enrolled(&authority, "dev@example.com").await;
+        let serial = own.issued.serial.to_string();
+        for ground in [ProblemGround::SuspectCode, ProblemGround::Other] {
+            authority.report_problem(&problem(&serial, ground), "auditor:eve").await.unwrap();
+        }
+        clock.advance(Duration::from_secs(1));
+        own.given_up(&authority, &clock, None).await;
+        assert_eq!(states(&authority).await, [&expected[..], &[Open; 2]].concat(), "the holder's word alone");
+        let said = authority.revoke(&own.issued.serial, reason, None, "admin:a").await;
+        assert_eq!(said.is_ok(), agrees, "{said:?}");
+        expected.extend([Revoked; 2]);
+        assert_eq!(states(&authority).await, expected, "{reason:?}");
+    }
+    // The operator first, and then the holder with an earlier date, before anybody looked at the reports.
+    let own = Own::enrolled(&authority, "dev@example.com").await;
+    clock.advance(Duration::from_secs(10));
+    authority
+        .report_problem(&problem(&own.issued.serial.to_string(), ProblemGround::SuspectCode), "auditor:eve")
+        .await
+        .unwrap();
+    authority.revoke(&own.issued.serial, RevocationReason::KeyCompromise, None, "admin:a").await.unwrap();
+    own.given_up(&authority, &clock, Some(own.issued.not_before.0)).await;
+    expected.push(Revoked);
+    assert_eq!(states(&authority).await, expected);
+    check_ca(&authority).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn so_many_reports_are_open_at_once_and_a_store_that_fails_loses_none() {
     let site = Site::new().await;

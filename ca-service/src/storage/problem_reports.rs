@@ -3,6 +3,7 @@
 use ca_api::{ProblemGround, ProblemReport, ProblemState};
 use ca_pki::{SerialNumber, UnixTime};
 
+use super::renewals::BY_CERTIFICATE;
 use super::rows::{self, corrupted, get};
 use super::sql::{Connection, Row, params};
 use super::sql_store::SqlStore;
@@ -236,20 +237,47 @@ const DECIDED: &str = "SELECT p.id FROM problem_report p JOIN certificate c ON c
                        WHEN 0 THEN r.recorded_at >= p.received_at \
                        ELSE r.recorded_at >= p.received_at AND substr(r.actor, 1, 12) <> 'certificate:' END";
 
+/// Closes what a revocation decides at the moment when somebody demands it, whether it changes the record or only agrees with it: the record
+/// keeps who changed it last, and not who agreed. What is said of a key is decided by what the record says ([`DECIDED`]), what is said
+/// against the holder not by the holder.
+pub(super) fn decide(
+    connection: &Connection,
+    serial: &SerialNumber,
+    actor: &str,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    let grounds = if actor.starts_with(BY_CERTIFICATE) { OPEN_OF_HOLDER } else { OPEN_OF_ALL };
+    for id in rows::all(connection, grounds, params![serial.as_bytes()], |row| get::<i64>(row, 0))? {
+        close_one(connection, id, at)?;
+    }
+    Ok(())
+}
+
+/// Open reports of a certificate that its holder decides: the holder's own wish.
+const OPEN_OF_HOLDER: &str =
+    "SELECT id FROM problem_report WHERE closed_at IS NULL AND serial = ? AND ground = 0 ORDER BY id";
+/// Those that anybody else decides, too.
+const OPEN_OF_ALL: &str =
+    "SELECT id FROM problem_report WHERE closed_at IS NULL AND serial = ? AND ground <> 1 ORDER BY id";
+
 fn any_decided(connection: &Connection) -> Result<bool, StoreError> {
     Ok(rows::first(connection, &format!("{DECIDED} LIMIT 1"), &[], |_| Ok(()))?.is_some())
 }
 
 fn close_decided(connection: &Connection, at: UnixTime) -> Result<(), StoreError> {
     for id in rows::all(connection, &format!("{DECIDED} ORDER BY p.id"), &[], |row| get::<i64>(row, 0))? {
-        rows::execute(
-            connection,
-            "UPDATE problem_report SET closed_at = ?, closed_by = ? WHERE id = ?",
-            params![at.0, BY_REVOCATION, id],
-        )?;
-        audit::append(connection, "problem.closed", BY_REVOCATION, serde_json::json!({ "report": id }), at)?;
+        close_one(connection, id, at)?;
     }
     Ok(())
+}
+
+fn close_one(connection: &Connection, id: i64, at: UnixTime) -> Result<(), StoreError> {
+    rows::execute(
+        connection,
+        "UPDATE problem_report SET closed_at = ?, closed_by = ? WHERE id = ?",
+        params![at.0, BY_REVOCATION, id],
+    )?;
+    audit::append(connection, "problem.closed", BY_REVOCATION, serde_json::json!({ "report": id }), at)
 }
 
 fn count(connection: &Connection, at: UnixTime) -> Result<OpenProblems, StoreError> {

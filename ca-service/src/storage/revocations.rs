@@ -9,7 +9,7 @@ use super::queue::sql::steps;
 use super::renewals::{self, EndRenewals};
 use super::rows::{self, column, get, stored_index};
 use super::sql::{Connection, params};
-use super::{State, StoreError, audit, compromised_keys, crls};
+use super::{State, StoreError, audit, compromised_keys, crls, problem_reports};
 
 /// A revocation's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         // Of either compromise the same follows, so an earlier date counts by the other word as well; the word stays.
         let same = recorded.reason == new.reason || is_compromised && was;
         if !graver && (!same || recorded.revoked_at <= new.revoked_at) {
+            problem_reports::decide(connection, &new.serial, &new.actor, new.at)?;
             return Ok(recorded);
         }
         if !graver {
@@ -119,6 +120,7 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         "reason": reason.code(),
     });
     audit::append(connection, "certificate.revoked", &new.actor, detail, new.at)?;
+    problem_reports::decide(connection, &new.serial, &new.actor, new.at)?;
     end_requests_of_renewal(connection, new)?;
     if is_compromise(new.reason) {
         end_requests_of_key(connection, new, key)?;
