@@ -150,12 +150,18 @@ impl CertificateAuthority {
                 reason: "must not be before the certificate's validity",
             });
         }
+        // Of what waits and is of another kind nobody tells that it ends with this.
+        let waiting =
+            renewals.is_some() && self.store.renewal_end(serial).await?.is_some_and(|end| !end.done);
         let (serial, actor) = (serial.clone(), actor.to_owned());
         let new = NewRevocation { serial: serial.clone(), revoked_at, reason, actor, at: now, renewals };
         let outcome = self.store.revoke(new).await;
         // Even a failure may have been recorded: no kept answer outlives the attempt (O6).
         self.answers.forget(&serial);
         self.withdraw_presigned(&record.issuer, &serial);
+        if waiting {
+            self.presigned.demand_pass();
+        }
         self.changed.notify_one();
         // The CA's own carry no identity. In doubt nothing is signed under it any more.
         if record.identity.is_none()

@@ -226,6 +226,37 @@ async fn an_order_says_counts_and_reports_what_ends_with_the_certificates_that_i
     server.finish().await;
 }
 
+/// Neither the operator, who knows since when the key is in other hands, nor the holder, who demands that all of them end, says that the
+/// key of the earlier renewal is.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_demands_that_meet_say_of_no_key_what_neither_says() {
+    let (site, clock) = (Site::new().await, clock());
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), clock.clone()).await;
+    let first = Own::enrolled(&authority, "dev@example.com").await;
+    let before = first.renewed(&authority, &clock, "before").await.unwrap();
+    let same = Own::enrolled_for(&authority, "pipeline@example.com", before.same_key()).await;
+    clock.advance(Duration::from_secs(60));
+    let since = UnixTime(clock.unix_seconds());
+    clock.advance(Duration::from_secs(60));
+    let after = first.renewed(&authority, &clock, "after").await.unwrap();
+
+    // The operator's is recorded and not carried out when the holder's comes.
+    store.arm("end_renewals", Fault::Before);
+    let operator =
+        authority.revoke(&first.issued.serial, RevocationReason::KeyCompromise, Some(since), "test");
+    assert!(matches!(operator.await, Err(CaError::Store(_))));
+    clock.advance(Duration::from_secs(60));
+    let now = UnixTime(clock.unix_seconds());
+    first.given_up(&authority, &clock, None).await;
+    let ended = async |own: &Own| revocation(&authority, own).await.map(|it| (it.reason, it.revoked_at));
+    assert_eq!(ended(&before).await, Some((RevocationReason::PrivilegeWithdrawn, now)));
+    assert_eq!(ended(&after).await, Some((RevocationReason::KeyCompromise, after.issued.not_before)));
+    assert_eq!(ended(&same).await, None, "nobody said anything of its key");
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_demanded_of_what_has_no_renewals() {
     let (site, clock) = (Site::new().await, clock());

@@ -263,6 +263,14 @@ impl RenewalEnd {
         self.which.covers(other.which) && (self.reason == other.reason || is_compromise(self.reason))
     }
 
+    /// Whether both in one would end renewals as compromised that neither demand calls so: one is of a compromise, the other is not, and
+    /// each reaches further than the other.
+    fn widens(&self, other: &Self) -> bool {
+        is_compromise(self.reason) != is_compromise(other.reason)
+            && !self.covers(other)
+            && !other.covers(self)
+    }
+
     /// Both demands in one.
     fn with(self, other: Self) -> Self {
         let which = self.which.with(other.which);
@@ -291,6 +299,11 @@ pub(super) fn note(
     let asked = RenewalEnd { which, reason: reason_of_renewals(new), done: false };
     let demand = match find(connection, &new.serial)? {
         Some((before, _)) if before.done && before.covers(&asked) => return Ok(()),
+        // Together they would say of keys what neither says: each is carried out as it was demanded.
+        Some((before, actor)) if !before.done && before.widens(&asked) => {
+            end_children(connection, &new.serial, (&before, &actor), new.at, &mut Vec::new())?;
+            asked
+        }
         Some((before, _)) if !before.done => before.with(asked),
         _ => asked,
     };
@@ -328,38 +341,50 @@ pub(super) fn are_due_of(connection: &Connection, identity: &str) -> Result<bool
     Ok(rows::first(connection, query, params![identity], |_| Ok(()))?.is_some())
 }
 
-/// Ends what came of some certificates directly, and notes the same of what came of that.
+/// Ends what came of a certificate directly as it was demanded and by whom, and notes the same of what came of that.
+fn end_children(
+    connection: &Connection,
+    of: &SerialNumber,
+    (end, actor): (&RenewalEnd, &str),
+    at: UnixTime,
+    ended: &mut Vec<EndedCertificate>,
+) -> Result<(), StoreError> {
+    for child in children(connection, of)? {
+        // From before the compromise: the holder's own, and so is what came of it.
+        if end.which.since.is_some_and(|since| child.created_at < since) {
+            continue;
+        }
+        let new = NewRevocation {
+            serial: child.serial.clone(),
+            // Nobody could trust it before its validity.
+            revoked_at: end.which.dated.max(child.not_before),
+            reason: end.reason,
+            actor: actor.to_owned(),
+            at,
+            renewals: Some(end.which),
+        };
+        match revocations::revoke(connection, &new) {
+            Ok(_) => ended.push(EndedCertificate {
+                serial: child.serial,
+                issuer: child.issuer,
+                is_own: child.identity.is_none(),
+            }),
+            // Of what was given up nothing exists.
+            Err(StoreError::StateConflict) => {}
+            Err(StoreError::NotFound) => return Err(rows::corrupted("a renewal is missing")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Ends what came of some certificates directly.
 fn go_on(connection: &Connection, at: UnixTime) -> Result<Ended, StoreError> {
     let mut ended = Ended::default();
     for serial in due(connection, PIECE)? {
         let (end, actor) =
             find(connection, &serial)?.ok_or_else(|| rows::corrupted("a demand on renewals is missing"))?;
-        for child in children(connection, &serial)? {
-            // From before the compromise: the holder's own, and so is what came of it.
-            if end.which.since.is_some_and(|since| child.created_at < since) {
-                continue;
-            }
-            let new = NewRevocation {
-                serial: child.serial.clone(),
-                // Nobody could trust it before its validity.
-                revoked_at: end.which.dated.max(child.not_before),
-                reason: end.reason,
-                actor: actor.clone(),
-                at,
-                renewals: Some(end.which),
-            };
-            match revocations::revoke(connection, &new) {
-                Ok(_) => ended.revoked.push(EndedCertificate {
-                    serial: child.serial,
-                    issuer: child.issuer,
-                    is_own: child.identity.is_none(),
-                }),
-                // Of what was given up nothing exists.
-                Err(StoreError::StateConflict) => {}
-                Err(StoreError::NotFound) => return Err(rows::corrupted("a renewal is missing")),
-                Err(error) => return Err(error),
-            }
-        }
+        end_children(connection, &serial, (&end, &actor), at, &mut ended.revoked)?;
         let done = "UPDATE renewal_end SET done = 1 WHERE serial = ?";
         rows::execute(connection, done, params![serial.as_bytes()])?;
     }
@@ -433,6 +458,17 @@ mod tests {
         let both = end(Some(5), 10, compromise, false).with(end(Some(3), 20, withdrawn, false));
         assert_eq!(both, end(Some(3), 10, compromise, false));
         assert_eq!(both.with(end(None, 30, withdrawn, false)), end(None, 10, compromise, false));
+    }
+
+    #[test]
+    fn demands_that_would_call_compromised_what_neither_does_are_not_joined() {
+        let (compromise, withdrawn) = (RevocationReason::KeyCompromise, RevocationReason::PrivilegeWithdrawn);
+        let since = end(Some(5), 5, compromise, false);
+        let all = end(None, 10, withdrawn, false);
+        assert!(since.widens(&all) && all.widens(&since));
+        assert!(!since.widens(&end(Some(6), 10, withdrawn, false)), "it ends them as compromised itself");
+        assert!(!all.widens(&end(None, 10, compromise, false)), "the other ends all of them as compromised");
+        assert!(!since.widens(&end(None, 10, compromise, false)), "both say the same of keys");
     }
 
     #[test]
