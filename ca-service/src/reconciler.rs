@@ -204,6 +204,10 @@ impl CertificateAuthority {
     }
 
     async fn close_precertificate(&self, record: &StoredCertificate) -> Result<(), CaError> {
+        // The file may have come since it was decided, with a start.
+        if self.settings.blocked_keys.contains(&record.spki_sha256) {
+            return Err(CaError::KeyCompromised);
+        }
         let authority = self.authority(&record.issuer)?;
         let signature =
             record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
