@@ -29,7 +29,7 @@ use crate::revocation::ends_renewals;
 use crate::storage::queue::QueueSelection;
 use crate::storage::{Selected, Selection, State, StoreError};
 use crate::wire::stored_reason;
-use reach::{Around, Reach};
+use reach::{Around, Reach, UnderWay};
 
 /// How long an order may be carried out.
 const ORDER_LASTS: i64 = 7 * 86_400;
@@ -50,7 +50,10 @@ const ATTEMPTS: u32 = 4;
 
 /// How many certificates an order matches, by its SHA-256. That never changes, and of renewals there may only be more, so it is counted
 /// for the first piece and not for each of thousands.
-pub(crate) struct CountedOrders(Cache<[u8; 32], Found>);
+pub(crate) struct CountedOrders {
+    found: Cache<[u8; 32], Found>,
+    under_way: UnderWay,
+}
 
 /// How many certificates an order selects, and how many others end with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,7 @@ struct Found {
 
 impl CountedOrders {
     pub(crate) fn new() -> Self {
-        Self(Cache::builder().max_capacity(REMEMBERED).build())
+        Self { found: Cache::builder().max_capacity(REMEMBERED).build(), under_way: UnderWay::default() }
     }
 }
 
@@ -280,13 +283,13 @@ impl CertificateAuthority {
     /// How many certificates an order matches, and how many came of them by now.
     async fn found(&self, order: &Order, text: &str) -> Result<Found, CaError> {
         let digest: [u8; 32] = Sha256::digest(text).into();
-        if let Some(known) = self.counted_orders.0.get(&digest) {
+        if let Some(known) = self.counted_orders.found.get(&digest) {
             return Ok(known);
         }
         let selection = order.selection()?;
         let beside = self.reach(&Around::of(selection.clone(), order.reason, order.compromised_at)).await?;
         let found = Found { matching: self.store.count_selected(selection).await?.matching, beside };
-        self.counted_orders.0.insert(digest, found);
+        self.counted_orders.found.insert(digest, found);
         Ok(found)
     }
 
@@ -336,7 +339,7 @@ impl CertificateAuthority {
             }
         }
         let around = Around::of(selection, order.reason, order.compromised_at);
-        let ended = self.reach_of(&found, piece.after, &around).await?.revoked;
+        let ended = self.reach_of(Sha256::digest(text).into(), &found, piece.after, &around).await?.revoked;
         (done.renewed, done.same_key) = (ended.renewed, ended.same_key);
         if found.len() == piece.limit as usize {
             done.next = found.last().map(|last| last.row);

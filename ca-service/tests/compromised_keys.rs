@@ -15,7 +15,7 @@ use ca_service::storage::{CrlPart, Search, State};
 use ca_service::{CaError, CertificateAuthority, check};
 use fixture::faults::{Fault, FaultyStore};
 use fixture::own::{Own, revocation};
-use fixture::{Site, authorised, check_ca, enrol_request, key, ocsp_request, token_request};
+use fixture::{Site, authorised, check_ca, enrol_request, key, ocsp_request, renewal_at, token_request};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
 use trust_store::ocsp::{CertificateStatus, OcspResponse};
@@ -347,4 +347,58 @@ async fn an_order_counts_what_the_keys_of_renewals_have_and_so_on_to_the_last() 
     }
     assert!(is_good(authority, &stays).await);
     server.finish().await;
+}
+
+/// Two pieces reach certificates of one key: each of them is reported by one of the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pieces_of_an_order_report_together_what_its_plan_counted() {
+    let (site, clock) = (Site::new().await, clock());
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let selected = [
+        Own::enrolled(&authority, "dev@example.com").await,
+        Own::enrolled(&authority, "other@example.com").await,
+    ];
+    clock.advance(Duration::from_secs(60));
+    let before = clock.unix_seconds();
+    // Both are renewed with the key of one pipeline, which has a certificate of its own.
+    let shared = key();
+    for own in &selected {
+        let (serial, certificate) = (own.issued.serial.to_string(), own.certificate());
+        let old = (&own.key, serial.as_str(), certificate.as_str());
+        let asked = renewal_at(&authority, old, &shared, "a", clock.unix_seconds());
+        authority.renew_own(&asked, None).await.unwrap();
+    }
+    let pipeline = Own::enrolled_for(&authority, "pipeline@example.com", shared).await;
+    let asked = PlanRevocations {
+        selection: RevocationSelection { issued_before: Some(before), ..RevocationSelection::default() },
+        reason: ca_api::RevocationReason::KeyCompromise,
+        compromised_at: None,
+    };
+    let plan = authority.plan_revocations(&asked).await.unwrap();
+    assert_eq!((plan.matching, plan.renewed, plan.same_key), (2, 2, 1));
+    let carried_out = async || {
+        let (mut after, mut ended) = (None, Vec::new());
+        loop {
+            let piece = RevokeMany {
+                order: plan.order.clone(),
+                confirm: 5,
+                approvals: Vec::new(),
+                after,
+                limit: Some(1),
+            };
+            let done = authority.revoke_many(&piece, "test").await.unwrap();
+            ended.push((done.revoked, done.renewed + done.same_key));
+            after = done.next;
+            if after.is_none() {
+                return ended;
+            }
+        }
+    };
+    // With the first certificate ends all that has the pipeline's key, whoever renewed with it.
+    for _ in 0..2 {
+        assert_eq!(carried_out().await, [(1, 3), (1, 0), (0, 0)], "three in all, also when it is repeated");
+    }
+    assert!(revocation(&authority, &pipeline).await.is_some());
+    authority.publish_due().await.unwrap();
+    check_ca(&authority).await;
 }

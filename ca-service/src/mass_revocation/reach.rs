@@ -1,6 +1,7 @@
 //! What an order ends beside the certificates that it selects: what came of them by renewal, and, of a compromise, what else has their keys.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
@@ -92,6 +93,42 @@ impl Counting {
     }
 }
 
+/// Orders whose pieces remember what earlier ones counted.
+const MOST_UNDER_WAY: usize = 4;
+
+/// What the pieces of orders that are being carried out counted, so that none of it is reported twice. A piece that is repeated, and the
+/// first after a start, begin anew.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Mutex<VecDeque<Met>>);
+
+#[derive(Debug)]
+struct Met {
+    /// SHA-256 of the order.
+    order: [u8; 32],
+    /// The row after which the next piece begins.
+    through: i64,
+    counting: Counting,
+}
+
+impl UnderWay {
+    /// What was counted before the piece of an order that begins after a row.
+    fn take(&self, order: &[u8; 32], after: i64) -> Counting {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = all.iter().position(|met| met.order == *order).and_then(|place| all.remove(place));
+        found.filter(|met| met.through == after).map(|met| met.counting).unwrap_or_default()
+    }
+
+    /// Remembers it for the piece that begins after another row.
+    fn put(&self, order: [u8; 32], through: i64, counting: Counting) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|met| met.order != order);
+        if all.len() >= MOST_UNDER_WAY {
+            all.pop_front();
+        }
+        all.push_back(Met { order, through, counting });
+    }
+}
+
 /// What is ordered, as far as it says what else ends.
 pub(super) struct Around {
     selection: Selection,
@@ -126,9 +163,11 @@ impl CertificateAuthority {
         }
     }
 
-    /// The same for some certificates of the selection, which come after a row. A key is counted with the first of them that has it.
+    /// The same for a piece of an order, the certificates of the selection that come after a row. What ends with several of them is counted
+    /// with the first, of whatever piece.
     pub(super) async fn reach_of(
         &self,
+        order: [u8; 32],
         page: &[Selected],
         after: i64,
         around: &Around,
@@ -136,7 +175,12 @@ impl CertificateAuthority {
         if !ends_renewals(around.reason) {
             return Ok(Reached::default());
         }
-        self.around(page, after, around, &mut Counting::default()).await
+        let mut counting = self.counted_orders.under_way.take(&order, after);
+        let reached = self.around(page, after, around, &mut counting).await?;
+        if let Some(last) = page.last() {
+            self.counted_orders.under_way.put(order, last.row, counting);
+        }
+        Ok(reached)
     }
 
     /// What has the keys of some certificates, what came of all of those by renewal, what has the keys of that, and so on: as it is carried
@@ -174,5 +218,29 @@ impl CertificateAuthority {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_goes_on_with_what_the_one_before_it_counted_and_a_repeated_one_begins_anew() {
+        let under_way = UnderWay::default();
+        let counted = |order: u8, after: i64| under_way.take(&[order; 32], after).keys.len();
+        let put = |order: u8, through: i64| {
+            let counting = Counting { keys: HashSet::from([[order; 32]]), ..Counting::default() };
+            under_way.put([order; 32], through, counting);
+        };
+        put(1, 10);
+        assert_eq!((counted(1, 10), counted(1, 10)), (1, 0), "taken once");
+        put(1, 10);
+        assert_eq!((counted(1, 0), counted(2, 10)), (0, 0), "another piece, another order");
+        for order in 0..=u8::try_from(MOST_UNDER_WAY).unwrap() {
+            put(order, 10);
+            put(order, 20);
+        }
+        assert_eq!((counted(0, 20), counted(1, 10), counted(2, 20)), (0, 0, 1), "the oldest is forgotten");
     }
 }
