@@ -18,6 +18,7 @@ mod manifests;
 mod no_std;
 mod pages;
 mod sources;
+mod suites;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

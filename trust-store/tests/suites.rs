@@ -8,6 +8,7 @@ mod conformance_examples;
 mod fixture;
 mod forge;
 mod fuzz_seeds;
+mod generated;
 mod hostile;
 mod hostile_input;
 mod log_order;
