@@ -225,24 +225,55 @@ fn rsa(bits: &[u8], key_use: KeyUse) -> Result<KeyKind, Error> {
 /// Rounds of Fermat's method: what finds no factors in them has primes that are far enough from each other (CSBR §6.1.1.3).
 const FERMAT_ROUNDS: u32 = 100;
 
-/// Whether two primes are so close that the modulus is a difference of two squares near its root (CVE-2022-26320).
-fn primes_are_close(modulus: &[u8]) -> bool {
-    let modulus = BigUint::from_bytes_be(modulus);
-    let mut middle = modulus.sqrt();
-    if &middle * &middle < modulus {
-        middle += 1u8;
+/// What squares leave when they are divided by each of these, as a set of bits: of a hundred other numbers less than one passes all four.
+const SQUARES: [(u64, u128); 4] = [
+    (64, remainders_of_squares(64)),
+    (63, remainders_of_squares(63)),
+    (65, remainders_of_squares(65)),
+    (11, remainders_of_squares(11)),
+];
+/// The product of the four: a remainder of it has those of each.
+const SIEVE: u64 = 64 * 63 * 65 * 11;
+
+const fn remainders_of_squares(of: u32) -> u128 {
+    let (mut found, mut root) = (0, 0);
+    while root < of {
+        found |= 1 << (root * root % of);
+        root += 1;
     }
-    for _ in 0..FERMAT_ROUNDS {
-        let square = &middle * &middle - &modulus;
-        // What no square ends in, in base 16, needs no root.
-        let last = square.iter_u32_digits().next().unwrap_or(0) & 15;
-        if matches!(last, 0 | 1 | 4 | 9) {
-            let root = square.sqrt();
-            if &root * &root == square {
-                return true;
-            }
+    found
+}
+
+/// Whether a number with this remainder of [`SIEVE`] may be a square.
+fn may_be_square(remainder: u64) -> bool {
+    SQUARES.iter().all(|(of, squares)| (squares >> (remainder % of)) & 1 == 1)
+}
+
+/// The remainder of [`SIEVE`] of a magnitude.
+fn sieved(magnitude: &[u8]) -> u64 {
+    magnitude.iter().fold(0, |value, octet| (value << 8 | u64::from(*octet)) % SIEVE)
+}
+
+/// Whether two primes are so close that the modulus is a difference of two squares near its root (CVE-2022-26320). What cannot be a
+/// square is told by small remainders: large numbers are multiplied for one round of a hundred.
+fn primes_are_close(modulus: &[u8]) -> bool {
+    let number = BigUint::from_bytes_be(modulus);
+    let mut first = number.sqrt();
+    if &first * &first < number {
+        first += 1u8;
+    }
+    let (first_sieved, number_sieved) = (sieved(&first.to_bytes_be()), sieved(modulus));
+    for round in 0..FERMAT_ROUNDS {
+        let middle = first_sieved + u64::from(round);
+        if !may_be_square((middle * middle + SIEVE - number_sieved) % SIEVE) {
+            continue;
         }
-        middle += 1u8;
+        let middle = &first + round;
+        let square = &middle * &middle - &number;
+        let root = square.sqrt();
+        if &root * &root == square {
+            return true;
+        }
     }
     false
 }
@@ -396,6 +427,19 @@ mod tests {
         let product: BigUint = low * far;
         assert!(!primes_are_close(&product.to_bytes_be()));
         assert!(!primes_are_close(&sound_modulus(3072)));
+    }
+
+    #[test]
+    fn no_square_is_sieved_out_and_little_else_is_left() {
+        for root in 0..20_000_u64 {
+            assert!(may_be_square(root * root % SIEVE), "{root}");
+        }
+        let left = (0..SIEVE).filter(|remainder| may_be_square(*remainder)).count() as u64;
+        assert_eq!(left, 12 * 16 * 21 * 6, "of each of the four what squares leave");
+        assert!(left * 100 < SIEVE);
+        let large = BigUint::from(0xc5_1234_5678u64) << 1528_u32;
+        assert!(may_be_square(sieved(&(&large * &large).to_bytes_be())));
+        assert_eq!(sieved(&BigUint::from(SIEVE * 7 + 3).to_bytes_be()), 3);
     }
 
     fn times_65537(value: &[u8]) -> Vec<u8> {
