@@ -1,5 +1,8 @@
 //! What an operator watches: issuances by outcome, the reconciler's backlog, lists, answers, tokens.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -57,6 +60,8 @@ pub struct CaMetrics {
     outside_ok: Family<Object, Gauge>,
     list_next_update: Family<Issuer, Gauge>,
     key_usable: Family<Key, Gauge>,
+    /// Those of the keys that the authority has, by its name: each signature sets one.
+    keys: OnceLock<BTreeMap<String, Gauge>>,
 }
 
 impl CaMetrics {
@@ -72,10 +77,22 @@ impl CaMetrics {
         self.list_next_update.get_or_create(&issuer).set(next_update);
     }
 
+    /// Notes that these authorities have keys that could be opened.
+    pub(crate) fn keys_are<'a>(&self, authorities: impl Iterator<Item = &'a String>) {
+        let gauge = |name: &'a String| {
+            let gauge = self.key_usable.get_or_create_owned(&Key { key: name.clone() });
+            gauge.set(1);
+            (name.clone(), gauge)
+        };
+        // Once a process.
+        let _ = self.keys.set(authorities.map(gauge).collect());
+    }
+
     /// Notes whether an authority's key signs.
     pub(crate) fn key_signs(&self, authority: &str, usable: bool) {
-        let key = Key { key: authority.to_owned() };
-        self.key_usable.get_or_create(&key).set(i64::from(usable));
+        if let Some(gauge) = self.keys.get().and_then(|keys| keys.get(authority)) {
+            gauge.set(i64::from(usable));
+        }
     }
 
     /// Shows the counters in a registry.

@@ -130,9 +130,7 @@ pub async fn assemble(
     };
     authority.metrics.first_expiry.set(authority.first_end().map_or(0, |end| end.0));
     authority.metrics.issues_until.set(authority.issues_until().map_or(0, |end| end.0));
-    for each in authority.authorities.values() {
-        authority.metrics.key_signs(&each.name, true);
-    }
+    authority.metrics.keys_are(authority.authorities.keys());
     authority.look_at_own_certificates().await?;
     authority.load_published().await?;
     Ok(authority)
