@@ -151,7 +151,7 @@ impl CertificateAuthority {
             CrlScope::Shard { url } => Some(url.as_str()),
         };
         let rules = CrlRules { issuer, shard_url, longest_validity: longest_life(name) };
-        lint::crl(&tbs.unsigned(), &rules).into_result()?;
+        lint::crl_to_be_signed(&tbs, &rules).into_result()?;
         let signature =
             self.sign(authority, Purpose::Crl, &crl_intent(name, part, plan.number), tbs.as_der()).await?;
         let der: bytes::Bytes = tbs.assemble(&signature)?.into();

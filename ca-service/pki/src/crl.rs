@@ -114,7 +114,7 @@ pub struct CrlPlan {
 pub fn build<'a>(
     issuer: &Issuer,
     plan: &CrlPlan,
-    entries: impl Iterator<Item = &'a RevokedEntry>,
+    entries: impl Iterator<Item = &'a RevokedEntry> + Clone,
 ) -> Result<ToBeSigned, Error> {
     if plan.next_update <= plan.this_update {
         return Err(Error::Unsupported("a CRL whose next update is not after this update"));
@@ -125,34 +125,38 @@ pub fn build<'a>(
     if plan.base.is_some_and(|base| base >= plan.number) {
         return Err(Error::Unsupported("a delta CRL whose base is not older"));
     }
-    let mut revoked = Vec::with_capacity(entries.size_hint().0.saturating_mul(56));
-    let mut dates = Dates::default();
-    for entry in entries {
-        encode_entry(entry, &mut dates, &mut revoked)?;
-    }
+    // DER says how long everything is before it begins. So the entries are measured, and then written once, where they stay: a list
+    // has a million of them.
+    let revoked: usize = entries.clone().map(|entry| 2 + content_length(entry)).sum();
     let version = [encoding::INTEGER, 1, 1];
     let algorithm = issuer.algorithm.identifier();
     let this_update = time::choice(plan.this_update)?;
     let next_update = time::choice(plan.next_update)?;
     // R5: the list is absent, never empty.
     let mut list_header = Vec::new();
-    if !revoked.is_empty() {
-        encoding::header(encoding::SEQUENCE, revoked.len(), &mut list_header);
+    if revoked > 0 {
+        encoding::header(encoding::SEQUENCE, revoked, &mut list_header);
     }
     let extensions = extensions(issuer, plan)?;
-    let der = encoding::tlv(
-        encoding::SEQUENCE,
-        &[
-            &version,
-            &algorithm,
-            issuer.name.as_der(),
-            &this_update,
-            &next_update,
-            &list_header,
-            &revoked,
-            &extensions,
-        ],
-    );
+    let before: [&[u8]; 6] =
+        [&version, &algorithm, issuer.name.as_der(), &this_update, &next_update, &list_header];
+    let around = before.iter().map(|part| part.len()).sum::<usize>() + extensions.len();
+    let mut der = Vec::with_capacity(around + revoked + 6);
+    encoding::header(encoding::SEQUENCE, around + revoked, &mut der);
+    for part in before {
+        der.extend_from_slice(part);
+    }
+    let (begin, mut dates) = (der.len(), Dates::default());
+    for entry in entries {
+        encode_entry(entry, &mut dates, &mut der)?;
+    }
+    if der.len() - begin != revoked {
+        return Err(Error::Malformed {
+            what: "CRL",
+            detail: "its entries are not as long as measured".into(),
+        });
+    }
+    der.extend_from_slice(&extensions);
     Ok(ToBeSigned::new(der, issuer.algorithm))
 }
 
@@ -192,21 +196,28 @@ impl Dates {
     }
 }
 
+/// What stands before a magnitude that begins with a set bit, so that it is positive.
+fn sign(serial: &[u8]) -> &'static [u8] {
+    if serial.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] }
+}
+
+/// How many octets an entry has after its own tag and length, which are two: there are some fifty.
+fn content_length(entry: &RevokedEntry) -> usize {
+    let serial = entry.serial.as_bytes();
+    let reason = if entry.reason == RevocationReason::Unspecified { 0 } else { REASON_EXTENSION.len() + 1 };
+    2 + sign(serial).len() + serial.len() + time::choice_length(entry.revoked_at) + reason
+}
+
 fn encode_entry(entry: &RevokedEntry, dates: &mut Dates, out: &mut Vec<u8>) -> Result<(), Error> {
     let serial = entry.serial.as_bytes();
-    // A magnitude that begins with a set bit needs a zero before it to be positive.
-    let sign: &[u8] = if serial.first().is_some_and(|first| *first >= 0x80) { &[0] } else { &[] };
-    let number = sign.len() + serial.len();
-    let date = dates.encoded(entry.revoked_at)?;
-    let with_reason = entry.reason != RevocationReason::Unspecified;
+    let sign = sign(serial);
+    encoding::header(encoding::SEQUENCE, content_length(entry), out);
     // At most 20 octets, so one octet of length.
-    let length = 2 + number + date.len() + if with_reason { REASON_EXTENSION.len() + 1 } else { 0 };
-    encoding::header(encoding::SEQUENCE, length, out);
-    encoding::header(encoding::INTEGER, number, out);
+    encoding::header(encoding::INTEGER, sign.len() + serial.len(), out);
     out.extend_from_slice(sign);
     out.extend_from_slice(serial);
-    out.extend_from_slice(date);
-    if with_reason {
+    out.extend_from_slice(dates.encoded(entry.revoked_at)?);
+    if entry.reason != RevocationReason::Unspecified {
         out.extend_from_slice(&REASON_EXTENSION);
         out.push(entry.reason.code());
     }

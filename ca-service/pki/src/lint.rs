@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use crate::error::Error;
 
 pub use certificate::{CertificateRules, certificate};
-pub use crl::{CrlRules, crl};
+pub use crl::{CrlRules, crl, crl_to_be_signed};
 pub use ocsp::ocsp_response;
 pub use timestamp::timestamp_token;
 

@@ -90,9 +90,10 @@ impl PartialOrd for SerialNumber {
 }
 
 impl Ord for SerialNumber {
-    /// As of octet strings, which for numbers of one length is the order of the numbers.
+    /// As of octet strings, which for numbers of one length is the order of the numbers. What does not count of the octets is zero, so all
+    /// of them are compared at once, and the length tells apart what differs by zeros at its end.
     fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        self.as_bytes().cmp(other.as_bytes())
+        self.octets.cmp(&other.octets).then(self.length.cmp(&other.length))
     }
 }
 
@@ -224,6 +225,19 @@ pub struct Shard(pub u16);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serials_are_ordered_as_their_octets_are() {
+        let texts =
+            ["01", "0100", "010000", "0101", "7f", "80", "ff", "7f000000000000000000000000000000000000ff"];
+        let serials: Vec<_> = texts.iter().map(|text| SerialNumber::from_hex(text).unwrap()).collect();
+        for one in &serials {
+            for other in &serials {
+                assert_eq!(one.cmp(other), one.as_bytes().cmp(other.as_bytes()), "{one} {other}");
+                assert_eq!(one == other, one.cmp(other).is_eq(), "{one} {other}");
+            }
+        }
+    }
 
     #[test]
     fn serials_are_positive_with_fixed_length_and_prefix() {

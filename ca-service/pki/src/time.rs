@@ -53,6 +53,14 @@ pub(crate) fn choice(at: UnixTime) -> Result<Vec<u8>, Error> {
     }
 }
 
+/// The first second of 2050.
+const GENERALIZED_FROM: i64 = 2_524_608_000;
+
+/// How many octets [`choice`] has for an instant that can be represented.
+pub(crate) fn choice_length(at: UnixTime) -> usize {
+    if at.0 < GENERALIZED_FROM { 15 } else { 17 }
+}
+
 fn digits(value: &DateTime, year_digits: usize) -> Result<Vec<u8>, Error> {
     let year = value.year();
     let mut text = Vec::with_capacity(15);
@@ -85,6 +93,9 @@ mod tests {
         assert!(matches!(x509_time(last).unwrap(), Time::UtcTime(_)));
         assert!(matches!(x509_time(UnixTime(last.0 + 1)).unwrap(), Time::GeneralTime(_)));
         assert_eq!(choice(last).unwrap(), b"\x17\x0d491231235959Z");
+        for at in [UnixTime(0), last, UnixTime(last.0 + 1)] {
+            assert_eq!(choice(at).unwrap().len(), choice_length(at));
+        }
         assert_eq!(choice(UnixTime(last.0 + 1)).unwrap(), b"\x18\x0f20500101000000Z");
     }
 

@@ -152,6 +152,7 @@ fn lists_are_clean_and_broken_ones_are_named() {
     for entries in [&entries[..], &[]] {
         let complete = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), entries.iter()).unwrap();
         assert_eq!(lint::crl(&complete.unsigned(), &rules(None)).findings(), []);
+        assert_eq!(lint::crl_to_be_signed(&complete, &rules(None)).findings(), []);
         let sharded = ca_pki::crl::build(&it.issuer, &plan(2, shard.clone()), entries.iter()).unwrap();
         assert_eq!(lint::crl(&sharded.unsigned(), &rules(Some(&url))).findings(), []);
         let delta = CrlPlan { base: Some(1), ..plan(2, shard.clone()) };
@@ -164,7 +165,9 @@ fn lists_are_clean_and_broken_ones_are_named() {
     let twice = [entries[0].clone(), entries[0].clone()];
     let twice = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), twice.iter()).unwrap();
     let found = |tbs: &ToBeSigned, rules: &CrlRules<'_>| -> Vec<&'static str> {
-        lint::crl(&tbs.unsigned(), rules).findings().iter().map(|each| each.rule).collect()
+        let report = lint::crl(&tbs.unsigned(), rules);
+        assert_eq!(report.findings(), lint::crl_to_be_signed(tbs, rules).findings(), "signed or not");
+        report.findings().iter().map(|each| each.rule).collect()
     };
     assert_eq!(found(&twice, &rules(None)), ["revoked_once"]);
     let complete = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), entries.iter()).unwrap();

@@ -1,6 +1,6 @@
 //! Rules for CRLs (requirements R2 to R5; RFC 5280 §5).
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use der::asn1::{AnyRef, UintRef};
@@ -13,7 +13,7 @@ use super::{Report, Source};
 use crate::certificate::Issuer;
 use crate::crl::REASON_EXTENSION;
 use crate::oid;
-use crate::signed::take_apart;
+use crate::signed::{ToBeSigned, take_apart};
 use crate::time::{UnixTime, unix_time};
 
 /// What a CRL is judged against.
@@ -55,17 +55,30 @@ struct Fields<'a> {
 /// Lints a CRL.
 #[must_use]
 pub fn crl(der: &[u8], rules: &CrlRules<'_>) -> Report {
+    match take_apart(der) {
+        Ok((tbs, outer, _)) => judge(tbs, outer, rules),
+        Err(error) => unreadable(error.to_string()),
+    }
+}
+
+/// Lints what will be signed as a CRL, where it lies: the same as [`crl`] of it with any signature, without a copy of a long list.
+#[must_use]
+pub fn crl_to_be_signed(tbs: &ToBeSigned, rules: &CrlRules<'_>) -> Report {
+    judge(tbs.as_der(), &tbs.algorithm().identifier(), rules)
+}
+
+fn unreadable(error: String) -> Report {
     let mut report = Report::default();
-    let parsed = take_apart(der).map_err(|error| error.to_string()).and_then(|(tbs, outer, _)| {
-        fields(tbs).map(|fields| (fields, outer)).map_err(|error| error.to_string())
-    });
-    let (fields, outer) = match parsed {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            report.error(Source::Rfc, "R5", "crl_parses", error);
-            return report;
-        }
+    report.error(Source::Rfc, "R5", "crl_parses", error);
+    report
+}
+
+fn judge(tbs: &[u8], outer: &[u8], rules: &CrlRules<'_>) -> Report {
+    let fields = match fields(tbs) {
+        Ok(fields) => fields,
+        Err(error) => return unreadable(error.to_string()),
     };
+    let mut report = Report::default();
     if fields.algorithm != outer || outer != rules.issuer.algorithm.identifier() {
         report.error(Source::Rfc, "R5", "crl_signature_algorithms_equal", "");
     }
@@ -183,14 +196,20 @@ fn extensions(fields: &Fields<'_>, rules: &CrlRules<'_>, report: &mut Report) {
 
 fn entries(revoked: AnyRef<'_>, report: &mut Report) -> der::Result<()> {
     let mut reader = SliceReader::new(revoked.value())?;
-    let mut serials: Vec<&[u8]> = Vec::new();
-    let mut ascending = true;
+    let (mut last, mut ascending) = (None::<&[u8]>, true);
+    // The last date as it stands there, and what it says: what was revoked together follows each other.
+    let mut dated: Option<(&[u8], UnixTime)> = None;
     while !reader.is_finished() {
         let mut entry = SliceReader::new(AnyRef::decode(&mut reader)?.value())?;
         let serial = AnyRef::decode(&mut entry)?.value();
-        ascending &= serials.last().is_none_or(|last| *last < serial);
-        serials.push(serial);
-        let date = unix_time(Time::decode(&mut entry)?);
+        ascending &= last.is_none_or(|last| last < serial);
+        last = Some(serial);
+        let encoded = entry.tlv_bytes()?;
+        let date = match dated {
+            Some((same, date)) if same == encoded => date,
+            _ => unix_time(Time::from_der(encoded)?),
+        };
+        dated = Some((encoded, date));
         if !entry.is_finished() {
             let list = entry.tlv_bytes()?;
             if !is_plain_reason(list) {
@@ -201,12 +220,24 @@ fn entries(revoked: AnyRef<'_>, report: &mut Report) -> der::Result<()> {
     }
     // What ascends has nothing twice; lists of our own do.
     if !ascending {
+        let mut serials = serials(revoked)?;
         serials.sort_unstable();
         for _ in serials.windows(2).filter(|pair| matches!(pair, [a, b] if a == b)) {
             report.error(Source::Rfc, "R5", "revoked_once", "");
         }
     }
     Ok(())
+}
+
+/// The serial numbers of entries that were read.
+fn serials(revoked: AnyRef<'_>) -> der::Result<Vec<&[u8]>> {
+    let mut reader = SliceReader::new(revoked.value())?;
+    let mut serials = Vec::new();
+    while !reader.is_finished() {
+        let mut entry = SliceReader::new(AnyRef::decode(&mut reader)?.value())?;
+        serials.push(AnyRef::decode(&mut entry)?.value());
+    }
+    Ok(serials)
 }
 
 /// Whether the extensions of an entry are one reason that needs no remark: nearly every entry of a long list.
