@@ -144,9 +144,10 @@ pub async fn open(
     settings: Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<CertificateAuthority>, StartRefusal> {
+    let keys = Unlocking::begin(&settings);
     let opened = SqlStore::open(&settings.database).await;
     let store = opened.map_err(|error| database_refusal(&settings.database, error))?;
-    open_over(store, settings, clock).await
+    open_over(store, settings, clock, keys).await
 }
 
 /// The same to look at it: nothing is changed, and a database of another version of the program is refused.
@@ -157,33 +158,39 @@ pub async fn open_to_read(
     settings: Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<CertificateAuthority>, StartRefusal> {
+    let keys = Unlocking::begin(&settings);
     let opened = SqlStore::open_to_read(&settings.database).await;
     let store = opened.map_err(|error| database_refusal(&settings.database, error))?;
-    open_over(store, settings, clock).await
+    open_over(store, settings, clock, keys).await
+}
+
+/// The keystore on its way: the key that opens it is derived from the passphrase on a thread of its own, while the database and what the CA
+/// speaks to are opened. It is most of a start.
+struct Unlocking(JoinHandle<Result<Keyring, StartRefusal>>);
+
+impl Unlocking {
+    fn begin(settings: &Settings) -> Self {
+        let settings = settings.clone();
+        Self(tokio::task::spawn_blocking(move || keyring(&settings)))
+    }
+
+    async fn done(self) -> Result<Keyring, StartRefusal> {
+        self.0.await.unwrap_or_else(|ended| {
+            Err(StartRefusal::new("the keystore could not be opened", "start again").because(ended))
+        })
+    }
 }
 
 async fn open_over(
     store: SqlStore,
     settings: Settings,
     clock: Arc<dyn Clock>,
+    keys: Unlocking,
 ) -> Result<Arc<CertificateAuthority>, StartRefusal> {
-    let keys = keyring(&settings)?;
-    let issuance_log = match &settings.config.issuance_log {
-        None => None,
-        Some(config) => Some(LoggedTo {
-            log: Arc::new(HttpLog::issuance(&settings, config)?),
-            public_key: log_key(&settings.path(&config.public_key_file))?,
-        }),
-    };
-    let event_log: Option<Arc<dyn EventLog>> = match &settings.config.event_log {
-        None => None,
-        Some(config) => Some(Arc::new(HttpLog::event(&settings, config)?)),
-    };
-    let issuers = Issuers::over_http(&settings)?;
-    let quorum = quorum(&settings)?;
-    let mailer = mail::configured(&settings)?;
-    let parts = Parts { store: Arc::new(store), clock, issuance_log, event_log, issuers, quorum, mailer };
-    let authority = assemble(settings, parts, &keys).await.map_err(|error| {
+    let parts = configured(store, &settings, clock);
+    // What is wrong with the keystore is said first, whatever else is.
+    let keys = keys.done().await?;
+    let authority = assemble(settings, parts?, &keys).await.map_err(|error| {
         StartRefusal::new(
             "the CA's records and keys do not fit together",
             "restore database and keystore of one backup",
@@ -191,6 +198,25 @@ async fn open_over(
         .because(error)
     })?;
     Ok(Arc::new(authority))
+}
+
+/// What the settings name beside the keys.
+fn configured(store: SqlStore, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Parts, StartRefusal> {
+    let issuance_log = match &settings.config.issuance_log {
+        None => None,
+        Some(config) => Some(LoggedTo {
+            log: Arc::new(HttpLog::issuance(settings, config)?),
+            public_key: log_key(&settings.path(&config.public_key_file))?,
+        }),
+    };
+    let event_log: Option<Arc<dyn EventLog>> = match &settings.config.event_log {
+        None => None,
+        Some(config) => Some(Arc::new(HttpLog::event(settings, config)?)),
+    };
+    let issuers = Issuers::over_http(settings)?;
+    let quorum = quorum(settings)?;
+    let mailer = mail::configured(settings)?;
+    Ok(Parts { store: Arc::new(store), clock, issuance_log, event_log, issuers, quorum, mailer })
 }
 
 /// A database that is not there is made by a ceremony; one that is there and cannot be read, never: a second CA of the same
