@@ -287,7 +287,7 @@ mod tests {
             error.write(Bytes::from_static(piece.as_bytes())).unwrap();
         }
         let whole = "half way\nmetric: n 1\nwarn: b\r\nno\nbeyond the three\nend";
-        assert_eq!(error.take(), whole);
+        assert_eq!(error.take(), whole.as_bytes());
         let line = |level, text: &str| Ok((level, text.to_owned()));
         let expected =
             [line(Level::Info, "half way"), line(Level::Warn, "b"), line(Level::Info, "no"), Err(2)];
@@ -295,7 +295,7 @@ mod tests {
         // What has no room is refused as a whole, and not shown.
         let (mut full, pipe) = read_along(4, true, 3, 64);
         assert!(full.write(Bytes::from_static(b"12345\n")).is_err());
-        assert_eq!(full.take(), "");
+        assert_eq!(full.take(), b"");
         assert!(shown(&pipe).await.is_empty());
     }
 
