@@ -4,8 +4,8 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use executor_engine::ModuleDigest;
@@ -52,9 +52,18 @@ struct Stream {
     owner: Arc<str>,
     /// Agent and module of the call; nothing while it is about to begin.
     release: Option<(String, ModuleDigest)>,
-    /// Bytes of the call's input, while it has one.
+    /// Bytes of the input that the call began with.
     input: usize,
+    /// When the call ended, once it has: what it streamed may wait for its reader much longer.
+    over: Arc<OnceLock<Instant>>,
     window: Arc<Window>,
+}
+
+impl Stream {
+    /// Bytes of the call's input, while it has one.
+    fn input(&self) -> usize {
+        if self.over.get().is_some() { 0 } else { self.input }
+    }
 }
 
 /// A stream that was found.
@@ -62,6 +71,8 @@ struct Stream {
 pub(crate) struct Found {
     /// Agent and module of the call.
     pub(crate) release: (String, ModuleDigest),
+    /// When the call ended, once it has.
+    pub(crate) over: Arc<OnceLock<Instant>>,
     /// Its events.
     pub(crate) window: Arc<Window>,
 }
@@ -76,10 +87,16 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The call began: the name of its stream, and where its events go.
-    pub(crate) fn begun(mut self, agent: &str, digest: ModuleDigest) -> (Arc<str>, Arc<Window>) {
+    /// The call began, and says when it is over: the name of its stream, and where its events go.
+    pub(crate) fn begun(
+        mut self,
+        agent: &str,
+        digest: ModuleDigest,
+        over: &Arc<OnceLock<Instant>>,
+    ) -> (Arc<str>, Arc<Window>) {
         if let Some(stream) = self.streams.streams.lock().get_mut(&self.id) {
             stream.release = Some((agent.to_owned(), digest));
+            stream.over = Arc::clone(over);
         }
         self.begun = true;
         (Arc::clone(&self.id), Arc::clone(&self.window))
@@ -111,8 +128,8 @@ impl KeptStreams {
         let owner = Arc::clone(caller.name());
         let (mut all_inputs, mut own_inputs) = (0, 0);
         for stream in streams.values() {
-            all_inputs += stream.input;
-            own_inputs += if stream.owner == owner { stream.input } else { 0 };
+            all_inputs += stream.input();
+            own_inputs += if stream.owner == owner { stream.input() } else { 0 };
         }
         // Alone an input may be longer: it is bounded by what a call takes.
         let fits = |held: usize, room: usize| held == 0 || input == 0 || held.saturating_add(input) <= room;
@@ -131,7 +148,8 @@ impl KeptStreams {
             let text = "too many streams are kept; retry later, or call without `resumable`";
             return Err(Denied::new("streams_full", text));
         }
-        let stream = Stream { owner, release: None, input, window: Arc::clone(&window) };
+        let stream =
+            Stream { owner, release: None, input, over: Arc::default(), window: Arc::clone(&window) };
         streams.insert(Arc::clone(&id), stream);
         Ok(Place { streams: self.clone(), id, window, begun: false })
     }
@@ -146,22 +164,20 @@ impl KeptStreams {
         self.forget_what_is_over(&mut streams, now);
         let own = streams.get(id).filter(|stream| stream.owner == *caller.name());
         let found = own.and_then(|stream| {
-            Some(Found { release: stream.release.clone()?, window: Arc::clone(&stream.window) })
+            let (over, window) = (Arc::clone(&stream.over), Arc::clone(&stream.window));
+            Some(Found { release: stream.release.clone()?, over, window })
         });
         found.ok_or_else(|| {
             Denied::new("stream_unknown", "this caller began no stream of this name, or it is kept no longer")
         })
     }
 
-    /// A call ended, and has its input no longer. Where results take too much, others of them make room: first those that nobody
-    /// reads, the oldest before the rest, then those that their readers have taken, then the largest. That they ran stays known of
-    /// those calls. How many results had to make room.
+    /// A stream ended. Where results take too much, others of them make room: first those that nobody reads, the oldest before the
+    /// rest, then those that their readers have taken, then the largest. That they ran stays known of those calls. How many results had
+    /// to make room.
     pub(crate) fn ended(&self, id: &str, now: Instant) -> u64 {
         let mut streams = self.streams.lock();
         self.forget_what_is_over(&mut streams, now);
-        if let Some(stream) = streams.get_mut(id) {
-            stream.input = 0;
-        }
         let results = || streams.iter().filter_map(|(id, stream)| Some((id, stream, stream.window.end()?)));
         let mut given_up = 0;
         while results().map(|(_, _, end)| end.bytes).sum::<usize>() > self.room.results {
@@ -182,7 +198,7 @@ impl KeptStreams {
     /// How many there are, and the bytes that they take.
     pub(crate) fn held(&self) -> (usize, usize) {
         let streams = self.streams.lock();
-        let bytes = streams.values().map(|stream| stream.window.bytes().saturating_add(stream.input));
+        let bytes = streams.values().map(|stream| stream.window.bytes().saturating_add(stream.input()));
         (streams.len(), bytes.fold(0, usize::saturating_add))
     }
 
@@ -247,7 +263,7 @@ mod tests {
 
     fn begin(streams: &KeptStreams, who: &str) -> Result<(Arc<str>, Arc<Window>), Denied> {
         let place = streams.begin(&Caller::new(who), 0, clock::monotonic())?;
-        Ok(place.begun("a.b", ModuleDigest::of(b"")))
+        Ok(place.begun("a.b", ModuleDigest::of(b""), &Arc::default()))
     }
 
     fn end(window: &Window) {
@@ -303,10 +319,12 @@ mod tests {
         let streams = with(Room { inputs: 100, ..ROOM });
         let begin = |who: &str, input| {
             let place = streams.begin(&Caller::new(who), input, clock::monotonic())?;
-            Ok::<_, Denied>(place.begun("a.b", ModuleDigest::of(b"")))
+            let over = Arc::<OnceLock<Instant>>::default();
+            let (_, window) = place.begun("a.b", ModuleDigest::of(b""), &over);
+            Ok::<_, Denied>((over, window))
         };
         let refused = |who, input| begin(who, input).unwrap_err().code == "streams_full";
-        let (first, window) = begin("a", 30).unwrap();
+        let (over, window) = begin("a", 30).unwrap();
         assert!(refused("a", 21), "half of the room is one caller's");
         begin("a", 20).unwrap();
         begin("a", 0).unwrap();
@@ -315,10 +333,11 @@ mod tests {
         // One that never began has left.
         drop(streams.begin(&Caller::new("c"), 5, clock::monotonic()).unwrap());
         begin("c", 5).unwrap();
-        end(&window);
         assert!(refused("c", 6), "it has its input still");
-        assert_eq!(streams.held().1, 100 + window.bytes());
-        streams.ended(&first, clock::monotonic());
+        assert_eq!(streams.held().1, 100);
+        // However much its reader has before him.
+        over.set(clock::monotonic()).unwrap();
+        assert!(window.end().is_none());
         begin("c", 30).unwrap();
         let alone = with(Room { inputs: 100, ..ROOM });
         alone.begin(&Caller::new("a"), 101, clock::monotonic()).unwrap();

@@ -265,11 +265,6 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// When the call ended, if it has.
-    pub(crate) fn ended_at(&self) -> Option<Instant> {
-        self.window.state.lock().ended.as_ref().map(|ended| ended.at)
-    }
-
     /// The next thing; nothing after the end.
     pub(crate) async fn next(&mut self) -> Option<Told> {
         loop {

@@ -1,7 +1,7 @@
 //! One call, from its name to its answer.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use executor_engine::ModuleDigest;
@@ -135,6 +135,8 @@ pub struct Streaming {
     agent: Arc<Agent>,
     /// Comes when the call has ended; nothing once it was told.
     result: Option<oneshot::Receiver<Unread>>,
+    /// When it ended, however far its reader has come; nothing while it runs.
+    over: Arc<OnceLock<Instant>>,
     /// For a result that waits for its receipt.
     receipts: Option<Receipts>,
     _caller: CallerGuard,
@@ -153,6 +155,11 @@ impl Streaming {
     /// The agent that runs and its module.
     pub(super) fn release(&self) -> (&str, ModuleDigest) {
         (self.agent.id(), self.agent.digest)
+    }
+
+    /// When the call ended, once it has.
+    pub(super) fn over(&self) -> &Arc<OnceLock<Instant>> {
+        &self.over
     }
 
     /// The next thing; nothing after the end.
@@ -242,17 +249,19 @@ impl Executor {
         let running = self.begin(name, input, terms, Some(Arc::clone(&pipe))).await?;
         let (agent, caller) = (Arc::clone(&running.agent), running.guard());
         let (told, result) = oneshot::channel();
-        let executor = Arc::clone(self);
+        let (executor, over) = (Arc::clone(self), Arc::<OnceLock<Instant>>::default());
+        let ends = Arc::clone(&over);
         // The reader may be stuck long before the end: what came of the call must not wait for him uncounted.
         tokio::spawn(async move {
             let ended = running.ended().await;
+            let _ = ends.set(clock::monotonic()); // nobody else says so
             let (unread, made_room) = executor.unread.keep(owner, ended);
             if made_room > 0 {
                 executor.parts.metrics.resumable("answer_not_kept", made_room);
             }
             let _ = told.send(unread); // whoever read may have gone
         });
-        Ok(Streaming { pipe, agent, result: Some(result), receipts, _caller: caller })
+        Ok(Streaming { pipe, agent, result: Some(result), over, receipts, _caller: caller })
     }
 
     /// Starts a call, and follows it if somebody wants to know.

@@ -4,7 +4,7 @@
 //! goes on without a reader for a while; whoever began it reads on from any event that is still kept. What an agent streamed
 //! is not handed out any more once the agent may not run or is loaded no longer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::stream_window::{Reader, Told, Window};
 const ALONE: Duration = Duration::from_secs(30);
 
 /// How long after the end of a call its reader hears of it as whoever reads along: like a plain reader, however the release was withdrawn
-/// meanwhile. Who comes so far later is judged as if he had come back for it.
+/// meanwhile. Who comes so far later is judged as if he had come back for it, whatever waited for him until then.
 const ALONG: Duration = Duration::from_secs(5);
 
 /// What a reader hears.
@@ -57,6 +57,8 @@ struct KeptReading {
     executor: Arc<Executor>,
     /// Agent and module of the call.
     release: (String, ModuleDigest),
+    /// When the call ended, once it has.
+    over: Arc<OnceLock<Instant>>,
 }
 
 impl Reading {
@@ -100,7 +102,7 @@ impl KeptReading {
 
     /// Why nothing more is handed out, if so.
     fn refused(&self, now: Instant) -> Option<Denied> {
-        let ended_at = self.reader.as_ref()?.ended_at()?;
+        let ended_at = *self.over.get()?;
         if now.saturating_duration_since(ended_at) < ALONG {
             return None;
         }
@@ -134,12 +136,12 @@ impl Executor {
         let streaming = self.execute_streaming(name, input, terms).await;
         let streaming = streaming.inspect_err(|denied| metrics.resumable(denied.code, 1))?;
         let (agent, digest) = streaming.release();
-        let release = (agent.to_owned(), digest);
-        let (id, window) = place.begun(agent, digest);
+        let (release, over) = ((agent.to_owned(), digest), Arc::clone(streaming.over()));
+        let (id, window) = place.begun(agent, digest, &over);
         let reader = window.read(0)?;
         metrics.resumable("begun", 1);
         tokio::spawn(Arc::clone(self).keep_streaming(streaming, window, Arc::clone(&id)));
-        Ok(self.kept_reading(Some(id), reader, release))
+        Ok(self.kept_reading(Some(id), reader, release, over))
     }
 
     /// Keeps what a call streams for whoever reads it, until it ends and its end is over.
@@ -157,9 +159,10 @@ impl Executor {
         begun: Option<Arc<str>>,
         reader: Reader,
         release: (String, ModuleDigest),
+        over: Arc<OnceLock<Instant>>,
     ) -> Reading {
         let executor = Arc::clone(self);
-        Reading(Source::Kept(KeptReading { begun, reader: Some(reader), executor, release }))
+        Reading(Source::Kept(KeptReading { begun, reader: Some(reader), executor, release, over }))
     }
 
     /// Reads on, from an event by its number.
@@ -179,7 +182,8 @@ impl Executor {
         let found = self.kept.find(caller, id, clock::monotonic())?;
         let (agent, digest) = &found.release;
         self.may_be_told(agent, *digest)?;
-        Ok(self.kept_reading(None, found.window.read_later(from)?, found.release))
+        let reader = found.window.read_later(from)?;
+        Ok(self.kept_reading(None, reader, found.release, found.over))
     }
 
     /// How many streams are kept, and the bytes that they take.
@@ -313,9 +317,8 @@ mod tests {
             let begun = server.executor.execute_and_read(agent, Bytes::new(), resumable()).await.unwrap();
             let Reading(Source::Kept(mut kept)) = begun else { panic!("it is not kept") };
             assert!(matches!(kept.next().await, Some(Heard::Begun(_))));
-            let reader = kept.reader.as_mut().unwrap();
-            let told = reader.next().await.unwrap();
-            let ended_at = reader.ended_at().unwrap();
+            let told = kept.reader.as_mut().unwrap().next().await.unwrap();
+            let ended_at = *kept.over.get().unwrap();
             (kept, told, ended_at)
         };
         let ((mut along, first, at), (mut late, second, ended_at)) = (begin().await, begin().await);
@@ -326,6 +329,43 @@ mod tests {
         assert_eq!(denied.code, "revoked");
         assert!(late.next().await.is_none(), "and nothing follows");
         assert_eq!(server.counted("mentatlab_resumable_streams_total{reason=\"revoked\"}"), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_stuck_before_the_end_is_judged_by_when_the_call_ended() {
+        let agent = "resume.stuck";
+        // More than a reader may be behind: its end does not come to where he reads before he takes something.
+        let counts = TALKS.replace("(local $s i32)", "(local $s i32) (local $n i32)").replace(
+            "(br $l)",
+            "(br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 300)))",
+        );
+        let server = server(&counts, agent).await;
+        let begun = server.executor.execute_and_read(agent, Bytes::new(), resumable()).await.unwrap();
+        let Reading(Source::Kept(mut kept)) = begun else { panic!("it is not kept") };
+        let Some(Heard::Begun(id)) = kept.next().await else { panic!("no name") };
+        let over = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                match kept.over.get() {
+                    Some(over) => break *over,
+                    None => tokio::time::sleep(Duration::from_millis(2)).await,
+                }
+            }
+        });
+        let over = over.await.expect("the call waits for its reader");
+        let found = server.executor.kept.find(&Caller::default(), &id, over).unwrap();
+        assert!(found.window.end().is_none());
+        server.executor.revoke_for_test(agent, &server.executor.find(agent).unwrap().digest);
+        for (number, now) in [(0, over), (1, over + ALONG)] {
+            let told = kept.reader.as_mut().unwrap().next().await.unwrap();
+            match kept.heard(told, now) {
+                Heard::Next(Some(0), Next::Event(_)) => assert_eq!(number, 0),
+                Heard::Next(None, Next::Ended(Err(denied))) => {
+                    assert_eq!((number, denied.code), (1, "revoked"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(kept.next().await.is_none(), "and nothing follows");
     }
 
     #[tokio::test(flavor = "multi_thread")]
