@@ -7,9 +7,11 @@
 //! manifest | attestation | module | SHA-256 of everything before
 //! ```
 //!
+//! What one of them replaces lies beside it until the load is on record.
+//!
 //! A record proves nothing. What is read back goes through the same door as an upload before it may run.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,7 +149,8 @@ impl Submissions {
         std::fs::create_dir_all(&directory).map_err(failed)?;
         for entry in std::fs::read_dir(&directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "new") {
+            // What was replaced as well: a load that the end of the process left unanswered is judged by what it brought.
+            if path.extension().is_some_and(|extension| extension == "new" || extension == "old") {
                 std::fs::remove_file(path).map_err(failed)?;
             }
         }
@@ -189,7 +192,8 @@ impl Submissions {
         Ok(paths)
     }
 
-    /// Writes a record durably, over the one of the same agent and module. Blocks.
+    /// Writes a record durably, over the one of the same agent and module, which is kept until [`Self::settle`] or
+    /// [`Self::take_back`]. One at a time. Where it fails, what was there before is there. Blocks.
     pub(crate) fn write(&self, path: &Path, stored: &Stored) -> Result<(), SubmissionError> {
         let temporary = path.with_extension("new");
         let (head, sum) = stored.encode();
@@ -199,13 +203,41 @@ impl Submissions {
             file.write_all(&stored.module)?;
             file.write_all(&sum)?;
             file.sync_all()?;
-            std::fs::rename(&temporary, path)?;
-            std::fs::File::open(&self.directory)?.sync_all()
+            keep_beside(path)?;
+            std::fs::rename(&temporary, path)
         };
+        let failed = |source| SubmissionError::File { path: path.to_owned(), source };
         write().map_err(|source| {
             let _ = std::fs::remove_file(&temporary);
-            SubmissionError::File { path: path.to_owned(), source }
+            Self::settle(path);
+            failed(source)
+        })?;
+        self.sync().map_err(|source| {
+            if let Err(error) = self.take_back(path) {
+                tracing::error!(%error, path = %path.display(),
+                    "a record that was refused will be tried at the next start");
+            }
+            failed(source)
         })
+    }
+
+    /// The record that was written last stays, and what it replaced goes.
+    pub(crate) fn settle(path: &Path) {
+        // What is left lies there until the next load or start.
+        let _ = Self::remove(&replaced(path));
+    }
+
+    /// Puts back what the record that was written last replaced; where it replaced nothing, there is none. Blocks.
+    pub(crate) fn take_back(&self, path: &Path) -> std::io::Result<()> {
+        match std::fs::rename(replaced(path), path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::remove(path)?,
+            renamed => renamed?,
+        }
+        self.sync()
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        std::fs::File::open(&self.directory)?.sync_all()
     }
 
     /// Reads a record. Blocks.
@@ -224,9 +256,26 @@ impl Submissions {
     /// Removes a record.
     pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// Where the record that another one replaces lies meanwhile.
+fn replaced(path: &Path) -> PathBuf {
+    path.with_extension("old")
+}
+
+/// Lets a record have a second name, if there is one: whoever reads it in between finds it. Nothing of an earlier load keeps that name.
+fn keep_beside(path: &Path) -> std::io::Result<()> {
+    let old = replaced(path);
+    Submissions::remove(&old)?;
+    match std::fs::hard_link(path, &old) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // Not every file system has second names.
+        Err(_) => std::fs::copy(path, &old).map(drop),
+        linked => linked,
     }
 }
 
@@ -275,13 +324,51 @@ mod tests {
             std::fs::write(&path, &altered).unwrap();
             assert!(matches!(Submissions::read(&path), Err(SubmissionError::Damaged { .. })), "{index}");
         }
-        std::fs::write(path.with_extension("new"), b"half").unwrap();
+        for left in ["new", "old"] {
+            std::fs::write(path.with_extension(left), b"half").unwrap();
+        }
         let again = Submissions::open(dir.path()).unwrap();
         assert_eq!(again.list().unwrap(), [(5, path.clone())]);
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         assert_eq!(again.next_order(), 6);
         Submissions::remove(&path).unwrap();
         Submissions::remove(&path).unwrap();
         assert!(again.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_record_replaces_is_kept_until_it_is_known_which_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let submissions = Submissions::open(dir.path()).unwrap();
+        let path = submissions.path("a.b", ModuleDigest::of(b"\0asm"));
+        let write = |order| submissions.write(&path, &Stored { order, ..stored(None) });
+        let there = || {
+            let files = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+            (Submissions::read(&path).ok().map(|stored| stored.order), files)
+        };
+        write(1).unwrap();
+        submissions.take_back(&path).unwrap();
+        assert_eq!(there(), (None, 0), "it replaced nothing");
+        write(2).unwrap();
+        Submissions::settle(&path);
+        write(3).unwrap();
+        assert_eq!(there(), (Some(3), 2));
+        submissions.take_back(&path).unwrap();
+        assert_eq!(there(), (Some(2), 1));
+        write(4).unwrap();
+        Submissions::settle(&path);
+        assert_eq!(there(), (Some(4), 1));
+        // What nobody settled is nothing that comes back later.
+        write(5).unwrap();
+        Submissions::remove(&path).unwrap();
+        write(6).unwrap();
+        submissions.take_back(&path).unwrap();
+        assert_eq!(there(), (None, 0));
+        // One that cannot be written changes nothing.
+        write(7).unwrap();
+        std::fs::create_dir(path.with_extension("new")).unwrap();
+        assert!(write(8).is_err());
+        assert_eq!(there(), (Some(7), 2));
     }
 
     #[test]

@@ -86,8 +86,11 @@ impl Executor {
         };
         // An admission that cannot be recorded did not happen.
         let recorded = self.parts.audit.record_durably(event).await.map_err(audit_unavailable);
-        if let (Err(_), Ok(agent)) = (&recorded, &outcome) {
-            self.keep_no_more(agent);
+        if let Ok(agent) = &outcome {
+            match &recorded {
+                Ok(()) => Submissions::settle(&self.submissions.path(agent.id(), agent.digest)),
+                Err(_) => self.keep_no_more(agent).await,
+            }
         }
         let outcome = recorded.and(outcome);
         self.parts.metrics.admission(outcome.as_ref().err().map(|denied| denied.code));
@@ -98,19 +101,19 @@ impl Executor {
         Ok(summary)
     }
 
-    /// Takes back the record of what was not loaded after all. Not of a release that was here before: that is there, or waits, and needs
-    /// one for the next start, where it is judged like every other.
-    fn keep_no_more(&self, agent: &Agent) {
-        let path = self.submissions.path(agent.id(), agent.digest);
-        let waits = self.waiting.all().iter().any(|(waiting, _)| *waiting == path);
-        if waits || self.agents.release(agent.id(), agent.digest).is_some() {
-            return;
-        }
-        if let Err(error) = Submissions::remove(&path) {
-            let denied = self.state.failed(&error, "the record of an agent that was not loaded");
-            tracing::error!(agent = agent.id(), reason = %denied.operator,
-                "an agent that was not loaded will be tried at the next start");
-        }
+    /// Takes back the record of what was not loaded after all. The one that it replaced is there again: of a release that was here before,
+    /// the next start judges what is here, not what was refused.
+    async fn keep_no_more(&self, agent: &Agent) {
+        let submissions = self.submissions.clone();
+        let path = submissions.path(agent.id(), agent.digest);
+        let what = "the record of an agent that was not loaded";
+        let denied = match tokio::task::spawn_blocking(move || submissions.take_back(&path)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => self.state.failed(&error, what),
+            Err(error) => self.state.failed(&error, what),
+        };
+        tracing::error!(agent = agent.id(), reason = %denied.operator,
+            "an agent that was not loaded will be tried at the next start");
     }
 
     /// Refuses a release of an agent that a signer of another rule has a release of here, whether loaded or waiting for its

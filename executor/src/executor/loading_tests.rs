@@ -119,8 +119,14 @@ async fn a_release_that_is_loaded_keeps_its_record_when_it_cannot_be_loaded_agai
     let server = Server::start().await;
     let executor = &server.executor;
     let record = executor.submissions.path("loading.echo", module().digest());
-    executor.load_for_test(module()).await.unwrap();
+    let files = || std::fs::read_dir(record.parent().unwrap()).unwrap().count();
+    for manifest in ["0", "1"] {
+        executor.load_by_for_test(module(), manifest).await.unwrap();
+        assert_eq!((Submissions::read(&record).unwrap().manifest.as_str(), files()), (manifest, 1));
+    }
     executor.fail_audit_for_test();
-    assert_eq!(executor.load_for_test(module()).await.unwrap_err().code, "storage_full");
-    assert!(executor.find("loading.echo").is_some() && record.exists(), "the next start finds it");
+    assert_eq!(executor.load_by_for_test(module(), "2").await.unwrap_err().code, "storage_full");
+    assert!(executor.find("loading.echo").is_some());
+    let kept = Submissions::read(&record).unwrap();
+    assert_eq!((kept.manifest.as_str(), files()), ("1", 1), "the next start finds what runs");
 }

@@ -26,8 +26,17 @@ impl Executor {
         self: &Arc<Self>,
         admitted: AdmittedModule,
     ) -> Result<AgentSummary, Denied> {
+        self.load_by_for_test(admitted, "").await
+    }
+
+    /// The same by a manifest, which nobody reads before the next start.
+    pub(crate) async fn load_by_for_test(
+        self: &Arc<Self>,
+        admitted: AdmittedModule,
+        manifest: &str,
+    ) -> Result<AgentSummary, Denied> {
         let module = Bytes::copy_from_slice(admitted.module());
-        let stored = |order| Stored { order, manifest: String::new(), attestation: None, module };
+        let stored = |order| Stored { order, manifest: manifest.to_owned(), attestation: None, module };
         self.conclude(self.ready_for_test(&admitted).await, stored).await
     }
 
