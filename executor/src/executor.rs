@@ -256,6 +256,11 @@ impl Executor {
         self.queue.waiting() as u64
     }
 
+    /// Bytes of results whose readers have not come so far.
+    pub(crate) fn unread_results(&self) -> u64 {
+        self.unread.bytes() as u64
+    }
+
     /// The certificates that OCSP responders are asked about.
     pub(crate) fn asked(&self) -> Asked {
         self.parts.collector.asked()

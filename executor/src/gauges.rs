@@ -59,6 +59,11 @@ impl Collector for Gauges {
             ),
             ("mentatlab_ocsp_unanswered", "Those of them without a current answer", asked.unanswered),
             ("mentatlab_pool_slots", "Instances that can live at once", status.pool_slots),
+            (
+                "mentatlab_results_unread_bytes",
+                "Results of streamed calls whose readers have not come so far",
+                self.executor.unread_results(),
+            ),
             ("mentatlab_streams_kept", "Streams of resumable calls that are kept", streams),
             ("mentatlab_streams_kept_bytes", "What they take, with inputs and results", stream_bytes),
             ("mentatlab_tiers_missing", "Levels of trust that do not run on this host", absent),

@@ -114,7 +114,6 @@ impl UnreadResults {
     }
 
     /// What they take.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.waiting.lock().owners.values().map(|owned| owned.bytes).sum()
     }
@@ -166,6 +165,10 @@ mod tests {
     /// Bytes of an output that was taken, or why there is none.
     fn take(unread: Unread) -> Result<usize, &'static str> {
         unread.take().map(|done| done.outcome.output.len()).map_err(|denied| {
+            assert_eq!(
+                denied.message,
+                "this call ran, and its result is kept no longer; it is not made again"
+            );
             assert_eq!(denied.said.unwrap().instance, instance(), "by it, the receipt is found");
             denied.code
         })

@@ -148,9 +148,9 @@ pub(crate) fn size_of_result(result: &Result<Executed, Denied>) -> usize {
     output.saturating_add(lines).saturating_add(values.sum())
 }
 
-/// A call whose answer had to make room for those of others.
+/// A call whose result had to make room for those of others, whether it is asked for again or was never read.
 pub(crate) fn not_kept(instance: Option<InstanceId>) -> Denied {
-    let text = "this call was made before, and its answer is kept no longer; it is not made again";
+    let text = "this call ran, and its result is kept no longer; it is not made again";
     let said = instance.map(|instance| Box::new(Said { instance, log: Vec::new(), metrics: Vec::new() }));
     Denied { said, ..Denied::new("answer_not_kept", text) }
 }

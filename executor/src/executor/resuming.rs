@@ -409,6 +409,7 @@ mod tests {
         };
         let (mut read, left) = (begin().await, begin().await);
         until(|bytes| bytes >= 2000).await;
+        assert!(server.counted("mentatlab_results_unread_bytes") >= 2000);
         let Some(Next::Ended(Ok(done))) = read.next().await else { panic!("no result") };
         assert_eq!(done.outcome.output.len(), 1000);
         until(|bytes| (1000..2000).contains(&bytes)).await;
