@@ -61,7 +61,7 @@ mod withdrawing_tests;
 mod working;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use executor_api::audit::AuditEvent;
@@ -138,6 +138,8 @@ pub struct Parts {
 
 /// The executor.
 pub struct Executor {
+    /// For what goes on when whoever asked for it has gone.
+    this: Weak<Self>,
     parts: Parts,
     agents: Agents,
     queue: Queue,
@@ -181,7 +183,8 @@ impl Executor {
         let deployments = Deployments::open(Arc::clone(&state))?;
         let holds = Holds::open(Arc::clone(&state))?;
         let answers = Answers::new(parts.answers);
-        let executor = Arc::new(Self {
+        let executor = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             parts,
             agents: Agents::default(),
             queue,

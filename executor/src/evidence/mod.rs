@@ -110,7 +110,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Whether it may take from anybody what the one before gave. An answer that says nothing against a certificate does not: whoever
-    /// has that certificate is judged by it when it is called next.
+    /// has that certificate is judged by it when it is called next, and before calls in flight are ended for the lack of it; what waits
+    /// since the start is judged again at once.
     fn concerns_everybody(&self, before: &Self) -> bool {
         self.fork != before.fork
             || self.root_expires != before.root_expires

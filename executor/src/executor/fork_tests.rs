@@ -11,7 +11,7 @@ use trust_store::log_entry::TransparencyLogEntry;
 use trust_store::trusted_root::TrustedRoot;
 
 use super::{Executed, Terms};
-use crate::admission::{Denied, GrantSet};
+use crate::admission::{Denied, GrantSet, Publisher};
 use crate::evidence::tests::{Log, ORIGIN, Server as LogServer};
 use crate::testing::{Server, admitted, attestation, patient, wat_echo, wat_spin};
 
@@ -168,6 +168,27 @@ async fn a_fork_that_an_upload_brings_to_light_ends_what_runs_before_the_next_ro
     assert_eq!(refusal(refused), Some((11, "log_inconsistent")));
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running).await;
     assert_eq!(refusal(ended.expect("it runs on").unwrap()), Some((11, "log_inconsistent")));
+}
+
+/// Until then its calls are refused, and the next round may be long in coming.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_evidence_since_the_start_is_judged_by_what_an_upload_brings() {
+    let (served, log) = (LogServer::start().await, Log::new());
+    let server = executor(&served, &log, tempfile::tempdir().unwrap()).await;
+    let waiting = &server.executor.waiting;
+    waiting.add_publisher_for_test("fork.waits", &Publisher::new("s@example.org", ""));
+    let mut tree = MemoryTree::new();
+    tree.push(leaf_hash(b"one"));
+    served.serve("/log/checkpoint", log.checkpoint(1, tree.head().root));
+    load_logged(&server, "fork.brings", vec![log.entry(1)]).await.unwrap();
+    let judged = async {
+        while waiting.all()[0].1.code == "checkpoint_stale" {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), judged).await.expect("it waits for a round");
+    // There is no file.
+    assert_eq!(waiting.all()[0].1.code, "record_unreadable");
 }
 
 /// Anybody on the way can serve an old checkpoint: it ends nothing, is not believed, and does not stay unnoticed.

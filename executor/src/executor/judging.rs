@@ -24,7 +24,11 @@ const OF_WHAT_CAME: std::ops::Range<u8> = 1..10;
 impl Executor {
     pub(super) async fn judge(&self, submission: &Submission) -> Result<(AdmittedModule, Verdict), Denied> {
         self.refuse_early(submission)?;
+        let before = self.parts.collector.snapshot().epoch;
         let snapshot = self.parts.collector.prepare_for(submission.digest(), submission.attestation()).await;
+        if snapshot.epoch != before {
+            self.restore_by_news();
+        }
         no_fork(&snapshot)?;
         let at = clock::unix_seconds();
         let started = clock::monotonic();

@@ -160,6 +160,12 @@ impl Waiting {
         Ok(of_module.map(|record| record.id.clone().unwrap_or_default()).collect())
     }
 
+    /// Whether newer evidence may let any of them in.
+    fn lack_evidence(&self) -> bool {
+        !self.none.load(Ordering::Acquire)
+            && self.records.lock().iter().any(|record| record.denied.is_about_evidence())
+    }
+
     /// Every record that waits, and why.
     pub(super) fn all(&self) -> Vec<(PathBuf, Denied)> {
         self.records.lock().iter().map(|record| (record.path.clone(), record.denied.clone())).collect()
@@ -323,6 +329,16 @@ impl Executor {
         if !self.waiting.records.lock().is_empty() && !self.waiting.queued.swap(true, Ordering::AcqRel) {
             let executor = Arc::clone(self);
             tokio::spawn(async move { executor.restore().await });
+        }
+    }
+
+    /// As [`Self::restore_waiting`], where something waits for newer evidence and an upload brought some. Calls of what waits are
+    /// answered with why it does, and judge nothing.
+    pub(super) fn restore_by_news(&self) {
+        if self.waiting.lack_evidence()
+            && let Some(executor) = self.this.upgrade()
+        {
+            executor.restore_waiting();
         }
     }
 

@@ -1,6 +1,6 @@
 //! What becomes of calls in flight of an agent that was admitted and may run no longer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use executor_api::audit::AuditEvent;
@@ -39,6 +39,7 @@ impl Withdrawal {
 
 /// What stops calls, now or when their time is up.
 struct Stopper {
+    executor: Weak<Executor>,
     runtime: Arc<Runtime>,
     metrics: Metrics,
     audit: Audit,
@@ -69,6 +70,7 @@ impl Executor {
             self.say_refused(agent, denied);
         }
         let stopper = Stopper {
+            executor: Weak::clone(&self.this),
             runtime: Arc::clone(&self.parts.runtime),
             metrics: self.parts.metrics.clone(),
             audit: self.parts.audit.clone(),
@@ -114,11 +116,16 @@ impl Stopper {
         }
     }
 
-    /// Stops what still runs at a time, if it is its last one by then: the agent may run again, or calls may have ended before.
+    /// Stops what still runs at a time, if it is its last one by then: the agent may run again, or calls may have ended before. By the
+    /// newest evidence: an upload may have brought some that nobody else was judged by.
     fn stop_at(self, time: Instant, agent: &Arc<Agent>) {
         let agent = Arc::clone(agent);
         tokio::spawn(async move {
             tokio::time::sleep(time.saturating_duration_since(clock::monotonic())).await;
+            if let Some(executor) = self.executor.upgrade() {
+                // The outcome is stored in the agent.
+                let _ = executor.may_run(&agent);
+            }
             if let Some(ending) = agent.over(clock::monotonic()) {
                 self.stop(&agent, ending);
             }

@@ -123,6 +123,26 @@ async fn evidence_that_is_fresh_again_in_time_ends_nothing() {
     assert_eq!(call_in_flight.await.unwrap().unwrap_err().code, "stopped");
 }
 
+/// As an upload brings it.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_nobody_was_judged_by_yet_is_looked_at_before_the_time_is_up() {
+    let server = Server::on_stale(Withdrawal::Drain(Duration::from_millis(300))).await;
+    let agent = admit(&server, wat_spin(), "stale.unasked", "s@example.org").await;
+    let now = clock::unix_seconds();
+    good_until(&server, now - 10);
+    let call_in_flight = running(&server, &agent).await;
+    assert_eq!(judge_at(&server, &agent, now), Some("revocation_stale"));
+    good_until(&server, i64::MAX);
+    server.executor.parts.collector.begin_epoch().await;
+    while agent.verdict().denied.is_some() {
+        assert!(runs(&server, &agent), "stopped by evidence that is not the newest");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(runs(&server, &agent), "stopped although it may run");
+    server.executor.unload("stale.unasked").await.unwrap();
+    assert_eq!(call_in_flight.await.unwrap().unwrap_err().code, "stopped");
+}
+
 fn order(calls: Calls, releases: Releases) -> HoldRequest {
     HoldRequest { releases, calls, drain_seconds: None, reason: "stolen key".into(), dry_run: false }
 }
