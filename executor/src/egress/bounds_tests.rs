@@ -81,27 +81,34 @@ async fn an_agent_whose_names_nobody_answers_leaves_room_for_the_names_of_others
     }
     // Requests ask within the same share, however many an agent may make at once.
     let (port, _received) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
-    let requests = |outlet: &Outlet, host: &str, time: Duration| {
-        let (outlet, url) = (outlet.clone(), format!("http://{host}:{port}/"));
+    let never = Cancel::default();
+    let requests = |outlet: &Outlet, host: &str, time: Duration, ends: &Cancel| {
+        let (outlet, url, ends) = (outlet.clone(), format!("http://{host}:{port}/"), ends.clone());
         tokio::task::spawn_blocking(move || {
             let granted = format!("network:http:*.lab.test:{port}").parse().unwrap();
             let (deadline, mut used) = (clock::monotonic() + time, NetworkUse::default());
-            let never = Cancel::default();
-            let ended = outlet.perform(&granted, to(&url).as_bytes(), &never, deadline, &mut used);
+            let ended = outlet.perform(&granted, to(&url).as_bytes(), &ends, deadline, &mut used);
             ended.map(drop).map_err(|refused| refused.reason())
         })
     };
-    let all = (0..MAX_OF_AGENT).map(|_| requests(&one, "slow.lab.test", Duration::from_millis(500)));
+    let all = (0..MAX_OF_AGENT).map(|_| requests(&one, "slow.lab.test", Duration::from_millis(500), &never));
     for ended in join_all(all).await {
         assert_eq!(ended.unwrap(), Err("egress_timeout"));
     }
     assert_eq!(UNANSWERED.load(Ordering::SeqCst), MAX_LOOKUPS_OF_AGENT, "its share is used up");
-    let answered = requests(&other, "db.lab.test", Duration::from_secs(60)).await.unwrap();
-    assert_eq!(answered, Ok(()));
-    // The questions of whoever sent requests alone are as many.
-    let third = Outlet::new(&egress);
-    let all = (0..MAX_OF_AGENT).map(|_| requests(&third, "slow.lab.test", Duration::from_secs(2)));
-    join_all(all).await;
+    let long = Duration::from_secs(60);
+    assert_eq!(requests(&other, "db.lab.test", long, &never).await.unwrap(), Ok(()));
+    // The questions of whoever sent requests alone are as many, however late each begins.
+    let (third, ends) = (Outlet::new(&egress), Cancel::default());
+    let all: Vec<_> = (0..MAX_OF_AGENT).map(|_| requests(&third, "slow.lab.test", long, &ends)).collect();
+    while UNANSWERED.load(Ordering::SeqCst) < 2 * MAX_LOOKUPS_OF_AGENT {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(requests(&other, "db.lab.test", long, &never).await.unwrap(), Ok(()));
+    ends.raise(KillCause::CallerGone);
+    for ended in join_all(all).await {
+        assert!(ended.unwrap().is_err());
+    }
     assert_eq!(UNANSWERED.load(Ordering::SeqCst), 2 * MAX_LOOKUPS_OF_AGENT);
 }
 
