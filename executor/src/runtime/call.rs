@@ -236,7 +236,7 @@ impl Runtime {
             dropped_log_lines: extras.as_ref().map_or(0, |extras| extras.log.dropped()),
             refused_growths: state.limiter.refused(),
         };
-        let output = std::mem::take(&mut state.output);
+        let output = fitted(std::mem::take(&mut state.output));
         let instantiation = match state.instantiation {
             Instantiation::Complete(at) => Some(at.saturating_duration_since(started)),
             Instantiation::Measured | Instantiation::Unmeasured => None,
@@ -330,6 +330,18 @@ impl Runtime {
     }
 }
 
+/// Unused room that an output may keep besides: less is not worth moving it.
+const SPARE: usize = 64 << 10;
+
+/// An output as it is kept, for as long as somebody may ask for it. It grew by doubling: up to half of what it takes may be empty.
+fn fitted(mut output: Vec<u8>) -> Vec<u8> {
+    let spare = output.capacity().saturating_sub(output.len());
+    if spare > SPARE && spare > output.len() / 2 {
+        output.shrink_to_fit();
+    }
+    output
+}
+
 fn failure(failed: Failed, store: &Store<GuestState>, code: &Code) -> CallError {
     match failed {
         // Growing past a limit is no error; being created past it is, and only the account knows which it was.
@@ -380,4 +392,26 @@ fn typed<R: wasmtime::WasmResults>(
         .and_then(wasmtime::Extern::into_func)
         .ok_or_else(|| wasmtime::Error::msg("an export that was checked at load is missing"))?
         .typed(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_is_kept_takes_little_more_room_than_it_has() {
+        for (length, room, kept) in [
+            (1 << 20, 2 << 20, 1 << 20),
+            // Not worth it.
+            (1 << 20, 5 << 18, 5 << 18),
+            (10, SPARE, SPARE),
+            (0, 0, 0),
+        ] {
+            let mut output = Vec::with_capacity(room);
+            output.resize(length, 7);
+            assert!(output.capacity() >= room);
+            let output = fitted(output);
+            assert_eq!((output.len(), output.capacity()), (length, kept), "{length} of {room}");
+        }
+    }
 }
