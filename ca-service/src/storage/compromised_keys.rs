@@ -93,6 +93,12 @@ struct KeyEnd {
 }
 
 impl KeyEnd {
+    /// Whether the holder says it and no operator. Of a key both may be due, and each is carried out for itself: together they would say of the
+    /// keys of renewals what neither says.
+    fn is_of_holder(&self) -> bool {
+        self.renewals.is_some_and(|which| which.valid_at.is_some())
+    }
+
     /// Whether nothing is left to do for another one once this one was met.
     fn covers(&self, other: &Self) -> bool {
         let renewals = match (self.renewals, other.renewals) {
@@ -103,7 +109,7 @@ impl KeyEnd {
         renewals && self.dated <= other.dated
     }
 
-    /// Both in one, from the first row on.
+    /// Both in one, from the first row on; of the same kind of speaker.
     fn with(self, other: Self) -> Self {
         let renewals = match (self.renewals, other.renewals) {
             (Some(these), Some(others)) => Some(these.with(others)),
@@ -186,10 +192,15 @@ fn of_key(
     Ok(found)
 }
 
-/// What is recorded of a key, and who asked for it.
-fn find(connection: &Connection, key: &[u8; 32]) -> Result<Option<(KeyEnd, String)>, StoreError> {
-    let query = "SELECT reason, dated, since, renewals_dated, valid_at, reached, done, actor FROM key_end WHERE spki_sha256 = ?";
-    rows::first(connection, query, params![key], |row| {
+/// What the holder, or operators, are recorded to have said of a key, and who asked for it.
+fn find(
+    connection: &Connection,
+    key: &[u8; 32],
+    by_holder: bool,
+) -> Result<Option<(KeyEnd, String)>, StoreError> {
+    let query = "SELECT reason, dated, since, renewals_dated, valid_at, reached, done, actor FROM key_end \
+                 WHERE spki_sha256 = ? AND by_holder = ?";
+    rows::first(connection, query, params![key, u8::from(by_holder)], |row| {
         let time = |index| Ok::<_, StoreError>(get::<Option<i64>>(row, index)?.map(UnixTime));
         let (since, valid_at) = (time(2)?, time(4)?);
         let end = KeyEnd {
@@ -207,20 +218,25 @@ fn find(connection: &Connection, key: &[u8; 32]) -> Result<Option<(KeyEnd, Strin
 pub(super) fn note(connection: &Connection, new: &NewRevocation, key: &[u8; 32]) -> Result<(), StoreError> {
     let asked =
         KeyEnd { reason: new.reason, dated: new.revoked_at, renewals: new.renewals, reached: 0, done: false };
-    let demand = match find(connection, key)? {
-        Some((before, _)) if before.covers(&asked) => return Ok(()),
+    let by_holder = asked.is_of_holder();
+    let (same, other) = (find(connection, key, by_holder)?, find(connection, key, !by_holder)?);
+    if [&same, &other].into_iter().flatten().any(|(before, _)| before.covers(&asked)) {
+        return Ok(());
+    }
+    let demand = match same {
         Some((before, _)) if !before.done => before.with(asked),
         _ => asked,
     };
     let renewals = demand.renewals;
     rows::execute(
         connection,
-        "INSERT INTO key_end (spki_sha256, reason, dated, since, renewals_dated, valid_at, actor, reached, done) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (spki_sha256) DO UPDATE SET reason = excluded.reason, \
+        "INSERT INTO key_end (spki_sha256, by_holder, reason, dated, since, renewals_dated, valid_at, actor, reached, done) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (spki_sha256, by_holder) DO UPDATE SET reason = excluded.reason, \
          dated = excluded.dated, since = excluded.since, renewals_dated = excluded.renewals_dated, \
          valid_at = excluded.valid_at, actor = excluded.actor, reached = 0, done = 0",
         params![
             key,
+            u8::from(by_holder),
             demand.reason.code(),
             demand.dated.0,
             renewals.and_then(|which| which.since).map(|since| since.0),
@@ -232,11 +248,14 @@ pub(super) fn note(connection: &Connection, new: &NewRevocation, key: &[u8; 32])
     Ok(())
 }
 
-/// Keys that are due, at most so many (1).
-const DUE: &str = "SELECT spki_sha256, reached FROM key_end WHERE done = 0 LIMIT ?";
+/// What is due of keys, at most so many (1).
+const DUE: &str = "SELECT spki_sha256, by_holder, reached FROM key_end WHERE done = 0 LIMIT ?";
 
-fn due(connection: &Connection, limit: u32) -> Result<Vec<([u8; 32], i64)>, StoreError> {
-    rows::all(connection, DUE, params![limit], |row| Ok((column::<32>(row, 0)?, get(row, 1)?)))
+/// Keys, whether their holders say it, and the rows up to which they were looked at.
+fn due(connection: &Connection, limit: u32) -> Result<Vec<([u8; 32], bool, i64)>, StoreError> {
+    rows::all(connection, DUE, params![limit], |row| {
+        Ok((column::<32>(row, 0)?, get::<i64>(row, 1)? != 0, get(row, 2)?))
+    })
 }
 
 pub(super) fn any_due(connection: &Connection) -> Result<bool, StoreError> {
@@ -246,6 +265,7 @@ pub(super) fn any_due(connection: &Connection) -> Result<bool, StoreError> {
 /// The next certificates of a key that is due.
 struct Piece {
     key: [u8; 32],
+    by_holder: bool,
     /// The row above which they were looked for.
     after: i64,
     found: Vec<Certified>,
@@ -255,13 +275,13 @@ struct Piece {
 
 fn pieces(connection: &Connection) -> Result<Vec<Piece>, StoreError> {
     let (mut left, mut pieces) = (PIECE, Vec::new());
-    for (key, after) in due(connection, KEYS)? {
+    for (key, by_holder, after) in due(connection, KEYS)? {
         if left == 0 {
             break;
         }
         let found = of_key(connection, &key, after, left)?;
         let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
-        pieces.push(Piece { key, after, found, is_last: count < left });
+        pieces.push(Piece { key, by_holder, after, found, is_last: count < left });
         left = left.saturating_sub(count);
     }
     Ok(pieces)
@@ -271,7 +291,7 @@ fn pieces(connection: &Connection) -> Result<Vec<Piece>, StoreError> {
 fn go_on(connection: &Connection, pieces: &[Piece], at: UnixTime) -> Result<Ended, StoreError> {
     let mut ended = Ended::default();
     for piece in pieces {
-        let (end, actor) = find(connection, &piece.key)?
+        let (end, actor) = find(connection, &piece.key, piece.by_holder)?
             .ok_or_else(|| rows::corrupted("what was said of a key is missing"))?;
         if end.done || end.reached != piece.after {
             continue;
@@ -303,11 +323,12 @@ fn go_on(connection: &Connection, pieces: &[Piece], at: UnixTime) -> Result<Ende
         }
         rows::execute(
             connection,
-            "UPDATE key_end SET reached = ?, done = ? WHERE spki_sha256 = ?",
+            "UPDATE key_end SET reached = ?, done = ? WHERE spki_sha256 = ? AND by_holder = ?",
             params![
                 piece.found.last().map_or(piece.after, |last| last.row),
                 i64::from(piece.is_last),
-                piece.key
+                piece.key,
+                u8::from(piece.by_holder),
             ],
         )?;
     }
@@ -384,8 +405,45 @@ mod tests {
         assert!(by_holder.covers(&end(11, Some((None, 11, Some(11))), false)), "the holder repeats it");
         assert!(!by_holder.covers(&all), "an operator says it of what had ended, too");
         assert!(!end(10, None, true).covers(&by_holder));
-        let both = end(10, Some((Some(5), 10, Some(10))), false).with(end(8, Some((None, 12, None)), false));
+        let both = end(10, Some((Some(5), 10, None)), false).with(end(8, Some((None, 12, None)), false));
         assert_eq!(both, KeyEnd { reached: 0, ..end(8, Some((None, 10, None)), false) });
+    }
+
+    #[test]
+    fn what_the_holder_and_an_operator_say_of_a_key_is_never_one_demand() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        super::super::migrations::create(&connection).unwrap();
+        let connection = Connection::Sqlite(connection);
+        let which = |since: Option<i64>, dated: i64, valid_at: Option<i64>| EndRenewals {
+            since: since.map(UnixTime),
+            dated: UnixTime(dated),
+            valid_at: valid_at.map(UnixTime),
+        };
+        let said = |key: &[u8; 32], renewals: EndRenewals| {
+            let new = NewRevocation {
+                serial: SerialNumber::from_hex("4d01").unwrap(),
+                revoked_at: renewals.dated,
+                reason: RevocationReason::KeyCompromise,
+                actor: "test".to_owned(),
+                at: UnixTime(20),
+                renewals: Some(renewals),
+            };
+            note(&connection, &new, key).unwrap();
+        };
+        let recorded = |key: &[u8; 32], by_holder: bool| {
+            find(&connection, key, by_holder).unwrap().and_then(|(end, _)| end.renewals)
+        };
+        let (operators, holders) = (which(Some(5), 5, None), which(None, 20, Some(20)));
+        for (key, demands) in [([1; 32], [operators, holders]), ([2; 32], [holders, operators])] {
+            demands.into_iter().for_each(|demand| said(&key, demand));
+            assert_eq!(recorded(&key, false), Some(operators));
+            assert_eq!(recorded(&key, true), Some(holders));
+            assert_eq!(due(&connection, 10).unwrap().iter().filter(|(of, ..)| *of == key).count(), 2);
+        }
+        // An operator who says all of it leaves nothing for the holder to add.
+        let (key, all) = ([3; 32], which(None, 3, None));
+        [all, holders].into_iter().for_each(|demand| said(&key, demand));
+        assert_eq!((recorded(&key, false), recorded(&key, true)), (Some(all), None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{StoreError, rows};
 const APPLICATION_ID: i64 = 0x4d6e_4341;
 
 /// What leads from each number of the schema (SQLite's `user_version`) to the next; the first makes it.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
@@ -22,6 +22,7 @@ const STEPS: [&str; 9] = [
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
     include_str!("migrations/9.sql"),
+    include_str!("migrations/10.sql"),
 ];
 
 /// Number of the newest schema.
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(digests, FROZEN);
     }
 
-    const FROZEN: [&str; 9] = [
+    const FROZEN: [&str; 10] = [
         "8152b4874209a2938e407f1e92a6fa3729b520d4f11d6df128c773655b7e979f",
         "6d8f4762dddb05107a15ac395f95c97445d8e036221e29787f1df915606c9dc1",
         "3b5d31c9f11e24dfca76ea579d16df647c74d817b5f6b3e2036c1b53a8079583",
@@ -198,6 +199,7 @@ mod tests {
         "10941ce4d47634df84dfd113f9a16201210be9fc24b98ab6c0ff3a7342ba1d63",
         "632793ab5395d129e2e066c5279b0ae1d01de87cc4e45fcdf81f1625c803e42f",
         "aef8358703a23e83ccb31864bd2b2fde506f4120c7d0f9fae1b230bf5d4dcf6d",
+        "20b53efc2111cbc8b71b79f56eca7887bc49b91348e6c186858d798410a5d417",
     ];
 
     #[test]
