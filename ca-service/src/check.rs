@@ -104,8 +104,17 @@ pub async fn run_with_logs(
 /// How often the records are read until what is found is found each time.
 const READINGS: usize = 3;
 
+/// Stands in a finding before numbers that a server at work moves. What comes before it says what is wrong of what.
+const NOW: &str = " (now ";
+
+/// What a finding is known by in another reading: all of it, but for numbers that may have moved since.
+fn known_by(finding: &str) -> &str {
+    finding.split_once(NOW).map_or(finding, |(known_by, _)| known_by)
+}
+
 /// The server may be working meanwhile, and what it writes between two of the reads here would look like a record without the other.
-/// Where the trail grew, only what a further reading finds as well is wrong.
+/// Where the trail grew, only what a further reading finds as well is wrong. So whatever may look wrong for that says of which number: in
+/// the next reading it is another one's.
 async fn records(authority: &CertificateAuthority) -> Result<(Report, Trail), CaError> {
     let (mut report, mut trail) = reading(authority).await?;
     for _ in 1..READINGS {
@@ -114,9 +123,10 @@ async fn records(authority: &CertificateAuthority) -> Result<(Report, Trail), Ca
         {
             break;
         }
-        let before: HashSet<String> = report.findings.into_iter().collect();
+        let before: HashSet<String> =
+            report.findings.iter().map(|finding| known_by(finding).to_owned()).collect();
         (report, trail) = reading(authority).await?;
-        report.findings.retain(|finding| before.contains(finding));
+        report.findings.retain(|finding| before.contains(known_by(finding)));
     }
     Ok((report, trail))
 }
@@ -272,9 +282,10 @@ async fn lists(
             };
             report.lists += 1;
             match trail.sha256(&loaded.name, numbers::of_part(part), crl.number) {
-                None => {
-                    report.findings.push(format!("{name}: the audit trail does not have its publication"))
-                }
+                None => report.findings.push(format!(
+                    "{name}: the audit trail does not have the publication of its number {}",
+                    crl.number
+                )),
                 Some(announced) if announced == hex::encode(crl.sha256) => {}
                 Some(_) => {
                     report.findings.push(format!("{name}: it is not the one that the audit trail announces"))
@@ -328,4 +339,20 @@ async fn lists(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_known_again_by_what_is_wrong_of_what_and_not_by_numbers_that_move() {
+        let delta = |number: u64, complete: u64| {
+            format!("list code-signing Delta: {}", delta::of_another_number(number, complete))
+        };
+        assert_ne!(delta(5, 7), delta(5, 8));
+        assert_eq!(known_by(&delta(5, 7)), known_by(&delta(5, 8)), "the same list, left behind");
+        assert_ne!(known_by(&delta(5, 4)), known_by(&delta(6, 5)), "another one each time");
+        assert_eq!(known_by("list root Complete: never published"), "list root Complete: never published");
+    }
 }

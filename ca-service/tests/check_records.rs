@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::fixture;
@@ -9,8 +10,10 @@ use crate::fixture;
 use ca_pki::crl::RevocationReason;
 use ca_service::check;
 use ca_service::storage::CrlPart;
+use fixture::faults::FaultyStore;
 use fixture::own::Own;
 use fixture::{Site, check_ca};
+use service::SystemClock;
 
 /// Where the one certificate's issuer has its complete list.
 const COMPLETE: &str = "issuer = 'code-signing' AND part = -1";
@@ -41,7 +44,7 @@ async fn a_number_of_a_list_that_nothing_explains_is_found() {
     for (change, expected) in [
         (lost, "between its numbers 1 and 3, 1 were neither allotted nor skipped by a restore"),
         (ahead, "4294967296 were neither allotted nor skipped by a restore"),
-        (behind, "is the highest"),
+        (behind, "a number above its highest was used"),
     ] {
         let found = found_after(&change).await;
         assert!(found.iter().any(|one| one.contains(expected)), "{expected}: {found:?}");
@@ -165,6 +168,35 @@ async fn a_check_beside_an_authority_at_work_finds_what_is_wrong_and_nothing_els
             .collect();
         assert_eq!(found, vec![expected; 5]);
     }
+}
+
+/// Between two reads of each reading every list is published anew: none of the readings sees what the others saw.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_are_published_within_every_reading_are_no_finding() {
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let authority = site.open_with(store.clone(), Arc::new(SystemClock)).await;
+    for _ in 0..2 {
+        authority.publish_all().await.unwrap();
+    }
+    for point in ["search", "published_crls", "allotted_numbers"] {
+        let gate = store.hold(point);
+        let (mut checking, mut published) = (Box::pin(check::run(&authority)), 0);
+        let report = loop {
+            tokio::select! {
+                report = &mut checking => break report.unwrap(),
+                () = gate.came.notified() => {
+                    authority.publish_all().await.unwrap();
+                    published += 1;
+                    gate.go.notify_one();
+                }
+            }
+        };
+        store.hold_none();
+        assert_eq!(report.findings, Vec::<String>::new(), "{point}");
+        assert!(published >= 2, "{point}: {published}");
+    }
+    check_ca(&authority).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

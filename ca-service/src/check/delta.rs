@@ -4,6 +4,7 @@
 use ca_pki::SerialNumber;
 use trust_store::crl::{Crl, CrlNumber};
 
+use super::NOW;
 use super::trail::Trail;
 use crate::storage::{CrlPart, StoredCrl};
 
@@ -26,6 +27,12 @@ pub(super) fn findings(issuer: &str, published: &[StoredCrl], trail: &Trail) -> 
     }
 }
 
+/// Each is published by itself, so a reading between the two finds them so. The next one finds another list then; what is the same list still
+/// was left behind.
+pub(super) fn of_another_number(delta: u64, complete: u64) -> String {
+    format!("its number {delta} is not that of the complete list{NOW}{complete})")
+}
+
 /// What was revoked after the base and is missing.
 fn judge(
     issuer: &str,
@@ -34,7 +41,7 @@ fn judge(
     trail: &Trail,
 ) -> Result<Vec<SerialNumber>, String> {
     if delta.number != complete.number {
-        return Err(format!("its number is {}, that of the complete list {}", delta.number, complete.number));
+        return Err(of_another_number(delta.number, complete.number));
     }
     let read = |crl: &StoredCrl| Crl::from_der(&crl.der).map_err(|error| format!("{error:?}"));
     let (complete, delta) = (read(complete)?, read(delta)?);

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::trail::Trail;
-use super::{PAGE, Report};
+use super::{NOW, PAGE, Report};
 use crate::authority::CertificateAuthority;
 use crate::error::CaError;
 use crate::storage::{CrlPart, ListNumber, StoredCrl};
@@ -25,21 +25,28 @@ pub(super) async fn judge(
     report: &mut Report,
 ) -> Result<(), CaError> {
     let published = authority.store().published_crls().await?;
-    for (issuer, part, allotted) in authority.store().allotted_numbers().await? {
-        // Its numbers are those of the complete list that it came with.
-        if part == CrlPart::Delta {
-            continue;
-        }
-        let newest = published.iter().find(|crl| crl.issuer == issuer && crl.part == part);
-        let mut walk = Walk::of(trail, &issuer, part, newest);
+    let lists = authority.store().allotted_numbers().await?;
+    let mut walks = Vec::new();
+    // The numbers of a delta are those of the complete list that it came with.
+    for (issuer, part, allotted) in lists.iter().filter(|(_, part, _)| *part != CrlPart::Delta) {
+        let newest = published.iter().find(|crl| crl.issuer == *issuer && crl.part == *part);
+        let mut walk = Walk::of(trail, issuer, *part, newest);
         loop {
-            let page = authority.store().list_numbers(&issuer, part, walk.last, PAGE).await?;
+            let page = authority.store().list_numbers(issuer, *part, walk.last, PAGE).await?;
             if page.is_empty() {
                 break;
             }
             page.iter().for_each(|number| walk.step(number));
         }
-        let findings = walk.end(allotted);
+        // Of the highest number there is a row, or a restore skipped what was after the last one.
+        walk.skip_to(allotted.saturating_add(1));
+        walks.push((issuer, *part, *allotted, walk));
+    }
+    // A number that was allotted while they were read may be among them: none is above the highest of now.
+    let highest = authority.store().allotted_numbers().await?;
+    for (issuer, part, allotted, walk) in walks {
+        let now = highest.iter().find(|(name, of, _)| name == issuer && *of == part);
+        let findings = walk.end(now.map_or(allotted, |(.., highest)| *highest));
         report
             .findings
             .extend(findings.into_iter().map(|finding| format!("list {issuer} {part:?}: {finding}")));
@@ -110,16 +117,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn end(mut self, allotted: u64) -> Vec<String> {
-        // Of the highest number there is a row, or a restore skipped what was after the last one.
-        self.skip_to(allotted.saturating_add(1));
-        if self.last > allotted {
-            self.findings.push(format!("its number {} was used, and {allotted} is the highest", self.last));
+    fn end(mut self, highest: u64) -> Vec<String> {
+        if self.last > highest {
+            self.findings
+                .push(format!("a number above its highest was used{NOW}{} above {highest})", self.last));
         }
         if let Some(newest) = self.newest
             && newest.number > self.last
         {
-            self.findings.push(format!("its published number {} was never allotted", newest.number));
+            self.findings.push(format!("what is published was never allotted{NOW}number {})", newest.number));
         }
         let mut lost: Vec<u64> = self.announced.into_iter().collect();
         lost.sort_unstable();
