@@ -107,7 +107,7 @@ impl CaMetrics {
             ("mentat_ca_ocsp_presigned", "Of those, signed before anybody asked", &self.ocsp_presigned),
             (
                 "mentat_ca_ocsp_limited",
-                "OCSP requests, with a nonce or about unknown serial numbers, that were told to try later",
+                "OCSP requests, with a nonce, an odd certificate id or about unknown serial numbers, that were told to try later",
                 &self.ocsp_limited,
             ),
             (

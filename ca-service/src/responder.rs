@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ca_pki::lint;
-use ca_pki::ocsp::{self, Answer, CertId, CertIdHash, CertStatus, OcspFailure, OcspRequest};
+use ca_pki::ocsp::{self, Answer, CertId, CertIdHash, CertStatus, IdForm, OcspFailure, OcspRequest};
 use ca_pki::{SerialNumber, UnixTime};
 use hsm::{ErrorClass, Purpose};
 use moka::sync::Cache;
@@ -62,10 +62,17 @@ impl Lasting {
     }
 }
 
-/// Signed answers to requests without a nonce. A revocation removes its own before it returns; besides, every answer says
-/// up to which of the store's generations it is known to hold, and is compared with the record again after a later one (O6).
+/// Signed answers to requests that others make as well ([`serves_once`]). A revocation removes its own before it returns; besides, every
+/// answer says up to which of the store's generations it is known to hold, and is compared with the record again after a later one (O6).
 pub(crate) struct AnswerCache {
-    answers: Cache<(CertIdHash, SerialNumber), Arc<Kept>>,
+    answers: Cache<AskedBy, Arc<Kept>>,
+}
+
+/// What clients ask by: all that differs between requests about the certificates of one issuer, so that none takes another's place.
+type AskedBy = (CertIdHash, IdForm, SerialNumber);
+
+fn asked_by(request: &OcspRequest) -> AskedBy {
+    (request.cert_id.hash, request.id_form(), request.cert_id.serial.clone())
 }
 
 struct Kept {
@@ -129,15 +136,17 @@ impl AnswerCache {
     /// Forgets the answers about a certificate.
     pub(crate) fn forget(&self, serial: &SerialNumber) {
         for hash in [CertIdHash::Sha1, CertIdHash::Sha256] {
-            self.answers.invalidate(&(hash, serial.clone()));
+            for form in [IdForm::Null, IdForm::Absent] {
+                self.answers.invalidate(&(hash, form, serial.clone()));
+            }
         }
     }
 
     fn get(&self, request: &OcspRequest, now: i64) -> Option<Arc<Kept>> {
-        if request.nonce.is_some() {
+        if serves_once(request) {
             return None;
         }
-        let kept = self.answers.get(&(request.cert_id.hash, request.cert_id.serial.clone()))?;
+        let kept = self.answers.get(&asked_by(request))?;
         let lasting = kept.answer.cacheable.as_ref()?;
         let serves = is_fresh((lasting.this_update, lasting.next_update), now)
             && kept.encoded_id == request.encoded_id();
@@ -145,15 +154,16 @@ impl AnswerCache {
     }
 
     fn keep(&self, request: &OcspRequest, kept: Kept) {
-        if kept.answer.cacheable.is_some() {
-            self.answers.insert((request.cert_id.hash, request.cert_id.serial.clone()), Arc::new(kept));
+        if kept.answer.cacheable.is_some() && !serves_once(request) {
+            self.answers.insert(asked_by(request), Arc::new(kept));
         }
     }
 }
 
 impl CertificateAuthority {
     /// Answers a request. Every request gets an answer; a `client` for whom too many must be signed that nobody can be given again
-    /// (with a nonce, O4, or about a serial number of which nothing is known) is told to try later.
+    /// (with a nonce, O4, with a certificate id as no client writes it, or about a serial number of which nothing is known) is told to try
+    /// later.
     pub async fn ocsp(&self, request: &[u8], client: Option<ClientKey>) -> OcspAnswer {
         let failure =
             |failure: OcspFailure| OcspAnswer { der: failure.to_der().into(), given_at: 0, cacheable: None };
@@ -164,7 +174,7 @@ impl CertificateAuthority {
             Err(_) => return failure(OcspFailure::MalformedRequest),
         };
         let client = client.as_ref();
-        if request.nonce.is_some() && self.is_limited(client) {
+        if serves_once(&request) && self.is_limited(client) {
             return failure(OcspFailure::TryLater);
         }
         match self.ocsp_answer(&request, client).await {
@@ -226,11 +236,11 @@ impl CertificateAuthority {
         responder.in_force(now)?;
         let status = stored.as_ref().map_or(CertStatus::Unknown, |stored| status(stored, now.0));
         // Serial numbers of nothing are without number, and answers about them are never kept.
-        if stored.is_none() && request.nonce.is_none() && self.is_limited(client) {
+        if stored.is_none() && !serves_once(request) && self.is_limited(client) {
             return Ok(Reply::Later);
         }
         let presigned = match &stored {
-            Some(stored) if request.nonce.is_none() => self.presigned(request, responder, stored, now),
+            Some(stored) if !serves_once(request) => self.presigned(request, responder, stored, now),
             _ => None,
         };
         let answer = match presigned {
@@ -295,6 +305,12 @@ enum Reply {
     Later,
     /// This responder does not speak for the issuer.
     NotAuthoritative,
+}
+
+/// Whether nobody else can be given the answer to a request: it has a nonce, or a certificate id of a form of which there is no end. It is
+/// signed for one client, and neither kept nor looked for.
+fn serves_once(request: &OcspRequest) -> bool {
+    request.nonce.is_some() || request.id_form() == IdForm::Other
 }
 
 /// Whether half of an answer's life is left to whoever receives it.

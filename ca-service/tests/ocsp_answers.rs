@@ -50,6 +50,16 @@ impl Issuer {
         OcspRequest::for_certificate(CertId::new(hash, &self.name, &self.key, serial.clone())).to_der()
     }
 
+    /// By SHA-256, with these parameters of it.
+    fn asked_with(&self, parameters: &[u8], serial: &SerialNumber) -> Vec<u8> {
+        let id = CertId::new(CertIdHash::Sha256, &self.name, &self.key, serial.clone());
+        let sha256 = [0x06, 9, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01].to_vec();
+        let [name, key] = [id.issuer_name_hash, id.issuer_key_hash].map(|hash| tlv(0x04, &[hash]));
+        let hash = tlv(0x30, &[sha256, parameters.to_vec()]);
+        let id = tlv(0x30, &[hash, name, key, serial.to_der()]);
+        tlv(0x30, &[tlv(0x30, &[tlv(0x30, &[tlv(0x30, &[id])])])])
+    }
+
     /// By a hash of which the responder knows nothing; whose values would be right.
     fn asked_by_sha512(&self, serial: &SerialNumber) -> Vec<u8> {
         use sha2::Digest as _;
@@ -241,6 +251,46 @@ async fn a_kept_answer_is_judged_anew_by_clock_revocations_and_responder() {
     let responder = Certificate::from_der(responder).unwrap().serial().to_vec();
     revoke(&SerialNumber::from_magnitude(&responder).unwrap()).await;
     assert_eq!(said(&asked).await.der, TRY_LATER[..]);
+}
+
+/// Whoever writes certificate ids as nobody else does is limited as with nonces, and takes no answer from anybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_certificate_ids_are_signed_for_one_client_and_take_no_kept_answers_place() {
+    let site = Site::with_status("ocsp_nonce_per_second = 1").await;
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(site.store().await, clock.clone()).await;
+    let token = authority.create_token(&token_request("dev@example.com", "developer"), "test").await.unwrap();
+    let issued = authority.enrol(&enrol_request(&token.token, &key(), None)).await.unwrap();
+    let issuer = Issuer::of(&issued.chain[0]);
+    let said = async |parameters: &[u8], client: &str| {
+        let client = Some(service::rate_limit::ClientKey::Named(client.into()));
+        authority.ocsp(&issuer.asked_with(parameters, &issued.serial), client).await.der
+    };
+    // The two forms that clients write are kept side by side.
+    let absent = said(&[], "one").await;
+    assert_eq!(issuer.asked_with(&[], &issued.serial), issuer.asked(CertIdHash::Sha256, &issued.serial));
+    let null = said(&[5, 0], "one").await;
+    for der in [&absent, &null] {
+        assert_eq!(meaning(der), Ok(CertificateStatus::Good));
+    }
+    assert_ne!(absent, null);
+    let mut limited = 0;
+    for number in 0..100 {
+        let other = said(&[4, 1, number], "two").await;
+        if other == TRY_LATER[..] {
+            limited += 1;
+        } else {
+            assert_eq!(meaning(&other), Ok(CertificateStatus::Good));
+        }
+        assert_eq!((said(&[], "two").await, said(&[5, 0], "two").await), (absent.clone(), null.clone()));
+    }
+    assert!(limited >= 90, "{limited}");
+    // None of the forms outlives the revocation.
+    authority.revoke(&issued.serial, RevocationReason::Superseded, None, "test").await.unwrap();
+    for parameters in [&[][..], &[5, 0], &[4, 0]] {
+        let revoked = meaning(&said(parameters, "three").await);
+        assert!(matches!(revoked, Ok(CertificateStatus::Revoked { .. })), "{revoked:?}");
+    }
 }
 
 /// The headers of a kept answer are made once: whoever asked first, and by which method, changes nothing.

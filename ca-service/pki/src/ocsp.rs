@@ -1,96 +1,28 @@
 //! OCSP on the responder's side (RFC 6960, profile of RFC 9919, nonces of RFC 9654; requirements O1 to O4).
 
+mod cert_id;
+
 use alloc::vec::Vec;
 
 use const_oid::ObjectIdentifier;
 use der::asn1::{AnyRef, BitStringRef, OctetStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag};
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 
 use crate::crl::RevocationReason;
 use crate::error::Error;
 use crate::key::SubjectPublicKey;
-use crate::name::DistinguishedName;
 use crate::serial::SerialNumber;
 use crate::signed::ToBeSigned;
 use crate::time::{self, UnixTime};
 use crate::{SignatureAlgorithm, encoding, oid};
+pub use cert_id::{CertId, CertIdHash, IdForm};
 
 /// Largest request read, in octets; a request for one certificate needs about 100.
 pub const MAX_REQUEST: usize = 2048;
 /// RFC 9654 §2.1: nonces have 1 to 128 octets.
 pub const MAX_NONCE: usize = 128;
-
-/// Hash of a certificate id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CertIdHash {
-    /// For old clients.
-    Sha1,
-    /// Recommended by RFC 9919.
-    Sha256,
-}
-
-/// Which certificate is asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CertId {
-    /// Hash of the two values below.
-    pub hash: CertIdHash,
-    /// Hash of the issuer's DER name.
-    pub issuer_name_hash: Vec<u8>,
-    /// Hash of the issuer's public key bits.
-    pub issuer_key_hash: Vec<u8>,
-    /// The certificate's serial number.
-    pub serial: SerialNumber,
-}
-
-impl CertId {
-    /// The id of a certificate of an issuer.
-    #[must_use]
-    pub fn new(
-        hash: CertIdHash,
-        issuer: &DistinguishedName,
-        key: &SubjectPublicKey,
-        serial: SerialNumber,
-    ) -> Self {
-        let digest = |bytes: &[u8]| match hash {
-            CertIdHash::Sha1 => Sha1::digest(bytes).to_vec(),
-            CertIdHash::Sha256 => Sha256::digest(bytes).to_vec(),
-        };
-        Self { hash, issuer_name_hash: digest(issuer.as_der()), issuer_key_hash: digest(key.bits()), serial }
-    }
-
-    /// True when the id names this issuer.
-    #[must_use]
-    pub fn names_issuer(&self, issuer: &DistinguishedName, key: &SubjectPublicKey) -> bool {
-        Self::new(self.hash, issuer, key, self.serial.clone()) == *self
-    }
-
-    /// True when both ids name an issuer by the same hash, and the same one.
-    #[must_use]
-    pub fn has_issuer_of(&self, other: &Self) -> bool {
-        self.hash == other.hash
-            && self.issuer_name_hash == other.issuer_name_hash
-            && self.issuer_key_hash == other.issuer_key_hash
-    }
-
-    fn to_der(&self) -> Vec<u8> {
-        // RFC 9919 §3.1.1 has NULL parameters for SHA-1; RFC 5754 has none for SHA-256.
-        let algorithm = match self.hash {
-            CertIdHash::Sha1 => encoding::tlv(encoding::SEQUENCE, &[&encoding::oid(&oid::SHA1), &[5, 0]]),
-            CertIdHash::Sha256 => encoding::tlv(encoding::SEQUENCE, &[&encoding::oid(&oid::SHA256)]),
-        };
-        encoding::tlv(
-            encoding::SEQUENCE,
-            &[
-                &algorithm,
-                &encoding::tlv(encoding::OCTET_STRING, &[&self.issuer_name_hash]),
-                &encoding::tlv(encoding::OCTET_STRING, &[&self.issuer_key_hash]),
-                &self.serial.to_der(),
-            ],
-        )
-    }
-}
 
 /// A request for the status of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +31,7 @@ pub struct OcspRequest {
     pub cert_id: CertId,
     /// The certificate id exactly as received, to be echoed.
     encoded_id: Vec<u8>,
+    id_form: IdForm,
     /// The nonce's octets, to be echoed byte for byte.
     pub nonce: Option<Vec<u8>>,
 }
@@ -107,8 +40,8 @@ impl OcspRequest {
     /// A request as a scheduler makes it for an answer that is signed beforehand.
     #[must_use]
     pub fn for_certificate(cert_id: CertId) -> Self {
-        let encoded_id = cert_id.to_der();
-        Self { cert_id, encoded_id, nonce: None }
+        let (encoded_id, id_form) = (cert_id.to_der(), cert_id.hash.form());
+        Self { cert_id, encoded_id, id_form, nonce: None }
     }
 
     /// The request without a nonce as clients encode it: what a GET asks by (RFC 9919 §5), and names an answer in files.
@@ -123,6 +56,12 @@ impl OcspRequest {
     #[must_use]
     pub fn encoded_id(&self) -> &[u8] {
         &self.encoded_id
+    }
+
+    /// In which form the certificate id came.
+    #[must_use]
+    pub fn id_form(&self) -> IdForm {
+        self.id_form
     }
 
     /// Parses a request. Signatures, requestor names and unknown non-critical extensions are ignored.
@@ -154,12 +93,12 @@ impl OcspRequest {
             }
         }
         let list = list.ok_or_else(|| bad("no certificate id"))?;
-        let (cert_id, encoded_id) = single_request(list)?;
+        let (cert_id, encoded_id, id_form) = single_request(list)?;
         let nonce = match extensions {
             None => None,
             Some(wrapper) => nonce(wrapper)?,
         };
-        Ok(Self { cert_id, encoded_id, nonce })
+        Ok(Self { cert_id, encoded_id, id_form, nonce })
     }
 }
 
@@ -187,7 +126,7 @@ fn first_element(any: AnyRef<'_>) -> der::Result<AnyRef<'_>> {
 }
 
 /// The only request of the list (RFC 9919 §3.1.1), parsed and as received.
-fn single_request(list: AnyRef<'_>) -> Result<(CertId, Vec<u8>), Error> {
+fn single_request(list: AnyRef<'_>) -> Result<(CertId, Vec<u8>, IdForm), Error> {
     let malformed = Error::malformed("OCSP request");
     let mut reader = sequence_reader(list).map_err(&malformed)?;
     let request = AnyRef::decode(&mut reader).map_err(&malformed)?;
@@ -198,7 +137,8 @@ fn single_request(list: AnyRef<'_>) -> Result<(CertId, Vec<u8>), Error> {
     let encoded = inside.tlv_bytes().map_err(&malformed)?;
     let id = AnyRef::from_der(encoded).map_err(&malformed)?;
     let mut reader = sequence_reader(id).map_err(&malformed)?;
-    let algorithm = first_oid(AnyRef::decode(&mut reader).map_err(&malformed)?).map_err(&malformed)?;
+    let algorithm = AnyRef::decode(&mut reader).map_err(&malformed)?;
+    let (algorithm, id_form) = hash_of(algorithm).map_err(&malformed)?;
     let name = <&OctetStringRef>::decode(&mut reader).map_err(&malformed)?;
     let key = <&OctetStringRef>::decode(&mut reader).map_err(&malformed)?;
     let serial = UintRef::decode(&mut reader).map_err(&malformed)?;
@@ -217,11 +157,15 @@ fn single_request(list: AnyRef<'_>) -> Result<(CertId, Vec<u8>), Error> {
         issuer_key_hash: key.as_bytes().to_vec(),
         serial: SerialNumber::from_magnitude(serial.as_bytes())?,
     };
-    Ok((cert_id, encoded.to_vec()))
+    Ok((cert_id, encoded.to_vec(), id_form))
 }
 
-fn first_oid(any: AnyRef<'_>) -> der::Result<ObjectIdentifier> {
-    ObjectIdentifier::decode(&mut sequence_reader(any)?)
+/// The hash of an AlgorithmIdentifier. Its parameters say nothing, whatever they are, and are echoed.
+fn hash_of(any: AnyRef<'_>) -> der::Result<(ObjectIdentifier, IdForm)> {
+    let mut reader = sequence_reader(any)?;
+    let algorithm = ObjectIdentifier::decode(&mut reader)?;
+    let parameters = reader.read_slice(reader.remaining_len())?;
+    Ok((algorithm, IdForm::of(parameters)))
 }
 
 fn nonce(wrapper: AnyRef<'_>) -> Result<Option<Vec<u8>>, Error> {
@@ -455,6 +399,29 @@ mod tests {
         assert_eq!(request.to_der(), request_der(None));
         let request = OcspRequest::from_der(&request_der(Some(&[9; 16]))).unwrap();
         assert_eq!(request.nonce.as_deref(), Some(&[9; 16][..]));
+    }
+
+    #[test]
+    fn the_form_of_a_certificate_id_is_that_of_its_hashs_parameters() {
+        let asked = |algorithm: &ObjectIdentifier, length: usize, parameters: &[u8]| {
+            let hash = encoding::tlv(encoding::OCTET_STRING, &[&alloc::vec![1_u8; length]]);
+            let algorithm = encoding::tlv(encoding::SEQUENCE, &[&encoding::oid(algorithm), parameters]);
+            let id = encoding::tlv(encoding::SEQUENCE, &[&algorithm, &hash, &hash, &[2, 1, 7]]);
+            let mut whole = id.clone();
+            for _ in 0..4 {
+                whole = encoding::tlv(encoding::SEQUENCE, &[&whole]);
+            }
+            let request = OcspRequest::from_der(&whole).unwrap();
+            assert_eq!((request.encoded_id(), request.to_der()), (&id[..], whole));
+            (request.id_form(), request == OcspRequest::for_certificate(request.cert_id.clone()))
+        };
+        assert_eq!(asked(&oid::SHA1, 20, &[5, 0]), (IdForm::Null, true));
+        assert_eq!(asked(&oid::SHA256, 32, &[5, 0]), (IdForm::Null, false));
+        assert_eq!(asked(&oid::SHA1, 20, &[]), (IdForm::Absent, false));
+        assert_eq!(asked(&oid::SHA256, 32, &[]), (IdForm::Absent, true));
+        for other in [&[5, 0, 5, 0][..], &[4, 1, 9], &[0x30, 0], &[5], &[0xff; 300]] {
+            assert_eq!(asked(&oid::SHA256, 32, other), (IdForm::Other, false), "{other:?}");
+        }
     }
 
     #[test]
