@@ -402,6 +402,7 @@ impl CertificateAuthority {
         if record.step != Step::Certificate || !matches!(record.state, State::Signed | State::Logged) {
             return Ok(());
         }
+        self.demand_unblocked(record)?;
         let index = match record.state {
             State::Signed => self.submit_certificate(&record.issuer, &self.assembled(record)?).await?,
             _ => None,

@@ -203,11 +203,16 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    async fn close_precertificate(&self, record: &StoredCertificate) -> Result<(), CaError> {
-        // The file may have come since it was decided, with a start.
+    /// Refuses what has a key of the operator's file: that may have come since it was decided, with a start.
+    pub(crate) fn demand_unblocked(&self, record: &StoredCertificate) -> Result<(), CaError> {
         if self.settings.blocked_keys.contains(&record.spki_sha256) {
             return Err(CaError::KeyCompromised);
         }
+        Ok(())
+    }
+
+    async fn close_precertificate(&self, record: &StoredCertificate) -> Result<(), CaError> {
+        self.demand_unblocked(record)?;
         let authority = self.authority(&record.issuer)?;
         let signature =
             record.signature.as_deref().ok_or(CaError::Inconsistent("a signed record has no signature"))?;
@@ -229,7 +234,8 @@ impl CertificateAuthority {
     }
 
     /// Delivers what is finished. What the log or its answer keeps from being finished is revoked after the deadline,
-    /// whatever is wrong, so that every issuance ends; not for a store that fails, nor by a clock in doubt.
+    /// whatever is wrong, so that every issuance ends; not for a store that fails, nor by a clock in doubt. What is refused for its key stays
+    /// refused, and does not wait.
     async fn finish_or_give_up(
         &self,
         record: &StoredCertificate,
@@ -251,7 +257,7 @@ impl CertificateAuthority {
             ) => error,
             Err(error) => return Err(error),
         };
-        if !self.is_overdue(record)? {
+        if !matches!(error, CaError::KeyCompromised) && !self.is_overdue(record)? {
             return Err(error);
         }
         tracing::error!(%error, serial = %record.serial, "an issuance is given up");

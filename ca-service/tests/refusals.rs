@@ -4,9 +4,6 @@
 
 use crate::fixture;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use ca_api::{CreateToken, Enrol, Identity, RevocationReason, Revoke};
 use ca_pki::SerialNumber;
 use ca_service::reconciler::Reach;
@@ -14,7 +11,7 @@ use ca_service::storage::{Search, State, Step};
 use ca_service::{CaError, CertificateAuthority, check};
 use fixture::approvers::refused;
 use fixture::own::Own;
-use fixture::{ADMIN, Server, Site, authorised, check_ca, csr, enrol_request, key, settings, token_request};
+use fixture::{ADMIN, Server, Site, check_ca, csr, enrol_request, key, settings, token_request};
 use rcgen::{CertificateParams, KeyPair, RsaKeySize};
 use service::SystemClock;
 use service::clock::{Clock as _, TestClock};
@@ -363,33 +360,35 @@ async fn a_key_that_was_reported_after_it_was_certified_renews_nothing_and_is_fo
     check_ca(&authority).await;
 }
 
+/// What waits for the log before its certificate is signed, and what waits for it afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_was_reported_while_its_precertificate_waited_gets_no_certificate() {
-    let mut site = Site::new().await;
-    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
-    let authority = site.open_with(site.store().await, clock.clone()).await;
-    let own = key();
-    site.log.set_down(true);
-    let waiting = authority.prepare(authorised("dev@example.com", &own)).await.unwrap();
-    assert!(matches!(authority.issue(waiting).await, Err(CaError::Log(_))));
-    drop(authority);
-    let spki = rcgen::PublicKeyData::subject_public_key_info(&own);
-    let file = site.folder.path().join("blocked-keys.txt");
-    std::fs::write(&file, hex::encode(<sha2::Sha256 as sha2::Digest>::digest(spki))).unwrap();
-    let more = format!("[enrolment]\nblocked_keys_file = {file:?}\n");
-    site.settings = settings(site.folder.path(), &more, "");
-    site.log.set_down(false);
-    let authority = site.open_with(site.store().await, clock.clone()).await;
-    let newest = async |authority: &CertificateAuthority| {
-        let search = Search { limit: 1, ..Search::default() };
-        let found = authority.store().search(search).await.unwrap().swap_remove(0);
-        (found.state, found.step)
-    };
-    assert_eq!(authority.reconcile(Reach::Everything).await.unwrap().finished, 0);
-    assert_eq!(newest(&authority).await, (State::Signed, Step::Precertificate));
-    clock.advance(Duration::from_secs(3_601));
-    assert_eq!(authority.reconcile(Reach::Everything).await.unwrap().given_up, 1);
-    assert_eq!(newest(&authority).await, (State::Revoked, Step::Precertificate));
-    authority.publish_due().await.unwrap();
-    check_ca(&authority).await;
+async fn a_key_that_was_reported_while_its_issuance_waited_gets_no_certificate() {
+    for (profile, step) in [("developer", Step::Precertificate), ("unlogged", Step::Certificate)] {
+        let mut site = Site::new().await;
+        let authority = site.open().await;
+        let own = key();
+        let token = authority.create_token(&token_request("dev@example.com", profile), "test").await.unwrap();
+        site.log.set_down(true);
+        let attempt = authority.enrol(&enrol_request(&token.token, &own, None)).await;
+        assert!(matches!(attempt, Err(CaError::Log(_))), "{profile}: {attempt:?}");
+        let newest = async |authority: &CertificateAuthority| {
+            let search = Search { limit: 1, ..Search::default() };
+            let found = authority.store().search(search).await.unwrap().swap_remove(0);
+            (found.state, found.step)
+        };
+        assert_eq!(newest(&authority).await, (State::Signed, step));
+        drop(authority);
+        let spki = rcgen::PublicKeyData::subject_public_key_info(&own);
+        let file = site.folder.path().join("blocked-keys.txt");
+        std::fs::write(&file, hex::encode(<sha2::Sha256 as sha2::Digest>::digest(spki))).unwrap();
+        let more = format!("[enrolment]\nblocked_keys_file = {file:?}\n");
+        site.settings = settings(site.folder.path(), &more, "");
+        site.log.set_down(false);
+        let authority = site.open().await;
+        let done = authority.reconcile(Reach::Everything).await.unwrap();
+        assert_eq!((done.finished, done.waiting, done.given_up), (0, 0, 1), "{profile}");
+        assert_eq!(newest(&authority).await, (State::Revoked, step));
+        authority.publish_due().await.unwrap();
+        check_ca(&authority).await;
+    }
 }
