@@ -13,6 +13,7 @@ use ca_api::{CloseReport, ProblemGround, ProblemQuery, ProblemReport, ProblemSta
 use ca_pki::SerialNumber;
 use ca_pki::crl::RevocationReason;
 use ca_service::problem_report::ReportRefusal;
+use ca_service::reconciler::Reach;
 use ca_service::storage::OpenProblems;
 use ca_service::{CaError, CertificateAuthority};
 use fixture::faults::{Fault, FaultyStore};
@@ -251,6 +252,35 @@ async fn an_operator_who_agrees_with_the_holders_revocation_decides_what_was_rep
     own.given_up(&authority, &clock, Some(own.issued.not_before.0)).await;
     expected.push(Revoked);
     assert_eq!(states(&authority).await, expected);
+    check_ca(&authority).await;
+}
+
+/// What ends with a key is gone over later, and again, and nobody decides by that what was reported meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_revocation_decides_no_report_that_came_after_it() {
+    use ProblemState::{Open, Revoked};
+    let site = Site::new().await;
+    let store = Arc::new(FaultyStore::new(site.store().await));
+    let clock = Arc::new(TestClock::at_unix_seconds(SystemClock.unix_seconds()));
+    let authority = site.open_with(store.clone(), clock.clone()).await;
+    let own = Own::enrolled(&authority, "dev@example.com").await;
+    let other = Own::enrolled_for(&authority, "pipeline@example.com", own.same_key()).await;
+    store.arm("end_keys", Fault::Before);
+    let reason = RevocationReason::KeyCompromise;
+    let left = authority.revoke(&own.issued.serial, reason, None, "admin:a").await;
+    assert!(matches!(left, Err(CaError::Store(_))), "{left:?}");
+    clock.advance(Duration::from_secs(1));
+    for own in [&own, &other] {
+        let serial = own.issued.serial.to_string();
+        authority.report_problem(&problem(&serial, ProblemGround::SuspectCode), "auditor:eve").await.unwrap();
+    }
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(authority.reconcile_local(Reach::Everything).await.unwrap().of_keys, 1);
+    // The other one's record says it only now.
+    assert_eq!(states(&authority).await, [Open, Revoked]);
+    authority.revoke(&own.issued.serial, reason, None, "admin:a").await.unwrap();
+    assert_eq!(states(&authority).await, [Revoked; 2]);
+    authority.publish_due().await.unwrap();
     check_ca(&authority).await;
 }
 

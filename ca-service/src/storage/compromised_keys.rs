@@ -307,7 +307,7 @@ fn go_on(connection: &Connection, pieces: &[Piece], at: UnixTime) -> Result<Ende
                 at,
                 renewals: end.renewals,
             };
-            match revocations::revoke(connection, &new) {
+            match revocations::revoke_with_another(connection, &new) {
                 Ok(_) if !one.had_ended(revoked_at) => ended.revoked.push(EndedCertificate {
                     serial: one.serial.clone(),
                     issuer: one.issuer.clone(),

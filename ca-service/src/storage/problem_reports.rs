@@ -238,8 +238,8 @@ const DECIDED: &str = "SELECT p.id FROM problem_report p JOIN certificate c ON c
                        ELSE r.recorded_at >= p.received_at AND substr(r.actor, 1, 12) <> 'certificate:' END";
 
 /// Closes what a revocation decides at the moment when somebody demands it, whether it changes the record or only agrees with it: the record
-/// keeps who changed it last, and not who agreed. What is said of a key is decided by what the record says ([`DECIDED`]), what is said
-/// against the holder not by the holder.
+/// keeps who changed it last, and not who agreed. What ends with another certificate is demanded by nobody, and decides where it changes the
+/// record. What is said of a key is decided by what the record says ([`DECIDED`]), what is said against the holder not by the holder.
 pub(super) fn decide(
     connection: &Connection,
     serial: &SerialNumber,

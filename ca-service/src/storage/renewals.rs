@@ -363,7 +363,7 @@ fn end_children(
             at,
             renewals: Some(end.which),
         };
-        match revocations::revoke(connection, &new) {
+        match revocations::revoke_with_another(connection, &new) {
             Ok(_) => ended.push(EndedCertificate {
                 serial: child.serial,
                 issuer: child.issuer,

@@ -47,7 +47,26 @@ pub struct NewRevocation {
     pub renewals: Option<EndRenewals>,
 }
 
+/// Somebody demands it of this very certificate.
 pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<StoredRevocation, StoreError> {
+    record(connection, new, true)
+}
+
+/// It ends with another one, however long after that was demanded. Nobody looked at it: where its record says as much already, what is
+/// reported of it stays open.
+pub(super) fn revoke_with_another(
+    connection: &Connection,
+    new: &NewRevocation,
+) -> Result<StoredRevocation, StoreError> {
+    record(connection, new, false)
+}
+
+/// `agrees` is whether somebody decides what is reported of it also where nothing changes.
+fn record(
+    connection: &Connection,
+    new: &NewRevocation,
+    agrees: bool,
+) -> Result<StoredRevocation, StoreError> {
     let query =
         "SELECT issuer, shard, state, identity, not_after, spki_sha256 FROM certificate WHERE serial = ?";
     let (issuer, shard, state, whose, key) =
@@ -74,7 +93,9 @@ pub(super) fn revoke(connection: &Connection, new: &NewRevocation) -> Result<Sto
         // Of either compromise the same follows, so an earlier date counts by the other word as well; the word stays.
         let same = recorded.reason == new.reason || is_compromised && was;
         if !graver && (!same || recorded.revoked_at <= new.revoked_at) {
-            problem_reports::decide(connection, &new.serial, &new.actor, new.at)?;
+            if agrees {
+                problem_reports::decide(connection, &new.serial, &new.actor, new.at)?;
+            }
             return Ok(recorded);
         }
         if !graver {
