@@ -21,8 +21,43 @@ use crate::net::block_on;
 use crate::output::Output;
 
 /// What ends the trust in a root.
-pub(super) const ANCHOR_ENDS: &str = "verifiers trust a root until it is taken out of their trusted root; make its successor \
+const ANCHOR_ENDS: &str = "verifiers trust a root until it is taken out of their trusted root; make its successor \
                                       (ca-service renew --authority root) and publish a trusted root without it";
+
+/// What ends the trust in everything below a CA's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// Its revocation: it is below a root.
+    ByRevocation,
+    /// Another trusted root: it is a root's own certificate, and an anchor.
+    ByTrustedRoot,
+    /// Both: another CA certified a root's key. Who trusts that one alone asks whether it revoked this; who trusts the root asks nothing.
+    ByBoth,
+}
+
+impl Ends {
+    fn of(is_self_issued: bool, is_of_a_root: bool) -> Self {
+        match (is_self_issued, is_of_a_root) {
+            (true, _) => Self::ByTrustedRoot,
+            (false, true) => Self::ByBoth,
+            (false, false) => Self::ByRevocation,
+        }
+    }
+
+    /// What to do; before a command that revokes, and before what is to be done about an anchor, stands what the caller says of it.
+    fn said(self, path: &Path, revoke: &str, anchor: &str) -> String {
+        match self {
+            Self::ByRevocation => {
+                format!("{revoke}: mentatctl pki revoke --cert {} --reason ca-compromise", path.display())
+            }
+            Self::ByTrustedRoot => format!("{anchor}{ANCHOR_ENDS}"),
+            Self::ByBoth => format!(
+                "for who trusts the CA that issued this certificate, all of it ends once that one revokes it; of the root itself, \
+                 {ANCHOR_ENDS}"
+            ),
+        }
+    }
+}
 
 /// An authority, and what is below it.
 struct Authorities {
@@ -73,13 +108,15 @@ impl Descent {
     }
 }
 
-/// Shows what descends from a CA's certificate; the report.
+/// Shows what descends from a CA's certificate; the report. `orders` is whether it is to be ordered, too: the CA's own are in no order, and
+/// what descends from them ends with them, or with the trust in a root.
 ///
 /// # Errors
-/// Exit code 2 where the certificate is none of this authority's; what the authority refuses.
+/// Exit code 2 where the certificate is none of this authority's, and where something is to be ordered; what the authority refuses.
 pub(super) fn run(
     path: &Path,
     certificate: &Certificate,
+    orders: bool,
     wanted: &RevocationSelection,
     client: &CaClient,
     out: &Output,
@@ -90,6 +127,14 @@ pub(super) fn run(
         Failure::usage(format!("{} is no CA of this authority", path.display()))
             .hint("give one of its certificates, such as chains/code-signing.pem, or that of a developer")
     })?;
+    // A root by another CA's certificate is the same key, and an anchor all the same.
+    let is_of_a_root =
+        known.authorities.iter().any(|one| one.name == name && one.role == AuthorityRole::Root);
+    let ends = Ends::of(certificate.is_self_issued(), is_of_a_root);
+    if orders {
+        let what = format!("{} is a CA's: what descends from it is shown, and not ordered", path.display());
+        return Err(Failure::usage(what).hint(ends.said(path, "revoke the CA itself", "")));
+    }
     let serial = hex::encode(certificate.serial());
     let (descent, revocation) = {
         let _spinner = out.spinner("looking for certificates");
@@ -115,16 +160,8 @@ pub(super) fn run(
         let before = time_text(oldest.created_at.saturating_add(1));
         out.line(format!("older ones: the same with --issued-before {before}"));
     }
-    // A root by another CA's certificate is the same key, and an anchor all the same.
-    let is_root = certificate.is_self_issued()
-        || known.authorities.iter().any(|one| one.name == name && one.role == AuthorityRole::Root);
-    if is_root {
-        out.line(format!("revoking it ends nothing below it: {ANCHOR_ENDS}"));
-    } else if revocation.is_none() {
-        out.line(format!(
-            "all of it ends with the CA: mentatctl pki revoke --cert {} --reason ca-compromise",
-            path.display()
-        ));
+    if ends != Ends::ByRevocation || revocation.is_none() {
+        out.line(ends.said(path, "all of it ends with the CA", "revoking it ends nothing below it: "));
     }
     Ok(json!({
         "ok": true,
@@ -133,7 +170,7 @@ pub(super) fn run(
         "authority": name,
         "serial": serial,
         "revocation": revocation,
-        "ends_with_revocation": !is_root,
+        "ends_with_revocation": ends != Ends::ByTrustedRoot,
         "below": below,
         "counts": descent.counts,
         "certificates": descent.certificates,
@@ -230,6 +267,20 @@ mod tests {
             log_index: None,
             revocation: None,
         }
+    }
+
+    #[test]
+    fn a_cross_certificate_of_a_root_ends_by_its_issuers_revocation_and_a_root_by_another_trusted_root() {
+        let said = |is_self_issued: bool, is_of_a_root: bool| {
+            let ends = Ends::of(is_self_issued, is_of_a_root);
+            ends.said(Path::new("a.pem"), "ends with the CA", "revoking it ends nothing: ")
+        };
+        let (below, root, cross) = (said(false, false), said(true, true), said(false, true));
+        assert_eq!(below, "ends with the CA: mentatctl pki revoke --cert a.pem --reason ca-compromise");
+        assert_eq!(root, format!("revoking it ends nothing: {ANCHOR_ENDS}"));
+        assert_eq!(said(true, false), root);
+        assert!(cross.contains("once that one revokes it") && cross.contains(ANCHOR_ENDS), "{cross}");
+        assert!(!cross.contains("ends nothing") && !cross.contains("pki revoke"), "{cross}");
     }
 
     #[test]

@@ -90,8 +90,8 @@ pub fn run(incident: &Incident, home: &Home, out: &Output) -> Outcome {
     let began = clock::now().0;
     let client = incident.ca.client(home)?;
     if let Some((path, certificate)) = incident.certificate_of_a_ca()? {
-        incident.refuse_to_order(path, &certificate)?;
-        let report = descent::run(path, &certificate, &incident.selection.wire()?, &client, out)?;
+        let orders = incident.execution.is_given();
+        let report = descent::run(path, &certificate, orders, &incident.selection.wire()?, &client, out)?;
         incident.write(&report, out)?;
         out.value(|| report);
         return Ok(Exit::Ok);
@@ -125,26 +125,6 @@ impl Incident {
         let Some(path) = &self.cert else { return Ok(None) };
         let first = chain_file::read(path)?.into_iter().next().filter(Certificate::is_ca);
         Ok(first.map(|certificate| (path.as_path(), certificate)))
-    }
-
-    /// The CA's own are in no order, and what descends from them ends with them, or with the trust in a root.
-    fn refuse_to_order(&self, path: &Path, certificate: &Certificate) -> Outcome<()> {
-        if !self.execution.is_given() {
-            return Ok(());
-        }
-        let hint = if certificate.is_self_issued() {
-            descent::ANCHOR_ENDS.to_owned()
-        } else {
-            format!(
-                "revoke the CA itself: mentatctl pki revoke --cert {} --reason ca-compromise",
-                path.display()
-            )
-        };
-        Err(Failure::usage(format!(
-            "{} is a CA's: what descends from it is shown, and not ordered",
-            path.display()
-        ))
-        .hint(hint))
     }
 
     /// Writes the report where that is wanted.
