@@ -29,7 +29,7 @@ use crate::revocation::ends_renewals;
 use crate::storage::queue::QueueSelection;
 use crate::storage::{Selected, Selection, State, StoreError};
 use crate::wire::stored_reason;
-use reach::{Around, Reach, UnderWay};
+use reach::{Around, Reach};
 
 /// How long an order may be carried out.
 const ORDER_LASTS: i64 = 7 * 86_400;
@@ -52,7 +52,6 @@ const ATTEMPTS: u32 = 4;
 /// for the first piece and not for each of thousands.
 pub(crate) struct CountedOrders {
     found: Cache<[u8; 32], Found>,
-    under_way: UnderWay,
 }
 
 /// How many certificates an order selects, and how many others end with them.
@@ -64,7 +63,7 @@ struct Found {
 
 impl CountedOrders {
     pub(crate) fn new() -> Self {
-        Self { found: Cache::builder().max_capacity(REMEMBERED).build(), under_way: UnderWay::default() }
+        Self { found: Cache::builder().max_capacity(REMEMBERED).build() }
     }
 }
 
@@ -186,7 +185,7 @@ impl CertificateAuthority {
         let open = self.store.count_requests(requests_meant(&asked.selection)?).await?;
         let count = self.store.count_selected(selection(&asked.selection)?).await?;
         let around = Around::of(selection(&asked.selection)?, asked.reason, asked.compromised_at);
-        let Reach { renewed, same_key } = self.reach(&around).await?;
+        let Reach { renewed, same_key } = self.reach(&around).await?.all;
         let order = Order {
             authority: self.authority_fingerprint()?,
             selection: asked.selection.clone(),
@@ -287,7 +286,8 @@ impl CertificateAuthority {
             return Ok(known);
         }
         let selection = order.selection()?;
-        let beside = self.reach(&Around::of(selection.clone(), order.reason, order.compromised_at)).await?;
+        let around = Around::of(selection.clone(), order.reason, order.compromised_at);
+        let beside = self.reach(&around).await?.all;
         let found = Found { matching: self.store.count_selected(selection).await?.matching, beside };
         self.counted_orders.found.insert(digest, found);
         Ok(found)
@@ -338,11 +338,13 @@ impl CertificateAuthority {
                 Err(error) => return Err(error),
             }
         }
-        let around = Around::of(selection, order.reason, order.compromised_at);
-        let ended = self.reach_of(Sha256::digest(text).into(), &found, piece.after, &around).await?.revoked;
-        (done.renewed, done.same_key) = (ended.renewed, ended.same_key);
         if found.len() == piece.limit as usize {
             done.next = found.last().map(|last| last.row);
+        } else {
+            // Of all pieces together, with the last one: several of them may reach the same certificates, and any may be repeated.
+            let around = Around::of(selection, order.reason, order.compromised_at);
+            let ended = self.reach(&around).await?.revoked;
+            (done.renewed, done.same_key) = (ended.renewed, ended.same_key);
         }
         Ok(done)
     }

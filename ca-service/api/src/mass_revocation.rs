@@ -95,10 +95,10 @@ pub struct RevokeManyDone {
     pub revoked: u64,
     /// Certificates that stay as they are: revoked for another reason, which does not change to this one, or never signed.
     pub kept: u64,
-    /// Certificates beside those that came of them by renewal, and are revoked now.
+    /// Certificates beside those of the whole order that came of them by renewal, and are revoked now; with the last piece, and 0 before.
     #[serde(default)]
     pub renewed: u64,
-    /// Others that have one of their keys, of a compromise, and are revoked now.
+    /// Others that have one of their keys, of a compromise, and are revoked now; with the last piece, and 0 before.
     #[serde(default)]
     pub same_key: u64,
     /// Requests waiting for approval that this piece ended.

@@ -1,7 +1,6 @@
 //! What an order ends beside the certificates that it selects: what came of them by renewal, and, of a compromise, what else has their keys.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashSet;
 
 use ca_pki::crl::RevocationReason;
 use ca_pki::{SerialNumber, UnixTime};
@@ -37,22 +36,15 @@ impl Reach {
     pub(super) fn most(self, other: Self) -> Self {
         Self { renewed: self.renewed.max(other.renewed), same_key: self.same_key.max(other.same_key) }
     }
-
-    fn with(self, other: Self) -> Self {
-        Self {
-            renewed: self.renewed.saturating_add(other.renewed),
-            same_key: self.same_key.saturating_add(other.same_key),
-        }
-    }
 }
 
-/// The same of a part of a selection.
+/// The same, and how much of it is done.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reached {
     /// Of both, those that are revoked.
     pub(super) revoked: Reach,
     /// All of them.
-    all: Reach,
+    pub(super) all: Reach,
 }
 
 impl Reached {
@@ -93,42 +85,6 @@ impl Counting {
     }
 }
 
-/// Orders whose pieces remember what earlier ones counted.
-const MOST_UNDER_WAY: usize = 4;
-
-/// What the pieces of orders that are being carried out counted, so that none of it is reported twice. A piece that is repeated, and the
-/// first after a start, begin anew.
-#[derive(Debug, Default)]
-pub(super) struct UnderWay(Mutex<VecDeque<Met>>);
-
-#[derive(Debug)]
-struct Met {
-    /// SHA-256 of the order.
-    order: [u8; 32],
-    /// The row after which the next piece begins.
-    through: i64,
-    counting: Counting,
-}
-
-impl UnderWay {
-    /// What was counted before the piece of an order that begins after a row.
-    fn take(&self, order: &[u8; 32], after: i64) -> Counting {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = all.iter().position(|met| met.order == *order).and_then(|place| all.remove(place));
-        found.filter(|met| met.through == after).map(|met| met.counting).unwrap_or_default()
-    }
-
-    /// Remembers it for the piece that begins after another row.
-    fn put(&self, order: [u8; 32], through: i64, counting: Counting) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|met| met.order != order);
-        if all.len() >= MOST_UNDER_WAY {
-            all.pop_front();
-        }
-        all.push_back(Met { order, through, counting });
-    }
-}
-
 /// What is ordered, as far as it says what else ends.
 pub(super) struct Around {
     selection: Selection,
@@ -149,38 +105,18 @@ impl Around {
 }
 
 impl CertificateAuthority {
-    /// How many certificates end beside those of a selection.
-    pub(super) async fn reach(&self, around: &Around) -> Result<Reach, CaError> {
-        let (mut all, mut after, mut counting) = (Reach::default(), 0, Counting::default());
+    /// How many certificates end beside those of a selection, each counted once.
+    pub(super) async fn reach(&self, around: &Around) -> Result<Reached, CaError> {
+        let (mut reached, mut after, mut counting) = (Reached::default(), 0, Counting::default());
         if !ends_renewals(around.reason) {
-            return Ok(all);
+            return Ok(reached);
         }
         loop {
             let page = self.store.selected(around.selection.clone(), after, MAX_PIECE).await?;
-            let Some(last) = page.last() else { return Ok(all) };
-            all = all.with(self.around(&page, after, around, &mut counting).await?.all);
+            let Some(last) = page.last() else { return Ok(reached) };
+            self.around(&page, after, around, &mut counting, &mut reached).await?;
             after = last.row;
         }
-    }
-
-    /// The same for a piece of an order, the certificates of the selection that come after a row. What ends with several of them is counted
-    /// with the first, of whatever piece.
-    pub(super) async fn reach_of(
-        &self,
-        order: [u8; 32],
-        page: &[Selected],
-        after: i64,
-        around: &Around,
-    ) -> Result<Reached, CaError> {
-        if !ends_renewals(around.reason) {
-            return Ok(Reached::default());
-        }
-        let mut counting = self.counted_orders.under_way.take(&order, after);
-        let reached = self.around(page, after, around, &mut counting).await?;
-        if let Some(last) = page.last() {
-            self.counted_orders.under_way.put(order, last.row, counting);
-        }
-        Ok(reached)
     }
 
     /// What has the keys of some certificates, what came of all of those by renewal, what has the keys of that, and so on: as it is carried
@@ -191,8 +127,9 @@ impl CertificateAuthority {
         after: i64,
         around: &Around,
         counting: &mut Counting,
-    ) -> Result<Reached, CaError> {
-        let (mut reached, of_keys) = (Reached::default(), is_compromise(around.reason));
+        reached: &mut Reached,
+    ) -> Result<(), CaError> {
+        let of_keys = is_compromise(around.reason);
         let mut of: Vec<_> = page.iter().map(|one| one.serial.clone()).collect();
         let mut keys: Vec<_> = page.iter().map(|one| one.spki_sha256).collect();
         loop {
@@ -206,7 +143,7 @@ impl CertificateAuthority {
                 }
             }
             if of.is_empty() {
-                return Ok(reached);
+                return Ok(());
             }
             let which = Counted { apart_from: Some(around.selection.clone()), since: around.since };
             keys = Vec::new();
@@ -218,29 +155,5 @@ impl CertificateAuthority {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_piece_goes_on_with_what_the_one_before_it_counted_and_a_repeated_one_begins_anew() {
-        let under_way = UnderWay::default();
-        let counted = |order: u8, after: i64| under_way.take(&[order; 32], after).keys.len();
-        let put = |order: u8, through: i64| {
-            let counting = Counting { keys: HashSet::from([[order; 32]]), ..Counting::default() };
-            under_way.put([order; 32], through, counting);
-        };
-        put(1, 10);
-        assert_eq!((counted(1, 10), counted(1, 10)), (1, 0), "taken once");
-        put(1, 10);
-        assert_eq!((counted(1, 0), counted(2, 10)), (0, 0), "another piece, another order");
-        for order in 0..=u8::try_from(MOST_UNDER_WAY).unwrap() {
-            put(order, 10);
-            put(order, 20);
-        }
-        assert_eq!((counted(0, 20), counted(1, 10), counted(2, 20)), (0, 0, 1), "the oldest is forgotten");
     }
 }
