@@ -289,3 +289,23 @@ fn count(connection: &Connection, at: UnixTime) -> Result<OpenProblems, StoreErr
         first_due: due.first().copied().map(UnixTime),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_revocation_decides_is_found_by_its_certificate_however_many_reports_there_are() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        super::super::migrations::create(&connection).unwrap();
+        for query in [OPEN_OF_HOLDER, OPEN_OF_ALL] {
+            let query = format!("EXPLAIN QUERY PLAN {query}");
+            let parameters = params![[0_u8; 20]];
+            let plan =
+                super::super::sqlite::all(&connection, &query, parameters, |row| get::<String>(row, 3));
+            let plan = plan.unwrap().join("; ");
+            assert!(plan.contains("problem_report_open_of (serial=?)"), "{plan}");
+            assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}

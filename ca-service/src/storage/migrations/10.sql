@@ -20,3 +20,6 @@ INSERT INTO key_end_of (spki_sha256, by_holder, reason, dated, since, renewals_d
 DROP TABLE key_end;
 ALTER TABLE key_end_of RENAME TO key_end;
 CREATE INDEX key_end_due ON key_end (done) WHERE done = 0;
+
+-- Each revocation looks for the open reports of its certificate, in the order of their numbers.
+CREATE INDEX problem_report_open_of ON problem_report (serial, id) WHERE closed_at IS NULL;
