@@ -42,11 +42,13 @@ fn list(der: &[u8]) -> List {
     };
     let number = |wanted| value(wanted).map(|der| u64::from_der(der).unwrap());
     let revoked = parsed.revoked_certificates.unwrap_or_default();
+    let serials: Vec<Vec<u8>> = revoked.iter().map(|entry| entry.serial_number.as_bytes().to_vec()).collect();
+    assert!(serials.is_sorted(), "those of all shards ascend together");
     List {
         number: number(CRL_NUMBER).unwrap(),
         base: number(DELTA_CRL_INDICATOR),
         freshest: value(FRESHEST_CRL).map(<[u8]>::to_vec),
-        serials: revoked.iter().map(|entry| entry.serial_number.as_bytes().to_vec()).collect(),
+        serials: serials.into_iter().collect(),
     }
 }
 

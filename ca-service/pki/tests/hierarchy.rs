@@ -6,6 +6,7 @@ mod fixture;
 #[path = "../../../tests/src/skip.rs"]
 mod skip;
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use ca_pki::certificate::{Form, Issuer, build};
@@ -14,7 +15,7 @@ use ca_pki::lint::{self, CertificateRules, CrlRules, Severity};
 use ca_pki::ocsp::{Answer, CertId, CertIdHash, CertStatus, OcspRequest};
 use ca_pki::profile::{Kind, Profile, ProfileConfig, SctPolicy, SubscriberRules};
 use ca_pki::serial::{Shard, ShardCount};
-use ca_pki::{Error, Identity, NameFields, SignatureAlgorithm, ToBeSigned};
+use ca_pki::{Error, Identity, NameFields, SerialNumber, SignatureAlgorithm, ToBeSigned, UnixTime};
 use fixture::{DAY, Hierarchy, Key, NOW, clean, decided, developer, name, plan, serial};
 
 /// Every finding's rule of severity error.
@@ -170,6 +171,9 @@ fn lists_are_clean_and_broken_ones_are_named() {
         report.findings().iter().map(|each| each.rule).collect()
     };
     assert_eq!(found(&twice, &rules(None)), ["revoked_once"]);
+    let apart = [entries[1].clone(), entries[0].clone(), entries[1].clone()];
+    let apart = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), apart.iter()).unwrap();
+    assert_eq!(found(&apart, &rules(None)), ["revoked_once"]);
     let complete = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), entries.iter()).unwrap();
     assert_eq!(found(&complete, &rules(Some(&url))), ["shard_has_distribution_point"]);
     let sharded = ca_pki::crl::build(&it.issuer, &plan(1, shard), entries.iter()).unwrap();
@@ -182,6 +186,55 @@ fn lists_are_clean_and_broken_ones_are_named() {
     assert!(found(&complete, &foreign).contains(&"crl_issuer_byte_identical"));
     let backwards = CrlPlan { next_update: NOW, ..plan(1, CrlScope::Complete) };
     assert!(ca_pki::crl::build(&it.issuer, &backwards, entries.iter()).is_err());
+}
+
+/// What measures an entry and what writes it are two descriptions of one thing.
+#[test]
+fn entries_of_every_length_are_read_back_as_they_were_given() {
+    use RevocationReason::{KeyCompromise, PrivilegeWithdrawn, Superseded, Unspecified};
+    let it = Hierarchy::new();
+    let entry = |serial: &[u8], revoked_at: UnixTime, reason: RevocationReason| RevokedEntry {
+        serial: SerialNumber::from_magnitude(serial).unwrap(),
+        revoked_at,
+        reason,
+    };
+    // The last second of 2049 is the last one with two digits of its year.
+    let last = UnixTime(2_524_607_999);
+    let mixed = vec![
+        entry(&[1], NOW, Unspecified),
+        entry(&[0x7f], last, KeyCompromise),
+        entry(&[0x7f, 0xff], last.plus(1), Unspecified),
+        entry(&[0x80], last.plus(1), Superseded),
+        entry(&[0xff; 19], NOW, PrivilegeWithdrawn),
+        entry(&[0x7f; 20], last, Unspecified),
+    ];
+    // Four entries of 19 octets beside the serial numbers: a list of 127 octets has one octet of length, of 128 two.
+    let of_serials = |octets: usize| -> Vec<RevokedEntry> {
+        let length = |number: u8| octets / 4 + usize::from(usize::from(number) <= octets % 4);
+        (1..=4).map(|number| entry(&vec![number; length(number)], NOW, Unspecified)).collect()
+    };
+    for (entries, header) in [
+        (mixed, None),
+        (of_serials(51), Some(&[0x30_u8, 127][..])),
+        (of_serials(52), Some(&[0x30_u8, 0x81, 128][..])),
+    ] {
+        let tbs = ca_pki::crl::build(&it.issuer, &plan(1, CrlScope::Complete), entries.iter()).unwrap();
+        if let Some(header) = header {
+            assert!(tbs.as_der().windows(header.len()).any(|window| window == header), "{header:?}");
+        }
+        let rules = CrlRules { issuer: &it.issuer, shard_url: None, longest_validity: 10 * DAY };
+        assert_eq!(lint::crl_to_be_signed(&tbs, &rules).findings(), []);
+        let parsed = trust_store::crl::Crl::from_der(&it.key.assemble(&tbs)).unwrap();
+        let read: BTreeMap<Vec<u8>, (i64, String)> = parsed
+            .entries()
+            .map(|(serial, one)| (serial.to_vec(), (one.revocation_date.0, format!("{:?}", one.reason))))
+            .collect();
+        let given: BTreeMap<Vec<u8>, (i64, String)> = entries
+            .iter()
+            .map(|one| (one.serial.to_der()[2..].to_vec(), (one.revoked_at.0, format!("{:?}", one.reason))))
+            .collect();
+        assert_eq!((read, parsed.len()), (given, entries.len()));
+    }
 }
 
 #[test]
