@@ -274,7 +274,7 @@ fn keep_beside(path: &Path) -> std::io::Result<()> {
     match std::fs::hard_link(path, &old) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         // Not every file system has second names.
-        Err(_) => std::fs::copy(path, &old).map(drop),
+        Err(_) => std::fs::copy(path, &old).and_then(|_| std::fs::File::open(&old)?.sync_all()),
         linked => linked,
     }
 }

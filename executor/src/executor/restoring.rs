@@ -31,7 +31,17 @@ pub(super) struct Waiting {
     /// Held by the one task that restores.
     busy: tokio::sync::Mutex<()>,
     /// Whether another one waits for that and has not begun: it will see whatever is there by then.
-    queued: AtomicBool,
+    queued_all: AtomicBool,
+    /// The same of one that sees to what lacks evidence.
+    queued_lacking: AtomicBool,
+}
+
+/// Which records are judged again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// Those that newer evidence may let in.
+    LackingEvidence,
 }
 
 struct Record {
@@ -99,7 +109,8 @@ impl Waiting {
             none: AtomicBool::new(paths.is_empty()),
             records: Mutex::new(paths.into_iter().map(record).collect()),
             busy: tokio::sync::Mutex::default(),
-            queued: AtomicBool::default(),
+            queued_all: AtomicBool::default(),
+            queued_lacking: AtomicBool::default(),
         }
     }
 
@@ -249,13 +260,24 @@ impl Waiting {
         self.none.store(records.is_empty(), Ordering::Release);
     }
 
-    /// The next record that evidence of this epoch was not asked about, or that is to be judged by it again.
-    fn next(&self, epoch: u64, now: Instant) -> Option<PathBuf> {
+    fn queued(&self, which: Which) -> &AtomicBool {
+        match which {
+            Which::All => &self.queued_all,
+            Which::LackingEvidence => &self.queued_lacking,
+        }
+    }
+
+    /// The next of these records that evidence of this epoch was not asked about, or whose time has come.
+    fn next(&self, which: Which, epoch: u64, now: Instant) -> Option<PathBuf> {
         let mut records = self.records.lock();
-        let is_due = |record: &Record| {
-            record.epoch.is_none_or(|tried| tried < epoch) || record.again_at.is_some_and(|at| at <= now)
+        let is_due = |record: &Record| match (which, record.again_at) {
+            (Which::LackingEvidence, _) if !record.denied.is_about_evidence() => false,
+            // Nothing but time changes what it was denied for.
+            (_, Some(at)) => at <= now,
+            (_, None) => record.epoch.is_none_or(|tried| tried < epoch),
         };
-        let record = records.iter_mut().find(|record| is_due(record))?;
+        // Whoever was judged by the oldest evidence first: it may become newer faster than all of them are judged.
+        let record = records.iter_mut().filter(|record| is_due(record)).min_by_key(|record| record.epoch)?;
         (record.epoch, record.again_at) = (Some(epoch), None);
         Some(record.path.clone())
     }
@@ -295,12 +317,16 @@ fn restoring() -> Denied {
 impl Executor {
     /// Judges the agents of the last run and loads those that may run. Returns when each was judged once.
     pub async fn restore(&self) {
+        self.restore_those(Which::All).await;
+    }
+
+    async fn restore_those(&self, which: Which) {
         let _alone = self.waiting.busy.lock().await;
         // A swap, so that it sees what came before whoever found it set.
-        self.waiting.queued.swap(false, Ordering::AcqRel);
+        self.waiting.queued(which).swap(false, Ordering::AcqRel);
         // None twice in one round, however long it takes.
         let begun = clock::monotonic();
-        while let Some(path) = self.waiting.next(self.parts.collector.snapshot().epoch, begun) {
+        while let Some(path) = self.waiting.next(which, self.parts.collector.snapshot().epoch, begun) {
             let (name, outcome) = self.restore_one(path.clone()).await;
             match outcome {
                 Ok(agent) => self.waiting.settle(&path, |waited| {
@@ -326,19 +352,25 @@ impl Executor {
 
     /// Tries again in the background if there is anything that newer evidence may let in, unless somebody is about to.
     pub(super) fn restore_waiting(self: &Arc<Self>) {
-        if !self.waiting.records.lock().is_empty() && !self.waiting.queued.swap(true, Ordering::AcqRel) {
-            let executor = Arc::clone(self);
-            tokio::spawn(async move { executor.restore().await });
+        if !self.waiting.records.lock().is_empty() {
+            self.restore_soon(Which::All);
         }
     }
 
-    /// As [`Self::restore_waiting`], where something waits for newer evidence and an upload brought some. Calls of what waits are
+    fn restore_soon(self: &Arc<Self>, which: Which) {
+        if !self.waiting.queued(which).swap(true, Ordering::AcqRel) {
+            let executor = Arc::clone(self);
+            tokio::spawn(async move { executor.restore_those(which).await });
+        }
+    }
+
+    /// As [`Self::restore_waiting`], of what waits for newer evidence, where an upload brought some. Calls of what waits are
     /// answered with why it does, and judge nothing.
     pub(super) fn restore_by_news(&self) {
         if self.waiting.lack_evidence()
             && let Some(executor) = self.this.upgrade()
         {
-            executor.restore_waiting();
+            executor.restore_soon(Which::LackingEvidence);
         }
     }
 
@@ -397,12 +429,12 @@ mod tests {
         }
         assert_eq!(tasks(), before + 1);
         drop(busy);
-        while executor.waiting.queued.load(Ordering::Acquire) {
+        while executor.waiting.queued_all.load(Ordering::Acquire) {
             tokio::task::yield_now().await;
         }
         // What is asked for from then on is done after it.
         executor.restore_waiting();
-        assert!(executor.waiting.queued.load(Ordering::Acquire));
+        assert!(executor.waiting.queued_all.load(Ordering::Acquire));
         executor.restore().await;
         assert_eq!(executor.waiting.all()[0].1.code, "record_unreadable");
     }
@@ -431,18 +463,38 @@ mod tests {
         let waiting = Waiting::new(vec![(1, path.clone())]);
         let now = clock::monotonic();
         let denied = |code| {
-            assert_eq!(waiting.next(7, now).as_ref(), Some(&path));
+            assert_eq!(waiting.next(Which::All, 7, now).as_ref(), Some(&path));
             waiting.judged(&path, None, &Denied::new(code, ""), now);
         };
         denied("pool_exhausted");
-        assert_eq!(waiting.next(7, now), None, "not at once");
-        assert_eq!(waiting.next(7, now + PAUSE).as_ref(), Some(&path));
-        assert_eq!(waiting.next(7, now + PAUSE), None, "it is being judged");
+        assert_eq!(waiting.next(Which::All, 7, now), None, "not at once");
+        assert_eq!(waiting.next(Which::All, 7, now + PAUSE).as_ref(), Some(&path));
+        assert_eq!(waiting.next(Which::All, 7, now + PAUSE), None, "it is being judged");
         waiting.judged(&path, None, &Denied::new("worker_lost", ""), now);
-        assert_eq!(waiting.next(7, now + PAUSE), None, "longer each time");
-        assert_eq!(waiting.next(7, now + 2 * PAUSE).as_ref(), Some(&path));
+        assert_eq!(waiting.next(Which::All, 7, now + PAUSE), None, "longer each time");
+        assert_eq!(waiting.next(Which::All, 7, now + 2 * PAUSE).as_ref(), Some(&path));
         waiting.judged(&path, None, &Denied::new("revocation_stale", ""), now);
-        assert_eq!(waiting.next(7, now + 100 * PAUSE), None, "time is no evidence");
-        assert_eq!(waiting.next(8, now).as_ref(), Some(&path));
+        assert_eq!(waiting.next(Which::All, 7, now + 100 * PAUSE), None, "time is no evidence");
+        assert_eq!(waiting.next(Which::LackingEvidence, 8, now).as_ref(), Some(&path));
+    }
+
+    #[test]
+    fn newer_evidence_asks_about_what_lacks_it_and_about_all_before_any_of_them_again() {
+        let paths = ["one", "other", "third"].map(PathBuf::from);
+        let waiting =
+            Waiting::new(paths.iter().cloned().zip(1..).map(|(path, order)| (order, path)).collect());
+        let (now, [one, other, third]) = (clock::monotonic(), &paths);
+        let next = |which, epoch| waiting.next(which, epoch, now);
+        for (path, code) in
+            [(one, "revocation_stale"), (other, "compile_queue_full"), (third, "checkpoint_stale")]
+        {
+            assert_eq!(next(Which::All, 7).as_ref(), Some(path));
+            waiting.judged(path, None, &Denied::new(code, ""), now);
+        }
+        assert_eq!(next(Which::LackingEvidence, 8).as_ref(), Some(one));
+        // It became newer before the others were asked about.
+        assert_eq!(next(Which::LackingEvidence, 9).as_ref(), Some(third));
+        assert_eq!(next(Which::LackingEvidence, 9).as_ref(), Some(one));
+        assert_eq!(next(Which::All, 9), None, "a full queue is emptied by time alone");
     }
 }

@@ -122,6 +122,10 @@ impl Stopper {
         let agent = Arc::clone(agent);
         tokio::spawn(async move {
             tokio::time::sleep(time.saturating_duration_since(clock::monotonic())).await;
+            // They may have ended, and the agent have been unloaded since.
+            if !self.runtime.live().has(agent.admission()) {
+                return;
+            }
             if let Some(executor) = self.executor.upgrade() {
                 // The outcome is stored in the agent.
                 let _ = executor.may_run(&agent);
