@@ -64,7 +64,7 @@ async fn audited(server: &Server, texts: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn evidence_that_grows_old_drains_what_runs_and_serves_again_when_it_is_fresh() {
-    let server = Server::on_stale(Withdrawal::Drain(Duration::from_millis(600))).await;
+    let server = Server::on_stale(Withdrawal::Drain(Duration::from_secs(2))).await;
     let spin = admit(&server, wat_spin(), "stale.drained", "s@example.org").await;
     let echo = admit(&server, wat_echo(), "stale.echo", "s@example.org").await;
     let now = clock::unix_seconds();
