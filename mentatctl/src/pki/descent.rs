@@ -28,30 +28,30 @@ const ANCHOR_ENDS: &str = "verifiers trust a root until it is taken out of their
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
     /// Its revocation: it is below a root.
-    ByRevocation,
+    Revocation,
     /// Another trusted root: it is a root's own certificate, and an anchor.
-    ByTrustedRoot,
+    TrustedRoot,
     /// Both: another CA certified a root's key. Who trusts that one alone asks whether it revoked this; who trusts the root asks nothing.
-    ByBoth,
+    Both,
 }
 
 impl Ends {
     fn of(is_self_issued: bool, is_of_a_root: bool) -> Self {
         match (is_self_issued, is_of_a_root) {
-            (true, _) => Self::ByTrustedRoot,
-            (false, true) => Self::ByBoth,
-            (false, false) => Self::ByRevocation,
+            (true, _) => Self::TrustedRoot,
+            (false, true) => Self::Both,
+            (false, false) => Self::Revocation,
         }
     }
 
     /// What to do; before a command that revokes, and before what is to be done about an anchor, stands what the caller says of it.
     fn said(self, path: &Path, revoke: &str, anchor: &str) -> String {
         match self {
-            Self::ByRevocation => {
+            Self::Revocation => {
                 format!("{revoke}: mentatctl pki revoke --cert {} --reason ca-compromise", path.display())
             }
-            Self::ByTrustedRoot => format!("{anchor}{ANCHOR_ENDS}"),
-            Self::ByBoth => format!(
+            Self::TrustedRoot => format!("{anchor}{ANCHOR_ENDS}"),
+            Self::Both => format!(
                 "for who trusts the CA that issued this certificate, all of it ends once that one revokes it; of the root itself, \
                  {ANCHOR_ENDS}"
             ),
@@ -160,7 +160,7 @@ pub(super) fn run(
         let before = time_text(oldest.created_at.saturating_add(1));
         out.line(format!("older ones: the same with --issued-before {before}"));
     }
-    if ends != Ends::ByRevocation || revocation.is_none() {
+    if ends != Ends::Revocation || revocation.is_none() {
         out.line(ends.said(path, "all of it ends with the CA", "revoking it ends nothing below it: "));
     }
     Ok(json!({
@@ -170,7 +170,7 @@ pub(super) fn run(
         "authority": name,
         "serial": serial,
         "revocation": revocation,
-        "ends_with_revocation": ends != Ends::ByTrustedRoot,
+        "ends_with_revocation": ends != Ends::TrustedRoot,
         "below": below,
         "counts": descent.counts,
         "certificates": descent.certificates,
