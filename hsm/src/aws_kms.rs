@@ -2,8 +2,8 @@
 //!
 //! | Part | What |
 //! |---|---|
-//! | [`service`](mod@service) | the client: credentials, timeouts, what its failures mean, and waiting after one |
-//! | [`signer`](mod@signer) | one key; which algorithm is called what |
+//! | `service` | the client: credentials, timeouts, what its failures mean, and waiting after one |
+//! | `signer` | one key; which algorithm is called what |
 //!
 //! A key is named by its ARN or id, never by an alias, which could be moved. What it may sign, and its label, are tags of the key: who may
 //! change tags in the account may change them, so the account's policy should not let the CA's own role do it. Digests are sent,

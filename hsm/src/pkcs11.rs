@@ -2,9 +2,9 @@
 //!
 //! | Part | What |
 //! |---|---|
-//! | [`token`](mod@token) | the library, sessions, log-in, and coming back after the token was away |
-//! | [`object`](mod@object) | key objects: finding, reading, making; public keys from attributes |
-//! | [`signer`](mod@signer) | one key; mechanisms, formats of signatures |
+//! | `token` | the library, sessions, log-in, and coming back after the token was away |
+//! | `object` | key objects: finding, reading, making; public keys from attributes |
+//! | `signer` | one key; mechanisms, formats of signatures |
 //!
 //! A key is found by CKA_ID and its public key, never by its label alone. What it may sign is kept beside it in the token,
 //! in a private data object of the same label, so that it cannot be changed without the PIN. Calls block; several sessions

@@ -2,12 +2,12 @@
 //!
 //! | Part | What |
 //! |---|---|
-//! | [`transport`](mod@transport) | the kernel's device, or a socket of a software TPM |
-//! | [`command`](mod@command) | commands and answers of the specification |
-//! | [`template`](mod@template) | public areas: what keys are made as, and what is read from them |
-//! | [`key_file`](mod@key_file) | a key's file |
-//! | [`connection`](mod@connection) | loaded objects, failures, coming back after a reset |
-//! | [`signer`](mod@signer) | one key |
+//! | `transport` | the kernel's device, or a socket of a software TPM |
+//! | `command` | commands and answers of the specification |
+//! | `template` | public areas: what keys are made as, and what is read from them |
+//! | `key_file` | a key's file |
+//! | `connection` | loaded objects, failures, coming back after a reset |
+//! | `signer` | one key |
 //!
 //! The commands are written by this crate: no library of the system is needed. A key's file (`LABEL.tpm2`) has the two halves as the
 //! TPM gave them, the private one encrypted below a storage key that the TPM derives from its owner's seed. What the key may sign
