@@ -10,7 +10,7 @@ WITH ?=
 # What ships by default: the executor admits and runs, and leaves out the rest (executor/Cargo.toml).
 LEAN = --workspace --exclude executor-compiler $(addprefix --features ,$(WITH))
 # The same with all of the executor, which is what the suites, the demo and the benches are about. Only `executor` itself differs.
-ALL_BUT_COMPILER = $(LEAN) --features executor/full
+ALL_BUT_COMPILER = $(LEAN) --features executor-server/full
 export MENTAT_VECTORS ?= $(abspath ../shared/vectors)
 # What the suites skip is collected here and said in the last lines.
 SKIPPED = $(CURDIR)/target/skipped.txt
@@ -59,7 +59,7 @@ SINGLE_FEATURES = cedar deployments http-handler media media-s3 pipelines scratc
 
 check-backends: ## clippy over what is behind the features for PostgreSQL, SMTP, tokens, TPMs and key services, and over each feature of the executor alone
 	$(CARGO) clippy $(WITH_BACKENDS) --all-targets -- -D warnings
-	for feature in $(SINGLE_FEATURES); do $(CARGO) clippy $(LEAN) --lib --bins --features executor/$$feature -- -D warnings || exit 1; done
+	for feature in $(SINGLE_FEATURES); do $(CARGO) clippy $(LEAN) --lib --bins --features executor-server/$$feature -- -D warnings || exit 1; done
 
 # rustup's toolchain where it has the target, else Debian's, which brings the sources of `core` and `alloc`. With those nothing
 # else is built: what needs an operating system does not find `std` at all.
@@ -204,7 +204,7 @@ bench-exec: ## the executor, lean and full; writes target/bench/exec.json
 	$(CARGO) build --release $(LEAN) --bin executor
 	cp $(RELEASE)/executor $(RELEASE)/executor-lean
 	$(CARGO) build --release $(ALL_BUT_COMPILER)
-	$(call bench,executor,exec)
+	$(call bench,executor/server,exec)
 
 bench-stack: ## a whole stack: its start, signing with it, keyless certificates; writes target/bench/stack.json
 	$(CARGO) build --release $(ALL_BUT_COMPILER)

@@ -92,7 +92,7 @@ fn bench_sources() -> BTreeMap<&'static str, &'static str> {
         ("make bench-ca", "ca-service/benches"),
         ("make bench-ca-large", "ca-service/benches"),
         ("make bench-verify", "trust-store/benches"),
-        ("make bench-exec", "executor/benches"),
+        ("make bench-exec", "executor/server/benches"),
         ("make bench-stack", "tests/benches"),
     ])
 }

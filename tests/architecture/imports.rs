@@ -27,6 +27,7 @@ const NEVER_REACHED: &[(&str, &[&str])] = &[
     ("ca-service", &["wasmtime", "log-store"]),
     ("transparency-log", &["wasmtime", "ca-pki"]),
     ("executor", &["sqlx", "rusqlite", "ca-pki"]),
+    ("executor-server", &["sqlx", "rusqlite", "ca-pki"]),
     (
         "executor-compiler",
         &["tokio", "hyper", "reqwest", "warp", "sqlx", "rusqlite", "hsm", "tlog", "trust-store"],
@@ -157,7 +158,7 @@ fn nothing_forbidden_is_reachable_through_third_parties() {
 fn the_executor_holds_no_compiler_and_no_certificate_authority() {
     let output = std::process::Command::new(env!("CARGO"))
         .current_dir(root())
-        .args(["tree", "-p", "executor", "-e", "normal", "--prefix", "none", "--offline", "--locked"])
+        .args(["tree", "-p", "executor-server", "-e", "normal", "--prefix", "none", "--offline", "--locked"])
         .output()
         .expect("cargo tree");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

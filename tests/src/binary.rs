@@ -35,7 +35,7 @@ fn demand_every_feature(executor: &Path) {
     for feature in ["cedar", "deployments", "media", "media-s3", "pipelines", "telemetry"] {
         assert!(
             built.contains(&feature),
-            "{} is {}: run `make build`, which gives cargo `--features executor/full`",
+            "{} is {}: run `make build`, which gives cargo `--features executor-server/full`",
             executor.display(),
             version.trim_end()
         );

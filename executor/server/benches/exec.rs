@@ -2,8 +2,8 @@
 //!
 //! Prints a table, writes `target/bench/exec.json` (a flat object, the unit in each name) and fails when a bound of
 //! docs/specification.md is broken. A whole stack runs beside it, so everything measured was signed, logged and
-//! admitted. Ratios are ours ÷ bare wasmtime with the same engine, pool and ticks, interleaved in one run on one thread:
-//! the median thread time of many batches each. Parts can be chosen, `cargo bench … --bench exec -- calls wasi`; nothing is written then.
+//! admitted. Ratios are ours ÷ bare wasmtime with the same engine, pool and ticks, in turns on one thread of one run:
+//! the median over many turns of a batch each, in thread time. Parts can be chosen, `cargo bench … --bench exec -- calls wasi`; nothing is written then.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -135,7 +135,7 @@ fn main() {
         assert!(broken.is_empty(), "{}", broken.join("\n"));
         return;
     }
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("exec.json"), serde_json::to_vec_pretty(&figures).unwrap()).unwrap();
     for (name, _) in BOUNDS {
@@ -144,26 +144,47 @@ fn main() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Runs both often, in turns; the median thread time of each, per item.
+/// What two things that were run in turns took.
+pub(crate) struct Turns {
+    /// Median thread time of the first, per item.
+    pub(crate) one: Duration,
+    /// That of the other.
+    pub(crate) other: Duration,
+    /// The first ÷ the other: the median over turns. The speed of a machine changes in steps, and two medians may come from
+    /// different steps; the batches of one turn are too close together for that.
+    pub(crate) ratio: f64,
+}
+
+/// Runs both often, in turns, each as often first as the other.
 pub(crate) fn interleaved(
-    batches: usize,
+    turns: usize,
     items: u32,
     mut one: impl FnMut(u32),
     mut other: impl FnMut(u32),
-) -> (Duration, Duration) {
-    let (mut ones, mut others) = (Vec::new(), Vec::new());
+) -> Turns {
+    let (mut ones, mut others, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     one(items);
     other(items);
-    for _ in 0..batches {
-        let start = thread_time();
-        one(items);
-        let middle = thread_time();
-        other(items);
-        let end = thread_time();
-        ones.push(middle - start);
-        others.push(end - middle);
+    for turn in 0..turns {
+        let (first, second) = if turn % 2 == 0 {
+            let first = timed(|| one(items));
+            (first, timed(|| other(items)))
+        } else {
+            let second = timed(|| other(items));
+            (timed(|| one(items)), second)
+        };
+        ones.push(first);
+        others.push(second);
+        ratios.push(first.as_secs_f64() / second.as_secs_f64().max(1e-9));
     }
-    (median(ones) / items, median(others) / items)
+    ratios.sort_by(f64::total_cmp);
+    Turns { one: median(ones) / items, other: median(others) / items, ratio: ratios[ratios.len() / 2] }
+}
+
+fn timed(run: impl FnOnce()) -> Duration {
+    let start = thread_time();
+    run();
+    thread_time() - start
 }
 
 /// The middle one of some runs.

@@ -11,7 +11,7 @@ use crate::Figures;
 use crate::guests::Guests;
 use crate::stack::InProcess;
 
-#[path = "../../src/testing/compile_bomb.rs"]
+#[path = "../../../src/testing/compile_bomb.rs"]
 mod module;
 pub(crate) use module::compile_bomb;
 

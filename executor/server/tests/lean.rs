@@ -6,7 +6,7 @@ use std::process::Command;
 #[test]
 fn the_code_generator_is_not_in_the_dependency_tree() {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "-p", "executor", "-e", "normal", "--prefix", "none"])
+        .args(["tree", "--offline", "--locked", "-p", "executor-server", "-e", "normal", "--prefix", "none"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo tree");
